@@ -1,0 +1,297 @@
+"""Records to `Tokens`: the only place where text becomes ids and where labels are made.
+
+A conversation is tokenised group by group (`Template.groups`): the split at the start of each answer makes a trained
+prompt have the very ids that a server gets for it. Groups are joined without the white-space prefix that some
+tokenizers put before every text, so the ids decode to the rendered text, to the byte. Special-token strings in a
+person's text are cut in two before they are tokenised, so they stay text.
+
+What is too long is shortened by rule and counted, never silently: see `Encoder`. It knows no chat format and reads
+no files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from carellama.errors import UserError
+from carellama.records import IGNORED, Chat, Message, Place, Record, Text, Tokens
+from carellama.template import Group, Template, special_tokens
+
+ANCHORS = ("\n", "。", "|")  # texts that end where the next token starts, see GroupEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something done to a record that the report must count."""
+
+    kind: Literal["skipped", "shortened", "split"]
+    reason: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One record's tokens (several when it was split, none when it was skipped) and what was done to it."""
+
+    tokens: list[Tokens]
+    notes: list[Note]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A text to tokenise, of whose ids the first `drop` belong to its anchor."""
+
+    text: str
+    drop: int
+
+
+class GroupEncoder:
+    """Tokenises the groups of a conversation so that their ids, joined, decode to their texts, joined.
+
+    Tokenizers of the SentencePiece kind put a space before each text. A group that goes on after another one is
+    therefore tokenised behind an anchor (the special token that precedes it, else a text that never merges with what
+    follows), whose ids are dropped.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise UserError(
+                f"the tokenizer {type(tokenizer).__name__} has no tokenizer.json form; convert it with "
+                "transformers' convert_slow_tokenizer and save it beside the model"
+            )
+        self.backend = tokenizer.backend_tokenizer
+        self._specials = special_tokens(tokenizer)
+        first = "".join({re.escape(token[0]) for token in self._specials})
+        self._pattern = (
+            re.compile(f"(?=[{first}])(?:{'|'.join(map(re.escape, self._specials))})") if first else None
+        )
+        self._anchor, self._anchor_ids = self._find_anchor()
+
+    def _find_anchor(self) -> tuple[str, list[int]]:
+        """Return an anchor and its ids; an empty one for tokenizers that add no prefix."""
+
+        def ids(text: str) -> list[int]:
+            found: list[int] = self.backend.encode(text, add_special_tokens=False).ids
+            return found
+
+        bare = self.backend.decode(ids("a"), skip_special_tokens=False)
+        probes = ["a", " a", "\na", "。", "1"]
+        for anchor in ("", *ANCHORS):
+            head = ids(anchor) if anchor else []
+            whole = [ids(anchor + probe) for probe in probes]
+            apart = all(found[: len(head)] == head for found in whole)
+            tokens = [
+                self.backend.id_to_token(found[len(head)]) if len(found) > len(head) else ""
+                for found in whole
+            ]
+            if apart and not tokens[0].startswith(("▁", "Ġ")) and bare == "a":
+                return anchor, head
+        raise UserError(
+            "this tokenizer merges text across every boundary tried; its chats can not be split safely"
+        )
+
+    def pieces(self, groups: Sequence[Group]) -> list[list[_Piece]]:
+        """Return what to tokenise for each group."""
+        before = ""
+        found = []
+        for group in groups:
+            parts = self._cut(group)
+            pieces = []
+            for part in parts:
+                pieces.append(self._behind_anchor(part, before))
+                before = part or before
+            found.append(pieces)
+        return found
+
+    def _cut(self, group: Group) -> list[str]:
+        """Cut a group's text inside every special-token string that touches a person's words."""
+        if self._pattern is None:
+            return [group.text]
+        cuts = [
+            match.start() + 1
+            for match in self._pattern.finditer(group.text)
+            if any(match.start() < end and start < match.end() for start, end in group.contents)
+        ]
+        return [group.text[a:b] for a, b in zip([0, *cuts], [*cuts, len(group.text)], strict=True)]
+
+    def _behind_anchor(self, text: str, before: str) -> _Piece:
+        if not self._anchor or not before:
+            return _Piece(text, 0)
+        special = next((token for token in self._specials if before.endswith(token)), None)
+        if special is not None:
+            return _Piece(special + text, 1)
+        return _Piece(self._anchor + text, len(self._anchor_ids))
+
+    def encode(self, batch: Sequence[Sequence[Group]]) -> list[list[list[int]]]:
+        """Return the ids of each group of each conversation, in one call to the tokenizer's threads."""
+        planned = [self.pieces(groups) for groups in batch]
+        texts = [piece.text for groups in planned for pieces in groups for piece in pieces]
+        encodings = iter(self.backend.encode_batch_fast(texts, add_special_tokens=False))
+        return [
+            [[token for piece in pieces for token in next(encodings).ids[piece.drop :]] for pieces in groups]
+            for groups in planned
+        ]
+
+
+class Encoder:
+    """Encodes records within `lengths` = (a turn's prompt, a turn's answer, the whole record), in tokens.
+
+    In this order, for a conversation that is too long:
+    1. an answer over its length is cut and gets no end token, so the model does not learn to stop there;
+    2. a question over its length loses the end of its own words: the markup, with the header that starts the answer,
+       stays whole;
+    3. a conversation over the whole length is split at a turn: the later turns make a record of their own, with as
+       many of the earlier turns before them as fit, as context that is not trained twice.
+    Plain text over the whole length is split. A question that leaves no room for an answer is skipped.
+    """
+
+    def __init__(self, tokenizer: Any, template: Template, lengths: tuple[int, int, int]) -> None:
+        self.groups = GroupEncoder(tokenizer)
+        self.template = template
+        self.source, self.target, self.whole = lengths
+        self.eos: list[int] = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        self.bos: list[int] = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
+
+    def encode(self, records: Sequence[Record]) -> list[Encoded]:
+        """Encode a batch; the result has one entry a record, in order. Raises `UserError` (template)."""
+        batch = [self._groups_of(record) for record in records]
+        ids = self.groups.encode(batch)
+        return [self._finish(record, *parts) for record, *parts in zip(records, batch, ids, strict=True)]
+
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Return the ids that an answer to `messages` starts from, as trained."""
+        return self.groups.encode([[self.template.prompt_group(messages)]])[0][0]
+
+    def _groups_of(self, record: Record) -> list[Group]:
+        if isinstance(record, Text):
+            return [Group(record.text, True, ((0, len(record.text)),))]
+        assert isinstance(record, Chat), f"{type(record).__name__} is encoded by its own stage"
+        try:
+            return self.template.groups(record.messages)
+        except UserError as error:
+            raise UserError(f"{record.place}: {error}") from error
+
+    def _finish(self, record: Record, groups: list[Group], ids: list[list[int]]) -> Encoded:
+        """Label the ids, and cut or split what is too long."""
+        if isinstance(record, Text):
+            return self._finish_text(record, ids[0])
+        assert isinstance(record, Chat)
+        fits = all(
+            len(found) <= (self.target if group.trained else self.source)
+            for group, found in zip(groups, ids, strict=True)
+        )
+        if fits and sum(map(len, ids)) <= self.whole:
+            return Encoded([_label(groups, ids)], [])
+        return self._fit(record, groups, ids)
+
+    def _finish_text(self, record: Text, ids: list[int]) -> Encoded:
+        """Plain text: every token is learned, in windows of the whole length."""
+        ids = self.bos + ids + self.eos
+        parts = [ids[at : at + self.whole] for at in range(0, len(ids), self.whole)]
+        if len(parts) > 1 and len(parts[-1]) < 2:  # a single token predicts nothing
+            parts.pop()
+        notes = [Note("split", "text longer than the window", record.place)] if len(parts) > 1 else []
+        return Encoded([_tokens(part, part) for part in parts if len(part) > 1], notes)
+
+    def _fit(self, record: Chat, groups: list[Group], ids: list[list[int]]) -> Encoded:
+        """Shorten the groups one by one, then split the conversation into records that fit."""
+        notes: list[Note] = []
+        prompts, answers = list(ids[0::2]), list(ids[1::2])
+        for turn, (group, prompt) in enumerate(zip(groups[0::2], prompts, strict=True)):
+            room = min(self.source, self.whole - 1)
+            if len(prompt) > room:
+                shorter = self._shorten(group, prompt, room, continues=turn > 0)
+                if shorter is None:
+                    note = Note(
+                        "skipped", "the prompt's markup alone leaves no room for an answer", record.place
+                    )
+                    return Encoded([], [note])
+                prompts[turn] = shorter
+                notes.append(Note("shortened", "question cut to max_source_length", record.place))
+            room = min(self.target, self.whole - len(prompts[turn]))
+            if len(answers[turn]) > room:
+                answers[turn] = answers[turn][:room]
+                notes.append(
+                    Note("shortened", "answer cut to max_target_length, without end token", record.place)
+                )
+        turns = list(zip(prompts, answers, strict=True))
+        tokens = [
+            _join(turns[first:last], learned_from=learned - first)
+            for first, learned, last in self._windows(turns)
+        ]
+        if len(tokens) > 1:
+            notes.append(Note("split", "conversation longer than the record length", record.place))
+        return Encoded(tokens, notes)
+
+    def _windows(self, turns: list[tuple[list[int], list[int]]]) -> list[tuple[int, int, int]]:
+        """Cover the turns by windows that fit: (first turn, first learned turn, end), each learned exactly once."""
+        sizes = [len(prompt) + len(answer) for prompt, answer in turns]
+        windows, learned = [], 0
+        while learned < len(turns):
+            end = learned + 1
+            while end < len(turns) and sum(sizes[learned : end + 1]) <= self.whole:
+                end += 1
+            first = learned
+            while first > 0 and sum(sizes[first - 1 : end]) <= self.whole:
+                first -= 1
+            windows.append((first, learned, end))
+            learned = end
+        return windows
+
+    def _shorten(self, group: Group, ids: list[int], room: int, *, continues: bool) -> list[int] | None:
+        """Cut the end of the longest content of a prompt until it has at most `room` tokens; None: it can not."""
+        start, end = max(group.contents, key=lambda span: span[1] - span[0])
+        low, high = 0, end - start  # characters kept: low fits or is the least, high does not fit
+        best = None
+        while low < high:
+            kept = (low + high) // 2
+            shorter = self._encode_cut(group, start, end, kept, continues)
+            if len(shorter) <= room:
+                best, low = shorter, kept + 1
+            else:
+                high = kept
+        return best if low > 1 else None
+
+    def _encode_cut(self, group: Group, start: int, end: int, kept: int, continues: bool) -> list[int]:
+        cut = end - start - kept
+        spans = tuple(
+            (a, b - cut) if (a, b) == (start, end) else (a - cut, b - cut) if a >= end else (a, b)
+            for a, b in group.contents
+        )
+        shorter = replace(group, text=group.text[: start + kept] + group.text[end:], contents=spans)
+        before = [Group(self.template.tokenizer.eos_token or "\n", False, ())] if continues else []
+        return self.groups.encode([[*before, shorter]])[0][-1]
+
+
+def _label(groups: Sequence[Group], ids: Sequence[list[int]]) -> Tokens:
+    """Join the groups; only trained ones keep their ids as labels."""
+    joined = [token for part in ids for token in part]
+    labels = [
+        token if group.trained else IGNORED for group, part in zip(groups, ids, strict=True) for token in part
+    ]
+    return _tokens(joined, labels)
+
+
+def _join(turns: list[tuple[list[int], list[int]]], learned_from: int) -> Tokens:
+    """Join turns of (prompt, answer); answers before turn `learned_from` are context only."""
+    joined, labels = [], []
+    for turn, (prompt, answer) in enumerate(turns):
+        joined += prompt + answer
+        labels += [IGNORED] * len(prompt) + (answer if turn >= learned_from else [IGNORED] * len(answer))
+    return _tokens(joined, labels)
+
+
+def _tokens(ids: list[int], labels: list[int]) -> Tokens:
+    found = np.array(labels, dtype=np.int32)
+    found[0] = IGNORED
+    return Tokens(np.array(ids, dtype=np.int32), found)
+
+
+def _adds_bos(tokenizer: Any) -> bool:
+    """Whether the tokenizer itself begins a text with its bos token."""
+    return tokenizer.bos_token_id is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id

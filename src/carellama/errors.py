@@ -1,0 +1,51 @@
+"""Errors for the person at the keyboard, and the two look-ups that raise most of them.
+
+A `UserError` is printed as one line and ends the program with exit code 2; everything else is a bug and keeps
+its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+class UserError(Exception):
+    """Says what was given, what is allowed and what to do next, in one line."""
+
+
+class DataError(UserError):
+    """A `UserError` about one record; its text begins with the file and the line."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?` for the known name closest to `name`, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def lookup(table: Mapping[str, Value], name: str, what: str) -> Value:
+    """Return `table[name]`; an unknown name is a `UserError` with the known ones and the nearest.
+
+    `what` names the kind of thing, as in "template".
+    """
+    if name in table:
+        return table[name]
+    raise UserError(
+        f"unknown {what} {name!r}.{nearest(name, table)} Known: {', '.join(sorted(table)) or 'none'}."
+    )
+
+
+def need(module: str, *, extra: str, why: str) -> ModuleType:
+    """Import an optional module, or say which extra brings it: `need("nltk", extra="metrics", why="BLEU")`."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise
+        raise UserError(f"{why} needs {error.name}: pip install 'carellama[{extra}]'") from error
