@@ -1,0 +1,55 @@
+"""Examples to batches: padding-free rows, or padded ones for attention that needs them.
+
+    row:  input_ids     a a a b b c c c c      (1, T)
+          position_ids  0 1 2 0 1 0 1 2 3
+          cu_seq_lens   0     3   5       9    where each record begins, and the end
+
+An example is a list of `Tokens`: one record, or all records of one packed window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from carellama.records import IGNORED, Tokens
+
+
+def collate_row(examples: Sequence[Sequence[Tokens]]) -> dict[str, Any]:
+    """Lay all records of a batch end to end in one row, with the names that transformers' flash attention reads."""
+    records = [tokens for example in examples for tokens in example]
+    lengths = np.array([len(tokens) for tokens in records])
+    borders = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(np.int32))
+    longest = int(lengths.max())
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    return {
+        "input_ids": _row([tokens.input_ids for tokens in records]),
+        "labels": _row([tokens.labels for tokens in records]),
+        "position_ids": torch.from_numpy(positions)[None],
+        "cu_seq_lens_q": borders,
+        "cu_seq_lens_k": borders,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
+
+
+def collate_padded(examples: Sequence[Sequence[Tokens]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """One line a record, filled up on the right: (B, T) ids, labels and mask."""
+    records = [tokens for example in examples for tokens in example]
+    shape = (len(records), max(len(tokens) for tokens in records))
+    ids = np.full(shape, pad_token_id, dtype=np.int64)
+    labels = np.full(shape, IGNORED, dtype=np.int64)
+    mask = np.zeros(shape, dtype=np.int64)
+    for line, tokens in enumerate(records):
+        ids[line, : len(tokens)] = tokens.input_ids
+        labels[line, : len(tokens)] = tokens.labels
+        mask[line, : len(tokens)] = 1
+    arrays = {"input_ids": ids, "labels": labels, "attention_mask": mask}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _row(parts: Sequence[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(parts).astype(np.int64))[None]

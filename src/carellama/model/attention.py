@@ -1,0 +1,159 @@
+"""Attention over a packed row: records lie end to end in one row, and each attends to itself alone.
+
+Registered with transformers' `AttentionInterface` under the name `packed`. The row's borders come as `cu_seq_lens_q`,
+the name that transformers' flash-attention path uses, so the same batch runs on a GPU with `flash_attention_2`.
+Without borders (generation, padded batches) it is transformers' own `sdpa`.
+
+On CPU, torch's fused attention is slow backwards for the short records of fine-tuning: up to `DENSE_TOKENS` the plain
+products are computed instead, keeping the probabilities for the backward pass; longer records take the fused kernel,
+whose memory does not grow with the square of the length.
+
+It does not know about attention sinks; a model whose attention needs them is refused where it is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+PACKED = "packed"
+DENSE_TOKENS = 512  # above this length the fused kernel is as fast, and its memory linear
+
+
+class DenseAttention(torch.autograd.Function):
+    """Causal softmax(Q K^T scale) V of one record, with the probabilities kept for the backward pass.
+
+    Grouped-query attention without copies: the G query heads of one key head are stacked into one product.
+    Backward: dV = P^T dO, dP = dO V^T, dS = P * (dP - rowsum(dP * P)), dQ = dS K scale, dK = dS^T Q scale
+    (Dao et al. 2022, arXiv:2205.14135, appendix B.2).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
+        """Take query (H, T, D) and key, value (K, T, D); return (H, T, D)."""
+        heads, length, width = query.shape
+        key_heads = key.shape[0]
+        stacked = query.reshape(key_heads, -1, width)  # (K, G*T, D)
+        mask = torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device).triu_(1)
+        scores = torch.baddbmm(mask.repeat(heads // key_heads, 1), stacked, key.transpose(1, 2), alpha=scale)
+        weights = scores.softmax(-1)  # (K, G*T, T)
+        ctx.save_for_backward(stacked, key, value, weights)
+        ctx.scale = scale
+        return torch.bmm(weights, value).view(heads, length, width)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
+        """Return the gradients of query, key and value."""
+        stacked, key, value, weights = ctx.saved_tensors
+        heads, length, width = grads[0].shape
+        grad = grads[0].reshape(stacked.shape)
+        grad_value = torch.bmm(weights.transpose(1, 2), grad)
+        grad_weights = torch.bmm(grad, value.transpose(1, 2))
+        grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+        grad_query = torch.bmm(grad_scores, key).mul_(ctx.scale).view(heads, length, width)
+        grad_key = torch.bmm(grad_scores.transpose(1, 2), stacked).mul_(ctx.scale)
+        return grad_query, grad_key, grad_value, None
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend within each record of a packed row; the signature is that of transformers' attention functions.
+
+    query (1, H, T, D), key and value (1, K, T, D), cu_seq_lens_q (records + 1,): where each begins and the last ends.
+    Returns (1, T, H, D).
+    """
+    if cu_seq_lens_q is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        output, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return output, None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    parts = []
+    borders = cu_seq_lens_q.tolist()
+    for start, end in zip(borders[:-1], borders[1:], strict=True):
+        q, k, v = (part[0, :, start:end] for part in (query, key, value))  # (heads, T, D)
+        length = end - start
+        window = sliding_window if sliding_window and sliding_window < length else None
+        if window or softcap:
+            parts.append(_banded(q, k, v, scale, window, softcap))
+        elif length <= DENSE_TOKENS and not dropout and query.device.type == "cpu":
+            parts.append(DenseAttention.apply(q, k, v, scale))
+        else:
+            groups = q.shape[0] // k.shape[0]
+            k, v = k.repeat_interleave(groups, 0), v.repeat_interleave(groups, 0)
+            fused = F.scaled_dot_product_attention(
+                q[None], k[None], v[None], dropout_p=dropout, is_causal=True, scale=scale
+            )
+            parts.append(fused[0])
+    return torch.cat(parts, dim=1).transpose(0, 1)[None], None
+
+
+def _banded(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    """One record with a sliding window (each position sees `window` positions, itself included) or a softcap."""
+    length, groups = query.shape[1], query.shape[0] // key.shape[0]
+    key, value = key.repeat_interleave(groups, 0), value.repeat_interleave(groups, 0)
+    hidden = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
+    if window:
+        hidden |= torch.ones_like(hidden).tril(-window)
+    scores = torch.bmm(query, key.transpose(1, 2)) * scale
+    if softcap:
+        scores = torch.tanh(scores / softcap) * softcap
+    weights = scores.masked_fill(hidden, float("-inf")).softmax(-1, dtype=torch.float32).to(value.dtype)
+    return torch.bmm(weights, value)
+
+
+def _packed_mask(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
+    """No mask for a packed row (the borders say all); transformers' sdpa mask for a padded batch."""
+    if attention_mask is None:
+        return None
+    from transformers.masking_utils import sdpa_mask
+
+    mask: torch.Tensor | None = sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
+    return mask
+
+
+def register() -> str:
+    """Make `attn_implementation="packed"` known to transformers, and return that name."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(PACKED, packed_attention)
+    AttentionMaskInterface.register(PACKED, _packed_mask)
+    return PACKED
+
+
+def choose(attention: str) -> str:
+    """Return transformers' name for `--attention`: `auto` is flash attention where it can run, else `packed`."""
+    if attention == "padded":
+        return "sdpa"
+    if attention != "auto":
+        return register() if attention == PACKED else attention
+    from transformers.utils import is_flash_attn_2_available
+
+    return "flash_attention_2" if torch.cuda.is_available() and is_flash_attn_2_available() else register()
+
+
+def takes_packed_rows(implementation: str) -> bool:
+    """Whether an attention implementation honours the borders of a packed row."""
+    return implementation == PACKED or implementation.startswith("flash_attention")

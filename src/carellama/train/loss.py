@@ -1,0 +1,108 @@
+"""Next-token loss of a packed row: head and softmax only where there is something to learn, a chunk at a time.
+
+loss = - sum_t log softmax(W h_t)[y_{t+1}] / N over the supervised positions t, N of them in the whole step. A row of
+512-token records with short answers has most of its positions masked, and a vocabulary of 50,000 makes the head the
+widest product of a small model: neither is computed for masked positions, and never more than `CHUNK` rows of logits
+exist at once (as in Liger, Hsu et al. 2024, arXiv:2410.10989, section 3.2).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from carellama.records import IGNORED
+
+CHUNK = 512  # positions whose logits are held together
+
+
+class ChunkedLoss(torch.autograd.Function):
+    """Sum of the cross-entropy of `hidden @ weight.T` against `targets`, with its gradients made on the way forward.
+
+    The gradient of the logits is softmax - onehot, so that each chunk is multiplied out and dropped at once:
+    nothing of vocabulary size is kept for the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Take hidden (N, D), weight (V, D), targets (N,); return the sum, float32 scalar."""
+        wants_hidden, wants_weight, _ = ctx.needs_input_grad
+        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        for start in range(0, len(targets), CHUNK):
+            part, target = hidden[start : start + CHUNK], targets[start : start + CHUNK]
+            logits = F.linear(part, weight).float()  # (n, V)
+            logs = F.log_softmax(logits, dim=-1)
+            total -= logs.gather(1, target[:, None]).sum()
+            if grad_hidden is None and grad_weight is None:
+                continue
+            grad = logs.exp_()
+            grad[torch.arange(len(target), device=grad.device), target] -= 1
+            grad = grad.to(weight.dtype)
+            if grad_hidden is not None:
+                torch.mm(grad, weight, out=grad_hidden[start : start + CHUNK])
+            if grad_weight is not None:
+                grad_weight += (grad.T @ part).float()
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.weight_dtype = weight.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+        """Scale the gradients made forward."""
+        hidden, weight = ctx.saved_tensors
+        scaled_hidden = hidden * grads[0].to(hidden.dtype) if hidden is not None else None
+        scaled_weight = (weight * grads[0]).to(ctx.weight_dtype) if weight is not None else None
+        return scaled_hidden, scaled_weight, None
+
+
+def row_loss(model: Any, batch: dict[str, Any], *, chunked: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (sum of the losses, number of supervised positions) of one row or padded batch.
+
+    `batch` has input_ids and labels (B, T) and what else the model's forward takes. With `chunked` the head is applied
+    here, in chunks; without, by the model itself at the supervised positions (for sharded heads and models that do
+    more to their logits than one product).
+    """
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    labels = batch["labels"]
+    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # (B, T): what each position has to predict
+    chosen = targets != IGNORED
+    if chunked:
+        nothing = torch.zeros(labels.shape[0], 0, dtype=torch.long, device=labels.device)
+        output = model(**inputs, use_cache=False, output_hidden_states=True, logits_to_keep=nothing)
+        hidden = output.hidden_states[-1][chosen]  # (N, D)
+        weight = _head(model).weight
+        total = ChunkedLoss.apply(hidden.to(weight.dtype), weight, targets[chosen])
+    else:
+        logits = model(**inputs, use_cache=False, logits_to_keep=chosen).logits.view(int(chosen.sum()), -1)
+        total = F.cross_entropy(logits.float(), targets[chosen], reduction="sum")
+    return total, chosen.sum()
+
+
+def _head(model: Any) -> torch.nn.Linear:
+    """The output projection behind any wrapper."""
+    while hasattr(model, "module"):
+        model = model.module
+    head: torch.nn.Linear = model.get_output_embeddings()
+    return head
+
+
+@torch.no_grad()
+def head_is_plain(model: Any) -> bool:
+    """Whether the model's logits are its last hidden state times its head's weight, by trying.
+
+    False for soft-capped or scaled logits, a bias, an adapted or sharded head: those go through the model's own head.
+    """
+    head = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear or head.bias is not None:
+        return False
+    ids = torch.tensor([[1, 2, 3, 4]], device=head.weight.device) % head.weight.shape[0]
+    training = model.training
+    model.eval()
+    output = model(input_ids=ids, use_cache=False, output_hidden_states=True)
+    model.train(training)
+    own = F.linear(output.hidden_states[-1].to(head.weight.dtype), head.weight)
+    return torch.allclose(own.float(), output.logits.float(), rtol=1e-2, atol=1e-2 * float(own.float().std()))

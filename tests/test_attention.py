@@ -1,0 +1,120 @@
+"""A packed row gives what its records give one by one and padded: outputs, losses and gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from carellama.data.collate import collate_padded, collate_row
+from carellama.data.pack import pack
+from carellama.model.attention import DENSE_TOKENS, register
+from carellama.records import IGNORED, Tokens
+from carellama.train.loss import ChunkedLoss, head_is_plain, row_loss
+from conftest import make_model
+
+
+def records(lengths, vocabulary=400, seed=0) -> list[Tokens]:
+    numbers = np.random.default_rng(seed)
+    found = []
+    for length in lengths:
+        ids = numbers.integers(3, vocabulary, length).astype(np.int32)
+        labels = ids.copy()
+        labels[: max(1, length // 3)] = IGNORED
+        found.append(Tokens(ids, labels))
+    return found
+
+
+def gradients(model) -> list[torch.Tensor]:
+    found = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+    model.zero_grad()
+    return found
+
+
+MODELS = {
+    "llama": lambda: make_model(attn_implementation=register()),
+    "long": lambda: make_model(attn_implementation=register(), max_position_embeddings=2048),
+}
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("lengths", [(7,), (5, 19, 2, 33), (DENSE_TOKENS + 9, 12)])
+def test_the_rows_loss_is_the_records_and_the_padded_batchs(lengths, chunked) -> None:
+    model = make_model(max_position_embeddings=2048)
+    model.set_attn_implementation(register())
+    made = records(lengths)
+    total, count = row_loss(model, collate_row([[tokens] for tokens in made]), chunked=chunked)
+    total.backward()
+    packed = gradients(model)
+    singles = [row_loss(model, collate_row([[tokens]]), chunked=chunked) for tokens in made]
+    assert torch.allclose(total / count, sum(s for s, _ in singles) / sum(n for _, n in singles), atol=1e-5)
+
+    model.set_attn_implementation("sdpa")
+    padded, padded_count = row_loss(model, collate_padded([[tokens] for tokens in made], 0), chunked=chunked)
+    padded.backward()
+    assert count == padded_count == sum(int((tokens.labels != IGNORED).sum()) for tokens in made)
+    assert torch.allclose(total / count, padded / count, atol=1e-5)
+    for one, other in zip(packed, gradients(model), strict=True):
+        assert torch.allclose(one / count, other / count, atol=1e-5)
+
+
+def test_the_loss_is_the_models_own() -> None:
+    model = make_model()
+    model.set_attn_implementation("sdpa")
+    batch = collate_padded([[tokens] for tokens in records((9, 30))], 0)
+    total, count = row_loss(model, batch, chunked=True)
+    assert torch.allclose(total / count, model(**batch).loss, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"sliding_window": 8}, {}])
+def test_other_architectures_keep_records_apart(settings) -> None:
+    from transformers import Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM
+
+    kinds = [(MistralConfig, MistralForCausalLM), (Gemma2Config, Gemma2ForCausalLM)]
+    for config, kind in kinds:
+        torch.manual_seed(0)
+        model = kind(
+            config(
+                vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                num_key_value_heads=2, head_dim=8, **settings,
+            )
+        ).eval()  # fmt: skip
+        made = records((21, 5, 14))
+        model.set_attn_implementation(register())
+        plain = head_is_plain(model)
+        packed, count = row_loss(model, collate_row([[tokens] for tokens in made]), chunked=plain)
+        model.set_attn_implementation("eager")  # the only one that knows Gemma 2's soft cap
+        padded, _ = row_loss(model, collate_padded([[tokens] for tokens in made], 0), chunked=plain)
+        assert torch.allclose(packed / count, padded / count, atol=1e-5), kind.__name__
+
+
+def test_a_soft_capped_head_is_not_plain() -> None:
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    config = Gemma2Config(
+        vocab_size=50, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=16, final_logit_softcapping=0.05,
+    )  # fmt: skip
+    assert not head_is_plain(Gemma2ForCausalLM(config).eval())
+    assert head_is_plain(make_model())
+
+
+def test_chunked_gradients_are_autograds() -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(1100, 16, requires_grad=True)
+    weight = torch.randn(60, 16, requires_grad=True)
+    targets = torch.randint(0, 60, (1100,))
+    (ChunkedLoss.apply(hidden, weight, targets) * 0.5).backward()
+    ours = hidden.grad.clone(), weight.grad.clone()
+    hidden.grad = weight.grad = None
+    (torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="sum") * 0.5).backward()
+    assert torch.allclose(ours[0], hidden.grad, atol=1e-5)
+    assert torch.allclose(ours[1], weight.grad, atol=1e-3)
+
+
+def test_packing_keeps_every_record_and_fills_the_windows() -> None:
+    lengths = np.random.default_rng(0).integers(1, 129, 5000).tolist()
+    windows = pack(lengths, 128)
+    assert sorted(index for window in windows for index in window) == list(range(5000))
+    assert all(sum(lengths[index] for index in window) <= 128 for window in windows)
+    assert sum(lengths) / (128 * len(windows)) > 0.99
+    assert pack([], 8) == []
