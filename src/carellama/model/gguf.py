@@ -1,0 +1,199 @@
+"""A .gguf file turned into a Hugging Face folder, so that it can be trained like any other model.
+
+    python -c "from carellama.model.hub import model_folder; print(model_folder('model.gguf'))"
+
+transformers unpacks the weights and rebuilds the tokenizer. What it does not know of a tokenizer is set right
+here, or refused: a tokenizer that is nearly right would go unnoticed and spoil all that is trained with it.
+The other direction, from a folder to a .gguf, is `carellama.gguf`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from carellama.errors import UserError
+from carellama.model.cache import made_once, models, say
+
+# Byte-level vocabularies whose merges were learned with every digit apart, by llama.cpp's name for them
+# (llama.cpp, src/llama-vocab.cpp, LLAMA_VOCAB_PRE_TYPE_SMOLLM and those beside it). transformers 5 knows none
+# of them and would keep numbers whole, as GPT-2 does: other tokens than the model was trained on.
+DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
+AS_GPT2 = {"gpt-2", "phi-2", "jina-es", "jina-de", "roberta-bpe", "mpt", "olmo", "jais"}
+
+BIG_BYTES = 1 << 30  # larger files are told apart by size and time, not by content
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+STRING, ARRAY = 8, 9
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a .gguf says about itself: its metadata without the arrays, and how many weights it has."""
+
+    facts: dict[str, Any]
+    weights: int
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether the file begins as a GGUF does. Raises `UserError` for a file that can not be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"GGUF"
+    except OSError as error:
+        raise UserError(f"can not read {path}: {error.strerror}") from error
+
+
+def read_header(path: Path) -> Header:
+    """Read the beginning of a .gguf, version 2 or 3 (ggml-org/ggml, docs/gguf.md), up to the weights.
+
+    `gguf.GGUFReader` does this too, but takes seconds for the vocabulary. Raises `UserError` for a damaged
+    file.
+    """
+    try:
+        with path.open("rb") as file:
+            magic, version, tensors, pairs = struct.unpack("<4sIQQ", file.read(24))
+            if magic != b"GGUF" or version not in (2, 3):
+                raise UserError(f"{path} is not a GGUF file of version 2 or 3")
+            facts = {_string(file): _value(file, _number(file, "I")) for _ in range(pairs)}
+            return Header(facts, sum(_tensor_size(file) for _ in range(tensors)))
+    except (struct.error, KeyError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged or cut short ({error}); fetch it again") from error
+
+
+def _number(file: IO[bytes], form: str) -> Any:
+    return struct.unpack(f"<{form}", file.read(struct.calcsize(f"<{form}")))[0]
+
+
+def _string(file: IO[bytes]) -> str:
+    return file.read(_number(file, "Q")).decode("utf-8")
+
+
+def _value(file: IO[bytes], kind: int) -> Any:
+    """Read one metadata value; an array is passed over and gives its length."""
+    if kind == STRING:
+        return _string(file)
+    if kind != ARRAY:
+        return _number(file, SCALARS[kind])
+    of, length = struct.unpack("<IQ", file.read(12))
+    if of in SCALARS:
+        file.seek(length * struct.calcsize(f"<{SCALARS[of]}"), 1)
+    else:
+        for _ in range(length):
+            _value(file, of)
+    return length
+
+
+def _tensor_size(file: IO[bytes]) -> int:
+    """Read the description of one tensor; return how many weights it has."""
+    _string(file)
+    dimensions = struct.unpack(f"<{(count := _number(file, 'I'))}Q", file.read(8 * count))
+    file.seek(4 + 8, 1)  # the number format, and where the weights lie
+    return math.prod(dimensions)
+
+
+def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:
+    """Return the model folder (bfloat16 safetensors, tokenizer) of a .gguf file, made on first use.
+
+    It is kept in the cache by the file's content, so a changed file is converted anew; `papers` (licence
+    texts) are copied into it. From then on the model loads like any other: in 4 bit, in parts, on any device.
+    Raises `UserError` for a damaged file, and for an architecture or tokenizer that can not be converted
+    faithfully.
+    """
+    folder = models() / f"{path.stem}-{_content_key(path)}"
+    with made_once(folder) as making:
+        if making:
+            say(f"turning {path.name} into a model folder (once)")
+            _convert(path, making)
+            for paper in papers:
+                shutil.copy(paper, making)
+    return folder
+
+
+def _content_key(path: Path) -> str:
+    """12 hex digits that change with the file."""
+    about = path.stat()
+    if about.st_size > BIG_BYTES:
+        key = f"{path.name} {about.st_size} {about.st_mtime_ns}".encode()
+        return hashlib.sha256(key).hexdigest()[:12]
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def _convert(path: Path, folder: Path) -> None:
+    """Write the model folder of a .gguf."""
+    header = read_header(path)
+    needed, free = 2 * header.weights, shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{path.name} takes {needed / 1e9:.1f} GB as a model folder, and {models()} has "
+            f"{free / 1e9:.1f} GB free: make room, or set CARELLAMA_CACHE to a folder on another disk"
+        )
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
+
+    source, name = str(path.parent), path.name
+    try:
+        config = AutoConfig.from_pretrained(source, gguf_file=name)
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=name, config=config)
+        set_pre_tokenizer(tokenizer, header.facts, path)
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            gguf_file=name,
+            config=config,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
+    except (ValueError, NotImplementedError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} can not be converted ({first}): if it is whole, take the model's folder instead"
+        ) from error
+    tokenizer.model_max_length = config.max_position_embeddings
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text(_card(path, header), encoding="utf-8")
+
+
+def set_pre_tokenizer(tokenizer: Any, facts: dict[str, Any], path: Path) -> None:
+    """Cut text into words as a byte-level vocabulary was learned; an unknown way is a `UserError`."""
+    from tokenizers import pre_tokenizers
+
+    backend = tokenizer.backend_tokenizer
+    if facts.get("tokenizer.ggml.model") != "gpt2" or not isinstance(
+        backend.pre_tokenizer, pre_tokenizers.ByteLevel
+    ):
+        return  # SentencePiece vocabularies have no such step, and what is not plain ByteLevel has been set
+    split = facts.get("tokenizer.ggml.pre")
+    if split in DIGITS_APART:
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+            ]
+        )
+    elif split not in AS_GPT2:
+        raise UserError(
+            f"{path}: its tokenizer splits words as {split!r}, which is not known here; "
+            "take the model's folder or hub id instead of the .gguf"
+        )
+
+
+def _card(path: Path, header: Header) -> str:
+    """Where the folder comes from and under which licence, as front matter that the hub reads too."""
+    licence = header.facts.get("general.license", "unknown")
+    title = header.facts.get("general.name", path.stem)
+    return (
+        f"---\nlicense: {licence}\n---\n# {title}\n\n"
+        f"Made from {path.name}, unpacked to bfloat16; as precise as that file, not more.\n"
+    )

@@ -1,0 +1,304 @@
+"""Base model and tokenizer, from any of the places that `carellama.model.hub` finds.
+
+    model = ModelArguments(model_name_or_path="smollm2-135m", quantization_bit=4)
+    tokenizer = load_tokenizer(model)
+    network = load_model(model, dtype="bfloat16", attention=None)
+    bind(network, tokenizer)
+
+The weights come from safetensors unless pickles are allowed; code of the model's runs only if it is trusted.
+The model stays on the CPU (a quantised one goes to the current GPU, if any); training and engines move it.
+Adapters are put on by `carellama.model.adapter`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carellama.config import ModelArguments
+from carellama.errors import UserError, nearest, need
+from carellama.model.hub import EMBEDDED, model_folder
+from carellama.model.machine import best_dtype
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|endoftext|>")
+PICKLES = ("*.bin", "*.pt", "*.pth")
+QUICK_BYTES = 4 << 30  # smaller models load without a progress bar
+
+
+def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
+    """Return the tokenizer, padding on the left and with a pad token. Raises `UserError` if there is none."""
+    from transformers import AutoTokenizer
+
+    place = _place(model)
+    with _explained(place, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", **_access(model))
+    if tokenizer.eos_token is None:
+        raise UserError(f"the tokenizer of {place} has no end token (eos_token): no answer could ever end")
+    if tokenizer.pad_token is None:
+        vocabulary = tokenizer.get_vocab()
+        tokenizer.pad_token = next((pad for pad in PAD_TOKENS if pad in vocabulary), tokenizer.eos_token)
+    return tokenizer
+
+
+def load_config(model: ModelArguments) -> PretrainedConfig:
+    """Return the model's configuration, its positions stretched as `--rope_scaling` says."""
+    from transformers import AutoConfig
+
+    place = _place(model)
+    with _explained(place, "configuration"):
+        config = AutoConfig.from_pretrained(place, **_access(model))
+    full = full_checkpoint(model)
+    if full:
+        with _explained(full, "configuration"):
+            _same_shape(config, place, AutoConfig.from_pretrained(full), full)
+    if model.rope_scaling:
+        _stretch(config, model.rope_scaling, model.rope_factor)
+    return config
+
+
+def load_model(model: ModelArguments, *, dtype: str, attention: str | None) -> PreTrainedModel:
+    """Return the causal language model, for evaluation (`eval()`).
+
+    dtype: float32, bfloat16, float16, or auto for the best of this machine. attention: transformers' name of
+    an attention function, or None for its default. A checkpoint of full or freeze training gives the weights
+    in place of the base's. Raises `UserError` for a model that is not there, not readable, not complete, or
+    not a causal language model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = load_config(model)
+    place = full_checkpoint(model) or _place(model)
+    options = _access(model)
+    options["dtype"] = getattr(torch, best_dtype() if dtype == "auto" else dtype)
+    if isinstance(place, Path):
+        _readable_weights(place, model.allow_pickle)
+    if attention is not None:
+        options["attn_implementation"] = attention
+    if model.quantization_bit:
+        options["quantization_config"] = _quantization(model, options["dtype"])
+    with _explained(place, "model"), _quietly(place):
+        network, info = AutoModelForCausalLM.from_pretrained(
+            place,
+            config=config,
+            use_safetensors=None if model.allow_pickle else True,
+            ignore_mismatched_sizes=True,  # they are in `info`, and refused below
+            output_loading_info=True,
+            **options,
+        )
+    _complete(info, place)
+    return network.eval()
+
+
+def bind(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that the model knows every token of the tokenizer, and tell it the pad token.
+
+    Raises `UserError` for a tokenizer that is larger than the model's vocabulary.
+    """
+    rows, highest = network.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
+    if highest >= rows:
+        raise UserError(
+            f"the tokenizer has token {highest}, but the model {network.config.name_or_path} knows only "
+            f"{rows} tokens: they do not belong together"
+        )
+    network.config.pad_token_id = tokenizer.pad_token_id
+    if network.generation_config is not None:
+        network.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def full_checkpoint(model: ModelArguments) -> Path | None:
+    """The checkpoint that holds whole weights (of full or freeze training), if the first one does."""
+    for index, name in enumerate(model.checkpoints):
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"--checkpoint_dir {name}: there is no such folder")
+        if (folder / "adapter_config.json").is_file():
+            continue
+        if not (folder / "config.json").is_file():
+            last = sorted(folder.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
+            hint = f"; its last checkpoint is {last[-1]}" if last else ""
+            raise UserError(
+                f"--checkpoint_dir {name} holds neither an adapter (adapter_config.json) "
+                f"nor a model (config.json){hint}"
+            )
+        if index:
+            raise UserError(
+                f"--checkpoint_dir {name} holds a whole model, which would undo the checkpoints before it: "
+                "give it first"
+            )
+    first = Path(model.checkpoints[0]).expanduser() if model.checkpoints else None
+    return first if first and not (first / "adapter_config.json").is_file() else None
+
+
+def _place(model: ModelArguments) -> Path | str:
+    """The model's folder, or the id of a hub model whose config.json could be fetched."""
+    place = model_folder(model.model_name_or_path, accept_licence=model.accept_licence)
+    if isinstance(place, str):
+        _ask_hub(place, model.model_revision, model.cache_dir, model.hf_auth_token)
+    return place
+
+
+@lru_cache
+def _ask_hub(name: str, revision: str, cache_dir: str | None, token: str | None) -> None:
+    """Ask once whether the hub has the model: transformers would ask for file after file, each in vain."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import logging as chatter
+
+    level = chatter.get_verbosity()
+    chatter.set_verbosity_error()  # of its retries; the last error is reported
+    try:
+        with _explained(name, "configuration"):
+            hf_hub_download(name, "config.json", revision=revision, cache_dir=cache_dir, token=token)
+    finally:
+        chatter.set_verbosity(level)
+
+
+def _access(model: ModelArguments) -> dict[str, Any]:
+    """How the hub is asked, and whether the model's own code may run."""
+    return {
+        "revision": model.model_revision,
+        "cache_dir": model.cache_dir,
+        "token": model.hf_auth_token,
+        "trust_remote_code": model.trust_remote_code,
+    }
+
+
+def _quantization(model: ModelArguments, dtype: Any) -> Any:
+    """4 bit as in QLoRA (Dettmers et al., arXiv 2305.14314, section 3), or LLM.int8 (arXiv 2208.07339)."""
+    from transformers import BitsAndBytesConfig
+
+    need("bitsandbytes", extra="quantize", why="--quantization_bit")
+    if model.quantization_bit == 8:
+        # It says for each layer and step that it computes in float16, as the paper does.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=model.quantization_type,
+        bnb_4bit_use_double_quant=model.double_quantization,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _stretch(config: PretrainedConfig, kind: str, factor: float) -> None:
+    """Set `--rope_scaling` in `config.rope_parameters`, which transformers 5 keeps flat or by layer type.
+
+    Of layer types (Gemma 3) only full attention is stretched: the others look at a near window anyway.
+    """
+    parameters = getattr(config, "rope_parameters", None)
+    if not parameters:
+        raise UserError(f"--rope_scaling: a {config.model_type} model has no rotary positions to stretch")
+    target = parameters.get("full_attention", parameters)
+    if target.get("rope_type", "default") != "default":
+        raise UserError(
+            f"--rope_scaling {kind}: this model's positions are stretched already ({target['rope_type']}); "
+            "leave the option out"
+        )
+    length = config.max_position_embeddings
+    target |= {"rope_type": kind, "factor": factor}
+    if kind == "yarn":
+        target["original_max_position_embeddings"] = length
+    if kind != "dynamic":  # which grows from this number by itself
+        config.max_position_embeddings = int(length * factor)
+
+
+def _same_shape(base: PretrainedConfig, place: Path | str, full: PretrainedConfig, folder: Path) -> None:
+    """Refuse a whole checkpoint of another model than the base."""
+    sizes = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    for size in (*sizes, "num_key_value_heads"):
+        one, other = getattr(base, size, None), getattr(full, size, None)
+        if one != other:
+            raise UserError(
+                f"the checkpoint {folder} does not belong to the base {place}: {size} is {other}, not {one}"
+            )
+
+
+def _readable_weights(folder: Path, allow_pickle: bool) -> None:
+    """Refuse a folder without weights, and pickled weights unless they are allowed."""
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
+    if not pickles:
+        raise UserError(f"{folder} has a config.json but no weights (*.safetensors)")
+    if not allow_pickle:
+        raise UserError(
+            f"{folder} has only pickled weights ({pickles[0]}), which can run code when read; "
+            "if you trust where they come from add --allow_pickle true"
+        )
+
+
+def _complete(info: dict[str, Any], place: Path | str) -> None:
+    """Refuse a model whose weights are not all there, or not of the sizes in its config.json."""
+    for key, problem in (("missing_keys", "lacks"), ("mismatched_keys", "has in other sizes")):
+        if info[key]:
+            first = sorted(str(item[0] if isinstance(item, tuple) else item) for item in info[key])[0]
+            raise UserError(
+                f"{place} {problem} {len(info[key])} of the weights that its config.json asks for "
+                f"(the first: {first}): it is incomplete, or of another architecture"
+            )
+    if info["unexpected_keys"]:
+        first = sorted(info["unexpected_keys"])[0]
+        log.warning("%s: %d weights have no use here (%s)", place, len(info["unexpected_keys"]), first)
+
+
+@contextmanager
+def _quietly(place: Path | str) -> Iterator[None]:
+    """Keep transformers' load report off the screen (it is checked), and its bars where loading is quick."""
+    from transformers.utils import logging as chatter
+
+    size = (
+        sum(file.stat().st_size for file in place.glob("*.safetensors")) if isinstance(place, Path) else None
+    )
+    level, bars = chatter.get_verbosity(), chatter.is_progress_bar_enabled()
+    chatter.set_verbosity_error()
+    if size is not None and size < QUICK_BYTES:
+        chatter.disable_progress_bar()
+    try:
+        yield
+    finally:
+        chatter.set_verbosity(level)
+        if bars:
+            chatter.enable_progress_bar()
+
+
+@contextmanager
+def _explained(place: Path | str, what: str) -> Iterator[None]:
+    """Turn what transformers and the hub raise over the user's input into one line."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        hint = nearest(place, EMBEDDED) if isinstance(place, str) else ""
+        raise UserError(f"can not load the {what} of {place}: {_reason(error)}.{hint}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What to tell the person about an error of transformers or of the hub."""
+    from huggingface_hub import errors as hub
+
+    known: dict[type[BaseException], str] = {
+        hub.GatedRepoError: "the hub wants its terms accepted on its page there, and --hf_auth_token",
+        hub.RepositoryNotFoundError: "there is no such folder, and none on the hub (--hf_auth_token?)",
+        hub.RevisionNotFoundError: "the hub does not have this --model_revision",
+        hub.LocalEntryNotFoundError: "there is no such folder, and the hub can not be reached",
+        hub.OfflineModeIsEnabled: "there is no such folder, and the hub is switched off (HF_HUB_OFFLINE)",
+    }
+    cause: BaseException | None = error
+    while cause is not None:
+        for kind, reason in known.items():
+            if isinstance(cause, kind):
+                return reason
+        cause = cause.__cause__ or cause.__context__
+    if "trust_remote_code" in str(error):
+        return "it brings Python code of its own; if you trust it give --trust_remote_code true"
+    return " ".join(str(error).split(". ")[0].split()).rstrip(".")
