@@ -1,0 +1,221 @@
+"""Adapters: merged models answer as adapters do, in any order of training, and wrong ones are refused."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from carellama.config import FinetuningArguments, ModelArguments
+from carellama.errors import UserError
+from carellama.model.adapter import linear_layers, merge, prepare, trainable_line
+from conftest import make_model
+
+IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12]])
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(input_ids=IDS).logits  # (1, T, V)
+
+
+def lora(**changes) -> FinetuningArguments:
+    return FinetuningArguments(**{"lora_dropout": 0.0, "lora_target": "q_proj,v_proj"} | changes)
+
+
+def base(*checkpoints: Path, **changes) -> ModelArguments:
+    joined = ",".join(map(str, checkpoints)) or None
+    return ModelArguments(model_name_or_path="tiny", checkpoint_dir=joined, **changes)
+
+
+def shake(model, seed: int):
+    """Give the trained weights values, as training would."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def trained(model, folder: Path, *before: Path, seed: int = 1, **changes) -> Path:
+    """Save an adapter that was trained on the model with the adapters `before` merged."""
+    settings = lora(resume_lora_training=False, **changes)
+    shake(prepare(model, base(*before), settings, trainable=True), seed).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("changes", [{}, {"use_rslora": True}, {"use_dora": True}, {"lora_target": "all"}])
+def test_merged_logits_are_the_adapter_logits(tmp_path, changes):
+    folder = trained(make_model(), tmp_path / "a", **changes)
+    adapted = prepare(make_model(), base(folder), lora(), trainable=False)
+    before, plain = logits(adapted), logits(make_model())
+    merged = merge(adapted)
+    assert type(merged).__name__ == "LlamaForCausalLM"
+    torch.testing.assert_close(logits(merged), before, atol=1e-5, rtol=1e-5)
+    assert (before - plain).abs().max() > 0.01
+
+
+def test_two_adapters_merged_in_order_equal_both_active(tmp_path):
+    first = trained(make_model(), tmp_path / "a", seed=1)
+    second = trained(make_model(), tmp_path / "b", first, seed=2, lora_target="q_proj,o_proj")
+    adapted = prepare(make_model(), base(first, second), lora(), trainable=False)
+
+    from peft import PeftModel
+
+    both = PeftModel.from_pretrained(make_model(), str(first), adapter_name="one")
+    both.load_adapter(str(second), "two")
+    both.base_model.set_adapter(["one", "two"])
+    torch.testing.assert_close(logits(adapted), logits(both), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits(merge(adapted)), logits(both), atol=1e-5, rtol=1e-5)
+
+
+def test_merging_rounds_bfloat16_once(tmp_path):
+    folder = trained(make_model(), tmp_path / "a")
+    exact = merge(prepare(make_model(), base(folder), lora(), trainable=False))
+    merged = merge(
+        prepare(
+            make_model().to(torch.bfloat16).float().to(torch.bfloat16), base(folder), lora(), trainable=False
+        )
+    )
+    for one, other in zip(merged.parameters(), exact.parameters(), strict=True):
+        assert one.dtype == torch.bfloat16
+        torch.testing.assert_close(one.float(), other, atol=1e-3, rtol=1e-2)
+
+
+def test_the_last_adapter_is_resumed_in_float32(tmp_path):
+    first = trained(make_model(), tmp_path / "a", seed=1)
+    second = trained(make_model(), tmp_path / "b", first, seed=2)
+    answering = prepare(make_model(), base(first, second), lora(), trainable=False)
+    resumed = prepare(make_model().to(torch.bfloat16), base(first, second), lora(), trainable=True)
+    learned = {name: p for name, p in resumed.named_parameters() if p.requires_grad}
+    assert learned and all("lora_" in name and p.dtype == torch.float32 for name, p in learned.items())
+    stored = dict(answering.named_parameters())
+    assert all(torch.equal(p, stored[name]) for name, p in learned.items())
+    assert not any(p.requires_grad for p in answering.parameters())
+
+
+def test_not_resuming_starts_a_fresh_adapter_on_the_merged_model(tmp_path):
+    first = trained(make_model(), tmp_path / "a")
+    fresh = prepare(make_model(), base(first), lora(resume_lora_training=False), trainable=True)
+    adapted = prepare(make_model(), base(first), lora(), trainable=False)
+    torch.testing.assert_close(logits(fresh), logits(adapted), atol=1e-5, rtol=1e-5)
+    assert any(p.requires_grad and not p.any() for p in fresh.parameters())  # B begins at zero
+
+
+def test_freeze_trains_one_part_of_the_last_or_first_layers():
+    def learned(**changes) -> set[str]:
+        settings = FinetuningArguments(finetuning_type="freeze", **changes)
+        model = prepare(make_model(), base(), settings, trainable=True)
+        return {name for name, p in model.named_parameters() if p.requires_grad}
+
+    last = learned(num_layer_trainable=1)
+    assert last and all(name.startswith("model.layers.1.mlp") for name in last)
+    first = learned(num_layer_trainable=-1, name_module_trainable="all")
+    assert first == {
+        name for name, _ in make_model().named_parameters() if name.startswith("model.layers.0.")
+    }
+    with pytest.raises(UserError, match="Did you mean 'mlp'"):
+        learned(num_layer_trainable=1, name_module_trainable="mpl")
+    with pytest.raises(UserError, match="2 layers"):
+        learned(num_layer_trainable=3)
+
+
+def test_full_trains_everything_and_none_nothing():
+    full = prepare(make_model(), base(), FinetuningArguments(finetuning_type="full"), trainable=True)
+    assert all(p.requires_grad for p in full.parameters())
+    none = prepare(make_model(), base(), FinetuningArguments(finetuning_type="none"), trainable=False)
+    assert not any(p.requires_grad for p in none.parameters())
+
+
+def test_the_line_counts_the_trained_weights():
+    model = prepare(make_model(), base(), lora(lora_rank=4), trainable=True)
+    lora_size = 2 * (4 * (64 + 64) + 4 * (64 + 32))  # layers x (q + v)
+    total = sum(p.numel() for p in make_model().parameters()) + lora_size
+    assert trainable_line(model) == f"trainable {lora_size:,} of {total:,} ({lora_size / total:.2%})"
+
+
+def test_unknown_targets_are_named_with_those_that_exist():
+    assert linear_layers(make_model()) == sorted(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+    with pytest.raises(UserError, match=r"q_prj.*Did you mean 'q_proj'.*down_proj"):
+        prepare(make_model(), base(), lora(lora_target="q_prj"), trainable=True)
+    with pytest.raises(UserError, match="lm_head"):
+        prepare(make_model(), base(), lora(lora_target="lm_head"), trainable=True)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"hidden_size": 32, "intermediate_size": 64}, "takes 64 values in the adapter, 32 here"),
+        ({"num_hidden_layers": 1}, "there is no layer"),
+        ({"num_hidden_layers": 3}, "it adapts 4 layers, where this model has 6"),
+    ],
+)
+def test_an_adapter_of_another_base_is_refused(tmp_path, other, said):
+    folder = trained(make_model(), tmp_path / "a")
+    with pytest.raises(UserError, match=said) as refused:
+        prepare(make_model(**other), base(folder), lora(), trainable=False)
+    assert str(folder) in str(refused.value)
+
+
+def test_broken_checkpoints_are_refused_in_one_line(tmp_path):
+    folder = trained(make_model(), tmp_path / "a")
+
+    def refused(change, said: str, **arguments) -> None:
+        copied = tmp_path / said.replace(" ", "_").replace("/", "_")[:20]
+        import shutil
+
+        shutil.copytree(folder, copied)
+        change(copied)
+        with pytest.raises(UserError, match=said) as error:
+            prepare(make_model(), base(copied, **arguments), lora(), trainable=False)
+        assert "\n" not in str(error.value)
+
+    refused(lambda path: (path / "adapter_model.safetensors").unlink(), "no adapter_model.safetensors")
+    refused(
+        lambda path: (path / "adapter_model.safetensors").rename(path / "adapter_model.bin"),
+        "allow_pickle true",
+    )
+    refused(lambda path: (path / "adapter_config.json").write_text("{"), "can not read")
+    refused(
+        lambda path: (path / "adapter_config.json").write_text('{"peft_type": "IA3"}'), "not describe a LoRA"
+    )
+    refused(lambda path: (path / "adapter_config.json").unlink(), "neither an adapter")
+    with pytest.raises(UserError, match="no such folder"):
+        prepare(make_model(), base(tmp_path / "nowhere"), lora(), trainable=False)
+
+
+@pytest.mark.slow
+def test_a_quantised_base_keeps_all_adapters_and_trains_the_last(tmp_path, tiny_folder):
+    pytest.importorskip("bitsandbytes")
+    from carellama.model.load import load_model
+
+    def quantised(*checkpoints: Path):
+        arguments = ModelArguments(
+            model_name_or_path=str(tiny_folder),
+            quantization_bit=4,
+            checkpoint_dir=",".join(map(str, checkpoints)) or None,
+        )
+        return load_model(arguments, dtype="float32", attention=None), arguments
+
+    model, arguments = quantised()
+    shake(prepare(model, arguments, lora(), trainable=True), 1).save_pretrained(tmp_path / "a")
+    model, arguments = quantised(tmp_path / "a")
+    fresh = prepare(model, arguments, lora(resume_lora_training=False), trainable=True)
+    assert {n.split(".")[-2] for n, p in fresh.named_parameters() if p.requires_grad} == {"default"}
+    shake(fresh, 2)
+    expected = logits(fresh)
+    fresh.save_pretrained(tmp_path / "b")
+    model, arguments = quantised(tmp_path / "a", tmp_path / "b")
+    both = prepare(model, arguments, lora(), trainable=False)
+    torch.testing.assert_close(logits(both), expected, atol=1e-5, rtol=1e-5)
+    resumed = prepare(*quantised(tmp_path / "a", tmp_path / "b"), lora(), trainable=True)
+    loss = resumed.train()(input_ids=IDS, labels=IDS).loss
+    loss.backward()
+    moved = {n.split(".")[-2] for n, p in resumed.named_parameters() if p.grad is not None}
+    assert moved == {"default"}
+    with pytest.raises(UserError, match="quantised"):
+        merge(copy.copy(both))
