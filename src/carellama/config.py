@@ -9,8 +9,8 @@ are made from it. Flags and YAML keys have the same names, and a flag beats the 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
-import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +22,8 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 from carellama.errors import UserError, nearest
 from carellama.model.machine import best_dtype, has_gpu
+
+log = logging.getLogger(__name__)
 
 # HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
 # ruff: noqa: UP045
@@ -113,6 +115,9 @@ class DataArguments:
         default=None, metadata=_help("Most tokens of a whole record, instead of the two lengths above.")
     )
     max_samples: Optional[int] = field(default=None, metadata=_help("Use this many records of each dataset."))
+    eval_dataset: Optional[str] = field(
+        default=None, metadata=_help("Name(s) or files to evaluate on, comma separated, instead of --val_size.")
+    )
     val_size: float = field(
         default=0.0, metadata=_help("Held-out records: a share below 1, or a number of records.")
     )
@@ -153,6 +158,11 @@ class DataArguments:
     def datasets(self) -> list[str]:
         """The names of `dataset`, in order."""
         return [part.strip() for part in (self.dataset or "").split(",") if part.strip()]
+
+    @property
+    def eval_datasets(self) -> list[str]:
+        """The names of `eval_dataset`, in order."""
+        return [part.strip() for part in (self.eval_dataset or "").split(",") if part.strip()]
 
     @property
     def probabilities(self) -> list[float] | None:
@@ -268,17 +278,21 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     )
     log_level: str = field(default="warning", metadata=_help("transformers' log level."))
 
+    bf16: Optional[bool] = field(
+        default=None, metadata=_help("Compute in bfloat16; default: where this machine is fast at it.")
+    )
+
     def __post_init__(self) -> None:
         if not has_gpu():
             self.use_cpu = True
             if self.fp16:
-                dtype = best_dtype()
-                print(
-                    f"warning: --fp16 needs a GPU; going on in {dtype} on this CPU",
-                    file=sys.stderr,
-                )
-                self.fp16, self.bf16 = False, dtype == "bfloat16"
+                log.warning("--fp16 needs a GPU: going on in %s on this CPU", best_dtype())
+                self.fp16 = False
                 os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and best_dtype() == "bfloat16"
+        self.remove_unused_columns = False  # a batch is made of Tokens, which have no columns
+        self.label_names = ["labels"]
         if isinstance(self.report_to, str) and "," in self.report_to:
             self.report_to = self.report_to.split(",")  # type: ignore[assignment]
         try:
@@ -364,6 +378,17 @@ def _as_flag(key: str, value: Any) -> list[str]:
     return [f"--{key}", str(value)]
 
 
+@dataclass
+class ExportArguments:
+    """Where and how a model is exported."""
+
+    output_dir: str = field(metadata=_help("Folder to write the model to."))
+    max_shard_size: str = field(default="5GB", metadata=_help("Largest weights file."))
+    overwrite_output_dir: bool = field(default=False, metadata=_help("Replace a folder that is not empty."))
+
+
+TALK_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments)
+EXPORT_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, ExportArguments)
 RUN_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments, TrainingArguments)
 
 
@@ -394,6 +419,10 @@ def check_run(config: RunConfig) -> None:
             raise UserError("--streaming has no known length: give --max_steps")
         if 0 < data.val_size < 1:
             raise UserError("--streaming needs --val_size as a number of records, not a share")
+    if data.eval_dataset and data.val_size:
+        raise UserError("--eval_dataset and --val_size both hold out data: give one of them")
+    if training.do_train and training.do_eval and not (data.eval_dataset or data.val_size):
+        raise UserError("--do_train with --do_eval needs held-out data: give --val_size or --eval_dataset")
     if training.do_predict and not training.predict_with_generate:
         raise UserError("--do_predict needs --predict_with_generate")
     if finetuning.stage == "pt" and training.do_predict:

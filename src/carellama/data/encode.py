@@ -158,23 +158,28 @@ class Encoder:
         self.bos: list[int] = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
 
     def encode(self, records: Sequence[Record]) -> list[Encoded]:
-        """Encode a batch; the result has one entry a record, in order. Raises `UserError` (template)."""
+        """Encode a batch; the result has one entry a record, in order."""
         batch = [self._groups_of(record) for record in records]
-        ids = self.groups.encode(batch)
-        return [self._finish(record, *parts) for record, *parts in zip(records, batch, ids, strict=True)]
+        ids = self.groups.encode([groups for groups in batch if isinstance(groups, list)])
+        found = iter(ids)
+        return [
+            self._finish(record, groups, next(found)) if isinstance(groups, list) else Encoded([], [groups])
+            for record, groups in zip(records, batch, strict=True)
+        ]
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Return the ids that an answer to `messages` starts from, as trained."""
         return self.groups.encode([[self.template.prompt_group(messages)]])[0][0]
 
-    def _groups_of(self, record: Record) -> list[Group]:
+    def _groups_of(self, record: Record) -> list[Group] | Note:
+        """The groups to tokenise, or why the template can not render this record."""
         if isinstance(record, Text):
             return [Group(record.text, True, ((0, len(record.text)),))]
         assert isinstance(record, Chat), f"{type(record).__name__} is encoded by its own stage"
         try:
             return self.template.groups(record.messages)
         except UserError as error:
-            raise UserError(f"{record.place}: {error}") from error
+            return Note("skipped", str(error), record.place)
 
     def _finish(self, record: Record, groups: list[Group], ids: list[list[int]]) -> Encoded:
         """Label the ids, and cut or split what is too long."""

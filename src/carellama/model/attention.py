@@ -31,7 +31,9 @@ class DenseAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
         """Take query (H, T, D) and key, value (K, T, D); return (H, T, D)."""
         heads, length, width = query.shape
         key_heads = key.shape[0]
@@ -124,7 +126,9 @@ def _banded(
     return torch.bmm(weights, value)
 
 
-def _packed_mask(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
+def _packed_mask(
+    *args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any
+) -> torch.Tensor | None:
     """No mask for a packed row (the borders say all); transformers' sdpa mask for a padded batch."""
     if attention_mask is None:
         return None

@@ -59,27 +59,50 @@ class ChunkedLoss(torch.autograd.Function):
         return scaled_hidden, scaled_weight, None
 
 
-def row_loss(model: Any, batch: dict[str, Any], *, chunked: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def row_loss(
+    model: Any, batch: dict[str, Any], *, chunked: bool, dtype: torch.dtype | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (sum of the losses, number of supervised positions) of one row or padded batch.
 
     `batch` has input_ids and labels (B, T) and what else the model's forward takes. With `chunked` the head is applied
-    here, in chunks; without, by the model itself at the supervised positions (for sharded heads and models that do
-    more to their logits than one product).
+    here, in chunks of `dtype` (default: the head's); without, by the model itself at the supervised positions (for
+    sharded heads and models that do more to their logits than one product).
     """
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     labels = batch["labels"]
     targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # (B, T): what each position has to predict
     chosen = targets != IGNORED
     if chunked:
-        nothing = torch.zeros(labels.shape[0], 0, dtype=torch.long, device=labels.device)
-        output = model(**inputs, use_cache=False, output_hidden_states=True, logits_to_keep=nothing)
-        hidden = output.hidden_states[-1][chosen]  # (N, D)
-        weight = _head(model).weight
-        total = ChunkedLoss.apply(hidden.to(weight.dtype), weight, targets[chosen])
+        head = _head(model)
+        hidden = _hidden_before(head, model, inputs, chosen)  # (N, D)
+        dtype = dtype or head.weight.dtype
+        total = ChunkedLoss.apply(hidden.to(dtype), head.weight.to(dtype), targets[chosen])
     else:
         logits = model(**inputs, use_cache=False, logits_to_keep=chosen).logits.view(int(chosen.sum()), -1)
         total = F.cross_entropy(logits.float(), targets[chosen], reduction="sum")
     return total, chosen.sum()
+
+
+def _hidden_before(
+    head: torch.nn.Module, model: Any, inputs: dict[str, Any], chosen: torch.Tensor
+) -> torch.Tensor:
+    """Run the model up to its head and return what the head would have got at the chosen positions, (N, D).
+
+    A hook, rather than `output_hidden_states`, because mixed precision makes float32 copies of everything that a
+    model returns. The head itself gets no rows, so it costs nothing.
+    """
+    caught: list[torch.Tensor] = []
+
+    def catch(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        caught.append(args[0])
+        return (args[0][:0],)
+
+    handle = head.register_forward_pre_hook(catch)
+    try:
+        model(**inputs, use_cache=False, logits_to_keep=chosen)
+    finally:
+        handle.remove()
+    return caught[0].view(-1, caught[0].shape[-1])
 
 
 def _head(model: Any) -> torch.nn.Linear:

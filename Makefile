@@ -1,0 +1,48 @@
+# Two commands: `make demo` and `make test`. Each installs what is missing first. `make help` prints this list.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BASE_PYTHON := $(shell command -v python3.11 || command -v python3)
+PYTHON := .venv/bin/python
+READY := .venv/.ready
+
+help:  ## print this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+install: $(READY)  ## make .venv with the locked dependencies and this project in it
+
+$(READY): requirements.lock pyproject.toml
+	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, $(BASE_PYTHON) is older" >&2; exit 2; }
+	test -x $(PYTHON) || $(BASE_PYTHON) -m venv .venv
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: $(READY)  ## fine-tune, evaluate, export and ask the embedded English model
+	@$(PYTHON) -m carellama demo
+
+demo-zh: $(READY)  ## the same in Chinese with gemma3-270m (shows its terms; ACCEPT=1 accepts them)
+	@$(PYTHON) -m carellama demo --language zh $(if $(ACCEPT),--accept_licence)
+
+test: $(READY)  ## run the tests
+	$(PYTHON) -m pytest -n 2 --dist worksteal
+
+lint: $(READY)  ## ruff: style and format
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types: $(READY)  ## mypy, strict
+	$(PYTHON) -m mypy
+
+docs: $(READY)  ## build the documentation into site/
+	$(PYTHON) -m mkdocs build --strict --quiet
+
+check: lint types docs test  ## all that CI asks for
+
+bench: $(READY)  ## what the benchmarks measure, without the peers
+	$(PYTHON) benchmarks/encode_rate.py
+
+clean:  ## remove what can be made again (not the model cache)
+	rm -rf .venv site build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help install demo demo-zh test lint types docs check bench clean

@@ -1,0 +1,111 @@
+"""The `carellama` command. Each verb imports its module when it is called, so `carellama --help` loads nothing heavy.
+
+    carellama train examples/sft.yaml
+    carellama chat --model_name_or_path smollm2-135m --checkpoint_dir output
+
+The options of a verb are the dataclasses of `carellama.config`, which parses them: `carellama train --help`.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import typer
+
+from carellama.errors import UserError
+
+app = typer.Typer(
+    name="carellama",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="A workshop for medical language models: fine-tune, evaluate, export, talk. "
+    "It informs and refers; it does not diagnose.",
+)
+
+# verb -> (where it is done, what it is for)
+VERBS = {
+    "train": ("carellama.run:train", "Fine-tune or pretrain a model (and evaluate, and predict)."),
+    "predict": ("carellama.run:predict", "Let a model answer a dataset; BLEU-4 and ROUGE of its answers."),
+    "eval": ("carellama.run:evaluate", "Loss and perplexity of a model on a dataset."),
+    "export": ("carellama.export:run", "Merge adapters into a model folder with a model card."),
+    "chat": ("carellama.cli:chat", "Talk to a model in the terminal."),
+    "demo": ("carellama.demo:run", "Fine-tune, evaluate and export the embedded model on the bundled data."),
+}
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def call(verb: str, argv: Sequence[str]) -> None:
+    """Run a verb with its arguments, in this process; a `UserError` is printed as one line and ends with exit code 2."""
+    module, _, name = VERBS[verb][0].partition(":")
+    quieten()
+    try:
+        function: Callable[[Sequence[str]], None] = getattr(importlib.import_module(module), name)
+        function(argv)
+    except UserError as error:
+        fail(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        fail(f"{error.strerror}: {error.filename or 'while writing'}")
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line and leave with exit code 2."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def quieten() -> None:
+    """Send our notes to stderr, one line each, and keep the libraries to what a user can act on."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("carellama").setLevel(logging.INFO)
+
+
+def _add(verb: str, about: str) -> None:
+    @app.command(verb, help=about, context_settings=PASSED_ON, add_help_option=False)
+    def command(context: typer.Context) -> None:
+        call(verb, context.args)
+
+
+for _verb, (_, _about) in VERBS.items():
+    _add(_verb, _about)
+
+
+def chat(argv: Sequence[str]) -> None:
+    """Load the engine and hand it to the terminal."""
+    from carellama.config import TALK_GROUPS, parse
+    from carellama.engine.base import Sampling
+    from carellama.engine.transformers import load
+    from carellama.serve import terminal
+
+    model, data, finetuning, generating = parse(TALK_GROUPS, argv, "carellama chat")
+    terminal.chat(load(model, data, finetuning), data.system_prompt, Sampling.of(generating))
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+    if version:
+        from carellama import __version__
+
+        print(__version__)
+        raise SystemExit
+
+
+def main() -> None:
+    """Run the command line; an unknown verb is answered in one line."""
+    from carellama.errors import nearest
+
+    first = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if not first.startswith("-") and first not in VERBS:
+        fail(f"unknown verb {first!r}.{nearest(first, VERBS)} Verbs: {', '.join(VERBS)}.")
+    app()

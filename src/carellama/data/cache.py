@@ -1,0 +1,205 @@
+"""The token cache: encoded records on disk, made once, read by memory map.
+
+    <cache>/<key>/shard-00000.arrow   Arrow file: input_ids list<int32>, labels list<int32>, record int64
+                  shard-00001.arrow   its schema metadata holds the rows it covers and their report
+                  complete.json       the report of all shards; written last
+
+`key` is a digest of all that the tokens depend on: data, columns, template, tokenizer, lengths. Each shard is written
+under a temporary name and renamed, so a killed run goes on after its last whole shard. Memory does not grow with the
+data: rows are read, encoded by a few threads or processes at a time, and written.
+
+    report = encode_rows(rows, encode, folder); store = open_store(folder)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from tqdm.auto import tqdm
+
+from carellama.data.report import DataReport
+from carellama.errors import UserError
+from carellama.records import Tokens
+
+VERSION = 1  # of the tokens' meaning: raise it when the same input would be encoded otherwise
+BATCH_ROWS, BATCH_CHARS = 500, 2_000_000  # what one thread or process encodes at a time, whichever comes first
+SHARD_BATCHES = 20  # batches a shard covers: what a killed run encodes again at the most
+
+BatchEncoder = Callable[[Sequence[Any]], tuple[pa.RecordBatch, dict[str, Any]]]
+
+SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32())), ("record", pa.int64())])
+
+
+class TokenStore:
+    """All tokens of one encoded dataset, memory-mapped.
+
+    `lengths` (N,) are the tokens of each entry, `records` (N,) the number of the input record each came from:
+    a record that was split has several entries.
+    """
+
+    def __init__(self, shards: Sequence[Path]) -> None:
+        tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in shards]
+        table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+        columns = zip(table["input_ids"].chunks, table["labels"].chunks, strict=True)
+        self._chunks = [
+            (ids.values.to_numpy(), labels.values.to_numpy(), ids.offsets.to_numpy()) for ids, labels in columns if len(ids)
+        ]
+        sizes = [np.diff(offsets) for *_, offsets in self._chunks]
+        self._starts = np.cumsum([0, *map(len, sizes)])
+        self.lengths: np.ndarray = np.concatenate(sizes) if sizes else np.zeros(0, dtype=np.int32)
+        self.records: np.ndarray = table["record"].to_numpy()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Tokens:
+        chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
+        ids, labels, offsets = self._chunks[chunk]
+        start, end = offsets[index - self._starts[chunk] : index - self._starts[chunk] + 2]
+        return Tokens(ids[start:end], labels[start:end])
+
+
+def encode_rows(
+    rows: Iterator[Any],
+    encode: BatchEncoder,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    initializer: Callable[..., None] | None = None,
+    initargs: tuple[Any, ...] = (),
+    name: str = "",
+) -> DataReport:
+    """Encode all rows into the shards of `folder`, going on after those that are there; return the whole report.
+
+    `encode` makes an Arrow batch (of `SCHEMA`) and a report of a list of rows. It runs in two threads (the
+    tokenizer's own threads do the work, and leave Python free), or in `workers` processes, each started with
+    `initializer(*initargs)`. Raises what `encode` raises, the rows before it being saved.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    report, done, shard = DataReport(), 0, 0
+    while (path := shard_path(folder, shard)).exists():
+        metadata = json.loads(pa.ipc.open_file(pa.memory_map(str(path))).schema.metadata[b"carellama"])
+        report.merge(DataReport.from_dict(metadata["report"]))
+        done, shard = done + metadata["rows"], shard + 1
+    for _ in itertools.islice(rows, done):  # reading again is cheap beside encoding again
+        pass
+    bar = tqdm(initial=done, desc=f"encode {name}".strip(), unit=" rows", mininterval=0.5, leave=False)
+    with bar, _executor(workers, initializer, initargs) as executor:
+        batches = _batches(rows)
+        while group := list(itertools.islice(batches, SHARD_BATCHES)):
+            made, shard_report = [], DataReport()
+            encoded = _in_order(executor, encode, group, pending=2 * (workers or 1) + 1)
+            for rows_in, (batch, batch_report) in zip(group, encoded, strict=True):
+                made.append(_number_from(batch, done))
+                done += len(rows_in)
+                shard_report.merge(DataReport.from_dict(batch_report))
+                bar.update(len(rows_in))
+            metadata = {"rows": sum(map(len, group)), "report": shard_report.to_dict()}
+            _write_shard(shard_path(folder, shard), made, metadata)
+            report.merge(shard_report)
+            shard += 1
+    write_json(folder / "complete.json", report.to_dict())
+    return report
+
+
+def _batches(rows: Iterator[Any]) -> Iterator[list[Any]]:
+    """Cut the rows into batches that are bounded in rows and in characters."""
+    batch: list[Any] = []
+    chars = 0
+    for row in rows:
+        batch.append(row)
+        chars += sum(len(value) for value in getattr(row, "fields", {}).values() if isinstance(value, str))
+        if len(batch) >= BATCH_ROWS or chars >= BATCH_CHARS:
+            yield batch
+            batch, chars = [], 0
+    if batch:
+        yield batch
+
+
+def _executor(workers: int | None, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> Executor:
+    if workers is None or workers <= 1:
+        if initializer:
+            initializer(*initargs)
+        return ThreadPoolExecutor(2)
+    context = multiprocessing.get_context("spawn")  # forking a process with torch's threads may hang
+    return ProcessPoolExecutor(workers, context, initializer, initargs)
+
+
+def _in_order(executor: Executor, encode: BatchEncoder, batches: Sequence[Any], pending: int) -> Iterator[Any]:
+    """`executor.map`, but with a bound on how many results wait in memory."""
+    waiting: deque[Future[Any]] = deque()
+    try:
+        for batch in batches:
+            waiting.append(executor.submit(encode, batch))
+            if len(waiting) > pending:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _number_from(batch: pa.RecordBatch, start: int) -> pa.RecordBatch:
+    """Make a batch's record numbers those of the whole dataset."""
+    numbers = pa.array(batch["record"].to_numpy(zero_copy_only=False) + start, pa.int64())
+    return batch.set_column(2, "record", numbers)
+
+
+def _write_shard(path: Path, batches: Sequence[pa.RecordBatch], metadata: dict[str, Any]) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    schema = SCHEMA.with_metadata({"carellama": json.dumps(metadata, ensure_ascii=False)})
+    try:
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            table = pa.Table.from_batches(batches, SCHEMA).combine_chunks()  # one stretch of memory a shard
+            writer.write_table(table.replace_schema_metadata(schema.metadata))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Where a shard lies."""
+    return folder / f"shard-{number:05d}.arrow"
+
+
+def finished(folder: Path) -> DataReport | None:
+    """The report of a finished cache folder, else None."""
+    try:
+        return DataReport.from_dict(json.loads((folder / "complete.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError) as error:
+        raise UserError(f"the token cache {folder} is damaged ({error}); run again with --overwrite_cache") from error
+
+
+def open_store(folder: Path) -> TokenStore:
+    """Open a finished cache folder."""
+    return TokenStore(sorted(folder.glob("shard-*.arrow")))
+
+
+def key_of(*parts: Any) -> str:
+    """A digest of all that the tokens depend on (anything JSON can write)."""
+    text = json.dumps([VERSION, *parts], sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON under a temporary name and rename it."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

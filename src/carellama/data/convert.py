@@ -1,0 +1,190 @@
+"""Rows to records: one function a shape. A row that can not be used raises `BadRecord` with its place and reason.
+
+    alpaca    {"instruction", "input", "output", "history": [[question, answer], ...]}, names given by `Columns`;
+              "output": [better, worse] makes a Pair (the seed's reward format)
+    sharegpt  {"conversations": [{"from": "human" | "gpt" | "system", "value"}]}
+    openai    {"messages": [{"role": "user" | "assistant" | "system", "content"}]}
+    text      {"text"}
+
+Nothing is guessed: an empty question, two turns of one role or a question without answer is refused, not repaired.
+The converters of single datasets, which know their quirks, are `carellama.data.catalogue`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from carellama.data.read import Row
+from carellama.errors import DataError, lookup
+from carellama.records import Chat, Message, Pair, Place, Record, Role, Text
+
+
+class BadRecord(DataError):
+    """A row that can not become a record; `reason` is what the report counts it under."""
+
+    def __init__(self, place: Place, reason: str, detail: str = "") -> None:
+        super().__init__(place, reason, detail)
+        self.place, self.reason, self.detail = place, reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}{': ' + self.detail if self.detail else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which column holds what; None: there is no such column (`""` in dataset_info.json)."""
+
+    prompt: str | None = "instruction"
+    query: str | None = "input"
+    response: str | None = "output"
+    history: str | None = None
+    system: str | None = None
+    chosen: str | None = "chosen"
+    rejected: str | None = "rejected"
+    messages: str | None = None  # the list of a sharegpt or openai row
+
+
+Converter = Callable[[Row, Columns, str | None], Record]
+ROLES: dict[str, Role] = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "bot": "assistant",
+    "system": "system",
+}  # fmt: skip
+
+
+def convert(row: Row, columns: Columns, shape: str, system: str | None = None) -> Record:
+    """Return the record of a row; `system` is the system message of records that have none."""
+    return lookup(SHAPES, shape, "row shape")(row, columns, system)
+
+
+def shape_of(row: Row, columns: Columns) -> str:
+    """Detect the shape of a row from its columns."""
+    fields = row.fields
+    for name, shape in ((columns.messages, None), ("conversations", "sharegpt"), ("messages", "openai")):
+        if name and isinstance(fields.get(name), list):
+            turns = fields[name]
+            return shape or ("openai" if turns and "role" in turns[0] else "sharegpt")
+    if columns.response is None or (columns.prompt not in fields and set(fields) <= {"text", "meta", "id", "title"}):
+        return "text"
+    return "alpaca"
+
+
+def _alpaca(row: Row, columns: Columns, system: str | None) -> Record:
+    prompt = _text(row, columns.prompt)
+    query = _text(row, columns.query, required=False)
+    question = "\n".join(part for part in (prompt, query) if part)
+    if not question.strip():
+        raise BadRecord(row.place, "empty question")
+    own = _text(row, columns.system, required=False) or system
+    messages = [Message("system", own)] if own else []
+    messages += _history(row, columns.history)
+    messages.append(Message("user", question))
+    answer = row.fields.get(columns.response) if columns.response else None
+    if isinstance(answer, list):
+        if len(answer) != 2:
+            raise BadRecord(row.place, "ranked answers are not two", f"column {columns.response!r} has {len(answer)}")
+        return _pair(row, messages, answer[0], answer[1])
+    if answer is None and columns.chosen in row.fields and columns.rejected in row.fields:
+        return _pair(row, messages, row.fields[columns.chosen], row.fields[columns.rejected])
+    text = _text(row, columns.response)
+    if not text.strip():
+        raise BadRecord(row.place, "empty answer")
+    return Chat((*messages, Message("assistant", text)), row.place)
+
+
+def _pair(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> Pair:
+    for name, text in (("chosen", chosen), ("rejected", rejected)):
+        if not isinstance(text, str) or not text.strip():
+            raise BadRecord(row.place, f"empty or non-text {name} answer")
+    if chosen == rejected:
+        raise BadRecord(row.place, "chosen and rejected answers are the same")
+    return Pair(tuple(prompt), chosen, rejected, row.place)
+
+
+def _history(row: Row, column: str | None) -> list[Message]:
+    turns = row.fields.get(column) if column else None
+    if turns is None or turns == "":
+        return []
+    if not isinstance(turns, list):
+        raise BadRecord(row.place, "history is not a list", f"found {type(turns).__name__}")
+    messages = []
+    for number, turn in enumerate(turns, 1):
+        pair = turn if isinstance(turn, list) and len(turn) == 2 else ()
+        if not pair or not all(isinstance(text, str) and text.strip() for text in pair):
+            raise BadRecord(row.place, "history holds something else than [question, answer]", f"turn {number}")
+        messages += [Message("user", pair[0]), Message("assistant", pair[1])]
+    return messages
+
+
+def _sharegpt(row: Row, columns: Columns, system: str | None) -> Record:
+    return _dialogue(row, columns.messages or "conversations", ("from", "value"), columns, system)
+
+
+def _openai(row: Row, columns: Columns, system: str | None) -> Record:
+    return _dialogue(row, columns.messages or "messages", ("role", "content"), columns, system)
+
+
+def _dialogue(row: Row, column: str, keys: tuple[str, str], columns: Columns, system: str | None) -> Record:
+    turns = row.fields.get(column)
+    if not isinstance(turns, list) or not turns:
+        raise BadRecord(row.place, f"column {column!r} is not a list of turns", _columns_of(row.fields))
+    messages = [_turn(row, number, turn, keys) for number, turn in enumerate(turns, 1)]
+    own = _text(row, columns.system, required=False) or system
+    if messages[0].role != "system" and own:
+        messages.insert(0, Message("system", own))
+    spoken = messages[1:] if messages[0].role == "system" else messages
+    for number, message in enumerate(spoken, 1):
+        expected = "user" if number % 2 else "assistant"
+        if message.role != expected:
+            raise BadRecord(row.place, "turns do not alternate", f"turn {number} is {message.role}, not {expected}")
+    chosen, rejected = (row.fields.get(name) if name else None for name in (columns.chosen, columns.rejected))
+    if spoken and spoken[-1].role == "user":
+        if chosen is not None and rejected is not None:
+            return _pair(row, messages, _answer_of(chosen, keys), _answer_of(rejected, keys))
+        raise BadRecord(row.place, "no answer", "the conversation ends with the user")
+    if not spoken:
+        raise BadRecord(row.place, "no turns")
+    return Chat(tuple(messages), row.place)
+
+
+def _turn(row: Row, number: int, turn: Any, keys: tuple[str, str]) -> Message:
+    role, text = (turn.get(key) for key in keys) if isinstance(turn, dict) else (None, None)
+    if role not in ROLES:
+        raise BadRecord(row.place, "unknown role", f"turn {number} is {role!r}; known: {', '.join(ROLES)}")
+    if not isinstance(text, str) or not text.strip():
+        raise BadRecord(row.place, "empty turn", f"turn {number} ({role})")
+    return Message(ROLES[role], text)
+
+
+def _answer_of(value: Any, keys: tuple[str, str]) -> Any:
+    """A chosen or rejected answer stands as text or as a turn."""
+    return value.get(keys[1]) if isinstance(value, dict) else value
+
+
+def _plain(row: Row, columns: Columns, system: str | None) -> Record:
+    text = _text(row, columns.prompt if columns.prompt in row.fields else "text")
+    if not text.strip():
+        raise BadRecord(row.place, "empty text")
+    return Text(text, row.place)
+
+
+def _text(row: Row, column: str | None, *, required: bool = True) -> str:
+    """The text of a column; null counts as absent. Raises `BadRecord` for a missing column or another type."""
+    if column is None or (not required and column not in row.fields):
+        return ""
+    if column not in row.fields:
+        raise BadRecord(row.place, f"no column {column!r}", _columns_of(row.fields))
+    value = row.fields[column]
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise BadRecord(row.place, f"column {column!r} is not text", f"found {type(value).__name__}")
+    return value
+
+
+def _columns_of(fields: Mapping[str, Any]) -> str:
+    return f"the row has {', '.join(map(repr, fields)) or 'no columns'}"
+
+
+SHAPES: dict[str, Converter] = {"alpaca": _alpaca, "sharegpt": _sharegpt, "openai": _openai, "text": _plain}

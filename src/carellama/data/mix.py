@@ -1,0 +1,85 @@
+"""Several datasets into one order, and records held out of it; both exactly repeatable by the seed.
+
+    order = mix([1000, 200], "interleave_under", [0.8, 0.2], seed=42)   # (N, 2) pairs: dataset, entry
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from carellama.errors import UserError
+
+Item = TypeVar("Item")
+
+
+def turns(datasets: int, probabilities: Sequence[float] | None, seed: int) -> Iterator[int]:
+    """Whose turn it is, without end: in rotation, or drawn with these probabilities."""
+    if probabilities is None:
+        while True:
+            yield from range(datasets)
+    numbers = np.random.default_rng(seed)
+    while True:
+        yield from numbers.choice(datasets, size=1024, p=probabilities).tolist()
+
+
+def mix(sizes: Sequence[int], strategy: str, probabilities: Sequence[float] | None, seed: int) -> np.ndarray:
+    """Return (dataset, entry) pairs, shape (N, 2).
+
+    concat: one dataset after the other. interleave_under: in turn, until one is used up (the largest are not used
+    whole). interleave_over: in turn, until each was used up once (the smallest begin anew, so they repeat).
+    """
+    if strategy == "concat":
+        return np.array([(number, entry) for number, size in enumerate(sizes) for entry in range(size)]).reshape(-1, 2)
+    if probabilities is not None and strategy == "interleave_over" and not all(probabilities):
+        raise UserError("--interleave_probs has a 0: with interleave_over that dataset would never be used up")
+    if not all(sizes):
+        raise UserError("one of the datasets is empty: it can not be interleaved")
+    at = [0] * len(sizes)
+    pairs = []
+    full = set[int]()
+    for turn in turns(len(sizes), probabilities, seed):
+        pairs.append((turn, at[turn] % sizes[turn]))
+        at[turn] += 1
+        if at[turn] >= sizes[turn]:
+            full.add(turn)
+            if strategy == "interleave_under" or len(full) == len(sizes):
+                break
+    return np.array(pairs).reshape(-1, 2)
+
+
+def mix_streams(
+    streams: Sequence[Iterable[Item]], strategy: str, probabilities: Sequence[float] | None, seed: int
+) -> Iterator[Item]:
+    """The same over streams of unknown length; a stream must give a fresh iterator each time it is iterated."""
+    if strategy == "concat":
+        for stream in streams:
+            yield from stream
+        return
+    running = [iter(stream) for stream in streams]
+    nothing = object()
+    ahead = [next(items, nothing) for items in running]  # one item ahead, to know what is used up
+    if nothing in ahead:
+        raise UserError("one of the datasets is empty: it can not be interleaved")
+    full = set[int]()
+    for turn in turns(len(streams), probabilities, seed):
+        item = ahead[turn]
+        yield item  # type: ignore[misc]
+        ahead[turn] = next(running[turn], nothing)
+        if ahead[turn] is nothing:
+            full.add(turn)
+            if strategy == "interleave_under" or len(full) == len(streams):
+                return
+            running[turn] = iter(streams[turn])
+            ahead[turn] = next(running[turn])
+
+
+def held_out(records: int, val_size: float, seed: int) -> np.ndarray:
+    """Return the numbers of the held-out records, sorted: a share of them below 1, else so many."""
+    wanted = round(records * val_size) if val_size < 1 else int(val_size)
+    if val_size and not 0 < wanted < records:
+        raise UserError(f"--val_size {val_size:g} of {records} records would hold out {wanted}; leave some on both sides")
+    chosen: np.ndarray = np.sort(np.random.default_rng(seed).permutation(records)[:wanted])
+    return chosen

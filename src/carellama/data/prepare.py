@@ -1,0 +1,244 @@
+"""From the options to what a trainer takes: datasets read, converted, encoded through the cache, mixed, packed.
+
+    prepared = prepare(config, tokenizer, template)   # prepared.train, prepared.held_out, prepared.report
+
+It also gives evaluation its conversations (`conversations`). It does no encoding itself (`encode`, `cache`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from carellama.config import DataArguments, RunConfig, cache_home
+from carellama.data.cache import SCHEMA, TokenStore, encode_rows, finished, key_of, open_store
+from carellama.data.convert import BadRecord
+from carellama.data.encode import Encoder
+from carellama.data.mix import held_out, mix
+from carellama.data.pack import pack
+from carellama.data.read import BadRow, Row
+from carellama.data.report import DataReport
+from carellama.data.sources import Dataset, load_datasets
+from carellama.errors import UserError
+from carellama.records import Chat, Record, Text, Tokens
+from carellama.template import Template
+
+GOES_ON = "--on_bad_record skip leaves such rows out and counts them"
+log = logging.getLogger(__name__)
+
+
+class Examples:
+    """Encoded records by number, for a data loader: each is a list of `Tokens` (all of a window, when packed).
+
+    `entries` (N, 2) are (store, entry) pairs, in the order of the mix.
+    """
+
+    def __init__(self, stores: Sequence[TokenStore], entries: np.ndarray, window: int | None = None) -> None:
+        self.stores, self.entries = stores, entries
+        self.lengths = np.array([stores[store].lengths[entry] for store, entry in entries], dtype=np.int64)
+        self.windows = pack(self.lengths, window) if window else None
+
+    def __len__(self) -> int:
+        return len(self.entries) if self.windows is None else len(self.windows)
+
+    def __getitem__(self, index: int) -> list[Tokens]:
+        chosen = [index] if self.windows is None else self.windows[index]
+        return [self.stores[store][int(entry)] for store, entry in self.entries[chosen]]
+
+    @property
+    def tokens(self) -> int:
+        """All tokens."""
+        return int(self.lengths.sum())
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run trains on and is measured by, with the account of every record."""
+
+    train: Examples
+    held_out: Examples | None
+    report: DataReport
+    sources: list[dict[str, Any]]  # name, digest and counts of each dataset, for run.json
+    packed: bool  # whole windows, rather than one record an example
+
+
+class RowEncoder:
+    """Rows of one dataset to an Arrow batch of tokens and a report: convert, then encode."""
+
+    def __init__(
+        self, dataset: Dataset, tokenizer: Any, template: Template, stage: str, data: DataArguments
+    ) -> None:
+        self.dataset = dataset
+        self.takes = Text if stage == "pt" else Chat
+        self.encoder = Encoder(tokenizer, template, data.lengths)
+        self.skips = data.on_bad_record == "skip"
+        self.system = data.system_prompt
+
+    def __call__(self, rows: Sequence[Row | BadRow]) -> tuple[pa.RecordBatch, dict[str, Any]]:
+        """Return the tokens of the usable rows, and the account of all of them."""
+        report = DataReport()
+        records: list[Record] = []
+        numbers: list[int] = []
+        for number, row in enumerate(rows):
+            report.row(self.dataset.name)
+            record = self._record(row, report)
+            if record is not None:
+                records.append(record)
+                numbers.append(number)
+        made: list[Tokens] = []
+        origins: list[int] = []
+        for number, encoded in zip(numbers, self.encoder.encode(records), strict=True):
+            for note in encoded.notes:
+                if note.kind == "skipped" and not self.skips:
+                    raise BadRecord(note.place, note.reason, GOES_ON)
+                report.note(self.dataset.name, note.kind, note.place, note.reason)
+            made += encoded.tokens
+            origins += [number] * len(encoded.tokens)
+        return _batch(made, origins), report.to_dict()
+
+    def _record(self, row: Row | BadRow, report: DataReport) -> Record | None:
+        """The record of a row; None when it was counted as skipped. Raises `BadRecord` unless skipping."""
+        try:
+            record = self.dataset.record(row, self.system)
+            if not isinstance(record, self.takes):
+                wanted = "plain text" if self.takes is Text else "a conversation"
+                raise BadRecord(row.place, f"this stage takes {wanted}", f"the row is a {type(record).__name__}")
+            return record
+        except BadRecord as error:
+            if not self.skips:
+                raise BadRecord(error.place, error.reason, f"{error.detail}; {GOES_ON}" if error.detail else GOES_ON) from error
+            report.note(self.dataset.name, "skipped", error.place, error.reason)
+            return None
+
+
+def _batch(tokens: Sequence[Tokens], records: Sequence[int]) -> pa.RecordBatch:
+    """Lay tokens out as Arrow lists, without a Python object for each id."""
+    offsets = np.cumsum([0, *map(len, tokens)]).astype(np.int32)
+    nothing = [np.zeros(0, dtype=np.int32)]
+    columns = [
+        pa.ListArray.from_arrays(offsets, np.concatenate([getattr(item, name) for item in tokens] or nothing))
+        for name in ("input_ids", "labels")
+    ]
+    return pa.RecordBatch.from_arrays([*columns, pa.array(records, pa.int64())], schema=SCHEMA)
+
+
+def encode_dataset(
+    dataset: Dataset, config: RunConfig, tokenizer: Any, template: Template
+) -> tuple[TokenStore, DataReport, dict[str, Any]]:
+    """Return a dataset's tokens from the cache, encoding what is not in it; its account, and its entry for run.json."""
+    data, stage = config.data, config.finetuning.stage
+    digest = dataset.digest()
+    backend = tokenizer.backend_tokenizer.to_str()
+    key = key_of(
+        digest, dataset.name, dataset.columns, dataset.shape, dataset.system or data.system_prompt, stage, backend,
+        template.jinja, template.stops, template.stop_ids, data.lengths, data.max_samples, data.on_bad_record,
+    )  # fmt: skip
+    folder = Path(data.data_cache_dir or cache_home() / "tokens") / key
+    if data.overwrite_cache:
+        shutil.rmtree(folder, ignore_errors=True)
+    report = finished(folder)
+    if report is None:
+        rows = itertools.islice(dataset.rows(), data.max_samples)
+        arguments = (dataset, tokenizer, template, stage, data)
+        report = encode_rows(
+            rows, _encode, folder,
+            workers=data.preprocessing_num_workers, initializer=_start, initargs=arguments, name=dataset.name,
+        )  # fmt: skip
+    store = open_store(folder)
+    counts = report.datasets[dataset.name]
+    entry = {
+        "name": dataset.name,
+        "where": dataset.where,
+        "sha1": digest,
+        "rows": counts.rows,
+        "used": counts.used,
+        "tokens": int(store.lengths.sum()),
+    }
+    return store, report, entry
+
+
+_row_encoder: RowEncoder | None = None  # of this process: set when it starts, see encode_rows
+
+
+def _start(dataset: Dataset, tokenizer: Any, template: Template, stage: str, data: DataArguments) -> None:
+    global _row_encoder
+    _row_encoder = RowEncoder(dataset, tokenizer, template, stage, data)
+
+
+def _encode(rows: Sequence[Row | BadRow]) -> tuple[pa.RecordBatch, dict[str, Any]]:
+    assert _row_encoder is not None
+    return _row_encoder(rows)
+
+
+def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
+    """Encode, mix, hold out and pack the datasets of a run. Raises `UserError` before anything is trained."""
+    data, seed = config.data, config.training.data_seed or config.training.seed
+    packed = data.packing if data.packing is not None else config.finetuning.stage == "pt"
+    window = data.lengths[2] if packed else None
+    report, sources = DataReport(), []
+
+    def encoded(names: list[str]) -> list[TokenStore]:
+        stores = []
+        for dataset in load_datasets(names, data):
+            store, counts, entry = encode_dataset(dataset, config, tokenizer, template)
+            report.merge(counts)
+            sources.append(entry)
+            if not len(store):
+                raise UserError(f"dataset {dataset.name!r}: no row could be used; see {'; '.join(counts.lines()[1:])}")
+            stores.append(store)
+        return stores
+
+    stores = encoded(data.datasets)
+    order = mix([len(store) for store in stores], data.mix_strategy, data.probabilities, seed)
+    out = None
+    if data.eval_dataset:
+        others = encoded(data.eval_datasets)
+        out = Examples(others, mix([len(store) for store in others], "concat", None, seed))
+    elif data.val_size:
+        order, out_order = _hold_out(order, stores, data.val_size, seed)
+        out = Examples(stores, out_order)
+    elif not config.training.do_train:
+        out = Examples(stores, order)
+    return Prepared(Examples(stores, order, window), out, report, sources, packed)
+
+
+def _hold_out(
+    order: np.ndarray, stores: Sequence[TokenStore], val_size: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split the order by record: the parts of a record that was split, and its repeats, stay on one side."""
+    origins = np.array([(store, stores[store].records[entry]) for store, entry in order])
+    _, record = np.unique(origins, axis=0, return_inverse=True)
+    out = np.isin(record, held_out(int(record.max()) + 1, val_size, seed))
+    return order[~out], order[out]
+
+
+def conversations(config: RunConfig) -> list[Chat]:
+    """The conversations that --do_predict answers: those of --eval_dataset if given, else of --dataset."""
+    data = config.data
+    found: list[Chat] = []
+    skipped = 0
+    for dataset in load_datasets(data.eval_datasets or data.datasets, data):
+        for row in itertools.islice(dataset.rows(), data.max_samples):
+            try:
+                record = dataset.record(row, data.system_prompt)
+            except BadRecord:
+                if data.on_bad_record == "error":
+                    raise
+                skipped += 1
+                continue
+            if not isinstance(record, Chat):
+                raise UserError(f"{record.place}: --do_predict takes conversations, not {type(record).__name__}")
+            found.append(record)
+    if skipped:
+        log.warning("predict: %d rows skipped (they can not be used; see data_report.json of a training run)", skipped)
+    if not found:
+        raise UserError("--do_predict: no conversation could be used")
+    return found

@@ -1,0 +1,286 @@
+"""Files to rows: what is in them, with the line it stands in. Bounded memory whatever the size of the file.
+
+    for row in rows(Path("data/consult_en.json")): ...
+
+JSON (an array, or one object a line, whatever the suffix says), CSV, TSV, plain text (a row a line) and Parquet, each
+but Parquet also as .gz; UTF-8 with or without BOM, UTF-16 with BOM, and GB18030, detected over the whole file.
+It does not know what a row means: `carellama.data.convert` does.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+from carellama.errors import DataError, UserError
+from carellama.records import Place
+
+CHUNK = 1 << 20  # bytes or characters read at a time
+LONGEST_RECORD = 1 << 26  # characters: an unclosed JSON string is not looked for further
+DECODER = json.JSONDecoder()
+SURE_UTF8 = 64  # this many bytes of valid non-ASCII UTF-8 before a bad one: it is UTF-8 with damage, not GB18030
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record as it stands in a file."""
+
+    fields: dict[str, Any]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A piece of a file that is not a record; the rows after it can still be read."""
+
+    place: Place
+    reason: str
+    detail: str = ""
+
+
+def rows(path: Path) -> Iterator[Row | BadRow]:
+    """Yield the rows of a file. Raises `UserError` for what can not be read at all, `DataError` with the line."""
+    kind = kind_of(path)
+    try:
+        if kind == "parquet":
+            yield from _parquet_rows(path)
+            return
+        with _open_text(path) as text:
+            if kind in ("csv", "tsv"):
+                yield from _csv_rows(text, str(path), "," if kind == "csv" else "\t")
+            elif kind == "txt":
+                for number, line in enumerate(text, 1):
+                    if line.strip():
+                        yield Row({"text": line.rstrip("\n")}, Place(str(path), number))
+            else:
+                yield from _json_rows(text, str(path))
+    except (OSError, EOFError) as error:
+        raise UserError(f"can not read {path}: {error}") from error
+
+
+KINDS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "tsv", ".txt": "txt", ".parquet": "parquet"}
+
+
+def kind_of(path: Path) -> str:
+    """The type of a file by its suffix (before .gz)."""
+    name = path.name.lower().removesuffix(".gz")
+    suffix = Path(name).suffix
+    if suffix not in KINDS or (suffix == ".parquet" and path.suffix.lower() == ".gz"):
+        raise UserError(f"{path}: unknown file type {suffix or 'without suffix'!r}; known: {', '.join(KINDS)} (and .gz)")
+    return KINDS[suffix]
+
+
+def digest(path: Path) -> str:
+    """The SHA-1 of a file's bytes, in hex: the sum of the seed's `file_sha1`."""
+    found = hashlib.sha1(usedforsecurity=False)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                found.update(chunk)
+    except OSError as error:
+        raise UserError(f"can not read {path}: {error}") from error
+    return found.hexdigest()
+
+
+def encoding_of(path: Path) -> str:
+    """Return the encoding of a text file after reading all of it; `DataError` with the line of the first bad byte."""
+    with _open_bytes(path) as file:
+        head = file.read(4)
+    for bom, name in ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
+        if head.startswith(bom):
+            _first_error(path, name)
+            return name
+    bad = _first_error(path, "utf-8", raises=False)
+    if bad is None:
+        return "utf-8"
+    line, seen = bad
+    if seen < SURE_UTF8 and _first_error(path, "gb18030", raises=False) is None:
+        return "gb18030"
+    raise DataError(f"{path}:{line}: not UTF-8 (and not GB18030); save the file as UTF-8, or mend that line")
+
+
+def _first_error(path: Path, encoding: str, *, raises: bool = True) -> tuple[int, int] | None:
+    """(line, non-ASCII bytes before it) of the first byte that is not of this encoding, or None."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    lines, wide = 1, 0
+    with _open_bytes(path) as file:
+        while True:
+            chunk = file.read(CHUNK)
+            try:
+                text = decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                start = error.object[: error.start]
+                if raises:
+                    raise DataError(f"{path}:{lines + start.count(10)}: not {encoding}") from error
+                return lines + start.count(10), wide + sum(byte > 127 for byte in start)
+            lines += text.count("\n")
+            if wide < SURE_UTF8 and not chunk.isascii():
+                wide += sum(byte > 127 for byte in chunk)
+            if not chunk:
+                return None
+
+
+def _open_bytes(path: Path) -> BinaryIO:
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _open_text(path: Path) -> TextIO:
+    # newline="" for csv, which keeps line breaks inside quotes; json and txt take any
+    newline = "" if kind_of(path) in ("csv", "tsv") else None
+    return io.TextIOWrapper(_open_bytes(path), encoding=encoding_of(path), newline=newline)
+
+
+def _json_rows(text: TextIO, name: str) -> Iterator[Row | BadRow]:
+    """One object a line if the first line is one; else an array, or objects one after the other."""
+    start = text.readline()
+    skipped = 1
+    while start and not start.strip():
+        start, skipped = text.readline(), skipped + 1
+    if not start:
+        return
+    if start.lstrip()[0] == "{" and _is_json(start):
+        yield _json_row(start, Place(name, skipped))
+        for number, line in enumerate(text, skipped + 1):
+            if not line.isspace():
+                yield _json_row(line, Place(name, number))
+        return
+    yield from _json_values(_Window(start, text, name, skipped))
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _json_row(line: str, place: Place) -> Row | BadRow:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        return BadRow(place, "broken JSON", str(error).partition(": line")[0])
+    return _row(value, place)
+
+
+def _row(value: Any, place: Place) -> Row | BadRow:
+    if isinstance(value, dict):
+        return Row(value, place)
+    if isinstance(value, str):  # a list of plain texts
+        return Row({"text": value}, place)
+    return BadRow(place, "not an object", type(value).__name__)
+
+
+class _Window:
+    """A stretch of a JSON text that moves on as values are parsed out of it, knowing the line it is at."""
+
+    def __init__(self, start: str, text: TextIO, name: str, line: int) -> None:
+        self.buffer, self.at, self.text, self.name, self.line = start, 0, text, name, line
+        self.ended = False
+
+    def peek(self) -> str:
+        """Skip white space and return the next character, "" at the end."""
+        while True:
+            while self.at < len(self.buffer) and self.buffer[self.at] in " \t\r\n":
+                self.line += self.buffer[self.at] == "\n"
+                self.at += 1
+            if self.at < len(self.buffer) or not self._more():
+                return self.buffer[self.at : self.at + 1]
+
+    def value(self) -> Any:
+        """Parse the value that begins here; `DataError` when it is broken or never ends."""
+        while True:
+            try:
+                found, end = DECODER.raw_decode(self.buffer, self.at)
+            except ValueError as error:
+                if self._may_go_on(error) and self._more():
+                    continue
+                raise DataError(f"{self.place}: broken JSON ({str(error).partition(': line')[0]})") from error
+            self.line += self.buffer.count("\n", self.at, end)
+            self.at = end
+            return found
+
+    @property
+    def place(self) -> Place:
+        """Where the next value begins."""
+        return Place(self.name, self.line)
+
+    def _more(self) -> bool:
+        """Read on, forgetting what was parsed."""
+        read = "" if self.ended else self.text.read(max(CHUNK, len(self.buffer) - self.at))
+        self.ended = not read
+        self.buffer, self.at = self.buffer[self.at :] + read, 0
+        return not self.ended
+
+    def _may_go_on(self, error: ValueError) -> bool:
+        """Whether the value may have failed to parse only because the window ends in it."""
+        near_end = isinstance(error, json.JSONDecodeError) and error.pos >= len(self.buffer) - 16
+        return (near_end or "Unterminated string" in str(error)) and len(self.buffer) - self.at < LONGEST_RECORD
+
+
+def _json_values(window: _Window) -> Iterator[Row | BadRow]:
+    """The values of an array, or values one after the other."""
+    in_array = window.peek() == "["
+    if in_array:
+        window.at += 1
+    first = True
+    while (found := window.peek()) and found != "]":
+        if in_array and not first:
+            if found != ",":
+                raise DataError(f"{window.place}: found {found!r} where a comma or ] must follow a record")
+            window.at += 1
+            window.peek()
+        place = window.place
+        yield _row(window.value(), place)
+        first = False
+    if not in_array:
+        return
+    if not found:
+        raise DataError(f"{window.place}: the array is not closed: the file ends in the middle")
+    window.at += 1
+    if window.peek():
+        raise DataError(f"{window.place}: text after the end of the array")
+
+
+def _csv_rows(text: TextIO, name: str, delimiter: str) -> Iterator[Row | BadRow]:
+    """Rows under a header, RFC 4180: quoted fields may hold line breaks."""
+    csv.field_size_limit(1 << 30)
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, None)
+        if header is None:
+            return
+        if len(set(header)) < len(header):
+            raise DataError(f"{name}:1: the header names a column twice: {', '.join(header)}")
+        before = reader.line_num
+        for values in reader:
+            place, before = Place(name, before + 1), reader.line_num
+            if len(values) == len(header):
+                yield Row(dict(zip(header, values, strict=True)), place)
+            elif values:
+                yield BadRow(place, "wrong number of fields", f"{len(values)} under a header of {len(header)}")
+    except csv.Error as error:
+        raise DataError(f"{name}:{reader.line_num}: broken CSV ({error})") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+        number = 0
+        for batch in file.iter_batches(batch_size=1024):
+            for fields in batch.to_pylist():
+                number += 1
+                yield Row(fields, Place(str(path), number))
+    except pa.ArrowInvalid as error:
+        raise UserError(f"can not read {path}: not a Parquet file ({error})") from error

@@ -1,0 +1,111 @@
+"""The account of a dataset: what came in, what went on, and what was skipped, shortened or split, by reason.
+
+Nothing is lost silently: `rows == used + skipped` holds for every dataset, and each reason keeps the file and line of
+its first cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from carellama.records import Place
+
+KEPT_PLACES = 5  # places remembered for each reason
+Kind = Literal["skipped", "shortened", "split"]
+
+
+@dataclass
+class Cases:
+    """How often something was done, and where first."""
+
+    count: int = 0
+    places: list[str] = field(default_factory=list)
+
+    def add(self, count: int, places: list[str]) -> None:
+        """Add so many cases with their first places."""
+        self.count += count
+        self.places = (self.places + places)[:KEPT_PLACES]
+
+
+@dataclass
+class DatasetReport:
+    """The account of one dataset."""
+
+    rows: int = 0
+    used: int = 0
+    done: dict[Kind, dict[str, Cases]] = field(default_factory=lambda: {"skipped": {}, "shortened": {}, "split": {}})
+
+    @property
+    def skipped(self) -> int:
+        """Rows of which nothing was used."""
+        return sum(cases.count for cases in self.done["skipped"].values())
+
+
+class DataReport:
+    """Counts per dataset; reports of parts of a dataset can be merged in order."""
+
+    def __init__(self) -> None:
+        self.datasets: dict[str, DatasetReport] = {}
+
+    def row(self, dataset: str) -> None:
+        """Count a row that was read; it is used unless `note(..., "skipped", ...)` follows."""
+        entry = self.datasets.setdefault(dataset, DatasetReport())
+        entry.rows += 1
+        entry.used += 1
+
+    def note(self, dataset: str, kind: Kind, place: Place, reason: str) -> None:
+        """Count something done to a row that was counted by `row`."""
+        entry = self.datasets[dataset]
+        entry.done[kind].setdefault(reason, Cases()).add(1, [str(place)])
+        if kind == "skipped":
+            entry.used -= 1
+
+    def merge(self, other: DataReport) -> None:
+        """Add the account of rows that come after those of this one."""
+        for name, theirs in other.datasets.items():
+            ours = self.datasets.setdefault(name, DatasetReport())
+            ours.rows += theirs.rows
+            ours.used += theirs.used
+            for kind, reasons in theirs.done.items():
+                for reason, cases in reasons.items():
+                    ours.done[kind].setdefault(reason, Cases()).add(cases.count, cases.places)
+            assert ours.rows == ours.used + ours.skipped, f"{name}: {ours.rows} rows are not accounted for"
+
+    def lines(self) -> list[str]:
+        """The account as lines for a log."""
+        found = []
+        for name, entry in self.datasets.items():
+            found.append(f"{name}: {entry.rows} rows, {entry.used} used, {entry.skipped} skipped")
+            for kind, reasons in entry.done.items():
+                for reason, cases in reasons.items():
+                    first = ", ".join(cases.places)
+                    found.append(f"  {kind} {cases.count}: {reason} ({first}{', ...' if cases.count > len(cases.places) else ''})")
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The account as plain values, for data_report.json."""
+        return {
+            name: {
+                "rows": entry.rows,
+                "used": entry.used,
+                **{
+                    kind: {reason: {"count": cases.count, "first": cases.places} for reason, cases in reasons.items()}
+                    for kind, reasons in entry.done.items()
+                },
+            }
+            for name, entry in self.datasets.items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DataReport:
+        """The inverse of `to_dict`."""
+        report = cls()
+        for name, entry in values.items():
+            done: Any = {
+                kind: {reason: Cases(cases["count"], list(cases["first"])) for reason, cases in entry[kind].items()}
+                for kind in ("skipped", "shortened", "split")
+            }
+            report.datasets[name] = DatasetReport(entry["rows"], entry["used"], done)
+        return report

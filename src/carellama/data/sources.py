@@ -1,0 +1,207 @@
+"""Where a dataset is and what it looks like: `dataset_info.json` in the seed's format, or a file given by its path.
+
+    "name": {
+      "file_name": "a.json"            a file (or folder of files) under --dataset_dir; or
+      "hf_hub_url": "owner/name"       a dataset of the Hugging Face hub; or
+      "script_url": "script.py"        Python that makes the rows: `def rows(dataset_dir, split)` yields objects;
+                                       it runs with your rights, so only with --trust_dataset_script
+      "file_sha1": "..."               checked against the file
+      "columns": {"prompt": ..., "query": ..., "response": ..., "history": ...}   "" = there is no such column
+      "formatting": "alpaca"           alpaca, sharegpt, openai or text; left out: seen from the first row
+      "system_prompt": "..."           system message of records without one
+    }
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from carellama.config import DataArguments
+from carellama.data.convert import SHAPES, BadRecord, Columns, convert, shape_of
+from carellama.data.read import KINDS, BadRow, Row, digest, rows
+from carellama.errors import UserError, lookup, need, nearest
+from carellama.records import Place, Record
+
+log = logging.getLogger(__name__)
+INFO = "dataset_info.json"
+KEYS = ("file_name", "hf_hub_url", "script_url", "file_sha1", "columns", "formatting", "system_prompt", "subset", "split")
+COLUMNS = ("prompt", "query", "response", "history", "system", "chosen", "rejected", "messages")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset: where its rows come from, and how they are read."""
+
+    name: str
+    columns: Columns
+    shape: str | None  # None: seen from the first row
+    system: str | None = None
+    files: tuple[Path, ...] = ()
+    hub: str | None = None
+    script: Path | None = None
+    subset: str | None = None
+    split: str = "train"
+    folder: Path = Path()
+
+    def rows(self) -> Iterator[Row | BadRow]:
+        """All rows, anew at each call."""
+        if self.hub:
+            yield from self._hub_rows()
+        elif self.script:
+            yield from self._script_rows(self.script)
+        else:
+            for path in self.files:
+                yield from rows(path)
+
+    def record(self, row: Row | BadRow, system: str | None = None) -> Record:
+        """The record of one row; `BadRecord` when it has none."""
+        if isinstance(row, BadRow):
+            raise BadRecord(row.place, row.reason, row.detail)
+        assert self.shape is not None, "the shape is seen before records are made"
+        return convert(row, self.columns, self.shape, self.system or system)
+
+    def seen(self) -> Dataset:
+        """This dataset with its shape known. Raises `UserError` when it has no rows."""
+        first = next((row for row in self.rows() if isinstance(row, Row)), None)
+        if first is None:
+            raise UserError(f"dataset {self.name!r} is empty: {self.where} holds no record")
+        return self if self.shape else replace(self, shape=shape_of(first, self.columns))
+
+    @property
+    def where(self) -> str:
+        """The place of the dataset, for messages."""
+        return self.hub or str(self.script or ", ".join(map(str, self.files)))
+
+    def digest(self) -> str:
+        """A digest of the data as far as it can be known: the bytes of files, the name of a hub dataset."""
+        parts: list[Any] = [self.hub, self.subset, self.split, *(digest(path) for path in self.files)]
+        if self.script:
+            parts.append(digest(self.script))
+        return hashlib.sha1(json.dumps(parts).encode(), usedforsecurity=False).hexdigest()
+
+    def _hub_rows(self) -> Iterator[Row]:
+        datasets = need("datasets", extra="hub", why=f"the hub dataset {self.hub}")
+        try:
+            stream = datasets.load_dataset(self.hub, self.subset, split=self.split, streaming=True)
+            for number, fields in enumerate(stream, 1):
+                yield Row(fields, Place(str(self.hub), number))
+        except (OSError, ValueError) as error:
+            raise UserError(f"can not read the hub dataset {self.hub}: {str(error).splitlines()[0]}") from error
+
+    def _script_rows(self, script: Path) -> Iterator[Row]:
+        spec = importlib.util.spec_from_file_location(f"dataset_script_{script.stem}", script)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if not hasattr(module, "rows"):
+            raise UserError(f"{script} must define rows(dataset_dir, split) that yields one object a record")
+        for number, fields in enumerate(module.rows(self.folder, self.split), 1):
+            yield Row(fields, Place(str(script), number))
+
+
+def load_datasets(names: list[str], data: DataArguments) -> list[Dataset]:
+    """Return the datasets of these names (or file paths), checked: files are there, sums are right, not empty."""
+    folder = Path(data.dataset_dir)
+    info = read_info(folder) if (folder / INFO).exists() else {}
+    found = []
+    for name in names:
+        if name not in info and Path(name).is_file():
+            found.append(Dataset(name, Columns(history="history", system="system"), None, files=(Path(name),)).seen())
+            continue
+        if not info:
+            raise UserError(f"no {INFO} in {folder} (--dataset_dir), and no file {name!r}")
+        found.append(_dataset(name, lookup(info, name, f"dataset of {folder / INFO}"), folder, data).seen())
+    return found
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """Read and check `dataset_info.json`."""
+    path = folder / INFO
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: broken JSON ({error.msg})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"can not read {path}: {error}") from error
+    if not isinstance(info, dict) or not all(isinstance(entry, dict) for entry in info.values()):
+        raise UserError(f"{path} must hold an object with one entry for each dataset")
+    return info
+
+
+def _dataset(name: str, entry: dict[str, Any], folder: Path, data: DataArguments) -> Dataset:
+    """Make the dataset of one entry."""
+    where = f"{folder / INFO}, dataset {name!r}"
+    for key in entry:
+        if key not in KEYS:
+            raise UserError(f"{where}: unknown key {key!r}.{nearest(key, KEYS)} Known: {', '.join(KEYS)}")
+    if sum(key in entry for key in ("file_name", "hf_hub_url", "script_url")) != 1:
+        raise UserError(f"{where}: give exactly one of file_name, hf_hub_url and script_url")
+    shape = entry.get("formatting")
+    if shape is not None:
+        lookup(SHAPES, shape, "formatting")
+    made = Dataset(
+        name=name,
+        columns=_columns(entry.get("columns"), where),
+        shape=shape,
+        system=entry.get("system_prompt"),
+        hub=entry.get("hf_hub_url"),
+        subset=entry.get("subset"),
+        split=entry.get("split", data.split),
+        folder=folder,
+    )
+    if "script_url" in entry:
+        return replace(made, script=_script(entry["script_url"], folder, where, data.trust_dataset_script))
+    if made.hub:
+        return made
+    path = folder / entry["file_name"]
+    files = tuple(sorted(_files(path))) if path.is_dir() else (path,)
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing or not files:
+        raise UserError(f"{where}: no file {path}")
+    _check_sum(path, entry.get("file_sha1"), name)
+    return replace(made, files=files)
+
+
+def _columns(given: Any, where: str) -> Columns:
+    """The seed's column names; what is not named has the seed's default when no columns are given at all."""
+    if given is None:
+        return Columns(history="history")
+    for key in given:
+        if key not in COLUMNS:
+            raise UserError(f"{where}: unknown column {key!r}.{nearest(key, COLUMNS)} Known: {', '.join(COLUMNS)}")
+    named = {key: value or None for key, value in given.items()}
+    return Columns(**{"query": None, "prompt": None, "response": None, **named})
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if Path(path.name.lower().removesuffix(".gz")).suffix in KINDS:
+            yield path
+
+
+def _script(name: str, folder: Path, where: str, trusted: bool) -> Path:
+    choices = [folder / name, folder / f"{name}.py", folder / name / f"{Path(name).name}.py"]
+    script = next((path for path in choices if path.is_file()), None)
+    if script is None:
+        raise UserError(f"{where}: no script {name!r} in {folder}")
+    if not trusted:
+        raise UserError(f"{where} runs the Python script {script}; read it, then give --trust_dataset_script")
+    return script
+
+
+def _check_sum(path: Path, expected: str | None, name: str) -> None:
+    if path.is_dir():
+        return
+    if not expected:
+        log.info("dataset %s: no file_sha1 in %s, so %s is taken as it is", name, INFO, path.name)
+        return
+    found = digest(path)
+    if found != expected.lower():
+        raise UserError(f"{path} has the SHA-1 {found}, but {INFO} says {expected}: the file is damaged or another one")

@@ -1,0 +1,200 @@
+"""`carellama demo`: the whole way in a few minutes: fetch a model, fine-tune, measure before and after, export, ask.
+
+Each step is the verb of that name with the options shown, so that everything here can be repeated by hand. A step
+that was done with the same code, data and options is not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import carellama
+from carellama.config import TALK_GROUPS, parse, parser, run_config
+from carellama.data.cache import write_json
+from carellama.errors import UserError
+
+log = logging.getLogger(__name__)
+
+QUESTIONS = {
+    "en": "I have had a sore throat and a fever since yesterday. What should I do?",
+    "zh": "我从昨天开始嗓子疼、发烧，应该怎么办？",
+}
+MODELS = {"en": "smollm2-135m", "zh": "gemma3-270m"}
+DATA = Path(__file__).resolve().parents[2] / "data"  # beside src/ in a checkout
+
+
+@dataclass
+class DemoArguments:
+    """Options of the demo."""
+
+    language: str = field(default="en", metadata={"help": "en: SmolLM2; zh: Gemma 3.", "choices": ["en", "zh"]})
+    output_dir: str = field(default="demo_output", metadata={"help": "Folder for everything the demo makes."})
+    accept_licence: bool = field(default=False, metadata={"help": "Accept the terms of the Chinese demo's model."})
+
+
+class Steps:
+    """Steps that are done once: each is remembered with a digest of what it depends on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "demo.json"
+        self.done: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    def do(self, name: str, verb: str, options: dict[str, Any], work: Callable[[list[str]], object]) -> None:
+        """Say the command line and do the work, unless it was done so before."""
+        argv = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        digest = hashlib.sha256(json.dumps([carellama.__version__, data_digest(), verb, argv]).encode()).hexdigest()
+        print(f"\n{name}\n  carellama {verb} {shlex.join(argv)}", flush=True)
+        if self.done.get(name) == digest:
+            print("  done before: kept")
+            return
+        started = time.monotonic()
+        work(argv)
+        self.done[name] = digest
+        write_json(self.path, self.done)
+        print(f"  done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def data_digest() -> str:
+    """A digest of the bundled consultations."""
+    found = hashlib.sha256()
+    for path in sorted(DATA.glob("consult_*.json")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def run(argv: Sequence[str]) -> None:
+    """Do the demo."""
+    if "--help" in argv or "-h" in argv:
+        parser([DemoArguments], "carellama demo").print_help()
+        return
+    (arguments,) = parse([DemoArguments], argv, "carellama demo")
+    if not (DATA / "dataset_info.json").exists():
+        raise UserError(f"the demo needs the bundled data in {DATA}: run it from a checkout of CareLlama")
+    language: str = arguments.language
+    folder = Path(arguments.output_dir) / language
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    model = {"model_name_or_path": MODELS[language]} | ({"accept_licence": "true"} if arguments.accept_licence else {})
+    steps = Steps(folder)
+    learn(steps, folder, language, model)
+    show_table(folder)
+    steps.do(
+        "4. Export: adapters merged into a model of its own",
+        "export",
+        model | {"checkpoint_dir": folder / "adapter", "output_dir": folder / "model", "overwrite_output_dir": "true"},
+        export,
+    )
+    ask_both(folder, QUESTIONS[language], model)
+    farewell(folder, model, time.monotonic() - started)
+
+
+def learn(steps: Steps, folder: Path, language: str, model: dict[str, Any]) -> None:
+    """Measure, fine-tune, measure again."""
+    data = {"dataset_dir": DATA}
+    held_out = data | {"dataset": f"consult_{language}_heldout", "do_eval": "true", "per_device_eval_batch_size": 10}
+    answer = {"do_predict": "true", "predict_with_generate": "true", "do_sample": "false", "max_new_tokens": 160}
+    replace = {"overwrite_output_dir": "true"}
+    steps.do(
+        "1. Before: the base model on 20 held-out consultations",
+        "eval",
+        model | held_out | answer | {"output_dir": folder / "before"} | replace,
+        work,
+    )
+    steps.do(
+        "2. Fine-tune with LoRA on 100 consultations",
+        "train",
+        model
+        | data
+        | {
+            "dataset": f"consult_{language}",
+            "do_train": "true",
+            "per_device_train_batch_size": 4,
+            "learning_rate": 1e-3,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 5,
+            "num_train_epochs": 2,
+            "logging_steps": 2,
+            "save_strategy": "epoch",
+            "save_total_limit": 1,
+            "plot_loss": "true",
+            "output_dir": folder / "adapter",
+        }
+        | replace,
+        work,
+    )
+    steps.do(
+        "3. After: the same 20 consultations with the adapter",
+        "eval",
+        model | held_out | answer | {"checkpoint_dir": folder / "adapter", "output_dir": folder / "after"} | replace,
+        work,
+    )
+
+
+def work(argv: list[str]) -> None:
+    """One run of training, evaluation or prediction."""
+    from carellama.run import run as run_all
+
+    run_all(run_config(argv))
+
+
+def export(argv: list[str]) -> None:
+    """The export step."""
+    from carellama.export import run as export_run
+
+    export_run(argv)
+
+
+def show_table(folder: Path) -> None:
+    """Print loss, BLEU-4 and ROUGE before and after, side by side, and keep the table."""
+    from carellama.evaluate.table import compare, metrics_of
+
+    runs = {}
+    for name in ("before", "after"):
+        files = [folder / name / f"{kind}_results.json" for kind in ("eval", "predict")]
+        runs[name] = metrics_of(*(json.loads(path.read_text(encoding="utf-8")) for path in files))
+    print("\n" + compare(runs), flush=True)
+    (folder / "before_after.md").write_text(compare(runs, markdown=True) + "\n", encoding="utf-8")
+
+
+def ask_both(folder: Path, question: str, model: dict[str, Any]) -> None:
+    """Answer one question with the base and with the exported model."""
+    from carellama.engine.base import Sampling
+    from carellama.engine.transformers import load
+    from carellama.records import Message
+
+    print(f"\n5. One question, both models\n\n> {question}", flush=True)
+    for title, options in (("before", model), ("after", {"model_name_or_path": folder / "model"})):
+        argv = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        asked = [*argv, "--do_sample", "false", "--max_new_tokens", "160"]
+        models, data, finetuning, generating = parse(TALK_GROUPS, asked, "carellama chat")
+        engine = load(models, data, finetuning)
+        (reply,) = engine.generate([(Message("user", question),)], Sampling.of(generating))
+        print(f"\n[{title}]\n{reply.text.strip()}", flush=True)
+
+
+def farewell(folder: Path, model: dict[str, Any], seconds: float) -> None:
+    """Say what was made and how to go on."""
+    name = model["model_name_or_path"]
+    print(f"""
+Made in {seconds:.0f} s:
+  {folder}/adapter                    the LoRA adapter, run.json, trainer_log.jsonl
+  {folder}/adapter/training_loss.png  the loss curve
+  {folder}/before_after.md            the table above
+  {folder}/model                      the merged model with its model card
+
+Go on with:
+  .venv/bin/carellama chat --model_name_or_path {folder}/model
+  .venv/bin/carellama chat --model_name_or_path {name} --checkpoint_dir {folder}/adapter
+  .venv/bin/carellama train --help
+
+This model informs and refers; it does not diagnose. 本模型仅供学习研究，不能代替医生。""")
+    sys.stdout.flush()

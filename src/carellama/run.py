@@ -1,0 +1,235 @@
+"""One run as the seed's `train_bash.py` does it: train, evaluate, predict, in this order, as asked.
+
+    carellama train --stage sft --do_train --model_name_or_path smollm2-135m --dataset consult_en --output_dir output
+
+Everything that can be refused is refused before the model is loaded: options, output folder, template, data. The run's
+account lies in the output folder: data_report.json, run.json, trainer_log.jsonl, the results, the plot.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from carellama.config import RUN_GROUPS, RunConfig, parser, read_yaml, run_config, world
+from carellama.data.cache import write_json
+from carellama.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def train(argv: Sequence[str]) -> None:
+    """`carellama train`: as `src/train_bash.py`, with --do_train unless another --do_ is given."""
+    asked = {word[2:].partition("=")[0] for word in argv}
+    if argv and argv[0].endswith((".yaml", ".yml")):
+        asked |= read_yaml(argv[0]).keys()
+    doing = asked & {"do_train", "do_eval", "do_predict"}
+    start(argv, "carellama train", {} if doing else {"do_train": True})
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """`carellama eval`: loss and perplexity on --dataset."""
+    start(argv, "carellama eval", {"do_eval": True, "output_dir": "eval_output"})
+
+
+def predict(argv: Sequence[str]) -> None:
+    """`carellama predict`: answers to --dataset, with their scores."""
+    settings = {"do_predict": True, "predict_with_generate": True, "output_dir": "predict_output"}
+    start(argv, "carellama predict", settings)
+
+
+def start(argv: Sequence[str], prog: str, settings: dict[str, Any]) -> None:
+    """Read the options and run; `--help` prints them."""
+    if "--help" in argv or "-h" in argv:
+        parser(RUN_GROUPS, prog).print_help()
+        return
+    run(run_config(argv, prog, **settings))
+
+
+def run(config: RunConfig) -> dict[str, Any]:
+    """Do what the options ask for and return all results. Raises `UserError` before any work is lost."""
+    from carellama.data.prepare import conversations, prepare
+    from carellama.model.load import load_tokenizer
+    from carellama.template import get_template
+
+    training = config.training
+    if world()[0] > 0:  # one process speaks for all
+        logging.getLogger("carellama").setLevel(logging.ERROR)
+    output = Path(training.output_dir)
+    with training.main_process_first(desc="claim the output folder"):
+        checkpoint = claim(output, config) if training.do_train else None
+        output.mkdir(parents=True, exist_ok=True)
+    tokenizer = load_tokenizer(config.model)
+    template = get_template(config.data.template, tokenizer)
+    prepared, chats = None, []
+    if training.do_train or training.do_eval:
+        with training.main_process_first(desc="encode the data"):
+            prepared = prepare(config, tokenizer, template)
+        if training.should_save:
+            write_json(output / "data_report.json", prepared.report.to_dict())
+            for line in prepared.report.lines():
+                log.info("%s", line)
+        if config.data.show_example:
+            show_example(prepared.train[0], tokenizer)
+    if training.do_predict:
+        chats = conversations(config)
+    results = Run(config, tokenizer, template, output).do(prepared, chats, checkpoint)
+    return results
+
+
+class Run:
+    """The part of a run that has a model."""
+
+    def __init__(self, config: RunConfig, tokenizer: Any, template: Any, output: Path) -> None:
+        self.config, self.tokenizer, self.template, self.output = config, tokenizer, template, output
+        self.results: dict[str, Any] = {}
+
+    def do(self, prepared: Any, chats: list[Any], checkpoint: str | None) -> dict[str, Any]:
+        """Load the model; train, evaluate and predict as asked."""
+        from carellama.model import adapter, attention
+        from carellama.model.load import load_model
+
+        config, training = self.config, self.config.training
+        fit = training.do_train
+        model = load_model(
+            config.model, dtype=weights_dtype(config), attention=attention.choose(config.model.attention)
+        )
+        model = adapter.prepare(model, config.model, config.finetuning, trainable=fit)
+        if fit:
+            log.info("%s", adapter.trainable_line(model))
+        sources = prepared.sources if prepared else []
+        if prepared:
+            self._record(sources)
+            trainer = importlib.import_module("carellama.train.causal").make_trainer(
+                config, model, self.tokenizer, prepared
+            )
+            if fit:
+                self._train(trainer, checkpoint)
+            if training.do_eval:
+                self.results |= trainer.evaluate()
+                self._write("eval_results.json", "eval_")
+            self._record(sources)
+        if training.do_predict:
+            self._predict(model, chats)
+        return self.results
+
+    def _train(self, trainer: Any, checkpoint: str | None) -> None:
+        from carellama.errors import lookup
+        from carellama.train import STAGES
+        from carellama.train.causal import Stopped
+
+        module, _, name = lookup(STAGES, self.config.finetuning.stage, "stage").partition(":")
+        try:
+            self.results |= getattr(importlib.import_module(module), name)(self.config, trainer, checkpoint)
+        except Stopped as stopped:
+            log.warning(
+                "stopped at step %d; the same command goes on from %s/checkpoint-%d",
+                stopped.step, self.output, stopped.step,
+            )  # fmt: skip
+            raise SystemExit(130) from None
+        if self.config.finetuning.plot_loss and self.config.training.should_save:
+            from carellama.train.plot import plot_loss
+
+            if picture := plot_loss(self.output):
+                log.info("loss curve: %s", picture)
+
+    def _predict(self, model: Any, chats: list[Any]) -> None:
+        from carellama.engine.base import Sampling
+        from carellama.engine.transformers import TransformersEngine
+        from carellama.evaluate.predict import predict as answer
+
+        batch = self.config.training.per_device_eval_batch_size
+        engine = TransformersEngine(model, self.tokenizer, self.template, batch)
+        sampling = Sampling.of(self.config.generating, seed=self.config.training.seed)
+        if results := answer(engine, chats, sampling, self.output):
+            self.results |= results.to_dict()
+
+    def _write(self, name: str, prefix: str) -> None:
+        if self.config.training.should_save:
+            found = {key: value for key, value in self.results.items() if key.startswith(prefix)}
+            write_json(self.output / name, found)
+
+    def _record(self, sources: list[dict[str, Any]]) -> None:
+        from carellama.train.provenance import write_run
+
+        if self.config.training.should_save:
+            write_run(self.output, self.config, sources, self.results)
+
+
+def weights_dtype(config: RunConfig) -> str:
+    """The precision the weights are loaded in.
+
+    Frozen weights (LoRA, evaluation) in what the machine computes in; trained ones in float32, of which mixed precision
+    makes its own copies: in bfloat16, steps smaller than 1/256 of a weight would be lost.
+    """
+    if config.model.dtype != "auto":
+        return config.model.dtype
+    training, kind = config.training, config.finetuning.finetuning_type
+    if training.do_train and kind in ("full", "freeze"):
+        return "float32"
+    return "bfloat16" if training.bf16 else "float16" if training.fp16 else "float32"
+
+
+def claim(output: Path, config: RunConfig) -> str | None:
+    """Guard the output folder; return the checkpoint to go on from, if any.
+
+    A finished run, or files that are not ours, are not touched unless --overwrite_output_dir is given; an unfinished
+    run of ours is gone on with.
+    """
+    training = config.training
+    asked = training.resume_from_checkpoint
+    if asked and str(asked).lower() not in ("true", "false"):
+        if not Path(asked, "trainer_state.json").is_file():
+            raise UserError(f"--resume_from_checkpoint {asked}: not a checkpoint (no trainer_state.json in it)")
+        return str(asked)
+    if not output.exists() or not any(output.iterdir()):
+        return None
+    checkpoints = sorted(output.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
+    if training.overwrite_output_dir:
+        if training.should_save:
+            clear(output)
+        return None
+    if (output / "train_results.json").exists():
+        raise UserError(
+            f"{output} holds a finished run; give --overwrite_output_dir to replace it, or another --output_dir"
+        )
+    if checkpoints:
+        last = str(checkpoints[-1].parent)
+        log.info("going on from %s (give --overwrite_output_dir to begin anew)", last)
+        return last
+    if not (output / "run.json").exists():
+        raise UserError(f"{output} is not empty and holds no run; give --overwrite_output_dir or another --output_dir")
+    return None
+
+
+OURS = ("run.json", "data_report.json", "trainer_log.jsonl", "trainer_state.json", "*_results.json", "*.png",
+        "generated_predictions.jsonl", "adapter_*", "*.safetensors")  # fmt: skip
+
+
+def clear(output: Path) -> None:
+    """Remove what an earlier run wrote into its output folder, and nothing else."""
+    import shutil
+
+    for folder in [*output.glob("checkpoint-*"), output / ".saving"]:
+        shutil.rmtree(folder, ignore_errors=True)
+    for pattern in OURS:
+        for path in output.glob(pattern):
+            path.unlink()
+
+
+def show_example(example: list[Any], tokenizer: Any) -> None:
+    """Print one record as the model sees it: learned tokens in green, the others grey."""
+    from carellama.records import IGNORED
+
+    tokens = example[0]
+    pairs = zip(tokens.input_ids.tolist(), (tokens.labels != IGNORED).tolist(), strict=True)
+    print("one record, learned tokens in green:", file=sys.stderr)
+    for learned, group in itertools.groupby(pairs, key=lambda pair: pair[1]):
+        text = tokenizer.decode([token for token, _ in group], skip_special_tokens=False)
+        print(f"\033[{32 if learned else 90}m{text}\033[0m", end="", file=sys.stderr)
+    print(f"\n{len(tokens)} tokens, {int((tokens.labels != IGNORED).sum())} of them learned", file=sys.stderr)

@@ -1,0 +1,53 @@
+"""The loss curve as a picture: each logged loss, and the same smoothed.
+
+    plot_loss(Path("output"))  # reads trainer_log.jsonl, writes training_loss.png
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from carellama.errors import need
+
+
+def smooth(values: Sequence[float], weight: float = 0.85) -> list[float]:
+    """Exponential moving average that starts at the first value: s_i = w s_(i-1) + (1 - w) v_i."""
+    smoothed: list[float] = []
+    for value in values:
+        smoothed.append(value if not smoothed else weight * smoothed[-1] + (1 - weight) * value)
+    return smoothed
+
+
+def plot_loss(folder: Path) -> Path | None:
+    """Draw `training_loss.png` from the run's log; None when nothing was logged."""
+    need("matplotlib", extra="plot", why="--plot_loss")
+    from matplotlib.figure import Figure
+
+    lines = (folder / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()
+    entries = [json.loads(line) for line in lines]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    drawn = False
+    for key, label in (("loss", "training loss"), ("eval_loss", "held-out loss")):
+        points = [(entry["current_steps"], entry[key]) for entry in entries if key in entry]
+        if not points:
+            continue
+        steps, losses = zip(*points, strict=True)
+        drawn = True
+        if key == "loss":
+            axes.plot(steps, losses, color="tab:blue", alpha=0.35, label=label)
+            axes.plot(steps, smooth(losses), color="tab:blue", label=f"{label}, smoothed")
+        else:
+            axes.plot(steps, losses, color="tab:orange", marker="o", label=label)
+    if not drawn:
+        return None
+    axes.set(xlabel="step", ylabel="loss per token (nats)", title=folder.resolve().name)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    path = folder / "training_loss.png"
+    temporary = path.with_name(".training_loss.tmp.png")
+    figure.savefig(temporary, dpi=150)
+    temporary.replace(path)
+    return path

@@ -1,0 +1,184 @@
+"""transformers' `Trainer` for padding-free rows: its loop, checkpoints and flags, our loss.
+
+What differs from `Trainer`:
+1. the loss is the sum over supervised tokens divided by their number in the whole step, over all accumulated batches
+   and all processes, so that it does not depend on how records are batched;
+2. evaluation is the token-weighted mean over the whole set, not the mean of batch means;
+3. a checkpoint appears under its name only when it is complete, and Ctrl-C or SIGTERM makes one before stopping.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+
+from carellama.train.loss import head_is_plain, row_loss
+
+STAGING = ".saving"  # a checkpoint is written in here, then moved out
+
+
+class RowTrainer(Trainer):
+    """A `Trainer` over packed rows (or padded batches) of `carellama.data.collate`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = True  # compute_loss below divides by the step's tokens itself
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self._chunked = not sharded and head_is_plain(self.model)
+        self._saving = False
+        self._head_dtype = torch.bfloat16 if self.args.bf16 else None
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the batch's share of the step's mean loss."""
+        total, count = row_loss(model, inputs, chunked=self._chunked, dtype=self._head_dtype)
+        loss = total / (num_items_in_batch if num_items_in_batch is not None else count.clamp(min=1))
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes  # the gradients are averaged over the processes
+        return (loss, None) if return_outputs else loss
+
+    @torch.no_grad()
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Return `<prefix>_loss`, `_perplexity`, `_tokens` and times over the whole set."""
+        started = time.monotonic()
+        batches = self.get_eval_dataloader(eval_dataset)
+        if not self.accelerator._models:  # evaluation without training before it
+            self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
+        model = self.model_wrapped
+        model.eval()
+        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        for inputs in batches:
+            total, count = row_loss(
+                model, self._prepare_inputs(inputs), chunked=self._chunked, dtype=self._head_dtype
+            )
+            sums += torch.stack([total.double(), count.double()])
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        total, tokens = (float(value) for value in self.accelerator.reduce(sums, "sum"))
+        loss = total / max(tokens, 1)
+        metrics = {
+            f"{metric_key_prefix}_loss": loss,
+            f"{metric_key_prefix}_perplexity": math.exp(min(loss, 700)),
+            f"{metric_key_prefix}_tokens": tokens,
+            f"{metric_key_prefix}_runtime": round(time.monotonic() - started, 4),
+        }
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where `Trainer` puts a checkpoint: the staging folder while one is being written."""
+        folder: str = super()._get_output_dir(trial)
+        return str(Path(folder) / STAGING) if self._saving else folder
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write the checkpoint in a staging folder, then move it to its place in one step."""
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        home = Path(self._get_output_dir(trial))
+        if self.args.should_save:
+            shutil.rmtree(home / STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._saving = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._saving = False
+        self.accelerator.wait_for_everyone()
+        if not self.args.should_save:
+            return
+        made = home / STAGING / name
+        if str(STAGING) in (self.state.best_model_checkpoint or ""):
+            self.state.best_model_checkpoint = str(home / name)
+            self.state.save_to_json(str(made / "trainer_state.json"))
+        shutil.rmtree(home / name, ignore_errors=True)
+        made.rename(home / name)
+        shutil.rmtree(home / STAGING, ignore_errors=True)
+        rotate_checkpoints(
+            str(home), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True
+        )
+
+
+class LogCallback(TrainerCallback):
+    """Appends what the trainer logs to `trainer_log.jsonl`, one object a line, with the time left."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.started = time.monotonic()
+        self.first_step = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Drop what a killed run logged after the checkpoint that this one goes on from."""
+        self.started, self.first_step = time.monotonic(), state.global_step
+        if not state.is_world_process_zero:
+            return
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if json.loads(line)["current_steps"] <= state.global_step] if state.global_step else []
+        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Write one line."""
+        if not state.is_world_process_zero or not logs:
+            return
+        elapsed = time.monotonic() - self.started
+        done = max(state.global_step - self.first_step, 1)
+        left = elapsed / done * max(state.max_steps - state.global_step, 0)
+        entry = {
+            "current_steps": state.global_step,
+            "total_steps": state.max_steps,
+            "epoch": state.epoch,
+            **logs,
+            "elapsed_seconds": round(elapsed, 2),
+            "remaining_seconds": round(left, 2),
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+class StopCallback(TrainerCallback):
+    """Ends the training after the step in which a signal came, with a checkpoint."""
+
+    def __init__(self, stopped: threading.Event) -> None:
+        self.stopped = stopped
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask the trainer to save and stop."""
+        if self.stopped.is_set() and state.global_step < state.max_steps:
+            control.should_save = True
+            control.should_training_stop = True
+
+
+@contextlib.contextmanager
+def signals_stop(stopped: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
+    """Within this, the first Ctrl-C or SIGTERM sets `stopped`; a second Ctrl-C interrupts at once."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+        say("stopping after this step, with a checkpoint; press Ctrl-C again to stop without one")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

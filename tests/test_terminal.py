@@ -1,0 +1,206 @@
+"""The terminal: answers stream, commands work, Ctrl-C stops the answer alone, and nothing reaches the disk."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from carellama.config import GeneratingArguments
+from carellama.engine.base import Sampling
+from carellama.engine.scripted import ScriptedEngine
+from carellama.records import Message
+from carellama.serve.terminal import Conversation, talk
+
+SAMPLING = Sampling.of(GeneratingArguments(max_new_tokens=50))
+PROGRAM = """
+from carellama.config import GeneratingArguments
+from carellama.engine.base import Sampling
+from carellama.engine.scripted import ScriptedEngine
+from carellama.serve.terminal import chat
+
+engine = ScriptedEngine(lambda messages: "答 " + messages[-1].content * 3, token_seconds=SECONDS)
+chat(engine, None, Sampling.of(GeneratingArguments(max_new_tokens=1000)))
+"""
+
+
+def held(engine: ScriptedEngine, *typed: str | type[BaseException], system: str | None = None):
+    """Hold a conversation; return it and what was noted beside the answers."""
+    lines: Iterator = iter(typed)
+
+    def read() -> str:
+        line = next(lines, EOFError)
+        if isinstance(line, str):
+            return line
+        raise line
+
+    notes, conversation = io.StringIO(), Conversation(system)
+    talk(engine, conversation, SAMPLING, read, Console(file=notes, width=200))
+    return conversation, notes.getvalue()
+
+
+def test_answers_are_printed_and_the_conversation_remembered(capsys) -> None:
+    engine = ScriptedEngine(["Rest.", "发烧请就医。"])
+    conversation, notes = held(engine, "I feel ill", "", "发烧")
+    assert capsys.readouterr().out == "Rest.\n发烧请就医。\n"
+    assert engine.asked[1] == (
+        Message("user", "I feel ill"),
+        Message("assistant", "Rest."),
+        Message("user", "发烧"),
+    )
+    assert len(conversation.messages) == 4
+    assert "does not diagnose" in notes and "不能代替医生" in notes
+
+
+def test_commands(capsys) -> None:
+    engine = ScriptedEngine("ok")
+    conversation, notes = held(
+        engine,
+        "one",
+        "clear",
+        "two",
+        "/system You are brief.",
+        "three",
+        "/system",
+        "/help",
+        "EXIT",
+        "never read",
+    )
+    assert engine.asked == [
+        (Message("user", "one"),),
+        (Message("user", "two"),),
+        (Message("system", "You are brief."), Message("user", "three")),
+    ]
+    assert "forgotten" in notes and "\nYou are brief.\n" in notes and "Ctrl-C         stop" in notes
+    assert capsys.readouterr().out == "ok\n" * 3
+
+
+def test_ctrl_c_stops_the_answer_and_what_was_said_is_remembered(capsys) -> None:
+    class Stopped(ScriptedEngine):
+        def stream(self, messages, sampling):
+            self.closed = False
+            try:
+                yield "Half an"
+                raise KeyboardInterrupt
+            finally:
+                self.closed = True
+
+    engine = Stopped("")
+    conversation, notes = held(engine, "question")
+    assert engine.closed and "stopped" in notes
+    assert conversation.messages == [Message("user", "question"), Message("assistant", "Half an")]
+
+
+def test_ctrl_c_at_the_prompt_leaves_only_when_repeated() -> None:
+    engine = ScriptedEngine("ok")
+    held(engine, KeyboardInterrupt, "still here", KeyboardInterrupt, KeyboardInterrupt, "gone")
+    assert [asked[-1].content for asked in engine.asked] == ["still here"]
+
+
+def test_a_cut_answer_and_dropped_turns_are_told(capsys) -> None:
+    engine = ScriptedEngine(lambda messages: "word " * 20, context_tokens=200)
+    conversation, notes = held(engine, "first question", "second question", "third")
+    assert "cut after 50 tokens" in notes and "1 oldest turns no longer fit" in notes
+    assert conversation.messages[0] == Message("user", "second question")
+
+
+def test_a_question_too_long_for_the_model_is_refused_and_forgotten(capsys) -> None:
+    conversation, notes = held(ScriptedEngine("ok", context_tokens=100), "x" * 200, "short")
+    assert "error: the prompt has 207 tokens" in notes
+    assert conversation.messages == [Message("user", "short"), Message("assistant", "ok")]
+
+
+def test_control_characters_of_an_answer_do_not_reach_the_terminal(capsys) -> None:
+    held(ScriptedEngine("a\x1b]0;title\x07b\x9b31m\tc\n"), "question")
+    assert capsys.readouterr().out == "a]0;titleb31m\tc\n\n"
+
+
+def test_lines_from_a_pipe(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.replace("SECONDS", "0")],
+        input="发烧\n".encode() + b"\xff\nexit\n",
+        capture_output=True,
+        timeout=120,
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"},
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode() == "答 发烧发烧发烧\n答 \ufffd\ufffd\ufffd\n"
+    assert "CareLlama" in done.stderr.decode()
+
+
+@pytest.mark.slow
+def test_a_real_terminal(tmp_path: Path) -> None:
+    """Ctrl-C in the middle of an answer, the arrow key at the prompt, Ctrl-D; and no file is left."""
+    leader, follower = pty.openpty()
+    home = tmp_path / "home"
+    home.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.replace("SECONDS", "0.05")],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        cwd=home,
+        start_new_session=True,
+        env={
+            **os.environ,
+            "HOME": str(home),
+            "XDG_CACHE_HOME": str(home),
+            "TERM": "xterm",
+            "LC_ALL": "C.UTF-8",
+        },
+    )
+    os.close(follower)
+    try:
+        screen = Screen(leader)
+        screen.wait("> ")
+        screen.type("slow" * 20 + "\r")
+        screen.wait("答 slow")
+        os.kill(process.pid, signal.SIGINT)
+        screen.wait("stopped")
+        screen.wait("> ")
+        screen.type("\x1b[A\x01again \r")  # up: the question before; Ctrl-A: its beginning
+        screen.wait("答 again slow")
+        os.kill(process.pid, signal.SIGINT)
+        screen.wait("stopped")
+        screen.wait("> ")
+        screen.type("\x04")
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        os.close(leader)
+    assert not list(home.rglob("*"))
+
+
+class Screen:
+    """Types into a terminal and waits for what it shows; escape sequences are left out."""
+
+    def __init__(self, leader: int) -> None:
+        self.leader = leader
+        self.unread = ""
+        os.set_blocking(leader, False)
+
+    def type(self, text: str) -> None:
+        os.write(self.leader, text.encode())
+
+    def wait(self, text: str, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while text not in self.unread:
+            assert time.monotonic() < end, f"{text!r} not in {self.unread!r}"
+            try:
+                new = os.read(self.leader, 65536).decode(errors="replace")
+            except BlockingIOError:
+                time.sleep(0.05)
+                continue
+            self.unread += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", new)
+        self.unread = self.unread.partition(text)[2]
