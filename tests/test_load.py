@@ -1,0 +1,152 @@
+"""Loading of models: precisions, stretched positions, and one line for what can not be loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from carellama.config import ModelArguments
+from carellama.errors import UserError
+from carellama.model.load import bind, load_model, load_tokenizer
+from conftest import make_model, make_tokenizer
+
+IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
+
+
+def arguments(folder: Path, **changes) -> ModelArguments:
+    return ModelArguments(model_name_or_path=str(folder), **changes)
+
+
+def load(folder: Path, dtype: str = "float32", **changes):
+    return load_model(arguments(folder, **changes), dtype=dtype, attention=None)
+
+
+@pytest.fixture
+def folder(tiny_folder, tmp_path) -> Path:
+    """A copy of the tiny model's folder, to be broken."""
+    return Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+
+
+def test_the_model_is_the_one_that_was_saved(tiny_folder):
+    model = load(tiny_folder)
+    with torch.no_grad():
+        torch.testing.assert_close(model(IDS).logits, make_model()(IDS).logits)
+    assert not model.training
+    assert load(tiny_folder, "bfloat16").dtype == torch.bfloat16
+    assert (
+        load_model(arguments(tiny_folder), dtype="float32", attention="eager").config._attn_implementation
+        == "eager"
+    )
+
+
+def test_the_tokenizer_pads_left_and_has_a_pad_token(folder):
+    assert load_tokenizer(arguments(folder)).padding_side == "left"
+    assert load_tokenizer(arguments(folder)).pad_token == "<|endoftext|>"
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    del settings["pad_token"]
+    path.write_text(json.dumps(settings))
+    assert load_tokenizer(arguments(folder)).pad_token == "<|endoftext|>"
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(tiny_folder):
+    model = load(tiny_folder)
+    bind(model, make_tokenizer())
+    assert model.generation_config.pad_token_id == 0
+    with pytest.raises(UserError, match="do not belong together"):
+        bind(make_model(vocabulary=100), make_tokenizer())
+
+
+def test_positions_are_stretched(folder):
+    length = 512
+    linear = load(folder, rope_scaling="linear", rope_factor=4)
+    assert linear.config.max_position_embeddings == 4 * length
+    with torch.no_grad():
+        near = load(folder).model(IDS, position_ids=torch.arange(6)[None]).last_hidden_state
+        far = linear.model(IDS, position_ids=4 * torch.arange(6)[None]).last_hidden_state
+    torch.testing.assert_close(near, far, atol=1e-5, rtol=1e-5)
+    dynamic = load(folder, rope_scaling="dynamic")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            dynamic(IDS).logits, load(folder)(IDS).logits
+        )  # short texts stay as they were
+    yarn = load(folder, rope_scaling="yarn").config
+    assert yarn.rope_parameters["original_max_position_embeddings"] == length
+    linear.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"stretched already \(linear\)"):
+        load(folder, rope_scaling="yarn")
+
+
+def test_a_whole_checkpoint_takes_the_place_of_the_weights(tiny_folder, tmp_path):
+    make_model(seed=7).save_pretrained(tmp_path / "full")
+    model = load(tiny_folder, checkpoint_dir=str(tmp_path / "full"))
+    with torch.no_grad():
+        torch.testing.assert_close(model(IDS).logits, make_model(seed=7)(IDS).logits)
+    make_model(num_hidden_layers=3).save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match="num_hidden_layers is 3, not 2"):
+        load(tiny_folder, checkpoint_dir=str(tmp_path / "other"))
+
+
+def refused(folder: Path, said: str, **changes) -> None:
+    with pytest.raises(UserError, match=said) as error:
+        load_tokenizer(arguments(folder, **changes))
+        load(folder, **changes)
+    assert "\n" not in str(error.value)
+
+
+def test_pickled_weights_need_a_flag(folder):
+    (folder / "model.safetensors").unlink()
+    refused(folder, "no weights")
+    torch.save(make_model().state_dict(), folder / "pytorch_model.bin")
+    refused(folder, "--allow_pickle true")
+    assert load(folder, allow_pickle=True).num_parameters() == make_model().num_parameters()
+
+
+def test_what_can_not_be_loaded_is_said_in_one_line(folder, tmp_path):
+    (folder / "config.json").write_text('{"model_type": "unheard-of"}')
+    refused(folder, "unheard-of")
+    (folder / "config.json").write_text('{"model_type": ')
+    refused(folder, "can not load the")
+    refused(tmp_path / "none", "no such folder")
+    with pytest.raises(UserError, match="hub"):
+        load_tokenizer(ModelArguments(model_name_or_path="nobody/no-such-model"))
+    with pytest.raises(UserError, match=r"Did you mean 'smollm2-135m'"):
+        load_tokenizer(ModelArguments(model_name_or_path="smolm2-135m"))
+
+
+def test_incomplete_and_damaged_weights_are_refused(folder):
+    make_model(num_hidden_layers=1).save_pretrained(folder / "less")
+    shutil.copy(folder / "less" / "model.safetensors", folder)
+    refused(folder, r"lacks 9 of the weights .*model\.layers\.1\.")
+    make_model(intermediate_size=96).save_pretrained(folder / "less")
+    shutil.copy(folder / "less" / "model.safetensors", folder)
+    refused(folder, "has in other sizes 6 of the weights")
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    refused(folder, "can not load the model")
+
+
+def test_code_of_the_model_runs_only_if_it_is_trusted(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text("raise AssertionError('it ran')")
+    refused(folder, "--trust_remote_code true")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantised_weights_answer_nearly_as_whole_ones(tiny_folder, bits):
+    pytest.importorskip("bitsandbytes")
+    whole, quantised = load(tiny_folder), load(tiny_folder, quantization_bit=bits)
+    assert quantised.get_memory_footprint() < whole.get_memory_footprint()
+    with torch.no_grad():
+        one, other = whole(IDS).logits, quantised(IDS).logits.float()
+    assert torch.nn.functional.cosine_similarity(one, other, dim=-1).min() > 0.9
