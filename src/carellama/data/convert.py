@@ -1,12 +1,12 @@
-"""Rows to records: one function a shape. A row that can not be used raises `BadRecord` with its place and reason.
+"""Rows to records: one function a shape. A row that can not be used raises `BadRecord` (place and reason).
 
-    alpaca    {"instruction", "input", "output", "history": [[question, answer], ...]}, names given by `Columns`;
+    alpaca    {"instruction", "input", "output", "history": [[question, answer], ...]}, named by `Columns`;
               "output": [better, worse] makes a Pair (the seed's reward format)
     sharegpt  {"conversations": [{"from": "human" | "gpt" | "system", "value"}]}
     openai    {"messages": [{"role": "user" | "assistant" | "system", "content"}]}
     text      {"text"}
 
-Nothing is guessed: an empty question, two turns of one role or a question without answer is refused, not repaired.
+Nothing is guessed: an empty question, two turns of one role or a missing answer is refused, not repaired.
 The converters of single datasets, which know their quirks, are `carellama.data.catalogue`'s.
 """
 
@@ -55,7 +55,24 @@ ROLES: dict[str, Role] = {
 
 def convert(row: Row, columns: Columns, shape: str, system: str | None = None) -> Record:
     """Return the record of a row; `system` is the system message of records that have none."""
-    return lookup(SHAPES, shape, "row shape")(row, columns, system)
+    record = lookup(SHAPES, shape, "row shape")(row, columns, system)
+    try:
+        for text in _texts_of(record):
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRecord(
+            row.place, "not Unicode text", f"half a surrogate pair, {error.object[error.start]!r}"
+        ) from error
+    return record
+
+
+def _texts_of(record: Record) -> list[str]:
+    if isinstance(record, Text):
+        return [record.text]
+    if isinstance(record, Pair):
+        return [record.chosen, record.rejected, *(message.content for message in record.prompt)]
+    assert isinstance(record, Chat)
+    return [message.content for message in record.messages]
 
 
 def shape_of(row: Row, columns: Columns) -> str:
@@ -64,8 +81,11 @@ def shape_of(row: Row, columns: Columns) -> str:
     for name, shape in ((columns.messages, None), ("conversations", "sharegpt"), ("messages", "openai")):
         if name and isinstance(fields.get(name), list):
             turns = fields[name]
-            return shape or ("openai" if turns and "role" in turns[0] else "sharegpt")
-    if columns.response is None or (columns.prompt not in fields and set(fields) <= {"text", "meta", "id", "title"}):
+            first = turns[0] if turns and isinstance(turns[0], dict) else {}
+            return "openai" if "role" in first else "sharegpt" if "from" in first else shape or "sharegpt"
+    if columns.response is None or (
+        columns.prompt not in fields and set(fields) <= {"text", "meta", "id", "title"}
+    ):
         return "text"
     return "alpaca"
 
@@ -83,7 +103,9 @@ def _alpaca(row: Row, columns: Columns, system: str | None) -> Record:
     answer = row.fields.get(columns.response) if columns.response else None
     if isinstance(answer, list):
         if len(answer) != 2:
-            raise BadRecord(row.place, "ranked answers are not two", f"column {columns.response!r} has {len(answer)}")
+            raise BadRecord(
+                row.place, "ranked answers are not two", f"column {columns.response!r} has {len(answer)}"
+            )
         return _pair(row, messages, answer[0], answer[1])
     if answer is None and columns.chosen in row.fields and columns.rejected in row.fields:
         return _pair(row, messages, row.fields[columns.chosen], row.fields[columns.rejected])
@@ -112,17 +134,25 @@ def _history(row: Row, column: str | None) -> list[Message]:
     for number, turn in enumerate(turns, 1):
         pair = turn if isinstance(turn, list) and len(turn) == 2 else ()
         if not pair or not all(isinstance(text, str) and text.strip() for text in pair):
-            raise BadRecord(row.place, "history holds something else than [question, answer]", f"turn {number}")
+            raise BadRecord(
+                row.place, "history holds something else than [question, answer]", f"turn {number}"
+            )
         messages += [Message("user", pair[0]), Message("assistant", pair[1])]
     return messages
 
 
 def _sharegpt(row: Row, columns: Columns, system: str | None) -> Record:
-    return _dialogue(row, columns.messages or "conversations", ("from", "value"), columns, system)
+    return _dialogue(row, _turns_column(row, columns, "conversations"), ("from", "value"), columns, system)
 
 
 def _openai(row: Row, columns: Columns, system: str | None) -> Record:
-    return _dialogue(row, columns.messages or "messages", ("role", "content"), columns, system)
+    return _dialogue(row, _turns_column(row, columns, "messages"), ("role", "content"), columns, system)
+
+
+def _turns_column(row: Row, columns: Columns, usual: str) -> str:
+    """The column of the turns: the named one, else the shape's usual one, else the other shape's."""
+    found = (name for name in (usual, "conversations", "messages") if name in row.fields)
+    return columns.messages or next(found, usual)
 
 
 def _dialogue(row: Row, column: str, keys: tuple[str, str], columns: Columns, system: str | None) -> Record:
@@ -137,7 +167,9 @@ def _dialogue(row: Row, column: str, keys: tuple[str, str], columns: Columns, sy
     for number, message in enumerate(spoken, 1):
         expected = "user" if number % 2 else "assistant"
         if message.role != expected:
-            raise BadRecord(row.place, "turns do not alternate", f"turn {number} is {message.role}, not {expected}")
+            raise BadRecord(
+                row.place, "turns do not alternate", f"turn {number} is {message.role}, not {expected}"
+            )
     chosen, rejected = (row.fields.get(name) if name else None for name in (columns.chosen, columns.rejected))
     if spoken and spoken[-1].role == "user":
         if chosen is not None and rejected is not None:
@@ -150,9 +182,11 @@ def _dialogue(row: Row, column: str, keys: tuple[str, str], columns: Columns, sy
 
 def _turn(row: Row, number: int, turn: Any, keys: tuple[str, str]) -> Message:
     role, text = (turn.get(key) for key in keys) if isinstance(turn, dict) else (None, None)
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise BadRecord(row.place, "unknown role", f"turn {number} is {role!r}; known: {', '.join(ROLES)}")
-    if not isinstance(text, str) or not text.strip():
+    if text is not None and not isinstance(text, str):
+        raise BadRecord(row.place, "turn is not text", f"turn {number} ({role}) is {type(text).__name__}")
+    if text is None or not text.strip():
         raise BadRecord(row.place, "empty turn", f"turn {number} ({role})")
     return Message(ROLES[role], text)
 
@@ -170,7 +204,7 @@ def _plain(row: Row, columns: Columns, system: str | None) -> Record:
 
 
 def _text(row: Row, column: str | None, *, required: bool = True) -> str:
-    """The text of a column; null counts as absent. Raises `BadRecord` for a missing column or another type."""
+    """The text of a column; null counts as absent. `BadRecord` for a missing column or another type."""
     if column is None or (not required and column not in row.fields):
         return ""
     if column not in row.fields:

@@ -1,6 +1,8 @@
 """Several datasets into one order, and records held out of it; both exactly repeatable by the seed.
 
     order = mix([1000, 200], "interleave_under", [0.8, 0.2], seed=42)   # (N, 2) pairs: dataset, entry
+
+It knows sizes and streams, not what is in them.
 """
 
 from __future__ import annotations
@@ -21,20 +23,27 @@ def turns(datasets: int, probabilities: Sequence[float] | None, seed: int) -> It
         while True:
             yield from range(datasets)
     numbers = np.random.default_rng(seed)
+    shares = np.array(probabilities) / sum(
+        probabilities
+    )  # numpy wants the sum closer to 1 than people write it
     while True:
-        yield from numbers.choice(datasets, size=1024, p=probabilities).tolist()
+        yield from numbers.choice(datasets, size=1024, p=shares).tolist()
 
 
 def mix(sizes: Sequence[int], strategy: str, probabilities: Sequence[float] | None, seed: int) -> np.ndarray:
     """Return (dataset, entry) pairs, shape (N, 2).
 
-    concat: one dataset after the other. interleave_under: in turn, until one is used up (the largest are not used
-    whole). interleave_over: in turn, until each was used up once (the smallest begin anew, so they repeat).
+    concat: one dataset after the other. interleave_under: in turn, until one is used up (the largest are not
+    used whole). interleave_over: in turn, until each was used up once (the smallest begin anew and repeat).
     """
     if strategy == "concat":
-        return np.array([(number, entry) for number, size in enumerate(sizes) for entry in range(size)]).reshape(-1, 2)
+        return np.array(
+            [(number, entry) for number, size in enumerate(sizes) for entry in range(size)]
+        ).reshape(-1, 2)
     if probabilities is not None and strategy == "interleave_over" and not all(probabilities):
-        raise UserError("--interleave_probs has a 0: with interleave_over that dataset would never be used up")
+        raise UserError(
+            "--interleave_probs has a 0: with interleave_over that dataset would never be used up"
+        )
     if not all(sizes):
         raise UserError("one of the datasets is empty: it can not be interleaved")
     at = [0] * len(sizes)
@@ -53,11 +62,15 @@ def mix(sizes: Sequence[int], strategy: str, probabilities: Sequence[float] | No
 def mix_streams(
     streams: Sequence[Iterable[Item]], strategy: str, probabilities: Sequence[float] | None, seed: int
 ) -> Iterator[Item]:
-    """The same over streams of unknown length; a stream must give a fresh iterator each time it is iterated."""
+    """The same over streams of unknown length; each must give a fresh iterator whenever it is iterated."""
     if strategy == "concat":
         for stream in streams:
             yield from stream
         return
+    if probabilities is not None and strategy == "interleave_over" and not all(probabilities):
+        raise UserError(
+            "--interleave_probs has a 0: with interleave_over that dataset would never be used up"
+        )
     running = [iter(stream) for stream in streams]
     nothing = object()
     ahead = [next(items, nothing) for items in running]  # one item ahead, to know what is used up
@@ -80,6 +93,8 @@ def held_out(records: int, val_size: float, seed: int) -> np.ndarray:
     """Return the numbers of the held-out records, sorted: a share of them below 1, else so many."""
     wanted = round(records * val_size) if val_size < 1 else int(val_size)
     if val_size and not 0 < wanted < records:
-        raise UserError(f"--val_size {val_size:g} of {records} records would hold out {wanted}; leave some on both sides")
+        raise UserError(
+            f"--val_size {val_size:g} of {records} records would hold out {wanted}; leave some on both sides"
+        )
     chosen: np.ndarray = np.sort(np.random.default_rng(seed).permutation(records)[:wanted])
     return chosen

@@ -2,8 +2,9 @@
 
     for row in rows(Path("data/consult_en.json")): ...
 
-JSON (an array, or one object a line, whatever the suffix says), CSV, TSV, plain text (a row a line) and Parquet, each
-but Parquet also as .gz; UTF-8 with or without BOM, UTF-16 with BOM, and GB18030, detected over the whole file.
+JSON (an array, or one object a line, whatever the suffix says), CSV, TSV, plain text (a row a line) and
+Parquet, each but Parquet also as .gz; UTF-8 with or without BOM, UTF-16 with BOM, and GB18030, detected over
+the whole file.
 It does not know what a row means: `carellama.data.convert` does.
 """
 
@@ -14,7 +15,9 @@ import csv
 import gzip
 import hashlib
 import io
+import itertools
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +29,7 @@ from carellama.records import Place
 CHUNK = 1 << 20  # bytes or characters read at a time
 LONGEST_RECORD = 1 << 26  # characters: an unclosed JSON string is not looked for further
 DECODER = json.JSONDecoder()
-SURE_UTF8 = 64  # this many bytes of valid non-ASCII UTF-8 before a bad one: it is UTF-8 with damage, not GB18030
+SURE_UTF8 = 64  # non-ASCII bytes of valid UTF-8 before a bad one: it is damaged UTF-8, not GB18030
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class BadRow:
 
 
 def rows(path: Path) -> Iterator[Row | BadRow]:
-    """Yield the rows of a file. Raises `UserError` for what can not be read at all, `DataError` with the line."""
+    """Yield the rows of a file. `UserError` for what can not be read at all, `DataError` with the line."""
     kind = kind_of(path)
     try:
         if kind == "parquet":
@@ -62,11 +65,18 @@ def rows(path: Path) -> Iterator[Row | BadRow]:
                         yield Row({"text": line.rstrip("\n")}, Place(str(path), number))
             else:
                 yield from _json_rows(text, str(path))
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:  # zlib.error: damage inside a .gz
         raise UserError(f"can not read {path}: {error}") from error
 
 
-KINDS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "tsv", ".txt": "txt", ".parquet": "parquet"}
+KINDS = {
+    ".json": "json",
+    ".jsonl": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".txt": "txt",
+    ".parquet": "parquet",
+}
 
 
 def kind_of(path: Path) -> str:
@@ -74,7 +84,9 @@ def kind_of(path: Path) -> str:
     name = path.name.lower().removesuffix(".gz")
     suffix = Path(name).suffix
     if suffix not in KINDS or (suffix == ".parquet" and path.suffix.lower() == ".gz"):
-        raise UserError(f"{path}: unknown file type {suffix or 'without suffix'!r}; known: {', '.join(KINDS)} (and .gz)")
+        raise UserError(
+            f"{path}: unknown file type {suffix or 'without suffix'!r}; known: {', '.join(KINDS)} (and .gz)"
+        )
     return KINDS[suffix]
 
 
@@ -91,10 +103,14 @@ def digest(path: Path) -> str:
 
 
 def encoding_of(path: Path) -> str:
-    """Return the encoding of a text file after reading all of it; `DataError` with the line of the first bad byte."""
+    """Return the encoding of a text file, having read it all; `DataError` with the line of a bad byte."""
     with _open_bytes(path) as file:
         head = file.read(4)
-    for bom, name in ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
+    for bom, name in (
+        (codecs.BOM_UTF8, "utf-8-sig"),
+        (codecs.BOM_UTF16_LE, "utf-16"),
+        (codecs.BOM_UTF16_BE, "utf-16"),
+    ):
         if head.startswith(bom):
             _first_error(path, name)
             return name
@@ -140,33 +156,34 @@ def _open_text(path: Path) -> TextIO:
 
 def _json_rows(text: TextIO, name: str) -> Iterator[Row | BadRow]:
     """One object a line if the first line is one; else an array, or objects one after the other."""
-    start = text.readline()
-    skipped = 1
+    start, at = text.readline(CHUNK), 1  # bounded: a whole array may stand in one line
     while start and not start.strip():
-        start, skipped = text.readline(), skipped + 1
+        at += start.endswith("\n")
+        start = text.readline(CHUNK)
     if not start:
         return
-    if start.lstrip()[0] == "{" and _is_json(start):
-        yield _json_row(start, Place(name, skipped))
-        for number, line in enumerate(text, skipped + 1):
-            if not line.isspace():
-                yield _json_row(line, Place(name, number))
-        return
-    yield from _json_values(_Window(start, text, name, skipped))
+    second = ""
+    if start.lstrip()[0] == "{" and (start.endswith("\n") or len(start) < CHUNK):
+        second = text.readline()
+        if _is_object(start) or _is_object(second):  # either: a broken first line does not spoil the others
+            for number, line in enumerate(itertools.chain((start, second), text), at):
+                if line and not line.isspace():
+                    yield _json_row(line, Place(name, number))
+            return
+    yield from _json_values(_Window(start + second, text, name, at))
 
 
-def _is_json(line: str) -> bool:
+def _is_object(line: str) -> bool:
     try:
-        json.loads(line)
-    except ValueError:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
         return False
-    return True
 
 
 def _json_row(line: str, place: Place) -> Row | BadRow:
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: nested a thousand deep
         return BadRow(place, "broken JSON", str(error).partition(": line")[0])
     return _row(value, place)
 
@@ -200,7 +217,7 @@ class _Window:
         while True:
             try:
                 found, end = DECODER.raw_decode(self.buffer, self.at)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 if self._may_go_on(error) and self._more():
                     continue
                 raise DataError(f"{self.place}: broken JSON ({str(error).partition(': line')[0]})") from error
@@ -220,10 +237,12 @@ class _Window:
         self.buffer, self.at = self.buffer[self.at :] + read, 0
         return not self.ended
 
-    def _may_go_on(self, error: ValueError) -> bool:
+    def _may_go_on(self, error: Exception) -> bool:
         """Whether the value may have failed to parse only because the window ends in it."""
         near_end = isinstance(error, json.JSONDecodeError) and error.pos >= len(self.buffer) - 16
-        return (near_end or "Unterminated string" in str(error)) and len(self.buffer) - self.at < LONGEST_RECORD
+        return (near_end or "Unterminated string" in str(error)) and len(
+            self.buffer
+        ) - self.at < LONGEST_RECORD
 
 
 def _json_values(window: _Window) -> Iterator[Row | BadRow]:
@@ -255,18 +274,20 @@ def _csv_rows(text: TextIO, name: str, delimiter: str) -> Iterator[Row | BadRow]
     csv.field_size_limit(1 << 30)
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     try:
-        header = next(reader, None)
+        header = next((values for values in reader if values), None)  # blank lines may precede it
         if header is None:
             return
         if len(set(header)) < len(header):
-            raise DataError(f"{name}:1: the header names a column twice: {', '.join(header)}")
+            raise DataError(f"{name}:{reader.line_num}: the header names a column twice: {', '.join(header)}")
         before = reader.line_num
         for values in reader:
             place, before = Place(name, before + 1), reader.line_num
             if len(values) == len(header):
                 yield Row(dict(zip(header, values, strict=True)), place)
             elif values:
-                yield BadRow(place, "wrong number of fields", f"{len(values)} under a header of {len(header)}")
+                yield BadRow(
+                    place, "wrong number of fields", f"{len(values)} under a header of {len(header)}"
+                )
     except csv.Error as error:
         raise DataError(f"{name}:{reader.line_num}: broken CSV ({error})") from error
 

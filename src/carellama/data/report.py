@@ -1,7 +1,7 @@
 """The account of a dataset: what came in, what went on, and what was skipped, shortened or split, by reason.
 
-Nothing is lost silently: `rows == used + skipped` holds for every dataset, and each reason keeps the file and line of
-its first cases.
+Nothing is lost silently: `rows == used + skipped` holds for every dataset, and each reason keeps the file and
+line of its first cases.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class DatasetReport:
 
     rows: int = 0
     used: int = 0
-    done: dict[Kind, dict[str, Cases]] = field(default_factory=lambda: {"skipped": {}, "shortened": {}, "split": {}})
+    done: dict[Kind, dict[str, Cases]] = field(
+        default_factory=lambda: {"skipped": {}, "shortened": {}, "split": {}}
+    )
 
     @property
     def skipped(self) -> int:
@@ -80,8 +82,8 @@ class DataReport:
             found.append(f"{name}: {entry.rows} rows, {entry.used} used, {entry.skipped} skipped")
             for kind, reasons in entry.done.items():
                 for reason, cases in reasons.items():
-                    first = ", ".join(cases.places)
-                    found.append(f"  {kind} {cases.count}: {reason} ({first}{', ...' if cases.count > len(cases.places) else ''})")
+                    first = ", ".join(cases.places) + (", ..." if cases.count > len(cases.places) else "")
+                    found.append(f"  {kind} {cases.count}: {reason} ({first})")
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,7 +93,10 @@ class DataReport:
                 "rows": entry.rows,
                 "used": entry.used,
                 **{
-                    kind: {reason: {"count": cases.count, "first": cases.places} for reason, cases in reasons.items()}
+                    kind: {
+                        reason: {"count": cases.count, "first": cases.places}
+                        for reason, cases in reasons.items()
+                    }
                     for kind, reasons in entry.done.items()
                 },
             }
@@ -104,7 +109,10 @@ class DataReport:
         report = cls()
         for name, entry in values.items():
             done: Any = {
-                kind: {reason: Cases(cases["count"], list(cases["first"])) for reason, cases in entry[kind].items()}
+                kind: {
+                    reason: Cases(cases["count"], list(cases["first"]))
+                    for reason, cases in entry[kind].items()
+                }
                 for kind in ("skipped", "shortened", "split")
             }
             report.datasets[name] = DatasetReport(entry["rows"], entry["used"], done)

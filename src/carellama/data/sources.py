@@ -1,15 +1,18 @@
-"""Where a dataset is and what it looks like: `dataset_info.json` in the seed's format, or a file given by its path.
+"""Where a dataset is and what it looks like: `dataset_info.json` in the seed's format, or a file by its path.
 
     "name": {
       "file_name": "a.json"            a file (or folder of files) under --dataset_dir; or
       "hf_hub_url": "owner/name"       a dataset of the Hugging Face hub; or
-      "script_url": "script.py"        Python that makes the rows: `def rows(dataset_dir, split)` yields objects;
+      "script_url": "script.py"        Python that makes the rows: `def rows(dataset_dir, split)` yields them;
                                        it runs with your rights, so only with --trust_dataset_script
       "file_sha1": "..."               checked against the file
       "columns": {"prompt": ..., "query": ..., "response": ..., "history": ...}   "" = there is no such column
+      "ranking": true                  accepted; the rows themselves show whether they hold ranked answers
       "formatting": "alpaca"           alpaca, sharegpt, openai or text; left out: seen from the first row
       "system_prompt": "..."           system message of records without one
     }
+
+Of hf_hub_url, script_url and file_name the first that is given counts, as in the seed.
 """
 
 from __future__ import annotations
@@ -26,12 +29,24 @@ from typing import Any
 from carellama.config import DataArguments
 from carellama.data.convert import SHAPES, BadRecord, Columns, convert, shape_of
 from carellama.data.read import KINDS, BadRow, Row, digest, rows
-from carellama.errors import UserError, lookup, need, nearest
+from carellama.errors import UserError, lookup, nearest, need
 from carellama.records import Place, Record
 
 log = logging.getLogger(__name__)
 INFO = "dataset_info.json"
-KEYS = ("file_name", "hf_hub_url", "script_url", "file_sha1", "columns", "formatting", "system_prompt", "subset", "split")
+KEYS = (
+    "file_name",
+    "hf_hub_url",
+    "script_url",
+    "file_sha1",
+    "columns",
+    "formatting",
+    "ranking",
+    "system_prompt",
+    "subset",
+    "split",
+)
+WANTED: dict[str, type] = {"columns": dict, "ranking": bool}  # all others are text
 COLUMNS = ("prompt", "query", "response", "history", "system", "chosen", "rejected", "messages")
 
 
@@ -69,7 +84,17 @@ class Dataset:
 
     def seen(self) -> Dataset:
         """This dataset with its shape known. Raises `UserError` when it has no rows."""
-        first = next((row for row in self.rows() if isinstance(row, Row)), None)
+        bad, first = None, None
+        for row in self.rows():
+            if isinstance(row, Row):
+                first = row
+                break
+            bad = bad or row
+        if first is None and bad is not None:
+            raise UserError(
+                f"dataset {self.name!r} has no usable row; the first is at "
+                f"{bad.place}: {bad.reason} ({bad.detail})"
+            )
         if first is None:
             raise UserError(f"dataset {self.name!r} is empty: {self.where} holds no record")
         return self if self.shape else replace(self, shape=shape_of(first, self.columns))
@@ -93,9 +118,11 @@ class Dataset:
             for number, fields in enumerate(stream, 1):
                 yield Row(fields, Place(str(self.hub), number))
         except (OSError, ValueError) as error:
-            raise UserError(f"can not read the hub dataset {self.hub}: {str(error).splitlines()[0]}") from error
+            raise UserError(
+                f"can not read the hub dataset {self.hub}: {str(error).partition(chr(10))[0]}"
+            ) from error
 
-    def _script_rows(self, script: Path) -> Iterator[Row]:
+    def _script_rows(self, script: Path) -> Iterator[Row | BadRow]:
         spec = importlib.util.spec_from_file_location(f"dataset_script_{script.stem}", script)
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)
@@ -103,17 +130,23 @@ class Dataset:
         if not hasattr(module, "rows"):
             raise UserError(f"{script} must define rows(dataset_dir, split) that yields one object a record")
         for number, fields in enumerate(module.rows(self.folder, self.split), 1):
-            yield Row(fields, Place(str(script), number))
+            place = Place(str(script), number)
+            if isinstance(fields, dict):
+                yield Row(fields, place)
+            else:
+                yield BadRow(place, "not an object", type(fields).__name__)
 
 
 def load_datasets(names: list[str], data: DataArguments) -> list[Dataset]:
-    """Return the datasets of these names (or file paths), checked: files are there, sums are right, not empty."""
+    """Return the datasets of these names (or file paths): files are there, sums are right, none is empty."""
     folder = Path(data.dataset_dir)
     info = read_info(folder) if (folder / INFO).exists() else {}
     found = []
     for name in names:
         if name not in info and Path(name).is_file():
-            found.append(Dataset(name, Columns(history="history", system="system"), None, files=(Path(name),)).seen())
+            found.append(
+                Dataset(name, Columns(history="history", system="system"), None, files=(Path(name),)).seen()
+            )
             continue
         if not info:
             raise UserError(f"no {INFO} in {folder} (--dataset_dir), and no file {name!r}")
@@ -125,7 +158,7 @@ def read_info(folder: Path) -> dict[str, Any]:
     """Read and check `dataset_info.json`."""
     path = folder / INFO
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: broken JSON ({error.msg})") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -141,8 +174,12 @@ def _dataset(name: str, entry: dict[str, Any], folder: Path, data: DataArguments
     for key in entry:
         if key not in KEYS:
             raise UserError(f"{where}: unknown key {key!r}.{nearest(key, KEYS)} Known: {', '.join(KEYS)}")
-    if sum(key in entry for key in ("file_name", "hf_hub_url", "script_url")) != 1:
-        raise UserError(f"{where}: give exactly one of file_name, hf_hub_url and script_url")
+        wanted = WANTED.get(key, str)
+        if not isinstance(entry[key], wanted):
+            raise UserError(f"{where}: {key} must be {wanted.__name__}, not {type(entry[key]).__name__}")
+    place = next((key for key in ("hf_hub_url", "script_url", "file_name") if key in entry), None)
+    if place is None:
+        raise UserError(f"{where}: give file_name, hf_hub_url or script_url")
     shape = entry.get("formatting")
     if shape is not None:
         lookup(SHAPES, shape, "formatting")
@@ -151,12 +188,12 @@ def _dataset(name: str, entry: dict[str, Any], folder: Path, data: DataArguments
         columns=_columns(entry.get("columns"), where),
         shape=shape,
         system=entry.get("system_prompt"),
-        hub=entry.get("hf_hub_url"),
+        hub=entry["hf_hub_url"] if place == "hf_hub_url" else None,
         subset=entry.get("subset"),
         split=entry.get("split", data.split),
         folder=folder,
     )
-    if "script_url" in entry:
+    if place == "script_url":
         return replace(made, script=_script(entry["script_url"], folder, where, data.trust_dataset_script))
     if made.hub:
         return made
@@ -173,9 +210,13 @@ def _columns(given: Any, where: str) -> Columns:
     """The seed's column names; what is not named has the seed's default when no columns are given at all."""
     if given is None:
         return Columns(history="history")
-    for key in given:
+    for key, column in given.items():
+        if column is not None and not isinstance(column, str):
+            raise UserError(f"{where}: column {key!r} must be a name, not {type(column).__name__}")
         if key not in COLUMNS:
-            raise UserError(f"{where}: unknown column {key!r}.{nearest(key, COLUMNS)} Known: {', '.join(COLUMNS)}")
+            raise UserError(
+                f"{where}: unknown column {key!r}.{nearest(key, COLUMNS)} Known: {', '.join(COLUMNS)}"
+            )
     named = {key: value or None for key, value in given.items()}
     return Columns(**{"query": None, "prompt": None, "response": None, **named})
 
@@ -184,6 +225,8 @@ def _files(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
         if Path(path.name.lower().removesuffix(".gz")).suffix in KINDS:
             yield path
+        else:
+            log.warning("%s is not read: not one of %s", path, ", ".join(KINDS))
 
 
 def _script(name: str, folder: Path, where: str, trusted: bool) -> Path:
@@ -198,10 +241,14 @@ def _script(name: str, folder: Path, where: str, trusted: bool) -> Path:
 
 def _check_sum(path: Path, expected: str | None, name: str) -> None:
     if path.is_dir():
+        if expected:
+            raise UserError(f"{path} is a folder: file_sha1 is the sum of one file")
         return
     if not expected:
         log.info("dataset %s: no file_sha1 in %s, so %s is taken as it is", name, INFO, path.name)
         return
     found = digest(path)
     if found != expected.lower():
-        raise UserError(f"{path} has the SHA-1 {found}, but {INFO} says {expected}: the file is damaged or another one")
+        raise UserError(
+            f"{path} has the SHA-1 {found}, but {INFO} says {expected}: the file is damaged or another one"
+        )
