@@ -1,1 +1,1 @@
-
+"""Engines: what answers a conversation, behind one protocol."""

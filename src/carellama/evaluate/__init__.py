@@ -1,1 +1,1 @@
-
+"""Evaluation: metrics, predictions and tables of results."""

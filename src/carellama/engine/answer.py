@@ -1,0 +1,85 @@
+"""The text of one answer, built token by token: whole characters only, and nothing from a stop string on.
+
+Streaming and batches both go through it, so a streamed answer is the generated one, character by character.
+It knows no model; it is handed a function that decodes ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+Decode = Callable[[Sequence[int]], str]
+BROKEN = "\ufffd"  # what decoders write for bytes that are not (yet) a character
+PATIENCE = 8  # tokens waited for a character to become whole: with four bytes at most, it never will
+
+
+class Answer:
+    """Takes the tokens of one answer and gives out the text that can no longer change.
+
+    A character whose bytes are spread over several tokens is held back until it is whole, and the beginning
+    of what may become a stop string until it is clear that it does not. `stopped` tells that the answer has
+    ended.
+    """
+
+    def __init__(self, decode: Decode, stop_ids: Sequence[int], stops: Sequence[str]) -> None:
+        self.decode = decode
+        self.stop_ids = frozenset(stop_ids)
+        self.stops = [stop for stop in stops if stop]
+        self.stopped = False
+        self.text = ""  # all that was given out
+        self.tokens = 0
+        self._ids: list[int] = []
+        self._window = 0  # decoding starts here: some decoders need the tokens before, to place a space
+        self._read = 0  # the text of the ids before this one was taken
+        self._held = ""  # decoded, not given out
+
+    def add(self, token: int) -> str:
+        """Take the next token; return the text that became certain. Tokens after the end are ignored."""
+        if self.stopped:
+            return ""
+        self.tokens += 1
+        if token in self.stop_ids:
+            return self._end(stopped=True)
+        self._ids.append(token)
+        before = self.decode(self._ids[self._window : self._read])
+        now = self.decode(self._ids[self._window :])
+        waited = len(self._ids) - self._read
+        if len(now) <= len(before) or (now.endswith(BROKEN) and waited < PATIENCE):
+            return ""
+        self._window, self._read = self._read, len(self._ids)
+        return self._take(now[len(before) :])
+
+    def end(self) -> str:
+        """Return the text held back, when no more tokens come; half a character at the end is dropped."""
+        return "" if self.stopped else self._end(stopped=False)
+
+    def _end(self, *, stopped: bool) -> str:
+        before = self.decode(self._ids[self._window : self._read])
+        rest = self._take(self.decode(self._ids[self._window :])[len(before) :].rstrip(BROKEN))
+        if not self.stopped:  # no stop string in the rest: what was held for one is text
+            rest += self._give(self._held)
+            self._held = ""
+        self.stopped = self.stopped or stopped
+        return rest
+
+    def _take(self, new: str) -> str:
+        """Add decoded text; give out what comes before a stop string or what may become one."""
+        self._held += new
+        found = [at for at in (self._held.find(stop) for stop in self.stops) if at >= 0]
+        if found:
+            self.stopped = True
+            certain, self._held = self._held[: min(found)], ""
+            return self._give(certain)
+        keep = max((_overlap(self._held, stop) for stop in self.stops), default=0)
+        certain, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return self._give(certain)
+
+    def _give(self, text: str) -> str:
+        self.text += text
+        return text
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that is a beginning of `stop`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)

@@ -1,0 +1,213 @@
+"""Answers held-out conversations, scores the answers, and writes both down.
+
+    predict(engine, chats, Sampling.of(GeneratingArguments()), Path("predict_output"))
+
+Writes `generated_predictions.jsonl` (prompt, label, predict; one line a record, in the order given) and
+`predict_results.json` (the seed's names, with intervals and counts). With several processes (torchrun,
+accelerate) each answers its share and the first one writes. It neither chooses records nor loads a model.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from carellama.config import world
+from carellama.engine.base import Engine, Reply, Sampling, room_for_answer
+from carellama.errors import UserError
+from carellama.evaluate.metrics import Metric, Scorer, flat, score
+from carellama.records import Chat, Place
+
+PREDICTIONS = "generated_predictions.jsonl"
+RESULTS = "predict_results.json"
+TOO_LONG = "the prompt leaves no room for an answer"
+
+OnSkip = Callable[[Place, str], None]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One record's answer; `index` is its place among the records given."""
+
+    index: int
+    prompt: str
+    label: str
+    reply: Reply
+
+    def line(self) -> str:
+        """Return it as a line of `generated_predictions.jsonl`."""
+        row = {"prompt": self.prompt, "label": self.label, "predict": self.reply.text}
+        return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class PredictResults:
+    """What came out. `cut`: answers that `max_new_tokens` ended; `empty`: answers without a word."""
+
+    metrics: dict[str, Metric]
+    samples: int
+    skipped: int
+    empty: int
+    cut: int
+    new_tokens: int
+    runtime_seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of `predict_results.json`."""
+        return {
+            **flat(self.metrics, "predict"),
+            "predict_samples": self.samples,
+            "predict_skipped": self.skipped,
+            "predict_empty": self.empty,
+            "predict_cut": self.cut,
+            "predict_new_tokens": self.new_tokens,
+            "predict_runtime": round(self.runtime_seconds, 4),
+            "predict_samples_per_second": round(self.samples / max(self.runtime_seconds, 1e-9), 3),
+        }
+
+
+def predict(
+    engine: Engine,
+    chats: Sequence[Chat],
+    sampling: Sampling,
+    out_dir: Path,
+    *,
+    on_skip: OnSkip | None = None,
+    progress: bool = True,
+) -> PredictResults | None:
+    """Answer the prompt of every chat and score it against the chat's last answer.
+
+    A prompt that leaves no room in the model's context is skipped, counted, and told to `on_skip` (in process
+    0). Ctrl-C leaves the answers so far in `generated_predictions.partial-N.jsonl`. Returns None in all
+    processes but the first. Raises `UserError` for no records and an unwritable folder, before any answer.
+    """
+    rank, processes = world()
+    if not chats:
+        raise UserError("no records to predict: the data given has no conversation with an answer")
+    scorer = Scorer() if rank == 0 else None  # a missing library shows before the work, not after
+    partial = _open(out_dir, rank)
+    started = time.monotonic()
+    mine = range(rank, len(chats), processes)
+    fitting = [index for index in mine if _fits(engine, chats[index])]
+    with _group(processes):
+        done = _answer(engine, chats, fitting, sampling, partial, progress and rank == 0)
+        predictions = _gather(done, processes)
+        skipped = _gather(sorted(set(mine) - set(fitting)), processes)
+        results = None
+        if scorer is not None:
+            for index in sorted(skipped):
+                if on_skip is not None:
+                    on_skip(chats[index].place, TOO_LONG)
+            predictions.sort(key=lambda prediction: prediction.index)
+            results = _results(predictions, len(skipped), scorer, time.monotonic() - started)
+            _write(out_dir / PREDICTIONS, (prediction.line() for prediction in predictions))
+            _write(out_dir / RESULTS, [json.dumps(results.to_dict(), indent=2) + "\n"])
+        partial.unlink()
+    return results
+
+
+def _answer(
+    engine: Engine,
+    chats: Sequence[Chat],
+    indices: list[int],
+    sampling: Sampling,
+    partial: Path,
+    progress: bool,
+) -> list[Prediction]:
+    """Answer these chats, noting each answer in the partial file as it comes."""
+    done: list[Prediction] = []
+    columns = (TextColumn("predict"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), disable=not progress)
+    task = bar.add_task("predict", total=len(indices))
+    with bar, partial.open("a", encoding="utf-8") as notes:
+
+        def keep(at: int, reply: Reply) -> None:
+            chat = chats[indices[at]]
+            done.append(Prediction(indices[at], engine.render(chat.prompt), chat.response, reply))
+            notes.write(done[-1].line())
+            notes.flush()
+            bar.advance(task)
+
+        engine.generate([chats[index].prompt for index in indices], sampling, on_reply=keep)
+    return done
+
+
+def _results(
+    predictions: list[Prediction], skipped: int, scorer: Scorer, runtime_seconds: float
+) -> PredictResults:
+    replies = [prediction.reply for prediction in predictions]
+    labels = [prediction.label for prediction in predictions]
+    scores = score([reply.text for reply in replies], labels, scorer)
+    return PredictResults(
+        metrics=scores.metrics,
+        samples=len(predictions),
+        skipped=skipped,
+        empty=scores.empty,
+        cut=sum(reply.finish_reason == "length" for reply in replies),
+        new_tokens=sum(reply.completion_tokens for reply in replies),
+        runtime_seconds=runtime_seconds,
+    )
+
+
+def _fits(engine: Engine, chat: Chat) -> bool:
+    try:
+        room_for_answer(engine.count_tokens(chat.prompt), 1, engine.context_tokens)
+    except UserError:
+        return False
+    return True
+
+
+@contextmanager
+def _group(processes: int) -> Iterator[None]:
+    """Join the other processes, if a trainer has not yet; all leave together, when the files are written."""
+    if processes == 1:
+        yield
+        return
+    import torch.distributed as group
+
+    joining = not group.is_initialized()
+    if joining:
+        group.init_process_group("gloo")
+    yield
+    group.barrier()
+    if joining:
+        group.destroy_process_group()
+
+
+def _gather(mine: list[Item], processes: int) -> list[Item]:
+    """Return the lists of all processes joined, in each of them."""
+    if processes == 1:
+        return mine
+    import torch.distributed as group
+
+    parts: list[list[Item]] = [[] for _ in range(processes)]
+    group.all_gather_object(parts, mine)
+    return [item for part in parts for item in part]
+
+
+def _open(out_dir: Path, rank: int) -> Path:
+    """Make the folder and an empty partial file in it."""
+    partial = out_dir / f"generated_predictions.partial-{rank}.jsonl"
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        partial.write_text("", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"can not write predictions into {out_dir}: {error.strerror or error}") from error
+    return partial
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    """Write a file whole or not at all."""
+    fresh = path.with_name(path.name + ".tmp")
+    with fresh.open("w", encoding="utf-8") as file:
+        file.writelines(lines)
+    fresh.replace(path)

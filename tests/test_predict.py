@@ -1,0 +1,141 @@
+"""Predictions: one line a record in the order given, results by the seed's names, nothing lost silently."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from carellama.config import GeneratingArguments
+from carellama.engine.base import Sampling
+from carellama.engine.scripted import ScriptedEngine
+from carellama.errors import UserError
+from carellama.evaluate.predict import PREDICTIONS, RESULTS, TOO_LONG, predict
+from carellama.records import Chat, Message, Place
+
+SAMPLING = Sampling.of(GeneratingArguments(do_sample=False, max_new_tokens=40))
+
+
+def chats(n: int = 5) -> list[Chat]:
+    return [
+        Chat(
+            (
+                Message("system", "Be brief."),
+                Message("user", "first"),
+                Message("assistant", "one"),
+                Message("user", f"发烧 {at}"),
+                Message("assistant", f"label {at}"),
+            ),
+            Place("a.jsonl", at + 1),
+        )
+        for at in range(n)
+    ]
+
+
+def echo(messages) -> str:
+    return messages[-1].content.replace("发烧", "label")
+
+
+def lines(folder: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (folder / PREDICTIONS).read_text(encoding="utf-8").splitlines()]
+
+
+def test_files_and_results(tmp_path: Path) -> None:
+    engine = ScriptedEngine(echo)
+    results = predict(engine, chats(), SAMPLING, tmp_path / "new" / "out", progress=False)
+    rows = lines(tmp_path / "new" / "out")
+    assert (
+        [row["predict"] for row in rows]
+        == [row["label"] for row in rows]
+        == [f"label {at}" for at in range(5)]
+    )
+    assert rows[3]["prompt"] == engine.render(chats()[3].prompt)
+    assert engine.asked[0] == chats()[0].prompt
+    written = json.loads((tmp_path / "new" / "out" / RESULTS).read_text())
+    assert written == results.to_dict()
+    assert written["predict_bleu-4"] == 100.0
+    assert written["predict_rouge-l_low"] == pytest.approx(100.0, abs=1e-3)
+    assert written["predict_samples"] == 5 and written["predict_empty"] == written["predict_cut"] == 0
+    assert {"predict_rouge-1", "predict_rouge-2", "predict_runtime", "predict_samples_per_second"} <= set(
+        written
+    )
+    assert sorted(path.name for path in (tmp_path / "new" / "out").iterdir()) == [PREDICTIONS, RESULTS]
+
+
+def test_empty_and_cut_answers_are_counted(tmp_path: Path) -> None:
+    results = predict(
+        ScriptedEngine(["", " ", "x" * 50, "a", "b"]), chats(), SAMPLING, tmp_path, progress=False
+    )
+    assert (results.empty, results.cut, results.samples) == (2, 1, 5)
+
+
+def test_a_prompt_without_room_is_skipped_and_told(tmp_path: Path) -> None:
+    told = []
+    records = chats()
+    long = Chat((Message("user", "x" * 500), Message("assistant", "y")), Place("b.jsonl", 9))
+    engine = ScriptedEngine(echo, context_tokens=200)
+    results = predict(
+        engine,
+        [records[0], long, records[1]],
+        SAMPLING,
+        tmp_path,
+        progress=False,
+        on_skip=lambda *note: told.append(note),
+    )
+    assert told == [(Place("b.jsonl", 9), TOO_LONG)]
+    assert (results.samples, results.skipped) == (2, 1)
+    assert [row["label"] for row in lines(tmp_path)] == ["label 0", "label 1"]
+
+
+def test_an_interrupted_prediction_keeps_its_answers(tmp_path: Path) -> None:
+    def interrupted(messages) -> str:
+        if messages[-1].content.endswith("3"):
+            raise KeyboardInterrupt
+        return "answer"
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(ScriptedEngine(interrupted), chats(), SAMPLING, tmp_path, progress=False)
+    kept = (tmp_path / "generated_predictions.partial-0.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["label"] for line in kept] == ["label 0", "label 1", "label 2"]
+    assert not (tmp_path / PREDICTIONS).exists()
+
+
+def test_what_can_not_work_is_refused_before_any_answer(tmp_path: Path) -> None:
+    engine = ScriptedEngine("x")
+    with pytest.raises(UserError, match="no records"):
+        predict(engine, [], SAMPLING, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can not write"):
+        predict(engine, chats(), SAMPLING, tmp_path / "file" / "out")
+    assert not engine.asked
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_does(tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\n"
+        "from test_predict import *\n"
+        "engine = ScriptedEngine(echo)\n"
+        "results = predict(engine, chats(7), SAMPLING, Path(sys.argv[1]), progress=False)\n"
+        "assert len(engine.asked) in (3, 4), engine.asked\n"
+        "assert (results is None) == (len(engine.asked) == 3)\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*command, str(script), str(tmp_path / "two")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    predict(ScriptedEngine(echo), chats(7), SAMPLING, tmp_path / "one", progress=False)
+    assert lines(tmp_path / "two") == lines(tmp_path / "one")
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == [PREDICTIONS, RESULTS]
