@@ -73,7 +73,7 @@ def test_empty_and_cut_answers_are_counted(tmp_path: Path) -> None:
     assert (results.empty, results.cut, results.samples) == (2, 1, 5)
 
 
-def test_a_prompt_without_room_is_skipped_and_told(tmp_path: Path) -> None:
+def test_a_prompt_without_room_is_skipped_and_told(tmp_path: Path, caplog) -> None:
     told = []
     records = chats()
     long = Chat((Message("user", "x" * 500), Message("assistant", "y")), Place("b.jsonl", 9))
@@ -88,6 +88,7 @@ def test_a_prompt_without_room_is_skipped_and_told(tmp_path: Path) -> None:
     )
     assert told == [(Place("b.jsonl", 9), TOO_LONG)]
     assert (results.samples, results.skipped) == (2, 1)
+    assert "skipped 1" in caplog.text and "b.jsonl:9" in caplog.text
     assert [row["label"] for row in lines(tmp_path)] == ["label 0", "label 1"]
 
 

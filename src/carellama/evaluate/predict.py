@@ -10,6 +10,7 @@ accelerate) each answers its share and the first one writes. It neither chooses 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from carellama.engine.base import Engine, Reply, Sampling, room_for_answer
 from carellama.errors import UserError
 from carellama.evaluate.metrics import Metric, Scorer, flat, score
 from carellama.records import Chat, Place
+
+log = logging.getLogger(__name__)
 
 PREDICTIONS = "generated_predictions.jsonl"
 RESULTS = "predict_results.json"
@@ -86,8 +89,8 @@ def predict(
 ) -> PredictResults | None:
     """Answer the prompt of every chat and score it against the chat's last answer.
 
-    A prompt that leaves no room in the model's context is skipped, counted, and told to `on_skip` (in process
-    0). Ctrl-C leaves the answers so far in `generated_predictions.partial-N.jsonl`. Returns None in all
+    A prompt that leaves no room in the model's context is skipped, counted, logged, and told to `on_skip` (in
+    process 0). Ctrl-C leaves the answers so far in `generated_predictions.partial-N.jsonl`. Returns None in all
     processes but the first. Raises `UserError` for no records and an unwritable folder, before any answer.
     """
     rank, processes = world()
@@ -104,9 +107,7 @@ def predict(
         skipped = _gather(sorted(set(mine) - set(fitting)), processes)
         results = None
         if scorer is not None:
-            for index in sorted(skipped):
-                if on_skip is not None:
-                    on_skip(chats[index].place, TOO_LONG)
+            _tell([chats[index].place for index in sorted(skipped)], on_skip)
             predictions.sort(key=lambda prediction: prediction.index)
             results = _results(predictions, len(skipped), scorer, time.monotonic() - started)
             _write(out_dir / PREDICTIONS, (prediction.line() for prediction in predictions))
@@ -156,6 +157,15 @@ def _results(
         new_tokens=sum(reply.completion_tokens for reply in replies),
         runtime_seconds=runtime_seconds,
     )
+
+
+def _tell(skipped: list[Place], on_skip: OnSkip | None) -> None:
+    """Report the records left out, the first ones by name."""
+    if skipped:
+        log.warning("skipped %d: %s (%s)", len(skipped), TOO_LONG, ", ".join(map(str, skipped[:5])))
+    for place in skipped:
+        if on_skip is not None:
+            on_skip(place, TOO_LONG)
 
 
 def _fits(engine: Engine, chat: Chat) -> bool:
