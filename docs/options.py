@@ -2,8 +2,8 @@
 
     python docs/options.py     # writes them anew into docs/en and docs/zh
 
-A page says where: between `<!-- table: train -->` and `<!-- end of table -->`. tests/test_docs.py makes them in
-memory and fails where a page has others. Nothing else of a page is touched.
+A page says where: between `<!-- table: train -->` and `<!-- end of table -->`. tests/test_docs.py makes them
+in memory and fails where a page has others. Nothing else of a page is touched.
 """
 
 from __future__ import annotations
