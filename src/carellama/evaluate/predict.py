@@ -90,8 +90,8 @@ def predict(
     """Answer the prompt of every chat and score it against the chat's last answer.
 
     A prompt that leaves no room in the model's context is skipped, counted, logged, and told to `on_skip` (in
-    process 0). Ctrl-C leaves the answers so far in `generated_predictions.partial-N.jsonl`. Returns None in all
-    processes but the first. Raises `UserError` for no records and an unwritable folder, before any answer.
+    process 0). Ctrl-C leaves the answers so far in `generated_predictions.partial-N.jsonl`. Returns None in
+    all processes but the first. Raises `UserError` for no records and an unwritable folder, before any answer.
     """
     rank, processes = world()
     if not chats:
