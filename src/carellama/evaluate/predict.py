@@ -91,7 +91,7 @@ def predict(
 
     A prompt that leaves no room in the model's context is skipped, counted, logged, and told to `on_skip` (in
     process 0). Ctrl-C leaves the answers so far in `generated_predictions.partial-N.jsonl`. Returns None in
-    all processes but the first. Raises `UserError` for no records and an unwritable folder, before any answer.
+    all processes but the first. Raises `UserError` for no records or an unwritable folder, at once.
     """
     rank, processes = world()
     if not chats:
