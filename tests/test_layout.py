@@ -1,0 +1,253 @@
+"""The rules of the code that no linter knows: who imports whom, names, sizes, the environment, the README."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+
+from conftest import REPOSITORY
+
+SOURCE = REPOSITORY / "src"
+PACKAGE = SOURCE / "carellama"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+PYTHON = [
+    *sorted(SOURCE.rglob("*.py")),
+    *sorted((REPOSITORY / "tests").glob("*.py")),
+    *sorted((REPOSITORY / "docs").glob("*.py")),
+]
+
+# Which part of the package may import which: a name stands for a module at the top or a whole folder,
+# `folder.module` for that module alone. Each may import itself, and all may import `errors`.
+# Those of ANYTHING put the parts together (`cli` imports inside functions only, see the test of --help).
+ANYTHING = {"cli", "__main__", "run", "demo", "export"}
+IMPORTS: dict[str, set[str]] = {
+    "__init__": set(),
+    "errors": set(),
+    "records": set(),
+    "config": {"model.machine"},  # defaults depend on what the machine computes in
+    "template": {"records"},
+    "card": {"config", "template", "model"},
+    "data": {"records", "template", "config"},
+    "model": {"config"},
+    "train": {"config", "records", "template", "data", "model", "evaluate.metrics"},
+    "evaluate": {"config", "records", "data", "engine"},
+    # a served prompt must have the ids of a trained one, so both are encoded by data.encode
+    "engine": {"config", "records", "template", "model", "data.encode"},
+    # the terminal is handed an engine: it names the types of engine.base and loads none
+    "serve": {"config", "records", "engine.base"},
+}
+NOT_NAMES = {"utils", "util", "misc", "common", "helpers", "helper", "extras", "core", "manager", "managers"}
+HEAVY = ("torch", "transformers", "gradio", "datasets", "peft", "numpy", "jieba", "pyarrow", "matplotlib")
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def name_of(path: Path) -> str:
+    """`data.read` for src/carellama/data/read.py, `data` for its __init__."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules of the package that a file imports, anywhere in it, or names as `"module:name"`."""
+    known = {name_of(module) for module in MODULES}
+    for node in ast.walk(tree_of(path)):
+        found: list[str] = []
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            found = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found = [node.value.partition(":")[0]]
+        for name in found:
+            inner = name.removeprefix("carellama.")
+            if inner != name and inner in known:
+                yield inner
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_keep_to_the_table(path: Path) -> None:
+    part = name_of(path).partition(".")[0]
+    if part in ANYTHING:
+        return
+    assert part in IMPORTS, f"{part} is new: say in IMPORTS what it may import"
+    allowed = IMPORTS[part] | {part, "errors"}
+    for name in imported(path):
+        folder, _, module = name.partition(".")
+        if not module and (PACKAGE / folder).is_dir():
+            continue  # `from carellama.model import attention` is seen as model.attention as well
+        assert {folder, name} & allowed, (
+            f"{name_of(path)} imports {name}; {part} may import {sorted(allowed)}"
+        )
+
+
+def test_the_table_has_no_part_that_is_gone() -> None:
+    parts = {name_of(path).partition(".")[0] for path in MODULES}
+    assert set(IMPORTS) | ANYTHING == parts
+    known = {name_of(path) for path in MODULES}
+    assert {name for allowed in IMPORTS.values() for name in allowed} <= known
+
+
+def test_names_are_words_of_the_field() -> None:
+    """`base` is refused for folders only: engine/base.py holds the protocol, not a pile of base classes."""
+    for path in PACKAGE.rglob("*"):
+        if "__pycache__" in path.parts:
+            continue
+        refused = NOT_NAMES | ({"base"} if path.is_dir() else set())
+        words = re.split(r"[_.]", path.name.lower())
+        assert not refused & set(words), f"{path.relative_to(SOURCE)}: a name that says nothing"
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_sizes(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines < 500, f"{path} has {lines} lines; the hard stop is 500"
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length < 80, f"{path}:{node.lineno}: {node.name} has {length} lines; the hard stop is 80"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_config_reads_the_environment(path: Path) -> None:
+    if name_of(path) == "config":
+        return
+    for node in ast.walk(tree_of(path)):
+        names = {node.attr} if isinstance(node, ast.Attribute) else set()
+        if isinstance(node, ast.ImportFrom) and node.module in ("os", "sys"):
+            names = {alias.name for alias in node.names}
+        if name_of(path) == "cli":
+            names -= {"argv"}  # the command line is handed to config.parse from here
+        found = names & {"environ", "environb", "getenv", "putenv", "argv"}
+        assert not found, f"{path}:{node.lineno}: {found.pop()} belongs into config.py"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_say_what_they_do(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not text.strip() or ast.get_docstring(tree_of(path)), f"{path} has no docstring"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"]])
+def test_help_loads_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys; from carellama.cli import main; sys.argv = ['carellama', *sys.argv[1:]]\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        f"print('loaded', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("loaded []"), done.stdout
+
+
+def test_importing_the_package_loads_nothing() -> None:
+    code = f"import sys, carellama; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_verbs_and_stages_can_be_called() -> None:
+    from carellama.cli import VERBS
+    from carellama.config import FinetuningArguments
+    from carellama.train import STAGES
+
+    for place in [*(place for place, _ in VERBS.values()), *STAGES.values()]:
+        module, _, name = place.partition(":")
+        assert callable(getattr(importlib.import_module(module), name)), place
+    assert set(get_args(get_type_hints(FinetuningArguments)["stage"])) == set(STAGES)
+
+
+def reads(path: Path) -> set[str]:
+    """Names of attributes that a file reads; not in checks of the options: one that is checked is not yet used."""
+    checks = [
+        node
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef) and node.name in ("__post_init__", "check_run")
+    ]
+    checked = {id(node) for check in checks for node in ast.walk(check)}
+    return {
+        node.attr
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and id(node) not in checked
+    }
+
+
+def option_fields() -> Iterator[tuple[str, str]]:
+    """(class, field) of the dataclasses of options, with their properties; not what transformers reads."""
+    from carellama import config, demo
+
+    groups = {
+        *config.RUN_GROUPS,
+        *config.EXPORT_GROUPS,
+        *config.TALK_GROUPS,
+        demo.DemoArguments,
+        config.RunConfig,
+    }
+    for group in sorted(groups, key=lambda group: group.__name__):
+        theirs = {
+            field.name
+            for base in group.__mro__[1:]
+            if dataclasses.is_dataclass(base)
+            for field in dataclasses.fields(base)
+        }
+        names = {field.name for field in dataclasses.fields(group)}
+        if group is not config.TrainingArguments:
+            names |= {name for name, value in vars(group).items() if isinstance(value, property)}
+        for name in sorted(names - theirs):
+            yield group.__name__, name
+
+
+def test_every_option_is_read() -> None:
+    read = {name for path in MODULES for name in reads(path)}
+    unread = [f"{group}.{name}" for group, name in option_fields() if name not in read]
+    assert not unread, f"options that nothing reads: {', '.join(unread)}"
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README_zh.md"])
+def test_the_readme_tree_is_complete_and_true(readme: str) -> None:
+    """Every module and folder stands in the tree at its place, and nothing else does."""
+    text = (REPOSITORY / readme).read_text(encoding="utf-8")
+    block = text[text.index("src/\n") : text.index("```", text.index("src/\n"))]
+    named, folders = set(), {0: ""}
+    for line in block.splitlines():
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        path = folders[depth] + name
+        if name.endswith("/"):
+            folders[depth + 1] = path
+        named.add(path)
+    there = {
+        f"{path.relative_to(REPOSITORY).as_posix()}{'/' if path.is_dir() else ''}"
+        for path in [SOURCE, *SOURCE.rglob("*")]
+        if (path.is_dir() or path.suffix == ".py")
+        and path.name != "__init__.py"
+        and not any(part == "__pycache__" or part.endswith(".egg-info") for part in path.parts)
+    }
+    assert named == there
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README_zh.md"])
+def test_the_readme_names_what_lies_at_the_top(readme: str) -> None:
+    text = (REPOSITORY / readme).read_text(encoding="utf-8")
+    tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    tops = {line.partition("/")[0] + "/" * ("/" in line) for line in tracked.stdout.splitlines()}
+    hidden = {".gitignore", ".dockerignore", ".ci/", "README.md", "README_zh.md"}
+    for top in tops - hidden:
+        assert top in text, f"{readme} does not name {top}"
