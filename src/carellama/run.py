@@ -93,9 +93,11 @@ class Run:
         """Load the model; train, evaluate and predict as asked."""
         from carellama.model import adapter, attention
         from carellama.model.load import load_model
+        from transformers import set_seed
 
         config, training = self.config, self.config.training
         fit = training.do_train
+        set_seed(training.seed)  # new adapters are drawn at random
         model = load_model(
             config.model, dtype=weights_dtype(config), attention=attention.choose(config.model.attention)
         )

@@ -134,6 +134,11 @@ class LogCallback(TrainerCallback):
         kept = [line for line in lines if json.loads(line)["current_steps"] <= state.global_step] if state.global_step else []
         self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Log the last step whatever --logging_steps says, so that a short run has a loss to show."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Write one line."""
         if not state.is_world_process_zero or not logs:

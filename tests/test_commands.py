@@ -1,0 +1,220 @@
+"""The commands as people type them, through subprocess: the seed's, verbatim, and the verbs; and their mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+SFT = (
+    "--stage sft --do_train --dataset mm --finetuning_type lora --quantization_bit 4 --overwrite_cache"
+    " --output_dir output --per_device_train_batch_size 8 --gradient_accumulation_steps 4 --lr_scheduler_type cosine"
+    " --logging_steps 10 --save_steps 1000 --learning_rate 5e-5 --num_train_epochs 2.0 --plot_loss --fp16"
+    " --template llama2 --lora_target q_proj,v_proj"
+).split()
+LORA = "--checkpoint_dir output --finetuning_type lora --template llama2".split()
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, tiny_folder: Path) -> Path:
+    """A folder as the seed's user has it: data/ with dataset_info.json, and a base model."""
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = [
+        {"instruction": f"Question {n}: what helps against a cough?", "input": "", "output": f"Rest and tea, {n} times.",
+         "history": [["Hello", "How can I help?"]] if n % 2 else []}
+        for n in range(24)
+    ]  # fmt: skip
+    (data / "mm.json").write_text(json.dumps(rows), encoding="utf-8")
+    columns = {"prompt": "instruction", "query": "", "response": "output", "history": "history"}
+    (data / "dataset_info.json").write_text(json.dumps({"mm": {"file_name": "mm.json", "columns": columns}}))
+    (tmp_path / "model").symlink_to(tiny_folder)
+    return tmp_path
+
+
+def environment(where: Path) -> dict[str, str]:
+    return {**os.environ, "CARELLAMA_CACHE": str(where / "cache"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def command(where: Path, *words: str, status: int = 0, stdin: str | None = None, seconds: int = 240):
+    """Run a command in a folder and check how it ends."""
+    done = subprocess.run(
+        words, cwd=where, env=environment(where), input=stdin, capture_output=True, text=True, timeout=seconds
+    )
+    assert done.returncode == status, f"{' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    assert status == 0 or "Traceback" not in done.stderr
+    return done
+
+
+def seed(where: Path, script: str, *words: str, **kwargs):
+    return command(where, sys.executable, str(REPOSITORY / "src" / script), *words, **kwargs)
+
+
+def carellama(where: Path, *words: str, **kwargs):
+    return command(where, sys.executable, "-m", "carellama", *words, **kwargs)
+
+
+def read(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_the_seeds_chain_runs_verbatim(workplace: Path) -> None:
+    """Train in 4 bit through accelerate, predict, evaluate, export, talk: as the README of 2023 has them."""
+    model = ["--model_name_or_path", "./model"]
+    accelerate = str(Path(sys.executable).parent / "accelerate")
+    trained = command(workplace, accelerate, "launch", str(REPOSITORY / "src/train_bash.py"), *SFT, *model)
+    assert "--fp16 needs a GPU" in trained.stderr or "cuda" in trained.stderr.lower()
+    output = workplace / "output"
+    for name in ("adapter_model.safetensors", "trainer_log.jsonl", "train_results.json", "training_loss.png",
+                 "run.json", "data_report.json"):  # fmt: skip
+        assert (output / name).stat().st_size > 0, name
+    assert read(output / "data_report.json")["mm"]["used"] == 24
+    assert read(output / "run.json")["settings"]["model"]["quantization_bit"] == 4
+
+    predict = [*model, "--stage", "sft", "--do_predict", "--dataset", "mm", "--output_dir", "predict_output",
+               "--per_device_eval_batch_size", "8", "--max_samples", "100", "--predict_with_generate",
+               *LORA, "--max_new_tokens", "6"]  # fmt: skip
+    seed(workplace, "train_bash.py", *predict)
+    lines = (workplace / "predict_output/generated_predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 24 and set(json.loads(lines[0])) == {"prompt", "label", "predict"}
+    assert "predict_bleu-4" in read(workplace / "predict_output/predict_results.json")
+
+    evaluate = [*model, "--stage", "sft", "--do_eval", "--dataset", "mm", "--output_dir", "eval_output",
+                "--per_device_eval_batch_size", "8", "--max_samples", "100", "--predict_with_generate", *LORA]  # fmt: skip
+    seed(workplace, "train_bash.py", *evaluate)
+    assert read(workplace / "eval_output/eval_results.json")["eval_loss"] > 0
+
+    seed(workplace, "export_model.py", *model, *LORA, "--output_dir", "output_export")
+    assert (workplace / "output_export/model.safetensors").exists()
+    assert "chat_template" in os.listdir(workplace / "output_export")[0] or any(
+        path.name == "chat_template.jinja" for path in (workplace / "output_export").iterdir()
+    )
+
+    for base in ([*model, *LORA], ["--model_name_or_path", "output_export"]):
+        talked = seed(workplace, "cli_demo.py", *base, "--max_new_tokens", "4", stdin="hello\nclear\nhi\nexit\n")
+        assert talked.stdout.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_two_processes_learn_what_one_learns(workplace: Path, launcher: str) -> None:
+    one = ["--stage", "sft", "--do_train", "--dataset", "mm", "--model_name_or_path", "./model", "--max_steps", "3",
+           "--logging_steps", "1", "--lora_dropout", "0", "--bf16", "false", "--learning_rate", "1e-3"]  # fmt: skip
+    script = str(REPOSITORY / "src/train_bash.py")
+    seed(workplace, "train_bash.py", *one, "--per_device_train_batch_size", "8", "--output_dir", "one")
+    programs = Path(sys.executable).parent
+    start = {
+        "torchrun": [str(programs / "torchrun"), "--nproc_per_node", "2", "--master_port", "29511"],
+        "accelerate": [str(programs / "accelerate"), "launch", "--config_file",
+                       str(REPOSITORY / "examples/accelerate/cpu.yaml"), "--main_process_port", "29512"],
+    }[launcher]  # fmt: skip
+    command(workplace, *start, script, *one, "--per_device_train_batch_size", "4", "--output_dir", "two")
+
+    def losses(folder: str) -> list[float]:
+        lines = (workplace / folder / "trainer_log.jsonl").read_text().splitlines()
+        return [json.loads(line)["loss"] for line in lines if "grad_norm" in json.loads(line)]
+
+    assert len(losses("one")) == 3
+    assert losses("two") == pytest.approx(losses("one"), abs=2e-4)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_losses(workplace: Path) -> None:
+    run = ["train", "--dataset", "mm", "--model_name_or_path", "./model", "--max_steps", "16", "--logging_steps", "1",
+           "--save_steps", "2", "--per_device_train_batch_size", "2", "--bf16", "false", "--learning_rate", "1e-3",
+           "--output_dir"]  # fmt: skip
+
+    def losses(folder: str) -> list[tuple[int, float]]:
+        lines = [json.loads(line) for line in (workplace / folder / "trainer_log.jsonl").read_text().splitlines()]
+        return [(line["current_steps"], line["loss"]) for line in lines if "grad_norm" in line]
+
+    carellama(workplace, *run, "whole")
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "carellama", *run, "parts"], cwd=workplace, env=environment(workplace),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while not list((workplace / "parts").glob("checkpoint-*")) and killed.poll() is None:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    resumed = carellama(workplace, *run, "parts")
+    assert "going on from" in resumed.stderr or (workplace / "parts/train_results.json").exists()
+    assert losses("parts") == losses("whole")
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_a_checkpoint(workplace: Path) -> None:
+    run = ["--dataset", "mm", "--model_name_or_path", "./model", "--max_steps", "4000", "--logging_steps", "1",
+           "--save_strategy", "no", "--output_dir", "output"]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "carellama", "train", *run], cwd=workplace, env=environment(workplace),
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    log = workplace / "output/trainer_log.jsonl"
+    while process.poll() is None and not (log.exists() and log.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    (checkpoint,) = (workplace / "output").glob("checkpoint-*")
+    assert (checkpoint / "trainer_state.json").exists() and f"go on from {checkpoint.parent.name}" in said.replace("goes", "go")
+
+
+MISTAKES = {
+    "unknown option": (["train", "--leraning_rate", "1"], "Did you mean '--learning_rate'"),
+    "unknown verb": (["trian"], "Did you mean 'train'"),
+    "wrong value": (["train", "--stage", "sfft"], "invalid choice: 'sfft'"),
+    "wrong type": (["train", "--lora_rank", "eight"], "invalid int value: 'eight'"),
+    "no model": (["train", "--model_name_or_path", "./nowhere"], "nowhere"),
+    "no dataset": (["train", "--dataset", "nn"], "unknown dataset"),
+    "template": (["train", "--template", "llama3"], "needs the tokens"),
+    "unknown template": (["train", "--template", "lama2"], "Did you mean 'llama2'"),
+    "held out": (["train", "--do_train", "--do_eval"], "needs held-out data"),
+    "quantised full": (["train", "--finetuning_type", "full", "--quantization_bit", "4"], "can not be trained"),
+    "checkpoint": (["train", "--checkpoint_dir", "nowhere"], "nowhere"),
+    "output": (["train", "--output_dir", "data"], "is not empty and holds no run"),
+    "yaml": (["train", "bad.yaml"], "Did you mean 'lora_rank'"),
+    "nothing to export": (["export", "--output_dir", "data"], "not empty"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_answered_in_one_line(workplace: Path, name: str) -> None:
+    words, expected = MISTAKES[name]
+    (workplace / "bad.yaml").write_text("lora_rnak: 4\n")
+    options = {"--model_name_or_path": "./model", "--output_dir": "output"}
+    if words[0] == "train":
+        options["--dataset"] = "mm"
+    filled = [*words, *(word for key, value in options.items() if key not in words for word in (key, value))]
+    before = sorted(path.name for path in workplace.iterdir())
+    done = carellama(workplace, *filled, status=2)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert expected in line
+    assert done.stderr.strip().splitlines()[-1] == line
+    assert {path.name for path in workplace.iterdir()} - set(before) <= {"output", "cache"}
+
+
+def test_yaml_and_flags_are_one_thing(workplace: Path) -> None:
+    (workplace / "sft.yaml").write_text(
+        "model_name_or_path: ./model\ndataset: mm\noutput_dir: output\nmax_steps: 1\nlora_rank: 4\nval_size: 4\n"
+        "do_train: true\ndo_eval: true\n"
+    )
+    carellama(workplace, "train", "sft.yaml", "--lora_rank", "2", "--show_example")
+    settings = read(workplace / "output/run.json")["settings"]["finetuning"]
+    assert settings["lora_rank"] == 2
+    assert read(workplace / "output/adapter_config.json")["r"] == 2
+    again = carellama(workplace, "train", "sft.yaml", status=2)
+    assert "holds a finished run" in again.stderr
+
+
+def test_help_names_every_option() -> None:
+    done = subprocess.run([sys.executable, "-m", "carellama", "train", "--help"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "--quantization_bit" in done.stdout and "--learning_rate" in done.stdout
