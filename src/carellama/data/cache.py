@@ -4,9 +4,9 @@
                   shard-00001.arrow   its schema metadata holds the rows it covers and their report
                   complete.json       the report of all shards; written last
 
-`key` is a digest of all that the tokens depend on: data, columns, template, tokenizer, lengths. Each shard is written
-under a temporary name and renamed, so a killed run goes on after its last whole shard. Memory does not grow with the
-data: rows are read, encoded by a few threads or processes at a time, and written.
+`key` is a digest of all that the tokens depend on: data, columns, template, tokenizer, lengths. Each shard is
+written under a temporary name and renamed, so a killed run goes on after its last whole shard. Memory does
+not grow with the data: rows are read, encoded by a few threads or processes at a time, and written.
 
     report = encode_rows(rows, encode, folder); store = open_store(folder)
 """
@@ -26,19 +26,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tqdm.auto import tqdm
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from carellama.data.report import DataReport
 from carellama.errors import UserError
 from carellama.records import Tokens
 
 VERSION = 1  # of the tokens' meaning: raise it when the same input would be encoded otherwise
-BATCH_ROWS, BATCH_CHARS = 500, 2_000_000  # what one thread or process encodes at a time, whichever comes first
+BATCH_ROWS = 500  # what one thread or process encodes at a time,
+BATCH_CHARS = 2_000_000  # whichever comes first
 SHARD_BATCHES = 20  # batches a shard covers: what a killed run encodes again at the most
 
 BatchEncoder = Callable[[Sequence[Any]], tuple[pa.RecordBatch, dict[str, Any]]]
 
-SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32())), ("record", pa.int64())])
+SCHEMA = pa.schema(
+    [("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32())), ("record", pa.int64())]
+)
 
 
 class TokenStore:
@@ -49,11 +52,14 @@ class TokenStore:
     """
 
     def __init__(self, shards: Sequence[Path]) -> None:
+        self.shards = tuple(shards)
         tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in shards]
         table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
         columns = zip(table["input_ids"].chunks, table["labels"].chunks, strict=True)
         self._chunks = [
-            (ids.values.to_numpy(), labels.values.to_numpy(), ids.offsets.to_numpy()) for ids, labels in columns if len(ids)
+            (ids.values.to_numpy(), labels.values.to_numpy(), ids.offsets.to_numpy())
+            for ids, labels in columns
+            if len(ids)
         ]
         sizes = [np.diff(offsets) for *_, offsets in self._chunks]
         self._starts = np.cumsum([0, *map(len, sizes)])
@@ -62,6 +68,9 @@ class TokenStore:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def __reduce__(self) -> tuple[type[TokenStore], tuple[tuple[Path, ...]]]:
+        return TokenStore, (self.shards,)  # a data loader's process maps the files itself
 
     def __getitem__(self, index: int) -> Tokens:
         chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -80,16 +89,15 @@ def encode_rows(
     initargs: tuple[Any, ...] = (),
     name: str = "",
 ) -> DataReport:
-    """Encode all rows into the shards of `folder`, going on after those that are there; return the whole report.
+    """Encode all rows into the shards of `folder`, going on after those that are there; return the report.
 
     `encode` makes an Arrow batch (of `SCHEMA`) and a report of a list of rows. It runs in two threads (the
     tokenizer's own threads do the work, and leave Python free), or in `workers` processes, each started with
-    `initializer(*initargs)`. Raises what `encode` raises, the rows before it being saved.
+    `initializer(*initargs)`. Raises what `encode` raises, the shards before it being saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
     report, done, shard = DataReport(), 0, 0
-    while (path := shard_path(folder, shard)).exists():
-        metadata = json.loads(pa.ipc.open_file(pa.memory_map(str(path))).schema.metadata[b"carellama"])
+    while metadata := _read_metadata(shard_path(folder, shard)):
         report.merge(DataReport.from_dict(metadata["report"]))
         done, shard = done + metadata["rows"], shard + 1
     for _ in itertools.islice(rows, done):  # reading again is cheap beside encoding again
@@ -109,8 +117,18 @@ def encode_rows(
             _write_shard(shard_path(folder, shard), made, metadata)
             report.merge(shard_report)
             shard += 1
-    write_json(folder / "complete.json", report.to_dict())
+    write_json(folder / "complete.json", {"shards": shard, "report": report.to_dict()})
     return report
+
+
+def _read_metadata(path: Path) -> dict[str, Any] | None:
+    """What a shard covers; None when there is no shard, or a damaged one, which is then written anew."""
+    try:
+        with pa.memory_map(str(path)) as file:
+            found: dict[str, Any] = json.loads(pa.ipc.open_file(file).schema.metadata[b"carellama"])
+            return found
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
 
 
 def _batches(rows: Iterator[Any]) -> Iterator[list[Any]]:
@@ -119,7 +137,7 @@ def _batches(rows: Iterator[Any]) -> Iterator[list[Any]]:
     chars = 0
     for row in rows:
         batch.append(row)
-        chars += sum(len(value) for value in getattr(row, "fields", {}).values() if isinstance(value, str))
+        chars += _chars_of(getattr(row, "fields", None))
         if len(batch) >= BATCH_ROWS or chars >= BATCH_CHARS:
             yield batch
             batch, chars = [], 0
@@ -127,7 +145,16 @@ def _batches(rows: Iterator[Any]) -> Iterator[list[Any]]:
         yield batch
 
 
-def _executor(workers: int | None, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> Executor:
+def _chars_of(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(_chars_of, parts))
+
+
+def _executor(
+    workers: int | None, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]
+) -> Executor:
     if workers is None or workers <= 1:
         if initializer:
             initializer(*initargs)
@@ -136,7 +163,9 @@ def _executor(workers: int | None, initializer: Callable[..., None] | None, init
     return ProcessPoolExecutor(workers, context, initializer, initargs)
 
 
-def _in_order(executor: Executor, encode: BatchEncoder, batches: Sequence[Any], pending: int) -> Iterator[Any]:
+def _in_order(
+    executor: Executor, encode: BatchEncoder, batches: Sequence[Any], pending: int
+) -> Iterator[Any]:
     """`executor.map`, but with a bound on how many results wait in memory."""
     waiting: deque[Future[Any]] = deque()
     try:
@@ -177,16 +206,28 @@ def shard_path(folder: Path, number: int) -> Path:
 def finished(folder: Path) -> DataReport | None:
     """The report of a finished cache folder, else None."""
     try:
-        return DataReport.from_dict(json.loads((folder / "complete.json").read_text(encoding="utf-8")))
+        complete = json.loads((folder / "complete.json").read_text(encoding="utf-8"))
+        shards, report = complete["shards"], DataReport.from_dict(complete["report"])
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError) as error:
-        raise UserError(f"the token cache {folder} is damaged ({error}); run again with --overwrite_cache") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, error) from error
+    missing = [number for number in range(shards) if not shard_path(folder, number).exists()]
+    if missing:
+        raise _damaged(folder, f"shard {missing[0]} is missing")
+    return report
+
+
+def _damaged(folder: Path, what: object) -> UserError:
+    return UserError(f"the token cache {folder} is damaged ({what}); run again with --overwrite_cache")
 
 
 def open_store(folder: Path) -> TokenStore:
     """Open a finished cache folder."""
-    return TokenStore(sorted(folder.glob("shard-*.arrow")))
+    try:
+        return TokenStore(sorted(folder.glob("shard-*.arrow")))
+    except pa.ArrowInvalid as error:
+        raise _damaged(folder, error) from error
 
 
 def key_of(*parts: Any) -> str:

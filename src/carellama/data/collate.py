@@ -19,7 +19,7 @@ from carellama.records import IGNORED, Tokens
 
 
 def collate_row(examples: Sequence[Sequence[Tokens]]) -> dict[str, Any]:
-    """Lay all records of a batch end to end in one row, with the names that transformers' flash attention reads."""
+    """Lay the records of a batch in one row, with the names that transformers' flash attention reads."""
     records = [tokens for example in examples for tokens in example]
     lengths = np.array([len(tokens) for tokens in records])
     borders = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(np.int32))

@@ -1,12 +1,12 @@
 """Records to `Tokens`: the only place where text becomes ids and where labels are made.
 
-A conversation is tokenised group by group (`Template.groups`): the split at the start of each answer makes a trained
-prompt have the very ids that a server gets for it. Groups are joined without the white-space prefix that some
-tokenizers put before every text, so the ids decode to the rendered text, to the byte. Special-token strings in a
-person's text are cut in two before they are tokenised, so they stay text.
+A conversation is tokenised group by group (`Template.groups`): the split at the start of each answer makes a
+trained prompt have the very ids that a server gets for it. Groups are joined without the white-space prefix
+that some tokenizers put before every text, so the ids decode to the rendered text, to the byte. Special-token
+strings in a person's text are cut in two before they are tokenised, so they stay text.
 
-What is too long is shortened by rule and counted, never silently: see `Encoder`. It knows no chat format and reads
-no files.
+What is too long is shortened by rule and counted, never silently: see `Encoder`. It knows no chat format and
+reads no files.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Message, Place, Record, Text, Tokens
 from carellama.template import Group, Template, special_tokens
 
+UNBOUNDED = 1 << 30  # tokens
 ANCHORS = ("\n", "。", "|")  # texts that end where the next token starts, see GroupEncoder
 
 
@@ -53,9 +54,9 @@ class _Piece:
 class GroupEncoder:
     """Tokenises the groups of a conversation so that their ids, joined, decode to their texts, joined.
 
-    Tokenizers of the SentencePiece kind put a space before each text. A group that goes on after another one is
-    therefore tokenised behind an anchor (the special token that precedes it, else a text that never merges with what
-    follows), whose ids are dropped.
+    Tokenizers of the SentencePiece kind put a space before each text. A group that goes on after another one
+    is therefore tokenised behind an anchor (the special token that precedes it, else a text that never merges
+    with what follows), whose ids are dropped.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -142,18 +143,25 @@ class Encoder:
     """Encodes records within `lengths` = (a turn's prompt, a turn's answer, the whole record), in tokens.
 
     In this order, for a conversation that is too long:
-    1. an answer over its length is cut and gets no end token, so the model does not learn to stop there;
-    2. a question over its length loses the end of its own words: the markup, with the header that starts the answer,
-       stays whole;
-    3. a conversation over the whole length is split at a turn: the later turns make a record of their own, with as
-       many of the earlier turns before them as fit, as context that is not trained twice.
-    Plain text over the whole length is split. A question that leaves no room for an answer is skipped.
+    1. over the whole length, it is split at a turn: the later turns make a conversation of their own, with
+       the system message, and with as many of the earlier turns before them as fit, as context that is not
+       trained twice;
+    2. a question over its length loses the end of its own words: the markup, with the header that starts the
+       answer, stays whole;
+    3. an answer over its length is cut and gets no end token, so the model does not learn to stop there.
+    Of a single turn that fills the whole length, a quarter is left to the answer. A prompt whose markup alone
+    leaves no room is skipped. Plain text over the whole length is split into windows that overlap by one
+    token, so that each token is learned once.
     """
 
     def __init__(self, tokenizer: Any, template: Template, lengths: tuple[int, int, int]) -> None:
         self.groups = GroupEncoder(tokenizer)
         self.template = template
         self.source, self.target, self.whole = lengths
+        if self.whole < 2:
+            raise UserError(
+                f"records of {self.whole} token have nothing to predict; give a longer --cutoff_len"
+            )
         self.eos: list[int] = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         self.bos: list[int] = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
 
@@ -195,61 +203,102 @@ class Encoder:
         return self._fit(record, groups, ids)
 
     def _finish_text(self, record: Text, ids: list[int]) -> Encoded:
-        """Plain text: every token is learned, in windows of the whole length."""
+        """Plain text: every token but the first is learned, in windows of the whole length."""
         ids = self.bos + ids + self.eos
-        parts = [ids[at : at + self.whole] for at in range(0, len(ids), self.whole)]
-        if len(parts) > 1 and len(parts[-1]) < 2:  # a single token predicts nothing
-            parts.pop()
+        if len(ids) < 2:
+            return Encoded([], [Note("skipped", "text of a single token", record.place)])
+        stride = self.whole - 1  # a window begins with the last token of the one before
+        parts = [ids[at : at + self.whole] for at in range(0, len(ids) - 1, stride)]
         notes = [Note("split", "text longer than the window", record.place)] if len(parts) > 1 else []
-        return Encoded([_tokens(part, part) for part in parts if len(part) > 1], notes)
+        return Encoded([_tokens(part, part) for part in parts], notes)
 
     def _fit(self, record: Chat, groups: list[Group], ids: list[list[int]]) -> Encoded:
-        """Shorten the groups one by one, then split the conversation into records that fit."""
-        notes: list[Note] = []
-        prompts, answers = list(ids[0::2]), list(ids[1::2])
-        for turn, (group, prompt) in enumerate(zip(groups[0::2], prompts, strict=True)):
-            room = min(self.source, self.whole - 1)
-            if len(prompt) > room:
-                shorter = self._shorten(group, prompt, room, continues=turn > 0)
-                if shorter is None:
-                    note = Note(
-                        "skipped", "the prompt's markup alone leaves no room for an answer", record.place
-                    )
-                    return Encoded([], [note])
-                prompts[turn] = shorter
-                notes.append(Note("shortened", "question cut to max_source_length", record.place))
-            room = min(self.target, self.whole - len(prompts[turn]))
-            if len(answers[turn]) > room:
-                answers[turn] = answers[turn][:room]
-                notes.append(
-                    Note("shortened", "answer cut to max_target_length, without end token", record.place)
-                )
-        turns = list(zip(prompts, answers, strict=True))
-        tokens = [
-            _join(turns[first:last], learned_from=learned - first)
-            for first, learned, last in self._windows(turns)
-        ]
+        """Split the conversation where it must be, then shorten the turns of each part."""
+        system = record.messages[: len(record.messages) - len(groups)]
+        spoken = record.messages[len(system) :]
+        tokens: list[Tokens] = []
+        notes: dict[tuple[int, str], Note] = {}  # a turn may be cut in several parts, but is counted once
+        for first, learned, end in self._windows(system, spoken, ids):
+            part, part_ids = groups, ids
+            if (first, end) != (0, len(groups) // 2):
+                part = self.template.groups(system + spoken[2 * first : 2 * end])
+                part_ids = self.groups.encode([part])[0]
+            turns = []
+            for turn in range(end - first):
+                pair = slice(2 * turn, 2 * turn + 2)
+                room = self.whole if end - first == 1 else UNBOUNDED  # several turns fit as they are chosen
+                cut = self._cut_turn(part[pair], part_ids[pair], room, continues=turn > 0)
+                if cut is None:
+                    reason = "the prompt's markup alone leaves no room for an answer"
+                    return Encoded([], [Note("skipped", reason, record.place)])
+                prompt, answer, reasons = cut
+                turns.append((prompt, answer))
+                notes |= {
+                    (first + turn, reason): Note("shortened", reason, record.place) for reason in reasons
+                }
+            tokens.append(_join(turns, learned_from=learned - first))
+        found = list(notes.values())
         if len(tokens) > 1:
-            notes.append(Note("split", "conversation longer than the record length", record.place))
-        return Encoded(tokens, notes)
+            found.append(Note("split", "conversation longer than the record length", record.place))
+        return Encoded(tokens, found)
 
-    def _windows(self, turns: list[tuple[list[int], list[int]]]) -> list[tuple[int, int, int]]:
-        """Cover the turns by windows that fit: (first turn, first learned turn, end), each learned exactly once."""
-        sizes = [len(prompt) + len(answer) for prompt, answer in turns]
+    def _cut_turn(
+        self, groups: Sequence[Group], ids: Sequence[list[int]], room: int, *, continues: bool
+    ) -> tuple[list[int], list[int], list[str]] | None:
+        """Cut one turn to its lengths and to `room` tokens: ids and what was done; None: it can not be."""
+        prompt, answer = ids
+        reasons = []
+        most = min(self.source, room - min(len(answer), self.target, max(room // 4, 1)))
+        if len(prompt) > most:
+            shorter = self._shorten(groups[0], most, continues=continues)
+            if shorter is None:
+                return None
+            prompt = shorter
+            reasons.append("question cut to its length")
+        most = min(self.target, room - len(prompt))
+        if len(answer) > most:
+            answer = answer[:most]
+            reasons.append("answer cut to its length, without end token")
+        return prompt, answer, reasons
+
+    def _windows(
+        self, system: tuple[Message, ...], spoken: tuple[Message, ...], ids: list[list[int]]
+    ) -> list[tuple[int, int, int]]:
+        """Cover the turns by windows that fit: (first turn, first learned, end); each is learned once."""
+        count = len(ids) // 2
+        if count == 1:
+            return [(0, 0, 1)]
+        heads = self._prompts_alone(
+            system, spoken
+        )  # the prompt of a window's first turn has the system message
+        answers = [min(len(answer), self.target) for answer in ids[1::2]]
+        later = [
+            min(len(prompt), self.source) + answer for prompt, answer in zip(ids[0::2], answers, strict=True)
+        ]
+
+        def size(first: int, end: int) -> int:
+            return min(heads[first], self.source) + answers[first] + sum(later[first + 1 : end])
+
         windows, learned = [], 0
-        while learned < len(turns):
+        while learned < count:
             end = learned + 1
-            while end < len(turns) and sum(sizes[learned : end + 1]) <= self.whole:
+            while end < count and size(learned, end + 1) <= self.whole:
                 end += 1
             first = learned
-            while first > 0 and sum(sizes[first - 1 : end]) <= self.whole:
+            while first > 0 and size(first - 1, end) <= self.whole:
                 first -= 1
             windows.append((first, learned, end))
             learned = end
         return windows
 
-    def _shorten(self, group: Group, ids: list[int], room: int, *, continues: bool) -> list[int] | None:
-        """Cut the end of the longest content of a prompt until it has at most `room` tokens; None: it can not."""
+    def _prompts_alone(self, system: tuple[Message, ...], spoken: tuple[Message, ...]) -> list[int]:
+        """The length of each turn's prompt when the conversation begins with it."""
+        turns = [spoken[at : at + 2] for at in range(0, len(spoken), 2)]
+        prompts = [[self.template.groups(system + turn)[0]] for turn in turns]
+        return [len(ids[0]) for ids in self.groups.encode(prompts)]
+
+    def _shorten(self, group: Group, room: int, *, continues: bool) -> list[int] | None:
+        """Cut the end of a prompt's longest content until it has at most `room` tokens; None: it can not."""
         start, end = max(group.contents, key=lambda span: span[1] - span[0])
         low, high = 0, end - start  # characters kept: low fits or is the least, high does not fit
         best = None

@@ -37,26 +37,30 @@ def mix(sizes: Sequence[int], strategy: str, probabilities: Sequence[float] | No
     used whole). interleave_over: in turn, until each was used up once (the smallest begin anew and repeat).
     """
     if strategy == "concat":
-        return np.array(
-            [(number, entry) for number, size in enumerate(sizes) for entry in range(size)]
-        ).reshape(-1, 2)
+        parts = [
+            np.column_stack([np.full(size, number), np.arange(size)]) for number, size in enumerate(sizes)
+        ]
+        return np.concatenate([np.zeros((0, 2), dtype=np.int64), *parts])
     if probabilities is not None and strategy == "interleave_over" and not all(probabilities):
         raise UserError(
             "--interleave_probs has a 0: with interleave_over that dataset would never be used up"
         )
     if not all(sizes):
         raise UserError("one of the datasets is empty: it can not be interleaved")
+    pairs = _interleave(sizes, strategy, turns(len(sizes), probabilities, seed))
+    return np.fromiter(pairs, dtype=np.dtype((np.int64, 2)))
+
+
+def _interleave(sizes: Sequence[int], strategy: str, order: Iterator[int]) -> Iterator[tuple[int, int]]:
     at = [0] * len(sizes)
-    pairs = []
     full = set[int]()
-    for turn in turns(len(sizes), probabilities, seed):
-        pairs.append((turn, at[turn] % sizes[turn]))
+    for turn in order:
+        yield turn, at[turn] % sizes[turn]
         at[turn] += 1
         if at[turn] >= sizes[turn]:
             full.add(turn)
             if strategy == "interleave_under" or len(full) == len(sizes):
-                break
-    return np.array(pairs).reshape(-1, 2)
+                return
 
 
 def mix_streams(

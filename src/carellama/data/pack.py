@@ -1,7 +1,8 @@
 """Records into windows: whole records, never cut, so that each window is nearly full.
 
-Best fit, longest first: a record goes into the window with the least room that still takes it (Johnson 1973; it
-needs at most 11/9 of the fewest windows possible). What is longer than a window was split or cut when it was encoded.
+Best fit, longest first: a record goes into the window with the least room that still takes it (Johnson 1973;
+it needs at most 11/9 of the fewest windows possible). What is longer than a window was split or cut when it
+was encoded.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def pack(lengths: Sequence[int], window: int) -> list[list[int]]:
+def pack(lengths: Sequence[int] | np.ndarray, window: int) -> list[list[int]]:
     """Return the windows as lists of indices into `lengths`; every index occurs once.
 
-    Takes n log(window) steps: windows are kept by the room they have left, and there are at most `window` rooms.
+    Takes n log(window) steps: windows are kept by the room they have left, and there are at most `window`
+    rooms.
     """
     sizes = np.asarray(lengths)
     assert not len(sizes) or int(sizes.max()) <= window, "a record is longer than the window"

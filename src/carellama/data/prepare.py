@@ -1,4 +1,4 @@
-"""From the options to what a trainer takes: datasets read, converted, encoded through the cache, mixed, packed.
+"""From the options to what a trainer takes: datasets read, encoded through the cache, mixed, packed.
 
     prepared = prepare(config, tokenizer, template)   # prepared.train, prepared.held_out, prepared.report
 
@@ -36,14 +36,14 @@ log = logging.getLogger(__name__)
 
 
 class Examples:
-    """Encoded records by number, for a data loader: each is a list of `Tokens` (all of a window, when packed).
+    """Encoded records by number, for a data loader: each a list of `Tokens` (a whole window, when packed).
 
     `entries` (N, 2) are (store, entry) pairs, in the order of the mix.
     """
 
     def __init__(self, stores: Sequence[TokenStore], entries: np.ndarray, window: int | None = None) -> None:
         self.stores, self.entries = stores, entries
-        self.lengths = np.array([stores[store].lengths[entry] for store, entry in entries], dtype=np.int64)
+        self.lengths = _of_entries([store.lengths for store in stores], entries)
         self.windows = pack(self.lengths, window) if window else None
 
     def __len__(self) -> int:
@@ -57,6 +57,15 @@ class Examples:
     def tokens(self) -> int:
         """All tokens."""
         return int(self.lengths.sum())
+
+
+def _of_entries(values: Sequence[np.ndarray], entries: np.ndarray) -> np.ndarray:
+    """Gather `values[store][entry]` for all (store, entry) pairs."""
+    found = np.zeros(len(entries), dtype=np.int64)
+    for store, own in enumerate(values):
+        chosen = entries[:, 0] == store
+        found[chosen] = own[entries[chosen, 1]]
+    return found
 
 
 @dataclass(frozen=True)
@@ -110,11 +119,15 @@ class RowEncoder:
             record = self.dataset.record(row, self.system)
             if not isinstance(record, self.takes):
                 wanted = "plain text" if self.takes is Text else "a conversation"
-                raise BadRecord(row.place, f"this stage takes {wanted}", f"the row is a {type(record).__name__}")
+                raise BadRecord(
+                    row.place, f"this stage takes {wanted}", f"the row is a {type(record).__name__}"
+                )
             return record
         except BadRecord as error:
             if not self.skips:
-                raise BadRecord(error.place, error.reason, f"{error.detail}; {GOES_ON}" if error.detail else GOES_ON) from error
+                raise BadRecord(
+                    error.place, error.reason, f"{error.detail}; {GOES_ON}" if error.detail else GOES_ON
+                ) from error
             report.note(self.dataset.name, "skipped", error.place, error.reason)
             return None
 
@@ -133,16 +146,19 @@ def _batch(tokens: Sequence[Tokens], records: Sequence[int]) -> pa.RecordBatch:
 def encode_dataset(
     dataset: Dataset, config: RunConfig, tokenizer: Any, template: Template
 ) -> tuple[TokenStore, DataReport, dict[str, Any]]:
-    """Return a dataset's tokens from the cache, encoding what is not in it; its account, and its entry for run.json."""
+    """Return a dataset's tokens (encoding what is not cached), its account, and its entry for run.json."""
     data, stage = config.data, config.finetuning.stage
     digest = dataset.digest()
     backend = tokenizer.backend_tokenizer.to_str()
     key = key_of(
-        digest, dataset.name, dataset.columns, dataset.shape, dataset.system or data.system_prompt, stage, backend,
-        template.jinja, template.stops, template.stop_ids, data.lengths, data.max_samples, data.on_bad_record,
+        digest, dataset.name, dataset.columns, dataset.shape, dataset.system or data.system_prompt, stage,
+        backend, template.jinja, template.stops, template.stop_ids, data.lengths, data.max_samples,
+        data.on_bad_record,
     )  # fmt: skip
     folder = Path(data.data_cache_dir or cache_home() / "tokens") / key
-    if data.overwrite_cache:
+    if (
+        data.overwrite_cache and config.training.local_process_index == 0
+    ):  # the others read what this one writes
         shutil.rmtree(folder, ignore_errors=True)
     report = finished(folder)
     if report is None:
@@ -178,9 +194,15 @@ def _encode(rows: Sequence[Row | BadRow]) -> tuple[pa.RecordBatch, dict[str, Any
     return _row_encoder(rows)
 
 
+def data_seed(config: RunConfig) -> int:
+    """What the order of the data depends on."""
+    training = config.training
+    return int(training.seed if training.data_seed is None else training.data_seed)
+
+
 def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
     """Encode, mix, hold out and pack the datasets of a run. Raises `UserError` before anything is trained."""
-    data, seed = config.data, config.training.data_seed or config.training.seed
+    data, seed = config.data, data_seed(config)
     packed = data.packing if data.packing is not None else config.finetuning.stage == "pt"
     window = data.lengths[2] if packed else None
     report, sources = DataReport(), []
@@ -192,7 +214,9 @@ def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
             report.merge(counts)
             sources.append(entry)
             if not len(store):
-                raise UserError(f"dataset {dataset.name!r}: no row could be used; see {'; '.join(counts.lines()[1:])}")
+                raise UserError(
+                    f"dataset {dataset.name!r}: no row could be used; see {'; '.join(counts.lines()[1:])}"
+                )
             stores.append(store)
         return stores
 
@@ -214,7 +238,7 @@ def _hold_out(
     order: np.ndarray, stores: Sequence[TokenStore], val_size: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split the order by record: the parts of a record that was split, and its repeats, stay on one side."""
-    origins = np.array([(store, stores[store].records[entry]) for store, entry in order])
+    origins = np.column_stack([order[:, 0], _of_entries([store.records for store in stores], order)])
     _, record = np.unique(origins, axis=0, return_inverse=True)
     out = np.isin(record, held_out(int(record.max()) + 1, val_size, seed))
     return order[~out], order[out]
@@ -235,10 +259,14 @@ def conversations(config: RunConfig) -> list[Chat]:
                 skipped += 1
                 continue
             if not isinstance(record, Chat):
-                raise UserError(f"{record.place}: --do_predict takes conversations, not {type(record).__name__}")
+                raise UserError(
+                    f"{record.place}: --do_predict takes conversations, not {type(record).__name__}"
+                )
             found.append(record)
     if skipped:
-        log.warning("predict: %d rows skipped (they can not be used; see data_report.json of a training run)", skipped)
+        log.warning(
+            "predict: %d rows skipped (they can not be used; see data_report.json of a training run)", skipped
+        )
     if not found:
         raise UserError("--do_predict: no conversation could be used")
     return found
