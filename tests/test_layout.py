@@ -173,7 +173,7 @@ def test_verbs_and_stages_can_be_called() -> None:
 
 
 def reads(path: Path) -> set[str]:
-    """Names of attributes that a file reads; not in checks of the options: one that is checked is not yet used."""
+    """Names of attributes that a file reads. Checks of the options do not count: to check is not to use."""
     checks = [
         node
         for node in ast.walk(tree_of(path))
