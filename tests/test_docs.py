@@ -175,12 +175,13 @@ def test_commands_of_the_pages_run(workplace: Path) -> None:
                 said = run(block, workplace)
                 assert "Traceback" not in said, said
                 done.add(block)
-    for file in (
-        "output/adapter_model.safetensors", "output/run.json", "output/data_report.json",
-        "output/train_results.json", "eval_output/eval_results.json",
-        "predict_output/generated_predictions.jsonl", "predict_output/predict_results.json", "output_export/config.json",
-        "output_export/README.md",
-    ):  # fmt: skip
+    made = {
+        "output": ("adapter_model.safetensors", "run.json", "data_report.json", "train_results.json"),
+        "eval_output": ("eval_results.json",),
+        "predict_output": ("generated_predictions.jsonl", "predict_results.json"),
+        "output_export": ("config.json", "model.safetensors", "README.md"),
+    }
+    for file in (f"{folder}/{name}" for folder, names in made.items() for name in names):
         assert (workplace / file).is_file(), file
 
 
