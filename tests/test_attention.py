@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from carellama.data.collate import collate_padded, collate_row
 from carellama.data.pack import pack
 from carellama.model.attention import DENSE_TOKENS, register

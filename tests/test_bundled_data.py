@@ -1,4 +1,5 @@
 """Checks on the bundled sample data (English and Chinese)."""
+
 import collections
 import json
 import pathlib
@@ -18,17 +19,17 @@ LONG_SENTENCE = {"en": 40, "zh": 20}
 
 
 def load(name):
-    with open(DATA / name, encoding="utf-8") as f:
+    with (DATA / name).open(encoding="utf-8") as f:
         return json.load(f)
 
 
 def load_lines(name):
-    with open(DATA / name, encoding="utf-8") as f:
+    with (DATA / name).open(encoding="utf-8") as f:
         return [json.loads(line) for line in f if line.strip()]
 
 
 def consultations(lang):
-    return load("consult_%s.json" % lang), load("consult_%s_heldout.json" % lang)
+    return load(f"consult_{lang}.json"), load(f"consult_{lang}_heldout.json")
 
 
 def filled(value):
@@ -55,7 +56,7 @@ def sentences(text):
 def front_matter(path):
     text = path.read_text(encoding="utf-8")
     match = re.match(r"---\n(.*?)\n---\n(.*)", text, re.DOTALL)
-    assert match, "%s has no front matter" % path.name
+    assert match, f"{path.name} has no front matter"
     fields = {}
     for line in match.group(1).split("\n"):
         key, sep, value = line.partition(":")
@@ -69,8 +70,8 @@ def test_counts(lang):
     train, heldout = consultations(lang)
     assert len(train) == 100
     assert len(heldout) == 20
-    assert len(load("preference_%s.json" % lang)) == 20
-    assert len(load_lines("exam_%s.jsonl" % lang)) == 30
+    assert len(load(f"preference_{lang}.json")) == 20
+    assert len(load_lines(f"exam_{lang}.jsonl")) == 30
     assert len(list((DATA / "knowledge" / lang).glob("*.md"))) == 12
 
 
@@ -152,7 +153,7 @@ def test_patterns():
 
 @pytest.mark.parametrize("lang", LANGS)
 def test_exam_questions(lang):
-    rows = load_lines("exam_%s.jsonl" % lang)
+    rows = load_lines(f"exam_{lang}.jsonl")
     assert len({row["id"] for row in rows}) == len(rows)
     assert len({row["question"] for row in rows}) == len(rows)
     for row in rows:
@@ -167,7 +168,7 @@ def test_exam_questions(lang):
 
 @pytest.mark.parametrize("lang", LANGS)
 def test_exam_answers_are_balanced(lang):
-    rows = load_lines("exam_%s.jsonl" % lang)
+    rows = load_lines(f"exam_{lang}.jsonl")
     count = collections.Counter(row["answer"] for row in rows)
     assert set("ABCD") <= set(count)
     assert max(count.values()) <= 12, count
@@ -175,7 +176,7 @@ def test_exam_answers_are_balanced(lang):
 
 @pytest.mark.parametrize("lang", LANGS)
 def test_preference_pairs(lang):
-    pairs = load("preference_%s.json" % lang)
+    pairs = load(f"preference_{lang}.json")
     ratios = []
     for pair in pairs:
         assert filled(pair["instruction"])
@@ -192,7 +193,7 @@ def test_preference_pairs(lang):
 
 @pytest.mark.parametrize("lang", LANGS)
 def test_pretraining_text(lang):
-    lines = (DATA / ("pretrain_%s.txt" % lang)).read_text(encoding="utf-8").split("\n")
+    lines = (DATA / (f"pretrain_{lang}.txt")).read_text(encoding="utf-8").split("\n")
     paragraphs = [line for line in lines if line.strip()]
     assert len(paragraphs) >= 30
     assert len(set(paragraphs)) == len(paragraphs)

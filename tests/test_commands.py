@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from conftest import REPOSITORY
 
 SFT = (
@@ -28,8 +29,8 @@ def workplace(tmp_path: Path, tiny_folder: Path) -> Path:
     data = tmp_path / "data"
     data.mkdir()
     rows = [
-        {"instruction": f"Question {n}: what helps against a cough?", "input": "", "output": f"Rest and tea, {n} times.",
-         "history": [["Hello", "How can I help?"]] if n % 2 else []}
+        {"instruction": f"Question {n}: what helps against a cough?", "input": "",
+         "output": f"Rest and tea, {n} times.", "history": [["Hello", "How can I help?"]] if n % 2 else []}
         for n in range(24)
     ]  # fmt: skip
     (data / "mm.json").write_text(json.dumps(rows), encoding="utf-8")
@@ -88,15 +89,14 @@ def test_the_seeds_chain_runs_verbatim(workplace: Path) -> None:
     assert "predict_bleu-4" in read(workplace / "predict_output/predict_results.json")
 
     evaluate = [*model, "--stage", "sft", "--do_eval", "--dataset", "mm", "--output_dir", "eval_output",
-                "--per_device_eval_batch_size", "8", "--max_samples", "100", "--predict_with_generate", *LORA]  # fmt: skip
+                "--per_device_eval_batch_size", "8", "--max_samples", "100", "--predict_with_generate",
+                *LORA]  # fmt: skip
     seed(workplace, "train_bash.py", *evaluate)
     assert read(workplace / "eval_output/eval_results.json")["eval_loss"] > 0
 
     seed(workplace, "export_model.py", *model, *LORA, "--output_dir", "output_export")
     assert (workplace / "output_export/model.safetensors").exists()
-    assert "chat_template" in os.listdir(workplace / "output_export")[0] or any(
-        path.name == "chat_template.jinja" for path in (workplace / "output_export").iterdir()
-    )
+    assert (workplace / "output_export/chat_template.jinja").exists()
 
     for base in ([*model, *LORA], ["--model_name_or_path", "output_export"]):
         talked = seed(workplace, "cli_demo.py", *base, "--max_new_tokens", "4", stdin="hello\nclear\nhi\nexit\n")
@@ -165,7 +165,8 @@ def test_ctrl_c_saves_a_checkpoint(workplace: Path) -> None:
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     (checkpoint,) = (workplace / "output").glob("checkpoint-*")
-    assert (checkpoint / "trainer_state.json").exists() and f"go on from {checkpoint.parent.name}" in said.replace("goes", "go")
+    assert (checkpoint / "trainer_state.json").exists()
+    assert "the same command goes on from" in said
 
 
 MISTAKES = {
@@ -216,5 +217,7 @@ def test_yaml_and_flags_are_one_thing(workplace: Path) -> None:
 
 
 def test_help_names_every_option() -> None:
-    done = subprocess.run([sys.executable, "-m", "carellama", "train", "--help"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "carellama", "train", "--help"], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0 and "--quantization_bit" in done.stdout and "--learning_rate" in done.stdout

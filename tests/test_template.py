@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from conftest import CORPUS, make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from carellama.data.encode import Encoder
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Message
 from carellama.template import Format, Template, formats, get_template, names
+from conftest import CORPUS, make_tokenizer
 
 CONTENTS = [
     "What is asthma?",
@@ -48,14 +48,10 @@ def sentencepiece_tokenizer(scheme: str):
     import json
 
     state = json.loads(backend.to_str())  # the byte tokens are in the vocabulary, but not special
-    state["added_tokens"] = [
-        token for token in state["added_tokens"] if not token["content"].startswith("<0x")
-    ]
+    state["added_tokens"] = [token for token in state["added_tokens"] if not token["content"].startswith("<0x")]
     backend = Tokenizer.from_str(json.dumps(state))
     backend.add_special_tokens([AddedToken(token, special=True) for token in ("<s>", "</s>")])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 @cache
@@ -118,9 +114,7 @@ def test_a_trained_prompt_has_the_ids_of_a_served_one(name: str, kind: str) -> N
     encoder = Encoder(tokenizer, template, WIDE)
     record = chat("What is asthma?", "It is a disease.", system="Be kind.")
     (tokens,) = encoder.encode([record])[0].tokens
-    served = tokenizer(
-        template.render(record.prompt, add_generation_prompt=True), add_special_tokens=False
-    ).input_ids
+    served = tokenizer(template.render(record.prompt, add_generation_prompt=True), add_special_tokens=False).input_ids
     assert tokens.input_ids[: len(served)].tolist() == served
     assert (tokens.labels[: len(served)] == IGNORED).all() and (tokens.labels[len(served) :] != IGNORED).all()
     assert tokens.input_ids[-1] in template.stop_ids
@@ -128,9 +122,7 @@ def test_a_trained_prompt_has_the_ids_of_a_served_one(name: str, kind: str) -> N
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.text(min_size=1, max_size=30), min_size=2, max_size=2), st.sampled_from(["bytes", "always"])
-)
+@given(st.lists(st.text(min_size=1, max_size=30), min_size=2, max_size=2), st.sampled_from(["bytes", "always"]))
 def test_special_tokens_come_from_markup_only(words: list[str], kind: str) -> None:
     name = "llama2" if kind == "always" else "chatml"
     tokenizer = tokenizer_for(name, kind)
@@ -161,15 +153,9 @@ def test_the_rule_of_a_format_is_what_its_jinja_renders() -> None:
         expected = (bos if form.bos else "") + form.start + ("" if form.system_in_user else system)
         for turn, (question, answer) in enumerate([("Q1", "A1"), ("Q2", "A2")]):
             first = form.first_user_prefix if form.first_user_prefix is not None else form.user_prefix
-            lead = (
-                (first + (system if form.system_in_user else ""))
-                if turn == 0
-                else form.turn_sep + form.user_prefix
-            )
+            lead = (first + (system if form.system_in_user else "")) if turn == 0 else form.turn_sep + form.user_prefix
             text = lead + question + form.user_suffix + form.assistant_prefix + answer + form.assistant_suffix
-            expected += (
-                text.replace("{i}", str(turn + form.first_turn)).replace("{bos}", bos).replace("{eos}", eos)
-            )
+            expected += text.replace("{i}", str(turn + form.first_turn)).replace("{bos}", bos).replace("{eos}", eos)
         assert get_template(name, tokenizer).render(chat("Q1", "A1", "Q2", "A2").messages) == expected, name
 
 
@@ -181,9 +167,7 @@ def test_a_template_that_the_tokenizer_can_not_carry_is_refused(tiny_tokenizer) 
 
 
 def test_a_template_that_rewrites_contents_is_refused(tiny_tokenizer) -> None:
-    cutting = tiny_tokenizer.chat_template.replace(
-        "message['content']", "message['content'].split('</think>')[-1]"
-    )
+    cutting = tiny_tokenizer.chat_template.replace("message['content']", "message['content'].split('</think>')[-1]")
     template = Template("cutting", cutting, tiny_tokenizer, ["<|im_end|>"])
     template.groups(chat("q", "plain").messages)
     with pytest.raises(UserError, match="does not render these contents"):

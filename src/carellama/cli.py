@@ -42,7 +42,7 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def call(verb: str, argv: Sequence[str]) -> None:
-    """Run a verb with its arguments, in this process; a `UserError` is printed as one line and ends with exit code 2."""
+    """Run a verb in this process; a `UserError` is printed as one line and ends with exit code 2."""
     module, _, name = VERBS[verb][0].partition(":")
     quieten()
     try:
@@ -69,6 +69,7 @@ def quieten() -> None:
     """Send our notes to stderr, one line each, and keep the libraries to what a user can act on."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("carellama").setLevel(logging.INFO)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that it does without
 
 
 def _add(verb: str, about: str) -> None:

@@ -61,17 +61,11 @@ class ModelArguments:
         metadata=_help("Stretch the position encoding.", choices=["linear", "dynamic", "yarn"]),
     )
     rope_factor: float = field(default=2.0, metadata=_help("By how much --rope_scaling stretches."))
-    attention: Literal["auto", "packed", "padded", "eager", "sdpa", "flash_attention_2", "flex_attention"] = (
-        field(
-            default="auto",
-            metadata=_help(
-                "Attention in training; auto: packed on CPU, flash on GPU; padded: no padding-free rows."
-            ),
-        )
+    attention: Literal["auto", "packed", "padded", "eager", "sdpa", "flash_attention_2", "flex_attention"] = field(
+        default="auto",
+        metadata=_help("Attention in training; auto: packed on CPU, flash on GPU; padded: no padding-free rows."),
     )
-    trust_remote_code: bool = field(
-        default=False, metadata=_help("Run Python code that comes with the model.")
-    )
+    trust_remote_code: bool = field(default=False, metadata=_help("Run Python code that comes with the model."))
     allow_pickle: bool = field(
         default=False,
         metadata=_help("Read .bin weights, which can run code; default: safetensors and GGUF only."),
@@ -116,16 +110,13 @@ class DataArguments:
     )
     max_samples: Optional[int] = field(default=None, metadata=_help("Use this many records of each dataset."))
     eval_dataset: Optional[str] = field(
-        default=None, metadata=_help("Name(s) or files to evaluate on, comma separated, instead of --val_size.")
+        default=None,
+        metadata=_help("Name(s) or files to evaluate on, comma separated, instead of --val_size."),
     )
-    val_size: float = field(
-        default=0.0, metadata=_help("Held-out records: a share below 1, or a number of records.")
-    )
+    val_size: float = field(default=0.0, metadata=_help("Held-out records: a share below 1, or a number of records."))
     mix_strategy: Literal["concat", "interleave_under", "interleave_over"] = field(
         default="concat",
-        metadata=_help(
-            "Several datasets: one after the other, or in turn until the first / the last is used up."
-        ),
+        metadata=_help("Several datasets: one after the other, or in turn until the first / the last is used up."),
     )
     interleave_probs: Optional[str] = field(
         default=None, metadata=_help("Shares of the datasets when interleaving, comma separated.")
@@ -135,9 +126,7 @@ class DataArguments:
     packing: Optional[bool] = field(
         default=None, metadata=_help("Fill windows of --cutoff_len whole; default: only for plain text.")
     )
-    overwrite_cache: bool = field(
-        default=False, metadata=_help("Encode anew even if the token cache has it.")
-    )
+    overwrite_cache: bool = field(default=False, metadata=_help("Encode anew even if the token cache has it."))
     data_cache_dir: Optional[str] = field(
         default=None, metadata=_help("Folder of the token cache; default: the user's cache folder.")
     )
@@ -150,9 +139,7 @@ class DataArguments:
     trust_dataset_script: bool = field(
         default=False, metadata=_help("Run the Python script of a dataset with script_url.")
     )
-    show_example: bool = field(
-        default=False, metadata=_help("Print one encoded record, trained tokens in green.")
-    )
+    show_example: bool = field(default=False, metadata=_help("Print one encoded record, trained tokens in green."))
 
     @property
     def datasets(self) -> list[str]:
@@ -172,9 +159,7 @@ class DataArguments:
         try:
             return [float(part) for part in self.interleave_probs.split(",")]
         except ValueError:
-            raise UserError(
-                f"--interleave_probs takes numbers as in 0.7,0.3, not {self.interleave_probs!r}"
-            ) from None
+            raise UserError(f"--interleave_probs takes numbers as in 0.7,0.3, not {self.interleave_probs!r}") from None
 
     @property
     def lengths(self) -> tuple[int, int, int]:
@@ -191,9 +176,7 @@ class DataArguments:
             if value is not None and value < 1:
                 raise UserError(f"--{name} is {value}; it must be at least 1")
         if self.val_size < 0 or (self.val_size >= 1 and self.val_size != int(self.val_size)):
-            raise UserError(
-                f"--val_size is {self.val_size}; give a share below 1 or a whole number of records"
-            )
+            raise UserError(f"--val_size is {self.val_size}; give a share below 1 or a whole number of records")
         shares = self.probabilities
         if shares is not None:
             if self.mix_strategy == "concat":
@@ -249,9 +232,7 @@ class GeneratingArguments:
 
     do_sample: bool = field(default=True, metadata=_help("Sample; false: always the likeliest token."))
     temperature: float = field(default=0.95, metadata=_help("0: always the likeliest token."))
-    top_p: float = field(
-        default=0.7, metadata=_help("Sample from the likeliest tokens of this total probability.")
-    )
+    top_p: float = field(default=0.7, metadata=_help("Sample from the likeliest tokens of this total probability."))
     top_k: int = field(default=50, metadata=_help("Sample from this many likeliest tokens; 0: from all."))
     num_beams: int = field(default=1, metadata=_help("Beam search; 1: none."))
     max_new_tokens: int = field(default=512, metadata=_help("Most tokens of an answer."))
@@ -273,9 +254,7 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     overwrite_output_dir: bool = field(
         default=False, metadata=_help("Write into an output folder that already holds a finished run.")
     )
-    report_to: str = field(
-        default="none", metadata=_help("Trackers: none, tensorboard, wandb, ..., comma separated.")
-    )
+    report_to: str = field(default="none", metadata=_help("Trackers: none, tensorboard, wandb, ..., comma separated."))
     log_level: str = field(default="warning", metadata=_help("transformers' log level."))
 
     bf16: Optional[bool] = field(
@@ -324,9 +303,7 @@ def parser(groups: Sequence[type], prog: str) -> ArgumentParser:
     return _Parser(list(groups), prog=prog, allow_abbrev=False)
 
 
-def parse(
-    groups: Sequence[type], argv: Sequence[str], prog: str, extra: Mapping[str, Any] | None = None
-) -> list[Any]:
+def parse(groups: Sequence[type], argv: Sequence[str], prog: str, extra: Mapping[str, Any] | None = None) -> list[Any]:
     """Read `argv` (flags, or a YAML file followed by flags) into one instance of each dataclass.
 
     `extra` holds values that the verb sets and the user may still override. Raises `UserError` for an unknown
@@ -337,9 +314,7 @@ def parse(
     if argv and argv[0].endswith((".yaml", ".yml")):
         settings |= read_yaml(argv.pop(0))
     reader = parser(groups, prog)
-    known = [
-        option[2:] for action in reader._actions for option in action.option_strings if option[:2] == "--"
-    ]
+    known = [option[2:] for action in reader._actions for option in action.option_strings if option[:2] == "--"]
     for key in settings:
         if key not in known:
             raise UserError(f"unknown key {key!r} in the settings.{nearest(key, known)}")
@@ -350,9 +325,7 @@ def parse(
     )
     if unknown:
         name = unknown[0].partition("=")[0]
-        raise UserError(
-            f"unknown option {name!r}.{nearest(name, ['--' + name for name in known])} See --help."
-        )
+        raise UserError(f"unknown option {name!r}.{nearest(name, ['--' + name for name in known])} See --help.")
     return list(parsed)
 
 
@@ -436,15 +409,11 @@ def check_run(config: RunConfig) -> None:
 def settings_of(config: RunConfig) -> dict[str, Any]:
     """All settings as plain values, for run.json; tokens are left out."""
     groups = {
-        group.name: getattr(config, group.name)
-        for group in dataclasses.fields(RunConfig)
-        if group.name != "training"
+        group.name: getattr(config, group.name) for group in dataclasses.fields(RunConfig) if group.name != "training"
     }
     values = {name: dataclasses.asdict(group) for name, group in groups.items()}
     values["model"].pop("hf_auth_token")
-    values["training"] = {
-        key: value for key, value in config.training.to_dict().items() if not key.endswith("_token")
-    }
+    values["training"] = {key: value for key, value in config.training.to_dict().items() if not key.endswith("_token")}
     return values
 
 

@@ -90,7 +90,12 @@ def run(argv: Sequence[str]) -> None:
     steps.do(
         "4. Export: adapters merged into a model of its own",
         "export",
-        model | {"checkpoint_dir": folder / "adapter", "output_dir": folder / "model", "overwrite_output_dir": "true"},
+        model
+        | {
+            "checkpoint_dir": folder / "adapter",
+            "output_dir": folder / "model",
+            "overwrite_output_dir": "true",
+        },
         export,
     )
     ask_both(folder, QUESTIONS[language], model)
@@ -100,8 +105,17 @@ def run(argv: Sequence[str]) -> None:
 def learn(steps: Steps, folder: Path, language: str, model: dict[str, Any]) -> None:
     """Measure, fine-tune, measure again."""
     data = {"dataset_dir": DATA}
-    held_out = data | {"dataset": f"consult_{language}_heldout", "do_eval": "true", "per_device_eval_batch_size": 10}
-    answer = {"do_predict": "true", "predict_with_generate": "true", "do_sample": "false", "max_new_tokens": 160}
+    held_out = data | {
+        "dataset": f"consult_{language}_heldout",
+        "do_eval": "true",
+        "per_device_eval_batch_size": 10,
+    }
+    answer = {
+        "do_predict": "true",
+        "predict_with_generate": "true",
+        "do_sample": "false",
+        "max_new_tokens": 160,
+    }
     replace = {"overwrite_output_dir": "true"}
     steps.do(
         "1. Before: the base model on 20 held-out consultations",

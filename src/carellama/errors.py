@@ -36,9 +36,7 @@ def lookup(table: Mapping[str, Value], name: str, what: str) -> Value:
     """
     if name in table:
         return table[name]
-    raise UserError(
-        f"unknown {what} {name!r}.{nearest(name, table)} Known: {', '.join(sorted(table)) or 'none'}."
-    )
+    raise UserError(f"unknown {what} {name!r}.{nearest(name, table)} Known: {', '.join(sorted(table)) or 'none'}.")
 
 
 def need(module: str, *, extra: str, why: str) -> ModuleType:

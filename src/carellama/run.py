@@ -91,9 +91,10 @@ class Run:
 
     def do(self, prepared: Any, chats: list[Any], checkpoint: str | None) -> dict[str, Any]:
         """Load the model; train, evaluate and predict as asked."""
+        from transformers import set_seed
+
         from carellama.model import adapter, attention
         from carellama.model.load import load_model
-        from transformers import set_seed
 
         config, training = self.config, self.config.training
         fit = training.do_train

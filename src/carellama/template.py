@@ -77,9 +77,7 @@ def formats() -> dict[str, Format]:
     found = {}
     for entry in resources.files("carellama").joinpath("templates").iterdir():
         if entry.name.endswith(".yaml"):
-            found[entry.name.removesuffix(".yaml")] = Format(
-                **yaml.safe_load(entry.read_text(encoding="utf-8"))
-            )
+            found[entry.name.removesuffix(".yaml")] = Format(**yaml.safe_load(entry.read_text(encoding="utf-8")))
     return dict(sorted(found.items()))
 
 
@@ -100,20 +98,14 @@ def jinja_of(form: Format) -> str:
 
     number = f"(loop.index0 // 2 + {form.first_turn})"
     system = (
-        "{%- if system -%}"
-        + say(form.system_prefix)
-        + "{{- system -}}"
-        + say(form.system_suffix)
-        + "{%- endif -%}"
+        "{%- if system -%}" + say(form.system_prefix) + "{{- system -}}" + say(form.system_suffix) + "{%- endif -%}"
     )
     first = form.user_prefix if form.first_user_prefix is None else form.first_user_prefix
     lines = [
         "{%- if messages[0]['role'] == 'system' -%}",
         "{%- set system = messages[0]['content'] -%}{%- set turns = messages[1:] -%}",
         "{%- else -%}",
-        "{%- set system = "
-        + json.dumps(form.system, ensure_ascii=False)
-        + " -%}{%- set turns = messages -%}",
+        "{%- set system = " + json.dumps(form.system, ensure_ascii=False) + " -%}{%- set turns = messages -%}",
         "{%- endif -%}",
         say("{bos}") if form.bos else "",
         say(form.start),

@@ -1,1 +1,1 @@
-
+"""Models: found, loaded, adapted."""

@@ -13,6 +13,7 @@ It does not know about attention sinks; a model whose attention needs them is re
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -31,9 +32,7 @@ class DenseAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
-    ) -> torch.Tensor:
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
         """Take query (H, T, D) and key, value (K, T, D); return (H, T, D)."""
         heads, length, width = query.shape
         key_heads = key.shape[0]
@@ -87,7 +86,7 @@ def packed_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     parts = []
     borders = cu_seq_lens_q.tolist()
-    for start, end in zip(borders[:-1], borders[1:], strict=True):
+    for start, end in itertools.pairwise(borders):
         q, k, v = (part[0, :, start:end] for part in (query, key, value))  # (heads, T, D)
         length = end - start
         window = sliding_window if sliding_window and sliding_window < length else None
@@ -126,9 +125,7 @@ def _banded(
     return torch.bmm(weights, value)
 
 
-def _packed_mask(
-    *args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any
-) -> torch.Tensor | None:
+def _packed_mask(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
     """No mask for a packed row (the borders say all); transformers' sdpa mask for a padded batch."""
     if attention_mask is None:
         return None

@@ -83,9 +83,7 @@ def row_loss(
     return total, chosen.sum()
 
 
-def _hidden_before(
-    head: torch.nn.Module, model: Any, inputs: dict[str, Any], chosen: torch.Tensor
-) -> torch.Tensor:
+def _hidden_before(head: torch.nn.Module, model: Any, inputs: dict[str, Any], chosen: torch.Tensor) -> torch.Tensor:
     """Run the model up to its head and return what the head would have got at the chosen positions, (N, D).
 
     A hook, rather than `output_hidden_states`, because mixed precision makes float32 copies of everything that a
@@ -119,7 +117,7 @@ def head_is_plain(model: Any) -> bool:
 
     False for soft-capped or scaled logits, a bias, an adapted or sharded head: those go through the model's own head.
     """
-    head = model.get_output_embeddings()
+    head: Any = model.get_output_embeddings()
     if type(head) is not torch.nn.Linear or head.bias is not None:
         return False
     ids = torch.tensor([[1, 2, 3, 4]], device=head.weight.device) % head.weight.shape[0]

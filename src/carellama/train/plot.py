@@ -1,6 +1,6 @@
 """The loss curve as a picture: each logged loss, and the same smoothed.
 
-    plot_loss(Path("output"))  # reads trainer_log.jsonl, writes training_loss.png
+plot_loss(Path("output"))  # reads trainer_log.jsonl, writes training_loss.png
 """
 
 from __future__ import annotations

@@ -17,9 +17,7 @@ from carellama.data.cache import write_json
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "bitsandbytes")
 
 
-def write_run(
-    folder: Path, config: RunConfig, data: Sequence[Mapping[str, Any]], results: Mapping[str, Any]
-) -> None:
+def write_run(folder: Path, config: RunConfig, data: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> None:
     """Write `run.json`: settings, data (name, digest, counts), versions, code, machine, results so far."""
     record = {
         "carellama": carellama.__version__,

@@ -68,13 +68,11 @@ class RowTrainer(Trainer):
         model.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         for inputs in batches:
-            total, count = row_loss(
-                model, self._prepare_inputs(inputs), chunked=self._chunked, dtype=self._head_dtype
-            )
-            sums += torch.stack([total.double(), count.double()])
-            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        total, tokens = (float(value) for value in self.accelerator.reduce(sums, "sum"))
-        loss = total / max(tokens, 1)
+            batch = self._prepare_inputs(inputs)
+            sums += torch.stack(row_loss(model, batch, chunked=self._chunked, dtype=self._head_dtype)).double()
+            self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        total, tokens = self.accelerator.reduce(sums, "sum").tolist()
+        loss: float = total / max(tokens, 1)
         metrics = {
             f"{metric_key_prefix}_loss": loss,
             f"{metric_key_prefix}_perplexity": math.exp(min(loss, 700)),
@@ -112,9 +110,7 @@ class RowTrainer(Trainer):
         shutil.rmtree(home / name, ignore_errors=True)
         made.rename(home / name)
         shutil.rmtree(home / STAGING, ignore_errors=True)
-        rotate_checkpoints(
-            str(home), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True
-        )
+        rotate_checkpoints(str(home), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
 
 
 class LogCallback(TrainerCallback):
@@ -131,7 +127,11 @@ class LogCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        kept = [line for line in lines if json.loads(line)["current_steps"] <= state.global_step] if state.global_step else []
+        kept = (
+            [line for line in lines if json.loads(line)["current_steps"] <= state.global_step]
+            if state.global_step
+            else []
+        )
         self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

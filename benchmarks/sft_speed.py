@@ -1,0 +1,94 @@
+"""LoRA fine-tuning against LLaMA-Factory, in turn in one run: samples/s, loss, peak memory.
+
+    python benchmarks/sft_speed.py --peer ENV --model FOLDER --file records.json [--rounds 2]
+
+ENV is a virtual environment with LLaMA-Factory (benchmarks/peers.md says how it is made), FOLDER a Hugging Face model
+folder, the file a list of {"instruction", "input", "output"}. Both take the same records, length, batch, optimiser,
+LoRA shape and precision (`--bf16`, the peer's fastest on CPU), and start their adapters at random. The machine may be
+shared: only the ratios of neighbouring runs count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SAME = (
+    "--stage sft --do_train true --finetuning_type lora --lora_target q_proj,v_proj --lora_rank 8 --lora_alpha 16"
+    " --lora_dropout 0 --cutoff_len 512 --per_device_train_batch_size 8 --gradient_accumulation_steps 1"
+    " --learning_rate 5e-5 --lr_scheduler_type cosine --logging_steps 5 --save_steps 1000 --report_to none"
+    " --bf16 true --template default --overwrite_cache true --overwrite_output_dir true --seed 42"
+).split()
+
+
+def timed(command: list[str], folder: Path) -> dict[str, float]:
+    """Run a training command; its samples/s, mean loss, and peak memory in MB."""
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_HUB_OFFLINE": "1",
+        "DISABLE_VERSION_CHECK": "1",
+    }
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{' '.join(command)}\n{(folder / 'log.txt').read_text()[-3000:]}")
+    results = json.loads((folder / "out/train_results.json").read_text())
+    return {
+        "samples/s": results["train_samples_per_second"],
+        "loss": results["train_loss"],
+        "MB": usage.ru_maxrss / 1024,
+    }
+
+
+def main() -> None:
+    """Alternate the two and print each run, then the median ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", type=Path, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--file", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--max_steps", type=int, default=20)
+    parser.add_argument("--peer_flags", default="", help="more flags for the peer")
+    options = parser.parse_args()
+    rows = [row for row in json.loads(options.file.read_text(encoding="utf-8")) if row["output"].strip()]
+    ratios, kept = [], []
+    for number in range(options.rounds):
+        with tempfile.TemporaryDirectory() as temporary:
+            found = {}
+            for name, program in (
+                ("LLaMA-Factory", [str(options.peer / "bin/llamafactory-cli"), "train"]),
+                ("CareLlama", [sys.executable, "-m", "carellama", "train"]),
+            ):
+                folder = Path(temporary, name)
+                folder.mkdir()
+                (folder / "rows.json").write_text(json.dumps(rows))
+                (folder / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}))
+                own = options.peer_flags.split() if name == "LLaMA-Factory" else []
+                own += ["--use_cpu", "true"] if name == "LLaMA-Factory" else ["--data_cache_dir", str(folder / "cache")]
+                command = [
+                    *program, *SAME, *own, "--model_name_or_path", options.model, "--dataset", "rows",
+                    "--dataset_dir", str(folder), "--output_dir", str(folder / "out"),
+                    "--max_steps", str(options.max_steps),
+                ]  # fmt: skip
+                found[name] = timed(command, folder)
+                shown = ", ".join(f"{key} {value:.4g}" for key, value in found[name].items())
+                print(f"round {number + 1} {name:14} {shown}", flush=True)
+            kept.append(found)
+            ratios.append(found["CareLlama"]["samples/s"] / found["LLaMA-Factory"]["samples/s"])
+    print(f"median ratio of samples/s: {statistics.median(ratios):.2f}")
+    losses = [found["CareLlama"]["loss"] / found["LLaMA-Factory"]["loss"] - 1 for found in kept]
+    print(f"median difference of the mean loss: {statistics.median(losses):+.2%}")
+    memory = [found["CareLlama"]["MB"] / found["LLaMA-Factory"]["MB"] for found in kept]
+    print(f"median ratio of peak memory: {statistics.median(memory):.2f}")
+
+
+if __name__ == "__main__":
+    main()
