@@ -107,11 +107,7 @@ def _fields(group: type, words: dict[str, Any]) -> list[tuple[str, Any, str, str
     for field in dataclasses.fields(group):
         if field.name not in group.__annotations__:
             continue
-        default = (
-            words["required"]
-            if field.default is dataclasses.MISSING
-            else _value(field.default, words["none"])
-        )
+        default = words["required"] if field.default is dataclasses.MISSING else _value(field.default, words["none"])
         takes = field.metadata.get("choices") or _choices(hints[field.name])
         found.append((field.name, takes, default, field.metadata["help"]))
     return found

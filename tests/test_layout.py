@@ -90,9 +90,7 @@ def test_imports_keep_to_the_table(path: Path) -> None:
         folder, _, module = name.partition(".")
         if not module and (PACKAGE / folder).is_dir():
             continue  # `from carellama.model import attention` is seen as model.attention as well
-        assert {folder, name} & allowed, (
-            f"{name_of(path)} imports {name}; {part} may import {sorted(allowed)}"
-        )
+        assert {folder, name} & allowed, f"{name_of(path)} imports {name}; {part} may import {sorted(allowed)}"
 
 
 def test_the_table_has_no_part_that_is_gone() -> None:
