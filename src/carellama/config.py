@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -257,6 +256,7 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     report_to: str = field(default="none", metadata=_help("Trackers: none, tensorboard, wandb, ..., comma separated."))
     log_level: str = field(default="warning", metadata=_help("transformers' log level."))
 
+    fp16: bool = field(default=False, metadata=_help("Compute in float16 (GPU)."))
     bf16: Optional[bool] = field(
         default=None, metadata=_help("Compute in bfloat16; default: where this machine is fast at it.")
     )
@@ -298,7 +298,7 @@ class _Parser(HfArgumentParser):
         raise UserError(message)
 
 
-def parser(groups: Sequence[type], prog: str) -> ArgumentParser:
+def parser(groups: Sequence[type], prog: str) -> HfArgumentParser:
     """Return the argument parser of these dataclasses."""
     return _Parser(list(groups), prog=prog, allow_abbrev=False)
 

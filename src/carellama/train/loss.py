@@ -118,7 +118,7 @@ def head_is_plain(model: Any) -> bool:
     False for soft-capped or scaled logits, a bias, an adapted or sharded head: those go through the model's own head.
     """
     head: Any = model.get_output_embeddings()
-    if type(head) is not torch.nn.Linear or head.bias is not None:
+    if type(head) is not torch.nn.Linear or getattr(head, "bias", None) is not None:
         return False
     ids = torch.tensor([[1, 2, 3, 4]], device=head.weight.device) % head.weight.shape[0]
     training = model.training
