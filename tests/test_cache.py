@@ -41,8 +41,7 @@ def encode(batch) -> tuple[pa.RecordBatch, dict]:
             entry = ([number] * (number + 1), [-100] + [number] * number, at)
             made += [entry, entry] if number % 5 == 4 else [entry]
     columns = [
-        pa.array(list(column), field.type)
-        for column, field in zip(zip(*made, strict=True), SCHEMA, strict=True)
+        pa.array(list(column), field.type) for column, field in zip(zip(*made, strict=True), SCHEMA, strict=True)
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA), report.to_dict()
 
@@ -69,9 +68,7 @@ def test_entries_come_back_with_their_records(tmp_path):
     store = open_store(tmp_path)
     expected = [n for n in range(33) if n % 7 != 6 for _ in range(2 if n % 5 == 4 else 1)]
     assert store.records.tolist() == expected and store.lengths.tolist() == [n + 1 for n in expected]
-    assert [store[index].input_ids.tolist() for index in range(len(store))] == [
-        [n] * (n + 1) for n in expected
-    ]
+    assert [store[index].input_ids.tolist() for index in range(len(store))] == [[n] * (n + 1) for n in expected]
     assert (report.datasets["d"].rows, report.datasets["d"].skipped) == (33, 4)
     assert finished(tmp_path).to_dict() == report.to_dict()
     copy: TokenStore = pickle.loads(pickle.dumps(store))  # for a data loader's processes

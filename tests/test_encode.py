@@ -34,9 +34,7 @@ def encode(tiny_tokenizer):
     """Encode one record within these lengths, in ChatML."""
 
     def encode(record, *lengths: int):
-        return Encoder(tiny_tokenizer, get_template("chatml", tiny_tokenizer), lengths or WIDE).encode(
-            [record]
-        )[0]
+        return Encoder(tiny_tokenizer, get_template("chatml", tiny_tokenizer), lengths or WIDE).encode([record])[0]
 
     return encode
 
@@ -132,9 +130,7 @@ def test_each_part_of_a_split_conversation_is_a_conversation(encode, text_of):
         text = text_of(tokens.input_ids)
         assert text.startswith("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nQuestion")
         assert text.endswith(END) and len(tokens) <= 100
-    assert any((tokens.labels[-60:] == IGNORED).any() for tokens in encoded.tokens[1:]), (
-        "context stands before"
-    )
+    assert any((tokens.labels[-60:] == IGNORED).any() for tokens in encoded.tokens[1:]), "context stands before"
 
 
 @settings(max_examples=80, deadline=None)
@@ -156,16 +152,12 @@ def test_whatever_the_lengths_each_answer_is_learned_once(sizes, with_system, le
     assert all(len(tokens) <= lengths[2] for tokens in encoded.tokens)
     assert (len(encoded.tokens) > 1) == (kinds(encoded)["split"] == 1)
     said = "".join(
-        tokenizer.decode(
-            [token for token in tokens.labels.tolist() if token != IGNORED], skip_special_tokens=True
-        )
+        tokenizer.decode([token for token in tokens.labels.tolist() if token != IGNORED], skip_special_tokens=True)
         for tokens in encoded.tokens
     )
     at = -1
     for turn, (_, answer) in enumerate(words):
-        assert said.count(answer[:2]) >= 1 and said.index(answer[:2]) > at, (
-            f"answer {turn} is learned, in order"
-        )
+        assert said.count(answer[:2]) >= 1 and said.index(answer[:2]) > at, f"answer {turn} is learned, in order"
         at = said.index(answer[:2])
         assert said.count(f"a{turn}") <= answer.count(f"a{turn}"), f"answer {turn} is learned once"
     if not kinds(encoded)["shortened"]:
@@ -214,9 +206,7 @@ def test_a_batch_is_encoded_as_its_records_are(tiny_tokenizer):
 def test_a_conversation_that_the_template_refuses_is_counted(tiny_tokenizer):
     from carellama.template import Template
 
-    cutting = tiny_tokenizer.chat_template.replace(
-        "message['content']", "message['content'].split('</think>')[-1]"
-    )
+    cutting = tiny_tokenizer.chat_template.replace("message['content']", "message['content'].split('</think>')[-1]")
     encoder = Encoder(tiny_tokenizer, Template("cutting", cutting, tiny_tokenizer, [END]), WIDE)
     encoded = encoder.encode([chat("q", "<think>x</think>y"), chat("q", "a")])
     assert [len(one.tokens) for one in encoded] == [0, 1] and kinds(encoded[0]) == {"skipped": 1}

@@ -36,9 +36,7 @@ def prepared(config: RunConfig, model_folder: Path) -> Prepared:
     return prepare(config, tokenizer, get_template(config.data.template, tokenizer))
 
 
-def rows_file(
-    folder: Path, name: str, count: int, long: tuple[int, ...] = (), bad: tuple[int, ...] = ()
-) -> Path:
+def rows_file(folder: Path, name: str, count: int, long: tuple[int, ...] = (), bad: tuple[int, ...] = ()) -> Path:
     """Conversations named `<name><number>`; some longer than a record may be, some without an answer."""
     rows = []
     for number in range(count):
@@ -184,9 +182,7 @@ def test_packed_windows_hold_every_record_once(tmp_path, tiny_folder, names_in):
 def test_plain_text_is_packed_unless_told(tmp_path, tiny_folder):
     (tmp_path / "t.txt").write_text("A line of text.\n" * 20)
     assert prepared(config_of(tmp_path, tmp_path / "t.txt", stage="pt"), tiny_folder).packed
-    assert not prepared(
-        config_of(tmp_path, tmp_path / "t.txt", stage="pt", packing=False), tiny_folder
-    ).packed
+    assert not prepared(config_of(tmp_path, tmp_path / "t.txt", stage="pt", packing=False), tiny_folder).packed
 
 
 @pytest.fixture

@@ -70,12 +70,10 @@ def run(config: RunConfig) -> dict[str, Any]:
     if training.do_train or training.do_eval:
         with training.main_process_first(desc="encode the data"):
             prepared = prepare(config, tokenizer, template)
-        if training.should_save:
-            write_json(output / "data_report.json", prepared.report.to_dict())
-            for line in prepared.report.lines():
-                log.info("%s", line)
+        if training.should_save and not prepared.streams:
+            report(prepared, output)
         if config.data.show_example:
-            show_example(prepared.train[0], tokenizer)
+            show_example(prepared.first(), tokenizer)
     if training.do_predict:
         chats = conversations(config)
     results = Run(config, tokenizer, template, output).do(prepared, chats, checkpoint)
@@ -113,6 +111,11 @@ class Run:
             )
             if fit:
                 self._train(trainer, checkpoint)
+            if prepared.streams:
+                trainer.accelerator.wait_for_everyone()
+                if training.should_save:
+                    prepared.settle()
+                    report(prepared, self.output)
             if training.do_eval:
                 self.results |= trainer.evaluate()
                 self._write("eval_results.json", "eval_")
@@ -223,6 +226,13 @@ def clear(output: Path) -> None:
     for pattern in OURS:
         for path in output.glob(pattern):
             path.unlink()
+
+
+def report(prepared: Any, output: Path) -> None:
+    """Write and log the account of the data."""
+    write_json(output / "data_report.json", prepared.report.to_dict())
+    for line in prepared.report.lines():
+        log.info("%s", line)
 
 
 def show_example(example: list[Any], tokenizer: Any) -> None:

@@ -39,9 +39,7 @@ SHARD_BATCHES = 20  # batches a shard covers: what a killed run encodes again at
 
 BatchEncoder = Callable[[Sequence[Any]], tuple[pa.RecordBatch, dict[str, Any]]]
 
-SCHEMA = pa.schema(
-    [("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32())), ("record", pa.int64())]
-)
+SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32())), ("record", pa.int64())])
 
 
 class TokenStore:
@@ -152,9 +150,7 @@ def _chars_of(value: Any) -> int:
     return sum(map(_chars_of, parts))
 
 
-def _executor(
-    workers: int | None, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]
-) -> Executor:
+def _executor(workers: int | None, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> Executor:
     if workers is None or workers <= 1:
         if initializer:
             initializer(*initargs)
@@ -163,9 +159,7 @@ def _executor(
     return ProcessPoolExecutor(workers, context, initializer, initargs)
 
 
-def _in_order(
-    executor: Executor, encode: BatchEncoder, batches: Sequence[Any], pending: int
-) -> Iterator[Any]:
+def _in_order(executor: Executor, encode: BatchEncoder, batches: Sequence[Any], pending: int) -> Iterator[Any]:
     """`executor.map`, but with a bound on how many results wait in memory."""
     waiting: deque[Future[Any]] = deque()
     try:

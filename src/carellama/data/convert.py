@@ -83,9 +83,7 @@ def shape_of(row: Row, columns: Columns) -> str:
             turns = fields[name]
             first = turns[0] if turns and isinstance(turns[0], dict) else {}
             return "openai" if "role" in first else "sharegpt" if "from" in first else shape or "sharegpt"
-    if columns.response is None or (
-        columns.prompt not in fields and set(fields) <= {"text", "meta", "id", "title"}
-    ):
+    if columns.response is None or (columns.prompt not in fields and set(fields) <= {"text", "meta", "id", "title"}):
         return "text"
     return "alpaca"
 
@@ -103,9 +101,7 @@ def _alpaca(row: Row, columns: Columns, system: str | None) -> Record:
     answer = row.fields.get(columns.response) if columns.response else None
     if isinstance(answer, list):
         if len(answer) != 2:
-            raise BadRecord(
-                row.place, "ranked answers are not two", f"column {columns.response!r} has {len(answer)}"
-            )
+            raise BadRecord(row.place, "ranked answers are not two", f"column {columns.response!r} has {len(answer)}")
         return _pair(row, messages, answer[0], answer[1])
     if answer is None and columns.chosen in row.fields and columns.rejected in row.fields:
         return _pair(row, messages, row.fields[columns.chosen], row.fields[columns.rejected])
@@ -134,9 +130,7 @@ def _history(row: Row, column: str | None) -> list[Message]:
     for number, turn in enumerate(turns, 1):
         pair = turn if isinstance(turn, list) and len(turn) == 2 else ()
         if not pair or not all(isinstance(text, str) and text.strip() for text in pair):
-            raise BadRecord(
-                row.place, "history holds something else than [question, answer]", f"turn {number}"
-            )
+            raise BadRecord(row.place, "history holds something else than [question, answer]", f"turn {number}")
         messages += [Message("user", pair[0]), Message("assistant", pair[1])]
     return messages
 
@@ -167,9 +161,7 @@ def _dialogue(row: Row, column: str, keys: tuple[str, str], columns: Columns, sy
     for number, message in enumerate(spoken, 1):
         expected = "user" if number % 2 else "assistant"
         if message.role != expected:
-            raise BadRecord(
-                row.place, "turns do not alternate", f"turn {number} is {message.role}, not {expected}"
-            )
+            raise BadRecord(row.place, "turns do not alternate", f"turn {number} is {message.role}, not {expected}")
     chosen, rejected = (row.fields.get(name) if name else None for name in (columns.chosen, columns.rejected))
     if spoken and spoken[-1].role == "user":
         if chosen is not None and rejected is not None:

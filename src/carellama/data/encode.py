@@ -68,9 +68,7 @@ class GroupEncoder:
         self.backend = tokenizer.backend_tokenizer
         self._specials = special_tokens(tokenizer)
         first = "".join({re.escape(token[0]) for token in self._specials})
-        self._pattern = (
-            re.compile(f"(?=[{first}])(?:{'|'.join(map(re.escape, self._specials))})") if first else None
-        )
+        self._pattern = re.compile(f"(?=[{first}])(?:{'|'.join(map(re.escape, self._specials))})") if first else None
         self._anchor, self._anchor_ids = self._find_anchor()
 
     def _find_anchor(self) -> tuple[str, list[int]]:
@@ -86,15 +84,10 @@ class GroupEncoder:
             head = ids(anchor) if anchor else []
             whole = [ids(anchor + probe) for probe in probes]
             apart = all(found[: len(head)] == head for found in whole)
-            tokens = [
-                self.backend.id_to_token(found[len(head)]) if len(found) > len(head) else ""
-                for found in whole
-            ]
+            tokens = [self.backend.id_to_token(found[len(head)]) if len(found) > len(head) else "" for found in whole]
             if apart and not tokens[0].startswith(("▁", "Ġ")) and bare == "a":
                 return anchor, head
-        raise UserError(
-            "this tokenizer merges text across every boundary tried; its chats can not be split safely"
-        )
+        raise UserError("this tokenizer merges text across every boundary tried; its chats can not be split safely")
 
     def pieces(self, groups: Sequence[Group]) -> list[list[_Piece]]:
         """Return what to tokenise for each group."""
@@ -159,9 +152,7 @@ class Encoder:
         self.template = template
         self.source, self.target, self.whole = lengths
         if self.whole < 2:
-            raise UserError(
-                f"records of {self.whole} token have nothing to predict; give a longer --cutoff_len"
-            )
+            raise UserError(f"records of {self.whole} token have nothing to predict; give a longer --cutoff_len")
         self.eos: list[int] = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         self.bos: list[int] = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
 
@@ -233,9 +224,7 @@ class Encoder:
                     return Encoded([], [Note("skipped", reason, record.place)])
                 prompt, answer, reasons = cut
                 turns.append((prompt, answer))
-                notes |= {
-                    (first + turn, reason): Note("shortened", reason, record.place) for reason in reasons
-                }
+                notes |= {(first + turn, reason): Note("shortened", reason, record.place) for reason in reasons}
             tokens.append(_join(turns, learned_from=learned - first))
         found = list(notes.values())
         if len(tokens) > 1:
@@ -268,13 +257,9 @@ class Encoder:
         count = len(ids) // 2
         if count == 1:
             return [(0, 0, 1)]
-        heads = self._prompts_alone(
-            system, spoken
-        )  # the prompt of a window's first turn has the system message
+        heads = self._prompts_alone(system, spoken)  # the prompt of a window's first turn has the system message
         answers = [min(len(answer), self.target) for answer in ids[1::2]]
-        later = [
-            min(len(prompt), self.source) + answer for prompt, answer in zip(ids[0::2], answers, strict=True)
-        ]
+        later = [min(len(prompt), self.source) + answer for prompt, answer in zip(ids[0::2], answers, strict=True)]
 
         def size(first: int, end: int) -> int:
             return min(heads[first], self.source) + answers[first] + sum(later[first + 1 : end])
@@ -325,9 +310,7 @@ class Encoder:
 def _label(groups: Sequence[Group], ids: Sequence[list[int]]) -> Tokens:
     """Join the groups; only trained ones keep their ids as labels."""
     joined = [token for part in ids for token in part]
-    labels = [
-        token if group.trained else IGNORED for group, part in zip(groups, ids, strict=True) for token in part
-    ]
+    labels = [token if group.trained else IGNORED for group, part in zip(groups, ids, strict=True) for token in part]
     return _tokens(joined, labels)
 
 

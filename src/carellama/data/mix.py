@@ -23,9 +23,7 @@ def turns(datasets: int, probabilities: Sequence[float] | None, seed: int) -> It
         while True:
             yield from range(datasets)
     numbers = np.random.default_rng(seed)
-    shares = np.array(probabilities) / sum(
-        probabilities
-    )  # numpy wants the sum closer to 1 than people write it
+    shares = np.array(probabilities) / sum(probabilities)  # numpy wants the sum closer to 1 than people write it
     while True:
         yield from numbers.choice(datasets, size=1024, p=shares).tolist()
 
@@ -37,14 +35,10 @@ def mix(sizes: Sequence[int], strategy: str, probabilities: Sequence[float] | No
     used whole). interleave_over: in turn, until each was used up once (the smallest begin anew and repeat).
     """
     if strategy == "concat":
-        parts = [
-            np.column_stack([np.full(size, number), np.arange(size)]) for number, size in enumerate(sizes)
-        ]
+        parts = [np.column_stack([np.full(size, number), np.arange(size)]) for number, size in enumerate(sizes)]
         return np.concatenate([np.zeros((0, 2), dtype=np.int64), *parts])
     if probabilities is not None and strategy == "interleave_over" and not all(probabilities):
-        raise UserError(
-            "--interleave_probs has a 0: with interleave_over that dataset would never be used up"
-        )
+        raise UserError("--interleave_probs has a 0: with interleave_over that dataset would never be used up")
     if not all(sizes):
         raise UserError("one of the datasets is empty: it can not be interleaved")
     pairs = _interleave(sizes, strategy, turns(len(sizes), probabilities, seed))
@@ -72,9 +66,7 @@ def mix_streams(
             yield from stream
         return
     if probabilities is not None and strategy == "interleave_over" and not all(probabilities):
-        raise UserError(
-            "--interleave_probs has a 0: with interleave_over that dataset would never be used up"
-        )
+        raise UserError("--interleave_probs has a 0: with interleave_over that dataset would never be used up")
     running = [iter(stream) for stream in streams]
     nothing = object()
     ahead = [next(items, nothing) for items in running]  # one item ahead, to know what is used up

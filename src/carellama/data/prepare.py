@@ -27,6 +27,7 @@ from carellama.data.pack import pack
 from carellama.data.read import BadRow, Row
 from carellama.data.report import DataReport
 from carellama.data.sources import Dataset, load_datasets
+from carellama.data.stream import Mixing, TokenStream
 from carellama.errors import UserError
 from carellama.records import Chat, Record, Text, Tokens
 from carellama.template import Template
@@ -72,19 +73,37 @@ def _of_entries(values: Sequence[np.ndarray], entries: np.ndarray) -> np.ndarray
 class Prepared:
     """What a run trains on and is measured by, with the account of every record."""
 
-    train: Examples
-    held_out: Examples | None
+    train: Examples | TokenStream
+    held_out: Examples | list[list[Tokens]] | None
     report: DataReport
     sources: list[dict[str, Any]]  # name, digest and counts of each dataset, for run.json
     packed: bool  # whole windows, rather than one record an example
+
+    @property
+    def streams(self) -> bool:
+        """Whether the training data is encoded while training, and so not yet accounted for."""
+        return not isinstance(self.train, Examples)
+
+    def first(self) -> list[Tokens]:
+        """One training example."""
+        return self.train[0] if isinstance(self.train, Examples) else next(iter(self.train))
+
+    def settle(self) -> None:
+        """Complete the account of a stream with what was read of it; call it once, after the training."""
+        if isinstance(self.train, Examples):
+            return
+        self.report.merge(self.train.counted())
+        self.train.forget()
+        for source in self.sources:
+            if source["tokens"] is None and source["name"] in self.report.datasets:
+                counts = self.report.datasets[source["name"]]
+                source |= {"rows": counts.rows, "used": counts.used}
 
 
 class RowEncoder:
     """Rows of one dataset to an Arrow batch of tokens and a report: convert, then encode."""
 
-    def __init__(
-        self, dataset: Dataset, tokenizer: Any, template: Template, stage: str, data: DataArguments
-    ) -> None:
+    def __init__(self, dataset: Dataset, tokenizer: Any, template: Template, stage: str, data: DataArguments) -> None:
         self.dataset = dataset
         self.takes = Text if stage == "pt" else Chat
         self.encoder = Encoder(tokenizer, template, data.lengths)
@@ -92,7 +111,12 @@ class RowEncoder:
         self.system = data.system_prompt
 
     def __call__(self, rows: Sequence[Row | BadRow]) -> tuple[pa.RecordBatch, dict[str, Any]]:
-        """Return the tokens of the usable rows, and the account of all of them."""
+        """Return the tokens of the usable rows as an Arrow batch, and the account of all of them."""
+        made, origins, report = self.encode(rows)
+        return _batch(made, origins), report.to_dict()
+
+    def encode(self, rows: Sequence[Row | BadRow]) -> tuple[list[Tokens], list[int], DataReport]:
+        """Return the tokens of the usable rows, the row each came from, and the account of all rows."""
         report = DataReport()
         records: list[Record] = []
         numbers: list[int] = []
@@ -111,7 +135,7 @@ class RowEncoder:
                 report.note(self.dataset.name, note.kind, note.place, note.reason)
             made += encoded.tokens
             origins += [number] * len(encoded.tokens)
-        return _batch(made, origins), report.to_dict()
+        return made, origins, report
 
     def _record(self, row: Row | BadRow, report: DataReport) -> Record | None:
         """The record of a row; None when it was counted as skipped. Raises `BadRecord` unless skipping."""
@@ -119,9 +143,7 @@ class RowEncoder:
             record = self.dataset.record(row, self.system)
             if not isinstance(record, self.takes):
                 wanted = "plain text" if self.takes is Text else "a conversation"
-                raise BadRecord(
-                    row.place, f"this stage takes {wanted}", f"the row is a {type(record).__name__}"
-                )
+                raise BadRecord(row.place, f"this stage takes {wanted}", f"the row is a {type(record).__name__}")
             return record
         except BadRecord as error:
             if not self.skips:
@@ -156,9 +178,7 @@ def encode_dataset(
         data.on_bad_record,
     )  # fmt: skip
     folder = Path(data.data_cache_dir or cache_home() / "tokens") / key
-    if (
-        data.overwrite_cache and config.training.local_process_index == 0
-    ):  # the others read what this one writes
+    if data.overwrite_cache and config.training.local_process_index == 0:  # the others read what this one writes
         shutil.rmtree(folder, ignore_errors=True)
     report = finished(folder)
     if report is None:
@@ -169,16 +189,20 @@ def encode_dataset(
             workers=data.preprocessing_num_workers, initializer=_start, initargs=arguments, name=dataset.name,
         )  # fmt: skip
     store = open_store(folder)
-    counts = report.datasets[dataset.name]
-    entry = {
+    return store, report, _source(dataset, digest, report, store)
+
+
+def _source(dataset: Dataset, digest: str, report: DataReport | None, store: TokenStore | None) -> dict[str, Any]:
+    """A dataset's entry in run.json; of a stream the counts are not known yet."""
+    counts = report.datasets[dataset.name] if report else None
+    return {
         "name": dataset.name,
         "where": dataset.where,
         "sha1": digest,
-        "rows": counts.rows,
-        "used": counts.used,
-        "tokens": int(store.lengths.sum()),
+        "rows": counts.rows if counts else None,
+        "used": counts.used if counts else None,
+        "tokens": int(store.lengths.sum()) if store else None,
     }
-    return store, report, entry
 
 
 _row_encoder: RowEncoder | None = None  # of this process: set when it starts, see encode_rows
@@ -203,6 +227,7 @@ def data_seed(config: RunConfig) -> int:
 def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
     """Encode, mix, hold out and pack the datasets of a run. Raises `UserError` before anything is trained."""
     data, seed = config.data, data_seed(config)
+    streams = data.streaming and config.training.do_train
     packed = data.packing if data.packing is not None else config.finetuning.stage == "pt"
     window = data.lengths[2] if packed else None
     report, sources = DataReport(), []
@@ -214,12 +239,21 @@ def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
             report.merge(counts)
             sources.append(entry)
             if not len(store):
-                raise UserError(
-                    f"dataset {dataset.name!r}: no row could be used; see {'; '.join(counts.lines()[1:])}"
-                )
+                raise UserError(f"dataset {dataset.name!r}: no row could be used; see {'; '.join(counts.lines()[1:])}")
             stores.append(store)
         return stores
 
+    if streams:
+        stream = _stream(config, tokenizer, template, window, seed)
+        held: Examples | list[list[Tokens]] | None = None
+        if data.eval_dataset:
+            others = encoded(data.eval_datasets)
+            held = Examples(others, mix([len(store) for store in others], "concat", None, seed))
+        elif data.val_size:
+            held, counts = stream.hold_out(int(data.val_size))
+            report.merge(counts)
+        sources += [_source(dataset, dataset.digest(), None, None) for dataset in stream.datasets]
+        return Prepared(stream, held, report, sources, packed)
     stores = encoded(data.datasets)
     order = mix([len(store) for store in stores], data.mix_strategy, data.probabilities, seed)
     out = None
@@ -232,6 +266,18 @@ def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
     elif not config.training.do_train:
         out = Examples(stores, order)
     return Prepared(Examples(stores, order, window), out, report, sources, packed)
+
+
+def _stream(config: RunConfig, tokenizer: Any, template: Template, window: int | None, seed: int) -> TokenStream:
+    """The datasets of a run as a stream."""
+    data = config.data
+    datasets = load_datasets(data.datasets, data)
+    encoders = [RowEncoder(dataset, tokenizer, template, config.finetuning.stage, data).encode for dataset in datasets]
+    mixing = Mixing(data.mix_strategy, data.probabilities, seed, data.buffer_size, window, data.max_samples)
+    stream = TokenStream(datasets, encoders, mixing, Path(config.training.output_dir) / ".stream")
+    if config.training.should_save:
+        stream.forget()  # of an earlier run
+    return stream
 
 
 def _hold_out(
@@ -259,14 +305,10 @@ def conversations(config: RunConfig) -> list[Chat]:
                 skipped += 1
                 continue
             if not isinstance(record, Chat):
-                raise UserError(
-                    f"{record.place}: --do_predict takes conversations, not {type(record).__name__}"
-                )
+                raise UserError(f"{record.place}: --do_predict takes conversations, not {type(record).__name__}")
             found.append(record)
     if skipped:
-        log.warning(
-            "predict: %d rows skipped (they can not be used; see data_report.json of a training run)", skipped
-        )
+        log.warning("predict: %d rows skipped (they can not be used; see data_report.json of a training run)", skipped)
     if not found:
         raise UserError("--do_predict: no conversation could be used")
     return found

@@ -240,9 +240,7 @@ class _Window:
     def _may_go_on(self, error: Exception) -> bool:
         """Whether the value may have failed to parse only because the window ends in it."""
         near_end = isinstance(error, json.JSONDecodeError) and error.pos >= len(self.buffer) - 16
-        return (near_end or "Unterminated string" in str(error)) and len(
-            self.buffer
-        ) - self.at < LONGEST_RECORD
+        return (near_end or "Unterminated string" in str(error)) and len(self.buffer) - self.at < LONGEST_RECORD
 
 
 def _json_values(window: _Window) -> Iterator[Row | BadRow]:
@@ -285,9 +283,7 @@ def _csv_rows(text: TextIO, name: str, delimiter: str) -> Iterator[Row | BadRow]
             if len(values) == len(header):
                 yield Row(dict(zip(header, values, strict=True)), place)
             elif values:
-                yield BadRow(
-                    place, "wrong number of fields", f"{len(values)} under a header of {len(header)}"
-                )
+                yield BadRow(place, "wrong number of fields", f"{len(values)} under a header of {len(header)}")
     except csv.Error as error:
         raise DataError(f"{name}:{reader.line_num}: broken CSV ({error})") from error
 

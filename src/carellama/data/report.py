@@ -35,9 +35,7 @@ class DatasetReport:
 
     rows: int = 0
     used: int = 0
-    done: dict[Kind, dict[str, Cases]] = field(
-        default_factory=lambda: {"skipped": {}, "shortened": {}, "split": {}}
-    )
+    done: dict[Kind, dict[str, Cases]] = field(default_factory=lambda: {"skipped": {}, "shortened": {}, "split": {}})
 
     @property
     def skipped(self) -> int:
@@ -93,10 +91,7 @@ class DataReport:
                 "rows": entry.rows,
                 "used": entry.used,
                 **{
-                    kind: {
-                        reason: {"count": cases.count, "first": cases.places}
-                        for reason, cases in reasons.items()
-                    }
+                    kind: {reason: {"count": cases.count, "first": cases.places} for reason, cases in reasons.items()}
                     for kind, reasons in entry.done.items()
                 },
             }
@@ -109,10 +104,7 @@ class DataReport:
         report = cls()
         for name, entry in values.items():
             done: Any = {
-                kind: {
-                    reason: Cases(cases["count"], list(cases["first"]))
-                    for reason, cases in entry[kind].items()
-                }
+                kind: {reason: Cases(cases["count"], list(cases["first"])) for reason, cases in entry[kind].items()}
                 for kind in ("skipped", "shortened", "split")
             }
             report.datasets[name] = DatasetReport(entry["rows"], entry["used"], done)

@@ -92,8 +92,7 @@ class Dataset:
             bad = bad or row
         if first is None and bad is not None:
             raise UserError(
-                f"dataset {self.name!r} has no usable row; the first is at "
-                f"{bad.place}: {bad.reason} ({bad.detail})"
+                f"dataset {self.name!r} has no usable row; the first is at {bad.place}: {bad.reason} ({bad.detail})"
             )
         if first is None:
             raise UserError(f"dataset {self.name!r} is empty: {self.where} holds no record")
@@ -118,9 +117,7 @@ class Dataset:
             for number, fields in enumerate(stream, 1):
                 yield Row(fields, Place(str(self.hub), number))
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"can not read the hub dataset {self.hub}: {str(error).partition(chr(10))[0]}"
-            ) from error
+            raise UserError(f"can not read the hub dataset {self.hub}: {str(error).partition(chr(10))[0]}") from error
 
     def _script_rows(self, script: Path) -> Iterator[Row | BadRow]:
         spec = importlib.util.spec_from_file_location(f"dataset_script_{script.stem}", script)
@@ -144,9 +141,7 @@ def load_datasets(names: list[str], data: DataArguments) -> list[Dataset]:
     found = []
     for name in names:
         if name not in info and Path(name).is_file():
-            found.append(
-                Dataset(name, Columns(history="history", system="system"), None, files=(Path(name),)).seen()
-            )
+            found.append(Dataset(name, Columns(history="history", system="system"), None, files=(Path(name),)).seen())
             continue
         if not info:
             raise UserError(f"no {INFO} in {folder} (--dataset_dir), and no file {name!r}")
@@ -214,9 +209,7 @@ def _columns(given: Any, where: str) -> Columns:
         if column is not None and not isinstance(column, str):
             raise UserError(f"{where}: column {key!r} must be a name, not {type(column).__name__}")
         if key not in COLUMNS:
-            raise UserError(
-                f"{where}: unknown column {key!r}.{nearest(key, COLUMNS)} Known: {', '.join(COLUMNS)}"
-            )
+            raise UserError(f"{where}: unknown column {key!r}.{nearest(key, COLUMNS)} Known: {', '.join(COLUMNS)}")
     named = {key: value or None for key, value in given.items()}
     return Columns(**{"query": None, "prompt": None, "response": None, **named})
 
@@ -249,6 +242,4 @@ def _check_sum(path: Path, expected: str | None, name: str) -> None:
         return
     found = digest(path)
     if found != expected.lower():
-        raise UserError(
-            f"{path} has the SHA-1 {found}, but {INFO} says {expected}: the file is damaged or another one"
-        )
+        raise UserError(f"{path} has the SHA-1 {found}, but {INFO} says {expected}: the file is damaged or another one")

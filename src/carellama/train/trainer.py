@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
@@ -54,6 +55,22 @@ class RowTrainer(Trainer):
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # the gradients are averaged over the processes
         return (loss, None) if return_outputs else loss
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The trainer's loader; of a stream, which divides itself among the processes, a plain one."""
+        data = self.train_dataset
+        if not isinstance(data, IterableDataset):
+            loader: DataLoader = super().get_train_dataloader()
+            return loader
+        workers = self.args.dataloader_num_workers
+        return DataLoader(
+            data,
+            batch_size=self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
 
     @torch.no_grad()
     def evaluate(

@@ -1,0 +1,196 @@
+"""Training data without an end, encoded while training: for data too large, or too slow to come, to encode first.
+
+    stream = TokenStream(datasets, encoders, mixing, account=folder)
+    for example in stream: ...   # a list of Tokens, as `prepare.Examples` gives them; for ever
+
+Each process, and each worker of its data loader, encodes every n-th row and shuffles within its own buffer. The
+stream begins anew with another shuffle when all was read, so no process waits for one that has less. It depends on
+the seed and the number of processes and workers only: read again, it gives the same, which is how a killed run
+goes on. What it reads in its first pass is accounted for in `account`, a file for each process and worker.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import IterableDataset, get_worker_info
+
+from carellama.config import world
+from carellama.data.cache import write_json
+from carellama.data.mix import mix_streams
+from carellama.data.pack import pack
+from carellama.data.read import BadRow, Row
+from carellama.data.report import DataReport
+from carellama.data.sources import Dataset
+from carellama.errors import UserError
+from carellama.records import Tokens
+
+ENCODED_ROWS = 128  # rows encoded at a time: what the first batch waits for
+
+RowsEncoder = Callable[[Sequence[Row | BadRow]], tuple[list[Tokens], list[int], DataReport]]
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How records are ordered: see the options of the same names."""
+
+    strategy: str
+    probabilities: Sequence[float] | None
+    seed: int
+    buffer_size: int
+    window: int | None  # tokens of a packed window
+    max_samples: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One record's tokens (several when it was split), and where it comes from."""
+
+    dataset: int
+    row: int
+    tokens: list[Tokens]
+
+
+class TokenStream(IterableDataset):
+    """Examples for ever: in each epoch every record once, or as the mix takes them.
+
+    `skip` (one number a dataset) rows at the start of each dataset are held out.
+    """
+
+    def __init__(
+        self, datasets: Sequence[Dataset], encoders: Sequence[RowsEncoder], mixing: Mixing, account: Path
+    ) -> None:
+        self.datasets, self.encoders, self.mixing = datasets, encoders, mixing
+        self.account = account
+        self.skip = [0] * len(datasets)
+
+    def __iter__(self) -> Iterator[list[Tokens]]:
+        shard, shards = shard_of_this_process()
+        account = _Account(self.account / f"{shard}.json")
+        for epoch in itertools.count():
+            examples = self._examples(self.entries(shard, shards, epoch, account), (epoch, shard))
+            first = next(examples, None)
+            if first is None:
+                raise UserError(
+                    f"--streaming: part {shard + 1} of {shards} of the data has no usable record; "
+                    "use fewer processes or --dataloader_num_workers, or leave --streaming out"
+                )
+            yield first
+            yield from examples
+
+    def entries(self, shard: int, shards: int, epoch: int, account: _Account) -> Iterator[Entry]:
+        """The records of one epoch of one shard, mixed, in the order of their files."""
+        mixing = self.mixing
+        parts = [_Part(self, number, shard, shards, epoch, account) for number in range(len(self.datasets))]
+        return mix_streams(parts, mixing.strategy, mixing.probabilities, _seed(mixing.seed, epoch))
+
+    def hold_out(self, count: int) -> tuple[list[list[Tokens]], DataReport]:
+        """Take the first `count` records of the mix out of the stream; return their examples and account."""
+        account = _Account(None)
+        found = list(itertools.islice(self.entries(0, 1, 0, account), count))
+        if len(found) < count:
+            raise UserError(f"--val_size {count}: the data has {len(found)} usable records; leave some to train on")
+        for entry in found:
+            self.skip[entry.dataset] = max(self.skip[entry.dataset], entry.row + 1)
+        report = DataReport()
+        for number in range(len(self.datasets)):  # the rows up to the last one that was taken, no others
+            rows = list(itertools.islice(self._rows(number), self.skip[number]))
+            if rows:
+                report.merge(self.encoders[number](rows)[2])
+        return [[tokens] for entry in found for tokens in entry.tokens], report
+
+    def counted(self) -> DataReport:
+        """What all processes and workers have read so far in their first pass."""
+        report = DataReport()
+        for path in sorted(self.account.glob("*.json"), key=lambda path: int(path.stem)):
+            report.merge(DataReport.from_dict(json.loads(path.read_text(encoding="utf-8"))))
+        return report
+
+    def forget(self) -> None:
+        """Remove the accounts of the processes."""
+        shutil.rmtree(self.account, ignore_errors=True)
+
+    def _rows(self, number: int) -> Iterator[Row | BadRow]:
+        return itertools.islice(self.datasets[number].rows(), self.mixing.max_samples)
+
+    def _examples(self, entries: Iterator[Entry], key: tuple[int, int]) -> Iterator[list[Tokens]]:
+        numbers = np.random.default_rng([self.mixing.seed, *key])
+        tokens = (tokens for entry in entries for tokens in entry.tokens)
+        if self.mixing.window is None:
+            for one in shuffled(tokens, self.mixing.buffer_size, numbers):
+                yield [one]
+            return
+        while buffer := list(itertools.islice(tokens, self.mixing.buffer_size)):
+            buffer = [buffer[index] for index in numbers.permutation(len(buffer))]
+            windows = pack([len(one) for one in buffer], self.mixing.window)
+            for index in numbers.permutation(len(windows)):
+                yield [buffer[at] for at in windows[index]]
+
+
+class _Part(Iterable[Entry]):
+    """One shard of one dataset; each iteration reads it anew (interleaving may repeat a small one)."""
+
+    def __init__(
+        self, stream: TokenStream, number: int, shard: int, shards: int, epoch: int, account: _Account
+    ) -> None:
+        self.stream, self.number, self.shard, self.shards = stream, number, shard, shards
+        self.account: _Account | None = account if epoch == 0 else None
+
+    def __iter__(self) -> Iterator[Entry]:
+        account, self.account = self.account, None  # a second pass is not counted again
+        numbered = itertools.islice(enumerate(self.stream._rows(self.number)), self.stream.skip[self.number], None)
+        mine = itertools.islice(numbered, self.shard, None, self.shards)
+        while batch := list(itertools.islice(mine, ENCODED_ROWS)):
+            tokens, origins, report = self.stream.encoders[self.number]([row for _, row in batch])
+            if account:
+                account.add(report)
+            for origin, group in itertools.groupby(zip(origins, tokens, strict=True), key=lambda pair: pair[0]):
+                yield Entry(self.number, batch[origin][0], [one for _, one in group])
+
+
+class _Account:
+    """The report of one process, kept in a file where the others can read it; None: kept in memory only."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.report = DataReport()
+
+    def add(self, report: DataReport) -> None:
+        """Add the account of some rows."""
+        self.report.merge(report)
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, self.report.to_dict())
+
+
+def shard_of_this_process() -> tuple[int, int]:
+    """(number, count) of the parts that processes and their data loaders' workers divide the rows into."""
+    rank, processes = world()
+    worker = get_worker_info()
+    workers = worker.num_workers if worker else 1
+    return rank * workers + (worker.id if worker else 0), processes * workers
+
+
+def shuffled(items: Iterable[Tokens], size: int, numbers: np.random.Generator) -> Iterator[Tokens]:
+    """Yield all items, each from a buffer of so many, drawn at random."""
+    buffer: list[Tokens] = []
+    for item in items:
+        if len(buffer) < size:
+            buffer.append(item)
+            continue
+        at = int(numbers.integers(size))
+        yield buffer[at]
+        buffer[at] = item
+    for index in numbers.permutation(len(buffer)):
+        yield buffer[index]
+
+
+def _seed(seed: int, epoch: int) -> int:
+    """Another mix in each epoch."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

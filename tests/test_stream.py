@@ -1,0 +1,198 @@
+"""Streams: every record once an epoch, divided without loss, the same when read again, accounted for."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader
+
+from carellama.data.convert import BadRecord
+from carellama.data.stream import TokenStream
+from carellama.errors import UserError
+from test_prepare import config_of, prepared, rows_file
+
+
+@pytest.fixture
+def stream_of(tmp_path, tiny_folder):
+    """Prepare a streamed run on these files."""
+
+    def make(*paths: Path, **options):
+        options = {"buffer_size": 8} | options
+        return prepared(config_of(tmp_path, *paths, streaming=True, max_steps=5, **options), tiny_folder)
+
+    return make
+
+
+@pytest.fixture
+def names(tiny_tokenizer):
+    """The names of the records in so many examples."""
+
+    def names(examples, count: int | None = None) -> list[str]:
+        tokens = [one for example in itertools.islice(examples, count) for one in example]
+        return [tiny_tokenizer.decode(one.input_ids.tolist()).split("user\n")[1].split("?")[0] for one in tokens]
+
+    return names
+
+
+def split(examples: list[str], size: int) -> list[list[str]]:
+    return [examples[at : at + size] for at in range(0, len(examples), size)]
+
+
+def test_each_epoch_has_every_record_once_in_another_order(tmp_path, stream_of, names):
+    found = stream_of(rows_file(tmp_path, "a", 30))
+    epochs = split(names(found.train, 90), 30)
+    assert all(sorted(epoch) == sorted(f"a{n}" for n in range(30)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_it_is_the_same_when_read_again_and_another_with_another_seed(tmp_path, stream_of, names):
+    path = rows_file(tmp_path, "a", 30)
+    found = stream_of(path)
+    assert names(found.train, 50) == names(found.train, 50) == names(stream_of(path).train, 50)
+    assert names(found.train, 50) != names(stream_of(path, seed=7).train, 50)
+
+
+def test_a_record_moves_no_further_forward_than_the_buffer(tmp_path, stream_of, names):
+    order = names(stream_of(rows_file(tmp_path, "a", 60), buffer_size=5).train, 60)
+    assert all(int(name[1:]) <= at + 5 for at, name in enumerate(order))
+    assert names(stream_of(rows_file(tmp_path, "a", 60), buffer_size=1).train, 60) == [f"a{n}" for n in range(60)]
+
+
+@pytest.mark.parametrize(("processes", "workers"), [(2, 1), (2, 2), (1, 3)])
+def test_processes_and_workers_divide_the_records(tmp_path, stream_of, names, monkeypatch, processes, workers):
+    from types import SimpleNamespace
+
+    from carellama.data import stream
+
+    found = stream_of(rows_file(tmp_path, "a", 26, bad=(3,)), on_bad_record="skip")
+    seen: list[str] = []
+    for rank in range(processes):
+        for worker in range(workers):
+            monkeypatch.setattr(stream, "world", lambda rank=rank: (rank, processes))
+            info = SimpleNamespace(id=worker, num_workers=workers)
+            monkeypatch.setattr(stream, "get_worker_info", lambda info=info: info)
+            number, shards = stream.shard_of_this_process()
+            mine = len([row for row in range(number, 26, shards) if row != 3])
+            seen += names(found.train, mine)
+    assert sorted(seen) == sorted(f"a{n}" for n in range(26) if n != 3)
+    found.settle()
+    (report,) = found.report.to_dict().values()
+    assert (report["rows"], report["used"], report["skipped"]["no answer"]["count"]) == (26, 25, 1)
+
+
+@pytest.mark.slow
+def test_a_data_loader_with_workers_loses_nothing(tmp_path, stream_of, names):
+    found = stream_of(rows_file(tmp_path, "a", 24))
+    loader = DataLoader(found.train, batch_size=4, num_workers=2, collate_fn=lambda batch: batch)
+    batches = list(itertools.islice(loader, 6))
+    assert sorted(name for batch in batches for name in names(batch)) == sorted(f"a{n}" for n in range(24))
+
+
+def test_the_first_records_are_held_out(tmp_path, stream_of, names):
+    path = rows_file(tmp_path, "a", 20, bad=(1,), long=(2,))
+    found = stream_of(path, val_size=3, on_bad_record="skip", cutoff_len=100)
+    held = names(found.held_out)
+    assert set(held) == {"a0", "a2", "a3"} and len(held) > 3, "a split record is held out whole"
+    assert Counter(names(found.train, 32)) == Counter({f"a{n}": 2 for n in range(4, 20)})
+    found.settle()
+    (report,) = found.report.to_dict().values()
+    assert (report["rows"], report["used"], len(report["skipped"])) == (20, 19, 1)
+    with pytest.raises(UserError, match="--val_size 30"):
+        stream_of(path, val_size=30, on_bad_record="skip")
+
+
+def test_another_dataset_can_be_held_out(tmp_path, stream_of, names):
+    found = stream_of(rows_file(tmp_path, "a", 4), eval_dataset=rows_file(tmp_path, "b", 3))
+    assert names([found.held_out[index] for index in range(3)]) == ["b0", "b1", "b2"]
+
+
+def test_streams_are_mixed_as_asked(tmp_path, stream_of, names):
+    paths = rows_file(tmp_path, "a", 2), rows_file(tmp_path, "b", 4)
+
+    def order(strategy: str, count: int) -> str:
+        return " ".join(names(stream_of(*paths, mix_strategy=strategy, buffer_size=1).train, count))
+
+    assert order("concat", 6) == "a0 a1 b0 b1 b2 b3"
+    assert order("interleave_under", 3) == "a0 b0 a1"
+    assert order("interleave_over", 8) == "a0 b0 a1 b1 a0 b2 a1 b3"
+
+
+def test_rows_that_interleaving_repeats_are_counted_once(tmp_path, stream_of, names):
+    one, other = rows_file(tmp_path, "a", 2), rows_file(tmp_path, "b", 9)
+    found = stream_of(one, other, mix_strategy="interleave_over")
+    names(found.train, 100)
+    found.settle()
+    assert [(entry.rows, entry.used) for entry in found.report.datasets.values()] == [(2, 2), (9, 9)]
+    assert [source["rows"] for source in found.sources] == [2, 9]
+    assert not found.train.account.exists()
+
+
+def test_packed_windows_hold_every_record_once(tmp_path, stream_of, names):
+    found = stream_of(rows_file(tmp_path, "a", 40), packing=True, cutoff_len=200, buffer_size=20)
+    windows: list[list] = []
+    while sum(map(len, windows)) < 40:
+        windows = list(itertools.islice(found.train, len(windows) + 1))
+    assert sorted(names(windows)) == sorted(f"a{n}" for n in range(40))
+    assert len(windows) < 15 and all(sum(map(len, window)) <= 200 for window in windows)
+
+
+def test_max_samples_and_empty_parts(tmp_path, stream_of, names, monkeypatch):
+    from carellama.data import stream
+
+    path = rows_file(tmp_path, "a", 9)
+    assert set(names(stream_of(path, max_samples=2).train, 20)) == {"a0", "a1"}
+    monkeypatch.setattr(stream, "world", lambda: (4, 5))
+    with pytest.raises(UserError, match="part 5 of 5 of the data has no usable record"):
+        next(iter(stream_of(path, max_samples=2).train))
+
+
+def test_a_bad_record_stops_with_its_place(tmp_path, stream_of):
+    path = rows_file(tmp_path, "a", 9, bad=(4,))
+    with pytest.raises(BadRecord, match=rf"{path}:5: no answer: .*--on_bad_record skip"):
+        next(iter(stream_of(path).train))
+
+
+def test_evaluation_alone_is_encoded_first(tmp_path, tiny_folder):
+    config = config_of(tmp_path, rows_file(tmp_path, "a", 4), streaming=True, do_train=False, do_eval=True)
+    found = prepared(config, tiny_folder)
+    assert not isinstance(found.train, TokenStream) and found.held_out is not None and len(found.held_out) == 4
+
+
+def losses(folder: Path) -> list[float]:
+    lines = (folder / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_losses(tmp_path, tiny_folder, monkeypatch):
+    from carellama.run import run
+    from carellama.train.trainer import RowTrainer
+
+    path = rows_file(tmp_path, "a", 30, bad=(2,))
+
+    def config(name: str):
+        given = {"streaming": True, "max_steps": 6, "save_steps": 2, "logging_steps": 1, "bf16": False}
+        given |= {"output_dir": tmp_path / name, "on_bad_record": "skip", "per_device_train_batch_size": 3}
+        return config_of(tmp_path, path, **given, model_name_or_path=tiny_folder, lora_dropout=0.1, buffer_size=9)
+
+    run(config("whole"))
+    report = json.loads((tmp_path / "whole" / "data_report.json").read_text())
+    assert [(entry["rows"], entry["used"]) for entry in report.values()] == [(30, 29)]
+    step = RowTrainer.compute_loss
+
+    def killed(self, *args, **kwargs):
+        if self.state.global_step == 4:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(RowTrainer, "compute_loss", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(config("cut"))
+    monkeypatch.setattr(RowTrainer, "compute_loss", step)
+    run(config("cut"))
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole") and len(losses(tmp_path / "whole")) == 6
+    assert json.loads((tmp_path / "cut" / "data_report.json").read_text()) == report
