@@ -55,6 +55,7 @@ def test_the_export_answers_as_base_and_adapter(tiny_folder, adapter, tmp_path):
     rendered = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
     assert "USER: hi" in rendered and written.generation_config.eos_token_id == [2]
     assert [path.name for path in target.parent.iterdir()] == ["model"]  # nothing temporary stays
+    assert len({path.stat().st_mode for path in target.iterdir()}) == 1  # as readable as any new file
 
 
 def test_the_card_says_how_the_model_was_made(tiny_folder, adapter, tmp_path):

@@ -135,20 +135,15 @@ def _check_target(folder: Path, model: ModelArguments, overwrite: bool) -> None:
         return
     if not overwrite:
         raise UserError(
-            f"--output_dir {folder} is not empty; give another folder, "
-            "or --overwrite_output_dir true to replace it"
+            f"--output_dir {folder} is not empty; give another folder, or --overwrite_output_dir true to replace it"
         )
     target = folder.resolve()
     for source in (model.model_name_or_path, *model.checkpoints):
         path = Path(source).expanduser().resolve()
         if path.exists() and (path == target or target in path.parents):
-            raise UserError(
-                f"--output_dir {folder} holds {source}, which the export reads: give another folder"
-            )
+            raise UserError(f"--output_dir {folder} holds {source}, which the export reads: give another folder")
     if not (folder / "config.json").is_file():
-        raise UserError(
-            f"--output_dir {folder} holds no model (config.json), so it is not replaced; give another"
-        )
+        raise UserError(f"--output_dir {folder} holds no model (config.json), so it is not replaced; give another")
 
 
 def _compare_settings(model: ModelArguments, template: str | None) -> None:
@@ -176,8 +171,7 @@ def _check_space(network: Any, output_dir: Path, dtype: str) -> None:
     free = shutil.disk_usage(place).free
     if free < needed:
         raise UserError(
-            f"the model takes {needed / 1e9:.2f} GB, and the disk of {output_dir} has "
-            f"{free / 1e9:.2f} GB free"
+            f"the model takes {needed / 1e9:.2f} GB, and the disk of {output_dir} has {free / 1e9:.2f} GB free"
         )
 
 
@@ -219,11 +213,11 @@ def _save(network: Any, tokenizer: Any, template: Template, folder: Path, max_sh
     except SafetensorError as error:
         raise UserError(f"can not write the weights: {error}") from error
     tokenizer.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):  # which safetensors writes for the owner's eyes only
+        weights.chmod((folder / "config.json").stat().st_mode)
 
 
-def _compare(
-    folder: Path, template: Template, ids: Any, expected: Any, dtype: str, model: ModelArguments
-) -> Parity:
+def _compare(folder: Path, template: Template, ids: Any, expected: Any, dtype: str, model: ModelArguments) -> Parity:
     """Read the written folder and compare its answers, and its rendering of the probe, with the expected."""
     from carellama.model.load import load_model, load_tokenizer
 
