@@ -75,9 +75,7 @@ def test_merging_rounds_bfloat16_once(tmp_path):
     folder = trained(make_model(), tmp_path / "a")
     exact = merge(prepare(make_model(), base(folder), lora(), trainable=False))
     merged = merge(
-        prepare(
-            make_model().to(torch.bfloat16).float().to(torch.bfloat16), base(folder), lora(), trainable=False
-        )
+        prepare(make_model().to(torch.bfloat16).float().to(torch.bfloat16), base(folder), lora(), trainable=False)
     )
     for one, other in zip(merged.parameters(), exact.parameters(), strict=True):
         assert one.dtype == torch.bfloat16
@@ -113,9 +111,7 @@ def test_freeze_trains_one_part_of_the_last_or_first_layers():
     last = learned(num_layer_trainable=1)
     assert last and all(name.startswith("model.layers.1.mlp") for name in last)
     first = learned(num_layer_trainable=-1, name_module_trainable="all")
-    assert first == {
-        name for name, _ in make_model().named_parameters() if name.startswith("model.layers.0.")
-    }
+    assert first == {name for name, _ in make_model().named_parameters() if name.startswith("model.layers.0.")}
     with pytest.raises(UserError, match="Did you mean 'mlp'"):
         learned(num_layer_trainable=1, name_module_trainable="mpl")
     with pytest.raises(UserError, match="2 layers"):
@@ -180,9 +176,7 @@ def test_broken_checkpoints_are_refused_in_one_line(tmp_path):
         "allow_pickle true",
     )
     refused(lambda path: (path / "adapter_config.json").write_text("{"), "can not read")
-    refused(
-        lambda path: (path / "adapter_config.json").write_text('{"peft_type": "IA3"}'), "not describe a LoRA"
-    )
+    refused(lambda path: (path / "adapter_config.json").write_text('{"peft_type": "IA3"}'), "not describe a LoRA")
     refused(lambda path: (path / "adapter_config.json").unlink(), "neither an adapter")
     with pytest.raises(UserError, match="no such folder"):
         prepare(make_model(), base(tmp_path / "nowhere"), lora(), trainable=False)

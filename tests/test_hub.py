@@ -14,17 +14,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from carellama.config import ModelArguments
 from carellama.errors import UserError
 from carellama.model import gguf, hub
 from carellama.model.cache import made_once
+from carellama.model.load import load_model, load_tokenizer
 from conftest import make_tokenizer
 
 CONTENT = b"GGUF" + bytes(range(256)) * 4
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("CARELLAMA_CACHE", str(tmp_path / "cache"))
+def _own_cache(request, monkeypatch, tmp_path):
+    if "slow" not in request.keywords:  # the real model is fetched once for all tests
+        monkeypatch.setenv("CARELLAMA_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -206,10 +209,7 @@ def write_gguf(path: Path, **changes) -> Path:
     tokenizer = make_tokenizer()
     tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     model = tokenizer.backend_tokenizer.to_str()
-    merges = [
-        " ".join(merge) if isinstance(merge, list) else merge
-        for merge in json.loads(model)["model"]["merges"]
-    ]
+    merges = [" ".join(merge) if isinstance(merge, list) else merge for merge in json.loads(model)["model"]["merges"]]
     writer = GGUFWriter(path, "llama")
     writer.add_string("general.license", "mit")
     writer.add_context_length(128)
@@ -278,3 +278,17 @@ def test_a_gguf_that_can_not_be_converted_leaves_nothing(tmp_path):
     with pytest.raises(UserError):
         hub.model_folder(str(path))
     assert files(tmp_path / "cache") == []
+
+
+@pytest.mark.slow
+def test_the_embedded_model_has_its_own_tokens_and_answers():
+    tokenizer = load_tokenizer(ModelArguments(model_name_or_path="smollm2-135m"))
+    assert tokenizer.tokenize("take 250mg") == ["take", "Ġ", "2", "5", "0", "mg"]
+    text = "38.5 °C since 2 days\n发烧  咳嗽 🤒"
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+    assert tokenizer.model_max_length == 8192 and tokenizer.chat_template
+    model = load_model(ModelArguments(model_name_or_path="smollm2-135m"), dtype="float32", attention=None)
+    asked = [{"role": "user", "content": "What is asthma?"}]
+    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+    answer = tokenizer.decode(model.generate(**prompt, max_new_tokens=12, do_sample=False)[0])
+    assert "Asthma is a chronic respiratory condition" in answer

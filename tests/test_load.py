@@ -37,10 +37,7 @@ def test_the_model_is_the_one_that_was_saved(tiny_folder):
         torch.testing.assert_close(model(IDS).logits, make_model()(IDS).logits)
     assert not model.training
     assert load(tiny_folder, "bfloat16").dtype == torch.bfloat16
-    assert (
-        load_model(arguments(tiny_folder), dtype="float32", attention="eager").config._attn_implementation
-        == "eager"
-    )
+    assert load_model(arguments(tiny_folder), dtype="float32", attention="eager").config._attn_implementation == "eager"
 
 
 def test_the_tokenizer_pads_left_and_has_a_pad_token(folder):
@@ -71,9 +68,7 @@ def test_positions_are_stretched(folder):
     torch.testing.assert_close(near, far, atol=1e-5, rtol=1e-5)
     dynamic = load(folder, rope_scaling="dynamic")
     with torch.no_grad():
-        torch.testing.assert_close(
-            dynamic(IDS).logits, load(folder)(IDS).logits
-        )  # short texts stay as they were
+        torch.testing.assert_close(dynamic(IDS).logits, load(folder)(IDS).logits)  # short texts stay as they were
     yarn = load(folder, rope_scaling="yarn").config
     assert yarn.rope_parameters["original_max_position_embeddings"] == length
     linear.save_pretrained(folder)

@@ -107,8 +107,7 @@ def export(
             made = Path(temporary) / "model"
             _save(merged, tokenizer, template, made, max_shard_size)
             del base, adapted, merged
-            compared = "float32" if exact else dtype
-            parity = _compare(made, template, ids, expected, compared, model)
+            parity = _compare(made, template, ids, expected, dtype, exact, model.trust_remote_code)
             write_card(made, model, template, str(parity))
             _put(made, output_dir, Path(temporary))
     except OSError as error:
@@ -217,11 +216,13 @@ def _save(network: Any, tokenizer: Any, template: Template, folder: Path, max_sh
         weights.chmod((folder / "config.json").stat().st_mode)
 
 
-def _compare(folder: Path, template: Template, ids: Any, expected: Any, dtype: str, model: ModelArguments) -> Parity:
+def _compare(
+    folder: Path, template: Template, ids: Any, expected: Any, dtype: str, exact: bool, trusted: bool
+) -> Parity:
     """Read the written folder and compare its answers, and its rendering of the probe, with the expected."""
     from carellama.model.load import load_model, load_tokenizer
 
-    written = ModelArguments(model_name_or_path=str(folder), trust_remote_code=model.trust_remote_code)
+    written = ModelArguments(model_name_or_path=str(folder), trust_remote_code=trusted)
     tokenizer = load_tokenizer(written)
     probe = [{"role": message.role, "content": message.content} for message in PROBE]
     rendered = tokenizer.apply_chat_template(probe, tokenize=False, add_generation_prompt=True)
@@ -229,11 +230,13 @@ def _compare(folder: Path, template: Template, ids: Any, expected: Any, dtype: s
     prompt = tokenizer(rendered, add_special_tokens=False)["input_ids"]
     assert prompt == ids[0, : len(prompt)].tolist(), "the tokenizer changed"
     network = load_model(written, dtype=dtype, attention=None)
+    if exact:  # loaded as the base was: some models compute their buffers in the precision they are loaded in
+        network.float()
     found = _logits(network, ids, len(prompt))
     parity = Parity(
         difference=float((found - expected).abs().max()),
         agreement=float((found.argmax(-1) == expected.argmax(-1)).float().mean()),
-        dtype=dtype,
+        dtype="float32" if exact else dtype,
     )
     if parity.agreement < 0.9:
         log.warning("the exported model answers differently: %s; look at it before use", parity)

@@ -41,9 +41,7 @@ def prepare(
     can not take merged weights without loss; there all adapters stay side by side. Returns a peft model or
     `model` itself. Raises `UserError` for an adapter of another model and for layers that are not there.
     """
-    folders = [
-        Path(name).expanduser() for name in arguments.checkpoints[full_checkpoint(arguments) is not None :]
-    ]
+    folders = [Path(name).expanduser() for name in arguments.checkpoints[full_checkpoint(arguments) is not None :]]
     kind = finetuning.finetuning_type
     resumed = bool(folders) and trainable and kind == "lora" and finetuning.resume_lora_training
     kept = folders[-1:] if resumed or not trainable else []
@@ -78,9 +76,7 @@ def merge(model: Any) -> PreTrainedModel:
     if not isinstance(model, PeftModel):
         return model
     if getattr(model.get_base_model(), "is_quantized", False):
-        raise UserError(
-            "adapters can not be merged into quantised weights without loss: leave --quantization_bit out"
-        )
+        raise UserError("adapters can not be merged into quantised weights without loss: leave --quantization_bit out")
     for layer in model.modules():
         if isinstance(layer, BaseTunerLayer):
             weight = layer.get_base_layer().weight
@@ -162,13 +158,9 @@ def _freeze(model: PreTrainedModel, finetuning: FinetuningArguments) -> None:
 
     count = finetuning.num_layer_trainable
     depth = int(model.config.get_text_config().num_hidden_layers)
-    layers = next(
-        (m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == depth), None
-    )
+    layers = next((m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == depth), None)
     if layers is None:
-        raise UserError(
-            f"--finetuning_type freeze does not know the layers of {type(model).__name__}; take lora"
-        )
+        raise UserError(f"--finetuning_type freeze does not know the layers of {type(model).__name__}; take lora")
     if not 0 < abs(count) <= depth:
         raise UserError(f"--num_layer_trainable is {count}; this model has {depth} layers")
     name = finetuning.name_module_trainable
@@ -237,9 +229,7 @@ def _attach(model: Any, folder: Path, name: str, arguments: ModelArguments, *, t
                 "if you trust where it comes from give --allow_pickle true"
             )
     weights = load_peft_weights(str(folder), device="cpu")
-    places = {
-        key.removeprefix("base_model.model.").partition(".lora_")[0] for key in weights if ".lora_" in key
-    }
+    places = {key.removeprefix("base_model.model.").partition(".lora_")[0] for key in weights if ".lora_" in key}
     problem = _misfit(base, weights)
     if not problem:
         with _peft_quiet():
@@ -252,8 +242,7 @@ def _attach(model: Any, folder: Path, name: str, arguments: ModelArguments, *, t
             problem = f"it adapts {len(places)} layers, where this model has {len(layers)}"
     if problem:
         raise UserError(
-            f"the adapter {folder}, trained on {origin}, "
-            f"does not belong to {base.config.name_or_path}: {problem}"
+            f"the adapter {folder}, trained on {origin}, does not belong to {base.config.name_or_path}: {problem}"
         )
     return model
 
@@ -269,9 +258,7 @@ def _peft_quiet() -> Iterator[None]:
 
 def _misfit(model: PreTrainedModel, weights: dict[str, torch.Tensor]) -> str:
     """Say why LoRA weights do not fit the layers of the model, or nothing."""
-    modules: dict[str, Any] = {
-        name.replace(".base_layer", ""): module for name, module in model.named_modules()
-    }
+    modules: dict[str, Any] = {name.replace(".base_layer", ""): module for name, module in model.named_modules()}
     for key, weight in weights.items():
         name, _, rest = key.removeprefix("base_model.model.").partition(".lora_")
         if not rest:

@@ -170,9 +170,7 @@ def set_pre_tokenizer(tokenizer: Any, facts: dict[str, Any], path: Path) -> None
     from tokenizers import pre_tokenizers
 
     backend = tokenizer.backend_tokenizer
-    if facts.get("tokenizer.ggml.model") != "gpt2" or not isinstance(
-        backend.pre_tokenizer, pre_tokenizers.ByteLevel
-    ):
+    if facts.get("tokenizer.ggml.model") != "gpt2" or not isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
         return  # SentencePiece vocabularies have no such step, and what is not plain ByteLevel has been set
     split = facts.get("tokenizer.ggml.pre")
     if split in DIGITS_APART:

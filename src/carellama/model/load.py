@@ -255,9 +255,7 @@ def _quietly(place: Path | str) -> Iterator[None]:
     """Keep transformers' load report off the screen (it is checked), and its bars where loading is quick."""
     from transformers.utils import logging as chatter
 
-    size = (
-        sum(file.stat().st_size for file in place.glob("*.safetensors")) if isinstance(place, Path) else None
-    )
+    size = sum(file.stat().st_size for file in place.glob("*.safetensors")) if isinstance(place, Path) else None
     level, bars = chatter.get_verbosity(), chatter.is_progress_bar_enabled()
     chatter.set_verbosity_error()
     if size is not None and size < QUICK_BYTES:
