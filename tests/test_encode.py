@@ -185,7 +185,7 @@ def test_text_is_learned_whole_in_windows(encode, tiny_tokenizer, whole):
 
 def test_text_that_predicts_nothing_is_counted(tiny_tokenizer):
     encoder = Encoder(tiny_tokenizer, get_template("chatml", tiny_tokenizer), (9, 9, 9))
-    encoder.eos = []
+    encoder.eos = encoder.eos[:0]
     assert kinds(encoder.encode([Text("a")])[0]) == {"skipped": 1}
     with pytest.raises(UserError, match="--cutoff_len"):
         Encoder(tiny_tokenizer, get_template("chatml", tiny_tokenizer), (1, 1, 1))

@@ -14,15 +14,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from itertools import accumulate, chain
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Message, Place, Record, Text, Tokens
 from carellama.template import Group, Template, special_tokens
 
 UNBOUNDED = 1 << 30  # tokens
+
+Ids = npt.NDArray[np.int32]  # (T,)
 ANCHORS = ("\n", "。", "|")  # texts that end where the next token starts, see GroupEncoder
 
 
@@ -43,8 +47,7 @@ class Encoded:
     notes: list[Note]
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(NamedTuple):
     """A text to tokenise, of whose ids the first `drop` belong to its anchor."""
 
     text: str
@@ -104,13 +107,15 @@ class GroupEncoder:
 
     def _cut(self, group: Group) -> list[str]:
         """Cut a group's text inside every special-token string that touches a person's words."""
-        if self._pattern is None:
+        cuts = []
+        for match in self._pattern.finditer(group.text) if self._pattern else ():
+            first, last = match.span()
+            for start, end in group.contents:
+                if first < end and start < last:
+                    cuts.append(first + 1)
+                    break
+        if not cuts:
             return [group.text]
-        cuts = [
-            match.start() + 1
-            for match in self._pattern.finditer(group.text)
-            if any(match.start() < end and start < match.end() for start, end in group.contents)
-        ]
         return [group.text[a:b] for a, b in zip([0, *cuts], [*cuts, len(group.text)], strict=True)]
 
     def _behind_anchor(self, text: str, before: str) -> _Piece:
@@ -121,15 +126,21 @@ class GroupEncoder:
             return _Piece(special + text, 1)
         return _Piece(self._anchor + text, len(self._anchor_ids))
 
-    def encode(self, batch: Sequence[Sequence[Group]]) -> list[list[list[int]]]:
+    def encode(self, batch: Sequence[Sequence[Group]]) -> list[list[Ids]]:
         """Return the ids of each group of each conversation, in one call to the tokenizer's threads."""
         planned = [self.pieces(groups) for groups in batch]
-        texts = [piece.text for groups in planned for pieces in groups for piece in pieces]
-        encodings = iter(self.backend.encode_batch_fast(texts, add_special_tokens=False))
-        return [
-            [[token for piece in pieces for token in next(encodings).ids[piece.drop :]] for pieces in groups]
-            for groups in planned
-        ]
+        pieces = [piece for groups in planned for group in groups for piece in group]
+        encodings = self.backend.encode_batch_fast([piece.text for piece in pieces], add_special_tokens=False)
+        found = [encoding.ids for encoding in encodings]
+        ends = list(accumulate(map(len, found)))
+        flat = np.fromiter(chain.from_iterable(found), dtype=np.int32, count=ends[-1] if ends else 0)
+        starts = [start + piece.drop for start, piece in zip([0, *ends], pieces, strict=False)]
+        parts = iter(map(flat.__getitem__, map(slice, starts, ends)))
+        return [[_joined([next(parts) for _ in group]) for group in groups] for groups in planned]
+
+
+def _joined(parts: list[Ids]) -> Ids:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class Encoder:
@@ -153,8 +164,8 @@ class Encoder:
         self.source, self.target, self.whole = lengths
         if self.whole < 2:
             raise UserError(f"records of {self.whole} token have nothing to predict; give a longer --cutoff_len")
-        self.eos: list[int] = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        self.bos: list[int] = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
+        self.eos = _as_ids([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])
+        self.bos = _as_ids([tokenizer.bos_token_id] if _adds_bos(tokenizer) else [])
 
     def encode(self, records: Sequence[Record]) -> list[Encoded]:
         """Encode a batch; the result has one entry a record, in order."""
@@ -168,7 +179,7 @@ class Encoder:
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Return the ids that an answer to `messages` starts from, as trained."""
-        return self.groups.encode([[self.template.prompt_group(messages)]])[0][0]
+        return [int(token) for token in self.groups.encode([[self.template.prompt_group(messages)]])[0][0]]
 
     def _groups_of(self, record: Record) -> list[Group] | Note:
         """The groups to tokenise, or why the template can not render this record."""
@@ -180,7 +191,7 @@ class Encoder:
         except UserError as error:
             return Note("skipped", str(error), record.place)
 
-    def _finish(self, record: Record, groups: list[Group], ids: list[list[int]]) -> Encoded:
+    def _finish(self, record: Record, groups: list[Group], ids: list[Ids]) -> Encoded:
         """Label the ids, and cut or split what is too long."""
         if isinstance(record, Text):
             return self._finish_text(record, ids[0])
@@ -193,17 +204,17 @@ class Encoder:
             return Encoded([_label(groups, ids)], [])
         return self._fit(record, groups, ids)
 
-    def _finish_text(self, record: Text, ids: list[int]) -> Encoded:
+    def _finish_text(self, record: Text, ids: Ids) -> Encoded:
         """Plain text: every token but the first is learned, in windows of the whole length."""
-        ids = self.bos + ids + self.eos
+        ids = np.concatenate([self.bos, ids, self.eos])
         if len(ids) < 2:
             return Encoded([], [Note("skipped", "text of a single token", record.place)])
         stride = self.whole - 1  # a window begins with the last token of the one before
         parts = [ids[at : at + self.whole] for at in range(0, len(ids) - 1, stride)]
         notes = [Note("split", "text longer than the window", record.place)] if len(parts) > 1 else []
-        return Encoded([_tokens(part, part) for part in parts], notes)
+        return Encoded([_tokens(part, part.copy()) for part in parts], notes)
 
-    def _fit(self, record: Chat, groups: list[Group], ids: list[list[int]]) -> Encoded:
+    def _fit(self, record: Chat, groups: list[Group], ids: list[Ids]) -> Encoded:
         """Split the conversation where it must be, then shorten the turns of each part."""
         system = record.messages[: len(record.messages) - len(groups)]
         spoken = record.messages[len(system) :]
@@ -232,8 +243,8 @@ class Encoder:
         return Encoded(tokens, found)
 
     def _cut_turn(
-        self, groups: Sequence[Group], ids: Sequence[list[int]], room: int, *, continues: bool
-    ) -> tuple[list[int], list[int], list[str]] | None:
+        self, groups: Sequence[Group], ids: Sequence[Ids], room: int, *, continues: bool
+    ) -> tuple[Ids, Ids, list[str]] | None:
         """Cut one turn to its lengths and to `room` tokens: ids and what was done; None: it can not be."""
         prompt, answer = ids
         reasons = []
@@ -251,7 +262,7 @@ class Encoder:
         return prompt, answer, reasons
 
     def _windows(
-        self, system: tuple[Message, ...], spoken: tuple[Message, ...], ids: list[list[int]]
+        self, system: tuple[Message, ...], spoken: tuple[Message, ...], ids: list[Ids]
     ) -> list[tuple[int, int, int]]:
         """Cover the turns by windows that fit: (first turn, first learned, end); each is learned once."""
         count = len(ids) // 2
@@ -282,7 +293,7 @@ class Encoder:
         prompts = [[self.template.groups(system + turn)[0]] for turn in turns]
         return [len(ids[0]) for ids in self.groups.encode(prompts)]
 
-    def _shorten(self, group: Group, room: int, *, continues: bool) -> list[int] | None:
+    def _shorten(self, group: Group, room: int, *, continues: bool) -> Ids | None:
         """Cut the end of a prompt's longest content until it has at most `room` tokens; None: it can not."""
         start, end = max(group.contents, key=lambda span: span[1] - span[0])
         low, high = 0, end - start  # characters kept: low fits or is the least, high does not fit
@@ -296,7 +307,7 @@ class Encoder:
                 high = kept
         return best if low > 1 else None
 
-    def _encode_cut(self, group: Group, start: int, end: int, kept: int, continues: bool) -> list[int]:
+    def _encode_cut(self, group: Group, start: int, end: int, kept: int, continues: bool) -> Ids:
         cut = end - start - kept
         spans = tuple(
             (a, b - cut) if (a, b) == (start, end) else (a - cut, b - cut) if a >= end else (a, b)
@@ -307,26 +318,35 @@ class Encoder:
         return self.groups.encode([[*before, shorter]])[0][-1]
 
 
-def _label(groups: Sequence[Group], ids: Sequence[list[int]]) -> Tokens:
+def _label(groups: Sequence[Group], ids: Sequence[Ids]) -> Tokens:
     """Join the groups; only trained ones keep their ids as labels."""
-    joined = [token for part in ids for token in part]
-    labels = [token if group.trained else IGNORED for group, part in zip(groups, ids, strict=True) for token in part]
-    return _tokens(joined, labels)
+    return _learn(ids, [group.trained for group in groups])
 
 
-def _join(turns: list[tuple[list[int], list[int]]], learned_from: int) -> Tokens:
+def _join(turns: list[tuple[Ids, Ids]], learned_from: int) -> Tokens:
     """Join turns of (prompt, answer); answers before turn `learned_from` are context only."""
-    joined, labels = [], []
-    for turn, (prompt, answer) in enumerate(turns):
-        joined += prompt + answer
-        labels += [IGNORED] * len(prompt) + (answer if turn >= learned_from else [IGNORED] * len(answer))
+    learned = [side == 1 and turn >= learned_from for turn in range(len(turns)) for side in (0, 1)]
+    return _learn([ids for turn in turns for ids in turn], learned)
+
+
+def _learn(parts: Sequence[Ids], learned: Sequence[bool]) -> Tokens:
+    joined = np.concatenate(parts)
+    labels = np.full(len(joined), IGNORED, dtype=np.int32)
+    at = 0
+    for part, wanted in zip(parts, learned, strict=True):
+        if wanted:
+            labels[at : at + len(part)] = part
+        at += len(part)
     return _tokens(joined, labels)
 
 
-def _tokens(ids: list[int], labels: list[int]) -> Tokens:
-    found = np.array(labels, dtype=np.int32)
-    found[0] = IGNORED
-    return Tokens(np.array(ids, dtype=np.int32), found)
+def _tokens(ids: Ids, labels: Ids) -> Tokens:
+    labels[0] = IGNORED
+    return Tokens(ids, labels)
+
+
+def _as_ids(tokens: list[int]) -> Ids:
+    return np.array(tokens, dtype=np.int32)
 
 
 def _adds_bos(tokenizer: Any) -> bool:

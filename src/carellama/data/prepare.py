@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from carellama.config import DataArguments, RunConfig, cache_home
-from carellama.data.cache import SCHEMA, TokenStore, encode_rows, finished, key_of, open_store
+from carellama.data.cache import TokenStore, batch_of, encode_rows, finished, key_of, open_store
 from carellama.data.convert import BadRecord
 from carellama.data.encode import Encoder
 from carellama.data.mix import held_out, mix
@@ -113,7 +113,7 @@ class RowEncoder:
     def __call__(self, rows: Sequence[Row | BadRow]) -> tuple[pa.RecordBatch, dict[str, Any]]:
         """Return the tokens of the usable rows as an Arrow batch, and the account of all of them."""
         made, origins, report = self.encode(rows)
-        return _batch(made, origins), report.to_dict()
+        return batch_of(made, origins), report.to_dict()
 
     def encode(self, rows: Sequence[Row | BadRow]) -> tuple[list[Tokens], list[int], DataReport]:
         """Return the tokens of the usable rows, the row each came from, and the account of all rows."""
@@ -152,17 +152,6 @@ class RowEncoder:
                 ) from error
             report.note(self.dataset.name, "skipped", error.place, error.reason)
             return None
-
-
-def _batch(tokens: Sequence[Tokens], records: Sequence[int]) -> pa.RecordBatch:
-    """Lay tokens out as Arrow lists, without a Python object for each id."""
-    offsets = np.cumsum([0, *map(len, tokens)]).astype(np.int32)
-    nothing = [np.zeros(0, dtype=np.int32)]
-    columns = [
-        pa.ListArray.from_arrays(offsets, np.concatenate([getattr(item, name) for item in tokens] or nothing))
-        for name in ("input_ids", "labels")
-    ]
-    return pa.RecordBatch.from_arrays([*columns, pa.array(records, pa.int64())], schema=SCHEMA)
 
 
 def encode_dataset(

@@ -193,7 +193,7 @@ class TransformersEngine:
     def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Return the ids that each answer starts from: the very ids of training."""
         groups = [[self.template.prompt_group(messages)] for messages in prompts]
-        return [ids for (ids,) in self._encoder.encode(groups)]
+        return [ids.tolist() for (ids,) in self._encoder.encode(groups)]
 
     def _decode(self, ids: Sequence[int]) -> str:
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
