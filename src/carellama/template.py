@@ -24,6 +24,7 @@ from typing import Any
 
 import jinja2
 import yaml
+from jinja2 import nodes
 
 from carellama.errors import UserError, lookup
 from carellama.records import Message, Role
@@ -156,6 +157,7 @@ class Template:
         self.stop_ids = [tokenizer.convert_tokens_to_ids(stop) for stop in stops if is_token(tokenizer, stop)]
         self.stops = [stop for stop in stops if not is_token(tokenizer, stop)]
         self._skeletons: dict[tuple[Role, ...], _Skeleton] = {}
+        self._copies = copies_contents(jinja)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """Return the text of a conversation; with `add_generation_prompt` up to where the answer starts."""
@@ -180,7 +182,8 @@ class Template:
         if skeleton is None:
             skeleton = self._skeletons.setdefault(roles, self._skeleton(roles))
         groups = [_fill(parts, trained, messages) for trained, parts in skeleton.groups]
-        if "".join(group.text for group in groups) + skeleton.tail != self.render(messages):
+        known = self._copies and not any(message.content.isspace() or not message.content for message in messages)
+        if not known and "".join(group.text for group in groups) + skeleton.tail != self.render(messages):
             raise UserError(
                 f"the chat template {self.name!r} does not render these contents as they are "
                 "(it may cut reasoning or answer markers out of them)"
@@ -249,6 +252,98 @@ class Template:
             if at >= 0 and not markup[:at].strip():
                 return markup[: at + len(stop)], markup[at + len(stop) :]
         return "", markup
+
+
+class _Unsure(Exception):
+    """A construct of which it is not known what it does with contents."""
+
+
+_LOOP = {"first", "last", "index", "index0", "length"}
+_PARTS = (nodes.Add, nodes.Sub, nodes.Mul, nodes.Mod, nodes.FloorDiv, nodes.Neg, nodes.Compare, nodes.Operand)
+
+
+def copies_contents(jinja: str) -> bool:
+    """Whether a chat template, by its syntax, does nothing with contents but write them, whole or trimmed.
+
+    What it writes around contents that are not blank is then the same for all of them, and a conversation need not
+    be rendered to be known. False when unsure: such a template is rendered for each conversation.
+    """
+    try:
+        tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(jinja)
+        names = {"messages": "holder"}
+        before: dict[str, str] = {}
+        while before != names:  # until what is set late is known everywhere
+            before = dict(names)
+            for node in tree.body:
+                _follow(node, names)
+        return True
+    except (_Unsure, jinja2.TemplateSyntaxError):
+        return False
+
+
+def _follow(node: nodes.Node, names: dict[str, str]) -> None:
+    """Follow contents through one statement; `names` says what each variable may hold."""
+
+    def bind(target: nodes.Node, kind: str) -> None:
+        if not isinstance(target, nodes.Name):
+            raise _Unsure
+        kinds = {kind, names.get(target.name, kind)}
+        if len(kinds) > 1 and "holder" in kinds:
+            raise _Unsure
+        names[target.name] = "text" if "text" in kinds else kind
+
+    match node:
+        case nodes.Output():
+            if any(_kind(part, names) == "holder" for part in node.nodes if not isinstance(part, nodes.TemplateData)):
+                raise _Unsure
+        case nodes.If():
+            _kind(node.test, names)
+            for inner in [*node.body, *node.elif_, *node.else_]:
+                _follow(inner, names)
+        case nodes.For(test=None, recursive=False):
+            if _kind(node.iter, names) != "holder":
+                raise _Unsure
+            bind(node.target, "holder")
+            for inner in [*node.body, *node.else_]:
+                _follow(inner, names)
+        case nodes.Assign():
+            bind(node.target, _kind(node.node, names))
+        case _:
+            raise _Unsure
+
+
+def _kind(node: nodes.Node | None, names: dict[str, str]) -> str:
+    """What an expression may hold: a content ("text"), messages ("holder"), or nothing of them ("other")."""
+    match node:
+        case nodes.Const():
+            return "other"
+        case nodes.Name():
+            return names.get(node.name, "other")
+        case nodes.Getattr(node=nodes.Name(name="loop"), attr=attribute) if attribute in _LOOP:
+            return "other"
+        case nodes.Getattr(attr=key) | nodes.Getitem(arg=nodes.Const(value=key)):
+            if _kind(node.node, names) != "holder":
+                raise _Unsure
+            return "text" if key == "content" else "holder" if isinstance(key, int) else "other"
+        case nodes.Getitem(arg=nodes.Slice()) if _kind(node.node, names) == "holder":
+            return "holder"
+        case nodes.Filter(name="trim", node=nodes.Getattr() | nodes.Getitem(), args=[]):
+            return _kind(node.node, names)
+        case nodes.Filter(name="length", args=[]) if _kind(node.node, names) == "holder":
+            return "other"
+        case nodes.Call(node=nodes.Name(name="raise_exception")):
+            return "other"
+        case nodes.Not():  # a content that is not blank is true
+            _kind(node.node, names)
+            return "other"
+        case nodes.And() | nodes.Or() | nodes.Add() | nodes.Concat():
+            kinds = {_kind(part, names) for part in node.iter_child_nodes()}
+            if "holder" in kinds:
+                raise _Unsure
+            return "text" if "text" in kinds else "other"
+        case _ if isinstance(node, _PARTS) and {_kind(part, names) for part in node.iter_child_nodes()} <= {"other"}:
+            return "other"
+    raise _Unsure
 
 
 def _fill(parts: tuple[str | _Slot, ...], trained: bool, messages: Sequence[Message]) -> Group:

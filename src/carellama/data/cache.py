@@ -13,6 +13,8 @@ not grow with the data: rows are read, encoded by a few threads or processes at 
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import itertools
 import json
@@ -102,18 +104,16 @@ def encode_rows(
     for _ in itertools.islice(rows, done):  # reading again is cheap beside encoding again
         pass
     bar = tqdm(initial=done, desc=f"encode {name}".strip(), unit=" rows", mininterval=0.5, leave=False)
-    with bar, _executor(workers, initializer, initargs) as executor:
-        batches = _batches(rows)
-        while group := list(itertools.islice(batches, SHARD_BATCHES)):
-            made, shard_report = [], DataReport()
-            encoded = _in_order(executor, encode, group, pending=2 * (workers or 1) + 1)
-            for rows_in, (batch, batch_report) in zip(group, encoded, strict=True):
+    with bar, _executor(workers, initializer, initargs) as executor, _settled_memory():
+        encoded = _in_order(executor, encode, _batches(rows), pending=2 * (workers or 1) + 1)
+        while group := list(itertools.islice(encoded, SHARD_BATCHES)):
+            made, shard_report, first = [], DataReport(), done
+            for count, (batch, batch_report) in group:
                 made.append(_number_from(batch, done))
-                done += len(rows_in)
+                done += count
                 shard_report.merge(DataReport.from_dict(batch_report))
-                bar.update(len(rows_in))
-            metadata = {"rows": sum(map(len, group)), "report": shard_report.to_dict()}
-            _write_shard(shard_path(folder, shard), made, metadata)
+                bar.update(count)
+            _write_shard(shard_path(folder, shard), made, {"rows": done - first, "report": shard_report.to_dict()})
             report.merge(shard_report)
             shard += 1
     write_json(folder / "complete.json", {"shards": shard, "report": report.to_dict()})
@@ -160,19 +160,34 @@ def _executor(workers: int | None, initializer: Callable[..., None] | None, init
     return ProcessPoolExecutor(workers, context, initializer, initargs)
 
 
-def _in_order(executor: Executor, encode: BatchEncoder, batches: Sequence[Any], pending: int) -> Iterator[Any]:
-    """`executor.map`, but with a bound on how many results wait in memory."""
-    waiting: deque[Future[Any]] = deque()
+def _in_order(
+    executor: Executor, encode: BatchEncoder, batches: Iterator[Sequence[Any]], pending: int
+) -> Iterator[tuple[int, Any]]:
+    """`executor.map` with a bound on how many results wait in memory: (rows, result) of each batch."""
+    waiting: deque[tuple[int, Future[Any]]] = deque()
     try:
         for batch in batches:
-            waiting.append(executor.submit(encode, batch))
+            waiting.append((len(batch), executor.submit(encode, batch)))
             if len(waiting) > pending:
-                yield waiting.popleft().result()
+                count, future = waiting.popleft()
+                yield count, future.result()
         while waiting:
-            yield waiting.popleft().result()
+            count, future = waiting.popleft()
+            yield count, future.result()
     finally:
-        for future in waiting:
+        for _, future in waiting:
             future.cancel()
+
+
+@contextlib.contextmanager
+def _settled_memory() -> Iterator[None]:
+    """Keep the garbage collector away from what was there before: going through all of it takes a third of the time."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _number_from(batch: pa.RecordBatch, start: int) -> pa.RecordBatch:

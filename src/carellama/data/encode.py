@@ -71,7 +71,9 @@ class GroupEncoder:
         self.backend = tokenizer.backend_tokenizer
         self._specials = special_tokens(tokenizer)
         first = "".join({re.escape(token[0]) for token in self._specials})
+        self._first = re.compile(f"[{first}]") if first else None
         self._pattern = re.compile(f"(?=[{first}])(?:{'|'.join(map(re.escape, self._specials))})") if first else None
+        self._letters = frozenset(letter for token in self._specials for letter in token)
         self._anchor, self._anchor_ids = self._find_anchor()
 
     def _find_anchor(self) -> tuple[str, list[int]]:
@@ -94,6 +96,8 @@ class GroupEncoder:
 
     def pieces(self, groups: Sequence[Group]) -> list[list[_Piece]]:
         """Return what to tokenise for each group."""
+        if not self._anchor:
+            return [[_Piece(part, 0) for part in self._cut(group)] for group in groups]
         before = ""
         found = []
         for group in groups:
@@ -107,19 +111,27 @@ class GroupEncoder:
 
     def _cut(self, group: Group) -> list[str]:
         """Cut a group's text inside every special-token string that touches a person's words."""
+        if self._pattern is None or not self._may_touch(group):
+            return [group.text]
         cuts = []
-        for match in self._pattern.finditer(group.text) if self._pattern else ():
+        for match in self._pattern.finditer(group.text):
             first, last = match.span()
             for start, end in group.contents:
                 if first < end and start < last:
                     cuts.append(first + 1)
                     break
-        if not cuts:
-            return [group.text]
         return [group.text[a:b] for a, b in zip([0, *cuts], [*cuts, len(group.text)], strict=True)]
 
+    def _may_touch(self, group: Group) -> bool:
+        """Whether a special-token string could begin in a person's words, or reach into them: a quick look."""
+        assert self._first is not None
+        for start, end in group.contents:
+            if self._first.search(group.text, start, end) or (start and group.text[start - 1] in self._letters):
+                return True
+        return False
+
     def _behind_anchor(self, text: str, before: str) -> _Piece:
-        if not self._anchor or not before:
+        if not before:
             return _Piece(text, 0)
         special = next((token for token in self._specials if before.endswith(token)), None)
         if special is not None:
