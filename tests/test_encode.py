@@ -183,6 +183,20 @@ def test_text_is_learned_whole_in_windows(encode, tiny_tokenizer, whole):
     assert kinds(encoded) == ({"split": 1} if whole < len(ids) else {})
 
 
+@pytest.mark.parametrize("spaces", [True, False])
+def test_a_very_long_text_is_tokenised_in_stretches(encode, tiny_tokenizer, monkeypatch, spaces):
+    from carellama.data import encode as module
+
+    monkeypatch.setattr(module, "STRETCH", 50)
+    monkeypatch.setattr(module, "CALL_CHARS", 120)
+    text = "Asthma may cause wheezing, cough\nand  shortness of breath. 发烧三天了怎么办？" * 40
+    text = text if spaces else text.replace(" ", "")
+    (tokens,) = encode(Text(text)).tokens
+    assert tiny_tokenizer.decode(tokens.input_ids.tolist(), skip_special_tokens=True) == text
+    if spaces:
+        assert tokens.input_ids[:-1].tolist() == tiny_tokenizer(text).input_ids
+
+
 def test_text_that_predicts_nothing_is_counted(tiny_tokenizer):
     encoder = Encoder(tiny_tokenizer, get_template("chatml", tiny_tokenizer), (9, 9, 9))
     encoder.eos = encoder.eos[:0]

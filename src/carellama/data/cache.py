@@ -35,9 +35,10 @@ from carellama.errors import UserError
 from carellama.records import Tokens
 
 VERSION = 1  # of the tokens' meaning: raise it when the same input would be encoded otherwise
-BATCH_ROWS = 500  # what one thread or process encodes at a time,
+BATCH_ROWS = 200  # what one thread or process encodes at a time,
 BATCH_CHARS = 2_000_000  # whichever comes first
-SHARD_BATCHES = 20  # batches a shard covers: what a killed run encodes again at the most
+THREADS = 2  # that prepare and collect while the tokenizer's own threads work
+SHARD_BATCHES = 50  # batches a shard covers: what a killed run encodes again at the most
 
 BatchEncoder = Callable[[Sequence[Any]], tuple[pa.RecordBatch, dict[str, Any]]]
 
@@ -155,7 +156,7 @@ def _executor(workers: int | None, initializer: Callable[..., None] | None, init
     if workers is None or workers <= 1:
         if initializer:
             initializer(*initargs)
-        return ThreadPoolExecutor(2)
+        return ThreadPoolExecutor(THREADS)
     context = multiprocessing.get_context("spawn")  # forking a process with torch's threads may hang
     return ProcessPoolExecutor(workers, context, initializer, initargs)
 
@@ -182,7 +183,6 @@ def _in_order(
 @contextlib.contextmanager
 def _settled_memory() -> Iterator[None]:
     """Keep the garbage collector away from what was there before: going through all of it takes a third of the time."""
-    gc.collect()
     gc.freeze()
     try:
         yield

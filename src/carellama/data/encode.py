@@ -12,7 +12,7 @@ reads no files.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 from typing import Any, Literal, NamedTuple
@@ -25,6 +25,8 @@ from carellama.records import IGNORED, Chat, Message, Place, Record, Text, Token
 from carellama.template import Group, Template, special_tokens
 
 UNBOUNDED = 1 << 30  # tokens
+STRETCH = 100_000  # characters of a text that are tokenised as one
+CALL_CHARS = 1_000_000  # characters that are tokenised in one call, and a piece more
 
 Ids = npt.NDArray[np.int32]  # (T,)
 ANCHORS = ("\n", "。", "|")  # texts that end where the next token starts, see GroupEncoder
@@ -142,13 +144,40 @@ class GroupEncoder:
         """Return the ids of each group of each conversation, in one call to the tokenizer's threads."""
         planned = [self.pieces(groups) for groups in batch]
         pieces = [piece for groups in planned for group in groups for piece in group]
+        parts = chain.from_iterable(map(self._tokenise, _bounded(pieces)))
+        return [[_joined([next(parts) for _ in group]) for group in groups] for groups in planned]
+
+    def _tokenise(self, pieces: Sequence[_Piece]) -> Iterator[Ids]:
         encodings = self.backend.encode_batch_fast([piece.text for piece in pieces], add_special_tokens=False)
         found = [encoding.ids for encoding in encodings]
         ends = list(accumulate(map(len, found)))
         flat = np.fromiter(chain.from_iterable(found), dtype=np.int32, count=ends[-1] if ends else 0)
         starts = [start + piece.drop for start, piece in zip([0, *ends], pieces, strict=False)]
-        parts = iter(map(flat.__getitem__, map(slice, starts, ends)))
-        return [[_joined([next(parts) for _ in group]) for group in groups] for groups in planned]
+        return map(flat.__getitem__, map(slice, starts, ends))
+
+
+def _bounded(pieces: list[_Piece]) -> Iterator[list[_Piece]]:
+    """Cut the pieces into calls: the tokenizer takes a hundred bytes of memory for each character of a call."""
+    call: list[_Piece] = []
+    chars = 0
+    for piece in pieces:
+        call.append(piece)
+        chars += len(piece.text)
+        if chars >= CALL_CHARS:
+            yield call
+            call, chars = [], 0
+    yield call
+
+
+def _stretches(text: str) -> list[str]:
+    """Cut a very long text, before a single space if there is one: there no tokenizer joins what it parts."""
+    found, at = [], 0
+    while len(text) - at > STRETCH:
+        spaces = [match.start() for match in re.finditer(r"(?<=\S)(?= \S)", text[at : at + STRETCH])]
+        cut = spaces[-1] if spaces else STRETCH
+        found.append(text[at : at + cut])
+        at += cut
+    return [*found, text[at:]]
 
 
 def _joined(parts: list[Ids]) -> Ids:
@@ -196,7 +225,7 @@ class Encoder:
     def _groups_of(self, record: Record) -> list[Group] | Note:
         """The groups to tokenise, or why the template can not render this record."""
         if isinstance(record, Text):
-            return [Group(record.text, True, ((0, len(record.text)),))]
+            return [Group(part, True, ((0, len(part)),)) for part in _stretches(record.text)]
         assert isinstance(record, Chat), f"{type(record).__name__} is encoded by its own stage"
         try:
             return self.template.groups(record.messages)
@@ -206,7 +235,7 @@ class Encoder:
     def _finish(self, record: Record, groups: list[Group], ids: list[Ids]) -> Encoded:
         """Label the ids, and cut or split what is too long."""
         if isinstance(record, Text):
-            return self._finish_text(record, ids[0])
+            return self._finish_text(record, ids)
         assert isinstance(record, Chat)
         fits = all(
             len(found) <= (self.target if group.trained else self.source)
@@ -216,9 +245,9 @@ class Encoder:
             return Encoded([_label(groups, ids)], [])
         return self._fit(record, groups, ids)
 
-    def _finish_text(self, record: Text, ids: Ids) -> Encoded:
+    def _finish_text(self, record: Text, stretches: list[Ids]) -> Encoded:
         """Plain text: every token but the first is learned, in windows of the whole length."""
-        ids = np.concatenate([self.bos, ids, self.eos])
+        ids = np.concatenate([self.bos, *stretches, self.eos])
         if len(ids) < 2:
             return Encoded([], [Note("skipped", "text of a single token", record.place)])
         stride = self.whole - 1  # a window begins with the last token of the one before
