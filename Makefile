@@ -34,7 +34,7 @@ types: $(READY)  ## mypy, strict
 	$(PYTHON) -m mypy
 
 docs: $(READY)  ## build the documentation into site/
-	$(PYTHON) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
 
 check: lint types docs test  ## all that CI asks for
 

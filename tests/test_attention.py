@@ -10,7 +10,7 @@ from carellama.data.collate import collate_padded, collate_row
 from carellama.data.pack import pack
 from carellama.model.attention import DENSE_TOKENS, register
 from carellama.records import IGNORED, Tokens
-from carellama.train.loss import ChunkedLoss, head_is_plain, row_loss
+from carellama.train.loss import ChunkedLoss, head_is_plain, record_losses, row_loss
 from conftest import make_model
 
 
@@ -58,12 +58,39 @@ def test_the_rows_loss_is_the_records_and_the_padded_batchs(lengths, chunked) ->
         assert torch.allclose(one / count, other / count, atol=1e-5)
 
 
+@pytest.mark.parametrize("chunked", [True, False])
+def test_each_records_loss_is_its_own(chunked) -> None:
+    model = make_model()
+    model.set_attn_implementation(register())
+    made = records((9, 30, 4))
+    each = record_losses(model, collate_row([[tokens] for tokens in made]), chunked=chunked)
+    for (total, count), tokens in zip(each.tolist(), made, strict=True):
+        alone, positions = row_loss(model, collate_row([[tokens]]), chunked=chunked)
+        assert count == positions and total == pytest.approx(float(alone.detach()), abs=1e-4)
+    model.set_attn_implementation("sdpa")
+    padded = record_losses(model, collate_padded([[tokens] for tokens in made], 0), chunked=chunked)
+    assert torch.allclose(each, padded, atol=1e-4)
+
+
 def test_the_loss_is_the_models_own() -> None:
     model = make_model()
     model.set_attn_implementation("sdpa")
     batch = collate_padded([[tokens] for tokens in records((9, 30))], 0)
     total, count = row_loss(model, batch, chunked=True)
     assert torch.allclose(total / count, model(**batch).loss, atol=1e-5)
+
+
+def test_mixed_precision_learns_on_float32_weights() -> None:
+    """As `full` and `freeze` train: float32 weights, products in bfloat16."""
+    model = make_model()
+    model.set_attn_implementation(register())
+    batch = collate_row([[tokens] for tokens in records((20, 11))])
+    with torch.autocast("cpu", torch.bfloat16):
+        total, count = row_loss(model, batch, chunked=True, dtype=torch.bfloat16)
+    (total / count).backward()
+    exact, _ = row_loss(model, batch, chunked=True)
+    assert all(torch.isfinite(grad).all() for grad in gradients(model))
+    assert torch.allclose(total / count, exact / count, rtol=1e-2)
 
 
 @pytest.mark.parametrize("settings", [{"sliding_window": 8}, {}])

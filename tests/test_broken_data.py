@@ -29,6 +29,14 @@ def test_an_array_on_one_line_is_read_in_bounded_memory(tmp_path, monkeypatch):
         tracemalloc.stop()
 
 
+def test_a_string_that_is_not_closed_is_not_looked_for_in_the_whole_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("carellama.data.read.CHUNK", 100)
+    monkeypatch.setattr("carellama.data.read.LONGEST_RECORD", 1000)
+    (tmp_path / "a.json").write_text('[{"a": 1},\n{"a": "' + "\\u00e4" * 9000 + '"}]')
+    with pytest.raises(UserError, match=r"a\.json:2: a record of more than 1,000 characters"):
+        list(rows(tmp_path / "a.json"))
+
+
 @pytest.mark.parametrize("line", ['{"a": ', '{"a": 1,}', '{"a": ' + "[" * 100_000])
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_a_broken_line_costs_that_line_only(tmp_path, line, at):

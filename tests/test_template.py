@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from carellama.data.encode import Encoder
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Message
-from carellama.template import Format, Template, formats, get_template, names
+from carellama.template import Format, Template, copies_contents, formats, get_template, jinja_of, names
 from conftest import CORPUS, make_tokenizer
 
 CONTENTS = [
@@ -192,3 +192,54 @@ def test_a_template_that_drops_the_system_message_is_refused(tiny_tokenizer) -> 
     deaf = "{% for m in messages if m['role'] != 'system' %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(UserError, match="can not carry the roles system"):
         Template("deaf", deaf, tiny_tokenizer, []).groups(chat("q", "a", system="s").messages)
+
+
+PLAIN = [
+    "{{ m['content'] }}",
+    "{{ '<' + m.role + '>' + m.content | trim + eos_token }}",
+    "{% set c = m.content %}{% if loop.first and not loop.last %}{% set c = 'a' + c %}{% endif %}{{ c }}",
+    "{% if m.role == 'user' %}{{ m.content }}{% elif loop.index0 % 2 %}{{ raise_exception('no') }}{% endif %}",
+]
+UNSURE = [
+    "{{ m }}",
+    "{{ m | tojson }}",
+    "{{ m.content | upper }}",
+    "{{ m.content | length }}",
+    "{{ m.content * 2 }}",
+    "{{ m.content.split('x')[0] }}",
+    "{{ m['role'] ~ m['content'][:5] }}",
+    "{{ ('a ' + m.content) | trim }}",
+    "{{ loop.previtem.content }}",
+    "{% if m.content == 'a' %}b{% endif %}{{ m.content }}",
+    "{% if 'x' in m.content %}b{% endif %}{{ m.content }}",
+    "{% set c = m.content or 'b' %}{{ c[0] }}",
+    "{% set d = m.content %}{% set c = d %}{% for x in c %}{{ x }}{% endfor %}",
+    "{% for x in m %}{{ x }}{% endfor %}",
+    "{% for x in m.values() %}{{ x }}{% endfor %}",
+    "{% set space = namespace(x=m.content) %}{{ space.x }}",
+    "{% macro f(x) %}{{ x }}{% endmacro %}{{ f(m.content) }}",
+]
+
+
+def test_only_templates_that_copy_contents_are_taken_at_their_word() -> None:
+    def looped(body: str) -> str:
+        return "{% for m in messages %}" + body + "{% endfor %}"
+
+    assert all(copies_contents(looped(body)) for body in PLAIN)
+    assert [body for body in UNSURE if copies_contents(looped(body))] == []
+    assert not copies_contents("{{ messages }}") and not copies_contents("{% broken")
+    assert not copies_contents(looped("{{ m.content }}").replace("messages", "messages if m.content != 'a'"))
+    assert all(copies_contents(jinja_of(form)) for form in formats().values())
+
+
+@pytest.mark.parametrize("name", [None, *names()])
+def test_a_template_taken_at_its_word_renders_the_same(name: str | None) -> None:
+    tokenizer = tokenizer_for(name, "bytes")
+    template = get_template(name, tokenizer)
+    assert template._copies
+    for content in CONTENTS:
+        messages = chat(content, content, "x", content, system=content).messages
+        said = "".join(group.text for group in template.groups(messages))
+        whole = template.render(messages)
+        end = tokenizer.eos_token or ""
+        assert whole.startswith(said) or (whole + end).startswith(said), (name, content)

@@ -92,7 +92,7 @@ class Run:
         from transformers import set_seed
 
         from carellama.model import adapter, attention
-        from carellama.model.load import load_model
+        from carellama.model.load import bind, load_model
 
         config, training = self.config, self.config.training
         fit = training.do_train
@@ -100,6 +100,7 @@ class Run:
         model = load_model(
             config.model, dtype=weights_dtype(config), attention=attention.choose(config.model.attention)
         )
+        bind(model, self.tokenizer)
         model = adapter.prepare(model, config.model, config.finetuning, trainable=fit)
         if fit:
             log.info("%s", adapter.trainable_line(model))

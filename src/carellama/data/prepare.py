@@ -283,21 +283,23 @@ def conversations(config: RunConfig) -> list[Chat]:
     """The conversations that --do_predict answers: those of --eval_dataset if given, else of --dataset."""
     data = config.data
     found: list[Chat] = []
-    skipped = 0
+    report = DataReport()
     for dataset in load_datasets(data.eval_datasets or data.datasets, data):
         for row in itertools.islice(dataset.rows(), data.max_samples):
+            report.row(dataset.name)
             try:
                 record = dataset.record(row, data.system_prompt)
-            except BadRecord:
+            except BadRecord as error:
                 if data.on_bad_record == "error":
                     raise
-                skipped += 1
+                report.note(dataset.name, "skipped", error.place, error.reason)
                 continue
             if not isinstance(record, Chat):
                 raise UserError(f"{record.place}: --do_predict takes conversations, not {type(record).__name__}")
             found.append(record)
-    if skipped:
-        log.warning("predict: %d rows skipped (they can not be used; see data_report.json of a training run)", skipped)
+    if len(found) < sum(entry.rows for entry in report.datasets.values()):
+        for line in report.lines():
+            log.warning("predict: %s", line)
     if not found:
         raise UserError("--do_predict: no conversation could be used")
     return found

@@ -218,8 +218,14 @@ class _Window:
             try:
                 found, end = DECODER.raw_decode(self.buffer, self.at)
             except (ValueError, RecursionError) as error:
-                if self._may_go_on(error) and self._more():
-                    continue
+                if self._may_go_on(error):
+                    if len(self.buffer) - self.at >= LONGEST_RECORD:
+                        raise DataError(
+                            f"{self.place}: a record of more than {LONGEST_RECORD:,} characters, or a string or "
+                            "bracket that is not closed; split the record, or mend that line"
+                        ) from error
+                    if self._more():
+                        continue
                 raise DataError(f"{self.place}: broken JSON ({str(error).partition(': line')[0]})") from error
             self.line += self.buffer.count("\n", self.at, end)
             self.at = end
@@ -240,7 +246,7 @@ class _Window:
     def _may_go_on(self, error: Exception) -> bool:
         """Whether the value may have failed to parse only because the window ends in it."""
         near_end = isinstance(error, json.JSONDecodeError) and error.pos >= len(self.buffer) - 16
-        return (near_end or "Unterminated string" in str(error)) and len(self.buffer) - self.at < LONGEST_RECORD
+        return near_end or "Unterminated string" in str(error)
 
 
 def _json_values(window: _Window) -> Iterator[Row | BadRow]:

@@ -22,6 +22,7 @@ from carellama.data.encode import GroupEncoder
 from carellama.engine.answer import Answer
 from carellama.engine.base import OnReply, Prompt, Reply, Sampling, room_for_answer
 from carellama.errors import UserError
+from carellama.model.machine import has_gpu
 from carellama.template import Template, get_template
 
 if TYPE_CHECKING:
@@ -219,6 +220,8 @@ def load(
     network = load_model(model, dtype=model.dtype, attention="sdpa")
     bind(network, tokenizer)
     prepared = prepare(network, model, finetuning, trainable=False)
+    if has_gpu() and not model.quantization_bit:  # bitsandbytes has put a quantised model there already
+        prepared = prepared.to("cuda")
     return TransformersEngine(prepared, tokenizer, template, batch_size)
 
 

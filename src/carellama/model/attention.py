@@ -83,6 +83,8 @@ def packed_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return output, None
+    # under mixed precision the rotation leaves queries and keys in float32, beside values in the low precision
+    query, key = query.to(value.dtype), key.to(value.dtype)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     parts = []
     borders = cu_seq_lens_q.tolist()

@@ -68,10 +68,7 @@ def row_loss(
     here, in chunks of `dtype` (default: the head's); without, by the model itself at the supervised positions (for
     sharded heads and models that do more to their logits than one product).
     """
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
-    labels = batch["labels"]
-    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # (B, T): what each position has to predict
-    chosen = targets != IGNORED
+    inputs, targets, chosen = _split(batch)
     if chunked:
         head = _head(model)
         hidden = _hidden_before(head, model, inputs, chosen)  # (N, D)
@@ -81,6 +78,40 @@ def row_loss(
         logits = model(**inputs, use_cache=False, logits_to_keep=chosen).logits.view(int(chosen.sum()), -1)
         total = F.cross_entropy(logits.float(), targets[chosen], reduction="sum")
     return total, chosen.sum()
+
+
+@torch.no_grad()
+def record_losses(
+    model: Any, batch: dict[str, Any], *, chunked: bool, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """Return (records, 2): each record's sum of losses and its supervised positions, for evaluation."""
+    inputs, targets, chosen = _split(batch)
+    if chunked:
+        head = _head(model)
+        dtype = dtype or head.weight.dtype
+        hidden, weight = _hidden_before(head, model, inputs, chosen).to(dtype), head.weight.to(dtype)
+        parts = (F.linear(part, weight) for part in hidden.split(CHUNK))
+    else:
+        logits = model(**inputs, use_cache=False, logits_to_keep=chosen).logits
+        parts = iter(logits.view(int(chosen.sum()), -1).split(CHUNK))
+    wanted = targets[chosen].split(CHUNK)
+    losses = [
+        F.cross_entropy(part.float(), target, reduction="none") for part, target in zip(parts, wanted, strict=True)
+    ]
+    line, place = chosen.nonzero(as_tuple=True)
+    borders = batch.get("cu_seq_lens_q")
+    record = line if borders is None else torch.bucketize(place, borders[1:], right=True)
+    sums = torch.zeros(len(targets) if borders is None else len(borders) - 1, 2, dtype=torch.float64)
+    sums[:, 0].index_add_(0, record.cpu(), torch.cat(losses).double().cpu())
+    sums[:, 1].index_add_(0, record.cpu(), torch.ones(len(record), dtype=torch.float64))
+    return sums
+
+
+def _split(batch: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
+    """(what the model reads, what each position has to predict (B, T), where that is supervised (B, T))."""
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
+    return inputs, targets, targets != IGNORED
 
 
 def _hidden_before(head: torch.nn.Module, model: Any, inputs: dict[str, Any], chosen: torch.Tensor) -> torch.Tensor:

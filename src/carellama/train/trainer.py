@@ -21,12 +21,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from carellama.train.loss import head_is_plain, row_loss
+from carellama.train.loss import head_is_plain, record_losses, row_loss
 
 STAGING = ".saving"  # a checkpoint is written in here, then moved out
 
@@ -76,26 +78,32 @@ class RowTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Return `<prefix>_loss`, `_perplexity`, `_tokens` and times over the whole set."""
+        """Return loss per token and perplexity over the whole set, with n records and a 95% bootstrap interval."""
         started = time.monotonic()
         batches = self.get_eval_dataloader(eval_dataset)
         if not self.accelerator._models:  # evaluation without training before it
             self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
         model = self.model_wrapped
         model.eval()
-        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        sums = []
         for inputs in batches:
             batch = self._prepare_inputs(inputs)
-            sums += torch.stack(row_loss(model, batch, chunked=self._chunked, dtype=self._head_dtype)).double()
+            sums.append(record_losses(model, batch, chunked=self._chunked, dtype=self._head_dtype))
             self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        total, tokens = self.accelerator.reduce(sums, "sum").tolist()
-        loss: float = total / max(tokens, 1)
-        metrics = {
-            f"{metric_key_prefix}_loss": loss,
-            f"{metric_key_prefix}_perplexity": math.exp(min(loss, 700)),
-            f"{metric_key_prefix}_tokens": tokens,
-            f"{metric_key_prefix}_runtime": round(time.monotonic() - started, 4),
+        records = torch.cat(gather_object(sums)).numpy()  # (records, 2) of all processes
+        loss, low, high = mean_with_interval(records)
+        named = {
+            "loss": loss,
+            "loss_low": low,
+            "loss_high": high,
+            "perplexity": math.exp(min(loss, 700)),
+            "perplexity_low": math.exp(min(low, 700)),
+            "perplexity_high": math.exp(min(high, 700)),
+            "samples": len(records),
+            "tokens": int(records[:, 1].sum()),
+            "runtime": round(time.monotonic() - started, 4),
         }
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in named.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -128,6 +136,15 @@ class RowTrainer(Trainer):
         made.rename(home / name)
         shutil.rmtree(home / STAGING, ignore_errors=True)
         rotate_checkpoints(str(home), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
+
+
+def mean_with_interval(records: np.ndarray, resamples: int = 1000) -> tuple[float, float, float]:
+    """Return (mean loss per token, low, high) of (records, 2) sums and counts, resampling whole records."""
+    draw = np.random.default_rng(0)
+    drawn = np.array([records[draw.integers(0, len(records), len(records))].sum(axis=0) for _ in range(resamples)])
+    low, high = np.percentile(drawn[:, 0] / np.maximum(drawn[:, 1], 1), [2.5, 97.5])
+    total, tokens = records.sum(axis=0)
+    return float(total / max(tokens, 1)), float(low), float(high)
 
 
 class LogCallback(TrainerCallback):
