@@ -80,9 +80,7 @@ def test_an_answer_ends_before_the_first_stop_string(text: str, stops: list[str]
         assert not any(stop in shown for stop in stops)
     # Of two stop strings the one that is complete first ends the answer.
     ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
-    expected = (
-        text if not found else text[: min(text[: min(ends)].find(s) for s in stops if s in text[: min(ends)])]
-    )
+    expected = text if not found else text[: min(text[: min(ends)].find(s) for s in stops if s in text[: min(ends)])]
     assert shown == answer.text == expected
     assert answer.stopped == bool(found)
 
@@ -170,18 +168,13 @@ def test_an_error_in_the_computation_reaches_the_reader(engine) -> None:
 
 def test_sampling_follows_its_seed_and_leaves_the_global_one(engine) -> None:
     def sampled(seed: int | None) -> Sampling:
-        return Sampling.of(
-            GeneratingArguments(temperature=2.0, top_p=1.0, top_k=0, max_new_tokens=20), seed=seed
-        )
+        return Sampling.of(GeneratingArguments(temperature=2.0, top_p=1.0, top_k=0, max_new_tokens=20), seed=seed)
 
     state = torch.random.get_rng_state()
     first = engine.generate(PROMPTS, sampled(1))
     assert first == engine.generate(PROMPTS, sampled(1)) != engine.generate(PROMPTS, sampled(2))
     assert torch.equal(state, torch.random.get_rng_state())
-    assert (
-        "".join(drain(engine.stream(PROMPTS[0], sampled(3)))[0])
-        == engine.generate(PROMPTS[:1], sampled(3))[0].text
-    )
+    assert "".join(drain(engine.stream(PROMPTS[0], sampled(3)))[0]) == engine.generate(PROMPTS[:1], sampled(3))[0].text
 
 
 def test_a_prompt_near_the_end_of_the_context_does_not_shorten_others(tiny_tokenizer) -> None:

@@ -48,11 +48,7 @@ def test_files_and_results(tmp_path: Path) -> None:
     engine = ScriptedEngine(echo)
     results = predict(engine, chats(), SAMPLING, tmp_path / "new" / "out", progress=False)
     rows = lines(tmp_path / "new" / "out")
-    assert (
-        [row["predict"] for row in rows]
-        == [row["label"] for row in rows]
-        == [f"label {at}" for at in range(5)]
-    )
+    assert [row["predict"] for row in rows] == [row["label"] for row in rows] == [f"label {at}" for at in range(5)]
     assert rows[3]["prompt"] == engine.render(chats()[3].prompt)
     assert engine.asked[0] == chats()[0].prompt
     written = json.loads((tmp_path / "new" / "out" / RESULTS).read_text())
@@ -60,16 +56,12 @@ def test_files_and_results(tmp_path: Path) -> None:
     assert written["predict_bleu-4"] == 100.0
     assert written["predict_rouge-l_low"] == pytest.approx(100.0, abs=1e-3)
     assert written["predict_samples"] == 5 and written["predict_empty"] == written["predict_cut"] == 0
-    assert {"predict_rouge-1", "predict_rouge-2", "predict_runtime", "predict_samples_per_second"} <= set(
-        written
-    )
+    assert {"predict_rouge-1", "predict_rouge-2", "predict_runtime", "predict_samples_per_second"} <= set(written)
     assert sorted(path.name for path in (tmp_path / "new" / "out").iterdir()) == [PREDICTIONS, RESULTS]
 
 
 def test_empty_and_cut_answers_are_counted(tmp_path: Path) -> None:
-    results = predict(
-        ScriptedEngine(["", " ", "x" * 50, "a", "b"]), chats(), SAMPLING, tmp_path, progress=False
-    )
+    results = predict(ScriptedEngine(["", " ", "x" * 50, "a", "b"]), chats(), SAMPLING, tmp_path, progress=False)
     assert (results.empty, results.cut, results.samples) == (2, 1, 5)
 
 

@@ -37,9 +37,7 @@ class Sampling:
     stop: tuple[str, ...] = ()  # strings that end the answer, besides the template's
 
     @classmethod
-    def of(
-        cls, arguments: GeneratingArguments, *, seed: int | None = None, stop: tuple[str, ...] = ()
-    ) -> Sampling:
+    def of(cls, arguments: GeneratingArguments, *, seed: int | None = None, stop: tuple[str, ...] = ()) -> Sampling:
         """Return the sampling that the command line asked for."""
         return cls(
             max_new_tokens=arguments.max_new_tokens,

@@ -23,9 +23,7 @@ Script = str | Sequence[str] | Callable[[Prompt], str]
 class ScriptedEngine:
     """Answers from a script: a text, a queue of texts, or a function of the messages."""
 
-    def __init__(
-        self, script: Script, *, context_tokens: int | None = None, token_seconds: float = 0.0
-    ) -> None:
+    def __init__(self, script: Script, *, context_tokens: int | None = None, token_seconds: float = 0.0) -> None:
         self.context_tokens = context_tokens
         self.token_seconds = token_seconds  # how long each token takes
         self.asked: list[tuple[Message, ...]] = []

@@ -142,9 +142,7 @@ def _answer(
     return done
 
 
-def _results(
-    predictions: list[Prediction], skipped: int, scorer: Scorer, runtime_seconds: float
-) -> PredictResults:
+def _results(predictions: list[Prediction], skipped: int, scorer: Scorer, runtime_seconds: float) -> PredictResults:
     replies = [prediction.reply for prediction in predictions]
     labels = [prediction.label for prediction in predictions]
     scores = score([reply.text for reply in replies], labels, scorer)

@@ -64,9 +64,7 @@ def chat(engine: Engine, system: str | None, sampling: Sampling) -> None:
         talk(engine, Conversation(system), sampling, _input_line, plain)
 
 
-def talk(
-    engine: Engine, conversation: Conversation, sampling: Sampling, read: ReadLine, notices: Console
-) -> None:
+def talk(engine: Engine, conversation: Conversation, sampling: Sampling, read: ReadLine, notices: Console) -> None:
     """Read questions and commands from `read`; answers go to stdout, everything else to `notices`."""
     notices.print(GREETING, style="dim")
     interrupted = False
@@ -107,9 +105,7 @@ def _command(line: str, conversation: Conversation, notices: Console) -> bool:
     return True
 
 
-def _answer(
-    engine: Engine, conversation: Conversation, question: str, sampling: Sampling, notices: Console
-) -> None:
+def _answer(engine: Engine, conversation: Conversation, question: str, sampling: Sampling, notices: Console) -> None:
     """Stream one answer and remember it; one that was stopped is remembered as far as it came."""
     said: list[str] = []
     note = ""
