@@ -237,11 +237,8 @@ class Encoder:
         if isinstance(record, Text):
             return self._finish_text(record, ids)
         assert isinstance(record, Chat)
-        fits = all(
-            len(found) <= (self.target if group.trained else self.source)
-            for group, found in zip(groups, ids, strict=True)
-        )
-        if fits and sum(map(len, ids)) <= self.whole:
+        sizes = [len(part) for part in ids]
+        if sum(sizes) <= self.whole and max(sizes[0::2]) <= self.source and max(sizes[1::2]) <= self.target:
             return Encoded([_label(groups, ids)], [])
         return self._fit(record, groups, ids)
 
@@ -372,11 +369,11 @@ def _join(turns: list[tuple[Ids, Ids]], learned_from: int) -> Tokens:
 
 def _learn(parts: Sequence[Ids], learned: Sequence[bool]) -> Tokens:
     joined = np.concatenate(parts)
-    labels = np.full(len(joined), IGNORED, dtype=np.int32)
+    labels = joined.copy()
     at = 0
     for part, wanted in zip(parts, learned, strict=True):
-        if wanted:
-            labels[at : at + len(part)] = part
+        if not wanted:
+            labels[at : at + len(part)] = IGNORED
         at += len(part)
     return _tokens(joined, labels)
 
