@@ -108,7 +108,7 @@ def learn(steps: Steps, folder: Path, language: str, model: dict[str, Any]) -> N
     held_out = data | {
         "dataset": f"consult_{language}_heldout",
         "do_eval": "true",
-        "per_device_eval_batch_size": 10,
+        "per_device_eval_batch_size": 20,
     }
     answer = {
         "do_predict": "true",
@@ -132,10 +132,10 @@ def learn(steps: Steps, folder: Path, language: str, model: dict[str, Any]) -> N
             "dataset": f"consult_{language}",
             "do_train": "true",
             "per_device_train_batch_size": 4,
-            "learning_rate": 1e-3,
+            "learning_rate": 2e-3,
             "lr_scheduler_type": "cosine",
-            "warmup_steps": 5,
-            "num_train_epochs": 2,
+            "warmup_steps": 3,
+            "num_train_epochs": 1,
             "logging_steps": 2,
             "save_strategy": "epoch",
             "save_total_limit": 1,
