@@ -13,10 +13,15 @@ from carellama.errors import need
 
 
 def smooth(values: Sequence[float], weight: float = 0.85) -> list[float]:
-    """Exponential moving average that starts at the first value: s_i = w s_(i-1) + (1 - w) v_i."""
+    """Exponential moving average without its bias to the start: m_i = w m_(i-1) + (1 - w) v_i, shown / (1 - w^i).
+
+    (Kingma and Ba 2015, arXiv:1412.6980, section 3.)
+    """
     smoothed: list[float] = []
-    for value in values:
-        smoothed.append(value if not smoothed else weight * smoothed[-1] + (1 - weight) * value)
+    average = 0.0
+    for count, value in enumerate(values, 1):
+        average = weight * average + (1 - weight) * value
+        smoothed.append(average / (1 - weight**count))
     return smoothed
 
 
