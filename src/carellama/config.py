@@ -8,10 +8,11 @@ are made from it. Flags and YAML keys have the same names, and a flag beats the 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Optional
@@ -130,7 +131,7 @@ class DataArguments:
         default=None, metadata=_help("Folder of the token cache; default: the user's cache folder.")
     )
     preprocessing_num_workers: Optional[int] = field(
-        default=None, metadata=_help("Processes that encode; default: threads of the tokenizer.")
+        default=None, metadata=_help("Processes that encode; default: threads, one a core.")
     )
     on_bad_record: Literal["error", "skip"] = field(
         default="error", metadata=_help("A record that can not be used: stop, or skip and count it.")
@@ -422,6 +423,20 @@ def cache_home() -> Path:
     if own := os.environ.get("CARELLAMA_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "carellama"
+
+
+@contextlib.contextmanager
+def single_threaded_tokenizers() -> Iterator[None]:
+    """Within this, `tokenizers` works in the thread that calls it: for callers with threads of their own."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
 
 
 def world() -> tuple[int, int]:

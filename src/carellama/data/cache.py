@@ -30,6 +30,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from carellama.config import single_threaded_tokenizers
 from carellama.data.report import DataReport
 from carellama.errors import UserError
 from carellama.records import Tokens
@@ -37,7 +38,6 @@ from carellama.records import Tokens
 VERSION = 1  # of the tokens' meaning: raise it when the same input would be encoded otherwise
 BATCH_ROWS = 200  # what one thread or process encodes at a time,
 BATCH_CHARS = 2_000_000  # whichever comes first
-THREADS = 2  # that prepare and collect while the tokenizer's own threads work
 SHARD_BATCHES = 50  # batches a shard covers: what a killed run encodes again at the most
 
 BatchEncoder = Callable[[Sequence[Any]], tuple[pa.RecordBatch, dict[str, Any]]]
@@ -93,8 +93,8 @@ def encode_rows(
 ) -> DataReport:
     """Encode all rows into the shards of `folder`, going on after those that are there; return the report.
 
-    `encode` makes an Arrow batch (of `SCHEMA`) and a report of a list of rows. It runs in two threads (the
-    tokenizer's own threads do the work, and leave Python free), or in `workers` processes, each started with
+    `encode` makes an Arrow batch (of `SCHEMA`) and a report of a list of rows. It runs in a thread for each
+    core (tokenising leaves Python free for the others), or in `workers` processes, each started with
     `initializer(*initargs)`. Raises what `encode` raises, the shards before it being saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,8 +105,13 @@ def encode_rows(
     for _ in itertools.islice(rows, done):  # reading again is cheap beside encoding again
         pass
     bar = tqdm(initial=done, desc=f"encode {name}".strip(), unit=" rows", mininterval=0.5, leave=False)
-    with bar, _executor(workers, initializer, initargs) as executor, _settled_memory():
-        encoded = _in_order(executor, encode, _batches(rows), pending=2 * (workers or 1) + 1)
+    with (
+        bar,
+        single_threaded_tokenizers(),
+        _executor(workers, initializer, initargs) as executor,
+        _settled_memory(),
+    ):
+        encoded = _in_order(executor, encode, _batches(rows), pending=2 * (workers or _threads()))
         while group := list(itertools.islice(encoded, SHARD_BATCHES)):
             made, shard_report, first = [], DataReport(), done
             for count, (batch, batch_report) in group:
@@ -152,11 +157,16 @@ def _chars_of(value: Any) -> int:
     return sum(map(_chars_of, parts))
 
 
+def _threads() -> int:
+    """As many as there are cores; what Python itself does for a record keeps more than eight waiting."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
 def _executor(workers: int | None, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> Executor:
     if workers is None or workers <= 1:
         if initializer:
             initializer(*initargs)
-        return ThreadPoolExecutor(THREADS)
+        return ThreadPoolExecutor(_threads())
     context = multiprocessing.get_context("spawn")  # forking a process with torch's threads may hang
     return ProcessPoolExecutor(workers, context, initializer, initargs)
 

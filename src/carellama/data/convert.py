@@ -58,7 +58,8 @@ def convert(row: Row, columns: Columns, shape: str, system: str | None = None) -
     record = lookup(SHAPES, shape, "row shape")(row, columns, system)
     try:
         for text in _texts_of(record):
-            text.encode()
+            if not text.isascii():
+                text.encode()
     except UnicodeEncodeError as error:
         raise BadRecord(
             row.place, "not Unicode text", f"half a surrogate pair, {error.object[error.start]!r}"

@@ -120,8 +120,8 @@ class RowEncoder:
         report = DataReport()
         records: list[Record] = []
         numbers: list[int] = []
+        report.row(self.dataset.name, len(rows))
         for number, row in enumerate(rows):
-            report.row(self.dataset.name)
             record = self._record(row, report)
             if record is not None:
                 records.append(record)

@@ -49,11 +49,11 @@ class DataReport:
     def __init__(self) -> None:
         self.datasets: dict[str, DatasetReport] = {}
 
-    def row(self, dataset: str) -> None:
-        """Count a row that was read; it is used unless `note(..., "skipped", ...)` follows."""
+    def row(self, dataset: str, count: int = 1) -> None:
+        """Count rows that were read; they are used unless `note(..., "skipped", ...)` follows."""
         entry = self.datasets.setdefault(dataset, DatasetReport())
-        entry.rows += 1
-        entry.used += 1
+        entry.rows += count
+        entry.used += count
 
     def note(self, dataset: str, kind: Kind, place: Place, reason: str) -> None:
         """Count something done to a row that was counted by `row`."""
