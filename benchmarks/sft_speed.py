@@ -56,9 +56,11 @@ def main() -> None:
     parser.add_argument("--file", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--max_steps", type=int, default=20)
-    parser.add_argument("--peer_flags", default="", help="more flags for the peer")
+    parser.add_argument("--peer_flags", default="", help="more flags for the peer, as in --template empty")
+    parser.add_argument("--our_flags", default="", help="more flags for us, as in --template vanilla")
     options = parser.parse_args()
     rows = [row for row in json.loads(options.file.read_text(encoding="utf-8")) if row["output"].strip()]
+    rows = rows[: 8 * options.max_steps]  # one pass: both see the same records, in whatever order
     ratios, kept = [], []
     for number in range(options.rounds):
         with tempfile.TemporaryDirectory() as temporary:
@@ -71,8 +73,10 @@ def main() -> None:
                 folder.mkdir()
                 (folder / "rows.json").write_text(json.dumps(rows))
                 (folder / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}))
-                own = options.peer_flags.split() if name == "LLaMA-Factory" else []
-                own += ["--use_cpu", "true"] if name == "LLaMA-Factory" else ["--data_cache_dir", str(folder / "cache")]
+                if name == "LLaMA-Factory":
+                    own = ["--use_cpu", "true", *options.peer_flags.split()]
+                else:
+                    own = ["--data_cache_dir", str(folder / "cache"), *options.our_flags.split()]
                 command = [
                     *program, *SAME, *own, "--model_name_or_path", options.model, "--dataset", "rows",
                     "--dataset_dir", str(folder), "--output_dir", str(folder / "out"),
