@@ -19,7 +19,7 @@ from typing import Any, Literal, Union
 
 from carellama import config
 from carellama.demo import DemoArguments
-from carellama.template import formats
+from carellama.jinja import formats
 
 DOCS = Path(__file__).resolve().parent
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)

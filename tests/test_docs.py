@@ -70,7 +70,7 @@ def test_both_languages_have_the_same_pages_and_commands() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_template_is_in_the_docs(language: str) -> None:
-    from carellama.template import names
+    from carellama.jinja import names
 
     text = (DOCS / language / "templates.md").read_text(encoding="utf-8")
     for name in names():

@@ -188,7 +188,7 @@ def test_a_very_long_text_is_tokenised_in_stretches(encode, tiny_tokenizer, monk
     from carellama.data import encode as module
 
     monkeypatch.setattr(module, "STRETCH", 50)
-    monkeypatch.setattr(module, "CALL_CHARS", 120)
+    monkeypatch.setattr("carellama.tokenise.CALL_CHARS", 120)
     text = "Asthma may cause wheezing, cough\nand  shortness of breath. 发烧三天了怎么办？" * 40
     text = text if spaces else text.replace(" ", "")
     (tokens,) = encode(Text(text)).tokens

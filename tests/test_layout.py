@@ -35,14 +35,15 @@ IMPORTS: dict[str, set[str]] = {
     "errors": set(),
     "records": set(),
     "config": {"model.machine"},  # defaults depend on what the machine computes in
-    "template": {"records"},
+    "jinja": set(),
+    "template": {"records", "jinja"},
     "card": {"config", "template", "model"},
-    "data": {"records", "template", "config"},
+    "tokenise": {"template"},
+    "data": {"records", "template", "tokenise", "config"},
     "model": {"config"},
     "train": {"config", "records", "template", "data", "model", "evaluate.metrics"},
     "evaluate": {"config", "records", "data", "engine"},
-    # a served prompt must have the ids of a trained one, so both are encoded by data.encode
-    "engine": {"config", "records", "template", "model", "data.encode"},
+    "engine": {"config", "records", "template", "tokenise", "model"},
     # the terminal is handed an engine: it names the types of engine.base and loads none
     "serve": {"config", "records", "engine.base"},
 }

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from carellama.data.encode import Encoder
 from carellama.errors import UserError
+from carellama.jinja import Format, copies_contents, formats, jinja_of, names
 from carellama.records import IGNORED, Chat, Message
-from carellama.template import Format, Template, copies_contents, formats, get_template, jinja_of, names
+from carellama.template import Template, get_template
 from conftest import CORPUS, make_tokenizer
 
 CONTENTS = [
@@ -118,7 +119,23 @@ def test_a_trained_prompt_has_the_ids_of_a_served_one(name: str, kind: str) -> N
     assert tokens.input_ids[: len(served)].tolist() == served
     assert (tokens.labels[: len(served)] == IGNORED).all() and (tokens.labels[len(served) :] != IGNORED).all()
     assert tokens.input_ids[-1] in template.stop_ids
-    assert encoder.encode_prompt(record.prompt) == served
+    assert encoder.groups.encode([[template.prompt_group(record.prompt)]])[0][0].tolist() == served
+
+
+def test_a_token_that_takes_white_space_with_it_is_tokenised_in_place() -> None:
+    """As Phi's <|end|>, after which the tokenizer drops the line break."""
+    from tokenizers import AddedToken
+
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens([AddedToken("<|end|>", special=True, rstrip=True)], special_tokens=True)
+    jinja = "{% for m in messages %}<|im_start|>{{ m.role + '\n' + m.content }}<|end|>\n{% endfor %}"
+    jinja += "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    template = Template("phi", jinja, tokenizer, ["<|end|>"])
+    record = chat("What is asthma?", "It is a disease.", "发烧怎么办？", "多喝水。")
+    for _ in range(2):  # the second time from what is remembered of the markup
+        (tokens,) = Encoder(tokenizer, template, WIDE).encode([record])[0].tokens
+        whole = tokenizer(template.render(record.messages), add_special_tokens=False).input_ids
+        assert tokens.input_ids.tolist() == whole
 
 
 @settings(max_examples=60, deadline=None)

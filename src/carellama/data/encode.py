@@ -1,35 +1,27 @@
-"""Records to `Tokens`: the only place where text becomes ids and where labels are made.
+"""Records to `Tokens`: the only place where labels are made.
 
-A conversation is tokenised group by group (`Template.groups`): the split at the start of each answer makes a
-trained prompt have the very ids that a server gets for it. Groups are joined without the white-space prefix
-that some tokenizers put before every text, so the ids decode to the rendered text, to the byte. Special-token
-strings in a person's text are cut in two before they are tokenised, so they stay text.
+    encoded = Encoder(tokenizer, template, lengths).encode(records)
 
-What is too long is shortened by rule and counted, never silently: see `Encoder`. It knows no chat format and
-reads no files.
+What is too long is shortened by rule and counted, never silently: see `Encoder`. It knows no chat format
+(`carellama.template`), makes no ids (`carellama.tokenise`) and reads no files.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Message, Place, Record, Text, Tokens
-from carellama.template import Group, Template, special_tokens
+from carellama.template import Group, Template
+from carellama.tokenise import GroupEncoder, Ids
 
 UNBOUNDED = 1 << 30  # tokens
 STRETCH = 100_000  # characters of a text that are tokenised as one
-CALL_CHARS = 1_000_000  # characters that are tokenised in one call, and a piece more
-
-Ids = npt.NDArray[np.int32]  # (T,)
-ANCHORS = ("\n", "。", "|")  # texts that end where the next token starts, see GroupEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,126 +41,6 @@ class Encoded:
     notes: list[Note]
 
 
-class _Piece(NamedTuple):
-    """A text to tokenise, of whose ids the first `drop` belong to its anchor."""
-
-    text: str
-    drop: int
-
-
-class GroupEncoder:
-    """Tokenises the groups of a conversation so that their ids, joined, decode to their texts, joined.
-
-    Tokenizers of the SentencePiece kind put a space before each text. A group that goes on after another one
-    is therefore tokenised behind an anchor (the special token that precedes it, else a text that never merges
-    with what follows), whose ids are dropped.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        if not getattr(tokenizer, "is_fast", False):
-            raise UserError(
-                f"the tokenizer {type(tokenizer).__name__} has no tokenizer.json form; convert it with "
-                "transformers' convert_slow_tokenizer and save it beside the model"
-            )
-        self.backend = tokenizer.backend_tokenizer
-        self._specials = special_tokens(tokenizer)
-        first = "".join({re.escape(token[0]) for token in self._specials})
-        self._first = re.compile(f"[{first}]") if first else None
-        self._pattern = re.compile(f"(?=[{first}])(?:{'|'.join(map(re.escape, self._specials))})") if first else None
-        self._letters = frozenset(letter for token in self._specials for letter in token)
-        self._anchor, self._anchor_ids = self._find_anchor()
-
-    def _find_anchor(self) -> tuple[str, list[int]]:
-        """Return an anchor and its ids; an empty one for tokenizers that add no prefix."""
-
-        def ids(text: str) -> list[int]:
-            found: list[int] = self.backend.encode(text, add_special_tokens=False).ids
-            return found
-
-        bare = self.backend.decode(ids("a"), skip_special_tokens=False)
-        probes = ["a", " a", "\na", "。", "1"]
-        for anchor in ("", *ANCHORS):
-            head = ids(anchor) if anchor else []
-            whole = [ids(anchor + probe) for probe in probes]
-            apart = all(found[: len(head)] == head for found in whole)
-            tokens = [self.backend.id_to_token(found[len(head)]) if len(found) > len(head) else "" for found in whole]
-            if apart and not tokens[0].startswith(("▁", "Ġ")) and bare == "a":
-                return anchor, head
-        raise UserError("this tokenizer merges text across every boundary tried; its chats can not be split safely")
-
-    def pieces(self, groups: Sequence[Group]) -> list[list[_Piece]]:
-        """Return what to tokenise for each group."""
-        if not self._anchor:
-            return [[_Piece(part, 0) for part in self._cut(group)] for group in groups]
-        before = ""
-        found = []
-        for group in groups:
-            parts = self._cut(group)
-            pieces = []
-            for part in parts:
-                pieces.append(self._behind_anchor(part, before))
-                before = part or before
-            found.append(pieces)
-        return found
-
-    def _cut(self, group: Group) -> list[str]:
-        """Cut a group's text inside every special-token string that touches a person's words."""
-        if self._pattern is None or not self._may_touch(group):
-            return [group.text]
-        cuts = []
-        for match in self._pattern.finditer(group.text):
-            first, last = match.span()
-            for start, end in group.contents:
-                if first < end and start < last:
-                    cuts.append(first + 1)
-                    break
-        return [group.text[a:b] for a, b in zip([0, *cuts], [*cuts, len(group.text)], strict=True)]
-
-    def _may_touch(self, group: Group) -> bool:
-        """Whether a special-token string could begin in a person's words, or reach into them: a quick look."""
-        assert self._first is not None
-        for start, end in group.contents:
-            if self._first.search(group.text, start, end) or (start and group.text[start - 1] in self._letters):
-                return True
-        return False
-
-    def _behind_anchor(self, text: str, before: str) -> _Piece:
-        if not before:
-            return _Piece(text, 0)
-        special = next((token for token in self._specials if before.endswith(token)), None)
-        if special is not None:
-            return _Piece(special + text, 1)
-        return _Piece(self._anchor + text, len(self._anchor_ids))
-
-    def encode(self, batch: Sequence[Sequence[Group]]) -> list[list[Ids]]:
-        """Return the ids of each group of each conversation, in one call to the tokenizer's threads."""
-        planned = [self.pieces(groups) for groups in batch]
-        pieces = [piece for groups in planned for group in groups for piece in group]
-        parts = chain.from_iterable(map(self._tokenise, _bounded(pieces)))
-        return [[_joined([next(parts) for _ in group]) for group in groups] for groups in planned]
-
-    def _tokenise(self, pieces: Sequence[_Piece]) -> Iterator[Ids]:
-        encodings = self.backend.encode_batch_fast([piece.text for piece in pieces], add_special_tokens=False)
-        found = [encoding.ids for encoding in encodings]
-        ends = list(accumulate(map(len, found)))
-        flat = np.fromiter(chain.from_iterable(found), dtype=np.int32, count=ends[-1] if ends else 0)
-        starts = [start + piece.drop for start, piece in zip([0, *ends], pieces, strict=False)]
-        return map(flat.__getitem__, map(slice, starts, ends))
-
-
-def _bounded(pieces: list[_Piece]) -> Iterator[list[_Piece]]:
-    """Cut the pieces into calls: the tokenizer takes a hundred bytes of memory for each character of a call."""
-    call: list[_Piece] = []
-    chars = 0
-    for piece in pieces:
-        call.append(piece)
-        chars += len(piece.text)
-        if chars >= CALL_CHARS:
-            yield call
-            call, chars = [], 0
-    yield call
-
-
 def _stretches(text: str) -> list[str]:
     """Cut a very long text, before a single space if there is one: there no tokenizer joins what it parts."""
     found, at = [], 0
@@ -178,10 +50,6 @@ def _stretches(text: str) -> list[str]:
         found.append(text[at : at + cut])
         at += cut
     return [*found, text[at:]]
-
-
-def _joined(parts: list[Ids]) -> Ids:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class Encoder:
@@ -218,14 +86,10 @@ class Encoder:
             for record, groups in zip(records, batch, strict=True)
         ]
 
-    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Return the ids that an answer to `messages` starts from, as trained."""
-        return [int(token) for token in self.groups.encode([[self.template.prompt_group(messages)]])[0][0]]
-
     def _groups_of(self, record: Record) -> list[Group] | Note:
         """The groups to tokenise, or why the template can not render this record."""
         if isinstance(record, Text):
-            return [Group(part, True, ((0, len(part)),)) for part in _stretches(record.text)]
+            return [Group(("", part, ""), True) for part in _stretches(record.text)]
         assert isinstance(record, Chat), f"{type(record).__name__} is encoded by its own stage"
         try:
             return self.template.groups(record.messages)
@@ -332,28 +196,21 @@ class Encoder:
         return [len(ids[0]) for ids in self.groups.encode(prompts)]
 
     def _shorten(self, group: Group, room: int, *, continues: bool) -> Ids | None:
-        """Cut the end of a prompt's longest content until it has at most `room` tokens; None: it can not."""
-        start, end = max(group.contents, key=lambda span: span[1] - span[0])
-        low, high = 0, end - start  # characters kept: low fits or is the least, high does not fit
+        """Cut the end of a prompt's longest words until it has at most `room` tokens; None: it can not."""
+        at = max(range(1, len(group.parts), 2), key=lambda at: len(group.parts[at]))
+        words = group.parts[at]
+        before = [Group((self.template.tokenizer.eos_token or "\n",), False)] if continues else []
+        low, high = 0, len(words)  # characters kept: low fits or is the least, high does not fit
         best = None
         while low < high:
             kept = (low + high) // 2
-            shorter = self._encode_cut(group, start, end, kept, continues)
+            cut = replace(group, parts=(*group.parts[:at], words[:kept], *group.parts[at + 1 :]))
+            shorter = self.groups.encode([[*before, cut]])[0][-1]
             if len(shorter) <= room:
                 best, low = shorter, kept + 1
             else:
                 high = kept
         return best if low > 1 else None
-
-    def _encode_cut(self, group: Group, start: int, end: int, kept: int, continues: bool) -> Ids:
-        cut = end - start - kept
-        spans = tuple(
-            (a, b - cut) if (a, b) == (start, end) else (a - cut, b - cut) if a >= end else (a, b)
-            for a, b in group.contents
-        )
-        shorter = replace(group, text=group.text[: start + kept] + group.text[end:], contents=spans)
-        before = [Group(self.template.tokenizer.eos_token or "\n", False, ())] if continues else []
-        return self.groups.encode([[*before, shorter]])[0][-1]
 
 
 def _label(groups: Sequence[Group], ids: Sequence[Ids]) -> Tokens:

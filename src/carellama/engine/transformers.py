@@ -18,12 +18,12 @@ import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from carellama.data.encode import GroupEncoder
 from carellama.engine.answer import Answer
 from carellama.engine.base import OnReply, Prompt, Reply, Sampling, room_for_answer
 from carellama.errors import UserError
 from carellama.model.machine import has_gpu
 from carellama.template import Template, get_template
+from carellama.tokenise import GroupEncoder
 
 if TYPE_CHECKING:
     from carellama.config import DataArguments, FinetuningArguments, ModelArguments

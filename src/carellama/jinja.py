@@ -1,0 +1,193 @@
+"""Chat formats as Jinja, which is how Hugging Face tokenizers keep them: written from data, and read for what they do.
+
+    jinja_of(formats()["chatml"])       # the chat template that export writes into the tokenizer
+    copies_contents(chat_template)      # whether it writes every message as it is
+
+The named formats are the YAML files of `templates/`. What is rendered is `carellama.template`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+
+import jinja2
+import yaml
+from jinja2 import nodes
+
+
+@dataclass(frozen=True)
+class Format:
+    """A chat format as data. `{bos}`, `{eos}` and `{i}` (the turn's number) are filled in.
+
+    bos + start + [system block] + for each turn: user_prefix + question + user_suffix, then assistant_prefix + answer
+    + assistant_suffix, with turn_sep before every turn but the first. The system block is left out when there is no
+    system message; with `system_in_user` it stands inside the first question.
+    """
+
+    bos: bool = True
+    start: str = ""
+    system: str = ""  # the default system message
+    system_prefix: str = ""
+    system_suffix: str = ""
+    system_in_user: bool = False
+    user_prefix: str = ""
+    first_user_prefix: str | None = None  # None: as user_prefix
+    user_suffix: str = ""
+    assistant_prefix: str = ""
+    assistant_suffix: str = "{eos}"
+    turn_sep: str = ""
+    first_turn: int = 1  # what {i} counts from
+    stop: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)  # single tokens that the tokenizer must have
+    about: str = ""
+
+
+@lru_cache(maxsize=1)
+def formats() -> dict[str, Format]:
+    """All named formats of `templates/`, by name."""
+    found = {}
+    for entry in resources.files("carellama").joinpath("templates").iterdir():
+        if entry.name.endswith(".yaml"):
+            found[entry.name.removesuffix(".yaml")] = Format(**yaml.safe_load(entry.read_text(encoding="utf-8")))
+    return dict(sorted(found.items()))
+
+
+def names() -> list[str]:
+    """The names that `--template` takes."""
+    return list(formats())
+
+
+def jinja_of(form: Format) -> str:
+    """Return the Jinja chat template that renders `form`, as Hugging Face tokenizers keep it."""
+
+    def say(text: str, *, number: str = "") -> str:
+        """`"a{eos}"` -> `{{- "a" + eos_token -}}`."""
+        parts = [part for part in re.split(r"(\{bos\}|\{eos\}|\{i\})", text) if part]
+        named = {"{bos}": "bos_token", "{eos}": "eos_token", "{i}": number}
+        joined = " ~ ".join(named.get(part) or json.dumps(part, ensure_ascii=False) for part in parts)
+        return "{{- " + joined + " -}}" if joined else ""
+
+    number = f"(loop.index0 // 2 + {form.first_turn})"
+    system = (
+        "{%- if system -%}" + say(form.system_prefix) + "{{- system -}}" + say(form.system_suffix) + "{%- endif -%}"
+    )
+    first = form.user_prefix if form.first_user_prefix is None else form.first_user_prefix
+    lines = [
+        "{%- if messages[0]['role'] == 'system' -%}",
+        "{%- set system = messages[0]['content'] -%}{%- set turns = messages[1:] -%}",
+        "{%- else -%}",
+        "{%- set system = " + json.dumps(form.system, ensure_ascii=False) + " -%}{%- set turns = messages -%}",
+        "{%- endif -%}",
+        say("{bos}") if form.bos else "",
+        say(form.start),
+        "" if form.system_in_user else system,
+        "{%- for message in turns -%}",
+        "{%- if message['role'] == 'user' -%}",
+        "{%- if loop.first -%}" + say(first, number=number) + (system if form.system_in_user else ""),
+        "{%- else -%}" + say(form.turn_sep + form.user_prefix, number=number) + "{%- endif -%}",
+        "{{- message['content'] -}}" + say(form.user_suffix, number=number),
+        "{%- elif message['role'] == 'assistant' -%}",
+        say(form.assistant_prefix, number=number) + "{{- message['content'] -}}" + say(form.assistant_suffix),
+        "{%- else -%}{{- raise_exception('unknown role ' ~ message['role']) -}}{%- endif -%}",
+        "{%- endfor -%}",
+        "{%- if add_generation_prompt -%}"
+        + say(form.assistant_prefix, number="(turns|length // 2 + 1)")
+        + "{%- endif -%}",
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+class _Unsure(Exception):
+    """A construct of which it is not known what it does with contents."""
+
+
+_LOOP = {"first", "last", "index", "index0", "length"}
+_PARTS = (nodes.Add, nodes.Sub, nodes.Mul, nodes.Mod, nodes.FloorDiv, nodes.Neg, nodes.Compare, nodes.Operand)
+
+
+def copies_contents(jinja: str) -> bool:
+    """Whether a chat template, by its syntax, does nothing with contents but write them, whole or trimmed.
+
+    What it writes around contents that are not blank is then the same for all of them, and a conversation need not
+    be rendered to be known. False when unsure: such a template is rendered for each conversation.
+    """
+    try:
+        tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(jinja)
+        names = {"messages": "holder"}
+        before: dict[str, str] = {}
+        while before != names:  # until what is set late is known everywhere
+            before = dict(names)
+            for node in tree.body:
+                _follow(node, names)
+        return True
+    except (_Unsure, jinja2.TemplateSyntaxError):
+        return False
+
+
+def _follow(node: nodes.Node, names: dict[str, str]) -> None:
+    """Follow contents through one statement; `names` says what each variable may hold."""
+
+    def bind(target: nodes.Node, kind: str) -> None:
+        if not isinstance(target, nodes.Name):
+            raise _Unsure
+        kinds = {kind, names.get(target.name, kind)}
+        if len(kinds) > 1 and "holder" in kinds:
+            raise _Unsure
+        names[target.name] = "text" if "text" in kinds else kind
+
+    match node:
+        case nodes.Output():
+            if any(_kind(part, names) == "holder" for part in node.nodes if not isinstance(part, nodes.TemplateData)):
+                raise _Unsure
+        case nodes.If():
+            _kind(node.test, names)
+            for inner in [*node.body, *node.elif_, *node.else_]:
+                _follow(inner, names)
+        case nodes.For(test=None, recursive=False):
+            if _kind(node.iter, names) != "holder":
+                raise _Unsure
+            bind(node.target, "holder")
+            for inner in [*node.body, *node.else_]:
+                _follow(inner, names)
+        case nodes.Assign():
+            bind(node.target, _kind(node.node, names))
+        case _:
+            raise _Unsure
+
+
+def _kind(node: nodes.Node | None, names: dict[str, str]) -> str:
+    """What an expression may hold: a content ("text"), messages ("holder"), or nothing of them ("other")."""
+    match node:
+        case nodes.Const():
+            return "other"
+        case nodes.Name():
+            return names.get(node.name, "other")
+        case nodes.Getattr(node=nodes.Name(name="loop"), attr=attribute) if attribute in _LOOP:
+            return "other"
+        case nodes.Getattr(attr=key) | nodes.Getitem(arg=nodes.Const(value=key)):
+            if _kind(node.node, names) != "holder":
+                raise _Unsure
+            return "text" if key == "content" else "holder" if isinstance(key, int) else "other"
+        case nodes.Getitem(arg=nodes.Slice()) if _kind(node.node, names) == "holder":
+            return "holder"
+        case nodes.Filter(name="trim", node=nodes.Getattr() | nodes.Getitem(), args=[]):
+            return _kind(node.node, names)
+        case nodes.Filter(name="length", args=[]) if _kind(node.node, names) == "holder":
+            return "other"
+        case nodes.Call(node=nodes.Name(name="raise_exception")):
+            return "other"
+        case nodes.Not():  # a content that is not blank is true
+            _kind(node.node, names)
+            return "other"
+        case nodes.And() | nodes.Or() | nodes.Add() | nodes.Concat():
+            kinds = {_kind(part, names) for part in node.iter_child_nodes()}
+            if "holder" in kinds:
+                raise _Unsure
+            return "text" if "text" in kinds else "other"
+        case _ if isinstance(node, _PARTS) and {_kind(part, names) for part in node.iter_child_nodes()} <= {"other"}:
+            return "other"
+    raise _Unsure

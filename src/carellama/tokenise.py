@@ -1,0 +1,236 @@
+"""Groups of a rendered conversation to ids, the same in training and when an answer is asked for.
+
+    ids = GroupEncoder(tokenizer).encode([template.groups(messages)])[0]   # one array a group
+
+A conversation is tokenised group by group (`Template.groups`): the split at the start of each answer makes a
+trained prompt have the very ids that a server gets for it. Joined, the ids decode to the rendered text, to the byte:
+groups are joined without the white-space prefix that some tokenizers put before every text. Special-token strings
+in a person's words are cut in two before they are tokenised, so they stay text.
+
+It knows no chat format, makes no labels and shortens nothing: `carellama.template` and `carellama.data.encode` do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from carellama.errors import UserError
+from carellama.template import Group, special_tokens
+
+Ids = npt.NDArray[np.int32]  # (T,)
+
+CALL_CHARS = 1_000_000  # characters that are tokenised in one call, and a piece more
+KNOWN_MARKUP = 4096  # stretches of markup whose ids are kept
+ANCHORS = ("\n", "。", "|")  # texts that end where the next token starts, see GroupEncoder
+
+
+class _Piece(NamedTuple):
+    """A text to tokenise, of whose ids the first `drop` belong to its anchor."""
+
+    text: str
+    drop: int
+    markup: bool  # the same in many conversations: its ids are kept
+
+
+class _Markup(NamedTuple):
+    """A stretch of markup, cut where the tokenizer surely cuts it: before its first and after its last token."""
+
+    head: str  # tokenised with the words before it
+    fixed: str  # tokenised on its own; "": nothing can be
+    tail: str  # tokenised with the words after it
+
+
+class GroupEncoder:
+    """Tokenises the groups of a conversation so that their ids, joined, decode to their texts, joined.
+
+    Tokenizers of the SentencePiece kind put a space before each text. A group that goes on after another one
+    is therefore tokenised behind an anchor (the special token that precedes it, else a text that never merges
+    with what follows), whose ids are dropped. What stands between special tokens of the markup is the same in
+    every conversation, so it is tokenised once.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise UserError(
+                f"the tokenizer {type(tokenizer).__name__} has no tokenizer.json form; convert it with "
+                "transformers' convert_slow_tokenizer and save it beside the model"
+            )
+        self.backend = tokenizer.backend_tokenizer
+        self._specials = special_tokens(tokenizer)
+        first = "".join({re.escape(token[0]) for token in self._specials})
+        self._first = re.compile(f"[{first}]") if first else None
+        self._pattern = re.compile(f"(?=[{first}])(?:{'|'.join(map(re.escape, self._specials))})") if first else None
+        self._letters = frozenset(letter for token in self._specials for letter in token)
+        self._dividing = _dividing(tokenizer)
+        self._anchor, self._anchor_ids = self._find_anchor()
+        self._markups: dict[tuple[str, bool, bool], _Markup] = {}
+        self._known: dict[_Piece, Ids] = {}
+
+    def encode(self, batch: Sequence[Sequence[Group]]) -> list[list[Ids]]:
+        """Return the ids of each group of each conversation, in one call to the tokenizer's threads."""
+        planned = [self.pieces(groups) for groups in batch]
+        pieces = list(chain.from_iterable(chain.from_iterable(planned)))
+        parts = self._ids_of(pieces)
+        flat = np.concatenate([*parts, _NOTHING])
+        ends = [0, *accumulate(map(len, parts))]  # of the pieces
+        found, at = [], 0
+        for groups in planned:
+            ids = []
+            for group in groups:
+                ids.append(flat[ends[at] : ends[at + len(group)]])
+                at += len(group)
+            found.append(ids)
+        return found
+
+    def pieces(self, groups: Sequence[Group]) -> list[list[_Piece]]:
+        """Return what to tokenise for each group."""
+        if not self._anchor:
+            return [[_Piece(text, 0, markup) for text, markup in self._stretches(group)] for group in groups]
+        before = ""
+        found = []
+        for group in groups:
+            pieces = []
+            for text, markup in self._stretches(group):
+                pieces.append(self._behind_anchor(text, before, markup))
+                before = text or before
+            found.append(pieces)
+        return found
+
+    def _stretches(self, group: Group) -> list[tuple[str, bool]]:
+        """Cut a group into stretches that are tokenised alone: (text, whether it is markup only)."""
+        found: list[tuple[str, bool]] = []
+        text, spans = "", list[tuple[int, int]]()  # words with the markup that goes with them
+        parts, last = group.parts, len(group.parts) - 1
+        for at in range(0, last + 1, 2):
+            head, fixed, tail = self._markup(parts[at], at == 0, at == last)
+            text += head
+            if fixed:
+                if text:
+                    found += [(part, False) for part in self._cut(text, spans)]
+                    text, spans = "", []
+                found.append((fixed, True))
+            text += tail
+            if at < last:
+                spans.append((len(text), len(text) + len(parts[at + 1])))
+                text += parts[at + 1]
+        if text or not found:
+            found += [(part, False) for part in self._cut(text, spans)]
+        return found
+
+    def _markup(self, text: str, first: bool, last: bool) -> _Markup:
+        """Cut markup that stands first, between contents, or last in its group."""
+        key = (text, first, last)
+        known = self._markups.get(key)
+        if known is None:
+            known = self._cut_markup(*key)
+            if len(self._markups) < KNOWN_MARKUP:
+                self._markups[key] = known
+        return known
+
+    def _cut_markup(self, text: str, first: bool, last: bool) -> _Markup:
+        matches = list(self._dividing.finditer(text)) if self._dividing else []
+        if not matches:
+            return _Markup("", text, "") if first and last else _Markup(text, "", "")
+        start = 0 if first else matches[0].start()
+        end = len(text) if last else matches[-1].end()
+        return _Markup(text[:start], text[start:end], text[end:])
+
+    def _cut(self, text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
+        """Cut a text inside every special-token string that touches a person's words, which are at `spans`."""
+        if self._pattern is None or not self._may_touch(text, spans):
+            return [text]
+        cuts = []
+        for match in self._pattern.finditer(text):
+            first, last = match.span()
+            if any(first < end and start < last for start, end in spans):
+                cuts.append(first + 1)
+        return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+    def _may_touch(self, text: str, spans: Sequence[tuple[int, int]]) -> bool:
+        """Whether a special-token string could begin in a person's words, or reach into them: a quick look."""
+        assert self._first is not None
+        for start, end in spans:
+            if self._first.search(text, start, end) or (start and text[start - 1] in self._letters):
+                return True
+        return False
+
+    def _behind_anchor(self, text: str, before: str, markup: bool) -> _Piece:
+        if not before:
+            return _Piece(text, 0, markup)
+        special = next((token for token in self._specials if before.endswith(token)), None)
+        if special is not None:
+            return _Piece(special + text, 1, markup)
+        return _Piece(self._anchor + text, len(self._anchor_ids), markup)
+
+    def _find_anchor(self) -> tuple[str, list[int]]:
+        """Return an anchor and its ids; an empty one for tokenizers that add no prefix."""
+
+        def ids(text: str) -> list[int]:
+            found: list[int] = self.backend.encode(text, add_special_tokens=False).ids
+            return found
+
+        bare = self.backend.decode(ids("a"), skip_special_tokens=False)
+        probes = ["a", " a", "\na", "。", "1"]
+        for anchor in ("", *ANCHORS):
+            head = ids(anchor) if anchor else []
+            whole = [ids(anchor + probe) for probe in probes]
+            apart = all(found[: len(head)] == head for found in whole)
+            tokens = [self.backend.id_to_token(found[len(head)]) if len(found) > len(head) else "" for found in whole]
+            if apart and not tokens[0].startswith(("▁", "Ġ")) and bare == "a":
+                return anchor, head
+        raise UserError("this tokenizer merges text across every boundary tried; its chats can not be split safely")
+
+    def _ids_of(self, pieces: Sequence[_Piece]) -> list[Ids]:
+        """The ids of each piece; those of markup are remembered."""
+        known = self._known
+        found = [known.get(piece) if piece.markup else None for piece in pieces]
+        new = [piece for piece, ids in zip(pieces, found, strict=True) if ids is None]
+        made = chain.from_iterable(map(self._tokenise, _bounded(new)))
+        for at, ids in enumerate(found):
+            if ids is None:
+                found[at] = next(made)
+                if pieces[at].markup and len(known) < KNOWN_MARKUP:
+                    known[pieces[at]] = found[at].copy()  # type: ignore[union-attr]
+        return found  # type: ignore[return-value]
+
+    def _tokenise(self, pieces: Sequence[_Piece]) -> Iterator[Ids]:
+        encodings = self.backend.encode_batch_fast([piece.text for piece in pieces], add_special_tokens=False)
+        found = [encoding.ids for encoding in encodings]
+        ends = list(accumulate(map(len, found)))
+        flat = np.fromiter(chain.from_iterable(found), dtype=np.int32, count=ends[-1] if ends else 0)
+        starts = [start + piece.drop for start, piece in zip([0, *ends], pieces, strict=False)]
+        return map(flat.__getitem__, map(slice, starts, ends))
+
+
+_NOTHING: Ids = np.zeros(0, dtype=np.int32)
+
+
+def _dividing(tokenizer: Any) -> re.Pattern[str] | None:
+    """Special tokens at which every text is cut before it is tokenised, and that leave the text beside them alone."""
+    plain = [
+        token.content
+        for token in tokenizer.added_tokens_decoder.values()
+        if token.special and not (token.lstrip or token.rstrip or token.single_word or token.normalized)
+    ]
+    longest_first = sorted(plain, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if plain else None
+
+
+def _bounded(pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:
+    """Cut the pieces into calls: the tokenizer takes a hundred bytes of memory for each character of a call."""
+    call: list[_Piece] = []
+    chars = 0
+    for piece in pieces:
+        call.append(piece)
+        chars += len(piece.text)
+        if chars >= CALL_CHARS:
+            yield call
+            call, chars = [], 0
+    if call:
+        yield call
