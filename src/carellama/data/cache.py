@@ -36,9 +36,9 @@ from carellama.errors import UserError
 from carellama.records import Tokens
 
 VERSION = 1  # of the tokens' meaning: raise it when the same input would be encoded otherwise
-BATCH_ROWS = 200  # what one thread or process encodes at a time,
+BATCH_ROWS = 100  # what one thread or process encodes at a time,
 BATCH_CHARS = 2_000_000  # whichever comes first
-SHARD_BATCHES = 50  # batches a shard covers: what a killed run encodes again at the most
+SHARD_BATCHES = 100  # batches a shard covers: what a killed run encodes again at the most
 
 BatchEncoder = Callable[[Sequence[Any]], tuple[pa.RecordBatch, dict[str, Any]]]
 
@@ -112,13 +112,15 @@ def encode_rows(
         _settled_memory(),
     ):
         encoded = _in_order(executor, encode, _batches(rows), pending=2 * (workers or _threads()))
-        while group := list(itertools.islice(encoded, SHARD_BATCHES)):
+        while True:
             made, shard_report, first = [], DataReport(), done
-            for count, (batch, batch_report) in group:
+            for count, (batch, batch_report) in itertools.islice(encoded, SHARD_BATCHES):
                 made.append(_number_from(batch, done))
                 done += count
                 shard_report.merge(DataReport.from_dict(batch_report))
                 bar.update(count)
+            if not made:
+                break
             _write_shard(shard_path(folder, shard), made, {"rows": done - first, "report": shard_report.to_dict()})
             report.merge(shard_report)
             shard += 1

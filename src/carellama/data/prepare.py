@@ -7,6 +7,7 @@ It also gives evaluation its conversations (`conversations`). It does no encodin
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import shutil
@@ -86,7 +87,7 @@ class Prepared:
 
     def first(self) -> list[Tokens]:
         """One training example."""
-        return self.train[0] if isinstance(self.train, Examples) else next(iter(self.train))
+        return self.train[0] if isinstance(self.train, Examples) else self.train.first()
 
     def settle(self) -> None:
         """Complete the account of a stream with what was read of it; call it once, after the training."""
@@ -160,7 +161,7 @@ def encode_dataset(
     """Return a dataset's tokens (encoding what is not cached), its account, and its entry for run.json."""
     data, stage = config.data, config.finetuning.stage
     digest = dataset.digest()
-    backend = tokenizer.backend_tokenizer.to_str()
+    backend = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
     key = key_of(
         digest, dataset.name, dataset.columns, dataset.shape, dataset.system or data.system_prompt, stage,
         backend, template.jinja, template.stops, template.stop_ids, data.lengths, data.max_samples,
