@@ -7,6 +7,9 @@ Each process, and each worker of its data loader, encodes every n-th row and shu
 stream begins anew with another shuffle when all was read, so no process waits for one that has less. It depends on
 the seed and the number of processes and workers only: read again, it gives the same, which is how a killed run
 goes on. What it reads in its first pass is accounted for in `account`, a file for each process and worker.
+
+A data loader reads `FailingStream(stream)` with `collate_or_fail`: a `UserError` of the data, raised in a worker or
+not, then comes out as a `Failure` in place of a batch.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
@@ -72,7 +76,14 @@ class TokenStream(IterableDataset):
 
     def __iter__(self) -> Iterator[list[Tokens]]:
         shard, shards = shard_of_this_process()
-        account = _Account(self.account / f"{shard}.json")
+        return self._read(shard, shards, _Account(self.account / f"{shard}.json"))
+
+    def first(self) -> list[Tokens]:
+        """The first example of this process, to be looked at: it is not accounted for."""
+        return next(self._read(*shard_of_this_process(), _Account(None)))
+
+    def _read(self, shard: int, shards: int, account: _Account) -> Iterator[list[Tokens]]:
+        """The examples of one shard, for ever."""
         for epoch in itertools.count():
             examples = self._examples(self.entries(shard, shards, epoch, account), (epoch, shard))
             first = next(examples, None)
@@ -131,6 +142,44 @@ class TokenStream(IterableDataset):
             windows = pack([len(one) for one in buffer], self.mixing.window)
             for index in numbers.permutation(len(windows)):
                 yield [buffer[at] for at in windows[index]]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What comes in place of examples, and of a batch, once the data can not be used.
+
+    It is not raised where it happens: an exception that leaves a worker of a data loader arrives as another one,
+    with the worker's traceback in its text.
+    """
+
+    message: str
+
+
+class FailingStream(IterableDataset):
+    """The examples of a stream; after a `UserError` a `Failure`, again and again, as a resumed run skips batches."""
+
+    def __init__(self, stream: TokenStream) -> None:
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[list[Tokens] | Failure]:
+        try:
+            yield from self.stream
+        except UserError as error:
+            failure = Failure(str(error))
+        while True:
+            yield failure
+
+
+def collate_or_fail(
+    collate: Callable[[Sequence[list[Tokens]]], Any], examples: Sequence[list[Tokens] | Failure]
+) -> Any:
+    """The batch of these examples, or the `Failure` among them."""
+    found: list[list[Tokens]] = []
+    for example in examples:
+        if isinstance(example, Failure):
+            return example
+        found.append(example)
+    return collate(found)
 
 
 class _Part(Iterable[Entry]):
