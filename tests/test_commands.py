@@ -126,6 +126,68 @@ def test_two_processes_learn_what_one_learns(workplace: Path, launcher: str) -> 
     assert losses("two") == pytest.approx(losses("one"), abs=2e-4)
 
 
+STREAMED_IN_TWO = """
+import os, signal, sys
+from pathlib import Path
+from carellama.cli import call
+from carellama.data import stream
+from carellama.train.trainer import RowTrainer
+
+stream.ENCODED_ROWS = 4
+step, rank = RowTrainer.training_step, os.environ["RANK"]
+
+
+def stopped(self, *words):
+    if rank == "1" and self.state.global_step == 6:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(self, *words)
+
+
+def run(folder, on_bad_record, workers):
+    words = ["--output_dir", folder, "--on_bad_record", on_bad_record, "--dataloader_num_workers", workers]
+    try:
+        call("train", sys.argv[1:] + words)
+    except SystemExit as left:
+        Path(folder, f"{left.code} of {rank}").touch()
+
+
+run("whole", "skip", "0")
+run("parts", "error", "1")
+RowTrainer.training_step = stopped
+run("parts", "skip", "1")
+RowTrainer.training_step = step
+run("parts", "skip", "0")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_that_stream_stop_together_and_go_on(workplace: Path) -> None:
+    """A bad record, then a signal, that only the second process meets: both save and leave, and lose nothing."""
+    rows = [{"instruction": f"Question {n}?", "input": "", "output": f"Answer {n}." * (n != 31)} for n in range(40)]
+    (workplace / "data/mm.json").write_text(json.dumps(rows, indent=0), encoding="utf-8")
+    (workplace / "run.py").write_text(STREAMED_IN_TWO)
+    done = command(
+        workplace, str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node", "2", "--master_port", "29513",
+        "run.py", "--dataset", "mm", "--model_name_or_path", "./model", "--streaming", "--max_steps", "12",
+        "--buffer_size", "2", "--per_device_train_batch_size", "2", "--logging_steps", "1", "--save_steps", "100",
+        "--bf16", "false",
+    )  # fmt: skip
+    left = sorted(path.name for path in workplace.glob("*/* of ?"))
+    assert left == ["130 of 0", "130 of 1", "2 of 0", "2 of 1"]
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "data/mm.json:" in said and said.endswith("the same command goes on from parts/checkpoint-5")
+    assert "stopped at step 7; the same command goes on from parts/checkpoint-7" in done.stderr
+
+    def losses(folder: str) -> list[float]:
+        lines = (workplace / folder / "trainer_log.jsonl").read_text().splitlines()
+        return [json.loads(line)["loss"] for line in lines if "grad_norm" in json.loads(line)]
+
+    assert losses("parts") == losses("whole") and len(losses("whole")) == 12
+    report = read(workplace / "parts/data_report.json")
+    assert report == read(workplace / "whole/data_report.json")
+    assert (report["mm"]["rows"], report["mm"]["used"]) == (40, 39)
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_losses(workplace: Path) -> None:
     run = ["train", "--dataset", "mm", "--model_name_or_path", "./model", "--max_steps", "16", "--logging_steps", "1",

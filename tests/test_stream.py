@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader
 
+from carellama.data import stream
 from carellama.data.convert import BadRecord
-from carellama.data.stream import TokenStream
+from carellama.data.stream import FailingStream, Failure, TokenStream, collate_or_fail
 from carellama.errors import UserError
 from test_prepare import config_of, prepared, rows_file
 
@@ -65,8 +66,6 @@ def test_a_record_moves_no_further_forward_than_the_buffer(tmp_path, stream_of, 
 @pytest.mark.parametrize(("processes", "workers"), [(2, 1), (2, 2), (1, 3)])
 def test_processes_and_workers_divide_the_records(tmp_path, stream_of, names, monkeypatch, processes, workers):
     from types import SimpleNamespace
-
-    from carellama.data import stream
 
     found = stream_of(rows_file(tmp_path, "a", 26, bad=(3,)), on_bad_record="skip")
     seen: list[str] = []
@@ -141,8 +140,6 @@ def test_packed_windows_hold_every_record_once(tmp_path, stream_of, names):
 
 
 def test_max_samples_and_empty_parts(tmp_path, stream_of, names, monkeypatch):
-    from carellama.data import stream
-
     path = rows_file(tmp_path, "a", 9)
     assert set(names(stream_of(path, max_samples=2).train, 20)) == {"a0", "a1"}
     monkeypatch.setattr(stream, "world", lambda: (4, 5))
@@ -156,6 +153,20 @@ def test_a_bad_record_stops_with_its_place(tmp_path, stream_of):
         next(iter(stream_of(path).train))
 
 
+def test_an_example_that_is_looked_at_is_not_counted(tmp_path, stream_of, names):
+    found = stream_of(rows_file(tmp_path, "a", 9), buffer_size=1)
+    assert names([found.first()]) == ["a0"] and not found.train.account.exists()
+
+
+def test_a_bad_record_comes_out_of_a_loader_as_a_failure_for_ever(tmp_path, stream_of, names, monkeypatch):
+    monkeypatch.setattr(stream, "ENCODED_ROWS", 2)
+    found = stream_of(rows_file(tmp_path, "a", 9, bad=(4,)), buffer_size=1)
+    given = list(itertools.islice(FailingStream(found.train), 6))
+    assert names(given[:3]) == ["a0", "a1", "a2"], "the buffer is lost, to be read again"
+    assert all(isinstance(failure, Failure) and "a.jsonl:5: no answer" in failure.message for failure in given[3:])
+    assert collate_or_fail(len, given[:3]) == 3 and collate_or_fail(len, given[1:5]) is given[3]
+
+
 def test_evaluation_alone_is_encoded_first(tmp_path, tiny_folder):
     config = config_of(tmp_path, rows_file(tmp_path, "a", 4), streaming=True, do_train=False, do_eval=True)
     found = prepared(config, tiny_folder)
@@ -167,20 +178,27 @@ def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)]
 
 
-@pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_losses(tmp_path, tiny_folder, monkeypatch):
+@pytest.fixture
+def run_of(tmp_path, tiny_folder):
+    """Run a streamed training into a folder and return its losses and its account of the data."""
     from carellama.run import run
+
+    def run_of(path: Path, name: str, **options):
+        given = {"streaming": True, "max_steps": 6, "save_steps": 2, "logging_steps": 1, "bf16": False}
+        given |= {"output_dir": tmp_path / name, "on_bad_record": "skip", "per_device_train_batch_size": 3}
+        given |= {"model_name_or_path": tiny_folder, "lora_dropout": 0.1, "buffer_size": 9}
+        run(config_of(tmp_path, path, **given | options))
+        return losses(tmp_path / name), json.loads((tmp_path / name / "data_report.json").read_text())
+
+    return run_of
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_losses(tmp_path, run_of, monkeypatch):
     from carellama.train.trainer import RowTrainer
 
     path = rows_file(tmp_path, "a", 30, bad=(2,))
-
-    def config(name: str):
-        given = {"streaming": True, "max_steps": 6, "save_steps": 2, "logging_steps": 1, "bf16": False}
-        given |= {"output_dir": tmp_path / name, "on_bad_record": "skip", "per_device_train_batch_size": 3}
-        return config_of(tmp_path, path, **given, model_name_or_path=tiny_folder, lora_dropout=0.1, buffer_size=9)
-
-    run(config("whole"))
-    report = json.loads((tmp_path / "whole" / "data_report.json").read_text())
+    whole, report = run_of(path, "whole")
     assert [(entry["rows"], entry["used"]) for entry in report.values()] == [(30, 29)]
     step = RowTrainer.compute_loss
 
@@ -191,8 +209,30 @@ def test_a_killed_run_goes_on_to_the_same_losses(tmp_path, tiny_folder, monkeypa
 
     monkeypatch.setattr(RowTrainer, "compute_loss", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(config("cut"))
+        run_of(path, "cut")
     monkeypatch.setattr(RowTrainer, "compute_loss", step)
-    run(config("cut"))
-    assert losses(tmp_path / "cut") == losses(tmp_path / "whole") and len(losses(tmp_path / "whole")) == 6
-    assert json.loads((tmp_path / "cut" / "data_report.json").read_text()) == report
+    assert run_of(path, "cut") == (whole, report) and len(whole) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_record_met_while_training_loses_nothing_learned(tmp_path, run_of, monkeypatch, caplog, workers):
+    monkeypatch.setattr(stream, "ENCODED_ROWS", 4)
+    path = rows_file(tmp_path, "a", 30, bad=(18,))
+    options = {"buffer_size": 2, "dataloader_num_workers": workers, "save_steps": 3, "max_steps": 12}
+    whole = run_of(path, "whole", **options)
+    caplog.clear()
+    for _ in range(2):  # the second time nothing new is learned
+        with pytest.raises(SystemExit) as left:
+            run_of(path, "cut", on_bad_record="error", **options)
+        assert left.value.code == 2
+    first, again = (text for text in caplog.messages if text.startswith("error"))
+    (checkpoint,) = (tmp_path / "cut").glob("checkpoint-[!3]")
+    assert first.startswith(f"error: {path}:19: no answer: ") and first == again and "Traceback" not in caplog.text
+    assert first.endswith(f"with that option, or once this is mended, the same command goes on from {checkpoint}")
+    assert sorted(path.name for path in checkpoint.iterdir()) == sorted(
+        path.name for path in (tmp_path / "whole/checkpoint-3").iterdir()
+    )
+    (report,) = json.loads((tmp_path / "cut/data_report.json").read_text()).values()
+    assert 15 < report["rows"] == report["used"] < 30
+    assert run_of(path, "cut", **options) == whole

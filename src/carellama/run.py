@@ -14,11 +14,14 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from carellama.config import RUN_GROUPS, RunConfig, parser, read_yaml, run_config, world
 from carellama.data.cache import write_json
 from carellama.errors import UserError
+
+if TYPE_CHECKING:
+    from carellama.train.causal import Stopped
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +96,7 @@ class Run:
 
         from carellama.model import adapter, attention
         from carellama.model.load import bind, load_model
+        from carellama.train.causal import Stopped, make_trainer
 
         config, training = self.config, self.config.training
         fit = training.do_train
@@ -107,16 +111,15 @@ class Run:
         sources = prepared.sources if prepared else []
         if prepared:
             self._record(sources)
-            trainer = importlib.import_module("carellama.train.causal").make_trainer(
-                config, model, self.tokenizer, prepared
-            )
-            if fit:
-                self._train(trainer, checkpoint)
-            if prepared.streams:
-                trainer.accelerator.wait_for_everyone()
-                if training.should_save:
-                    prepared.settle()
-                    report(prepared, self.output)
+            trainer = make_trainer(config, model, self.tokenizer, prepared)
+            try:
+                if fit:
+                    self._train(trainer, checkpoint)
+            except Stopped as stopped:
+                self._settle(prepared, trainer)
+                self._record(sources)
+                self._leave(stopped, trainer)
+            self._settle(prepared, trainer)
             if training.do_eval:
                 self.results |= trainer.evaluate()
                 self._write("eval_results.json", "eval_")
@@ -128,22 +131,38 @@ class Run:
     def _train(self, trainer: Any, checkpoint: str | None) -> None:
         from carellama.errors import lookup
         from carellama.train import STAGES
-        from carellama.train.causal import Stopped
 
         module, _, name = lookup(STAGES, self.config.finetuning.stage, "stage").partition(":")
-        try:
-            self.results |= getattr(importlib.import_module(module), name)(self.config, trainer, checkpoint)
-        except Stopped as stopped:
-            log.warning(
-                "stopped at step %d; the same command goes on from %s/checkpoint-%d",
-                stopped.step, self.output, stopped.step,
-            )  # fmt: skip
-            raise SystemExit(130) from None
+        self.results |= getattr(importlib.import_module(module), name)(self.config, trainer, checkpoint)
         if self.config.finetuning.plot_loss and self.config.training.should_save:
             from carellama.train.plot import plot_loss
 
             if picture := plot_loss(self.output):
                 log.info("loss curve: %s", picture)
+
+    def _settle(self, prepared: Any, trainer: Any) -> None:
+        """Write the account of a stream, when all processes have ended theirs."""
+        if not prepared.streams:
+            return
+        trainer.accelerator.wait_for_everyone()
+        if self.config.training.should_save:
+            prepared.settle()
+            report(prepared, self.output)
+
+    def _leave(self, stopped: Stopped, trainer: Any) -> NoReturn:
+        """End a run that a signal (130) or its data (2) stopped, and say in one line how it goes on."""
+        anew = " (without --overwrite_output_dir)" if self.config.training.overwrite_output_dir else ""
+        going_on = f"the same command{anew} goes on from {stopped.checkpoint}"
+        if stopped.failure is None:
+            line = f"stopped at step {stopped.step}; {going_on}"
+        elif stopped.checkpoint is None:
+            line = f"error: {stopped.failure}; no step was finished"
+        else:
+            how = "with that option, or " if "--on_bad_record skip" in stopped.failure else ""
+            line = f"error: {stopped.failure}; stopped at step {stopped.step}: {how}once this is mended, {going_on}"
+        log.warning("%s", " ".join(line.split()))
+        trainer.accelerator.wait_for_everyone()  # torchrun ends the others when the first one leaves
+        raise SystemExit(130 if stopped.failure is None else 2)
 
     def _predict(self, model: Any, chats: list[Any]) -> None:
         from carellama.engine.base import Sampling

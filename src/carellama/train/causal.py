@@ -28,11 +28,14 @@ log = logging.getLogger(__name__)
 
 
 class Stopped(Exception):
-    """The person stopped the training; a checkpoint of `step` was written."""
+    """The training ended after `step`, by the person or, with a `failure`, by the data; `checkpoint` is what it saved.
 
-    def __init__(self, step: int) -> None:
+    Without a checkpoint no step was finished.
+    """
+
+    def __init__(self, step: int, checkpoint: Path | None, failure: str | None = None) -> None:
         super().__init__(f"stopped at step {step}")
-        self.step = step
+        self.step, self.checkpoint, self.failure = step, checkpoint, failure
 
 
 def make_trainer(config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> RowTrainer:
@@ -57,14 +60,18 @@ def make_trainer(config: RunConfig, model: Any, tokenizer: Any, prepared: Prepar
 
 
 def run(config: RunConfig, trainer: RowTrainer, resume_from: str | None) -> dict[str, Any]:
-    """Train, save the model into the output folder and return the metrics. Raises `Stopped` after Ctrl-C."""
+    """Train, save the model into the output folder and return the metrics.
+
+    Raises `Stopped` after Ctrl-C, and when the data turns out to be unusable while it is read.
+    """
     output = Path(config.training.output_dir)
     stopped = threading.Event()
-    trainer.add_callback(StopCallback(stopped))
+    trainer.add_callback(StopCallback(stopped, trainer.accelerator))
     with signals_stop(stopped, log.warning):
         result = trainer.train(resume_from_checkpoint=resume_from)
-    if stopped.is_set() and trainer.state.global_step < trainer.state.max_steps:
-        raise Stopped(trainer.state.global_step)
+    step = trainer.state.global_step
+    if trainer.failure or (stopped.is_set() and step < trainer.state.max_steps):
+        raise Stopped(step, trainer.checkpoint or (Path(resume_from) if resume_from else None), trainer.failure)
     trainer.save_model()
     trainer.save_state()
     metrics: dict[str, Any] = dict(result.metrics)

@@ -4,37 +4,48 @@ What differs from `Trainer`:
 1. the loss is the sum over supervised tokens divided by their number in the whole step, over all accumulated batches
    and all processes, so that it does not depend on how records are batched;
 2. evaluation is the token-weighted mean over the whole set, not the mean of batch means;
-3. a checkpoint appears under its name only when it is complete, and Ctrl-C or SIGTERM makes one before stopping.
+3. a checkpoint appears under its name only when it is complete, and Ctrl-C or SIGTERM makes one before stopping;
+   so does data that turns out to be unusable while it is read, see `failure`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
+import os
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from carellama.data.stream import FailingStream, Failure, TokenStream, collate_or_fail
+from carellama.errors import UserError
 from carellama.train.loss import head_is_plain, record_losses, row_loss
 
 STAGING = ".saving"  # a checkpoint is written in here, then moved out
 
 
 class RowTrainer(Trainer):
-    """A `Trainer` over packed rows (or padded batches) of `carellama.data.collate`."""
+    """A `Trainer` over packed rows (or padded batches) of `carellama.data.collate`.
+
+    After `train`, `failure` says which data ended it early, in this process or another (None: it ran to its end, or
+    was stopped by a signal), and `checkpoint` is the last one that was written.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -42,6 +53,8 @@ class RowTrainer(Trainer):
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         self._chunked = not sharded and head_is_plain(self.model)
         self._saving = False
+        self.failure: str | None = None
+        self.checkpoint: Path | None = None
         self._head_dtype = torch.bfloat16 if self.args.bf16 else None
 
     def compute_loss(
@@ -61,18 +74,52 @@ class RowTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """The trainer's loader; of a stream, which divides itself among the processes, a plain one."""
         data = self.train_dataset
-        if not isinstance(data, IterableDataset):
+        if not isinstance(data, TokenStream):
             loader: DataLoader = super().get_train_dataloader()
             return loader
         workers = self.args.dataloader_num_workers
         return DataLoader(
-            data,
+            FailingStream(data),
             batch_size=self._train_batch_size,
-            collate_fn=self.data_collator,
+            collate_fn=partial(collate_or_fail, self.data_collator),
             num_workers=workers,
             prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
             pin_memory=self.args.dataloader_pin_memory,
         )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], torch.Tensor | int | None]:
+        """Return the batches of a step and the number of supervised tokens in them.
+
+        When the data fails there are none, and the training ends as after Ctrl-C, with a checkpoint of what was
+        learned since the last one.
+        """
+        batches: list[Any] = []
+        failure = None
+        try:
+            for batch in itertools.islice(epoch_iterator, num_batches):
+                if isinstance(batch, Failure):
+                    raise UserError(batch.message)
+                batches.append(batch)
+        except UserError as error:
+            failure = str(error)
+        self.failure = self._failure_of_any(failure)
+        if self.failure is None:
+            return batches, self._get_num_items_in_batch(batches, device)
+        step = self.state.global_step
+        saved = self.checkpoint is not None and self.checkpoint.name == f"{PREFIX_CHECKPOINT_DIR}-{step}"
+        if step > self._initial_global_step and not saved:
+            self._save_checkpoint(self.model_wrapped, None)
+        self.control.should_training_stop = True
+        return [], None
+
+    def _failure_of_any(self, mine: str | None) -> str | None:
+        """Return the first failure of all processes, or None."""
+        if not any_process(self.accelerator, mine is not None):
+            return None
+        failures: list[str | None] = gather_object([mine])
+        return next(failure for failure in failures if failure is not None)
 
     @torch.no_grad()
     def evaluate(
@@ -126,6 +173,7 @@ class RowTrainer(Trainer):
         finally:
             self._saving = False
         self.accelerator.wait_for_everyone()
+        self.checkpoint = home / name
         if not self.args.should_save:
             return
         made = home / STAGING / name
@@ -136,6 +184,18 @@ class RowTrainer(Trainer):
         made.rename(home / name)
         shutil.rmtree(home / STAGING, ignore_errors=True)
         rotate_checkpoints(str(home), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
+
+
+def any_process(accelerator: Accelerator, mine: bool) -> bool:
+    """Whether it is so in any process; all must ask at the same point.
+
+    They end a training at the same step for that: to save takes all of them, and one would wait for ever for another
+    that saves, or has left, while it goes on.
+    """
+    if mine:
+        accelerator.set_trigger()
+    found: bool = accelerator.check_trigger()
+    return found
 
 
 def mean_with_interval(records: np.ndarray, resamples: int = 1000) -> tuple[float, float, float]:
@@ -193,14 +253,15 @@ class LogCallback(TrainerCallback):
 
 
 class StopCallback(TrainerCallback):
-    """Ends the training after the step in which a signal came, with a checkpoint."""
+    """Ends the training after the step in which a signal came to any process, with a checkpoint."""
 
-    def __init__(self, stopped: threading.Event) -> None:
-        self.stopped = stopped
+    def __init__(self, stopped: threading.Event, accelerator: Accelerator) -> None:
+        self.stopped, self.accelerator = stopped, accelerator
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ask the trainer to save and stop."""
-        if self.stopped.is_set() and state.global_step < state.max_steps:
+        if any_process(self.accelerator, self.stopped.is_set()) and state.global_step < state.max_steps:
+            self.stopped.set()
             control.should_save = True
             control.should_training_stop = True
 
@@ -208,8 +269,11 @@ class StopCallback(TrainerCallback):
 @contextlib.contextmanager
 def signals_stop(stopped: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
     """Within this, the first Ctrl-C or SIGTERM sets `stopped`; a second Ctrl-C interrupts at once."""
+    own = os.getpid()
 
     def ask(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != own:
+            return  # a worker of the data loader: it ends with this process
         if stopped.is_set():
             raise KeyboardInterrupt
         stopped.set()
