@@ -236,3 +236,13 @@ def test_a_bad_record_met_while_training_loses_nothing_learned(tmp_path, run_of,
     (report,) = json.loads((tmp_path / "cut/data_report.json").read_text()).values()
     assert 15 < report["rows"] == report["used"] < 30
     assert run_of(path, "cut", **options) == whole
+
+
+@pytest.mark.slow
+def test_a_stopped_run_keeps_its_last_checkpoint_beside_the_best(tmp_path, run_of, monkeypatch):
+    monkeypatch.setattr(stream, "ENCODED_ROWS", 4)
+    best = {"eval_strategy": "steps", "eval_steps": 3, "save_steps": 3, "load_best_model_at_end": True}
+    best |= {"save_total_limit": 1, "eval_dataset": rows_file(tmp_path, "b", 3), "on_bad_record": "error"}
+    with pytest.raises(SystemExit):
+        run_of(rows_file(tmp_path, "a", 30, bad=(18,)), "cut", buffer_size=2, **best)
+    assert sorted(path.name for path in (tmp_path / "cut").glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]

@@ -185,6 +185,12 @@ class RowTrainer(Trainer):
         shutil.rmtree(home / STAGING, ignore_errors=True)
         rotate_checkpoints(str(home), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
 
+    def _finalize_training(self, *args: Any) -> Any:
+        """End as `Trainer` does; one that was stopped keeps its last checkpoint, which need not be the best one."""
+        if self.state.global_step < self.state.max_steps:
+            self.state.best_model_checkpoint = None  # the checkpoint has it
+        return super()._finalize_training(*args)
+
 
 def any_process(accelerator: Accelerator, mine: bool) -> bool:
     """Whether it is so in any process; all must ask at the same point.
