@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from carellama.data.cache import write_json
 from carellama.data.mix import mix_streams
 from carellama.data.pack import pack
 from carellama.data.read import BadRow, Row
-from carellama.data.report import DataReport
+from carellama.data.report import KEPT_PLACES, Cases, DataReport
 from carellama.data.sources import Dataset
 from carellama.errors import UserError
 from carellama.records import Tokens
@@ -119,8 +120,14 @@ class TokenStream(IterableDataset):
     def counted(self) -> DataReport:
         """What all processes and workers have read so far in their first pass."""
         report = DataReport()
+        first: defaultdict[tuple[str, str, str], list[str]] = defaultdict(list)  # of all parts, not of the first one
         for path in sorted(self.account.glob("*.json"), key=lambda path: int(path.stem)):
-            report.merge(DataReport.from_dict(json.loads(path.read_text(encoding="utf-8"))))
+            part = DataReport.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            report.merge(part)
+            for case, cases in _cases(part):
+                first[case] += cases.places
+        for case, cases in _cases(report):
+            cases.places = sorted(first[case], key=_file_and_line)[:KEPT_PLACES]
         return report
 
     def forget(self) -> None:
@@ -238,6 +245,19 @@ def shuffled(items: Iterable[Tokens], size: int, numbers: np.random.Generator) -
         buffer[at] = item
     for index in numbers.permutation(len(buffer)):
         yield buffer[index]
+
+
+def _cases(report: DataReport) -> Iterator[tuple[tuple[str, str, str], Cases]]:
+    """All cases of a report, each with its dataset, kind and reason."""
+    for name, entry in report.datasets.items():
+        for kind, reasons in entry.done.items():
+            for reason, cases in reasons.items():
+                yield (name, kind, reason), cases
+
+
+def _file_and_line(place: str) -> tuple[str, int]:
+    file, _, line = place.rpartition(":")
+    return file, int(line)
 
 
 def _seed(seed: int, epoch: int) -> int:
