@@ -234,7 +234,8 @@ def test_ctrl_c_saves_a_checkpoint(workplace: Path) -> None:
 MISTAKES = {
     "unknown option": (["train", "--leraning_rate", "1"], "Did you mean '--learning_rate'"),
     "unknown verb": (["trian"], "Did you mean 'train'"),
-    "wrong value": (["train", "--stage", "sfft"], "invalid choice: 'sfft'"),
+    "unknown before missing": (["train", "--lora_rnk", "8"], "Did you mean '--lora_rank'"),
+    "wrong value": (["train", "--stage", "sfft"], "'sfft' is not one of pt, sft. Did you mean 'sft'?"),
     "wrong type": (["train", "--lora_rank", "eight"], "invalid int value: 'eight'"),
     "no model": (["train", "--model_name_or_path", "./nowhere"], "nowhere"),
     "no dataset": (["train", "--dataset", "nn"], "unknown dataset"),

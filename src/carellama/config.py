@@ -8,6 +8,7 @@ are made from it. Flags and YAML keys have the same names, and a flag beats the 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import logging
@@ -293,10 +294,16 @@ class RunConfig:
 
 
 class _Parser(HfArgumentParser):
-    """`HfArgumentParser` whose mistakes are `UserError`s and that takes no abbreviations."""
+    """`HfArgumentParser` whose mistakes are `UserError`s with the nearest value, and that takes no abbreviations."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            hint = nearest(str(value), choices)
+            raise argparse.ArgumentError(action, f"{str(value)!r} is not one of {', '.join(choices)}.{hint}")
 
 
 def parser(groups: Sequence[type], prog: str) -> HfArgumentParser:
@@ -320,14 +327,21 @@ def parse(groups: Sequence[type], argv: Sequence[str], prog: str, extra: Mapping
         if key not in known:
             raise UserError(f"unknown key {key!r} in the settings.{nearest(key, known)}")
     given = {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
+    for word in argv:  # before argparse asks for what the misspelt option should have said
+        if word.startswith("--") and word.partition("=")[0][2:] not in known:
+            _unknown(word, known)
     words = [word for key, value in settings.items() if key not in given for word in _as_flag(key, value)]
     *parsed, unknown = reader.parse_args_into_dataclasses(
         words + argv, return_remaining_strings=True, look_for_args_file=False
     )
     if unknown:
-        name = unknown[0].partition("=")[0]
-        raise UserError(f"unknown option {name!r}.{nearest(name, ['--' + name for name in known])} See --help.")
+        _unknown(unknown[0], known)
     return list(parsed)
+
+
+def _unknown(word: str, known: Sequence[str]) -> NoReturn:
+    name = word.partition("=")[0]
+    raise UserError(f"unknown option {name!r}.{nearest(name, ['--' + name for name in known])} See --help.")
 
 
 def read_yaml(path: str) -> dict[str, Any]:

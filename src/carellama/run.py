@@ -66,7 +66,10 @@ def run(config: RunConfig) -> dict[str, Any]:
     output = Path(training.output_dir)
     with training.main_process_first(desc="claim the output folder"):
         checkpoint = claim(output, config) if training.do_train else None
-        output.mkdir(parents=True, exist_ok=True)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output_dir {output} can not be made: {error.strerror}") from error
     tokenizer = load_tokenizer(config.model)
     template = get_template(config.data.template, tokenizer)
     prepared, chats = None, []

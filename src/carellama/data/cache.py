@@ -104,7 +104,7 @@ def encode_rows(
         done, shard = done + metadata["rows"], shard + 1
     for _ in itertools.islice(rows, done):  # reading again is cheap beside encoding again
         pass
-    bar = tqdm(initial=done, desc=f"encode {name}".strip(), unit=" rows", mininterval=0.5, leave=False)
+    bar = tqdm(initial=done, desc=f"encode {name}".strip(), unit=" rows", mininterval=0.5, leave=False, disable=None)
     with (
         bar,
         single_threaded_tokenizers(),

@@ -114,7 +114,7 @@ def fetch(name: str, *, accept_licence: bool = False) -> Path:
     if model.terms and not accept_licence and not folder.is_dir():
         raise UserError(
             f"{name} comes under terms of its own: read {model.terms}, "
-            "and if you accept them give --accept_licence true"
+            "and if you accept them give --accept_licence true (make demo-zh ACCEPT=1)"
         )
     with made_once(folder) as making:
         if making:
