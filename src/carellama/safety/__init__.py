@@ -1,0 +1,1 @@
+"""What keeps users and their data safe: de-identification of texts."""

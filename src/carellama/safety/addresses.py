@@ -1,0 +1,215 @@
+"""Postal addresses, Chinese and English, in folded text.
+
+    list(addresses(fold("家住北京市朝阳区建国路88号3栋502室")))   # [("ADDRESS", 2, 21, 0.9)]
+
+An address without a marker needs a road, village or building with a number; the name of a town alone stays.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+Found = tuple[str, int, int, float]
+
+_HAN = "㐀-䶿一-鿿"
+_N = r"(?:\d{1,5}|[一二三四五六七八九十百零〇两]{1,5}|[A-Za-z]\d{0,3}|[甲乙丙丁东西南北]\d{0,4})"
+_PROVINCES = (
+    "北京|天津|上海|重庆|河北|山西|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建|江西|山东|河南|湖北|湖南|广东|海南|"
+    "四川|贵州|云南|陕西|甘肃|青海|台湾|内蒙古|广西|西藏|宁夏|新疆|香港|澳门"
+)
+_CITIES = (
+    "石家庄|唐山|邯郸|保定|太原|大同|沈阳|大连|鞍山|长春|吉林|哈尔滨|齐齐哈尔|大庆|南京|无锡|徐州|常州|"
+    "苏州|南通|扬州|镇江|杭州|宁波|温州|嘉兴|绍兴|金华|台州|合肥|芜湖|蚌埠|"
+    "福州|厦门|泉州|漳州|南昌|赣州|九江|济南|青岛|淄博|烟台|潍坊|临沂|济宁|郑州|洛阳|开封|新乡|南阳|"
+    "武汉|黄石|宜昌|襄阳|荆州|长沙|株洲|湘潭|衡阳|岳阳|广州|深圳|珠海|汕头|佛山|"
+    "东莞|中山|惠州|江门|湛江|梅州|南宁|柳州|桂林|海口|三亚|成都|绵阳|德阳|宜宾|贵阳|遵义|昆明|大理|"
+    "拉萨|西安|咸阳|宝鸡|兰州|西宁|银川|乌鲁木齐|呼和浩特|包头"
+)
+_SPACE = r"[ ,]{0,2}"
+_ADMIN = (
+    rf"(?:[{_HAN}]{{1,10}}?(?:特别行政区|自治[区州县]|地区|开发区|新区|高新区|街道|"
+    rf"[省市区县旗镇乡盟州])(?![长级民政委别域间场人医第]){_SPACE})"
+)
+_ROAD = (
+    rf"(?:[{_HAN}\d]{{1,10}}?(?:大道|大街|胡同|马路|公路|国道|"
+    rf"[路街巷弄道里])(?:[东西南北中]?[段侧口]?){_SPACE}|[{_HAN}]{{1,8}}?(?:村|屯|庄|寨|社区|小区|新村|"
+    rf"花园|家园|公寓|大厦|广场|苑|府|庭|园|城|坊|里|湾|居|营|楼|宿舍|家属院|大院|校区){_SPACE})"
+)
+_UNIT = (
+    rf"(?:第?{_N}\s?(?:-\s?{_N}\s?)*(?:号楼|号院|号|栋|幢|座|楼|单元|门栋|门|室|层|组|户|弄|队|房|社|院|"
+    rf"支弄|期|区|村民组|#)(?:附{_N}号)?[之]?{_SPACE})"
+)
+_TAIL = r"(?:\d{1,4}(?:-\d{1,4}){1,3}|\d{3,4}(?![\d.岁年月日%元块度]))"
+_STARTS = rf"(?:中国)?(?:(?:{_PROVINCES})(?:省|市|(?:壮族|回族|维吾尔)?自治区|特别行政区)?|(?:{_CITIES})市?){_SPACE}"
+_BODY = rf"(?:{_ADMIN}|{_ROAD}|{_UNIT})"
+_FREE = re.compile(  # from a known province or town on, or a district, to a number of a house
+    rf"(?:{_STARTS}{_BODY}{{0,6}}?|{_ADMIN}{{1,4}}){_ROAD}{{0,3}}{_UNIT}(?:{_UNIT}|{_ROAD}(?={_UNIT}|"
+    rf"\d)){{0,6}}{_TAIL}?"
+    rf"|{_STARTS}{_BODY}{{0,5}}?{_ROAD}{{1,3}}{_TAIL}"
+)
+_ROAD_ONLY = re.compile(
+    rf"[{_HAN}]{{2,6}}?(?<![通思尿线电气管旁胆回出网半一走马同上了])(?:路|街|大道|巷|胡同|弄|里|村|"
+    rf"小区|花园|苑|公寓|大厦|新村|家园){_SPACE}(?:[东西南北中]段)?{_N}\s?(?:号|弄|栋|幢|座|号楼|单元|"
+    rf"组){_SPACE}(?:{_UNIT}){{0,5}}{_TAIL}?"
+)
+_HOUSE_ONLY = re.compile(
+    rf"(?:[{_HAN}]{{2,8}}(?:小区|花园|苑|公寓|家园|大厦|新村|城|府|园)){_SPACE}(?:{_UNIT}){{1,5}}{_TAIL}?"
+)
+_MARKER_ZH = (
+    r"(?:(?:家庭|现|居住|户籍|户口|通讯|通信|联系|邮寄|收货|收件|寄件|寄送|送货|单位|工作|常住|详细|"
+    r"本人|现居|身份证|快递|出生|公司|学校|租房|暂住)?\s?"
+    r"(?:住\s?址|地\s?址|所在地|居住地|户籍地|住所|籍\s?贯|出生地|祖籍|收件地)(?:及邮编)?|住址|现居地|"
+    r"户口(?:所在地|在)|户籍(?:所在地|在|为)?|工作单位|address)"
+)
+_MARKED_ZH = re.compile(
+    rf"{_MARKER_ZH}[\"']?\s{{0,3}}(?P<colon>[:=>]|是|为|在)?\s{{0,3}}[\"']?(?P<value>[^\n。;；:]{{2,80}})",
+    re.IGNORECASE,
+)
+_LIVES = re.compile(
+    r"(?:家住在?|现?住在|现?居住[在于]|现住|住于|我住|租住在?|暂住在?|寄[到往给]|快递到|送到|搬到|居于|"
+    r"现居|老家在?|家在|户籍是)\s?(?P<value>[^\n。;；:,]{3,60})"
+)
+_ADDRESS_WORD = re.compile(
+    rf"[省市区县旗镇乡村路街巷弄号楼栋幢座室组队屯庄寨]|大道|胡同|花园|小区|公寓|单元|大厦|自治|社区|"
+    rf"苑|宿舍|{_PROVINCES}|{_CITIES}|\d-\d|\d{{3}}"
+)
+_NEXT = re.compile(
+    r"[ ,，、()]{0,3}(?:电话|手机|联系|邮编|邮政|身份证|姓名|性别|年龄|职业|民族|婚姻|入院|住院|就诊|"
+    r"主诉|因|患者|病人|医保|工作单位|QQ|微信|邮箱|收件人|收货人|\d{11}|1[3-9]\d|tel|phone|email|"
+    r"e-mail|"
+    r"出生|生于|现病|既往|病史|籍贯|文化|记录|病历|今年|有|距离|附近|最近|想|请问|离)",
+    re.IGNORECASE,
+)
+_POSTCODE_ZH = re.compile(
+    r"(?:邮\s?编|邮政编码|郵編|postcode|postal code|zip(?: code)?)[\"']?\s{0,2}(?:[:=]|是|为|"
+    r"is)?\s{0,2}[\"']?(?P<value>\d(?: ?\d){5}|\d{5}(?:-\d{4})?)(?!\d)",
+    re.IGNORECASE,
+)
+_LEAD = re.compile(
+    r"^(?:.*?(?:住在|家住|位于|住址|地址|居住在|搬到|来自|送到|寄到|寄往|快递到|现住|户籍|住|在|到|是|"
+    r"我|家|从|于|址|至|往|经|请|去|了|和|与|及|或|据|由|患者|病人))(?=.{2})"
+)
+
+_SUFFIX = (
+    r"Street|St|Str|Road|Rd|Avenue|Ave|Av|Lane|Ln|Drive|Dr|Boulevard|Blvd|Court|Ct|Place|Pl|Way|"
+    r"Terrace|Ter|Close|Crescent|Cres|Square|Sq|Highway|Hwy|"
+    r"Parkway|Pkwy|Circle|Cir|Trail|Row|Grove|Gardens|Gdns|Mews|Walk|Hill|Loop|Pike|Broadway|Alley|"
+    r"Path|Park|View|Rise|Green|Quay|Wharf|Plaza|Heights|Estate|Drv|Parade|Vale|Esplanade|Turnpike|"
+    r"Expressway"
+)
+_STATES = (
+    r"A[LKZR]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]|"
+    r"UT|V[AT]|W[AIVY]|"
+    r"Alabama|Alaska|Arizona|California|Colorado|Connecticut|Florida|Georgia|Illinois|Indiana|"
+    r"Massachusetts|Michigan|Minnesota|Missouri|New York|New Jersey|North Carolina|Ohio|Oregon|"
+    r"Pennsylvania|Texas|Virginia|Washington|Wisconsin|"
+    r"NSW|VIC|QLD|ON|BC|QC|AB"
+)
+_UKPOST = r"(?:GIR ?0AA|[A-Z]{1,2}\d[A-Z\d]? {0,2}\d[ABD-HJLNP-UW-Z]{2})(?![A-Za-z0-9])"
+_ZIP = r"\d{5}(?: ?- ?\d{4})?(?!\d)"
+_CAPOST = r"[ABCEGHJ-NPRSTVXY]\d[A-Z][ \-]?\d[A-Z]\d(?![A-Za-z0-9])"
+_CITY = r"[A-Z][A-Za-z.'\-]+(?: (?:[A-Z][A-Za-z.'\-]+|upon|on|of|the|le|de|under)){0,3}"
+_APT = (
+    r"(?:(?:Apartment|Apt|Unit|Suite|Ste|Flat|Floor|Fl|Room|Rm|Bldg|Building|Lot|No)\.? "
+    r"?#?\s?\d{0,4}[A-Za-z]?\d{0,3}|# ?\d{1,5}[A-Za-z]?|\d{1,2}(?:st|nd|rd|th) (?:Floor|Fl))"
+)
+_REST = (
+    rf"(?:[,. \n]{{1,3}}{_APT})?(?:(?:,\s{{0,2}}|"
+    rf"\s)(?!(?:{_STATES})\b)(?:{_CITY}))?(?:,\s?{_CITY}){{0,2}}(?:[,. "
+    rf"]{{1,3}}(?:{_STATES})(?![A-Za-z])(?:[,. ]{{1,3}}(?:{_ZIP}|{_CAPOST}|\d{{4}}(?!\d)))?|[,. "
+    rf"]{{1,3}}{_UKPOST}|[,. ]{{1,3}}{_ZIP})?(?:, ?(?:USA?|United States|UK|United Kingdom|England|Canada|"
+    rf"Australia|Ireland))?"
+)
+_STREET = re.compile(
+    rf"(?<![A-Za-z0-9.\-/])(?:{_APT},? )?(?:\d{{1,5}}[A-Za-z]?(?: ?[-/] ?\d{{1,5}})?),? "
+    rf"{{1,2}}(?:(?:[NSEW]|NE|NW|SE|SW|North|South|East|West)\.? )?(?:(?:[A-Z][\w'’.\-]*|"
+    rf"\d{{1,3}}(?:st|nd|rd|th)|of|the|la|de) ){{1,4}}?(?:{_SUFFIX})(?![A-Za-z])(?: (?:NE|NW|SE|SW|"
+    rf"North|South|East|West|[NSEW])(?![A-Za-z]))?\.?{_REST}"
+)
+_STREET_LOWER = re.compile(
+    rf"(?:address|lives? (?:at|on|in)|living (?:at|on)|resid(?:es?|ing) (?:at|on|in)|residence|"
+    rf"stay(?:s|ing)? at|located at|mail(?:ed)? (?:it |this |them )?to|send (?:it |this |them )?to|"
+    rf"deliver(?:ed)? to|ship(?:ped)? to|home is(?: at)?|moved to|visit at|house (?:at|is)|live at|"
+    rf"picked up (?:at|from)|lived at)(?:\s?\([^)\n]{{0,12}}\))?[\"']?(?:\s?[:=]| is| "
+    rf"was)?\s{{0,2}}[\"']?"
+    rf"(?P<value>(?:{_APT},? )?\d{{1,5}}[A-Za-z]?,? (?:[A-Za-z0-9'’.\-]+ "
+    rf"){{1,5}}?(?:{_SUFFIX})\b\.?(?:,? {_APT})?(?:, ?[A-Za-z'’ .\-]{{2,25}}){{0,3}}(?:,? "
+    rf"(?:{_STATES})\b)?(?:,? (?:{_ZIP}|{_UKPOST}|{_CAPOST}))?)",
+    re.IGNORECASE,
+)
+_NAMED_HOUSE = re.compile(
+    rf"(?i:address|lives? at|living at|resid(?:es|ing) at|resident of|home)[\"']?(?:\s?[:=]| "
+    rf"is)?\s{{0,2}}[\"']?(?P<value>(?:[A-Z][A-Za-z'’.\-]+|\d+[A-Za-z]?)(?:,? (?:[A-Z][A-Za-z'’.\-]+|"
+    rf"\d+[A-Za-z]?|of|the|on|upon)){{0,5}}(?:, ?(?:[A-Z][A-Za-z'’.\-]+|\d+)(?: "
+    rf"[A-Z][A-Za-z'’.\-]+){{0,3}}){{1,4}}(?:,? {_UKPOST}|,? {_ZIP})?)"
+)
+_BOX = re.compile(
+    rf"\bP\.? ?O\.? ?Box (?:No\.? ?)?#?\d{{1,7}}(?:,\s?{_CITY}(?:,? (?:{_STATES})(?![A-Za-z]))?(?:,? "
+    rf"(?:{_ZIP}|{_UKPOST}))?)?",
+    re.IGNORECASE,
+)
+_CITY_ZIP = re.compile(rf"(?<![A-Za-z])(?:(?:{_CITY}),? )?(?:{_STATES})[,.]? {{1,2}}{_ZIP}")
+_UK_ALONE = re.compile(
+    r"(?<![A-Za-z0-9])(?:(?:London|Manchester|Leeds|Bristol|Birmingham|Oxford|Cambridge|Edinburgh|"
+    r"Glasgow|Cardiff|Belfast|Liverpool|Sheffield),? )?(?:[A-Z]{1,2}\d[A-Z\d]? "
+    r"\d[ABD-HJLNP-UW-Z]{2})(?![A-Za-z0-9])"
+)
+_CA_ALONE = re.compile(r"(?<![A-Za-z0-9])[ABCEGHJ-NPRSTVXY]\d[A-Z] \d[A-Z]\d(?![A-Za-z0-9])")
+
+
+def addresses(plain: str) -> Iterator[Found]:
+    """Yield the addresses in a folded text: (kind, start, end, score)."""
+    if not plain.isascii():
+        yield from _chinese(plain)
+    for pattern, score in ((_STREET, 0.8), (_BOX, 0.8), (_CITY_ZIP, 0.7), (_UK_ALONE, 0.6), (_CA_ALONE, 0.6)):
+        for match in pattern.finditer(plain):
+            yield "ADDRESS", match.start(), match.start() + len(match[0].rstrip(" ,.\n")), score
+    for pattern in (_STREET_LOWER, _NAMED_HOUSE):
+        for match in pattern.finditer(plain):
+            start = match.start("value")
+            yield "ADDRESS", start, start + len(match["value"].rstrip(" ,.")), 0.75
+    for match in _POSTCODE_ZH.finditer(plain):
+        yield "ADDRESS", *match.span("value"), 0.8
+
+
+def _chinese(plain: str) -> Iterator[Found]:
+    if not any(character in plain for character in "号路街村区室栋幢楼组苑弄镇址住园寓城县州市"):
+        return
+    for match in _MARKED_ZH.finditer(plain):
+        length = _address_length(match["value"])
+        words = len(set(_ADDRESS_WORD.findall(match["value"][:length])))
+        if length and (match["colon"] or words >= 2):
+            yield "ADDRESS", match.start("value"), match.start("value") + length, 0.9
+    for match in _LIVES.finditer(plain):
+        length = _address_length(match["value"])
+        value = match["value"][:length]
+        if (
+            re.search(r"[县区镇乡村屯路街巷弄号栋幢]|小区|花园|大道|公寓", value)
+            and not re.search("院|病房|科|床", value)
+            and len(value) > 3
+        ):
+            yield "ADDRESS", match.start("value"), match.start("value") + length, 0.8
+    for pattern, score in ((_FREE, 0.8), (_ROAD_ONLY, 0.6), (_HOUSE_ONLY, 0.6)):
+        for match in pattern.finditer(plain):
+            text = match[0]
+            lead = _LEAD.match(text)
+            start = match.start() + (lead.end() if lead and not re.match(_STARTS, text) else 0)
+            end = match.start() + len(text.rstrip(" ,"))
+            rest = plain[start:end]
+            if re.search(
+                r"[路街巷弄道里村屯庄镇乡区县]|小区|花园|苑|公寓|大厦|家园|胡同|城|园|府", rest
+            ) and not re.search("病区|医院|病房|床|[内外儿妇]科|门诊|诊室|病室|公式|单元格|区域", rest):
+                yield "ADDRESS", start, end, score
+
+
+def _address_length(value: str) -> int:
+    """How much of what stands behind a marker is an address: up to the next marker or a part without a word of it."""
+    if stop := _NEXT.search(value):
+        value = value[: stop.start()]
+    end = 0
+    for part in re.finditer(r"[^ ,，、()]+|\([^)]*\)", value):
+        if not _ADDRESS_WORD.search(part[0]) and not (part[0].isdigit() and end):
+            break
+        end = part.end()
+    return end

@@ -1,0 +1,207 @@
+"""Chinese names of persons: after a marker (姓名：), in a sentence (我叫), before a title (医生), in folded text.
+
+    list(names(fold("患者王小明，男，45岁")))   # [("NAME", 2, 5, 0.8)]
+
+A name that stands alone in a sentence is not found: too many words begin with a surname.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from carellama.safety.name_lists import COMPOUND_SURNAMES, GIVEN, NOT_NAMES_ZH, RARE_SURNAMES, SURNAMES
+
+Found = tuple[str, int, int, float]
+
+_HAN = "㐀-䶿一-鿿"
+_COMPOUND = "|".join(sorted(COMPOUND_SURNAMES))
+_SPACED = rf"[{_HAN}](?: {{1,2}}[{_HAN}]){{1,3}}(?![{_HAN}])"  # 王 小 明
+_PARTS = rf"[{_HAN}]{{1,10}}(?:[·.][{_HAN}]{{1,10}}){{1,3}}"  # 阿依古丽·买买提
+_LATIN = r"[A-Z][A-Za-z'\-]+(?:[ ,·]{1,2}[A-Z][A-Za-z'\-.]*){0,3}|[a-z]{2,12}(?: [a-z]{2,12}){1,2}"
+# What may stand behind a name. Han words here end it: 王小明男45岁.
+_END = (
+    r"(?=$|[\s,.。;:、!?\"'()\[\]<>/|+~_…，；]|性别|男|女|年龄|今年|现年|现住|出生|生于|电话|手机|联系|"
+    r"身份证|证件|住院|住址|地址|病历|门诊|"
+    r"就诊|来院|来诊|入院|出院|因|诉|自诉|主诉|主任|医生|医师|大夫|护士|教授|先生|女士|的|是|在|于|已|"
+    r"以|由|患|查房|看过|给|和|与|及|\d|X)"
+)
+# A marker that says by itself that a name follows, whatever its characters.
+_STRONG = (
+    r"(?:姓\s{0,4}名|名\s{0,2}字|病人名|患者名|曾用名|户主|收件人|寄件人|收货人|投保人|被保险人|受益人|"
+    r"紧急联系人|紧急联络人|联系人|联络人|监护人|"
+    r"法定代理人|委托人|受托人|授权人|代理人|陪护人?|陪同人?|申请人|经办人|主诊医[师生]|主治医[师生]|"
+    r"经治医[师生]|管床医[师生]|责任医[师生]|接诊医[师生]|"
+    r"首诊医[师生]|开单医[师生]|送检医[师生]|送检人|申请医[师生]|报告医[师生]|报告人|检查医[师生]|"
+    r"审核医[师生]|审核者?|审核人|手术医[师生]|麻醉医[师生]|"
+    r"住院医[师生]|上级医[师生]|值班医[师生]|会诊医[师生]|责任护士|主管护士|值班护士|主刀|术者|手术者|"
+    r"一助|二助|麻醉师|记录者|记录人|记录医[师生]|"
+    r"签\s{0,2}名|签\s{0,2}字|签署人?|检验者|检验师|检验员|复核者|复核人|采血者|医[师生]签[名字]|"
+    r"患者签[名字]|家属签[名字]|病史陈述者|供史者|病史提供者|"
+    r"联系人姓名|患者姓名|病人姓名|母亲姓名|父亲姓名|家属姓名|patient_?name|name)"
+)
+_RELATIVE = (
+    r"(?:母亲|父亲|妈妈|爸爸|配偶|丈夫|妻子|爱人|老公|老婆|老伴|先生|太太|儿子|女儿|孩子|小孩|宝宝|"
+    r"爷爷|奶奶|外公|外婆|姥姥|姥爷|哥哥|姐姐|弟弟|妹妹|"
+    r"岳父|岳母|公公|婆婆|儿媳|女婿|孙子|孙女|外孙女?|侄子|侄女|舅舅|姑姑|姨妈|叔叔|伯父|男友|女友|"
+    r"男朋友|女朋友|同事|朋友|患儿|产妇|孕妇|死者|伤者|病友|邻居)"
+)
+_WEAK = (
+    rf"(?:患者|病人|病患|家属|患属|本人|受试者|护士长?|医[师生]|大夫|主任医师|副主任医师|主治医师|住院医师|"
+    rf"主任|教授|护工|{_RELATIVE})"
+)
+_IS = r"[\"']?\s{0,3}(?:\([^()\n]{0,10}\)\s{0,2})?[:=>,|]?[\"']?\s{0,4}(?:是|为|叫做?|系)?\s{0,2}[\"']?"
+_COLON = r"[\"']?\s{0,3}(?:\([^()\n]{0,10}\)\s{0,2})?[:=>|]\s{0,4}[\"']?"
+_STRONG_NAME = re.compile(
+    rf"{_STRONG}(?:(?:姓名|签名|签字)?{_COLON}(?P<colon>{_SPACED}|{_PARTS}|{_LATIN}|[{_HAN}]{{1,4}})|"
+    rf"(?:姓名)?{_IS}(?P<value>{_SPACED}|{_PARTS}|[{_HAN}]{{2,4}}))",
+    re.IGNORECASE,
+)
+_WEAK_NAME = re.compile(rf"{_WEAK}(?:姓名|名叫|叫)?(?P<mark>\s?[:(]?\s?)(?P<value>{_SPACED}|{_PARTS}|[{_HAN}]{{2,4}})")
+_SAID = re.compile(
+    rf"(?:我(?:的名字)?(?:叫做?|名叫)|本人叫?|名叫|名字(?:叫|是)|名为|自称|取名|全名(?:是|叫)?|"
+    rf"真名(?:是|叫)?|[他她]叫|的?(?:患者|病人|孩子|朋友|同事|"
+    rf"{_RELATIVE})叫)\s?[\"']?(?P<value>{_SPACED}|{_PARTS}|[{_HAN}]{{2,4}})"
+)
+_I_AM = re.compile(
+    rf"(?:我是|我系|这里是|这是)(?P<value>{_SPACED}|[{_HAN}]{{2,4}})(?=$|[\s,.。;!?，；、]|的(?:家属|"
+    rf"女儿|儿子|妈妈|爸爸|爱人|妻子|丈夫))"
+)
+_SURNAMED = re.compile(
+    rf"(?:我|本人|患者|免贵|先生|女士)?(?:免贵)?姓(?P<value>{_COMPOUND}|[{_HAN}])(?=$|"
+    rf"[\s,.。;!?，；、名])(?:名(?P<given>[{_HAN}]{{1,2}}))?"
+)
+_TITLE = re.compile(
+    rf"(?P<value>(?:{_COMPOUND})[{_HAN}]{{0,2}}|[{_HAN}]{{1,3}}|[{_HAN}](?: [{_HAN}]){{1,2}} "
+    rf"?)(?P<title>(?:副?主任|副?教授|医[生师]|大夫|护士长?|护师|先生|女士|小姐|太太|"
+    r"院长|所长|科长|专家|老师|阿姨|叔叔|大爷|大妈|大叔|奶奶|爷爷|师傅|博士|同志|药师|技师|老先生|"
+    r"老太太|老人家|某某医生|主治|经理|总))(?!治疗|职称|学会|建议书|办公|信箱|站|协会|团队的)"
+)
+_DEAR = re.compile(
+    r"(?:尊敬的|亲爱的|请找|挂了?|找|联系|转交?|交给|咨询|感谢|谢谢|请问|请|致|您好|你好|由|经|和|跟|"
+    r"与|向|被|让|给|我是|是|及|、|的|在|叫|去)$"
+)
+_NO_SINGLE = frozenset("向和同那时应从有别都过如经当由且但能后所求单再是帮问来公计全还让叫查支因只请位名要信国门强权")
+_BEFORE_YU = re.compile(r"[由对关至位求属在处基归鉴便善等利介终过用大小高低多少源]$")
+
+
+def names(plain: str) -> Iterator[Found]:
+    """Yield the names in a folded text with Chinese characters: (kind, start, end, score)."""
+    for match in _STRONG_NAME.finditer(plain):
+        group = "colon" if match["colon"] else "value"
+        length = _after_marker(plain, match.start(group), match[group], sure=group == "colon")
+        if length:
+            yield "NAME", match.start(group), match.start(group) + length, 0.9
+    for pattern, score in ((_WEAK_NAME, 0.7), (_SAID, 0.8), (_I_AM, 0.7)):
+        for match in pattern.finditer(plain):
+            length = _likely(plain, match.start("value"), match["value"])
+            if length:
+                yield "NAME", match.start("value"), match.start("value") + length, score
+    for match in _SURNAMED.finditer(plain):
+        if match["value"] in SURNAMES or match["value"] in COMPOUND_SURNAMES:
+            yield "NAME", *match.span("value"), 0.8
+            if match["given"]:
+                yield "NAME", *match.span("given"), 0.8
+    yield from _titled(plain)
+
+
+def _surname_length(name: str) -> int:
+    if name[:2] in COMPOUND_SURNAMES:
+        return 2
+    return 1 if name[:1] in SURNAMES else 0
+
+
+def is_name(name: str, *, sure: bool = False) -> bool:
+    """Whether Chinese characters are a surname and a given name of one or two; `sure`: any given name will do."""
+    surname = _surname_length(name)
+    given = name[surname:]
+    if not surname or not 1 <= len(given) <= 2 or (name[:2] in NOT_NAMES_ZH and surname == 1):
+        return False
+    if "某" in given or any(
+        character in "不吗呢吧啊了过着没什怎很太就也的是我你他她您这哪被把让给及或与药片汤丸散炎症癌病痛痒"
+        for character in given
+    ):
+        return False
+    if sure:
+        return True
+    if name[0] in RARE_SURNAMES and len(given) == 1:
+        return given in "伟芳娜敏静丽强磊军勇艳杰娟涛超霞刚辉玲鹏飞斌婷浩琳欣怡倩莉萍波梅丹琴颖蕾薇"
+    return all(character in GIVEN for character in given)
+
+
+def _after_marker(plain: str, start: int, value: str, *, sure: bool) -> int:
+    """The length of the name in `value`, which stands behind a marker; 0 when it is none."""
+    if " " in value or "·" in value or "." in value or value.isascii():
+        if value.isascii():  # name: Zhang Wei; the English recogniser knows more of them
+            return 0 if not sure or not value[:1].isupper() else len(value.rstrip(" ,."))
+        joined = value.replace(" ", "")
+        if "·" in value or "." in value:
+            return len(value)
+        return len(value) if is_name(joined, sure=True) else _after_marker(plain, start, value.split(" ")[0], sure=sure)
+    for length in sorted({4, 3, 2} & set(range(len(value) + 1)), reverse=True):
+        name = value[:length]
+        if re.match(_END, plain[start + length :]) and name[:2] not in NOT_NAMES_ZH:
+            if is_name(name, sure=sure) or (sure and length <= 3 and _surname_length(name)):
+                return length
+            if sure and 2 <= length <= 4 and length == len(value) and not _surname_length(name):
+                return (
+                    length if re.search(r"名\s{0,3}[:=]|name", plain[max(0, start - 8) : start], re.IGNORECASE) else 0
+                )
+    # no end in sight: the shortest that is surely a name
+    for length in (3, 2):
+        if sure and len(value) > length and is_name(value[:length]):
+            return length
+    if sure and len(value) == 1 and value in SURNAMES - RARE_SURNAMES:
+        return 1
+    return 0
+
+
+def _likely(plain: str, start: int, value: str) -> int:
+    """The length of a name that its characters and what follows make likely; 0 otherwise."""
+    if "·" in value or "." in value:
+        return (
+            len(value)
+            if value[0] in SURNAMES | frozenset("阿艾买古热吐库哈依帕努巴萨扎洛格拉旦次多桑达丹才尼白玛央")
+            else 0
+        )
+    if " " in value:
+        joined = value.replace(" ", "")
+        if is_name(joined) and all(len(part) == 1 for part in value.split()):
+            return len(value)
+        value = value.split(" ")[0]
+    for length in (4, 3, 2):
+        if length <= len(value) and is_name(value[:length]) and re.match(_END, plain[start + length :]):
+            return length
+    return 0
+
+
+def _titled(plain: str) -> Iterator[Found]:
+    for match in _TITLE.finditer(plain):
+        value, start = match["value"].rstrip(), match.start("value")
+        bare = value.replace(" ", "")
+        for offset in range(len(bare) if " " not in value else 1):
+            name = value[offset:] if " " not in value else value
+            joined = name.replace(" ", "")
+            before = plain[max(0, start + offset - 4) : start + offset]
+            if len(joined) >= 2 and joined not in COMPOUND_SURNAMES:
+                if is_name(joined) and (joined[0] not in RARE_SURNAMES or _free(before)):
+                    yield "NAME", start + offset, start + offset + len(name), 0.7
+                    break
+            elif joined in COMPOUND_SURNAMES or _is_single(joined, before, match["title"]):
+                yield "NAME", start + offset, start + offset + len(name), 0.65
+                break
+
+
+def _free(before: str) -> bool:
+    """Whether a name may begin here: nothing, a mark, or a word like 找 stands before."""
+    return not before or not re.match(f"[{_HAN}]", before[-1]) or bool(_DEAR.search(before)) or before[-1] in "老小"
+
+
+def _is_single(surname: str, before: str, title: str) -> bool:
+    if surname not in SURNAMES or surname in _NO_SINGLE:
+        return False
+    if surname == "于" and _BEFORE_YU.search(before):
+        return False
+    if title in ("总", "主治", "专家", "经理", "科长", "所长"):
+        return surname not in RARE_SURNAMES and _free(before)
+    return surname not in RARE_SURNAMES or _free(before)

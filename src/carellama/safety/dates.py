@@ -1,0 +1,95 @@
+"""Dates of birth in all their spellings, and all other dates when asked for, in folded text.
+
+    list(births(fold("出生日期：一九八五年三月二日")))   # [("BIRTH_DATE", 5, 14, 0.9)]
+
+A year alone stays (it is no identifier, and the age needs it). `parts` reads the numbers out of a date.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from carellama.safety.spelling import CHINESE_DIGITS
+
+Found = tuple[str, int, int, float]
+
+_ZH = "".join(CHINESE_DIGITS)
+_Y4 = rf"(?:(?:1[89]|20)\d\d|[一二][九八〇零○][{_ZH}]{{2}}|(?:[12] ?[890] ?\d ?\d))"
+_Y = rf"(?:{_Y4}|\d\d|[{_ZH}]{{2}})"
+_M = r"(?:1[0-2]|0?[1-9]|十[一二]?|[零〇]?[一二三四五六七八九]|正|腊|冬)"
+_D = (
+    r"(?:3[01]|[12]\d|0?[1-9]|三十[一]?|二?十[一二三四五六七八九]?|廿[一二三四五六七八九]?|"
+    r"[二三]?[十]?[一二三四五六七八九]|初[一二三四五六七八九十])"
+)
+_S = r"\s{0,2}"
+_MONTH = (
+    r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|"
+    r"Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\.?"
+)
+_ORD = r"(?:3[01]|[12]\d|0?[1-9])(?:st|nd|rd|th)?"
+_FULL = (
+    rf"(?:(?:公历|农历|阳历|阴历|新历|旧历)?{_Y}{_S}年{_S}(?:农历|"
+    rf"阴历)?{_M}{_S}月{_S}(?:{_D}{_S}[日号]?)?"  # 1985年3月2日
+    rf"|{_Y4}{_S}[-./_·,]{_S}{_M}{_S}(?:[-./_·,]{_S}{_D})(?!\d)"  # 1985.3.2
+    rf"|{_ORD}(?:{_S}(?:of )?|[-./ ])(?i:{_MONTH})[,\-./ ]{{1,2}}'?(?:{_Y4}|\d\d)(?!\d)"  # 2 March 1985
+    rf"|(?i:{_MONTH})(?:{_S}|[-./]){_ORD}[,\-./ ]{{1,3}}'?(?:{_Y4}|\d\d)(?!\d)"  # March 2, 1985
+    rf"|(?:3[01]|[12]\d|0?[1-9]){_S}[-./]{_S}(?:3[01]|[12]\d|0?[1-9]){_S}[-./]{_S}'?(?:{_Y4}|\d\d)(?!\d)"  # 2/3/85
+    rf"|{_Y}{_S}[-./]{_S}{_M}{_S}[-./]{_S}{_D}(?!\d)"  # 85-03-02
+)
+_DATE = (
+    _FULL + rf"|(?i:{_MONTH}) ?,? ?{_Y4}|(?:1[89]|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?!\d)|"
+    rf"{_Y4}{_S}[-./]{_S}{_M}(?![\d.])|(?:19|20)\d\d {{1,2}}\d{{1,2}} {{1,2}}\d{{1,2}}(?!\d)|"
+    rf"{_ORD}(?:{_S}(?:of )?|[-./ ])(?i:{_MONTH})|(?i:{_MONTH}) {_ORD}|{_M}月{_D}[日号]))"
+)
+_BIRTH_ZH = (
+    r"(?:出\s?生\s?(?:年\s?月\s?日?|日\s?期|时\s?间|年份|日|在|于|为|是)?|生\s?日|诞辰|诞生于?|"
+    r"(?<![发产药卫医学先])生\s?于|生在|出世于?|birth_?date|date_?of_?birth|dob)"
+    r"[\"']?\s{0,3}(?:\([^()\n\d]{0,12}\))?\s?[:=>|]?\s{0,3}(?:是|为|在|于)?(?:公历|农历|阳历|阴历)?\s?[\"']?"
+)
+_BIRTH_EN = (
+    r"\b(?:D\.? ?O\.? ?B\.?|date of birth|birth ?date|birth ?day|day of birth|bday|born|b\.)"
+    r"[\"']?\s{0,2}(?:\([^()\n\d]{0,12}\))?\s?(?:[:=|#\-]|is|was|on|in|as|the)?\s{0,2}(?:on|in)?(?: "
+    r"the)?(?: (?:Mon|Tues?|Wed(?:nes)?|Thur?s?|Fri|Sat(?:ur)?|Sun)(?:day)?,?)?(?: [A-Z][a-z]+(?: "
+    r"[A-Z][a-z]+)?,?(?: on)?)?\s{0,2}[\"']?"
+)
+_BIRTH = re.compile(rf"(?:{_BIRTH_ZH}|(?i:{_BIRTH_EN}))(?P<value>{_DATE}")
+_BEFORE = re.compile(
+    rf"(?<![\d.])(?P<value>{_FULL}))\s{{0,2}}\(?(?:\([^()]{{1,6}}\))?(?:凌晨|上午|下午|"
+    rf"晚上?)?(?:于[^\s,，。]{{2,10}})?(?:出生|生(?=[人,，。;\s)于]|$)|出世|诞生|生日)"
+)
+_BEFORE_EN = re.compile(
+    rf"(?<![\d.])(?P<value>{_FULL}))[ ,]{{0,2}}(?i:\(?(?:is|was) (?:his|her|my|their|the patient's) "
+    rf"(?:birthday|date of birth|dob|birth ?date)|\(?(?:dob|date of birth|birth ?date|d\.o\.b\.?)\b)"
+)
+_ANY = re.compile(rf"(?<![\d.]){_FULL})")
+MONTHS = dict(zip("jan feb mar apr may jun jul aug sep oct nov dec".split(), range(1, 13), strict=True))
+
+
+def births(plain: str) -> Iterator[Found]:
+    """Yield the dates of birth in a folded text: (kind, start, end, score)."""
+    for pattern in (_BIRTH, _BEFORE, _BEFORE_EN):
+        for match in pattern.finditer(plain):
+            start = match.start("value")
+            yield "BIRTH_DATE", start, start + len(match["value"].rstrip(" ,.-")), 0.9
+
+
+def dates(plain: str) -> Iterator[Found]:
+    """Yield all dates with a year, a month and mostly a day."""
+    for match in _ANY.finditer(plain):
+        yield "DATE", match.start(), match.start() + len(match[0].rstrip(" ,.-")), 0.5
+
+
+def number(text: str) -> int:
+    """A number of one or two places, in digits or Chinese: 二十三 is 23, 廿三 too, 初三 is 3."""
+    if text.isdigit() and text.isascii():
+        return int(text)
+    if text in ("正", "冬", "腊"):
+        return {"正": 1, "冬": 11, "腊": 12}[text]
+    text = text.replace("初", "").replace("廿", "二十").replace("卅", "三十")
+    if "十" in text:
+        tens, _, ones = text.partition("十")
+        return 10 * int(CHINESE_DIGITS.get(tens, "1") if tens else "1") + int(
+            CHINESE_DIGITS.get(ones, "0") if ones else "0"
+        )
+    return int("".join(CHINESE_DIGITS.get(character, character) for character in text))

@@ -1,0 +1,226 @@
+"""Identifiers of persons in Chinese and English texts: found, and masked or replaced, each counted by kind.
+
+    Deidentifier()("患者王小明，电话 138-0013-8000")   # ("患者[NAME_1]，电话 [PHONE_1]", Counter(NAME=1, PHONE=1))
+
+A placeholder is `[KIND_n]` in ASCII whatever the language: one form to look for, to learn and to leave alone, which no
+Chinese or English text holds by itself; n is the number of the value within its record, so that a reader still knows
+who is who. It finds names only after a marker, a title or another mention, and no diagnosis of who a text is about:
+a human has to look at what is published.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Literal
+
+from carellama.errors import UserError, lookup
+from carellama.safety import addresses, chinese_names, contacts, dates, english_names, numbers, presidio
+from carellama.safety.identifiers import DEFAULT_KINDS, KINDS, Identifier
+from carellama.safety.name_lists import EPONYM_AFTER, NOT_NAMES_EN
+from carellama.safety.spelling import compact, fold
+from carellama.safety.surrogates import Surrogates
+
+__all__ = ["DEFAULT_KINDS", "KINDS", "Deidentifier", "Identifier", "Record", "find"]
+
+PLACEHOLDER = re.compile(r"\[(" + "|".join(KINDS) + r")_(\d+)\]")
+_DIGITS = re.compile(
+    r"\d[^\n]{0,40}\d|(?:zero|one|two|three|four|five|six|seven|eight|nine)\W+(?:\w+\W+)?(?:zero|oh|"
+    r"one|two|three|four|five|six|seven|eight|nine)",
+    re.I,
+)
+_BIRTH_WORD = re.compile(r"生|诞辰|出世|birth|born|dob|d\. ?o\. ?b|bday|b\.", re.IGNORECASE)
+_HAN = re.compile("[㐀-䶿一-鿿]")
+_LATIN = re.compile(r"[A-Za-z]{2}")
+_CONTACT = re.compile(
+    r"@|/|www|信|Q|扣|号|名|(?<![a-z])at(?![a-z])|id|handle|login|user|vx|wx|insta|twitter|facebook|"
+    r"skype|telegram|snap|支付宝|昵称|艾特|微",
+    re.IGNORECASE,
+)
+_DIGIT = re.compile(r"\d")
+
+Finder = Callable[[str], Iterator[tuple[str, int, int, float]]]
+# What finds, and the cheap pattern without which there is nothing to find.
+FINDERS: tuple[tuple[Finder, re.Pattern[str]], ...] = (
+    (numbers.numbers, _DIGITS),
+    (addresses.addresses, _DIGIT),
+    (
+        addresses.addresses,
+        re.compile(r"(?!\d)(?:住址|地址|家住|住在|现住|户籍|籍贯|居住|号|室|村|address|live|resid)", re.IGNORECASE),
+    ),
+    (dates.births, _BIRTH_WORD),
+    (contacts.contacts, _CONTACT),
+    (chinese_names.names, _HAN),
+    (english_names.names, _LATIN),
+    (presidio.recognised, re.compile(r"\d|@")),
+)
+
+
+def find(text: str, kinds: Collection[str] | None = None) -> list[Identifier]:
+    """The identifiers of a text, in order, not overlapping, with half-open character offsets into the text as given.
+
+    `kinds`: only these (default: `DEFAULT_KINDS`, all but other dates). `UserError` for an unknown one.
+    """
+    wanted = _kinds(kinds)
+    plain = fold(text)
+    found: set[tuple[str, int, int, float]] = set()
+    asked = set()
+    for finder, gate in FINDERS:
+        if finder not in asked and gate.search(plain):
+            asked.add(finder)
+            found.update(finder(plain))
+    if "DATE" in wanted:
+        found.update(dates.dates(plain))
+    if any(kind == "NAME" for kind, *_ in found):
+        found.update(_again(plain, [plain[start:end] for kind, start, end, _ in found if kind == "NAME"]))
+    taken = [match.span() for match in PLACEHOLDER.finditer(plain)] if "[" in plain else []
+    return [
+        Identifier(kind, start, end, text[start:end], score)
+        for kind, start, end, score in _apart(found)
+        if kind in wanted and not any(start < right and left < end for left, right in taken)
+    ]
+
+
+def _kinds(kinds: Collection[str] | None) -> frozenset[str]:
+    if kinds is None:
+        return DEFAULT_KINDS
+    for kind in kinds:
+        lookup(KINDS, kind, "kind of identifier")
+    return frozenset(kinds)
+
+
+def _apart(found: Iterable[tuple[str, int, int, float]]) -> list[tuple[str, int, int, float]]:
+    """One span where several overlap: the kind of the surest, from the first to the last character of all."""
+    ordered = sorted(found, key=lambda span: (span[1], -span[2]))
+    merged: list[tuple[str, int, int, float]] = []
+    for span in ordered:
+        if merged and span[1] < merged[-1][2]:
+            last = merged[-1]
+            surest = max(last, span, key=lambda one: (one[3], one[2] - one[1]))
+            merged[-1] = (surest[0], last[1], max(last[2], span[2]), surest[3])
+        else:
+            merged.append(span)
+    return merged
+
+
+def _again(plain: str, names: Iterable[str]) -> Iterator[tuple[str, int, int, float]]:
+    """Further mentions of names that were found: whole Chinese names, whole English names and their parts."""
+    wanted: set[str] = set()
+    for name in names:
+        if _HAN.search(name):
+            wanted.update(part for part in (name, name.replace(" ", "")) if len(part) > 1)
+            continue
+        wanted.add(name)
+        wanted.update(
+            word
+            for word in re.findall(r"[A-Za-z'’\-]{3,}", name)
+            if word[0].isupper() and word.lower() not in NOT_NAMES_EN
+        )
+    for name in sorted(wanted, key=len, reverse=True):
+        if _HAN.search(name):
+            pattern = re.compile(re.escape(name))
+        else:
+            pattern = re.compile(rf"(?<![A-Za-z\-]){re.escape(name)}(?![A-Za-z])(?!{EPONYM_AFTER})")
+        for match in pattern.finditer(plain):
+            yield "NAME", *match.span(), 0.6
+
+
+class Record:
+    """What belongs together: the same value gets the same number, and a name found once is removed everywhere."""
+
+    def __init__(self, deidentifier: Deidentifier, texts: Iterable[str], key: str = "") -> None:
+        self._deidentifier = deidentifier
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._used: Counter[str] = Counter()
+        self._names: set[str] = set()
+        texts = list(texts)
+        for text in texts:
+            for match in PLACEHOLDER.finditer(text):
+                self._used[match[1]] = max(self._used[match[1]], int(match[2]))
+        self._shift = deidentifier.surrogates.shift(key or "\n".join(texts))
+
+    def replace(self, text: str, found: Iterable[Identifier]) -> str:
+        """The text with its identifiers replaced."""
+        pieces, at = [], 0
+        for identifier in found:
+            pieces += [text[at : identifier.start], self._replacement(identifier.kind, identifier.text)]
+            at = identifier.end
+        return "".join([*pieces, text[at:]])
+
+    def _replacement(self, kind: str, value: str) -> str:
+        if self._deidentifier.mode == "surrogate":
+            return self._deidentifier.surrogates(kind, value, shift=self._shift)
+        key = (kind, compact(value))
+        if key not in self._numbers:
+            self._used[kind] += 1
+            self._numbers[key] = self._used[kind]
+        return f"[{kind}_{self._numbers[key]}]"
+
+
+class Deidentifier:
+    """Made once, used for many texts; safe to use from several threads.
+
+    `mode`: `mask` puts `[KIND_n]`, `surrogate` a believable value of the same form. `kinds`: only these (default: all
+    but other dates). `secret`: bytes that make surrogates the same in every run and process; without it they are the
+    same within this object only. `UserError` for an unknown mode or kind, or where Presidio is missing.
+    """
+
+    def __init__(
+        self,
+        *,
+        mode: Literal["mask", "surrogate"] = "mask",
+        kinds: Collection[str] | None = None,
+        secret: bytes | None = None,
+    ) -> None:
+        if mode not in ("mask", "surrogate"):
+            raise UserError(f"unknown way to de-identify {mode!r}; known: mask, surrogate")
+        self.mode = mode
+        self.kinds = _kinds(kinds)
+        self.surrogates = Surrogates(secret if secret is not None else secrets.token_bytes(32))
+        presidio.load()
+
+    def __call__(self, text: str) -> tuple[str, Counter[str]]:
+        """Return the text without identifiers, and how many of each kind it had."""
+        (clean,), counts = self.texts([text])
+        return clean, counts
+
+    def texts(self, texts: Iterable[str], *, record: str = "") -> tuple[list[str], Counter[str]]:
+        """The same for the texts of one record (the messages of a conversation), numbered together.
+
+        A name found in one is removed in all. `record` names the record where its dates shall move by the same days in
+        every run whatever else changes in it (default: its texts).
+        """
+        texts = list(texts)
+        scope = Record(self, texts, record)
+        counts: Counter[str] = Counter()
+        made = []
+        names = self._names(texts) if len(texts) > 1 else set()
+        for text in texts:
+            found = find(text, self.kinds)
+            if names:
+                found = _with(text, found, names)
+            while found:
+                counts.update(identifier.kind for identifier in found)
+                text = scope.replace(text, found)
+                # what was cut out may let another come together: look again, until nothing is left
+                found = find(text, self.kinds) if self.mode == "mask" else []
+            made.append(text)
+        return made, counts
+
+    def _names(self, texts: list[str]) -> set[str]:
+        if "NAME" not in self.kinds:
+            return set()
+        return {fold(found.text) for text in texts for found in find(text, ["NAME"])}
+
+
+def _with(text: str, found: list[Identifier], names: set[str]) -> list[Identifier]:
+    """The identifiers of a text, and in it the names found in others of the record."""
+    taken = [(one.start, one.end) for one in found] + [match.span() for match in PLACEHOLDER.finditer(text)]
+    more = [
+        Identifier("NAME", start, end, text[start:end], score)
+        for _, start, end, score in _apart(_again(fold(text), names))
+        if not any(start < right and left < end for left, right in taken)
+    ]
+    return sorted([*found, *more], key=lambda one: one.start)

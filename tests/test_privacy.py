@@ -1,0 +1,142 @@
+"""De-identification: what is found stands where it is said to stand, and nothing found is left."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from carellama.errors import UserError
+from carellama.safety import checksums
+from carellama.safety.privacy import KINDS, Deidentifier, find
+from carellama.safety.spelling import compact, fold
+
+MASK = Deidentifier()
+LETTER = (
+    "患者王小明，男，生于1985年3月2日，身份证号１１０１０５１９４９１２３１００２Ｘ，电话138-0013-8000，家住北京市朝阳区建国路88号。\n"
+    "Seen by Dr. Jane Doe. MRN: 00-123-456, e-mail jane(at)example(dot)com, call (555) 010-4477. 王小明 takes 5 mg."
+)
+PIECES = st.lists(
+    st.sampled_from(
+        "患者 王小明 ， 电话 13800138000 1 3 8 - 00 ： 一三八 〇〇 身份证号 11010519491231002X Dr. Smith "
+        "MRN jane @ example .com "
+        "生于 1985年3月2日 DOB 3/2/1985 [NAME_1] [PHONE_2] 住院号 ZY203 12 Oak Street 路 88号 +44 20 7946 0018 192.0.2.7 "
+        "姓名 : 我叫 李雪 \n name is".split(" ")
+    ),
+    max_size=14,
+)
+
+
+def test_offsets_are_those_of_the_text_as_given():
+    for found in find(LETTER):
+        assert LETTER[found.start : found.end] == found.text
+    assert [found.kind for found in find(LETTER)] == [
+        "NAME",
+        "BIRTH_DATE",
+        "ID_CARD",
+        "PHONE",
+        "ADDRESS",
+        "NAME",
+        "RECORD_NUMBER",
+        "EMAIL",
+        "PHONE",
+        "NAME",
+    ]
+
+
+@given(st.text(), PIECES)
+@settings(max_examples=200, deadline=None)
+def test_folding_keeps_every_character_at_its_place(text, pieces):
+    for one in (text, "".join(pieces)):
+        assert len(fold(one)) == len(one)
+
+
+@given(PIECES, st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_a_masked_text_has_nothing_left_and_masking_it_again_changes_nothing(pieces, spaced):
+    text = (" " if spaced else "").join(pieces)
+    spans = find(text)
+    assert all(one.end <= other.start for one, other in itertools.pairwise(spans))
+    masked, _ = MASK(text)
+    assert find(masked) == []
+    assert MASK(masked) == (masked, {})
+
+
+def test_each_removal_is_counted():
+    masked, counts = MASK(LETTER)
+    assert counts.total() == len(find(LETTER)) and counts["NAME"] == 3
+    assert masked.count("[NAME_1]") == 2 and "[NAME_2]" in masked
+
+
+def test_the_kinds_asked_for_alone_go():
+    masked, counts = Deidentifier(kinds=["PHONE"])(LETTER)
+    assert set(counts) == {"PHONE"} and "王小明" in masked and "138-0013" not in masked
+    dated, counts = Deidentifier(kinds=[*KINDS])("2021年3月4日入院。")
+    assert counts == {"DATE": 1} and "2021" not in dated
+    with pytest.raises(UserError, match="PHONE"):
+        Deidentifier(kinds=["PHONES"])
+
+
+def test_the_texts_of_a_record_share_their_names_and_numbers():
+    (first, second), counts = MASK.texts(["患者王小明，电话13800138000。", "王小明的电话是１３８ 0013 8000吗？"])
+    assert first == "患者[NAME_1]，电话[PHONE_1]。" and second == "[NAME_1]的电话是[PHONE_1]吗？"
+    assert counts == {"NAME": 2, "PHONE": 2}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("电话13800138000", "电话：１３８ ００１３ ８０００"),
+        ("电话13800138000", "手机+86 138-0013-8000"),
+        ("电话13800138000", "手机 一三八零零一三八零零零"),
+        ("住院号ZY203345", "住院号：ＺＹ-203345"),
+    ],
+)
+def test_one_value_has_one_surrogate_however_it_is_spelled(one, other):
+    made = Deidentifier(mode="surrogate", secret=b"s")
+    first, second = (compact(find(made(text)[0], kinds)[0].text)[-8:] for text, kinds in ((one, None), (other, None)))
+    assert first == second
+    assert made(one) == Deidentifier(mode="surrogate", secret=b"s")(one)
+    assert made(one)[0] != Deidentifier(mode="surrogate", secret=b"t")(one)[0]
+
+
+def test_surrogates_keep_the_form_and_nothing_of_the_value():
+    made, counts = Deidentifier(mode="surrogate", secret=b"s")(LETTER)
+    assert counts == MASK(LETTER)[1]
+    for found in find(LETTER):
+        assert found.text not in made
+    card = next(found.text for found in find(made) if found.kind == "ID_CARD")
+    plain = fold(card)
+    assert plain[:2] == "99" and checksums.id_card_check(plain[:17]) == plain[17]
+
+
+@pytest.mark.parametrize(
+    ("check", "good", "bad"),
+    [
+        (checksums.is_id_card, "11010519491231002X", "110105194912310021"),
+        (checksums.is_id_card, "110105491231002", "110105491331002"),
+        (checksums.is_id_card, "440524188001010014", "990524188001010014"),
+        (checksums.is_luhn, "4111111111111111", "4111111111111112"),
+        (checksums.is_nhs, "9434765919", "9434765918"),
+        (checksums.is_date, "19850302", "19850230"),
+    ],
+)
+def test_check_digits(check, good, bad):
+    assert check(good) and not check(bad)
+
+
+def test_a_wrong_check_digit_is_an_identity_card_only_behind_its_marker():
+    assert [found.kind for found in find("身份证号：110105194912310021")] == ["ID_CARD"]
+    assert "ID_CARD" not in [found.kind for found in find("条码 110105194912310021")]
+
+
+def test_nothing_is_logged_and_nothing_written(caplog, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.DEBUG):
+        MASK(LETTER)
+    assert not any(part in caplog.text for part in ("王小明", "13800138000", "jane", "Doe"))
+    assert list(Path(tmp_path).iterdir()) == []
