@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from carellama.config import ModelArguments, RunConfig, run_config
+from carellama.config.run import ModelArguments, RunConfig, run_config
 from carellama.data.prepare import encode_dataset
 from carellama.data.sources import Dataset, load_datasets
 from carellama.model.load import load_tokenizer

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
-from carellama import config
+from carellama.config import run as config
 from carellama.demo import DemoArguments
 from carellama.jinja import formats
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from carellama.config import FinetuningArguments, ModelArguments
+from carellama.config.run import FinetuningArguments, ModelArguments
 from carellama.errors import UserError
 from carellama.model.adapter import linear_layers, merge, prepare, trainable_line
 from conftest import make_model

@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from carellama.config import DataArguments
+from carellama.config.data import DataArguments
 from carellama.data.convert import BadRecord, Columns, convert, shape_of
 from carellama.data.mix import mix, mix_streams
 from carellama.data.read import BadRow, Row, rows

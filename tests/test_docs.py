@@ -90,7 +90,8 @@ def test_dataset_info_keys_and_columns_are_in_the_docs() -> None:
 @pytest.mark.parametrize("page", [*DOCS.rglob("*.md"), *REPOSITORY.glob("*.md")], ids=lambda page: page.name)
 def test_options_and_files_that_pages_name_are_there(page: Path) -> None:
     """A renamed option or a moved file does not live on in the text."""
-    from carellama.config import EXPORT_GROUPS, RUN_GROUPS, parser
+    from carellama.config.parse import parser
+    from carellama.config.run import EXPORT_GROUPS, RUN_GROUPS
     from carellama.demo import DemoArguments
 
     known = {
@@ -117,7 +118,8 @@ def test_options_and_files_that_pages_name_are_there(page: Path) -> None:
 
 
 def test_examples_hold_known_options() -> None:
-    from carellama.config import EXPORT_GROUPS, RUN_GROUPS, TALK_GROUPS, parse
+    from carellama.config.parse import parse
+    from carellama.config.run import EXPORT_GROUPS, RUN_GROUPS, TALK_GROUPS
 
     groups = {"export": EXPORT_GROUPS, "chat": TALK_GROUPS}
     assert {path.stem for path in (REPOSITORY / "examples").glob("*.yaml")} == set(EXAMPLES)

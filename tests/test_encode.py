@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carellama.config import DataArguments
+from carellama.config.data import DataArguments
 from carellama.data.convert import BadRecord
 from carellama.data.encode import Encoder
 from carellama.data.read import Row

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from carellama import export as exporting
-from carellama.config import FinetuningArguments, ModelArguments
+from carellama.config.run import FinetuningArguments, ModelArguments
 from carellama.errors import UserError
 from carellama.export import export
 from carellama.model.adapter import prepare

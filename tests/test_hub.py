@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carellama.config import ModelArguments
+from carellama.config.run import ModelArguments
+from carellama.disk import made_once
 from carellama.errors import UserError
 from carellama.model import gguf, hub
-from carellama.model.cache import made_once
 from carellama.model.load import load_model, load_tokenizer
 from conftest import make_tokenizer
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from carellama.config import RunConfig, run_config
+from carellama.config.run import RunConfig, run_config
 from carellama.data import cache
 from carellama.data.convert import BadRecord
 from carellama.data.prepare import Examples, Prepared, conversations, prepare

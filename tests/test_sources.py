@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from carellama.config import DataArguments
+from carellama.config.data import DataArguments
 from carellama.data.sources import load_datasets
 from carellama.errors import UserError
 

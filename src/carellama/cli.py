@@ -38,12 +38,21 @@ VERBS = {
     "chat": ("carellama.cli:chat", "Talk to a model in the terminal."),
     "demo": ("carellama.demo:run", "Fine-tune, evaluate and export the embedded model on the bundled data."),
 }
+DATA_VERBS = {
+    "list": ("carellama.data.catalogue.show:list_datasets", "List the datasets of the field."),
+    "show": ("carellama.data.catalogue.show:show", "Show one dataset: where it lives, its terms, its parts."),
+    "pull": ("carellama.data.catalogue.pull:run", "Fetch a dataset."),
+    "convert": ("carellama.data.catalogue.convert:run", "A dataset, a file or documents to records."),
+    "check": ("carellama.data.check:run", "Report every problem of a file, with its lines."),
+}
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def call(verb: str, argv: Sequence[str]) -> None:
-    """Run a verb in this process; a `UserError` is printed as one line and ends with exit code 2."""
-    module, _, name = VERBS[verb][0].partition(":")
+    """Run a verb (`train`, `data pull`) in this process; a `UserError` is one line and ends with exit code 2."""
+    words = verb.split()
+    table = DATA_VERBS if words[0] == "data" else VERBS
+    module, _, name = table[words[-1]][0].partition(":")
     quieten()
     try:
         function: Callable[[Sequence[str]], None] = getattr(importlib.import_module(module), name)
@@ -72,19 +81,24 @@ def quieten() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that it does without
 
 
-def _add(verb: str, about: str) -> None:
-    @app.command(verb, help=about, context_settings=PASSED_ON, add_help_option=False)
+def _add(group: typer.Typer, verb: str, about: str, before: str = "") -> None:
+    @group.command(verb, help=about, context_settings=PASSED_ON, add_help_option=False)
     def command(context: typer.Context) -> None:
-        call(verb, context.args)
+        call(before + verb, context.args)
 
 
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Datasets: fetch, convert, check, clean.")
 for _verb, (_, _about) in VERBS.items():
-    _add(_verb, _about)
+    _add(app, _verb, _about)
+for _verb, (_, _about) in DATA_VERBS.items():
+    _add(data_app, _verb, _about, "data ")
+app.add_typer(data_app, name="data")
 
 
 def chat(argv: Sequence[str]) -> None:
     """Load the engine and hand it to the terminal."""
-    from carellama.config import TALK_GROUPS, parse
+    from carellama.config.parse import parse
+    from carellama.config.run import TALK_GROUPS
     from carellama.engine.base import Sampling
     from carellama.engine.transformers import load
     from carellama.serve import terminal
@@ -106,7 +120,9 @@ def main() -> None:
     """Run the command line; an unknown verb is answered in one line."""
     from carellama.errors import nearest
 
-    first = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if not first.startswith("-") and first not in VERBS:
-        fail(f"unknown verb {first!r}.{nearest(first, VERBS)} Verbs: {', '.join(VERBS)}.")
+    words = sys.argv[1:3]
+    in_data = words[:1] == ["data"]
+    verb, known = ("".join(words[1:]), list(DATA_VERBS)) if in_data else ("".join(words[:1]), [*VERBS, "data"])
+    if verb and not verb.startswith("-") and verb not in known:
+        fail(f"unknown verb {verb!r}.{nearest(verb, known)} Verbs: {', '.join(known)}.")
     app()

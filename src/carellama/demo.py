@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import carellama
-from carellama.config import TALK_GROUPS, parse, parser, run_config
-from carellama.data.cache import write_json
+from carellama.config.parse import parse, parser
+from carellama.config.run import TALK_GROUPS, run_config
+from carellama.disk import write_json
 from carellama.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from carellama.card import run_records, write_card
-from carellama.config import EXPORT_GROUPS, FinetuningArguments, ModelArguments, parse, parser
+from carellama.config.parse import parse, parser
+from carellama.config.run import EXPORT_GROUPS, FinetuningArguments, ModelArguments
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.template import Template, get_template

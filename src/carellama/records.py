@@ -8,7 +8,8 @@ Broken input never reaches these assertions: `carellama.data.convert` turns it i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -49,6 +50,7 @@ class Text:
 
     text: str
     place: Place = NOWHERE
+    meta: Mapping[str, str] = field(default_factory=dict)  # what else is known of it: department, title, source, id
 
     def __post_init__(self) -> None:
         assert self.text.strip(), f"{self.place}: empty text"
@@ -63,6 +65,7 @@ class Chat:
 
     messages: tuple[Message, ...]
     place: Place = NOWHERE
+    meta: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert_turns(self.messages, last="assistant", place=self.place)
@@ -86,6 +89,7 @@ class Pair:
     chosen: str
     rejected: str
     place: Place = NOWHERE
+    meta: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert_turns(self.prompt, last="user", place=self.place)
@@ -102,6 +106,7 @@ class Question:
     answers: tuple[str, ...]
     explanation: str = ""
     place: Place = NOWHERE
+    meta: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert self.answers and set(self.answers) <= set(self.options), f"{self.place}: answer not an option"

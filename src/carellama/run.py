@@ -16,8 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from carellama.config import RUN_GROUPS, RunConfig, parser, read_yaml, run_config, world
-from carellama.data.cache import write_json
+from carellama.config.environment import world
+from carellama.config.parse import parser, read_yaml
+from carellama.config.run import RUN_GROUPS, RunConfig, run_config
+from carellama.disk import write_json
 from carellama.errors import UserError
 
 if TYPE_CHECKING:

@@ -30,8 +30,9 @@ import numpy as np
 import pyarrow as pa
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from carellama.config import single_threaded_tokenizers
+from carellama.config.environment import single_threaded_tokenizers
 from carellama.data.report import DataReport
+from carellama.disk import write_json
 from carellama.errors import UserError
 from carellama.records import Tokens
 
@@ -278,13 +279,3 @@ def key_of(*parts: Any) -> str:
     """A digest of all that the tokens depend on (anything JSON can write)."""
     text = json.dumps([VERSION, *parts], sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON under a temporary name and rename it."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -5,7 +5,9 @@
     sharegpt  {"conversations": [{"from": "human" | "gpt" | "system", "value"}]}
     openai    {"messages": [{"role": "user" | "assistant" | "system", "content"}]}
     text      {"text"}
+    exam      {"question", "options": {"A": ...}, "answer": "A" | "AC" | ["A", "C"], "id", "explanation"}
 
+`meta`, an object of texts beside them, goes with the record (department, source, ...).
 Nothing is guessed: an empty question, two turns of one role or a missing answer is refused, not repaired.
 The converters of single datasets, which know their quirks, are `carellama.data.catalogue`'s.
 """
@@ -13,12 +15,12 @@ The converters of single datasets, which know their quirks, are `carellama.data.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from carellama.data.read import Row
 from carellama.errors import DataError, lookup
-from carellama.records import Chat, Message, Pair, Place, Record, Role, Text
+from carellama.records import Chat, Message, Pair, Place, Question, Record, Role, Text
 
 
 class BadRecord(DataError):
@@ -57,22 +59,27 @@ def convert(row: Row, columns: Columns, shape: str, system: str | None = None) -
     """Return the record of a row; `system` is the system message of records that have none."""
     record = lookup(SHAPES, shape, "row shape")(row, columns, system)
     try:
-        for text in _texts_of(record):
+        for text in texts_of(record):
             if not text.isascii():
                 text.encode()
     except UnicodeEncodeError as error:
         raise BadRecord(
             row.place, "not Unicode text", f"half a surrogate pair, {error.object[error.start]!r}"
         ) from error
+    meta = row.fields.get("meta")
+    if isinstance(meta, dict) and meta:
+        return replace(record, meta={str(key): str(value) for key, value in meta.items()})
     return record
 
 
-def _texts_of(record: Record) -> list[str]:
+def texts_of(record: Record) -> list[str]:
+    """All texts of a record, in the order in which they are read."""
     if isinstance(record, Text):
         return [record.text]
     if isinstance(record, Pair):
-        return [record.chosen, record.rejected, *(message.content for message in record.prompt)]
-    assert isinstance(record, Chat)
+        return [*(message.content for message in record.prompt), record.chosen, record.rejected]
+    if isinstance(record, Question):
+        return [record.stem, *record.options.values(), *([record.explanation] if record.explanation else [])]
     return [message.content for message in record.messages]
 
 
@@ -84,6 +91,8 @@ def shape_of(row: Row, columns: Columns) -> str:
             turns = fields[name]
             first = turns[0] if turns and isinstance(turns[0], dict) else {}
             return "openai" if "role" in first else "sharegpt" if "from" in first else shape or "sharegpt"
+    if isinstance(fields.get("options"), dict) and "question" in fields:
+        return "exam"
     if columns.response is None or (columns.prompt not in fields and set(fields) <= {"text", "meta", "id", "title"}):
         return "text"
     return "alpaca"
@@ -196,6 +205,22 @@ def _plain(row: Row, columns: Columns, system: str | None) -> Record:
     return Text(text, row.place)
 
 
+def _exam(row: Row, columns: Columns, system: str | None) -> Record:
+    stem, options = _text(row, "question"), row.fields.get("options")
+    if not stem.strip():
+        raise BadRecord(row.place, "empty question")
+    if not isinstance(options, dict) or len(options) < 2 or not all(isinstance(one, str) for one in options.values()):
+        raise BadRecord(row.place, "options are not texts by letter", _columns_of(row.fields))
+    answer = row.fields.get("answer")
+    letters = tuple(answer) if isinstance(answer, (str, list)) else ()
+    if not letters:
+        raise BadRecord(row.place, "no answer")
+    if not set(letters) <= set(options):
+        raise BadRecord(row.place, "the answer is not an option", f"{answer!r} of {', '.join(options)}")
+    number = str(row.fields.get("id") or row.place.line)
+    return Question(number, stem, options, letters, _text(row, "explanation", required=False), row.place)
+
+
 def _text(row: Row, column: str | None, *, required: bool = True) -> str:
     """The text of a column; null counts as absent. `BadRecord` for a missing column or another type."""
     if column is None or (not required and column not in row.fields):
@@ -214,4 +239,12 @@ def _columns_of(fields: Mapping[str, Any]) -> str:
     return f"the row has {', '.join(map(repr, fields)) or 'no columns'}"
 
 
-SHAPES: dict[str, Converter] = {"alpaca": _alpaca, "sharegpt": _sharegpt, "openai": _openai, "text": _plain}
+SHAPES: dict[str, Converter] = {
+    "alpaca": _alpaca, "sharegpt": _sharegpt, "openai": _openai, "text": _plain, "exam": _exam,
+}  # fmt: skip
+    "alpaca": _alpaca,
+    "sharegpt": _sharegpt,
+    "openai": _openai,
+    "text": _plain,
+    "exam": _exam,
+}

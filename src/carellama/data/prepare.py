@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from carellama.config import DataArguments, RunConfig, cache_home
+from carellama.config.data import DataArguments
+from carellama.config.environment import cache_home
+from carellama.config.run import RunConfig
 from carellama.data.cache import TokenStore, batch_of, encode_rows, finished, key_of, open_store
 from carellama.data.convert import BadRecord
 from carellama.data.encode import Encoder

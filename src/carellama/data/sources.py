@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from carellama.config import DataArguments
+from carellama.config.data import DataArguments
 from carellama.data.convert import SHAPES, BadRecord, Columns, convert, shape_of
 from carellama.data.read import KINDS, BadRow, Row, digest, rows
 from carellama.errors import UserError, lookup, nearest, need

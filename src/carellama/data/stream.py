@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from carellama.config import world
-from carellama.data.cache import write_json
+from carellama.config.environment import world
 from carellama.data.mix import mix_streams
 from carellama.data.pack import pack
 from carellama.data.read import BadRow, Row
 from carellama.data.report import KEPT_PLACES, Cases, DataReport
 from carellama.data.sources import Dataset
+from carellama.disk import write_json
 from carellama.errors import UserError
 from carellama.records import Tokens
 

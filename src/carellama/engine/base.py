@@ -16,7 +16,7 @@ from carellama.errors import UserError
 from carellama.records import Message
 
 if TYPE_CHECKING:
-    from carellama.config import GeneratingArguments
+    from carellama.config.run import GeneratingArguments
 
 Prompt = Sequence[Message]
 OnReply = Callable[[int, "Reply"], None]  # told the prompt's index and its reply, in the order of completion

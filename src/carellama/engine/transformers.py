@@ -26,7 +26,8 @@ from carellama.template import Template, get_template
 from carellama.tokenise import GroupEncoder
 
 if TYPE_CHECKING:
-    from carellama.config import DataArguments, FinetuningArguments, ModelArguments
+    from carellama.config.data import DataArguments
+    from carellama.config.run import FinetuningArguments, ModelArguments
 
 GENERATES_WITH = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")  # others are for training
 BATCH = 8  # prompts answered together, unless told

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from carellama.config import cache_home
+from carellama.config.environment import cache_home
 from carellama.errors import need
 
 NAMES = ("bleu-4", "rouge-1", "rouge-2", "rouge-l")

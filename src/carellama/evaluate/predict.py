@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from carellama.config import world
+from carellama.config.environment import world
 from carellama.engine.base import Engine, Reply, Sampling, room_for_answer
 from carellama.errors import UserError
 from carellama.evaluate.metrics import Metric, Scorer, flat, score

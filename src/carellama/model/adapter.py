@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carellama.config import FinetuningArguments, ModelArguments
+from carellama.config.run import FinetuningArguments, ModelArguments
 from carellama.errors import UserError, nearest
 from carellama.model.load import full_checkpoint
 

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from carellama.config.environment import model_home
+from carellama.disk import made_once, say
 from carellama.errors import UserError
-from carellama.model.cache import made_once, models, say
 
 # Byte-level vocabularies whose merges were learned with every digit apart, by llama.cpp's name for them
 # (llama.cpp, src/llama-vocab.cpp, LLAMA_VOCAB_PRE_TYPE_SMOLLM and those beside it). transformers 5 knows none
@@ -105,7 +106,7 @@ def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:
     Raises `UserError` for a damaged file, and for an architecture or tokenizer that can not be converted
     faithfully.
     """
-    folder = models() / f"{path.stem}-{_content_key(path)}"
+    folder = model_home() / f"{path.stem}-{_content_key(path)}"
     with made_once(folder) as making:
         if making:
             say(f"turning {path.name} into a model folder (once)")
@@ -131,7 +132,7 @@ def _convert(path: Path, folder: Path) -> None:
     needed, free = 2 * header.weights, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"{path.name} takes {needed / 1e9:.1f} GB as a model folder, and {models()} has "
+            f"{path.name} takes {needed / 1e9:.1f} GB as a model folder, and {model_home()} has "
             f"{free / 1e9:.1f} GB free: make room, or set CARELLAMA_CACHE to a folder on another disk"
         )
     import torch

@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from carellama.config.environment import model_home
+from carellama.disk import made_once, say
 from carellama.errors import UserError, nearest
-from carellama.model.cache import made_once, models, say
 from carellama.model.gguf import folder_of_gguf, is_gguf
 
 CHUNK_BYTES = 1 << 20
@@ -110,7 +111,7 @@ def fetch(name: str, *, accept_licence: bool = False) -> Path:
     Terms have to be accepted once, for the download. Raises `UserError` as `resolve` does.
     """
     model = EMBEDDED[name]
-    folder = models() / name
+    folder = model_home() / name
     if model.terms and not accept_licence and not folder.is_dir():
         raise UserError(
             f"{name} comes under terms of its own: read {model.terms}, "

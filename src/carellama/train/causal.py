@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from carellama.config import RunConfig
-from carellama.data.cache import write_json
+from carellama.config.run import RunConfig
 from carellama.data.collate import collate_padded, collate_row
 from carellama.data.prepare import Prepared
+from carellama.disk import write_json
 from carellama.errors import UserError
 from carellama.model.attention import takes_packed_rows
 from carellama.train.trainer import LogCallback, RowTrainer, StopCallback, signals_stop

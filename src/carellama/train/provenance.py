@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import carellama
-from carellama.config import RunConfig, settings_of
-from carellama.data.cache import write_json
+from carellama.config.run import RunConfig, settings_of
+from carellama.disk import write_json
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "bitsandbytes")
 

@@ -1,33 +1,54 @@
-"""Folders of the user's cache that are made once, and appear under their name only when they are whole.
+"""Files and folders that appear under their name only when they are whole; a failure leaves nothing behind.
+
+    with whole_file(Path("records.jsonl")) as file:
+        file.write(line)
 
     with made_once(folder) as making:  # making is None where another process, or an earlier run, has made it
         if making:
             fill(making)
 
-Processes that want the same folder at the same time wait for the first. A failure leaves nothing behind.
+Processes that want the same folder at the same time wait for the first.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO
 
-from carellama.config import cache_home
 from carellama.errors import UserError
-
-
-def models() -> Path:
-    """Where models are kept."""
-    return cache_home() / "models"
 
 
 def say(line: str) -> None:
     """Tell the person that something long begins."""
     print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """Open a UTF-8 text file for writing; it gets its name, and replaces an older one, when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole."""
+    with whole_file(path) as file:
+        file.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 @contextmanager
@@ -56,4 +77,4 @@ def made_once(target: Path) -> Iterator[Path | None]:
                 yield filled
                 filled.rename(target)
     except OSError as error:
-        raise UserError(f"can not keep a model in {target.parent}: {error}") from error
+        raise UserError(f"can not write into {target.parent}: {error}") from error

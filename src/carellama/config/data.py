@@ -1,0 +1,116 @@
+"""The options of a run's data: which datasets, how they are mixed, cut and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Optional
+
+from carellama.config.parse import about
+from carellama.errors import UserError
+
+# HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
+# ruff: noqa: UP045
+
+
+@dataclass
+class DataArguments:
+    """Which data, how it is mixed, cut and checked."""
+
+    dataset: Optional[str] = field(
+        default=None, metadata=about("Name(s) in dataset_info.json, or files, comma separated.")
+    )
+    dataset_dir: str = field(default="data", metadata=about("Folder with dataset_info.json."))
+    split: str = field(default="train", metadata=about("Split of hub datasets."))
+    template: Optional[str] = field(
+        default=None, metadata=about("Chat format by name; default: the tokenizer's own, else 'default'.")
+    )
+    system_prompt: Optional[str] = field(
+        default=None, metadata=about("System message for records without one; beats the template's.")
+    )
+    max_source_length: Optional[int] = field(
+        default=None, metadata=about("Most prompt tokens of a turn (512 unless --cutoff_len is given).")
+    )
+    max_target_length: Optional[int] = field(
+        default=None, metadata=about("Most answer tokens of a turn (512 unless --cutoff_len is given).")
+    )
+    cutoff_len: Optional[int] = field(
+        default=None, metadata=about("Most tokens of a whole record, instead of the two lengths above.")
+    )
+    max_samples: Optional[int] = field(default=None, metadata=about("Use this many records of each dataset."))
+    eval_dataset: Optional[str] = field(
+        default=None,
+        metadata=about("Name(s) or files to evaluate on, comma separated, instead of --val_size."),
+    )
+    val_size: float = field(default=0.0, metadata=about("Held-out records: a share below 1, or a number of records."))
+    mix_strategy: Literal["concat", "interleave_under", "interleave_over"] = field(
+        default="concat",
+        metadata=about("Several datasets: one after the other, or in turn until the first / the last is used up."),
+    )
+    interleave_probs: Optional[str] = field(
+        default=None, metadata=about("Shares of the datasets when interleaving, comma separated.")
+    )
+    streaming: bool = field(default=False, metadata=about("Encode while training; needs --max_steps."))
+    buffer_size: int = field(default=1024, metadata=about("Records shuffled together when streaming."))
+    packing: Optional[bool] = field(
+        default=None, metadata=about("Fill windows of --cutoff_len whole; default: only for plain text.")
+    )
+    overwrite_cache: bool = field(default=False, metadata=about("Encode anew even if the token cache has it."))
+    data_cache_dir: Optional[str] = field(
+        default=None, metadata=about("Folder of the token cache; default: the user's cache folder.")
+    )
+    preprocessing_num_workers: Optional[int] = field(
+        default=None, metadata=about("Processes that encode; default: threads, one a core.")
+    )
+    on_bad_record: Literal["error", "skip"] = field(
+        default="error", metadata=about("A record that can not be used: stop, or skip and count it.")
+    )
+    trust_dataset_script: bool = field(
+        default=False, metadata=about("Run the Python script of a dataset with script_url.")
+    )
+    show_example: bool = field(default=False, metadata=about("Print one encoded record, trained tokens in green."))
+
+    @property
+    def datasets(self) -> list[str]:
+        """The names of `dataset`, in order."""
+        return [part.strip() for part in (self.dataset or "").split(",") if part.strip()]
+
+    @property
+    def eval_datasets(self) -> list[str]:
+        """The names of `eval_dataset`, in order."""
+        return [part.strip() for part in (self.eval_dataset or "").split(",") if part.strip()]
+
+    @property
+    def probabilities(self) -> list[float] | None:
+        """`interleave_probs` as numbers."""
+        if self.interleave_probs is None:
+            return None
+        try:
+            return [float(part) for part in self.interleave_probs.split(",")]
+        except ValueError:
+            raise UserError(f"--interleave_probs takes numbers as in 0.7,0.3, not {self.interleave_probs!r}") from None
+
+    @property
+    def lengths(self) -> tuple[int, int, int]:
+        """Most tokens of (a turn's prompt, a turn's answer, the whole record)."""
+        if self.cutoff_len is not None:
+            whole = self.cutoff_len
+            return self.max_source_length or whole, self.max_target_length or whole, whole
+        source, target = self.max_source_length or 512, self.max_target_length or 512
+        return source, target, source + target
+
+    def __post_init__(self) -> None:
+        for name in ("max_source_length", "max_target_length", "cutoff_len", "max_samples", "buffer_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name} is {value}; it must be at least 1")
+        if self.val_size < 0 or (self.val_size >= 1 and self.val_size != int(self.val_size)):
+            raise UserError(f"--val_size is {self.val_size}; give a share below 1 or a whole number of records")
+        shares = self.probabilities
+        if shares is not None:
+            if self.mix_strategy == "concat":
+                raise UserError("--interleave_probs needs --mix_strategy interleave_under or interleave_over")
+            if len(shares) != len(self.datasets) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+                raise UserError(
+                    f"--interleave_probs has {shares} for {len(self.datasets)} datasets; "
+                    "give one share each, adding up to 1"
+                )

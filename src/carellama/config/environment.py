@@ -1,0 +1,44 @@
+"""What the environment says: the cache folder, the place among processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def cache_home() -> Path:
+    """The user's cache folder of CareLlama: `$CARELLAMA_CACHE`, or `$XDG_CACHE_HOME/carellama`, or ~/.cache."""
+    if own := os.environ.get("CARELLAMA_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "carellama"
+
+
+def model_home() -> Path:
+    """Where models are kept."""
+    return cache_home() / "models"
+
+
+def dataset_home() -> Path:
+    """Where the datasets of the catalogue are kept."""
+    return cache_home() / "datasets"
+
+
+@contextlib.contextmanager
+def single_threaded_tokenizers() -> Iterator[None]:
+    """Within this, `tokenizers` works in the thread that calls it: for callers with threads of their own."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
+
+
+def world() -> tuple[int, int]:
+    """(rank, processes) as set by torchrun or accelerate launch."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,0 +1,108 @@
+"""Flags, or one YAML file, to dataclasses of options; mistakes are answered in one line.
+
+Flags and YAML keys have the same names, and a flag beats the file:
+
+    carellama train examples/sft.yaml --learning_rate 1e-4
+
+A default exists once, in the dataclass; `--help` and the documentation are made from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers.hf_argparser import HfArgumentParser
+
+from carellama.errors import UserError, nearest
+
+
+def about(text: str, **kwargs: Any) -> dict[str, Any]:
+    """The metadata of an option's field: what `--help` says of it."""
+    return {"help": text, **kwargs}
+
+
+class _Parser(HfArgumentParser):
+    """`HfArgumentParser` whose mistakes are `UserError`s with the nearest value, and that takes no abbreviations."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            hint = nearest(str(value), choices)
+            raise argparse.ArgumentError(action, f"{str(value)!r} is not one of {', '.join(choices)}.{hint}")
+
+
+def parser(groups: Sequence[type], prog: str) -> HfArgumentParser:
+    """Return the argument parser of these dataclasses."""
+    return _Parser(list(groups), prog=prog, allow_abbrev=False)
+
+
+def parse(
+    groups: Sequence[type],
+    argv: Sequence[str],
+    prog: str,
+    extra: Mapping[str, Any] | None = None,
+    first: str | None = None,
+) -> list[Any]:
+    """Read `argv` (flags, or a YAML file followed by flags) into one instance of each dataclass.
+
+    `extra` holds values that the verb sets and the user may still override. The words before the first flag are
+    the value of the option `first`, where one is named. Raises `UserError` for an unknown flag (with the nearest
+    name), a wrong value, or a file that is not a mapping of known keys.
+    """
+    argv = list(argv)
+    settings = dict(extra or {})
+    if first is not None:
+        count = next((at for at, word in enumerate(argv) if word.startswith("-")), len(argv))
+        argv = [f"--{first}", *argv] if count else argv
+    elif argv and argv[0].endswith((".yaml", ".yml")):
+        settings |= read_yaml(argv.pop(0))
+    reader = parser(groups, prog)
+    known = [option[2:] for action in reader._actions for option in action.option_strings if option[:2] == "--"]
+    for key in settings:
+        if key not in known:
+            raise UserError(f"unknown key {key!r} in the settings.{nearest(key, known)}")
+    given = {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
+    for word in argv:  # before argparse asks for what the misspelt option should have said
+        if word.startswith("--") and word.partition("=")[0][2:] not in known:
+            _unknown(word, known)
+    words = [word for key, value in settings.items() if key not in given for word in _as_flag(key, value)]
+    *parsed, unknown = reader.parse_args_into_dataclasses(
+        words + argv, return_remaining_strings=True, look_for_args_file=False
+    )
+    if unknown:
+        _unknown(unknown[0], known)
+    return list(parsed)
+
+
+def _unknown(word: str, known: Sequence[str]) -> NoReturn:
+    name = word.partition("=")[0]
+    raise UserError(f"unknown option {name!r}.{nearest(name, ['--' + name for name in known])} See --help.")
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """Read one YAML file of settings."""
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"can not read {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} must hold 'name: value' lines, one for each option")
+    return settings
+
+
+def _as_flag(key: str, value: Any) -> list[str]:
+    """`lora_rank, 8` -> `['--lora_rank', '8']`; lists by comma, None left out."""
+    if value is None:
+        return []
+    if isinstance(value, (list, tuple)):
+        value = ",".join(str(item) for item in value)
+    return [f"--{key}", str(value)]

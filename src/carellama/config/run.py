@@ -1,0 +1,246 @@
+"""The options of a run: the seed's argument groups as dataclasses, and transformers' training flags.
+
+config = run_config(["--do_train", "--model_name_or_path", "smollm2-135m", ...])
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Optional
+
+from transformers import Seq2SeqTrainingArguments
+
+from carellama.config.data import DataArguments
+from carellama.config.parse import about, parse
+from carellama.errors import UserError
+from carellama.model.machine import best_dtype, has_gpu
+
+log = logging.getLogger(__name__)
+
+# HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
+# ruff: noqa: UP045
+
+
+@dataclass
+class ModelArguments:
+    """Which model, in which precision, with which checkpoints on top."""
+
+    model_name_or_path: str = field(
+        metadata=about("Model folder, hub id, .gguf file, or embedded name (smollm2-135m, gemma3-270m).")
+    )
+    checkpoint_dir: Optional[str] = field(
+        default=None,
+        metadata=about("Folder(s) of earlier training, comma separated; adapters are merged in this order."),
+    )
+    model_revision: str = field(default="main", metadata=about("Branch, tag or commit of a hub model."))
+    cache_dir: Optional[str] = field(default=None, metadata=about("Where hub downloads are kept."))
+    hf_auth_token: Optional[str] = field(default=None, metadata=about("Token for gated hub models."))
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
+        default="auto",
+        metadata=about("Precision of the weights; auto takes the best this machine computes in."),
+    )
+    quantization_bit: Optional[int] = field(
+        default=None, metadata=about("Load the base in 4 or 8 bit (QLoRA).", choices=[4, 8])
+    )
+    quantization_type: Literal["nf4", "fp4"] = field(default="nf4", metadata=about("4-bit number format."))
+    double_quantization: bool = field(default=True, metadata=about("Quantise the 4-bit scales as well."))
+    rope_scaling: Optional[str] = field(
+        default=None,
+        metadata=about("Stretch the position encoding.", choices=["linear", "dynamic", "yarn"]),
+    )
+    rope_factor: float = field(default=2.0, metadata=about("By how much --rope_scaling stretches."))
+    attention: Literal["auto", "packed", "padded", "eager", "sdpa", "flash_attention_2", "flex_attention"] = field(
+        default="auto",
+        metadata=about("Attention in training; auto: packed on CPU, flash on GPU; padded: no padding-free rows."),
+    )
+    trust_remote_code: bool = field(default=False, metadata=about("Run Python code that comes with the model."))
+    allow_pickle: bool = field(
+        default=False,
+        metadata=about("Read .bin weights, which can run code; default: safetensors and GGUF only."),
+    )
+    accept_licence: bool = field(
+        default=False, metadata=about("Accept the terms of an embedded model that has any (gemma3-270m).")
+    )
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """The folders of `checkpoint_dir`, in order."""
+        return [part.strip() for part in (self.checkpoint_dir or "").split(",") if part.strip()]
+
+    def __post_init__(self) -> None:
+        if self.rope_factor < 1:
+            raise UserError(f"--rope_factor is {self.rope_factor}; it must be at least 1")
+
+
+@dataclass
+class FinetuningArguments:
+    """What is trained, and how."""
+
+    stage: Literal["pt", "sft"] = field(
+        default="sft", metadata=about("Training stage: pt (plain text) or sft (conversations).")
+    )
+    finetuning_type: Literal["lora", "freeze", "full", "none"] = field(
+        default="lora", metadata=about("Train adapters, the last layers, everything, or nothing.")
+    )
+    lora_rank: int = field(default=8, metadata=about("Rank of the LoRA matrices."))
+    lora_alpha: float = field(default=32.0, metadata=about("Scale of the LoRA matrices (times 1/rank)."))
+    lora_dropout: float = field(default=0.1, metadata=about("Dropout before the LoRA matrices."))
+    lora_target: str = field(
+        default="q_proj,v_proj",
+        metadata=about("Names of the adapted layers, comma separated; 'all': every linear."),
+    )
+    use_rslora: bool = field(default=False, metadata=about("Scale by 1/sqrt(rank) (rank-stabilised LoRA)."))
+    use_dora: bool = field(default=False, metadata=about("Weight-decomposed LoRA."))
+    resume_lora_training: bool = field(
+        default=True,
+        metadata=about("Go on training the last adapter of --checkpoint_dir; else merge it, begin anew."),
+    )
+    num_layer_trainable: int = field(
+        default=3, metadata=about("freeze: the last n layers are trained; negative: the first n.")
+    )
+    name_module_trainable: str = field(
+        default="mlp", metadata=about("freeze: which part of them: mlp, self_attn, or all.")
+    )
+    plot_loss: bool = field(default=False, metadata=about("Draw the loss curve as PNG."))
+
+    def __post_init__(self) -> None:
+        if self.lora_rank < 1:
+            raise UserError(f"--lora_rank is {self.lora_rank}; it must be at least 1")
+        if not 0 <= self.lora_dropout < 1:
+            raise UserError(f"--lora_dropout is {self.lora_dropout}; it must be in [0, 1)")
+
+
+@dataclass
+class GeneratingArguments:
+    """How answers are sampled."""
+
+    do_sample: bool = field(default=True, metadata=about("Sample; false: always the likeliest token."))
+    temperature: float = field(default=0.95, metadata=about("0: always the likeliest token."))
+    top_p: float = field(default=0.7, metadata=about("Sample from the likeliest tokens of this total probability."))
+    top_k: int = field(default=50, metadata=about("Sample from this many likeliest tokens; 0: from all."))
+    num_beams: int = field(default=1, metadata=about("Beam search; 1: none."))
+    max_new_tokens: int = field(default=512, metadata=about("Most tokens of an answer."))
+    repetition_penalty: float = field(default=1.0, metadata=about("Above 1: repeat less."))
+    length_penalty: float = field(default=1.0, metadata=about("Beam search: above 0 favours long answers."))
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or self.max_new_tokens < 1:
+            raise UserError(
+                f"sampling: temperature {self.temperature} (at least 0), top_p {self.top_p} (above 0, at most 1), "
+                f"top_k {self.top_k} (at least 0), max_new_tokens {self.max_new_tokens} (at least 1)"
+            )
+
+
+@dataclass
+class TrainingArguments(Seq2SeqTrainingArguments):
+    """All of transformers' training flags, plus the one that version 5 dropped."""
+
+    overwrite_output_dir: bool = field(
+        default=False, metadata=about("Write into an output folder that already holds a finished run.")
+    )
+    report_to: str = field(default="none", metadata=about("Trackers: none, tensorboard, wandb, ..., comma separated."))
+    log_level: str = field(default="warning", metadata=about("transformers' log level."))
+
+    fp16: bool = field(default=False, metadata=about("Compute in float16 (GPU)."))
+    bf16: Optional[bool] = field(
+        default=None, metadata=about("Compute in bfloat16; default: where this machine is fast at it.")
+    )
+
+    def __post_init__(self) -> None:
+        if not has_gpu():
+            self.use_cpu = True
+            if self.fp16:
+                log.warning("--fp16 needs a GPU: going on in %s on this CPU", best_dtype())
+                self.fp16 = False
+                os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and best_dtype() == "bfloat16"
+        self.remove_unused_columns = False  # a batch is made of Tokens, which have no columns
+        self.label_names = ["labels"]
+        if isinstance(self.report_to, str) and "," in self.report_to:
+            self.report_to = self.report_to.split(",")  # type: ignore[assignment]
+        try:
+            super().__post_init__()
+        except (ValueError, ImportError) as error:
+            raise UserError(str(error).replace("\n", " ")) from error
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All groups of one run of `train`, `predict` or `eval`."""
+
+    model: ModelArguments
+    data: DataArguments
+    finetuning: FinetuningArguments
+    generating: GeneratingArguments
+    training: TrainingArguments
+
+
+@dataclass
+class ExportArguments:
+    """Where and how a model is exported."""
+
+    output_dir: str = field(metadata=about("Folder to write the model to."))
+    max_shard_size: str = field(default="5GB", metadata=about("Largest weights file."))
+    overwrite_output_dir: bool = field(default=False, metadata=about("Replace a folder that is not empty."))
+
+
+TALK_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments)
+EXPORT_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, ExportArguments)
+RUN_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments, TrainingArguments)
+
+
+def run_config(argv: Sequence[str], prog: str = "carellama train", **extra: Any) -> RunConfig:
+    """Read and cross-check the options of one run."""
+    config = RunConfig(*parse(RUN_GROUPS, argv, prog, extra))
+    check_run(config)
+    return config
+
+
+def check_run(config: RunConfig) -> None:
+    """Raise `UserError` for options that contradict each other, before anything is loaded."""
+    model, data, finetuning, training = config.model, config.data, config.finetuning, config.training
+    doing = [name for name in ("do_train", "do_eval", "do_predict") if getattr(training, name)]
+    if not doing:
+        raise UserError("nothing to do: give --do_train, --do_eval or --do_predict")
+    if not data.datasets:
+        raise UserError("no data: give --dataset NAME (a name of dataset_info.json) or a file")
+    if model.quantization_bit and finetuning.finetuning_type in ("full", "freeze"):
+        raise UserError(
+            f"--quantization_bit works with --finetuning_type lora, not {finetuning.finetuning_type}: "
+            "quantised weights can not be trained"
+        )
+    if training.do_train and finetuning.finetuning_type == "none":
+        raise UserError("--finetuning_type none trains nothing: choose lora, freeze or full")
+    if data.streaming:
+        if training.do_train and training.max_steps <= 0:
+            raise UserError("--streaming has no known length: give --max_steps")
+        if 0 < data.val_size < 1:
+            raise UserError("--streaming needs --val_size as a number of records, not a share")
+    if data.eval_dataset and data.val_size:
+        raise UserError("--eval_dataset and --val_size both hold out data: give one of them")
+    if training.do_train and training.do_eval and not (data.eval_dataset or data.val_size):
+        raise UserError("--do_train with --do_eval needs held-out data: give --val_size or --eval_dataset")
+    if training.do_predict and not training.predict_with_generate:
+        raise UserError("--do_predict needs --predict_with_generate")
+    if finetuning.stage == "pt" and training.do_predict:
+        raise UserError("--do_predict needs conversations; --stage pt can be evaluated with --do_eval")
+    if len(model.checkpoints) > 1 and finetuning.finetuning_type != "lora":
+        raise UserError(
+            f"--checkpoint_dir has {len(model.checkpoints)} folders; only lora adapters can be merged in turn"
+        )
+
+
+def settings_of(config: RunConfig) -> dict[str, Any]:
+    """All settings as plain values, for run.json; tokens are left out."""
+    groups = {
+        group.name: getattr(config, group.name) for group in dataclasses.fields(RunConfig) if group.name != "training"
+    }
+    values = {name: dataclasses.asdict(group) for name, group in groups.items()}
+    values["model"].pop("hf_auth_token")
+    values["training"] = {key: value for key, value in config.training.to_dict().items() if not key.endswith("_token")}
+    return values

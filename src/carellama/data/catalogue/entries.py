@@ -1,0 +1,104 @@
+"""The catalogue: one entry for each dataset of the field, read from `catalogue.yaml`.
+
+    entry, part = find("shibing624-medical:reward")
+
+An entry says where a dataset lives and under which terms; a part of it is what one stage takes, and names the
+layouts its files may have. Nothing is fetched (`pull`) or converted (`carellama.data.catalogue.convert`) here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+
+from carellama.data.catalogue.layout import Stage
+from carellama.errors import lookup
+
+HostKind = Literal["huggingface", "modelscope", "github", "google-drive", "url", "manual"]
+
+
+@dataclass(frozen=True)
+class Host:
+    """One place a dataset can be had from.
+
+    huggingface, modelscope: `repo` "owner/name" and `files`, names or patterns in it.
+    github: `repo` "owner/name", `revision`, and `files`, paths in it. google-drive: `repo` is the file's id, `files`
+    the name to keep it under. url: `repo` is the address. manual: `repo` is the page to visit, `files` what to
+    look for there.
+    """
+
+    kind: HostKind
+    repo: str
+    files: tuple[str, ...] = ()
+    revision: str = "main"
+    sha256: str = ""  # of a single file, where we have seen it
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one stage takes of a dataset: its files, and the layouts they may have, the likeliest first."""
+
+    name: str
+    stage: Stage
+    files: tuple[str, ...]  # patterns of the files to train on
+    held_out: tuple[str, ...]  # patterns of files for evaluation only
+    layouts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One dataset."""
+
+    name: str
+    title: str
+    language: str  # zh, en, zh+en
+    rows: str  # as its makers count them
+    licence: str  # SPDX id, or "unstated"
+    terms: str  # where the licence stands
+    accept: bool  # whether the user has to accept the terms before it is fetched
+    homepage: str
+    hosts: tuple[Host, ...]
+    parts: tuple[Part, ...]
+    note: str = ""
+    same_as: str = ""  # the entry that holds the same records: do not train on both
+    medical: bool = True
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that can use it, in the order of its parts."""
+        return tuple(dict.fromkeys(part.stage for part in self.parts))
+
+
+@cache
+def entries() -> dict[str, Entry]:
+    """All entries by name, in the order of the file."""
+    text = resources.files("carellama.data.catalogue").joinpath("catalogue.yaml").read_text(encoding="utf-8")
+    return {name: _entry(name, fields) for name, fields in yaml.safe_load(text).items()}
+
+
+def _entry(name: str, fields: dict[str, Any]) -> Entry:
+    hosts = tuple(Host(**{**host, "files": tuple(host.get("files", ()))}) for host in fields.pop("hosts"))
+    parts = tuple(
+        Part(
+            part,
+            stage=own["stage"],
+            files=tuple(own.get("files", ("*",))),
+            held_out=tuple(own.get("held_out", ())),
+            layouts=tuple(own["layouts"]),
+        )
+        for part, own in fields.pop("parts").items()
+    )
+    return Entry(name=name, hosts=hosts, parts=parts, **{"terms": fields["homepage"], "accept": False, **fields})
+
+
+def find(name: str) -> tuple[Entry, Part]:
+    """The entry and part that `NAME` or `NAME:PART` names; without a part the first. `UserError` for others."""
+    dataset, _, wanted = name.partition(":")
+    entry = lookup(entries(), dataset, "dataset of the catalogue")
+    parts = {part.name: part for part in entry.parts}
+    return entry, lookup(parts, wanted, f"part of {dataset}") if wanted else entry.parts[0]

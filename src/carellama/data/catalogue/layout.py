@@ -1,0 +1,106 @@
+"""What a layout is: the shape of one kind of file of one dataset, and how its rows become records.
+
+    Layout("sft", ("query", "response"), lambda row: Chat(...))
+
+A layout is recognised by the fields of the first row (or by `recognises`, for files that have no rows), so that
+a file converts the same whatever it is called. The layouts themselves are in `carellama.data.catalogue.layouts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from carellama.data.convert import BadRecord
+from carellama.data.read import BadRow, Row, rows
+from carellama.records import Message, Place, Record
+
+Stage = Literal["pt", "sft", "rm", "exam"]
+Rows = Callable[[Path], Iterator[Row | BadRow]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the files of one kind are recognised and turned into records.
+
+    `record` gives the record or records of one row and raises `BadRecord` for a row that has none. Where rows
+    of several files belong together `joined` takes all of them instead, and yields what can not be used as
+    `BadRecord`.
+    """
+
+    stage: Stage
+    fields: tuple[str, ...] = ()  # what the first row must have
+    record: Callable[[Row], Record | Sequence[Record]] | None = None
+    rows: Rows = rows
+    recognises: Callable[[Path], bool] | None = None
+    joined: Callable[[Sequence[Path]], Iterator[Record | BadRecord]] | None = None
+
+    def fits(self, path: Path) -> bool:
+        """Whether a file has this layout."""
+        if self.recognises is not None:
+            return self.recognises(path)
+        first = first_row(path, self.rows)
+        return first is not None and set(self.fields) <= set(first.fields)
+
+    def convert(self, path: Path) -> Iterator[Record | BadRecord]:
+        """Yield, for each row of a file, its record or records, or why it has none."""
+        assert self.record is not None, "a joined layout converts all its files at once"
+        for row in self.rows(path):
+            if isinstance(row, BadRow):
+                yield BadRecord(row.place, row.reason, row.detail)
+                continue
+            try:
+                found = self.record(row)
+            except BadRecord as error:
+                yield error
+                continue
+            if isinstance(found, Sequence):
+                yield from found
+            else:
+                yield found
+
+
+def first_row(path: Path, reader: Rows = rows) -> Row | None:
+    """The first usable row of a file, None where it has none. Raises `UserError` for a file that can not be read."""
+    return next((row for row in reader(path) if isinstance(row, Row)), None)
+
+
+def text_of(row: Row, column: str, *, required: bool = True) -> str:
+    """The stripped text of a column. `BadRecord` where it is missing, of another type, or (if required) empty."""
+    if column not in row.fields:
+        if not required:
+            return ""
+        raise BadRecord(row.place, f"no column {column!r}", f"the row has {', '.join(map(repr, row.fields))}")
+    value = row.fields[column]
+    if value is not None and not isinstance(value, str):
+        raise BadRecord(row.place, f"column {column!r} is not text", f"found {type(value).__name__}")
+    text = (value or "").strip()
+    if required and not text:
+        raise BadRecord(row.place, f"column {column!r} is empty")
+    return text
+
+
+def spoken(place: Place, turns: Sequence[tuple[Literal["user", "assistant"], str]]) -> tuple[Message, ...]:
+    """Turns as they were said to turns that alternate: user first, assistant last.
+
+    Consecutive turns of one speaker become one (joined by a line break), an assistant's greeting before the first
+    question and a question nobody answered at the end are left out. Raises `BadRecord` where no answer remains.
+    """
+    merged: list[tuple[Literal["user", "assistant"], str]] = []
+    for role, text in turns:
+        text = text.strip()
+        if not text:
+            continue
+        if merged and merged[-1][0] == role:
+            merged[-1] = (role, f"{merged[-1][1]}\n{text}")
+        else:
+            merged.append((role, text))
+    if merged and merged[0][0] == "assistant":
+        del merged[0]
+    if merged and merged[-1][0] == "user":
+        del merged[-1]
+    if not merged:
+        raise BadRecord(place, "no question with an answer")
+    return tuple(Message(role, text) for role, text in merged)

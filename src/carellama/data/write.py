@@ -1,0 +1,67 @@
+"""Records to rows, the way back from `carellama.data.convert`, and to JSON Lines files.
+
+    with writer(Path("records.jsonl")) as write:
+        write(record)
+
+The rows are the seed's: {"text"}, {"instruction", "input", "output", "history", "system"}, the same with
+"output": [chosen, rejected], and {"id", "question", "options", "answer", "explanation"}; `meta` beside them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from carellama.data.convert import Columns
+from carellama.disk import whole_file
+from carellama.records import Chat, Message, Pair, Question, Record, Text
+
+COLUMNS = Columns(history="history", system="system")  # which column of such a row holds what
+
+
+def row_of(record: Record) -> dict[str, Any]:
+    """Return the row of a record: `convert(Row(row_of(record), place), COLUMNS, shape)` is the record again."""
+    if isinstance(record, Text):
+        row: dict[str, Any] = {"text": record.text}
+    elif isinstance(record, Chat):
+        row = _conversation(record.prompt, record.response)
+    elif isinstance(record, Pair):
+        row = _conversation(record.prompt, [record.chosen, record.rejected])
+    else:
+        row = _question(record)
+    if record.meta:
+        row["meta"] = dict(record.meta)
+    return row
+
+
+def _conversation(prompt: tuple[Message, ...], output: str | list[str]) -> dict[str, Any]:
+    """`prompt` is [system] (user assistant)* user."""
+    system = prompt[0].content if prompt[0].role == "system" else None
+    turns = prompt[1:] if system is not None else prompt
+    history = [[turns[at].content, turns[at + 1].content] for at in range(0, len(turns) - 1, 2)]
+    row: dict[str, Any] = {"instruction": turns[-1].content, "input": "", "output": output, "history": history}
+    return row if system is None else row | {"system": system}
+
+
+def _question(question: Question) -> dict[str, Any]:
+    return {
+        "id": question.id,
+        "question": question.stem,
+        "options": question.options,
+        "answer": "".join(question.answers),
+        "explanation": question.explanation,
+    }
+
+
+@contextmanager
+def writer(path: Path) -> Iterator[Callable[[Record], None]]:
+    """Give a function that appends a record to a JSON Lines file; the file appears when the block ends well."""
+    with whole_file(path) as file:
+
+        def write(record: Record) -> None:
+            file.write(json.dumps(row_of(record), ensure_ascii=False) + "\n")
+
+        yield write
