@@ -242,9 +242,3 @@ def _columns_of(fields: Mapping[str, Any]) -> str:
 SHAPES: dict[str, Converter] = {
     "alpaca": _alpaca, "sharegpt": _sharegpt, "openai": _openai, "text": _plain, "exam": _exam,
 }  # fmt: skip
-    "alpaca": _alpaca,
-    "sharegpt": _sharegpt,
-    "openai": _openai,
-    "text": _plain,
-    "exam": _exam,
-}
