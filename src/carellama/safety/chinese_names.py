@@ -30,7 +30,7 @@ _END = (
 _STRONG = (
     r"(?:姓\s{0,4}名|名\s{0,2}字|病人名|患者名|曾用名|户主|收件人|寄件人|收货人|投保人|被保险人|受益人|"
     r"紧急联系人|紧急联络人|联系人|联络人|监护人|"
-    r"法定代理人|委托人|受托人|授权人|代理人|陪护人?|陪同人?|申请人|经办人|主诊医[师生]|主治医[师生]|"
+    r"法定代理人|委托人|受托人|授权人|户\s{0,2}名|开户人|持卡人|机主|车主|业主|房主|主诉人|报案人|购药人|取药人|领药人|家长|责任人|负责人|主持人|讲者|指导老师|代理人|陪护人?|陪同人?|申请人|经办人|主诊医[师生]|主治医[师生]|"
     r"经治医[师生]|管床医[师生]|责任医[师生]|接诊医[师生]|"
     r"首诊医[师生]|开单医[师生]|送检医[师生]|送检人|申请医[师生]|报告医[师生]|报告人|检查医[师生]|"
     r"审核医[师生]|审核者?|审核人|手术医[师生]|麻醉医[师生]|"
@@ -57,7 +57,9 @@ _STRONG_NAME = re.compile(
     rf"(?:姓名)?{_IS}(?P<value>{_SPACED}|{_PARTS}|[{_HAN}]{{2,4}}))",
     re.IGNORECASE,
 )
-_WEAK_NAME = re.compile(rf"{_WEAK}(?:姓名|名叫|叫)?(?P<mark>\s?[:(]?\s?)(?P<value>{_SPACED}|{_PARTS}|[{_HAN}]{{2,4}})")
+_WEAK_NAME = re.compile(
+    rf"{_WEAK}(?:姓名|名叫|叫)?(?P<mark>\s?[:(]?\s?)(?=(?P<value>{_SPACED}|{_PARTS}|[{_HAN}]{{2,4}}))"
+)
 _SAID = re.compile(
     rf"(?:我(?:的名字)?(?:叫做?|名叫)|本人叫?|名叫|名字(?:叫|是)|名为|自称|取名|全名(?:是|叫)?|"
     rf"真名(?:是|叫)?|[他她]叫|的?(?:患者|病人|孩子|朋友|同事|"
@@ -66,6 +68,10 @@ _SAID = re.compile(
 _I_AM = re.compile(
     rf"(?:我是|我系|这里是|这是)(?P<value>{_SPACED}|[{_HAN}]{{2,4}})(?=$|[\s,.。;!?，；、]|的(?:家属|"
     rf"女儿|儿子|妈妈|爸爸|爱人|妻子|丈夫))"
+)
+_SEXED = re.compile(  # 王芳，女，三十岁: the first words of most histories
+    rf"(?:^|[\n,.。;；:、\s\])])(?P<value>{_SPACED}|[{_HAN}]{{2,4}})"
+    rf"(?=[\s,，(]{{1,2}}(?:性别:?)?(?:男|女)(?:性)?[\s,，。;)、]|[\s,，(]{{0,2}}\d{{1,3}}\s?岁)",
 )
 _SURNAMED = re.compile(
     rf"(?:我|本人|患者|免贵|先生|女士)?(?:免贵)?姓(?P<value>{_COMPOUND}|[{_HAN}])(?=$|"
@@ -92,7 +98,7 @@ def names(plain: str) -> Iterator[Found]:
         length = _after_marker(plain, match.start(group), match[group], sure=group == "colon")
         if length:
             yield "NAME", match.start(group), match.start(group) + length, 0.9
-    for pattern, score in ((_WEAK_NAME, 0.7), (_SAID, 0.8), (_I_AM, 0.7)):
+    for pattern, score in ((_WEAK_NAME, 0.7), (_SAID, 0.8), (_I_AM, 0.7), (_SEXED, 0.7)):
         for match in pattern.finditer(plain):
             length = _likely(plain, match.start("value"), match["value"])
             if length:
@@ -199,6 +205,8 @@ def _free(before: str) -> bool:
 
 def _is_single(surname: str, before: str, title: str) -> bool:
     if surname not in SURNAMES or surname in _NO_SINGLE:
+        return False
+    if before.endswith(surname):  # 谢谢医生
         return False
     if surname == "于" and _BEFORE_YU.search(before):
         return False

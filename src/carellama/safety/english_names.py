@@ -51,7 +51,7 @@ _LABEL = re.compile(
 )
 _TITLE = re.compile(
     rf"(?<![A-Za-z])(?P<title>(?i:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Messrs|Sr|Sra|Mme|Rev|Capt|Sgt|"
-    rf"Lt))(?:\.\s?| {{1,2}})(?P<value>(?:{_SPACED})|{_NAME}|[a-z]{{2,}}(?: [a-z]+)?)"
+    rf"Lt))(?:\.\s?| {{1,2}})(?P<value>(?:{_SPACED})|{_NAME}|(?:[a-z]\. ?)?[a-z]{{2,}}(?: [a-z]+)?)"
 )
 _TITLE_WORD = re.compile(
     rf"\b(?:Doctor|Nurse|Sister|Matron|Midwife|Surgeon|Professor|Sir|Uncle|Aunt|Auntie|Pastor|"
@@ -122,7 +122,7 @@ def names(plain: str) -> Iterator[Found]:
             yield from _cut(plain, match, score=0.75, all_names=True, loose=_known(match["value"]))
     for match in _TITLE.finditer(plain):
         lower = match["value"][:1].islower()
-        if not lower or _known_word(match["value"].split()[0]):
+        if not lower or _known(match["value"]):
             yield from _cut(plain, match, score=0.8, loose=lower, known=lower)
     for match in _SAID.finditer(plain):
         named = "name" not in match[0].lower() or match[0].lower().find("named") >= 0
@@ -176,7 +176,12 @@ def _cut(
         bare = word[0].lower().strip(".,'’")
         bare = re.sub(r"['’]s$", "", bare)
         capital = word[0][0].isupper()
-        if bare in NOT_NAMES_EN or not bare or (not capital and not loose) or (known and not _known_word(bare)):
+        if (
+            bare in NOT_NAMES_EN
+            or not bare
+            or (not capital and not loose)
+            or (known and len(bare) > 1 and not _known_word(bare))
+        ):
             if not (end and re.fullmatch(_PARTICLE.replace(r"[ \-]", ""), word[0])):
                 break
             continue

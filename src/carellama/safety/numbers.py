@@ -22,8 +22,8 @@ IS = (
 )
 # The value of a marked number: letters, digits and single marks between, at least three digits.
 VALUE = (
-    r"(?P<value>(?=(?:[A-Z\-/]{0,6}[ .]?)?(?:[ .\-/_]{0,2}[0-9A-Z*]){4})"
-    r"[A-Z]{0,6}(?:[ .\-/_]{0,2}[0-9A-Z*]){0,30})"
+    r"(?P<value>(?=(?:[\u4e00-\u9fff]{1,3}字?第\s?)?(?:[A-Z\-/]{0,6}[ .]?)?(?:[ .\-/_]{0,3}[0-9A-Z*]){4})"
+    r"(?:[\u4e00-\u9fff]{1,3}字?第\s?)?[A-Z]{0,6}(?:[ .\-/_]{0,3}[0-9A-Z*]){0,30}(?:\s?号)?)"
 )
 
 _RECORD_ZH = (
@@ -191,7 +191,7 @@ def numbers(plain: str) -> Iterator[Found]:
     for match in _CARD.finditer(plain):
         digits = re.sub(r"\D", "", match[0])
         groups = [len(group) for group in re.findall(r"\d+", match[0])]
-        if is_luhn(digits) and (len(groups) == 1 or groups[0] == 4) and len(set(digits)) > 2:
+        if is_luhn(digits) and (len(groups) == 1 or groups[0] == 4) and len(set(digits)) > 1:
             yield "BANK_CARD", *match.span(), 0.8
     for match in _SSN.finditer(plain):
         if match["gap"].strip():
@@ -215,7 +215,7 @@ def _marked(plain: str) -> Iterator[Found]:
             start, end = match.span("value")
             value = match["value"]
             # letters after a gap are the next word, not the number: "A12345 tel"
-            while (tail := re.search(r"[ .\-/_]+[A-Za-z]+$|[ .\-/_]+$", value)) and tail.start():
+            while (tail := re.search(r"[ .\-/_]+(?:[A-Za-z]{2,}|[a-z])$|[ .\-/_]+$", value)) and tail.start():
                 value = value[: tail.start()]
             value = _one_number(value)
             digits = sum(character.isdigit() or character == "*" for character in value)

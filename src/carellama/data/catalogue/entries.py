@@ -1,4 +1,4 @@
-"""The catalogue: one entry for each dataset of the field, read from `catalogue.yaml`.
+"""The catalogue: one entry for each dataset of the field, read from the files of `datasets/`.
 
     entry, part = find("shibing624-medical:reward")
 
@@ -76,9 +76,14 @@ class Entry:
 
 @cache
 def entries() -> dict[str, Entry]:
-    """All entries by name, in the order of the file."""
-    text = resources.files("carellama.data.catalogue").joinpath("catalogue.yaml").read_text(encoding="utf-8")
-    return {name: _entry(name, fields) for name, fields in yaml.safe_load(text).items()}
+    """All entries by name, sorted."""
+    found: dict[str, Entry] = {}
+    folder = resources.files("carellama.data.catalogue").joinpath("datasets")
+    for file in sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name):
+        for name, fields in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+            assert name not in found, f"{name} has two entries"
+            found[name] = _entry(name, fields)
+    return dict(sorted(found.items()))
 
 
 def _entry(name: str, fields: dict[str, Any]) -> Entry:
