@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
+from carellama.config import datasets
 from carellama.config import run as config
 from carellama.demo import DemoArguments
 from carellama.jinja import formats
@@ -31,6 +32,11 @@ GROUPS: dict[str, Sequence[type]] = {
     "export": config.EXPORT_GROUPS,
     "chat": config.TALK_GROUPS,
     "demo": (DemoArguments,),
+    **{
+        f"data_{name.removesuffix('Arguments').lower()}": (group,)
+        for name, group in vars(datasets).items()
+        if name.endswith("Arguments")
+    },
 }
 WORDS = {
     "en": {
@@ -109,7 +115,14 @@ def _fields(group: type, words: dict[str, Any]) -> list[tuple[str, Any, str, str
             continue
         default = words["required"] if field.default is dataclasses.MISSING else _value(field.default, words["none"])
         takes = field.metadata.get("choices") or _choices(hints[field.name])
-        found.append((field.name, takes, default, field.metadata["help"]))
+        found.append(
+            (
+                "`, `".join([f"--{field.name}", *field.metadata.get("aliases", [])]),
+                takes,
+                default,
+                field.metadata["help"],
+            )
+        )
     return found
 
 
@@ -119,6 +132,8 @@ def _choices(hint: Any) -> Any:
         (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
     if typing.get_origin(hint) is Literal:
         return typing.get_args(hint)
+    if typing.get_origin(hint) is list:
+        return "text, one or more"
     return {"str": "text", "int": "number", "float": "number", "bool": "true, false"}[hint.__name__]
 
 
@@ -130,7 +145,7 @@ def _value(value: Any, none: str) -> str:
 
 def _row(name: str, takes: Any, default: str, meaning: str) -> tuple[str, ...]:
     shown = takes if isinstance(takes, str) else ", ".join(f"`{value}`" for value in takes)
-    return (f"`--{name}`", shown, default, meaning)
+    return (f"`{name}`", shown, default, meaning)
 
 
 def _code(token: str) -> str:

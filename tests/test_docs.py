@@ -19,10 +19,10 @@ DOCS = REPOSITORY / "docs"
 LANGUAGES = ("en", "zh")
 RUN = re.compile(r"<!-- run -->\n```bash\n(.*?)```", re.DOTALL)
 # of the verbs' pages in the order in which each finds what the one before it made; the demo fetches a model
-PAGES = ("install", "templates", "data", "train", "eval", "predict", "export", "chat")
+PAGES = ("install", "templates", "data", "mix", "check", "train", "eval", "predict", "export", "chat")
 # verb of each example, in the order in which they run
 EXAMPLES = {
-    "sft": "train", "freeze": "train", "full": "train", "pt": "train", "qlora": "train",
+    "mix": "data mix", "sft": "train", "freeze": "train", "full": "train", "pt": "train", "qlora": "train",
     "eval": "eval", "predict": "predict", "export": "export", "chat": "chat",
 }  # fmt: skip
 
@@ -59,6 +59,24 @@ def test_every_verb_has_its_pages() -> None:
             assert f"docs/{language}/{verb}.md" in readme.read_text(encoding="utf-8")
 
 
+def test_every_verb_of_data_is_in_the_pages() -> None:
+    """One page may have several; each names the command and has its options."""
+    from carellama.cli import DATA_VERBS
+
+    for language in LANGUAGES:
+        text = "".join(page.read_text(encoding="utf-8") for page in (DOCS / language).glob("*.md"))
+        for verb in DATA_VERBS:
+            assert f"carellama data {verb} " in text or f"carellama data {verb}\n" in text, f"{language}: {verb}"
+            assert f"<!-- table: data_{verb} -->" in text, f"{language}: the options of data {verb}"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+    for language in LANGUAGES:
+        for page in (DOCS / language).glob("*.md"):
+            assert f"{language}/{page.name}" in navigation
+
+
 def test_both_languages_have_the_same_pages_and_commands() -> None:
     names = {language: {page.name for page in (DOCS / language).glob("*.md")} for language in LANGUAGES}
     assert names["en"] == names["zh"]
@@ -91,12 +109,10 @@ def test_dataset_info_keys_and_columns_are_in_the_docs() -> None:
 def test_options_and_files_that_pages_name_are_there(page: Path) -> None:
     """A renamed option or a moved file does not live on in the text."""
     from carellama.config.parse import parser
-    from carellama.config.run import EXPORT_GROUPS, RUN_GROUPS
-    from carellama.demo import DemoArguments
 
     known = {
         option
-        for group in (RUN_GROUPS, EXPORT_GROUPS, [DemoArguments])
+        for group in options_script().GROUPS.values()
         for action in parser(group, "")._actions
         for option in action.option_strings
     }
@@ -120,6 +136,7 @@ def test_options_and_files_that_pages_name_are_there(page: Path) -> None:
 def test_examples_hold_known_options() -> None:
     from carellama.config.parse import parse
     from carellama.config.run import EXPORT_GROUPS, RUN_GROUPS, TALK_GROUPS
+    from carellama.data.recipe import read_recipe
 
     groups = {"export": EXPORT_GROUPS, "chat": TALK_GROUPS}
     assert {path.stem for path in (REPOSITORY / "examples").glob("*.yaml")} == set(EXAMPLES)
@@ -128,6 +145,9 @@ def test_examples_hold_known_options() -> None:
         assert f"#   carellama {verb} examples/{name}.yaml" in path.read_text(encoding="utf-8")
         for key, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
             assert value is not None, f"{path}: {key} is empty"
+        if verb == "data mix":
+            assert read_recipe(str(path)).portions
+            continue
         parse(groups.get(verb, RUN_GROUPS), [str(path)], verb)
 
 

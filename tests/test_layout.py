@@ -42,7 +42,8 @@ IMPORTS: dict[str, set[str]] = {
     "card": {"config", "template", "model"},
     "safety": {"records", "text"},
     "tokenise": {"template"},
-    "data": {"records", "text", "template", "tokenise", "config", "disk", "safety"},
+    # model.load: the tokenizer that counts the tokens of a mix
+    "data": {"records", "text", "template", "tokenise", "config", "disk", "safety", "model.load"},
     "model": {"config", "disk"},
     "train": {"config", "disk", "records", "template", "data", "model", "evaluate.metrics"},
     "evaluate": {"config", "records", "data", "engine"},
@@ -164,11 +165,11 @@ def test_importing_the_package_loads_nothing() -> None:
 
 
 def test_verbs_and_stages_can_be_called() -> None:
-    from carellama.cli import VERBS
+    from carellama.cli import DATA_VERBS, VERBS
     from carellama.config.run import FinetuningArguments
     from carellama.train import STAGES
 
-    for place in [*(place for place, _ in VERBS.values()), *STAGES.values()]:
+    for place in [*(place for place, _ in [*VERBS.values(), *DATA_VERBS.values()]), *STAGES.values()]:
         module, _, name = place.partition(":")
         assert callable(getattr(importlib.import_module(module), name)), place
     assert set(get_args(get_type_hints(FinetuningArguments)["stage"])) == set(STAGES)
@@ -192,6 +193,7 @@ def reads(path: Path) -> set[str]:
 def option_fields() -> Iterator[tuple[str, str]]:
     """(class, field) of the dataclasses of options, with their properties; not what transformers reads."""
     from carellama import demo
+    from carellama.config import datasets
     from carellama.config import run as config
 
     groups = {
@@ -200,6 +202,7 @@ def option_fields() -> Iterator[tuple[str, str]]:
         *config.TALK_GROUPS,
         demo.DemoArguments,
         config.RunConfig,
+        *(group for name, group in vars(datasets).items() if name.endswith("Arguments")),
     }
     for group in sorted(groups, key=lambda group: group.__name__):
         theirs = {

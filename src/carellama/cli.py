@@ -43,6 +43,7 @@ DATA_VERBS = {
     "show": ("carellama.data.catalogue.show:show", "Show one dataset: where it lives, its terms, its parts."),
     "pull": ("carellama.data.catalogue.pull:run", "Fetch a dataset."),
     "convert": ("carellama.data.catalogue.convert:run", "A dataset, a file or documents to records."),
+    "mix": ("carellama.data.recipe:run", "Several datasets into one file, by a recipe."),
     "check": ("carellama.data.check:run", "Report every problem of a file, with its lines."),
 }
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}

@@ -69,3 +69,20 @@ class CheckArguments:
         default=None, metadata=about("Stage that the records must fit; default: any.")
     )
     most_shown: int = field(default=20, metadata=about("Most places shown of each problem; all are counted."))
+
+
+@dataclass
+class MixArguments:
+    """Which recipe is mixed, and where to."""
+
+    recipe: str = field(metadata=about("YAML file: which datasets, how much of each, and the seed (first word)."))
+    output: str = field(default="mixed.jsonl", metadata=about("JSON Lines file to write; the account is OUTPUT.json."))
+    dataset_dir: str = field(default="data", metadata=about("Folder with dataset_info.json."))
+    tokenizer: Optional[str] = field(
+        default=None,
+        metadata=about("Model whose tokenizer counts the tokens of each part; default: characters are counted."),
+    )
+    on_bad_record: Literal["error", "skip"] = field(
+        default="error", metadata=about("A record that can not be used: stop, or skip and count it.")
+    )
+    overwrite: bool = field(default=False, metadata=about("Replace the output if it is there."))

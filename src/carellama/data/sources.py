@@ -12,7 +12,8 @@
       "system_prompt": "..."           system message of records without one
     }
 
-Of hf_hub_url, script_url and file_name the first that is given counts, as in the seed.
+Of hf_hub_url, script_url and file_name the first that is given counts, as in the seed. A name that is not there
+may be one of the catalogue (`NAME` or `NAME:PART`, once pulled) or the path of a file.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from carellama.config.data import DataArguments
+from carellama.data.catalogue.convert import records_file
+from carellama.data.catalogue.entries import entries
 from carellama.data.convert import SHAPES, BadRecord, Columns, convert, shape_of
 from carellama.data.read import KINDS, BadRow, Row, digest, rows
+from carellama.data.write import COLUMNS as WRITTEN
 from carellama.errors import UserError, lookup, nearest, need
 from carellama.records import Place, Record
 
@@ -143,8 +147,12 @@ def load_datasets(names: list[str], data: DataArguments) -> list[Dataset]:
         if name not in info and Path(name).is_file():
             found.append(Dataset(name, Columns(history="history", system="system"), None, files=(Path(name),)).seen())
             continue
+        if name not in info and name.partition(":")[0] in entries():
+            split = "train" if data.split == "train" else "held_out"
+            found.append(Dataset(name, WRITTEN, None, files=(records_file(name, split),)).seen())
+            continue
         if not info:
-            raise UserError(f"no {INFO} in {folder} (--dataset_dir), and no file {name!r}")
+            raise UserError(f"no {INFO} in {folder} (--dataset_dir), no file {name!r}, and nothing of the catalogue")
         found.append(_dataset(name, lookup(info, name, f"dataset of {folder / INFO}"), folder, data).seen())
     return found
 

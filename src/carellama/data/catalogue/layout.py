@@ -19,6 +19,7 @@ from carellama.records import Message, Place, Record
 
 Stage = Literal["pt", "sft", "rm", "exam"]
 Rows = Callable[[Path], Iterator[Row | BadRow]]
+Outcome = tuple[Record, ...] | BadRecord  # what a row gives: one or more records, or why it has none
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,7 @@ class Layout:
     """How the files of one kind are recognised and turned into records.
 
     `record` gives the record or records of one row and raises `BadRecord` for a row that has none. Where rows
-    of several files belong together `joined` takes all of them instead, and yields what can not be used as
-    `BadRecord`.
+    of several files belong together `joined` takes all of them instead, and yields what each row gives.
     """
 
     stage: Stage
@@ -35,7 +35,7 @@ class Layout:
     record: Callable[[Row], Record | Sequence[Record]] | None = None
     rows: Rows = rows
     recognises: Callable[[Path], bool] | None = None
-    joined: Callable[[Sequence[Path]], Iterator[Record | BadRecord]] | None = None
+    joined: Callable[[Sequence[Path]], Iterator[Outcome]] | None = None
 
     def fits(self, path: Path) -> bool:
         """Whether a file has this layout."""
@@ -44,7 +44,7 @@ class Layout:
         first = first_row(path, self.rows)
         return first is not None and set(self.fields) <= set(first.fields)
 
-    def convert(self, path: Path) -> Iterator[Record | BadRecord]:
+    def convert(self, path: Path) -> Iterator[Outcome]:
         """Yield, for each row of a file, its record or records, or why it has none."""
         assert self.record is not None, "a joined layout converts all its files at once"
         for row in self.rows(path):
@@ -56,10 +56,7 @@ class Layout:
             except BadRecord as error:
                 yield error
                 continue
-            if isinstance(found, Sequence):
-                yield from found
-            else:
-                yield found
+            yield tuple(found) if isinstance(found, Sequence) else (found,)
 
 
 def first_row(path: Path, reader: Rows = rows) -> Row | None:

@@ -1,0 +1,261 @@
+"""`carellama data convert`: a dataset in its own layout, or any file or documents, to records in one JSON Lines file.
+
+    carellama data convert cmedqa2:pairs --from ~/Downloads/cMedQA2 --output pairs.jsonl
+
+Each file gets the first layout that fits it; counts in are counts out and counted skips. `records_file` does the
+same for training, once, into the cache. The layouts are those of `carellama.data.catalogue.layouts`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from carellama.config.datasets import ConvertArguments
+from carellama.config.environment import dataset_home
+from carellama.config.parse import parse
+from carellama.data.catalogue.entries import Entry, Part, entries, find
+from carellama.data.catalogue.layout import Layout, Outcome, first_row
+from carellama.data.catalogue.layouts import LAYOUTS
+from carellama.data.convert import SHAPES, BadRecord, convert, shape_of
+from carellama.data.read import BadRow, rows
+from carellama.data.report import DataReport
+from carellama.data.write import COLUMNS, writer
+from carellama.disk import made_once, say, write_json
+from carellama.errors import UserError
+from carellama.records import Chat, Question, Record, Text
+
+VERSION = 1  # of what the converters make; raise it when a layout's records change
+
+
+@dataclass
+class Conversion:
+    """What becomes of some files: which layout reads each, and which no layout fits."""
+
+    name: str
+    layouts: dict[str, list[Path]] = field(default_factory=dict)  # layout -> its files
+    unread: dict[Path, str] = field(default_factory=dict)  # file -> why no layout fits
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """What each row gives: its records, or why it has none."""
+        for name, paths in self.layouts.items():
+            layout = LAYOUTS.get(name)
+            if layout is None:
+                for path in paths:
+                    yield from _plain_rows(path, name)
+            elif layout.joined is not None:
+                yield from layout.joined(paths)
+            else:
+                for path in paths:
+                    yield from layout.convert(path)
+
+    def records(self, report: DataReport) -> Iterator[Record]:
+        """All records in order, each row counted in `report`."""
+        report.row(self.name, 0)
+        for outcome in self.outcomes():
+            report.row(self.name)
+            if isinstance(outcome, BadRecord):
+                report.note(self.name, "skipped", outcome.place, outcome.reason)
+            else:
+                yield from outcome
+
+
+def _plain_rows(path: Path, shape: str) -> Iterator[Outcome]:
+    """The rows of a file that has one of the common shapes."""
+    for row in rows(path):
+        if isinstance(row, BadRow):
+            yield BadRecord(row.place, row.reason, row.detail)
+            continue
+        try:
+            yield (convert(row, COLUMNS, shape),)
+        except BadRecord as error:
+            yield error
+
+
+def run(argv: Sequence[str]) -> None:
+    """Convert, write the records, and print the account."""
+    (arguments,) = parse((ConvertArguments,), argv, "carellama data convert NAME_OR_FILE", first="name")
+    conversion = planned(arguments)
+    output = Path(arguments.output or f"{Path(conversion.name.replace(':', '-')).name}.jsonl")
+    if output.exists() and not arguments.overwrite:
+        raise UserError(f"{output} is there already: give --overwrite to replace it, or another --output")
+    report = DataReport()
+    made: dict[str, int] = {}
+    with writer(output) as write:
+        for record in conversion.records(report):
+            write(record)
+            made[kind_of(record)] = made.get(kind_of(record), 0) + 1
+        if not made:
+            raise UserError(f"{conversion.name}: no row could be used; {'; '.join(report.lines())}")
+    for name, paths in conversion.layouts.items():
+        say(f"layout {name}: {', '.join(str(path) for path in paths[:5])}{', ...' if len(paths) > 5 else ''}")
+    for path, reason in conversion.unread.items():
+        say(f"not read: {path}: {reason}")
+    for line in report.lines():
+        say(line)
+    print(f"{output}: {', '.join(f'{count} {kind}' for kind, count in made.items())}")
+    for kind in made:
+        if kind != "exam questions":
+            stem = output.stem
+            print(f"dataset_info.json: {json.dumps({stem: _info(output.name, kind)})}")
+
+
+KINDS: dict[type, str] = {Text: "texts", Chat: "conversations", Question: "exam questions"}
+
+
+def kind_of(record: Record) -> str:
+    """What a record is called in an account."""
+    return KINDS.get(type(record), "preference pairs")
+
+
+def _info(file_name: str, kind: str) -> dict[str, object]:
+    """The entry of dataset_info.json for a file that `writer` wrote."""
+    if kind == "texts":
+        return {"file_name": file_name, "columns": {"prompt": "text", "query": "", "response": "", "history": ""}}
+    columns = {"prompt": "instruction", "query": "input", "response": "output", "history": "history"}
+    entry: dict[str, object] = {"file_name": file_name, "columns": {**columns, "system": "system"}}
+    return entry | {"ranking": True} if kind == "preference pairs" else entry
+
+
+def planned(arguments: ConvertArguments) -> Conversion:
+    """Find the files and the layout of each. `UserError` where nothing can be converted."""
+    given = Path(arguments.name).expanduser()
+    if arguments.from_path is None and arguments.name.partition(":")[0] not in entries() and given.exists():
+        return of_unknown(given)
+    entry, part = find(arguments.name)
+    if arguments.from_path is None:
+        return of_folder(entry, part, pulled(entry), arguments.split)
+    place = Path(arguments.from_path).expanduser()
+    if not place.exists():
+        raise UserError(f"--from {place}: there is no such file or folder")
+    if place.is_dir():
+        return of_folder(entry, part, place, arguments.split)
+    wanted = (part,) if ":" in arguments.name else entry.parts
+    names = dict.fromkeys(name for one in wanted for name in one.layouts)
+    return _fitted(arguments.name, [place], {name: LAYOUTS[name] for name in names})
+
+
+def pulled(entry: Entry) -> Path:
+    """The folder of a dataset's fetched files; `UserError` where it was not fetched."""
+    folder = dataset_home() / entry.name / "files"
+    if not folder.is_dir():
+        raise UserError(
+            f"{entry.name} is in the catalogue, but not on this machine: carellama data pull {entry.name} "
+            "(or give its files with --from)"
+        )
+    return folder
+
+
+def of_folder(entry: Entry, part: Part, folder: Path, split: str) -> Conversion:
+    """The files of a part in a folder: those its patterns name, else (named otherwise) all that its layouts fit."""
+    patterns = part.files if split == "train" else part.held_out
+    if not patterns:
+        raise UserError(f"{entry.name}:{part.name} has no files that are held out for evaluation")
+    there = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    named = [path for path in there if _matches(path, folder, patterns)]
+    if split == "train":
+        named = [path for path in named if not _matches(path, folder, part.held_out)]
+    if not named:
+        raise UserError(
+            f"{folder} has no file of {entry.name}:{part.name}, whose files are called {', '.join(patterns)}; "
+            "convert a file of another name with --from FILE"
+        )
+    return _fitted(f"{entry.name}:{part.name}", named, {name: LAYOUTS[name] for name in part.layouts})
+
+
+def _matches(path: Path, folder: Path, patterns: Sequence[str]) -> bool:
+    inside = path.relative_to(folder).as_posix()
+    return any(fnmatch.fnmatch(inside, pattern) or fnmatch.fnmatch(path.name, pattern) for pattern in patterns)
+
+
+def of_unknown(place: Path) -> Conversion:
+    """A file, or all files of a folder, that belong to no named dataset: a common shape, else whatever layout fits."""
+    paths = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+    shaped: dict[str, list[Path]] = {}
+    others = []
+    for path in paths:
+        shape = _common_shape(path)
+        if shape is None:
+            others.append(path)
+        else:
+            shaped.setdefault(shape, []).append(path)
+    found = _fitted(place.stem, others, LAYOUTS) if others else Conversion(place.stem)
+    found.layouts = shaped | found.layouts
+    return found
+
+
+def _common_shape(path: Path) -> str | None:
+    """The shape of a file whose first row is a record as it stands; None for others, and for text files."""
+    try:
+        row = None if path.suffix.lower() == ".txt" else first_row(path)
+        if row is None:
+            return None
+        shape = shape_of(row, COLUMNS)
+        convert(row, COLUMNS, shape)
+    except UserError:
+        return None
+    return shape if shape in SHAPES else None
+
+
+def _fitted(name: str, paths: Sequence[Path], layouts: Mapping[str, Layout]) -> Conversion:
+    """Give each file the first layout that fits; `UserError` where none fits any."""
+    found = Conversion(name)
+    for path in paths:
+        misfits = []
+        for layout_name, layout in layouts.items():
+            misfit = _misfit(path, layout)
+            if misfit is None:
+                found.layouts.setdefault(layout_name, []).append(path)
+                break
+            misfits.append(f"{layout_name}: {misfit}")
+        else:
+            found.unread[path] = misfits[0].partition(": ")[2] if len(misfits) == 1 else "; ".join(misfits[:4])
+    if not found.layouts:
+        file, reason = next(((str(path), why) for path, why in found.unread.items()), (name, "no files"))
+        raise UserError(f"{file} has no layout of {name} ({reason}); see carellama data check")
+    return found
+
+
+def _misfit(path: Path, layout: Layout) -> str | None:
+    """Why a file does not have a layout: the first field that is missing and the row; None where it has it."""
+    try:
+        if layout.fits(path):
+            return None
+        if layout.recognises is not None:
+            return "another kind of file"
+        first = first_row(path, layout.rows)
+    except UserError as error:
+        return str(error)
+    if first is None:
+        return "no row can be read"
+    missing = next((name for name in layout.fields if name not in first.fields), None)
+    return f"{first.place} has no {missing!r}, it has {', '.join(map(repr, list(first.fields)[:8]))}"
+
+
+def records_file(name: str, split: str) -> Path:
+    """The records of a fetched dataset as JSON Lines, converted on first use; the account lies beside them."""
+    entry, part = find(name)
+    folder = pulled(entry)
+    conversion = of_folder(entry, part, folder, split)
+    key = hashlib.sha256(json.dumps([VERSION, sorted(conversion.layouts), *_stamps(conversion)]).encode()).hexdigest()
+    target = folder.parent / "records" / f"{part.name}-{split}-{key[:12]}"
+    with made_once(target) as making:
+        if making:
+            say(f"converting {name} ({split})")
+            report = DataReport()
+            with writer(making / "records.jsonl") as write:
+                for record in conversion.records(report):
+                    write(record)
+            write_json(making / "report.json", report.to_dict())
+            for line in report.lines():
+                say(line)
+    return target / "records.jsonl"
+
+
+def _stamps(conversion: Conversion) -> list[list[str | int]]:
+    paths = [path for files in conversion.layouts.values() for path in files]
+    return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]

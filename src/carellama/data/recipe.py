@@ -1,0 +1,284 @@
+"""`carellama data mix`: several datasets into one file by a recipe, exact and repeatable.
+
+    carellama data mix examples/mix.yaml --output mixed.jsonl --tokenizer smollm2-135m
+
+    seed: 42
+    total: 1000                             # records in all, for the parts that have a weight
+    datasets:
+      - {name: consult_zh, weight: 3}       # a name of dataset_info.json or of the catalogue, or a file
+      - {name: consult_en, weight: 1}
+      - {name: general.jsonl, records: 200} # so many; without weight and records: all of it
+                                            # repeat: true takes a small part more than once
+
+Which records of a part are taken depends on the seed and the part's name alone, their order in the mix on the
+seed. Records are drawn without replacement. The account, `mixed.jsonl.json`, has the share of each part in records
+and in tokens (of the texts, without markup). Mixing in turn while training is `--mix_strategy` (`data.mix`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from carellama.config.data import DataArguments
+from carellama.config.datasets import MixArguments
+from carellama.config.parse import parse, read_yaml
+from carellama.data.catalogue.convert import kind_of
+from carellama.data.convert import BadRecord, texts_of
+from carellama.data.read import digest
+from carellama.data.report import DataReport
+from carellama.data.sources import Dataset, load_datasets
+from carellama.data.write import row_of
+from carellama.disk import whole_file, write_json
+from carellama.errors import UserError, nearest
+from carellama.records import Record
+
+KEYS = ("seed", "total", "datasets")
+PART_KEYS = ("name", "weight", "records", "repeat")
+GOES_ON = "--on_bad_record skip leaves such rows out and counts them"
+COUNTED_TOGETHER = 256  # records whose tokens are counted in one call
+
+
+@dataclass(frozen=True)
+class Portion:
+    """How much of one dataset goes into the mix: by weight, by number of records, or (neither) all."""
+
+    name: str
+    weight: float | None = None
+    records: int | None = None
+    repeat: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is mixed."""
+
+    portions: tuple[Portion, ...]
+    seed: int
+    total: int | None
+
+
+def run(argv: Sequence[str]) -> None:
+    """Mix, write the records and the account, and print the account."""
+    (arguments,) = parse((MixArguments,), argv, "carellama data mix RECIPE", first="recipe")
+    output = Path(arguments.output)
+    if output.exists() and not arguments.overwrite:
+        raise UserError(f"{output} is there already: give --overwrite to replace it, or another --output")
+    recipe = read_recipe(arguments.recipe)
+    account = mix_recipe(recipe, output, arguments)
+    write_json(output.with_name(f"{output.name}.json"), account)
+    unit = "tokens" if arguments.tokenizer else "characters"
+    for part in account["parts"]:
+        share = part[unit] / max(1, account[unit])
+        print(
+            f"{part['name']}: {part['taken']} of {part['available']} records "
+            f"({part['taken'] / account['records']:.1%}), {part[unit]:,} {unit} ({share:.1%})"
+            + (f", taken up to {part['times']} times" if part["times"] > 1 else "")
+            + (f", {part['skipped']} skipped" if part["skipped"] else "")
+        )
+    print(f"{output}: {account['records']} records, {account[unit]:,} {unit}, sha1 {account['sha1'][:12]}...")
+
+
+def read_recipe(path: str) -> Recipe:
+    """Read and check a recipe. `UserError` names the key that is wrong."""
+    fields = read_yaml(path)
+    _known(fields, KEYS, path)
+    given = fields.get("datasets")
+    if not isinstance(given, list) or not given:
+        raise UserError(f"{path}: datasets must be a list of at least one {{name: ...}}")
+    portions = tuple(_portion(one, f"{path}, dataset {number}") for number, one in enumerate(given, 1))
+    names = [portion.name for portion in portions]
+    if len(set(names)) < len(names):
+        raise UserError(f"{path} names a dataset twice: {', '.join(names)}")
+    seed, total = fields.get("seed", 42), fields.get("total")
+    for key, value in (("seed", seed), ("total", total)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < (key == "total")):
+            raise UserError(f"{path}: {key} must be a whole number above {0 if key == 'total' else -1}, not {value!r}")
+    weighted = [portion.name for portion in portions if portion.weight is not None]
+    if bool(weighted) != (total is not None):
+        raise UserError(f"{path}: total and weight belong together: total says how many records the weights divide")
+    return Recipe(portions, seed, total)
+
+
+def _known(fields: dict[str, Any], known: Sequence[str], where: str) -> None:
+    for key in fields:
+        if key not in known:
+            raise UserError(f"{where}: unknown key {key!r}.{nearest(str(key), known)} Known: {', '.join(known)}")
+
+
+def _portion(given: Any, where: str) -> Portion:
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+        raise UserError(f"{where}: must be {{name: ..., weight: ... or records: ...}}, not {given!r}")
+    _known(given, PART_KEYS, where)
+    weight, records, repeat = given.get("weight"), given.get("records"), given.get("repeat", False)
+    if weight is not None and records is not None:
+        raise UserError(f"{where}: give weight or records, not both")
+    if weight is not None and (isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0):
+        raise UserError(f"{where}: weight must be a number above 0, not {weight!r}")
+    if records is not None and (isinstance(records, bool) or not isinstance(records, int) or records < 1):
+        raise UserError(f"{where}: records must be a whole number of at least 1, not {records!r}")
+    if not isinstance(repeat, bool):
+        raise UserError(f"{where}: repeat must be true or false, not {repeat!r}")
+    return Portion(given["name"], weight, records, repeat)
+
+
+def divided(total: int, weights: Sequence[float]) -> list[int]:
+    """`total` in these proportions, whole numbers that add up to it (largest remainders; the first of equal ones)."""
+    exact = [total * weight / sum(weights) for weight in weights]
+    found = [int(value) for value in exact]
+    by_remainder = sorted(range(len(weights)), key=lambda at: found[at] - exact[at])
+    for at in by_remainder[: total - sum(found)]:
+        found[at] += 1
+    return found
+
+
+def chosen(available: int, wanted: int, seed: int, name: str) -> np.ndarray:
+    """How often each of the `available` records is taken, shape (available,): evenly, the rest drawn by the seed."""
+    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+    times = np.full(available, wanted // available, dtype=np.int64)
+    times[np.random.default_rng([seed, key]).permutation(available)[: wanted % available]] += 1
+    return times
+
+
+def mix_recipe(recipe: Recipe, output: Path, arguments: MixArguments) -> dict[str, Any]:
+    """Write the mix and return its account. Memory: 16 bytes for each record of the mix."""
+    data = DataArguments(dataset_dir=arguments.dataset_dir)
+    datasets = load_datasets([portion.name for portion in recipe.portions], data)
+    skips = arguments.on_bad_record == "skip"
+    reports = [DataReport() for _ in datasets]
+    kinds: dict[str, str] = {}
+    available = []
+    for dataset, report in zip(datasets, reports, strict=True):
+        available.append(sum(1 for _ in _records(dataset, skips, report, kinds)))
+    wanted = _wanted(recipe, available)
+    count = _counter(arguments.tokenizer)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    parts: list[dict[str, Any]] = []
+    offsets: list[np.ndarray] = []
+    with tempfile.TemporaryFile(dir=output.parent) as unordered:
+        for dataset, report, there, want in zip(datasets, reports, available, wanted, strict=True):
+            times = chosen(there, want, recipe.seed, dataset.name)
+            at, sizes = _write(_records(dataset, skips), times, unordered, count)
+            offsets.append(at)
+            parts.append(
+                {
+                    "name": dataset.name, "where": dataset.where, "sha1": dataset.digest(),
+                    "available": there, "skipped": report.datasets[dataset.name].skipped, "taken": want,
+                    "times": int(times.max(initial=0)), **sizes,
+                }
+            )  # fmt: skip
+        order = np.concatenate(offsets)
+        order = order[np.random.default_rng(recipe.seed).permutation(len(order))]
+        with whole_file(output) as file:
+            for at in order.tolist():
+                unordered.seek(at)
+                file.write(unordered.readline().decode())
+    totals = {unit: sum(part[unit] for part in parts) for unit in parts[0] if unit in ("tokens", "characters")}
+    return {
+        "seed": recipe.seed, "records": len(order), **totals, "tokenizer": arguments.tokenizer,
+        "sha1": digest(output), "parts": parts,
+    }  # fmt: skip
+
+
+def _records(
+    dataset: Dataset, skips: bool, report: DataReport | None = None, kinds: dict[str, str] | None = None
+) -> Iterator[Record]:
+    """The usable records of a dataset; all datasets must give the same kind."""
+    report = report or DataReport()
+    report.row(dataset.name, 0)
+    for row in dataset.rows():
+        report.row(dataset.name)
+        try:
+            record = dataset.record(row)
+        except BadRecord as error:
+            if not skips:
+                raise BadRecord(
+                    error.place, error.reason, f"{error.detail}; --on_bad_record skip leaves it out"
+                ) from None
+            report.note(dataset.name, "skipped", error.place, error.reason)
+            continue
+        if kinds is not None:
+            kind = kind_of(record)
+            other = next((name for name, found in kinds.items() if found != kind), None)
+            if other is not None:
+                raise UserError(f"{dataset.name} holds {kind}, {other} holds {kinds[other]}: they can not be mixed")
+            kinds.setdefault(dataset.name, kind)
+        yield record
+
+
+def _wanted(recipe: Recipe, available: Sequence[int]) -> list[int]:
+    """How many records of each part. `UserError` where a part has too few and may not repeat."""
+    weighted = [portion.weight for portion in recipe.portions if portion.weight is not None]
+    shares = iter(divided(recipe.total, weighted) if recipe.total is not None else [])
+    found = []
+    for portion, there in zip(recipe.portions, available, strict=True):
+        all_or_some = there if portion.records is None else portion.records
+        want = all_or_some if portion.weight is None else next(shares)
+        if not there:
+            raise UserError(f"{portion.name} has no usable record")
+        if want > there and not portion.repeat:
+            raise UserError(
+                f"{portion.name} has {there} usable records and the recipe takes {want}: "
+                "take fewer, or give it repeat: true"
+            )
+        found.append(want)
+    return found
+
+
+def _write(
+    records: Iterator[Record], times: np.ndarray, file: BinaryIO, count: Any
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Append the chosen records as lines; return where each line to be written begins, and the sizes of all."""
+    offsets: list[int] = []
+    sizes: dict[str, int] = dict.fromkeys(count([], []), 0)
+    batch: list[Record] = []
+    repeats: list[int] = []
+
+    def settle() -> None:
+        for unit, size in count(batch, repeats).items():
+            sizes[unit] += size
+        batch.clear()
+        repeats.clear()
+
+    for record, repeat in zip(records, times.tolist(), strict=True):
+        if not repeat:
+            continue
+        offsets += [file.tell()] * repeat
+        file.write(json.dumps(row_of(record), ensure_ascii=False).encode() + b"\n")
+        batch.append(record)
+        repeats.append(repeat)
+        if len(batch) == COUNTED_TOGETHER:
+            settle()
+    settle()
+    return np.array(offsets, dtype=np.int64), sizes
+
+
+def _counter(model: str | None) -> Any:
+    """A function (records, repeats) -> {"characters": n, "tokens": n}; tokens only where a tokenizer is named."""
+
+    def characters(records: Sequence[Record], repeats: Sequence[int]) -> dict[str, int]:
+        sizes = (sum(map(len, texts_of(record))) for record in records)
+        return {"characters": sum(size * repeat for size, repeat in zip(sizes, repeats, strict=True))}
+
+    if model is None:
+        return characters
+    from carellama.config.run import ModelArguments
+    from carellama.model.load import load_tokenizer
+
+    tokenizer = load_tokenizer(ModelArguments(model_name_or_path=model))
+
+    def tokens(records: Sequence[Record], repeats: Sequence[int]) -> dict[str, int]:
+        texts = [text for record in records for text in texts_of(record)]
+        often = [repeat for record, repeat in zip(records, repeats, strict=True) for _ in texts_of(record)]
+        ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        total = sum(len(one) * repeat for one, repeat in zip(ids, often, strict=True))
+        return {**characters(records, repeats), "tokens": total}
+
+    return tokens
