@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from carellama.data.read import BadRow, Row, digest, rows
+from carellama.data.read import BadRow, Row, digest, headless, keyed, rows, values
 from carellama.errors import DataError, UserError
 
 RECORDS = [
@@ -169,3 +169,31 @@ def test_real_files_lose_no_row(real_data):
     assert fields(path) == expected
     path = real_data / "medalpaca" / "medical_meadow_small.json"
     assert fields(path) == json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_values_that_are_not_objects_are_rows_of_one_field(tmp_path: Path) -> None:
+    path = tmp_path / "dialogues.json"
+    for text in ('[[["cough", "p"]],\n[["since when?", "d"]]]', '[["cough", "p"]]\n[["since when?", "d"]]\n'):
+        path.write_text(text)
+        found = [row for row in values(path) if isinstance(row, Row)]
+        assert [row.fields for row in found] == [{"value": [["cough", "p"]]}, {"value": [["since when?", "d"]]}]
+        assert [row.place.line for row in found] == [1, 2]
+
+
+def test_an_object_keyed_by_id_has_a_row_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "keyed.json"
+    path.write_text('{"7": {"text": "cough"},\n "8": {"text": "fever"}, "9": 3}')
+    first, second, third = keyed(path)
+    assert isinstance(first, Row) and first.fields == {"key": "7", "text": "cough"}
+    assert isinstance(second, Row) and second.place.line == 2 and isinstance(third, BadRow)
+    path.write_text('{"7": {"text": "cough"}')
+    with pytest.raises(DataError, match=r"keyed.json:1: found '' where ',' must follow"):
+        list(keyed(path))
+
+
+def test_a_csv_file_without_a_header_is_read_under_given_names(tmp_path: Path) -> None:
+    path = tmp_path / "exam.csv"
+    path.write_text('"Which, if any?",yes,no\nshort\n')
+    good, bad = headless(path, ("question", "A", "B"))
+    assert isinstance(good, Row) and good.fields == {"question": "Which, if any?", "A": "yes", "B": "no"}
+    assert isinstance(bad, BadRow) and bad.reason == "wrong number of fields"

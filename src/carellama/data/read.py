@@ -18,7 +18,7 @@ import io
 import itertools
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -49,6 +49,9 @@ class BadRow:
     detail: str = ""
 
 
+RowOf = Callable[[Any, Place], Row | BadRow]  # what a JSON value is as a row
+
+
 def rows(path: Path) -> Iterator[Row | BadRow]:
     """Yield the rows of a file. `UserError` for what can not be read at all, `DataError` with the line."""
     kind = kind_of(path)
@@ -66,6 +69,43 @@ def rows(path: Path) -> Iterator[Row | BadRow]:
             else:
                 yield from _json_rows(text, str(path))
     except (OSError, EOFError, zlib.error) as error:  # zlib.error: damage inside a .gz
+        raise UserError(f"can not read {path}: {error}") from error
+
+
+def values(path: Path) -> Iterator[Row | BadRow]:
+    """Yield the rows of a JSON file whose values need not be objects: another value is the field `value` of its row.
+
+    An array, values one after the other, or one a line; only one of them is held at a time. Raises as `rows`.
+    """
+    try:
+        with _open_text(path) as text:
+            start = text.readline(CHUNK)
+            ahead = text.readline(CHUNK) if start.endswith("\n") else ""
+            if ahead.lstrip().startswith("[") and _is_object(start, list):  # an array a line, not one array
+                for number, line in enumerate(itertools.chain((start, ahead), text), 1):
+                    if not line.isspace():
+                        yield _json_row(line, Place(str(path), number), _any_row)
+                return
+            yield from _json_values(_Window(start + ahead, text, str(path), 1), _any_row)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"can not read {path}: {error}") from error
+
+
+def keyed(path: Path) -> Iterator[Row | BadRow]:
+    """Yield the rows of a JSON object keyed by id, each with its key as the field `key`. Raises as `rows`."""
+    try:
+        with _open_text(path) as text:
+            yield from _json_members(_Window("", text, str(path), 1))
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"can not read {path}: {error}") from error
+
+
+def headless(path: Path, names: Sequence[str]) -> Iterator[Row | BadRow]:
+    """Yield the rows of a CSV file without a header, whose columns are `names`. Raises as `rows`."""
+    try:
+        with _open_text(path) as text:
+            yield from _csv_rows(text, str(path), ",", list(names))
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"can not read {path}: {error}") from error
 
 
@@ -173,19 +213,23 @@ def _json_rows(text: TextIO, name: str) -> Iterator[Row | BadRow]:
     yield from _json_values(_Window(start + second, text, name, at))
 
 
-def _is_object(line: str) -> bool:
+def _is_object(line: str, kind: type = dict) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(json.loads(line), kind)
     except (ValueError, RecursionError):
         return False
 
 
-def _json_row(line: str, place: Place) -> Row | BadRow:
+def _json_row(line: str, place: Place, row: RowOf | None = None) -> Row | BadRow:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:  # RecursionError: nested a thousand deep
         return BadRow(place, "broken JSON", str(error).partition(": line")[0])
-    return _row(value, place)
+    return (row or _row)(value, place)
+
+
+def _any_row(value: Any, place: Place) -> Row | BadRow:
+    return Row(value if isinstance(value, dict) else {"value": value}, place)
 
 
 def _row(value: Any, place: Place) -> Row | BadRow:
@@ -249,7 +293,7 @@ class _Window:
         return near_end or "Unterminated string" in str(error)
 
 
-def _json_values(window: _Window) -> Iterator[Row | BadRow]:
+def _json_values(window: _Window, row: RowOf = _row) -> Iterator[Row | BadRow]:
     """The values of an array, or values one after the other."""
     in_array = window.peek() == "["
     if in_array:
@@ -262,7 +306,7 @@ def _json_values(window: _Window) -> Iterator[Row | BadRow]:
             window.at += 1
             window.peek()
         place = window.place
-        yield _row(window.value(), place)
+        yield row(window.value(), place)
         first = False
     if not in_array:
         return
@@ -273,12 +317,37 @@ def _json_values(window: _Window) -> Iterator[Row | BadRow]:
         raise DataError(f"{window.place}: text after the end of the array")
 
 
-def _csv_rows(text: TextIO, name: str, delimiter: str) -> Iterator[Row | BadRow]:
-    """Rows under a header, RFC 4180: quoted fields may hold line breaks."""
+def _json_members(window: _Window) -> Iterator[Row | BadRow]:
+    """The members of one object, its key as the field `key` of each."""
+
+    def pass_over(mark: str) -> None:
+        if window.peek() != mark:
+            raise DataError(f"{window.place}: found {window.peek()!r} where {mark!r} must follow; mend that line")
+        window.at += 1
+
+    pass_over("{")
+    while window.peek() != "}":
+        place = window.place
+        key = window.value()
+        pass_over(":")
+        window.peek()
+        value = window.value()
+        if isinstance(value, dict):
+            yield Row({"key": key, **value}, place)
+        else:
+            yield BadRow(place, "not an object", type(value).__name__)
+        if window.peek() != "}":
+            pass_over(",")
+            window.peek()
+
+
+def _csv_rows(text: TextIO, name: str, delimiter: str, header: list[str] | None = None) -> Iterator[Row | BadRow]:
+    """Rows under a header (or the given one), RFC 4180: quoted fields may hold line breaks."""
     csv.field_size_limit(1 << 30)
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     try:
-        header = next((values for values in reader if values), None)  # blank lines may precede it
+        if header is None:
+            header = next((values for values in reader if values), None)  # blank lines may precede it
         if header is None:
             return
         if len(set(header)) < len(header):
