@@ -1,0 +1,79 @@
+"""Text in Chinese and English: a form to compare, sentences, words, n-grams, and which language it is.
+
+    folded("Ｗhat  IS asthma？") == "what is asthma"
+
+Plain regular expressions and no dictionary, as a million records go through them: a Chinese word is one character,
+which is what n-grams of Chinese are usually made of.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+HAN = "㐀-䶿一-鿿豈-﫿\U00020000-\U000323af"
+WORD = re.compile(rf"[{HAN}]|[^\W_{HAN}]+(?:['’.\-][^\W_{HAN}]+)*")
+NOT_WORD = re.compile(r"[\W_]+")
+HAN_CHARACTER = re.compile(rf"[{HAN}]")
+LATIN_LETTER = re.compile(r"[A-Za-zÀ-ɏ]")
+LETTER = re.compile(r"[^\W\d_]")
+END = re.compile(r"""[。！？…；!?]+["'”’」』）)\]]*|\.+["'”’)\]]*(?=\s|$)|\n+""")
+# A full stop after these ends no sentence: titles, Latin, references, units of prescriptions.
+ABBREVIATION = re.compile(
+    r"(?:\b(?:Dr|Mr|Mrs|Ms|Prof|St|vs|cf|al|Fig|Figs|Tab|No|Nos|approx|ca|resp|e\.g|i\.e|etc|b\.i\.d|t\.i\.d|q\.i\.d|q\.d"
+    r"|p\.o|i\.v|i\.m|s\.c|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)|\b[A-Z])$"
+)
+MIXED_SHARE = 0.2  # of the letters: less of the other language does not make a text mixed
+Language = Literal["zh", "en", "mixed", "other"]
+
+
+def folded(text: str) -> str:
+    """The form in which texts are compared: NFKC, lower case, letters and digits only, one space between.
+
+    Chinese characters stand without spaces, so that a line break within a sentence makes no difference.
+    """
+    text = unicodedata.normalize("NFKC", text).lower()
+    text = NOT_WORD.sub(" ", text).strip()
+    return text if text.isascii() else re.sub(rf"(?<=[{HAN}]) | (?=[{HAN}])", "", text)
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, each with the white space around it: joined they are the text again."""
+    found, begin = [], 0
+    for end in END.finditer(text):
+        if end[0][0] == "." and ABBREVIATION.search(text, begin, end.start()):
+            continue
+        stop = end.end()
+        while stop < len(text) and text[stop].isspace():
+            stop += 1
+        if stop > begin:
+            found.append(text[begin:stop])
+        begin = stop
+    return [*found, text[begin:]] if begin < len(text) else found
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, lower case: runs of letters and digits, and each Chinese character by itself."""
+    return WORD.findall(unicodedata.normalize("NFKC", text).lower())
+
+
+def ngrams(items: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
+    """All runs of `n` items, in order; none where there are fewer."""
+    return zip(*(items[start:] for start in range(n)), strict=False)
+
+
+def language(text: str) -> Language:
+    """zh or en, by which script most letters are in; mixed where the other has a fifth or more; other: neither.
+
+    A Chinese character counts as two Latin letters: it stands for about as much text.
+    """
+    han, latin = 2 * len(HAN_CHARACTER.findall(text)), len(LATIN_LETTER.findall(text))
+    letters = len(LETTER.findall(text)) + han // 2
+    if not letters or han + latin < letters / 2:
+        return "other"
+    smaller = min(han, latin) / (han + latin)
+    if smaller >= MIXED_SHARE:
+        return "mixed"
+    return "zh" if han > latin else "en"

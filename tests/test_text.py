@@ -1,0 +1,81 @@
+"""Text in two languages: what compares equal, where sentences end, what is which language."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carellama.text import folded, language, ngrams, sentences, words
+
+
+@given(st.text())
+def test_folding_twice_is_folding_once(text: str) -> None:
+    assert folded(folded(text)) == folded(text)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("Ｗhat  IS asthma？", "what is asthma"),
+        ("发烧３天，怎么办？", "发烧3天怎么办"),
+        ("高血压\n患者", "高血压患者"),
+        ("服用 aspirin 吗", "服用aspirin吗"),
+    ],
+)
+def test_width_case_space_and_punctuation_make_no_difference(first: str, second: str) -> None:
+    assert folded(first) == folded(second)
+
+
+def test_different_words_stay_different() -> None:
+    assert folded("a cough") != folded("acough")
+    assert folded("120/80") != folded("12080")
+
+
+@given(st.text(alphabet='ab.。！ \n"”Dr1e,', max_size=60))
+def test_sentences_joined_are_the_text(text: str) -> None:
+    assert "".join(sentences(text)) == text
+    assert all(sentences(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("Dr. Smith gave 0.5 mg. It helped.", 2),
+        ("See Fig. 2, e.g. the left part. Then rest!", 2),
+        ("他说：“多喝水。”然后走了。", 2),
+        ("头痛吗？多久了？……三天。", 3),
+        ("one line\nanother line", 2),
+        ("no end", 1),
+        ("", 0),
+    ],
+)
+def test_where_sentences_end(text: str, count: int) -> None:
+    assert len(sentences(text)) == count, sentences(text)
+
+
+def test_words_of_both_languages() -> None:
+    assert words("Take ASPIRIN 0.5 mg，一日三次") == ["take", "aspirin", "0.5", "mg", "一", "日", "三", "次"]
+    assert words("beta-blockers, patient's") == ["beta-blockers", "patient's"]
+
+
+@given(st.lists(st.text(max_size=3), max_size=12), st.integers(1, 5))
+def test_ngrams_are_all_runs(items: list[str], n: int) -> None:
+    assert list(ngrams(items, n)) == [tuple(items[at : at + n]) for at in range(len(items) - n + 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("高血压患者每天测血压。", "zh"),
+        ("Measure your blood pressure daily.", "en"),
+        ("血红蛋白 HbA1c 偏高怎么办，需要用药吗？", "zh"),
+        ("The word 高血压 means high blood pressure in Chinese medicine texts.", "en"),
+        ("请解释一下心肌梗死 myocardial infarction 和心绞痛", "mixed"),
+        ("Ежедневно измеряйте давление", "other"),
+        ("120/80", "other"),
+        ("", "other"),
+    ],
+)
+def test_languages(text: str, expected: str) -> None:
+    assert language(text) == expected
