@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,10 @@ from carellama.errors import UserError
 from carellama.safety import checksums
 from carellama.safety.privacy import KINDS, Deidentifier, find
 from carellama.safety.spelling import compact, fold
+from conftest import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import identifiers
 
 MASK = Deidentifier()
 LETTER = (
@@ -22,10 +28,10 @@ LETTER = (
 )
 PIECES = st.lists(
     st.sampled_from(
-        "患者 王小明 ， 电话 13800138000 1 3 8 - 00 ： 一三八 〇〇 身份证号 11010519491231002X Dr. Smith "
-        "MRN jane @ example .com "
-        "生于 1985年3月2日 DOB 3/2/1985 [NAME_1] [PHONE_2] 住院号 ZY203 12 Oak Street 路 88号 +44 20 7946 0018 192.0.2.7 "
-        "姓名 : 我叫 李雪 \n name is".split(" ")
+        "患者 王小明 ， 电话 13800138000 1 3 8 - 00 ： 一三八 〇〇 身份证号 11010519491231002X Dr. "
+        "Smith MRN jane @ example .com "
+        "生于 1985年3月2日 DOB 3/2/1985 [NAME_1] [PHONE_2] 住院号 ZY203 12 Oak Street 路 88号 +44 20 7946 0018 "
+        "192.0.2.7 姓名 : 我叫 李雪 \n name is".split(" ")
     ),
     max_size=14,
 )
@@ -140,3 +146,35 @@ def test_nothing_is_logged_and_nothing_written(caplog, tmp_path, monkeypatch):
         MASK(LETTER)
     assert not any(part in caplog.text for part in ("王小明", "13800138000", "jane", "Doe"))
     assert list(Path(tmp_path).iterdir()) == []
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_the_labelled_sentences_are_labelled(language):
+    rows = identifiers.rows(language)
+    assert len(rows) == len({row["text"] for row in rows}) == 200
+    assert sum(not row["spans"] for row in rows) == 100
+    for row in rows:
+        assert [label.text for label in identifiers.labels(row)] == [span["text"] for span in row["spans"]]
+        assert all(span["kind"] in KINDS for span in row["spans"])
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_the_labelled_identifiers_are_found_and_little_else(language):
+    found = identifiers.score(language)
+    assert found.total.recall >= 0.97, found.misses
+    assert found.total.precision >= 0.95, found.misses
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_labelled_sentences_are_clean_when_masked(language):
+    for row in identifiers.rows(language):
+        masked, counts = MASK(row["text"])
+        assert find(masked) == [] and MASK(masked) == (masked, {})
+        assert (masked == row["text"]) == (not counts)
+
+
+def test_real_dialogues_lose_little(real_data):
+    """Long texts of consultations hardly hold identifiers: more than a few would be words taken for names."""
+    lines = (real_data / "chinese-medical-dialogue" / "样例_内科5000-6000.head.csv").read_text("gb18030", "replace")
+    counts = sum((MASK(line)[1] for line in lines.splitlines()[:2000]), Counter())
+    assert counts.total() < len(lines) / 10_000

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from carellama.safety.spelling import pattern
+
 Found = tuple[str, int, int, float]
 
 _HAN = "㐀-䶿一-鿿"
@@ -38,22 +40,22 @@ _ROAD = (
 )
 _UNIT = (
     rf"(?:第?{_N}\s?(?:-\s?{_N}\s?)*(?:号楼|号院|号|栋|幢|座|楼|单元|门栋|门|室|层|组|户|弄|队|房|社|院|"
-    rf"支弄|期|区|村民组|#)(?:附{_N}号)?[之]?{_SPACE})"
+    rf"支弄|期|区|村民组|#)(?:附{_N}号)?(?:之{_N})?{_SPACE})"
 )
 _TAIL = r"(?:\d{1,4}(?:-\d{1,4}){1,3}|\d{3,4}(?![\d.岁年月日%元块度]))"
 _STARTS = rf"(?:中国)?(?:(?:{_PROVINCES})(?:省|市|(?:壮族|回族|维吾尔)?自治区|特别行政区)?|(?:{_CITIES})市?){_SPACE}"
 _BODY = rf"(?:{_ADMIN}|{_ROAD}|{_UNIT})"
-_FREE = re.compile(  # from a known province or town on, or a district, to a number of a house
+_FREE = pattern(  # from a known province or town on, or a district, to a number of a house
     rf"(?:{_STARTS}{_BODY}{{0,6}}?|{_ADMIN}{{1,4}}){_ROAD}{{0,3}}{_UNIT}(?:{_UNIT}|{_ROAD}(?={_UNIT}|"
     rf"\d)){{0,6}}{_TAIL}?"
     rf"|{_STARTS}{_BODY}{{0,5}}?{_ROAD}{{1,3}}{_TAIL}"
 )
-_ROAD_ONLY = re.compile(
+_ROAD_ONLY = pattern(
     rf"[{_HAN}]{{2,6}}?(?<![通思尿线电气管旁胆回出网半一走马同上了])(?:路|街|大道|巷|胡同|弄|里|村|"
     rf"小区|花园|苑|公寓|大厦|新村|家园){_SPACE}(?:[东西南北中]段)?{_N}\s?(?:号|弄|栋|幢|座|号楼|单元|"
     rf"组){_SPACE}(?:{_UNIT}){{0,5}}{_TAIL}?"
 )
-_HOUSE_ONLY = re.compile(
+_HOUSE_ONLY = pattern(
     rf"(?:[{_HAN}]{{2,8}}(?:小区|花园|苑|公寓|家园|大厦|新村|城|府|园)){_SPACE}(?:{_UNIT}){{1,5}}{_TAIL}?"
 )
 _MARKER_ZH = (
@@ -62,31 +64,31 @@ _MARKER_ZH = (
     r"(?:住\s?址|地\s?址|所在地|居住地|户籍地|住所|籍\s?贯|出生地|祖籍|收件地)(?:及邮编)?|住址|现居地|"
     r"户口(?:所在地|在)|户籍(?:所在地|在|为)?|工作单位|address)"
 )
-_MARKED_ZH = re.compile(
+_MARKED_ZH = pattern(
     rf"{_MARKER_ZH}[\"']?\s{{0,3}}(?P<colon>[:=>]|是|为|在)?\s{{0,3}}[\"']?(?P<value>[^\n。;；:]{{2,80}})",
     re.IGNORECASE,
 )
-_LIVES = re.compile(
+_LIVES = pattern(
     r"(?:家住在?|现?住在|现?居住[在于]|现住|住于|我住|租住在?|暂住在?|寄[到往给]|快递到|送到|搬到|居于|"
     r"现居|老家在?|家在|户籍是)\s?(?P<value>[^\n。;；:,]{3,60})"
 )
-_ADDRESS_WORD = re.compile(
+_ADDRESS_WORD = pattern(
     rf"[省市区县旗镇乡村路街巷弄号楼栋幢座室组队屯庄寨]|大道|胡同|花园|小区|公寓|单元|大厦|自治|社区|"
-    rf"苑|宿舍|{_PROVINCES}|{_CITIES}|\d-\d|\d{{3}}"
+    rf"苑|宿舍|之[一二三四五\d]|{_PROVINCES}|{_CITIES}|\d-\d|\d{{3}}"
 )
-_NEXT = re.compile(
+_NEXT = pattern(
     r"[ ,，、()]{0,3}(?:电话|手机|联系|邮编|邮政|身份证|姓名|性别|年龄|职业|民族|婚姻|入院|住院|就诊|"
     r"主诉|因|患者|病人|医保|工作单位|QQ|微信|邮箱|收件人|收货人|\d{11}|1[3-9]\d|tel|phone|email|"
     r"e-mail|"
     r"出生|生于|现病|既往|病史|籍贯|文化|记录|病历|今年|有|距离|附近|最近|想|请问|离)",
     re.IGNORECASE,
 )
-_POSTCODE_ZH = re.compile(
+_POSTCODE_ZH = pattern(
     r"(?:邮\s?编|邮政编码|郵編|postcode|postal code|zip(?: code)?)[\"']?\s{0,2}(?:[:=]|是|为|"
     r"is)?\s{0,2}[\"']?(?P<value>\d(?: ?\d){5}|\d{5}(?:-\d{4})?)(?!\d)",
     re.IGNORECASE,
 )
-_LEAD = re.compile(
+_LEAD = pattern(
     r"^(?:.*?(?:住在|家住|位于|住址|地址|居住在|搬到|来自|送到|寄到|寄往|快递到|现住|户籍|住|在|到|是|"
     r"我|家|从|于|址|至|往|经|请|去|了|和|与|及|或|据|由|患者|病人))(?=.{2})"
 )
@@ -121,52 +123,55 @@ _REST = (
     rf"]{{1,3}}{_UKPOST}|[,. ]{{1,3}}{_ZIP})?(?:, ?(?:USA?|United States|UK|United Kingdom|England|Canada|"
     rf"Australia|Ireland))?"
 )
-_STREET = re.compile(
-    rf"(?<![A-Za-z0-9.\-/])(?:{_APT},? )?(?:\d{{1,5}}[A-Za-z]?(?: ?[-/] ?\d{{1,5}})?),? "
+_STREET = pattern(
+    rf"(?<![A-Za-z0-9.\-/])(?:{_APT},? )?(?:(?:[A-Z][A-Za-z'.\-]+ ){{1,2}}(?:House|Court|Building|"
+    rf"Lodge|Towers?|Mansions|Hall|Cottage|Apartments|Villas?|Manor|Farm|Center|Centre),? "
+    rf")?(?:\d{{1,5}}[A-Za-z]?(?: ?[-/] ?\d{{1,5}})?),? "
     rf"{{1,2}}(?:(?:[NSEW]|NE|NW|SE|SW|North|South|East|West)\.? )?(?:(?:[A-Z][\w'’.\-]*|"
     rf"\d{{1,3}}(?:st|nd|rd|th)|of|the|la|de) ){{1,4}}?(?:{_SUFFIX})(?![A-Za-z])(?: (?:NE|NW|SE|SW|"
     rf"North|South|East|West|[NSEW])(?![A-Za-z]))?\.?{_REST}"
 )
-_STREET_LOWER = re.compile(
+_STREET_LOWER = pattern(
     rf"(?:address|lives? (?:at|on|in)|living (?:at|on)|resid(?:es?|ing) (?:at|on|in)|residence|"
     rf"stay(?:s|ing)? at|located at|mail(?:ed)? (?:it |this |them )?to|send (?:it |this |them )?to|"
     rf"deliver(?:ed)? to|ship(?:ped)? to|home is(?: at)?|moved to|visit at|house (?:at|is)|live at|"
     rf"picked up (?:at|from)|lived at)(?:\s?\([^)\n]{{0,12}}\))?[\"']?(?:\s?[:=]| is| "
     rf"was)?\s{{0,2}}[\"']?"
-    rf"(?P<value>(?:{_APT},? )?\d{{1,5}}[A-Za-z]?,? (?:[A-Za-z0-9'’.\-]+ "
-    rf"){{1,5}}?(?:{_SUFFIX})\b\.?(?:,? {_APT})?(?:, ?[A-Za-z'’ .\-]{{2,25}}){{0,3}}(?:,? "
+    rf"(?P<value>(?:{_APT},? )?(?:[a-z'.\-]+ (?:house|court|building|lodge|towers?|mansions|hall|"
+    rf"cottage|apartments),? )?\d{{1,5}}[A-Za-z]?,? (?:[A-Za-z0-9'’.\-]+ "
+    rf"){{1,5}}?(?:{_SUFFIX})\b\.?(?:,? {_APT})?(?:, ?[A-Za-z](?:[A-Za-z'’ .\-]{{0,23}}[A-Za-z])){{0,3}}(?:,? "
     rf"(?:{_STATES})\b)?(?:,? (?:{_ZIP}|{_UKPOST}|{_CAPOST}))?)",
     re.IGNORECASE,
 )
-_NAMED_HOUSE = re.compile(
+_NAMED_HOUSE = pattern(
     rf"(?i:address|lives? at|living at|resid(?:es|ing) at|resident of|home)[\"']?(?:\s?[:=]| "
     rf"is)?\s{{0,2}}[\"']?(?P<value>(?:[A-Z][A-Za-z'’.\-]+|\d+[A-Za-z]?)(?:,? (?:[A-Z][A-Za-z'’.\-]+|"
     rf"\d+[A-Za-z]?|of|the|on|upon)){{0,5}}(?:, ?(?:[A-Z][A-Za-z'’.\-]+|\d+)(?: "
     rf"[A-Z][A-Za-z'’.\-]+){{0,3}}){{1,4}}(?:,? {_UKPOST}|,? {_ZIP})?)"
 )
-_BOX = re.compile(
+_BOX = pattern(
     rf"\bP\.? ?O\.? ?Box (?:No\.? ?)?#?\d{{1,7}}(?:,\s?{_CITY}(?:,? (?:{_STATES})(?![A-Za-z]))?(?:,? "
     rf"(?:{_ZIP}|{_UKPOST}))?)?",
     re.IGNORECASE,
 )
-_CITY_ZIP = re.compile(rf"(?<![A-Za-z])(?:(?:{_CITY}),? )?(?:{_STATES})[,.]? {{1,2}}{_ZIP}")
-_UK_ALONE = re.compile(
+_CITY_ZIP = pattern(rf"(?<![A-Za-z])(?:(?:{_CITY}),? )?(?:{_STATES})[,.]? {{1,2}}{_ZIP}")
+_UK_ALONE = pattern(
     r"(?<![A-Za-z0-9])(?:(?:London|Manchester|Leeds|Bristol|Birmingham|Oxford|Cambridge|Edinburgh|"
     r"Glasgow|Cardiff|Belfast|Liverpool|Sheffield),? )?(?:[A-Z]{1,2}\d[A-Z\d]? "
     r"\d[ABD-HJLNP-UW-Z]{2})(?![A-Za-z0-9])"
 )
-_CA_ALONE = re.compile(r"(?<![A-Za-z0-9])[ABCEGHJ-NPRSTVXY]\d[A-Z] \d[A-Z]\d(?![A-Za-z0-9])")
+_CA_ALONE = pattern(r"(?<![A-Za-z0-9])[ABCEGHJ-NPRSTVXY]\d[A-Z] \d[A-Z]\d(?![A-Za-z0-9])")
 
 
 def addresses(plain: str) -> Iterator[Found]:
     """Yield the addresses in a folded text: (kind, start, end, score)."""
     if not plain.isascii():
         yield from _chinese(plain)
-    for pattern, score in ((_STREET, 0.8), (_BOX, 0.8), (_CITY_ZIP, 0.7), (_UK_ALONE, 0.6), (_CA_ALONE, 0.6)):
-        for match in pattern.finditer(plain):
+    for form, score in ((_STREET, 0.8), (_BOX, 0.8), (_CITY_ZIP, 0.7), (_UK_ALONE, 0.6), (_CA_ALONE, 0.6)):
+        for match in form.finditer(plain):
             yield "ADDRESS", match.start(), match.start() + len(match[0].rstrip(" ,.\n")), score
-    for pattern in (_STREET_LOWER, _NAMED_HOUSE):
-        for match in pattern.finditer(plain):
+    for form in (_STREET_LOWER, _NAMED_HOUSE):
+        for match in form.finditer(plain):
             start = match.start("value")
             yield "ADDRESS", start, start + len(match["value"].rstrip(" ,.")), 0.75
     for match in _POSTCODE_ZH.finditer(plain):
@@ -179,7 +184,9 @@ def _chinese(plain: str) -> Iterator[Found]:
     for match in _MARKED_ZH.finditer(plain):
         length = _address_length(match["value"])
         words = len(set(_ADDRESS_WORD.findall(match["value"][:length])))
-        if length and (match["colon"] or words >= 2):
+        if length and (
+            match["colon"] in tuple(":=>") or words >= 2 or re.search(r"[号栋幢楼村组室]", match["value"][:length])
+        ):
             yield "ADDRESS", match.start("value"), match.start("value") + length, 0.9
     for match in _LIVES.finditer(plain):
         length = _address_length(match["value"])
@@ -190,16 +197,19 @@ def _chinese(plain: str) -> Iterator[Found]:
             and len(value) > 3
         ):
             yield "ADDRESS", match.start("value"), match.start("value") + length, 0.8
-    for pattern, score in ((_FREE, 0.8), (_ROAD_ONLY, 0.6), (_HOUSE_ONLY, 0.6)):
-        for match in pattern.finditer(plain):
+    for form, score in ((_FREE, 0.8), (_ROAD_ONLY, 0.6), (_HOUSE_ONLY, 0.6)):
+        for match in form.finditer(plain):
             text = match[0]
-            lead = _LEAD.match(text)
-            start = match.start() + (lead.end() if lead and not re.match(_STARTS, text) else 0)
+            start = match.start()
+            while (lead := _LEAD.match(plain[start : match.end()])) and not re.match(_STARTS, plain[start:]):
+                start += lead.end()
             end = match.start() + len(text.rstrip(" ,"))
             rest = plain[start:end]
             if re.search(
                 r"[路街巷弄道里村屯庄镇乡区县]|小区|花园|苑|公寓|大厦|家园|胡同|城|园|府", rest
-            ) and not re.search("病区|医院|病房|床|[内外儿妇]科|门诊|诊室|病室|公式|单元格|区域", rest):
+            ) and not re.search(
+                "病区|医院|居民|[名例]|的|政府|病房|床|[内外儿妇]科|门诊|诊室|病室|公式|单元格|区域", rest
+            ):
                 yield "ADDRESS", start, end, score
 
 
@@ -207,6 +217,8 @@ def _address_length(value: str) -> int:
     """How much of what stands behind a marker is an address: up to the next marker or a part without a word of it."""
     if stop := _NEXT.search(value):
         value = value[: stop.start()]
+    if stop := re.search("的|政府|部门|居民|医院|人民政府|单位|报告", value):
+        value = value[: stop.start()] if stop[0] == "的" else ""
     end = 0
     for part in re.finditer(r"[^ ,，、()]+|\([^)]*\)", value):
         if not _ADDRESS_WORD.search(part[0]) and not (part[0].isdigit() and end):

@@ -10,29 +10,32 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from carellama.safety.name_lists import COMPOUND_SURNAMES, GIVEN, NOT_NAMES_ZH, RARE_SURNAMES, SURNAMES
+from carellama.safety.name_lists import COMPOUND_SURNAMES, GIVEN, NOT_NAMES_ZH, RARE_SURNAMES, SURNAMES, WORD_BEFORE
 
 Found = tuple[str, int, int, float]
 
 _HAN = "㐀-䶿一-鿿"
 _COMPOUND = "|".join(sorted(COMPOUND_SURNAMES))
 _SPACED = rf"[{_HAN}](?: {{1,2}}[{_HAN}]){{1,3}}(?![{_HAN}])"  # 王 小 明
-_PARTS = rf"[{_HAN}]{{1,10}}(?:[·.][{_HAN}]{{1,10}}){{1,3}}"  # 阿依古丽·买买提
+_PARTS = rf"[{_HAN}]{{1,10}}(?:·[{_HAN}]{{1,10}}){{1,3}}"  # 阿依古丽·买买提
 _LATIN = r"[A-Z][A-Za-z'\-]+(?:[ ,·]{1,2}[A-Z][A-Za-z'\-.]*){0,3}|[a-z]{2,12}(?: [a-z]{2,12}){1,2}"
 # What may stand behind a name. Han words here end it: 王小明男45岁.
 _END = (
     r"(?=$|[\s,.。;:、!?\"'()\[\]<>/|+~_…，；]|性别|男|女|年龄|今年|现年|现住|出生|生于|电话|手机|联系|"
     r"身份证|证件|住院|住址|地址|病历|门诊|"
     r"就诊|来院|来诊|入院|出院|因|诉|自诉|主诉|主任|医生|医师|大夫|护士|教授|先生|女士|的|是|在|于|已|"
-    r"以|由|患|查房|看过|给|和|与|及|\d|X)"
+    r"以|由|患|查房|看过|到|来|去|说|把|想|在|做|给|和|与|及|\d|X)"
 )
 # A marker that says by itself that a name follows, whatever its characters.
 _STRONG = (
     r"(?:姓\s{0,4}名|名\s{0,2}字|病人名|患者名|曾用名|户主|收件人|寄件人|收货人|投保人|被保险人|受益人|"
     r"紧急联系人|紧急联络人|联系人|联络人|监护人|"
-    r"法定代理人|委托人|受托人|授权人|户\s{0,2}名|开户人|持卡人|机主|车主|业主|房主|主诉人|报案人|购药人|取药人|领药人|家长|责任人|负责人|主持人|讲者|指导老师|代理人|陪护人?|陪同人?|申请人|经办人|主诊医[师生]|主治医[师生]|"
+    r"法定代理人|委托人|受托人|授权人|户\s{0,2}名|开户人|持卡人|机主|车主|业主|房主|主诉人|报案人|"
+    r"购药人|取药人|领药人|家长|责任人|负责人|主持人|讲者|指导老师|代理人|陪护人?|陪同人?|申请人|"
+    r"经办人|主诊医[师生]|主治医[师生]|"
     r"经治医[师生]|管床医[师生]|责任医[师生]|接诊医[师生]|"
-    r"首诊医[师生]|开单医[师生]|送检医[师生]|送检人|申请医[师生]|报告医[师生]|报告人|检查医[师生]|"
+    r"首诊医[师生]|开单医[师生]|送检医[师生]|送检人|挂号人|就诊人|办卡人|订餐人|来访者|咨询者|咨询人|"
+    r"提问者|求助者|被试|献血者|受检者|受检人|体检者|申请医[师生]|报告医[师生]|报告人|检查医[师生]|"
     r"审核医[师生]|审核者?|审核人|手术医[师生]|麻醉医[师生]|"
     r"住院医[师生]|上级医[师生]|值班医[师生]|会诊医[师生]|责任护士|主管护士|值班护士|主刀|术者|手术者|"
     r"一助|二助|麻醉师|记录者|记录人|记录医[师生]|"
@@ -41,7 +44,8 @@ _STRONG = (
     r"联系人姓名|患者姓名|病人姓名|母亲姓名|父亲姓名|家属姓名|patient_?name|name)"
 )
 _RELATIVE = (
-    r"(?:母亲|父亲|妈妈|爸爸|配偶|丈夫|妻子|爱人|老公|老婆|老伴|先生|太太|儿子|女儿|孩子|小孩|宝宝|"
+    r"(?:[我他她](?:[爸妈爷奶哥姐弟妹])|母亲|父亲|妈妈|爸爸|配偶|丈夫|妻子|爱人|老公|老婆|老伴|先生|"
+    r"太太|儿子|女儿|孩子|小孩|宝宝|"
     r"爷爷|奶奶|外公|外婆|姥姥|姥爷|哥哥|姐姐|弟弟|妹妹|"
     r"岳父|岳母|公公|婆婆|儿媳|女婿|孙子|孙女|外孙女?|侄子|侄女|舅舅|姑姑|姨妈|叔叔|伯父|男友|女友|"
     r"男朋友|女朋友|同事|朋友|患儿|产妇|孕妇|死者|伤者|病友|邻居)"
@@ -61,7 +65,8 @@ _WEAK_NAME = re.compile(
     rf"{_WEAK}(?:姓名|名叫|叫)?(?P<mark>\s?[:(]?\s?)(?=(?P<value>{_SPACED}|{_PARTS}|[{_HAN}]{{2,4}}))"
 )
 _SAID = re.compile(
-    rf"(?:我(?:的名字)?(?:叫做?|名叫)|本人叫?|名叫|名字(?:叫|是)|名为|自称|取名|全名(?:是|叫)?|"
+    rf"(?:我(?:的名字)?(?:叫做?|名叫)|本人叫?|请叫|呼叫|转告|通知|联系|寻找|找|名叫|名字(?:叫|是)|名为|"
+    rf"自称|取名|全名(?:是|叫)?|"
     rf"真名(?:是|叫)?|[他她]叫|的?(?:患者|病人|孩子|朋友|同事|"
     rf"{_RELATIVE})叫)\s?[\"']?(?P<value>{_SPACED}|{_PARTS}|[{_HAN}]{{2,4}})"
 )
@@ -87,6 +92,9 @@ _DEAR = re.compile(
     r"(?:尊敬的|亲爱的|请找|挂了?|找|联系|转交?|交给|咨询|感谢|谢谢|请问|请|致|您好|你好|由|经|和|跟|"
     r"与|向|被|让|给|我是|是|及|、|的|在|叫|去)$"
 )
+_TITLES = frozenset(
+    "先生 女士 小姐 太太 医生 医师 大夫 主任 教授 阿姨 叔叔 老师 护士 同志 师傅 大爷 大妈 姓名 性别".split()
+)
 _NO_SINGLE = frozenset("向和同那时应从有别都过如经当由且但能后所求单再是帮问来公计全还让叫查支因只请位名要信国门强权")
 _BEFORE_YU = re.compile(r"[由对关至位求属在处基归鉴便善等利介终过用大小高低多少源]$")
 
@@ -100,7 +108,7 @@ def names(plain: str) -> Iterator[Found]:
             yield "NAME", match.start(group), match.start(group) + length, 0.9
     for pattern, score in ((_WEAK_NAME, 0.7), (_SAID, 0.8), (_I_AM, 0.7), (_SEXED, 0.7)):
         for match in pattern.finditer(plain):
-            length = _likely(plain, match.start("value"), match["value"])
+            length = _likely(plain, match.start("value"), match["value"], told=pattern is _SAID)
             if length:
                 yield "NAME", match.start("value"), match.start("value") + length, score
     for match in _SURNAMED.finditer(plain):
@@ -123,27 +131,30 @@ def is_name(name: str, *, sure: bool = False) -> bool:
     given = name[surname:]
     if not surname or not 1 <= len(given) <= 2 or (name[:2] in NOT_NAMES_ZH and surname == 1):
         return False
-    if "某" in given or any(
-        character in "不吗呢吧啊了过着没什怎很太就也的是我你他她您这哪被把让给及或与药片汤丸散炎症癌病痛痒"
-        for character in given
+    if (
+        given in _TITLES
+        or "某" in given
+        or any(
+            character in "不吗呢吧啊了过着没什怎很太就也的是我你他她您这哪被把让给及或与药片汤丸散炎症癌病痛痒"
+            for character in given
+        )
     ):
         return False
     if sure:
         return True
     if name[0] in RARE_SURNAMES and len(given) == 1:
-        return given in "伟芳娜敏静丽强磊军勇艳杰娟涛超霞刚辉玲鹏飞斌婷浩琳欣怡倩莉萍波梅丹琴颖蕾薇"
+        return given in "峰平红伟芳娜敏静丽强磊军勇艳杰娟涛超霞刚辉玲鹏飞斌婷浩琳欣怡倩莉萍波梅丹琴颖蕾薇"
     return all(character in GIVEN for character in given)
 
 
 def _after_marker(plain: str, start: int, value: str, *, sure: bool) -> int:
     """The length of the name in `value`, which stands behind a marker; 0 when it is none."""
-    if " " in value or "·" in value or "." in value or value.isascii():
+    if " " in value or "·" in value or value.isascii():
         if value.isascii():  # name: Zhang Wei; the English recogniser knows more of them
             return 0 if not sure or not value[:1].isupper() else len(value.rstrip(" ,."))
-        joined = value.replace(" ", "")
-        if "·" in value or "." in value:
+        if "·" in value:
             return len(value)
-        return len(value) if is_name(joined, sure=True) else _after_marker(plain, start, value.split(" ")[0], sure=sure)
+        return _spaced(value) or _after_marker(plain, start, value.split(" ")[0], sure=sure)
     for length in sorted({4, 3, 2} & set(range(len(value) + 1)), reverse=True):
         name = value[:length]
         if re.match(_END, plain[start + length :]) and name[:2] not in NOT_NAMES_ZH:
@@ -162,7 +173,19 @@ def _after_marker(plain: str, start: int, value: str, *, sure: bool) -> int:
     return 0
 
 
-def _likely(plain: str, start: int, value: str) -> int:
+def _spaced(value: str) -> int:
+    """The length of a name with spaces between its characters, 曹 磊 年 龄 being a name of two and the next marker."""
+    parts = list(re.finditer(r"[^ ]+", value))
+    for count in (3, 2):
+        rest = "".join(part[0] for part in parts[count - 1 :])
+        if len(parts) < count or re.match("年龄|性别|电话|出生|民族|职业|科室|[男女]$", rest):
+            continue
+        if is_name("".join(part[0] for part in parts[:count]), sure=True):
+            return parts[count - 1].end()
+    return 0
+
+
+def _likely(plain: str, start: int, value: str, *, told: bool) -> int:
     """The length of a name that its characters and what follows make likely; 0 otherwise."""
     if "·" in value or "." in value:
         return (
@@ -176,7 +199,9 @@ def _likely(plain: str, start: int, value: str) -> int:
             return len(value)
         value = value.split(" ")[0]
     for length in (4, 3, 2):
-        if length <= len(value) and is_name(value[:length]) and re.match(_END, plain[start + length :]):
+        # "我叫" says that a name follows: a full one need not be of the usual characters
+        sure = told and length == 3 and value[0] not in RARE_SURNAMES
+        if length <= len(value) and is_name(value[:length], sure=sure) and re.match(_END, plain[start + length :]):
             return length
     return 0
 
@@ -190,10 +215,14 @@ def _titled(plain: str) -> Iterator[Found]:
             joined = name.replace(" ", "")
             before = plain[max(0, start + offset - 4) : start + offset]
             if len(joined) >= 2 and joined not in COMPOUND_SURNAMES:
-                if is_name(joined) and (joined[0] not in RARE_SURNAMES or _free(before)):
+                if joined[0] in WORD_BEFORE and before[-1:] and before[-1] in WORD_BEFORE[joined[0]]:
+                    continue  # 谢谢周医生: the name begins behind the word
+                if is_name(joined) and (len(joined) > 2 or joined[0] not in RARE_SURNAMES or _free(before)):
                     yield "NAME", start + offset, start + offset + len(name), 0.7
                     break
-            elif joined in COMPOUND_SURNAMES or _is_single(joined, before, match["title"]):
+            elif joined in COMPOUND_SURNAMES or _is_single(
+                joined, before, match["title"], plain[match.end() : match.end() + 2]
+            ):
                 yield "NAME", start + offset, start + offset + len(name), 0.65
                 break
 
@@ -203,10 +232,12 @@ def _free(before: str) -> bool:
     return not before or not re.match(f"[{_HAN}]", before[-1]) or bool(_DEAR.search(before)) or before[-1] in "老小"
 
 
-def _is_single(surname: str, before: str, title: str) -> bool:
+def _is_single(surname: str, before: str, title: str, after: str) -> bool:
     if surname not in SURNAMES or surname in _NO_SINGLE:
         return False
-    if before.endswith(surname):  # 谢谢医生
+    if before[-1:] and before[-1] in WORD_BEFORE.get(surname, ""):
+        return False
+    if surname == "于" and after[:1] in ("处", "那"):
         return False
     if surname == "于" and _BEFORE_YU.search(before):
         return False

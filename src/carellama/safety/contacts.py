@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from carellama.safety.spelling import pattern
+
 Found = tuple[str, int, int, float]
 
 _TLD = (
@@ -17,35 +19,36 @@ _TLD = (
     r"biz|email|health|hospital|test|example|invalid)"
 )
 _AT = (
-    r"(?:\s{0,2}(?:@|\((?:at|a|@|艾特)\)|\[(?:at|a|@)\]|\{at\}|<at>|_at_|艾特|小老鼠|#(?=(?:qq|163|126|"
+    r"(?:\s{0,2}(?:@|\(\s?(?:at|a|@|艾特)\s?\)|\[\s?(?:at|a|@)\s?\]|\{at\}|<at>|_at_|艾特|小老鼠|#(?=(?:qq|163|126|"
     r"gmail|sina|hotmail|outlook)))\s{0,2}|\s(?:AT|at)\s|\s?-at-\s?)"
 )
 _DOT = (
-    r"(?:\s{0,2}(?:\.|\((?:dot|点|\.)\)|\[(?:dot|点|\.)\]|\{dot\}|<dot>|_dot_|。|点)\s{0,2}|\s(?:dot|"
+    r"(?:\s{0,2}(?:\.|\(\s?(?:dot|点|\.)\s?\)|\[\s?(?:dot|点|\.)\s?\]|\{dot\}|<dot>|_dot_|。|点)\s{0,2}|\s(?:dot|"
     r"DOT)\s|\s?-dot-\s?)"
 )
 _LOCAL = (
     r"[A-Za-z0-9][A-Za-z0-9_%+\-]*(?:(?:\.|\s?(?:\(dot\)|\[dot\])\s?|\s(?:dot|underscore|"
     r"dash)\s)[A-Za-z0-9_%+\-]+){0,4}"
 )
-_EMAIL = re.compile(
+_EMAIL = pattern(
     rf"(?<![A-Za-z0-9._%+\-])(?P<local>{_LOCAL})(?P<at>{_AT})(?P<domain>[A-Za-z0-9][A-Za-z0-9\-]*(?:{_DOT}"
     rf"[A-Za-z0-9\-]+){{0,4}}?{_DOT}(?P<tld>{_TLD})(?:{_DOT}(?:cn|uk|au|in|hk|tw|jp|br|"
     rf"nz))?)(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
-_EMAIL_PLAIN = re.compile(r"(?<![A-Za-z0-9._%+\-])[A-Za-z0-9._%+\-]+ ?@ ?[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)+")
-_EMAIL_SPACED = re.compile(
+_EMAIL_PLAIN = pattern(r"(?<![A-Za-z0-9._%+\-])[A-Za-z0-9._%+\-]+ ?@ ?[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)+")
+_EMAIL_SPACED = pattern(
     r"(?<![A-Za-z0-9])(?:[A-Za-z0-9._\-] ){3,30}@ (?:[A-Za-z0-9\-] ?){2,20}\. ?(?:[A-Za-z] ?){2,3}(?![A-Za-z])"
 )
-_EMAIL_WORD = re.compile(r"e-?mail|邮箱|邮件|mail|contact|reach|write|伊妹儿|send", re.IGNORECASE)
-_EMAIL_BROKEN = re.compile(
-    r"(?:e-?mail|邮箱|电子邮件|邮件地址)[^\n:]{0,6}[:是为]\s{0,2}(?P<value>[A-Za-z0-9._\-]{3,}@[A-Za-z0-9.\-]{2,})",
+_EMAIL_WORD = pattern(r"e-?mail|邮箱|邮件|mail|contact|reach|write|伊妹儿|send", re.IGNORECASE)
+_EMAIL_BROKEN = pattern(
+    r"(?:e-?mail|邮箱|电子邮件|邮件地址)[^\n:]{0,6}[:是为]\s{0,2}(?P<value>[A-Za-z0-9._\-]{2,}(?: "
+    r"?[A-Za-z0-9._\-]{1,20}){0,3} ?@ ?[A-Za-z0-9.\-]{2,}(?: ?\. ?[A-Za-z]{2,8}){0,3})",
     re.IGNORECASE,
 )
 
 _HANDLE = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{3,30}"
-_ACCOUNT = re.compile(
+_ACCOUNT = pattern(
     r"(?:微\s?信号?|微\s?信\s?(?:id|账号|帐号|号码)|薇信号?|威信号?|微x|V信号?|(?<![A-Za-z])(?:VX|WX|"
     r"wechat|weixin|wei ?xin)(?:号| ?id)?|支付宝(?:账号|帐号|号)?|抖音号?|微博(?:号|账号|ID|昵称)?|"
     r"小红书号?|快手号?|钉钉号?|陌陌号?|飞信号?|"
@@ -58,31 +61,32 @@ _ACCOUNT = re.compile(
     r"@)?\s{0,2}[\"']?(?P<value>@?" + _HANDLE + r"|\d(?:[ \-]?\d){4,14})(?![A-Za-z0-9_])",
     re.IGNORECASE,
 )
-_ADD_ME = re.compile(
+_ADD_ME = pattern(
     r"(?:加我?(?:微信|薇信|VX|WX|V信|QQ|扣扣|V|Q)|(?:add me|find me|follow me|message me|dm me|DM)(?: "
     r"(?:on|at) [A-Za-z]+)?(?: (?:as|at|via))?)[:,]?\s{0,2}(?P<value>@?" + _HANDLE + r")(?![A-Za-z0-9_])",
     re.IGNORECASE,
 )
-_AT_HANDLE = re.compile(r"(?<![A-Za-z0-9._%+\-/@])@(?=[A-Za-z0-9_]*[a-z_])[A-Za-z][A-Za-z0-9_]{3,30}(?![A-Za-z0-9_.@])")
+_AT_HANDLE = pattern(r"(?<![A-Za-z0-9._%+\-/@])@(?=[A-Za-z0-9_]*[a-z_])[A-Za-z][A-Za-z0-9_]{3,30}(?![A-Za-z0-9_.@])")
 
-_URL = re.compile(
+_URL = pattern(
     r"(?<![A-Za-z0-9@])(?:https?\s?:\s?//|www\.)[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+|"
     r"(?<![A-Za-z0-9@./])(?:[a-z0-9\-]+\.)+(?:com|cn|net|org|me|io|uk|edu|"
     r"co)/[A-Za-z0-9\-._~:/?#@!$&'*+,;=%]+",
     re.IGNORECASE,
 )
-_PERSONAL = re.compile(
+_PERSONAL = pattern(
     r"(?:facebook|fb|twitter|instagram|linkedin|tiktok|t|x|weibo|github|gitlab|reddit|youtube|"
     r"pinterest|snapchat|medium|vk|zhihu|douyin|bilibili|flickr|orcid|patientslikeme|caringbridge|"
     r"gofundme|about|wa|telegram)\.(?:com|cn|org|me|net|co|tv)/"
-    r"|/(?:~|@)[\w.\-]|/(?:users?|u|people|profiles?|members?|patients?|in|home|space|account|person|"
-    r"id|author|blog|drs?|doctors?|pt|mychart|records?)/[\w.\-%]+"
-    r"|[?&;](?:[a-z_]*(?:id|name|token|mrn|email|mail|phone|mobile|patient|user|uid|openid|key|auth|"
-    r"session|ssn|dob|tel))=[^&\s]"
+    r"|/(?:~|@)[\w.\-]|/(?:users?|u|people|profiles?|members?|patients?|in|account|person|"
+    r"drs?|doctors?|pt|mychart|records?)/[\w.\-%]+"
+    r"|[?&;](?:[a-z_]*(?:name|token|mrn|email|mail|phone|mobile|patient|patient_?id|user|user_?id|uid|openid|"
+    r"auth|session|ssn|dob|tel))=[^&\s]"
     r"|//[\w.\-]+:[^@/\s]+@|\.(?:blogspot|wordpress|tumblr|github)\.(?:com|io)|/(?=[\w\-]*(?:patient|"
     r"mrn|name))[\w\-]+\d{3,}|\b1[3-9]\d{9}\b",
     re.IGNORECASE,
 )
+_WORDS = ("handle", "login", "signal", "zoom", "账号", "帐号", "line id", "昵称")  # nothing but words without a colon
 _NOT_HANDLES = frozenset(
     "is are was the and with for from that this your their group chat pay video call number account "
     "user username password login name handle after before when where public official message messages "
@@ -95,10 +99,12 @@ def contacts(plain: str) -> Iterator[Found]:
     lower = plain.lower()
     if "@" in lower or "at" in lower or "艾特" in lower or "#" in lower or "老鼠" in lower:
         yield from _emails(plain)
-    for pattern in (_ACCOUNT, _ADD_ME):
-        for match in pattern.finditer(plain):
+    for form in (_ACCOUNT, _ADD_ME):
+        for match in form.finditer(plain):
             value = match["value"].rstrip(".-")
-            sure = pattern is _ACCOUNT and match["is"]
+            sure = form is _ACCOUNT and match["is"]
+            if form is _ACCOUNT and not sure and match[0].lower().startswith(_WORDS):
+                continue
             if value.lower().lstrip("@") in _NOT_HANDLES or not (sure or re.search(r"[\d_@]", value)) or len(value) < 4:
                 continue
             if sure and value.isalpha() and match["is"].lower() == "is":
@@ -117,7 +123,7 @@ def contacts(plain: str) -> Iterator[Found]:
 def _emails(plain: str) -> Iterator[Found]:
     for match in _EMAIL.finditer(plain):
         at, domain = match["at"].strip().lower(), match["domain"]
-        if at in ("at", "#") or ("@" not in at and not at.startswith(("(", "[", "{", "<", "_", "-", "艾", "小"))):
+        if at == "at" or ("@" not in at and not at.startswith(("(", "[", "{", "<", "_", "-", "艾", "小"))):
             spelled = re.search(r"\s(?:dot)\s|[(\[{]dot|-dot-|点", domain, re.IGNORECASE)
             told = _EMAIL_WORD.search(plain, max(0, match.start() - 30), match.start()) or re.search(
                 r"[\d_.]", match["local"]
@@ -125,8 +131,8 @@ def _emails(plain: str) -> Iterator[Found]:
             if not (spelled or told):
                 continue
         yield "EMAIL", *match.span(), 0.9
-    for pattern in (_EMAIL_PLAIN, _EMAIL_SPACED):
-        for match in pattern.finditer(plain):
+    for form in (_EMAIL_PLAIN, _EMAIL_SPACED):
+        for match in form.finditer(plain):
             yield "EMAIL", match.start(), match.start() + len(match[0].rstrip(" .-")), 0.9
     for match in _EMAIL_BROKEN.finditer(plain):
         yield "EMAIL", *match.span("value"), 0.85

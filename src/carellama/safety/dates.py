@@ -7,15 +7,17 @@ A year alone stays (it is no identifier, and the age needs it). `parts` reads th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
-from carellama.safety.spelling import CHINESE_DIGITS
+from carellama.safety.spelling import CHINESE_DIGITS, pattern
 
 Found = tuple[str, int, int, float]
 
 _ZH = "".join(CHINESE_DIGITS)
-_Y4 = rf"(?:(?:1[89]|20)\d\d|[一二][九八〇零○][{_ZH}]{{2}}|(?:[12] ?[890] ?\d ?\d))"
+_Y4 = (
+    rf"(?:(?:民国|光绪|宣统)[{_ZH}十元]{{1,3}}(?=年)|(?:1[89]|20)\d\d|[一二][九八〇零○][{_ZH}]{{2}}|"
+    rf"(?:[12] ?[890] ?\d ?\d))"
+)
 _Y = rf"(?:{_Y4}|\d\d|[{_ZH}]{{2}})"
 _M = r"(?:1[0-2]|0?[1-9]|十[一二]?|[零〇]?[一二三四五六七八九]|正|腊|冬)"
 _D = (
@@ -53,23 +55,27 @@ _BIRTH_EN = (
     r"the)?(?: (?:Mon|Tues?|Wed(?:nes)?|Thur?s?|Fri|Sat(?:ur)?|Sun)(?:day)?,?)?(?: [A-Z][a-z]+(?: "
     r"[A-Z][a-z]+)?,?(?: on)?)?\s{0,2}[\"']?"
 )
-_BIRTH = re.compile(rf"(?:{_BIRTH_ZH}|(?i:{_BIRTH_EN}))(?P<value>{_DATE}")
-_BEFORE = re.compile(
-    rf"(?<![\d.])(?P<value>{_FULL}))\s{{0,2}}\(?(?:\([^()]{{1,6}}\))?(?:凌晨|上午|下午|"
-    rf"晚上?)?(?:于[^\s,，。]{{2,10}})?(?:出生|生(?=[人,，。;\s)于]|$)|出世|诞生|生日)"
+_BIRTH = pattern(rf"(?:{_BIRTH_ZH}|(?i:{_BIRTH_EN}))(?P<value>{_DATE}")
+_BIRTH_SHORT = pattern(
+    rf"(?:{_BIRTH_ZH}|(?i:{_BIRTH_EN}))(?P<value>(?:0\d|1[0-2])(?:[0-2]\d|3[01])(?:1[89]|20)\d\d|"
+    r"(?:[0-2]\d|3[01])(?:0\d|1[0-2])(?:1[89]|20)\d\d|(?:0?\d|1[0-2])[-/](?:(?:1[89]|20)\d\d|\d\d))(?![\d/.\-])"
 )
-_BEFORE_EN = re.compile(
+_BEFORE = pattern(
+    rf"(?<![\d.])(?P<value>{_FULL}))\s{{0,2}}\(?(?:\([^()]{{1,6}}\))?(?:凌晨|上午|下午|"
+    rf"晚上?)?(?:于[^\s,，。]{{2,10}})?(?:出生|生(?=[人的,，。;\s)于]|$)|出世|诞生|生日)"
+)
+_BEFORE_EN = pattern(
     rf"(?<![\d.])(?P<value>{_FULL}))[ ,]{{0,2}}(?i:\(?(?:is|was) (?:his|her|my|their|the patient's) "
     rf"(?:birthday|date of birth|dob|birth ?date)|\(?(?:dob|date of birth|birth ?date|d\.o\.b\.?)\b)"
 )
-_ANY = re.compile(rf"(?<![\d.]){_FULL})")
+_ANY = pattern(rf"(?<![\d.]){_FULL})")
 MONTHS = dict(zip("jan feb mar apr may jun jul aug sep oct nov dec".split(), range(1, 13), strict=True))
 
 
 def births(plain: str) -> Iterator[Found]:
     """Yield the dates of birth in a folded text: (kind, start, end, score)."""
-    for pattern in (_BIRTH, _BEFORE, _BEFORE_EN):
-        for match in pattern.finditer(plain):
+    for form in (_BIRTH, _BIRTH_SHORT, _BEFORE, _BEFORE_EN):
+        for match in form.finditer(plain):
             start = match.start("value")
             yield "BIRTH_DATE", start, start + len(match["value"].rstrip(" ,.-")), 0.9
 

@@ -12,16 +12,17 @@ import re
 from collections.abc import Iterator
 
 from carellama.safety.name_lists import EPONYM_AFTER, FIRST_NAMES, LAST_NAMES, NOT_NAMES_EN
+from carellama.safety.spelling import pattern
 
 Found = tuple[str, int, int, float]
 
 _W = r"[A-Z](?:['’][A-Z])?[a-zà-ÿ]+(?:['’\-][A-Z]?[a-zà-ÿ]+)*(?:[A-Z][a-z]+)?|[A-Z]{2,}(?:['\-][A-Z]+)*|Mc[A-Z][a-z]+"
 _I = r"[A-Z]\.?(?![A-Za-z])"
 _PARTICLE = r"(?:(?:de|del|de la|da|dos|di|van|van der|van den|von|bin|bint|ibn|al|el|la|le|st\.?|ter|ten)[ \-])"
-_NAME = rf"(?:{_W}|{_I})(?:,? {{1,2}}{_PARTICLE}?(?:{_W}|{_I})){{0,3}}"
-_LOOSE = r"[A-Za-z][A-Za-z'’\-]*\.?(?:,? {1,2}[A-Za-z][A-Za-z'’\-]*\.?){0,3}"
+_NAME = rf"{_PARTICLE}?(?:{_W}|{_I})(?: ?,? {{1,2}}{_PARTICLE}?(?:{_W}|{_I})){{0,3}}"
+_LOOSE = r"[A-Za-z][A-Za-z'’\-]*\.?(?: ?,? {1,2}[A-Za-z][A-Za-z'’\-]*\.?){0,3}"
 _SPACED = r"[A-Z](?: [A-Z]){2,12}(?![A-Za-z])"  # S M I T H
-_IS = r"[\"']?(?: ?\([^()\n]{0,14}\))?\s{0,3}[:=|#]{1,2}\s{0,3}[\"']?"
+_IS = r"[\"']?(?: ?\([^()\n]{0,14}\))?\s{0,3}(?:[:=|#]{1,2}|-(?= ))\s{0,3}[\"']?"
 _STRONG = (
     r"(?<![A-Za-z])(?:(?:patient|pt|client|full|first|last|middle|given|family|maiden|legal|preferred|"
     r"mother|father|guardian|parent|spouse|"
@@ -35,76 +36,84 @@ _STRONG = (
     r"referred by|seen by|examined by|ordered by|admitted by|treated by|operated by|performed by|"
     r"requested by|consultant|pcp|gp|surgeon|anaesthetist|anesthesiologist|radiologist|pathologist|"
     r"midwife|caregiver|carer|insured|"
-    r"policy ?holder|subscriber|accompanied by|informant|interpreter|social worker|case manager|cc|to|from|re)"
+    r"policy ?holder|subscriber|accompanied by|informant|interpreter|social worker|case manager)"
 )
-_MARKED = re.compile(rf"{_STRONG}{_IS}(?P<value>{_LOOSE})", re.IGNORECASE)
-_BY = re.compile(
+_MARKED = pattern(rf"{_STRONG}{_IS}(?P<value>{_LOOSE})", re.IGNORECASE)
+_BY = pattern(
     rf"\b(?:(?i:signed|dictated|reviewed|seen|examined|referred|treated|accompanied|interviewed|"
     rf"assessed|admitted|operated on|performed|counsell?ed|discharged|witnessed|"
     rf"prescribed|ordered|verified|written|brought in|cared for|delivered) (?i:by)|(?i:next of kin|"
     rf"emergency contact|contact person|guardian|attending|nok|c/o|attn|known as|on behalf of|care of|"
     rf"spoke (?:with|to))(?i: is)?) (?P<value>{_NAME})"
 )
-_LABEL = re.compile(
+_LABEL = pattern(
     rf"\b(?:Patient|Pt|Doctor|Nurse|Physician|Mother|Father|Wife|Husband|Provider|Client|"
     rf"PATIENT)\s?[:\-] ?(?P<value>{_NAME}|{_LOOSE})(?=$|[\n,.;(|]| \d| - )"
 )
-_TITLE = re.compile(
-    rf"(?<![A-Za-z])(?P<title>(?i:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Messrs|Sr|Sra|Mme|Rev|Capt|Sgt|"
-    rf"Lt))(?:\.\s?| {{1,2}})(?P<value>(?:{_SPACED})|{_NAME}|(?:[a-z]\. ?)?[a-z]{{2,}}(?: [a-z]+)?)"
+_TITLE = pattern(
+    rf"(?<![A-Za-z])(?P<title>(?i:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Messrs|Mme|Rev))"
+    rf"(?:\.\s?| {{1,2}})(?P<value>(?:{_SPACED})|{_NAME}|(?:[a-z]\. ?)?[a-z]{{2,}}(?: [a-z]+)?)"
 )
-_TITLE_WORD = re.compile(
+_TITLE_WORD = pattern(
     rf"\b(?:Doctor|Nurse|Sister|Matron|Midwife|Surgeon|Professor|Sir|Uncle|Aunt|Auntie|Pastor|"
     rf"Father)\s(?P<value>{_NAME})"
 )
-_SAID = re.compile(
+_SAID = pattern(
     r"\b(?:(?:my|his|her|their|the patient's|patient's|whose) (?:full |first |last |real )?name(?: is|"
-    r"'s|:| was)|name's|i am called|i'm called|call me|(?:(?:is|was|who is|a [a-z]+|son|daughter|baby|"
+    r"'s|:| was)|name's|i am called|i'm called|call me|(?:(?:who is|he is|she is|son|daughter|baby|"
     r"boy|girl|man|woman|patient|husband|wife|friend) (?:named|called)))"
     rf" ?(?P<value>{_LOOSE})",
     re.IGNORECASE,
 )
-_I_AM = re.compile(rf"\b(?:(?i:i am|i'm|im|this is|it's|it is|here is)) (?P<value>{_NAME})(?P<after>[^\n]{{0,12}})")
-_KIN = re.compile(
+_I_AM = pattern(rf"\b(?:(?i:i am|i'm|im|this is|it's|it is|here is)) (?P<value>{_NAME})(?P<after>[^\n]{{0,12}})")
+_KIN = pattern(
     r"\b(?i:my|his|her|their|our|the|patient's|the patient's) (?i:mother|father|mom|mum|dad|husband|"
     r"wife|son|daughter|sister|brother|partner|fianc[eé]e?|boyfriend|girlfriend|"
     r"uncle|aunt|cousin|nephew|niece|grandmother|grandfather|grandma|grandpa|friend|neighbou?r|carer|"
     r"caregiver|baby|child|kid|spouse|roommate|colleague|patient|twins?),? "
     rf"\(?(?P<value>{_NAME})"
 )
-_SIGN_OFF = re.compile(
+_SIGN_OFF = pattern(
     r"(?:^|[\n.!?,] ?)(?:(?:best|kind|warm|with|kindest|many)? ?(?:regards|wishes)|(?:yours "
-    r")?(?:sincerely|faithfully|truly|respectfully)|(?:many )?thanks(?: again| in advance)?|thank you|"
+    r")?(?:sincerely|faithfully|truly|respectfully)|(?:many )?thanks(?: again| in advance)?|thank you|signed|"
     r"cheers|yours|love|take care|best)(?: yours)?[,.!\-]{0,2}\s{1,3}[\-~]?\s?"
     rf"(?P<value>{_LOOSE})\s*(?=$|[\n.,(\-])",
     re.IGNORECASE,
 )
-_GREETING = re.compile(
-    rf"\b(?i:dear|hi|hello|hey|good morning|good afternoon|good evening|to|attention|thanks|thank "
+_GREETING = pattern(
+    rf"\b(?i:dear|hi|hello|hey|good morning|good afternoon|good evening|attention|thanks|thank "
     rf"you)[, ] ?(?P<value>{_NAME})(?=\s?[,!.:\n\-]|$)"
 )
-_DEGREE = re.compile(
+_DEGREE = pattern(
     rf"(?P<value>(?:{_W})(?: (?:{_W}|{_I})){{1,3}}),? (?:M\.?D\.?|R\.?N\.?|N\.?P\.?|PA-C|MBBS|D\.?O\.|"
     rf"FRCS|FRCP|MRCP|MRCGP|Ph\.?D\.?|DDS|DNP|FACC|FACS|LCSW|CRNA|Pharm\.?D\.?|LPN|MS|"
     rf"MBChB)(?![A-Za-z])"
 )
-_AGED = re.compile(
+_AGED = pattern(
     rf"(?<![A-Za-z'’\-])(?P<value>(?:{_W})(?: (?:{_W}|{_I})){{1,2}})(?=,? ?\(?(?:is |was )?(?:an? |"
     rf"aged? )?\d{{1,3}}(?:[ \-]?(?:y\b|yo\b|y/o|yrs?\b|years?)|,|\)|[MF]\b)|,? \(?(?i:dob|d\.o\.b|"
     rf"born|aged|mrn|ssn|nhs|date of birth)\b|,? (?i:was (?:admitted|seen|discharged|referred|brought|"
     rf"born)|lives at|lives in|residing|phone|tel|called (?:to|from)|presented))"
 )
-_PATIENT = re.compile(
+_PATIENT = pattern(
     rf"\b(?:[Pp]atient|[Pp]t|PATIENT|[Cc]lient|[Rr]esident|[Mm]ember|[Bb]aby|[Nn]urse|[Cc]ontact|"
     rf"[Ww]itness|[Ii]nformant|[Aa]ttending|[Dd]octor|[Pp]hysician|[Ss]urgeon|[Cc]onsultant|"
     rf"[Tt]herapist),? (?P<value>{_NAME})"
 )
-_LAST_FIRST = re.compile(rf"^\s*(?P<value>(?:{_W}), (?:{_W})(?: {_I})?)(?=\s*(?:$|\n|\(|DOB|MRN|\d))", re.MULTILINE)
-_STOP_AT = re.compile(
+_CALL = pattern(
+    rf"\b(?i:call|ask for|contact|tell|told|text|e-?mail|inform|notify|notified|with|for|by|from|visit|thank) "
+    rf"(?P<value>{_NAME})(?= (?i:at|on|about|that|to|in|from|who|if|when|for|and|by|is|was)\b|[.,;!?)]|$)"
+)
+_LOWER = pattern(r"\b(?:pt|patient|client)\.? (?P<value>[a-z]+ [a-z]{2,})")
+_LAST_FIRST = pattern(rf"^\s*(?P<value>(?:{_W}), (?:{_W})(?: {_I})?)(?=\s*(?:$|\n|\(|DOB|MRN|\d))", re.MULTILINE)
+_STOP_AT = pattern(
     r"(?:,? )(?:(?i:dob|mrn|age|sex|gender|date|phone|tel|id|male|female|born|address|and|is|was|has|"
     r"who|with|the|on|at|in|from|for|ssn|nhs|room|ward|md|email|e-mail|cell|mobile|my|i|i'm|we|but|"
     r"please|or|of|by|to|dr|mr|mrs|ms|years?|aged?|relationship|ext)\b|an?\b)"
 )
+
+
+_TRADE = pattern(r"(?:ologists?|iatrists?|icians?|ist|itis|osis|emia|oma|itus|ectomy|ology|therapy|virus)$|\d")
 
 
 def names(plain: str) -> Iterator[Found]:
@@ -112,8 +121,11 @@ def names(plain: str) -> Iterator[Found]:
     for match in _MARKED.finditer(plain):
         short = match[0].lower().startswith(("to", "from", "re", "cc"))
         yield from _cut(plain, match, loose=not short, score=0.85)
-    for pattern, score in ((_BY, 0.8), (_TITLE_WORD, 0.75), (_GREETING, 0.7), (_DEGREE, 0.8), (_LAST_FIRST, 0.6)):
-        for match in pattern.finditer(plain):
+    for match in _CALL.finditer(plain):
+        if _known_word(match["value"].split()[0]):
+            yield from _cut(plain, match, score=0.65, all_names=True)
+    for form, score in ((_BY, 0.8), (_TITLE_WORD, 0.75), (_GREETING, 0.7), (_DEGREE, 0.8), (_LAST_FIRST, 0.6)):
+        for match in form.finditer(plain):
             yield from _cut(plain, match, score=score)
     for match in _LABEL.finditer(plain):
         if len(match["value"].split()) > 1 and (
@@ -121,7 +133,7 @@ def names(plain: str) -> Iterator[Found]:
         ):
             yield from _cut(plain, match, score=0.75, all_names=True, loose=_known(match["value"]))
     for match in _TITLE.finditer(plain):
-        lower = match["value"][:1].islower()
+        lower = match["value"].islower()
         if not lower or _known(match["value"]):
             yield from _cut(plain, match, score=0.8, loose=lower, known=lower)
     for match in _SAID.finditer(plain):
@@ -129,20 +141,27 @@ def names(plain: str) -> Iterator[Found]:
         yield from _cut(plain, match, loose=not named or _known_word(match["value"].split()[0]), score=0.85)
     for match in _I_AM.finditer(plain):
         first, *rest = match["value"].split()
-        if _known_word(first) or (
-            rest
-            and not match["value"].isupper()
-            and re.match(r"$|[ ,.!]*(?:$|\d|from|and|here|calling|speaking|a |an )|[,.]", match["after"])
+        if (
+            _known_word(first)
+            or (not rest and re.match(r", ?\d{2}\b(?! ?(?:mg|ml|days|weeks))", match["after"]))
+            or (
+                rest
+                and not match["value"].isupper()
+                and re.match(r"$|[ ,.!]*(?:$|\d|from|and|here|calling|speaking|a |an )|[,.]", match["after"])
+            )
         ):
             yield from _cut(plain, match, score=0.7, all_names=True)
+    for match in _LOWER.finditer(plain):
+        if match["value"].split()[0] in FIRST_NAMES:
+            yield from _cut(plain, match, score=0.65, loose=True)
     for match in _KIN.finditer(plain):
         yield from _cut(plain, match, score=0.7, all_names=True)
     for match in _SIGN_OFF.finditer(plain):
         if len(match["value"].split()) <= 3:
             loose = _known_word(match["value"].split()[0])
             yield from _cut(plain, match, score=0.7, loose=loose, all_names=True)
-    for pattern in (_AGED, _PATIENT):
-        for match in pattern.finditer(plain):
+    for form in (_AGED, _PATIENT):
+        for match in form.finditer(plain):
             words = match["value"].split()
             if words[0].lower().strip(",.") in FIRST_NAMES or (
                 len(words) > 1 and words[-1].lower().strip(",.") in LAST_NAMES
@@ -173,6 +192,8 @@ def _cut(
         value = value[: stop.start()]
     end = 0
     for word in re.finditer(r"[^ ,]+", value):
+        if not end and re.fullmatch(r"(?:de|del|da|dos|di|van|von|der|den|bin|ibn|al|el|la|le|ter|ten)", word[0]):
+            continue
         bare = word[0].lower().strip(".,'’")
         bare = re.sub(r"['’]s$", "", bare)
         capital = word[0][0].isupper()

@@ -71,7 +71,7 @@ GIVEN = frozenset(
 )
 # Beginnings of everyday, medical and drug words that look like surname and given name.
 NOT_NAMES_ZH = frozenset(
-    "高热 高烧 高血 高危 高龄 高度 高脂 高糖 高中 高考 高位 高频 高兴 高强 高新 高尿 高钾 高钠 高原 "
+    "凌晨 那基 病房 高热 高烧 高血 高危 高龄 高度 高脂 高糖 高中 高考 高位 高频 高兴 高强 高新 高尿 高钾 高钠 高原 "
     "白天 白带 白术 白芍 白芷 白及 白细 白血 白癜 白领 白班 白蛋 "
     "白色 白酒 白糖 白内 白头 白茅 白果 黄疸 黄芪 黄连 黄芩 黄柏 黄精 黄体 黄色 黄金 黄斑 黄昏 黄褐 "
     "黄痰 何首 何时 何种 何处 何况 何以 何谓 何为 何杰 何病 何药 何人 马上 "
@@ -116,7 +116,18 @@ NOT_NAMES_ZH = frozenset(
     "本人 家属 患者 病人 医生 医师 大夫 护士 主任 女士 先生 老师 同志 姓名 不详 未知 未填 保密 匿名 "
     "无名 同上 如下 见下 相同 女儿 儿子".split()
 )
-MINORITY = "·"  # between the parts of transcribed names: 阿依古丽·买买提
+# Characters before a surname with which it is the end of a word: 病房医生, 谢谢医生.
+WORD_BEFORE = {
+    "谢": "谢感致多酬答鸣", "房": "病药产厨乳心查住", "戚": "亲", "苗": "疫树种育", "康": "健安小",
+    "任": "责信担现前主委", "高": "升提偏增", "安": "平西保公不", "常": "平经正异日反非", "温": "体高低",
+    "江": "长", "海": "上大", "石": "结胆化", "车": "开坐", "史": "病历", "白": "蛋明", "苏": "屠流",
+    "管": "血气尿主", "水": "喝药", "米": "小玉厘毫", "华": "中精", "方": "处配对双地医", "金": "资奖黄",
+    "成": "完形", "易": "容", "钱": "花付要", "包": "打红", "路": "走一", "席": "出主", "夏": "华立",
+    "秋": "中", "于": "由对关至位求属在处", "容": "内", "祝": "庆", "宁": "安", "明": "说证声", "向": "方",
+    "游": "旅", "牛": "蜗", "马": "犬", "龙": "恐", "陈": "推", "章": "文盖", "项": "事", "程": "疗工病过",
+    "段": "阶一手", "连": "大", "雷": "地", "鲜": "新", "查": "检调", "申": "引", "计": "设会", "池": "电",
+    "全": "安", "权": "授",
+}  # fmt: skip
 
 FIRST_NAMES = frozenset(
     """
@@ -142,8 +153,25 @@ FIRST_NAMES = frozenset(
     raj rajesh ramesh suresh amit anil sunil vijay sanjay ravi vikram arjun rahul rohit priya anita sunita neha
     pooja deepa kavita lakshmi meera anjali divya sneha swati wei ming jun hui lei ying xin yan ling mei hong jing
     hiroshi kenji yuki akira min-jun olga natasha sergei dmitri ingrid lars sven hans klaus pierre francois marco
-    giovanni giulia dwayne tyrone malik jamal keisha eleanor beatrice walter ernest stanley leonard norman clifford
-    herbert edith florence mabel agnes ethel winifred
+    giovanni giulia dwayne tyrone malik jamal keisha marcus tomasz piotr pawel jakub agnieszka magdalena katarzyna
+    anika anya irene joanna gwen fergus yolanda adewale chidi ngozi amara kwame kofi tunde emeka wanjiru hamza bilal
+    tariq imran asif nadia samir karim rashid yasmin farah huda salma noor zara abdul abdullah mustafa mehmet ayse
+    elif emre deniz dmitry vladimir nikolai tatiana svetlana irina yelena mikhail andrei bogdan ioana mihai cristina
+    stefan elisabeth hannelore jurgen wolfgang gunther helga birgit astrid bjorn erik magnus soren mette annika
+    matteo lorenzo francesca chiara alessandro paolo stefano antonio manuel javier alejandro eduardo ricardo raul
+    hector ernesto guadalupe esperanza dolores consuelo rosario beatriz joao tiago mariana thiago camila valentina
+    santiago mateo sebastian nicolas camille chloé élise amélie benoit thierry julien mathieu etienne yvonne simone
+    odette margot clara greta freya saoirse niamh siobhan aoife cormac padraig eoin ciaran brendan desmond maureen
+    noreen sheila moira morag hamish angus alasdair iain craig derek darren clive nigella poppy imogen harriet
+    georgina beatrix arabella felicity rupert hugo jasper barnaby cassandra priscilla veronica valerie monica
+    bridget vanessa sabrina tanya tamara crystal tiffany destiny jasmine aaliyah kiara shanice latoya deshawn tyrell
+    darnell lamar terrence reginald cedric clarence leroy otis curtis melvin lester chester milton norma lorraine
+    marjorie gladys thelma bernice irma wilma elsie myrtle kaitlyn brianna mackenzie savannah hailey aubrey brooklyn
+    hunter cody travis dustin derrick corey chad brett lakshman sridhar srinivas venkat krishna ganesh mahesh naresh
+    dinesh mukesh rakesh ashok arvind manoj sandeep sachin nikhil varun karthik aditya shreya ananya ishita kiran
+    jyoti rekha sushma usha geeta manisha nisha preeti shilpa xiaoming xiaohong jianguo weiwei lili fang jie min na
+    jinhee soo-jin hye-jin sung-min takeshi haruto yuto sakura naoko emiko kazuo eleanor beatrice ernest stanley
+    leonard norman clifford herbert edith florence mabel agnes ethel winifred
     """.split()
 )
 LAST_NAMES = frozenset(
@@ -162,29 +190,41 @@ LAST_NAMES = frozenset(
     greene lawrence elliott chapman obrien o'brien o'connor o'neill singh kumar sharma gupta khan ahmed hussain ali
     shah rao reddy iyer mehta joshi verma desai nair menon das chowdhury wang li zhang liu chen yang huang zhao wu
     zhou xu sun ma zhu hu guo he lin gao luo zheng tanaka suzuki sato ito park choi jung kowalski novak schmidt
-    muller schneider fischer weber meyer rossi russo ivanov petrov okafor okonkwo mensah adeyemi abara silva santos
-    oliveira costa pereira fernandez hall whitaker pemberton ashworth hargreaves
+    muller schneider fischer weber meyer rossi russo ivanov petrov okafor okonkwo mensah webb castellano whitcombe
+    thackeray mackenzie macdonald macleod mcbride mccarthy mcgrath mckenzie mclean donovan doyle walsh byrne
+    gallagher brennan burke daly duffy quinn nolan flynn delaney higgins hogan keane lindqvist larsson johansson
+    eriksson hansen jensen nielsen olsen andersen pedersen dubois lefevre moreau laurent girard bernard hoffmann
+    becker schulz koch bauer richter klein wolf neumann zimmermann braun kruger hartmann bianchi romano ricci marino
+    greco bruno gallo conti popescu ionescu horvath nagy szabo novotny kaminski wisniewski kowalczyk zielinski
+    petrenko shevchenko volkov sokolov morozov yamamoto watanabe nakamura kobayashi kato yoshida yamada sasaki kang
+    yoon lim tran pham hoang phan bui dang ngo duong vu siddiqui qureshi malik chaudhry iqbal mahmood akhtar begum
+    bibi chaudhary banerjee mukherjee chatterjee bose sen ghosh dutta mishra pandey tiwari yadav chauhan thakur
+    agarwal bansal jain shetty kulkarni deshmukh patil naidu pillai subramanian krishnan ramachandran boateng asante
+    owusu diallo traore keita nwosu eze obi balogun dlamini nkosi mbeki banda phiri moyo barrera fuentes aguilar
+    dominguez guerrero medina vargas rojas salazar contreras briggs hollis finch abernathy pettigrew whitfield
+    adeyemi abara silva santos oliveira costa pereira fernandez whitaker pemberton ashworth hargreaves
     """.split()
 )
 # Capitalised words that stand where a name could and are none.
 NOT_NAMES_EN = frozenset(
     """
-    the a an and or but if so then than that this these those there here he she it they we you i his her its their
-    our my your who what when where why how which is was were are be been being has have had having do does did done
-    doing can could will would shall should may might must not no nor yes yeah yep nope ok okay hi hello hey dear
-    thanks thank please sorry well good great fine bad sure right left upper lower middle anterior posterior chronic
-    acute severe mild moderate fever cough cold pain headache nausea vomiting diarrhea diarrhoea swelling rash
-    patient patients doctor doctors dr nurse physician surgeon provider consultant hospital clinic medical center
-    centre health healthcare care emergency department room ward unit icu er ed history exam examination test tests
-    lab labs results result report date time name names number phone address email age sex gender male female man
-    woman boy girl child baby mother father parent husband wife son daughter brother sister family friend denies
-    denied reports reported states stated complains complained presents presented presenting advised advises said
-    says told tells asked asks noted notes seen referred treated admitted discharged given taken taking takes took
-    started starts stopped continues continue follow following followed monday tuesday wednesday thursday friday
-    saturday sunday january february march april june july august september october november december today tomorrow
-    yesterday morning evening night day days week weeks month months year years old new first second third last next
-    previous current covid sars hiv aids ct mri ecg ekg eeg x-ray xray bp hr rr bmi mg ml kg iv im po bid tid prn
-    type types stage grade class disease syndrome disorder sign signs test score scale index criteria classification
+    very regards doc mayo respiratory general family internal switzerland covid coronavirus thanking greetings
+    welcome the a an and or but if so then than that this these those there here he she it they we you i his her its
+    their our my your who what when where why how which is was were are be been being has have had having do does
+    did done doing can could will would shall should may might must not no nor yes yeah yep nope ok okay hi hello
+    hey dear thanks thank please sorry well good great fine bad sure right left upper lower middle anterior
+    posterior chronic acute severe mild moderate fever cough cold pain headache nausea vomiting diarrhea diarrhoea
+    swelling rash patient patients doctor doctors dr nurse physician surgeon provider consultant hospital clinic
+    medical center centre health healthcare care emergency department room ward unit icu er ed history exam
+    examination test tests lab labs results result report date time name names number phone address email age sex
+    gender male female man woman boy girl child baby mother father parent husband wife son daughter brother sister
+    friend denies denied reports reported states stated complains complained presents presented presenting advised
+    advises said says told tells asked asks noted notes seen referred treated admitted discharged given taken taking
+    takes took started starts stopped continues continue follow following followed monday tuesday wednesday thursday
+    friday saturday sunday january february march april june july august september october november december today
+    tomorrow yesterday morning evening night day days week weeks month months year years old new first second third
+    last next previous current sars hiv aids ct mri ecg ekg eeg x-ray xray bp hr rr bmi mg ml kg iv im po bid tid
+    prn type types stage grade class disease syndrome disorder sign signs score scale index criteria classification
     method procedure operation therapy treatment medicine medication medications drug drugs tablet tablets dose
     doses insulin aspirin ibuprofen paracetamol acetaminophen benadryl tylenol metformin amoxicillin azithromycin
     prednisone warfarin heparin lisinopril atorvastatin omeprazole parkinson alzheimer crohn hodgkin murphy babinski
@@ -193,16 +233,16 @@ NOT_NAMES_EN = frozenset(
     barthel katz norton waterlow doppler holter pap gram giemsa ziehl romberg i'm i've i'd i'll don't can't it's
     that's there's what's he's she's we're they're you're isn't aren't wasn't doesn't didn't also after before
     during since because although however therefore while until unless about above below over under with without
-    from into onto for of in on at by to as up down out off again once more most some any all each every both either
+    from into onto for of in on at by to as up out off again once more most some any all each every both either
     neither few many much other another such same different own only just even still already always never often
     sometimes usually american european asian african chinese indian english british german french spanish america
     china india usa uk us safety questionnaire education information satisfaction portal advocate support group
-    services service rights consent confidential unknown none anonymous undisclosed withheld na n/a nil pending same
-    self x xx xxx god lord sir madam mam maam ma'am there everyone everybody team all folks guys friends colleague
-    colleagues user member customer recipient editor reader north south east west street road avenue drive court
-    lane park general community national regional international college university school institute foundation
-    society association journal lancet nature science medicare medicaid brand label file strip drug generic store
-    company device trade product test lab google scholar who bot house strange no. john's wort st saint saints
+    services service rights consent confidential unknown none anonymous undisclosed withheld na n/a nil pending self
+    x xx xxx god lord sir madam mam maam ma'am everyone everybody team folks guys friends colleague colleagues user
+    member customer recipient editor reader north south east west street road avenue drive court lane park community
+    national regional international college university school institute foundation society association journal
+    lancet nature science medicare medicaid brand label file strip generic store company device trade product google
+    scholar bot house strange no. john's wort st saint saints
     """.split()
 )
 EPONYM_AFTER = (

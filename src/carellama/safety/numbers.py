@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 
 from carellama.safety.checksums import is_date, is_id_card, is_luhn, is_nhs
+from carellama.safety.spelling import pattern
 
 Found = tuple[str, int, int, float]  # kind, start, end, score
 
@@ -90,17 +91,20 @@ MARKED: tuple[tuple[str, str, int], ...] = (
         "BANK_CARD",
         r"(?:银行|信用|储蓄|借记|工资|工行|农行|建行|中行|交行|招行|邮储|工商银行|建设银行|农业银行|"
         r"招商银行|中国银行)[^\d\s]{0,6}?卡"
-        r"(?:号码?|帐号|账号)?|(?:银行|对公|收款|汇款|退款|开户)(?:账|帐|賬)(?:号|户)|卡号|"
-        r"\b(?:credit|debit|bank) ?(?:card|account)(?: no\b\.?| number)?|\bcard (?:no\b\.?|number)|\bIBAN|\bsort code|"
+        r"(?:号码?|帐号|账号)?|(?:银行|对公|收款|汇款|退款|开户)(?:账|帐|賬)(?:号|户)|"
+        r"(?<![诊疗康保社医检磁门记员])卡号|"
+        r"\b(?:credit|debit|bank) ?(?:card|account)(?: no\b\.?| number)?|\bcard (?:no\b\.?|number)|"
+        r"\bIBAN|\bsort code|"
         r"\brouting (?:no\b\.?|number)|\baccount (?:no\b\.?|number|#)|\bacct\.?(?: no\b\.?| number| ?#)?|"
         r"\ba/c(?: no\b\.?)?",
         6,
     ),
+    ("VEHICLE", r"车牌(?:号码?)?|\b(?:licen[cs]e|number|registration) plates?(?: no\b\.?| number)?|\bplate no\b\.?", 3),
     ("ACCOUNT", r"(?<![A-Z])(?:QQ|扣扣|企鹅号)\s?(?:号码?|群)?|(?<![A-Z])Q号", 5),
     ("RECORD_NUMBER", _RECORD_ZH, 3),
     ("RECORD_NUMBER", _RECORD_EN, 4),
 )
-_NEEDS_WORD = re.compile(  # markers that are everyday words: a word or mark for "number" must stand behind
+_NEEDS_WORD = pattern(  # markers that are everyday words: a word or mark for "number" must stand behind
     r"^(?:patient|pt\.?|hospital|chart|record|case|file|specimen|sample|encounter|visit|admission|"
     r"episode|report|order|"
     r"registration|unit|lab|study|imaging|appointment|prescription|rx|referral|claim|subject|"
@@ -111,10 +115,10 @@ _NEEDS_WORD = re.compile(  # markers that are everyday words: a word or mark for
     re.IGNORECASE,
 )
 _MARKED = [
-    (kind, re.compile(f"(?P<marker>{marker})(?P<is>{IS}){VALUE}", re.IGNORECASE), fewest)
+    (kind, pattern(f"(?P<marker>{marker})(?P<is>{IS}){VALUE}", re.IGNORECASE), fewest)
     for kind, marker, fewest in MARKED
 ]
-_UNIT = re.compile(
+_UNIT = pattern(
     r"\s?(?:mg|ml|mmol|umol|μmol|μg|ug|ng|g/|iu|u/|mm|cm|kg|kcal|bpm|%|℃|°|×|x10|元|块|次|步|岁|天|日|"
     r"月|周|年|小时|分钟|毫升|毫克|克|"
     r"人|例|例数|个|米|公斤|斤|片|粒|支|盒|years?|months?|days?|weeks?|hours?|patients|cells|copies|"
@@ -122,53 +126,55 @@ _UNIT = re.compile(
     re.IGNORECASE,
 )
 
-_ID = re.compile(rf"(?<![0-9A-Za-z])[1-9](?:{SEP}\d){{13}}(?:(?:{SEP}\d){{2}}{SEP}[0-9Xx])?(?![0-9A-Za-z])")
-_MOBILE = re.compile(
+_ID = pattern(rf"(?<![0-9A-Za-z])[1-9](?:{SEP}\d){{14}}(?:(?:{SEP}\d){{2}}{SEP}[0-9Xx])?(?![0-9A-Za-z])")
+_MOBILE = pattern(
     r"(?<![0-9A-Za-z.+])(?:[+(]{0,2}(?:00)?86\)?[ .\-·]{0,3})?(?P<local>1[ .\-·]{0,3}[3-9](?:[ "
     r".\-·]{0,3}\d){9})(?!\d|[.]\d|[A-Za-z])"
 )
-_LANDLINE = re.compile(
+_LANDLINE = pattern(
     r"(?<![0-9A-Za-z.+])(?:[+(]{0,2}(?:00)?86\)?[ .\-]{0,3})?[(]?0?(?:10|2\d|[3-9]\d{2})[)]?(?P<gap>[ "
     r".\-_]{0,3})[2-8]\d{2,3}[ .\-]{0,3}\d{4}"
     r"(?:\s?[,(]?(?:转|轉|分机号?|ext\.?|x|-|#)\s?:?\d{1,6}\)?)?(?![0-9A-Za-z]|\.\d)"
 )
 _EXTENSION = r"(?:\s?[,(;]?\s?(?:转|轉|分机号?|extension|ext\.?|x|#)\s?:?\.?\s?\d{1,6}\)?)?"
-_NANP = re.compile(
+_NANP = pattern(
     r"(?<![0-9A-Za-z.+/\-])(?:\+?1[ .\-]{0,3})?(?:\([2-9]\d{2}\)[ .\-]{0,3}|[2-9]\d{2}[ "
     r".\-]{1,3})\d{3}[ .\-]{1,3}\d{4}" + _EXTENSION + r"(?![0-9A-Za-z]|[.\-]\d)",
     re.IGNORECASE,
 )
-_UK = re.compile(
+_UK = pattern(
     r"(?<![0-9A-Za-z.+/\-])(?:(?:\+|00)44[ .\-]{0,2}(?:\(0\))?[ .\-]{0,2}|\(?0)(?:7\d{3}|2\d|1\d{2,3}|"
     r"1\d{3,4}|3\d{2})\)?(?:[ .\-]{0,2}\d){6,8}" + _EXTENSION + r"(?![0-9A-Za-z])",
     re.IGNORECASE,
 )
-_PLUS = re.compile(r"(?<![0-9A-Za-z+])\+[1-9]\d{0,2}(?:[ .\-]{0,2}\(?\d\)?){6,13}" + _EXTENSION + r"(?!\d)", re.I)
-_PHONE_MARKED = re.compile(
-    r"(?P<marker>(?:电话|手机|联系方式|座机|固话|传真|电\s话|手\s机|電話|手機|号码|小灵通|打给|拨打?|"
+_PLUS = pattern(r"(?<![0-9A-Za-z+])\+[1-9]\d{0,2}(?:[ .\-]{0,2}\(?\d\)?){6,13}" + _EXTENSION + r"(?!\d)", re.I)
+_PHONE_MARKED = pattern(
+    r"(?P<marker>(?:电话|手机|联系方式|座机|固话|传真|电\s话|手\s机|電話|手機|号码|小灵通|总机|分机|"
+    r"前台|护士站|值班室|办公室|打给|拨打?|"
     r"致电|短信|来电|呼机|寻呼|移动电话|机主|热线)"
     r"(?:号码?|號碼?|机号|联系)?|\b(?:(?:tele)?phone|tel|ph|mob(?:ile)?|cell(?:ular)?(?:phone)?|fax|"
     r"contact|call(?:ed|ing)?|text(?:ed)?|"
-    r"reach(?:ed)?(?: (?:me|him|her|us))?(?: (?:at|on|by))?|ring|whatsapp|pager|beeper|home|work|"
+    r"reach(?:ed)?(?: (?:me|him|her|us))?(?: (?:at|on|by))?|ring|whatsapp|pager?|beeper|fon|landline|"
+    r"direct line|line|home|work|"
     r"number|no)\b\.?(?: (?:me|us|him|her|back))?(?: (?:at|on))?)"
     r"[^\d\n。;+(]{0,14}?(?P<value>[+(]{0,2}\d(?:[ .\-()/·*]{0,3}\d){6,14}" + _EXTENSION + r")(?![0-9A-Za-z])",
     re.IGNORECASE,
 )
 _WORDS = "zero|oh|one|two|three|four|five|six|seven|eight|nine|double|triple"
-_SPOKEN = re.compile(rf"\b(?:{_WORDS})(?:[\s,\-.]{{1,3}}(?:{_WORDS})){{5,}}\b", re.IGNORECASE)
-_CARD = re.compile(r"(?<![0-9A-Za-z.])[3-6]\d{3}(?:[ \-]{0,2}\d){9,15}(?![0-9A-Za-z]|\.\d)")
-_SSN = re.compile(
+_SPOKEN = pattern(rf"\b(?:{_WORDS})(?:[\s,\-.]{{1,3}}(?:{_WORDS})){{5,}}\b", re.IGNORECASE)
+_CARD = pattern(r"(?<![0-9A-Za-z.])[3-6]\d{3}(?:[ \-]{0,2}\d){9,15}(?![0-9A-Za-z]|\.\d)")
+_SSN = pattern(
     r"(?<![0-9A-Za-z\-])(?!000|666)[0-8]\d{2}(?P<gap>[ \-.]{1,3})(?!00)\d{2}(?P=gap)(?!0000)\d{4}(?![0-9A-Za-z\-])"
 )
-_NHS = re.compile(r"(?<![0-9A-Za-z.\-+(])\d{3}[ \-]\d{3}[ \-]\d{4}(?![0-9A-Za-z]|[.\-]\d)")
-_PLATE = re.compile(
+_NHS = pattern(r"(?<![0-9A-Za-z.\-+(])\d{3}[ \-]\d{3}[ \-]\d{4}(?![0-9A-Za-z]|[.\-]\d)")
+_PLATE = pattern(
     r"(?<![0-9A-Za-z一-鿿])?[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼][A-Z][ "
     r"·\-]?(?=[A-Z0-9]*\d)[A-Z0-9]{5,6}(?![0-9A-Za-z])"
 )
-_HMT = re.compile(r"(?<![0-9A-Za-z])[A-Z]{1,2}\d{6}\([0-9A]\)(?![0-9A-Za-z])")  # identity card of Hong Kong
+_HMT = pattern(r"(?<![0-9A-Za-z])[A-Z]{1,2}\d{6}\([0-9A]\)(?![0-9A-Za-z])")  # identity card of Hong Kong
 
 # Public helplines and toll-free numbers: they are no one's, and advice without them is worse.
-_TOLL_FREE = re.compile(
+_TOLL_FREE = pattern(
     r"^(?:0086|86)?(?:400|800)\d{7}$|^1?8(?:00|88|77|66|55|44|33)\d{7}$|^(?:0044|44|0)80[08]\d{6,7}$|^1[38]00\d{6}$"
 )
 HELPLINES = frozenset(
@@ -210,8 +216,8 @@ def _usual_id(text: str) -> bool:
 
 
 def _marked(plain: str) -> Iterator[Found]:
-    for kind, pattern, fewest in _MARKED:
-        for match in pattern.finditer(plain):
+    for order, (kind, form, fewest) in enumerate(_MARKED):
+        for match in form.finditer(plain):
             start, end = match.span("value")
             value = match["value"]
             # letters after a gap are the next word, not the number: "A12345 tel"
@@ -234,7 +240,7 @@ def _marked(plain: str) -> Iterator[Found]:
             ):
                 continue
             end = start + len(value)
-            yield kind, start, end, 0.9
+            yield kind, start, end, 0.9 - order / 100  # of two markers the first in the table is the closer word
 
 
 def _one_number(value: str) -> str:
@@ -252,19 +258,26 @@ def _phones(plain: str) -> Iterator[Found]:
     for match in _PHONE_MARKED.finditer(plain):
         digits = re.sub(r"\D", "", match["value"])
         word = match["marker"].lower().strip()
+        if plain[match.start("value") - 1 : match.start("value")] == "/" or _PUBLIC.search(
+            plain, max(0, match.start() - 20), match.end("marker")
+        ):
+            continue
         short = word in ("no", "number", "home", "work", "号码", "contact") and len(digits) < 9
         if not is_public(digits) and not short and not _UNIT.match(plain, match.end()) and not _dated(match["value"]):
             yield "PHONE", *match.span("value"), 0.7
-    for pattern, score in ((_LANDLINE, 0.8), (_NANP, 0.6), (_UK, 0.7), (_PLUS, 0.8)):
-        for match in pattern.finditer(plain):
+    for form, score in ((_LANDLINE, 0.8), (_NANP, 0.6), (_UK, 0.7), (_PLUS, 0.8)):
+        for match in form.finditer(plain):
             digits = re.sub(r"\D", "", match[0])
             if is_public(digits) or _UNIT.match(plain, match.end()) or _dated(match[0]):
                 continue
-            if pattern is _LANDLINE and not (match[0].startswith(("0", "(", "+")) or _called(plain, match.start())):
+            if form is _LANDLINE and not (match[0].startswith(("0", "(", "+")) or _called(plain, match.start())):
                 continue
             yield "PHONE", *match.span(), score
     for match in _SPOKEN.finditer(plain):
         yield "PHONE", *match.span(), 0.7
+
+
+_PUBLIC = pattern(r"hot ?line|help ?line|热线|hotlines|toll.free|客服", re.IGNORECASE)
 
 
 def is_public(digits: str) -> bool:
@@ -278,7 +291,7 @@ def _dated(text: str) -> bool:
     return bool(match) and is_date(match[1] + match[2].zfill(2) + match[3].zfill(2))  # type: ignore[index]
 
 
-_CALLED = re.compile(
+_CALLED = pattern(
     r"电话|手机|联系|tel|phone|mobile|cell|call|传真|拨|打|微信|短信|號碼|号码|whatsapp|fax", re.IGNORECASE
 )
 _GROUPS = ((11,), (3, 4, 4), (3, 8), (3, 3, 5), (4, 4, 3), (7, 4), (2, 3, 3, 3), (4, 3, 4), (5, 6), (3, 4, 2, 2))

@@ -28,6 +28,7 @@ ASKED: tuple[tuple[str, str, re.Pattern[str]], ...] = (
     ("SSN", "UkNinoRecognizer", re.compile(r"[A-Z]{2} ?\d\d ?\d\d ?\d\d ?[A-D]\b")),
     ("PHONE", "PhoneRecognizer", re.compile(r"\+\(?[1-9]\d")),
 )
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _SMALL_PARTS = re.compile(r"(?:\d\.){3}\d(?!\d)")  # 1.2.3.4 is a section or a version far more often
 
 
@@ -53,6 +54,7 @@ def _recogniser(name: str) -> Any:
 
 def recognised(plain: str) -> Iterator[Found]:
     """Yield what Presidio finds in a folded text: (kind, start, end, score)."""
+    plain = _NOT_ASCII.sub(" ", plain)  # their word boundaries take a Chinese character for part of the word
     for kind, name, gate in ASKED:
         if not gate.search(plain):
             continue

@@ -93,7 +93,7 @@ def _kinds(kinds: Collection[str] | None) -> frozenset[str]:
 
 def _apart(found: Iterable[tuple[str, int, int, float]]) -> list[tuple[str, int, int, float]]:
     """One span where several overlap: the kind of the surest, from the first to the last character of all."""
-    ordered = sorted(found, key=lambda span: (span[1], -span[2]))
+    ordered = sorted(found, key=lambda span: (span[1], -span[2], -span[3], span[0]))
     merged: list[tuple[str, int, int, float]] = []
     for span in ordered:
         if merged and span[1] < merged[-1][2]:

@@ -58,7 +58,10 @@ def _chinese_digits(match: re.Match[str]) -> str:
     run = match[0]
     chinese = len(_CHINESE_DIGIT.findall(run))
     digits = chinese + sum("0" <= character <= "9" for character in run)
-    return run.translate(_TO_DIGITS) if chinese and digits >= 7 else run
+    if chinese < 2 or digits < 7:  # 张三 13800138000: not the name of 张3
+        return run
+    skip = 1 if run[1] == " " and run[2:3] not in CHINESE_DIGITS and run[0] in CHINESE_DIGITS else 0
+    return run[:skip] + run[skip:].translate(_TO_DIGITS)
 
 
 def _letter_digits(match: re.Match[str]) -> str:
@@ -66,6 +69,11 @@ def _letter_digits(match: re.Match[str]) -> str:
     digits = sum("0" <= character <= "9" for character in run)
     letters = sum(character in "OolI" for character in run)
     return run.translate(_LETTER_DIGITS) if letters and digits >= 4 else run
+
+
+def pattern(text: str, flags: int = 0) -> re.Pattern[str]:
+    r"""Compile a pattern in which a word (\b) ends where a Chinese character begins, as in 他的MRN是12345."""
+    return re.compile(text, flags | re.ASCII)
 
 
 def compact(text: str) -> str:
