@@ -44,6 +44,8 @@ DATA_VERBS = {
     "pull": ("carellama.data.catalogue.pull:run", "Fetch a dataset."),
     "convert": ("carellama.data.catalogue.convert:run", "A dataset, a file or documents to records."),
     "mix": ("carellama.data.recipe:run", "Several datasets into one file, by a recipe."),
+    "stats": ("carellama.data.stats:run", "Lengths, turns, languages, departments: a table, and a page."),
+    "view": ("carellama.data.view:run", "Page through records, with the encoded example."),
     "check": ("carellama.data.check:run", "Report every problem of a file, with its lines."),
 }
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}

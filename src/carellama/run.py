@@ -9,7 +9,6 @@ account lies in the output folder: data_report.json, run.json, trainer_log.jsonl
 from __future__ import annotations
 
 import importlib
-import itertools
 import logging
 import sys
 from collections.abc import Sequence
@@ -262,12 +261,6 @@ def report(prepared: Any, output: Path) -> None:
 
 def show_example(example: list[Any], tokenizer: Any) -> None:
     """Print one record as the model sees it: learned tokens in green, the others grey."""
-    from carellama.records import IGNORED
+    from carellama.data.view import coloured
 
-    tokens = example[0]
-    pairs = zip(tokens.input_ids.tolist(), (tokens.labels != IGNORED).tolist(), strict=True)
-    print("one record, learned tokens in green:", file=sys.stderr)
-    for learned, group in itertools.groupby(pairs, key=lambda pair: pair[1]):
-        text = tokenizer.decode([token for token, _ in group], skip_special_tokens=False)
-        print(f"\033[{32 if learned else 90}m{text}\033[0m", end="", file=sys.stderr)
-    print(f"\n{len(tokens)} tokens, {int((tokens.labels != IGNORED).sum())} of them learned", file=sys.stderr)
+    print(f"one record, learned tokens in green:\n{coloured(example[0], tokenizer)}", file=sys.stderr)

@@ -86,3 +86,28 @@ class MixArguments:
         default="error", metadata=about("A record that can not be used: stop, or skip and count it.")
     )
     overwrite: bool = field(default=False, metadata=about("Replace the output if it is there."))
+
+
+@dataclass
+class StatsArguments:
+    """What is measured, and where the page goes."""
+
+    names: list[str] = field(metadata=about("Datasets (dataset_info.json, catalogue) or files (first words)."))
+    html: Optional[str] = field(default=None, metadata=about("Also write a page with histograms to this file."))
+    dataset_dir: str = field(default="data", metadata=about("Folder with dataset_info.json."))
+    max_samples: Optional[int] = field(default=None, metadata=about("Read only so many rows of each."))
+
+
+@dataclass
+class ViewArguments:
+    """Which records are shown, and how."""
+
+    name: str = field(metadata=about("A dataset (dataset_info.json, catalogue) or a file (first word)."))
+    dataset_dir: str = field(default="data", metadata=about("Folder with dataset_info.json."))
+    start: int = field(default=1, metadata=about("First row that is shown, from 1."))
+    records: int = field(default=5, metadata=about("Records shown at a time; a terminal is asked whether to go on."))
+    tokenizer: Optional[str] = field(
+        default=None, metadata=about("Model whose tokenizer encodes the records: learned tokens are shown in green.")
+    )
+    template: Optional[str] = field(default=None, metadata=about("Chat format of --tokenizer; default: its own."))
+    cutoff_len: int = field(default=1024, metadata=about("Most tokens of a record when encoding."))

@@ -1,0 +1,110 @@
+"""`carellama data view`: page through the records of a dataset, as they are and as a model is trained on them.
+
+    carellama data view consult_zh --start 10 --tokenizer smollm2-135m --template default
+
+A row that can not be used is shown with the reason. On a terminal Enter goes on and q ends.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from carellama.config.data import DataArguments
+from carellama.config.datasets import ViewArguments
+from carellama.config.parse import parse
+from carellama.data.convert import BadRecord
+from carellama.data.encode import Encoder
+from carellama.data.sources import load_datasets
+from carellama.errors import UserError
+from carellama.records import IGNORED, Chat, Pair, Question, Record, Text, Tokens
+
+GREEN, GREY, PLAIN = "\033[32m", "\033[90m", "\033[0m"
+
+
+def run(argv: Sequence[str]) -> None:
+    """Show records, page by page."""
+    (arguments,) = parse((ViewArguments,), argv, "carellama data view NAME_OR_FILE", first="name")
+    if arguments.start < 1 or arguments.records < 1:
+        raise UserError(f"--start {arguments.start} and --records {arguments.records} must be at least 1")
+    if arguments.template and not arguments.tokenizer:
+        raise UserError("--template needs --tokenizer: a chat format is shown as a model's tokens")
+    (dataset,) = load_datasets([arguments.name], DataArguments(dataset_dir=arguments.dataset_dir))
+    encode = _encoder(arguments) if arguments.tokenizer else None
+    shown = 0
+    rows = itertools.islice(dataset.rows(), arguments.start - 1, None)
+    for number, row in enumerate(rows, arguments.start):
+        if shown and shown % arguments.records == 0 and not _goes_on():
+            return
+        try:
+            record = dataset.record(row)
+            print("\n".join([f"--- {number} ({record.place})", *lines(record)]))
+            if encode:
+                print(encode(record))
+        except BadRecord as error:
+            print(f"--- {number} ({error.place})\nnot usable: {error.reason}: {error.detail}")
+        shown += 1
+    if not shown:
+        raise UserError(f"--start {arguments.start}: {arguments.name} has no row of this number")
+
+
+def _goes_on() -> bool:
+    """Ask on a terminal; elsewhere one page is all."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    return input("Enter: go on, q: end > ").strip().lower() != "q"
+
+
+def lines(record: Record) -> Iterator[str]:
+    """A record for reading."""
+    if isinstance(record, Text):
+        yield record.text
+    elif isinstance(record, Question):
+        yield record.stem
+        for letter, option in record.options.items():
+            yield f"{'*' if letter in record.answers else ' '} {letter} {option}"
+        if record.explanation:
+            yield record.explanation
+    else:
+        for message in record.messages if isinstance(record, Chat) else record.prompt:
+            yield f"{message.role}: {message.content}"
+        if isinstance(record, Pair):
+            yield f"chosen: {record.chosen}"
+            yield f"rejected: {record.rejected}"
+    for key, value in record.meta.items():
+        yield f"[{key}: {value}]"
+
+
+def _encoder(arguments: ViewArguments) -> Callable[[Record], str]:
+    """A function from a record to its tokens as text."""
+    from carellama.config.run import ModelArguments
+    from carellama.model.load import load_tokenizer
+    from carellama.template import get_template
+
+    assert arguments.tokenizer is not None
+    tokenizer = load_tokenizer(ModelArguments(model_name_or_path=arguments.tokenizer))
+    lengths = DataArguments(cutoff_len=arguments.cutoff_len).lengths
+    encoder = Encoder(tokenizer, get_template(arguments.template, tokenizer), lengths)
+
+    def encoded(record: Record) -> str:
+        if not isinstance(record, (Text, Chat)):
+            return "(pairs and exam questions are not encoded here)"
+        (found,) = encoder.encode([record])
+        notes = [f"{note.kind}: {note.reason}" for note in found.notes]
+        return "\n".join([*(coloured(tokens, tokenizer) for tokens in found.tokens), *notes])
+
+    return encoded
+
+
+def coloured(tokens: Tokens, tokenizer: Any) -> str:
+    """The text of an encoded record, learned tokens in green, the others grey, and how many they are."""
+    pairs = zip(tokens.input_ids.tolist(), (tokens.labels != IGNORED).tolist(), strict=True)
+    text = "".join(
+        (GREEN if learned else GREY)
+        + tokenizer.decode([token for token, _ in group], skip_special_tokens=False)
+        + PLAIN
+        for learned, group in itertools.groupby(pairs, key=lambda pair: pair[1])
+    )
+    return f"{text}\n{len(tokens)} tokens, {int((tokens.labels != IGNORED).sum())} of them learned"
