@@ -1,7 +1,312 @@
-"""Layouts of conversations of several turns between patients and doctors."""
+"""Layouts of conversations of several turns between patients and doctors, and of the tasks made from them.
+
+    LAYOUTS["meddialog-blocks"].convert(Path("2020.txt"))
+
+Turns are merged by `spoken`: the names of the speakers are taken off, a greeting before the first question and a
+question without an answer at the end are left out. A dialogue that has no answer at all is a counted skip.
+"""
 
 from __future__ import annotations
 
-from carellama.data.catalogue.layout import Layout
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
-LAYOUTS: dict[str, Layout] = {}
+from carellama.data.catalogue.layout import Layout, first_row, spoken, text_of
+from carellama.data.catalogue.layouts.blocks import is_blocks, sessions
+from carellama.data.convert import BadRecord
+from carellama.data.read import Row, keyed, kind_of, values
+from carellama.errors import UserError
+from carellama.records import Chat, Message
+
+Who = Literal["user", "assistant"]
+Turns = list[tuple[Who, str]]
+SPEAKERS: dict[str, Who] = {
+    "病人": "user", "患者": "user", "patient": "user", "patients": "user", "user": "user", "human": "user",
+    "医生": "assistant", "大夫": "assistant", "doctor": "assistant", "assistant": "assistant", "gpt": "assistant",
+}  # fmt: skip
+HUB_SPEAKERS = {"0": "病人", "1": "医生"}  # the labels of the script's feature `speaker`
+PREFIX = re.compile(r"\s*(病人|患者|医生|大夫|patients?|doctor)\s*[：:]\s*", re.IGNORECASE)
+ASKED = re.compile(r"^\s*[问答]\s*[：:]")
+SITE_GREETING = re.compile(
+    r"^Hi, may I answer your health queries right now \?\s*(?:Please type(?: your query(?: here)?)?)?[\s.]*"
+)
+PICKLES = (".pk", ".pkl", ".pickle", ".p")
+REPORT = ("主诉", "现病史", "辅助检查", "既往史", "即往史", "诊断", "建议")
+REPORT_TASK = "根据对话生成诊疗报告："
+LABELS_TASK = "判断下列对话中每个临床发现的阴阳性："
+
+
+def _chat(row: Row, turns: Turns, **about: Any) -> Chat:
+    meta = {name: str(value).strip() for name, value in about.items() if value is not None and str(value).strip()}
+    return Chat(spoken(row.place, turns), row.place, meta)
+
+
+def _who(row: Row, speaker: Any) -> Who:
+    found = SPEAKERS.get(speaker.strip().lower()) if isinstance(speaker, str) else None
+    if found is None:
+        raise BadRecord(row.place, "unknown speaker", f"known: {', '.join(SPEAKERS)}")
+    return found
+
+
+def _list(row: Row, column: str) -> list[Any]:
+    value = row.fields.get(column)
+    if not isinstance(value, list) or not value:
+        raise BadRecord(row.place, f"column {column!r} is not a list of turns", f"found {type(value).__name__}")
+    return value
+
+
+def _text(row: Row, value: Any) -> str:
+    if not isinstance(value, str):
+        raise BadRecord(row.place, "a turn is not text", f"found {type(value).__name__}")
+    return value
+
+
+def _prefixed(row: Row, lines: Sequence[Any]) -> Turns:
+    """["病人：…", "医生：…"] to turns; one prefix is taken off each."""
+    turns: Turns = []
+    for line in lines:
+        prefix = PREFIX.match(_text(row, line))
+        if prefix is None:
+            raise BadRecord(row.place, "a turn does not say who speaks", f"turn {len(turns) + 1}")
+        turns.append((_who(row, prefix[1]), line[prefix.end() :]))
+    return turns
+
+
+def _keyed_turns(row: Row, turns: Sequence[Any], speaker: str, text: str) -> Turns:
+    """[{speaker: "医生", text: "…"}, ...] to turns."""
+    if not all(isinstance(turn, dict) for turn in turns):
+        raise BadRecord(row.place, "a turn is not an object")
+    return [(_who(row, turn.get(speaker)), _text(row, turn.get(text) or "")) for turn in turns]
+
+
+def _block(row: Row) -> Chat:
+    """A dialogue of MedDialog's raw files, see `blocks.py`.
+
+    Chinese: the description is what the patient wrote first. English: it repeats the patient's first turn, and only
+    stands for it where the doctor speaks first.
+    """
+    turns: Turns = [(_who(row, speaker), SITE_GREETING.sub("", text)) for speaker, text in row.fields["turns"]]
+    english = any(speaker in ("Patient", "Doctor") for speaker, _ in row.fields["turns"])
+    description = row.fields["description"]
+    if description and turns and not (english and turns[0][0] == "user"):
+        turns.insert(0, ("user", description))
+    number = f"{Path(row.place.file).stem}-{row.fields['id']}"  # ids begin anew in each file
+    return _chat(row, turns, id=number, department=row.fields["faculty"])
+
+
+def _lines(row: Row) -> Chat:
+    """["病人：…", "医生：…", ...]: MedDialog, processed."""
+    return _chat(row, _prefixed(row, _list(row, "value")))
+
+
+def _numbered(row: Row) -> Chat:
+    """{Turn, Id, Dialogue ["病人：…", ...]}: COVID-Dialogue."""
+    return _chat(row, _prefixed(row, _list(row, "Dialogue")), id=row.fields.get("Id"))
+
+
+def _utterances(row: Row) -> Chat:
+    """{description, utterances ["patient: …", ...]}: MedDialog on the hub, processed. The description is repeated."""
+    turns = _prefixed(row, _list(row, "utterances"))
+    description = text_of(row, "description", required=False)
+    if description and turns[0][0] == "assistant":
+        turns.insert(0, ("user", description))
+    return _chat(row, turns)
+
+
+def _hub_turns(row: Row) -> Chat:
+    """{dialogue_id, dialogue_turns [{speaker, utterance}] or {speaker [], utterance []}}: the hub's script."""
+    turns = row.fields["dialogue_turns"]
+    if isinstance(turns, dict) and isinstance(turns.get("speaker"), list) and isinstance(turns.get("utterance"), list):
+        pairs = zip(turns["speaker"], turns["utterance"], strict=False)
+        turns = [{"speaker": speaker, "utterance": utterance} for speaker, utterance in pairs]
+    if not isinstance(turns, list):
+        raise BadRecord(row.place, "column 'dialogue_turns' is not a list of turns", f"found {type(turns).__name__}")
+    named = [
+        turn | {"speaker": HUB_SPEAKERS.get(str(turn.get("speaker")), turn.get("speaker"))}
+        for turn in turns
+        if isinstance(turn, dict)
+    ]
+    return _chat(row, _keyed_turns(row, named, "speaker", "utterance"), id=row.fields.get("dialogue_id"))
+
+
+def _flagged(row: Row) -> Chat:
+    """[[text, flag], ...], flag "p" for the patient, otherwise the doctor: CMCQA."""
+    turns: Turns = []
+    for turn in _list(row, "value"):
+        if not isinstance(turn, list) or len(turn) != 2 or not isinstance(turn[1], str):
+            raise BadRecord(row.place, "a turn is not [text, flag]", f"turn {len(turns) + 1}")
+        turns.append(("user" if turn[1].strip().lower() == "p" else "assistant", _text(row, turn[0])))
+    return _chat(row, turns)
+
+
+def _question_answer(row: Row) -> Chat:
+    """{question, answer}: CMCQA's dialogues with the turns of each side joined, as others hand them on."""
+    return _chat(row, [("user", text_of(row, "question")), ("assistant", text_of(row, "answer"))])
+
+
+def _imcs_turns(row: Row) -> Turns:
+    """What the patient reported first (once), then the dialogue."""
+    turns = _keyed_turns(row, _list(row, "dialogue"), "speaker", "sentence")
+    column = "self-report" if "self-report" in row.fields else "self_report"
+    report = text_of(row, column, required=False)
+    return [("user", report), *turns] if report and turns[0] != ("user", report) else turns
+
+
+def _imcs(row: Row) -> Chat:
+    """id -> {self-report, dialogue [{speaker, sentence, ...}], report [...], diagnosis}: IMCS-V2."""
+    diagnosis = row.fields.get("diagnosis")
+    return _chat(row, _imcs_turns(row), id=row.fields["key"], diagnosis=diagnosis if isinstance(diagnosis, str) else "")
+
+
+def _transcript(turns: Turns) -> str:
+    return "\n".join(f"{'患者' if who == 'user' else '医生'}：{text.strip()}" for who, text in turns if text.strip())
+
+
+def _imcs_report(row: Row) -> tuple[Chat, ...]:
+    """The same rows as a task: write the report. Each of the (two) reports is an answer of its own."""
+    reports = row.fields.get("report")
+    reports = [reports] if isinstance(reports, dict) else reports
+    if not isinstance(reports, list) or not reports:
+        raise BadRecord(row.place, "no report", "as in test_input.json")
+    task = Message("user", f"{REPORT_TASK}\n{_transcript(_imcs_turns(row))}")
+    answers = list(dict.fromkeys(_report_text(row, report) for report in reports))
+    meta = {"id": str(row.fields["key"])}
+    return tuple(Chat((task, Message("assistant", answer)), row.place, meta) for answer in answers)
+
+
+def _report_text(row: Row, report: Any) -> str:
+    if not isinstance(report, dict) or not any(isinstance(report.get(name), str) for name in REPORT):
+        raise BadRecord(row.place, "the report has no sections", f"known: {', '.join(REPORT)}")
+    sections = [(name, report[name].strip()) for name in REPORT if isinstance(report.get(name), str)]
+    return "\n".join(f"{name}：{text}" for name, text in sections if text)
+
+
+def _conversations(row: Row) -> Chat:
+    """{conversations [{from, value}]}: IMCS-V2's dialogues as others hand them on."""
+    return _chat(row, _keyed_turns(row, _list(row, "conversations"), "from", "value"), id=row.fields.get("id"))
+
+
+def _report_pair(row: Row) -> Chat:
+    """{instruction, input, output}: reports of IMCS-V2 with their dialogues, as others hand them on."""
+    output = row.fields["output"]
+    answer = _report_text(row, output) if isinstance(output, dict) else text_of(row, "output")
+    asked = [text_of(row, "instruction", required=False), text_of(row, "input", required=False)]
+    return _chat(row, [("user", "\n".join(text for text in asked if text)), ("assistant", answer)])
+
+
+def _mdcfnpc(row: Row) -> Chat:
+    """{dialog_id, dialog_info [{sender, text, ner}]}: CHIP-MDCFNPC as a conversation."""
+    turns = _keyed_turns(row, _list(row, "dialog_info"), "sender", "text")
+    return _chat(row, turns, id=row.fields.get("dialog_id"))
+
+
+def _mdcfnpc_labels(row: Row) -> Chat:
+    """The same rows as a task: whether each finding is present. `range` is half-open; 不标注 has no label."""
+    labels: dict[str, None] = {}
+    for turn in _list(row, "dialog_info"):
+        for finding in turn.get("ner") or () if isinstance(turn, dict) else ():
+            mention, attr = finding.get("mention"), finding.get("attr")
+            if attr in (None, "", "不标注"):
+                continue
+            start, end = finding.get("range") or (0, 0)
+            if _text(row, turn.get("text"))[start:end] != mention:
+                raise BadRecord(row.place, "the range of a finding does not hold it", f"[{start}, {end})")
+            labels[f"{mention}：{attr}"] = None
+    if not labels:
+        raise BadRecord(row.place, "no finding with a label")
+    transcript = _transcript(_keyed_turns(row, _list(row, "dialog_info"), "sender", "text"))
+    return _chat(
+        row, [("user", f"{LABELS_TASK}\n{transcript}"), ("assistant", "\n".join(labels))], id=row.fields["dialog_id"]
+    )
+
+
+def _meddg(row: Row) -> Chat:
+    """[{id "Patients" | "Doctor", Sentence, Symptom, ...}, ...]: MedDG as CBLUE has it."""
+    return _chat(row, _keyed_turns(row, _list(row, "value"), "id", "Sentence"))
+
+
+def _meddg_test(row: Row) -> Chat:
+    """{history ["患者：…", "医生：…"], response}: MedDG's test file, whose answers are not published."""
+    turns = _prefixed(row, _list(row, "history"))
+    answer = next((row.fields[name] for name in ("response", "answer", "target") if row.fields.get(name)), None)
+    if answer is not None:
+        turns.append(("assistant", PREFIX.sub("", _text(row, answer), count=1)))
+    if turns[-1][0] == "user":
+        raise BadRecord(row.place, "no answer", "as in the test split, whose answers are not published")
+    return _chat(row, turns)
+
+
+def _prompt_cblue(row: Row) -> Chat:
+    """{input, target, task_dataset, task_type, sample_id}: PromptCBLUE, any of its tasks."""
+    target = text_of(row, "target", required=False)
+    if not target:
+        raise BadRecord(row.place, "no answer", "as in the test split, whose answers are not published")
+    turns: Turns = [("user", text_of(row, "input")), ("assistant", target)]
+    return _chat(row, turns, id=row.fields.get("sample_id"), task=row.fields.get("task_dataset"))
+
+
+def _huatuogpt(row: Row) -> Chat:
+    """{data ["问：…", "答：…", ...]}: HuatuoGPT. The place in the list says who speaks."""
+    turns: Turns = []
+    for index, text in enumerate(_list(row, "data")):
+        turns.append(("assistant" if index % 2 else "user", ASKED.sub("", _text(row, text), count=1)))
+    return _chat(row, turns)
+
+
+def _is_array(path: Path, holds: Callable[[list[Any]], bool]) -> bool:
+    """Whether the first value of a JSON file is a list of which this holds. A pickle is refused with the reason."""
+    if path.suffix.lower() in PICKLES:
+        raise UserError(
+            f"{path} is a pickle, which can run any program when it is read: only the JSON form is (CBLUE has it)"
+        )
+    if kind_of(path) != "json":
+        return False
+    first = first_row(path, values)
+    value = first.fields.get("value") if first is not None else None
+    return isinstance(value, list) and bool(value) and holds(value)
+
+
+def _is_imcs(path: Path) -> bool:
+    if kind_of(path) != "json":
+        return False
+    with_brace = first_row(path, values)
+    if with_brace is None or not all(isinstance(value, dict) for value in with_brace.fields.values()):
+        return False
+    first = first_row(path, keyed)
+    return first is not None and "dialogue" in first.fields
+
+
+def _of_texts(value: list[Any]) -> bool:
+    return isinstance(value[0], str) and PREFIX.match(value[0]) is not None
+
+
+def _of_flagged(value: list[Any]) -> bool:
+    return isinstance(value[0], list) and len(value[0]) == 2
+
+
+def _of_sentences(value: list[Any]) -> bool:
+    return isinstance(value[0], dict) and {"id", "Sentence"} <= set(value[0])
+
+
+LAYOUTS: dict[str, Layout] = {
+    "meddialog-blocks": Layout("sft", record=_block, rows=sessions, recognises=is_blocks),
+    "dialogue-lines": Layout("sft", record=_lines, rows=values, recognises=partial(_is_array, holds=_of_texts)),
+    "dialogue-numbered": Layout("sft", ("Dialogue", "Id"), _numbered),
+    "dialogue-utterances": Layout("sft", ("utterances",), _utterances),
+    "dialogue-turns": Layout("sft", ("dialogue_turns",), _hub_turns),
+    "dialogue-flagged": Layout("sft", record=_flagged, rows=values, recognises=partial(_is_array, holds=_of_flagged)),
+    "dialogue-joined": Layout("sft", ("question", "answer"), _question_answer),
+    "imcs": Layout("sft", record=_imcs, rows=keyed, recognises=_is_imcs),
+    "imcs-report": Layout("sft", record=_imcs_report, rows=keyed, recognises=_is_imcs),
+    "imcs-conversations": Layout("sft", ("conversations",), _conversations),
+    "imcs-report-pairs": Layout("sft", ("instruction", "output"), _report_pair),
+    "mdcfnpc": Layout("sft", ("dialog_id", "dialog_info"), _mdcfnpc),
+    "mdcfnpc-labels": Layout("sft", ("dialog_id", "dialog_info"), _mdcfnpc_labels),
+    "meddg": Layout("sft", record=_meddg, rows=values, recognises=partial(_is_array, holds=_of_sentences)),
+    "meddg-test": Layout("sft", ("history",), _meddg_test),
+    "prompt-cblue": Layout("sft", ("input", "target", "task_dataset"), _prompt_cblue),
+    "huatuogpt": Layout("sft", ("data",), _huatuogpt),
+}

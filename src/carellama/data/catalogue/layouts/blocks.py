@@ -1,0 +1,96 @@
+"""MedDialog's raw text files: blocks of an id, what the patient wrote first, and one or more dialogues.
+
+    for row in sessions(Path("2020.txt")): ...
+
+A row is one dialogue: {"id", "faculty", "description", "turns": [[speaker, text], ...]}. A block may hold several
+(follow-up visits); each is a row of its own, so that each is counted. Blank lines are not kept.
+It does not know who comes first: `layouts/dialogues.py` does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from carellama.data.read import BadRow, Row, kind_of, rows
+from carellama.records import Place
+
+ID = re.compile(r"id=(\S+)$")
+SPEAKER = re.compile(
+    r"(医生|病人|患者|Doctor|Patient)\s*[：:]$"
+)  # alone on its line; a line that only contains one is text
+HEADINGS = ("Doctor faculty", "Description", "Dialogue", "Diagnosis and suggestions")
+# a prescription that the site wrote behind the last utterance, at times without a line break
+PRESCRIPTION = re.compile(r"(?:(?:^|\n)\s*|(?<=[。！？；.!?]))疾病诊断：[^\n]*(?:\n\s*药品：[^\n]*)*\s*$")
+
+
+@dataclass
+class _Session:
+    """One dialogue as it is read: lines of what comes first, and turns of lines."""
+
+    place: Place
+    description: list[str] = field(default_factory=list)
+    turns: list[tuple[str, list[str]]] | None = None  # None: there was no heading "Dialogue" yet
+    stray: bool = False  # a line of the dialogue stands before any speaker
+
+    def row(self, number: str, faculty: list[str]) -> Row | BadRow:
+        if self.turns is None:
+            return BadRow(self.place, "a description without a dialogue", f"id {number}")
+        if self.stray:
+            return BadRow(self.place, "an utterance without a speaker", f"id {number}")
+        turns = [[speaker, PRESCRIPTION.sub("", "\n".join(lines)).strip()] for speaker, lines in self.turns]
+        fields = {"id": number, "faculty": " ".join(faculty), "description": "\n".join(self.description)}
+        return Row({**fields, "turns": turns}, self.place)
+
+
+def is_blocks(path: Path) -> bool:
+    """Whether a text file begins with the id of a block."""
+    if kind_of(path) != "txt":
+        return False
+    first = next(rows(path), None)
+    return isinstance(first, Row) and ID.match(first.fields["text"].strip()) is not None
+
+
+def sessions(path: Path) -> Iterator[Row | BadRow]:
+    """Yield the dialogues of a file, each with the line its part begins at (a bare CR ends a line as well)."""
+    number, heading = "", ""
+    faculty: list[str] = []
+    found: list[_Session] = []
+    for line in rows(path):
+        assert isinstance(line, Row), "text has no bad rows"
+        text = line.fields["text"].strip()
+        block = ID.match(text)
+        if block is not None:
+            for session in found:
+                yield session.row(number, faculty)
+            number, heading, faculty, found = block[1], "", [], []
+        elif not number:
+            yield BadRow(line.place, "text before the first id=")
+        elif text in HEADINGS:
+            heading = text
+            if text == "Description" or (text == "Dialogue" and (not found or found[-1].turns is not None)):
+                found.append(_Session(line.place))
+            if text == "Dialogue":
+                found[-1].turns = []
+        elif heading == "Doctor faculty":
+            faculty.append(text)
+        elif heading == "Description":
+            found[-1].description.append(text)
+        elif heading == "Dialogue":
+            _say(found[-1], text)
+    for session in found:
+        yield session.row(number, faculty)
+
+
+def _say(session: _Session, line: str) -> None:
+    """Add a line to a dialogue: it begins a turn, or goes on with the last."""
+    assert session.turns is not None, "the heading was read"
+    speaker = SPEAKER.match(line)
+    if speaker is not None:
+        session.turns.append((speaker[1], []))
+    elif session.turns:
+        session.turns[-1][1].append(line)
+    else:
+        session.stray = True
