@@ -69,6 +69,10 @@ class CheckArguments:
         default=None, metadata=about("Stage that the records must fit; default: any.")
     )
     most_shown: int = field(default=20, metadata=about("Most places shown of each problem; all are counted."))
+    longest: int = field(default=8000, metadata=about("Characters above which an answer or a text is very long."))
+    shortest: int = field(default=4, metadata=about("Characters below which an answer is very short."))
+    strict: bool = field(default=False, metadata=about("End with exit code 1 for warnings as well as for errors."))
+    report: Optional[str] = field(default=None, metadata=about("Also write all of it to this JSON file."))
 
 
 @dataclass

@@ -1,0 +1,327 @@
+"""`carellama data check`: what is in a file, every problem with its lines, and the entry of dataset_info.json for it.
+
+    carellama data check clinic.jsonl --stage sft
+
+An error is a row that training refuses, a warning a row that looks wrong and can be used. One pass over the rows, and
+24 bytes of memory a row beside them. Nothing of the texts is printed, and nothing is mended: that is `clean`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import re
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from carellama.config.datasets import CheckArguments
+from carellama.config.parse import parse
+from carellama.data.catalogue.layout import Outcome
+from carellama.data.convert import BadRecord, texts_of
+from carellama.data.faults import Limits, faults_of, question_and_answer, unended
+from carellama.data.read import KINDS, BadRow, Row, encoding_of, kind_of, rows
+from carellama.data.shapes import Guess, guessed, outcome
+from carellama.disk import write_json
+from carellama.errors import DataError, UserError
+from carellama.records import Chat, Pair, Question, Record, Text
+from carellama.text import language
+
+FIRST_ROWS = 100  # of which the shape is seen
+MEASURED = 1000  # records whose language is measured, after which every tenth is
+UNENDED_SHARE = 0.1  # of the answers: from here on that they do not end like sentences is a warning
+TAKES: dict[str, type] = {"pt": Text, "sft": Chat, "rm": Pair, "exam": Question}
+NAMES: dict[type, str] = {Text: "texts", Chat: "conversations", Pair: "preference pairs", Question: "exam questions"}
+ENCODINGS = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8 with BOM", "utf-16": "UTF-16", "gb18030": "GB18030"}
+# Details that tell of the form of a row; others may quote it, and texts are not printed.
+FORMAL = re.compile(r"found \w+|turn \d+|column '[^']{1,40}' has \d+|\d+ under a header of \d+|Expecting|Unterminated")
+QUOTES = re.compile(r"(turn \d+)( is '.*)")
+
+
+@dataclass
+class Problem:
+    """How often something is wrong, and where first."""
+
+    count: int = 0
+    lines: list[int] = field(default_factory=list)
+    detail: str = ""  # of the first case
+
+
+@dataclass
+class Check:
+    """What was found in one file."""
+
+    path: Path
+    kind: str = ""
+    encoding: str = ""
+    guess: Guess = field(default_factory=Guess)
+    rows: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    errors: dict[str, Problem] = field(default_factory=dict)
+    warnings: dict[str, Problem] = field(default_factory=dict)
+    languages: Counter[str] = field(default_factory=Counter)
+    unended: int = 0
+    answers: int = 0
+    lines: array[int] = field(default_factory=lambda: array("q"))  # of each usable record
+    hashes: array[int] = field(default_factory=lambda: array("q"))
+    asked: array[int] = field(default_factory=lambda: array("I"))  # characters
+    answered: array[int] = field(default_factory=lambda: array("I"))
+    entry: dict[str, dict[str, Any]] | None = None  # of dataset_info.json; None: no records, or to be converted
+    most_shown: int = 20
+
+    @property
+    def usable(self) -> int:
+        """Records that training could take."""
+        return self.kinds.total()
+
+    def error(self, line: int, reason: str, detail: str = "") -> None:
+        """Count a row that training refuses."""
+        self._note(self.errors, line, reason, detail)
+
+    def warn(self, line: int, reason: str, detail: str = "") -> None:
+        """Count something suspicious of a row."""
+        self._note(self.warnings, line, reason, detail)
+
+    def _note(self, table: dict[str, Problem], line: int, reason: str, detail: str) -> None:
+        problem = table.get(reason)
+        if problem is None:
+            problem = table[reason] = Problem(detail=detail)
+        problem.count += 1
+        if len(problem.lines) < self.most_shown:
+            problem.lines.append(line)
+
+    @property
+    def command(self) -> str:
+        """The command that converts the file, where a layout of the catalogue reads it."""
+        return f"carellama data convert {self.guess.dataset} --from_path {self.path}" if self.guess.dataset else ""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Check the files, print what was found, and leave with exit code 1 when something is wrong."""
+    from carellama.data.checked import lines, to_dict
+
+    (arguments,) = parse((CheckArguments,), argv, "carellama data check FILE...", first="files")
+    if arguments.most_shown < 1:
+        raise UserError(f"--most_shown is {arguments.most_shown}; it must be at least 1")
+    found = []
+    for path in files_of(arguments.files):
+        found.append(checked(path, arguments))
+        print("\n".join(lines(found[-1])), flush=True)
+    if arguments.report:
+        write_json(Path(arguments.report), [to_dict(check) for check in found])
+    if any(check.errors or (arguments.strict and check.warnings) for check in found):
+        raise SystemExit(1)
+
+
+def files_of(names: Sequence[str]) -> list[Path]:
+    """The files named, and those in the folders named. `UserError` for what is not there or can not be checked."""
+    found: list[Path] = []
+    for name in names:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            inside = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
+            known = [one for one in inside if Path(one.name.lower().removesuffix(".gz")).suffix in KINDS]
+            for other in sorted(set(inside) - set(known)):
+                print(f"{other}: not checked, its type is none of {', '.join(KINDS)}")
+            if not known:
+                raise UserError(f"{path} holds no file that can be checked; known: {', '.join(KINDS)} (and .gz)")
+            found += known
+        elif path.is_file():
+            kind_of(path)
+            found.append(path)
+        else:
+            raise UserError(f"no such file or folder: {path}")
+    return found
+
+
+def checked(path: Path, arguments: CheckArguments) -> Check:
+    """Read a file once and judge each of its rows; a file that breaks off is judged up to there."""
+    check = Check(path, most_shown=arguments.most_shown)
+    try:
+        check.kind, check.encoding = form_of(path)
+        stream = rows(path)
+        first: list[Row | BadRow] = []
+        broken: UserError | None = None
+        try:
+            for row in stream:
+                first.append(row)
+                if len(first) >= FIRST_ROWS:
+                    break
+        except UserError as error:
+            broken = error
+        check.guess = guessed(path, [row for row in first if isinstance(row, Row)])
+        judge = _Judge(check, arguments)
+        if check.guess.layout is not None:
+            judge.layout()
+        else:
+            for row in itertools.chain(first, stream if broken is None else ()):
+                judge.row(row)
+            if broken is not None:
+                raise broken
+    except UserError as error:
+        check.error(_line_in(error, path), _broken(error, path))
+    if not check.rows and not check.errors:
+        check.error(1, "the file holds no row")
+    _finish(check)
+    return check
+
+
+class _Judge:
+    """Counts what is wrong with the rows of one file."""
+
+    def __init__(self, check: Check, arguments: CheckArguments) -> None:
+        self.check = check
+        self.limits = Limits(arguments.longest, arguments.shortest)
+        self.stage: str | None = arguments.stage
+        self.takes = TAKES[arguments.stage] if arguments.stage else None
+        self.columns: set[str] | None = None
+
+    def row(self, row: Row | BadRow) -> None:
+        """Judge a row of a common shape."""
+        check = self.check
+        check.rows += 1
+        if isinstance(row, BadRow):
+            check.error(row.place.line, row.reason, _formal(row.detail))
+            return
+        if self.columns is None:
+            self.columns = set(row.fields)
+        elif row.fields.keys() != self.columns:
+            self.differs(row)
+        try:
+            record = outcome(check.guess, row)
+        except BadRecord as error:
+            check.error(error.place.line, error.reason, _formal(error.detail))
+            return
+        self.record(record)
+
+    def differs(self, row: Row) -> None:
+        """Warn of a row whose columns are not those of the first, naming the first column that differs."""
+        assert self.columns is not None
+        extra = next((name for name in row.fields if name not in self.columns), None)
+        name = extra if extra is not None else min(self.columns - row.fields.keys())
+        detail = f"{'has' if extra is not None else 'has no'} {name[:40]!r}"
+        self.check.warn(row.place.line, "other columns than the first row", detail)
+
+    def layout(self) -> None:
+        """Judge the rows of a file that a layout of the catalogue reads."""
+        layout = self.check.guess.layout
+        assert layout is not None
+        outcomes: Iterator[Outcome]
+        if layout.joined is not None:
+            outcomes = iter(layout.joined([self.check.path]))
+        else:
+            outcomes = layout.convert(self.check.path)
+        for found in outcomes:
+            self.check.rows += 1
+            if isinstance(found, BadRecord):
+                self.check.error(found.place.line, found.reason, _formal(found.detail))
+            else:
+                for record in found:
+                    self.record(record)
+
+    def record(self, record: Record) -> None:
+        """Judge a record."""
+        check, line = self.check, record.place.line
+        if self.takes is not None and not isinstance(record, self.takes):
+            check.error(
+                line, f"--stage {self.stage} takes {NAMES[self.takes]}, the row is one of {NAMES[type(record)]}"
+            )
+            return
+        check.kinds[NAMES[type(record)]] += 1
+        for fault in faults_of(record, self.limits):
+            check.warn(line, fault)
+        text = "\n".join(texts_of(record))
+        check.lines.append(line)
+        check.hashes.append(hash("".join(text.lower().split())))
+        if isinstance(record, (Chat, Pair)):
+            question, answer = question_and_answer(record)
+            check.asked.append(len(question))
+            check.answered.append(len(answer))
+            check.answers += 1
+            check.unended += unended(answer)
+        elif isinstance(record, Text):
+            check.answered.append(len(record.text))
+        else:
+            check.asked.append(len(record.stem))
+        if check.usable <= MEASURED or check.usable % 10 == 0:
+            check.languages[language(text)] += 1
+
+
+def _finish(check: Check) -> None:
+    """Count what only all rows together show."""
+    lines, firsts = duplicates(np.array(check.hashes), np.array(check.lines))
+    if len(lines):
+        shown = [int(line) for line in lines[: check.most_shown]]
+        check.warnings["the same as an earlier row"] = Problem(len(lines), shown, f"line {firsts[0]} again")
+    if check.answers and check.unended / check.answers >= UNENDED_SHARE:
+        share = f"{check.unended / check.answers:.0%} of the answers"
+        check.warnings["answers that do not end like a sentence, perhaps cut off"] = Problem(check.unended, [], share)
+    made = check.guess.entry(check.path, ranking="preference pairs" in check.kinds) if check.usable else None
+    if made is not None:
+        check.entry = {Path(check.path.name.removesuffix(".gz")).stem: made}
+
+
+def duplicates(
+    hashes: npt.NDArray[np.int64], lines: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(lines of the rows that repeat an earlier one, in order; the line of the row that each repeats). (N,) each."""
+    if not len(hashes):
+        return lines, lines
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    fresh = np.concatenate(([True], ordered[1:] != ordered[:-1]))
+    first = order[np.flatnonzero(fresh)[np.cumsum(fresh) - 1]]  # (N,) the first row with the same hash
+    again = order[~fresh]
+    by_row = np.argsort(again)
+    return lines[again[by_row]], lines[first[~fresh][by_row]]
+
+
+def form_of(path: Path) -> tuple[str, str]:
+    """What kind of file it is, whatever its name says, and its encoding. `DataError` with the line of a bad byte."""
+    kind = kind_of(path)
+    packed = ", packed" if path.suffix.lower() == ".gz" else ""
+    if kind == "parquet":
+        return "Parquet", ""
+    try:
+        encoding = encoding_of(path)
+        with gzip.open(path, "rb") if packed else path.open("rb") as file:
+            head = file.read(1 << 16).decode(encoding, "ignore").lstrip()
+    except (OSError, EOFError) as error:
+        raise UserError(f"can not read {path}: {error}") from error
+    if kind == "json":
+        first, end, _ = head.partition("\n")
+        kind = "JSON array" if head.startswith("[") else "JSON Lines" if not end or _is_json(first) else "JSON objects"
+    return {"csv": "CSV", "tsv": "TSV", "txt": "text, a row a line"}.get(kind, kind) + packed, ENCODINGS[encoding]
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return len(line) > 2  # "{" alone begins an object of several lines, a broken row does not
+    return True
+
+
+def _formal(detail: str) -> str:
+    """The part of a detail that quotes nothing of the row."""
+    return QUOTES.sub(r"\1", detail)[:80] if FORMAL.match(detail) else ""
+
+
+def _line_in(error: UserError, path: Path) -> int:
+    """The line that an error of a whole file names; 1 where it names none."""
+    found = re.match(r":(\d+):", str(error).removeprefix(str(path)))
+    return int(found[1]) if found else 1
+
+
+def _broken(error: UserError, path: Path) -> str:
+    reason = re.sub(r"^:\d+: ", "", str(error).removeprefix(str(path)))
+    if not isinstance(error, DataError):
+        return reason
+    return f"{reason}; the file was not read from there on"
