@@ -37,7 +37,8 @@ class PullArguments:
         default=None, metadata=about("Which of its hosts; default: each in turn until one answers.")
     )
     from_folder: Optional[str] = field(
-        default=None, metadata=about("Take the files from this folder (downloaded by hand) instead of fetching them.")
+        default=None,
+        metadata=about("Take the files from this folder or file (downloaded by hand).", aliases=["--from"]),
     )
     accept_licence: bool = field(default=False, metadata=about("Accept the dataset's terms without being asked."))
     hf_auth_token: Optional[str] = field(default=None, metadata=about("Token for gated datasets of the hub."))
@@ -49,7 +50,7 @@ class ConvertArguments:
 
     name: str = field(metadata=about("A dataset NAME or NAME:PART of the catalogue, or a file or folder (first word)."))
     from_path: Optional[str] = field(
-        default=None, metadata=about("The dataset's file or folder; default: what was pulled.")
+        default=None, metadata=about("The dataset's file or folder; default: what was pulled.", aliases=["--from"])
     )
     split: Literal["train", "held_out"] = field(
         default="train", metadata=about("Which of a dataset's files: those to train on, or those held out.")

@@ -1,0 +1,284 @@
+"""One file at a time from the network: it resumes, shows a bar, and has its name only when it is whole.
+
+    from carellama.data.catalogue.fetch import Remote, download
+    download(Remote("a.json", "https://host/a.json"), Path("a.json"))
+
+Which files a dataset has is listed in `carellama.data.catalogue.hosts`. Terms are the business of `pull`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carellama.disk import say, write_json
+from carellama.errors import UserError
+
+if TYPE_CHECKING:
+    import httpx2
+
+PAUSES = (1.0, 3.0, 10.0, 30.0)  # seconds before each further try
+CHUNK = 1 << 18  # bytes read at a time
+SPARE = 64 << 20  # bytes of the disk that a download leaves free
+LFS = b"version https://git-lfs"  # how a pointer of Git LFS begins
+WORTH_A_TRY = {408, 425, 429, 500, 502, 503, 504}
+
+
+class NotFetched(Exception):
+    """A host does not give a file; says why, in one line."""
+
+
+class NoConnection(NotFetched):
+    """A host can not be reached; the text is its name."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file of a host. `size` (bytes) and `sha256` are what the host, or the catalogue, says of it, if anything."""
+
+    name: str  # path in the dataset
+    url: str
+    size: int | None = None
+    sha256: str = ""
+    lfs_url: str = ""  # where the file is if `url` gives a pointer of Git LFS
+    other_url: str = ""  # where it is if `url` is not there
+    page: str = ""  # to open by hand when `url` answers with a page
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file that has arrived."""
+
+    url: str
+    size: int
+    sha256: str
+
+
+def offline() -> bool:
+    """Whether the user has forbidden connections (HF_HUB_OFFLINE)."""
+    from huggingface_hub import is_offline_mode
+
+    return bool(is_offline_mode())
+
+
+@contextmanager
+def client() -> Iterator[httpx2.Client]:
+    """A client that follows redirects and takes bytes as they are."""
+    import httpx2
+
+    from carellama import __version__
+
+    headers = {"User-Agent": f"carellama/{__version__}", "Accept-Encoding": "identity"}
+    with httpx2.Client(follow_redirects=True, timeout=30.0, headers=headers) as opened:
+        yield opened
+
+
+def reach(url: str) -> None:
+    """Raise `NoConnection` where nothing answers at an address, whatever the answer would be."""
+    import httpx2
+
+    try:
+        with client() as http:
+            http.head(url)
+    except httpx2.TransportError as error:
+        raise NoConnection(httpx2.URL(url).host) from error
+    except httpx2.RequestError as error:
+        raise NotFetched(f"{url}: {error}") from error
+
+
+def get_json(url: str, parameters: dict[str, str]) -> Any:
+    """The JSON that an address answers with. Raises `NotFetched`."""
+    import httpx2
+
+    try:
+        with client() as http:
+            response = http.get(url, params=parameters)
+    except httpx2.TransportError as error:
+        raise NoConnection(httpx2.URL(url).host) from error
+    except httpx2.RequestError as error:
+        raise NotFetched(f"{url}: {error}") from error
+    if response.status_code != 200:
+        raise NotFetched(f"{url} answers {response.status_code} {response.reason_phrase}")
+    try:
+        return response.json()
+    except ValueError as error:
+        raise NotFetched(f"{url} does not answer with JSON") from error
+
+
+def download(remote: Remote, target: Path) -> Fetched:
+    """Fetch a file to `target`; what arrives lies in `target`.part until it is whole, and a next call goes on there.
+
+    A connection that breaks is tried again (`PAUSES`), each time said. Raises `NotFetched` for an answer other than
+    the file, or a file whose size or SHA-256 is not what was announced.
+    """
+    part = target.with_name(target.name + ".part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _with_patience(remote, part)
+    except _Missing as error:
+        if not remote.other_url:
+            raise
+        del error
+        return download(_at_other_place(remote), target)
+    size, sha256 = part.stat().st_size, sha256_of(part)
+    pointer = _pointer(part)
+    if remote.lfs_url and pointer is not None:
+        _forget(part)
+        oid, length = pointer
+        return download(Remote(remote.name, remote.lfs_url, length, remote.sha256 or oid, page=remote.page), target)
+    if remote.size is not None and size != remote.size:
+        _forget(part)
+        raise NotFetched(f"{remote.name} has {size:,} bytes instead of {remote.size:,}")
+    if remote.sha256 and sha256 != remote.sha256.lower():
+        _forget(part)
+        raise NotFetched(
+            f"{remote.name} has the SHA-256 {sha256} instead of {remote.sha256}: it was changed or damaged"
+        )
+    part.replace(target)
+    _forget(part)
+    return Fetched(remote.url, size, sha256)
+
+
+class _Missing(NotFetched):
+    """404."""
+
+
+def _at_other_place(remote: Remote) -> Remote:
+    lfs = remote.lfs_url.replace("/main/", "/master/", 1)
+    return Remote(remote.name, remote.other_url, remote.size, remote.sha256, lfs, page=remote.page)
+
+
+def _with_patience(remote: Remote, part: Path) -> None:
+    import httpx2
+
+    for pause in (*PAUSES, None):
+        try:
+            return _once(remote, part)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
+            if not part.exists() or pause is None:
+                raise NoConnection(httpx2.URL(remote.url).host) from error
+            problem = str(error) or type(error).__name__
+        except httpx2.TransportError as error:
+            problem = str(error) or type(error).__name__
+            if pause is None:
+                raise NotFetched(f"{remote.name}: the connection broke {len(PAUSES) + 1} times ({problem})") from error
+        except httpx2.RequestError as error:
+            raise NotFetched(f"{remote.name}: {error}") from error
+        except _Busy as error:
+            problem = str(error)
+            if pause is None:
+                raise NotFetched(f"{remote.name}: {problem}") from error
+        assert pause is not None
+        say(f"{remote.name}: {problem}; trying again in {pause:g} s")
+        time.sleep(pause)
+    raise AssertionError("the last try returns or raises")
+
+
+class _Busy(Exception):
+    """An answer that may be another one later."""
+
+
+def _once(remote: Remote, part: Path) -> None:
+    """Bring `part` to its end, from where it is if the host still has the same file."""
+    memory = part.with_name(part.name + ".json")
+    validator = _validator(memory, remote.url) if part.exists() else ""
+    have = part.stat().st_size if validator else 0
+    headers = {"Range": f"bytes={have}-", "If-Range": validator} if have else {}
+    with client() as http, http.stream("GET", remote.url, headers=headers) as response:
+        if response.status_code == 416:
+            _forget(part)
+            raise _Busy("the host has less than what had arrived; beginning anew")
+        if response.status_code == 404:
+            raise _Missing(f"{remote.url} is not there (404)")
+        if response.status_code in WORTH_A_TRY:
+            raise _Busy(f"the host answers {response.status_code} {response.reason_phrase}")
+        if response.status_code not in (200, 206):
+            raise NotFetched(f"{remote.url} answers {response.status_code} {response.reason_phrase}")
+        _no_page(remote, response.headers.get("content-type", ""))
+        if response.status_code == 200:
+            have = 0
+        elif not response.headers.get("content-range", "").startswith(f"bytes {have}-"):
+            _forget(part)
+            raise _Busy("the host sends another range than was asked for; beginning anew")
+        length = response.headers.get("content-length")
+        total = have + int(length) if length else remote.size
+        if remote.size is not None and total != remote.size:
+            raise NotFetched(f"{remote.url} has {total:,} bytes instead of {remote.size:,}")
+        room_for((total or 0) - have, part.parent)
+        strong = response.headers.get("etag", "")
+        known = strong if strong and not strong.startswith("W/") else response.headers.get("last-modified", "")
+        write_json(memory, {"url": remote.url, "validator": known})
+        _receive(response, part, have, total, remote.name)
+
+
+def _receive(response: httpx2.Response, part: Path, have: int, total: int | None, name: str) -> None:
+    with part.open("ab" if have else "wb") as file, bar(name, have, total) as advance:
+        for chunk in response.iter_raw(CHUNK):
+            file.write(chunk)
+            advance(len(chunk))
+
+
+def _no_page(remote: Remote, kind: str) -> None:
+    if kind.startswith("text/html") and not remote.name.endswith((".html", ".htm")):
+        page = remote.page or remote.url
+        raise NotFetched(
+            f"{page} answers with a page instead of {remote.name} (quota exceeded, or no permission): "
+            "open it in a browser"
+        )
+
+
+def _validator(memory: Path, url: str) -> str:
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+        return str(known["validator"]) if known["url"] == url else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    part.with_name(part.name + ".json").unlink(missing_ok=True)
+
+
+def _pointer(path: Path) -> tuple[str, int] | None:
+    """(SHA-256, bytes) of the file that a Git LFS pointer stands for; None for other files."""
+    if path.stat().st_size > 1024:
+        return None
+    content = path.read_bytes()
+    if not content.startswith(LFS):
+        return None
+    fields = dict(line.split(" ", 1) for line in content.decode("utf-8", "replace").splitlines() if " " in line)
+    return fields.get("oid", "").removeprefix("sha256:"), int(fields.get("size", "0"))
+
+
+def room_for(size: int, folder: Path) -> None:
+    """`UserError` where the disk has no room for so many bytes more."""
+    free = shutil.disk_usage(folder).free
+    if size > 0 and size + SPARE > free:
+        raise UserError(f"{folder}: {size / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free; set CARELLAMA_CACHE")
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def bar(name: str, have: int, total: int | None) -> Iterator[Any]:
+    """Size, rate and time left, on a terminal; elsewhere nothing. Yields what takes the bytes that have come."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=total, completed=have)
+        yield lambda count: progress.advance(task, count)

@@ -1,0 +1,223 @@
+"""What each kind of host has of a dataset, and how a file of it is fetched.
+
+    for remote in listing(entry.hosts[0], token=None):
+        fetch(entry.hosts[0], remote, Path("incoming"), token=None)
+
+Hugging Face goes through `huggingface_hub` (its mirror HF_ENDPOINT, its tokens, its resuming); ModelScope by the
+file API of its hub (modelscope/hub/api.py), GitHub by raw files and the tree API, Google Drive by its download page.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, urlsplit
+
+from carellama.data.catalogue.entries import Host
+from carellama.data.catalogue.fetch import (
+    Fetched,
+    NoConnection,
+    NotFetched,
+    Remote,
+    download,
+    get_json,
+    reach,
+    room_for,
+    sha256_of,
+)
+
+ADDRESSES = {
+    "modelscope": "https://www.modelscope.cn/api/v1/datasets/{repo}/repo?Revision={revision}&FilePath={path}",
+    "modelscope-tree": "https://www.modelscope.cn/api/v1/datasets/{repo}/repo/tree",
+    "github": "https://raw.githubusercontent.com/{repo}/{revision}/{path}",
+    "github-lfs": "https://media.githubusercontent.com/media/{repo}/{revision}/{path}",
+    "github-tree": "https://api.github.com/repos/{repo}/git/trees/{revision}",
+    "google-drive": "https://drive.usercontent.google.com/download?id={repo}&export=download&confirm=t",
+    "google-drive-page": "https://drive.google.com/file/d/{repo}/view",
+}
+NOT_DATA = ("README*", ".*", "*.py", "*/.*", "dataset_infos.json")  # left where a host names no files
+PAGE = 100  # files in one answer of ModelScope
+
+
+def page_of(host: Host) -> str:
+    """The page a person opens to see the host's files."""
+    kinds = {
+        "huggingface": f"https://huggingface.co/datasets/{host.repo}",
+        "modelscope": f"https://www.modelscope.cn/datasets/{host.repo}",
+        "github": f"https://github.com/{host.repo}",
+        "google-drive": ADDRESSES["google-drive-page"].format(repo=host.repo),
+    }
+    return kinds.get(host.kind, host.repo)
+
+
+def listing(host: Host, token: str | None) -> tuple[str, list[Remote]]:
+    """(revision, files) of a host. Raises `NotFetched` where it can not be reached or has none of the files."""
+    kinds = {
+        "huggingface": _of_hub,
+        "modelscope": _of_modelscope,
+        "github": _of_github,
+        "google-drive": _of_drive,
+        "url": _of_url,
+    }
+    revision, remotes = kinds[host.kind](host, token)
+    if len(remotes) == 1 and host.sha256:
+        only = remotes[0]
+        remotes = [Remote(only.name, only.url, only.size, host.sha256, only.lfs_url, only.other_url, only.page)]
+    for remote in remotes:
+        inside(remote.name)
+    return revision, remotes
+
+
+def inside(name: str) -> PurePosixPath:
+    """A relative path that stays in its folder; `NotFetched` for any other (a name the host chose)."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or not path.parts or ":" in path.parts[0]:
+        raise NotFetched(f"the path {name!r} leads out of the dataset's folder")
+    return path
+
+
+def chosen(names: Sequence[str], host: Host) -> list[str]:
+    """Those of a host's files that its entry names; all that hold data where it names none."""
+    if not host.files:
+        return [name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in NOT_DATA)]
+    found = []
+    for pattern in host.files:
+        fits = [name for name in names if fnmatch.fnmatchcase(name, pattern) or name == pattern]
+        if not fits:
+            raise NotFetched(f"{page_of(host)} has no file {pattern}")
+        found += fits
+    return list(dict.fromkeys(found))
+
+
+def _of_hub(host: Host, token: str | None) -> tuple[str, list[Remote]]:
+    import httpx2
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    try:
+        info = HfApi(token=token).dataset_info(host.repo, revision=host.revision, files_metadata=True)
+    except GatedRepoError as error:
+        raise NotFetched(_gated(host)) from error
+    except RepositoryNotFoundError as error:
+        raise NotFetched(f"{page_of(host)} is not there, or is private") from error
+    except (OfflineModeIsEnabled, httpx2.TransportError) as error:
+        raise NoConnection(urlsplit(constants.ENDPOINT).netloc) from error
+    except HfHubHTTPError as error:
+        raise NotFetched(f"{page_of(host)}: {str(error).splitlines()[0]}") from error
+    known = {file.rfilename: file for file in info.siblings or ()}
+    sums = {name: file.lfs.sha256 for name, file in known.items() if file.lfs is not None}
+    revision = info.sha or host.revision
+    return revision, [
+        Remote(
+            name,
+            f"{constants.ENDPOINT}/datasets/{host.repo}/resolve/{revision}/{quote(name)}",
+            known[name].size,
+            sums.get(name) or "",
+        )
+        for name in chosen(list(known), host)
+    ]
+
+
+def _gated(host: Host) -> str:
+    return f"{page_of(host)} asks for acceptance: accept its terms there, then give your token with --hf_auth_token"
+
+
+def _of_modelscope(host: Host, token: str | None) -> tuple[str, list[Remote]]:
+    revision = "master" if host.revision == "main" else host.revision
+    files: dict[str, dict[str, object]] = {}
+    page = 1
+    while True:
+        asked = {"Revision": revision, "Root": "/", "Recursive": "True", "PageNumber": str(page), "PageSize": str(PAGE)}
+        answer = get_json(ADDRESSES["modelscope-tree"].format(repo=host.repo), asked)
+        data = answer.get("Data") if isinstance(answer, dict) else None
+        if not isinstance(data, dict) or not isinstance(data.get("Files"), list):
+            raise NotFetched(f"{page_of(host)} does not list its files")
+        new = {file["Path"]: file for file in data["Files"] if file["Path"] not in files}
+        files |= new
+        if len(data["Files"]) < PAGE or not new:
+            break
+        page += 1
+    names = [name for name, file in files.items() if file.get("Type") != "tree"]
+    return revision, [
+        Remote(
+            name,
+            ADDRESSES["modelscope"].format(repo=host.repo, revision=revision, path=quote(name, safe="")),
+            int(str(files[name]["Size"])) if files[name].get("Size") else None,
+            str(files[name].get("Sha256") or ""),
+        )
+        for name in chosen(names, host)
+    ]
+
+
+def _of_github(host: Host, token: str | None) -> tuple[str, list[Remote]]:
+    names = list(host.files)
+    if not names or any(set(name) & set("*?[") for name in names):
+        revision = "HEAD" if host.revision == "main" else host.revision
+        tree = get_json(ADDRESSES["github-tree"].format(repo=host.repo, revision=quote(revision)), {"recursive": "1"})
+        if tree.get("truncated"):
+            raise NotFetched(f"{page_of(host)} has more files than GitHub lists")
+        names = chosen([item["path"] for item in tree["tree"] if item["type"] == "blob"], host)
+
+    def address(kind: str, name: str, revision: str) -> str:
+        return ADDRESSES[kind].format(repo=host.repo, revision=quote(revision), path=quote(name))
+
+    other = "master" if host.revision == "main" else ""  # older repositories
+    remotes = [
+        Remote(
+            name,
+            address("github", name, host.revision),
+            lfs_url=address("github-lfs", name, host.revision),
+            other_url=address("github", name, other) if other else "",
+            page=page_of(host),
+        )
+        for name in names
+    ]
+    reach(remotes[0].url)
+    return host.revision, remotes
+
+
+def _of_drive(host: Host, token: str | None) -> tuple[str, list[Remote]]:
+    url = ADDRESSES["google-drive"].format(repo=quote(host.repo))
+    reach(url)
+    return "", [Remote(host.files[0] if host.files else host.repo, url, page=page_of(host))]
+
+
+def _of_url(host: Host, token: str | None) -> tuple[str, list[Remote]]:
+    reach(host.repo)
+    name = host.files[0] if host.files else PurePosixPath(urlsplit(host.repo).path).name
+    return "", [Remote(name or "data", host.repo, page=host.repo)]
+
+
+def fetch(host: Host, revision: str, remote: Remote, incoming: Path, token: str | None) -> Fetched:
+    """Bring a file to `incoming`/its name. Raises `NotFetched`."""
+    target = incoming / inside(remote.name)
+    if host.kind != "huggingface":
+        return download(remote, target)
+    import httpx2
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import FileMetadataError, GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    incoming.mkdir(parents=True, exist_ok=True)
+    room_for(remote.size or 0, incoming)
+    try:
+        path = Path(
+            hf_hub_download(
+                host.repo, remote.name, repo_type="dataset", revision=revision, local_dir=incoming, token=token
+            )
+        )
+    except GatedRepoError as error:
+        raise NotFetched(_gated(host)) from error
+    except (HfHubHTTPError, FileMetadataError, LocalEntryNotFoundError, httpx2.TransportError) as error:
+        raise NotFetched(f"{remote.name}: {str(error).splitlines()[0] if str(error) else error!r}") from error
+    size, sha256 = path.stat().st_size, sha256_of(path)
+    if (remote.size is not None and size != remote.size) or (remote.sha256 and sha256 != remote.sha256):
+        path.unlink()
+        shutil.rmtree(incoming / ".cache", ignore_errors=True)
+        raise NotFetched(f"{remote.name} is not what the hub announces (size or SHA-256)")
+    return Fetched(remote.url, size, sha256)

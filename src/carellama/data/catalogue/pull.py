@@ -1,0 +1,189 @@
+"""`carellama data pull NAME`: fetch a dataset of the catalogue, or take it from a folder downloaded by hand.
+
+    carellama data pull chatmed-consult
+
+The files lie in CACHE/datasets/NAME/files, and `pulled.json` beside says from where, under which licence, with which
+sums. Until all have arrived they wait in `incoming`, so that no half of a dataset is ever trained on; a pull that was
+stopped goes on there. Nothing is converted here.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from carellama.config.datasets import PullArguments
+from carellama.config.environment import dataset_home
+from carellama.config.parse import parse
+from carellama.data.catalogue import hosts
+from carellama.data.catalogue.entries import Entry, Host, find
+from carellama.data.catalogue.fetch import Fetched, NoConnection, NotFetched, Remote, offline, sha256_of
+from carellama.data.catalogue.taken import read_record, take, unpack
+from carellama.disk import say, write_json
+from carellama.errors import UserError
+
+
+def run(argv: Sequence[str]) -> None:
+    """Fetch what the arguments name. Raises `UserError` where no host gives it, or the terms are not accepted."""
+    (arguments,) = parse((PullArguments,), argv, "carellama data pull NAME", first="name")
+    entry, _ = find(arguments.name)
+    if ":" in arguments.name:
+        say(f"all parts of {entry.name} are fetched")
+    home = dataset_home() / entry.name
+    with _alone(home):
+        try:
+            if arguments.from_folder is not None:
+                agree(entry, home, arguments.accept_licence)
+                take(entry, Path(arguments.from_folder).expanduser(), home)
+            else:
+                from_hosts(entry, home, arguments)
+        except KeyboardInterrupt:
+            say(
+                f"stopped; what has arrived is kept, and the next 'carellama data pull {entry.name}' goes on from there"
+            )
+            raise
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    made = not home.exists()
+    home.mkdir(parents=True, exist_ok=True)
+    lock = home / ".lock"
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout as error:
+        raise UserError(f"another pull of {home.name} is running: wait for it") from error
+    finally:
+        if made and {path.name for path in home.iterdir()} <= {".lock"}:  # nothing came
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def by_hand(entry: Entry) -> str:
+    """What to do where nothing can be fetched: the page, what to look for there, and how to hand it over."""
+    manual = [host for host in entry.hosts if host.kind == "manual"] or list(entry.hosts)
+    page = hosts.page_of(manual[0]) if manual else entry.homepage
+    names = ", ".join(name for host in manual[:1] for name in host.files) or ", ".join(
+        dict.fromkeys(pattern for part in entry.parts for pattern in part.files)
+    )
+    return f"download {names} from {page} in a browser, then: carellama data pull {entry.name} --from FOLDER"
+
+
+def agree(entry: Entry, home: Path, accepted: bool) -> None:
+    """Print the licence; where it has to be accepted, ask on a terminal, else `UserError` without `accepted`."""
+    print(f"{entry.title}: licence {entry.licence}, terms: {entry.terms}")
+    if not entry.accept or accepted or read_record(home).get("accepted"):
+        return
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError(
+            f"{entry.name} is only for those who accept its terms: read {entry.terms}, then --accept_licence"
+        )
+    if input("Do you accept these terms? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise UserError(f"the terms of {entry.name} were not accepted ({entry.terms}); nothing is fetched")
+
+
+def from_hosts(entry: Entry, home: Path, arguments: PullArguments) -> None:
+    """Fetch from the first of the hosts that gives the whole dataset."""
+    able = [host for host in entry.hosts if host.kind != "manual"]
+    if not able:
+        raise UserError(f"{entry.name} can only be had by hand: {by_hand(entry)}")
+    wanted = [host for host in able if arguments.source in (None, host.kind)]
+    if not wanted:
+        kinds = ", ".join(dict.fromkeys(host.kind for host in able))
+        raise UserError(f"{entry.name} is not on {arguments.source}; --source can be {kinds}")
+    if offline():
+        raise UserError(f"no connection: HF_HUB_OFFLINE is set; unset it, or {by_hand(entry)}")
+    failed: list[str] = []
+    for at, host in enumerate(wanted):
+        try:
+            revision, remotes = hosts.listing(host, arguments.hf_auth_token)
+            if not failed:
+                agree(entry, home, arguments.accept_licence)
+            return from_host(entry, home, host, revision, remotes, arguments.hf_auth_token)
+        except NoConnection as error:
+            failed.append(f"no connection to {error}")
+        except NotFetched as error:
+            failed.append(f"{host.kind}: {error}")
+            if at + 1 < len(wanted):
+                say(failed[-1])
+    raise UserError(f"{'; '.join(dict.fromkeys(failed))}; try again later, or {by_hand(entry)}")
+
+
+def from_host(entry: Entry, home: Path, host: Host, revision: str, remotes: list[Remote], token: str | None) -> None:
+    """Bring all files of a host; those that are here and whole are kept."""
+    incoming = home / "incoming"
+    before, waiting = read_record(home), read_record(incoming)
+    here = {name: (home / "files", own) for name, own in before.get("files", {}).items()}
+    here |= {name: (incoming, own) for name, own in waiting.get("files", {}).items()}
+    files: dict[str, dict[str, Any]] = {}
+    for remote in remotes:
+        kept = _kept(remote, here)
+        if kept:
+            files |= kept
+            print(f"kept {remote.name}")
+            continue
+        got = hosts.fetch(host, revision, remote, incoming, token)
+        files |= _placed(remote, got, incoming)
+        write_json(incoming / "pulled.json", {"files": waiting.get("files", {}) | files})
+        print(f"fetched {remote.name} ({got.size:,} bytes)")
+    for name in before.get("files", {}).keys() - files.keys():
+        (home / "files" / name).unlink(missing_ok=True)
+        print(f"removed {name} (of an earlier pull; {host.kind} does not have it)")
+    settle(entry, home, files, {"source": host.kind, "repo": host.repo, "revision": revision})
+
+
+def _kept(remote: Remote, here: dict[str, tuple[Path, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """What is here of a file of the host: itself, or what was unpacked of it; empty where any of it is not whole."""
+    own = {name: (base, known) for name, (base, known) in here.items() if known["of"]["name"] == remote.name}
+    for name, (base, known) in own.items():
+        of = known["of"]
+        if remote.sha256 and of["sha256"] != remote.sha256.lower():
+            return {}
+        if not remote.sha256 and of["url"] != remote.url:
+            return {}
+        if remote.size is not None and not remote.lfs_url and of["bytes"] != remote.size:
+            return {}
+        path = base / name
+        if not path.is_file() or path.stat().st_size != known["bytes"] or sha256_of(path) != known["sha256"]:
+            return {}
+    return {name: known for name, (_, known) in own.items()}
+
+
+def _placed(remote: Remote, got: Fetched, incoming: Path) -> dict[str, dict[str, Any]]:
+    of = {"name": remote.name, "url": remote.url, "from": got.url, "bytes": got.size, "sha256": got.sha256}
+    if not remote.name.lower().endswith(".zip"):
+        return {remote.name: {"bytes": got.size, "sha256": got.sha256, "of": of}}
+    archive = incoming / hosts.inside(remote.name)
+    members = unpack(archive, incoming)
+    archive.unlink()
+    return {name: own | {"of": of} for name, own in members.items()}
+
+
+def settle(entry: Entry, home: Path, files: dict[str, dict[str, Any]], source: dict[str, str]) -> None:
+    """Move what waits in `incoming` into `files`, and write the record."""
+    incoming, target = home / "incoming", home / "files"
+    for name in files:
+        if (incoming / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (incoming / name).replace(target / name)
+    record = {
+        "name": entry.name,
+        **source,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "licence": entry.licence,
+        "terms": entry.terms,
+        "accepted": entry.accept,
+        "files": files,
+    }
+    write_json(home / "pulled.json", record)
+    shutil.rmtree(incoming, ignore_errors=True)
+    total = sum(own["bytes"] for own in files.values())
+    print(f"{entry.name}: {len(files)} files, {total:,} bytes in {target}")
+    print(f"next: carellama data convert {entry.name}")

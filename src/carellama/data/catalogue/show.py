@@ -1,0 +1,136 @@
+"""`carellama data list` and `carellama data show NAME`: what the catalogue says, and what of it is on this machine.
+
+    carellama data list --stage sft --language zh
+
+Neither asks the network, or imports anything of a model.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from carellama.config.datasets import ListArguments, ShowArguments
+from carellama.config.environment import dataset_home
+from carellama.config.parse import parse
+from carellama.data.catalogue.entries import Entry, Host, entries, find
+from carellama.data.catalogue.taken import read_record
+
+HEADINGS = ("name", "stage", "language", "rows", "licence", "where", "needs", "pulled")
+
+
+def list_datasets(argv: Sequence[str]) -> None:
+    """Print a table of the datasets that one stage, or one language, can use."""
+    (arguments,) = parse((ListArguments,), argv, "carellama data list")
+    chosen = [
+        entry
+        for entry in entries().values()
+        if (arguments.stage is None or arguments.stage in entry.stages)
+        and (arguments.language is None or arguments.language in entry.language.split("+"))
+    ]
+    rows = [_row(entry) for entry in chosen]
+    if sys.stdout.isatty():
+        _table(rows)
+    else:
+        _columns(rows)
+    print(f"{len(chosen)} of {len(entries())} datasets; more of one: carellama data show NAME")
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    where = ", ".join(dict.fromkeys(host.kind for host in entry.hosts))
+    pulled = "yes" if (dataset_home() / entry.name / "files").is_dir() else ""
+    return (
+        entry.name,
+        ", ".join(entry.stages),
+        entry.language,
+        entry.rows,
+        entry.licence,
+        where,
+        needs(entry),
+        pulled,
+    )
+
+
+def needs(entry: Entry) -> str:
+    """What a person has to do first: accept terms, download by hand; empty where nothing."""
+    by_hand = all(host.kind == "manual" for host in entry.hosts)
+    return ", ".join(word for word, true in (("terms", entry.accept), ("by hand", by_hand)) if true)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for heading in HEADINGS:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> None:
+    """Columns as wide as their widest cell: for `grep`, files and pipes, where nothing may be cut off."""
+    widths = [max(len(row[at]) for row in (HEADINGS, *rows)) for at in range(len(HEADINGS))]
+    for row in (HEADINGS, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def show(argv: Sequence[str]) -> None:
+    """Print all that the catalogue says of one dataset, what of it was pulled, and the next command to type."""
+    (arguments,) = parse((ShowArguments,), argv, "carellama data show NAME", first="name")
+    entry, _ = find(arguments.name)
+    for line in description(entry):
+        print(line)
+
+
+def description(entry: Entry) -> list[str]:
+    """The lines of `show`."""
+    lines = [
+        f"{entry.name}: {entry.title}",
+        f"  homepage  {entry.homepage}",
+        f"  language  {entry.language}" + ("" if entry.medical else " (not medical)"),
+        f"  rows      {entry.rows}",
+        f"  licence   {entry.licence}, see {entry.terms}" + ("; has to be accepted" if entry.accept else ""),
+    ]
+    if entry.note:
+        lines.append(f"  note      {' '.join(entry.note.split())}")
+    if entry.same_as:
+        lines.append(f"  same as   {entry.same_as}: they hold the same records, do not train on both")
+    lines += ["hosts, in the order they are tried", *(line for host in entry.hosts for line in _host(host)), "parts"]
+    for part in entry.parts:
+        lines.append(f"  {entry.name}:{part.name}  stage {part.stage}, layouts {', '.join(part.layouts)}")
+        lines.append(f"    files     {', '.join(part.files)}")
+        if part.held_out:
+            lines.append(f"    held out  {', '.join(part.held_out)}")
+    return lines + _pulled(entry)
+
+
+def _host(host: Host) -> list[str]:
+    revision = "" if host.revision == "main" else f" at {host.revision}"
+    lines = [f"  {host.kind}  {host.repo}{revision}"]
+    if host.files:
+        lines.append(f"    files     {', '.join(host.files)}")
+    if host.sha256:
+        lines.append(f"    sha256    {host.sha256}")
+    if host.note:
+        lines.append(f"    note      {' '.join(host.note.split())}")
+    return lines
+
+
+def _pulled(entry: Entry) -> list[str]:
+    home = dataset_home() / entry.name
+    record = read_record(home)
+    if not (home / "files").is_dir():
+        waiting = read_record(home / "incoming").get("files", {})
+        half = f" (a pull was stopped; {len(waiting)} files are here)" if (home / "incoming").is_dir() else ""
+        by_hand = all(host.kind == "manual" for host in entry.hosts)
+        way = " --from FOLDER" if by_hand else ""
+        accept = " --accept_licence" if entry.accept else ""
+        return [f"not pulled{half}", f"next: carellama data pull {entry.name}{way}{accept}"]
+    lines = [f"pulled {record.get('time', 'at an unknown time')} from {record.get('source', 'elsewhere')}"]
+    files = [path for path in sorted((home / "files").rglob("*")) if path.is_file()]
+    for path in files:
+        lines.append(f"  {path.stat().st_size:>14,} bytes  {path.relative_to(home / 'files').as_posix()}")
+    return [*lines, f"  in {home / 'files'}", f"next: carellama data convert {entry.name}"]

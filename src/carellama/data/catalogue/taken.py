@@ -1,0 +1,155 @@
+"""Files of a dataset that a person has downloaded: found by their names, copied, unpacked; and what is missing.
+
+take(entry, Path("~/Downloads").expanduser(), dataset_home() / entry.name)
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import shutil
+import stat
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from carellama.data.catalogue import hosts
+from carellama.data.catalogue.entries import Entry
+from carellama.data.catalogue.fetch import NotFetched, room_for, sha256_of
+from carellama.errors import UserError
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What `pulled.json` of a folder says; empty where there is none, or it is damaged (all is then fetched anew)."""
+    try:
+        record = json.loads((folder / "pulled.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def take(entry: Entry, place: Path, home: Path) -> None:
+    """Copy into the dataset's folder what belongs to it of a folder (or one file), and say what is missing."""
+    from carellama.data.catalogue.pull import settle
+
+    if not place.exists():
+        raise UserError(f"--from {place}: there is no such file or folder")
+    base = place if place.is_dir() else place.parent
+    there = _files(place)
+    mine = [path for path in there if path == place or _belongs(entry, path.relative_to(base).as_posix())]
+    if not mine:
+        raise UserError(f"{place} has no file of {entry.name}, whose files are called {', '.join(expected(entry))}")
+    incoming = home / "incoming"
+    incoming.mkdir(parents=True, exist_ok=True)
+    files: dict[str, dict[str, Any]] = {}
+    try:
+        for path in mine:
+            files |= _taken(path, path.relative_to(base).as_posix(), incoming)
+    except NotFetched as error:
+        raise UserError(str(error)) from error
+    for name in expected(entry):
+        fits = any(_fits(known, name) for own in files for known in (own, files[own]["of"]["name"]))
+        if not fits:
+            print(f"missing: {name} ({entry.homepage})")
+    before = {name: own for name, own in read_record(home).get("files", {}).items() if (home / "files" / name).exists()}
+    settle(entry, home, before | files, {"source": "local", "repo": str(place), "revision": ""})
+
+
+def expected(entry: Entry) -> list[str]:
+    """The names or patterns of the files that a person should have: its parts', else its hosts'."""
+    own = [name for part in entry.parts for name in (*part.files, *part.held_out) if name != "*"]
+    return list(dict.fromkeys(own or [name for host in entry.hosts for name in host.files])) or ["*"]
+
+
+def _files(place: Path) -> list[Path]:
+    if place.is_file():
+        return [place]
+    return sorted(
+        path
+        for path in place.rglob("*")
+        if path.is_file() and not any(step.startswith(".") for step in path.relative_to(place).parts)
+    )
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return any(fnmatch.fnmatch(form, known) for form in (name, name.rpartition("/")[2]) for known in _forms(pattern))
+
+
+def _forms(pattern: str) -> tuple[str, str]:
+    return pattern, pattern.rpartition("/")[2]
+
+
+def _belongs(entry: Entry, name: str) -> bool:
+    patterns = [pattern for part in entry.parts for pattern in (*part.files, *part.held_out)]
+    patterns += [pattern for host in entry.hosts for pattern in host.files]
+    return any(_fits(name, pattern) for pattern in patterns)
+
+
+def _taken(path: Path, name: str, incoming: Path) -> dict[str, dict[str, Any]]:
+    size, sha256 = path.stat().st_size, sha256_of(path)
+    of = {"name": name, "url": path.resolve().as_uri(), "bytes": size, "sha256": sha256}
+    if name.lower().endswith(".zip"):
+        members = unpack(path, incoming, name)
+        print(f"unpacked {name} ({len(members)} files)")
+        return {member: own | {"of": of} for member, own in members.items()}
+    room_for(size, incoming)
+    target = incoming / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, target)
+    print(f"copied {name} ({size:,} bytes)")
+    return {name: {"bytes": size, "sha256": sha256, "of": of}}
+
+
+def unpack(archive: Path, folder: Path, name: str | None = None) -> dict[str, dict[str, Any]]:
+    """Unpack a zip to `folder`/its name without `.zip`; {path in folder: its bytes and SHA-256}.
+
+    Raises `NotFetched` for a file that is no zip, is encrypted, or has a member that leads out of its folder.
+    """
+    name = name or archive.relative_to(folder).as_posix()
+    target = folder / name[: -len(".zip")]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        with (
+            zipfile.ZipFile(archive) as packed,
+            tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as making,
+        ):
+            members = {_name_of(info): info for info in packed.infolist() if not info.is_dir()}
+            members = {path: info for path, info in members.items() if not _litter(path)}
+            for path, info in members.items():
+                hosts.inside(path)
+                if stat.S_ISLNK(info.external_attr >> 16):
+                    raise NotFetched(f"{archive.name} holds a link ({path}), which is not unpacked")
+            room_for(sum(info.file_size for info in members.values()), folder)
+            for path, info in members.items():
+                out = Path(making) / "all" / hosts.inside(path)
+                out.parent.mkdir(parents=True, exist_ok=True)
+                with packed.open(info) as source, out.open("wb") as file:
+                    shutil.copyfileobj(source, file)
+                inside = f"{name[: -len('.zip')]}/{hosts.inside(path).as_posix()}"
+                found[inside] = {"bytes": out.stat().st_size, "sha256": sha256_of(out)}
+            if not found:
+                raise NotFetched(f"{archive.name} holds no files")
+            if target.exists():
+                shutil.rmtree(target)
+            (Path(making) / "all").replace(target)
+    except zipfile.BadZipFile as error:
+        raise NotFetched(f"{archive.name} is not a whole zip: {error}") from error
+    except (RuntimeError, NotImplementedError) as error:  # encrypted, or packed in a way that Python does not know
+        raise NotFetched(f"{archive.name} can not be unpacked: {error}") from error
+    return found
+
+
+def _litter(path: str) -> bool:
+    return path.startswith("__MACOSX/") or path.rpartition("/")[2] in (".DS_Store", "Thumbs.db")
+
+
+def _name_of(info: zipfile.ZipInfo) -> str:
+    """A member's name; archives from Chinese Windows write it in GBK without saying so."""
+    if info.flag_bits & 0x800 or info.filename.isascii():
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("gb18030")
+    except UnicodeError:
+        return info.filename
