@@ -22,8 +22,9 @@ SPEAKER = re.compile(
     r"(医生|病人|患者|Doctor|Patient)\s*[：:]$"
 )  # alone on its line; a line that only contains one is text
 HEADINGS = ("Doctor faculty", "Description", "Dialogue", "Diagnosis and suggestions")
-# a prescription that the site wrote behind the last utterance, at times without a line break
+# what the site wrote behind the last utterance, at times without a line break: a prescription, an appointment
 PRESCRIPTION = re.compile(r"(?:(?:^|\n)\s*|(?<=[。！？；.!?]))疾病诊断：[^\n]*(?:\n\s*药品：[^\n]*)*\s*$")
+APPOINTMENT = re.compile(r"[：:]?\s*预约医生：\s*\S{2,5}\s*$")
 
 
 @dataclass
@@ -40,7 +41,7 @@ class _Session:
             return BadRow(self.place, "a description without a dialogue", f"id {number}")
         if self.stray:
             return BadRow(self.place, "an utterance without a speaker", f"id {number}")
-        turns = [[speaker, PRESCRIPTION.sub("", "\n".join(lines)).strip()] for speaker, lines in self.turns]
+        turns = [[speaker, without_notes("\n".join(lines))] for speaker, lines in self.turns]
         fields = {"id": number, "faculty": " ".join(faculty), "description": "\n".join(self.description)}
         return Row({**fields, "turns": turns}, self.place)
 
@@ -70,7 +71,8 @@ def sessions(path: Path) -> Iterator[Row | BadRow]:
             yield BadRow(line.place, "text before the first id=")
         elif text in HEADINGS:
             heading = text
-            if text == "Description" or (text == "Dialogue" and (not found or found[-1].turns is not None)):
+            # a dialogue ends the one before it; descriptions that follow each other are one
+            if text in ("Description", "Dialogue") and (not found or found[-1].turns is not None):
                 found.append(_Session(line.place))
             if text == "Dialogue":
                 found[-1].turns = []
@@ -82,6 +84,11 @@ def sessions(path: Path) -> Iterator[Row | BadRow]:
             _say(found[-1], text)
     for session in found:
         yield session.row(number, faculty)
+
+
+def without_notes(text: str) -> str:
+    """An utterance without the notes of the site that stand behind it (疾病诊断：, 药品：, 预约医生：)."""
+    return APPOINTMENT.sub("", PRESCRIPTION.sub("", text)).strip()
 
 
 def _say(session: _Session, line: str) -> None:

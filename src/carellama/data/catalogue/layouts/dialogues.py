@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from carellama.data.catalogue.layout import Layout, first_row, spoken, text_of
-from carellama.data.catalogue.layouts.blocks import is_blocks, sessions
+from carellama.data.catalogue.layouts.blocks import is_blocks, sessions, without_notes
 from carellama.data.convert import BadRecord
 from carellama.data.read import Row, keyed, kind_of, values
 from carellama.errors import UserError
@@ -71,7 +71,7 @@ def _prefixed(row: Row, lines: Sequence[Any]) -> Turns:
         prefix = PREFIX.match(_text(row, line))
         if prefix is None:
             raise BadRecord(row.place, "a turn does not say who speaks", f"turn {len(turns) + 1}")
-        turns.append((_who(row, prefix[1]), line[prefix.end() :]))
+        turns.append((_who(row, prefix[1]), without_notes(line[prefix.end() :])))
     return turns
 
 
