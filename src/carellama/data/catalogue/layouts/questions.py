@@ -37,8 +37,8 @@ def in_text(text: str) -> tuple[str, dict[str, str]]:
     marks: list[tuple[str, re.Match[str]]] = []
     for match in MARK.finditer(text):
         letter = unicodedata.normalize("NFKC", match[1] or match[2])
-        if letter == "A" and len(marks) == 1:  # the first was the stem's: "A man of 40 ..."
-            marks.clear()
+        if letter == "A" and len(marks) == 1 and _is_bare(marks[0][1]) and not _is_bare(match):
+            marks.clear()  # the first was a word of the stem: "A man of 40 ..."
         if letter == LETTERS[len(marks) : len(marks) + 1]:
             marks.append((letter, match))
     if len(marks) < 2:
@@ -46,6 +46,10 @@ def in_text(text: str) -> tuple[str, dict[str, str]]:
     ends = [match.start() for _, match in marks[1:]] + [len(text)]
     options = {letter: text[match.end() : end].strip() for (letter, match), end in zip(marks, ends, strict=True)}
     return text[: marks[0][1].start()].strip(), options
+
+
+def _is_bare(mark: re.Match[str]) -> bool:
+    return mark[0].strip() == mark[2]
 
 
 def listed(row: Row, column: str) -> dict[str, str]:
