@@ -109,6 +109,20 @@ def headless(path: Path, names: Sequence[str]) -> Iterator[Row | BadRow]:
         raise UserError(f"can not read {path}: {error}") from error
 
 
+def json_lines(path: Path) -> Iterator[Row | BadRow]:
+    """Yield the rows of a file of one JSON object a line, whatever it is called; each may end in a comma.
+
+    Raises as `rows`.
+    """
+    try:
+        with io.TextIOWrapper(_open_bytes(path), encoding=encoding_of(path)) as text:
+            for number, line in enumerate(text, 1):
+                if line := line.strip():
+                    yield _json_row(line.removesuffix(","), Place(str(path), number))
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"can not read {path}: {error}") from error
+
+
 KINDS = {
     ".json": "json",
     ".jsonl": "json",

@@ -1,22 +1,316 @@
-"""Layouts of one question with one answer."""
+"""Layouts of one question with one answer, and of the conversations that lie among such files.
+
+    LAYOUTS["text-answer"].convert(Path("medical_sft.json"))
+
+What belongs together by ids (cMedQA2, webMedQA) is in `candidates.py`, PubMedQA in `pubmedqa.py`. Nothing is made
+shorter or better here but what a set is known to have got by mistake: wrappers of prompts, tags, names put in.
+"""
 
 from __future__ import annotations
 
+import csv
+import html
 import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
 
-from carellama.data.catalogue.layout import Layout, text_of
-from carellama.data.read import Row
-from carellama.records import Chat, Message
+from carellama.data.catalogue.layout import Layout, spoken, text_of
+from carellama.data.catalogue.layouts import candidates, pubmedqa
+from carellama.data.convert import BadRecord, Columns, convert
+from carellama.data.read import BadRow, Row, encoding_of, json_lines, kind_of, rows
+from carellama.errors import DataError
+from carellama.records import Chat, Message, Place, Record
 
 PROMPT_WRAP = re.compile(r"^<s>\s*问：\s*(.*?)\s*答：\s*$", re.DOTALL)
+TAGS = re.compile(
+    r"</?(?:p|br|div|span|a|b|strong|font|img|em|i|u|li|ul|ol|h[1-6]|table|tr|td)\b[^<>]*>", re.IGNORECASE
+)
+NOTHING_ASKED = ("无", "无。", "暂无", "没有", "如题", "同上", "")
+DEPARTMENT_PROMPT = "现在你是一个{}医生，请根据患者的问题给出建议："
+DOCTOR_PROMPT = "If you are a doctor, please answer the medical questions based on the patient's description."
+QUESTION_MARK = re.compile(r"^\s*(?:问题|问)\s*[:：]\s*")
+ANSWER_MARK = re.compile(r"\s*(?:回答|答)\s*[:：]\s*$")
+SPEAKERS = re.compile(r"<(user|bot)>\s*[:：]\s*")
+LINK = re.compile(r"^\s*https?://\S+\s*$")
+# "Chat Doctor" where it stands for the name of a site or a doctor: in a greeting, or in thanks and signatures
+GREETED = re.compile(
+    r"\b(?:(?:hi|hello|dear)[\s,.!]+)?(?:and\s+)?(?:welcome\s+(?:back\s+)?to|(?:thanks?|thank you)\s+(?:you\s+)?for\s+"
+    r"(?:using|choosing|visiting|consulting|contacting|writing\s+to|posting\s+(?:on|in|at)|asking\s+(?:on|in|at))(?:\s+in)?)"
+    r"\s+(?:the\s+)?chat\s?doctor\b(?:\s+(?:forum|site|website|com))?[\s.,!:;]*",
+    re.IGNORECASE,
+)
+SIGNED = re.compile(
+    r"[\s,.]*\b(?:(?:with|best|kind|warm)\s+)*(?:regards|sincerely|thanks|thank you|wishes)"
+    r"[\s,.:\-]+(?:dr\.?\s*)?chat\s?doctor[\s.,!]*$",
+    re.IGNORECASE,
+)
+COLUMNS = Columns(history="history", system="system")
+CHAT_DOCTOR = re.compile(r"chat\s?doctor", re.IGNORECASE)
+
+
+def tolerant(path: Path) -> Iterator[Row | BadRow]:
+    """The rows of a file as `rows` has them; .txt files of JSON, and objects with commas behind, line by line."""
+    return json_lines(path) if is_json_lines(path) else rows(path)
+
+
+def is_json_lines(path: Path) -> bool:
+    """Whether a file is JSON Lines that `rows` does not know as such: .txt, or with a comma behind each object."""
+    kind = kind_of(path)
+    if kind not in ("txt", "json") or path.suffix.lower() == ".gz":
+        return False
+    try:
+        with path.open("rb") as file:
+            start = file.readline(1 << 22).decode("utf-8-sig", "replace").strip()
+    except OSError:
+        return False  # `rows` says it better
+    return start.startswith("{") and (start.endswith("}") if kind == "txt" else start.endswith("},"))
+
+
+def _about(row: Row, *names: str, **renamed: str) -> dict[str, str]:
+    """What else a row says of itself, by column (or column renamed), where it says something."""
+    wanted = {**{name: name for name in names}, **renamed}
+    return {
+        key: str(row.fields[column]).strip()
+        for key, column in wanted.items()
+        if isinstance(row.fields.get(column), str | int | float) and str(row.fields[column]).strip()
+    }
+
+
+def _chat(row: Row, question: str, answer: str, **about: str) -> Chat:
+    if LINK.match(answer):
+        raise BadRecord(row.place, "the answer is a link")
+    return Chat((Message("user", question), Message("assistant", answer)), row.place, about)
 
 
 def _query_response(row: Row) -> Chat:
     """{query, response}: ChatMed, ShenNong. Their test files keep the model's prompt around the query."""
     query = text_of(row, "query")
     wrapped = PROMPT_WRAP.match(query)
-    question = wrapped[1] if wrapped else query
-    return Chat((Message("user", question), Message("assistant", text_of(row, "response"))), row.place)
+    question = wrapped[1].strip() if wrapped else query
+    if not question:
+        raise BadRecord(row.place, "column 'query' is empty")
+    return _chat(row, question, text_of(row, "response"))
 
 
-LAYOUTS = {"query-response": Layout("sft", ("query", "response"), _query_response)}
+def _instruction(row: Row) -> Record:
+    """{instruction, input, output, history, system}: the common shape; `instruct` for instruction (Zhongjing).
+
+    An instruction that is a conversation, "<user>: ... <bot>: ... <user>: ...", becomes one (liver_cancer.json).
+    """
+    asked = "instruction" if "instruction" in row.fields else "instruct"
+    instruction, answer = text_of(row, asked, required=False), text_of(row, "output")
+    about = _about(row, "id", category="cate1", subcategory="cate2")
+    if len(marks := list(SPEAKERS.finditer(instruction))) and marks[0].start() == 0:
+        return _marked_turns(row, instruction, marks, answer)
+    question = "\n".join(part for part in (instruction, text_of(row, "input", required=False)) if part)
+    if not question:
+        raise BadRecord(row.place, "empty question")
+    fields = {name: row.fields[name] for name in ("history", "system") if row.fields.get(name)}
+    made = convert(Row({**fields, "instruction": question, "output": answer}, row.place), COLUMNS, "alpaca")
+    assert isinstance(made, Chat)
+    return Chat(made.messages, row.place, about)
+
+
+def _marked_turns(row: Row, text: str, marks: list[re.Match[str]], answer: str) -> Chat:
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    turns: list[tuple[Literal["user", "assistant"], str]] = [
+        ("user" if mark[1] == "user" else "assistant", text[mark.end() : end])
+        for mark, end in zip(marks, ends, strict=True)
+    ]
+    if turns[-1][0] != "user":
+        raise BadRecord(row.place, "the conversation does not end with the user")
+    return Chat(spoken(row.place, [*turns, ("assistant", answer)]), row.place)
+
+
+def _constant_doctor(row: Row) -> Record:
+    """{instruction (always the same), input, output}: HealthCareMagic, GenMedGPT. "Chat Doctor" as in `undoctored`."""
+    made = _instruction(row)
+    assert isinstance(made, Chat)
+    return undoctored(made)
+
+
+def _icliniq(row: Row) -> Chat:
+    """{input, answer_icliniq, answer_chatgpt, answer_chatdoctor}: asked as HealthCareMagic asks."""
+    question = f"{DOCTOR_PROMPT}\n{text_of(row, 'input')}"
+    return undoctored(_chat(row, question, text_of(row, "answer_icliniq")))
+
+
+def undoctored(chat: Chat) -> Chat:
+    """Take "Chat Doctor" out of greetings and signatures of an answer, where it replaced the name of a site or doctor.
+
+    meta says `chat_doctor`: "removed"; or "kept" where it stands elsewhere in the text, which is left as it is.
+    """
+    answer = chat.response
+    if not CHAT_DOCTOR.search(answer):
+        return chat
+    plain = SIGNED.sub("", GREETED.sub("", answer)).strip()
+    if not plain:
+        raise BadRecord(chat.place, "the answer is only a greeting")
+    said = "kept" if CHAT_DOCTOR.search(plain) else "removed"
+    return Chat((*chat.prompt, Message("assistant", plain)), chat.place, {**chat.meta, "chat_doctor": said})
+
+
+def _text_answer(row: Row) -> Chat:
+    """{text, answer}: medical_sft.json, kuake_sft.json, llama_sft.json."""
+    return _chat(row, text_of(row, "text"), text_of(row, "answer"))
+
+
+def _context_target(row: Row) -> Chat:
+    """{context "问题：… 回答: " in two lines, target}: Med-ChatGLM."""
+    question = ANSWER_MARK.sub("", QUESTION_MARK.sub("", text_of(row, "context"))).strip()
+    if not question:
+        raise BadRecord(row.place, "column 'context' holds no question")
+    return _chat(row, question, text_of(row, "target"))
+
+
+def first_text(row: Row, column: str) -> str:
+    """The first text of a column that is a text, a list of texts, or a list of lists of texts (paraphrases)."""
+    value: Any = row.fields.get(column)
+    while isinstance(value, list):
+        value = next((one for one in value if one not in (None, "", [], [""])), "")
+    return text_of(Row({**row.fields, column: value}, row.place), column)
+
+
+def _question_answer(row: Row) -> Chat:
+    """{question, answer}, {questions, answers}, {instruction: [q], output: [a]}, {问, 答}: Huatuo-26M and others."""
+    names = (("questions", "answers"), ("question", "answer"), ("问", "答"), ("instruction", "output"))
+    asked, answered = next((pair for pair in names if pair[0] in row.fields), names[0])
+    about = _about(row, "id", "score", department="label", diseases="related_diseases")
+    return _chat(row, first_text(row, asked), first_text(row, answered), **about)
+
+
+def _lists(path: Path) -> bool:
+    first = next((row for row in tolerant(path) if isinstance(row, Row)), None)
+    return first is not None and isinstance(first.fields.get("instruction"), list) and "output" in first.fields
+
+
+def _department(row: Row) -> Chat:
+    """{department, title, ask (or question), answer}: Chinese-medical-dialogue-data, and the rows of its .txt files."""
+    for text in row.fields.values():
+        if isinstance(text, str) and "\ufffd" in text:
+            raise BadRecord(row.place, "bytes that are not GB18030")
+    department, title = (untagged(text_of(row, name, required=False)) for name in ("department", "title"))
+    ask = untagged(text_of(row, "ask" if "ask" in row.fields else "question", required=False))
+    asked = [title] if ask == title or ask in NOTHING_ASKED else [title, ask]
+    question = "，".join(part for part in asked if part and part not in NOTHING_ASKED)
+    answer = untagged(text_of(row, "answer"))
+    if not question or not answer:
+        raise BadRecord(row.place, "empty question" if not question else "column 'answer' is empty")
+    if department:
+        question = f"{DEPARTMENT_PROMPT.format(department)}\n{question}"
+    about = {"department": department, "title": title}
+    return _chat(row, question, answer, **{key: text for key, text in about.items() if text})
+
+
+def untagged(text: str) -> str:
+    """Text without the tags and entities of HTML."""
+    return html.unescape(TAGS.sub("", text)).replace("\xa0", " ").strip()
+
+
+def _gb_rows(path: Path) -> Iterator[Row | BadRow]:
+    """The rows of a CSV file; one with bytes of no encoding is read as GB18030, its bad bytes as U+FFFD."""
+    try:
+        encoding_of(path)
+    except DataError:
+        with path.open(encoding="gb18030", errors="replace", newline="") as text:
+            reader = csv.DictReader(text)
+            before = 1
+            for fields in reader:
+                place, before = Place(str(path), before + 1), reader.line_num
+                whole = None not in fields and None not in fields.values()
+                yield Row(fields, place) if whole else BadRow(place, "wrong number of fields")
+        return
+    yield from rows(path)
+
+
+def _blocks(path: Path) -> Iterator[Row | BadRow]:
+    """内科.txt: "title,question" in one line, the answer in the next, then two empty lines."""
+    block: list[str] = []
+    start = 1
+    encoding = "gb18030" if not _utf8(path) else encoding_of(path)
+    with path.open(encoding=encoding, errors="replace") as text:
+        for number, line in enumerate(text, 1):
+            if line := line.strip():
+                start = start if block else number
+                block.append(line)
+            elif block:
+                yield _block(block, Place(str(path), start))
+                block = []
+        if block:
+            yield _block(block, Place(str(path), start))
+
+
+def _utf8(path: Path) -> bool:
+    try:
+        return encoding_of(path) != "gb18030"
+    except DataError:
+        return False
+
+
+def _block(lines: list[str], place: Place) -> Row | BadRow:
+    title, _, ask = lines[0].partition(",")
+    if len(lines) == 1:
+        return BadRow(place, "a question without an answer")
+    return Row({"title": title, "ask": ask, "answer": "\n".join(lines[1:])}, place)
+
+
+def _is_blocks(path: Path) -> bool:
+    """Two lines and an empty one, the first of them with a comma and a question, several times over."""
+    if kind_of(path) != "txt" or path.suffix.lower() == ".gz" or is_json_lines(path):
+        return False
+    found = []
+    for row in _blocks(path):
+        found.append(isinstance(row, Row) and bool(row.fields["ask"]) and "\n" not in row.fields["answer"])
+        if len(found) == 20:
+            break
+    return bool(found) and sum(found) >= 0.9 * len(found) and not _single_spaced(path)
+
+
+def _single_spaced(path: Path) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as text:
+        lines = [line.strip() for _, line in zip(range(4), text, strict=False)]
+    return bool(len(lines) == 4 and (lines[2] or lines[3]))
+
+
+def _turns(row: Row) -> Chat:
+    """{conversations: [{from: human | gpt | system, value}]}; calls of tools are nothing to learn medicine from."""
+    turns = row.fields["conversations"]
+    roles = {turn.get("from") for turn in turns if isinstance(turn, dict)} if isinstance(turns, list) else set()
+    if roles & {"function_call", "observation"} or row.fields.get("tools"):
+        raise BadRecord(row.place, "a call of a tool")
+    made = convert(row, Columns(messages="conversations"), "sharegpt")
+    if not isinstance(made, Chat):
+        raise BadRecord(row.place, "a preference pair, not a conversation")
+    return made
+
+
+def _indication(row: Row) -> Chat:
+    """{药品, 药品适应症 (HTML), 医学专家标注的适应病症 "a|b", instruction}: QiZhenGPT's evaluation of 94 drugs."""
+    answer = untagged(text_of(row, "药品适应症"))
+    if not answer:
+        raise BadRecord(row.place, "column '药品适应症' is empty")
+    about = _about(row, drug="药品", diseases="医学专家标注的适应病症")
+    return _chat(row, text_of(row, "instruction"), answer, **about)
+
+
+LAYOUTS: dict[str, Layout] = {
+    "query-response": Layout("sft", ("query", "response"), _query_response, rows=tolerant),
+    "icliniq": Layout("sft", ("input", "answer_icliniq"), _icliniq),
+    "text-answer": Layout("sft", ("text", "answer"), _text_answer, rows=tolerant),
+    "context-target": Layout("sft", ("context", "target"), _context_target, rows=tolerant),
+    "question-answer-lists": Layout("sft", ("instruction", "output"), _question_answer, recognises=_lists),
+    "instruction": Layout("sft", ("instruction", "output"), _instruction, rows=tolerant),
+    "instruct": Layout("sft", ("instruct", "output"), _instruction, rows=tolerant),
+    "doctor-instruction": Layout("sft", ("instruction", "input", "output"), _constant_doctor, rows=tolerant),
+    "drug-indications": Layout("sft", ("药品", "药品适应症", "instruction"), _indication),
+    "departments": Layout("sft", ("department", "title", "ask", "answer"), _department, rows=_gb_rows),
+    "departments-question": Layout("sft", ("department", "title", "question", "answer"), _department, rows=_gb_rows),
+    "department-blocks": Layout("sft", ("title", "ask", "answer"), _department, rows=_blocks, recognises=_is_blocks),
+    **candidates.LAYOUTS,
+    **pubmedqa.LAYOUTS,
+    "questions-answers": Layout("sft", ("questions", "answers"), _question_answer, rows=tolerant),
+    "question-answer": Layout("sft", ("question", "answer"), _question_answer, rows=tolerant),
+    "wen-da": Layout("sft", ("问", "答"), _question_answer, rows=tolerant),
+    "turns": Layout("sft", ("conversations",), _turns, rows=tolerant),
+}
