@@ -12,6 +12,7 @@ import gzip
 import itertools
 import json
 import re
+import shlex
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -100,7 +101,8 @@ class Check:
     @property
     def command(self) -> str:
         """The command that converts the file, where a layout of the catalogue reads it."""
-        return f"carellama data convert {self.guess.dataset} --from_path {self.path}" if self.guess.dataset else ""
+        names = self.guess.datasets
+        return f"carellama data convert {names[0]} --from_path {shlex.quote(str(self.path))}" if names else ""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -298,7 +300,7 @@ def form_of(path: Path) -> tuple[str, str]:
     if kind == "json":
         first, end, _ = head.partition("\n")
         kind = "JSON array" if head.startswith("[") else "JSON Lines" if not end or _is_json(first) else "JSON objects"
-    return {"csv": "CSV", "tsv": "TSV", "txt": "text, a row a line"}.get(kind, kind) + packed, ENCODINGS[encoding]
+    return {"csv": "CSV", "tsv": "TSV", "txt": "text"}.get(kind, kind) + packed, ENCODINGS[encoding]
 
 
 def _is_json(line: str) -> bool:

@@ -52,10 +52,11 @@ def _line(label: str, text: str) -> str:
 
 def _shape(check: Check) -> str:
     guess = check.guess
-    if guess.dataset:
-        return f"that of the catalogue's dataset {guess.dataset}"
+    if guess.datasets:
+        others = f" (also {', '.join(guess.datasets[1:])})" if guess.datasets[1:] else ""
+        return f"layout of the catalogue's dataset {guess.datasets[0]}{others}"
     if guess.shape is None:
-        return "none that is known: see docs/en/data.md, or name the columns in dataset_info.json"
+        return "none that is known: name the columns in dataset_info.json, or write the rows as one of its shapes"
     mapping = ", ".join(f"{what} = {column!r}" for what, column in guess.mapping.items())
     return f"{guess.shape} ({mapping})"
 
@@ -92,7 +93,7 @@ def to_dict(check: Check) -> dict[str, Any]:
         "usable": dict(check.kinds),
         "shape": check.guess.shape,
         "columns": check.guess.mapping if check.guess.shape else {},
-        "catalogue": check.guess.dataset or None,
+        "catalogue": list(check.guess.datasets),
         "convert": check.command or None,
         "errors": problems(check.errors),
         "warnings": problems(check.warnings),

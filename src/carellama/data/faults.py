@@ -63,7 +63,7 @@ SCANS = (
         "placeholder left in the text",
         ("<", "{", "[", "【"),
         re.compile(
-            r"<[A-Z]{2,}(?:[_ ][A-Z]+)*>|\{\{? ?[A-Za-z_]\w* ?\}"
+            r"<[A-Z]{2,}(?:[_ ][A-Z]+)*>|(?<![\w\\^}])\{\{? ?[A-Za-z_]{3,} ?\}"  # not LaTeX's groups
             r"|\[(?:[Yy]our |[Pp]atient )?(?:[Nn]ame|NAME)\]|【(?:医生)?姓名】"
         ),
     ),

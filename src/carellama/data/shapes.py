@@ -7,8 +7,11 @@ The guess is only offered (by `carellama data check`): training reads what `data
 
 from __future__ import annotations
 
+import fnmatch
+import itertools
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,8 @@ SYSTEMS = ("system", "system_prompt")
 TEXTS = ("text", "content", "正文", "内容", "document", "passage", "paragraph", "body")
 TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "turns")
 OPTIONS = {"option", "options", "choices", "opa", "op1"}  # an exam: a question without them is not the question
+LETTERS = re.compile(r"\W*[A-H](?:\W*[A-H])*\W*")  # an exam's answers, whose options are in the question
+TRIED = 20  # rows of a file by which a layout is tried
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Guess:
     shape: str | None = None  # None: none that is known, or that of the catalogue's dataset
     columns: Columns = field(default_factory=Columns)
     layout: Layout | None = None
-    dataset: str = ""  # NAME or NAME:PART of the catalogue
+    datasets: tuple[str, ...] = ()  # NAME or NAME:PART of the catalogue, the likeliest first
 
     @property
     def mapping(self) -> dict[str, str]:
@@ -135,6 +140,9 @@ def _plain(first_rows: Sequence[Row], names: Sequence[str], all_names: Sequence[
         return Guess("exam") if {"question", "options"} <= set(names) else Guess()
     response = named(RESPONSES)
     prompt = named([name for name in PROMPTS if lower.get(name) != response])
+    answers = [str(row.fields.get(response)) for row in first_rows] if response else []
+    if answers and all(map(LETTERS.fullmatch, answers)):
+        return Guess()
     query = None
     if "title" in lower and named(QUERIES["title"]) is not None and response:
         prompt = lower["title"]
@@ -148,29 +156,52 @@ def _plain(first_rows: Sequence[Row], names: Sequence[str], all_names: Sequence[
 
 
 def _of_catalogue(path: Path, first_rows: Sequence[Row], text_file: bool) -> Guess | None:
-    """The layout of the catalogue that a file has, or None."""
-    for dataset, name in _layouts():
-        layout = LAYOUTS.get(name)
-        if layout is None or (text_file and layout.stage == "pt"):
-            continue
-        try:
-            if layout.recognises is None and layout.rows is read_rows:  # no need to open the file again
-                fits = bool(first_rows) and set(layout.fields) <= set(first_rows[0].fields)
-            else:
-                fits = layout.fits(path)
-        except UserError:
-            continue
-        if fits:
-            return Guess(layout=layout, dataset=dataset)
-    return None
+    """The layout of the catalogue that a file has, or None: the first by which a row becomes a record.
+
+    Datasets share layouts; the one in whose folder the file lies, or whose files are so called, comes first. A
+    layout by which no row becomes a record (a test split without answers) is believed only of such a dataset.
+    """
+    datasets: dict[str, list[str]] = {}
+    likely: set[str] = set()
+    for unlikely, dataset, name in _layouts(path):
+        datasets.setdefault(name, []).append(dataset)
+        likely |= set() if all(unlikely) else {name}
+    fitting = [name for name in datasets if _has(path, first_rows, LAYOUTS.get(name), text_file)]
+    chosen = next((name for name in fitting if _converts(path, LAYOUTS[name])), None)
+    chosen = chosen or next((name for name in fitting if name in likely), None)
+    return None if chosen is None else Guess(layout=LAYOUTS[chosen], datasets=tuple(datasets[chosen]))
 
 
-def _layouts() -> Iterator[tuple[str, str]]:
-    """(NAME or NAME:PART, layout) of the whole catalogue."""
+def _has(path: Path, first_rows: Sequence[Row], layout: Layout | None, text_file: bool) -> bool:
+    if layout is None or (text_file and layout.stage == "pt"):
+        return False
+    if layout.recognises is None and layout.rows is read_rows:  # no need to open the file again
+        return bool(first_rows) and set(layout.fields) <= set(first_rows[0].fields)
+    try:
+        return layout.fits(path)
+    except UserError:
+        return False
+
+
+def _converts(path: Path, layout: Layout) -> bool:
+    if layout.joined is not None:
+        return False
+    try:
+        return any(not isinstance(found, BadRecord) for found in itertools.islice(layout.convert(path), TRIED))
+    except UserError:
+        return False
+
+
+def _layouts(path: Path) -> list[tuple[tuple[bool, bool], str, str]]:
+    """(whether folder and file are called otherwise, NAME or NAME:PART, layout) of the catalogue, the likeliest first."""
+    found = []
     for name, entry in entries().items():
         for number, part in enumerate(entry.parts):
-            for layout in part.layouts:
-                yield (f"{name}:{part.name}" if number else name), layout
+            patterns = [pattern for pattern in (*part.files, *part.held_out) if pattern.strip("*")]
+            called = any(fnmatch.fnmatch(path.name, pattern.rpartition("/")[2]) for pattern in patterns)
+            unlikely = (name not in path.absolute().parts, not called)
+            found += [(unlikely, f"{name}:{part.name}" if number else name, layout) for layout in part.layouts]
+    return sorted(found, key=lambda one: one[0])
 
 
 def outcome(guess: Guess, row: Row) -> Record:
