@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import httpx2
 
 PAUSES = (1.0, 3.0, 10.0, 30.0)  # seconds before each further try
-CHUNK = 1 << 18  # bytes read at a time
 SPARE = 64 << 20  # bytes of the disk that a download leaves free
 LFS = b"version https://git-lfs"  # how a pointer of Git LFS begins
 WORTH_A_TRY = {408, 425, 429, 500, 502, 503, 504}
@@ -138,9 +137,7 @@ def download(remote: Remote, target: Path) -> Fetched:
         raise NotFetched(f"{remote.name} has {size:,} bytes instead of {remote.size:,}")
     if remote.sha256 and sha256 != remote.sha256.lower():
         _forget(part)
-        raise NotFetched(
-            f"{remote.name} has the SHA-256 {sha256} instead of {remote.sha256}: it was changed or damaged"
-        )
+        raise NotFetched(f"{remote.name} was changed or damaged: its SHA-256 is {sha256} instead of {remote.sha256}")
     part.replace(target)
     _forget(part)
     return Fetched(remote.url, size, sha256)
@@ -220,7 +217,9 @@ def _once(remote: Remote, part: Path) -> None:
 
 def _receive(response: httpx2.Response, part: Path, have: int, total: int | None, name: str) -> None:
     with part.open("ab" if have else "wb") as file, bar(name, have, total) as advance:
-        for chunk in response.iter_raw(CHUNK):
+        for (
+            chunk
+        ) in response.iter_raw():  # as they come: a chunk that waits to be full is lost when the connection breaks
             file.write(chunk)
             advance(len(chunk))
 

@@ -101,11 +101,13 @@ def from_hosts(entry: Entry, home: Path, arguments: PullArguments) -> None:
     if offline():
         raise UserError(f"no connection: HF_HUB_OFFLINE is set; unset it, or {by_hand(entry)}")
     failed: list[str] = []
+    agreed = False
     for at, host in enumerate(wanted):
         try:
             revision, remotes = hosts.listing(host, arguments.hf_auth_token)
-            if not failed:
+            if not agreed:
                 agree(entry, home, arguments.accept_licence)
+                agreed = True
             return from_host(entry, home, host, revision, remotes, arguments.hf_auth_token)
         except NoConnection as error:
             failed.append(f"no connection to {error}")

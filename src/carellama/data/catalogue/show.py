@@ -72,9 +72,11 @@ def _table(rows: Sequence[tuple[str, ...]]) -> None:
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> None:
     """Columns as wide as their widest cell: for `grep`, files and pipes, where nothing may be cut off."""
-    widths = [max(len(row[at]) for row in (HEADINGS, *rows)) for at in range(len(HEADINGS))]
+    from rich.cells import cell_len, set_cell_size  # a Chinese character is two columns wide
+
+    widths = [max(cell_len(row[at]) for row in (HEADINGS, *rows)) for at in range(len(HEADINGS))]
     for row in (HEADINGS, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print("  ".join(set_cell_size(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def show(argv: Sequence[str]) -> None:
