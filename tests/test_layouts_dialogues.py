@@ -260,3 +260,17 @@ def test_every_real_block_with_a_dialogue_is_kept_apart(real_data: Path) -> None
     path = real_data / "medical-dialogue-system/COVID-Dialogue-Dataset-Chinese.head.txt"
     found = [one for one in LAYOUTS["meddialog-blocks"].convert(path) if not isinstance(one, BadRecord)]
     assert len({record.meta["id"] for (record,) in found}) == 208
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "写报告", "input": "患者：咳嗽\n医生：多喝水。", "output": "主诉：咳嗽"},
+        {"prompt": "写报告\n患者：咳嗽\n医生：多喝水。", "response": "主诉：咳嗽"},
+        {"instruction": "写报告", "report": [{"主诉": "咳嗽"}], "dialogue": [
+            {"speaker": "患者", "sentence": "咳嗽"}, {"speaker": "医生", "sentence": "多喝水。"}]},
+    ],
+)  # fmt: skip
+def test_report_pairs_are_read_under_the_usual_names(tmp_path: Path, row: dict[str, Any]) -> None:
+    found, skipped = converted("imcs-v2", written(tmp_path / "a.json", [row]))
+    assert [said(chat) for chat in found] == [["写报告\n患者：咳嗽\n医生：多喝水。", "主诉：咳嗽"]] and not skipped

@@ -189,6 +189,9 @@ def test_an_object_keyed_by_id_has_a_row_a_key(tmp_path: Path) -> None:
     path.write_text('{"7": {"text": "cough"}')
     with pytest.raises(DataError, match=r"keyed.json:1: found '' where ',' must follow"):
         list(keyed(path))
+    path.write_text('{"7": {"text": "cough"}}\n{"8": {"text": "fever"}}')
+    with pytest.raises(DataError, match=r"keyed.json:2: text after the end of the object"):
+        list(keyed(path))
 
 
 def test_a_csv_file_without_a_header_is_read_under_given_names(tmp_path: Path) -> None:

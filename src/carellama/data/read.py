@@ -353,6 +353,9 @@ def _json_members(window: _Window) -> Iterator[Row | BadRow]:
         if window.peek() != "}":
             pass_over(",")
             window.peek()
+    window.at += 1
+    if window.peek():
+        raise DataError(f"{window.place}: text after the end of the object")
 
 
 def _csv_rows(text: TextIO, name: str, delimiter: str, header: list[str] | None = None) -> Iterator[Row | BadRow]:

@@ -9,7 +9,7 @@ question without an answer at the end are left out. A dialogue that has no answe
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from carellama.data.catalogue.layout import Layout, first_row, spoken, text_of
 from carellama.data.catalogue.layouts.blocks import is_blocks, sessions, without_notes
 from carellama.data.convert import BadRecord
 from carellama.data.read import Row, keyed, kind_of, values
-from carellama.errors import UserError
+from carellama.errors import DataError, UserError
 from carellama.records import Chat, Message
 
 Who = Literal["user", "assistant"]
@@ -35,6 +35,9 @@ SITE_GREETING = re.compile(
 )
 PICKLES = (".pk", ".pkl", ".pickle", ".p")
 REPORT = ("主诉", "现病史", "辅助检查", "既往史", "即往史", "诊断", "建议")
+PAIR_ASKED = ("instruction", "prompt", "input", "query", "question", "dialogue", "conversation", "text", "content")
+PAIR_REPORT = ("output", "report", "response", "target", "answer")
+PAIR_TURNS = (("speaker", "sentence"), ("from", "value"), ("role", "content"))
 REPORT_TASK = "根据对话生成诊疗报告："
 LABELS_TASK = "判断下列对话中每个临床发现的阴阳性："
 
@@ -189,12 +192,37 @@ def _conversations(row: Row) -> Chat:
     return _chat(row, _keyed_turns(row, _list(row, "conversations"), "from", "value"), id=row.fields.get("id"))
 
 
+def _pair_columns(fields: Mapping[str, Any]) -> tuple[list[str], str | None]:
+    """The columns of the dialogue (with what is asked), and the column of the report."""
+    asked = [name for name in PAIR_ASKED if fields.get(name)]
+    return asked, next((name for name in PAIR_REPORT if name in fields and name not in asked), None)
+
+
+def _is_report_pair(path: Path) -> bool:
+    first = first_row(path) if kind_of(path) in ("json", "csv", "parquet") else None
+    return first is not None and all(_pair_columns(first.fields))
+
+
 def _report_pair(row: Row) -> Chat:
-    """{instruction, input, output}: reports of IMCS-V2 with their dialogues, as others hand them on."""
-    output = row.fields["output"]
-    answer = _report_text(row, output) if isinstance(output, dict) else text_of(row, "output")
-    asked = [text_of(row, "instruction", required=False), text_of(row, "input", required=False)]
-    return _chat(row, [("user", "\n".join(text for text in asked if text)), ("assistant", answer)])
+    """{instruction, input, output}, {dialogue, report}, ...: reports of IMCS-V2 as others hand them on."""
+    asked, column = _pair_columns(row.fields)
+    if not asked or column is None:
+        raise BadRecord(row.place, "no dialogue with a report", f"the row has {', '.join(map(repr, row.fields))}")
+    report = row.fields[column]
+    if isinstance(report, list) and report:
+        report = report[0]
+    answer = _report_text(row, report) if isinstance(report, dict) else _text(row, report or "")
+    question = "\n".join(_dialogue_text(row, row.fields[name]) for name in asked)
+    return _chat(row, [("user", question), ("assistant", answer)], id=row.fields.get("id"))
+
+
+def _dialogue_text(row: Row, value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        keys = next((keys for keys in PAIR_TURNS if keys[0] in value[0]), PAIR_TURNS[0])
+        return _transcript(_keyed_turns(row, value, *keys))
+    if isinstance(value, list):
+        return "\n".join(_text(row, line).strip() for line in value)
+    return _text(row, value).strip()
 
 
 def _mdcfnpc(row: Row) -> Chat:
@@ -270,12 +298,13 @@ def _is_array(path: Path, holds: Callable[[list[Any]], bool]) -> bool:
 
 
 def _is_imcs(path: Path) -> bool:
+    """Whether a JSON file is an object of objects that have a dialogue; no more than the first is read."""
     if kind_of(path) != "json":
         return False
-    with_brace = first_row(path, values)
-    if with_brace is None or not all(isinstance(value, dict) for value in with_brace.fields.values()):
+    try:
+        first = first_row(path, keyed)
+    except DataError:  # no object, or several
         return False
-    first = first_row(path, keyed)
     return first is not None and "dialogue" in first.fields
 
 
@@ -302,7 +331,7 @@ LAYOUTS: dict[str, Layout] = {
     "imcs": Layout("sft", record=_imcs, rows=keyed, recognises=_is_imcs),
     "imcs-report": Layout("sft", record=_imcs_report, rows=keyed, recognises=_is_imcs),
     "imcs-conversations": Layout("sft", ("conversations",), _conversations),
-    "imcs-report-pairs": Layout("sft", ("instruction", "output"), _report_pair),
+    "imcs-report-pairs": Layout("sft", record=_report_pair, recognises=_is_report_pair),
     "mdcfnpc": Layout("sft", ("dialog_id", "dialog_info"), _mdcfnpc),
     "mdcfnpc-labels": Layout("sft", ("dialog_id", "dialog_info"), _mdcfnpc_labels),
     "meddg": Layout("sft", record=_meddg, rows=values, recognises=partial(_is_array, holds=_of_sentences)),

@@ -262,8 +262,8 @@ def _taught(record: Callable[[Row], Question]) -> Callable[[Row], Chat]:
 LAYOUTS: dict[str, Layout] = {
     "apollo-exam": Layout("exam", ("question", "option", "anwer"), _apollo),
     "aist-exam": Layout("exam", ("problem_id", "problem_text", "choices", "answer"), _aist),
-    "medqa": Layout("exam", ("question", "options", "answer"), _medqa),
-    "medqa-sft": Layout("sft", ("question", "options", "answer"), _taught(_medqa)),
+    "medqa": Layout("exam", ("question", "options"), _medqa),
+    "medqa-sft": Layout("sft", ("question", "options"), _taught(_medqa)),
     "medmcqa": Layout("exam", ("question", *COPS, "cop"), _medmcqa, rows=_medmcqa_rows),
     "medmcqa-sft": Layout("sft", ("question", *COPS, "cop"), _taught(_medmcqa), rows=_medmcqa_rows),
     "cmexam": Layout("exam", ("Question", "Options", "Answer"), _cmexam),
