@@ -294,7 +294,7 @@ def test_a_folder_is_checked_file_by_file(tmp_path: Path, capsys: pytest.Capture
     with pytest.raises(SystemExit) as left:
         run([str(tmp_path), "--report", str(tmp_path / "out" / "report.json")])
     shown = capsys.readouterr().out
-    assert left.value.code == 1 and "c.docx: not checked" in shown
+    assert left.value.code == 1 and "1 not checked, as they hold no rows: c.docx" in shown
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert [len(file["errors"]) for file in report] == [0, 1]
 

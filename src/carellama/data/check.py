@@ -30,6 +30,7 @@ from carellama.data.convert import BadRecord, texts_of
 from carellama.data.faults import Limits, faults_of, question_and_answer, unended
 from carellama.data.read import KINDS, BadRow, Row, encoding_of, kind_of, rows
 from carellama.data.shapes import Guess, guessed, outcome
+from carellama.data.sources import INFO
 from carellama.disk import write_json
 from carellama.errors import DataError, UserError
 from carellama.records import Chat, Pair, Question, Record, Text
@@ -130,8 +131,11 @@ def files_of(names: Sequence[str]) -> list[Path]:
         if path.is_dir():
             inside = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
             known = [one for one in inside if Path(one.name.lower().removesuffix(".gz")).suffix in KINDS]
-            for other in sorted(set(inside) - set(known)):
-                print(f"{other}: not checked, its type is none of {', '.join(KINDS)}")
+            known = [one for one in known if one.name != INFO]
+            others = [str(one.relative_to(path)) for one in inside if one not in known]
+            if others:
+                shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+                print(f"{path}: {len(others)} not checked, as they hold no rows: {shown}")
             if not known:
                 raise UserError(f"{path} holds no file that can be checked; known: {', '.join(KINDS)} (and .gz)")
             found += known
@@ -237,9 +241,9 @@ class _Judge:
             )
             return
         check.kinds[NAMES[type(record)]] += 1
-        for fault in faults_of(record, self.limits):
-            check.warn(line, fault)
         text = "\n".join(texts_of(record))
+        for fault in faults_of(record, text, self.limits):
+            check.warn(line, fault)
         check.lines.append(line)
         check.hashes.append(hash("".join(text.lower().split())))
         if isinstance(record, (Chat, Pair)):

@@ -40,7 +40,7 @@ def lines(check: Check) -> list[str]:
     entry = check.entry
     if entry is not None:
         found.append("  dataset_info.json")
-        found += [f"    {line}" for line in json.dumps(entry, ensure_ascii=False, indent=2).splitlines()[1:-1]]
+        found += [f"    {line[2:]}" for line in json.dumps(entry, ensure_ascii=False, indent=2).splitlines()[1:-1]]
     elif check.command:
         found.append(_line("convert", check.command))
     return found

@@ -1,6 +1,6 @@
 """What is suspicious in the text of a record that could still be trained on; `carellama data check` counts it.
 
-    list(faults_of(record, Limits()))           # ["HTML left in the text", "very short answer"]
+    list(faults_of(record, text, Limits()))     # ["HTML left in the text", "very short answer"]
 
 A scan is a regular expression that runs only where one of a few plain strings stands in the text, so that a million
 clean records cost little. The identifiers are a cheap hint, not the search of `carellama data clean --deidentify`.
@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from carellama.data.convert import texts_of
 from carellama.records import Chat, Pair, Record, Text
 
 
@@ -85,9 +84,8 @@ SENTENCE_END = tuple("。！？…；.!?;~～\"'”’」』）)]】>》:：")
 CONTROL_FAULT = "control characters"
 
 
-def faults_of(record: Record, limits: Limits) -> Iterator[str]:
-    """Yield the name of each fault of a record, once."""
-    text = "\n".join(texts_of(record))
+def faults_of(record: Record, text: str, limits: Limits) -> Iterator[str]:
+    """Yield the name of each fault of a record, whose texts are `text` when joined, once."""
     yield from text_faults(text)
     if isinstance(record, Text):
         if len(record.text) > limits.longest:

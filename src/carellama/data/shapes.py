@@ -193,7 +193,7 @@ def _converts(path: Path, layout: Layout) -> bool:
 
 
 def _layouts(path: Path) -> list[tuple[tuple[bool, bool], str, str]]:
-    """(whether folder and file are called otherwise, NAME or NAME:PART, layout) of the catalogue, the likeliest first."""
+    """(are folder and file called otherwise, NAME or NAME:PART, layout) of the catalogue, the likeliest first."""
     found = []
     for name, entry in entries().items():
         for number, part in enumerate(entry.parts):
