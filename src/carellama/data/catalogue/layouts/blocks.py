@@ -17,7 +17,7 @@ from pathlib import Path
 from carellama.data.read import BadRow, Row, kind_of, rows
 from carellama.records import Place
 
-ID = re.compile(r"id=(\S+)$")
+ID = re.compile(r"id=(\d+)$")
 SPEAKER = re.compile(
     r"(医生|病人|患者|Doctor|Patient)\s*[：:]$"
 )  # alone on its line; a line that only contains one is text

@@ -8,6 +8,7 @@ question without an answer at the end are left out. A dialogue that has no answe
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -95,6 +96,8 @@ def _block(row: Row) -> Chat:
     english = any(speaker in ("Patient", "Doctor") for speaker, _ in row.fields["turns"])
     description = row.fields["description"]
     if description and turns and not (english and turns[0][0] == "user"):
+        if turns[0][0] == "user" and turns[0][1].strip() in description:  # said again at once
+            del turns[0]
         turns.insert(0, ("user", description))
     number = f"{Path(row.place.file).stem}-{row.fields['id']}"  # ids begin anew in each file
     return _chat(row, turns, id=number, department=row.fields["faculty"])
@@ -200,7 +203,10 @@ def _pair_columns(fields: Mapping[str, Any]) -> tuple[list[str], str | None]:
 
 def _is_report_pair(path: Path) -> bool:
     first = first_row(path) if kind_of(path) in ("json", "csv", "parquet") else None
-    return first is not None and all(_pair_columns(first.fields))
+    asked, column = _pair_columns(first.fields) if first is not None else ([], None)
+    if first is None or not asked or column is None:
+        return False
+    return any(section in json.dumps(first.fields[column], ensure_ascii=False) for section in REPORT[:2])
 
 
 def _report_pair(row: Row) -> Chat:
