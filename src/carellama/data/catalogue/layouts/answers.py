@@ -31,6 +31,7 @@ DEPARTMENT_PROMPT = "现在你是一个{}医生，请根据患者的问题给出
 DOCTOR_PROMPT = "If you are a doctor, please answer the medical questions based on the patient's description."
 QUESTION_MARK = re.compile(r"^\s*(?:问题|问)\s*[:：]\s*")
 ANSWER_MARK = re.compile(r"\s*(?:回答|答)\s*[:：]\s*$")
+COLONS = re.compile(r"^[\s:：]+")
 SPEAKERS = re.compile(r"<(user|bot)>\s*[:：]\s*")
 LINK = re.compile(r"^\s*https?://\S+\s*$")
 # "Chat Doctor" where it stands for the name of a site or a doctor: in a greeting, or in thanks and signatures
@@ -101,9 +102,9 @@ def _instruction(row: Row) -> Record:
     asked = "instruction" if "instruction" in row.fields else "instruct"
     instruction, answer = text_of(row, asked, required=False), text_of(row, "output")
     about = _about(row, "id", category="cate1", subcategory="cate2")
-    if len(marks := list(SPEAKERS.finditer(instruction))) and marks[0].start() == 0:
-        return _marked_turns(row, instruction, marks, answer)
     question = "\n".join(part for part in (instruction, text_of(row, "input", required=False)) if part)
+    if (marks := list(SPEAKERS.finditer(question))) and marks[0].start() == 0:
+        return _marked_turns(row, question, marks, answer)
     if not question:
         raise BadRecord(row.place, "empty question")
     fields = {name: row.fields[name] for name in ("history", "system") if row.fields.get(name)}
@@ -177,7 +178,10 @@ def _question_answer(row: Row) -> Chat:
     names = (("questions", "answers"), ("question", "answer"), ("问", "答"), ("instruction", "output"))
     asked, answered = next((pair for pair in names if pair[0] in row.fields), names[0])
     about = _about(row, "id", "score", department="label", diseases="related_diseases")
-    return _chat(row, first_text(row, asked), first_text(row, answered), **about)
+    question, answer = (COLONS.sub("", first_text(row, name)) for name in (asked, answered))
+    if not question or not answer:
+        raise BadRecord(row.place, f"column {answered if question else asked!r} is empty")
+    return _chat(row, question, answer, **about)
 
 
 def _lists(path: Path) -> bool:

@@ -55,13 +55,15 @@ def _kind(path: Path) -> Kind | None:
         return None
     with opened(path) as text:
         header = set(text.readline(4096).strip().split(","))
-    if header & {"pos_ans_id"}:
+    if not header & {"question_id", "que_id"}:
+        return None
+    if "pos_ans_id" in header:
         return "triples"
     if {"ans_id", "label"} <= header:
         return "labels"
     if {"ans_id", "content"} <= header:
         return "answers"
-    return "questions" if "content" in header and header & {"question_id", "que_id"} else None
+    return "questions" if "content" in header else None
 
 
 def _cells(path: Path) -> Iterator[tuple[Place, dict[str, str]]]:
@@ -84,7 +86,7 @@ def _cells(path: Path) -> Iterator[tuple[Place, dict[str, str]]]:
 def _family(paths: Sequence[Path]) -> dict[Kind, list[Path]]:
     """The files of the set: the given ones and, for questions and answers, those beside them."""
     found: dict[Kind, list[Path]] = {"questions": [], "answers": [], "triples": [], "labels": []}
-    for path in paths:
+    for path in unpacked(paths):
         if (own := _kind(path)) is not None:
             found[own].append(path)
     both: tuple[Kind, Kind] = ("questions", "answers")
@@ -101,7 +103,21 @@ def _family(paths: Sequence[Path]) -> dict[Kind, list[Path]]:
 
 def _beside(paths: Sequence[Path]) -> list[Path]:
     folders = dict.fromkeys(path.parent for path in paths)
-    return [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
+    there = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
+    return [path for path in unpacked(there) if _kind_or_none(path)]
+
+
+def _kind_or_none(path: Path) -> Kind | None:
+    try:
+        return _kind(path)
+    except UserError:  # another file of the folder, of whatever encoding
+        return None
+
+
+def unpacked(paths: Sequence[Path]) -> list[Path]:
+    """The files without each .zip whose content lies unpacked beside it."""
+    plain = {(path.parent, path.stem) for path in paths if path.suffix.lower() != ".zip"}
+    return [path for path in paths if path.suffix.lower() != ".zip" or (path.parent, path.stem) not in plain]
 
 
 def _texts(paths: Sequence[Path], key: str) -> dict[str, str]:
@@ -209,7 +225,7 @@ NOT_FIVE = "not five columns with a label of 0 or 1"
 
 
 def _webmedqa_answers(paths: Sequence[Path]) -> Iterator[Outcome]:
-    for path in paths:
+    for path in unpacked(paths):
         for place, five in _fives(path):
             if five is None:
                 yield BadRecord(place, NOT_FIVE)
@@ -225,7 +241,7 @@ def _webmedqa_answers(paths: Sequence[Path]) -> Iterator[Outcome]:
 
 
 def _webmedqa_pairs(paths: Sequence[Path]) -> Iterator[Outcome]:
-    for path in paths:
+    for path in unpacked(paths):
         right: dict[str, str] = {}
         for _, five in _fives(path):
             if five is not None and five[1] == "1" and five[4]:

@@ -46,6 +46,11 @@ def _is_text(path: Path) -> bool:
     return kind_of(path) == "txt" and path.suffix.lower() != ".gz" and not is_json_lines(path)
 
 
+def _objects(path: Path) -> Iterator[Row | BadRow]:
+    """The rows of a file that has some; plain text has none."""
+    return iter(()) if _is_text(path) else tolerant(path)
+
+
 def _is_lines(path: Path) -> bool:
     return _is_text(path) and not _is_book(path) and not _is_wrapped(path)
 
@@ -115,7 +120,8 @@ def _sections(path: Path) -> Iterator[Row | BadRow]:
 
 def _unwrapped(body: str) -> str:
     """Lines joined without a space; an empty line or a two-character indent begins a new paragraph."""
-    body = re.sub(r"^(?:内容|属性)：", "", body.strip()).replace("\\x", "").replace("∶", "：")
+    body = re.sub(r"^(?:内容|属性)：", "", body.strip()).replace("∶", "：")
+    body = re.sub(r"\\x(.*?)\\x\s*", r"\1\n\n", body).replace("\\x", "")  # marks of a heading or a source
     paragraphs: list[str] = []
     fresh = True
     for line in body.split("\n"):
@@ -141,20 +147,26 @@ def _document_sections(path: Path) -> Iterator[Row | BadRow]:
     lines = _document_lines(path)
     seen = Counter(text for text, _ in lines)
     held: list[str] = []
-    start = 1
+    start, after_heading = 1, False  # a heading does not stand alone
     for number, (text, heading) in enumerate(lines, 1):
         place = Place(str(path), number)
-        if PAGE_NUMBER.match(text) or (seen[text] > 3 and len(text) < 60 and not text.endswith("。")):
+        if PAGE_NUMBER.match(text) or (seen[text] > 3 and _is_running_head(text, heading)):
             yield BadRow(place, "a page number or a header that is repeated")
             continue
         full = sum(map(len, held)) >= SECTION and (held[-1].endswith(CLOSED) or bool(NUMBERED.match(text)))
-        if held and (heading or full):
+        if held and (full or (heading and not after_heading)):
             yield Row({"text": _joined(held)}, Place(str(path), start))
             held = []
         start = start if held else number
         held.append(text)
+        after_heading = heading
     if held:
         yield Row({"text": _joined(held)}, Place(str(path), start))
+
+
+def _is_running_head(text: str, heading: bool) -> bool:
+    """Whether a line that is there often may be a header or footer: short, no heading, item or beginning of a list."""
+    return not heading and len(text) < 60 and not text.endswith(CLOSED) and not NUMBERED.match(text)
 
 
 def _joined(lines: list[str]) -> str:
@@ -162,7 +174,7 @@ def _joined(lines: list[str]) -> str:
     joined = [lines[0]]
     for line in lines[1:]:
         broken = len(joined[-1]) > 20 and not joined[-1].endswith(CLOSED) and not NUMBERED.match(line)
-        if broken and len(joined) > 0:
+        if broken and "\t" not in joined[-1] + line:  # a table's rows stay rows
             space = " " if joined[-1][-1].isascii() and line[0].isascii() else ""
             joined[-1] += space + line
         else:
@@ -190,7 +202,7 @@ def _blocks(node: ElementTree.Element) -> Iterator[tuple[str, bool]]:
         if child.tag == FALLBACK:  # the same text box once more, for old readers
             continue
         if child.tag == f"{WORD}tr":
-            cells = [" ".join(text for text, _ in _blocks(cell)) for cell in child.iter(f"{WORD}tc")]
+            cells = [" ".join(text for text, _ in _blocks(cell)) for cell in child.findall(f"{WORD}tc")]
             yield "\t".join(cell.strip() for cell in cells).strip(), False
         elif child.tag == f"{WORD}p":
             boxes: list[ElementTree.Element] = []
@@ -267,5 +279,5 @@ LAYOUTS: dict[str, Layout] = {
     "web-page": Layout("pt", ("text",), _text, rows=_page, recognises=lambda path: path.suffix.lower() in HTML),
     "wrapped-lines": Layout("pt", ("text",), _text, rows=_paragraphs, recognises=_is_wrapped),
     "lines": Layout("pt", ("text",), _text, rows=rows, recognises=_is_lines),
-    "text-rows": Layout("pt", ("text",), _text, rows=tolerant),
+    "text-rows": Layout("pt", ("text",), _text, rows=_objects),
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from carellama.data.catalogue.layout import Layout, Outcome, text_of
 from carellama.data.convert import BadRecord
-from carellama.data.read import BadRow, Row, keyed, kind_of
+from carellama.data.read import BadRow, Row, keyed, kind_of, rows
 from carellama.errors import UserError
 from carellama.records import Chat, Message, Question, Record
 
@@ -34,7 +34,26 @@ def test_decisions(path: Path) -> dict[str, str] | None:
     return {str(pmid): str(decision) for pmid, decision in found.items()}
 
 
+def _rows(path: Path) -> Iterator[Row | BadRow]:
+    """The rows of a JSON object by PMID, or of the hub's Parquet files with the same names."""
+    if kind_of(path) != "parquet":
+        yield from keyed(path)
+        return
+    for row in rows(path):
+        if isinstance(row, BadRow) or not isinstance(context := row.fields.get("context"), dict):
+            continue
+        native = {"QUESTION": row.fields.get("question"), "LONG_ANSWER": row.fields.get("long_answer")}
+        native |= {"key": str(row.fields.get("pubid")), "CONTEXTS": context.get("contexts")}
+        native |= {"LABELS": context.get("labels")}
+        extra = {name: row.fields[name] for name in ("final_decision",) if row.fields.get(name)}
+        extra |= {name: context[name] for name in ("reasoning_required_pred",) if name in context}
+        yield Row({**native, **extra}, row.place)
+
+
 def _first(path: Path) -> Row | None:
+    if kind_of(path) == "parquet":
+        found = next(_rows(path), None)
+        return found if isinstance(found, Row) else None
     if kind_of(path) != "json":
         return None
     with path.open("rb") as file:
@@ -117,7 +136,7 @@ def _record(row: Row, held_out: dict[str, str] | None, exam: bool) -> Record:
 def _all(paths: Sequence[Path], exam: bool) -> Iterator[Outcome]:
     for path in paths:
         held_out = test_decisions(path)
-        for row in keyed(path):
+        for row in _rows(path):
             if isinstance(row, BadRow):
                 yield BadRecord(row.place, row.reason, row.detail)
                 continue
