@@ -141,7 +141,7 @@ def test_a_file_arrives_whole_with_its_record_and_is_kept_the_next_time(server, 
     home = run(monkeypatch, made)
     assert (home / "files/a.jsonl").read_bytes() == BODY
     record = json.loads((home / "pulled.json").read_text())
-    assert record["source"] == "url" and record["licence"] == "MIT"
+    assert record["sources"][0]["source"] == "url" and record["licence"] == "MIT"
     assert record["files"]["a.jsonl"]["sha256"] == hashlib.sha256(BODY).hexdigest()
     assert sorted(path.name for path in home.iterdir() if path.name != ".lock") == ["files", "pulled.json"]
     assert "licence MIT, terms: https://toy.example/terms" in capsys.readouterr().out
@@ -274,6 +274,26 @@ def test_a_zip_is_unpacked_and_kept(server, monkeypatch):
     assert server.sent == sent
 
 
+def test_a_dataset_spread_over_repositories_is_fetched_whole(server, monkeypatch, capsys):
+    server.pages |= {"/small/a.jsonl": Page(b"small"), "/large/a.jsonl": Page(), "/z.zip": Page(zipped({"b": b"b"}))}
+    small, large, packed = (
+        replace(at(server, name), holds=holds)
+        for name, holds in (("small/a.jsonl", "small"), ("large/a.jsonl", "large"), ("z.zip", "packed"))
+    )
+    elsewhere = replace(at(server, "nowhere.jsonl"), holds="small")
+    made = entry(elsewhere, small, large, packed)
+    whole = {"small/a.jsonl": b"small", "large/a.jsonl": BODY, "packed/z/b": b"b"}
+    for _ in range(2):
+        files = run(monkeypatch, made) / "files"
+        there = {path.relative_to(files).as_posix(): path for path in files.rglob("*") if path.is_file()}
+        assert {name: path.read_bytes() for name, path in there.items()} == whole
+        assert server.sent == sum(len(server.pages[path].body) for path in server.pages)
+    assert capsys.readouterr().out.count("licence MIT") == 2
+    run(monkeypatch, entry(large, replace(small, kind="github", repo="o/n")), "--source", "url")
+    assert "not fetched: small" in capsys.readouterr().err
+    assert (files / "small/a.jsonl").read_bytes() == b"small"
+
+
 @pytest.mark.parametrize("name", ["../out.jsonl", "/out.jsonl", "in/../../out.jsonl", "..\\out.jsonl"])
 def test_a_zip_that_leads_out_of_its_folder_is_refused(tmp_path, name):
     (tmp_path / "in").mkdir()
@@ -389,7 +409,7 @@ def test_the_hub_and_its_mirrors(server, tmp_path):
     home = tmp_path / "cache/datasets/chatmed-consult"
     assert (home / "files" / name).read_bytes() == BODY
     record = json.loads((home / "pulled.json").read_text())
-    assert record["revision"] == commit and record["files"][name]["sha256"] == sha256
+    assert record["sources"][0]["revision"] == commit and record["files"][name]["sha256"] == sha256
     assert f"kept {name}" in of_hub(server, tmp_path).stdout
     listed.headers = {"X-Error-Code": "GatedRepo"}
     listed.failures = [403]

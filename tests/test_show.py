@@ -38,7 +38,7 @@ def test_what_is_pulled_is_said(tmp_path, capsys):
     files = tmp_path / "datasets/chatmed-consult/files"
     files.mkdir(parents=True)
     (files / "a.json").write_bytes(b"12345")
-    write_json(files.parent / "pulled.json", {"source": "huggingface", "time": "then"})
+    write_json(files.parent / "pulled.json", {"sources": [{"source": "huggingface"}], "time": "then"})
     show.list_datasets([])
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.endswith("yes")] == [
         "chatmed-consult"

@@ -29,6 +29,9 @@ class Host:
     github: `repo` "owner/name", `revision`, and `files`, paths in it. google-drive: `repo` is the file's id, `files`
     the name to keep it under. url: `repo` is the address. manual: `repo` is the page to visit, `files` what to
     look for there.
+
+    Hosts with the same `holds` are places of the same files, and one of them is enough; where a dataset is spread over
+    several repositories each has its own `holds`, the folder under which its files are kept.
     """
 
     kind: HostKind
@@ -37,6 +40,7 @@ class Host:
     revision: str = "main"
     sha256: str = ""  # of a single file, where we have seen it
     note: str = ""
+    holds: str = ""
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def agree(entry: Entry, home: Path, accepted: bool) -> None:
 
 
 def from_hosts(entry: Entry, home: Path, arguments: PullArguments) -> None:
-    """Fetch from the first of the hosts that gives the whole dataset."""
+    """Fetch all that the hosts hold, each thing from the first of its hosts that gives it."""
     able = [host for host in entry.hosts if host.kind != "manual"]
     if not able:
         raise UserError(f"{entry.name} can only be had by hand: {by_hand(entry)}")
@@ -100,45 +100,72 @@ def from_hosts(entry: Entry, home: Path, arguments: PullArguments) -> None:
         raise UserError(f"{entry.name} is not on {arguments.source}; --source can be {kinds}")
     if offline():
         raise UserError(f"no connection: HF_HUB_OFFLINE is set; unset it, or {by_hand(entry)}")
-    failed: list[str] = []
-    agreed = False
-    for at, host in enumerate(wanted):
-        try:
-            revision, remotes = hosts.listing(host, arguments.hf_auth_token)
-            if not agreed:
-                agree(entry, home, arguments.accept_licence)
-                agreed = True
-            return from_host(entry, home, host, revision, remotes, arguments.hf_auth_token)
-        except NoConnection as error:
-            failed.append(f"no connection to {error}")
-        except NotFetched as error:
-            failed.append(f"{host.kind}: {error}")
-            if at + 1 < len(wanted):
-                say(failed[-1])
-    raise UserError(f"{'; '.join(dict.fromkeys(failed))}; try again later, or {by_hand(entry)}")
+    held = dict.fromkeys(host.holds for host in wanted)
+    for holds in dict.fromkeys(host.holds for host in able if host.holds not in held):
+        say(f"not on {arguments.source}, and not fetched: {holds}")
+    pull = _Pull(entry, home, arguments)
+    for holds in held:
+        pull.first_of([host for host in wanted if host.holds == holds])
+    pull.end(set(held))
 
 
-def from_host(entry: Entry, home: Path, host: Host, revision: str, remotes: list[Remote], token: str | None) -> None:
-    """Bring all files of a host; those that are here and whole are kept."""
-    incoming = home / "incoming"
-    before, waiting = read_record(home), read_record(incoming)
-    here = {name: (home / "files", own) for name, own in before.get("files", {}).items()}
-    here |= {name: (incoming, own) for name, own in waiting.get("files", {}).items()}
-    files: dict[str, dict[str, Any]] = {}
-    for remote in remotes:
-        kept = _kept(remote, here)
-        if kept:
-            files |= kept
-            print(f"kept {remote.name}")
-            continue
-        got = hosts.fetch(host, revision, remote, incoming, token)
-        files |= _placed(remote, got, incoming)
-        write_json(incoming / "pulled.json", {"files": waiting.get("files", {}) | files})
-        print(f"fetched {remote.name} ({got.size:,} bytes)")
-    for name in before.get("files", {}).keys() - files.keys():
-        (home / "files" / name).unlink(missing_ok=True)
-        print(f"removed {name} (of an earlier pull; {host.kind} does not have it)")
-    settle(entry, home, files, {"source": host.kind, "repo": host.repo, "revision": revision})
+class _Pull:
+    """One run: what has come, from where, and whether the terms were accepted."""
+
+    def __init__(self, entry: Entry, home: Path, arguments: PullArguments) -> None:
+        self.entry, self.home, self.incoming = entry, home, home / "incoming"
+        self.token, self.accepted = arguments.hf_auth_token, arguments.accept_licence
+        self.agreed = False
+        self.before: dict[str, dict[str, Any]] = read_record(home).get("files", {})
+        self.waiting: dict[str, dict[str, Any]] = read_record(self.incoming).get("files", {})
+        self.files: dict[str, dict[str, Any]] = {}
+        self.sources: list[dict[str, str]] = []
+
+    def first_of(self, places: Sequence[Host]) -> None:
+        """Fetch from the first host that gives all its files; `UserError` where none does."""
+        failed: list[str] = []
+        for at, host in enumerate(places):
+            try:
+                revision, remotes = hosts.listing(host, self.token)
+                if not self.agreed:
+                    agree(self.entry, self.home, self.accepted)
+                    self.agreed = True
+                return self.all_of(host, revision, remotes)
+            except NoConnection as error:
+                failed.append(f"no connection to {error}")
+            except NotFetched as error:
+                failed.append(f"{host.kind}: {error}")
+                if at + 1 < len(places):
+                    say(failed[-1])
+        raise UserError(f"{'; '.join(dict.fromkeys(failed))}; try again later, or {by_hand(self.entry)}")
+
+    def all_of(self, host: Host, revision: str, remotes: Sequence[Remote]) -> None:
+        """Bring all files of a host; those that are here and whole are kept."""
+        here = {name: (self.home / "files", own) for name, own in self.before.items()}
+        here |= {name: (self.incoming, own) for name, own in self.waiting.items()}
+        here = {name: own for name, own in here.items() if own[1]["of"].get("holds", "") == host.holds}
+        files: dict[str, dict[str, Any]] = {}
+        for remote in remotes:
+            kept = _kept(remote, here)
+            if kept:
+                files |= kept
+                print(f"kept {remote.name}")
+                continue
+            got = hosts.fetch(host, revision, remote, self.incoming / host.holds, self.token)
+            files |= _placed(remote, got, self.incoming, host.holds)
+            write_json(self.incoming / "pulled.json", {"files": self.waiting | self.files | files})
+            print(f"fetched {remote.name} ({got.size:,} bytes)")
+        self.files |= files
+        self.sources.append({"source": host.kind, "repo": host.repo, "revision": revision, "holds": host.holds})
+
+    def end(self, held: set[str]) -> None:
+        """Remove what the hosts do not have any more, and put the rest in its place."""
+        others = {name: own for name, own in self.before.items() if own["of"].get("holds", "") not in held}
+        for name in self.before.keys() - self.files.keys() - others.keys():
+            (self.home / "files" / name).unlink(missing_ok=True)
+            print(f"removed {name} (of an earlier pull; not there any more)")
+        before = [own for own in read_record(self.home).get("sources", []) if own["holds"] not in held]
+        settle(self.entry, self.home, others | self.files, before + self.sources)
 
 
 def _kept(remote: Remote, here: dict[str, tuple[Path, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -158,17 +185,19 @@ def _kept(remote: Remote, here: dict[str, tuple[Path, dict[str, Any]]]) -> dict[
     return {name: known for name, (_, known) in own.items()}
 
 
-def _placed(remote: Remote, got: Fetched, incoming: Path) -> dict[str, dict[str, Any]]:
-    of = {"name": remote.name, "url": remote.url, "from": got.url, "bytes": got.size, "sha256": got.sha256}
+def _placed(remote: Remote, got: Fetched, incoming: Path, holds: str) -> dict[str, dict[str, Any]]:
+    own = (Path(holds) / hosts.inside(remote.name)).as_posix()
+    of = {"name": remote.name, "holds": holds, "url": remote.url, "from": got.url}
+    whole: dict[str, Any] = {"bytes": got.size, "sha256": got.sha256}
     if not remote.name.lower().endswith(".zip"):
-        return {remote.name: {"bytes": got.size, "sha256": got.sha256, "of": of}}
-    archive = incoming / hosts.inside(remote.name)
+        return {own: whole | {"of": of | whole}}
+    archive = incoming / own
     members = unpack(archive, incoming)
     archive.unlink()
-    return {name: own | {"of": of} for name, own in members.items()}
+    return {name: member | {"of": of | whole} for name, member in members.items()}
 
 
-def settle(entry: Entry, home: Path, files: dict[str, dict[str, Any]], source: dict[str, str]) -> None:
+def settle(entry: Entry, home: Path, files: dict[str, dict[str, Any]], sources: list[dict[str, str]]) -> None:
     """Move what waits in `incoming` into `files`, and write the record."""
     incoming, target = home / "incoming", home / "files"
     for name in files:
@@ -177,7 +206,7 @@ def settle(entry: Entry, home: Path, files: dict[str, dict[str, Any]], source: d
             (incoming / name).replace(target / name)
     record = {
         "name": entry.name,
-        **source,
+        "sources": sources,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "licence": entry.licence,
         "terms": entry.terms,

@@ -114,6 +114,8 @@ def _host(host: Host) -> list[str]:
     lines = [f"  {host.kind}  {host.repo}{revision}"]
     if host.files:
         lines.append(f"    files     {', '.join(host.files)}")
+    if host.holds:
+        lines.append(f"    holds     {host.holds}")
     if host.sha256:
         lines.append(f"    sha256    {host.sha256}")
     if host.note:
@@ -131,7 +133,8 @@ def _pulled(entry: Entry) -> list[str]:
         way = " --from FOLDER" if by_hand else ""
         accept = " --accept_licence" if entry.accept else ""
         return [f"not pulled{half}", f"next: carellama data pull {entry.name}{way}{accept}"]
-    lines = [f"pulled {record.get('time', 'at an unknown time')} from {record.get('source', 'elsewhere')}"]
+    sources = ", ".join(dict.fromkeys(own["source"] for own in record.get("sources", ()))) or "elsewhere"
+    lines = [f"pulled {record.get('time', 'at an unknown time')} from {sources}"]
     files = [path for path in sorted((home / "files").rglob("*")) if path.is_file()]
     for path in files:
         lines.append(f"  {path.stat().st_size:>14,} bytes  {path.relative_to(home / 'files').as_posix()}")

@@ -53,7 +53,7 @@ def take(entry: Entry, place: Path, home: Path) -> None:
         if not fits:
             print(f"missing: {name} ({entry.homepage})")
     before = {name: own for name, own in read_record(home).get("files", {}).items() if (home / "files" / name).exists()}
-    settle(entry, home, before | files, {"source": "local", "repo": str(place), "revision": ""})
+    settle(entry, home, before | files, [{"source": "local", "repo": str(place), "revision": "", "holds": ""}])
 
 
 def expected(entry: Entry) -> list[str]:
