@@ -15,6 +15,7 @@ from carellama.config.parse import parse
 from carellama.data.catalogue.convert import Conversion, planned
 from carellama.data.catalogue.layouts import LAYOUTS
 from carellama.data.convert import BadRecord
+from carellama.data.report import DataReport
 from carellama.errors import UserError
 from carellama.records import Chat
 
@@ -274,3 +275,10 @@ def test_every_real_block_with_a_dialogue_is_kept_apart(real_data: Path) -> None
 def test_report_pairs_are_read_under_the_usual_names(tmp_path: Path, row: dict[str, Any]) -> None:
     found, skipped = converted("imcs-v2", written(tmp_path / "a.json", [row]))
     assert [said(chat) for chat in found] == [["写报告\n患者：咳嗽\n医生：多喝水。", "主诉：咳嗽"]] and not skipped
+
+
+def test_half_a_surrogate_pair_is_a_counted_skip(tmp_path: Path) -> None:
+    rows = '{"data": ["问：头\\ud83d疼", "答：休息。"]}\n{"data": ["问：头疼", "答：休息。"]}\n'
+    report = DataReport()
+    found = list(plan("huatuogpt-sft", written(tmp_path / "a.jsonl", rows)).records(report))
+    assert len(found) == 1 and "not Unicode text" in "\n".join(report.lines())

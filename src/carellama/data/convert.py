@@ -58,18 +58,22 @@ ROLES: dict[str, Role] = {
 def convert(row: Row, columns: Columns, shape: str, system: str | None = None) -> Record:
     """Return the record of a row; `system` is the system message of records that have none."""
     record = lookup(SHAPES, shape, "row shape")(row, columns, system)
+    require_unicode(record)
+    meta = row.fields.get("meta")
+    if isinstance(meta, dict) and meta:
+        return replace(record, meta={str(key): str(value) for key, value in meta.items()})
+    return record
+
+
+def require_unicode(record: Record) -> None:
+    """Raise `BadRecord` for a text that UTF-8 can not hold: JSON may escape half a surrogate pair."""
     try:
         for text in texts_of(record):
             if not text.isascii():
                 text.encode()
     except UnicodeEncodeError as error:
-        raise BadRecord(
-            row.place, "not Unicode text", f"half a surrogate pair, {error.object[error.start]!r}"
-        ) from error
-    meta = row.fields.get("meta")
-    if isinstance(meta, dict) and meta:
-        return replace(record, meta={str(key): str(value) for key, value in meta.items()})
-    return record
+        half = error.object[error.start]
+        raise BadRecord(record.place, "not Unicode text", f"half a surrogate pair, {half!r}") from error
 
 
 def texts_of(record: Record) -> list[str]:

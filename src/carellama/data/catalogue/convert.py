@@ -21,7 +21,7 @@ from carellama.config.parse import parse
 from carellama.data.catalogue.entries import Entry, Part, entries, find
 from carellama.data.catalogue.layout import Layout, Outcome, first_row
 from carellama.data.catalogue.layouts import LAYOUTS
-from carellama.data.convert import SHAPES, BadRecord, convert, shape_of
+from carellama.data.convert import SHAPES, BadRecord, convert, require_unicode, shape_of
 from carellama.data.read import BadRow, rows
 from carellama.data.report import DataReport
 from carellama.data.write import COLUMNS, writer
@@ -58,8 +58,13 @@ class Conversion:
         report.row(self.name, 0)
         for outcome in self.outcomes():
             report.row(self.name)
-            if isinstance(outcome, BadRecord):
-                report.note(self.name, "skipped", outcome.place, outcome.reason)
+            try:
+                if isinstance(outcome, BadRecord):
+                    raise outcome
+                for record in outcome:
+                    require_unicode(record)
+            except BadRecord as error:
+                report.note(self.name, "skipped", error.place, error.reason)
             else:
                 yield from outcome
 
