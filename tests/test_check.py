@@ -281,6 +281,23 @@ def test_no_text_is_shown(tmp_path: Path) -> None:
             assert secret not in "\n".join(lines(found)) and secret not in json.dumps(to_dict(found))
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "zebrafish,zebrafish\n1,2\n"),
+        ("a.csv", "zebrafish,Rest and drink.\nzebrafish,Rest.\n"),
+        ("a.json", json.dumps({"zebrafish": {"a": 1}, "b": {"a": 2}})),
+        ("a.json", '[{"text": "Rest and drink."}, {"text": "zebrafish"'),
+        ("a.json", '[{"text": "Rest and drink."} zebrafish'),
+    ],
+)
+def test_no_text_is_shown_of_a_file_that_has_no_rows(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    found = check(path)
+    assert found.errors and "zebrafish" not in "\n".join(lines(found)) + json.dumps(to_dict(found))
+
+
 def test_most_shown_bounds_the_lines_not_the_count(tmp_path: Path) -> None:
     rows: list[object] = [good(0), *({"question": "Is it?", "answer": ""} for _ in range(9))]
     (found,) = check(write(tmp_path / "a.jsonl", rows), most_shown=2).errors.values()
@@ -341,3 +358,12 @@ def test_the_command_ends_with_its_code(tmp_path: Path, rows: list[object] | Non
 def test_real_files(real_data: Path, name: str, shape: str | None, usable: int) -> None:
     found = check(real_data / name)
     assert (found.guess.shape, found.usable, found.rows, found.errors) == (shape, usable, usable, {})
+
+
+@pytest.mark.slow
+def test_a_file_of_a_common_shape_also_names_its_dataset(real_data: Path) -> None:
+    """The dataset's own converter may use rows that the plain shape refuses; both ways are said."""
+    found = check(real_data / "imcs-v2" / "IMCS-V2_dev_conversation.head.json")
+    assert found.guess.shape == "sharegpt" and found.entry is not None
+    assert found.command.startswith("carellama data convert imcs-v2 --from_path ")
+    assert f"  or        {found.command}" in lines(found)

@@ -64,6 +64,7 @@ class Check:
     kind: str = ""
     encoding: str = ""
     guess: Guess = field(default_factory=Guess)
+    columns: tuple[str, ...] = ()  # of the first row
     rows: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     errors: dict[str, Problem] = field(default_factory=dict)
@@ -198,6 +199,7 @@ class _Judge:
             return
         if self.columns is None:
             self.columns = set(row.fields)
+            check.columns = tuple(row.fields)
         elif row.fields.keys() != self.columns:
             self.differs(row)
         try:
@@ -328,6 +330,7 @@ def _line_in(error: UserError, path: Path) -> int:
 
 def _broken(error: UserError, path: Path) -> str:
     reason = re.sub(r"^:\d+: ", "", str(error).removeprefix(str(path)))
+    reason = re.sub(r"(names a column twice): .*", r"\1", reason)  # without a header they are the first row's texts
     if not isinstance(error, DataError):
-        return reason
+        return reason.strip()
     return f"{reason}; the file was not read from there on"

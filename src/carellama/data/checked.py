@@ -11,6 +11,7 @@ import numpy as np
 from carellama.data.check import Check, Problem
 
 WIDTH = 10  # of the labels
+MOST_COLUMNS = 20  # that are named
 
 
 def lines(check: Check) -> list[str]:
@@ -41,8 +42,8 @@ def lines(check: Check) -> list[str]:
     if entry is not None:
         found.append("  dataset_info.json")
         found += [f"    {line[2:]}" for line in json.dumps(entry, ensure_ascii=False, indent=2).splitlines()[1:-1]]
-    elif check.command:
-        found.append(_line("convert", check.command))
+    if check.command:
+        found.append(_line("convert" if entry is None else "or", check.command))
     return found
 
 
@@ -52,13 +53,24 @@ def _line(label: str, text: str) -> str:
 
 def _shape(check: Check) -> str:
     guess = check.guess
-    if guess.datasets:
+    if guess.shape is None and guess.datasets:
         others = f" (also {', '.join(guess.datasets[1:])})" if guess.datasets[1:] else ""
         return f"layout of the catalogue's dataset {guess.datasets[0]}{others}"
     if guess.shape is None:
-        return "none that is known: name the columns in dataset_info.json, or write the rows as one of its shapes"
+        return f"none that is known{_columns(check)}"
     mapping = ", ".join(f"{what} = {column!r}" for what, column in guess.mapping.items())
     return f"{guess.shape} ({mapping})"
+
+
+def _columns(check: Check) -> str:
+    """The columns of a file of no known shape, where they are sure to be names and not texts or patients' numbers."""
+    if check.columns and check.kind.startswith(("CSV", "TSV")):
+        return f": {len(check.columns)} columns; the first line must name them, such as question and answer"
+    if check.rows == 1 and len(check.columns) > 1:
+        return ": the file is one object; rows stand in an array, or one a line"
+    if not check.columns or len(check.columns) > MOST_COLUMNS:
+        return ""
+    return f": it has {', '.join(repr(name[:40]) for name in check.columns)}; name them in dataset_info.json"
 
 
 def _where(problem: Problem, unit: str) -> str:

@@ -12,7 +12,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def guessed(path: Path, first_rows: Sequence[Row]) -> Guess:
     guess = _plain(first_rows, names, list(fields))
     text_file = kind_of(path) == "txt"
     if guess.shape is not None and not text_file and any(_fits(guess, row) for row in first_rows):
-        return guess
+        return replace(guess, datasets=_also(path, first_rows[0]))
     found = _of_catalogue(path, first_rows, text_file)
     if found is not None:
         return found
@@ -119,6 +119,17 @@ def _fits(guess: Guess, row: Row) -> bool:
     except BadRecord:
         return False
     return True
+
+
+def _also(path: Path, first: Row) -> tuple[str, ...]:
+    """The dataset of the catalogue that a file of a common shape is likely of, by its columns and what it is called."""
+    for unlikely, dataset, name in _layouts(path):
+        layout = LAYOUTS.get(name)
+        if all(unlikely) or layout is None or layout.recognises is not None or layout.rows is not read_rows:
+            continue
+        if layout.fields and set(layout.fields) <= set(first.fields):
+            return (dataset,)
+    return ()
 
 
 def _plain(first_rows: Sequence[Row], names: Sequence[str], all_names: Sequence[str]) -> Guess:
@@ -197,7 +208,7 @@ def _layouts(path: Path) -> list[tuple[tuple[bool, bool], str, str]]:
     found = []
     for name, entry in entries().items():
         for number, part in enumerate(entry.parts):
-            patterns = [pattern for pattern in (*part.files, *part.held_out) if pattern.strip("*")]
+            patterns = [one for one in (*part.files, *part.held_out) if len(Path(one).stem.strip("*?_-.")) > 3]
             called = any(fnmatch.fnmatch(path.name, pattern.rpartition("/")[2]) for pattern in patterns)
             unlikely = (name not in path.absolute().parts, not called)
             found += [(unlikely, f"{name}:{part.name}" if number else name, layout) for layout in part.layouts]
