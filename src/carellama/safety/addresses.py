@@ -35,7 +35,7 @@ _ADMIN = (
 )
 _ROAD = (
     rf"(?:[{_HAN}\d]{{1,10}}?(?:大道|大街|胡同|马路|公路|国道|"
-    rf"[路街巷弄道里])(?:[东西南北中]?[段侧口]?){_SPACE}|[{_HAN}]{{1,8}}?(?:村|屯|庄|寨|社区|小区|新村|"
+    rf"[路街巷弄道里])(?:[东西南北中]?[段侧口]?){_SPACE}|[{_HAN}]{{1,8}}?(?:村|屯|庄|寨|村委会|居委会|社区|小区|新村|"
     rf"花园|家园|公寓|大厦|广场|苑|府|庭|园|城|坊|里|湾|居|营|楼|宿舍|家属院|大院|校区){_SPACE})"
 )
 _UNIT = (
@@ -98,6 +98,8 @@ _SUFFIX = (
     r"Terrace|Ter|Close|Crescent|Cres|Square|Sq|Highway|Hwy|"
     r"Parkway|Pkwy|Circle|Cir|Trail|Row|Grove|Gardens|Gdns|Mews|Walk|Hill|Loop|Pike|Broadway|Alley|"
     r"Path|Park|View|Rise|Green|Quay|Wharf|Plaza|Heights|Estate|Drv|Parade|Vale|Esplanade|Turnpike|"
+    r"Expressway|Wynd|Brae|Crossing|Trace|Ridge|Cove|Landing|Causeway|Hollow|Croft|Meadows|Fields|"
+    r"Mount|Vista|Passage|Embankment|"
     r"Expressway"
 )
 _STATES = (
@@ -120,7 +122,8 @@ _REST = (
     rf"(?:[,. \n]{{1,3}}{_APT})?(?:(?:,\s{{0,2}}|"
     rf"\s)(?!(?:{_STATES})\b)(?:{_CITY}))?(?:,\s?{_CITY}){{0,2}}(?:[,. "
     rf"]{{1,3}}(?:{_STATES})(?![A-Za-z])(?:[,. ]{{1,3}}(?:{_ZIP}|{_CAPOST}|\d{{4}}(?!\d)))?|[,. "
-    rf"]{{1,3}}{_UKPOST}|[,. ]{{1,3}}{_ZIP})?(?:, ?(?:USA?|United States|UK|United Kingdom|England|Canada|"
+    rf"]{{1,3}}{_UKPOST}|[,. ]{{1,3}}(?:{_ZIP}|\d{{4}}(?!\d)))?(?:, ?(?:USA?|United States|UK|United "
+    rf"Kingdom|England|Canada|"
     rf"Australia|Ireland))?"
 )
 _STREET = pattern(
@@ -135,7 +138,7 @@ _STREET_LOWER = pattern(
     rf"(?:address|lives? (?:at|on|in)|living (?:at|on)|resid(?:es?|ing) (?:at|on|in)|residence|"
     rf"stay(?:s|ing)? at|located at|mail(?:ed)? (?:it |this |them )?to|send (?:it |this |them )?to|"
     rf"deliver(?:ed)? to|ship(?:ped)? to|home is(?: at)?|moved to|visit at|house (?:at|is)|live at|"
-    rf"picked up (?:at|from)|lived at)(?:\s?\([^)\n]{{0,12}}\))?[\"']?(?:\s?[:=]| is| "
+    rf"picked up (?:at|from)|lived at)(?:\s?\([^)\n]{{0,12}}\))?[\"']?(?:\s?[:=]| -| is| "
     rf"was)?\s{{0,2}}[\"']?"
     rf"(?P<value>(?:{_APT},? )?(?:[a-z'.\-]+ (?:house|court|building|lodge|towers?|mansions|hall|"
     rf"cottage|apartments),? )?\d{{1,5}}[A-Za-z]?,? (?:[A-Za-z0-9'’.\-]+ "
@@ -160,6 +163,7 @@ _UK_ALONE = pattern(
     r"Glasgow|Cardiff|Belfast|Liverpool|Sheffield),? )?(?:[A-Z]{1,2}\d[A-Z\d]? "
     r"\d[ABD-HJLNP-UW-Z]{2})(?![A-Za-z0-9])"
 )
+_UK_HOUSE = pattern(rf"(?<![A-Za-z0-9.\-/])\d{{1,4}}[a-zA-Z]? (?:[A-Z][A-Za-z'’.\-]+,? ){{1,6}}{_UKPOST}")
 _CA_ALONE = pattern(r"(?<![A-Za-z0-9])[ABCEGHJ-NPRSTVXY]\d[A-Z] \d[A-Z]\d(?![A-Za-z0-9])")
 
 
@@ -167,7 +171,14 @@ def addresses(plain: str) -> Iterator[Found]:
     """Yield the addresses in a folded text: (kind, start, end, score)."""
     if not plain.isascii():
         yield from _chinese(plain)
-    for form, score in ((_STREET, 0.8), (_BOX, 0.8), (_CITY_ZIP, 0.7), (_UK_ALONE, 0.6), (_CA_ALONE, 0.6)):
+    for form, score in (
+        (_STREET, 0.8),
+        (_BOX, 0.8),
+        (_CITY_ZIP, 0.7),
+        (_UK_HOUSE, 0.8),
+        (_UK_ALONE, 0.6),
+        (_CA_ALONE, 0.6),
+    ):
         for match in form.finditer(plain):
             yield "ADDRESS", match.start(), match.start() + len(match[0].rstrip(" ,.\n")), score
     for form in (_STREET_LOWER, _NAMED_HOUSE):

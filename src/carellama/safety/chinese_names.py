@@ -24,7 +24,8 @@ _END = (
     r"(?=$|[\s,.。;:、!?\"'()\[\]<>/|+~_…，；]|性别|男|女|年龄|今年|现年|现住|出生|生于|电话|手机|联系|"
     r"身份证|证件|住院|住址|地址|病历|门诊|"
     r"就诊|来院|来诊|入院|出院|因|诉|自诉|主诉|主任|医生|医师|大夫|护士|教授|先生|女士|的|是|在|于|已|"
-    r"以|由|患|查房|看过|到|来|去|说|把|想|在|做|给|和|与|及|\d|X)"
+    r"以|由|患|查房|看过|到|来|去|说|把|想|建议|认为|指示|表示|会诊|随访|评估|检查|诊断|予|嘱|告知|"
+    r"完成|签|主刀|操作|值班|负责|反映|要求|在|做|给|和|与|及|\d|X)"
 )
 # A marker that says by itself that a name follows, whatever its characters.
 _STRONG = (
@@ -41,10 +42,12 @@ _STRONG = (
     r"一助|二助|麻醉师|记录者|记录人|记录医[师生]|"
     r"签\s{0,2}名|签\s{0,2}字|签署人?|检验者|检验师|检验员|复核者|复核人|采血者|医[师生]签[名字]|"
     r"患者签[名字]|家属签[名字]|病史陈述者|供史者|病史提供者|"
-    r"联系人姓名|患者姓名|病人姓名|母亲姓名|父亲姓名|家属姓名|patient_?name|name)"
+    r"转诊医[师生]|出诊医[师生]|预约医[师生]|坐诊医[师生]|就诊医[师生]|随访医[师生]|家庭医[师生]|"
+    r"负责医[师生]|联系人姓名|患者姓名|病人姓名|母亲姓名|父亲姓名|家属姓名|patient_?name|name)"
 )
 _RELATIVE = (
-    r"(?:[我他她](?:[爸妈爷奶哥姐弟妹])|母亲|父亲|妈妈|爸爸|配偶|丈夫|妻子|爱人|老公|老婆|老伴|先生|"
+    r"(?:[我他她][爸妈爷奶哥姐弟妹](?![爸妈爷奶哥姐弟妹])|母亲|父亲|妈妈|爸爸|配偶|丈夫|妻子|爱人|老公|"
+    r"老婆|老伴|先生|"
     r"太太|儿子|女儿|孩子|小孩|宝宝|"
     r"爷爷|奶奶|外公|外婆|姥姥|姥爷|哥哥|姐姐|弟弟|妹妹|"
     r"岳父|岳母|公公|婆婆|儿媳|女婿|孙子|孙女|外孙女?|侄子|侄女|舅舅|姑姑|姨妈|叔叔|伯父|男友|女友|"
@@ -52,7 +55,7 @@ _RELATIVE = (
 )
 _WEAK = (
     rf"(?:患者|病人|病患|家属|患属|本人|受试者|护士长?|医[师生]|大夫|主任医师|副主任医师|主治医师|住院医师|"
-    rf"主任|教授|护工|{_RELATIVE})"
+    rf"主任|教授|护工|护师|药师|技师|营养师|治疗师|康复师|助理|助手|{_RELATIVE})"
 )
 _IS = r"[\"']?\s{0,3}(?:\([^()\n]{0,10}\)\s{0,2})?[:=>,|]?[\"']?\s{0,4}(?:是|为|叫做?|系)?\s{0,2}[\"']?"
 _COLON = r"[\"']?\s{0,3}(?:\([^()\n]{0,10}\)\s{0,2})?[:=>|]\s{0,4}[\"']?"
@@ -75,8 +78,16 @@ _I_AM = re.compile(
     rf"女儿|儿子|妈妈|爸爸|爱人|妻子|丈夫))"
 )
 _SEXED = re.compile(  # 王芳，女，三十岁: the first words of most histories
-    rf"(?:^|[\n,.。;；:、\s\])])(?P<value>{_SPACED}|[{_HAN}]{{2,4}})"
+    rf"(?:^|[\n,.。;；:、\s\])])[父母夫妻子女兄弟姐妹]?(?P<value>{_SPACED}|[{_HAN}]{{2,4}})"
     rf"(?=[\s,，(]{{1,2}}(?:性别:?)?(?:男|女)(?:性)?[\s,，。;)、]|[\s,，(]{{0,2}}\d{{1,3}}\s?岁)",
+)
+_PERSON_LABEL = re.compile(  # 采样者：白洁, 办理人：钟晓燕
+    rf"[{_HAN}]{{1,4}}(?:(?<!病)人|(?<!患)者|[员师士友长]|"
+    rf"(?<!家)属)\s?[:]\s{{0,3}}(?P<value>[{_HAN}]{{2,4}})(?=$|[\s,.。;、()\[\]/|…，；])"
+)
+_ALONE = re.compile(  # 名字写错了，应该是贺丹丹。
+    rf"名字[^。\n]{{0,12}}(?:是|为|叫|成)\s?(?P<value>[{_HAN}]{{3}})(?=$|[,。;!?，；、)\]\n]|的(?:家属|"
+    rf"女儿|儿子|报告|结果|病历|号|电话|手机))"
 )
 _SURNAMED = re.compile(
     rf"(?:我|本人|患者|免贵|先生|女士)?(?:免贵)?姓(?P<value>{_COMPOUND}|[{_HAN}])(?=$|"
@@ -103,9 +114,18 @@ def names(plain: str) -> Iterator[Found]:
     """Yield the names in a folded text with Chinese characters: (kind, start, end, score)."""
     for match in _STRONG_NAME.finditer(plain):
         group = "colon" if match["colon"] else "value"
-        length = _after_marker(plain, match.start(group), match[group], sure=group == "colon")
+        sure = group == "colon" or plain[match.start(group) - 1] in "是为"
+        length = _after_marker(plain, match.start(group), match[group], sure=sure)
         if length:
             yield "NAME", match.start(group), match.start(group) + length, 0.9
+    for match in _PERSON_LABEL.finditer(plain):
+        value = match["value"]
+        if is_name(value, sure=True):
+            yield "NAME", *match.span("value"), 0.75
+    for match in _ALONE.finditer(plain):
+        value = match["value"]
+        if is_name(value) and value[0] not in RARE_SURNAMES:
+            yield "NAME", *match.span("value"), 0.5
     for pattern, score in ((_WEAK_NAME, 0.7), (_SAID, 0.8), (_I_AM, 0.7), (_SEXED, 0.7)):
         for match in pattern.finditer(plain):
             length = _likely(plain, match.start("value"), match["value"], told=pattern is _SAID)

@@ -19,8 +19,9 @@ _TLD = (
     r"biz|email|health|hospital|test|example|invalid)"
 )
 _AT = (
-    r"(?:\s{0,2}(?:@|\(\s?(?:at|a|@|艾特)\s?\)|\[\s?(?:at|a|@)\s?\]|\{at\}|<at>|_at_|艾特|小老鼠|#(?=(?:qq|163|126|"
-    r"gmail|sina|hotmail|outlook)))\s{0,2}|\s(?:AT|at)\s|\s?-at-\s?)"
+    r"(?:\s{0,2}(?:@|\(\s?(?:at|a|@|艾特)\s?\)|\[\s?(?:at|a|@)\s?\]|\{at\}|<at>|_at_|艾特|小老鼠|"
+    r"#(?=[a-z0-9\-]+\.(?:com|cn|"
+    r"net|org)))\s{0,2}|\s(?:AT|at)\s|\s?-at-\s?)"
 )
 _DOT = (
     r"(?:\s{0,2}(?:\.|\(\s?(?:dot|点|\.)\s?\)|\[\s?(?:dot|点|\.)\s?\]|\{dot\}|<dot>|_dot_|。|点)\s{0,2}|\s(?:dot|"
@@ -40,7 +41,7 @@ _EMAIL_PLAIN = pattern(r"(?<![A-Za-z0-9._%+\-])[A-Za-z0-9._%+\-]+ ?@ ?[A-Za-z0-9
 _EMAIL_SPACED = pattern(
     r"(?<![A-Za-z0-9])(?:[A-Za-z0-9._\-] ){3,30}@ (?:[A-Za-z0-9\-] ?){2,20}\. ?(?:[A-Za-z] ?){2,3}(?![A-Za-z])"
 )
-_EMAIL_WORD = pattern(r"e-?mail|邮箱|邮件|mail|contact|reach|write|伊妹儿|send", re.IGNORECASE)
+_EMAIL_WORD = pattern(r"e-?mail|邮箱|邮件|mail|contact|reach|write|伊妹儿|send|发至|发到|寄到|邮", re.IGNORECASE)
 _EMAIL_BROKEN = pattern(
     r"(?:e-?mail|邮箱|电子邮件|邮件地址)[^\n:]{0,6}[:是为]\s{0,2}(?P<value>[A-Za-z0-9._\-]{2,}(?: "
     r"?[A-Za-z0-9._\-]{1,20}){0,3} ?@ ?[A-Za-z0-9.\-]{2,}(?: ?\. ?[A-Za-z]{2,8}){0,3})",
@@ -55,10 +56,11 @@ _ACCOUNT = pattern(
     r"QQ号?|Q号|扣扣号?|(?<![A-Za-z])(?:skype|telegram|whatsapp|line id|snapchat|instagram|insta|IG|"
     r"twitter|facebook|FB|tiktok|discord|zoom|linkedin|github|kik|viber|signal)(?: (?:id|handle|"
     r"username|account|name|user))?|"
-    r"(?<![A-Za-z])(?:user ?name|user ?id|login(?: name| id)?|handle|screen name|account name)|用户名|"
+    r"(?<![A-Za-z])(?:user ?name|user ?id|login(?: name| id)?|handle|screen name|account name)|"
+    r"(?<![A-Za-z])account(?=\s?[:=])|用户名|"
     r"登录名|登录账号|账号|帐号|昵称)"
     r"[\"']?\s{0,2}(?:\([^()\n]{0,8}\)\s?)?(?P<is>[:=]|是|为|\bis\b|加我?|搜索?|"
-    r"@)?\s{0,2}[\"']?(?P<value>@?" + _HANDLE + r"|\d(?:[ \-]?\d){4,14})(?![A-Za-z0-9_])",
+    r"@)?\s{0,2}[\"']?(?P<value>(?:live:)?@?" + _HANDLE + r"|\d(?:[ \-]?\d){4,14})(?![A-Za-z0-9_])",
     re.IGNORECASE,
 )
 _ADD_ME = pattern(
@@ -75,13 +77,14 @@ _URL = pattern(
     re.IGNORECASE,
 )
 _PERSONAL = pattern(
-    r"(?:facebook|fb|twitter|instagram|linkedin|tiktok|t|x|weibo|github|gitlab|reddit|youtube|"
+    r"(?:^|[/.])(?:facebook|fb|twitter|instagram|linkedin|tiktok|t|x|weibo|github|gitlab|reddit|youtube|"
     r"pinterest|snapchat|medium|vk|zhihu|douyin|bilibili|flickr|orcid|patientslikeme|caringbridge|"
     r"gofundme|about|wa|telegram)\.(?:com|cn|org|me|net|co|tv)/"
     r"|/(?:~|@)[\w.\-]|/(?:users?|u|people|profiles?|members?|patients?|in|account|person|"
-    r"drs?|doctors?|pt|mychart|records?)/[\w.\-%]+"
-    r"|[?&;](?:[a-z_]*(?:name|token|mrn|email|mail|phone|mobile|patient|patient_?id|user|user_?id|uid|openid|"
-    r"auth|session|ssn|dob|tel))=[^&\s]"
+    r"drs?|doctors?|pt|mychart|records?)/[\w.\-%]{3,}"
+    r"|[?&;](?:(?:user_?|nick_?|real_?|full_?|first_?|last_?|patient_?)?name=[^&\s]|(?:[a-z_]*(?:token|"
+    r"mrn|email|mail|phone|mobile|patient|patient_?id|user|user_?id|uid|openid|"
+    r"auth|session|ssn|dob|tel))=[^&\s])"
     r"|//[\w.\-]+:[^@/\s]+@|\.(?:blogspot|wordpress|tumblr|github)\.(?:com|io)|/(?=[\w\-]*(?:patient|"
     r"mrn|name))[\w\-]+\d{3,}|\b1[3-9]\d{9}\b",
     re.IGNORECASE,
@@ -105,7 +108,11 @@ def contacts(plain: str) -> Iterator[Found]:
             sure = form is _ACCOUNT and match["is"]
             if form is _ACCOUNT and not sure and match[0].lower().startswith(_WORDS):
                 continue
-            if value.lower().lstrip("@") in _NOT_HANDLES or not (sure or re.search(r"[\d_@]", value)) or len(value) < 4:
+            if (
+                value.lower().lstrip("@") in _NOT_HANDLES
+                or not (sure or re.search(r"[\d_@:]", value))
+                or len(value) < 4
+            ):
                 continue
             if sure and value.isalpha() and match["is"].lower() == "is":
                 continue  # "Facebook is down"
@@ -123,7 +130,11 @@ def contacts(plain: str) -> Iterator[Found]:
 def _emails(plain: str) -> Iterator[Found]:
     for match in _EMAIL.finditer(plain):
         at, domain = match["at"].strip().lower(), match["domain"]
-        if at == "at" or ("@" not in at and not at.startswith(("(", "[", "{", "<", "_", "-", "艾", "小"))):
+        if (
+            at == "at"
+            or (at == "#" and not match["domain"].lower().startswith(("qq.", "163.", "126.", "gmail.", "sina.")))
+            or ("@" not in at and not at.startswith(("(", "[", "{", "<", "_", "-", "艾", "小")))
+        ):
             spelled = re.search(r"\s(?:dot)\s|[(\[{]dot|-dot-|点", domain, re.IGNORECASE)
             told = _EMAIL_WORD.search(plain, max(0, match.start() - 30), match.start()) or re.search(
                 r"[\d_.]", match["local"]

@@ -57,7 +57,8 @@ _BIRTH_EN = (
 )
 _BIRTH = pattern(rf"(?:{_BIRTH_ZH}|(?i:{_BIRTH_EN}))(?P<value>{_DATE}")
 _BIRTH_SHORT = pattern(
-    rf"(?:{_BIRTH_ZH}|(?i:{_BIRTH_EN}))(?P<value>(?:0\d|1[0-2])(?:[0-2]\d|3[01])(?:1[89]|20)\d\d|"
+    rf"(?:{_BIRTH_ZH}|(?i:{_BIRTH_EN}))(?P<value>[0-3]\d [01]\d (?:1[89]|20)\d\d|(?:0\d|"
+    rf"1[0-2])(?:[0-2]\d|3[01])(?:1[89]|20)\d\d|"
     r"(?:[0-2]\d|3[01])(?:0\d|1[0-2])(?:1[89]|20)\d\d|(?:0?\d|1[0-2])[-/](?:(?:1[89]|20)\d\d|\d\d))(?![\d/.\-])"
 )
 _BEFORE = pattern(

@@ -16,34 +16,44 @@ from carellama.safety.spelling import pattern
 
 Found = tuple[str, int, int, float]
 
-_W = r"[A-Z](?:['’][A-Z])?[a-zà-ÿ]+(?:['’\-][A-Z]?[a-zà-ÿ]+)*(?:[A-Z][a-z]+)?|[A-Z]{2,}(?:['\-][A-Z]+)*|Mc[A-Z][a-z]+"
+_W = (
+    r"[A-ZÀ-Þ](?:['’][A-Z])?[a-zà-ÿ]+(?:['’\-][A-Z]?[a-zà-ÿ]+)*(?:[A-Z][a-z]+)?|"
+    r"[A-Z]{2,}(?:['\-][A-Z]+)*|Mc[A-Z][a-z]+"
+)
 _I = r"[A-Z]\.?(?![A-Za-z])"
 _PARTICLE = r"(?:(?:de|del|de la|da|dos|di|van|van der|van den|von|bin|bint|ibn|al|el|la|le|st\.?|ter|ten)[ \-])"
 _NAME = rf"{_PARTICLE}?(?:{_W}|{_I})(?: ?,? {{1,2}}{_PARTICLE}?(?:{_W}|{_I})){{0,3}}"
-_LOOSE = r"[A-Za-z][A-Za-z'’\-]*\.?(?: ?,? {1,2}[A-Za-z][A-Za-z'’\-]*\.?){0,3}"
+_LOOSE = r"[A-Za-zÀ-ÿ][A-Za-zÀ-ÿ'’\-]*\.?(?: ?,? {1,2}[A-Za-zÀ-ÿ][A-Za-zÀ-ÿ'’\-]*\.?){0,3}"
 _SPACED = r"[A-Z](?: [A-Z]){2,12}(?![A-Za-z])"  # S M I T H
 _IS = r"[\"']?(?: ?\([^()\n]{0,14}\))?\s{0,3}(?:[:=|#]{1,2}|-(?= ))\s{0,3}[\"']?"
 _STRONG = (
     r"(?<![A-Za-z])(?:(?:patient|pt|client|full|first|last|middle|given|family|maiden|legal|preferred|"
     r"mother|father|guardian|parent|spouse|"
     r"husband|wife|emergency contact|contact|doctor|physician|provider|insured|subscriber|policy ?holder|cardholder|"
-    r"carer|caregiver|member|customer|user|child|baby|next of kin|nurse|signatory|print)(?:'s)?[ "
+    r"carer|caregiver|member|customer|child|baby|next of kin|nurse|signatory|print)(?:'s)?[ "
     r"_]?(?:full |first |last )?names?|names?|surname|forename|"
-    r"next of kin|nok|emergency contact|contact person|guardian|attn|signed(?: by)?|signature|dictated "
+    r"name of (?:the )?(?:patient|client|doctor|provider|insured|guardian|parent|child|applicant)|next "
+    r"of kin|nok|emergency contact|contact person|guardian|attn|signed(?: by)?|signature|dictated "
     r"by|transcribed by|reported by|"
     r"reviewed by|verified by|prepared by|completed by|witness(?:ed by)?|attending(?: physician| "
     r"doctor)?|referring (?:physician|doctor|provider)|primary care (?:physician|provider|doctor)|"
     r"referred by|seen by|examined by|ordered by|admitted by|treated by|operated by|performed by|"
     r"requested by|consultant|pcp|gp|surgeon|anaesthetist|anesthesiologist|radiologist|pathologist|"
     r"midwife|caregiver|carer|insured|"
-    r"policy ?holder|subscriber|accompanied by|informant|interpreter|social worker|case manager)"
+    r"policy ?holder|subscriber|accompanied by|informant|interpreter|social worker|case manager|"
+    r"assistant|resident|intern|fellow|registrar|technician|sonographer|(?:physio)?therapist|dietitian|"
+    r"pharmacist|counsell?or|teacher|employer|author|sender|recipient|applicant|claimant|employee|"
+    r"student|donor|deceased|(?:health ?care )?proxy|power of attorney|poa|witness(?:ed)?|scrub nurse|"
+    r"house officer|mother|father|spouse|husband|wife|partner|son|daughter|sister|brother|friend|"
+    r"neighbou?r|primary contact|contact|assessor|examiner|reader|investigator|coordinator|trainee|"
+    r"supervisor|owner|tenant|landlord|driver)"
 )
 _MARKED = pattern(rf"{_STRONG}{_IS}(?P<value>{_LOOSE})", re.IGNORECASE)
 _BY = pattern(
     rf"\b(?:(?i:signed|dictated|reviewed|seen|examined|referred|treated|accompanied|interviewed|"
     rf"assessed|admitted|operated on|performed|counsell?ed|discharged|witnessed|"
     rf"prescribed|ordered|verified|written|brought in|cared for|delivered) (?i:by)|(?i:next of kin|"
-    rf"emergency contact|contact person|guardian|attending|nok|c/o|attn|known as|on behalf of|care of|"
+    rf"emergency contact|contact person|guardian|attending|nok|c/o|attn|on behalf of|care of|"
     rf"spoke (?:with|to))(?i: is)?) (?P<value>{_NAME})"
 )
 _LABEL = pattern(
@@ -67,7 +77,8 @@ _SAID = pattern(
 )
 _I_AM = pattern(rf"\b(?:(?i:i am|i'm|im|this is|it's|it is|here is)) (?P<value>{_NAME})(?P<after>[^\n]{{0,12}})")
 _KIN = pattern(
-    r"\b(?i:my|his|her|their|our|the|patient's|the patient's) (?i:mother|father|mom|mum|dad|husband|"
+    r"(?:\b(?i:my|his|her|their|our|the|patient's|the patient's) |(?:^|[.;\n] ?)(?=[A-Z]))(?i:mother|"
+    r"father|mom|mum|dad|husband|"
     r"wife|son|daughter|sister|brother|partner|fianc[eé]e?|boyfriend|girlfriend|"
     r"uncle|aunt|cousin|nephew|niece|grandmother|grandfather|grandma|grandpa|friend|neighbou?r|carer|"
     r"caregiver|baby|child|kid|spouse|roommate|colleague|patient|twins?),? "
@@ -102,9 +113,25 @@ _PATIENT = pattern(
 )
 _CALL = pattern(
     rf"\b(?i:call|ask for|contact|tell|told|text|e-?mail|inform|notify|notified|with|for|by|from|visit|thank) "
-    rf"(?P<value>{_NAME})(?= (?i:at|on|about|that|to|in|from|who|if|when|for|and|by|is|was)\b|[.,;!?)]|$)"
+    rf"(?P<value>{_NAME})(?= (?i:at|on|about|that|to|in|from|who|if|when|for|and|by|is|was)\b|'s |[.,;!?)]|$)"
+)
+_HERE = pattern(
+    rf"(?:\bI, |^|[,.!\n] ?)(?P<value>{_NAME})(?=,? (?i:here|speaking|calling|consent|declare|agree|"
+    rf"hereby|authori[sz]e|give|the undersigned|request|confirm))"
+)
+_RE = pattern(
+    rf"\b(?i:re|regarding|concerning|subject|to|from|cc)\s?:\s?(?P<value>{_NAME})(?P<after>,? "
+    rf"\(?(?i:dob|d\.o\.b|born|mrn|aged?|nhs|\d))?"
 )
 _LOWER = pattern(r"\b(?:pt|patient|client)\.? (?P<value>[a-z]+ [a-z]{2,})")
+_BARE_KIN = pattern(
+    r"\b(?i:mother|father|mom|mum|dad|husband|wife|son|daughter|sister|brother|partner|uncle|aunt|"
+    r"cousin|friend) (?P<value>[A-Z][a-z]+)"
+)
+_YEARS_OLD = pattern(
+    rf"(?<![A-Za-z'’\-])(?P<value>(?:{_W})(?: (?:{_W}|{_I})){{1,2}})(?= (?:is|was) an? \d{{1,3}}[ \-]|"
+    rf",? \(?(?:dob|DOB|MRN)\b|, an? \d{{1,3}}[ \-]year)"
+)
 _LAST_FIRST = pattern(rf"^\s*(?P<value>(?:{_W}), (?:{_W})(?: {_I})?)(?=\s*(?:$|\n|\(|DOB|MRN|\d))", re.MULTILINE)
 _STOP_AT = pattern(
     r"(?:,? )(?:(?i:dob|mrn|age|sex|gender|date|phone|tel|id|male|female|born|address|and|is|was|has|"
@@ -113,7 +140,10 @@ _STOP_AT = pattern(
 )
 
 
-_TRADE = pattern(r"(?:ologists?|iatrists?|icians?|ist|itis|osis|emia|oma|itus|ectomy|ology|therapy|virus)$|\d")
+_TRADE = pattern(
+    r"(?:ologists?|iatrists?|icians?|(?:rapist|tist|macist|alist)s?|itis|osis|emia|oma|itus|ectomy|"
+    r"ology|therapy|virus)$|\d"
+)
 
 
 def names(plain: str) -> Iterator[Found]:
@@ -124,7 +154,14 @@ def names(plain: str) -> Iterator[Found]:
     for match in _CALL.finditer(plain):
         if _known_word(match["value"].split()[0]):
             yield from _cut(plain, match, score=0.65, all_names=True)
-    for form, score in ((_BY, 0.8), (_TITLE_WORD, 0.75), (_GREETING, 0.7), (_DEGREE, 0.8), (_LAST_FIRST, 0.6)):
+    for form, score in (
+        (_BY, 0.8),
+        (_TITLE_WORD, 0.75),
+        (_GREETING, 0.7),
+        (_DEGREE, 0.8),
+        (_YEARS_OLD, 0.7),
+        (_LAST_FIRST, 0.6),
+    ):
         for match in form.finditer(plain):
             yield from _cut(plain, match, score=score)
     for match in _LABEL.finditer(plain):
@@ -143,23 +180,33 @@ def names(plain: str) -> Iterator[Found]:
         first, *rest = match["value"].split()
         if (
             _known_word(first)
-            or (not rest and re.match(r", ?\d{2}\b(?! ?(?:mg|ml|days|weeks))", match["after"]))
+            or (
+                not rest
+                and re.match(r" (?:again|here|speaking|calling)\b|, ?\d{2}\b(?! ?(?:mg|ml|days|weeks))", match["after"])
+            )
             or (
                 rest
                 and not match["value"].isupper()
-                and re.match(r"$|[ ,.!]*(?:$|\d|from|and|here|calling|speaking|a |an )|[,.]", match["after"])
+                and re.match(r"$|[ ,.!]*(?:$|\d|from|and|here|again|calling|speaking|a |an )|[,.]", match["after"])
             )
         ):
             yield from _cut(plain, match, score=0.7, all_names=True)
     for match in _LOWER.finditer(plain):
         if match["value"].split()[0] in FIRST_NAMES:
             yield from _cut(plain, match, score=0.65, loose=True)
+    for form in (_HERE, _RE):
+        for match in form.finditer(plain):
+            if _known(match["value"]) or match[0].startswith("I, ") or (form is _RE and match["after"]):
+                yield from _cut(plain, match, score=0.7, all_names=True)
     for match in _KIN.finditer(plain):
         yield from _cut(plain, match, score=0.7, all_names=True)
     for match in _SIGN_OFF.finditer(plain):
         if len(match["value"].split()) <= 3:
             loose = _known_word(match["value"].split()[0])
             yield from _cut(plain, match, score=0.7, loose=loose, all_names=True)
+    for match in _BARE_KIN.finditer(plain):
+        if match["value"].lower() in FIRST_NAMES:
+            yield "NAME", *match.span("value"), 0.65
     for form in (_AGED, _PATIENT):
         for match in form.finditer(plain):
             words = match["value"].split()
@@ -198,7 +245,8 @@ def _cut(
         bare = re.sub(r"['’]s$", "", bare)
         capital = word[0][0].isupper()
         if (
-            bare in NOT_NAMES_EN
+            (bare in NOT_NAMES_EN and not (end and capital and bare in LAST_NAMES))
+            or _TRADE.search(bare)
             or not bare
             or (not capital and not loose)
             or (known and len(bare) > 1 and not _known_word(bare))

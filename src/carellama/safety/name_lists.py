@@ -20,8 +20,8 @@ SURNAMES = frozenset(
     "商刁沙荣巫寇桑郎甄丛仲虞敖巩明佘池查麻苑迟邝官封谈匡鞠惠荆乐冀郁胥南班储原栗燕楚鄢劳谌奚皮粟冼蔺楼"
     "盘满闻位厉伊仝区郜"
     "海阚花权强帅屠豆朴盖练廉禹井祖漆巴丰支卿国狄平计索宣晋相初门云容敬来扈晁芮都普阙浦戈伏鹿薄邸雍辜羊"
-    "阿乌母裘亓修邰赫杭况"
-    "那宿鲜印逯隆茹诺战慕危玉银亢嵇公哈湛宾戎勾茅利於呼居揭干但尉冶斯元束檀衣信展阴昝智幸奉植衡富尧闭由"
+    "乌母裘亓修邰赫杭况"
+    "宿鲜印逯隆茹诺战慕危玉银亢嵇公湛宾戎勾茅利於呼居揭干但尉冶斯元束檀衣信展阴昝智幸奉植衡富尧闭由"
     "陳張劉楊黃趙吳孫馬"
     "鄭謝羅許韓馮鄧葉蘇魏呂盧鍾譚陸範賈韋鄒閆龍賀顧龔邵萬錢嚴湯莊聶魯歐關蘭畢單塗駱藍遊饒應榮鄔閔喬齊齐湯"
 )
@@ -71,7 +71,8 @@ GIVEN = frozenset(
 )
 # Beginnings of everyday, medical and drug words that look like surname and given name.
 NOT_NAMES_ZH = frozenset(
-    "凌晨 那基 病房 高热 高烧 高血 高危 高龄 高度 高脂 高糖 高中 高考 高位 高频 高兴 高强 高新 高尿 高钾 高钠 高原 "
+    "凌晨 由经 病房 段为 祝健 第五 左胸 高热 高烧 高血 高危 高龄 高度 高脂 高糖 高中 高考 高位 高频 "
+    "高兴 高强 高新 高尿 高钾 高钠 高原 "
     "白天 白带 白术 白芍 白芷 白及 白细 白血 白癜 白领 白班 白蛋 "
     "白色 白酒 白糖 白内 白头 白茅 白果 黄疸 黄芪 黄连 黄芩 黄柏 黄精 黄体 黄色 黄金 黄斑 黄昏 黄褐 "
     "黄痰 何首 何时 何种 何处 何况 何以 何谓 何为 何杰 何病 何药 何人 马上 "
@@ -118,6 +119,7 @@ NOT_NAMES_ZH = frozenset(
 )
 # Characters before a surname with which it is the end of a word: 病房医生, 谢谢医生.
 WORD_BEFORE = {
+    "阳": "三小大太肾夕阴",
     "谢": "谢感致多酬答鸣", "房": "病药产厨乳心查住", "戚": "亲", "苗": "疫树种育", "康": "健安小",
     "任": "责信担现前主委", "高": "升提偏增", "安": "平西保公不", "常": "平经正异日反非", "温": "体高低",
     "江": "长", "海": "上大", "石": "结胆化", "车": "开坐", "史": "病历", "白": "蛋明", "苏": "屠流",
@@ -208,7 +210,9 @@ LAST_NAMES = frozenset(
 # Capitalised words that stand where a name could and are none.
 NOT_NAMES_EN = frozenset(
     """
-    very regards doc mayo respiratory general family internal switzerland covid coronavirus thanking greetings
+    mr mrs ms miss mx dr prof
+    very regards doc mayo respiratory general family
+    internal switzerland covid coronavirus thanking greetings
     welcome the a an and or but if so then than that this these those there here he she it they we you i his her its
     their our my your who what when where why how which is was were are be been being has have had having do does
     did done doing can could will would shall should may might must not no nor yes yeah yep nope ok okay hi hello

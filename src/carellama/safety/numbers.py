@@ -19,11 +19,15 @@ SEP = r"[ .\-·_/]{0,3}"
 # Between a marker and its value: "MRN: 1", "MRN is 1", "MRN (no.) #1", "身份证号码是1", "'mrn': '1'".
 IS = (
     r"""["']?\s{0,3}(?:\((?!\d)[^()\n]{0,12}\))?\s{0,3}(?:[:=#>|,]|no\.?\s*[:.#]?|number|num\.?|is|was|are|ending in|"""
-    r"""号码?|编号|是|为|系|写的|填的|留的|如下)?\s{0,3}(?:[:=#]|是|为)?\s{0,2}["'(\[]?\s?"""
+    r"""号码?|编号|是|为|系|写的|填的|留的|如下)?\s{0,3}(?:[:=#]|是|为)?"""
+    r"""(?:\s{0,2}(?:on (?:file|record)|is|was|confirmed|as|listed|shown|please|use|to|reads?|should be|now|"""
+    r"""to be|given|full)(?=[ ,:])[,:]?){0,5}\s{0,2}["'(\[]?\s?"""
 )
 # The value of a marked number: letters, digits and single marks between, at least three digits.
 VALUE = (
-    r"(?P<value>(?=(?:[\u4e00-\u9fff]{1,3}字?第\s?)?(?:[A-Z\-/]{0,6}[ .]?)?(?:[ .\-/_]{0,3}[0-9A-Z*]){4})"
+    r"(?P<value>(?=(?:[\u4e00-\u9fff]{1,3}字?第\s?)?[A-Z\-/ "
+    r".]{0,6}[\d*])(?=(?:[\u4e00-\u9fff]{1,3}字?第\s?)?(?:[A-Z\-/]{0,6}[ .]?)?(?:[ "
+    r".\-/_]{0,3}[0-9A-Z*]){4})"
     r"(?:[\u4e00-\u9fff]{1,3}字?第\s?)?[A-Z]{0,6}(?:[ .\-/_]{0,3}[0-9A-Z*]){0,30}(?:\s?号)?)"
 )
 
@@ -36,7 +40,7 @@ _RECORD_ZH = (
     r"\s?(?:号码|编号|ID号?|号|条码|卡号|单号|序号|流水号)"
 )
 _RECORD_EN = (
-    r"\b(?:MRN|MR(?=\s?(?:#|no))|med(?:ical)?\.? rec(?:ord)?s?|patient|pt\.?|hospital|chart|record|"
+    r"\b(?:MRN|MR(?=\s?(?:#|no))|med(?:ical)?\.? rec(?:ord)?s?|patient|pt\.?|hosp(?:ital)?\.?|chart|record|"
     r"case|file|accession|"
     r"specimen|sample|encounter|visit|admission|episode|report|requisition|order|registration|unit|lab|study|imaging|"
     r"appointment|prescription|rx|referral|claim|CHI|NRIC|UHID|subject|participant|study|wristband|bed card)\b"
@@ -69,7 +73,7 @@ MARKED: tuple[tuple[str, str, int], ...] = (
     ),
     (
         "LICENCE",
-        r"驾驶?证(?:号码|号)?|行驶证号?|\b(?:driver'?s?'?|driving)[ -]licen[cs]e(?: no\b\.?| number)?|\bDL "
+        r"驾(?:驶证|证|照)(?:号码|号)?|行驶证号?|\b(?:driver'?s?'?|driving)[ -]licen[cs]e(?: no\b\.?| number)?|\bDL ?"
         r"(?:#|no\b\.?)|"
         r"\bDEA(?: no\b\.?| number| #)|\bNPI(?: no\b\.?| number| #)?|\blicen[cs]e (?:no\b\.?|number|#)|"
         r"执业证号|资格证号",
@@ -105,7 +109,7 @@ MARKED: tuple[tuple[str, str, int], ...] = (
     ("RECORD_NUMBER", _RECORD_EN, 4),
 )
 _NEEDS_WORD = pattern(  # markers that are everyday words: a word or mark for "number" must stand behind
-    r"^(?:patient|pt\.?|hospital|chart|record|case|file|specimen|sample|encounter|visit|admission|"
+    r"^(?:patient|pt\.?|hosp(?:ital)?\.?|chart|record|case|file|specimen|sample|encounter|visit|admission|"
     r"episode|report|order|"
     r"registration|unit|lab|study|imaging|appointment|prescription|rx|referral|claim|subject|"
     r"participant|insurance|policy|"
@@ -139,7 +143,7 @@ _LANDLINE = pattern(
 _EXTENSION = r"(?:\s?[,(;]?\s?(?:转|轉|分机号?|extension|ext\.?|x|#)\s?:?\.?\s?\d{1,6}\)?)?"
 _NANP = pattern(
     r"(?<![0-9A-Za-z.+/\-])(?:\+?1[ .\-]{0,3})?(?:\([2-9]\d{2}\)[ .\-]{0,3}|[2-9]\d{2}[ "
-    r".\-]{1,3})\d{3}[ .\-]{1,3}\d{4}" + _EXTENSION + r"(?![0-9A-Za-z]|[.\-]\d)",
+    r".\-/]{1,3})\d{3}[ .\-]{1,3}\d{4}" + _EXTENSION + r"(?![0-9A-Za-z]|[.\-]\d)",
     re.IGNORECASE,
 )
 _UK = pattern(
@@ -157,7 +161,11 @@ _PHONE_MARKED = pattern(
     r"reach(?:ed)?(?: (?:me|him|her|us))?(?: (?:at|on|by))?|ring|whatsapp|pager?|beeper|fon|landline|"
     r"direct line|line|home|work|"
     r"number|no)\b\.?(?: (?:me|us|him|her|back))?(?: (?:at|on))?)"
-    r"[^\d\n。;+(]{0,14}?(?P<value>[+(]{0,2}\d(?:[ .\-()/·*]{0,3}\d){6,14}" + _EXTENSION + r")(?![0-9A-Za-z])",
+    r"[^\d\n。;+(]{0,14}?(?P<value>[+(]{0,2}\d(?:[ .\-()/·*,]{0,3}\d){6,14}" + _EXTENSION + r")(?![0-9A-Za-z])",
+    re.IGNORECASE,
+)
+_PAGER = pattern(
+    r"\b(?:pager|beeper|bleep|extension|ext)\b\.?(?: (?:no\.?|number|is))?[:#]? ?#?(?P<value>\d{4,7})(?!\d)",
     re.IGNORECASE,
 )
 _WORDS = "zero|oh|one|two|three|four|five|six|seven|eight|nine|double|triple"
@@ -221,31 +229,38 @@ def _marked(plain: str) -> Iterator[Found]:
             start, end = match.span("value")
             value = match["value"]
             # letters after a gap are the next word, not the number: "A12345 tel"
-            while (tail := re.search(r"[ .\-/_]+(?:[A-Za-z]{2,}|[a-z])$|[ .\-/_]+$", value)) and tail.start():
+            while (
+                tail := re.search(r"[ .]+(?:[A-Za-z]{2,}|[a-z])$|[\-/_]+[a-z]+$|[ .\-/_]+$", value)
+            ) and tail.start():
                 value = value[: tail.start()]
             value = _one_number(value)
             digits = sum(character.isdigit() or character == "*" for character in value)
             if digits < fewest or (digits < 8 and _UNIT.match(plain, start + len(value))):
                 continue
-            if _NEEDS_WORD.match(match["marker"].strip()) and not re.search(
-                r"[#:=]|no|num|号", match["is"], re.IGNORECASE
+            if _NEEDS_WORD.match(match["marker"].strip()) and not (
+                re.search(r"[#:=]|no|num|号", match["is"], re.IGNORECASE) or _coded(value)
             ):
                 continue
-            if re.fullmatch(r"(?:19|20)\d\d[\-./ ](?:0?\d|1[0-2])[\-./ ][0-3]?\d", value):
+            if kind == "RECORD_NUMBER" and _DAY.fullmatch(value):
                 continue  # the day of the visit stands behind its name
-            if (
-                kind == "RECORD_NUMBER"
-                and _NEEDS_WORD.match(match["marker"].strip())
-                and not re.search(r"[A-Za-z]?\d", value[:8])
-            ):
-                continue
             end = start + len(value)
             yield kind, start, end, 0.9 - order / 100  # of two markers the first in the table is the closer word
 
 
+_DAY = pattern(
+    r"(?:19|20)\d\d[\-./ ](?:0?\d|1[0-2])[\-./ ][0-3]?\d|[0-3]?\d[\-./ ][0-3]?\d[\-./ ](?:19|20)?\d\d|"
+    r"(?:19|20)\d\d-(?:19|20)?\d\d"
+)
+
+
+def _coded(value: str) -> bool:
+    """Whether a value looks like a number by itself, as in "subject 0107-003": no space, and five digits or more."""
+    return " " not in value and bool(re.search(r"\d-\d|^[A-Z]+-?\d|^0\d", value)) and len(re.findall(r"\d", value)) > 4
+
+
 def _one_number(value: str) -> str:
     """Cut a value before a word, or before a second number of it: "ZY2031 2024-01-02"."""
-    cut = re.search(r"(?<=\d)[ ]+(?=[A-Za-z]{2,}|[A-Za-z]{1,2} |\d{4}[\-./]\d|\d+[./:]\d)", value)
+    cut = re.search(r"(?<=\d)[ ]+(?=[A-Za-z]{2,}(?![A-Za-z0-9])|[A-Za-z]{1,2} |\d{4}[\-./]\d|\d+[./:]\d)", value)
     return value[: cut.start()] if cut else value
 
 
@@ -268,21 +283,28 @@ def _phones(plain: str) -> Iterator[Found]:
     for form, score in ((_LANDLINE, 0.8), (_NANP, 0.6), (_UK, 0.7), (_PLUS, 0.8)):
         for match in form.finditer(plain):
             digits = re.sub(r"\D", "", match[0])
-            if is_public(digits) or _UNIT.match(plain, match.end()) or _dated(match[0]):
+            if is_helpline(plain, match.start(), match.end()) or _UNIT.match(plain, match.end()) or _dated(match[0]):
                 continue
             if form is _LANDLINE and not (match[0].startswith(("0", "(", "+")) or _called(plain, match.start())):
                 continue
             yield "PHONE", *match.span(), score
+    for match in _PAGER.finditer(plain):
+        yield "PHONE", *match.span("value"), 0.6
     for match in _SPOKEN.finditer(plain):
         yield "PHONE", *match.span(), 0.7
 
 
-_PUBLIC = pattern(r"hot ?line|help ?line|热线|hotlines|toll.free|客服", re.IGNORECASE)
+_PUBLIC = pattern(r"hot[ -]?line|help[ -]?line|热线|hotlines|toll.free|客服", re.IGNORECASE)
 
 
 def is_public(digits: str) -> bool:
     """Whether a number is a helpline or free of charge, and so belongs to no patient."""
     return bool(_TOLL_FREE.match(digits)) or digits in HELPLINES
+
+
+def is_helpline(plain: str, start: int, end: int) -> bool:
+    """Whether the number from `start` to `end` is a helpline by itself or by the word before it."""
+    return is_public(re.sub(r"\D", "", plain[start:end])) or bool(_PUBLIC.search(plain, max(0, start - 16), start))
 
 
 def _dated(text: str) -> bool:

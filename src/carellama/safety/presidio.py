@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 from carellama.errors import need
+from carellama.safety.numbers import is_helpline
 
 Found = tuple[str, int, int, float]
 
@@ -64,5 +65,7 @@ def recognised(plain: str) -> Iterator[Found]:
             if kind == "IP" and (_SMALL_PARTS.fullmatch(text) or len(text) < 7):
                 continue
             if kind == "PHONE" and not text.lstrip("(").startswith("+"):
+                continue
+            if kind == "PHONE" and is_helpline(plain, result.start, result.end):
                 continue
             yield kind, result.start, result.end, result.score

@@ -36,7 +36,7 @@ _HAN = re.compile("[㐀-䶿一-鿿]")
 _LATIN = re.compile(r"[A-Za-z]{2}")
 _CONTACT = re.compile(
     r"@|/|www|信|Q|扣|号|名|(?<![a-z])at(?![a-z])|id|handle|login|user|vx|wx|insta|twitter|facebook|"
-    r"skype|telegram|snap|支付宝|昵称|艾特|微",
+    r"skype|telegram|snap|支付宝|昵称|艾特|微|加|account",
     re.IGNORECASE,
 )
 _DIGIT = re.compile(r"\d")
@@ -134,7 +134,7 @@ class Record:
         self._deidentifier = deidentifier
         self._numbers: dict[tuple[str, str], int] = {}
         self._used: Counter[str] = Counter()
-        self._names: set[str] = set()
+        self._names: list[str] = []
         texts = list(texts)
         for text in texts:
             for match in PLACEHOLDER.finditer(text):
@@ -153,6 +153,11 @@ class Record:
         if self._deidentifier.mode == "surrogate":
             return self._deidentifier.surrogates(kind, value, shift=self._shift)
         key = (kind, compact(value))
+        if kind == "NAME" and key not in self._numbers and value.isascii():  # Jane, after Jane Doe, is she
+            words = set(value.split())
+            whole = next((name for name in self._names if words < set(name.replace(",", " ").split())), value)
+            key = (kind, compact(whole))
+            self._names.append(value)
         if key not in self._numbers:
             self._used[kind] += 1
             self._numbers[key] = self._used[kind]

@@ -21,7 +21,7 @@ _DOTS = "·•・∙⋅‧｡"
 
 # Eight or more digits, half of them or more in Chinese or as look-alike letters, with single marks between them.
 _ANY_DIGIT = "0-9" + "".join(CHINESE_DIGITS)
-_CHINESE_RUN = re.compile(rf"(?<![{_ANY_DIGIT}])[{_ANY_DIGIT}](?:[ .\-]{{0,3}}[{_ANY_DIGIT}]){{5,}}(?![{_ANY_DIGIT}])")
+_CHINESE_RUN = re.compile(rf"(?<![{_ANY_DIGIT}])[{_ANY_DIGIT}](?:[ .\-,]{{0,3}}[{_ANY_DIGIT}]){{5,}}(?![{_ANY_DIGIT}])")
 _CHINESE_DIGIT = re.compile(f"[{''.join(CHINESE_DIGITS)}]")
 _LETTER_RUN = re.compile(r"(?<![A-Za-z0-9])[0-9OolI](?:[ .\-]?[0-9OolI]){6,}(?![A-Za-z0-9])")
 _LETTER_DIGITS = str.maketrans("OolI", "0011")
