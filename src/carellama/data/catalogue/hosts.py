@@ -86,10 +86,17 @@ def chosen(names: Sequence[str], host: Host) -> list[str]:
     found = []
     for pattern in host.files:
         fits = [name for name in names if fnmatch.fnmatchcase(name, pattern) or name == pattern]
-        if not fits:
+        if not fits and not is_pattern(pattern):
             raise NotFetched(f"{page_of(host)} has no file {pattern}")
         found += fits
+    if not found:
+        raise NotFetched(f"{page_of(host)} has no file {' or '.join(host.files)}")
     return list(dict.fromkeys(found))
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name stands for several files, or for none where a host keeps the same in another format."""
+    return bool(set(name) & set("*?["))
 
 
 def _of_hub(host: Host, token: str | None) -> tuple[str, list[Remote]]:
@@ -154,7 +161,7 @@ def _of_modelscope(host: Host, token: str | None) -> tuple[str, list[Remote]]:
 
 def _of_github(host: Host, token: str | None) -> tuple[str, list[Remote]]:
     names = list(host.files)
-    if not names or any(set(name) & set("*?[") for name in names):
+    if not names or any(is_pattern(name) for name in names):
         revision = "HEAD" if host.revision == "main" else host.revision
         tree = get_json(ADDRESSES["github-tree"].format(repo=host.repo, revision=quote(revision)), {"recursive": "1"})
         if tree.get("truncated"):

@@ -38,8 +38,11 @@ def run(argv: Sequence[str]) -> None:
     with _alone(home):
         try:
             if arguments.from_folder is not None:
+                place = Path(arguments.from_folder).expanduser()
+                if not place.exists():
+                    raise UserError(f"--from {place}: there is no such file or folder")
                 agree(entry, home, arguments.accept_licence)
-                take(entry, Path(arguments.from_folder).expanduser(), home)
+                take(entry, place, home)
             else:
                 from_hosts(entry, home, arguments)
         except KeyboardInterrupt:
@@ -66,14 +69,15 @@ def _alone(home: Path) -> Iterator[None]:
             shutil.rmtree(home, ignore_errors=True)
 
 
-def by_hand(entry: Entry) -> str:
-    """What to do where nothing can be fetched: the page, what to look for there, and how to hand it over."""
-    manual = [host for host in entry.hosts if host.kind == "manual"] or list(entry.hosts)
-    page = hosts.page_of(manual[0]) if manual else entry.homepage
-    names = ", ".join(name for host in manual[:1] for name in host.files) or ", ".join(
-        dict.fromkeys(pattern for part in entry.parts for pattern in part.files)
-    )
-    return f"download {names} from {page} in a browser, then: carellama data pull {entry.name} --from FOLDER"
+def by_hand(entry: Entry, places: Sequence[Host] = ()) -> str:
+    """What to do where nothing can be fetched: the pages, what to look for there, and how to hand it over.
+
+    `places` are the hosts that did not answer; pages made for people are named instead where there are any.
+    """
+    patterns = dict.fromkeys(pattern for part in entry.parts for pattern in part.files)
+    pages = [host for host in entry.hosts if host.kind == "manual"] or list(places[:1])
+    wanted = [f"{', '.join(host.files or patterns)} from {hosts.page_of(host)}" for host in pages]
+    return f"download {' and '.join(wanted)} in a browser, then: carellama data pull {entry.name} --from FOLDER"
 
 
 def agree(entry: Entry, home: Path, accepted: bool) -> None:
@@ -99,7 +103,7 @@ def from_hosts(entry: Entry, home: Path, arguments: PullArguments) -> None:
         kinds = ", ".join(dict.fromkeys(host.kind for host in able))
         raise UserError(f"{entry.name} is not on {arguments.source}; --source can be {kinds}")
     if offline():
-        raise UserError(f"no connection: HF_HUB_OFFLINE is set; unset it, or {by_hand(entry)}")
+        raise UserError(f"no connection: HF_HUB_OFFLINE is set; unset it, or {by_hand(entry, wanted)}")
     held = dict.fromkeys(host.holds for host in wanted)
     for holds in dict.fromkeys(host.holds for host in able if host.holds not in held):
         say(f"not on {arguments.source}, and not fetched: {holds}")
@@ -137,7 +141,7 @@ class _Pull:
                 failed.append(f"{host.kind}: {error}")
                 if at + 1 < len(places):
                     say(failed[-1])
-        raise UserError(f"{'; '.join(dict.fromkeys(failed))}; try again later, or {by_hand(self.entry)}")
+        raise UserError(f"{'; '.join(dict.fromkeys(failed))}; try again later, or {by_hand(self.entry, places)}")
 
     def all_of(self, host: Host, revision: str, remotes: Sequence[Remote]) -> None:
         """Bring all files of a host; those that are here and whole are kept."""

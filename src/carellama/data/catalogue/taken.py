@@ -33,8 +33,6 @@ def take(entry: Entry, place: Path, home: Path) -> None:
     """Copy into the dataset's folder what belongs to it of a folder (or one file), and say what is missing."""
     from carellama.data.catalogue.pull import settle
 
-    if not place.exists():
-        raise UserError(f"--from {place}: there is no such file or folder")
     base = place if place.is_dir() else place.parent
     there = _files(place)
     mine = [path for path in there if path == place or _belongs(entry, path.relative_to(base).as_posix())]
