@@ -116,6 +116,9 @@ def test_options_stand_in_lines_of_the_text() -> None:
     )
     assert in_text("A man of 40 coughs.\nA) one\nB) two")[0] == "A man of 40 coughs."
     assert in_text("(A) vitamin\nA (retinol)\n(B) vitamin D")[1]["A"].startswith("vitamin")
+    assert in_text("A: one\nB: two\nD: four")[1] == {"A": "one", "B": "two", "D": "four"}
+    assert in_text("A: one\nC. difficile\nB: two")[1] == {"A": "one\nC. difficile", "B": "two"}
+    assert in_text("Which? A.one B.two C.three") == ("Which?", {"A": "one", "B": "two", "C": "three"})
     assert in_text("no options\nA. but one") == ("no options\nA. but one", {})
 
 
@@ -147,11 +150,19 @@ def test_test_questions_get_their_answers_by_id(tmp_path: Path) -> None:
     questions = [{"id": number, **CMB} for number in (1, 2, 3)]
     written(tmp_path / "CMB-test-choice-question-merge.json", questions)
     written(tmp_path / "CMB-test-choice-answer.part1of2.json", [{"id": 1, "exam_type": "x", "answer": "BC"}])
-    written(tmp_path / "CMB-test-choice-answer.part2of2.json", [{"id": 2, "answer": "F"}, {"id": 9, "answer": "A"}])
+    written(
+        tmp_path / "CMB-test-choice-answer.part2of2.json",
+        [{"id": 2, "answer": "F"}, {"id": 9, "answer": "A"}, {"id": 1, "answer": "D"}],
+    )
     arguments = ["cmb", "--from_path", str(tmp_path), "--split", "held_out"]
     found, skipped = account(planned(parse((ConvertArguments,), arguments, "convert", first="name")[0]))
     assert [(one.id, one.answers) for one in found if isinstance(one, Question)] == [("1", ("B", "C"))]
-    assert skipped == {"the answer is not an option": 1, "no answer": 1, "an answer without its question": 1}
+    assert skipped == {
+        "the answer is not an option": 1,
+        "no answer": 1,
+        "an answer without its question": 1,
+        "a second answer with one id": 1,
+    }
 
 
 def test_a_case_is_one_conversation(tmp_path: Path) -> None:
@@ -218,3 +229,9 @@ def test_answers_without_their_questions_are_a_row_each(real_data: Path) -> None
     assert Counter(one.reason for one in outcomes if isinstance(one, BadRecord)) == {
         "an answer without its question": 11200
     }
+
+
+def test_a_question_without_an_answer_is_a_counted_skip(tmp_path: Path) -> None:
+    rows = [{"question": f"{STEM}\n{LINES}"}, {"question": f"{STEM}\n{LINES}", "answer": "b"}]
+    found, skipped = converted("cmb", written(tmp_path / "a.json", rows))
+    assert len(found) == 1 and skipped == {"no answer": 1}

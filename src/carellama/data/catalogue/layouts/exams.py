@@ -72,7 +72,8 @@ def _medmcqa_rows(path: Path) -> Iterator[Row | BadRow]:
     file tells; in a file with neither the explanations do ("Ans. is 'c' i.e. ..."). An answer that is off by one is
     worse than none, so a file of which neither is known has no answers.
     """
-    base = _base_of(path)
+    first = first_row(path)
+    base = _base_of(path) if first is not None and "cop" in first.fields else None
     for row in rows(path):
         yield Row({**row.fields, "base": base}, row.place) if isinstance(row, Row) else row
 
@@ -205,6 +206,8 @@ def _cmb_test(paths: Sequence[Path]) -> Iterator[Outcome]:
         for row in rows(path):
             if isinstance(row, BadRow) or row.fields.get("id") is None:
                 yield BadRecord(row.place, "not an answer with an id")
+            elif str(row.fields["id"]) in answers:
+                yield BadRecord(row.place, "a second answer with one id", f"id {row.fields['id']}")
             else:
                 answers[str(row.fields["id"])] = row
     used = set()
@@ -214,10 +217,11 @@ def _cmb_test(paths: Sequence[Path]) -> Iterator[Outcome]:
                 yield BadRecord(row.place, row.reason, row.detail)
                 continue
             number = str(row.fields.get("id"))
-            answer = answers.get(number)
+            given = answers.get(number)
             used.add(number)
+            answer = row.fields.get("answer") or (given and given.fields.get("answer"))
             try:
-                yield (_cmb(replace(row, fields={**row.fields, "answer": answer and answer.fields.get("answer")})),)
+                yield (_cmb(replace(row, fields={**row.fields, "answer": answer})),)
             except BadRecord as error:
                 yield error
     for number, row in answers.items():
@@ -227,16 +231,16 @@ def _cmb_test(paths: Sequence[Path]) -> Iterator[Outcome]:
 
 def _is_question_in_text(path: Path) -> bool:
     row = first_row(path)
-    if row is None or not {"question", "answer"} <= set(row.fields) or {"option", "options"} & set(row.fields):
+    if row is None or {"option", "options"} & set(row.fields):
         return False
-    text = row.fields["question"]
+    text = row.fields.get("question")
     return isinstance(text, str) and len(in_text(text)[1]) > 1
 
 
 def _question_in_text(row: Row) -> Question:
     """{question (its options in the last lines, "A: …"), answer "A"}: questions of CMB-Exam as others hand them on."""
     stem, options = in_text(text_of(row, "question"))
-    return made(row, stem, options, row.fields["answer"], source=row.fields.get("source"))
+    return made(row, stem, options, row.fields.get("answer"), source=row.fields.get("source"))
 
 
 def _cmb_clin(row: Row) -> Chat:

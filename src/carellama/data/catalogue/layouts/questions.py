@@ -23,6 +23,8 @@ MARK = re.compile(
     r"^[ \t\u3000]*(?:[(（]\s*([A-JＡ-Ｊ])\s*[)）][.．、:：]?|([A-JＡ-Ｊ])(?:[.．、:：)）]|(?=\s)|$))[ \t\u3000]*",
     re.MULTILINE,
 )
+# the same within a line, where no line begins with one: "A.this B.that"
+INLINE = re.compile(r"(?:^|(?<=\s))(?:[(（]\s*([A-JＡ-Ｊ])\s*[)）][.．、:：]?|([A-JＡ-Ｊ])[.．、:：)）])[ \t\u3000]*")
 ANSWER_WORDS = re.compile(r"^(?:THE|CORRECT|RIGHT|ANSWER|IS|正确|参考|答案|选项|应?选|[为是:\s])+", re.IGNORECASE)
 BETWEEN = re.compile(r"[\s,，、;；/|&()\[\]【】.。'\"]+|和|及|AND")
 STRAY_QUOTE = re.compile(r'\s*\n"(?=\.?$)')  # MedQA ends some last options with a line break and a quote
@@ -31,16 +33,13 @@ STRAY_QUOTE = re.compile(r'\s*\n"(?=\.?$)')  # MedQA ends some last options with
 def in_text(text: str) -> tuple[str, dict[str, str]]:
     """Part a text into what stands before its options, and the options by letter. A line begins an option.
 
-    Letters count up: a line that begins with another one than the next belongs to the option before it.
+    Letters count up, and all are written as the first is ("A." or "(A)"): a line that begins otherwise belongs to
+    the option before it. Where no line begins an option they are looked for within the lines.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    marks: list[tuple[str, re.Match[str]]] = []
-    for match in MARK.finditer(text):
-        letter = unicodedata.normalize("NFKC", match[1] or match[2])
-        if letter == "A" and len(marks) == 1 and _is_bare(marks[0][1]) and not _is_bare(match):
-            marks.clear()  # the first was a word of the stem: "A man of 40 ..."
-        if letter == LETTERS[len(marks) : len(marks) + 1]:
-            marks.append((letter, match))
+    marks = _marks(MARK, text)
+    if len(marks) < 2:
+        marks = _marks(INLINE, text)
     if len(marks) < 2:
         return text.strip(), {}
     ends = [match.start() for _, match in marks[1:]] + [len(text)]
@@ -48,8 +47,23 @@ def in_text(text: str) -> tuple[str, dict[str, str]]:
     return text[: marks[0][1].start()].strip(), options
 
 
-def _is_bare(mark: re.Match[str]) -> bool:
-    return mark[0].strip() == mark[2]
+def _marks(pattern: re.Pattern[str], text: str) -> list[tuple[str, re.Match[str]]]:
+    """The letters that begin the options of a text, from A on. One may be missing, but not where letters are bare."""
+    marks: list[tuple[str, re.Match[str]]] = []
+    for match in pattern.finditer(text):
+        letter = unicodedata.normalize("NFKC", match[1] or match[2])
+        bare = match[0].strip() == match[2]
+        if letter == "A" and len(marks) == 1 and _frame(marks[0][1]) == "" and not bare:
+            marks.clear()  # the first was a word of the stem: "A man of 40 ..."
+        following = LETTERS[LETTERS.index(marks[-1][0]) + 1 :] if marks else "A"
+        if letter == following[:1] or (letter in following and not bare and _frame(match) == _frame(marks[0][1])):
+            marks.append((letter, match))
+    return marks
+
+
+def _frame(mark: re.Match[str]) -> str:
+    """What stands around the letter of a mark: "()", ".", or nothing."""
+    return mark[0].strip().replace(mark[1] or mark[2], "", 1)
 
 
 def listed(row: Row, column: str) -> dict[str, str]:
