@@ -172,6 +172,14 @@ def test_cmedqa2_pairs_right_with_wrong(cmedqa2: Path) -> None:
     assert (pair.chosen, pair.rejected) == ("看牙医", "多休息,多喝水")
 
 
+def test_cmedqa2_is_found_in_the_folders_its_archives_were_unpacked_to(cmedqa2: Path) -> None:
+    for name in ("question.csv", "train_candidates.txt"):
+        folder = cmedqa2 / Path(name).stem
+        folder.mkdir()
+        (cmedqa2 / name).rename(folder / name)
+    assert len(records("cmedqa2-pairs", cmedqa2 / "train_candidates" / "train_candidates.txt")) == 1
+
+
 def test_cmedqa2_says_which_file_is_missing(cmedqa2: Path) -> None:
     (cmedqa2 / "answer.zip").unlink()
     with pytest.raises(UserError, match=r"answer\.csv or answer\.zip"):

@@ -96,14 +96,17 @@ def _family(paths: Sequence[Path]) -> dict[Kind, list[Path]]:
         if not found[kind]:
             raise UserError(
                 f"{paths[0]} holds ids only: the {kind[:-1]} file of cMedQA2 ({kind[:-1]}.csv or {kind[:-1]}.zip) "
-                "must lie in the same folder"
+                "must lie in the same folder (unpacked or not)"
             )
     return found
 
 
 def _beside(paths: Sequence[Path]) -> list[Path]:
-    folders = dict.fromkeys(path.parent for path in paths)
-    there = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
+    """The files of the same folders, and of the folders that the set's .zip files were unpacked to (stem/stem.csv)."""
+    folders = dict.fromkeys(path.parent.parent if path.parent.name == path.stem else path.parent for path in paths)
+    own = [path for folder in folders for path in folder.glob("*")]
+    own += [path for folder in folders for path in folder.glob("*/*") if path.parent.name == path.stem]
+    there = sorted(path for path in own if path.suffix.lower() in SUFFIXES)
     return [path for path in unpacked(there) if _kind_or_none(path)]
 
 
