@@ -417,3 +417,19 @@ def test_the_hub_and_its_mirrors(server, tmp_path):
     listed.failures = [403]
     refused = of_hub(server, tmp_path)
     assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
+
+
+def test_a_pull_that_is_interrupted_keeps_what_came_and_says_so(server, monkeypatch, capsys):
+    server.pages["/a.jsonl"] = Page(break_after=[20_000])
+    made = entry(at(server))
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fetch.time, "sleep", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(monkeypatch, made)
+    assert "what has arrived is kept" in capsys.readouterr().err
+    run(monkeypatch, made)
+    assert server.sent == len(BODY)
