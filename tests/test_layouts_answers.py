@@ -85,6 +85,12 @@ def test_a_conversation_in_an_instruction_becomes_one(tmp_path: Path) -> None:
     ]
 
 
+def test_what_stands_before_a_conversation_is_its_system_message(tmp_path: Path) -> None:
+    row = {"instruction": "On rest.\n<user>: Does it help? <bot>:", "output": "It may."}
+    (chat,) = records("instruction", written(tmp_path / "a.jsonl", row))
+    assert [message.content for message in chat.messages] == ["On rest.", "Does it help?", "It may."]
+
+
 def test_history_and_category_come_along(tmp_path: Path) -> None:
     row = {"id": 7, "cate1": "内科", "cate2": None, "instruction": ASK, "output": SAY, "history": [["你好", "您好"]]}
     (chat,) = records("instruction", written(tmp_path / "a.json", row, array=True))
@@ -258,6 +264,21 @@ def test_pairs_that_are_none_are_skipped(tmp_path: Path) -> None:
     assert reasons("conversations-chosen", written(tmp_path / "b.jsonl", called)) == ["a call of a tool"]
     level = {"user_input": ASK, "responses_and_scores": [{"response": one, "score": 5} for one in "ab"]}
     assert reasons("scored-answers", written(tmp_path / "c.jsonl", level)) == ["all answers have the same score"]
+
+
+@pytest.mark.parametrize("name", [name for name, _ in PAIRS])
+def test_a_row_of_another_layout_is_skipped_by_the_field_it_lacks(tmp_path: Path, name: str) -> None:
+    row = next(row for own, row in PAIRS if own == name)
+    path = written(tmp_path / "a.jsonl", row, {"unknown": ASK}, {**row, "chosen": None, "output": None})
+    found = outcomes(name, path)
+    assert len(found) == 3 and isinstance(found[0], tuple) and isinstance(found[1], BadRecord)
+    assert "'unknown'" in found[1].detail or "empty" in found[1].reason
+
+
+def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"query": "a", "response": "\\ud83d"}')
+    assert reasons("query-response", path) == ["not Unicode text"]
 
 
 def test_transcripts_are_split_at_the_last_answer(tmp_path: Path) -> None:

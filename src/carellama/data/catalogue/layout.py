@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from carellama.data.convert import BadRecord
 from carellama.data.read import BadRow, Row, rows
@@ -76,7 +76,18 @@ def text_of(row: Row, column: str, *, required: bool = True) -> str:
     text = (value or "").strip()
     if required and not text:
         raise BadRecord(row.place, f"column {column!r} is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRecord(row.place, "not Unicode text", f"half a surrogate pair in column {column!r}") from error
     return text
+
+
+def value_of(row: Row, column: str) -> Any:
+    """The value of a column, of whatever type. `BadRecord` where it is missing."""
+    if column not in row.fields:
+        raise BadRecord(row.place, f"no column {column!r}", f"the row has {', '.join(map(repr, row.fields))}")
+    return row.fields[column]
 
 
 def spoken(place: Place, turns: Sequence[tuple[Literal["user", "assistant"], str]]) -> tuple[Message, ...]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from carellama.data.catalogue.layout import Layout, spoken, text_of
+from carellama.data.catalogue.layout import Layout, spoken, text_of, value_of
 from carellama.data.catalogue.layouts import candidates, pubmedqa
 from carellama.data.convert import BadRecord, Columns, convert
 from carellama.data.read import BadRow, Row, encoding_of, json_lines, kind_of, rows
@@ -103,7 +103,7 @@ def _instruction(row: Row) -> Record:
     instruction, answer = text_of(row, asked, required=False), text_of(row, "output")
     about = _about(row, "id", category="cate1", subcategory="cate2")
     question = "\n".join(part for part in (instruction, text_of(row, "input", required=False)) if part)
-    if (marks := list(SPEAKERS.finditer(question))) and marks[0].start() == 0:
+    if marks := list(SPEAKERS.finditer(question)):
         return _marked_turns(row, question, marks, answer)
     if not question:
         raise BadRecord(row.place, "empty question")
@@ -119,9 +119,12 @@ def _marked_turns(row: Row, text: str, marks: list[re.Match[str]], answer: str) 
         ("user" if mark[1] == "user" else "assistant", text[mark.end() : end])
         for mark, end in zip(marks, ends, strict=True)
     ]
-    if turns[-1][0] != "user":
+    turns = [turn for turn in turns if turn[1].strip()]
+    if not turns or turns[-1][0] != "user":
         raise BadRecord(row.place, "the conversation does not end with the user")
-    return Chat(spoken(row.place, [*turns, ("assistant", answer)]), row.place)
+    before = text[: marks[0].start()].strip()  # what the conversation is about
+    system = (Message("system", before),) if before else ()
+    return Chat((*system, *spoken(row.place, [*turns, ("assistant", answer)])), row.place)
 
 
 def _constant_doctor(row: Row) -> Record:
@@ -279,7 +282,7 @@ def _single_spaced(path: Path) -> bool:
 
 def _turns(row: Row) -> Chat:
     """{conversations: [{from: human | gpt | system, value}]}; calls of tools are nothing to learn medicine from."""
-    turns = row.fields["conversations"]
+    turns = value_of(row, "conversations")
     roles = {turn.get("from") for turn in turns if isinstance(turn, dict)} if isinstance(turns, list) else set()
     if roles & {"function_call", "observation"} or row.fields.get("tools"):
         raise BadRecord(row.place, "a call of a tool")

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from carellama.data.catalogue.layout import Layout, text_of
+from carellama.data.catalogue.layout import Layout, text_of, value_of
 from carellama.data.catalogue.layouts.answers import tolerant
 from carellama.data.convert import BadRecord, Columns, convert
 from carellama.data.read import Row
@@ -49,12 +49,12 @@ def _question(row: Row) -> Pair:
 
 def _instruction(row: Row) -> Pair:
     """{instruction, input, chosen, rejected}."""
-    return pair_of(row, _asked(row), [row.fields["chosen"], row.fields["rejected"]])
+    return pair_of(row, _asked(row), [value_of(row, "chosen"), value_of(row, "rejected")])
 
 
 def _ranked(row: Row) -> Pair:
     """{instruction, input, output: [best, ..., worst], history}."""
-    answers = row.fields["output"]
+    answers = value_of(row, "output")
     if not isinstance(answers, list) or len(answers) < 2:
         raise BadRecord(row.place, "fewer than two ranked answers")
     return pair_of(row, _asked(row), [answers[0], answers[-1]])
@@ -67,12 +67,12 @@ def _is_ranked(path: Path) -> bool:
 
 def _completions(row: Row) -> Pair:
     """{user_input, completion_a, completion_b}: GPT-4-LLM, where completion_a is the one that was ranked higher."""
-    return pair_of(row, text_of(row, "user_input"), [row.fields["completion_a"], row.fields["completion_b"]])
+    return pair_of(row, text_of(row, "user_input"), [value_of(row, "completion_a"), value_of(row, "completion_b")])
 
 
 def _scored(row: Row) -> Pair:
     """{user_input, responses_and_scores: [{response, score, source}]}: the highest and the lowest score."""
-    listed = row.fields["responses_and_scores"]
+    listed = value_of(row, "responses_and_scores")
     try:
         scored = sorted(((float(one["score"]), one["response"]) for one in listed), key=lambda one: one[0])
     except (TypeError, KeyError, ValueError) as error:
@@ -88,7 +88,7 @@ def _scored(row: Row) -> Pair:
 
 def _conversations(row: Row) -> Pair:
     """{conversations: [{from, value}], chosen, rejected}; answers that are calls of tools are skipped."""
-    answers = [row.fields["chosen"], row.fields["rejected"]]
+    answers = [value_of(row, "chosen"), value_of(row, "rejected")]
     if row.fields.get("tools") or any(isinstance(answer, dict) for answer in answers):
         raise BadRecord(row.place, "a call of a tool")
     made = convert(row, Columns(messages="conversations", system="system"), "sharegpt")
@@ -99,8 +99,8 @@ def _conversations(row: Row) -> Pair:
 
 def _transcripts(row: Row) -> Pair:
     """{chosen, rejected}, each a whole transcript of "Human: ..." and "Assistant: ..." paragraphs: HH-RLHF."""
-    transcripts = [row.fields["chosen"], row.fields["rejected"]]
-    if not all(isinstance(one, str) and "\n\nAssistant:" in one for one in transcripts):
+    transcripts = [f"\n\n{text_of(row, name)}" for name in ("chosen", "rejected")]
+    if not all("\n\nAssistant:" in one for one in transcripts):
         raise BadRecord(row.place, "not two transcripts of Human and Assistant")
     (prompt, _, better), (other, _, worse) = (one.rpartition("\n\nAssistant:") for one in transcripts)
     if prompt != other:
