@@ -1,6 +1,6 @@
 """`carellama data check` against reading the same file with json.loads alone: rows/s, seconds, peak memory.
 
-    python benchmarks/check_rate.py --rows 1000000
+    python benchmarks/check_rate.py
 
 Alpaca rows of about 200 characters, synthetic, with one faulty row in a thousand. json.loads of each line is the
 limit of anything that reads the rows in one process; it is timed right after, so that a shared machine slows both.
@@ -47,7 +47,7 @@ def write_rows(path: Path, rows: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, default=1_000_000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"

@@ -115,7 +115,8 @@ def text_faults(text: str) -> Iterator[str]:
                     yield scan.name
                     identified |= scan.name is IDENTIFIERS
                 break
-    if not identified and LONG_NUMBER.search(text) and NUMBERS.search(text):
+    # each such number has a 1 or (a birth year 20..) a 2 in it, which is found sooner than a run of digits
+    if not identified and ("1" in text or "2" in text) and LONG_NUMBER.search(text) and NUMBERS.search(text):
         yield IDENTIFIERS
     if CONTROL.search(text):
         yield CONTROL_FAULT
