@@ -116,3 +116,45 @@ class ViewArguments:
     )
     template: Optional[str] = field(default=None, metadata=about("Chat format of --tokenizer; default: its own."))
     cutoff_len: int = field(default=1024, metadata=about("Most tokens of a record when encoding."))
+
+
+@dataclass
+class CleanArguments:
+    """What is cleaned, what is taken out, and where the rest goes."""
+
+    names: list[str] = field(metadata=about("Datasets (dataset_info.json, catalogue) or files (first words)."))
+    output: str = field(default="clean.jsonl", metadata=about("JSON Lines file to write."))
+    overwrite: bool = field(default=False, metadata=about("Replace the output if it is there."))
+    removed: Optional[str] = field(
+        default=None, metadata=about("Also list every removed row in this JSON Lines file: place, reason, partner.")
+    )
+    removed_text: bool = field(default=False, metadata=about("Put the removed row's record into that list as well."))
+    dataset_dir: str = field(default="data", metadata=about("Folder with dataset_info.json."))
+    languages: Optional[str] = field(
+        default=None, metadata=about("Only these, comma separated: zh, en, mixed, other; default: all.")
+    )
+    shortest_question: int = field(default=0, metadata=about("Characters below which a question is too short."))
+    longest_question: int = field(default=0, metadata=about("Characters above which it is too long; 0: no bound."))
+    shortest_answer: int = field(default=2, metadata=about("Characters below which an answer or text is too short."))
+    longest_answer: int = field(default=0, metadata=about("Characters above which it is too long; 0: no bound."))
+    repetition: bool = field(default=True, metadata=about("Take out texts that repeat themselves."))
+    boilerplate: bool = field(default=True, metadata=about("Take out greetings and a machine's excuses."))
+    threshold: float = field(
+        default=0.8,
+        metadata=about("Similarity (0 to 1) from which two records are near duplicates; 0: exact ones only."),
+    )
+    deidentify: Optional[Literal["mask", "surrogate"]] = field(
+        default=None, metadata=about("Mask identifiers of persons, or put believable others in their place.")
+    )
+    secret_file: Optional[str] = field(
+        default=None,
+        metadata=about("File whose bytes make surrogates the same in every run; default: new ones each run."),
+    )
+    exams: Optional[list[str]] = field(
+        default=None,
+        metadata=about("Exams NAME:PART or files to keep out, besides those of the catalogue that are here."),
+    )
+    catalogue_exams: bool = field(default=True, metadata=about("Keep out the exams of the catalogue that are here."))
+    exam_characters: int = field(
+        default=20, metadata=about("Chinese characters in a row that make a row one with an exam question.")
+    )

@@ -1,0 +1,1 @@
+"""`carellama data clean`: duplicates, filters, exam questions and identifiers out of training data, all counted."""
