@@ -15,9 +15,10 @@ from carellama.config.parse import parse
 from carellama.data.catalogue.convert import Conversion, planned
 from carellama.data.catalogue.layouts import LAYOUTS
 from carellama.data.convert import BadRecord
+from carellama.data.read import Row
 from carellama.data.report import DataReport
 from carellama.errors import UserError
-from carellama.records import Chat
+from carellama.records import NOWHERE, Chat
 
 
 def plan(name: str, path: Path) -> Conversion:
@@ -282,3 +283,24 @@ def test_half_a_surrogate_pair_is_a_counted_skip(tmp_path: Path) -> None:
     report = DataReport()
     found = list(plan("huatuogpt-sft", written(tmp_path / "a.jsonl", rows)).records(report))
     assert len(found) == 1 and "not Unicode text" in "\n".join(report.lines())
+
+
+@pytest.mark.parametrize(
+    ("layout", "fields", "reason"),
+    [
+        ("dialogue-turns", {"dialogue_turns": [{"speaker": 0, "utterance": "咳嗽"}, "多喝水"]}, "a turn is not an object"),
+        ("dialogue-turns", {"dialogue_turns": {"speaker": [0], "utterance": []}},
+         "as many speakers as utterances are needed"),
+        ("dialogue-numbered", {"Dialogue": ["病人：咳嗽", "多喝水"]}, "a turn does not say who speaks"),
+        ("mdcfnpc-labels", {"dialog_info": [{"sender": "患者", "text": "咳嗽", "ner": [{"attr": "阳性"}]}]},
+         "a finding has no mention, range and attr"),
+        ("imcs-conversations", {"conversations": [{"from": "robot", "value": "x"}]}, "unknown speaker"),
+        ("huatuogpt", {"data": ["问：咳嗽怎么办？"]}, "no question with an answer"),
+    ],
+)  # fmt: skip
+def test_a_turn_that_can_not_be_told_is_not_dropped_alone(layout: str, fields: dict[str, Any], reason: str) -> None:
+    record = LAYOUTS[layout].record
+    assert record is not None
+    with pytest.raises(BadRecord) as refused:
+        record(Row(fields, NOWHERE))
+    assert refused.value.reason == reason

@@ -124,16 +124,21 @@ def _utterances(row: Row) -> Chat:
 
 def _hub_turns(row: Row) -> Chat:
     """{dialogue_id, dialogue_turns [{speaker, utterance}] or {speaker [], utterance []}}: the hub's script."""
-    turns = row.fields["dialogue_turns"]
-    if isinstance(turns, dict) and isinstance(turns.get("speaker"), list) and isinstance(turns.get("utterance"), list):
-        pairs = zip(turns["speaker"], turns["utterance"], strict=False)
-        turns = [{"speaker": speaker, "utterance": utterance} for speaker, utterance in pairs]
-    if not isinstance(turns, list):
-        raise BadRecord(row.place, "column 'dialogue_turns' is not a list of turns", f"found {type(turns).__name__}")
+    turns = row.fields.get("dialogue_turns")
+    match turns:
+        case {"speaker": [*speakers], "utterance": [*utterances]}:
+            if len(speakers) != len(utterances):
+                raise BadRecord(row.place, "as many speakers as utterances are needed")
+            turns = [{"speaker": who, "utterance": text} for who, text in zip(speakers, utterances, strict=True)]
+        case [{}, *_]:
+            pass
+        case _:
+            raise BadRecord(row.place, "column 'dialogue_turns' is not a list of turns", type(turns).__name__)
     named = [
         turn | {"speaker": HUB_SPEAKERS.get(str(turn.get("speaker")), turn.get("speaker"))}
-        for turn in turns
         if isinstance(turn, dict)
+        else turn
+        for turn in turns
     ]
     return _chat(row, _keyed_turns(row, named, "speaker", "utterance"), id=row.fields.get("dialogue_id"))
 
@@ -241,19 +246,24 @@ def _mdcfnpc_labels(row: Row) -> Chat:
     """The same rows as a task: whether each finding is present. `range` is half-open; 不标注 has no label."""
     labels: dict[str, None] = {}
     for turn in _list(row, "dialog_info"):
-        for finding in turn.get("ner") or () if isinstance(turn, dict) else ():
-            mention, attr = finding.get("mention"), finding.get("attr")
-            if attr in (None, "", "不标注"):
-                continue
-            start, end = finding.get("range") or (0, 0)
-            if _text(row, turn.get("text"))[start:end] != mention:
-                raise BadRecord(row.place, "the range of a finding does not hold it", f"[{start}, {end})")
-            labels[f"{mention}：{attr}"] = None
+        findings = turn.get("ner") if isinstance(turn, dict) else None
+        for finding in findings if isinstance(findings, list) else ():
+            match finding:
+                case {"attr": None | "" | "不标注"}:
+                    continue
+                case {"mention": str(mention), "attr": str(attr), "range": [int(start), int(end)]}:
+                    if _text(row, turn.get("text"))[start:end] != mention:
+                        raise BadRecord(row.place, "the range of a finding does not hold it", f"[{start}, {end})")
+                    labels[f"{mention}：{attr}"] = None
+                case _:
+                    raise BadRecord(row.place, "a finding has no mention, range and attr")
     if not labels:
         raise BadRecord(row.place, "no finding with a label")
     transcript = _transcript(_keyed_turns(row, _list(row, "dialog_info"), "sender", "text"))
     return _chat(
-        row, [("user", f"{LABELS_TASK}\n{transcript}"), ("assistant", "\n".join(labels))], id=row.fields["dialog_id"]
+        row,
+        [("user", f"{LABELS_TASK}\n{transcript}"), ("assistant", "\n".join(labels))],
+        id=row.fields.get("dialog_id"),
     )
 
 

@@ -36,14 +36,18 @@ def _apollo(row: Row) -> Question:
     """
     stem, context = text_of(row, "question"), text_of(row, "context", required=False)
     options = {letter: text.removesuffix(".") for letter, text in in_text(text_of(row, "option"))[1].items()}
-    answer = row.fields["anwer"] if "anwer" in row.fields else row.fields.get("answer")
+    answer = row.fields.get("anwer", row.fields.get("answer"))
     return made(row, f"{context}\n{stem}" if context else stem, options, answer, source=row.fields.get("source"))
 
 
 def _aist(row: Row) -> Question:
     """{problem_id, problem_text, choices, answer ["c"]}: aistairc/medLLM_QA_benchmark."""
     return made(
-        row, text_of(row, "problem_text"), listed(row, "choices"), row.fields.get("answer"), id=row.fields["problem_id"]
+        row,
+        text_of(row, "problem_text"),
+        listed(row, "choices"),
+        row.fields.get("answer"),
+        id=row.fields.get("problem_id"),
     )
 
 
@@ -134,21 +138,21 @@ def _cmmlu(row: Row) -> Question:
     options = {letter: text_of(row, letter, required=False) for letter in "ABCD"}
     number = row.fields.get("")
     return made(
-        row, text_of(row, "Question"), options, row.fields["Answer"], id=number, subject=_subject(row.place.file)
+        row, text_of(row, "Question"), options, row.fields.get("Answer"), id=number, subject=_subject(row.place.file)
     )
 
 
 def _mmlu(row: Row) -> Question:
     """question, A, B, C, D, answer, without a header: MMLU, a file a subject."""
     options = {letter: text_of(row, letter, required=False) for letter in "ABCD"}
-    return made(row, text_of(row, "question"), options, row.fields["answer"], subject=_subject(row.place.file))
+    return made(row, text_of(row, "question"), options, row.fields.get("answer"), subject=_subject(row.place.file))
 
 
 def _mmlu_hub(row: Row) -> Question:
     """{question, subject, choices, answer 0-3}: MMLU on the hub."""
-    options, answer = listed(row, "choices"), _number(row.fields["answer"])
+    options, answer = listed(row, "choices"), _number(row.fields.get("answer"))
     letter = None if answer is None or answer < 0 else "ABCDEFGH"[answer : answer + 1]
-    return made(row, text_of(row, "question"), options, letter, subject=row.fields["subject"])
+    return made(row, text_of(row, "question"), options, letter, subject=row.fields.get("subject"))
 
 
 def _subject(path: str) -> str:
@@ -245,7 +249,7 @@ def _question_in_text(row: Row) -> Question:
 
 def _cmb_clin(row: Row) -> Chat:
     """{id, title, description, QA_pairs [{question, answer}]}: CMB-Clin. A case is one conversation."""
-    pairs = row.fields["QA_pairs"]
+    pairs = row.fields.get("QA_pairs")
     if not isinstance(pairs, list) or not pairs:
         raise BadRecord(row.place, "QA_pairs is not a list of questions")
     messages: list[Message] = []
