@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from carellama.data.convert import BadRecord
-from carellama.data.documents import chunks, documents, paragraphs
+from carellama.data.documents import documents
+from carellama.data.lines import chunks, paragraphs
+from carellama.errors import UserError
 from carellama.records import Text
 
 W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
@@ -67,6 +70,38 @@ def test_a_table_is_kept_as_rows(tmp_path: Path) -> None:
     assert re.search(r"\| 分级 \| 血压 \|", text) and re.search(r"\| 一级 \| 偏高 \|", text)
 
 
+def test_cells_merged_down_leave_an_empty_cell_so_that_no_row_shifts(tmp_path: Path) -> None:
+    cell = "<w:tc><w:tcPr>{}</w:tcPr><w:p><w:r><w:t>{}</w:t></w:r></w:p></w:tc>".format
+    begun, merged = "<w:vMerge w:val='restart'/>", "<w:vMerge/>"
+    first = cell("", "分级") + cell("", "指标") + cell("", "单位")
+    second = cell(begun, "一级") + cell("", "收缩压") + cell("", "毫米汞柱")
+    third = cell(merged, "") + cell("", "舒张压") + cell("", "毫米汞柱")
+    rows = "".join(f"<w:tr>{row}</w:tr>" for row in (first, second, third))
+    (text,) = texts(docx(tmp_path / "a.docx", f"<w:tbl>{rows}</w:tbl>"))
+    page = tmp_path / "a.html"
+    page.write_text(
+        "<table><tr><th>分级</th><th>指标</th><th>单位</th></tr>"
+        "<tr><td rowspan=2>一级</td><td>收缩压</td><td>毫米汞柱</td></tr>"
+        "<tr><td>舒张压</td><td>毫米汞柱</td></tr></table>",
+        encoding="gb18030",
+    )
+    expected = [
+        "| 分级 | 指标 | 单位 |",
+        "| --- | --- | --- |",
+        "| 一级 | 收缩压 | 毫米汞柱 |",
+        "| | 舒张压 | 毫米汞柱 |",
+    ]
+    assert text.split("\n") == texts(page)[0].split("\n") == expected
+
+
+def test_raised_numbers_do_not_become_other_numbers_and_signs_are_not_escaped(tmp_path: Path) -> None:
+    raised = "<w:r><w:rPr><w:vertAlign w:val='{}'/></w:rPr><w:t>{}</w:t></w:r>".format
+    body = run("低于10") + raised("superscript", "9") + run("/L，CO") + raised("subscript", "2") + run("，P*，a_b")
+    assert texts(docx(tmp_path / "a.docx", f"<w:p>{body}{raised('superscript', '[1]')}</w:p>")) == [
+        "低于10⁹/L，CO₂，P*，a_b[1]"
+    ]
+
+
 WRAPPED = """Asthma is a long-term condition of the airways that makes
 breathing harder at times. It can not be cured, but treat-
 ment keeps most people free of symptoms.
@@ -101,12 +136,48 @@ def test_chinese_is_joined_without_spaces() -> None:
 
 
 def test_page_headers_and_numbers_are_dropped_counted_and_the_sentence_goes_on() -> None:
+    full = "血压应在安静休息至少五分钟后测量，连续测量两次，每次间隔一分钟，取平均值，并把结果记在本子上。"
     half = "血压应在安静休息后测量，测量前半小时内不要吸烟，也不要喝咖啡或者"
     rest = "浓茶，袖带与心脏同高，测量时不要说话。"
-    text = "\n\n".join(f"{half}\n\n某某指南 2020 版\n\n第 {page} 页\n\n{rest}" for page in range(1, 5))
+    body = "\n\n".join([full] * 8 + [half])
+    text = "\n\n".join(f"{body}\n\n某某指南 2020 版\n\n第 {page} 页\n\n{rest}" for page in range(1, 5))
     dropped = Counter[str]()
-    assert paragraphs(text, dropped) == [half + rest] * 4
+    assert paragraphs(text, dropped) == ([full] * 8 + [half + rest]) * 4
     assert dropped == {"page header or footer": 4, "page number": 4}
+
+
+def test_headers_and_numbers_of_marked_pages_are_those_at_their_edges() -> None:
+    words = ["rest", "water", "sleep", "food"]
+    pages = [
+        f"A guideline for tests\n\nOn this page we write about {word}, which everybody needs\n"
+        "every day of the year, and more of it in the days\nof a cold. In the table stand these numbers and\n"
+        f"no others:\n500\n2{number}0\n120/80\nand after the table the text goes on for a few more\n"
+        f"lines, to the end of the page of {word}, and on the\n\n{number}\n"
+        for number, word in enumerate(words, 7)
+    ]
+    dropped = Counter[str]()
+    found = "\n".join(paragraphs("\f".join(pages), dropped))
+    assert dropped == {"page header or footer": 4, "page number": 4}
+    assert found.count("500") == found.count("120/80") == 4 and "tests" not in found
+    assert "of rest, and on the On this page we write about water" in found
+
+
+@pytest.mark.parametrize("printed", [True, False])
+def test_numbers_and_headings_that_may_be_content_stay(printed: bool) -> None:
+    """Doses in lines of their own, and the headings of a leaflet between items without a full stop."""
+    leaflet = "\n".join(
+        f"{name}\nDose in mg\n{dose}\n{dose + 1}\n120/80\nSide effects\n"
+        "- may cause nausea in the first days of treatment"
+        for name, dose in [("Firstine", 250), ("Secondine", 251), ("Thirdine", 252)]
+    )
+    dropped = Counter[str]()
+    assert paragraphs(leaflet, dropped, printed=printed) == leaflet.split("\n") and not dropped
+
+
+def test_lines_that_were_never_wrapped_stay_apart() -> None:
+    """A paragraph a line, as long as they are: only a line of a page can be full."""
+    text = "\n".join("这一段写得很长，说的是如何照顾发热的病人，" * 12 + f"这是第{number}段。" for number in "一二三")
+    assert paragraphs(text, Counter()) == text.split("\n")
 
 
 def test_a_heading_of_every_chapter_is_no_page_header() -> None:
@@ -119,8 +190,17 @@ def test_a_heading_of_every_chapter_is_no_page_header() -> None:
 def test_chunks_hold_every_paragraph_once_in_order(most: int | None) -> None:
     kept = ["# 一", "a" * 8, "b" * 30, "# 二", "c", "| d |", "e" * 12]
     found = list(chunks(kept, most))
-    assert [paragraph for chunk in found for paragraph in chunk] == kept
-    assert all(len(chunk) == 1 or sum(map(len, chunk)) <= (most or 10**9) for chunk in found)
+    assert [paragraph for _, chunk in found for paragraph in chunk] == kept
+    assert all(len(chunk) == 1 or sum(map(len, chunk)) <= (most or 10**9) for _, chunk in found)
+    assert all(kept[number - 1] == chunk[0] for number, chunk in found)
+
+
+def test_a_paragraph_that_is_too_long_is_divided_at_sentences_and_a_row_never() -> None:
+    kept = ["先写一句。" * 50, "| 很长的一格。 " * 30, "Take 0.5 mg, e.g. in the morning. " * 20]
+    found = list(chunks(kept, 60))
+    assert "".join("".join(chunk) for _, chunk in found) == "".join(kept)
+    assert (2, [kept[1]]) in found and [number for number, _ in found] == sorted(number for number, _ in found)
+    assert all(len("".join(chunk)) <= 60 and chunk[-1].rstrip().endswith(("。", ".")) for at, chunk in found if at != 2)
 
 
 def test_line_ends_and_encodings_of_text_books(tmp_path: Path) -> None:
@@ -129,10 +209,22 @@ def test_line_ends_and_encodings_of_text_books(tmp_path: Path) -> None:
     assert texts(path) == ["第一章总论\n人体以气血为本。\n经络内外相连。"]
 
 
+def test_a_classical_book_is_a_text_a_section(tmp_path: Path) -> None:
+    path = tmp_path / "book.txt"
+    path.write_bytes("<篇名>试写\r\n作者：某甲\r\n<目录>\r\r\n\n<篇名>甘草\r\n内容：味甘。 \r\n".encode("gb18030"))
+    (text,) = documents(path)
+    assert isinstance(text, Text) and text.text == "甘草\n味甘。" and text.meta == {"author": "某甲"}
+
+
 def test_pages_of_a_site_lose_their_markup(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text("<head><style>p{}</style></head><body><h1>Cough</h1><p>Drink <b>enough</b>.</p></body>")
     assert texts(path) == ["# Cough\nDrink enough."]
+
+
+def test_no_such_file_is_an_error_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        next(documents(tmp_path / "none"))
 
 
 def test_one_bad_file_does_not_stop_a_folder(tmp_path: Path) -> None:
@@ -140,6 +232,8 @@ def test_one_bad_file_does_not_stop_a_folder(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("Fine.")
     (tmp_path / "c.zzz").write_text("?")
     (tmp_path / "d.txt").write_text(" \n")
+    (tmp_path / "e.pdf").write_bytes(b"%PDF-1.4\ndamaged")  # not to be read as plain text
+    (tmp_path / "f.txt.baiduyun.downloading").write_bytes(b"half")
     found = list(documents(tmp_path))
     assert [one.text for one in found if isinstance(one, Text)] == ["Fine."]
     reasons = {Path(one.place.file).name: one.reason for one in found if isinstance(one, BadRecord)}
@@ -147,6 +241,8 @@ def test_one_bad_file_does_not_stop_a_folder(tmp_path: Path) -> None:
         "a.docx": "a damaged or locked docx",
         "c.zzz": "not a document",
         "d.txt": "no text in the document",
+        "e.pdf": "a damaged or locked pdf",
+        "f.txt.baiduyun.downloading": "a partial download",
     }
 
 
@@ -174,8 +270,9 @@ def test_real_guidelines_lose_nothing_uncounted(real_data: Path) -> None:
     assert files
     for file in files:
         dropped = Counter[str]()
-        found = "".join(texts(file, dropped=dropped))
-        raw = Counter(re.sub(r"\s", "", said(parse(zipfile.ZipFile(file).read("word/document.xml")))))
+        found = unicodedata.normalize("NFKC", "".join(texts(file, dropped=dropped)))  # raised numbers are raised forms
+        body = unicodedata.normalize("NFKC", said(parse(zipfile.ZipFile(file).read("word/document.xml"))))
+        raw = Counter(re.sub(r"\s", "", body))
         missing = (raw - Counter(re.sub(r"\s", "", found))).total()
         lines = dropped["page number"] + dropped["page header or footer"]
         assert missing <= 40 * lines, (file.name, missing, dropped)
