@@ -359,11 +359,15 @@ def test_a_manual_dataset_names_its_page_and_takes_a_folder(tmp_path, monkeypatc
 
 
 def test_what_is_missing_of_a_folder_is_said(tmp_path, monkeypatch, capsys):
-    part = Part("all", "sft", ("train.jsonl",), ("test.jsonl",), ("query-response",))
-    (tmp_path / "train.jsonl").write_bytes(BODY)
-    run(monkeypatch, entry(Host("manual", "https://toy.example/apply"), parts=(part,)), "--from", str(tmp_path))
-    out = capsys.readouterr().out
-    assert "missing: test.jsonl" in out and "missing: train.jsonl" not in out
+    part = Part("all", "sft", ("*train*.jsonl", "*train*.csv"), ("test.jsonl",), ("query-response",))
+    made = entry(Host("manual", "https://toy.example/apply"), parts=(part,))
+    (tmp_path / "my_train.jsonl").write_bytes(BODY)  # one of the two forms is enough
+    run(monkeypatch, made, "--from", str(tmp_path))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("missing")]
+    assert lines == ["missing: test.jsonl (toy:all, held out; see https://toy.example)"]
+    (tmp_path / "test.jsonl").write_bytes(BODY)
+    run(monkeypatch, made, "--from", str(tmp_path / "test.jsonl"))
+    assert "missing:" not in capsys.readouterr().out
 
 
 def test_both_spellings_of_from_are_options():

@@ -11,6 +11,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,9 @@ def take(entry: Entry, place: Path, home: Path) -> None:
             files |= _taken(path, path.relative_to(base).as_posix(), incoming)
     except NotFetched as error:
         raise UserError(str(error)) from error
-    for name in expected(entry):
-        fits = any(_fits(known, name) for own in files for known in (own, files[own]["of"]["name"]))
-        if not fits:
-            print(f"missing: {name} ({entry.homepage})")
     before = {name: own for name, own in read_record(home).get("files", {}).items() if (home / "files" / name).exists()}
+    for line in missing(entry, [*before, *files]):
+        print(line)
     settle(entry, home, before | files, [{"source": "local", "repo": str(place), "revision": "", "holds": ""}])
 
 
@@ -58,6 +57,20 @@ def expected(entry: Entry) -> list[str]:
     """The names or patterns of the files that a person should have: its parts', else its hosts'."""
     own = [name for part in entry.parts for name in (*part.files, *part.held_out) if name != "*"]
     return list(dict.fromkeys(own or [name for host in entry.hosts for name in host.files])) or ["*"]
+
+
+def missing(entry: Entry, names: Sequence[str]) -> list[str]:
+    """A line for each part that has none of its files among `names`; a file of an exact name is missed by itself."""
+    lines = []
+    for part in entry.parts:
+        for what, patterns in (("", part.files), (", held out", part.held_out)):
+            usable = [name for name in names if what or not any(_fits(name, pattern) for pattern in part.held_out)]
+            found = [pattern for pattern in patterns if any(_fits(name, pattern) for name in usable)]
+            exact = [pattern for pattern in patterns if pattern not in found and not hosts.is_pattern(pattern)]
+            lost = exact if found else list(patterns)
+            if lost:
+                lines.append(f"missing: {', '.join(lost)} ({entry.name}:{part.name}{what}; see {entry.homepage})")
+    return lines
 
 
 def _files(place: Path) -> list[Path]:
