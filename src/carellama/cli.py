@@ -43,6 +43,7 @@ DATA_VERBS = {
     "show": ("carellama.data.catalogue.show:show", "Show one dataset: where it lives, its terms, its parts."),
     "pull": ("carellama.data.catalogue.pull:run", "Fetch a dataset."),
     "convert": ("carellama.data.catalogue.convert:run", "A dataset, a file or documents to records."),
+    "clean": ("carellama.data.clean.run:run", "Take out duplicates, useless rows, exam questions, identifiers."),
     "mix": ("carellama.data.recipe:run", "Several datasets into one file, by a recipe."),
     "stats": ("carellama.data.stats:run", "Lengths, turns, languages, departments: a table, and a page."),
     "view": ("carellama.data.view:run", "Page through records, with the encoded example."),
