@@ -288,7 +288,7 @@ def test_half_a_surrogate_pair_is_a_counted_skip(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("layout", "fields", "reason"),
     [
-        ("dialogue-turns", {"dialogue_turns": [{"speaker": 0, "utterance": "咳嗽"}, "喝水"]}, "a turn is not an object"),
+        ("dialogue-turns", {"dialogue_turns": [{"speaker": 0, "utterance": "咳嗽"}, "水"]}, "a turn is not an object"),
         ("dialogue-turns", {"dialogue_turns": {"speaker": [0], "utterance": []}},
          "as many speakers as utterances are needed"),
         ("dialogue-numbered", {"Dialogue": ["病人：咳嗽", "多喝水"]}, "a turn does not say who speaks"),
