@@ -2,7 +2,7 @@
 
     python benchmarks/clean_rate.py --rows 1000000
 
-Alpaca rows of about 200 characters, half of them Chinese; one row in ten is another one again with a word more.
+Alpaca rows of about 200 characters, half of them Chinese; two rows in ten are another one again with a word more.
 The exam is of 1,000 questions that no row holds. `--deidentify mask` measures that as well.
 """
 
@@ -21,7 +21,7 @@ from carellama.data.clean.run import clean
 
 LATIN = [f"{first}{second}" for first in ("fever", "cough", "rest", "pain", "drink") for second in "abcdefghijklmnop"]
 HAN = [chr(number) for number in range(0x4E00, 0x4E00 + 800)]
-AGAIN = 10  # one row in so many is a near duplicate
+AGAIN = 10  # two rows in so many are near duplicates, one of each language
 
 
 def write_rows(path: Path, rows: int) -> None:

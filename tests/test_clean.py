@@ -167,3 +167,8 @@ def test_real_answers_are_not_boilerplate_nor_repetition(answer: str) -> None:
 @pytest.mark.parametrize("text", ["多喝水，注意休息。" * 20, "\n".join([LONG, LONG, OTHER])])
 def test_repetition_is_seen(text: str) -> None:
     assert repetition(text)
+
+
+def test_a_short_chinese_text_may_name_its_subject_twice() -> None:
+    text = "支气管哮喘急性发作时应尽快就医。" + CHINESE + "支气管哮喘急性发作时要保持镇静。"
+    assert len(text) < 100 and repetition(text) is None

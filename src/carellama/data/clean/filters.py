@@ -6,7 +6,7 @@ The last answer is judged (both of a pair, the text of a text); of an exam quest
 Repetition follows Rae et al. 2021 (arXiv:2112.11446, table A1): the share of lines that are repeated (0.30) and of
 characters in them (0.20), of characters in the most frequent run of 2, 3, 4 words (0.20, 0.18, 0.16), and in repeated
 runs of 5 to 10 words (0.15 to 0.10). A Chinese character stands for half a word: runs are twice as long there. Texts of
-fewer than 50 words are left alone. What is boilerplate is listed in `boilerplate.yaml`.
+fewer than 50 words (100 Chinese characters) are left alone. What is boilerplate is listed in `boilerplate.yaml`.
 """
 
 from __future__ import annotations
@@ -105,13 +105,13 @@ def boilerplate(answer: str) -> str | None:
 def repetition(text: str) -> str | None:
     """How a text repeats itself more than running text does, if it does."""
     items = words(text)
-    if len(items) < FEWEST_WORDS:
+    stretch = 2 if 2 * sum(bool(HAN_CHARACTER.match(word)) for word in items) > len(items) else 1
+    if len(items) < FEWEST_WORDS * stretch:
         return None
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     again = [line for line, count in Counter(lines).items() for _ in range(count - 1)]
     if len(again) > LINES * len(lines) or sum(map(len, again)) > LINE_CHARACTERS * sum(map(len, lines)):
         return "lines"
-    stretch = 2 if 2 * sum(bool(HAN_CHARACTER.match(word)) for word in items) > len(items) else 1
     characters = sum(map(len, items))
     for length, most in MOST_FREQUENT.items():
         run, count = Counter(ngrams(items, length * stretch)).most_common(1)[0]
