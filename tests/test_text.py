@@ -32,6 +32,14 @@ def test_different_words_stay_different() -> None:
     assert folded("120/80") != folded("12080")
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [("血压>140", "血压<140"), ("HBsAg（+）", "HBsAg（-）"), ("≥ 3 天", "≤ 3 天"), ("5%", "5")]
+)
+def test_opposites_do_not_compare_equal(first: str, second: str) -> None:
+    assert folded(first) != folded(second)
+    assert folded(first) == folded(f" {first}。")
+
+
 @given(st.text(alphabet='ab.。！ \n"”Dr1e,', max_size=60))
 def test_sentences_joined_are_the_text(text: str) -> None:
     assert "".join(sentences(text)) == text
@@ -44,6 +52,10 @@ def test_sentences_joined_are_the_text(text: str) -> None:
         ("Dr. Smith gave 0.5 mg. It helped.", 2),
         ("See Fig. 2, e.g. the left part. Then rest!", 2),
         ("他说：“多喝水。”然后走了。", 2),
+        ("Take 500 mg p.o. b.i.d. with food. It may cause nausea, rash, etc. See a doctor then.", 3),
+        ("Vitamin D. It helps bones. So does walking.", 3),
+        ("Was it No. 3? No. He went home.", 3),
+        ("1. rest\n2. drink water", 2),
         ("头痛吗？多久了？……三天。", 3),
         ("one line\nanother line", 2),
         ("no end", 1),

@@ -15,43 +15,61 @@ from typing import Literal
 
 HAN = "㐀-䶿一-鿿豈-﫿\U00020000-\U000323af"
 WORD = re.compile(rf"[{HAN}]|[^\W_{HAN}]+(?:['’.\-][^\W_{HAN}]+)*")
-NOT_WORD = re.compile(r"[\W_]+")
+SIGNS = "<>≤≥+±%−"  # without them opposites would compare equal: >140 and <140, HBsAg (+) and HBsAg (-)
+NOT_WORD = re.compile(rf"(?:(?![{SIGNS}])[\W_])+")
+NO_SPACE = re.compile(rf"(?<=[{HAN}{SIGNS}]) | (?=[{HAN}{SIGNS}])")
+NEGATIVE = re.compile(r"\(\s*[-–—]\s*\)")
 HAN_CHARACTER = re.compile(rf"[{HAN}]")
 LATIN_LETTER = re.compile(r"[A-Za-zÀ-ɏ]")
 LETTER = re.compile(r"[^\W\d_]")
 END = re.compile(r"""[。！？…；!?]+["'”’」』）)\]]*|\.+["'”’)\]]*(?=\s|$)|\n+""")
-# A full stop after these ends no sentence: titles, Latin, references, units of prescriptions.
+# A full stop after these ends no sentence: titles, Latin, months and the initials of a name (not "vitamin D."), ...
 ABBREVIATION = re.compile(
-    r"(?:\b(?:Dr|Mr|Mrs|Ms|Prof|St|vs|cf|al|Fig|Figs|Tab|No|Nos|approx|ca|resp|e\.g|i\.e|etc|b\.i\.d|t\.i\.d|q\.i\.d|q\.d"
-    r"|p\.o|i\.v|i\.m|s\.c|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)|\b[A-Z])$"
+    r"(?:\b(?:Dr|Mr|Mrs|Ms|Prof|St|vs|cf|al|approx|ca|resp|e\.g|i\.e|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)"
+    r"|(?<!vitamin )(?<!Vitamin )(?<!hepatitis )(?<!Hepatitis )(?<!type )(?<!group )(?<!grade )\b[A-Z])$"
 )
+# ... after these none before a number, ...
+REFERENCE = re.compile(r"\b(?:Fig|Figs|Tab|No|Nos|p|pp|Vol|Ch|Sec)$")
+# ... after these only one before a capital, ...
+DOSING = re.compile(r"\b(?:etc|b\.i\.d|t\.i\.d|q\.i\.d|q\.d|p\.o|i\.v|i\.m|s\.c)$")
+# ... and after the number of an item none.
+ITEM = re.compile(r"(?m)^[ \t]*\d{1,3}$")
 MIXED_SHARE = 0.2  # of the letters: less of the other language does not make a text mixed
 Language = Literal["zh", "en", "mixed", "other"]
 
 
 def folded(text: str) -> str:
-    """The form in which texts are compared: NFKC, lower case, letters and digits only, one space between.
+    """The form in which texts are compared: NFKC, lower case, only letters, digits and `SIGNS`, one space between.
 
     Chinese characters stand without spaces, so that a line break within a sentence makes no difference.
     """
-    text = unicodedata.normalize("NFKC", text).lower()
-    text = NOT_WORD.sub(" ", text).strip()
-    return text if text.isascii() else re.sub(rf"(?<=[{HAN}]) | (?=[{HAN}])", "", text)
+    text = NEGATIVE.sub("−", unicodedata.normalize("NFKC", text).lower())
+    return NO_SPACE.sub("", NOT_WORD.sub(" ", text).strip())
 
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text, each with the white space around it: joined they are the text again."""
     found, begin = [], 0
     for end in END.finditer(text):
-        if end[0][0] == "." and ABBREVIATION.search(text, begin, end.start()):
-            continue
         stop = end.end()
         while stop < len(text) and text[stop].isspace():
             stop += 1
+        if end[0] == "." and _within(text, begin, end.start(), text[stop : stop + 1]):
+            continue
         if stop > begin:
             found.append(text[begin:stop])
         begin = stop
     return [*found, text[begin:]] if begin < len(text) else found
+
+
+def _within(text: str, begin: int, stop: int, following: str) -> bool:
+    """Whether the full stop at `stop` stands within a sentence; `following` is the character behind its space."""
+    return bool(
+        ABBREVIATION.search(text, begin, stop)
+        or (following.isdigit() and REFERENCE.search(text, begin, stop))
+        or (not following.isupper() and DOSING.search(text, begin, stop))
+        or (following and ITEM.search(text, begin, stop))
+    )
 
 
 def words(text: str) -> list[str]:
