@@ -130,6 +130,8 @@ class Duplicates:
         leaders = [int(numbers[0])]
         signatures = np.array(self._signatures[numbers[:1]])
         for number in map(int, numbers[1:]):
+            if _root(parent, number) == _root(parent, leaders[0]):  # by an earlier band
+                continue
             own = np.array(self._signatures[number])
             alike = np.flatnonzero((signatures == own).mean(axis=1) >= self.threshold)
             if len(alike):
