@@ -301,63 +301,32 @@ def test_transcripts_are_split_at_the_last_answer(tmp_path: Path) -> None:
     ]
 
 
-def test_books_are_cut_at_their_titles(tmp_path: Path) -> None:
-    path = tmp_path / "book.txt"
-    text = (
-        "<篇名>小书\r\n书名：小书\r\n作者：某人  \r\n朝代：清  \r\n\r\n<目录>卷一\r\r\n\n<篇名>生姜\r\n\r\n"
-        "内容：\\x《旧书》\\x \r\n味辛∶性温，可入 \r\n菜。 \r\n\r\n<目录>卷一\r\n<篇名>空\r\n\r\n"
-    )
-    path.write_bytes(text.encode("gb18030"))
-    (record,) = records("book", path)
-    assert record.text == "卷一 生姜\n《旧书》\n味辛：性温，可入菜。"
-    assert record.meta == {"title": "生姜", "book": "小书", "author": "某人", "dynasty": "清"}
-    assert reasons("book", path) == ["a title without text"]
-
-
-def test_lines_and_wrapped_lines(tmp_path: Path) -> None:
+def test_lines_and_documents_are_told_apart(tmp_path: Path) -> None:
     lines = tmp_path / "lines.txt"
     lines.write_text("发热是常见症状。\n\n发热时应多休息。\n", encoding="utf-8")
     assert [record.text for record in records("lines", lines)] == ["发热是常见症状。", "发热时应多休息。"]
     wrapped = tmp_path / "wrapped.txt"
-    wrapped.write_text("A fever is a\ncommon sign of\nillness.\n\nRest and water\nmay help.\n")
-    assert [record.text for record in records("wrapped-lines", wrapped)] == [
-        "A fever is a common sign of illness.",
-        "Rest and water may help.",
+    said = [
+        "A fever is a common sign of many illnesses, mild and",
+        "severe ones, and it mostly goes with them after some",
+        "days.",
     ]
-    assert not LAYOUTS["lines"].fits(wrapped) and not LAYOUTS["text-rows"].fits(lines)
-
-
-def test_word_documents_and_pages_give_their_text(tmp_path: Path) -> None:
-    word = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
-
-    def paragraph(text: str, style: str = "") -> str:
-        shape = f'<w:pPr><w:pStyle w:val="{style}"/></w:pPr>' if style else ""
-        return f"<w:p>{shape}<w:r><w:t>{text}</w:t></w:r></w:p>"
-
-    row = f"<w:tr><w:tc>{paragraph('体温')}</w:tc><w:tc>{paragraph('常见')}</w:tc></w:tr>"
-    body = [paragraph("发热", "Heading1"), paragraph("发 热 很常见。"), f"<w:tbl>{row}</w:tbl>", paragraph("12")]
-    body += [paragraph("咳嗽", "Heading1"), paragraph("咳嗽也常见。")]
-    path = tmp_path / "guide.docx"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(
-            "word/document.xml", f'<w:document xmlns:w="{word}"><w:body>{"".join(body)}</w:body></w:document>'
-        )
-    assert [record.text for record in records("word-document", path)] == [
-        "发热\n发热很常见。\n体温\t常见",
-        "咳嗽\n咳嗽也常见。",
-    ]
-    assert reasons("word-document", path) == ["a page number or a header that is repeated"]
-    page = tmp_path / "page.html"
-    page.write_text("<html><style>p {}</style><nav>menu</nav><h1>生姜</h1><p>味辛。</p></html>", encoding="utf-8")
-    assert [record.text for record in records("web-page", page)] == ["生姜\n味辛。"]
+    wrapped.write_text("\n".join([*said, "", *said]))
+    book = tmp_path / "book.txt"
+    book.write_bytes("<篇名>小书\r\n书名：小书\r\n<目录>卷一\r\n<篇名>生姜\r\n内容：味辛。\r\n".encode("gb18030"))
+    fits = {name: {path.stem for path in (lines, wrapped, book) if LAYOUTS[name].fits(path)} for name in LAYOUTS}
+    assert fits["lines"] == {"lines"} and fits["document"] == {"wrapped", "book"} and not fits["text-rows"]
+    outcomes = [record for (record,) in LAYOUTS["document"].joined([wrapped, book])]
+    assert outcomes[0].text == "\n".join([" ".join(said)] * 2)
+    assert "生姜" in outcomes[1].text and outcomes[1].text.endswith("味辛。")
 
 
 # file of the real data -> (layout, rows, records)
 REAL = {
-    "llm-pretrain-finetune-pretrain/2010卫生部儿童孤独症诊疗康复指南.docx": ("word-document", 6, 6),
+    "llm-pretrain-finetune-pretrain/2010卫生部儿童孤独症诊疗康复指南.docx": ("document", 3, 3),
     "medicalgpt-pretrain/fever.txt": ("lines", 985, 985),
-    "medicalgpt-pretrain/en_article_tail500.txt": ("wrapped-lines", 66, 66),
-    "zysj/001-吴普本草.txt": ("book", 231, 231),
+    "medicalgpt-pretrain/en_article_tail500.txt": ("document", 8, 8),
+    "zysj/001-吴普本草.txt": ("document", 231, 231),
     "chatmed-consult/ChatMed-Consult_test.json": ("query-response", 450, 450),
     "chinese-medical-dialogue/内科.head.txt": ("department-blocks", 1299, 1299),
     "chinese-medical-dialogue/样例_内科5000-6000.head.csv": ("departments", 3332, 3332),

@@ -21,6 +21,7 @@ from carellama.config.parse import parse
 from carellama.data.catalogue.entries import Entry, Part, entries, find
 from carellama.data.catalogue.layout import Layout, Outcome, first_row
 from carellama.data.catalogue.layouts import LAYOUTS
+from carellama.data.catalogue.layouts.answers import is_json_lines
 from carellama.data.convert import SHAPES, BadRecord, convert, require_unicode, shape_of
 from carellama.data.read import BadRow, rows
 from carellama.data.report import DataReport
@@ -196,7 +197,7 @@ def of_unknown(place: Path) -> Conversion:
 def _common_shape(path: Path) -> str | None:
     """The shape of a file whose first row is a record as it stands; None for others, and for text files."""
     try:
-        row = None if path.suffix.lower() == ".txt" else first_row(path)
+        row = None if path.suffix.lower() == ".txt" or is_json_lines(path) else first_row(path)
         if row is None:
             return None
         shape = shape_of(row, COLUMNS)
