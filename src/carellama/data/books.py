@@ -91,7 +91,7 @@ def _usual_length(lines: Sequence[str]) -> int:
 
 
 def _joined(lines: Sequence[str], usual: int, dropped: Counter[str]) -> tuple[str, ...]:
-    found: list[str] = []
+    found: list[list[str]] = []
     last = ""
     for raw in lines:
         line = BODY.sub("", raw.strip(BLANK))
@@ -103,11 +103,11 @@ def _joined(lines: Sequence[str], usual: int, dropped: Counter[str]) -> tuple[st
             continue
         if last and not note and _goes_on(last, line, usual):
             between = " " if last.count(" ") >= LIST_SPACES and line.count(" ") else ""
-            found[-1] += between + line
+            found[-1] += [between, line]
         else:
-            found.append(line)
+            found.append([line])
         last = "" if noted else line
-    return tuple(found)
+    return tuple("".join(pieces) for pieces in found)
 
 
 def _goes_on(last: str, line: str, usual: int) -> bool:

@@ -201,19 +201,20 @@ def _joined(lines: Sequence[str]) -> list[str]:
     """
     widths = sorted(_columns(line) for line in lines if line and not line.startswith(("|", "#")))
     full = max(NARROWEST, widths[int(len(widths) * 0.9)] if widths else 0)
-    found: list[str] = []
+    found: list[list[str]] = []  # the lines of each paragraph
     last = 0  # columns of the line before, 0 where nothing can go on
     for line in lines:
         if not line:
             last = 0
             continue
-        wrapped = last > 0.5 * full and (not ENDED.search(found[-1]) or 0.9 * full <= last <= WIDEST)
-        if wrapped and not BLOCK.match(line) and not found[-1].startswith("|") and not _heading(found[-1], line, full):
-            found[-1] = _with(found[-1], line)
+        before = found[-1][-1] if found else ""
+        wrapped = last > 0.5 * full and (not ENDED.search(before[-1:]) or 0.9 * full <= last <= WIDEST)
+        if wrapped and not BLOCK.match(line) and not before.startswith("|") and not _heading(found[-1][0], line, full):
+            found[-1].append(line)
         else:
-            found.append(line)
+            found.append([line])
         last = 0 if line.startswith("#") else _columns(line)
-    return found
+    return [_whole(paragraph) for paragraph in found]
 
 
 def _made_whole(found: Sequence[str]) -> list[str]:
@@ -222,16 +223,19 @@ def _made_whole(found: Sequence[str]) -> list[str]:
     The first is long and ends within a sentence (a long heading has a number); the second has no number and, in
     English, begins without a capital.
     """
-    whole: list[str] = []
+    whole: list[list[str]] = []  # the parts of each paragraph
+    columns = 0
     for line in found:
-        before = whole[-1] if whole else ""
-        numbered = bool(BLOCK.match(before)) or bool(LABEL.match(before))
-        long = _columns(before) >= (CUT_HEADING if numbered else CUT)
-        if long and not ENDED.search(before) and before[:1] not in "|#" and GOES_ON.match(line):
-            whole[-1] = _with(before, line)
+        first, before = (whole[-1][0], whole[-1][-1]) if whole else ("", "")
+        numbered = bool(BLOCK.match(first) or LABEL.match(first))
+        long = columns >= (CUT_HEADING if numbered else CUT)
+        if long and not ENDED.search(before[-1:]) and first[:1] not in "|#" and GOES_ON.match(line):
+            whole[-1].append(line)
         else:
-            whole.append(line)
-    return whole
+            whole.append([line])
+            columns = 0
+        columns += _columns(line)
+    return [_whole(paragraph) for paragraph in whole]
 
 
 def _heading(before: str, line: str, full: int) -> bool:
@@ -239,12 +243,16 @@ def _heading(before: str, line: str, full: int) -> bool:
     return bool(LIST_ITEM.match(before)) and line[:1].isupper() and _columns(line) < 0.5 * full
 
 
-def _with(before: str, line: str) -> str:
+def _whole(parts: Sequence[str]) -> str:
     """Chinese goes on without a space, English with one, and a divided word is whole again."""
-    if WORD_DIVIDED.search(before) and line[:1].islower():
-        return before[:-1] + line
-    together = CHINESE_END.search(before) or CHINESE_BEGIN.match(line)
-    return f"{before}{'' if together else ' '}{line}"
+    pieces = [parts[0]]
+    for before, line in pairwise(parts):
+        if WORD_DIVIDED.search(before[-2:]) and line[:1].islower():
+            pieces[-1] = before[:-1]
+        elif not CHINESE_END.search(before[-1:]) and not CHINESE_BEGIN.match(line):
+            pieces.append(" ")
+        pieces.append(line)
+    return "".join(pieces)
 
 
 def chunks(kept: Sequence[str], most_chars: int | None) -> Iterator[tuple[int, list[str]]]:
