@@ -221,6 +221,8 @@ def test_examples_run(workplace: Path) -> None:
             line += " --max_new_tokens 4"
         if verb in ("predict", "eval", "export"):
             line += f" --output_dir of_{name}"
+        if verb == "data mix":
+            line += " --output of_mix.jsonl"
         said = run(f"echo 'What is asthma?' | {line}" if verb == "chat" else line, workplace)
         assert "Traceback" not in said, said
     assert (workplace / "output/sft/training_loss.png").is_file()

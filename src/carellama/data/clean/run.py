@@ -176,12 +176,13 @@ def gather(arguments: CleanArguments) -> Exams:
             if part.stage != "exam":
                 continue
             name = f"{entry.name}:{part.name}"
-            try:
-                if not folder.is_dir():
-                    raise UserError("not pulled")
-                _take(exams, name, of_folder(entry, part, folder, "held_out" if part.held_out else "train"))
-            except UserError:
+            if not folder.is_dir():
                 missing.append(name)
+                continue
+            try:
+                _take(exams, name, of_folder(entry, part, folder, "held_out" if part.held_out else "train"))
+            except UserError as error:
+                say(f"exam {name}: not checked for: {error}")
     if missing:
         say(f"not checked for, as they are not on this machine: {', '.join(missing)}")
     exams.done()
