@@ -260,7 +260,7 @@ def test_the_stage_refuses_other_kinds_of_record(tmp_path: Path) -> None:
 def test_a_layout_of_the_catalogue_says_how_to_convert(tmp_path: Path) -> None:
     row = {"Question": "Which helps?", "Options": "A rest\nB smoke", "Answer": "A", "Explanation": "Rest helps."}
     found = check(write(tmp_path / "a.jsonl", [row]))
-    assert found.entry is None and found.command.startswith("carellama data convert cmexam --from_path ")
+    assert found.entry is None and found.command.startswith("carellama data convert cmexam --from ")
     assert "cmexam" in "\n".join(lines(found)) and to_dict(found)["catalogue"][0] == "cmexam"
 
 
@@ -365,5 +365,14 @@ def test_a_file_of_a_common_shape_also_names_its_dataset(real_data: Path) -> Non
     """The dataset's own converter may use rows that the plain shape refuses; both ways are said."""
     found = check(real_data / "imcs-v2" / "IMCS-V2_dev_conversation.head.json")
     assert found.guess.shape == "sharegpt" and found.entry is not None
-    assert found.command.startswith("carellama data convert imcs-v2 --from_path ")
+    assert found.command.startswith("carellama data convert imcs-v2 --from ")
     assert f"  or        {found.command}" in lines(found)
+
+
+def test_a_comma_behind_each_object_is_an_error_that_convert_can_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    row = {"instruction": "What helps a cough?", "output": "Honey may soothe it."}
+    path.write_text(f"{json.dumps(row)},\n" * 3)
+    check = checked(path, CheckArguments(files=[str(path)]))
+    assert check.usable == 3 and check.errors["a comma behind the object"].lines == [1, 2, 3]
+    assert check.entry is None and check.command == f"carellama data convert {path}"

@@ -26,9 +26,10 @@ import numpy.typing as npt
 from carellama.config.datasets import CheckArguments
 from carellama.config.parse import parse
 from carellama.data.catalogue.layout import Outcome
+from carellama.data.catalogue.layouts.answers import is_json_lines
 from carellama.data.convert import BadRecord, texts_of
 from carellama.data.faults import Limits, faults_of, question_and_answer, unended
-from carellama.data.read import KINDS, BadRow, Row, encoding_of, kind_of, rows
+from carellama.data.read import KINDS, BadRow, Row, encoding_of, json_lines, kind_of, rows
 from carellama.data.shapes import Guess, guessed, outcome
 from carellama.data.sources import INFO
 from carellama.disk import write_json
@@ -78,6 +79,7 @@ class Check:
     answered: array[int] = field(default_factory=lambda: array("I"))
     entry: dict[str, dict[str, Any]] | None = None  # of dataset_info.json; None: no records, or to be converted
     most_shown: int = 20
+    commas: bool = False  # JSON Lines with a comma behind each object
 
     @property
     def usable(self) -> int:
@@ -103,8 +105,10 @@ class Check:
     @property
     def command(self) -> str:
         """The command that converts the file, where a layout of the catalogue reads it."""
-        names = self.guess.datasets
-        return f"carellama data convert {names[0]} --from_path {shlex.quote(str(self.path))}" if names else ""
+        names, path = self.guess.datasets, shlex.quote(str(self.path))
+        if self.commas:
+            return f"carellama data convert {path}"
+        return f"carellama data convert {names[0]} --from {path}" if names else ""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -153,7 +157,8 @@ def checked(path: Path, arguments: CheckArguments) -> Check:
     check = Check(path, most_shown=arguments.most_shown)
     try:
         check.kind, check.encoding = form_of(path)
-        stream = rows(path)
+        check.commas = kind_of(path) == "json" and is_json_lines(path)
+        stream = json_lines(path) if check.commas else rows(path)
         first: list[Row | BadRow] = []
         broken: UserError | None = None
         try:
@@ -170,6 +175,8 @@ def checked(path: Path, arguments: CheckArguments) -> Check:
         else:
             for row in itertools.chain(first, stream if broken is None else ()):
                 judge.row(row)
+                if check.commas:
+                    check.error(row.place.line, "a comma behind the object")
             if broken is not None:
                 raise broken
     except UserError as error:
@@ -272,7 +279,7 @@ def _finish(check: Check) -> None:
         share = f"{check.unended / check.answers:.0%} of the answers"
         check.warnings["answers that do not end like a sentence, perhaps cut off"] = Problem(check.unended, [], share)
     made = check.guess.entry(check.path, ranking="preference pairs" in check.kinds) if check.usable else None
-    if made is not None:
+    if made is not None and not check.commas:
         check.entry = {Path(check.path.name.removesuffix(".gz")).stem: made}
 
 
