@@ -85,9 +85,9 @@ def test_a_busy_server_is_asked_again_and_it_is_said(capsys: pytest.CaptureFixtu
 )
 def test_a_refusal_is_one_line_without_key_and_prompt(status: int, hint: str) -> None:
     text = json.dumps({"error": {"message": "What is asthma? secret-key", "code": "context_length"}})
-    with serving(lambda *_: (status, {"Location": "http://127.0.0.1:1/"}, text)) as (url, asked):
-        with pytest.raises(UserError, match=hint) as raised:
-            OpenAIEngine(url, "m", key="secret-key", pauses=(0,)).generate([ASKED], SAMPLING)
+    served = serving(lambda *_: (status, {"Location": "http://127.0.0.1:1/"}, text))
+    with served as (url, asked), pytest.raises(UserError, match=hint) as raised:
+        OpenAIEngine(url, "m", key="secret-key", pauses=(0,)).generate([ASKED], SAMPLING)
     message = str(raised.value)
     assert "asthma" not in message and "secret-key" not in message and "\n" not in message
     assert len(asked) == (2 if status == 500 else 1)
@@ -96,9 +96,9 @@ def test_a_refusal_is_one_line_without_key_and_prompt(status: int, hint: str) ->
 def test_what_was_answered_before_a_failure_is_handed_over() -> None:
     seen: list[str] = []
     prompts = [(Message("user", text),) for text in ("good", "bad", "never", "asked")]
-    with serving(lambda body, _: (400, {}, "") if body["messages"][0]["content"] == "bad" else said("ok")) as (url, _):
-        with pytest.raises(UserError, match="400"):
-            OpenAIEngine(url, "m", parallel=1).generate(prompts, SAMPLING, on_reply=lambda _, r: seen.append(r.text))
+    served = serving(lambda body, _: (400, {}, "") if body["messages"][0]["content"] == "bad" else said("ok"))
+    with served as (url, _), pytest.raises(UserError, match="400"):
+        OpenAIEngine(url, "m", parallel=1).generate(prompts, SAMPLING, on_reply=lambda _, r: seen.append(r.text))
     assert seen[:1] == ["ok"]
 
 
