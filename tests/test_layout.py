@@ -47,7 +47,8 @@ IMPORTS: dict[str, set[str]] = {
     "model": {"config", "disk"},
     "train": {"config", "disk", "records", "template", "data", "model", "evaluate.metrics"},
     "evaluate": {"config", "records", "data", "engine"},
-    "engine": {"config", "records", "template", "tokenise", "model"},
+    "engine": {"config", "records", "template", "tokenise", "model", "disk", "text"},
+    "synthesize": {"config", "records", "text", "disk", "data", "engine"},
     # the terminal is handed an engine: it names the types of engine.base and loads none
     "serve": {"config", "records", "engine.base"},
 }

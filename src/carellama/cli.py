@@ -44,6 +44,7 @@ DATA_VERBS = {
     "pull": ("carellama.data.catalogue.pull:run", "Fetch a dataset."),
     "convert": ("carellama.data.catalogue.convert:run", "A dataset, a file or documents to records."),
     "clean": ("carellama.data.clean.run:run", "Take out duplicates, useless rows, exam questions, identifiers."),
+    "synthesize": ("carellama.synthesize.run:run", "Instruction data from documents or records, by a model."),
     "mix": ("carellama.data.recipe:run", "Several datasets into one file, by a recipe."),
     "stats": ("carellama.data.stats:run", "Lengths, turns, languages, departments: a table, and a page."),
     "view": ("carellama.data.view:run", "Page through records, with the encoded example."),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Optional
 
 from carellama.config.parse import about
+from carellama.errors import UserError
 
 # HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
 # ruff: noqa: UP045
@@ -158,3 +159,75 @@ class CleanArguments:
     exam_characters: int = field(
         default=20, metadata=about("Chinese characters in a row that make a row one with an exam question.")
     )
+
+
+@dataclass
+class SynthesizeArguments:
+    """What is made of which texts, by which model, and where it goes."""
+
+    sources: list[str] = field(
+        metadata=about("Documents, folders of them, or files of records or dataset names (first words).")
+    )
+    task: Literal["qa", "consultation", "rewrite", "preference"] = field(
+        default="qa",
+        metadata=about("Of passages: qa, consultation (several turns). Of conversations: rewrite, preference."),
+    )
+    records: int = field(default=100, metadata=about("Records to try; fewer are written where replies are unusable."))
+    language: Literal["auto", "zh", "en"] = field(
+        default="auto", metadata=about("Language to write in; auto: that of each passage.")
+    )
+    output: str = field(
+        default="synthetic.jsonl", metadata=about("JSON Lines file to write; the account is OUTPUT.json.")
+    )
+    resume: bool = field(default=False, metadata=about("Go on with the output: what it holds is not asked again."))
+    existing: Optional[list[str]] = field(
+        default=None, metadata=about("Datasets or files whose questions are not to be written again.")
+    )
+    dataset_dir: str = field(default="data", metadata=about("Folder with dataset_info.json."))
+    endpoint: Optional[str] = field(
+        default=None, metadata=about("Address of an OpenAI-compatible endpoint, as in http://localhost:8000/v1.")
+    )
+    model: Optional[str] = field(default=None, metadata=about("Name of the endpoint's model."))
+    model_name_or_path: Optional[str] = field(
+        default=None, metadata=about("Instead of an endpoint: a local model (folder, hub id, embedded name).")
+    )
+    checkpoint_dir: Optional[str] = field(default=None, metadata=about("Adapters of the local model."))
+    template: Optional[str] = field(default=None, metadata=about("Chat format of the local model."))
+    judge_endpoint: Optional[str] = field(
+        default=None, metadata=about("preference: endpoint of another model that judges; default: the same model.")
+    )
+    judge_model: Optional[str] = field(default=None, metadata=about("Name of the judging endpoint's model."))
+    judge_model_name_or_path: Optional[str] = field(default=None, metadata=about("Or a local model that judges."))
+    turns: int = field(default=3, metadata=about("consultation: questions of the patient, each with an answer."))
+    passage_chars: int = field(default=1500, metadata=about("Most characters of a passage of a document."))
+    temperature: float = field(
+        default=0.8, metadata=about("0: always the likeliest token; preference draws its second sample at 0.4 more.")
+    )
+    top_p: float = field(default=0.95, metadata=about("Sample from the likeliest tokens of this total probability."))
+    max_new_tokens: int = field(default=768, metadata=about("Most tokens of a reply; one cut off is not used."))
+    seed: int = field(default=42, metadata=about("Seed of the sampling; an endpoint may not heed it."))
+    parallel: int = field(default=4, metadata=about("Requests, or prompts of a local model, at a time."))
+    timeout: float = field(default=120.0, metadata=about("Seconds that a request may take before it is tried again."))
+    price_in: Optional[float] = field(default=None, metadata=about("Price of a million prompt tokens."))
+    price_out: Optional[float] = field(default=None, metadata=about("Price of a million completion tokens."))
+    judge_price_in: Optional[float] = field(default=None, metadata=about("The same of another judge."))
+    judge_price_out: Optional[float] = field(default=None, metadata=about("The same of another judge."))
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("records", 1), ("turns", 1), ("passage_chars", 100), ("max_new_tokens", 1), ("parallel", 1), ("seed", 0),
+            ("temperature", 0), ("timeout", 0.001), ("price_in", 0), ("price_out", 0), ("judge_price_in", 0),
+            ("judge_price_out", 0),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise UserError(f"--{name} is {value}; it must be at least {least}")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"--top_p is {self.top_p}; it must be above 0 and at most 1")
+        if (self.price_in is None) != (self.price_out is None):
+            raise UserError("--price_in and --price_out belong together")
+        if (self.judge_price_in is None) != (self.judge_price_out is None):
+            raise UserError("--judge_price_in and --judge_price_out belong together")
+        judged = (self.judge_endpoint, self.judge_model, self.judge_model_name_or_path, self.judge_price_in)
+        if self.task != "preference" and any(value is not None for value in judged):
+            raise UserError(f"--judge_* belong to --task preference, not {self.task}")

@@ -1,4 +1,4 @@
-"""What the environment says: the cache folder, the place among processes."""
+"""What the environment says: the cache folder, the key of an endpoint, the place among processes."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ def model_home() -> Path:
 def dataset_home() -> Path:
     """Where the datasets of the catalogue are kept."""
     return cache_home() / "datasets"
+
+
+def endpoint_key() -> str | None:
+    """The key of an OpenAI-compatible endpoint: `$CARELLAMA_API_KEY`, else `$OPENAI_API_KEY`; None: neither is set."""
+    return (os.environ.get("CARELLAMA_API_KEY") or os.environ.get("OPENAI_API_KEY") or "").strip() or None
 
 
 @contextlib.contextmanager

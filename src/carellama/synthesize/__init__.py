@@ -1,0 +1,1 @@
+"""Instruction data from documents and conversations, written by a model: `carellama data synthesize`."""
