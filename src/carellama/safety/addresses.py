@@ -122,7 +122,7 @@ _REST = (
     rf"(?:[,. \n]{{1,3}}{_APT})?(?:(?:,\s{{0,2}}|"
     rf"\s)(?!(?:{_STATES})\b)(?:{_CITY}))?(?:,\s?{_CITY}){{0,2}}(?:[,. "
     rf"]{{1,3}}(?:{_STATES})(?![A-Za-z])(?:[,. ]{{1,3}}(?:{_ZIP}|{_CAPOST}|\d{{4}}(?!\d)))?|[,. "
-    rf"]{{1,3}}{_UKPOST}|[,. ]{{1,3}}(?:{_ZIP}|\d{{4}}(?!\d)))?(?:, ?(?:USA?|United States|UK|United "
+    rf"]{{1,3}}{_UKPOST}|[,. ]{{1,3}}(?:{_ZIP}|\d{{4}}(?!\d))|(?<=[a-z]) \d{{1,2}}(?=$|[.,;\n]))?(?:, ?(?:USA?|United States|UK|United "
     rf"Kingdom|England|Canada|"
     rf"Australia|Ireland))?"
 )

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 
 from carellama.safety.name_lists import EPONYM_AFTER, FIRST_NAMES, LAST_NAMES, NOT_NAMES_EN
+from carellama.safety.ordinary_words import ORDINARY
 from carellama.safety.spelling import pattern
 
 Found = tuple[str, int, int, float]
@@ -96,7 +97,7 @@ _GREETING = pattern(
     rf"you)[, ] ?(?P<value>{_NAME})(?=\s?[,!.:\n\-]|$)"
 )
 _DEGREE = pattern(
-    rf"(?P<value>(?:{_W})(?: (?:{_W}|{_I})){{1,3}}),? (?:M\.?D\.?|R\.?N\.?|N\.?P\.?|PA-C|MBBS|D\.?O\.|"
+    rf"(?P<value>(?:{_W}|{_I})(?: (?:{_W}|{_I})){{1,3}}),? (?:M\.?D\.?|R\.?N\.?|N\.?P\.?|PA-C|MBBS|D\.?O\.|"
     rf"FRCS|FRCP|MRCP|MRCGP|Ph\.?D\.?|DDS|DNP|FACC|FACS|LCSW|CRNA|Pharm\.?D\.?|LPN|MS|"
     rf"MBChB)(?![A-Za-z])"
 )
@@ -123,6 +124,10 @@ _RE = pattern(
     rf"\b(?i:re|regarding|concerning|subject|to|from|cc)\s?:\s?(?P<value>{_NAME})(?P<after>,? "
     rf"\(?(?i:dob|d\.o\.b|born|mrn|aged?|nhs|\d))?"
 )
+_ROLE = pattern(  # Scribe: Ilse Brandt
+    rf"(?<=er|or|st|an|nt|ee|be|eg|ns):\s{{1,3}}(?P<value>(?:{_W}|{_I})(?: (?:{_W}|{_I})){{1,2}})"
+    r"(?=$|[\n,.;(|])"
+)
 _LOWER = pattern(r"\b(?:pt|patient|client)\.? (?P<value>[a-z]+ [a-z]{2,})")
 _BARE_KIN = pattern(
     r"\b(?i:mother|father|mom|mum|dad|husband|wife|son|daughter|sister|brother|partner|uncle|aunt|"
@@ -140,9 +145,17 @@ _STOP_AT = pattern(
 )
 
 
+_TELLS = pattern(
+    r",? ?\(|,? (?:is|was|dob|d\.o\.b|born|mrn|nhs|ssn|lives|aged?|an?|date of birth)\b|, ?\d\d\b", re.IGNORECASE
+)
+_GREETED = pattern(r"(?:hi|hello|hey|all|everyone|morning|evening|afternoon|doctor|there)[,.! ]{1,3}$", re.IGNORECASE)
 _TRADE = pattern(
     r"(?:ologists?|iatrists?|icians?|(?:rapist|tist|macist|alist)s?|itis|osis|emia|oma|itus|ectomy|"
     r"ology|therapy|virus)$|\d"
+)
+_ORDINARY = pattern(  # endings of words that are no names, unless the lists know them
+    r"(?:tions?|sions?|ments?|ness|ities|ity|ances?|ences?|ical|ular|ous|able|ible|ing|ed|ism|ology|"
+    r"graphy|scopy|plasty|pathy|mycin|cillin|olol|pril|sartan|statin|azole|idine|control|ward|clinic|team)$"
 )
 
 
@@ -182,6 +195,12 @@ def names(plain: str) -> Iterator[Found]:
             _known_word(first)
             or (
                 not rest
+                and not match["value"].isupper()
+                and _GREETED.search(plain, max(0, match.start() - 16), match.start())
+                and re.match(r",? (?:and|from|a|an|i|i'm|i've)\b|[,.]", match["after"], re.IGNORECASE)
+            )
+            or (
+                not rest
                 and re.match(r" (?:again|here|speaking|calling)\b|, ?\d{2}\b(?! ?(?:mg|ml|days|weeks))", match["after"])
             )
             or (
@@ -191,6 +210,9 @@ def names(plain: str) -> Iterator[Found]:
             )
         ):
             yield from _cut(plain, match, score=0.7, all_names=True)
+    for match in _ROLE.finditer(plain) if ":" in plain else ():
+        if _looks_named(match["value"].split()):
+            yield from _cut(plain, match, score=0.7)
     for match in _LOWER.finditer(plain):
         if match["value"].split()[0] in FIRST_NAMES:
             yield from _cut(plain, match, score=0.65, loose=True)
@@ -210,8 +232,10 @@ def names(plain: str) -> Iterator[Found]:
     for form in (_AGED, _PATIENT):
         for match in form.finditer(plain):
             words = match["value"].split()
-            if words[0].lower().strip(",.") in FIRST_NAMES or (
-                len(words) > 1 and words[-1].lower().strip(",.") in LAST_NAMES
+            if (
+                words[0].lower().strip(",.") in FIRST_NAMES
+                or (len(words) > 1 and words[-1].lower().strip(",.") in LAST_NAMES)
+                or (_looks_named(words) and (form is _PATIENT or _TELLS.match(plain, match.end())))
             ):
                 yield from _cut(plain, match, score=0.7, all_names=True)
 
@@ -219,6 +243,25 @@ def names(plain: str) -> Iterator[Found]:
 def _known_word(word: str) -> bool:
     word = word.lower().strip(".,'’")
     return (word in FIRST_NAMES or word in LAST_NAMES) and word not in NOT_NAMES_EN
+
+
+def _ordinary(bare: str) -> bool:
+    """Whether a word in lower case is an everyday one by the list or its ending, and no known name."""
+    if bare in ORDINARY:
+        return True
+    return bool(len(bare) > 4 and _ORDINARY.search(bare) and bare not in FIRST_NAMES and bare not in LAST_NAMES)
+
+
+def _looks_named(words: list[str]) -> bool:
+    """Whether two capitalised words or more may be an unknown name: none of them is an ordinary one."""
+    bare = [word.lower().strip(".,'’") for word in words]
+    return len(words) > 1 and all(
+        word not in NOT_NAMES_EN
+        and not _TRADE.search(word)
+        and not _ordinary(word)
+        and not (len(text) > 1 and text.isupper())
+        for word, text in zip(bare, words, strict=True)
+    )
 
 
 def _known(text: str) -> bool:
@@ -247,6 +290,7 @@ def _cut(
         if (
             (bare in NOT_NAMES_EN and not (end and capital and bare in LAST_NAMES))
             or _TRADE.search(bare)
+            or (not end and _ordinary(bare))
             or not bare
             or (not capital and not loose)
             or (known and len(bare) > 1 and not _known_word(bare))
