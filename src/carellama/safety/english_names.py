@@ -18,13 +18,13 @@ from carellama.safety.spelling import pattern
 Found = tuple[str, int, int, float]
 
 _W = (
-    r"[A-ZÀ-Þ](?:['’][A-Z])?[a-zà-ÿ]+(?:['’\-][A-Z]?[a-zà-ÿ]+)*(?:[A-Z][a-z]+)?|"
+    r"[A-ZÀ-ÞĀ-ſ](?:['’][A-Z])?[a-zà-ÿĀ-ſẠ-ỹ]+(?:['’\-][A-Z]?[a-zà-ÿĀ-ſẠ-ỹ]+)*(?:[A-Z][a-z]+)?|"
     r"[A-Z]{2,}(?:['\-][A-Z]+)*|Mc[A-Z][a-z]+"
 )
 _I = r"[A-Z]\.?(?![A-Za-z])"
 _PARTICLE = r"(?:(?:de|del|de la|da|dos|di|van|van der|van den|von|bin|bint|ibn|al|el|la|le|st\.?|ter|ten)[ \-])"
 _NAME = rf"{_PARTICLE}?(?:{_W}|{_I})(?: ?,? {{1,2}}{_PARTICLE}?(?:{_W}|{_I})){{0,3}}"
-_LOOSE = r"[A-Za-zÀ-ÿ][A-Za-zÀ-ÿ'’\-]*\.?(?: ?,? {1,2}[A-Za-zÀ-ÿ][A-Za-zÀ-ÿ'’\-]*\.?){0,3}"
+_LOOSE = r"[A-Za-zÀ-ÿĀ-ſẠ-ỹ][A-Za-zÀ-ÿĀ-ſẠ-ỹ'’\-]*\.?(?: ?,? {1,2}[A-Za-zÀ-ÿĀ-ſẠ-ỹ][A-Za-zÀ-ÿĀ-ſẠ-ỹ'’\-]*\.?){0,3}"
 _SPACED = r"[A-Z](?: [A-Z]){2,12}(?![A-Za-z])"  # S M I T H
 _IS = r"[\"']?(?: ?\([^()\n]{0,14}\))?\s{0,3}(?:[:=|#]{1,2}|-(?= ))\s{0,3}[\"']?"
 _STRONG = (
@@ -59,7 +59,7 @@ _BY = pattern(
 )
 _LABEL = pattern(
     rf"\b(?:Patient|Pt|Doctor|Nurse|Physician|Mother|Father|Wife|Husband|Provider|Client|"
-    rf"PATIENT)\s?[:\-] ?(?P<value>{_NAME}|{_LOOSE})(?=$|[\n,.;(|]| \d| - )"
+    rf"PATIENT|pt|patient)\s?[:\-] ?(?P<value>{_NAME}|{_LOOSE})(?=$|[\n,.;(|]| \d| - | / )"
 )
 _TITLE = pattern(
     rf"(?<![A-Za-z])(?P<title>(?i:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Messrs|Mme|Rev))"
@@ -70,16 +70,17 @@ _TITLE_WORD = pattern(
     rf"Father)\s(?P<value>{_NAME})"
 )
 _SAID = pattern(
-    r"\b(?:(?:my|his|her|their|the patient's|patient's|whose) (?:full |first |last |real )?name(?: is|"
-    r"'s|:| was)|name's|i am called|i'm called|call me|(?:(?:who is|he is|she is|son|daughter|baby|"
+    r"\b(?:(?:my|his|her|their|the patient's|patient's|whose) (?:full |first |last |real )?name"
+    r"(?: is(?: spel(?:led|t))?|'s|:| was)|name's|i am called|i'm called|call me"
+    r"|(?:(?:who is|he is|she is|son|daughter|baby|"
     r"boy|girl|man|woman|patient|husband|wife|friend) (?:named|called)))"
     rf" ?(?P<value>{_LOOSE})",
     re.IGNORECASE,
 )
 _I_AM = pattern(rf"\b(?:(?i:i am|i'm|im|this is|it's|it is|here is)) (?P<value>{_NAME})(?P<after>[^\n]{{0,12}})")
 _KIN = pattern(
-    r"(?:\b(?i:my|his|her|their|our|the|patient's|the patient's) |(?:^|[.;\n] ?)(?=[A-Z]))(?i:mother|"
-    r"father|mom|mum|dad|husband|"
+    r"(?:\b(?i:my|his|her|their|our|the|patient's|the patient's|by|with|from|to|and) |"
+    r"(?:^|[.;\n] ?)(?=[A-Z]))(?i:mother|father|mom|mum|dad|husband|"
     r"wife|son|daughter|sister|brother|partner|fianc[eé]e?|boyfriend|girlfriend|"
     r"uncle|aunt|cousin|nephew|niece|grandmother|grandfather|grandma|grandpa|friend|neighbou?r|carer|"
     r"caregiver|baby|child|kid|spouse|roommate|colleague|patient|twins?),? "
@@ -145,6 +146,9 @@ _STOP_AT = pattern(
 )
 
 
+_BODIES = pattern(
+    r" (?:Committee|Board|Council|Team|Department|Clinic|Therapy|Authority|Trust|Agency|Group|Unit|Panel)\b", re.I
+)
 _TELLS = pattern(
     r",? ?\(|,? (?:is|was|dob|d\.o\.b|born|mrn|nhs|ssn|lives|aged?|an?|date of birth)\b|, ?\d\d\b", re.IGNORECASE
 )
@@ -165,7 +169,10 @@ def names(plain: str) -> Iterator[Found]:
         short = match[0].lower().startswith(("to", "from", "re", "cc"))
         yield from _cut(plain, match, loose=not short, score=0.85)
     for match in _CALL.finditer(plain):
-        if _known_word(match["value"].split()[0]):
+        words = match["value"].split()
+        if _known_word(words[0]) or (
+            _looks_named(words) and re.match(r" (?:is|was|who|about|that)\b|'s", plain[match.end() :])
+        ):
             yield from _cut(plain, match, score=0.65, all_names=True)
     for form, score in (
         (_BY, 0.8),
@@ -280,6 +287,8 @@ def _cut(
     value = match["value"]
     if stop := _STOP_AT.search(value):
         value = value[: stop.start()]
+    if _BODIES.search(value):
+        return
     end = 0
     for word in re.finditer(r"[^ ,]+", value):
         if not end and re.fullmatch(r"(?:de|del|da|dos|di|van|von|der|den|bin|ibn|al|el|la|le|ter|ten)", word[0]):
@@ -292,7 +301,7 @@ def _cut(
             or _TRADE.search(bare)
             or (not end and _ordinary(bare))
             or not bare
-            or (not capital and not loose)
+            or (not capital and not loose and not (end and re.match(r"(?:al|el|ul|bin|abu)-[A-Z]", word[0])))
             or (known and len(bare) > 1 and not _known_word(bare))
         ):
             if not (end and re.fullmatch(_PARTICLE.replace(r"[ \-]", ""), word[0])):

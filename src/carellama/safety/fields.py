@@ -31,8 +31,9 @@ _KEYS: dict[str, str] = {
     "pid visitno visitid admissionno hospno hospitalno hospitalnumber caseno caseid accessionno encounterid "
     "zyh blh jzkh 住院号 病案号 病历号 门诊号 就诊卡 就诊卡号 就诊号 检查号 登记号 患者编号 患者id 病人id 病案编号",
     "INSURANCE_NUMBER": "insuranceno insuranceid insurancenumber policyno policynumber policy memberid memberno "
-    "subscriberid insuranceid ins insid medicareno medicaidno nhs nhsno nhsnumber ybh 医保号 医保卡号 医保编号 医保卡 社保号 社保卡号 社保卡 "
-    "参保号 参保人编号 保单号 参保编号 个人编号",
+    "subscriberid insuranceid ins insid medicareno medicaidno nhs nhsno nhsnumber ybh "
+    "医保号 医保卡号 医保编号 医保卡 社保号 社保卡号 "
+    "社保卡 参保号 参保人编号 保单号 参保编号 个人编号",
     "ADDRESS": "postcode postalcode zip zipcode 邮编 邮政编码",
     "ACCOUNT": "wechat weixin wx qq 微信 微信号 qq号 account acct accountid loginid",
     "EMAIL": "email mail 邮箱",
@@ -40,38 +41,35 @@ _KEYS: dict[str, str] = {
 _SPEAKERS = frozenset("患者 病人 医生 医师 护士 家属".split())  # 医生：焦虑，熬夜 is what the physician says
 _KIND = {key: kind for kind, keys in _KEYS.items() for key in keys.split()}
 _MARK = re.compile(r"[:=|]|/(?=[A-Z]{0,4}\d{5})")
-_KEY = re.compile(
-    r"(?:(?<![A-Za-z])[A-Za-z](?:[A-Za-z]|[_ .\-](?=[A-Za-z#])){0,24}[.#]{0,12}|[㐀-䶿一-鿿][㐀-䶿一-鿿 ]{1,11})[\"']?\s{0,3}$"
+_KEY = re.compile(  # read from its end, in the text turned round
+    r"\s{0,3}[\"']?(?P<key>[.#]{0,12}[A-Za-z](?:[A-Za-z]|(?<=[A-Za-z#])[_ .\-]){0,24}(?![A-Za-z])|"
+    r"[㐀-䶿一-鿿 ]{2,12})"
 )
 _VALUE = re.compile(r"[=|]?\s{0,3}[\"'(]?(?P<value>[^\n,;|\"'&{}<>\[\]()…。、=:]{1,48})(?P<after>[:=]?)")
 _HAN_NAME = re.compile(r"[㐀-䶿一-鿿]{2,4}(?:·[㐀-䶿一-鿿]{1,8}){0,3}$")
 _CAPITALS = re.compile(r"\s{0,3}[\"']?(?P<value>[A-Z][A-Z'\-]+, ?[A-Z][A-Z'\-]+(?: [A-Z]\.?)?)(?![A-Za-z])")
-_WORD = r"[A-Za-zÀ-ÿ][A-Za-zÀ-ÿ'\-]*\.?"
+_WORD = r"[A-Za-zÀ-ÿĀ-ſẠ-ỹ][A-Za-zÀ-ÿĀ-ſẠ-ỹ'\-]*\.?"
 _LATIN_NAME = re.compile(rf"{_WORD}(?: {_WORD}){{1,3}}$")
 _NUMBER = re.compile(r"[A-Za-z]{0,6}[\-_ ]?[0-9*][0-9A-Za-z*.\-/_ ()+]{3,40}$")
 
 
 def fields(plain: str) -> Iterator[Found]:
     """Yield the values of fields that hold an identifier: (kind, start, end, score)."""
+    turned = plain[::-1]
     for mark in _MARK.finditer(plain):
-        key = _KEY.search(plain, max(0, mark.start() - 30), mark.start())
+        key = _KEY.match(turned, len(plain) - mark.start())
         if not key:
             continue
-        kind = _kind(key[0])
+        word = key["key"][::-1].strip()
+        kind = _kind(word)
         if kind == "NAME" and (capitals := _CAPITALS.match(plain, mark.end())):
             yield kind, *capitals.span("value"), 0.72
             continue
         value = _VALUE.match(plain, mark.end()) if kind else None
-        if (
-            kind
-            and value
-            and (
-                end := _end(
-                    kind, value["value"].rstrip(" ."), bool(value["after"]), key[0].rstrip("\"' ") not in _SPEAKERS
-                )
-            )
-        ):
-            yield kind, value.start("value"), value.start("value") + end, 0.72
+        if kind and value:
+            end = _end(kind, value["value"].rstrip(" ."), keyed=bool(value["after"]), sure=word not in _SPEAKERS)
+            if end:
+                yield kind, value.start("value"), value.start("value") + end, 0.72
 
 
 def _kind(key: str) -> str | None:
@@ -82,7 +80,7 @@ def _kind(key: str) -> str | None:
     return next((_KIND[one] for at in range(len(words)) if (one := "".join(words[at:]).rstrip("#")) in _KIND), None)
 
 
-def _end(kind: str, value: str, keyed: bool, sure: bool) -> int:
+def _end(kind: str, value: str, *, keyed: bool, sure: bool) -> int:
     """How much of a value is the identifier; 0 when it has not the form of one. `keyed`: it is a key itself.
 
     `sure`: the key is none of a speaker in a dialogue.
@@ -92,10 +90,12 @@ def _end(kind: str, value: str, keyed: bool, sure: bool) -> int:
             return 0
         if _HAN_NAME.match(value):
             return len(value) if "·" in value or is_name(value, sure=sure) else 0
+        value = re.split(r" / |  ", value)[0]
         words = value.lower().replace(".", "").split()
         if not _LATIN_NAME.match(value) or any(word in NOT_NAMES_EN or word in ORDINARY for word in words):
             return 0
-        return len(value) if value.istitle() or value.isupper() else 0
+        particle = r"(?:al|el)-[A-Z]|(?:de|la|van|von|der|bin|del|da)$"
+        return len(value) if all(word[0].isupper() or re.match(particle, word) for word in value.split()) else 0
     if kind == "EMAIL":
         return 0
     if kind == "ADDRESS":

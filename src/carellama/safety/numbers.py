@@ -18,8 +18,9 @@ Found = tuple[str, int, int, float]  # kind, start, end, score
 SEP = r"[ .\-·_/]{0,3}"
 # Between a marker and its value: "MRN: 1", "MRN is 1", "MRN (no.) #1", "身份证号码是1", "'mrn': '1'".
 IS = (
-    r"""["']?\s{0,3}(?:\((?!\d)[^()\n]{0,12}\))?\s{0,3}(?:[:=#>|,/]|no\.?\s*[:.#]?|number|num\.?|is|was|are|ending in|"""
-    r"""号码?|编号|是|为|系|写的|填的|留的|如下|后面是|上是|上写的是|上面是|尾号是|应该是|我记得是)?\s{0,3}(?:[:=#]|是|为)?"""
+    r"""["']?\s{0,3}(?:\((?!\d)[^()\n]{0,12}\))?\s{0,3}(?:[:=#>|,/]|no\.?\s*[:.#]?|number|num\.?|is|was|are|"""
+    r"""ending in|号码?|编号|是|为|系|写的|填的|留的|如下|后面是|上是|上写的是|上面是|尾号是"""
+    r"""|应该是|我记得是)?\s{0,3}(?:[:=#]|是|为)?"""
     r"""(?:\s{0,2}(?:on (?:file|record)|is|was|confirmed|as|listed|shown|please|use|to|reads?|should be|now|"""
     r"""to be|given|full)(?=[ ,:])[,:]?){0,5}\s{0,2}["'(\[]?\s?"""
 )
@@ -160,7 +161,7 @@ _PHONE_MARKED = pattern(
     r"(?:号码?|號碼?|机号|联系)?|\b(?:(?:tele)?phone|tel|ph|mob(?:ile)?|cell(?:ular)?(?:phone)?|fax|"
     r"contact|call(?:ed|ing)?|text(?:ed)?|"
     r"reach(?:ed)?(?: (?:me|him|her|us))?(?: (?:at|on|by))?|ring|whatsapp|pager?|beeper|fon|landline|"
-    r"direct line|line|home|work|"
+    r"direct line|line|(?:home|work)(?! ?(?:ph|tel|mob|cell))|"
     r"number|no)\b\.?(?: (?:me|us|him|her|back))?(?: (?:at|on))?)"
     r"[^\d\n。;+(]{0,14}?(?P<value>[+(]{0,2}\d(?:[ .\-()/·*,]{0,3}\d){6,14}" + _EXTENSION + r")(?![0-9A-Za-z])",
     re.IGNORECASE,
