@@ -217,6 +217,11 @@ def names(plain: str) -> Iterator[Found]:
             )
         ):
             yield from _cut(plain, match, score=0.7, all_names=True)
+    yield from _in_sentences(plain)
+
+
+def _in_sentences(plain: str) -> Iterator[Found]:
+    """Yield the names behind roles, relatives, greetings and at the end of letters."""
     for match in _ROLE.finditer(plain) if ":" in plain else ():
         if _looks_named(match["value"].split()):
             yield from _cut(plain, match, score=0.7)
