@@ -5,7 +5,7 @@
 The sentences are `tests/identifiers_zh.jsonl` and `tests/identifiers_en.jsonl`. A labelled identifier counts as found
 when each of its characters (spaces aside) lies in something found, of whatever kind; what is found counts as right when
 it overlaps a labelled one. Half of the sentences hold no identifier, only what looks like one. `--show` prints the
-misses, `--part later` takes the sentences that were written after the patterns.
+misses, `--part later` or `--part "round 3"` takes those written after the patterns.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def rate(text: str, seconds: float = 2.0) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", default="", choices=["", "first", "later"], help="only these sentences")
+    parts = ["", "first", "later", "round 1", "round 2", "round 3"]
+    parser.add_argument("--part", default="", choices=parts, help="only these sentences")
     parser.add_argument("--show", action="store_true", help="print what was missed and what was wrong")
     options = parser.parse_args()
     print("language kind              labelled  recall  same kind  found  precision")

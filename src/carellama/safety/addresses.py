@@ -122,7 +122,8 @@ _REST = (
     rf"(?:[,. \n]{{1,3}}{_APT})?(?:(?:,\s{{0,2}}|"
     rf"\s)(?!(?:{_STATES})\b)(?:{_CITY}))?(?:,\s?{_CITY}){{0,2}}(?:[,. "
     rf"]{{1,3}}(?:{_STATES})(?![A-Za-z])(?:[,. ]{{1,3}}(?:{_ZIP}|{_CAPOST}|\d{{4}}(?!\d)))?|[,. "
-    rf"]{{1,3}}{_UKPOST}|[,. ]{{1,3}}(?:{_ZIP}|\d{{4}}(?!\d)))?(?:, ?(?:USA?|United States|UK|United "
+    rf"]{{1,3}}{_UKPOST}|[,. ]{{1,3}}(?:{_ZIP}|\d{{4}}(?!\d))|(?<=[a-z]) \d{{1,2}}(?=$|[.,;\n]))?"
+    rf"(?:, ?(?:USA?|United States|UK|United "
     rf"Kingdom|England|Canada|"
     rf"Australia|Ireland))?"
 )
@@ -154,7 +155,7 @@ _NAMED_HOUSE = pattern(
 )
 _BOX = pattern(
     rf"\bP\.? ?O\.? ?Box (?:No\.? ?)?#?\d{{1,7}}(?:,\s?{_CITY}(?:,? (?:{_STATES})(?![A-Za-z]))?(?:,? "
-    rf"(?:{_ZIP}|{_UKPOST}))?)?",
+    rf"(?:{_ZIP}|{_UKPOST}|\d{{4}}(?!\d)))?)?",
     re.IGNORECASE,
 )
 _CITY_ZIP = pattern(rf"(?<![A-Za-z])(?:(?:{_CITY}),? )?(?:{_STATES})[,.]? {{1,2}}{_ZIP}")

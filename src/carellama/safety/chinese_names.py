@@ -25,6 +25,7 @@ _END = (
     r"身份证|证件|住院|住址|地址|病历|门诊|"
     r"就诊|来院|来诊|入院|出院|因|诉|自诉|主诉|主任|医生|医师|大夫|护士|教授|先生|女士|的|是|在|于|已|"
     r"以|由|患|查房|看过|到|来|去|说|把|想|建议|认为|指示|表示|会诊|随访|评估|检查|诊断|予|嘱|告知|"
+    r"上周|上个?月|昨天|前天|前几天|最近|刚刚|一直|老是|经常|突然|查出|查到|去年|前年|还是|没有|走路|这两|这几|"
     r"完成|签|主刀|操作|值班|负责|反映|要求|在|做|给|和|与|及|\d|X)"
 )
 # A marker that says by itself that a name follows, whatever its characters.
@@ -33,7 +34,7 @@ _STRONG = (
     r"紧急联系人|紧急联络人|联系人|联络人|监护人|"
     r"法定代理人|委托人|受托人|授权人|户\s{0,2}名|开户人|持卡人|机主|车主|业主|房主|主诉人|报案人|"
     r"购药人|取药人|领药人|家长|责任人|负责人|主持人|讲者|指导老师|代理人|陪护人?|陪同人?|申请人|"
-    r"经办人|主诊医[师生]|主治医[师生]|"
+    r"经办人|主管医[师生]|床位医[师生]|分管医[师生]|主诊医[师生]|主治医[师生]|"
     r"经治医[师生]|管床医[师生]|责任医[师生]|接诊医[师生]|"
     r"首诊医[师生]|开单医[师生]|送检医[师生]|送检人|挂号人|就诊人|办卡人|订餐人|来访者|咨询者|咨询人|"
     r"提问者|求助者|被试|献血者|受检者|受检人|体检者|申请医[师生]|报告医[师生]|报告人|检查医[师生]|"
@@ -48,7 +49,7 @@ _STRONG = (
 _RELATIVE = (
     r"(?:[我他她][爸妈爷奶哥姐弟妹](?![爸妈爷奶哥姐弟妹])|母亲|父亲|妈妈|爸爸|配偶|丈夫|妻子|爱人|老公|"
     r"老婆|老伴|先生|"
-    r"太太|儿子|女儿|孩子|小孩|宝宝|"
+    r"太太|儿子|女儿|孩子|小孩|宝宝|闺女|丫头|娃|媳妇|儿媳妇?|大儿子|小儿子|"
     r"爷爷|奶奶|外公|外婆|姥姥|姥爷|哥哥|姐姐|弟弟|妹妹|"
     r"岳父|岳母|公公|婆婆|儿媳|女婿|孙子|孙女|外孙女?|侄子|侄女|舅舅|姑姑|姨妈|叔叔|伯父|男友|女友|"
     r"男朋友|女朋友|同事|朋友|患儿|产妇|孕妇|死者|伤者|病友|邻居)"
@@ -69,7 +70,7 @@ _WEAK_NAME = re.compile(
 )
 _SAID = re.compile(
     rf"(?:我(?:的名字)?(?:叫做?|名叫)|本人叫?|请叫|呼叫|转告|通知|联系|寻找|找|名叫|名字(?:叫|是)|名为|"
-    rf"自称|取名|全名(?:是|叫)?|"
+    rf"自称|取名|全名(?:是|叫)?|大名(?:是|叫)?|本名(?:是|叫)?|"
     rf"真名(?:是|叫)?|[他她]叫|的?(?:患者|病人|孩子|朋友|同事|"
     rf"{_RELATIVE})叫)\s?[\"']?(?P<value>{_SPACED}|{_PARTS}|[{_HAN}]{{2,4}})"
 )
@@ -85,6 +86,9 @@ _PERSON_LABEL = re.compile(  # 采样者：白洁, 办理人：钟晓燕
     rf"[{_HAN}]{{1,4}}(?:(?<!病)人|(?<!患)者|[员师士友长]|"
     rf"(?<!家)属)\s?[:]\s{{0,3}}(?P<value>[{_HAN}]{{2,4}})(?=$|[\s,.。;、()\[\]/|…，；])"
 )
+_RECEIVER = re.compile(
+    rf"[\d室号楼][,，、\s]{{1,2}}(?P<value>[{_HAN}]{{2,4}})\(?(?:亲?收|转)(?=$|[\s,.。;)])"
+)  # 1502，梁伟强收
 _ALONE = re.compile(  # 名字写错了，应该是贺丹丹。
     rf"名字[^。\n]{{0,12}}(?:是|为|叫|成)\s?(?P<value>[{_HAN}]{{3}})(?=$|[,。;!?，；、)\]\n]|的(?:家属|"
     rf"女儿|儿子|报告|结果|病历|号|电话|手机))"
@@ -114,7 +118,7 @@ def names(plain: str) -> Iterator[Found]:
     """Yield the names in a folded text with Chinese characters: (kind, start, end, score)."""
     for match in _STRONG_NAME.finditer(plain):
         group = "colon" if match["colon"] else "value"
-        sure = group == "colon" or plain[match.start(group) - 1] in "是为"
+        sure = group == "colon" or plain[match.start(group) - 1] in "是为 "
         length = _after_marker(plain, match.start(group), match[group], sure=sure)
         if length:
             yield "NAME", match.start(group), match.start(group) + length, 0.9
@@ -122,6 +126,9 @@ def names(plain: str) -> Iterator[Found]:
         value = match["value"]
         if is_name(value, sure=True):
             yield "NAME", *match.span("value"), 0.75
+    for match in _RECEIVER.finditer(plain) if "收" in plain else ():
+        if is_name(match["value"], sure=len(match["value"]) == 3):
+            yield "NAME", *match.span("value"), 0.6
     for match in _ALONE.finditer(plain):
         value = match["value"]
         if is_name(value) and value[0] not in RARE_SURNAMES:
@@ -180,7 +187,13 @@ def _after_marker(plain: str, start: int, value: str, *, sure: bool) -> int:
         if re.match(_END, plain[start + length :]) and name[:2] not in NOT_NAMES_ZH:
             if is_name(name, sure=sure) or (sure and length <= 3 and _surname_length(name)):
                 return length
-            if sure and 2 <= length <= 4 and length == len(value) and not _surname_length(name):
+            if (
+                sure
+                and 2 <= length <= 4
+                and length == len(value)
+                and not _surname_length(name)
+                and name[0] not in "见略无不同如待已未空请由其"
+            ):
                 return (
                     length if re.search(r"名\s{0,3}[:=]|name", plain[max(0, start - 8) : start], re.IGNORECASE) else 0
                 )

@@ -12,18 +12,19 @@ import re
 from collections.abc import Iterator
 
 from carellama.safety.name_lists import EPONYM_AFTER, FIRST_NAMES, LAST_NAMES, NOT_NAMES_EN
+from carellama.safety.ordinary_words import ORDINARY
 from carellama.safety.spelling import pattern
 
 Found = tuple[str, int, int, float]
 
 _W = (
-    r"[A-ZÀ-Þ](?:['’][A-Z])?[a-zà-ÿ]+(?:['’\-][A-Z]?[a-zà-ÿ]+)*(?:[A-Z][a-z]+)?|"
+    r"[A-ZÀ-ÞĀ-ſ](?:['’][A-Z])?[a-zà-ÿĀ-ſẠ-ỹ]+(?:['’\-][A-Z]?[a-zà-ÿĀ-ſẠ-ỹ]+)*(?:[A-Z][a-z]+)?|"
     r"[A-Z]{2,}(?:['\-][A-Z]+)*|Mc[A-Z][a-z]+"
 )
 _I = r"[A-Z]\.?(?![A-Za-z])"
 _PARTICLE = r"(?:(?:de|del|de la|da|dos|di|van|van der|van den|von|bin|bint|ibn|al|el|la|le|st\.?|ter|ten)[ \-])"
 _NAME = rf"{_PARTICLE}?(?:{_W}|{_I})(?: ?,? {{1,2}}{_PARTICLE}?(?:{_W}|{_I})){{0,3}}"
-_LOOSE = r"[A-Za-zÀ-ÿ][A-Za-zÀ-ÿ'’\-]*\.?(?: ?,? {1,2}[A-Za-zÀ-ÿ][A-Za-zÀ-ÿ'’\-]*\.?){0,3}"
+_LOOSE = r"[A-Za-zÀ-ÿĀ-ſẠ-ỹ][A-Za-zÀ-ÿĀ-ſẠ-ỹ'’\-]*\.?(?: ?,? {1,2}[A-Za-zÀ-ÿĀ-ſẠ-ỹ][A-Za-zÀ-ÿĀ-ſẠ-ỹ'’\-]*\.?){0,3}"
 _SPACED = r"[A-Z](?: [A-Z]){2,12}(?![A-Za-z])"  # S M I T H
 _IS = r"[\"']?(?: ?\([^()\n]{0,14}\))?\s{0,3}(?:[:=|#]{1,2}|-(?= ))\s{0,3}[\"']?"
 _STRONG = (
@@ -58,7 +59,7 @@ _BY = pattern(
 )
 _LABEL = pattern(
     rf"\b(?:Patient|Pt|Doctor|Nurse|Physician|Mother|Father|Wife|Husband|Provider|Client|"
-    rf"PATIENT)\s?[:\-] ?(?P<value>{_NAME}|{_LOOSE})(?=$|[\n,.;(|]| \d| - )"
+    rf"PATIENT|pt|patient)\s?[:\-] ?(?P<value>{_NAME}|{_LOOSE})(?=$|[\n,.;(|]| \d| - | / )"
 )
 _TITLE = pattern(
     rf"(?<![A-Za-z])(?P<title>(?i:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Messrs|Mme|Rev))"
@@ -69,16 +70,17 @@ _TITLE_WORD = pattern(
     rf"Father)\s(?P<value>{_NAME})"
 )
 _SAID = pattern(
-    r"\b(?:(?:my|his|her|their|the patient's|patient's|whose) (?:full |first |last |real )?name(?: is|"
-    r"'s|:| was)|name's|i am called|i'm called|call me|(?:(?:who is|he is|she is|son|daughter|baby|"
+    r"\b(?:(?:my|his|her|their|the patient's|patient's|whose) (?:full |first |last |real )?name"
+    r"(?: is(?: spel(?:led|t))?|'s|:| was)|name's|i am called|i'm called|call me"
+    r"|(?:(?:who is|he is|she is|son|daughter|baby|"
     r"boy|girl|man|woman|patient|husband|wife|friend) (?:named|called)))"
     rf" ?(?P<value>{_LOOSE})",
     re.IGNORECASE,
 )
 _I_AM = pattern(rf"\b(?:(?i:i am|i'm|im|this is|it's|it is|here is)) (?P<value>{_NAME})(?P<after>[^\n]{{0,12}})")
 _KIN = pattern(
-    r"(?:\b(?i:my|his|her|their|our|the|patient's|the patient's) |(?:^|[.;\n] ?)(?=[A-Z]))(?i:mother|"
-    r"father|mom|mum|dad|husband|"
+    r"(?:\b(?i:my|his|her|their|our|the|patient's|the patient's|by|with|from|to|and) |"
+    r"(?:^|[.;\n] ?)(?=[A-Z]))(?i:mother|father|mom|mum|dad|husband|"
     r"wife|son|daughter|sister|brother|partner|fianc[eé]e?|boyfriend|girlfriend|"
     r"uncle|aunt|cousin|nephew|niece|grandmother|grandfather|grandma|grandpa|friend|neighbou?r|carer|"
     r"caregiver|baby|child|kid|spouse|roommate|colleague|patient|twins?),? "
@@ -96,7 +98,7 @@ _GREETING = pattern(
     rf"you)[, ] ?(?P<value>{_NAME})(?=\s?[,!.:\n\-]|$)"
 )
 _DEGREE = pattern(
-    rf"(?P<value>(?:{_W})(?: (?:{_W}|{_I})){{1,3}}),? (?:M\.?D\.?|R\.?N\.?|N\.?P\.?|PA-C|MBBS|D\.?O\.|"
+    rf"(?P<value>(?:{_W}|{_I})(?: (?:{_W}|{_I})){{1,3}}),? (?:M\.?D\.?|R\.?N\.?|N\.?P\.?|PA-C|MBBS|D\.?O\.|"
     rf"FRCS|FRCP|MRCP|MRCGP|Ph\.?D\.?|DDS|DNP|FACC|FACS|LCSW|CRNA|Pharm\.?D\.?|LPN|MS|"
     rf"MBChB)(?![A-Za-z])"
 )
@@ -123,6 +125,10 @@ _RE = pattern(
     rf"\b(?i:re|regarding|concerning|subject|to|from|cc)\s?:\s?(?P<value>{_NAME})(?P<after>,? "
     rf"\(?(?i:dob|d\.o\.b|born|mrn|aged?|nhs|\d))?"
 )
+_ROLE = pattern(  # Scribe: Ilse Brandt
+    rf"(?<=er|or|st|an|nt|ee|be|eg|ns):\s{{1,3}}(?P<value>(?:{_W}|{_I})(?: (?:{_W}|{_I})){{1,2}})"
+    r"(?=$|[\n,.;(|])"
+)
 _LOWER = pattern(r"\b(?:pt|patient|client)\.? (?P<value>[a-z]+ [a-z]{2,})")
 _BARE_KIN = pattern(
     r"\b(?i:mother|father|mom|mum|dad|husband|wife|son|daughter|sister|brother|partner|uncle|aunt|"
@@ -140,9 +146,20 @@ _STOP_AT = pattern(
 )
 
 
+_BODIES = pattern(
+    r" (?:Committee|Board|Council|Team|Department|Clinic|Therapy|Authority|Trust|Agency|Group|Unit|Panel)\b", re.I
+)
+_TELLS = pattern(
+    r",? ?\(|,? (?:is|was|dob|d\.o\.b|born|mrn|nhs|ssn|lives|aged?|an?|date of birth)\b|, ?\d\d\b", re.IGNORECASE
+)
+_GREETED = pattern(r"(?:hi|hello|hey|all|everyone|morning|evening|afternoon|doctor|there)[,.! ]{1,3}$", re.IGNORECASE)
 _TRADE = pattern(
     r"(?:ologists?|iatrists?|icians?|(?:rapist|tist|macist|alist)s?|itis|osis|emia|oma|itus|ectomy|"
     r"ology|therapy|virus)$|\d"
+)
+_ORDINARY = pattern(  # endings of words that are no names, unless the lists know them
+    r"(?:tions?|sions?|ments?|ness|ities|ity|ances?|ences?|ical|ular|ous|able|ible|ing|ed|ism|ology|"
+    r"graphy|scopy|plasty|pathy|mycin|cillin|olol|pril|sartan|statin|azole|idine|control|ward|clinic|team)$"
 )
 
 
@@ -152,7 +169,10 @@ def names(plain: str) -> Iterator[Found]:
         short = match[0].lower().startswith(("to", "from", "re", "cc"))
         yield from _cut(plain, match, loose=not short, score=0.85)
     for match in _CALL.finditer(plain):
-        if _known_word(match["value"].split()[0]):
+        words = match["value"].split()
+        if _known_word(words[0]) or (
+            _looks_named(words) and re.match(r" (?:is|was|who|about|that)\b|'s", plain[match.end() :])
+        ):
             yield from _cut(plain, match, score=0.65, all_names=True)
     for form, score in (
         (_BY, 0.8),
@@ -182,6 +202,12 @@ def names(plain: str) -> Iterator[Found]:
             _known_word(first)
             or (
                 not rest
+                and not match["value"].isupper()
+                and _GREETED.search(plain, max(0, match.start() - 16), match.start())
+                and re.match(r",? (?:and|from|a|an|i|i'm|i've)\b|[,.]", match["after"], re.IGNORECASE)
+            )
+            or (
+                not rest
                 and re.match(r" (?:again|here|speaking|calling)\b|, ?\d{2}\b(?! ?(?:mg|ml|days|weeks))", match["after"])
             )
             or (
@@ -191,6 +217,14 @@ def names(plain: str) -> Iterator[Found]:
             )
         ):
             yield from _cut(plain, match, score=0.7, all_names=True)
+    yield from _in_sentences(plain)
+
+
+def _in_sentences(plain: str) -> Iterator[Found]:
+    """Yield the names behind roles, relatives, greetings and at the end of letters."""
+    for match in _ROLE.finditer(plain) if ":" in plain else ():
+        if _looks_named(match["value"].split()):
+            yield from _cut(plain, match, score=0.7)
     for match in _LOWER.finditer(plain):
         if match["value"].split()[0] in FIRST_NAMES:
             yield from _cut(plain, match, score=0.65, loose=True)
@@ -210,8 +244,10 @@ def names(plain: str) -> Iterator[Found]:
     for form in (_AGED, _PATIENT):
         for match in form.finditer(plain):
             words = match["value"].split()
-            if words[0].lower().strip(",.") in FIRST_NAMES or (
-                len(words) > 1 and words[-1].lower().strip(",.") in LAST_NAMES
+            if (
+                words[0].lower().strip(",.") in FIRST_NAMES
+                or (len(words) > 1 and words[-1].lower().strip(",.") in LAST_NAMES)
+                or (_looks_named(words) and (form is _PATIENT or _TELLS.match(plain, match.end())))
             ):
                 yield from _cut(plain, match, score=0.7, all_names=True)
 
@@ -219,6 +255,25 @@ def names(plain: str) -> Iterator[Found]:
 def _known_word(word: str) -> bool:
     word = word.lower().strip(".,'’")
     return (word in FIRST_NAMES or word in LAST_NAMES) and word not in NOT_NAMES_EN
+
+
+def _ordinary(bare: str) -> bool:
+    """Whether a word in lower case is an everyday one by the list or its ending, and no known name."""
+    if bare in ORDINARY:
+        return True
+    return bool(len(bare) > 4 and _ORDINARY.search(bare) and bare not in FIRST_NAMES and bare not in LAST_NAMES)
+
+
+def _looks_named(words: list[str]) -> bool:
+    """Whether two capitalised words or more may be an unknown name: none of them is an ordinary one."""
+    bare = [word.lower().strip(".,'’") for word in words]
+    return len(words) > 1 and all(
+        word not in NOT_NAMES_EN
+        and not _TRADE.search(word)
+        and not _ordinary(word)
+        and not (len(text) > 1 and text.isupper())
+        for word, text in zip(bare, words, strict=True)
+    )
 
 
 def _known(text: str) -> bool:
@@ -237,6 +292,8 @@ def _cut(
     value = match["value"]
     if stop := _STOP_AT.search(value):
         value = value[: stop.start()]
+    if _BODIES.search(value):
+        return
     end = 0
     for word in re.finditer(r"[^ ,]+", value):
         if not end and re.fullmatch(r"(?:de|del|da|dos|di|van|von|der|den|bin|ibn|al|el|la|le|ter|ten)", word[0]):
@@ -247,8 +304,9 @@ def _cut(
         if (
             (bare in NOT_NAMES_EN and not (end and capital and bare in LAST_NAMES))
             or _TRADE.search(bare)
+            or (not end and _ordinary(bare))
             or not bare
-            or (not capital and not loose)
+            or (not capital and not loose and not (end and re.match(r"(?:al|el|ul|bin|abu)-[A-Z]", word[0])))
             or (known and len(bare) > 1 and not _known_word(bare))
         ):
             if not (end and re.fullmatch(_PARTICLE.replace(r"[ \-]", ""), word[0])):

@@ -115,7 +115,7 @@ NOT_NAMES_ZH = frozenset(
     "周内 周左 周了 周前 周多 龙血 龙年 安乃 安神 安胎 安非 余留 蓝光 蓝芩 蓝色 冷饮 管腔 向您 向医 "
     "向后 向前 广东 那里 和我 和您 和其 和老 和家 查一 查了 查的 来了 来看 来检 "
     "本人 家属 患者 病人 医生 医师 大夫 护士 主任 女士 先生 老师 同志 姓名 不详 未知 未填 保密 匿名 "
-    "无名 同上 如下 见下 相同 女儿 儿子".split()
+    "您好 你好 无名 同上 如下 见下 相同 女儿 儿子".split()
 )
 # Characters before a surname with which it is the end of a word: 病房医生, 谢谢医生.
 WORD_BEFORE = {

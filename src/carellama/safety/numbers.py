@@ -18,8 +18,9 @@ Found = tuple[str, int, int, float]  # kind, start, end, score
 SEP = r"[ .\-·_/]{0,3}"
 # Between a marker and its value: "MRN: 1", "MRN is 1", "MRN (no.) #1", "身份证号码是1", "'mrn': '1'".
 IS = (
-    r"""["']?\s{0,3}(?:\((?!\d)[^()\n]{0,12}\))?\s{0,3}(?:[:=#>|,]|no\.?\s*[:.#]?|number|num\.?|is|was|are|ending in|"""
-    r"""号码?|编号|是|为|系|写的|填的|留的|如下)?\s{0,3}(?:[:=#]|是|为)?"""
+    r"""["']?\s{0,3}(?:\((?!\d)[^()\n]{0,12}\))?\s{0,3}(?:[:=#>|,/]|no\.?\s*[:.#]?|number|num\.?|is|was|are|"""
+    r"""ending in|号码?|编号|是|为|系|写的|填的|留的|如下|后面是|上是|上写的是|上面是|尾号是"""
+    r"""|应该是|我记得是)?\s{0,3}(?:[:=#]|是|为)?"""
     r"""(?:\s{0,2}(?:on (?:file|record)|is|was|confirmed|as|listed|shown|please|use|to|reads?|should be|now|"""
     r"""to be|given|full)(?=[ ,:])[,:]?){0,5}\s{0,2}["'(\[]?\s?"""
 )
@@ -37,7 +38,8 @@ _RECORD_ZH = (
     r"登记|处方|医嘱|档案|健康档案|条码|申请单?|报告单?|病人|患者|就诊卡|诊疗卡|体检|体检卡|手术|CT|"
     r"MRI?|DR|X[光线]片?|"
     r"PACS|HIS|LIS|随访|受试者|筛选|入组|出院|入院|预约|订单|流水|手环|腕带|病床卡|一卡通|就医卡|健康卡|磁卡)"
-    r"\s?(?:号码|编号|ID号?|号|条码|卡号|单号|序号|流水号)"
+    r"\s?(?:号码|编号|ID号?|号|条码|卡号|单号|序号|流水号)|"
+    r"(?:就诊|诊疗|就医|健康|门诊|住院|病历|体检)卡(?=[:：是为 ]{0,2}[A-Z]{0,4}\d)|(?:住\s院|病\s[历案]|门\s诊)\s号"
 )
 _RECORD_EN = (
     r"\b(?:MRN|MR(?=\s?(?:#|no))|med(?:ical)?\.? rec(?:ord)?s?|patient|pt\.?|hosp(?:ital)?\.?|chart|record|"
@@ -50,7 +52,7 @@ _RECORD_EN = (
 MARKED: tuple[tuple[str, str, int], ...] = (
     (
         "ID_CARD",
-        r"身份证(?:件)?(?:号码|号|编号)?|身份号码?|证件(?:号码|号)|居民证号?|身分證(?:號碼|號)?|"
+        r"身\s?份\s?证(?:件)?\s?(?:号码|号|编号)?|身份号码?|证件(?:号码|号)|居民证号?|身分證(?:號碼|號)?|"
         r"身份證(?:號碼|號)?|"
         r"\b(?:(?:national |resident )?id(?:entity)?[ -]?card(?: no\b\.?| number)?|national id|citizen id|"
         r"id no\b\.?|id number)",
@@ -81,7 +83,7 @@ MARKED: tuple[tuple[str, str, int], ...] = (
     ),
     (
         "INSURANCE_NUMBER",
-        r"(?:社保|医保|社会保障|社会保险|医疗保险|城镇医保|职工医保|居民医保|新农合|农合|参保|保险|保单|"
+        r"(?:社保|医保|社会保障|社会保险|医疗保险|城镇医保|职工医保|居民医保|新农合|农合|参保人?员?|保险|保单|"
         r"商保|"
         r"医疗证|公费医疗|公医证?|低保|合作医疗)(?:个人|电脑)?\s?(?:卡号码?|卡|证号|证|单号|号码|编号|号|"
         r"账号|登记号|ID)|医保\s?(?=\d)|"
@@ -159,7 +161,7 @@ _PHONE_MARKED = pattern(
     r"(?:号码?|號碼?|机号|联系)?|\b(?:(?:tele)?phone|tel|ph|mob(?:ile)?|cell(?:ular)?(?:phone)?|fax|"
     r"contact|call(?:ed|ing)?|text(?:ed)?|"
     r"reach(?:ed)?(?: (?:me|him|her|us))?(?: (?:at|on|by))?|ring|whatsapp|pager?|beeper|fon|landline|"
-    r"direct line|line|home|work|"
+    r"direct line|line|(?:home|work)(?! ?(?:ph|tel|mob|cell))|"
     r"number|no)\b\.?(?: (?:me|us|him|her|back))?(?: (?:at|on))?)"
     r"[^\d\n。;+(]{0,14}?(?P<value>[+(]{0,2}\d(?:[ .\-()/·*,]{0,3}\d){6,14}" + _EXTENSION + r")(?![0-9A-Za-z])",
     re.IGNORECASE,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Literal
 
 from carellama.errors import UserError, lookup
-from carellama.safety import addresses, chinese_names, contacts, dates, english_names, numbers, presidio
+from carellama.safety import addresses, chinese_names, contacts, dates, english_names, fields, numbers, presidio
 from carellama.safety.identifiers import DEFAULT_KINDS, KINDS, Identifier
 from carellama.safety.name_lists import EPONYM_AFTER, NOT_NAMES_EN
 from carellama.safety.spelling import compact, fold
@@ -54,6 +54,7 @@ FINDERS: tuple[tuple[Finder, re.Pattern[str]], ...] = (
     (contacts.contacts, _CONTACT),
     (chinese_names.names, _HAN),
     (english_names.names, _LATIN),
+    (fields.fields, re.compile(r"[:=|]|/[A-Z]{0,4}\d")),
     (presidio.recognised, re.compile(r"\d|@")),
 )
 
