@@ -89,7 +89,8 @@ def clean(arguments: CleanArguments) -> tuple[Account, int]:
         stack.callback(duplicates.close)
         files: dict[str, int] = {}
         origin, names, lines = array("I"), array("I"), array("Q")
-        with (folder / "waiting.jsonl").open("w+", encoding="utf-8", newline="\n") as waiting:
+        # without a name: nothing of a patient's text stays when the process is killed
+        with tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=output.parent) as waiting:
             for at, dataset in enumerate(datasets):
                 for record in _useful(dataset, bounds, exams, deidentifier, account):
                     duplicates.add(record)
