@@ -26,10 +26,9 @@ import numpy.typing as npt
 from carellama.config.datasets import CheckArguments
 from carellama.config.parse import parse
 from carellama.data.catalogue.layout import Outcome
-from carellama.data.catalogue.layouts.answers import is_json_lines
 from carellama.data.convert import BadRecord, texts_of
 from carellama.data.faults import Limits, faults_of, question_and_answer, unended
-from carellama.data.read import KINDS, BadRow, Row, encoding_of, json_lines, kind_of, rows
+from carellama.data.read import KINDS, BadRow, Row, encoding_of, is_json_lines, json_lines, kind_of, rows
 from carellama.data.shapes import Guess, guessed, outcome
 from carellama.data.sources import INFO
 from carellama.disk import write_json

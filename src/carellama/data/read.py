@@ -109,6 +109,19 @@ def headless(path: Path, names: Sequence[str]) -> Iterator[Row | BadRow]:
         raise UserError(f"can not read {path}: {error}") from error
 
 
+def is_json_lines(path: Path) -> bool:
+    """Whether a file is JSON Lines that `rows` does not know as such: .txt, or with a comma behind each object."""
+    kind = kind_of(path)
+    if kind not in ("txt", "json") or path.suffix.lower() == ".gz":
+        return False
+    try:
+        with path.open("rb") as file:
+            start = file.readline(1 << 22).decode("utf-8-sig", "replace").strip()
+    except OSError:
+        return False  # `rows` says it better
+    return start.startswith("{") and (start.endswith("}") if kind == "txt" else start.endswith("},"))
+
+
 def json_lines(path: Path) -> Iterator[Row | BadRow]:
     """Yield the rows of a file of one JSON object a line, whatever it is called; each may end in a comma.
 

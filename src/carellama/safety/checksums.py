@@ -60,8 +60,3 @@ def is_nhs(digits: str) -> bool:
         return False
     check = 11 - sum(int(digit) * weight for digit, weight in zip(digits[:9], range(10, 1, -1), strict=True)) % 11
     return check != 10 and check % 11 == int(digits[9])
-
-
-def is_mobile(digits: str) -> bool:
-    """Whether eleven digits are a Chinese mobile number: 13 to 19."""
-    return len(digits) == 11 and digits[0] == "1" and digits[1] in "3456789"

@@ -19,11 +19,10 @@ from carellama.config.datasets import ConvertArguments
 from carellama.config.environment import dataset_home
 from carellama.config.parse import parse
 from carellama.data.catalogue.entries import Entry, Part, entries, find
-from carellama.data.catalogue.layout import Layout, Outcome, first_row
+from carellama.data.catalogue.layout import Layout, Outcome, first_row, outcomes
 from carellama.data.catalogue.layouts import LAYOUTS
-from carellama.data.catalogue.layouts.answers import is_json_lines
 from carellama.data.convert import SHAPES, BadRecord, convert, require_unicode, shape_of
-from carellama.data.read import BadRow, rows
+from carellama.data.read import is_json_lines, rows
 from carellama.data.report import DataReport
 from carellama.data.write import COLUMNS, writer
 from carellama.disk import made_once, say, write_json
@@ -72,14 +71,7 @@ class Conversion:
 
 def _plain_rows(path: Path, shape: str) -> Iterator[Outcome]:
     """The rows of a file that has one of the common shapes."""
-    for row in rows(path):
-        if isinstance(row, BadRow):
-            yield BadRecord(row.place, row.reason, row.detail)
-            continue
-        try:
-            yield (convert(row, COLUMNS, shape),)
-        except BadRecord as error:
-            yield error
+    return outcomes(rows(path), lambda row: convert(row, COLUMNS, shape))
 
 
 def run(argv: Sequence[str]) -> None:

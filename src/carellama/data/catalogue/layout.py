@@ -8,7 +8,7 @@ a file converts the same whatever it is called. The layouts themselves are in `c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,18 +45,23 @@ class Layout:
         return first is not None and set(self.fields) <= set(first.fields)
 
     def convert(self, path: Path) -> Iterator[Outcome]:
-        """Yield, for each row of a file, its record or records, or why it has none."""
+        """What each row of a file gives."""
         assert self.record is not None, "a joined layout converts all its files at once"
-        for row in self.rows(path):
-            if isinstance(row, BadRow):
-                yield BadRecord(row.place, row.reason, row.detail)
-                continue
-            try:
-                found = self.record(row)
-            except BadRecord as error:
-                yield error
-                continue
-            yield tuple(found) if isinstance(found, Sequence) else (found,)
+        return outcomes(self.rows(path), self.record)
+
+
+def outcomes(found: Iterable[Row | BadRow], record: Callable[[Row], Record | Sequence[Record]]) -> Iterator[Outcome]:
+    """Yield what each row gives by `record`: its record or records, or why it has none."""
+    for row in found:
+        if isinstance(row, BadRow):
+            yield BadRecord(row.place, row.reason, row.detail)
+            continue
+        try:
+            made = record(row)
+        except BadRecord as error:
+            yield error
+            continue
+        yield tuple(made) if isinstance(made, Sequence) else (made,)
 
 
 def first_row(path: Path, reader: Rows = rows) -> Row | None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from carellama.data.catalogue.layout import Layout, spoken, text_of, value_of
 from carellama.data.catalogue.layouts import candidates, pubmedqa
 from carellama.data.convert import BadRecord, Columns, convert
-from carellama.data.read import BadRow, Row, encoding_of, json_lines, kind_of, rows
+from carellama.data.read import BadRow, Row, encoding_of, is_json_lines, json_lines, kind_of, rows
 from carellama.errors import DataError
 from carellama.records import Chat, Message, Place, Record
 
@@ -53,19 +53,6 @@ CHAT_DOCTOR = re.compile(r"chat\s?doctor", re.IGNORECASE)
 def tolerant(path: Path) -> Iterator[Row | BadRow]:
     """The rows of a file as `rows` has them; .txt files of JSON, and objects with commas behind, line by line."""
     return json_lines(path) if is_json_lines(path) else rows(path)
-
-
-def is_json_lines(path: Path) -> bool:
-    """Whether a file is JSON Lines that `rows` does not know as such: .txt, or with a comma behind each object."""
-    kind = kind_of(path)
-    if kind not in ("txt", "json") or path.suffix.lower() == ".gz":
-        return False
-    try:
-        with path.open("rb") as file:
-            start = file.readline(1 << 22).decode("utf-8-sig", "replace").strip()
-    except OSError:
-        return False  # `rows` says it better
-    return start.startswith("{") and (start.endswith("}") if kind == "txt" else start.endswith("},"))
 
 
 def _about(row: Row, *names: str, **renamed: str) -> dict[str, str]:

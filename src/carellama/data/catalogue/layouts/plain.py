@@ -12,10 +12,10 @@ from pathlib import Path
 
 from carellama.data.books import is_classical
 from carellama.data.catalogue.layout import Layout, Outcome, text_of
-from carellama.data.catalogue.layouts.answers import is_json_lines, tolerant
+from carellama.data.catalogue.layouts.answers import tolerant
 from carellama.data.convert import BadRecord
 from carellama.data.documents import CONVERTERS, PARTIAL, documents
-from carellama.data.read import BadRow, Row, encoding_of, kind_of, rows
+from carellama.data.read import BadRow, Row, encoding_of, is_json_lines, kind_of, rows
 from carellama.disk import say
 from carellama.records import Text
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from carellama.data.catalogue.layout import Layout, Outcome, text_of
+from carellama.data.catalogue.layout import Layout, Outcome, outcomes, text_of
 from carellama.data.convert import BadRecord
 from carellama.data.read import BadRow, Row, keyed, kind_of, rows
 from carellama.errors import UserError
@@ -135,15 +136,7 @@ def _record(row: Row, held_out: dict[str, str] | None, exam: bool) -> Record:
 
 def _all(paths: Sequence[Path], exam: bool) -> Iterator[Outcome]:
     for path in paths:
-        held_out = test_decisions(path)
-        for row in _rows(path):
-            if isinstance(row, BadRow):
-                yield BadRecord(row.place, row.reason, row.detail)
-                continue
-            try:
-                yield (_record(row, held_out, exam),)
-            except BadRecord as error:
-                yield error
+        yield from outcomes(_rows(path), partial(_record, held_out=test_decisions(path), exam=exam))
 
 
 LAYOUTS: dict[str, Layout] = {
