@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from carellama.config.data import DataArguments
 from carellama.config.datasets import CheckArguments
-from carellama.data.check import Check, checked, duplicates, run
-from carellama.data.checked import lines, to_dict
+from carellama.data.check.found import lines, to_dict
+from carellama.data.check.run import Check, checked, duplicates, run
 from carellama.data.convert import BadRecord
 from carellama.data.sources import load_datasets
 from carellama.errors import UserError

@@ -10,7 +10,7 @@ import pytest
 
 from carellama.config.data import DataArguments
 from carellama.data.sources import load_datasets
-from carellama.data.stats import lines, measured, run, summary
+from carellama.data.stats.run import lines, measured, run, summary
 from carellama.data.view import GREEN, GREY, PLAIN
 from carellama.data.view import run as view
 from carellama.errors import UserError

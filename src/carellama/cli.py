@@ -46,9 +46,9 @@ DATA_VERBS = {
     "clean": ("carellama.data.clean.run:run", "Take out duplicates, useless rows, exam questions, identifiers."),
     "synthesize": ("carellama.synthesize.run:run", "Instruction data from documents or records, by a model."),
     "mix": ("carellama.data.recipe:run", "Several datasets into one file, by a recipe."),
-    "stats": ("carellama.data.stats:run", "Lengths, turns, languages, departments: a table, and a page."),
+    "stats": ("carellama.data.stats.run:run", "Lengths, turns, languages, departments: a table, and a page."),
     "view": ("carellama.data.view:run", "Page through records, with the encoded example."),
-    "check": ("carellama.data.check:run", "Report every problem of a file, with its lines."),
+    "check": ("carellama.data.check.run:run", "Report every problem of a file, with its lines."),
 }
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 

@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterator
 
 from carellama.safety.name_lists import COMPOUND_SURNAMES, GIVEN, NOT_NAMES_ZH, RARE_SURNAMES, SURNAMES, WORD_BEFORE
+from carellama.text import HAN
 
 Found = tuple[str, int, int, float]
 
-_HAN = "㐀-䶿一-鿿"
 _COMPOUND = "|".join(sorted(COMPOUND_SURNAMES))
-_SPACED = rf"[{_HAN}](?: {{1,2}}[{_HAN}]){{1,3}}(?![{_HAN}])"  # 王 小 明
-_PARTS = rf"[{_HAN}]{{1,10}}(?:·[{_HAN}]{{1,10}}){{1,3}}"  # 阿依古丽·买买提
+_SPACED = rf"[{HAN}](?: {{1,2}}[{HAN}]){{1,3}}(?![{HAN}])"  # 王 小 明
+_PARTS = rf"[{HAN}]{{1,10}}(?:·[{HAN}]{{1,10}}){{1,3}}"  # 阿依古丽·买买提
 _LATIN = r"[A-Z][A-Za-z'\-]+(?:[ ,·]{1,2}[A-Z][A-Za-z'\-.]*){0,3}|[a-z]{2,12}(?: [a-z]{2,12}){1,2}"
 # What may stand behind a name. Han words here end it: 王小明男45岁.
 _END = (
@@ -61,44 +61,44 @@ _WEAK = (
 _IS = r"[\"']?\s{0,3}(?:\([^()\n]{0,10}\)\s{0,2})?[:=>,|]?[\"']?\s{0,4}(?:是|为|叫做?|系)?\s{0,2}[\"']?"
 _COLON = r"[\"']?\s{0,3}(?:\([^()\n]{0,10}\)\s{0,2})?[:=>|]\s{0,4}[\"']?"
 _STRONG_NAME = re.compile(
-    rf"{_STRONG}(?:(?:姓名|签名|签字)?{_COLON}(?P<colon>{_SPACED}|{_PARTS}|{_LATIN}|[{_HAN}]{{1,4}})|"
-    rf"(?:姓名)?{_IS}(?P<value>{_SPACED}|{_PARTS}|[{_HAN}]{{2,4}}))",
+    rf"{_STRONG}(?:(?:姓名|签名|签字)?{_COLON}(?P<colon>{_SPACED}|{_PARTS}|{_LATIN}|[{HAN}]{{1,4}})|"
+    rf"(?:姓名)?{_IS}(?P<value>{_SPACED}|{_PARTS}|[{HAN}]{{2,4}}))",
     re.IGNORECASE,
 )
 _WEAK_NAME = re.compile(
-    rf"{_WEAK}(?:姓名|名叫|叫)?(?P<mark>\s?[:(]?\s?)(?=(?P<value>{_SPACED}|{_PARTS}|[{_HAN}]{{2,4}}))"
+    rf"{_WEAK}(?:姓名|名叫|叫)?(?P<mark>\s?[:(]?\s?)(?=(?P<value>{_SPACED}|{_PARTS}|[{HAN}]{{2,4}}))"
 )
 _SAID = re.compile(
     rf"(?:我(?:的名字)?(?:叫做?|名叫)|本人叫?|请叫|呼叫|转告|通知|联系|寻找|找|名叫|名字(?:叫|是)|名为|"
     rf"自称|取名|全名(?:是|叫)?|大名(?:是|叫)?|本名(?:是|叫)?|"
     rf"真名(?:是|叫)?|[他她]叫|的?(?:患者|病人|孩子|朋友|同事|"
-    rf"{_RELATIVE})叫)\s?[\"']?(?P<value>{_SPACED}|{_PARTS}|[{_HAN}]{{2,4}})"
+    rf"{_RELATIVE})叫)\s?[\"']?(?P<value>{_SPACED}|{_PARTS}|[{HAN}]{{2,4}})"
 )
 _I_AM = re.compile(
-    rf"(?:我是|我系|这里是|这是)(?P<value>{_SPACED}|[{_HAN}]{{2,4}})(?=$|[\s,.。;!?，；、]|的(?:家属|"
+    rf"(?:我是|我系|这里是|这是)(?P<value>{_SPACED}|[{HAN}]{{2,4}})(?=$|[\s,.。;!?，；、]|的(?:家属|"
     rf"女儿|儿子|妈妈|爸爸|爱人|妻子|丈夫))"
 )
 _SEXED = re.compile(  # 王芳，女，三十岁: the first words of most histories
-    rf"(?:^|[\n,.。;；:、\s\])])[父母夫妻子女兄弟姐妹]?(?P<value>{_SPACED}|[{_HAN}]{{2,4}})"
+    rf"(?:^|[\n,.。;；:、\s\])])[父母夫妻子女兄弟姐妹]?(?P<value>{_SPACED}|[{HAN}]{{2,4}})"
     rf"(?=[\s,，(]{{1,2}}(?:性别:?)?(?:男|女)(?:性)?[\s,，。;)、]|[\s,，(]{{0,2}}\d{{1,3}}\s?岁)",
 )
 _PERSON_LABEL = re.compile(  # 采样者：白洁, 办理人：钟晓燕
-    rf"[{_HAN}]{{1,4}}(?:(?<!病)人|(?<!患)者|[员师士友长]|"
-    rf"(?<!家)属)\s?[:]\s{{0,3}}(?P<value>[{_HAN}]{{2,4}})(?=$|[\s,.。;、()\[\]/|…，；])"
+    rf"[{HAN}]{{1,4}}(?:(?<!病)人|(?<!患)者|[员师士友长]|"
+    rf"(?<!家)属)\s?[:]\s{{0,3}}(?P<value>[{HAN}]{{2,4}})(?=$|[\s,.。;、()\[\]/|…，；])"
 )
 _RECEIVER = re.compile(
-    rf"[\d室号楼][,，、\s]{{1,2}}(?P<value>[{_HAN}]{{2,4}})\(?(?:亲?收|转)(?=$|[\s,.。;)])"
+    rf"[\d室号楼][,，、\s]{{1,2}}(?P<value>[{HAN}]{{2,4}})\(?(?:亲?收|转)(?=$|[\s,.。;)])"
 )  # 1502，梁伟强收
 _ALONE = re.compile(  # 名字写错了，应该是贺丹丹。
-    rf"名字[^。\n]{{0,12}}(?:是|为|叫|成)\s?(?P<value>[{_HAN}]{{3}})(?=$|[,。;!?，；、)\]\n]|的(?:家属|"
+    rf"名字[^。\n]{{0,12}}(?:是|为|叫|成)\s?(?P<value>[{HAN}]{{3}})(?=$|[,。;!?，；、)\]\n]|的(?:家属|"
     rf"女儿|儿子|报告|结果|病历|号|电话|手机))"
 )
 _SURNAMED = re.compile(
-    rf"(?:我|本人|患者|免贵|先生|女士)?(?:免贵)?姓(?P<value>{_COMPOUND}|[{_HAN}])(?=$|"
-    rf"[\s,.。;!?，；、名])(?:名(?P<given>[{_HAN}]{{1,2}}))?"
+    rf"(?:我|本人|患者|免贵|先生|女士)?(?:免贵)?姓(?P<value>{_COMPOUND}|[{HAN}])(?=$|"
+    rf"[\s,.。;!?，；、名])(?:名(?P<given>[{HAN}]{{1,2}}))?"
 )
 _TITLE = re.compile(
-    rf"(?P<value>(?:{_COMPOUND})[{_HAN}]{{0,2}}|[{_HAN}]{{1,3}}|[{_HAN}](?: [{_HAN}]){{1,2}} "
+    rf"(?P<value>(?:{_COMPOUND})[{HAN}]{{0,2}}|[{HAN}]{{1,3}}|[{HAN}](?: [{HAN}]){{1,2}} "
     rf"?)(?P<title>(?:副?主任|副?教授|医[生师]|大夫|护士长?|护师|先生|女士|小姐|太太|"
     r"院长|所长|科长|专家|老师|阿姨|叔叔|大爷|大妈|大叔|奶奶|爷爷|师傅|博士|同志|药师|技师|老先生|"
     r"老太太|老人家|某某医生|主治|经理|总))(?!治疗|职称|学会|建议书|办公|信箱|站|协会|团队的)"
@@ -262,7 +262,7 @@ def _titled(plain: str) -> Iterator[Found]:
 
 def _free(before: str) -> bool:
     """Whether a name may begin here: nothing, a mark, or a word like 找 stands before."""
-    return not before or not re.match(f"[{_HAN}]", before[-1]) or bool(_DEAR.search(before)) or before[-1] in "老小"
+    return not before or not re.match(f"[{HAN}]", before[-1]) or bool(_DEAR.search(before)) or before[-1] in "老小"
 
 
 def _is_single(surname: str, before: str, title: str, after: str) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from carellama.safety.chinese_names import is_name
 from carellama.safety.name_lists import NOT_NAMES_EN
 from carellama.safety.ordinary_words import ORDINARY
+from carellama.text import HAN
 
 Found = tuple[str, int, int, float]
 
@@ -43,10 +44,10 @@ _KIND = {key: kind for kind, keys in _KEYS.items() for key in keys.split()}
 _MARK = re.compile(r"[:=|]|/(?=[A-Z]{0,4}\d{5})")
 _KEY = re.compile(  # read from its end, in the text turned round
     r"\s{0,3}[\"']?(?P<key>[.#]{0,12}[A-Za-z](?:[A-Za-z]|(?<=[A-Za-z#])[_ .\-]){0,24}(?![A-Za-z])|"
-    r"[㐀-䶿一-鿿 ]{2,12})"
+    rf"[{HAN} ]{{2,12}})"
 )
 _VALUE = re.compile(r"[=|]?\s{0,3}[\"'(]?(?P<value>[^\n,;|\"'&{}<>\[\]()…。、=:]{1,48})(?P<after>[:=]?)")
-_HAN_NAME = re.compile(r"[㐀-䶿一-鿿]{2,4}(?:·[㐀-䶿一-鿿]{1,8}){0,3}$")
+_HAN_NAME = re.compile(rf"[{HAN}]{{2,4}}(?:·[{HAN}]{{1,8}}){{0,3}}$")
 _CAPITALS = re.compile(r"\s{0,3}[\"']?(?P<value>[A-Z][A-Z'\-]+, ?[A-Z][A-Z'\-]+(?: [A-Z]\.?)?)(?![A-Za-z])")
 _WORD = r"[A-Za-zÀ-ÿĀ-ſẠ-ỹ][A-Za-zÀ-ÿĀ-ſẠ-ỹ'\-]*\.?"
 _LATIN_NAME = re.compile(rf"{_WORD}(?: {_WORD}){{1,3}}$")

@@ -22,6 +22,7 @@ from carellama.safety.identifiers import DEFAULT_KINDS, KINDS, Identifier
 from carellama.safety.name_lists import EPONYM_AFTER, NOT_NAMES_EN
 from carellama.safety.spelling import compact, fold
 from carellama.safety.surrogates import Surrogates
+from carellama.text import HAN_CHARACTER
 
 __all__ = ["DEFAULT_KINDS", "KINDS", "Deidentifier", "Identifier", "Record", "find"]
 
@@ -32,7 +33,6 @@ _DIGITS = re.compile(
     re.I,
 )
 _BIRTH_WORD = re.compile(r"生|诞辰|出世|birth|born|dob|d\. ?o\. ?b|bday|b\.", re.IGNORECASE)
-_HAN = re.compile("[㐀-䶿一-鿿]")
 _LATIN = re.compile(r"[A-Za-z]{2}")
 _CONTACT = re.compile(
     r"@|/|www|信|Q|扣|号|名|(?<![a-z])at(?![a-z])|id|handle|login|user|vx|wx|insta|twitter|facebook|"
@@ -52,7 +52,7 @@ FINDERS: tuple[tuple[Finder, re.Pattern[str]], ...] = (
     ),
     (dates.births, _BIRTH_WORD),
     (contacts.contacts, _CONTACT),
-    (chinese_names.names, _HAN),
+    (chinese_names.names, HAN_CHARACTER),
     (english_names.names, _LATIN),
     (fields.fields, re.compile(r"[:=|]|/[A-Z]{0,4}\d")),
     (presidio.recognised, re.compile(r"\d|@")),
@@ -110,7 +110,7 @@ def _again(plain: str, names: Iterable[str]) -> Iterator[tuple[str, int, int, fl
     """Further mentions of names that were found: whole Chinese names, whole English names and their parts."""
     wanted: set[str] = set()
     for name in names:
-        if _HAN.search(name):
+        if HAN_CHARACTER.search(name):
             wanted.update(part for part in (name, name.replace(" ", "")) if len(part) > 1)
             continue
         wanted.add(name)
@@ -120,7 +120,7 @@ def _again(plain: str, names: Iterable[str]) -> Iterator[tuple[str, int, int, fl
             if word[0].isupper() and word.lower() not in NOT_NAMES_EN
         )
     for name in sorted(wanted, key=len, reverse=True):
-        if _HAN.search(name):
+        if HAN_CHARACTER.search(name):
             pattern = re.compile(re.escape(name))
         else:
             pattern = re.compile(rf"(?<![A-Za-z\-]){re.escape(name)}(?![A-Za-z])(?!{EPONYM_AFTER})")

@@ -20,6 +20,7 @@ from carellama.safety import dates
 from carellama.safety.checksums import id_card_check, luhn_check
 from carellama.safety.name_lists import COMPOUND_SURNAMES
 from carellama.safety.spelling import CHINESE_DIGITS, compact, fold
+from carellama.text import HAN_CHARACTER
 
 _SURNAMES_ZH = "赵钱孙李周吴郑王冯陈褚卫蒋沈韩杨朱秦尤许何吕施张孔曹严华金魏陶姜"
 _GIVEN_ZH = "安宁平和清远明悦思齐嘉言文博雅静若水新禾云舒景行知微子衿书同"
@@ -158,7 +159,7 @@ def _name(text: str, stream: _Stream) -> str:
 
 
 def _address(text: str, stream: _Stream) -> str:
-    if re.search(r"[㐀-鿿]", text):
+    if HAN_CHARACTER.search(text):
         return f"安平市{stream.pick(_ROADS)}路{1 + stream.below(300)}号"
     if re.fullmatch(r"[\d \-]+", text.strip()):
         return "0" * sum(character.isdigit() for character in text)

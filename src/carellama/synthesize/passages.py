@@ -17,7 +17,7 @@ from pathlib import Path
 from carellama.config.data import DataArguments
 from carellama.config.datasets import SynthesizeArguments
 from carellama.data.convert import BadRecord, texts_of
-from carellama.data.documents import SUFFIXES, documents
+from carellama.data.documents.read import SUFFIXES, documents
 from carellama.data.sources import load_datasets
 from carellama.errors import UserError
 from carellama.records import Chat, Pair, Place, Record, Text

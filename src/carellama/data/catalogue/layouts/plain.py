@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from carellama.data.books import is_classical
 from carellama.data.catalogue.layout import Layout, Outcome, text_of
 from carellama.data.catalogue.layouts.answers import tolerant
 from carellama.data.convert import BadRecord
-from carellama.data.documents import CONVERTERS, PARTIAL, documents
+from carellama.data.documents.books import is_classical
+from carellama.data.documents.read import CONVERTERS, PARTIAL, documents
 from carellama.data.read import BadRow, Row, encoding_of, is_json_lines, kind_of, rows
 from carellama.disk import say
 from carellama.records import Text

@@ -3,8 +3,9 @@
     for found in documents(Path("guidelines/")): ...     # Text, or BadRecord for a file that can not be read
 
 markitdown reads the formats; before it, the boxes and merged cells of Word files are opened; behind it, wrapped lines
-are joined and page headers and numbers left out, and counted (`carellama.data.lines`). Classical books in their tagged
-layout become one text a section (`carellama.data.books`). Pictures are not looked at: a scan needs OCR before this.
+are joined and page headers and numbers left out, and counted (`carellama.data.documents.lines`). Classical books in
+their tagged layout become one text a section (`carellama.data.documents.books`). Pictures are not looked at: a scan
+needs OCR before this.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from carellama.data import books
 from carellama.data.convert import BadRecord
-from carellama.data.lines import NO_CODE, chunks, paragraphs
+from carellama.data.documents import books
+from carellama.data.documents.lines import NO_CODE, chunks, paragraphs
 from carellama.data.read import encoding_of
 from carellama.errors import DataError, UserError, need
 from carellama.records import Place, Text

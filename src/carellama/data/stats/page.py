@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from carellama.data.stats import Stats
+    from carellama.data.stats.run import Stats
 
 BARS = 24  # of a histogram of lengths
 WIDTH, HEIGHT, MARGIN = 560, 150, 34  # pixels of a histogram; the margin is for the words below
@@ -50,7 +50,7 @@ def page(found: Sequence[Stats]) -> str:
 
 
 def _dataset(stats: Stats) -> str:
-    from carellama.data.stats import most_common
+    from carellama.data.stats.run import most_common
 
     parts = [f"<h2>{_text(stats.name)}</h2>", f"<p>{_text(stats.where)}</p>"]
     counts = [("数据行 · rows", stats.rows), *stats.kinds.most_common()]

@@ -83,7 +83,7 @@ def _sizes(record: Record) -> tuple[int, int]:
 
 def run(argv: Sequence[str]) -> None:
     """Measure, print the tables, and write the page."""
-    from carellama.data.page import page
+    from carellama.data.stats.page import page
 
     (arguments,) = parse((StatsArguments,), argv, "carellama data stats NAME_OR_FILE...", first="names")
     if arguments.max_samples is not None and arguments.max_samples < 1:

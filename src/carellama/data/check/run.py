@@ -26,10 +26,10 @@ import numpy.typing as npt
 from carellama.config.datasets import CheckArguments
 from carellama.config.parse import parse
 from carellama.data.catalogue.layout import Outcome
+from carellama.data.check.faults import Limits, faults_of, question_and_answer, unended
+from carellama.data.check.shapes import Guess, guessed, outcome
 from carellama.data.convert import BadRecord, texts_of
-from carellama.data.faults import Limits, faults_of, question_and_answer, unended
 from carellama.data.read import KINDS, BadRow, Row, encoding_of, is_json_lines, json_lines, kind_of, rows
-from carellama.data.shapes import Guess, guessed, outcome
 from carellama.data.sources import INFO
 from carellama.disk import write_json
 from carellama.errors import DataError, UserError
@@ -112,7 +112,7 @@ class Check:
 
 def run(argv: Sequence[str]) -> None:
     """Check the files, print what was found, and leave with exit code 1 when something is wrong."""
-    from carellama.data.checked import lines, to_dict
+    from carellama.data.check.found import lines, to_dict
 
     (arguments,) = parse((CheckArguments,), argv, "carellama data check FILE...", first="files")
     if arguments.most_shown < 1:

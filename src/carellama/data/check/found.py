@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from carellama.data.check import Check, Problem
+from carellama.data.check.run import Check, Problem
 
 WIDTH = 10  # of the labels
 MOST_COLUMNS = 20  # that are named

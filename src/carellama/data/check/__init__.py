@@ -1,0 +1,1 @@
+"""`carellama data check`: every problem of a file, with its lines."""
