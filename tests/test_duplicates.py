@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import tempfile
 
 import pytest
 
@@ -27,34 +27,33 @@ def chat(answer: str, question: str = "What is it?") -> Chat:
     return Chat((Message("user", question), Message("assistant", answer)))
 
 
-def partners(folder: Path, records: list[Chat], threshold: float = 0.8) -> list[int]:
-    found = Duplicates(folder, threshold)
-    for record in records:
-        found.add(record)
-    result = [int(one) for one in found.partners()[0]]
-    found.close()
-    return result
+def partners(records: list[Chat], threshold: float = 0.8) -> list[int]:
+    with tempfile.TemporaryFile() as file:
+        found = Duplicates(file, threshold)
+        for record in records:
+            found.add(record)
+        return [int(one) for one in found.partners()[0]]
 
 
-def test_exact_duplicates_but_for_case_width_and_punctuation(tmp_path: Path) -> None:
+def test_exact_duplicates_but_for_case_width_and_punctuation() -> None:
     records = [chat(LONG), chat(OTHER), chat(LONG.upper().replace(". ", "！ ")), chat(OTHER, "Ｗhat  is it？")]
-    assert partners(tmp_path, records, threshold=0) == [-1, -1, 0, 1]
+    assert partners(records, threshold=0) == [-1, -1, 0, 1]
 
 
 @pytest.mark.parametrize("text, near", [(LONG, LONG + " Thanks."), (CHINESE, CHINESE + "谢谢。")])
-def test_near_duplicates_name_the_first(tmp_path: Path, text: str, near: str) -> None:
-    assert partners(tmp_path, [chat(OTHER), chat(text), chat(near)]) == [-1, -1, 1]
-    assert partners(tmp_path, [chat(OTHER), chat(text), chat(near)], threshold=0) == [-1, -1, -1]
+def test_near_duplicates_name_the_first(text: str, near: str) -> None:
+    assert partners([chat(OTHER), chat(text), chat(near)]) == [-1, -1, 1]
+    assert partners([chat(OTHER), chat(text), chat(near)], threshold=0) == [-1, -1, -1]
 
 
-def test_a_partner_is_never_itself_removed(tmp_path: Path) -> None:
+def test_a_partner_is_never_itself_removed() -> None:
     words = [f"word{number}" for number in range(120)]
     chain = [chat(" ".join(words[step : step + 100])) for step in range(0, 20, 2)]  # each is like the next
-    found = partners(tmp_path, [chat(OTHER), *chain, chat(OTHER)])
+    found = partners([chat(OTHER), *chain, chat(OTHER)])
     assert all(found[one] == -1 for one in found if one >= 0)
     assert sum(one >= 0 for one in found) >= 5 and found[-1] == 0
 
 
-def test_unlike_and_short_texts_stay(tmp_path: Path) -> None:
-    assert partners(tmp_path, [chat(LONG), chat(OTHER), chat(CHINESE), chat("Yes."), chat("No.")]) == [-1] * 5
-    assert partners(tmp_path, []) == []
+def test_unlike_and_short_texts_stay() -> None:
+    assert partners([chat(LONG), chat(OTHER), chat(CHINESE), chat("Yes."), chat("No.")]) == [-1] * 5
+    assert partners([]) == []

@@ -159,6 +159,10 @@ class CleanArguments:
     exam_characters: int = field(
         default=20, metadata=about("Chinese characters in a row that make a row one with an exam question.")
     )
+    exam_similarity: float = field(
+        default=0.75,
+        metadata=about("Share (0 to 1) of an edited exam question that makes a row one with it; 0: not looked for."),
+    )
 
 
 @dataclass

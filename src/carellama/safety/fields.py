@@ -73,6 +73,11 @@ def fields(plain: str) -> Iterator[Found]:
                 yield kind, value.start("value"), value.start("value") + end, 0.72
 
 
+def kind_of(key: str) -> str | None:
+    """The kind of identifier that a key names, written together in lower case (patientname, 患者姓名)."""
+    return _KIND.get(key)
+
+
 def _kind(key: str) -> str | None:
     """What a key says: all of it, or its last words."""
     words = re.findall(r"[a-z#]+", key.lower())

@@ -1,6 +1,6 @@
 """Exact and near duplicates among many records, in bounded memory.
 
-    found = Duplicates(folder, threshold=0.8)
+    found = Duplicates(tempfile.TemporaryFile(), threshold=0.8)
     for record in records: found.add(record)
     partner, similarity = found.partners()   # per record: the number of the one that stays, -1 where it stays itself
 
@@ -10,14 +10,14 @@ are one group, as in Lee et al. 2022 (arXiv:2107.06499); its first stays. It doe
 
 128 values a record, in 21 bands of 6: two records of Jaccard similarity s share a band with the probability
 1 - (1 - s^6)^21, which is 0.28 at 0.5, 0.92 at 0.7, 0.998 at 0.8. What shares a band is compared by all values.
-The values lie in a file in `folder`, 512 bytes a record; a record takes 40 bytes of memory besides.
+The values lie in `file`, 512 bytes a record; a record takes 40 bytes of memory besides.
 """
 
 from __future__ import annotations
 
 import hashlib
 from array import array
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -41,10 +41,10 @@ Numbers = npt.NDArray[np.int64]
 class Duplicates:
     """Takes records one by one, then says which are duplicates of which. `threshold` 0: exact duplicates only."""
 
-    def __init__(self, folder: Path, threshold: float = 0.8) -> None:
+    def __init__(self, file: BinaryIO, threshold: float = 0.8) -> None:
         self.threshold = threshold
         self._minhash = need("rensa", extra="clean", why="near duplicates").RMinHash if threshold else None
-        self._file = (folder / "signatures").open("w+b")
+        self._file = file
         self._exact = array("Q")
         self._long = bytearray()  # whether a record has enough runs for near duplicates
         self._waiting: list[list[str]] = []
@@ -103,7 +103,7 @@ class Duplicates:
     def _near(self, parent: Numbers, same: npt.NDArray[np.bool_]) -> None:
         self._sign()
         self._file.flush()
-        self._signatures = np.memmap(self._file.name, dtype=np.uint32, mode="r", shape=(len(parent), VALUES))
+        self._signatures = np.memmap(self._file, dtype=np.uint32, mode="r", shape=(len(parent), VALUES))
         usable = np.flatnonzero(np.frombuffer(bytes(self._long), dtype=np.bool_) & ~same)
         for band in range(BANDS):
             keys = np.concatenate(
@@ -139,10 +139,6 @@ class Duplicates:
             else:
                 leaders.append(number)
                 signatures = np.vstack((signatures, own))
-
-    def close(self) -> None:
-        """Close the file of signatures."""
-        self._file.close()
 
 
 def spoken(record: Record) -> str:

@@ -3,61 +3,44 @@
     carellama data clean consult.jsonl --output clean.jsonl --removed removed.jsonl
 
 Each record is read once: identifiers replaced, filters, exam questions; what is left waits in a temporary file beside
-the output until the duplicates are known. Order is kept. Nothing of the memory grows with the texts.
+the output until the duplicates are known. Order is kept. Nothing of the memory grows with the texts. The temporary
+files have no names, so that nothing stays of a run that is killed; the next run removes a half-written output.
 """
 
 from __future__ import annotations
 
+import glob
 import json
-import tempfile
+import os
 from array import array
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO, get_args
+from tempfile import TemporaryFile
+from typing import TextIO, get_args
 
 from carellama.config.data import DataArguments
-from carellama.config.datasets import CleanArguments, ConvertArguments
-from carellama.config.environment import dataset_home
+from carellama.config.datasets import CleanArguments
 from carellama.config.parse import parse
-from carellama.data.catalogue.convert import Conversion, of_folder, planned
-from carellama.data.catalogue.entries import entries
+from carellama.data.clean.account import Account, Removed
 from carellama.data.clean.contamination import Exams
 from carellama.data.clean.duplicates import Duplicates
+from carellama.data.clean.exams import gather
 from carellama.data.clean.filters import Bounds, refusal
+from carellama.data.clean.identifiers import deidentified
 from carellama.data.convert import BadRecord, texts_of
-from carellama.data.report import DataReport
 from carellama.data.sources import Dataset, load_datasets
 from carellama.data.write import row_of
-from carellama.disk import say, whole_file
+from carellama.disk import whole_file
 from carellama.errors import UserError, lookup
-from carellama.records import Chat, Message, Pair, Place, Question, Record, Text
+from carellama.records import Place, Record
 from carellama.safety.privacy import Deidentifier
 from carellama.text import Language
 
 BATCH = 512  # records looked up among the exams at once
 
-
-@dataclass
-class Account:
-    """What came of the rows, and the list of those removed where one is wanted."""
-
-    listed: TextIO | None = None
-    with_text: bool = False
-    report: DataReport = field(default_factory=DataReport)
-    masked: Counter[str] = field(default_factory=Counter)
-    changed: int = 0
-
-    def remove(self, dataset: str, place: Place, reason: str, row: dict[str, Any] | None = None, **more: Any) -> None:
-        """Count a removed row, and list it; `row` is listed only where texts are wanted."""
-        self.report.note(dataset, "skipped", place, reason)
-        if self.listed is not None:
-            entry = {"dataset": dataset, "place": str(place), "reason": reason, **more}
-            if self.with_text and row is not None:
-                entry["record"] = row
-            self.listed.write(json.dumps(entry, ensure_ascii=False) + "\n")
+Numbered = tuple[int, Record]  # the number of the row in the input, over all datasets
 
 
 def run(argv: Sequence[str]) -> None:
@@ -75,51 +58,105 @@ def run(argv: Sequence[str]) -> None:
 def clean(arguments: CleanArguments) -> tuple[Account, int]:
     """Write the clean records of `arguments.names`; the account, and how many were written."""
     bounds = _checked(arguments)
-    output = Path(arguments.output)
+    output, listed = Path(arguments.output), Path(arguments.removed) if arguments.removed else None
     deidentifier = _deidentifier(arguments)
     datasets = load_datasets(arguments.names, DataArguments(dataset_dir=arguments.dataset_dir))
-    exams = gather(arguments)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    exams = Exams(arguments.exam_characters, arguments.exam_similarity)
+    gather(arguments.exams or [], exams, catalogue=arguments.catalogue_exams)
     with ExitStack() as stack:
-        file = stack.enter_context(whole_file(output))
-        listed = stack.enter_context(whole_file(Path(arguments.removed))) if arguments.removed else None
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".clean-", dir=output.parent)))
-        account = Account(listed, arguments.removed_text)
-        duplicates = Duplicates(folder, arguments.threshold)
-        stack.callback(duplicates.close)
-        files: dict[str, int] = {}
-        origin, names, lines = array("I"), array("I"), array("Q")
-        # without a name: nothing of a patient's text stays when the process is killed
-        with tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=output.parent) as waiting:
-            for at, dataset in enumerate(datasets):
-                for record in _useful(dataset, bounds, exams, deidentifier, account):
-                    duplicates.add(record)
-                    origin.append(at)
-                    names.append(files.setdefault(record.place.file, len(files)))
-                    lines.append(record.place.line)
-                    waiting.write(json.dumps(row_of(record), ensure_ascii=False) + "\n")
-            partners, similarity = duplicates.partners()
-            known = list(files)
-            waiting.seek(0)
-            written = 0
-            for number, line in enumerate(waiting):
-                partner = int(partners[number])
-                if partner < 0:
-                    file.write(line)
-                    written += 1
-                    continue
-                exact = similarity[number] == 1 and duplicates.exact(number, partner)
-                account.remove(
-                    datasets[origin[number]].name,
-                    Place(known[names[number]], lines[number]),
-                    "exact duplicate" if exact else "near duplicate",
-                    json.loads(line) if arguments.removed_text else None,
-                    partner=str(Place(known[names[partner]], lines[partner])),
-                    similarity=round(float(similarity[number]), 3),
-                )
-        if not written:
-            raise UserError(f"no row is left of {', '.join(arguments.names)}: {'; '.join(account.report.lines())}")
+        for path in filter(None, (output, listed)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _forget_killed(path)
+        removed = None
+        if listed:
+            removed = Removed(stack.enter_context(TemporaryFile("w+b", dir=listed.parent)), arguments.removed_text)
+        account = Account(removed)
+        duplicates = Duplicates(stack.enter_context(TemporaryFile("w+b", dir=output.parent)), arguments.threshold)
+        waiting = stack.enter_context(TemporaryFile("w+", encoding="utf-8", newline="\n", dir=output.parent))
+        kept = Kept()
+        for at, dataset in enumerate(datasets):
+            for number, record in _useful(dataset, bounds, exams, deidentifier, account):
+                duplicates.add(record)
+                kept.add(at, number, record.place)
+                waiting.write(json.dumps(row_of(record), ensure_ascii=False) + "\n")
+        waiting.seek(0)
+        with whole_file(output) as file:
+            written = _write_unique(file, waiting, kept, datasets, duplicates, account)
+            if not written:
+                raise UserError(f"no row is left of {', '.join(arguments.names)}: {'; '.join(account.report.lines())}")
+            if removed and listed:
+                with whole_file(listed) as file:
+                    removed.write(file)
     return account, written
+
+
+@dataclass
+class Kept:
+    """Where the records that wait came from, by their number among these."""
+
+    origins: array[int] = field(default_factory=lambda: array("I"))  # the dataset
+    numbers: array[int] = field(default_factory=lambda: array("Q"))  # of the row in the input
+    files: array[int] = field(default_factory=lambda: array("I"))  # the file, a number of `names`
+    lines: array[int] = field(default_factory=lambda: array("Q"))
+    names: list[str] = field(default_factory=list)
+
+    def add(self, origin: int, number: int, place: Place) -> None:
+        """Note the next record."""
+        self.origins.append(origin)
+        self.numbers.append(number)
+        if not self.names or self.names[-1] != place.file:
+            self.names.append(place.file)
+        self.files.append(len(self.names) - 1)
+        self.lines.append(place.line)
+
+    def place(self, number: int) -> Place:
+        """Where a record was read."""
+        return Place(self.names[self.files[number]], self.lines[number])
+
+
+def _write_unique(
+    file: TextIO, waiting: TextIO, kept: Kept, datasets: Sequence[Dataset], duplicates: Duplicates, account: Account
+) -> int:
+    """Write what is no duplicate; how many that were."""
+    partners, similarity = duplicates.partners()
+    written = 0
+    for number, line in enumerate(waiting):
+        partner = int(partners[number])
+        if partner < 0:
+            file.write(line)
+            written += 1
+            continue
+        exact = similarity[number] == 1 and duplicates.exact(number, partner)
+        account.remove(
+            kept.numbers[number],
+            datasets[kept.origins[number]].name,
+            kept.place(number),
+            "exact duplicate" if exact else "near duplicate",
+            json.loads(line) if account.listed and account.listed.with_text else None,
+            partner=str(kept.place(partner)),
+            similarity=round(float(similarity[number]), 3),
+        )
+    return written
+
+
+def _forget_killed(path: Path) -> None:
+    """Remove what processes that are no more have left of a file."""
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = old.name.removesuffix(".tmp").rpartition(".")[2]
+        if number.isdigit() and not _runs(int(number)):
+            old.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":  # where asking may end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _checked(arguments: CleanArguments) -> Bounds:
@@ -133,6 +170,8 @@ def _checked(arguments: CleanArguments) -> Bounds:
         raise UserError("--removed_text needs --removed FILE, the list it goes into")
     if not 0 <= arguments.threshold <= 1:
         raise UserError(f"--threshold {arguments.threshold:g} is not between 0 and 1")
+    if not (arguments.exam_similarity == 0 or 0.5 <= arguments.exam_similarity <= 1):
+        raise UserError(f"--exam_similarity {arguments.exam_similarity:g} is neither 0 nor between 0.5 and 1")
     if arguments.exam_characters < 8:
         raise UserError(f"--exam_characters {arguments.exam_characters} is below 8: common phrases are that long")
     languages = [name.strip() for name in (arguments.languages or "").split(",") if name.strip()]
@@ -165,107 +204,49 @@ def _deidentifier(arguments: CleanArguments) -> Deidentifier | None:
     return Deidentifier(mode=arguments.deidentify, secret=secret)
 
 
-def gather(arguments: CleanArguments) -> Exams:
-    """The exams to keep out: those given, and those of the catalogue; says which of these are not here."""
-    exams = Exams(arguments.exam_characters)
-    for name in arguments.exams or []:
-        _take(exams, name, planned(ConvertArguments(name=name)), needed=True)
-    missing: list[str] = []
-    for entry in entries().values() if arguments.catalogue_exams else ():
-        folder = dataset_home() / entry.name / "files"
-        for part in entry.parts:
-            if part.stage != "exam":
-                continue
-            name = f"{entry.name}:{part.name}"
-            if not folder.is_dir():
-                missing.append(name)
-                continue
-            try:
-                _take(exams, name, of_folder(entry, part, folder, "held_out" if part.held_out else "train"))
-            except UserError as error:
-                say(f"exam {name}: not checked for: {error}")
-    if missing:
-        say(f"not checked for, as they are not on this machine: {', '.join(missing)}")
-    exams.done()
-    say(f"{len(exams.questions)} exam questions are kept out")
-    return exams
-
-
-def _take(exams: Exams, name: str, conversion: Conversion, needed: bool = False) -> None:
-    before, report = len(exams.questions), DataReport()
-    for record in conversion.records(report):
-        if isinstance(record, Question):
-            exams.add(name, record)
-    for path, reason in conversion.unread.items():
-        say(f"exam {name}: not read: {path}: {reason}")
-    if skipped := sum(entry.skipped for entry in report.datasets.values()):
-        say(f"exam {name}: {skipped} rows are no question and were not checked for")
-    if needed and len(exams.questions) == before:
-        raise UserError(f"--exams {name} holds no exam question; see carellama data check {name} --stage exam")
-
-
 def _useful(
     dataset: Dataset, bounds: Bounds, exams: Exams, deidentifier: Deidentifier | None, account: Account
-) -> Iterator[Record]:
+) -> Iterator[Numbered]:
     """The records that pass the filters and hold no exam question."""
+    first = sum(entry.rows for entry in account.report.datasets.values())
     account.report.row(dataset.name, 0)
-    batch: list[Record] = []
-    for row in dataset.rows():
+    batch: list[Numbered] = []
+    for number, row in enumerate(dataset.rows(), first):
         account.report.row(dataset.name)
         try:
             record = dataset.record(row)
             if deidentifier is not None:
-                record = deidentified(record, deidentifier, account)
+                record = _masked(record, deidentifier, account)
         except BadRecord as error:
-            account.remove(dataset.name, error.place, error.reason)
+            account.remove(number, dataset.name, error.place, error.reason)
             continue
         refused = refusal(record, bounds)
         if refused is not None:
             reason, detail = refused
-            account.remove(dataset.name, record.place, reason, row_of(record), detail=detail)
+            account.remove(number, dataset.name, record.place, reason, row_of(record), detail=detail)
             continue
-        batch.append(record)
+        batch.append((number, record))
         if len(batch) == BATCH:
             yield from _unseen(dataset, batch, exams, account)
             batch = []
     yield from _unseen(dataset, batch, exams, account)
 
 
-def _unseen(dataset: Dataset, batch: list[Record], exams: Exams, account: Account) -> Iterator[Record]:
-    hits = exams.found(["\n".join(texts_of(record)) for record in batch])
-    for record, hit in zip(batch, hits, strict=True):
-        if hit is None:
-            yield record
-            continue
-        more = {"exam": hit.exam, "question": hit.id, "detail": hit.kind}
-        account.remove(dataset.name, record.place, "exam question", row_of(record), **more)
-
-
-def deidentified(record: Record, deidentifier: Deidentifier, account: Account) -> Record:
-    """The record without identifiers, numbered over all its texts; ids, letters and `meta` stay."""
-    texts, counts = deidentifier.texts(texts_of(record))
-    if not counts:
-        return record
-    changed = _with_texts(record, texts)
-    account.masked.update(counts)
-    account.changed += 1
+def _masked(record: Record, deidentifier: Deidentifier, account: Account) -> Record:
+    before = account.masked.total()
+    changed = deidentified(record, deidentifier, account.masked)
+    account.changed += account.masked.total() > before
     return changed
 
 
-def _with_texts(record: Record, texts: Sequence[str]) -> Record:
-    """The record with these in place of its `texts_of`."""
-    if isinstance(record, Text):
-        return replace(record, text=texts[0])
-    if isinstance(record, Question):
-        options = dict(zip(record.options, texts[1:], strict=False))
-        return replace(record, stem=texts[0], options=options, explanation=texts[-1] if record.explanation else "")
-    if isinstance(record, Chat):
-        return replace(record, messages=_messages(record.messages, texts))
-    assert isinstance(record, Pair)
-    if texts[-1] == texts[-2]:
-        raise BadRecord(record.place, "ranked answers differ in identifiers alone")
-    return replace(record, prompt=_messages(record.prompt, texts), chosen=texts[-2], rejected=texts[-1])
-
-
-def _messages(messages: Sequence[Message], texts: Sequence[str]) -> tuple[Message, ...]:
-    return tuple(replace(message, content=text) for message, text in zip(messages, texts, strict=False))
+def _unseen(dataset: Dataset, batch: list[Numbered], exams: Exams, account: Account) -> Iterator[Numbered]:
+    hits = exams.found(["\n".join(texts_of(record)) for _, record in batch])
+    for (number, record), hit in zip(batch, hits, strict=True):
+        if hit is None:
+            yield number, record
+            continue
+        reason = "exam question" if hit.similarity is None else "near an exam question"
+        more: dict[str, str | float] = {"exam": hit.exam, "question": hit.id, "detail": hit.kind}
+        if hit.similarity is not None:
+            more["similarity"] = hit.similarity
+        account.remove(number, dataset.name, record.place, reason, row_of(record), **more)
