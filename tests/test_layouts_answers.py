@@ -232,6 +232,60 @@ def test_pubmedqa_never_trains_on_test_questions_nor_shows_the_conclusion(tmp_pa
     assert question.id == "2" and question.answers == ("B",) and "seems" not in question.stem
 
 
+def hub_paper(number: int, decision: str | None, **context: list[str]) -> dict:
+    """A row of qiaojin/PubMedQA, as its Parquet files hold it."""
+    row = {
+        "pubid": number,
+        "question": "Does rest help?",
+        "context": {"contexts": ["We studied rest."], "labels": ["AIM"], "meshes": ["Rest"], **context},
+        "long_answer": "Rest seems to help.",
+    }
+    return row | {"final_decision": decision} if decision else row
+
+
+def as_parquet(path: Path, *rows: dict) -> Path:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path.parent.mkdir(exist_ok=True)
+    parquet.write_table(pa.Table.from_pylist(list(rows)), path)
+    return path
+
+
+def test_pubmedqa_of_the_hub_is_read_from_parquet(tmp_path: Path) -> None:
+    made = as_parquet(tmp_path / "pqa_artificial" / "train.parquet", hub_paper(1, "yes"), hub_paper(2, "no"))
+    first, second = records("pubmedqa", made)
+    assert first.meta["id"] == "1" and first.response == "yes. Rest seems to help."
+    assert second.response == "no. Rest seems to help." and "AIM: We studied rest." in first.prompt[0].content
+    (open_answer,) = records("pubmedqa", as_parquet(tmp_path / "pqa_unlabeled" / "train.parquet", hub_paper(3, None)))
+    assert open_answer.response == "Rest seems to help."
+    assert not LAYOUTS["pubmedqa-exam"].fits(tmp_path / "pqa_unlabeled" / "train.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "decision", "context"),
+    [
+        ("pqa_labeled", "yes", {}),
+        ("renamed", "maybe", {}),  # the artificial part knows no "maybe"
+        ("renamed", "yes", {"reasoning_required_pred": ["y"], "reasoning_free_pred": ["y"]}),
+    ],
+)
+def test_labelled_questions_of_the_hub_are_an_exam_only(tmp_path: Path, name: str, decision: str, context) -> None:
+    made = as_parquet(
+        tmp_path / name / "train.parquet", hub_paper(1, "no", **context), hub_paper(2, decision, **context)
+    )
+    assert not LAYOUTS["pubmedqa"].fits(made), "which are test questions can not be told"
+    assert [question.id for question in records("pubmedqa-exam", made)] == ["1", "2"]
+    (made.parent / "test_ground_truth.json").write_text(json.dumps({"2": decision}))
+    assert [chat.meta["id"] for chat in records("pubmedqa", made)] == ["1"]
+    assert [question.id for question in records("pubmedqa-exam", made)] == ["2"]
+
+
+def test_a_row_of_the_hub_without_an_abstract_is_counted(tmp_path: Path) -> None:
+    made = as_parquet(tmp_path / "a" / "train.parquet", hub_paper(1, "yes"), hub_paper(2, "no") | {"context": None})
+    assert reasons("pubmedqa", made) == ["no pubid, or no context with contexts and labels"]
+
+
 PAIRS = [
     ("question-response-chosen", {"question": ASK, "response_chosen": SAY, "response_rejected": "不"}),
     ("question-chosen", {"system": "", "history": [], "question": ASK, "chosen": SAY, "rejected": "不"}),

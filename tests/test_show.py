@@ -37,7 +37,7 @@ def test_the_list_can_be_of_one_stage_and_language(stage, capsys):
 def test_what_is_pulled_is_said(tmp_path, capsys):
     files = tmp_path / "datasets/chatmed-consult/files"
     files.mkdir(parents=True)
-    (files / "a.json").write_bytes(b"12345")
+    (files / "ChatMed_Consult-v0.3.json").write_bytes(b"12345")
     write_json(files.parent / "pulled.json", {"sources": [{"source": "huggingface"}], "time": "then"})
     show.list_datasets([])
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.endswith("yes")] == [
@@ -45,7 +45,7 @@ def test_what_is_pulled_is_said(tmp_path, capsys):
     ]
     show.show(["chatmed-consult"])
     out = capsys.readouterr().out
-    assert "pulled then from huggingface" in out and "5 bytes  a.json" in out
+    assert "pulled then from huggingface" in out and "5 bytes  ChatMed_Consult-v0.3.json" in out
     assert out.endswith("next: carellama data convert chatmed-consult\n")
 
 

@@ -35,7 +35,8 @@ class PullArguments:
 
     name: str = field(metadata=about("A dataset of the catalogue (first word)."))
     source: Optional[Literal["huggingface", "modelscope", "github", "google-drive", "url"]] = field(
-        default=None, metadata=about("Which of its hosts; default: each in turn until one answers.")
+        default=None,
+        metadata=about("Which of its hosts; default: each in turn until one answers.", aliases=["--hub"]),
     )
     from_folder: Optional[str] = field(
         default=None,

@@ -8,7 +8,6 @@ same for training, once, into the cache. The layouts are those of `carellama.dat
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +17,10 @@ from pathlib import Path
 from carellama.config.datasets import ConvertArguments
 from carellama.config.environment import dataset_home
 from carellama.config.parse import parse
-from carellama.data.catalogue.entries import Entry, Part, entries, find
+from carellama.data.catalogue.entries import Entry, Part, Split, entries, find
 from carellama.data.catalogue.layout import Layout, Outcome, first_row, outcomes
 from carellama.data.catalogue.layouts import LAYOUTS
+from carellama.data.catalogue.named import files_of, paths_in
 from carellama.data.convert import SHAPES, BadRecord, convert, require_unicode, shape_of
 from carellama.data.read import is_json_lines, rows
 from carellama.data.report import DataReport
@@ -148,31 +148,29 @@ def pulled(entry: Entry) -> Path:
     return folder
 
 
-def of_folder(entry: Entry, part: Part, folder: Path, split: str) -> Conversion:
+def of_folder(entry: Entry, part: Part, folder: Path, split: Split) -> Conversion:
     """The files of a part in a folder: those its patterns name, else (named otherwise) all that its layouts fit."""
     patterns = part.files if split == "train" else part.held_out
     if not patterns:
         raise UserError(f"{entry.name}:{part.name} has no files that are held out for evaluation")
-    there = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    named = [path for path in there if _matches(path, folder, patterns)]
-    if split == "train":
-        named = [path for path in named if not _matches(path, folder, part.held_out)]
-    if not named:
+    found = files_of(part, folder, split)
+    if not found:
+        other: Split = "held_out" if split == "train" else "train"
+        there = (
+            f" (those here are {'held out: --split held_out' if other == 'held_out' else 'to train on: --split train'})"
+            if files_of(part, folder, other)
+            else ""
+        )
         raise UserError(
-            f"{folder} has no file of {entry.name}:{part.name}, whose files are called {', '.join(patterns)}; "
+            f"{folder} has no file of {entry.name}:{part.name}, whose files are called {', '.join(patterns)}{there}; "
             "convert a file of another name with --from FILE"
         )
-    return _fitted(f"{entry.name}:{part.name}", named, {name: LAYOUTS[name] for name in part.layouts})
-
-
-def _matches(path: Path, folder: Path, patterns: Sequence[str]) -> bool:
-    inside = path.relative_to(folder).as_posix()
-    return any(fnmatch.fnmatch(inside, pattern) or fnmatch.fnmatch(path.name, pattern) for pattern in patterns)
+    return _fitted(f"{entry.name}:{part.name}", found, {name: LAYOUTS[name] for name in part.layouts})
 
 
 def of_unknown(place: Path) -> Conversion:
     """A file, or all files of a folder, that belong to no named dataset: a common shape, else whatever layout fits."""
-    paths = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+    paths = paths_in(place) if place.is_dir() else [place]
     shaped: dict[str, list[Path]] = {}
     others = []
     for path in paths:
@@ -234,7 +232,7 @@ def _misfit(path: Path, layout: Layout) -> str | None:
     return f"{first.place} has no {missing!r}, it has {', '.join(map(repr, list(first.fields)[:8]))}"
 
 
-def records_file(name: str, split: str) -> Path:
+def records_file(name: str, split: Split) -> Path:
     """The records of a fetched dataset as JSON Lines, converted on first use; the account lies beside them."""
     entry, part = find(name)
     folder = pulled(entry)

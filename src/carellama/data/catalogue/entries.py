@@ -18,6 +18,7 @@ import yaml
 from carellama.data.catalogue.layout import Stage
 from carellama.errors import lookup
 
+Split = Literal["train", "held_out"]
 HostKind = Literal["huggingface", "modelscope", "github", "google-drive", "url", "manual"]
 
 
@@ -41,17 +42,29 @@ class Host:
     sha256: str = ""  # of a single file, where we have seen it
     note: str = ""
     holds: str = ""
+    seen: bool = True  # False: nobody saw the host's list of files, the names are what others say of it
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one stage takes of a dataset: its files, and the layouts they may have, the likeliest first."""
+    """What one stage takes of a dataset: its files, and the layouts they may have, the likeliest first.
+
+    In the YAML a pattern may be "a*.json | *.parquet": the same rows under several names, of which the first that is
+    there is taken.
+    """
 
     name: str
     stage: Stage
     files: tuple[str, ...]  # patterns of the files to train on
     held_out: tuple[str, ...]  # patterns of files for evaluation only
     layouts: tuple[str, ...]
+    same: tuple[tuple[str, ...], ...] = ()  # patterns that name the same rows, the best first
+
+    def groups(self, split: Split) -> tuple[tuple[str, ...], ...]:
+        """All patterns of a split, those of the same rows together."""
+        patterns = self.files if split == "train" else self.held_out
+        together = tuple(group for group in self.same if set(group) <= set(patterns))
+        return (*together, *((one,) for one in patterns if not any(one in group for group in together)))
 
 
 @dataclass(frozen=True)
@@ -92,17 +105,23 @@ def entries() -> dict[str, Entry]:
 
 def _entry(name: str, fields: dict[str, Any]) -> Entry:
     hosts = tuple(Host(**{**host, "files": tuple(host.get("files", ()))}) for host in fields.pop("hosts"))
-    parts = tuple(
-        Part(
-            part,
-            stage=own["stage"],
-            files=tuple(own.get("files", ("*",))),
-            held_out=tuple(own.get("held_out", ())),
-            layouts=tuple(own["layouts"]),
-        )
-        for part, own in fields.pop("parts").items()
-    )
+    parts = tuple(_part(name, own) for name, own in fields.pop("parts").items())
     return Entry(name=name, hosts=hosts, parts=parts, **{"terms": fields["homepage"], "accept": False, **fields})
+
+
+def _part(name: str, fields: dict[str, Any]) -> Part:
+    files, held_out = (
+        [tuple(pattern.split(" | ")) for pattern in fields.get(key, default)]
+        for key, default in (("files", ("*",)), ("held_out", ()))
+    )
+    return Part(
+        name,
+        stage=fields["stage"],
+        files=tuple(pattern for group in files for pattern in group),
+        held_out=tuple(pattern for group in held_out for pattern in group),
+        layouts=tuple(fields["layouts"]),
+        same=tuple(group for group in (*files, *held_out) if len(group) > 1),
+    )
 
 
 def find(name: str) -> tuple[Entry, Part]:

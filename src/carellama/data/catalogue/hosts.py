@@ -137,7 +137,7 @@ def _of_modelscope(host: Host, token: str | None) -> tuple[str, list[Remote]]:
     files: dict[str, dict[str, object]] = {}
     page = 1
     while True:
-        asked = {"Revision": revision, "Root": "/", "Recursive": "True", "PageNumber": str(page), "PageSize": str(PAGE)}
+        asked = {"Revision": revision, "Recursive": "True", "PageNumber": str(page), "PageSize": str(PAGE)}
         answer = get_json(ADDRESSES["modelscope-tree"].format(repo=host.repo), asked)
         data = answer.get("Data") if isinstance(answer, dict) else None
         if not isinstance(data, dict) or not isinstance(data.get("Files"), list):

@@ -23,6 +23,7 @@ from carellama.config.parse import parse
 from carellama.data.catalogue import hosts
 from carellama.data.catalogue.entries import Entry, Host, find
 from carellama.data.catalogue.fetch import Fetched, NoConnection, NotFetched, Remote, offline, sha256_of
+from carellama.data.catalogue.named import next_step
 from carellama.data.catalogue.taken import read_record, take, unpack
 from carellama.disk import say, write_json
 from carellama.errors import UserError
@@ -221,4 +222,4 @@ def settle(entry: Entry, home: Path, files: dict[str, dict[str, Any]], sources: 
     shutil.rmtree(incoming, ignore_errors=True)
     total = sum(own["bytes"] for own in files.values())
     print(f"{entry.name}: {len(files)} files, {total:,} bytes in {target}")
-    print(f"next: carellama data convert {entry.name}")
+    print(f"next: {next_step(entry, target)}")

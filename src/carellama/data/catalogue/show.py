@@ -14,6 +14,7 @@ from carellama.config.datasets import ListArguments, ShowArguments
 from carellama.config.environment import dataset_home
 from carellama.config.parse import parse
 from carellama.data.catalogue.entries import Entry, Host, entries, find
+from carellama.data.catalogue.named import next_step
 from carellama.data.catalogue.taken import read_record
 
 HEADINGS = ("name", "stage", "language", "rows", "licence", "where", "needs", "pulled")
@@ -103,9 +104,9 @@ def description(entry: Entry) -> list[str]:
     lines += ["hosts, in the order they are tried", *(line for host in entry.hosts for line in _host(host)), "parts"]
     for part in entry.parts:
         lines.append(f"  {entry.name}:{part.name}  stage {part.stage}, layouts {', '.join(part.layouts)}")
-        lines.append(f"    files     {', '.join(part.files)}")
+        lines.append(f"    files     {', '.join(' or else '.join(group) for group in part.groups('train'))}")
         if part.held_out:
-            lines.append(f"    held out  {', '.join(part.held_out)}")
+            lines.append(f"    held out  {', '.join(' or else '.join(group) for group in part.groups('held_out'))}")
     return lines + _pulled(entry)
 
 
@@ -113,7 +114,7 @@ def _host(host: Host) -> list[str]:
     revision = "" if host.revision == "main" else f" at {host.revision}"
     lines = [f"  {host.kind}  {host.repo}{revision}"]
     if host.files:
-        lines.append(f"    files     {', '.join(host.files)}")
+        lines.append(f"    files     {', '.join(host.files)}{'' if host.seen else ' (names not verified)'}")
     if host.holds:
         lines.append(f"    holds     {host.holds}")
     if host.sha256:
@@ -138,4 +139,4 @@ def _pulled(entry: Entry) -> list[str]:
     files = [path for path in sorted((home / "files").rglob("*")) if path.is_file()]
     for path in files:
         lines.append(f"  {path.stat().st_size:>14,} bytes  {path.relative_to(home / 'files').as_posix()}")
-    return [*lines, f"  in {home / 'files'}", f"next: carellama data convert {entry.name}"]
+    return [*lines, f"  in {home / 'files'}", f"next: {next_step(entry, home / 'files')}"]

@@ -5,7 +5,6 @@ take(entry, Path("~/Downloads").expanduser(), dataset_home() / entry.name)
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import shutil
 import stat
@@ -18,6 +17,7 @@ from typing import Any
 from carellama.data.catalogue import hosts
 from carellama.data.catalogue.entries import Entry
 from carellama.data.catalogue.fetch import NotFetched, room_for, sha256_of
+from carellama.data.catalogue.named import fits, paths_in
 from carellama.errors import UserError
 
 
@@ -63,38 +63,25 @@ def missing(entry: Entry, names: Sequence[str]) -> list[str]:
     """A line for each part that has none of its files among `names`; a file of an exact name is missed by itself."""
     lines = []
     for part in entry.parts:
-        for what, patterns in (("", part.files), (", held out", part.held_out)):
-            usable = [name for name in names if what or not any(_fits(name, pattern) for pattern in part.held_out)]
-            found = [pattern for pattern in patterns if any(_fits(name, pattern) for name in usable)]
-            exact = [pattern for pattern in patterns if pattern not in found and not hosts.is_pattern(pattern)]
-            lost = exact if found else list(patterns)
+        for what, groups in (("", part.groups("train")), (", held out", part.groups("held_out"))):
+            usable = [name for name in names if what or not any(fits(name, pattern) for pattern in part.held_out)]
+            found = [group for group in groups if any(fits(name, own) for name in usable for own in group)]
+            exact = [group for group in groups if group not in found and not any(map(hosts.is_pattern, group))]
+            lost = exact if found else list(groups)
             if lost:
-                lines.append(f"missing: {', '.join(lost)} ({entry.name}:{part.name}{what}; see {entry.homepage})")
+                wanted = ", ".join(" or ".join(group) for group in lost)
+                lines.append(f"missing: {wanted} ({entry.name}:{part.name}{what}; see {entry.homepage})")
     return lines
 
 
 def _files(place: Path) -> list[Path]:
-    if place.is_file():
-        return [place]
-    return sorted(
-        path
-        for path in place.rglob("*")
-        if path.is_file() and not any(step.startswith(".") for step in path.relative_to(place).parts)
-    )
-
-
-def _fits(name: str, pattern: str) -> bool:
-    return any(fnmatch.fnmatch(form, known) for form in (name, name.rpartition("/")[2]) for known in _forms(pattern))
-
-
-def _forms(pattern: str) -> tuple[str, str]:
-    return pattern, pattern.rpartition("/")[2]
+    return [place] if place.is_file() else paths_in(place)
 
 
 def _belongs(entry: Entry, name: str) -> bool:
     patterns = [pattern for part in entry.parts for pattern in (*part.files, *part.held_out)]
     patterns += [pattern for host in entry.hosts for pattern in host.files]
-    return any(_fits(name, pattern) for pattern in patterns)
+    return any(fits(name, form) for pattern in patterns for form in (pattern, pattern.rpartition("/")[2]))
 
 
 def _taken(path: Path, name: str, incoming: Path) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from carellama.data.catalogue.layout import Layout, Outcome, outcomes, text_of
 from carellama.data.convert import BadRecord
@@ -41,14 +42,22 @@ def _rows(path: Path) -> Iterator[Row | BadRow]:
         yield from keyed(path)
         return
     for row in rows(path):
-        if isinstance(row, BadRow) or not isinstance(context := row.fields.get("context"), dict):
+        if isinstance(row, BadRow):
+            yield row
             continue
-        native = {"QUESTION": row.fields.get("question"), "LONG_ANSWER": row.fields.get("long_answer")}
-        native |= {"key": str(row.fields.get("pubid")), "CONTEXTS": context.get("contexts")}
-        native |= {"LABELS": context.get("labels")}
+        context = row.fields.get("context")
+        if not isinstance(context, dict) or row.fields.get("pubid") is None:
+            yield BadRow(row.place, "no pubid, or no context with contexts and labels")
+            continue
+        native = {"key": str(row.fields["pubid"]), "QUESTION": row.fields.get("question")}
+        native |= {"CONTEXTS": context.get("contexts"), "LABELS": context.get("labels")}
+        native |= {"LONG_ANSWER": row.fields.get("long_answer")}
         extra = {name: row.fields[name] for name in ("final_decision",) if row.fields.get(name)}
-        extra |= {name: context[name] for name in ("reasoning_required_pred",) if name in context}
-        yield Row({**native, **extra}, row.place)
+        yield Row({**native, **extra, **_reasoning({**row.fields, **context})}, row.place)
+
+
+def _reasoning(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: fields[name] for name in ("reasoning_required_pred",) if name in fields}
 
 
 def _first(path: Path) -> Row | None:
@@ -66,14 +75,20 @@ def _first(path: Path) -> Row | None:
     return None
 
 
-def _hand_labelled(row: Row) -> bool:
-    """PQA-L, where the test questions are from: PQA-U has no decision and PQA-A no reasoning."""
-    return "final_decision" in row.fields and bool({"reasoning_required_pred", "YEAR"} & set(row.fields))
+def _hand_labelled(path: Path, first: Row) -> bool:
+    """PQA-L, where the test questions are from: PQA-U has no decision, and PQA-A no reasoning and no "maybe"."""
+    if "final_decision" not in first.fields:
+        return False
+    if {"reasoning_required_pred", "YEAR"} & set(first.fields) or "pqa_labeled" in path.as_posix():
+        return True
+    return kind_of(path) == "parquet" and any(
+        isinstance(row, Row) and row.fields.get("final_decision") == "maybe" for row in _rows(path)
+    )
 
 
 def _teaches(path: Path) -> bool:
     first = _first(path)
-    return first is not None and (not _hand_labelled(first) or test_decisions(path) is not None)
+    return first is not None and (not _hand_labelled(path, first) or test_decisions(path) is not None)
 
 
 def _examines(path: Path) -> bool:
@@ -118,12 +133,12 @@ def _question(row: Row) -> Question:
     return Question(row.fields["key"], stem, dict(OPTIONS), (letter,), place=row.place)
 
 
-def _record(row: Row, held_out: dict[str, str] | None, exam: bool) -> Record:
+def _record(row: Row, held_out: dict[str, str] | None, labelled: bool, exam: bool) -> Record:
     key = row.fields["key"]
     if not exam:
         if held_out is not None and key in held_out:
             raise BadRecord(row.place, "a question of the test split")
-        if held_out is None and _hand_labelled(row):
+        if held_out is None and labelled:
             raise BadRecord(row.place, "perhaps a question of the test split: test_ground_truth.json is missing")
         return _chat(row)
     if held_out is not None:
@@ -136,7 +151,9 @@ def _record(row: Row, held_out: dict[str, str] | None, exam: bool) -> Record:
 
 def _all(paths: Sequence[Path], exam: bool) -> Iterator[Outcome]:
     for path in paths:
-        yield from outcomes(_rows(path), partial(_record, held_out=test_decisions(path), exam=exam))
+        first = _first(path)
+        labelled = first is not None and _hand_labelled(path, first)
+        yield from outcomes(_rows(path), partial(_record, held_out=test_decisions(path), labelled=labelled, exam=exam))
 
 
 LAYOUTS: dict[str, Layout] = {
