@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from carellama.data.catalogue.convert import Conversion, _fitted
-from carellama.data.catalogue.entries import entries
+from carellama.data.catalogue.convert import Conversion, of_file
+from carellama.data.catalogue.entries import entries, find
 from carellama.data.catalogue.layout import Outcome
 from carellama.data.catalogue.layouts import LAYOUTS
 from carellama.data.catalogue.layouts.answers import undoctored
@@ -444,9 +444,17 @@ def test_files_that_are_no_training_data_are_refused(real_data: Path, file: str)
         _real(real_data, file)
 
 
+def test_questions_to_compare_models_with_have_to_be_named(real_data: Path) -> None:
+    path = real_data / "shennong-tcm" / "ShenNong-TCM-LLM_test_examples.xls"
+    entry, part = find("shennong-tcm:examples")
+    assert len(list(of_file("shennong-tcm:examples", entry, (part,), path).outcomes())) == 201
+    with pytest.raises(UserError, match="name its part, shennong-tcm:examples"):
+        of_file("shennong-tcm", entry, entry.parts, path)
+
+
 def _real(real_data: Path, file: str) -> Conversion:
     path = real_data / file
     if not path.exists():
         pytest.skip(f"{file} is not there")
-    parts = entries()[path.parent.name].parts
-    return _fitted(path.parent.name, [path], {name: LAYOUTS[name] for part in parts for name in part.layouts})
+    entry = entries()[path.parent.name]
+    return of_file(entry.name, entry, entry.parts, path)

@@ -93,7 +93,7 @@ Description
 """
 
 
-def test_chinese_blocks_are_parted_at_each_dialogue(tmp_path: Path) -> None:
+def test_chinese_blocks_are_parted_at_each_description(tmp_path: Path) -> None:
     found, skipped = converted("medical-dialogue-system", written(tmp_path / "notes.txt", CHINESE))
     first, second = found
     assert said(first) == [
@@ -105,6 +105,43 @@ def test_chinese_blocks_are_parted_at_each_dialogue(tmp_path: Path) -> None:
     assert said(second) == ["病情描述： 复诊，还有一点咳嗽。", "会慢慢好的。"]
     assert first.meta == {"id": "notes-1", "department": "示例医院 呼吸科"}
     assert skipped == {"no question with an answer": 1, "a description without a dialogue": 1}
+
+
+BROKEN = """
+id=3
+https://example.org/3
+
+Description
+疾病： 发热
+
+Dialogue
+病人：
+体温38度，昨天开始。
+
+Dialogue
+医生：
+有没有咳嗽？
+
+Dialogue
+预约医生： 示例甲
+
+Dialogue
+病人：
+没有。
+医生：
+先观察，多喝水。
+
+Description
+
+Dialogue
+预约医生： 示例甲
+"""
+
+
+def test_a_dialogue_without_a_description_goes_on_with_the_one_before_it(tmp_path: Path) -> None:
+    (chat,), skipped = converted("medical-dialogue-system", written(tmp_path / "a.txt", BROKEN))
+    assert said(chat) == ["疾病： 发热\n体温38度，昨天开始。", "有没有咳嗽？", "没有。", "先观察，多喝水。"]
+    assert skipped == {"a dialogue without an utterance": 1}
 
 
 ENGLISH = (
@@ -231,7 +268,7 @@ def test_another_kind_of_file_is_refused_with_the_field_and_the_row(tmp_path: Pa
         ("medical-dialogue-system/train_data.json", "dialogue-lines", 430),
         ("medical-dialogue-system/validate_data.json", "dialogue-lines", 109),
         ("medical-dialogue-system/COVID-Dialogue-Dataset-Chinese.head.json", "dialogue-numbered", 395),
-        ("medical-dialogue-system/COVID-Dialogue-Dataset-Chinese.head.txt", "meddialog-blocks", 384),
+        ("medical-dialogue-system/COVID-Dialogue-Dataset-Chinese.head.txt", "meddialog-blocks", 305),
         ("medical-dialogue-system/qa_zh_1.txt", "meddialog-blocks", 13),
         ("medical-dialogue-system/qa_zh_2.txt", "meddialog-blocks", 7),
         ("medical-dialog-hf/qa_en_1.txt", "meddialog-blocks", 20),
@@ -261,7 +298,7 @@ def test_real_files_are_read_whole(real_data: Path, file: str, layout: str, rows
 def test_every_real_block_with_a_dialogue_is_kept_apart(real_data: Path) -> None:
     path = real_data / "medical-dialogue-system/COVID-Dialogue-Dataset-Chinese.head.txt"
     found = [one for one in LAYOUTS["meddialog-blocks"].convert(path) if not isinstance(one, BadRecord)]
-    assert len({record.meta["id"] for (record,) in found}) == 208
+    assert len(found) == 291 and len({record.meta["id"] for (record,) in found}) == 209
 
 
 @pytest.mark.parametrize(

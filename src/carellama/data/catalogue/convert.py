@@ -29,7 +29,7 @@ from carellama.disk import made_once, say, write_json
 from carellama.errors import UserError
 from carellama.records import Chat, Question, Record, Text
 
-VERSION = 1  # of what the converters make; raise it when a layout's records change
+VERSION = 2  # of what the converters make; raise it when a layout's records change
 
 
 @dataclass
@@ -132,9 +132,21 @@ def planned(arguments: ConvertArguments) -> Conversion:
         raise UserError(f"--from {place}: there is no such file or folder")
     if place.is_dir():
         return of_folder(entry, part, place, arguments.split)
-    wanted = (part,) if ":" in arguments.name else entry.parts
-    names = dict.fromkeys(name for one in wanted for name in one.layouts)
-    return _fitted(arguments.name, [place], {name: LAYOUTS[name] for name in names})
+    return of_file(arguments.name, entry, (part,) if ":" in arguments.name else entry.parts, place)
+
+
+def of_file(name: str, entry: Entry, parts: Sequence[Part], path: Path) -> Conversion:
+    """One file, whatever it is called, by the layouts of parts of a dataset. What is only held out has to be named."""
+    parts = [part for part in parts if part.files] or parts
+    try:
+        return _fitted(name, [path], {layout: LAYOUTS[layout] for part in parts for layout in part.layouts})
+    except UserError:
+        for part in entry.parts:
+            if part not in parts and any(_misfit(path, LAYOUTS[layout]) is None for layout in part.layouts):
+                raise UserError(
+                    f"{path} is not for training: to convert it all the same name its part, {entry.name}:{part.name}"
+                ) from None
+        raise
 
 
 def pulled(entry: Entry) -> Path:
@@ -152,7 +164,8 @@ def of_folder(entry: Entry, part: Part, folder: Path, split: Split) -> Conversio
     """The files of a part in a folder: those its patterns name, else (named otherwise) all that its layouts fit."""
     patterns = part.files if split == "train" else part.held_out
     if not patterns:
-        raise UserError(f"{entry.name}:{part.name} has no files that are held out for evaluation")
+        what = "that are held out for evaluation" if split == "held_out" else "to train on: --split held_out"
+        raise UserError(f"{entry.name}:{part.name} has no files {what}")
     found = files_of(part, folder, split)
     if not found:
         other: Split = "held_out" if split == "train" else "train"

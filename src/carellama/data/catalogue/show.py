@@ -104,7 +104,8 @@ def description(entry: Entry) -> list[str]:
     lines += ["hosts, in the order they are tried", *(line for host in entry.hosts for line in _host(host)), "parts"]
     for part in entry.parts:
         lines.append(f"  {entry.name}:{part.name}  stage {part.stage}, layouts {', '.join(part.layouts)}")
-        lines.append(f"    files     {', '.join(' or else '.join(group) for group in part.groups('train'))}")
+        if part.files:
+            lines.append(f"    files     {', '.join(' or else '.join(group) for group in part.groups('train'))}")
         if part.held_out:
             lines.append(f"    held out  {', '.join(' or else '.join(group) for group in part.groups('held_out'))}")
     return lines + _pulled(entry)

@@ -23,6 +23,7 @@ from carellama.data.convert import BadRecord
 from carellama.data.documents import books
 from carellama.data.documents.lines import NO_CODE, chunks, paragraphs
 from carellama.data.read import encoding_of
+from carellama.data.sheets import as_markdown
 from carellama.errors import DataError, UserError, need
 from carellama.records import Place, Text
 
@@ -35,7 +36,8 @@ CONVERTERS = {
     ".xlsx": "XlsxConverter",
 }  # of markitdown, each taken by itself: none falls back to reading a damaged file as plain text
 READ = (".txt", ".md")
-SUFFIXES = (*CONVERTERS, *READ)
+SHEETS = (".xls", ".ods")  # which markitdown needs pandas for
+SUFFIXES = (*CONVERTERS, *SHEETS, *READ)
 PRINTED = (".docx", ".pdf", ".txt")  # may hold page headers and numbers
 PARTIAL = (".downloading", ".crdownload", ".part", ".download")
 CHUNK_CHARS = 4000  # of a record at the most, where the text has a place to divide it
@@ -108,7 +110,7 @@ def text_of_document(path: Path, dropped: Counter[str]) -> str:
     try:
         if suffix in READ:
             return path.read_bytes().decode(encoding_of(path)).replace("\r\n", "\n").replace("\r", "\n")
-        text = _converted(path, suffix, dropped)
+        text = as_markdown(path) if suffix in SHEETS else _converted(path, suffix, dropped)
     except (DataError, OSError) as error:
         raise BadRecord(place, "not readable as text", str(error)) from error
     except UserError:

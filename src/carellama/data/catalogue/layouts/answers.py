@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from carellama.data import sheets
 from carellama.data.catalogue.layout import Layout, spoken, text_of, value_of
 from carellama.data.catalogue.layouts import candidates, pubmedqa
 from carellama.data.convert import BadRecord, Columns, convert
@@ -288,7 +289,25 @@ def _indication(row: Row) -> Chat:
     return _chat(row, text_of(row, "instruction"), answer, **about)
 
 
+def _answered_sheet(row: Row) -> Chat:
+    """A sheet of 问题 and an answer of each model, a column each (ShenNong): the last one, that of the makers."""
+    *_, model = (name for name in row.fields if name != "问题")
+    wrapped = PROMPT_WRAP.match(text_of(row, "问题"))
+    question = wrapped[1].strip() if wrapped else text_of(row, "问题")
+    if not question:
+        raise BadRecord(row.place, "column '问题' is empty")
+    return _chat(row, question, text_of(row, model), model=model)
+
+
+def _is_answered_sheet(path: Path) -> bool:
+    if path.suffix.lower() not in sheets.SUFFIXES:
+        return False
+    names = [name for name in sheets.header(path) if name]
+    return "问题" in names and len(names) > 1
+
+
 LAYOUTS: dict[str, Layout] = {
+    "answered-sheet": Layout("sft", record=_answered_sheet, rows=sheets.sheet_rows, recognises=_is_answered_sheet),
     "query-response": Layout("sft", ("query", "response"), _query_response, rows=tolerant),
     "icliniq": Layout("sft", ("input", "answer_icliniq"), _icliniq),
     "text-answer": Layout("sft", ("text", "answer"), _text_answer, rows=tolerant),

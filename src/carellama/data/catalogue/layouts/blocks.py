@@ -2,8 +2,10 @@
 
     for row in sessions(Path("2020.txt")): ...
 
-A row is one dialogue: {"id", "faculty", "description", "turns": [[speaker, text], ...]}. A block may hold several
-(follow-up visits); each is a row of its own, so that each is counted. Blank lines are not kept.
+A row is one conversation: {"id", "faculty", "description", "turns": [[speaker, text], ...]}. A block may hold several
+(follow-up visits), each under a description of its own, and each is a row, so that each is counted. A further heading
+"Dialogue" without a description goes on with the conversation: the site broke it where a form or a call stood between.
+Blank lines are not kept.
 It does not know who comes first: `layouts/dialogues.py` does.
 """
 
@@ -35,12 +37,15 @@ class _Session:
     description: list[str] = field(default_factory=list)
     turns: list[tuple[str, list[str]]] | None = None  # None: there was no heading "Dialogue" yet
     stray: bool = False  # a line of the dialogue stands before any speaker
+    closed: bool = False  # the doctor's summary stands behind it
 
     def row(self, number: str, faculty: list[str]) -> Row | BadRow:
         if self.turns is None:
             return BadRow(self.place, "a description without a dialogue", f"id {number}")
         if self.stray:
             return BadRow(self.place, "an utterance without a speaker", f"id {number}")
+        if not self.turns:
+            return BadRow(self.place, "a dialogue without an utterance", f"id {number}")
         turns = [[speaker, without_notes("\n".join(lines))] for speaker, lines in self.turns]
         fields = {"id": number, "faculty": " ".join(faculty), "description": "\n".join(self.description)}
         return Row({**fields, "turns": turns}, self.place)
@@ -71,11 +76,12 @@ def sessions(path: Path) -> Iterator[Row | BadRow]:
             yield BadRow(line.place, "text before the first id=")
         elif text in HEADINGS:
             heading = text
-            # a dialogue ends the one before it; descriptions that follow each other are one
-            if text in ("Description", "Dialogue") and (not found or found[-1].turns is not None):
+            if _begins(text, found):
                 found.append(_Session(line.place))
-            if text == "Dialogue":
+            if text == "Dialogue" and found[-1].turns is None:
                 found[-1].turns = []
+            elif text == "Diagnosis and suggestions" and found:
+                found[-1].closed = True
         elif heading == "Doctor faculty":
             faculty.append(text)
         elif heading == "Description":
@@ -84,6 +90,13 @@ def sessions(path: Path) -> Iterator[Row | BadRow]:
             _say(found[-1], text)
     for session in found:
         yield session.row(number, faculty)
+
+
+def _begins(heading: str, found: list[_Session]) -> bool:
+    """Whether a conversation begins at a heading. Descriptions that follow each other are one."""
+    if heading == "Description":
+        return not found or found[-1].turns is not None
+    return heading == "Dialogue" and (not found or found[-1].closed)
 
 
 def without_notes(text: str) -> str:
@@ -99,5 +112,5 @@ def _say(session: _Session, line: str) -> None:
         session.turns.append((speaker[1], []))
     elif session.turns:
         session.turns[-1][1].append(line)
-    else:
+    elif not APPOINTMENT.fullmatch(line):
         session.stray = True

@@ -14,7 +14,7 @@ from carellama.data.catalogue.layout import Layout, Outcome, text_of
 from carellama.data.catalogue.layouts.answers import tolerant
 from carellama.data.convert import BadRecord
 from carellama.data.documents.books import is_classical
-from carellama.data.documents.read import CONVERTERS, PARTIAL, documents
+from carellama.data.documents.read import CONVERTERS, PARTIAL, SHEETS, documents
 from carellama.data.read import BadRow, Row, encoding_of, is_json_lines, kind_of, rows
 from carellama.disk import say
 from carellama.records import Text
@@ -38,7 +38,7 @@ def _objects(path: Path) -> Iterator[Row | BadRow]:
 
 def _is_document(path: Path) -> bool:
     """A format with pages, a partial download of one, a book with tags, or text whose lines were wrapped."""
-    if path.suffix.lower() in (*CONVERTERS, ".md", *PARTIAL):
+    if path.suffix.lower() in (*CONVERTERS, *SHEETS, ".md", *PARTIAL):
         return True
     return path.suffix.lower() == ".txt" and (_is_book(path) or _is_wrapped(path))
 

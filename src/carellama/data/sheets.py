@@ -1,0 +1,84 @@
+"""Spreadsheets (.xls, .xlsx, .ods) as rows under a header, or as Markdown tables; python-calamine reads them.
+
+    for row in sheet_rows(Path("examples.xls")): ...
+
+Values only: no formulas, no formats. A workbook is held in memory.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from carellama.data.read import BadRow, Row
+from carellama.errors import DataError, need
+from carellama.records import Place
+
+SUFFIXES = (".xls", ".xlsx", ".ods")
+
+
+def _sheets(path: Path, most_rows: int | None = None) -> Iterator[tuple[str, list[list[str]]]]:
+    """Each sheet with its rows of texts, from the first row on. `DataError` for a file that is no whole workbook."""
+    calamine = need("python_calamine", extra="documents", why=f"reading {path.suffix.lower()}")
+    try:
+        with calamine.CalamineWorkbook.from_path(str(path)) as book:
+            for name in book.sheet_names:
+                cells = book.get_sheet_by_name(name).to_python(skip_empty_area=False, nrows=most_rows)
+                yield name, [[_text(cell) for cell in row] for row in cells]
+    except (calamine.CalamineError, OSError) as error:
+        raise DataError(f"can not read {path}: not a whole spreadsheet ({error or type(error).__name__})") from error
+
+
+def _text(cell: Any) -> str:
+    if isinstance(cell, float) and cell.is_integer():  # a spreadsheet keeps all numbers so
+        return str(int(cell))
+    if isinstance(cell, datetime.date | datetime.time):
+        return cell.isoformat()
+    return str(cell).strip()
+
+
+def header(path: Path) -> list[str]:
+    """The first row with a text of the first sheet that has one."""
+    for _, rows in _sheets(path, most_rows=20):
+        for row in rows:
+            if any(row):
+                return row
+    return []
+
+
+def sheet_rows(path: Path) -> Iterator[Row | BadRow]:
+    """Yield the rows of all sheets, each under its sheet's first row with a text; empty rows are no rows.
+
+    The line of a place is the row of its sheet. A value beyond the header makes a row a `BadRow`.
+    """
+    for _, rows in _sheets(path):
+        names: list[str] | None = None
+        for number, row in enumerate(rows, 1):
+            if not any(row):
+                continue
+            if names is None:
+                names = row
+                continue
+            place = Place(str(path), number)
+            if any(text and not name for name, text in zip(names, row, strict=False)) or any(row[len(names) :]):
+                yield BadRow(place, "a value under no header")
+            else:
+                yield Row({name: text for name, text in zip(names, row, strict=False) if name}, place)
+
+
+def as_markdown(path: Path) -> str:
+    """All sheets as Markdown tables under their names; empty rows and columns left out."""
+    parts = []
+    for name, rows in _sheets(path):
+        full = [row for row in rows if any(row)]
+        kept = [at for at in range(max(map(len, full), default=0)) if any(row[at] for row in full if at < len(row))]
+        lines = ["| " + " | ".join(_cell(row[at]) if at < len(row) else "" for at in kept) + " |" for row in full]
+        if lines:
+            parts.append("\n".join([f"## {name}", "", lines[0], "|" + " --- |" * len(kept), *lines[1:]]))
+    return "\n\n".join(parts)
+
+
+def _cell(text: str) -> str:
+    return text.replace("\n", " ").replace("|", "\\|")
