@@ -205,6 +205,9 @@ def untagged(text: str) -> str:
 
 def _gb_rows(path: Path) -> Iterator[Row | BadRow]:
     """The rows of a CSV file; one with bytes of no encoding is read as GB18030, its bad bytes as U+FFFD."""
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        yield from rows(path)
+        return
     try:
         encoding_of(path)
     except DataError:

@@ -99,10 +99,12 @@ def _base_of(path: Path) -> int | None:
 
 
 def _number(value: Any) -> int | None:
+    """A whole number, also as text or 2.0; None for anything else (half of one would shift a whole file's answers)."""
     try:
-        return int(value)
+        number = float(value)
     except (TypeError, ValueError):
         return None
+    return int(number) if number.is_integer() and not isinstance(value, bool) else None
 
 
 def _medmcqa(row: Row) -> Question:
