@@ -24,7 +24,6 @@ OPTIONS = {"A": "多喝温水", "B": "少睡觉", "C": "多吸烟", "D": "不吃
 SPOKEN = [{"from": "human", "value": ASK}, {"from": "gpt", "value": SAY}]
 NER = [{"name": "感冒", "mention": "感冒", "range": [0, 2], "type": "clinical_findings", "attr": "阳性"}]
 DIALOG = [{"sentence_id": "1", "sender": "患者", "text": ASK, "ner": NER}, {"sender": "医生", "text": SAY, "ner": []}]
-PAPER = {"pubid": 7, "question": "Does rest help?", "long_answer": "It does.", "final_decision": "yes"}
 
 Fields = dict[str, Any]
 # dataset (and part), the fields of a row, fields that may be null
@@ -208,3 +207,64 @@ def test_a_field_of_any_other_type_costs_its_row_at_most(
         outcomes = list(conversion.outcomes())
         assert len(outcomes) == len(others) + 2, field
         assert records(name, path)[: len(expected)] == expected == records(name, path)[-len(expected) :], field
+
+
+def whole(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+BLOCK = "id={}\nhttps://example.org\n\nDescription\n咳嗽两天。\n\nDialogue\n医生：\n多喝水。\n\n"
+SENTENCES = [{"id": "Patients", "Sentence": ASK}, {"id": "Doctor", "Sentence": SAY}]
+CASE = {
+    "self-report": ASK,
+    "dialogue": [{"speaker": "医生", "sentence": SAY}],
+    "report": [{"主诉": "感冒"}],
+    "diagnosis": "x",
+}
+ABSTRACT = {"QUESTION": "Does it help?", "CONTEXTS": ["We looked."], "LABELS": ["AIM"], "LONG_ANSWER": "It does."}
+FILES = [
+    ("medical-dialogue-system", "a.txt", BLOCK.format(1) + BLOCK.format(2)),
+    ("medical-dialogue-system", "a.json", whole([TURNS, TURNS])),
+    ("medical-dialogue-system", "a.json", f"{whole(TURNS)}\n{whole(TURNS)}\n"),
+    ("cmcqa", "a.json", whole([[[ASK, "p"], [SAY, "d"]]] * 2)),
+    ("imcs-v2", "a.json", whole({"1": CASE, "2": dict(reversed(CASE.items()))})),
+    ("imcs-v2:report", "a.json", whole({"1": CASE})),
+    ("meddg", "a.json", whole([SENTENCES, SENTENCES])),
+    ("pubmedqa", "a.json", whole({"1": ABSTRACT, "2": ABSTRACT | {"final_decision": "yes"}})),
+    ("chinese-medical-dialogue", "a.csv", f'department,title,ask,answer\n内科,{ASK},"两天, 三天",{SAY}\n'),
+    ("chinese-medical-dialogue", "a.csv", f"answer,title,note,ask,department\n{SAY},{ASK},x,无,内科\n"),
+    ("chinese-medical-dialogue:text", "内科.txt", f"头痛,头痛两天怎么办？\n{SAY}\n\n\n头晕,为什么头晕？\n{SAY}\n\n\n"),
+    ("webmedqa", "a.txt", f"内科\t1\t5\t{ASK}\t{SAY}\n外科\t1\t6\t{ASK}\t{SAY}\n"),
+    ("mmlu-medical", "a.csv", f'"{ASK}",水,烟,酒,盐,A\n"{ASK}",水,烟,酒,盐,B\n'),
+    ("cmmlu-medical", "a.csv", f",Question,A,B,C,D,Answer\n0,{ASK},水,烟,酒,盐,B\n"),
+    ("cmexam", "a.csv", f'Question,Options,Answer,Explanation\n{ASK},"A 水\nB 烟",A,是\n'),
+    ("cmexam", "a.csv", f'Answer,note,Options,Question\nA,x,"A 水\nB 烟",{ASK}\n'),
+    ("qizhengpt", "a.csv", f"药品,药品适应症,医学专家标注的适应病症,instruction\n甲,<p>{SAY}</p>,a|b,{ASK}\n"),
+    ("medicalgpt-pretrain", "a.txt", f"{SAY}\n\n{SAY}\n"),
+    ("medicalgpt-finetune", "a.txt", whole({"问": ASK, "答": SAY}) + "\n"),
+    ("llm-pretrain-finetune-sft:refusals", "a.json", f"{whole({'instruction': ASK, 'output': SAY})},\n" * 2),
+    ("zysj", "a.txt", "<篇名>书\n书名：书\n作者：人\n\n<目录>一\n<篇名>甲\n内容：水治咳。 \n多喝。 \n"),
+]
+BYTES: dict[str, Callable[[str], bytes]] = {
+    "mark": lambda text: b"\xef\xbb\xbf" + text.encode(),
+    "windows": lambda text: text.replace("\n", "\r\n").encode(),
+    "gb18030": lambda text: text.encode("gb18030"),
+    "blank before": lambda text: ("\n\n" + text).encode(),
+    "blank behind": lambda text: (text + "\n\n \n").encode(),
+}
+
+
+@pytest.mark.parametrize(("name", "file", "text"), FILES, ids=[f"{name}-{at}" for at, (name, *_) in enumerate(FILES)])
+def test_a_file_of_its_own_kind_gives_the_same_records_however_it_is_written(
+    tmp_path: Path, name: str, file: str, text: str
+) -> None:
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    expected = records(name, tmp_path / file)
+    assert expected and not any(isinstance(one, str) for one in expected)
+    wrong = ""
+    for way, written in BYTES.items():
+        (tmp_path / way).mkdir()
+        wrong += same(name, expected, tmp_path / way / file, written(text))
+    if name not in ("zysj", "webmedqa", "chinese-medical-dialogue:text"):  # which come as they are, or as a zip
+        wrong += same(name, expected, tmp_path / f"{file}.gz", gzip.compress(text.encode()))
+    assert not wrong

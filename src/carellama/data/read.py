@@ -79,14 +79,16 @@ def values(path: Path) -> Iterator[Row | BadRow]:
     """
     try:
         with _open_text(path) as text:
-            start = text.readline(CHUNK)
+            start, at = text.readline(CHUNK), 1
+            while start.isspace():
+                start, at = text.readline(CHUNK), at + start.endswith("\n")
             ahead = text.readline(CHUNK) if start.endswith("\n") else ""
             if ahead.lstrip().startswith("[") and _is_object(start, list):  # an array a line, not one array
-                for number, line in enumerate(itertools.chain((start, ahead), text), 1):
-                    if not line.isspace():
+                for number, line in enumerate(itertools.chain((start, ahead), text), at):
+                    if line and not line.isspace():
                         yield _json_row(line, Place(str(path), number), _any_row)
                 return
-            yield from _json_values(_Window(start + ahead, text, str(path), 1), _any_row)
+            yield from _json_values(_Window(start + ahead, text, str(path), at), _any_row)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"can not read {path}: {error}") from error
 
@@ -112,12 +114,15 @@ def headless(path: Path, names: Sequence[str]) -> Iterator[Row | BadRow]:
 def is_json_lines(path: Path) -> bool:
     """Whether a file is JSON Lines that `rows` does not know as such: .txt, or with a comma behind each object."""
     kind = kind_of(path)
-    if kind not in ("txt", "json") or path.suffix.lower() == ".gz":
+    if kind not in ("txt", "json"):
         return False
     try:
-        with path.open("rb") as file:
-            start = file.readline(1 << 22).decode("utf-8-sig", "replace").strip()
-    except OSError:
+        with _open_bytes(path) as file:
+            start = file.readline(1 << 22).decode("utf-8-sig", "replace")
+            while start.isspace():
+                start = file.readline(1 << 22).decode("utf-8", "replace")
+            start = start.strip()
+    except (OSError, EOFError, zlib.error):
         return False  # `rows` says it better
     return start.startswith("{") and (start.endswith("}") if kind == "txt" else start.endswith("},"))
 
@@ -387,7 +392,7 @@ def _csv_rows(text: TextIO, name: str, delimiter: str, header: list[str] | None 
             place, before = Place(name, before + 1), reader.line_num
             if len(values) == len(header):
                 yield Row(dict(zip(header, values, strict=True)), place)
-            elif values:
+            elif len(values) > 1 or (values and values[0].strip()):  # else a blank line
                 yield BadRow(place, "wrong number of fields", f"{len(values)} under a header of {len(header)}")
     except csv.Error as error:
         raise DataError(f"{name}:{reader.line_num}: broken CSV ({error})") from error

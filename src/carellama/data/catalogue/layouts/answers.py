@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import html
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -267,7 +268,8 @@ def _is_blocks(path: Path) -> bool:
 
 def _single_spaced(path: Path) -> bool:
     with path.open(encoding="utf-8", errors="replace") as text:
-        lines = [line.strip() for _, line in zip(range(4), text, strict=False)]
+        stripped = itertools.dropwhile(lambda line: not line, (line.strip() for line in text))
+        lines = list(itertools.islice(stripped, 4))
     return bool(len(lines) == 4 and (lines[2] or lines[3]))
 
 

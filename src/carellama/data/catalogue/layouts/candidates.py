@@ -202,7 +202,10 @@ def _is_webmedqa(path: Path) -> bool:
     if path.suffix.lower() not in SUFFIXES:
         return False
     with opened(path) as text:
-        cells = text.readline(1 << 20).rstrip("\r\n").split("\t", 4)
+        line = text.readline(1 << 20)
+        while line.isspace():
+            line = text.readline(1 << 20)
+        cells = line.rstrip("\r\n").split("\t", 4)
     return len(cells) == 5 and cells[1].strip() in ("0", "1")
 
 

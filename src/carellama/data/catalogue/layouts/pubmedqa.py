@@ -16,7 +16,7 @@ from typing import Any
 from carellama.data.catalogue.layout import Layout, Outcome, outcomes, text_of
 from carellama.data.convert import BadRecord
 from carellama.data.read import BadRow, Row, keyed, kind_of, rows
-from carellama.errors import UserError
+from carellama.errors import DataError, UserError
 from carellama.records import Chat, Message, Question, Record
 
 PROMPT = "Answer the biomedical question using the given abstract with yes, no or maybe."
@@ -66,10 +66,10 @@ def _first(path: Path) -> Row | None:
         return found if isinstance(found, Row) else None
     if kind_of(path) != "json":
         return None
-    with path.open("rb") as file:
-        if not file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-            return None
-    found = next(keyed(path), None)
+    try:
+        found = next(keyed(path), None)
+    except DataError:  # no object
+        return None
     if isinstance(found, Row) and {"QUESTION", "CONTEXTS"} <= set(found.fields):
         return found
     return None
