@@ -9,7 +9,7 @@ import pytest
 
 from carellama.config.datasets import CleanArguments
 from carellama.data.clean import run as module
-from carellama.data.clean.filters import boilerplate, repetition
+from carellama.data.clean.filters import boilerplate, repeats
 from carellama.data.clean.run import clean, run
 from carellama.errors import UserError
 from test_contamination import ENGLISH
@@ -161,14 +161,14 @@ def test_boilerplate_is_seen(answer: str) -> None:
 
 @pytest.mark.parametrize("answer", [LONG, CHINESE, "您好，多喝水，三天不退烧请咨询医生。", "Sorry to hear that. Rest."])
 def test_real_answers_are_not_boilerplate_nor_repetition(answer: str) -> None:
-    assert boilerplate(answer) is None and repetition(answer) is None
+    assert boilerplate(answer) is None and not repeats(answer)
 
 
 @pytest.mark.parametrize("text", ["多喝水，注意休息。" * 20, "\n".join([LONG, LONG, OTHER])])
 def test_repetition_is_seen(text: str) -> None:
-    assert repetition(text)
+    assert repeats(text)
 
 
 def test_a_short_chinese_text_may_name_its_subject_twice() -> None:
     text = "支气管哮喘急性发作时应尽快就医。" + CHINESE + "支气管哮喘急性发作时要保持镇静。"
-    assert len(text) < 100 and repetition(text) is None
+    assert len(text) < 100 and not repeats(text)

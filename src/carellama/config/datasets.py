@@ -135,9 +135,13 @@ class CleanArguments:
     languages: Optional[str] = field(
         default=None, metadata=about("Only these, comma separated: zh, en, mixed, other; default: all.")
     )
-    shortest_question: int = field(default=0, metadata=about("Characters below which a question is too short."))
+    shortest_question: int = field(
+        default=0, metadata=about("Letters, characters and digits below which a question is too short.")
+    )
     longest_question: int = field(default=0, metadata=about("Characters above which it is too long; 0: no bound."))
-    shortest_answer: int = field(default=2, metadata=about("Characters below which an answer or text is too short."))
+    shortest_answer: int = field(
+        default=1, metadata=about("The same for an answer or text; 1: a dash is no answer, but 7 is one.")
+    )
     longest_answer: int = field(default=0, metadata=about("Characters above which it is too long; 0: no bound."))
     repetition: bool = field(default=True, metadata=about("Take out texts that repeat themselves."))
     boilerplate: bool = field(default=True, metadata=about("Take out greetings and a machine's excuses."))

@@ -87,10 +87,11 @@ class Exams:
 
     def done(self) -> None:
         """Sort what was taken; to be called before `found`."""
-        for length, (made, numbers) in self._made.items():
+        for length in list(self._made):
+            made, numbers = self._made.pop(length)
             keys, first = np.unique(np.frombuffer(made, dtype=np.uint64), return_index=True)
             self._index[length] = keys, np.frombuffer(numbers, dtype=np.uint32)[first]
-        self._made = {}
+            del made, numbers, keys, first  # before the next is sorted
         if self._near is not None:
             self._near.done()
 

@@ -2,17 +2,20 @@ r"""What makes a record useless by itself: language, length, repetition, boilerp
 
     refusal(record, Bounds(languages={"zh"}))   # None, or (reason, detail)
 
-The last answer is judged (both of a pair, the text of a text); of an exam question only its language and length.
-Repetition follows Rae et al. 2021 (arXiv:2112.11446, table A1): the share of lines that are repeated (0.30) and of
-characters in them (0.20), of characters in the most frequent run of 2, 3, 4 words (0.20, 0.18, 0.16), and in repeated
-runs of 5 to 10 words (0.15 to 0.10). A Chinese character stands for half a word: runs are twice as long there. Texts of
-fewer than 50 words (100 Chinese characters) are left alone. What is boilerplate is listed in `boilerplate.yaml`.
+Judged are all answers of a conversation (it stays while one of them is of use), the better one of a pair (the other may
+be as bad as it likes) and the text of a text; of an exam question only its language and length.
+Repetition is the measure of Rae et al. 2021 (arXiv:2112.11446, table A1) for repeated runs of words, with departures:
+1. Runs are of 15 words and not of 5 to 10, the bound is 0.20 of the characters and not 0.15 to 0.10, and repeated lines
+   and the most frequent short run are not looked at. Those bounds are for pages of the web: in answers of 100 to 300
+   words they hit lists, forms and whoever names a disease three times (nine of ten removed rows, read by eye).
+2. A Chinese character stands for half a word: runs are twice as long there.
+3. Texts of fewer than 50 words (100 Chinese characters) are left alone.
+What is boilerplate is listed in `boilerplate.yaml`.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,9 +27,8 @@ from carellama.records import Chat, Pair, Question, Record, Text
 from carellama.text import HAN_CHARACTER, language, ngrams, words
 
 FEWEST_WORDS = 50
-LINES, LINE_CHARACTERS = 0.30, 0.20
-MOST_FREQUENT = {2: 0.20, 3: 0.18, 4: 0.16}
-REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+RUN = 15  # words
+REPEATED = 0.20  # of the characters, in runs that were there before
 URLS_ONLY = re.compile(r"(?:\s*(?:https?://|www\.)\S+\s*)+")
 Refusal = tuple[str, str]  # reason, detail; the detail holds no text of the record
 
@@ -52,33 +54,42 @@ def refusal(record: Record, bounds: Bounds) -> Refusal | None:
         return "language", spoken
     if question and (found := _length(question, bounds.shortest_question, bounds.longest_question)):
         return f"question too {found[0]}", found[1]
-    for answer in answers:
-        if found := _length(answer, bounds.shortest_answer, bounds.longest_answer):
-            return f"answer too {found[0]}", found[1]
-        if bounds.boilerplate and not isinstance(record, Text) and (kind := boilerplate(answer)):
-            return "boilerplate", kind
-        if bounds.repetition and (kind := repetition(answer)):
-            return "repetition", kind
+    if not answers:
+        return None
+    if found := _length(max(answers, key=_letters), bounds.shortest_answer, 0):
+        return f"answer too {found[0]}", found[1]
+    if found := _length(max(answers, key=len), 0, bounds.longest_answer):
+        return f"answer too {found[0]}", found[1]
+    if bounds.boilerplate and not isinstance(record, Text):
+        kinds = [boilerplate(answer) for answer in answers]
+        if all(kinds):
+            return "boilerplate", str(kinds[-1])
+    if bounds.repetition and any(repeats(answer) for answer in answers):
+        return "repetition", f"runs of {RUN} words"
     return None
 
 
 def parts(record: Record) -> tuple[str, list[str]]:
-    """The last question of a record, and the answers to it."""
+    """The last question of a record, and the answers that are judged."""
     if isinstance(record, Text):
         return "", [record.text]
     if isinstance(record, Question):
         return record.stem, []
     if isinstance(record, Pair):
-        return record.prompt[-1].content, [record.chosen, record.rejected]
+        return record.prompt[-1].content, [record.chosen]
     assert isinstance(record, Chat)
-    return record.prompt[-1].content, [record.response]
+    return record.prompt[-1].content, [turn.content for turn in record.messages if turn.role == "assistant"]
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalnum, text))
 
 
 def _length(text: str, shortest: int, longest: int) -> Refusal | None:
-    length = len(text.strip())
-    if length < shortest:
-        return "short", f"{length} characters"
-    return ("long", f"{length} characters") if longest and length > longest else None
+    """Too short: too few letters and digits, as a dash is no answer, but 7 is one; too long: too many characters."""
+    if shortest and (letters := _letters(text)) < shortest:
+        return "short", f"{letters} characters"
+    return ("long", f"{len(text)} characters") if longest and len(text.strip()) > longest else None
 
 
 @cache
@@ -102,28 +113,13 @@ def boilerplate(answer: str) -> str | None:
     return "addresses of pages only" if URLS_ONLY.fullmatch(answer) else None
 
 
-def repetition(text: str) -> str | None:
-    """How a text repeats itself more than running text does, if it does."""
+def repeats(text: str) -> bool:
+    """Whether a text repeats itself more than running text does."""
     items = words(text)
     stretch = 2 if 2 * sum(bool(HAN_CHARACTER.match(word)) for word in items) > len(items) else 1
     if len(items) < FEWEST_WORDS * stretch:
-        return None
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    again = [line for line, count in Counter(lines).items() for _ in range(count - 1)]
-    if len(again) > LINES * len(lines) or sum(map(len, again)) > LINE_CHARACTERS * sum(map(len, lines)):
-        return "lines"
-    characters = sum(map(len, items))
-    for length, most in MOST_FREQUENT.items():
-        run, count = Counter(ngrams(items, length * stretch)).most_common(1)[0]
-        if count > 1 and count * sum(map(len, run)) > most * characters:
-            return f"one run of {length * stretch} words"
-    for length, most in REPEATED.items():
-        share = _repeated(items, length * stretch) / characters
-        if share > most:
-            return f"runs of {length * stretch} words"
-        if share <= min(REPEATED.values()):  # longer runs can only be fewer
-            return None
-    return None
+        return False
+    return _repeated(items, RUN * stretch) > REPEATED * sum(map(len, items))
 
 
 def _repeated(items: Sequence[str], length: int) -> int:
