@@ -104,14 +104,31 @@ def test_a_pulled_dataset_is_trained_on_by_its_name(tmp_path: Path, consult: Pat
         (["chatmed"], "Did you mean 'chatmed-consult'"),
         (["chatmed-consult:pairs"], "part of chatmed-consult"),
         (["chatmed-consult", "--from_path", "nowhere"], "no such file or folder"),
+        (["nowhere.json"], "nowhere.json: there is no such file or folder, and no dataset"),
+        (["empty"], "empty holds no files"),
+        (["bare.json"], "bare.json has no layout of bare (no row can be read)"),
+        (["picture.json"], "picture.json:1: not UTF-8 (and not GB18030); save the file as UTF-8, or mend that line);"),
+        (["good.jsonl", "--output", "empty"], "--output empty is a folder"),
+        (["good.jsonl", "--output", "good.jsonl/x"], "can not write good.jsonl/x: "),
+        (["good.jsonl", "--split", "held_out"], "good.jsonl is taken whole"),
+        (["good.jsonl", "--from", "good.jsonl"], "give it alone, without --from"),
+        (["meddg", "--from", "picture.docx"], "picture.docx: unknown file type '.docx'"),
         (["chatmed-consult"], "carellama data pull chatmed-consult"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, monkeypatch, words: list[str], message: str) -> None:
-    monkeypatch.setenv("CARELLAMA_CACHE", str(tmp_path))
+    monkeypatch.setenv("CARELLAMA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bare.json").write_bytes(b"")
+    for name in ("picture.json", "picture.docx"):
+        (tmp_path / name).write_bytes(b"\x89PNG\xff\xff\x00")
+    (tmp_path / "good.jsonl").write_text('{"instruction": "a?", "output": "b"}\n')
+    before = sorted(path.name for path in tmp_path.rglob("*"))
     with pytest.raises(UserError) as caught:
         run(words)
-    assert message in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before, "something was left behind"
 
 
 def test_files_of_no_dataset_are_read_by_their_shape(tmp_path: Path) -> None:

@@ -356,6 +356,10 @@ def test_a_manual_dataset_names_its_page_and_takes_a_folder(tmp_path, monkeypatc
     assert {path.name for path in (home / "files").rglob("*") if path.is_file()} == {"a.jsonl", "b.jsonl"}
     with pytest.raises(UserError, match="no such file"):
         run(monkeypatch, made, "--from", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"letter\.txt is not called as a file of toy, .*convert toy --from FILE"):
+        run(monkeypatch, made, "--from", str(folder / "letter.txt"))
+    with pytest.raises(UserError, match="--source github from a host"):
+        run(monkeypatch, made, "--from", str(folder), "--source", "github")
 
 
 def test_what_is_missing_of_a_folder_is_said(tmp_path, monkeypatch, capsys):

@@ -121,3 +121,19 @@ def test_wrong_options_are_one_line(file: Path, words: list[str], message: str) 
     assert message in str(caught.value)
     with pytest.raises(UserError, match="--max_samples"):
         run([str(file), "--max_samples", "0"])
+
+
+@pytest.mark.parametrize(("name", "message"), [("a.jsonl", "does not end in .html"), ("folder.html", "is a folder")])
+def test_a_page_replaces_nothing_else(file: Path, name: str, message: str) -> None:
+    (file.parent / "folder.html").mkdir()
+    before = file.read_bytes()
+    with pytest.raises(UserError, match=message):
+        run([str(file), "--html", str(file.parent / name)])
+    assert file.read_bytes() == before
+
+
+def test_a_record_can_not_move_the_cursor(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"instruction": "a\x1b[2J\r?\tb", "output": "c\nd"}))
+    view([str(path)])
+    assert "user: a\\x1b[2J\\x0d?\tb\nassistant: c\nd\n" in capsys.readouterr().out

@@ -32,11 +32,20 @@ def say(line: str) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
-    """Open a UTF-8 text file for writing; it gets its name, and replaces an older one, when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Open a UTF-8 text file for writing; it gets its name, and replaces an older one, when the block ends well.
+
+    Raises `UserError` where there can be no such file: a folder of that name, or a place that can not be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the name of a file to write")
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = temporary.open("w", encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UserError(f"can not write {path}: {error.strerror or error}") from error
+    try:
+        with opened as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

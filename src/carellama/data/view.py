@@ -8,6 +8,7 @@ A row that can not be used is shown with the reason. On a terminal Enter goes on
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from carellama.data.sources import load_datasets
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Pair, Question, Record, Text, Tokens
 
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 GREEN, GREY, PLAIN = "\033[32m", "\033[90m", "\033[0m"
 
 
@@ -40,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
             return
         try:
             record = dataset.record(row)
-            print("\n".join([f"--- {number} ({record.place})", *lines(record)]))
+            print(_visible("\n".join([f"--- {number} ({record.place})", *lines(record)])))
             if encode:
                 print(encode(record))
         except BadRecord as error:
@@ -75,6 +77,11 @@ def lines(record: Record) -> Iterator[str]:
             yield f"rejected: {record.rejected}"
     for key, value in record.meta.items():
         yield f"[{key}: {value}]"
+
+
+def _visible(text: str) -> str:
+    """Text without characters that move the cursor or change the colours of a terminal; they are shown instead."""
+    return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _encoder(arguments: ViewArguments) -> Callable[[Record], str]:

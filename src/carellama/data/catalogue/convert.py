@@ -29,6 +29,7 @@ from carellama.disk import made_once, say, write_json
 from carellama.errors import UserError
 from carellama.records import Chat, Question, Record, Text
 
+ANOTHER_KIND = "another kind of file"
 VERSION = 2  # of what the converters make; raise it when a layout's records change
 
 
@@ -79,6 +80,8 @@ def run(argv: Sequence[str]) -> None:
     (arguments,) = parse((ConvertArguments,), argv, "carellama data convert NAME_OR_FILE", first="name")
     conversion = planned(arguments)
     output = Path(arguments.output or f"{Path(conversion.name.replace(':', '-')).name}.jsonl")
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder; give the name of a file to write")
     if output.exists() and not arguments.overwrite:
         raise UserError(f"{output} is there already: give --overwrite to replace it, or another --output")
     report = DataReport()
@@ -122,8 +125,8 @@ def _info(file_name: str, kind: str) -> dict[str, object]:
 def planned(arguments: ConvertArguments) -> Conversion:
     """Find the files and the layout of each. `UserError` where nothing can be converted."""
     given = Path(arguments.name).expanduser()
-    if arguments.from_path is None and arguments.name.partition(":")[0] not in entries() and given.exists():
-        return of_unknown(given)
+    if arguments.name.partition(":")[0] not in entries() and (given.exists() or given.suffix or "/" in arguments.name):
+        return of_path(given, arguments)
     entry, part = find(arguments.name)
     if arguments.from_path is None:
         return of_folder(entry, part, pulled(entry), arguments.split)
@@ -155,7 +158,7 @@ def pulled(entry: Entry) -> Path:
     if not folder.is_dir():
         raise UserError(
             f"{entry.name} is in the catalogue, but not on this machine: carellama data pull {entry.name} "
-            "(or give its files with --from)"
+            f"(files that you have: carellama data pull {entry.name} --from FOLDER)"
         )
     return folder
 
@@ -181,9 +184,22 @@ def of_folder(entry: Entry, part: Part, folder: Path, split: Split) -> Conversio
     return _fitted(f"{entry.name}:{part.name}", found, {name: LAYOUTS[name] for name in part.layouts})
 
 
+def of_path(place: Path, arguments: ConvertArguments) -> Conversion:
+    """A file or folder given instead of a dataset's name. `UserError` where it is not there, or with options of one."""
+    if not place.exists():
+        raise UserError(f"{place}: there is no such file or folder, and no dataset of the catalogue of this name")
+    if arguments.from_path is not None:
+        raise UserError(f"{place} is a file or folder, not a dataset of the catalogue: give it alone, without --from")
+    if arguments.split != "train":
+        raise UserError(f"--split {arguments.split} belongs to a dataset of the catalogue; {place} is taken whole")
+    return of_unknown(place)
+
+
 def of_unknown(place: Path) -> Conversion:
     """A file, or all files of a folder, that belong to no named dataset: a common shape, else whatever layout fits."""
     paths = paths_in(place) if place.is_dir() else [place]
+    if not paths:
+        raise UserError(f"{place} holds no files")
     shaped: dict[str, list[Path]] = {}
     others = []
     for path in paths:
@@ -222,11 +238,20 @@ def _fitted(name: str, paths: Sequence[Path], layouts: Mapping[str, Layout]) -> 
                 break
             misfits.append(f"{layout_name}: {misfit}")
         else:
-            found.unread[path] = misfits[0].partition(": ")[2] if len(misfits) == 1 else "; ".join(misfits[:4])
+            found.unread[path] = _why(misfits)
     if not found.layouts:
         file, reason = next(((str(path), why) for path, why in found.unread.items()), (name, "no files"))
         raise UserError(f"{file} has no layout of {name} ({reason}); see carellama data check")
     return found
+
+
+def _why(misfits: Sequence[str]) -> str:
+    """Why no layout fits, from "layout: reason" of each: once where all say the same (a file that is not text)."""
+    reasons = dict.fromkeys(misfit.partition(": ")[2] for misfit in misfits)
+    telling = [reason for reason in reasons if reason != ANOTHER_KIND]
+    if len(telling) == 1 or len(reasons) == 1:
+        return telling[0] if telling else ANOTHER_KIND
+    return "; ".join(misfits[:4])
 
 
 def _misfit(path: Path, layout: Layout) -> str | None:
@@ -235,7 +260,7 @@ def _misfit(path: Path, layout: Layout) -> str | None:
         if layout.fits(path):
             return None
         if layout.recognises is not None:
-            return "another kind of file"
+            return ANOTHER_KIND
         first = first_row(path, layout.rows)
     except UserError as error:
         return str(error)

@@ -39,6 +39,10 @@ def run(argv: Sequence[str]) -> None:
     with _alone(home):
         try:
             if arguments.from_folder is not None:
+                if arguments.source is not None:
+                    raise UserError(
+                        f"--from takes the files from this machine, --source {arguments.source} from a host"
+                    )
                 place = Path(arguments.from_folder).expanduser()
                 if not place.exists():
                     raise UserError(f"--from {place}: there is no such file or folder")

@@ -36,9 +36,13 @@ def take(entry: Entry, place: Path, home: Path) -> None:
 
     base = place if place.is_dir() else place.parent
     there = _files(place)
-    mine = [path for path in there if path == place or _belongs(entry, path.relative_to(base).as_posix())]
+    mine = [path for path in there if _belongs(entry, path.relative_to(base).as_posix())]
     if not mine:
-        raise UserError(f"{place} has no file of {entry.name}, whose files are called {', '.join(expected(entry))}")
+        what = f"{place} has no file" if place.is_dir() else f"{place} is not called as a file"
+        raise UserError(
+            f"{what} of {entry.name}, whose files are called {', '.join(expected(entry))}; "
+            f"to convert a file of another name: carellama data convert {entry.name} --from FILE"
+        )
     incoming = home / "incoming"
     incoming.mkdir(parents=True, exist_ok=True)
     files: dict[str, dict[str, Any]] = {}

@@ -88,6 +88,8 @@ def run(argv: Sequence[str]) -> None:
     (arguments,) = parse((StatsArguments,), argv, "carellama data stats NAME_OR_FILE...", first="names")
     if arguments.max_samples is not None and arguments.max_samples < 1:
         raise UserError(f"--max_samples is {arguments.max_samples}; it must be at least 1")
+    if arguments.html is not None:
+        page_at(Path(arguments.html))
     datasets = load_datasets(arguments.names, DataArguments(dataset_dir=arguments.dataset_dir))
     found = [measured(dataset, arguments.max_samples) for dataset in datasets]
     for stats in found:
@@ -96,6 +98,14 @@ def run(argv: Sequence[str]) -> None:
         with whole_file(Path(arguments.html)) as file:
             file.write(page(found))
         print(f"wrote {arguments.html}")
+
+
+def page_at(path: Path) -> None:
+    """Raise `UserError` where no page can be written, or something else would be lost: before anything is measured."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--html {path} does not end in .html")
+    if path.is_dir():
+        raise UserError(f"--html {path} is a folder; give the name of a file to write")
 
 
 def measured(dataset: Dataset, most: int | None = None) -> Stats:
