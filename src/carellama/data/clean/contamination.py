@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from carellama.data.clean.near_questions import SHINGLE, NearQuestions
-from carellama.data.clean.runs import Keys, keys_of, runs_of
+from carellama.data.clean.runs import Keys, keys_of, places, runs_of
 from carellama.records import Question
 from carellama.text import HAN_CHARACTER, words
 
@@ -107,7 +107,7 @@ class Exams:
             runs = runs_of(keys, length)
             if not len(runs):
                 continue
-            place = np.minimum(np.searchsorted(known, runs), len(known) - 1)
+            place = np.minimum(places(known, runs), len(known) - 1)
             inside = owner[: len(runs)] == owner[length - 1 :]  # not from one text into the next
             for at in np.flatnonzero((known[place] == runs) & inside):
                 if hits[owner[at]] is None:

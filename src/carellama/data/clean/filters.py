@@ -5,9 +5,9 @@ r"""What makes a record useless by itself: language, length, repetition, boilerp
 Judged are all answers of a conversation (it stays while one of them is of use), the better one of a pair (the other may
 be as bad as it likes) and the text of a text; of an exam question only its language and length.
 Repetition is the measure of Rae et al. 2021 (arXiv:2112.11446, table A1) for repeated runs of words, with departures:
-1. Runs are of 15 words and not of 5 to 10, the bound is 0.20 of the characters and not 0.15 to 0.10, and repeated lines
+1. Runs are of 15 words and not of 5 to 10, the bound is 0.25 of the characters and not 0.15 to 0.10, and repeated lines
    and the most frequent short run are not looked at. Those bounds are for pages of the web: in answers of 100 to 300
-   words they hit lists, forms and whoever names a disease three times (nine of ten removed rows, read by eye).
+   words they hit lists, forms and whoever names a disease three times: 52 of 60 removed rows that were read.
 2. A Chinese character stands for half a word: runs are twice as long there.
 3. Texts of fewer than 50 words (100 Chinese characters) are left alone.
 What is boilerplate is listed in `boilerplate.yaml`.
@@ -28,7 +28,7 @@ from carellama.text import HAN_CHARACTER, language, ngrams, words
 
 FEWEST_WORDS = 50
 RUN = 15  # words
-REPEATED = 0.20  # of the characters, in runs that were there before
+REPEATED = 0.25  # of the characters, in runs that were there before
 URLS_ONLY = re.compile(r"(?:\s*(?:https?://|www\.)\S+\s*)+")
 Refusal = tuple[str, str]  # reason, detail; the detail holds no text of the record
 
@@ -64,7 +64,7 @@ def refusal(record: Record, bounds: Bounds) -> Refusal | None:
         kinds = [boilerplate(answer) for answer in answers]
         if all(kinds):
             return "boilerplate", str(kinds[-1])
-    if bounds.repetition and any(repeats(answer) for answer in answers):
+    if bounds.repetition and repeats("\n".join(answers)):
         return "repetition", f"runs of {RUN} words"
     return None
 

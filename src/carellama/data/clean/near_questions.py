@@ -26,7 +26,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from carellama.data.clean.runs import BASE, Keys, keys_of, runs_of
+from carellama.data.clean.runs import BASE, Keys, keys_of, places, runs_of
 from carellama.text import ngrams
 
 SHINGLE, ANCHOR = 3, 5  # words of the runs that are counted, and of those by which candidates are found
@@ -123,7 +123,7 @@ class NearQuestions:
         anchors = _short(runs_of(_wide(words), ANCHOR))
         inside = owner[: len(anchors)] == owner[ANCHOR - 1 :]
         anchors, texts = anchors[inside], owner[: len(inside)][inside]
-        first = np.searchsorted(self._anchors, anchors)
+        first = places(self._anchors, anchors)
         there = self._anchors[np.minimum(first, len(self._anchors) - 1)] == anchors
         anchors, texts, first = anchors[there], texts[there], first[there]
         times = np.searchsorted(self._anchors, anchors, side="right") - first

@@ -61,6 +61,7 @@ def clean(arguments: CleanArguments) -> tuple[Account, int]:
     output, listed = Path(arguments.output), Path(arguments.removed) if arguments.removed else None
     deidentifier = _deidentifier(arguments)
     datasets = load_datasets(arguments.names, DataArguments(dataset_dir=arguments.dataset_dir))
+    _require_one_kind(datasets)
     exams = Exams(arguments.exam_characters, arguments.exam_similarity)
     gather(arguments.exams or [], exams, catalogue=arguments.catalogue_exams)
     with ExitStack() as stack:
@@ -186,6 +187,18 @@ def _checked(arguments: CleanArguments) -> Bounds:
         arguments.repetition,
         arguments.boilerplate,
     )
+
+
+def _require_one_kind(datasets: Sequence[Dataset]) -> None:
+    """Raise `UserError` where texts, conversations or exam questions would come into one file.
+
+    A file is read again by the shape of its first row.
+    """
+    kinds = {"text": "texts", "exam": "exam questions"}
+    found = {kinds.get(str(dataset.shape), "conversations"): dataset.name for dataset in datasets}
+    if len(found) > 1:
+        holding = " and ".join(f"{name} holds {kind}" for kind, name in found.items())
+        raise UserError(f"{holding}: a file of both can not be read again; clean each kind into its own --output")
 
 
 def _deidentifier(arguments: CleanArguments) -> Deidentifier | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,4 +36,16 @@ def runs_of(keys: Keys, length: int) -> Keys:
     found = np.zeros(count, dtype=np.uint64)
     for at in range(length):
         found = found * BASE + keys[at : at + count]
+    return found
+
+
+def places(known: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Where each of `wanted` stands in the sorted `known`, or would stand.
+
+    `numpy.searchsorted` in the order of the values: memory is read from front to back, several times as fast for
+    millions of values.
+    """
+    order = np.argsort(wanted)
+    found = np.empty(len(wanted), dtype=np.int64)
+    found[order] = np.searchsorted(known, wanted[order])
     return found
