@@ -10,7 +10,7 @@ import pytest
 
 from carellama.config.data import DataArguments
 from carellama.data.sources import load_datasets
-from carellama.data.stats.run import lines, measured, run, summary
+from carellama.data.stats.run import Stats, lines, measured, run, summary
 from carellama.data.view import GREEN, GREY, PLAIN
 from carellama.data.view import run as view
 from carellama.errors import UserError
@@ -137,3 +137,13 @@ def test_a_record_can_not_move_the_cursor(tmp_path: Path, capsys) -> None:
     path.write_text(json.dumps({"instruction": "a\x1b[2J\r?\tb", "output": "c\nd"}))
     view([str(path)])
     assert "user: a\\x1b[2J\\x0d?\tb\nassistant: c\nd\n" in capsys.readouterr().out
+
+
+def test_turns_have_a_bar_each_and_many_turns_one_together(tmp_path: Path) -> None:
+    from carellama.data.stats.page import MOST_TURNS, _turns
+
+    stats = Stats("a", "a")
+    stats.turns.update({1: 5, 3: 2, 40: 1, 58: 1})
+    bars = _turns(stats)
+    assert bars[:3] == [("1", 5), ("2", 0), ("3", 2)] and bars[-1] == (f"{MOST_TURNS + 1}+", 2)
+    assert sum(count for _, count in bars) == 9

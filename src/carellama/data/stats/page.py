@@ -9,6 +9,7 @@ scale, as lengths are spread over three orders of magnitude.
 from __future__ import annotations
 
 import html
+import math
 from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,21 +20,37 @@ if TYPE_CHECKING:
     from carellama.data.stats.run import Stats
 
 BARS = 24  # of a histogram of lengths
-WIDTH, HEIGHT, MARGIN = 560, 150, 34  # pixels of a histogram; the margin is for the words below
+MOST_TURNS = 20  # with a bar of their own; longer conversations share one
+WIDTH, HEIGHT, ABOVE, BELOW = 460, 150, 18, 24  # pixels of a histogram; above it the highest count, below the names
+WIDEST = 40  # pixels of a bar, where there are few
 STYLE = """
-body { font: 15px/1.5 system-ui, "Noto Sans CJK SC", sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-  color: #1c2a2a; background: #fff }
+body { font: 15px/1.5 system-ui, "Noto Sans CJK SC", "Microsoft YaHei", sans-serif; max-width: 62rem; margin: 2rem auto;
+  padding: 0 1rem; color: #1c2a2a; background: #fff; overflow-wrap: anywhere }
 h1 { font-size: 1.4rem }
 h2 { font-size: 1.15rem; margin-top: 2.5rem; border-top: 1px solid #cfdcdc; padding-top: 1rem }
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem }
+p { margin: .2rem 0; color: #4a5a5a }
 table { border-collapse: collapse }
-td { padding: .15rem .8rem .15rem 0 }
-td.n { text-align: right; font-variant-numeric: tabular-nums }
+td, th { padding: .15rem .9rem .15rem 0; text-align: left; font-weight: normal; vertical-align: top }
+th { color: #4a5a5a; border-bottom: 1px solid #cfdcdc }
+.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+.name { min-width: 6rem }
+.wide { overflow-x: auto }
+@media (max-width: 480px) { td, th { padding-right: .6rem } }
 rect { fill: #1f8a83 }
-text { font-size: 11px; fill: #4a5a5a }
-.pictures { display: flex; flex-wrap: wrap; gap: 1rem }
+line { stroke: #cfdcdc }
+text { font-size: 13px; fill: #4a5a5a }
+.pictures { display: flex; flex-wrap: wrap; gap: 0 2.5rem }
 svg { max-width: 100%; height: auto }
 """
+KINDS = {
+    "conversations": "对话 · conversations",
+    "preference pairs": "偏好对 · preference pairs",
+    "texts": "文本 · texts",
+    "exam questions": "考题 · exam questions",
+}
+LENGTHS = "<p>提问、回答：字符数的中位数 · asked, answer: median characters</p>"
+LANGUAGES = {"zh": "中文 · Chinese", "en": "英文 · English", "mixed": "混合 · mixed", "other": "其他 · other"}
 HEAD = """<!doctype html>
 <html lang="zh">
 <head>
@@ -45,15 +62,30 @@ HEAD = """<!doctype html>
 
 def page(found: Sequence[Stats]) -> str:
     """The whole page."""
-    body = "\n".join(_dataset(stats) for stats in found)
+    body = "\n".join([*([_overview(found)] if len(found) > 1 else []), *map(_dataset, found)])
     return f"{HEAD}<style>{STYLE}</style>\n</head>\n<body>\n<h1>数据统计 · Data</h1>\n{body}\n</body>\n</html>\n"
+
+
+def _overview(found: Sequence[Stats]) -> str:
+    """A line a dataset: rows, records, and the medians of the lengths."""
+    heads = ("数据集<br>dataset", "行数<br>rows", "可用<br>usable", "提问<br>asked", "回答<br>answer")
+    head = "".join(f'<th class="{"n" if at else "name"}">{name}</th>' for at, name in enumerate(heads))
+    rows = []
+    for stats in found:
+        medians = [f"{np.median(values):,.0f}" if any(values) else "–" for values in (stats.asked, stats.answered)]
+        cells = "".join(f'<td class="n">{cell}</td>' for cell in (f"{stats.rows:,}", f"{stats.used:,}", *medians))
+        rows.append(f'<tr><td class="name">{_text(stats.name)}</td>{cells}</tr>')
+    return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>{LENGTHS}'
 
 
 def _dataset(stats: Stats) -> str:
     from carellama.data.stats.run import most_common
 
-    parts = [f"<h2>{_text(stats.name)}</h2>", f"<p>{_text(stats.where)}</p>"]
-    counts = [("数据行 · rows", stats.rows), *stats.kinds.most_common()]
+    parts = [f"<h2>{_text(stats.name)}</h2>"]
+    if stats.where != stats.name:
+        parts.append(f"<p>{_text(stats.where)}</p>")
+    parts.append(f"<p>{stats.rows:,} 行 · rows</p>")
+    counts = [(KINDS.get(kind, kind), count) for kind, count in stats.kinds.most_common()]
     counts += [(f"不可用 · not usable: {reason}", count) for reason, count in stats.skipped.most_common()]
     parts.append(_table(counts, stats.rows))
     if not stats.used:
@@ -64,13 +96,25 @@ def _dataset(stats: Stats) -> str:
         if any(values):
             parts.append(f"<div><h3>{title}</h3>{_lengths(values)}</div>")
     if stats.turns:
-        bars = [(str(turns), count) for turns, count in sorted(stats.turns.items())]
-        parts.append(f"<div><h3>轮数 · turns</h3>{_bars(bars)}</div>")
+        parts.append(f"<div><h3>轮数 · turns</h3>{_bars(_turns(stats))}</div>")
     parts.append("</div>")
-    parts.append(f"<h3>语言 · languages</h3>{_table(stats.languages.most_common(), stats.used)}")
+    if stats.with_system:
+        share = stats.with_system / stats.used
+        parts.append(f"<p>带系统提示 · with a system message: {stats.with_system:,} ({share:.1%})</p>")
+    languages = [(LANGUAGES.get(name, name), count) for name, count in stats.languages.most_common()]
+    parts.append(f"<h3>语言 · languages</h3>{_table(languages, stats.used)}")
     if stats.groups:
         parts.append(f"<h3>科室或类别 · departments</h3>{_table(most_common(stats.groups), stats.used)}")
     return "\n".join(parts)
+
+
+def _turns(stats: Stats) -> list[tuple[str, int]]:
+    """Records of each number of turns, from the fewest on without a gap."""
+    counted = [(str(turns), stats.turns[turns]) for turns in range(min(stats.turns), max(stats.turns) + 1)]
+    if len(counted) <= MOST_TURNS:
+        return counted
+    longer = sum(count for _, count in counted[MOST_TURNS:])
+    return [*counted[:MOST_TURNS], (f"{counted[MOST_TURNS][0]}+", longer)]
 
 
 def _table(items: Sequence[tuple[str, int]], whole: int) -> str:
@@ -91,22 +135,31 @@ def _lengths(values: array[int]) -> str:
 
 
 def _bars(bars: Sequence[tuple[str, int]]) -> str:
-    """A histogram; every few bars one is named, so that the names do not touch."""
+    """A histogram; every few bars one is named, so that the names do not touch, and the highest has its count."""
     highest = max(count for _, count in bars)
-    step = WIDTH / len(bars)
-    every = max(1, round(56 / step))
-    drawn = []
+    step = min(WIDEST, WIDTH / len(bars))
+    every = max(1, math.ceil((max(len(name) for name, _ in bars) * 8 + 8) / step))
+    drawn = [f'<line x1="0" y1="{ABOVE + HEIGHT}" x2="{WIDTH}" y2="{ABOVE + HEIGHT}"/>']
+    named = False
     for at, (name, count) in enumerate(bars):
-        height = HEIGHT * count / highest
+        height, middle = HEIGHT * count / highest, at * step + step / 2
         drawn.append(
-            f'<rect x="{at * step + 1:.1f}" y="{HEIGHT - height:.1f}" width="{max(1.0, step - 2):.1f}" '
+            f'<rect x="{at * step + 1:.1f}" y="{ABOVE + HEIGHT - height:.1f}" width="{max(1.0, step - 2):.1f}" '
             f'height="{height:.1f}"><title>{_text(name)}: {count:,}</title></rect>'
         )
         if at % every == 0:
-            drawn.append(f'<text x="{at * step + 1:.1f}" y="{HEIGHT + 16}">{_text(name)}</text>')
-    drawn.append(f'<text x="{WIDTH}" y="11" text-anchor="end">{highest:,}</text>')
-    size = f'viewBox="0 0 {WIDTH} {HEIGHT + MARGIN}" width="{WIDTH}" height="{HEIGHT + MARGIN}"'
+            drawn.append(_label(name, middle, ABOVE + HEIGHT + 17))
+        if count == highest and not named:
+            drawn.append(_label(f"{count:,}", middle, ABOVE - 5))
+            named = True
+    size = f'viewBox="0 0 {WIDTH} {HEIGHT + ABOVE + BELOW}" width="{WIDTH}" height="{HEIGHT + ABOVE + BELOW}"'
     return f'<svg {size} role="img">{"".join(drawn)}</svg>'
+
+
+def _label(text: str, middle: float, y: float) -> str:
+    """A text centred at a place, moved inwards where it would be cut off."""
+    half = len(text) * 4 + 2
+    return f'<text x="{min(max(middle, half), WIDTH - half):.1f}" y="{y}" text-anchor="middle">{_text(text)}</text>'
 
 
 def _text(text: str) -> str:
