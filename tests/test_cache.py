@@ -31,14 +31,14 @@ def rows(count: int) -> list[Row]:
 def encode(batch) -> tuple[pa.RecordBatch, dict]:
     """Row n has n+1 tokens n; every seventh is skipped; every fifth gives two entries."""
     report = DataReport()
-    made: list[tuple[list[int], list[int], int]] = []
+    made: list[tuple[list[int], list[int], int, int]] = []
     for at, row in enumerate(batch):
         number = len(row.fields["text"])
         report.row("d")
         if number % 7 == 6:
             report.note("d", "skipped", row.place, "seventh")
         else:
-            entry = ([number] * (number + 1), [-100] + [number] * number, at)
+            entry = ([number] * (number + 1), [-100] + [number] * number, at, 1)
             made += [entry, entry] if number % 5 == 4 else [entry]
     columns = [
         pa.array(list(column), field.type) for column, field in zip(zip(*made, strict=True), SCHEMA, strict=True)

@@ -104,9 +104,9 @@ def test_shortened_and_split_records_are_counted(tmp_path, tiny_folder):
 
 def test_a_stage_takes_its_own_records(tmp_path, tiny_folder):
     (tmp_path / "t.txt").write_text("plain text\n")
-    with pytest.raises(BadRecord, match=r"t\.txt:1: this stage takes a conversation"):
+    with pytest.raises(BadRecord, match=r"t\.txt:1: --stage sft takes conversations"):
         prepared(config_of(tmp_path, tmp_path / "t.txt"), tiny_folder)
-    with pytest.raises(BadRecord, match=r"a\.jsonl:1: this stage takes plain text"):
+    with pytest.raises(BadRecord, match=r"a\.jsonl:1: --stage pt takes plain text"):
         prepared(config_of(tmp_path, rows_file(tmp_path, "a", 2), stage="pt"), tiny_folder)
 
 

@@ -60,12 +60,13 @@ class Text:
 class Chat:
     """A conversation for fine-tuning: an optional system message, then user and assistant in turn.
 
-    `messages` ends with the assistant's answer.
+    `messages` ends with the assistant's answer; `good` is what a person thought of it, where somebody said so.
     """
 
     messages: tuple[Message, ...]
     place: Place = NOWHERE
     meta: Mapping[str, str] = field(default_factory=dict)
+    good: bool | None = None
 
     def __post_init__(self) -> None:
         assert_turns(self.messages, last="assistant", place=self.place)
@@ -119,12 +120,14 @@ Record = Text | Chat | Pair | Question
 class Tokens:
     """An encoded record. `labels[i]` is `input_ids[i]` where the model is trained to say it, else `IGNORED`.
 
-    The first label is always `IGNORED`: no position predicts it, and in a packed row it would be predicted from
+    `good`: whether the answer is one to become likelier (`Chat.good`, the better one of a `Pair`). The first label is
+    always `IGNORED`: no position predicts it, and in a packed row it would be predicted from
     the record before.
     """
 
     input_ids: npt.NDArray[np.int32]  # (T,)
     labels: npt.NDArray[np.int32]  # (T,)
+    good: bool = True
 
     def __post_init__(self) -> None:
         assert self.input_ids.shape == self.labels.shape and self.input_ids.ndim == 1, "ids and labels differ"

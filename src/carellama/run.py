@@ -22,7 +22,7 @@ from carellama.disk import write_json
 from carellama.errors import UserError
 
 if TYPE_CHECKING:
-    from carellama.train.causal import Stopped
+    from carellama.train.loop import Stopped
 
 log = logging.getLogger(__name__)
 
@@ -100,13 +100,16 @@ class Run:
 
         from carellama.model import adapter, attention
         from carellama.model.load import bind, load_model
-        from carellama.train.causal import Stopped, make_trainer
+        from carellama.train.loop import Stopped
 
         config, training = self.config, self.config.training
         fit = training.do_train
         set_seed(training.seed)  # new adapters are drawn at random
         model = load_model(
-            config.model, dtype=weights_dtype(config), attention=attention.choose(config.model.attention)
+            config.model,
+            dtype=weights_dtype(config),
+            attention=attention.choose(config.model.attention),
+            kind="reward" if config.finetuning.stage == "rm" else "causal",
         )
         bind(model, self.tokenizer)
         model = adapter.prepare(model, config.model, config.finetuning, trainable=fit)
@@ -115,7 +118,7 @@ class Run:
         sources = prepared.sources if prepared else []
         if prepared:
             self._record(sources)
-            trainer = make_trainer(config, model, self.tokenizer, prepared)
+            trainer = self._trainer(model, prepared)
             try:
                 if fit:
                     self._train(trainer, checkpoint)
@@ -132,12 +135,17 @@ class Run:
             self._predict(model, chats)
         return self.results
 
-    def _train(self, trainer: Any, checkpoint: str | None) -> None:
+    def _trainer(self, model: Any, prepared: Any) -> Any:
         from carellama.errors import lookup
         from carellama.train import STAGES
 
         module, _, name = lookup(STAGES, self.config.finetuning.stage, "stage").partition(":")
-        self.results |= getattr(importlib.import_module(module), name)(self.config, trainer, checkpoint)
+        return getattr(importlib.import_module(module), name)(self.config, model, self.tokenizer, prepared)
+
+    def _train(self, trainer: Any, checkpoint: str | None) -> None:
+        from carellama.train.loop import run
+
+        self.results |= run(self.config, trainer, checkpoint)
         if self.config.finetuning.plot_loss and self.config.training.should_save:
             from carellama.train.plot import plot_loss
 

@@ -16,6 +16,7 @@ from transformers import Seq2SeqTrainingArguments
 
 from carellama.config.data import DataArguments
 from carellama.config.parse import about, parse
+from carellama.config.stages import PreferenceArguments
 from carellama.errors import UserError
 from carellama.model.machine import best_dtype, has_gpu
 
@@ -76,12 +77,16 @@ class ModelArguments:
             raise UserError(f"--rope_factor is {self.rope_factor}; it must be at least 1")
 
 
+COMPARING = ("dpo", "kto")  # stages that compare with the model as it was
+
+
 @dataclass
 class FinetuningArguments:
     """What is trained, and how."""
 
-    stage: Literal["pt", "sft"] = field(
-        default="sft", metadata=about("Training stage: pt (plain text) or sft (conversations).")
+    stage: Literal["pt", "sft", "rm", "dpo", "kto"] = field(
+        default="sft",
+        metadata=about("pt: plain text; sft: conversations; rm: reward model; dpo, kto: preferences."),
     )
     finetuning_type: Literal["lora", "freeze", "full", "none"] = field(
         default="lora", metadata=about("Train adapters, the last layers, everything, or nothing.")
@@ -95,9 +100,11 @@ class FinetuningArguments:
     )
     use_rslora: bool = field(default=False, metadata=about("Scale by 1/sqrt(rank) (rank-stabilised LoRA)."))
     use_dora: bool = field(default=False, metadata=about("Weight-decomposed LoRA."))
-    resume_lora_training: bool = field(
-        default=True,
-        metadata=about("Go on training the last adapter of --checkpoint_dir; else merge it, begin anew."),
+    resume_lora_training: Optional[bool] = field(
+        default=None,
+        metadata=about(
+            "Go on training the last adapter of --checkpoint_dir (default for pt, sft, rm); else merge it, begin anew."
+        ),
     )
     num_layer_trainable: int = field(
         default=3, metadata=about("freeze: the last n layers are trained; negative: the first n.")
@@ -107,7 +114,17 @@ class FinetuningArguments:
     )
     plot_loss: bool = field(default=False, metadata=about("Draw the loss curve as PNG."))
 
+    @property
+    def goes_on_with_adapter(self) -> bool:
+        """Whether the last adapter of --checkpoint_dir is trained further: not where it is the reference."""
+        return self.stage not in COMPARING if self.resume_lora_training is None else self.resume_lora_training
+
     def __post_init__(self) -> None:
+        if self.resume_lora_training and self.stage in COMPARING:
+            raise UserError(
+                f"--resume_lora_training: --stage {self.stage} compares with the model it begins from, adapters "
+                "included, so they are merged and a new one is trained; leave the option out"
+            )
         if self.lora_rank < 1:
             raise UserError(f"--lora_rank is {self.lora_rank}; it must be at least 1")
         if not 0 <= self.lora_dropout < 1:
@@ -177,6 +194,7 @@ class RunConfig:
     data: DataArguments
     finetuning: FinetuningArguments
     generating: GeneratingArguments
+    preference: PreferenceArguments
     training: TrainingArguments
 
 
@@ -191,7 +209,9 @@ class ExportArguments:
 
 TALK_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments)
 EXPORT_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, ExportArguments)
-RUN_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments, TrainingArguments)
+RUN_GROUPS = (
+    ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments, PreferenceArguments, TrainingArguments,
+)  # fmt: skip
 
 
 def run_config(argv: Sequence[str], prog: str = "carellama train", **extra: Any) -> RunConfig:
@@ -227,8 +247,12 @@ def check_run(config: RunConfig) -> None:
         raise UserError("--do_train with --do_eval needs held-out data: give --val_size or --eval_dataset")
     if training.do_predict and not training.predict_with_generate:
         raise UserError("--do_predict needs --predict_with_generate")
-    if finetuning.stage == "pt" and training.do_predict:
-        raise UserError("--do_predict needs conversations; --stage pt can be evaluated with --do_eval")
+    if finetuning.stage != "sft" and training.do_predict:
+        raise UserError(f"--do_predict answers conversations; --stage {finetuning.stage} is evaluated by --do_eval")
+    if data.packing and finetuning.stage not in ("pt", "sft"):
+        raise UserError(f"--packing is for --stage pt and sft, not {finetuning.stage}")
+    if finetuning.stage == "kto" and training.do_train and training.per_device_train_batch_size < 2:
+        raise UserError("--stage kto compares the answers of a batch: --per_device_train_batch_size at least 2")
     if len(model.checkpoints) > 1 and finetuning.finetuning_type != "lora":
         raise UserError(
             f"--checkpoint_dir has {len(model.checkpoints)} folders; only lora adapters can be merged in turn"

@@ -1,6 +1,6 @@
 """The token cache: encoded records on disk, made once, read by memory map.
 
-    <cache>/<key>/shard-00000.arrow   Arrow file: input_ids list<int32>, labels list<int32>, record int64
+    <cache>/<key>/shard-00000.arrow   Arrow file: input_ids list<int32>, labels list<int32>, record int64, good int64
                   shard-00001.arrow   its schema metadata holds the rows it covers and their report
                   complete.json       the report of all shards; written last
 
@@ -36,21 +36,26 @@ from carellama.disk import write_json
 from carellama.errors import UserError
 from carellama.records import Tokens
 
-VERSION = 1  # of the tokens' meaning: raise it when the same input would be encoded otherwise
+VERSION = 2  # of the tokens' meaning: raise it when the same input would be encoded otherwise
 BATCH_ROWS = 100  # what one thread or process encodes at a time,
 BATCH_CHARS = 2_000_000  # whichever comes first
 SHARD_BATCHES = 100  # batches a shard covers: what a killed run encodes again at the most
 
 BatchEncoder = Callable[[Sequence[Any]], tuple[pa.RecordBatch, dict[str, Any]]]
 
-SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32())), ("record", pa.int64())])
+SCHEMA = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32())),
+        ("record", pa.int64()), ("good", pa.int64()),  # 0 or 1
+    ]
+)  # fmt: skip
 
 
 class TokenStore:
     """All tokens of one encoded dataset, memory-mapped.
 
     `lengths` (N,) are the tokens of each entry, `records` (N,) the number of the input record each came from:
-    a record that was split has several entries.
+    a record that was split has several entries. `good` (N,) is `Tokens.good`.
     """
 
     def __init__(self, shards: Sequence[Path]) -> None:
@@ -66,8 +71,7 @@ class TokenStore:
         sizes = [np.diff(offsets) for *_, offsets in self._chunks]
         self._starts = np.cumsum([0, *map(len, sizes)])
         self.lengths: np.ndarray = np.concatenate(sizes) if sizes else np.zeros(0, dtype=np.int32)
-        parts = [_numbers(part) for part in table["record"].chunks if len(part)]
-        self.records: np.ndarray = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        self.records, self.good = _joined(table["record"]), _joined(table["good"])
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -79,7 +83,7 @@ class TokenStore:
         chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
         ids, labels, offsets = self._chunks[chunk]
         start, end = offsets[index - self._starts[chunk] : index - self._starts[chunk] + 2]
-        return Tokens(ids[start:end], labels[start:end])
+        return Tokens(ids[start:end], labels[start:end], bool(self.good[index]))
 
 
 def encode_rows(
@@ -216,7 +220,8 @@ def batch_of(tokens: Sequence[Tokens], records: Sequence[int]) -> pa.RecordBatch
     labels = _column(np.concatenate([one.labels for one in tokens] or nothing), pa.int32())
     lists = [pa.ListArray.from_arrays(offsets, values) for values in (ids, labels)]
     numbers = _column(np.array(records, dtype=np.int64), pa.int64())
-    return pa.RecordBatch.from_arrays([*lists, numbers], schema=SCHEMA)
+    good = _column(np.array([one.good for one in tokens], dtype=np.int64), pa.int64())
+    return pa.RecordBatch.from_arrays([*lists, numbers, good], schema=SCHEMA)
 
 
 # `pa.array` and `to_numpy` of a chunked column import pandas where there is one, which takes half a second.
@@ -229,6 +234,11 @@ def _numbers(column: pa.Array) -> np.ndarray:
     """The same memory as NumPy sees it."""
     kind = np.int64 if column.type == pa.int64() else np.int32
     return np.frombuffer(column.buffers()[1], dtype=kind)[column.offset : column.offset + len(column)]
+
+
+def _joined(column: pa.ChunkedArray) -> np.ndarray:
+    parts = [_numbers(part) for part in column.chunks if len(part)]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
 def _write_shard(path: Path, batches: Sequence[pa.RecordBatch], metadata: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
     row:  input_ids     a a a b b c c c c      (1, T)
           position_ids  0 1 2 0 1 0 1 2 3
           cu_seq_lens   0     3   5       9    where each record begins, and the end
+          good          T     F   T            of each record: whether its answer is one to become likelier
 
 An example is a list of `Tokens`: one record, or all records of one packed window.
 """
@@ -24,6 +25,7 @@ def collate_row(examples: Sequence[Sequence[Tokens]]) -> dict[str, Any]:
     lengths = np.array([len(tokens) for tokens in records])
     borders = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(np.int32))
     longest = int(lengths.max())
+    good = torch.tensor([tokens.good for tokens in records])
     positions = np.concatenate([np.arange(length) for length in lengths])
     return {
         "input_ids": _row([tokens.input_ids for tokens in records]),
@@ -33,6 +35,7 @@ def collate_row(examples: Sequence[Sequence[Tokens]]) -> dict[str, Any]:
         "cu_seq_lens_k": borders,
         "max_length_q": longest,
         "max_length_k": longest,
+        "good": good,
     }
 
 
@@ -47,7 +50,8 @@ def collate_padded(examples: Sequence[Sequence[Tokens]], pad_token_id: int) -> d
         ids[line, : len(tokens)] = tokens.input_ids
         labels[line, : len(tokens)] = tokens.labels
         mask[line, : len(tokens)] = 1
-    arrays = {"input_ids": ids, "labels": labels, "attention_mask": mask}
+    good = np.array([tokens.good for tokens in records])
+    arrays = {"input_ids": ids, "labels": labels, "attention_mask": mask, "good": good}
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 

@@ -1,7 +1,8 @@
 """Rows to records: one function a shape. A row that can not be used raises `BadRecord` (place and reason).
 
     alpaca    {"instruction", "input", "output", "history": [[question, answer], ...]}, named by `Columns`;
-              "output": [better, worse] makes a Pair (the seed's reward format)
+              "output": [better, worse] makes a Pair (the seed's reward format);
+              a column named as `good`, true or false, says what a person thought of the answer
     sharegpt  {"conversations": [{"from": "human" | "gpt" | "system", "value"}]}
     openai    {"messages": [{"role": "user" | "assistant" | "system", "content"}]}
     text      {"text"}
@@ -46,6 +47,7 @@ class Columns:
     chosen: str | None = "chosen"
     rejected: str | None = "rejected"
     messages: str | None = None  # the list of a sharegpt or openai row
+    good: str | None = None  # true or false: whether a person found the answer good
 
 
 Converter = Callable[[Row, Columns, str | None], Record]
@@ -122,7 +124,7 @@ def _alpaca(row: Row, columns: Columns, system: str | None) -> Record:
     text = _text(row, columns.response)
     if not text.strip():
         raise BadRecord(row.place, "empty answer")
-    return Chat((*messages, Message("assistant", text)), row.place)
+    return Chat((*messages, Message("assistant", text)), row.place, good=_verdict(row, columns.good))
 
 
 def _pair(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> Pair:
@@ -183,7 +185,18 @@ def _dialogue(row: Row, column: str, keys: tuple[str, str], columns: Columns, sy
         raise BadRecord(row.place, "no answer", "the conversation ends with the user")
     if not spoken:
         raise BadRecord(row.place, "no turns")
-    return Chat(tuple(messages), row.place)
+    return Chat(tuple(messages), row.place, good=_verdict(row, columns.good))
+
+
+def _verdict(row: Row, column: str | None) -> bool | None:
+    """What a person thought of the answer; null, or no such column: nobody said."""
+    value = row.fields.get(column) if column else None
+    if value is None or isinstance(value, bool):
+        return value
+    known = {"true": True, "false": False, "1": True, "0": False}
+    if str(value).lower() not in known:
+        raise BadRecord(row.place, f"column {column!r} is not true or false", f"found {type(value).__name__}")
+    return known[str(value).lower()]
 
 
 def _turn(row: Row, number: int, turn: Any, keys: tuple[str, str]) -> Message:

@@ -131,7 +131,7 @@ class Encoder:
             for turn in range(end - first):
                 pair = slice(2 * turn, 2 * turn + 2)
                 room = self.whole if end - first == 1 else UNBOUNDED  # several turns fit as they are chosen
-                cut = self._cut_turn(part[pair], part_ids[pair], room, continues=turn > 0)
+                cut = self.cut_turn(part[pair], part_ids[pair], room, continues=turn > 0)
                 if cut is None:
                     reason = "the prompt's markup alone leaves no room for an answer"
                     return Encoded([], [Note("skipped", reason, record.place)])
@@ -144,10 +144,10 @@ class Encoder:
             found.append(Note("split", "conversation longer than the record length", record.place))
         return Encoded(tokens, found)
 
-    def _cut_turn(
+    def cut_turn(
         self, groups: Sequence[Group], ids: Sequence[Ids], room: int, *, continues: bool
     ) -> tuple[Ids, Ids, list[str]] | None:
-        """Cut one turn to its lengths and to `room` tokens: ids and what was done; None: it can not be."""
+        """Cut one turn to its lengths and to `room` tokens: ids and what was done; None: it can not be done."""
         prompt, answer = ids
         reasons = []
         most = min(self.source, room - min(len(answer), self.target, max(room // 4, 1)))

@@ -22,6 +22,7 @@ import pyarrow as pa
 from carellama.config.data import DataArguments
 from carellama.config.environment import cache_home
 from carellama.config.run import RunConfig
+from carellama.data.answers import AnswerEncoder
 from carellama.data.cache import TokenStore, batch_of, encode_rows, finished, key_of, open_store
 from carellama.data.convert import BadRecord
 from carellama.data.encode import Encoder
@@ -32,9 +33,18 @@ from carellama.data.report import DataReport
 from carellama.data.sources import Dataset, load_datasets
 from carellama.data.stream import Mixing, TokenStream
 from carellama.errors import UserError
-from carellama.records import Chat, Record, Text, Tokens
+from carellama.records import Chat, Pair, Record, Text, Tokens
 from carellama.template import Template
 
+# The records of each stage, and what to call them.
+TAKES: dict[str, tuple[tuple[type, ...], str]] = {
+    "pt": ((Text,), "plain text"),
+    "sft": ((Chat,), "conversations"),
+    "rm": ((Pair,), "preference pairs"),
+    "dpo": ((Pair,), "preference pairs"),
+    "kto": ((Chat, Pair), "answers judged good or bad"),
+}
+PAIRED = ("rm", "dpo")  # both answers of a pair are one example
 GOES_ON = "--on_bad_record skip leaves such rows out and counts them"
 log = logging.getLogger(__name__)
 
@@ -42,12 +52,15 @@ log = logging.getLogger(__name__)
 class Examples:
     """Encoded records by number, for a data loader: each a list of `Tokens` (a whole window, when packed).
 
-    `entries` (N, 2) are (store, entry) pairs, in the order of the mix.
+    `entries` (N, 2) are (store, entry) pairs, in the order of the mix; each stands for `width` entries that lie
+    together in the store (the two answers of a pair).
     """
 
-    def __init__(self, stores: Sequence[TokenStore], entries: np.ndarray, window: int | None = None) -> None:
-        self.stores, self.entries = stores, entries
-        self.lengths = _of_entries([store.lengths for store in stores], entries)
+    def __init__(
+        self, stores: Sequence[TokenStore], entries: np.ndarray, window: int | None = None, width: int = 1
+    ) -> None:
+        self.stores, self.entries, self.width = stores, entries, width
+        self.lengths = _of_entries([store.lengths.reshape(-1, width).sum(1) for store in stores], entries)
         self.windows = pack(self.lengths, window) if window else None
 
     def __len__(self) -> int:
@@ -55,7 +68,11 @@ class Examples:
 
     def __getitem__(self, index: int) -> list[Tokens]:
         chosen = [index] if self.windows is None else self.windows[index]
-        return [self.stores[store][int(entry)] for store, entry in self.entries[chosen]]
+        return [
+            self.stores[store][int(entry) * self.width + part]
+            for store, entry in self.entries[chosen]
+            for part in range(self.width)
+        ]
 
     @property
     def tokens(self) -> int:
@@ -104,12 +121,14 @@ class Prepared:
 
 
 class RowEncoder:
-    """Rows of one dataset to an Arrow batch of tokens and a report: convert, then encode."""
+    """Rows of one dataset to an Arrow batch of tokens and a report: convert, then encode as the stage needs it."""
 
     def __init__(self, dataset: Dataset, tokenizer: Any, template: Template, stage: str, data: DataArguments) -> None:
         self.dataset = dataset
-        self.takes = Text if stage == "pt" else Chat
-        self.encoder = Encoder(tokenizer, template, data.lengths)
+        self.stage = stage
+        self.takes, self.wanted = TAKES[stage]
+        encoder = Encoder(tokenizer, template, data.lengths)
+        self.encoder: Encoder | AnswerEncoder = AnswerEncoder(encoder) if Pair in self.takes else encoder
         self.skips = data.on_bad_record == "skip"
         self.system = data.system_prompt
 
@@ -145,8 +164,13 @@ class RowEncoder:
         try:
             record = self.dataset.record(row, self.system)
             if not isinstance(record, self.takes):
-                wanted = "plain text" if self.takes is Text else "a conversation"
-                raise BadRecord(row.place, f"this stage takes {wanted}", f"the row is a {type(record).__name__}")
+                raise BadRecord(
+                    row.place, f"--stage {self.stage} takes {self.wanted}", f"the row is a {type(record).__name__}"
+                )
+            if isinstance(record, Chat) and record.good is None and self.stage == "kto":
+                raise BadRecord(row.place, f"--stage kto takes {self.wanted}", "nobody judged the answer of this row")
+            if isinstance(record, Chat) and record.good is False and self.stage == "sft":
+                raise BadRecord(row.place, "an answer that was found bad is not learned")
             return record
         except BadRecord as error:
             if not self.skips:
@@ -222,6 +246,7 @@ def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
     streams = data.streaming and config.training.do_train
     packed = data.packing if data.packing is not None else config.finetuning.stage == "pt"
     window = data.lengths[2] if packed else None
+    width = 2 if config.finetuning.stage in PAIRED else 1
     report, sources = DataReport(), []
 
     def encoded(names: list[str]) -> list[TokenStore]:
@@ -236,36 +261,38 @@ def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
         return stores
 
     if streams:
-        stream = _stream(config, tokenizer, template, window, seed)
+        stream = _stream(config, tokenizer, template, window, width, seed)
         held: Examples | list[list[Tokens]] | None = None
         if data.eval_dataset:
             others = encoded(data.eval_datasets)
-            held = Examples(others, mix([len(store) for store in others], "concat", None, seed))
+            held = Examples(others, mix([len(store) // width for store in others], "concat", None, seed), width=width)
         elif data.val_size:
             held, counts = stream.hold_out(int(data.val_size))
             report.merge(counts)
         sources += [_source(dataset, dataset.digest(), None, None) for dataset in stream.datasets]
         return Prepared(stream, held, report, sources, packed)
     stores = encoded(data.datasets)
-    order = mix([len(store) for store in stores], data.mix_strategy, data.probabilities, seed)
+    order = mix([len(store) // width for store in stores], data.mix_strategy, data.probabilities, seed)
     out = None
     if data.eval_dataset:
         others = encoded(data.eval_datasets)
-        out = Examples(others, mix([len(store) for store in others], "concat", None, seed))
+        out = Examples(others, mix([len(store) // width for store in others], "concat", None, seed), width=width)
     elif data.val_size:
-        order, out_order = _hold_out(order, stores, data.val_size, seed)
-        out = Examples(stores, out_order)
+        order, out_order = _hold_out(order, stores, data.val_size, seed, width)
+        out = Examples(stores, out_order, width=width)
     elif not config.training.do_train:
-        out = Examples(stores, order)
-    return Prepared(Examples(stores, order, window), out, report, sources, packed)
+        out = Examples(stores, order, width=width)
+    return Prepared(Examples(stores, order, window, width), out, report, sources, packed)
 
 
-def _stream(config: RunConfig, tokenizer: Any, template: Template, window: int | None, seed: int) -> TokenStream:
+def _stream(
+    config: RunConfig, tokenizer: Any, template: Template, window: int | None, width: int, seed: int
+) -> TokenStream:
     """The datasets of a run as a stream."""
     data = config.data
     datasets = load_datasets(data.datasets, data)
     encoders = [RowEncoder(dataset, tokenizer, template, config.finetuning.stage, data).encode for dataset in datasets]
-    mixing = Mixing(data.mix_strategy, data.probabilities, seed, data.buffer_size, window, data.max_samples)
+    mixing = Mixing(data.mix_strategy, data.probabilities, seed, data.buffer_size, window, data.max_samples, width)
     stream = TokenStream(datasets, encoders, mixing, Path(config.training.output_dir) / ".stream")
     if config.training.should_save:
         stream.forget()  # of an earlier run
@@ -273,10 +300,10 @@ def _stream(config: RunConfig, tokenizer: Any, template: Template, window: int |
 
 
 def _hold_out(
-    order: np.ndarray, stores: Sequence[TokenStore], val_size: float, seed: int
+    order: np.ndarray, stores: Sequence[TokenStore], val_size: float, seed: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split the order by record: the parts of a record that was split, and its repeats, stay on one side."""
-    origins = np.column_stack([order[:, 0], _of_entries([store.records for store in stores], order)])
+    origins = np.column_stack([order[:, 0], _of_entries([store.records[::width] for store in stores], order)])
     _, record = np.unique(origins, axis=0, return_inverse=True)
     out = np.isin(record, held_out(int(record.max()) + 1, val_size, seed))
     return order[~out], order[out]

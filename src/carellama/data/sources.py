@@ -51,7 +51,7 @@ KEYS = (
     "split",
 )
 WANTED: dict[str, type] = {"columns": dict, "ranking": bool}  # all others are text
-COLUMNS = ("prompt", "query", "response", "history", "system", "chosen", "rejected", "messages")
+COLUMNS = ("prompt", "query", "response", "history", "system", "chosen", "rejected", "messages", "good")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def load_datasets(names: list[str], data: DataArguments) -> list[Dataset]:
     found = []
     for name in names:
         if name not in info and Path(name).is_file():
-            found.append(Dataset(name, Columns(history="history", system="system"), None, files=(Path(name),)).seen())
+            found.append(Dataset(name, WRITTEN, None, files=(Path(name),)).seen())
             continue
         if name not in info and name.partition(":")[0] in entries():
             split = "train" if data.split == "train" else "held_out"

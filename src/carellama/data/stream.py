@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
@@ -38,6 +38,7 @@ from carellama.records import Tokens
 
 ENCODED_ROWS = 128  # rows encoded at a time: what the first batch waits for
 
+Item = TypeVar("Item")
 RowsEncoder = Callable[[Sequence[Row | BadRow]], tuple[list[Tokens], list[int], DataReport]]
 
 
@@ -51,6 +52,7 @@ class Mixing:
     buffer_size: int
     window: int | None  # tokens of a packed window
     max_samples: int | None
+    width: int = 1  # tokens that are one example: the two answers of a pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class TokenStream(IterableDataset):
             rows = list(itertools.islice(self._rows(number), self.skip[number]))
             if rows:
                 report.merge(self.encoders[number](rows)[2])
-        return [[tokens] for entry in found for tokens in entry.tokens], report
+        return [example for entry in found for example in self._of(entry)], report
 
     def counted(self) -> DataReport:
         """What all processes and workers have read so far in their first pass."""
@@ -139,16 +141,21 @@ class TokenStream(IterableDataset):
 
     def _examples(self, entries: Iterator[Entry], key: tuple[int, int]) -> Iterator[list[Tokens]]:
         numbers = np.random.default_rng([self.mixing.seed, *key])
-        tokens = (tokens for entry in entries for tokens in entry.tokens)
+        examples = (example for entry in entries for example in self._of(entry))
         if self.mixing.window is None:
-            for one in shuffled(tokens, self.mixing.buffer_size, numbers):
-                yield [one]
+            yield from shuffled(examples, self.mixing.buffer_size, numbers)
             return
+        tokens = (tokens for example in examples for tokens in example)
         while buffer := list(itertools.islice(tokens, self.mixing.buffer_size)):
             buffer = [buffer[index] for index in numbers.permutation(len(buffer))]
             windows = pack([len(one) for one in buffer], self.mixing.window)
             for index in numbers.permutation(len(windows)):
                 yield [buffer[at] for at in windows[index]]
+
+    def _of(self, entry: Entry) -> Iterator[list[Tokens]]:
+        """The examples of one record."""
+        width = self.mixing.width
+        return (entry.tokens[at : at + width] for at in range(0, len(entry.tokens), width))
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,9 +240,9 @@ def shard_of_this_process() -> tuple[int, int]:
     return rank * workers + (worker.id if worker else 0), processes * workers
 
 
-def shuffled(items: Iterable[Tokens], size: int, numbers: np.random.Generator) -> Iterator[Tokens]:
+def shuffled(items: Iterable[Item], size: int, numbers: np.random.Generator) -> Iterator[Item]:
     """Yield all items, each from a buffer of so many, drawn at random."""
-    buffer: list[Tokens] = []
+    buffer: list[Item] = []
     for item in items:
         if len(buffer) < size:
             buffer.append(item)

@@ -4,7 +4,8 @@
         write(record)
 
 The rows are the seed's: {"text"}, {"instruction", "input", "output", "history", "system"}, the same with
-"output": [chosen, rejected], and {"id", "question", "options", "answer", "explanation"}; `meta` beside them.
+"output": [chosen, rejected] or with "good": true or false, and {"id", "question", "options", "answer",
+"explanation"}; `meta` beside them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from carellama.data.convert import Columns
 from carellama.disk import whole_file
 from carellama.records import Chat, Message, Pair, Question, Record, Text
 
-COLUMNS = Columns(history="history", system="system")  # which column of such a row holds what
+COLUMNS = Columns(history="history", system="system", good="good")  # which column of such a row holds what
 
 
 def row_of(record: Record) -> dict[str, Any]:
@@ -28,6 +29,8 @@ def row_of(record: Record) -> dict[str, Any]:
         row: dict[str, Any] = {"text": record.text}
     elif isinstance(record, Chat):
         row = _conversation(record.prompt, record.response)
+        if record.good is not None:
+            row["good"] = record.good
     elif isinstance(record, Pair):
         row = _conversation(record.prompt, [record.chosen, record.rejected])
     else:

@@ -10,6 +10,7 @@ Whole checkpoints (of full and freeze training) are loaded by `carellama.model.l
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import warnings
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from carellama.config.run import FinetuningArguments, ModelArguments
 from carellama.errors import UserError, nearest
-from carellama.model.load import full_checkpoint
+from carellama.model.load import SCORE, full_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,7 @@ def prepare(
     """
     folders = [Path(name).expanduser() for name in arguments.checkpoints[full_checkpoint(arguments) is not None :]]
     kind = finetuning.finetuning_type
-    resumed = bool(folders) and trainable and kind == "lora" and finetuning.resume_lora_training
+    resumed = bool(folders) and trainable and kind == "lora" and finetuning.goes_on_with_adapter
     kept = folders[-1:] if resumed or not trainable else []
     if arguments.quantization_bit:
         last = TRAINED if kept else "earlier"
@@ -63,6 +64,48 @@ def prepare(
     else:
         prepared.requires_grad_(kind == "full")
     return prepared
+
+
+class Reference:
+    """The model as it was before this training, to compare with: its new adapter switched off, or a frozen copy.
+
+    Raises `UserError` where whole weights are trained and sharded: a copy of them would lie in every process.
+    """
+
+    def __init__(self, model: Any, sharded: bool) -> None:
+        from peft import PeftModel
+
+        self._copy = None
+        if isinstance(model, PeftModel):
+            return
+        if sharded:
+            raise UserError("whole weights in shards have no reference model here: take --finetuning_type lora")
+        self._copy = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @contextmanager
+    def of(self, model: Any) -> Iterator[Any]:
+        """Give the reference; within this `model`, which may be wrapped, answers as the reference does."""
+        if self._copy is not None:
+            self._copy.to(next(model.parameters()).device)
+            yield self._copy
+            return
+        inner = model
+        while hasattr(inner, "module"):
+            inner = inner.module
+        earlier = [name for name in inner.peft_config if name != TRAINED]
+        training = model.training
+        model.eval()
+        try:
+            if earlier:  # a quantised base keeps them beside it
+                inner.base_model.set_adapter(earlier)
+                yield model
+            else:
+                with inner.disable_adapter():
+                    yield model
+        finally:
+            if earlier:
+                _activate(inner, [*earlier, TRAINED], trained=True)
+            model.train(training)
 
 
 def merge(model: Any) -> PreTrainedModel:
@@ -109,7 +152,7 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
         name.removesuffix(".base_layer").rpartition(".")[2]
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and module is not head and ".lora_" not in name
-    }
+    } - {SCORE}
     return sorted(names)
 
 
@@ -119,7 +162,7 @@ def _new_lora(model: Any, finetuning: FinetuningArguments) -> Any:
 
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     config = LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
+        task_type=TaskType.SEQ_CLS if finetuning.stage == "rm" else TaskType.CAUSAL_LM,
         r=finetuning.lora_rank,
         lora_alpha=finetuning.lora_alpha,
         lora_dropout=finetuning.lora_dropout,
@@ -174,6 +217,9 @@ def _freeze(model: PreTrainedModel, finetuning: FinetuningArguments) -> None:
     for layer in layers[-count:] if count > 0 else layers[:-count]:
         part = layer if name == "all" else layer.get_submodule(name)
         part.requires_grad_(True)
+    for name, parameter in model.named_parameters():
+        if name.startswith(f"{SCORE}."):
+            parameter.requires_grad_(True)
 
 
 def _side_by_side(
@@ -196,7 +242,8 @@ def _activate(model: Any, names: list[str], *, trained: bool) -> Any:
     """Let all adapters of these names answer together; the last is trained, if any."""
     model.base_model.set_adapter(names)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(trained and f".{names[-1]}." in name and "lora_" in name)
+        own = f".{names[-1]}." in name and ("lora_" in name or ".modules_to_save." in name)
+        parameter.requires_grad_(trained and own)
     return model
 
 

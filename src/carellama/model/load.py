@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from carellama.config.run import ModelArguments
 from carellama.errors import UserError, nearest, need
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|endoftext|>")
 PICKLES = ("*.bin", "*.pt", "*.pth")
+SCORE = "score"  # transformers' name of the head of a sequence classification model
 QUICK_BYTES = 4 << 30  # smaller models load without a progress bar
 
 
@@ -65,8 +66,12 @@ def load_config(model: ModelArguments) -> PretrainedConfig:
     return config
 
 
-def load_model(model: ModelArguments, *, dtype: str, attention: str | None) -> PreTrainedModel:
-    """Return the causal language model, for evaluation (`eval()`).
+def load_model(
+    model: ModelArguments, *, dtype: str, attention: str | None, kind: Literal["causal", "reward"] = "causal"
+) -> PreTrainedModel:
+    """Return the language model, for evaluation (`eval()`); kind `reward`: with one score in place of its head.
+
+    The score of a base that has none yet starts at random.
 
     dtype: float32, bfloat16, float16, or auto for the best of this machine. attention: transformers' name of
     an attention function, or None for its default. A checkpoint of full or freeze training gives the weights
@@ -74,9 +79,12 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None) -> P
     not a causal language model.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     config = load_config(model)
+    family: Any = AutoModelForCausalLM
+    if kind == "reward":
+        family, config.num_labels, config.problem_type = AutoModelForSequenceClassification, 1, "regression"
     place = full_checkpoint(model) or _place(model)
     options = _access(model)
     options["dtype"] = getattr(torch, best_dtype() if dtype == "auto" else dtype)
@@ -87,7 +95,7 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None) -> P
     if model.quantization_bit:
         options["quantization_config"] = _quantization(model, options["dtype"])
     with _explained(place, "model"), _quietly(place):
-        network, info = AutoModelForCausalLM.from_pretrained(
+        network, info = family.from_pretrained(
             place,
             config=config,
             use_safetensors=None if model.allow_pickle else True,
@@ -95,6 +103,8 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None) -> P
             output_loading_info=True,
             **options,
         )
+    if kind == "reward":
+        info["missing_keys"] = [key for key in info["missing_keys"] if key != f"{SCORE}.weight"]
     _complete(info, place)
     return network.eval()
 
@@ -111,7 +121,7 @@ def bind(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
             f"{rows} tokens: they do not belong together"
         )
     network.config.pad_token_id = tokenizer.pad_token_id
-    if network.generation_config is not None:
+    if getattr(network, "generation_config", None) is not None:
         network.generation_config.pad_token_id = tokenizer.pad_token_id
 
 

@@ -4,77 +4,52 @@
 
 (Radford et al. 2018, eq. 1; with only the answers supervised: Ouyang et al. 2022, section 3.5.) The two stages differ
 in the records they take and in packing, nothing else. LoRA: Hu et al. 2021, arXiv:2106.09685.
-
-It does not decide what data or which model: `carellama.run` does, and calls `run`.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-from functools import partial
-from pathlib import Path
+import math
 from typing import Any
 
+import numpy as np
+import torch
+
 from carellama.config.run import RunConfig
-from carellama.data.collate import collate_padded, collate_row
 from carellama.data.prepare import Prepared
-from carellama.disk import write_json
-from carellama.errors import UserError
-from carellama.model.attention import takes_packed_rows
-from carellama.train.trainer import LogCallback, RowTrainer, StopCallback, signals_stop
-
-log = logging.getLogger(__name__)
+from carellama.records import IGNORED
+from carellama.train.loss import head_is_plain, record_losses, row_loss
+from carellama.train.trainer import RowTrainer, mean_with_interval
 
 
-class Stopped(Exception):
-    """The training ended after `step`, by the person or, with a `failure`, by the data; `checkpoint` is what it saved.
+class CausalTrainer(RowTrainer):
+    """Next-token prediction; evaluation gives the token-weighted loss and perplexity."""
 
-    Without a checkpoint no step was finished.
-    """
+    def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
+        super().__init__(config, model, tokenizer, prepared)
+        self.chunked = not self.sharded and head_is_plain(self.model)
 
-    def __init__(self, step: int, checkpoint: Path | None, failure: str | None = None) -> None:
-        super().__init__(f"stopped at step {step}")
-        self.step, self.checkpoint, self.failure = step, checkpoint, failure
+    def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum of the losses of the supervised tokens."""
+        return row_loss(model, batch, chunked=self.chunked, dtype=self.head_dtype)
 
+    def units(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Supervised tokens."""
+        count: torch.Tensor = (batch["labels"] != IGNORED).sum()
+        return count
 
-def make_trainer(config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> RowTrainer:
-    """Return the trainer of a stage, its batches laid out as the model's attention takes them."""
-    implementation = model.config._attn_implementation
-    if takes_packed_rows(implementation):
-        collate: Any = collate_row
-    else:
-        log.info("attention %r can not keep records apart in one row: batches are padded", implementation)
-        collate = partial(collate_padded, pad_token_id=tokenizer.pad_token_id)
-        if prepared.packed:
-            raise UserError(f"--packing needs attention that keeps records apart, not {implementation!r}")
-    return RowTrainer(
-        model=model,
-        args=config.training,
-        data_collator=collate,
-        train_dataset=prepared.train,
-        eval_dataset=prepared.held_out,
-        processing_class=tokenizer,
-        callbacks=[LogCallback(Path(config.training.output_dir) / "trainer_log.jsonl")],
-    )
+    def batch_values(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+        """Each record's sum of losses and its supervised tokens, (records, 2)."""
+        return record_losses(model, batch, chunked=self.chunked, dtype=self.head_dtype)
 
-
-def run(config: RunConfig, trainer: RowTrainer, resume_from: str | None) -> dict[str, Any]:
-    """Train, save the model into the output folder and return the metrics.
-
-    Raises `Stopped` after Ctrl-C, and when the data turns out to be unusable while it is read.
-    """
-    output = Path(config.training.output_dir)
-    stopped = threading.Event()
-    trainer.add_callback(StopCallback(stopped, trainer.accelerator))
-    with signals_stop(stopped, log.warning):
-        result = trainer.train(resume_from_checkpoint=resume_from)
-    step = trainer.state.global_step
-    if trainer.failure or (stopped.is_set() and step < trainer.state.max_steps):
-        raise Stopped(step, trainer.checkpoint or (Path(resume_from) if resume_from else None), trainer.failure)
-    trainer.save_model()
-    trainer.save_state()
-    metrics: dict[str, Any] = dict(result.metrics)
-    if trainer.is_world_process_zero():
-        write_json(output / "train_results.json", metrics)
-    return metrics
+    def summary(self, values: np.ndarray) -> dict[str, float]:
+        """Loss per token and perplexity, with 95% bootstrap intervals over the records."""
+        loss, low, high = mean_with_interval(values)
+        return {
+            "loss": loss,
+            "loss_low": low,
+            "loss_high": high,
+            "perplexity": math.exp(min(loss, 700)),
+            "perplexity_low": math.exp(min(low, 700)),
+            "perplexity_high": math.exp(min(high, 700)),
+            "tokens": int(values[:, 1].sum()),
+        }

@@ -59,6 +59,83 @@ class ChunkedLoss(torch.autograd.Function):
         return scaled_hidden, scaled_weight, None
 
 
+class LogProbs(torch.autograd.Function):
+    """log softmax(hidden @ weight.T)[targets] of each position, for losses that weigh positions by their outcome.
+
+    As `ChunkedLoss`, but the weights of the positions are known only on the way back: what is kept is the gradient of
+    each position for itself, (onehot - softmax) W, and a row is scaled when its weight comes. The gradient of W needs
+    the logits again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Take hidden (N, D), weight (V, D), targets (N,); return (N,) float32."""
+        wants_hidden, wants_weight, _ = ctx.needs_input_grad
+        own = torch.empty_like(hidden) if wants_hidden else None
+        found = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+        for start in range(0, len(targets), CHUNK):
+            part, target = hidden[start : start + CHUNK], targets[start : start + CHUNK]
+            logs = F.log_softmax(F.linear(part, weight).float(), dim=-1)  # (n, V)
+            found[start : start + CHUNK] = logs.gather(1, target[:, None])[:, 0]
+            if own is not None:
+                torch.mm(_up(logs, target).to(weight.dtype), weight, out=own[start : start + CHUNK])
+        ctx.save_for_backward(own, *((hidden, weight, targets) if wants_weight else ()))
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+        """Scale each position's own gradient."""
+        own, *kept = ctx.saved_tensors
+        scaled = own * grads[0][:, None].to(own.dtype) if own is not None else None
+        if not kept:
+            return scaled, None, None
+        hidden, weight, targets = kept
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        for start in range(0, len(targets), CHUNK):
+            part, target = hidden[start : start + CHUNK], targets[start : start + CHUNK]
+            up = _up(F.log_softmax(F.linear(part, weight).float(), dim=-1), target)
+            up *= grads[0][start : start + CHUNK, None]
+            grad_weight += (up.to(weight.dtype).T @ part).float()
+        return scaled, grad_weight.to(weight.dtype), None
+
+
+def _up(logs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """onehot - softmax, (n, V), in place of `logs`: the gradient of a log-probability by the logits."""
+    up = logs.exp_().neg_()
+    up[torch.arange(len(target), device=up.device), target] += 1
+    return up
+
+
+def record_logps(
+    model: Any, batch: dict[str, Any], *, chunked: bool, dtype: torch.dtype | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return each record's sum of log-probabilities over its supervised positions, and how many these are.
+
+    Both are (records,) float32, in the order of the row; the sums carry gradients where the model does.
+    """
+    inputs, targets, chosen = _split(batch)
+    if chunked:
+        head = _head(model)
+        dtype = dtype or head.weight.dtype
+        hidden = _hidden_before(head, model, inputs, chosen)  # (N, D)
+        logs = LogProbs.apply(hidden.to(dtype), head.weight.to(dtype), targets[chosen])
+    else:
+        logits = model(**inputs, use_cache=False, logits_to_keep=chosen).logits.view(int(chosen.sum()), -1)
+        logs = -F.cross_entropy(logits.float(), targets[chosen], reduction="none")
+    record, count = _records_at(batch, chosen)
+    sums = torch.zeros(count, dtype=torch.float32, device=logs.device).index_add(0, record, logs)
+    return sums, torch.bincount(record, minlength=count).float()
+
+
+def _records_at(batch: dict[str, Any], chosen: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """(the record of each chosen position, the number of records) of a row or a padded batch."""
+    line, place = chosen.nonzero(as_tuple=True)
+    borders = batch.get("cu_seq_lens_q")
+    if borders is None:
+        return line, len(chosen)
+    return torch.bucketize(place, borders[1:], right=True), len(borders) - 1
+
+
 def row_loss(
     model: Any, batch: dict[str, Any], *, chunked: bool, dtype: torch.dtype | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,18 +175,21 @@ def record_losses(
     losses = [
         F.cross_entropy(part.float(), target, reduction="none") for part, target in zip(parts, wanted, strict=True)
     ]
-    line, place = chosen.nonzero(as_tuple=True)
-    borders = batch.get("cu_seq_lens_q")
-    record = line if borders is None else torch.bucketize(place, borders[1:], right=True)
-    sums = torch.zeros(len(targets) if borders is None else len(borders) - 1, 2, dtype=torch.float64)
+    record, count = _records_at(batch, chosen)
+    sums = torch.zeros(count, 2, dtype=torch.float64)
     sums[:, 0].index_add_(0, record.cpu(), torch.cat(losses).double().cpu())
     sums[:, 1].index_add_(0, record.cpu(), torch.ones(len(record), dtype=torch.float64))
     return sums
 
 
+def inputs_of(batch: dict[str, Any]) -> dict[str, Any]:
+    """What of a batch the model's forward takes."""
+    return {name: value for name, value in batch.items() if name not in ("labels", "good")}
+
+
 def _split(batch: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
     """(what the model reads, what each position has to predict (B, T), where that is supervised (B, T))."""
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    inputs = inputs_of(batch)
     targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
     return inputs, targets, targets != IGNORED
 

@@ -10,52 +10,90 @@ What differs from `Trainer`:
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import json
-import math
-import os
+import logging
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from carellama.config.run import RunConfig
+from carellama.data.collate import collate_padded, collate_row
+from carellama.data.prepare import Prepared
 from carellama.data.stream import FailingStream, Failure, TokenStream, collate_or_fail
 from carellama.errors import UserError
-from carellama.train.loss import head_is_plain, record_losses, row_loss
+from carellama.model.attention import takes_packed_rows
+from carellama.train.callbacks import LogCallback, any_process
+
+log = logging.getLogger(__name__)
 
 STAGING = ".saving"  # a checkpoint is written in here, then moved out
 
 
 class RowTrainer(Trainer):
-    """A `Trainer` over packed rows (or padded batches) of `carellama.data.collate`.
+    """A `Trainer` over packed rows (or padded batches) of `carellama.data.collate`; each stage is a subclass.
+
+    A stage says what is summed in a step (`batch_loss`), over how many of what (`units`), and what evaluation
+    measures of each record (`batch_values`) and tells of all of them (`summary`).
 
     After `train`, `failure` says which data ended it early, in this process or another (None: it ran to its end, or
     was stopped by a signal), and `checkpoint` is the last one that was written.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.model_accepts_loss_kwargs = True  # compute_loss below divides by the step's tokens itself
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        self._chunked = not sharded and head_is_plain(self.model)
-        self._saving = False
+    def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
+        super().__init__(
+            model=model,
+            args=config.training,
+            data_collator=_collate(model, tokenizer, prepared.packed),
+            train_dataset=prepared.train,
+            eval_dataset=prepared.held_out,
+            processing_class=tokenizer,
+            callbacks=[LogCallback(Path(config.training.output_dir) / "trainer_log.jsonl")],
+        )
+        self.model_accepts_loss_kwargs = True  # compute_loss below divides by the step's units itself
+        self.sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self.head_dtype = torch.bfloat16 if self.args.bf16 else None
         self.failure: str | None = None
         self.checkpoint: Path | None = None
-        self._head_dtype = torch.bfloat16 if self.args.bf16 else None
+        self._saving = False
+        self._noted: dict[str, list[float]] = {}
+
+    def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sum of the losses of a batch and the number of its units."""
+        raise NotImplementedError
+
+    def units(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Over how many the loss is averaged: supervised tokens, pairs, ..."""
+        raise NotImplementedError
+
+    def batch_values(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+        """Return what is measured of each record (or pair) of a batch, (records, K), without gradients."""
+        raise NotImplementedError
+
+    def summary(self, values: np.ndarray) -> dict[str, float]:
+        """Return the metrics of all records, (records, K)."""
+        raise NotImplementedError
+
+    def note(self, **values: float) -> None:
+        """Remember numbers of a training batch; their means stand in the next line of the log."""
+        for name, value in values.items():
+            self._noted.setdefault(name, []).append(value)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log, with the means of what was noted since the last time."""
+        if "loss" in logs and self._noted:
+            logs = logs | {name: sum(values) / len(values) for name, values in self._noted.items()}
+            self._noted = {}
+        super().log(logs, *args, **kwargs)
 
     def compute_loss(
         self,
@@ -65,11 +103,20 @@ class RowTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return the batch's share of the step's mean loss."""
-        total, count = row_loss(model, inputs, chunked=self._chunked, dtype=self._head_dtype)
+        total, count = self.batch_loss(model, inputs)
         loss = total / (num_items_in_batch if num_items_in_batch is not None else count.clamp(min=1))
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # the gradients are averaged over the processes
         return (loss, None) if return_outputs else loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
+        """Count the units of a step, over all processes."""
+        if not batch_samples:
+            return None
+        count = torch.stack([self.units(batch) for batch in batch_samples]).sum().to(device)
+        if self.args.average_tokens_across_devices:
+            count = self.accelerator.gather(count).sum()
+        return count.clamp(min=1)
 
     def get_train_dataloader(self) -> DataLoader:
         """The trainer's loader; of a stream, which divides itself among the processes, a plain one."""
@@ -125,29 +172,20 @@ class RowTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Return loss per token and perplexity over the whole set, with n records and a 95% bootstrap interval."""
+        """Return the stage's metrics over the whole set, with the number of records."""
         started = time.monotonic()
         batches = self.get_eval_dataloader(eval_dataset)
         if not self.accelerator._models:  # evaluation without training before it
             self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
         model = self.model_wrapped
         model.eval()
-        sums = []
+        values = []
         for inputs in batches:
-            batch = self._prepare_inputs(inputs)
-            sums.append(record_losses(model, batch, chunked=self._chunked, dtype=self._head_dtype))
+            values.append(self.batch_values(model, self._prepare_inputs(inputs)))
             self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        records = torch.cat(gather_object(sums)).numpy()  # (records, 2) of all processes
-        loss, low, high = mean_with_interval(records)
-        named = {
-            "loss": loss,
-            "loss_low": low,
-            "loss_high": high,
-            "perplexity": math.exp(min(loss, 700)),
-            "perplexity_low": math.exp(min(low, 700)),
-            "perplexity_high": math.exp(min(high, 700)),
+        records = torch.cat(gather_object(values)).numpy()  # (records, K) of all processes
+        named = self.summary(records) | {
             "samples": len(records),
-            "tokens": int(records[:, 1].sum()),
             "runtime": round(time.monotonic() - started, 4),
         }
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in named.items()}
@@ -192,102 +230,26 @@ class RowTrainer(Trainer):
         return super()._finalize_training(*args)
 
 
-def any_process(accelerator: Accelerator, mine: bool) -> bool:
-    """Whether it is so in any process; all must ask at the same point.
+def _collate(model: Any, tokenizer: Any, packed: bool) -> Any:
+    """How batches are laid out: as the model's attention takes them."""
+    implementation = model.config._attn_implementation
+    if takes_packed_rows(implementation):
+        return collate_row
+    if packed:
+        raise UserError(f"--packing needs attention that keeps records apart, not {implementation!r}")
+    log.info("attention %r can not keep records apart in one row: batches are padded", implementation)
+    return partial(collate_padded, pad_token_id=tokenizer.pad_token_id)
 
-    They end a training at the same step for that: to save takes all of them, and one would wait for ever for another
-    that saves, or has left, while it goes on.
-    """
-    if mine:
-        accelerator.set_trigger()
-    found: bool = accelerator.check_trigger()
-    return found
+
+def counted(values: np.ndarray) -> np.ndarray:
+    """(N,) values with a count of one each, (N, 2), as `mean_with_interval` takes them."""
+    return np.column_stack([values, np.ones(len(values))])
 
 
 def mean_with_interval(records: np.ndarray, resamples: int = 1000) -> tuple[float, float, float]:
-    """Return (mean loss per token, low, high) of (records, 2) sums and counts, resampling whole records."""
+    """Return (mean, low, high) of (records, 2) sums and counts: a 95% bootstrap interval, resampling whole records."""
     draw = np.random.default_rng(0)
     drawn = np.array([records[draw.integers(0, len(records), len(records))].sum(axis=0) for _ in range(resamples)])
     low, high = np.percentile(drawn[:, 0] / np.maximum(drawn[:, 1], 1), [2.5, 97.5])
     total, tokens = records.sum(axis=0)
     return float(total / max(tokens, 1)), float(low), float(high)
-
-
-class LogCallback(TrainerCallback):
-    """Appends what the trainer logs to `trainer_log.jsonl`, one object a line, with the time left."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.started = time.monotonic()
-        self.first_step = 0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Drop what a killed run logged after the checkpoint that this one goes on from."""
-        self.started, self.first_step = time.monotonic(), state.global_step
-        if not state.is_world_process_zero:
-            return
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        kept = (
-            [line for line in lines if json.loads(line)["current_steps"] <= state.global_step]
-            if state.global_step
-            else []
-        )
-        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Log the last step whatever --logging_steps says, so that a short run has a loss to show."""
-        if state.global_step >= state.max_steps:
-            control.should_log = True
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Write one line."""
-        if not state.is_world_process_zero or not logs:
-            return
-        elapsed = time.monotonic() - self.started
-        done = max(state.global_step - self.first_step, 1)
-        left = elapsed / done * max(state.max_steps - state.global_step, 0)
-        entry = {
-            "current_steps": state.global_step,
-            "total_steps": state.max_steps,
-            "epoch": state.epoch,
-            **logs,
-            "elapsed_seconds": round(elapsed, 2),
-            "remaining_seconds": round(left, 2),
-        }
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-
-
-class StopCallback(TrainerCallback):
-    """Ends the training after the step in which a signal came to any process, with a checkpoint."""
-
-    def __init__(self, stopped: threading.Event, accelerator: Accelerator) -> None:
-        self.stopped, self.accelerator = stopped, accelerator
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask the trainer to save and stop."""
-        if any_process(self.accelerator, self.stopped.is_set()) and state.global_step < state.max_steps:
-            self.stopped.set()
-            control.should_save = True
-            control.should_training_stop = True
-
-
-@contextlib.contextmanager
-def signals_stop(stopped: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
-    """Within this, the first Ctrl-C or SIGTERM sets `stopped`; a second Ctrl-C interrupts at once."""
-    own = os.getpid()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != own:
-            return  # a worker of the data loader: it ends with this process
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        stopped.set()
-        say("stopping after this step, with a checkpoint; press Ctrl-C again to stop without one")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

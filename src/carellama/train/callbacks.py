@@ -1,0 +1,109 @@
+"""What happens beside the steps of a training: its log file, and a stop by Ctrl-C or SIGTERM with a checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from accelerate import Accelerator
+from transformers import TrainerCallback
+
+
+def any_process(accelerator: Accelerator, mine: bool) -> bool:
+    """Whether it is so in any process; all must ask at the same point.
+
+    They end a training at the same step for that: to save takes all of them, and one would wait for ever for another
+    that saves, or has left, while it goes on.
+    """
+    if mine:
+        accelerator.set_trigger()
+    found: bool = accelerator.check_trigger()
+    return found
+
+
+class LogCallback(TrainerCallback):
+    """Appends what the trainer logs to `trainer_log.jsonl`, one object a line, with the time left."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.started = time.monotonic()
+        self.first_step = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Drop what a killed run logged after the checkpoint that this one goes on from."""
+        self.started, self.first_step = time.monotonic(), state.global_step
+        if not state.is_world_process_zero:
+            return
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        kept = (
+            [line for line in lines if json.loads(line)["current_steps"] <= state.global_step]
+            if state.global_step
+            else []
+        )
+        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Log the last step whatever --logging_steps says, so that a short run has a loss to show."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Write one line."""
+        if not state.is_world_process_zero or not logs:
+            return
+        elapsed = time.monotonic() - self.started
+        done = max(state.global_step - self.first_step, 1)
+        left = elapsed / done * max(state.max_steps - state.global_step, 0)
+        entry = {
+            "current_steps": state.global_step,
+            "total_steps": state.max_steps,
+            "epoch": state.epoch,
+            **logs,
+            "elapsed_seconds": round(elapsed, 2),
+            "remaining_seconds": round(left, 2),
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+class StopCallback(TrainerCallback):
+    """Ends the training after the step in which a signal came to any process, with a checkpoint."""
+
+    def __init__(self, stopped: threading.Event, accelerator: Accelerator) -> None:
+        self.stopped, self.accelerator = stopped, accelerator
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask the trainer to save and stop."""
+        if any_process(self.accelerator, self.stopped.is_set()) and state.global_step < state.max_steps:
+            self.stopped.set()
+            control.should_save = True
+            control.should_training_stop = True
+
+
+@contextlib.contextmanager
+def signals_stop(stopped: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
+    """Within this, the first Ctrl-C or SIGTERM sets `stopped`; a second Ctrl-C interrupts at once."""
+    own = os.getpid()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != own:
+            return  # a worker of the data loader: it ends with this process
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+        say("stopping after this step, with a checkpoint; press Ctrl-C again to stop without one")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,105 @@
+"""Stage `kto`: good answers become likelier, bad ones unlikelier, without pairs.
+
+    r(x, y) = b (log pi(y|x) - log ref(y|x)),   z = max(0, mean over the batch of r(x, y'))
+    loss    = w_good (1 - sigma(r - z))  or  w_bad (1 - sigma(z - r))
+
+(Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8.) y' is the answer to another prompt of the batch: the mean is an
+estimate of the divergence from the reference, and carries no gradient. As in TRL, b stands within z.
+
+Departure: 1. in a batch of one record there is no other answer, and z is 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from carellama.config.run import RunConfig
+from carellama.data.prepare import Prepared
+from carellama.model.adapter import Reference
+from carellama.records import IGNORED, Tokens
+from carellama.train.loss import head_is_plain, record_logps
+from carellama.train.trainer import RowTrainer, counted, mean_with_interval
+
+
+class KTOTrainer(RowTrainer):
+    """Learns from single judged answers; evaluation gives the loss and the rewards of good and bad answers."""
+
+    def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
+        super().__init__(config, model, tokenizer, prepared)
+        self.preference = config.preference
+        self.chunked = not self.sharded and head_is_plain(self.model)
+        self.reference = Reference(self.model, self.sharded)
+        lay_out: Any = self.data_collator  # type: ignore[has-type]
+        self.data_collator = lambda examples: lay_out(examples) | {"others": lay_out(mismatched(examples))}
+
+    def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum of the losses of the answers."""
+        losses, rewards, drift = self._judged(model, batch)
+        good = batch["good"]
+        noted = {"kl": float(drift)}
+        if good.any():
+            noted["rewards/chosen"] = float(rewards[good].mean())
+        if not good.all():
+            noted["rewards/rejected"] = float(rewards[~good].mean())
+        self.note(**noted)
+        return losses.sum(), self.units(batch)
+
+    def units(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Answers."""
+        return torch.tensor(len(batch["good"]), device=batch["good"].device)
+
+    @torch.no_grad()
+    def batch_values(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+        """Each answer's loss, reward, and whether it is good, (records, 3)."""
+        losses, rewards, _ = self._judged(model, batch)
+        return torch.stack([losses, rewards, batch["good"].to(losses)], dim=1).double().cpu()
+
+    def summary(self, values: np.ndarray) -> dict[str, float]:
+        """Loss with a 95% bootstrap interval, mean rewards of good and bad answers, and their margin."""
+        loss, low, high = mean_with_interval(counted(values[:, 0]))
+        found = {"loss": loss, "loss_low": low, "loss_high": high}
+        good = values[:, 2] > 0
+        for name, chosen in (("chosen", good), ("rejected", ~good)):
+            if chosen.any():
+                found[f"rewards_{name}"] = float(values[chosen, 1].mean())
+        if 0 < good.sum() < len(good):
+            found["margin"] = found["rewards_chosen"] - found["rewards_rejected"]
+        return found
+
+    def _judged(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Each answer's loss and (without gradient) reward, (records,), and the drift z."""
+        how, good = self.preference, batch["good"]
+        row = {name: value for name, value in batch.items() if name != "others"}
+        rewards = how.pref_beta * self._apart(model, row)
+        with torch.no_grad():
+            drift = how.pref_beta * self._apart(model, batch["others"]).mean() if len(good) > 1 else rewards.sum() * 0
+            drift = self.accelerator.reduce(drift, "mean").clamp(min=0)
+        value = torch.where(good, rewards - drift, drift - rewards)
+        weight = torch.where(good, how.kto_chosen_weight, how.kto_rejected_weight)
+        return weight * (1 - torch.sigmoid(value)), rewards.detach(), drift
+
+    def _apart(self, model: Any, row: dict[str, Any]) -> torch.Tensor:
+        """log pi - log ref of each record, (records,)."""
+        own, _ = record_logps(model, row, chunked=self.chunked, dtype=self.head_dtype)
+        with torch.no_grad(), self.reference.of(model) as reference:
+            other, _ = record_logps(reference, row, chunked=self.chunked, dtype=self.head_dtype)
+        return own - other
+
+
+def mismatched(examples: list[list[Tokens]]) -> list[list[Tokens]]:
+    """Each prompt with the answer of the example before it."""
+    parts = [_parts(example[0]) for example in examples]
+    made = []
+    for (prompt, _), (_, answer) in zip(parts, [parts[-1], *parts[:-1]], strict=True):
+        labels = np.concatenate([np.full(len(prompt), IGNORED, dtype=np.int32), answer])
+        made.append([Tokens(np.concatenate([prompt, answer]), labels)])
+    return made
+
+
+def _parts(tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
+    """(prompt, answer): the answer begins at the first supervised token."""
+    start = int(np.argmax(tokens.labels != IGNORED))
+    return tokens.input_ids[:start], tokens.input_ids[start:]

@@ -1,0 +1,50 @@
+"""A training from its first step to its last, or to a stop: what is the same for every stage.
+
+metrics = run(config, trainer, checkpoint)
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+from carellama.config.run import RunConfig
+from carellama.disk import write_json
+from carellama.train.callbacks import StopCallback, signals_stop
+from carellama.train.trainer import RowTrainer
+
+log = logging.getLogger(__name__)
+
+
+class Stopped(Exception):
+    """The training ended after `step`, by the person or, with a `failure`, by the data; `checkpoint` is what it saved.
+
+    Without a checkpoint no step was finished.
+    """
+
+    def __init__(self, step: int, checkpoint: Path | None, failure: str | None = None) -> None:
+        super().__init__(f"stopped at step {step}")
+        self.step, self.checkpoint, self.failure = step, checkpoint, failure
+
+
+def run(config: RunConfig, trainer: RowTrainer, resume_from: str | None) -> dict[str, Any]:
+    """Train, save the model into the output folder and return the metrics.
+
+    Raises `Stopped` after Ctrl-C, and when the data turns out to be unusable while it is read.
+    """
+    output = Path(config.training.output_dir)
+    stopped = threading.Event()
+    trainer.add_callback(StopCallback(stopped, trainer.accelerator))
+    with signals_stop(stopped, log.warning):
+        result = trainer.train(resume_from_checkpoint=resume_from)
+    step = trainer.state.global_step
+    if trainer.failure or (stopped.is_set() and step < trainer.state.max_steps):
+        raise Stopped(step, trainer.checkpoint or (Path(resume_from) if resume_from else None), trainer.failure)
+    trainer.save_model()
+    trainer.save_state()
+    metrics: dict[str, Any] = dict(result.metrics)
+    if trainer.is_world_process_zero():
+        write_json(output / "train_results.json", metrics)
+    return metrics

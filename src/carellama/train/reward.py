@@ -1,0 +1,84 @@
+"""Stage `rm`: a reward model, which gives the better of two answers the higher score.
+
+    loss = - log sigma(r(x, y_c) - r(x, y_r))
+
+(Stiennon et al. 2020, arXiv:2009.01325, section 3.4; Ouyang et al. 2022, eq. 1.) The score is a linear head over the
+last token of the answer, its end token: transformers' sequence classification with one label, which vLLM and others
+load. Both answers of a pair lie in one row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from carellama.model.load import SCORE
+from carellama.train.loss import inputs_of
+from carellama.train.trainer import RowTrainer, counted, mean_with_interval
+
+
+class RewardTrainer(RowTrainer):
+    """Learns scores from pairs; evaluation gives the share of pairs whose better answer scores higher."""
+
+    def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum of the losses of the pairs."""
+        scores = scores_of(model, batch)
+        margins = scores[0::2] - scores[1::2]
+        self.note(
+            accuracy=float((margins > 0).float().mean()), margin=float(margins.mean()), score=float(scores.mean())
+        )
+        return -F.logsigmoid(margins).sum(), self.units(batch)
+
+    def units(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Pairs."""
+        return torch.tensor(len(batch["good"]) // 2, device=batch["good"].device)
+
+    @torch.no_grad()
+    def batch_values(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+        """Each pair's scores (chosen, rejected), (pairs, 2)."""
+        return scores_of(model, batch).view(-1, 2).double().cpu()
+
+    def summary(self, values: np.ndarray) -> dict[str, float]:
+        """Loss, accuracy (an even score is half right) and mean margin, with 95% bootstrap intervals over the pairs."""
+        margins = values[:, 0] - values[:, 1]
+        right = (margins > 0) + 0.5 * (margins == 0)
+        found = {"loss": np.logaddexp(0, -margins), "accuracy": right, "margin": margins}
+        return {
+            name + end: number
+            for name, each in found.items()
+            for end, number in zip(("", "_low", "_high"), mean_with_interval(counted(each)), strict=True)
+        }
+
+
+def scores_of(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """The score of each record of a row or a padded batch, (records,) float32, at its last token.
+
+    transformers' own forward looks for one last token a line, which a row of many records has not: the head's output
+    is caught on its way. It is one number a token, so that nothing is saved by leaving tokens out.
+    """
+    inputs = inputs_of(batch)
+    caught: list[torch.Tensor] = []
+
+    def catch(_: torch.nn.Module, args: tuple[torch.Tensor, ...], scores: torch.Tensor) -> None:
+        caught.append(scores)
+
+    handle = _score(model).register_forward_hook(catch)
+    try:
+        model(**inputs, use_cache=False)
+    finally:
+        handle.remove()
+    scores = caught[0][..., 0].float()  # (B, T)
+    borders = batch.get("cu_seq_lens_q")
+    if borders is not None:
+        return scores[0, borders[1:].long() - 1]
+    ends = batch["attention_mask"].sum(1) - 1
+    return scores[torch.arange(len(ends), device=ends.device), ends]
+
+
+def _score(model: Any) -> torch.nn.Module:
+    """The head that gives the score, behind any wrapper."""
+    found: torch.nn.Module = next(module for name, module in model.named_modules() if name.rpartition(".")[2] == SCORE)
+    return found
