@@ -50,7 +50,7 @@ class NearQuestions:
         self.similarity = similarity
         self._made = array("I")  # words in 32 bits
         self._begins = array("Q", [0])
-        self._stems = array("H")  # words of the stem where options belong to the question, else 0
+        self._stems = array("I")  # words of the stem where options belong to the question, else 0
         self._numbers = array("I")  # of the questions, as the caller counts them
         self._anchors = np.zeros(0, np.uint32)  # runs by which candidates are found, sorted; whose they are
         self._owners = np.zeros(0, np.uint32)
@@ -138,12 +138,12 @@ class NearQuestions:
         own = self._words[self._bounds[question] : self._bounds[question + 1]]
         runs, whole = _runs(own, SHINGLE)
         known = np.unique(runs[whole])
-        places = np.flatnonzero(np.isin(text, known))
-        if not len(places):
+        there = np.flatnonzero(np.isin(text, known))
+        if not len(there):
             return 0.0
-        ends = np.searchsorted(places, places + int(STRETCH * len(own)))
-        begin = int(np.argmax(ends - np.arange(len(places))))
-        held = np.unique(text[places[begin : ends[begin]]])
+        ends = np.searchsorted(there, there + int(STRETCH * len(own)))
+        begin = int(np.argmax(ends - np.arange(len(there))))
+        held = np.unique(text[there[begin : ends[begin]]])
         if stem := self._stems[question]:
             asked = np.unique(runs[: stem - SHINGLE + 1])
             if np.isin(asked, held).mean() < STEM:

@@ -86,8 +86,8 @@ def clean(arguments: CleanArguments) -> tuple[Account, int]:
             if not written:
                 raise UserError(f"no row is left of {', '.join(arguments.names)}: {'; '.join(account.report.lines())}")
             if removed and listed:
-                with whole_file(listed) as file:
-                    removed.write(file)
+                with whole_file(listed) as listing:
+                    removed.write(listing)
     return account, written
 
 
