@@ -26,6 +26,7 @@ PAGES = (
 # verb of each example, in the order in which they run
 EXAMPLES = {
     "mix": "data mix", "sft": "train", "freeze": "train", "full": "train", "pt": "train", "qlora": "train",
+    "rm": "train", "dpo": "train", "kto": "train",
     "eval": "eval", "predict": "predict", "export": "export", "chat": "chat",
 }  # fmt: skip
 
