@@ -70,7 +70,7 @@ class Step:
         return (self.folder / "train_results.json").is_file()
 
     @property
-    def argv(self) -> list[str]:
+    def flags(self) -> list[str]:
         """The options as flags."""
         return _flags(self.options)
 
@@ -91,7 +91,7 @@ def run(argv: Sequence[str]) -> None:
     folder, steps, measures = read_chain(arguments.recipe)
     if arguments.dry_run:
         for step in steps:
-            print(shlex.join(_command(step.launch, "train", step.argv)))
+            print(shlex.join(_command(step.launch, "train", step.flags)))
         return
     again = _again(steps, arguments.redo or [])
     for step in steps:
@@ -103,7 +103,7 @@ def run(argv: Sequence[str]) -> None:
         if step.done:
             say(f"stage {number} of {len(steps)}, {step.name}: done before")
             continue
-        say(f"stage {number} of {len(steps)}, {step.name}: {shlex.join(['carellama', 'train', *step.argv])}")
+        say(f"stage {number} of {len(steps)}, {step.name}: {shlex.join(['carellama', 'train', *step.flags])}")
         _train(step)
     results = {BASE: _measured(folder, BASE, (), "sft", measures)}
     for step in steps:
@@ -131,7 +131,7 @@ def read_chain(path: str) -> tuple[Path, list[Step], dict[str, dict[str, Any]]]:
                 f"{BASE}, {MADE}, {MEASURES}"
             )
         steps[name] = _step(name, settings | own, steps, folder, path)
-        run_config(steps[name].argv)
+        run_config(steps[name].flags)
     found = {name: settings | own for name, own in measures.items()}
     for name, options in found.items():
         options = {key: value for key, value in options.items() if key not in OWN}
@@ -233,7 +233,7 @@ def _train(step: Step) -> None:
     """Run a stage to its end in a process of its own, which a signal to this one reaches as well."""
     step.account.parent.mkdir(parents=True, exist_ok=True)
     write_json(step.account, step.made)
-    code = _run(_command(step.launch, "train", step.argv))
+    code = _run(_command(step.launch, "train", step.flags))
     if code == 130:
         raise SystemExit(130)
     if code or not step.done:
