@@ -125,6 +125,7 @@ def test_options_and_files_that_pages_name_are_there(page: Path) -> None:
         "--cpu",
         "--num_processes",
         "--no-deps",
+        "--nproc_per_node",
         "--rm",
         "--version",
     }
