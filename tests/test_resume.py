@@ -60,8 +60,10 @@ if not ended:
     ended, _ = once(output + "/killed")
 print(json.dumps({"killed": killed, "ended": ended}))
 """
-TIMES = ("elapsed_seconds", "remaining_seconds", "train_runtime", "train_samples_per_second",
-         "train_steps_per_second", "train_loss", "total_flos")  # fmt: skip
+TIMES = {
+    "elapsed_seconds", "remaining_seconds", "train_runtime", "train_samples_per_second", "train_steps_per_second",
+    "train_loss", "total_flos", "tokens_per_second", "matrix_share", "memory_gb",
+}  # fmt: skip
 
 
 def lines(folder: Path) -> list[dict[str, object]]:

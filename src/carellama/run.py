@@ -261,7 +261,7 @@ def clear(output: Path) -> None:
     """Remove what an earlier run wrote into its output folder, and nothing else."""
     import shutil
 
-    for folder in [*output.glob("checkpoint-*"), output / ".saving"]:
+    for folder in [*output.glob("checkpoint-*"), output / ".saving", output / "runs"]:
         shutil.rmtree(folder, ignore_errors=True)
     for pattern in OURS:
         for path in output.glob(pattern):

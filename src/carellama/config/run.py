@@ -17,7 +17,7 @@ from transformers import Seq2SeqTrainingArguments
 from carellama.config.data import DataArguments
 from carellama.config.parse import about, parse
 from carellama.config.stages import PreferenceArguments
-from carellama.errors import UserError
+from carellama.errors import UserError, lookup
 from carellama.model.machine import best_dtype, has_gpu
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,13 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     overwrite_output_dir: bool = field(
         default=False, metadata=about("Write into an output folder that already holds a finished run.")
     )
-    report_to: str = field(default="none", metadata=about("Trackers: none, tensorboard, wandb, ..., comma separated."))
+    report_to: Optional[str] = field(
+        default=None,
+        metadata=about(
+            "Trackers, comma separated: none, tensorboard, wandb, swanlab, trackio, mlflow, ...; default: tensorboard "
+            "where it is installed."
+        ),
+    )
     log_level: str = field(default="warning", metadata=about("transformers' log level."))
 
     fp16: bool = field(default=False, metadata=about("Compute in float16 (GPU)."))
@@ -178,12 +184,32 @@ class TrainingArguments(Seq2SeqTrainingArguments):
             self.bf16 = not self.fp16 and best_dtype() == "bfloat16"
         self.remove_unused_columns = False  # a batch is made of Tokens, which have no columns
         self.label_names = ["labels"]
-        if isinstance(self.report_to, str) and "," in self.report_to:
-            self.report_to = self.report_to.split(",")  # type: ignore[assignment]
+        self.report_to = _trackers(self.report_to)  # type: ignore[assignment]
         try:
             super().__post_init__()
         except (ValueError, ImportError) as error:
             raise UserError(str(error).replace("\n", " ")) from error
+
+
+def _trackers(wanted: str | list[str] | None) -> list[str]:
+    """The trackers by name. `UserError` for one that transformers does not know, or that is not installed."""
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
+    here = get_available_reporting_integrations()
+    if wanted is None:
+        return ["tensorboard"] if "tensorboard" in here else []
+    names = wanted.split(",") if isinstance(wanted, str) else wanted
+    names = [name.strip() for name in names if name.strip() not in ("none", "")]
+    for name in names:
+        if name == "all":
+            continue
+        lookup(INTEGRATION_TO_CALLBACK, name, "tracker (--report_to)")
+        if name not in here:
+            raise UserError(f"--report_to {name}: it is not installed; pip install {name}")
+    return names
 
 
 @dataclass(frozen=True)

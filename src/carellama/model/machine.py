@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
+import sys
+from pathlib import Path
 
 
 @functools.cache
@@ -25,3 +28,42 @@ def best_dtype() -> str:
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bfloat16" if fast else "float32"
+
+
+def matrix_rate(dtype: str, seconds: float = 0.2) -> float:
+    """Multiplications and additions a second (FLOP/s) of a matrix product of this machine, measured for so long.
+
+    The sizes are those of a small model's widest layer, so that it is what a training could reach, not a peak of the
+    data sheet.
+    """
+    import time
+
+    import torch
+
+    device = "cuda" if has_gpu() else "cpu"
+    side = 4096 if has_gpu() else 1024
+    one = torch.ones(side, side, dtype=getattr(torch, dtype), device=device)
+    best, began = 0.0, time.perf_counter()
+    while time.perf_counter() - began < seconds or not best:
+        started = time.perf_counter()
+        torch.mm(one, one)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, 2 * side**3 / (time.perf_counter() - started))
+    return best
+
+
+def memory_bytes() -> int:
+    """The memory that this process holds: of the GPU, at the most so far, or else of the machine, now."""
+    import torch
+
+    if has_gpu():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:  # not Linux: the most so far
+        import resource
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
+    return pages * os.sysconf("SC_PAGE_SIZE")

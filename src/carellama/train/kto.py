@@ -27,6 +27,8 @@ from carellama.train.trainer import RowTrainer, counted, mean_with_interval
 class KTOTrainer(RowTrainer):
     """Learns from single judged answers; evaluation gives the loss and the rewards of good and bad answers."""
 
+    passes = 3.0  # the reference, and both over the mismatched answers
+
     def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
         super().__init__(config, model, tokenizer, prepared)
         self.preference = config.preference

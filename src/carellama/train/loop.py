@@ -37,8 +37,11 @@ def run(config: RunConfig, trainer: RowTrainer, resume_from: str | None) -> dict
     output = Path(config.training.output_dir)
     stopped = threading.Event()
     trainer.add_callback(StopCallback(stopped, trainer.accelerator))
-    with signals_stop(stopped, log.warning):
-        result = trainer.train(resume_from_checkpoint=resume_from)
+    try:
+        with signals_stop(stopped, log.warning):
+            result = trainer.train(resume_from_checkpoint=resume_from)
+    finally:
+        trainer.progress.close()
     step = trainer.state.global_step
     if trainer.failure or (stopped.is_set() and step < trainer.state.max_steps):
         raise Stopped(step, trainer.checkpoint or (Path(resume_from) if resume_from else None), trainer.failure)

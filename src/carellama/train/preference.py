@@ -36,8 +36,9 @@ class PreferenceTrainer(RowTrainer):
     """Learns from pairs; evaluation gives the loss, and how often and how far the better answer is ahead."""
 
     def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
-        super().__init__(config, model, tokenizer, prepared)
         self.preference = config.preference
+        self.passes = 0.0 if self.preference.pref_loss in REFERENCE_FREE else 1.0
+        super().__init__(config, model, tokenizer, prepared)
         self.chunked = not self.sharded and head_is_plain(self.model)
         self.reference = None if self.preference.pref_loss in REFERENCE_FREE else Reference(self.model, self.sharded)
 

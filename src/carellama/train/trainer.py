@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import PrinterCallback, ProgressCallback, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from carellama.config.run import RunConfig
@@ -32,8 +32,10 @@ from carellama.data.prepare import Prepared
 from carellama.data.stream import FailingStream, Failure, TokenStream, collate_or_fail
 from carellama.errors import UserError
 from carellama.model.attention import takes_packed_rows
+from carellama.records import IGNORED
 from carellama.train.callbacks import LogCallback, any_process
 from carellama.train.guard import LossGuard
+from carellama.train.progress import Progress, Work
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +48,12 @@ class RowTrainer(Trainer):
     A stage says what is summed in a step (`batch_loss`), over how many of what (`units`), and what evaluation
     measures of each record (`batch_values`) and tells of all of them (`summary`).
 
+    `passes`: how often a batch goes forwards through a model besides being learned.
     After `train`, `failure` says which data ended it early, in this process or another (None: it ran to its end, or
     was stopped by a signal), and `checkpoint` is the last one that was written.
     """
+
+    passes = 0.0
 
     def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
         super().__init__(
@@ -58,8 +63,15 @@ class RowTrainer(Trainer):
             train_dataset=prepared.train,
             eval_dataset=prepared.held_out,
             processing_class=tokenizer,
-            callbacks=[LogCallback(Path(config.training.output_dir) / "trainer_log.jsonl")],
         )
+        self.work = Work(self.model, self.passes)
+        self.progress = Progress(
+            self.work, "bfloat16" if self.args.bf16 else "float16" if self.args.fp16 else "float32"
+        )
+        for shown in (ProgressCallback, PrinterCallback):  # ours says more
+            self.remove_callback(shown)
+        self.add_callback(self.progress)
+        self.add_callback(LogCallback(Path(config.training.output_dir) / "trainer_log.jsonl"))
         self.model_accepts_loss_kwargs = True  # compute_loss below divides by the step's units itself
         self.sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         self.head_dtype = torch.bfloat16 if self.args.bf16 else None
@@ -91,9 +103,10 @@ class RowTrainer(Trainer):
             self._noted.setdefault(name, []).append(value)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log, with the means of what was noted since the last time."""
-        if "loss" in logs and self._noted:
-            logs = logs | {name: sum(values) / len(values) for name, values in self._noted.items()}
+        """Log, with the means of what was noted since the last time, and the rates."""
+        if "loss" in logs:
+            means = {name: sum(values) / len(values) for name, values in self._noted.items()}
+            logs = logs | means | self.progress.rates()
             self._noted = {}
         super().log(logs, *args, **kwargs)
 
@@ -114,6 +127,8 @@ class RowTrainer(Trainer):
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Forward and backward of a batch. Raises `Diverged`, before the step is taken, for an impossible loss."""
         loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        targets = int((inputs["labels"] != IGNORED).sum()) if "labels" in inputs else 0
+        self.work.add(inputs["input_ids"].numel(), targets)
         self._guard.check(float(loss), self.state.global_step, inputs.get("sources", []))
         return loss
 

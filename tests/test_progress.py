@@ -1,0 +1,96 @@
+"""What a training says of itself while it goes."""
+
+from __future__ import annotations
+
+import io
+import json
+import types
+
+import pytest
+
+from carellama.config.run import TrainingArguments
+from carellama.errors import UserError
+from carellama.model import machine
+from carellama.train.progress import Progress, Work
+from conftest import make_model
+
+
+def test_work_is_that_of_the_matrix_products():
+    model = make_model(tie_word_embeddings=False)
+    head = model.get_output_embeddings().weight.numel()
+    body = sum(one.numel() for name, one in model.named_parameters() if "proj" in name)
+    work = Work(model)
+    work.add(10, 3)
+    assert (work.tokens, work.operations) == (10, 6 * (10 * body + 3 * head))
+    model.requires_grad_(False)
+    frozen = Work(model, passes=1)
+    frozen.add(10, 3)
+    assert frozen.operations == pytest.approx(6 * (10 * body + 3 * head))  # 4 for itself, 2 for the reference
+
+
+def test_the_matrix_rate_is_measured():
+    rate = machine.matrix_rate("float32", seconds=0.02)
+    assert 1e8 < rate < 1e16
+    assert machine.memory_bytes() > 1e7
+
+
+def test_the_log_has_the_rates_and_a_line_is_printed(capsys):
+    model = make_model()
+    progress = Progress(Work(model), "float32")
+    state = types.SimpleNamespace(global_step=0, max_steps=4, epoch=0.0, is_world_process_zero=True)
+    arguments = types.SimpleNamespace(disable_tqdm=False)
+    progress.on_train_begin(arguments, state, None)
+    progress.work.add(1000, 500)
+    state.global_step, state.epoch = 2, 0.5
+    logs = {"loss": 1.25, **progress.rates()}
+    assert logs["tokens_per_second"] > 0 and logs["matrix_share"] > 0 and logs["memory_gb"] > 0
+    progress.on_log(arguments, state, None, logs)
+    line = capsys.readouterr().err
+    assert line.startswith("step 2/4  epoch 0.50  loss 1.25") and "of the matrix rate" in line and "left" in line
+    assert progress.rates()["tokens_per_second"] == 0  # since the last time
+    progress.on_log(arguments, state, None, {"eval_loss": 1.0})
+    assert not capsys.readouterr().err
+
+
+def test_a_terminal_gets_one_live_line(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    progress = Progress(Work(make_model()), "float32")
+    state = types.SimpleNamespace(global_step=1, max_steps=4, epoch=0.25, is_world_process_zero=True)
+    progress.on_train_begin(types.SimpleNamespace(disable_tqdm=False), state, None)
+    progress.on_step_end(None, state, None)
+    progress.close()
+    progress.close()
+    assert "step 1/4" in screen.getvalue()
+
+
+def test_trackers_are_checked_before_anything_is_loaded(tmp_path):
+    with pytest.raises(UserError, match=r"tensorbord.*tensorboard"):
+        TrainingArguments(str(tmp_path), report_to="tensorbord")
+    with pytest.raises(UserError, match="pip install neptune"):
+        TrainingArguments(str(tmp_path), report_to="none,neptune")
+    assert TrainingArguments(str(tmp_path), report_to="none").report_to == []
+    assert TrainingArguments(str(tmp_path)).report_to == ["tensorboard"]
+
+
+def test_tensorboard_reads_what_a_run_wrote(tmp_path, tiny_folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from carellama import run as runs
+    from carellama.config.run import run_config
+
+    rows = [{"instruction": f"Question {number}?", "input": "", "output": "Rest."} for number in range(8)]
+    (tmp_path / "chats.json").write_text(json.dumps(rows), encoding="utf-8")
+    given = {
+        "model_name_or_path": tiny_folder, "dataset": tmp_path / "chats.json", "output_dir": tmp_path / "out",
+        "data_cache_dir": tmp_path / "cache", "do_train": True, "max_steps": 2, "logging_steps": 1,
+    }  # fmt: skip
+    runs.run(run_config([word for key, value in given.items() for word in (f"--{key}", str(value))]))
+    (folder,) = {file.parent for file in (tmp_path / "out/runs").rglob("events.*")}
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert {"train/loss", "train/tokens_per_second", "train/matrix_share"} <= set(events.Tags()["scalars"])
