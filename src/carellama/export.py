@@ -80,7 +80,7 @@ def export(
     empty (or, with `overwrite`, holds no model), for too little disk space, and for what can not be loaded.
     """
     from carellama.model.adapter import merge, prepare
-    from carellama.model.load import bind, load_config, load_model, load_tokenizer
+    from carellama.model.load import bind, extended_tokenizer, load_config, load_model, load_tokenizer
 
     _check_target(output_dir, model, overwrite)
     if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", max_shard_size, re.IGNORECASE):
@@ -93,7 +93,7 @@ def export(
     template = get_template(template_name, tokenizer)
     _compare_settings(model, template_name)
     base = load_model(model, dtype=dtype, attention=None)
-    bind(base, tokenizer)
+    bind(base, tokenizer, extended=extended_tokenizer(model) is not None)
     adapted = prepare(base, model, finetuning, trainable=False)
     _check_space(base, output_dir, dtype)
     exact = base.num_parameters() <= EXACT_WEIGHTS
