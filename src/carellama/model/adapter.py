@@ -136,7 +136,7 @@ def merge(model: Any) -> PreTrainedModel:
         raise UserError("adapters can not be merged into quantised weights without loss: leave --quantization_bit out")
     for layer in model.modules():
         if isinstance(layer, BaseTunerLayer):
-            weight = layer.get_base_layer().weight
+            weight = layer.get_param() if hasattr(layer, "get_param") else layer.get_base_layer().weight  # of experts
             dtype = weight.dtype
             weight.data = weight.data.float()
             layer.merge()
@@ -275,9 +275,12 @@ def _misfit(model: PreTrainedModel, weights: dict[str, torch.Tensor]) -> str:
         name, _, rest = key.removeprefix("base_model.model.").partition(".lora_")
         if not rest:
             continue
-        size = widths(modules[name]) if name in modules else None
-        if size is None:
+        layer = modules.get(name.replace(".base_layer", ""))
+        if layer is None:
             return f"there is no layer {name} here"
+        size = widths(layer)
+        if size is None:
+            continue  # experts in one weight, which peft looks at
         if rest.startswith("A") and weight.shape[1] != size[0]:
             return f"{name} takes {weight.shape[1]} values in the adapter, {size[0]} here"
         if rest.startswith("B") and weight.shape[0] != size[1]:
