@@ -264,7 +264,7 @@ def check_run(config: RunConfig) -> None:
     if model.quantization_bit and training.do_train:
         if finetuning.pissa_init:
             raise UserError("--pissa_init takes directions out of the weights, which --quantization_bit rounds: choose")
-        if finetuning.peft_type in ("loha", "lokr"):
+        if finetuning.peft_type in ("loha", "lokr", "hra"):
             raise UserError(f"--peft_type {finetuning.peft_type} does not go with --quantization_bit; lora does")
     if finetuning.add_tokens and not training.do_train:
         raise UserError("--add_tokens is for --do_train; --checkpoint_dir brings the tokens that were trained")
