@@ -21,7 +21,7 @@ class TokenizerArguments:
     min_count: int = field(default=5, metadata=about("Uses in the texts below which a piece is not worth a token."))
     longest: int = field(default=8, metadata=about("Most characters of a piece."))
     max_characters: int = field(
-        default=20_000_000, metadata=about("Learn from so many characters; what comes after is not read.")
+        default=10_000_000, metadata=about("Learn from so many characters; what comes after is not read.")
     )
     dataset_dir: str = field(default="data", metadata=about("Folder with dataset_info.json."))
     overwrite: bool = field(default=False, metadata=about("Replace the output if it is there."))

@@ -2,9 +2,9 @@
 
     carellama tokenizer train pretrain_zh consult_zh --model_name_or_path smollm2-135m --output pieces.txt
 
-Byte-pair merges (Sennrich et al., arXiv:1508.07909) over the runs of Chinese characters give candidates; each text is
-then read as the extended tokenizer will read it, from the left and always the longest piece, and the pieces that save
-the most tokens are kept. Every twentieth record is not learned from: on those the tokens are counted before and after.
+A unigram model (Kudo, arXiv:1804.10959) of the runs of Chinese characters gives candidates; each text is then read as
+the extended tokenizer will read it, from the left and always the longest piece, and the pieces that save the most
+tokens are kept. Every twentieth record is not learned from: on those the tokens are counted before and after.
 
 It changes no model: `carellama train --add_tokens pieces.txt` adds the tokens, and trains them.
 """
@@ -86,7 +86,8 @@ def learn(arguments: TokenizerArguments) -> Learned:
     texts, held, skipped = _texts(arguments)
     runs = Counter(found for text in texts for found in RUN.findall(text))
     if not runs:
-        raise UserError(f"{', '.join(arguments.names)}: no Chinese characters to learn from")
+        unusable = f" ({skipped:,} rows can not be used: carellama data check)" if skipped else ""
+        raise UserError(f"{', '.join(arguments.names)}: no Chinese characters to learn from{unusable}")
     say(f"learning from {sum(map(len, texts)):,} characters")
     chosen = _chosen(runs, tokenizer, arguments)
     if not chosen:
@@ -142,19 +143,20 @@ def _chosen(runs: Counter[str], tokenizer: Any, arguments: TokenizerArguments) -
 
 
 def _candidates(runs: Counter[str], arguments: TokenizerArguments) -> list[str]:
-    """Pieces of two characters and more, by byte-pair merges of characters."""
+    """Pieces of two characters and more that a unigram model of the texts keeps."""
     from tokenizers import Tokenizer, models, trainers
 
     alphabet = {letter for text in runs for letter in text}
-    backend = Tokenizer(models.BPE())
-    trainer = trainers.BpeTrainer(
+    backend = Tokenizer(models.Unigram())
+    trainer = trainers.UnigramTrainer(
         vocab_size=len(alphabet) + CANDIDATES * arguments.pieces,
-        min_frequency=arguments.min_count,
-        max_token_length=arguments.longest,
+        max_piece_length=arguments.longest,
+        unk_token="<unk>",
+        special_tokens=["<unk>"],
         show_progress=False,
     )
     backend.train_from_iterator((text for text, count in runs.items() for _ in range(count)), trainer)
-    return sorted(piece for piece in backend.get_vocab() if 1 < len(piece) <= arguments.longest)
+    return sorted(piece for piece in backend.get_vocab() if 1 < len(piece) <= arguments.longest and piece[0] != "<")
 
 
 def _uses(runs: Counter[str], pieces: set[str], longest: int) -> Counter[str]:

@@ -70,19 +70,44 @@ def add_tokens(tokenizer: Any, path: Path) -> Added:
 
 
 def put(tokenizer: Any, tokens: list[str]) -> None:
-    """Add tokens to a tokenizer, as they are written. Raises `UserError` where text would come back changed."""
+    """Add tokens to a tokenizer, as they are written.
+
+    The tokenizers of Llama 1 and 2 put a space behind every added token, so that text would come back changed; they
+    are set to put one at the start of a text only, as those of later models do. Raises `UserError` where text would
+    still come back changed.
+    """
     from tokenizers import AddedToken
 
     if not tokens:
         return
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in tokens])
+    if not _keeps_text(tokenizer, tokens):
+        _space_at_start_only(tokenizer)
+        if not _keeps_text(tokenizer, tokens):
+            raise UserError("this tokenizer changes the text around added tokens; its vocabulary can not be extended")
+        log.info("the tokenizer puts its space at the start of a text only now, not behind every added token")
+
+
+def _keeps_text(tokenizer: Any, tokens: list[str]) -> bool:
     probe = f"患者{tokens[0]}患者{tokens[-1]}a {tokens[0]}"
-    found = tokenizer.decode(tokenizer(probe, add_special_tokens=False)["input_ids"])
-    if found.strip() != probe:
-        raise UserError(
-            "this tokenizer puts a space behind every added token, so that text would come back changed; "
-            "its vocabulary can not be extended in this way"
-        )
+    text: str = tokenizer.decode(tokenizer(probe, add_special_tokens=False)["input_ids"])
+    return text.strip() == probe
+
+
+def _space_at_start_only(tokenizer: Any) -> None:
+    """Set a tokenizer of the SentencePiece kind to its newer manner (`legacy` off)."""
+    from tokenizers import normalizers, pre_tokenizers
+
+    backend = tokenizer.backend_tokenizer
+    prefixed = isinstance(backend.pre_tokenizer, pre_tokenizers.Metaspace)
+    if backend.normalizer is not None and "Prepend" in str(backend.normalizer):  # of files before transformers 4.40
+        backend.normalizer = normalizers.Sequence([])
+        prefixed = True
+    if prefixed:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    if hasattr(tokenizer, "legacy"):
+        tokenizer.legacy = False
+        tokenizer.init_kwargs["legacy"] = False
 
 
 def pieces_of(tokenizer: Any, text: str) -> list[int]:
