@@ -12,8 +12,10 @@ Processes that want the same folder at the same time wait for the first.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -36,11 +38,12 @@ def whole_file(path: Path) -> Iterator[TextIO]:
 
     Raises `UserError` where there can be no such file: a folder of that name, or a place that can not be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the name of a file to write")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         opened = temporary.open("w", encoding="utf-8", newline="\n")
     except OSError as error:
         raise UserError(f"can not write {path}: {error.strerror or error}") from error
@@ -52,6 +55,25 @@ def whole_file(path: Path) -> Iterator[TextIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes of this machine that were killed have left of a file: it may hold what patients said."""
+    start = f".{path.name}.{platform.node()}-"
+    for old in path.parent.glob(f"{glob.escape(start)}*.tmp"):
+        process = old.name[len(start) : -len(".tmp")]
+        if os.name == "posix" and process.isdecimal() and _dead(int(process)):
+            old.unlink(missing_ok=True)
+
+
+def _dead(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # another user's, or no process number at all
+        return False
+    return False
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,7 +13,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from carellama.config.environment import world
 from carellama.config.parse import parser, read_yaml
@@ -107,14 +107,16 @@ class Run:
         from transformers import set_seed
 
         from carellama.model import adapter, attention
-        from carellama.model.load import bind, extended_tokenizer, load_model, model_class
+        from carellama.model.load import Kind, bind, extended_tokenizer, kind_of, load_model, model_class
         from carellama.model.vocabulary import begin
         from carellama.train.loop import Stopped
 
         config, training = self.config, self.config.training
         fit = training.do_train
         set_seed(training.seed)  # new adapters are drawn at random
-        kind: Literal["causal", "reward"] = "reward" if config.finetuning.stage == "rm" else "causal"
+        kind: Kind = "reward" if config.finetuning.stage == "rm" else "causal"
+        if config.model.checkpoints and kind_of(config.model) == "reward" != kind:
+            raise UserError(f"{config.model.checkpoints[-1]} is a reward model: it goes with --stage rm")
         model = load_model(
             config.model,
             dtype=weights_dtype(config),

@@ -49,6 +49,8 @@ def prepare(
     folders = [Path(name).expanduser() for name in arguments.checkpoints[full_checkpoint(arguments) is not None :]]
     kind = finetuning.finetuning_type
     resumed = bool(folders) and trainable and kind == "lora" and finetuning.goes_on_with_adapter
+    if resumed and (adapter_config(folders[-1]).get("task_type") == "SEQ_CLS") != (finetuning.stage == "rm"):
+        resumed = False  # a reward model begins on the merged language model, with a score of its own
     kept = folders[-1:] if resumed or not trainable else []
     if arguments.quantization_bit:
         last = TRAINED if kept else "earlier"
@@ -222,7 +224,7 @@ def adapter_config(folder: Path) -> dict[str, Any]:
 
 def _attach(model: Any, folder: Path, name: str, arguments: ModelArguments, *, trained: bool = False) -> Any:
     """Put the adapter of a folder on the model under a name, after checking that it belongs there."""
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel, TaskType
     from peft.utils import load_peft_weights
 
     base = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -243,7 +245,13 @@ def _attach(model: Any, folder: Path, name: str, arguments: ModelArguments, *, t
                 if isinstance(model, PeftModel):
                     model.load_adapter(str(folder), name, is_trainable=trained)
                 else:
-                    model = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trained)
+                    config = PeftConfig.from_pretrained(str(folder))
+                    if config.task_type == TaskType.CAUSAL_LM and not base.can_generate():
+                        config.task_type = None  # of a language model, under a reward model: it has no head
+                        _leave_head(config, base, weights)
+                    model = PeftModel.from_pretrained(
+                        model, str(folder), adapter_name=name, is_trainable=trained, config=config
+                    )
         except (RuntimeError, ValueError) as error:  # weights of other sizes, or no layer that it adapts
             problem = " ".join(str(error).split())[:200]
         else:
@@ -253,6 +261,15 @@ def _attach(model: Any, folder: Path, name: str, arguments: ModelArguments, *, t
             f"the adapter {folder}, trained on {origin}, does not belong to {base.config.name_or_path}: {problem}"
         )
     return model
+
+
+def _leave_head(config: Any, base: PreTrainedModel, weights: dict[str, torch.Tensor]) -> None:
+    """Leave the rows of new tokens out that belong to a head which the model does not have."""
+    rows = getattr(config, "trainable_token_indices", None) or {}
+    for name in rows.keys() - {name for name, _ in base.named_modules()}:
+        del rows[name]
+        for key in [key for key in weights if key.startswith(f"base_model.model.{name}.token_adapter.")]:
+            del weights[key]
 
 
 def _incomplete(model: Any, name: str, weights: dict[str, torch.Tensor]) -> str:
