@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +57,8 @@ FAST: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", {}),
 }  # fmt: skip
 PADDED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "bloom": ("bloom", {}, "can not keep records apart"),
-    "falcon": ("falcon", {"head_dim": None}, "can not keep records apart"),
+    "bloom": ("bloom", {}, "it computes its attention by itself"),
+    "falcon": ("falcon", {"head_dim": None}, "it computes its attention by itself"),
     "gpt_oss": ("gpt_oss", WINDOW | {"num_local_experts": 4, "num_experts_per_tok": 2}, "its attention has sinks"),
     "llama4": ("llama4_text", {"intermediate_size_mlp": 64, "num_local_experts": 2, "attention_chunk_size": 8},
         "it attends in chunks"),
@@ -199,3 +201,40 @@ def test_default_layers_are_those_of_the_architecture(name, expected, caplog) ->
     assert any(line.startswith(f"--lora_target {expected} (") for line in caplog.messages), caplog.messages
     adapted = {key.partition(".lora_")[0].rpartition(".")[2] for key in model.state_dict() if ".lora_" in key}
     assert adapted == set(expected.split(","))
+
+
+OWN_CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class OwnConfig(LlamaConfig):
+    model_type = "internlm"
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_a_model_with_code_of_its_own_runs_only_when_trusted_and_is_padded(
+    tmp_path, tiny_tokenizer, caplog, monkeypatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    arguments = saved("llama1", tmp_path, tiny_tokenizer)
+    (tmp_path / "modeling_own.py").write_text(OWN_CODE, encoding="utf-8")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "internlm", "architectures": ["OwnForCausalLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="internlm"):  # a name that transformers does not know, and no code
+        loaded(arguments)
+    config["auto_map"] = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="--trust_remote_code true"):
+        loaded(arguments)
+    trusted = replace(arguments, trust_remote_code=True)
+    assert model_class(trusted) is None
+    model = loaded(trusted)
+    assert type(model).__name__ == "OwnForCausalLM"
+    with caplog.at_level(logging.INFO, "carellama"):
+        collate = layout(model, tiny_tokenizer, packing=False, sharded=False)
+    assert caplog.messages[-1].endswith("batches are padded")
+    total, count = row_loss(model, collate([[tokens] for tokens in records((9, 5))]), chunked=True)
+    assert torch.isfinite(total / count)

@@ -165,6 +165,25 @@ def test_a_stopped_training_goes_on_with_its_tokens(terms, chinese, tmp_path, ti
     assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.parametrize("stage", ["rm", "dpo"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_next_stage_begins_with_them(stage, tied, terms, chinese, tmp_path, tiny_folder, tied_folder):
+    folder = tied_folder if tied else tiny_folder
+    runs.run(config_of(tmp_path, folder, "sft", dataset=chinese, add_tokens=terms, max_steps=1))
+    pairs = tmp_path / "pairs.json"
+    rows = [{"instruction": ASKED[n % 3], "input": "", "output": [ANSWERED[n % 3], "不用管。"]} for n in range(16)]
+    pairs.write_text(json.dumps(rows), encoding="utf-8")
+    options = {"dataset": pairs, "stage": stage, "checkpoint_dir": tmp_path / "sft", "max_steps": 1}
+    found = runs.run(config_of(tmp_path, folder, stage, **options, do_eval=True, eval_dataset=pairs))
+    assert 0 < found["eval_loss"] < 2
+    options["checkpoint_dir"] = f"{tmp_path / 'sft'},{tmp_path / stage}"
+    again = runs.run(config_of(tmp_path, folder, "again", **options, do_train=False, do_eval=True))
+    if stage == "rm":
+        assert again["eval_loss"] == pytest.approx(found["eval_loss"], abs=1e-3)
+        with_tokens = ModelArguments(str(folder), checkpoint_dir=options["checkpoint_dir"])
+        assert len(load_tokenizer(with_tokens)) == 403
+
+
 @pytest.mark.slow
 def test_a_quantised_base_takes_new_tokens(terms, chinese, tmp_path, tiny_folder):
     pytest.importorskip("bitsandbytes")

@@ -21,7 +21,7 @@ import torch
 
 from carellama.data.collate import collate_padded, collate_row
 from carellama.errors import UserError
-from carellama.model.attention import packed_attention, register, takes_packed_rows
+from carellama.model.attention import dispatches, packed_attention, register, takes_packed_rows
 from carellama.records import Tokens
 from carellama.train.loss import inputs_of
 
@@ -43,7 +43,9 @@ def layout(model: Any, tokenizer: Any, *, packing: bool, sharded: bool) -> Any:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     implementation = base.config._attn_implementation
     name = type(base).__name__
-    if not takes_packed_rows(implementation):
+    if not dispatches(type(base)):
+        reason = "it computes its attention by itself"
+    elif not takes_packed_rows(implementation):
         reason = f"attention {implementation!r} can not keep records apart in one row"
     elif not (reason := why_padded(base, sharded=sharded)):
         return collate_row
