@@ -170,6 +170,7 @@ def test_noise_is_in_training_only(tmp_path, tiny_folder):
         ({"pissa_init": True, "stage": "dpo"}, "--stage dpo"),
         ({"pissa_init": True, "quantization_bit": 4}, "--quantization_bit"),
         ({"peft_type": "loha", "quantization_bit": 4}, "--quantization_bit"),
+        ({"loraplus_lr_ratio": 16, "finetuning_type": "full"}, "is for --finetuning_type lora"),
         ({"loraplus_lr_ratio": 0}, "must be above 0"),
         ({"peft_type": "ia3", "add_tokens": "x.txt"}, "--add_tokens works with --peft_type lora"),
         ({"peft_type": "lily"}, "lily"),

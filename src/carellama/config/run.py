@@ -266,6 +266,10 @@ def check_run(config: RunConfig) -> None:
             raise UserError("--pissa_init takes directions out of the weights, which --quantization_bit rounds: choose")
         if finetuning.peft_type in ("loha", "lokr", "hra"):
             raise UserError(f"--peft_type {finetuning.peft_type} does not go with --quantization_bit; lora does")
+    if training.do_train and finetuning.finetuning_type != "lora":
+        for name in ("use_rslora", "use_dora", "pissa_init", "loraplus_lr_ratio"):
+            if getattr(finetuning, name):
+                raise UserError(f"--{name} is for --finetuning_type lora, not {finetuning.finetuning_type}")
     if finetuning.add_tokens and not training.do_train:
         raise UserError("--add_tokens is for --do_train; --checkpoint_dir brings the tokens that were trained")
     if training.do_train and finetuning.finetuning_type == "none":

@@ -205,9 +205,10 @@ class RowTrainer(Trainer):
         if self.optimizer is None and self.loraplus_lr_ratio and isinstance(self.model, PeftModel):
             from peft.optimizers import create_loraplus_optimizer
 
-            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
+            learning = self.model if model is None else model
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, learning)
             self.optimizer: Any = create_loraplus_optimizer(
-                model or self.model,
+                learning,
                 kind,
                 loraplus_lr_ratio=self.loraplus_lr_ratio,
                 weight_decay=self.args.weight_decay,
@@ -237,7 +238,7 @@ class RowTrainer(Trainer):
         if not raw.is_file():
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        set_peft_model_state_dict(model or self.model, load_file(raw), adapter_name=TRAINED)
+        set_peft_model_state_dict(self.model if model is None else model, load_file(raw), adapter_name=TRAINED)
 
     def _load_best_model(self) -> None:
         """Load as `Trainer` does, see `_load_from_checkpoint`."""
