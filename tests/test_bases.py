@@ -47,6 +47,7 @@ FAST: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral": ("mistral", WINDOW),
     "gemma2": ("gemma2", WINDOW | {"attn_logit_softcapping": 2.0}),
     "gemma3": ("gemma3_text", WINDOW | {"sliding_window_pattern": 2}),
+    "glm": ("glm", {}),
     "glm4": ("glm4", {}),
     "phi": ("phi", {}),
     "phi3": ("phi3", WINDOW | {"head_dim": None}),
