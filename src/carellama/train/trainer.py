@@ -34,6 +34,7 @@ from carellama.data.stream import FailingStream, Failure, TokenStream, collate_o
 from carellama.errors import UserError
 from carellama.model.lora import PISSA_RAW, TRAINED, plain_adapter
 from carellama.train.callbacks import LogCallback, any_process
+from carellama.train.guard import LossGuard
 from carellama.train.noise import embedding_noise
 from carellama.train.rows import layout
 
@@ -71,6 +72,7 @@ class RowTrainer(Trainer):
         self.failure: str | None = None
         self.checkpoint: Path | None = None
         self._saving = False
+        self._guard = LossGuard()
         self._noted: dict[str, list[float]] = {}
 
     def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,6 +117,12 @@ class RowTrainer(Trainer):
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # the gradients are averaged over the processes
         return (loss, None) if return_outputs else loss
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Forward and backward of a batch. Raises `Diverged`, before the step is taken, for an impossible loss."""
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        self._guard.check(float(loss), self.state.global_step, inputs.get("sources", []))
+        return loss
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
         """Count the units of a step, over all processes."""
