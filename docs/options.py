@@ -20,6 +20,7 @@ from typing import Any, Literal, Union
 from carellama.config import datasets
 from carellama.config import run as config
 from carellama.config.recipe import RecipeArguments
+from carellama.config.tokenizer import TokenizerArguments
 from carellama.demo import DemoArguments
 from carellama.jinja import formats
 
@@ -34,6 +35,7 @@ GROUPS: dict[str, Sequence[type]] = {
     "export": config.EXPORT_GROUPS,
     "chat": config.TALK_GROUPS,
     "demo": (DemoArguments,),
+    "tokenizer": (TokenizerArguments,),
     **{
         f"data_{name.removesuffix('Arguments').lower()}": (group,)
         for name, group in vars(datasets).items()

@@ -10,7 +10,8 @@ import torch
 
 from carellama.config.run import FinetuningArguments, ModelArguments
 from carellama.errors import UserError
-from carellama.model.adapter import linear_layers, merge, prepare, trainable_line
+from carellama.model.adapter import merge, prepare, trainable_line
+from carellama.model.lora import linear_layers
 from conftest import make_model
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12]])
@@ -176,7 +177,7 @@ def test_broken_checkpoints_are_refused_in_one_line(tmp_path):
         "allow_pickle true",
     )
     refused(lambda path: (path / "adapter_config.json").write_text("{"), "can not read")
-    refused(lambda path: (path / "adapter_config.json").write_text('{"peft_type": "IA3"}'), "not describe a LoRA")
+    refused(lambda path: (path / "adapter_config.json").write_text('{"peft_type": "LILY"}'), "has peft_type LILY")
     refused(lambda path: (path / "adapter_config.json").unlink(), "neither an adapter")
     with pytest.raises(UserError, match="no such folder"):
         prepare(make_model(), base(tmp_path / "nowhere"), lora(), trainable=False)

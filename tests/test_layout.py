@@ -42,8 +42,8 @@ IMPORTS: dict[str, set[str]] = {
     "card": {"config", "template", "model"},
     "safety": {"records", "text"},
     "tokenise": {"template"},
-    # model.load: the tokenizer that counts the tokens of a mix
-    "data": {"records", "text", "template", "tokenise", "config", "disk", "safety", "model.load"},
+    # model.load: the tokenizer that counts the tokens of a mix; model.vocabulary: how it is extended
+    "data": {"records", "text", "template", "tokenise", "config", "disk", "safety", "model.load", "model.vocabulary"},
     "model": {"config", "disk"},
     "train": {"config", "disk", "records", "template", "data", "model", "evaluate.metrics"},
     "evaluate": {"config", "records", "data", "engine"},
@@ -196,12 +196,14 @@ def option_fields() -> Iterator[tuple[str, str]]:
     from carellama import demo
     from carellama.config import datasets
     from carellama.config import run as config
+    from carellama.config.tokenizer import TokenizerArguments
 
     groups = {
         *config.RUN_GROUPS,
         *config.EXPORT_GROUPS,
         *config.TALK_GROUPS,
         demo.DemoArguments,
+        TokenizerArguments,
         config.RunConfig,
         *(group for name, group in vars(datasets).items() if name.endswith("Arguments")),
     }

@@ -23,7 +23,8 @@ SHOWN_SETTINGS = {
     "data": ("template", "system_prompt", "cutoff_len", "max_source_length", "max_target_length", "packing"),
     "finetuning": (
         *("stage", "finetuning_type", "lora_rank", "lora_alpha", "lora_dropout", "lora_target"),
-        *("use_rslora", "use_dora", "num_layer_trainable", "name_module_trainable"),
+        *("peft_type", "use_rslora", "use_dora", "pissa_init", "loraplus_lr_ratio", "add_tokens"),
+        *("num_layer_trainable", "name_module_trainable"),
     ),
     "training": (
         *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps"),

@@ -37,6 +37,7 @@ VERBS = {
     "predict": ("carellama.run:predict", "Let a model answer a dataset; BLEU-4 and ROUGE of its answers."),
     "eval": ("carellama.run:evaluate", "Loss and perplexity of a model on a dataset."),
     "export": ("carellama.export:run", "Merge adapters into a model folder with a model card."),
+    "tokenizer": ("carellama.data.pieces:run", "Learn Chinese pieces that a tokenizer lacks (tokenizer train)."),
     "chat": ("carellama.cli:chat", "Talk to a model in the terminal."),
     "demo": ("carellama.demo:run", "Fine-tune, evaluate and export the embedded model on the bundled data."),
 }

@@ -86,7 +86,7 @@ def export(
     empty (or, with `overwrite`, holds no model), for too little disk space, and for what can not be loaded.
     """
     from carellama.model.adapter import merge, prepare
-    from carellama.model.load import bind, kind_of, load_config, load_model, load_tokenizer
+    from carellama.model.load import bind, extended_tokenizer, kind_of, load_config, load_model, load_tokenizer
 
     _check_target(output_dir, model, overwrite)
     if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", max_shard_size, re.IGNORECASE):
@@ -100,7 +100,7 @@ def export(
     _compare_settings(model, template_name)
     kind = kind_of(model)
     base = load_model(model, dtype=dtype, attention=None, kind=kind)
-    bind(base, tokenizer)
+    bind(base, tokenizer, extended=extended_tokenizer(model) is not None)
     adapted = prepare(base, model, finetuning, trainable=False)
     _check_space(base, output_dir, dtype)
     exact = base.num_parameters() <= EXACT_WEIGHTS

@@ -22,6 +22,7 @@ from carellama.disk import write_json
 from carellama.errors import UserError
 
 if TYPE_CHECKING:
+    from carellama.model.vocabulary import Added
     from carellama.train.loop import Stopped
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     """Do what the options ask for and return all results. Raises `UserError` before any work is lost."""
     from carellama.data.prepare import conversations, prepare
     from carellama.model.load import load_tokenizer
+    from carellama.model.vocabulary import add_tokens
     from carellama.template import get_template
 
     training = config.training
@@ -72,6 +74,9 @@ def run(config: RunConfig) -> dict[str, Any]:
         except OSError as error:
             raise UserError(f"--output_dir {output} can not be made: {error.strerror}") from error
     tokenizer = load_tokenizer(config.model)
+    added = None
+    if config.finetuning.add_tokens:
+        added = add_tokens(tokenizer, Path(config.finetuning.add_tokens).expanduser())
     template = get_template(config.data.template, tokenizer)
     prepared, chats = None, []
     if training.do_train or training.do_eval:
@@ -83,15 +88,18 @@ def run(config: RunConfig) -> dict[str, Any]:
             show_example(prepared.first(), tokenizer)
     if training.do_predict:
         chats = conversations(config)
-    results = Run(config, tokenizer, template, output).do(prepared, chats, checkpoint)
+    results = Run(config, tokenizer, template, output, added).do(prepared, chats, checkpoint)
     return results
 
 
 class Run:
     """The part of a run that has a model."""
 
-    def __init__(self, config: RunConfig, tokenizer: Any, template: Any, output: Path) -> None:
+    def __init__(
+        self, config: RunConfig, tokenizer: Any, template: Any, output: Path, added: Added | None = None
+    ) -> None:
         self.config, self.tokenizer, self.template, self.output = config, tokenizer, template, output
+        self.added = added
         self.results: dict[str, Any] = {}
 
     def do(self, prepared: Any, chats: list[Any], checkpoint: str | None) -> dict[str, Any]:
@@ -99,7 +107,8 @@ class Run:
         from transformers import set_seed
 
         from carellama.model import adapter, attention
-        from carellama.model.load import Kind, bind, kind_of, load_model
+        from carellama.model.load import Kind, bind, extended_tokenizer, kind_of, load_model, model_class
+        from carellama.model.vocabulary import begin
         from carellama.train.loop import Stopped
 
         config, training = self.config, self.config.training
@@ -111,11 +120,14 @@ class Run:
         model = load_model(
             config.model,
             dtype=weights_dtype(config),
-            attention=attention.choose(config.model.attention),
+            attention=attention.choose(config.model.attention, model_class(config.model, kind)),
             kind=kind,
         )
-        bind(model, self.tokenizer)
-        model = adapter.prepare(model, config.model, config.finetuning, trainable=fit)
+        new = self.added.ids if self.added else []
+        bind(model, self.tokenizer, extended=bool(new or extended_tokenizer(config.model)))
+        if self.added:
+            begin(model, self.added)
+        model = adapter.prepare(model, config.model, config.finetuning, trainable=fit, tokens=new)
         if fit:
             log.info("%s", adapter.trainable_line(model))
         sources = prepared.sources if prepared else []

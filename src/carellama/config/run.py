@@ -94,12 +94,26 @@ class FinetuningArguments:
     lora_rank: int = field(default=8, metadata=about("Rank of the LoRA matrices."))
     lora_alpha: float = field(default=32.0, metadata=about("Scale of the LoRA matrices (times 1/rank)."))
     lora_dropout: float = field(default=0.1, metadata=about("Dropout before the LoRA matrices."))
-    lora_target: str = field(
-        default="q_proj,v_proj",
-        metadata=about("Names of the adapted layers, comma separated; 'all': every linear."),
+    lora_target: Optional[str] = field(
+        default=None,
+        metadata=about("Adapted layers, comma separated; 'all': every linear; default: q_proj,v_proj, or peft's."),
+    )
+    peft_type: Literal["lora", "vera", "loha", "lokr", "oft", "hra", "ia3"] = field(
+        default="lora", metadata=about("Kind of the adapters, by peft's name.")
     )
     use_rslora: bool = field(default=False, metadata=about("Scale by 1/sqrt(rank) (rank-stabilised LoRA)."))
     use_dora: bool = field(default=False, metadata=about("Weight-decomposed LoRA."))
+    pissa_init: bool = field(
+        default=False, metadata=about("Begin with the strongest directions of the weights (PiSSA); saved as LoRA.")
+    )
+    pissa_iter: int = field(default=16, metadata=about("Iterations that find them; -1: exact, slow."))
+    loraplus_lr_ratio: Optional[float] = field(
+        default=None, metadata=about("LoRA+: learning rate of the B matrices over that of the A matrices.")
+    )
+    oft_block_size: int = field(default=32, metadata=about("oft: values that are turned together."))
+    add_tokens: Optional[str] = field(
+        default=None, metadata=about("File with a new token a line; begun as the mean of their pieces, and trained.")
+    )
     resume_lora_training: Optional[bool] = field(
         default=None,
         metadata=about(
@@ -125,6 +139,19 @@ class FinetuningArguments:
                 f"--resume_lora_training: --stage {self.stage} compares with the model it begins from, adapters "
                 "included, so they are merged and a new one is trained; leave the option out"
             )
+        plain = self.peft_type == "lora"
+        for name in ("use_rslora", "use_dora", "pissa_init", "loraplus_lr_ratio"):
+            if getattr(self, name) and not plain:
+                raise UserError(f"--{name} is for --peft_type lora, not {self.peft_type}")
+        if self.add_tokens and not plain and self.finetuning_type == "lora":
+            raise UserError(f"--add_tokens works with --peft_type lora, not {self.peft_type}")
+        if self.pissa_init and (self.use_dora or self.stage in COMPARING):
+            other = "--use_dora" if self.use_dora else f"--stage {self.stage}, which compares with the base"
+            raise UserError(f"--pissa_init changes the base while it trains and does not go with {other}")
+        if self.pissa_iter < -1 or self.oft_block_size < 1:
+            raise UserError(f"--pissa_iter {self.pissa_iter}, --oft_block_size {self.oft_block_size}: too small")
+        if self.loraplus_lr_ratio is not None and self.loraplus_lr_ratio <= 0:
+            raise UserError(f"--loraplus_lr_ratio is {self.loraplus_lr_ratio}; it must be above 0 (16 is usual)")
         if self.lora_rank < 1:
             raise UserError(f"--lora_rank is {self.lora_rank}; it must be at least 1")
         if not 0 <= self.lora_dropout < 1:
@@ -260,6 +287,17 @@ def check_run(config: RunConfig) -> None:
             f"--quantization_bit works with --finetuning_type lora, not {finetuning.finetuning_type}: "
             "quantised weights can not be trained"
         )
+    if model.quantization_bit and training.do_train:
+        if finetuning.pissa_init:
+            raise UserError("--pissa_init takes directions out of the weights, which --quantization_bit rounds: choose")
+        if finetuning.peft_type in ("loha", "lokr", "hra"):
+            raise UserError(f"--peft_type {finetuning.peft_type} does not go with --quantization_bit; lora does")
+    if training.do_train and finetuning.finetuning_type != "lora":
+        for name in ("use_rslora", "use_dora", "pissa_init", "loraplus_lr_ratio"):
+            if getattr(finetuning, name):
+                raise UserError(f"--{name} is for --finetuning_type lora, not {finetuning.finetuning_type}")
+    if finetuning.add_tokens and not training.do_train:
+        raise UserError("--add_tokens is for --do_train; --checkpoint_dir brings the tokens that were trained")
     if training.do_train and finetuning.finetuning_type == "none":
         raise UserError("--finetuning_type none trains nothing: choose lora, freeze or full")
     if data.streaming:

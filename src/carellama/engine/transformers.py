@@ -214,12 +214,12 @@ def load(
 ) -> TransformersEngine:
     """Load a model with its checkpoints and template. Raises `UserError` for what can not be loaded."""
     from carellama.model.adapter import prepare
-    from carellama.model.load import bind, load_model, load_tokenizer
+    from carellama.model.load import bind, extended_tokenizer, load_model, load_tokenizer
 
     tokenizer = load_tokenizer(model)
     template = get_template(data.template, tokenizer)  # a wrong one shows before the weights are read
-    network = load_model(model, dtype=model.dtype, attention="sdpa")
-    bind(network, tokenizer)
+    network = load_model(model, dtype=model.dtype, attention=None)
+    bind(network, tokenizer, extended=extended_tokenizer(model) is not None)
     prepared = prepare(network, model, finetuning, trainable=False)
     if has_gpu() and not model.quantization_bit:  # bitsandbytes has put a quantised model there already
         prepared = prepared.to("cuda")

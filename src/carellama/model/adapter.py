@@ -4,8 +4,8 @@
     print(trainable_line(model))   # trainable 460,800 of 134,975,808 (0.34%)
     whole = merge(model)           # a plain model again
 
-LoRA: Hu et al. (arXiv 2106.09685); rsLoRA: Kalajdzievski (2312.03732); DoRA: Liu et al. (2402.09353).
-Whole checkpoints (of full and freeze training) are loaded by `carellama.model.load`; here only adapters are.
+New adapters are made by `carellama.model.lora`. Whole checkpoints (of full and freeze training) are loaded by
+`carellama.model.load`; here only adapters are.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from carellama.config.run import FinetuningArguments, ModelArguments
 from carellama.errors import UserError, nearest
 from carellama.model.load import SCORE, full_checkpoint
+from carellama.model.lora import KINDS, TRAINED, activate, new_adapter, peft_quiet, widths
 
 if TYPE_CHECKING:
     import torch
@@ -29,18 +29,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TRAINED = "default"  # peft's name of the adapter that it saves at the top of a folder
-
 
 def prepare(
-    model: PreTrainedModel, arguments: ModelArguments, finetuning: FinetuningArguments, *, trainable: bool
+    model: PreTrainedModel,
+    arguments: ModelArguments,
+    finetuning: FinetuningArguments,
+    *,
+    trainable: bool,
+    tokens: Sequence[int] = (),
 ) -> Any:
     """Put the adapters of `--checkpoint_dir` on the model, and set what is trained.
 
     Adapters are merged in their order, but the last stays an adapter: it is trained further (unless
     `--resume_lora_training false`, or with freeze and full), or answers as it was trained. A quantised base
-    can not take merged weights without loss; there all adapters stay side by side. Returns a peft model or
-    `model` itself. Raises `UserError` for an adapter of another model and for layers that are not there.
+    can not take merged weights without loss; there all adapters stay side by side. `tokens` are new ids, whose
+    rows of the embedding and the head are trained as well. Returns a peft model or `model` itself. Raises
+    `UserError` for an adapter of another model and for layers that are not there.
     """
     folders = [Path(name).expanduser() for name in arguments.checkpoints[full_checkpoint(arguments) is not None :]]
     kind = finetuning.finetuning_type
@@ -58,11 +62,21 @@ def prepare(
     if not trainable:
         return prepared.requires_grad_(False)
     if kind == "lora" and not resumed:
-        return _new_lora(prepared, finetuning)
+        return new_adapter(prepared, finetuning, tokens)
     if kind == "lora":
-        log.info("going on with the adapter %s, with its own rank and layers", folders[-1])
+        if tokens:
+            raise UserError(
+                f"--add_tokens brings {len(tokens)} tokens that the adapter {folders[-1]} does not have: "
+                "give --resume_lora_training false, which merges it and trains a new one"
+            )
+        log.info("going on with the adapter %s, with its own kind, rank and layers", folders[-1])
     elif kind == "freeze":
         _freeze(prepared, finetuning)
+        if tokens:
+            log.info("--add_tokens with freeze: the whole embedding and head are trained as well")
+            for module in (prepared.get_input_embeddings(), prepared.get_output_embeddings()):
+                if module is not None:
+                    module.requires_grad_(True)
     else:
         prepared.requires_grad_(kind == "full")
     return prepared
@@ -106,7 +120,7 @@ class Reference:
                     yield model
         finally:
             if earlier:
-                _activate(inner, [*earlier, TRAINED], trained=True)
+                activate(inner, [*earlier, TRAINED], trained=True)
             model.train(training)
 
 
@@ -124,7 +138,7 @@ def merge(model: Any) -> PreTrainedModel:
         raise UserError("adapters can not be merged into quantised weights without loss: leave --quantization_bit out")
     for layer in model.modules():
         if isinstance(layer, BaseTunerLayer):
-            weight = layer.get_base_layer().weight
+            weight = layer.get_param() if hasattr(layer, "get_param") else layer.get_base_layer().weight  # of experts
             dtype = weight.dtype
             weight.data = weight.data.float()
             layer.merge()
@@ -143,58 +157,6 @@ def _size(parameter: torch.nn.Parameter) -> int:
     """Number of weights; bitsandbytes packs two 4-bit ones into a byte."""
     packed = type(parameter).__name__ == "Params4bit"
     return parameter.numel() * 2 * parameter.element_size() if packed else parameter.numel()
-
-
-def linear_layers(model: PreTrainedModel) -> list[str]:
-    """Names of the linear layers that LoRA can adapt, like q_proj; the output head is not one of them."""
-    import torch
-
-    head = model.get_output_embeddings()
-    names = {
-        name.removesuffix(".base_layer").rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head and ".lora_" not in name
-    } - {SCORE}
-    return sorted(names)
-
-
-def _new_lora(model: Any, finetuning: FinetuningArguments) -> Any:
-    """Put a fresh adapter on the model, beside those that a quantised base has."""
-    from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    config = LoraConfig(
-        task_type=TaskType.SEQ_CLS if finetuning.stage == "rm" else TaskType.CAUSAL_LM,
-        r=finetuning.lora_rank,
-        lora_alpha=finetuning.lora_alpha,
-        lora_dropout=finetuning.lora_dropout,
-        target_modules=_targets(base, finetuning.lora_target),
-        use_rslora=finetuning.use_rslora,
-        use_dora=finetuning.use_dora,
-    )
-    with _peft_quiet():
-        if not isinstance(model, PeftModel):
-            return get_peft_model(model, config, adapter_name=TRAINED)
-        earlier = list(model.peft_config)
-        model.add_adapter(TRAINED, config)
-    return _activate(model, [*earlier, TRAINED], trained=True)
-
-
-def _targets(model: PreTrainedModel, wanted: str) -> list[str]:
-    """Resolve `--lora_target`."""
-    known = linear_layers(model)
-    names = [part.strip() for part in wanted.split(",") if part.strip()]
-    if names == ["all"]:
-        return known
-    for name in names:
-        if name not in known:
-            raise UserError(
-                f"--lora_target {name}: this model has no such linear layer.{nearest(name, known)} "
-                f"It has {', '.join(known)}; 'all' takes them all."
-            )
-    if not names:
-        raise UserError(f"--lora_target is empty: name some of {', '.join(known)}, or 'all'")
-    return names
 
 
 def _freeze(model: PreTrainedModel, finetuning: FinetuningArguments) -> None:
@@ -231,40 +193,38 @@ def _side_by_side(
     names = [*(f"earlier{index}" for index in range(len(folders) - 1)), last][: len(folders)]
     prepared: Any = model
     for name, folder in zip(names, folders, strict=True):
-        if len(folders) > 1 and adapter_config(folder).get("use_dora"):
-            raise UserError(
-                f"{folder} is a DoRA adapter, whose effect depends on those before it: several need a base "
-                "without --quantization_bit"
-            )
+        config = adapter_config(folder)
+        if len(folders) > 1 and (problem := _alone(config)):
+            raise UserError(f"{folder} {problem}: several adapters need a base without --quantization_bit")
         prepared = _attach(prepared, folder, name, arguments, trained=trained and name == last)
-    return _activate(prepared, names, trained=trained) if names else model
+    return activate(prepared, names, trained=trained) if names else model
 
 
-def _activate(model: Any, names: list[str], *, trained: bool) -> Any:
-    """Let all adapters of these names answer together; the last is trained, if any."""
-    model.base_model.set_adapter(names)
-    for name, parameter in model.named_parameters():
-        own = f".{names[-1]}." in name and ("lora_" in name or ".modules_to_save." in name)
-        parameter.requires_grad_(trained and own)
-    return model
+def _alone(config: dict[str, Any]) -> str:
+    """Say why an adapter can not answer beside others, or nothing."""
+    if config["peft_type"] != "LORA":
+        return f"is an adapter of the kind {config['peft_type']}, not LORA"
+    if config.get("use_dora"):
+        return "is a DoRA adapter, whose effect depends on those before it"
+    return "brings rows of new tokens" if config.get("trainable_token_indices") else ""
 
 
 def adapter_config(folder: Path) -> dict[str, Any]:
-    """Read the adapter_config.json of a folder. Raises `UserError` where it is not one of LoRA."""
+    """Read the adapter_config.json of a folder. Raises `UserError` where it is of a kind that is not known here."""
     path = folder / "adapter_config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"can not read {path}: {error}") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise UserError(f"{path} does not describe a LoRA adapter (peft_type), the only kind known here")
-    return config
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind not in KINDS:
+        raise UserError(f"{path} has peft_type {kind}; known here are {', '.join(KINDS)}")
+    return dict(config)
 
 
 def _attach(model: Any, folder: Path, name: str, arguments: ModelArguments, *, trained: bool = False) -> Any:
     """Put the adapter of a folder on the model under a name, after checking that it belongs there."""
     from peft import PeftConfig, PeftModel, TaskType
-    from peft.tuners.lora import LoraLayer
     from peft.utils import load_peft_weights
 
     base = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -278,22 +238,24 @@ def _attach(model: Any, folder: Path, name: str, arguments: ModelArguments, *, t
                 "if you trust where it comes from give --allow_pickle true"
             )
     weights = load_peft_weights(str(folder), device="cpu")
-    places = {key.removeprefix("base_model.model.").partition(".lora_")[0] for key in weights if ".lora_" in key}
     problem = _misfit(base, weights)
     if not problem:
-        with _peft_quiet():
-            if isinstance(model, PeftModel):
-                model.load_adapter(str(folder), name, is_trainable=trained)
-            else:
-                config = PeftConfig.from_pretrained(str(folder))
-                if config.task_type == TaskType.CAUSAL_LM and not base.can_generate():
-                    config.task_type = None  # of a language model, under a reward model: its layers are all it has
-                model = PeftModel.from_pretrained(
-                    model, str(folder), adapter_name=name, is_trainable=trained, config=config
-                )
-        layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and name in layer.r]
-        if len(layers) != len(places):
-            problem = f"it adapts {len(places)} layers, where this model has {len(layers)}"
+        try:
+            with peft_quiet():
+                if isinstance(model, PeftModel):
+                    model.load_adapter(str(folder), name, is_trainable=trained)
+                else:
+                    config = PeftConfig.from_pretrained(str(folder))
+                    if config.task_type == TaskType.CAUSAL_LM and not base.can_generate():
+                        config.task_type = None  # of a language model, under a reward model: it has no head
+                        _leave_head(config, base, weights)
+                    model = PeftModel.from_pretrained(
+                        model, str(folder), adapter_name=name, is_trainable=trained, config=config
+                    )
+        except (RuntimeError, ValueError) as error:  # weights of other sizes, or no layer that it adapts
+            problem = " ".join(str(error).split())[:200]
+        else:
+            problem = _incomplete(model, name, weights)
     if problem:
         raise UserError(
             f"the adapter {folder}, trained on {origin}, does not belong to {base.config.name_or_path}: {problem}"
@@ -301,13 +263,26 @@ def _attach(model: Any, folder: Path, name: str, arguments: ModelArguments, *, t
     return model
 
 
-@contextmanager
-def _peft_quiet() -> Iterator[None]:
-    """Leave out the warnings of peft that nobody can act on: old names it uses, and layers checked here."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        warnings.filterwarnings("ignore", message="Found missing adapter keys", category=UserWarning)
-        yield
+def _leave_head(config: Any, base: PreTrainedModel, weights: dict[str, torch.Tensor]) -> None:
+    """Leave the rows of new tokens out that belong to a head which the model does not have."""
+    rows = getattr(config, "trainable_token_indices", None) or {}
+    for name in rows.keys() - {name for name, _ in base.named_modules()}:
+        del rows[name]
+        for key in [key for key in weights if key.startswith(f"base_model.model.{name}.token_adapter.")]:
+            del weights[key]
+
+
+def _incomplete(model: Any, name: str, weights: dict[str, torch.Tensor]) -> str:
+    """Say which weights of an adapter found no place in the model, or which of its places found none; or nothing."""
+    from peft import get_peft_model_state_dict
+
+    taken = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    places, layers = ({key.rpartition(".lora_")[0] or key for key in keys} for keys in (weights, taken))
+    if places == layers:
+        return ""
+    if len(places) != len(layers):
+        return f"it adapts {len(places)} layers, where this model has {len(layers)}"
+    return f"it adapts {sorted(places - layers)[0]}, which is not here"
 
 
 def _misfit(model: PreTrainedModel, weights: dict[str, torch.Tensor]) -> str:
@@ -317,11 +292,14 @@ def _misfit(model: PreTrainedModel, weights: dict[str, torch.Tensor]) -> str:
         name, _, rest = key.removeprefix("base_model.model.").partition(".lora_")
         if not rest:
             continue
-        layer = modules.get(name)
-        if layer is None or not hasattr(layer, "in_features"):
+        layer = modules.get(name.replace(".base_layer", ""))
+        if layer is None:
             return f"there is no layer {name} here"
-        if rest.startswith("A") and weight.shape[1] != layer.in_features:
-            return f"{name} takes {weight.shape[1]} values in the adapter, {layer.in_features} here"
-        if rest.startswith("B") and weight.shape[0] != layer.out_features:
-            return f"{name} gives {weight.shape[0]} values in the adapter, {layer.out_features} here"
+        size = widths(layer)
+        if size is None:
+            continue  # experts in one weight, which peft looks at
+        if rest.startswith("A") and weight.shape[1] != size[0]:
+            return f"{name} takes {weight.shape[1]} values in the adapter, {size[0]} here"
+        if rest.startswith("B") and weight.shape[0] != size[1]:
+            return f"{name} gives {weight.shape[0]} values in the adapter, {size[1]} here"
     return ""

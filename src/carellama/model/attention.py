@@ -8,7 +8,8 @@ On CPU, torch's fused attention is slow backwards for the short records of fine-
 products are computed instead, keeping the probabilities for the backward pass; longer records take the fused kernel,
 whose memory does not grow with the square of the length.
 
-It does not know about attention sinks; a model whose attention needs them is refused where it is loaded.
+It knows sliding windows and soft caps, and no attention sinks, position biases or chunks: what else a model hands to
+its attention is refused with `NotPacked`. `carellama.train.rows` asks a model beforehand whether it can take such rows.
 """
 
 from __future__ import annotations
@@ -21,6 +22,17 @@ import torch.nn.functional as F
 
 PACKED = "packed"
 DENSE_TOKENS = 512  # above this length the fused kernel is as fast, and its memory linear
+# What models hand to their attention besides the arguments of `packed_attention`, and that changes nothing here: the
+# borders say it already, or it is for the cache, for other outputs or for the loss.
+HARMLESS = {
+    "position_ids", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx", "cache_position", "use_cache",
+    "past_key_values", "output_attentions", "output_hidden_states", "output_router_logits", "return_dict",
+    "is_causal", "num_items_in_batch", "layer_type", "inputs_embeds", "input_ids", "logits_to_keep", "labels",
+}  # fmt: skip
+
+
+class NotPacked(ValueError):
+    """A model's attention wants something that attention over a packed row does not know."""
 
 
 class DenseAttention(torch.autograd.Function):
@@ -33,7 +45,7 @@ class DenseAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
-        """Take query (H, T, D) and key, value (K, T, D); return (H, T, D)."""
+        """Take query (H, T, D), key (K, T, D) and value (K, T, V); return (H, T, V)."""
         heads, length, width = query.shape
         key_heads = key.shape[0]
         stacked = query.reshape(key_heads, -1, width)  # (K, G*T, D)
@@ -42,18 +54,18 @@ class DenseAttention(torch.autograd.Function):
         weights = scores.softmax(-1)  # (K, G*T, T)
         ctx.save_for_backward(stacked, key, value, weights)
         ctx.scale = scale
-        return torch.bmm(weights, value).view(heads, length, width)
+        return torch.bmm(weights, value).view(heads, length, -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
         """Return the gradients of query, key and value."""
         stacked, key, value, weights = ctx.saved_tensors
-        heads, length, width = grads[0].shape
-        grad = grads[0].reshape(stacked.shape)
+        heads, length, _ = grads[0].shape
+        grad = grads[0].reshape(*stacked.shape[:2], -1)  # (K, G*T, width of the values)
         grad_value = torch.bmm(weights.transpose(1, 2), grad)
         grad_weights = torch.bmm(grad, value.transpose(1, 2))
         grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
-        grad_query = torch.bmm(grad_scores, key).mul_(ctx.scale).view(heads, length, width)
+        grad_query = torch.bmm(grad_scores, key).mul_(ctx.scale).view(heads, length, -1)
         grad_key = torch.bmm(grad_scores.transpose(1, 2), stacked).mul_(ctx.scale)
         return grad_query, grad_key, grad_value, None
 
@@ -74,7 +86,7 @@ def packed_attention(
     """Attend within each record of a packed row; the signature is that of transformers' attention functions.
 
     query (1, H, T, D), key and value (1, K, T, D), cu_seq_lens_q (records + 1,): where each begins and the last ends.
-    Returns (1, T, H, D).
+    Returns (1, T, H, D). Raises `NotPacked` for arguments that would change the outcome and are not known here.
     """
     if cu_seq_lens_q is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -83,6 +95,9 @@ def packed_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return output, None
+    unknown = [name for name, value in kwargs.items() if value is not None and name not in HARMLESS]
+    if unknown:
+        raise NotPacked(f"its attention takes {', '.join(sorted(unknown))}")
     # under mixed precision the rotation leaves queries and keys in float32, beside values in the low precision
     query, key = query.to(value.dtype), key.to(value.dtype)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -146,15 +161,25 @@ def register() -> str:
     return PACKED
 
 
-def choose(attention: str) -> str:
-    """Return transformers' name for `--attention`: `auto` is flash attention where it can run, else `packed`."""
-    if attention == "padded":
-        return "sdpa"
-    if attention != "auto":
-        return register() if attention == PACKED else attention
-    from transformers.utils import is_flash_attn_2_available
+def choose(attention: str, model_class: Any) -> str | None:
+    """Return transformers' name for `--attention`, or None for the default of the model class.
 
-    return "flash_attention_2" if torch.cuda.is_available() and is_flash_attn_2_available() else register()
+    `auto` is flash attention where it can run, else `packed`, else that default; None too for `padded`, and for
+    `packed` where the class computes its attention by itself. `model_class` is None for code that came with a model.
+    """
+    if attention not in ("auto", PACKED):
+        return None if attention == "padded" else attention
+    if attention == "auto" and torch.cuda.is_available() and getattr(model_class, "_supports_flash_attn", False):
+        from transformers.utils import is_flash_attn_2_available
+
+        if is_flash_attn_2_available():
+            return "flash_attention_2"
+    return register() if dispatches(model_class) else None
+
+
+def dispatches(model_class: Any) -> bool:
+    """Whether a model class calls the attention function of the configuration, whichever it is."""
+    return model_class is not None and bool(model_class._can_set_attn_implementation())
 
 
 def takes_packed_rows(implementation: str) -> bool:

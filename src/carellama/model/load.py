@@ -24,6 +24,7 @@ from carellama.config.run import ModelArguments
 from carellama.errors import UserError, nearest, need
 from carellama.model.hub import EMBEDDED, model_folder
 from carellama.model.machine import best_dtype
+from carellama.model.vocabulary import grow
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -38,10 +39,13 @@ QUICK_BYTES = 4 << 30  # smaller models load without a progress bar
 
 
 def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
-    """Return the tokenizer, padding on the left and with a pad token. Raises `UserError` if there is none."""
+    """Return the tokenizer, padding on the left and with a pad token. Raises `UserError` if there is none.
+
+    It is that of the last checkpoint which brings tokens of its own, else that of the base.
+    """
     from transformers import AutoTokenizer
 
-    place = _place(model)
+    place = extended_tokenizer(model) or _place(model)
     with _explained(place, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", **_access(model))
     if tokenizer.eos_token is None:
@@ -50,6 +54,23 @@ def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
         vocabulary = tokenizer.get_vocab()
         tokenizer.pad_token = next((pad for pad in PAD_TOKENS if pad in vocabulary), tokenizer.eos_token)
     return tokenizer
+
+
+def extended_tokenizer(model: ModelArguments) -> Path | None:
+    """The last checkpoint whose tokenizer counts: a whole model, or an adapter that was trained with new tokens."""
+    for name in reversed(model.checkpoints):
+        folder = Path(name).expanduser()
+        if not (folder / "tokenizer_config.json").is_file():
+            continue
+        try:
+            adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return folder
+        except (OSError, ValueError):
+            continue  # refused with its reason where the adapter is put on
+        if isinstance(adapter, dict) and adapter.get("trainable_token_indices"):
+            return folder
+    return None
 
 
 def load_config(model: ModelArguments) -> PretrainedConfig:
@@ -62,10 +83,30 @@ def load_config(model: ModelArguments) -> PretrainedConfig:
     full = full_checkpoint(model)
     if full:
         with _explained(full, "configuration"):
-            _same_shape(config, place, AutoConfig.from_pretrained(full), full)
+            trained = AutoConfig.from_pretrained(full)
+            _same_shape(config, place, trained, full)
+        config.get_text_config().vocab_size = trained.get_text_config().vocab_size  # tokens may have been added
     if model.rope_scaling:
         _stretch(config, model.rope_scaling, model.rope_factor)
     return config
+
+
+def model_class(model: ModelArguments, kind: Kind = "causal") -> Any:
+    """Return transformers' class for the model, or None where the model brings its own code."""
+    config = load_config(model)
+    if model.trust_remote_code and _family(kind).__name__ in (getattr(config, "auto_map", None) or {}):
+        return None
+    try:
+        found = _family(kind)._model_mapping[type(config)]
+    except KeyError:
+        return None
+    return found[0] if isinstance(found, (tuple, list)) else found
+
+
+def _family(kind: Kind) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
 
 
 def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind: Kind = "causal") -> PreTrainedModel:
@@ -79,12 +120,10 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
     not a causal language model.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     config = load_config(model)
-    family: Any = AutoModelForCausalLM
     if kind == "reward":
-        family, config.num_labels, config.problem_type = AutoModelForSequenceClassification, 1, "regression"
+        config.num_labels, config.problem_type = 1, "regression"
     place = full_checkpoint(model) or _place(model)
     options = _access(model)
     options["dtype"] = getattr(torch, best_dtype() if dtype == "auto" else dtype)
@@ -95,7 +134,7 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
     if model.quantization_bit:
         options["quantization_config"] = _quantization(model, options["dtype"])
     with _explained(place, "model"), _quietly(place):
-        network, info = family.from_pretrained(
+        network, info = _family(kind).from_pretrained(
             place,
             config=config,
             use_safetensors=None if model.allow_pickle else True,
@@ -109,12 +148,16 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
     return network.eval()
 
 
-def bind(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def bind(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, extended: bool = False) -> None:
     """Check that the model knows every token of the tokenizer, and tell it the pad token.
 
-    Raises `UserError` for a tokenizer that is larger than the model's vocabulary.
+    One whose tokenizer was `extended` gets rows for the new tokens. Raises `UserError` for another tokenizer that is
+    larger than the model's vocabulary.
     """
-    rows, highest = network.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
+    highest = max(tokenizer.get_vocab().values())
+    if extended:
+        grow(network, highest + 1)
+    rows = network.get_input_embeddings().num_embeddings
     if highest >= rows:
         raise UserError(
             f"the tokenizer has token {highest}, but the model {network.config.name_or_path} knows only "

@@ -34,7 +34,7 @@ class KTOTrainer(RowTrainer):
         self.preference = config.preference
         self.chunked = not self.sharded and head_is_plain(self.model)
         self.reference = Reference(self.model, self.sharded)
-        lay_out: Any = self.data_collator  # type: ignore[has-type]
+        lay_out: Any = self.data_collator
         self.data_collator = lambda examples: lay_out(examples) | {"others": lay_out(mismatched(examples))}
 
     def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,6 @@ What differs from `Trainer`:
 from __future__ import annotations
 
 import itertools
-import logging
 import shutil
 import time
 from collections.abc import Iterator
@@ -22,22 +21,24 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from carellama.config.run import RunConfig
-from carellama.data.collate import collate_padded, collate_row
+from carellama.data.collate import collate_row
 from carellama.data.prepare import Prepared
 from carellama.data.stream import FailingStream, Failure, TokenStream, collate_or_fail
 from carellama.errors import UserError
-from carellama.model.attention import takes_packed_rows
+from carellama.model.lora import PISSA_RAW, TRAINED, plain_adapter
 from carellama.records import IGNORED
 from carellama.train.callbacks import LogCallback, any_process
 from carellama.train.guard import LossGuard
+from carellama.train.noise import embedding_noise
 from carellama.train.progress import Progress, Work
-
-log = logging.getLogger(__name__)
+from carellama.train.rows import layout
 
 STAGING = ".saving"  # a checkpoint is written in here, then moved out
 
@@ -59,7 +60,7 @@ class RowTrainer(Trainer):
         super().__init__(
             model=model,
             args=config.training,
-            data_collator=_collate(model, tokenizer, prepared.packed),
+            data_collator=collate_row,
             train_dataset=prepared.train,
             eval_dataset=prepared.held_out,
             processing_class=tokenizer,
@@ -74,7 +75,12 @@ class RowTrainer(Trainer):
         self.add_callback(LogCallback(Path(config.training.output_dir) / "trainer_log.jsonl"))
         self.model_accepts_loss_kwargs = True  # compute_loss below divides by the step's units itself
         self.sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        asked = prepared.packed and bool(config.data.packing)
+        self.data_collator = layout(model, tokenizer, packing=asked, sharded=self.sharded)
         self.head_dtype = torch.bfloat16 if self.args.bf16 else None
+        self.noise = config.training.neftune_noise_alpha
+        self.neftune_noise_alpha = None  # ours knows where records begin, see carellama.train.noise
+        self.loraplus_lr_ratio = config.finetuning.loraplus_lr_ratio
         self.failure: str | None = None
         self.checkpoint: Path | None = None
         self._saving = False
@@ -118,7 +124,8 @@ class RowTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return the batch's share of the step's mean loss."""
-        total, count = self.batch_loss(model, inputs)
+        with embedding_noise(model, self.noise, inputs):
+            total, count = self.batch_loss(model, inputs)
         loss = total / (num_items_in_batch if num_items_in_batch is not None else count.clamp(min=1))
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # the gradients are averaged over the processes
@@ -216,6 +223,54 @@ class RowTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def create_optimizer(self, model: Any = None) -> Any:
+        """The trainer's optimiser; with LoRA+ its B matrices learn faster (Hayou et al., arXiv:2402.12354)."""
+        if self.optimizer is None and self.loraplus_lr_ratio and isinstance(self.model, PeftModel):
+            from peft.optimizers import create_loraplus_optimizer
+
+            learning = self.model if model is None else model
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, learning)
+            self.optimizer: Any = create_loraplus_optimizer(
+                learning,
+                kind,
+                loraplus_lr_ratio=self.loraplus_lr_ratio,
+                weight_decay=self.args.weight_decay,
+                **settings,
+            )
+        return super().create_optimizer(model)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save as `Trainer` does; of an adapter nothing but the adapter, and one of PiSSA as LoRA of the base."""
+        if not isinstance(self.model, PeftModel):
+            super()._save(output_dir, state_dict)
+            return
+        save = self.model.save_pretrained
+        # peft would add the whole embedding where tokens were added, and ask the hub about it at each save
+        self.model.save_pretrained = partial(save, save_embedding_layers=False)
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.model.save_pretrained = save
+        start = getattr(self.model, "pissa_start", None)
+        if start and self.args.should_save:
+            plain_adapter(Path(output_dir or self.args.output_dir), start, keep_raw=self._saving)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load as `Trainer` does; the matrices of PiSSA as they were trained."""
+        raw = Path(resume_from_checkpoint, PISSA_RAW)
+        if not raw.is_file():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        set_peft_model_state_dict(self.model if model is None else model, load_file(raw), adapter_name=TRAINED)
+
+    def _load_best_model(self) -> None:
+        """Load as `Trainer` does, see `_load_from_checkpoint`."""
+        best = self.state.best_model_checkpoint
+        if best and Path(best, PISSA_RAW).is_file():
+            self._load_from_checkpoint(best)
+        else:
+            super()._load_best_model()
+
     def _get_output_dir(self, trial: Any) -> str:
         """Where `Trainer` puts a checkpoint: the staging folder while one is being written."""
         folder: str = super()._get_output_dir(trial)
@@ -251,17 +306,6 @@ class RowTrainer(Trainer):
         if self.state.global_step < self.state.max_steps:
             self.state.best_model_checkpoint = None  # the checkpoint has it
         return super()._finalize_training(*args)
-
-
-def _collate(model: Any, tokenizer: Any, packed: bool) -> Any:
-    """How batches are laid out: as the model's attention takes them."""
-    implementation = model.config._attn_implementation
-    if takes_packed_rows(implementation):
-        return collate_row
-    if packed:
-        raise UserError(f"--packing needs attention that keeps records apart, not {implementation!r}")
-    log.info("attention %r can not keep records apart in one row: batches are padded", implementation)
-    return partial(collate_padded, pad_token_id=tokenizer.pad_token_id)
 
 
 def counted(values: np.ndarray) -> np.ndarray:

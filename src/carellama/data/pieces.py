@@ -1,0 +1,191 @@
+"""`carellama tokenizer train`: Chinese pieces that a tokenizer lacks, learned from texts, for `--add_tokens`.
+
+    carellama tokenizer train pretrain_zh consult_zh --model_name_or_path smollm2-135m --output pieces.txt
+
+A unigram model (Kudo, arXiv:1804.10959) of the runs of Chinese characters gives candidates; each text is then read as
+the extended tokenizer will read it, from the left and always the longest piece, and the pieces that save the most
+tokens are kept. Every twentieth record is not learned from: on those the tokens are counted before and after.
+
+It changes no model: `carellama train --add_tokens pieces.txt` adds the tokens, and trains them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from carellama.config.data import DataArguments
+from carellama.config.parse import parse
+from carellama.config.run import ModelArguments
+from carellama.config.tokenizer import TokenizerArguments
+from carellama.data.convert import BadRecord, texts_of
+from carellama.data.sources import load_datasets
+from carellama.disk import say, whole_file, write_json
+from carellama.errors import UserError
+from carellama.text import HAN
+
+RUN = re.compile(rf"[{HAN}]+")
+HELD_OUT = 20  # of so many records one is measured on
+CANDIDATES = 8  # candidates for each piece that is wanted
+CALL = 1000  # texts that are tokenised in one call
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The pieces, and how many tokens the same texts take without and with them."""
+
+    pieces: list[str]
+    uses: list[int]  # in the texts learned from
+    characters: int  # of the texts learned from
+    measured_on: str  # "held out" or, where there are too few records for that, "learned from"
+    measured_texts: int
+    measured_characters: int
+    tokens_before: int
+    tokens_after: int
+    not_usable: int  # rows
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Tokens per 1,000 characters before and after."""
+        whole = self.measured_characters / 1000
+        return self.tokens_before / whole, self.tokens_after / whole
+
+
+def run(argv: Sequence[str]) -> None:
+    """Learn the pieces, write them and tell what they save."""
+    asked = [word for word in argv if word not in ("-h", "--help")]
+    if asked[:1] != ["train"] and asked == list(argv):
+        raise UserError("carellama tokenizer has one task: carellama tokenizer train NAME_OR_FILE... (--help)")
+    words = [word for number, word in enumerate(argv) if number or word != "train"]
+    (arguments,) = parse((TokenizerArguments,), words, "carellama tokenizer train NAME_OR_FILE...", first="names")
+    output = Path(arguments.output)
+    if output.exists() and not arguments.overwrite:
+        raise UserError(f"{output} is there already; give --overwrite true to replace it, or another --output")
+    learned = learn(arguments)
+    with whole_file(output) as file:
+        file.writelines(f"{piece}\n" for piece in learned.pieces)
+    before, after = learned.rates
+    write_json(output.with_name(f"{output.name}.json"), asdict(learned) | {"per_1000": [before, after]})
+    print(
+        f"{output}: {len(learned.pieces):,} pieces; tokens per 1,000 characters {before:.1f} -> {after:.1f} "
+        f"on {learned.measured_texts:,} texts {learned.measured_on} ({learned.measured_characters:,} characters)"
+    )
+    print(f"train with them: carellama train --add_tokens {output} ...")
+
+
+def learn(arguments: TokenizerArguments) -> Learned:
+    """Find the pieces. Raises `UserError` for texts without Chinese, and a tokenizer that can not be extended."""
+    from carellama.model.load import load_tokenizer
+    from carellama.model.vocabulary import put
+
+    tokenizer = load_tokenizer(ModelArguments(model_name_or_path=arguments.model_name_or_path))
+    texts, held, skipped = _texts(arguments)
+    runs = Counter(found for text in texts for found in RUN.findall(text))
+    if not runs:
+        unusable = f" ({skipped:,} rows can not be used: carellama data check)" if skipped else ""
+        raise UserError(f"{', '.join(arguments.names)}: no Chinese characters to learn from{unusable}")
+    say(f"learning from {sum(map(len, texts)):,} characters")
+    chosen = _chosen(runs, tokenizer, arguments)
+    if not chosen:
+        raise UserError(
+            f"no piece of these texts is used {arguments.min_count} times and is not one token already: "
+            "give more texts, or a lower --min_count"
+        )
+    measured, where = (held, "held out") if any(map(RUN.search, held)) else (texts, "learned from")
+    before = _count(tokenizer, measured)
+    pieces = sorted(chosen, key=lambda piece: (-chosen[piece], piece))
+    put(tokenizer, pieces)
+    return Learned(
+        pieces, [chosen[piece] for piece in pieces], sum(map(len, texts)), where, len(measured),
+        sum(map(len, measured)), before, _count(tokenizer, measured), skipped,
+    )  # fmt: skip
+
+
+def _texts(arguments: TokenizerArguments) -> tuple[list[str], list[str], int]:
+    """(texts to learn from, texts held out, rows that can not be used)."""
+    found: tuple[list[str], list[str]] = ([], [])
+    room, skipped, number = arguments.max_characters, 0, 0
+    for dataset in load_datasets(arguments.names, DataArguments(dataset_dir=arguments.dataset_dir)):
+        for row in dataset.rows():
+            try:
+                texts = texts_of(dataset.record(row))
+            except BadRecord:
+                skipped += 1
+                continue
+            number += 1
+            found[number % HELD_OUT == 0].extend(texts)
+            room -= sum(map(len, texts))
+            if room <= 0:
+                say(f"--max_characters {arguments.max_characters:,} reached in {dataset.name}")
+                return (*found, skipped)
+    return (*found, skipped)
+
+
+def _chosen(runs: Counter[str], tokenizer: Any, arguments: TokenizerArguments) -> dict[str, int]:
+    """The pieces that save the most tokens, with their uses."""
+    from carellama.model.vocabulary import pieces_of
+
+    costs: dict[str, int] = {}  # tokens that a piece takes without itself
+    for piece in _candidates(runs, arguments):
+        cost = len(pieces_of(tokenizer, piece))
+        if cost > 1:
+            costs[piece] = cost
+    uses = _uses(runs, set(costs), arguments.longest)
+    saved = {piece: count * (costs[piece] - 1) for piece, count in uses.items() if count >= arguments.min_count}
+    best = sorted(saved, key=lambda piece: (-saved[piece], piece))[: arguments.pieces]
+    # without the others, these are used where a longer one stood before
+    again = _uses(runs, set(best), arguments.longest)
+    return {piece: again[piece] for piece in best if again[piece] >= arguments.min_count}
+
+
+def _candidates(runs: Counter[str], arguments: TokenizerArguments) -> list[str]:
+    """Pieces of two characters and more that a unigram model of the texts keeps."""
+    from tokenizers import Tokenizer, models, trainers
+
+    alphabet = {letter for text in runs for letter in text}
+    backend = Tokenizer(models.Unigram())
+    trainer = trainers.UnigramTrainer(
+        vocab_size=len(alphabet) + CANDIDATES * arguments.pieces,
+        max_piece_length=arguments.longest,
+        unk_token="<unk>",
+        special_tokens=["<unk>"],
+        show_progress=False,
+    )
+    backend.train_from_iterator((text for text, count in runs.items() for _ in range(count)), trainer)
+    return sorted(piece for piece in backend.get_vocab() if 1 < len(piece) <= arguments.longest and piece[0] != "<")
+
+
+def _uses(runs: Counter[str], pieces: set[str], longest: int) -> Counter[str]:
+    """How often each piece is taken, reading from the left and taking the longest, as added tokens are."""
+    starts = {piece[0] for piece in pieces}
+    found: Counter[str] = Counter()
+    for text, count in runs.items():
+        for piece in _read(text, pieces, starts, longest):
+            found[piece] += count
+    return found
+
+
+def _read(text: str, pieces: set[str], starts: set[str], longest: int) -> Iterator[str]:
+    at = 0
+    while at < len(text):
+        if text[at] in starts:
+            for length in range(min(longest, len(text) - at), 1, -1):
+                if text[at : at + length] in pieces:
+                    yield text[at : at + length]
+                    at += length
+                    break
+            else:
+                at += 1
+        else:
+            at += 1
+
+
+def _count(tokenizer: Any, texts: Sequence[str]) -> int:
+    """Tokens of all texts."""
+    batches = (list(texts[at : at + CALL]) for at in range(0, len(texts), CALL))
+    encoded = (tokenizer(batch, add_special_tokens=False)["input_ids"] for batch in batches)
+    return sum(len(ids) for batch in encoded for ids in batch)

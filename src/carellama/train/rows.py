@@ -1,0 +1,148 @@
+"""How a model's batches are laid out: padding-free rows where the model keeps their records apart, else padded.
+
+    collate = layout(model, tokenizer, packing=False, sharded=False)
+
+Attention that keeps records apart is not enough: a model may compute its attention by itself (the position biases of
+BLOOM and MPT), hand more to it (the sinks of GPT-OSS), or have layers that are no attention. So the model itself is
+asked: it is run on two short records in a row and on the same two in a padded batch, and what comes out has to be the
+same. Windows are longer than these records; for them it is looked whether every layer that has one says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from carellama.data.collate import collate_padded, collate_row
+from carellama.errors import UserError
+from carellama.model.attention import dispatches, packed_attention, register, takes_packed_rows
+from carellama.records import Tokens
+from carellama.train.loss import inputs_of
+
+log = logging.getLogger(__name__)
+
+PROBED = "packed_and_noted"  # name of the attention that is asked with
+LENGTHS = (7, 5)  # of the records
+ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
+EXACT, ROUNDED = 1e-3, 0.1  # largest relative difference of a token's state in float32, and in less
+REFUSALS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError)
+
+
+def layout(model: Any, tokenizer: Any, *, packing: bool, sharded: bool) -> Any:
+    """Return the function that makes a batch of examples; one line says so where it pads.
+
+    `packing`: the person asked for full windows, which is refused for a model that needs padding. `sharded`: the
+    weights may not all be here, so the model is not run.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    implementation = base.config._attn_implementation
+    name = type(base).__name__
+    if not dispatches(type(base)):
+        reason = "it computes its attention by itself"
+    elif not takes_packed_rows(implementation):
+        reason = f"attention {implementation!r} can not keep records apart in one row"
+    elif not (reason := why_padded(base, sharded=sharded)):
+        return collate_row
+    else:
+        base.set_attn_implementation(padded_attention(base))
+    if packing:
+        raise UserError(f"--packing needs a model that keeps records apart; {name} does not: {reason}")
+    log.info("%s: %s; batches are padded", name, reason)
+    return partial(collate_padded, pad_token_id=tokenizer.pad_token_id)
+
+
+def padded_attention(model: Any) -> str:
+    """Transformers' name of the attention for padded batches."""
+    return "sdpa" if model._supports_sdpa else "eager"
+
+
+def why_padded(model: Any, *, sharded: bool = False) -> str:
+    """Say why a model can not keep the records of a row apart, or nothing where it does.
+
+    First by what its configuration and weights say, then (unless `sharded`) by running it on twelve tokens.
+    """
+    config = model.config.get_text_config()
+    others = sorted(set(getattr(config, "layer_types", None) or ()) - ATTENTION_LAYERS)
+    if "chunked_attention" in others:
+        return "it attends in chunks"
+    if any(name.endswith(".sinks") for name, _ in model.named_parameters()):
+        return "its attention has sinks"
+    if sharded:
+        if others:
+            return f"its layers are not all attention ({', '.join(others)})"
+        return "" if model._supports_attention_backend else "it computes its attention by itself"
+    return _tried(model, config)
+
+
+@torch.no_grad()
+def _tried(model: Any, config: Any) -> str:
+    """Run the model on two records, packed and padded, and say what differs."""
+    inner = model.base_model
+    highest = min(int(config.vocab_size), 100)
+    records = [_record(length, start, highest) for start, length in enumerate(LENGTHS)]
+    device = inner.get_input_embeddings().weight.device
+    row, batch = (
+        {name: value.to(device) if torch.is_tensor(value) else value for name, value in inputs_of(made).items()}
+        for made in (collate_row([[record] for record in records]), collate_padded([[record] for record in records], 0))
+    )
+    with _probed(model) as windows:
+        try:
+            packed = inner(**row, use_cache=False).last_hidden_state[0].float()  # (sum of T, D)
+        except REFUSALS as error:
+            return str(error).split(". ")[0].partition("\n")[0] or type(error).__name__
+        if not windows:
+            return "it computes its attention by itself"
+        if problem := _windows_missing(config, windows):
+            return problem
+        model.set_attn_implementation(padded_attention(model))
+        states = inner(**batch, use_cache=False).last_hidden_state.float()  # (records, T, D)
+        padded = torch.cat([state[:length] for state, length in zip(states, LENGTHS, strict=True)])
+    difference = (packed - padded).norm(dim=-1) / padded.norm(dim=-1).clamp(min=1e-6)  # (sum of T,)
+    bound = EXACT if model.dtype == torch.float32 and not getattr(model, "is_quantized", False) else ROUNDED
+    # the median of each record: a rounded router may send a token to other experts
+    if max(float(part.median()) for part in difference.split(LENGTHS)) > bound:
+        return "in one row its records see each other"
+    return ""
+
+
+def _record(length: int, start: int, highest: int) -> Tokens:
+    ids = (np.arange(length, dtype=np.int32) * 7 + 11 * start + 5) % highest
+    return Tokens(ids, np.concatenate([[-100], ids[1:]]).astype(np.int32))
+
+
+@contextmanager
+def _probed(model: Any) -> Iterator[list[int | None]]:
+    """Let the model attend to packed rows, and note the window of each layer; all is as before afterwards."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    windows: list[int | None] = []
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        windows.append(kwargs.get("sliding_window"))
+        return packed_attention(*args, **kwargs)
+
+    AttentionInterface.register(PROBED, noted)
+    AttentionMaskInterface.register(PROBED, AttentionMaskInterface._global_mapping[register()])
+    before, training = model.config._attn_implementation, model.training
+    model.eval()
+    model.set_attn_implementation(PROBED)
+    try:
+        yield windows
+    finally:
+        model.set_attn_implementation(before)
+        model.train(training)
+
+
+def _windows_missing(config: Any, windows: list[int | None]) -> str:
+    """Say whether layers that have a window kept it to their mask, where a row does not see it."""
+    if not getattr(config, "sliding_window", None):
+        return ""
+    kinds = getattr(config, "layer_types", None)
+    expected = kinds.count("sliding_attention") if kinds else len(windows)
+    return "" if sum(window is not None for window in windows) >= expected else "its attention does not tell its window"
