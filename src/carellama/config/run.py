@@ -15,8 +15,9 @@ from typing import Any, Literal, Optional
 from transformers import Seq2SeqTrainingArguments
 
 from carellama.config.data import DataArguments
+from carellama.config.environment import world
 from carellama.config.parse import about, parse
-from carellama.config.stages import PreferenceArguments
+from carellama.config.stages import GRPOArguments, PreferenceArguments
 from carellama.errors import UserError
 from carellama.model.machine import best_dtype, has_gpu
 
@@ -77,16 +78,16 @@ class ModelArguments:
             raise UserError(f"--rope_factor is {self.rope_factor}; it must be at least 1")
 
 
-COMPARING = ("dpo", "kto")  # stages that compare with the model as it was
+COMPARING = ("dpo", "kto", "grpo")  # stages that compare with the model as it was
 
 
 @dataclass
 class FinetuningArguments:
     """What is trained, and how."""
 
-    stage: Literal["pt", "sft", "rm", "dpo", "kto"] = field(
+    stage: Literal["pt", "sft", "rm", "dpo", "kto", "grpo"] = field(
         default="sft",
-        metadata=about("pt: plain text; sft: conversations; rm: reward model; dpo, kto: preferences."),
+        metadata=about("pt: plain text; sft: conversations; rm: reward model; dpo, kto: preferences; grpo: rewards."),
     )
     finetuning_type: Literal["lora", "freeze", "full", "none"] = field(
         default="lora", metadata=about("Train adapters, the last layers, everything, or nothing.")
@@ -195,6 +196,7 @@ class RunConfig:
     finetuning: FinetuningArguments
     generating: GeneratingArguments
     preference: PreferenceArguments
+    grpo: GRPOArguments
     training: TrainingArguments
 
 
@@ -210,7 +212,8 @@ class ExportArguments:
 TALK_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments)
 EXPORT_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, ExportArguments)
 RUN_GROUPS = (
-    ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments, PreferenceArguments, TrainingArguments,
+    ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments, PreferenceArguments, GRPOArguments,
+    TrainingArguments,
 )  # fmt: skip
 
 
@@ -253,9 +256,30 @@ def check_run(config: RunConfig) -> None:
         raise UserError(f"--packing is for --stage pt and sft, not {finetuning.stage}")
     if finetuning.stage == "kto" and training.do_train and training.per_device_train_batch_size < 2:
         raise UserError("--stage kto compares the answers of a batch: --per_device_train_batch_size at least 2")
+    check_grpo(config)
     if len(model.checkpoints) > 1 and finetuning.finetuning_type != "lora":
         raise UserError(
             f"--checkpoint_dir has {len(model.checkpoints)} folders; only lora adapters can be merged in turn"
+        )
+
+
+def check_grpo(config: RunConfig) -> None:
+    """Raise `UserError` for what stage grpo can not do, and for its options in another stage."""
+    training, grpo = config.training, config.grpo
+    if config.finetuning.stage != "grpo":
+        if grpo.names:
+            raise UserError(f"--rewards belongs to --stage grpo, not {config.finetuning.stage}")
+        return
+    if not grpo.names:
+        raise UserError("--stage grpo needs --rewards: letter, citation, format, length, model, constitution, ...")
+    if config.data.streaming:
+        raise UserError("--stage grpo reads all of its prompts first: leave --streaming out")
+    each, ahead = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    processes = world()[1]
+    if training.do_train and each * ahead * processes % grpo.num_generations:
+        raise UserError(
+            f"--num_generations {grpo.num_generations} does not divide the answers of a step: "
+            f"{each} (--per_device_train_batch_size) x {ahead} (--gradient_accumulation_steps) x {processes} processes"
         )
 
 
