@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Optional
 
 from carellama.config.environment import world
@@ -83,6 +84,11 @@ class GRPOArguments:
             return [float(part) for part in _parts(self.reward_weights)]
         except ValueError:
             raise UserError(f"--reward_weights takes numbers as in 1,0.5, not {self.reward_weights!r}") from None
+
+    @property
+    def constitution_path(self) -> Path | None:
+        """The file of `constitution`; None: the built-in rules."""
+        return Path(self.constitution) if self.constitution else None
 
     @property
     def sections(self) -> list[str]:

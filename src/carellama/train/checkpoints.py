@@ -13,9 +13,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import gather_object
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from carellama.train.callbacks import LogCallback
+from carellama.train.callbacks import LogCallback, any_process
 
 STAGING = ".saving"  # a checkpoint is written in here, then moved out
 
@@ -29,6 +30,13 @@ class WholeCheckpoints:
     failure: str | None = None
     checkpoint: Path | None = None
     _saving = False
+
+    def failure_of_any(self, mine: str | None) -> str | None:
+        """Return the first failure of all processes, or None."""
+        if not any_process(self.accelerator, mine is not None):
+            return None
+        failures: list[str | None] = gather_object([mine])
+        return next(failure for failure in failures if failure is not None)
 
     def _get_output_dir(self, trial: Any) -> str:
         """Where `Trainer` puts a checkpoint: the staging folder while one is being written."""

@@ -30,7 +30,6 @@ from carellama.data.prepare import Prepared
 from carellama.data.stream import FailingStream, Failure, TokenStream, collate_or_fail
 from carellama.errors import UserError
 from carellama.model.attention import takes_packed_rows
-from carellama.train.callbacks import any_process
 from carellama.train.checkpoints import WholeCheckpoints, log_of
 
 log = logging.getLogger(__name__)
@@ -145,7 +144,7 @@ class RowTrainer(WholeCheckpoints, Trainer):
                 batches.append(batch)
         except UserError as error:
             failure = str(error)
-        self.failure = self._failure_of_any(failure)
+        self.failure = self.failure_of_any(failure)
         if self.failure is None:
             return batches, self._get_num_items_in_batch(batches, device)
         step = self.state.global_step
@@ -154,13 +153,6 @@ class RowTrainer(WholeCheckpoints, Trainer):
             self._save_checkpoint(self.model_wrapped, None)
         self.control.should_training_stop = True
         return [], None
-
-    def _failure_of_any(self, mine: str | None) -> str | None:
-        """Return the first failure of all processes, or None."""
-        if not any_process(self.accelerator, mine is not None):
-            return None
-        failures: list[str | None] = gather_object([mine])
-        return next(failure for failure in failures if failure is not None)
 
     @torch.no_grad()
     def evaluate(
