@@ -41,7 +41,7 @@ DECLARED = re.compile(
     re.IGNORECASE,
 )
 ALONE = re.compile(rf"(?:option|choice|选项)?\s*{LETTERS}[)\]】」\"'”.。:：!！\s]*", re.IGNORECASE)
-LEADING = re.compile(r"[(\[【]?(?P<letters>[A-J])(?:[)\]】]|\s*[.、:](?!\w))", re.IGNORECASE)
+LEADING = re.compile(r"[(\[【]?(?P<letters>[A-J])(?:[)\]】]|\s*(?:[、:]|\.(?![A-Za-z0-9]\b)))", re.IGNORECASE)
 WORD_AFTER = re.compile(r"\s+[a-z]{2,}")
 
 CITED = r"[\[【]\s*(?:\d{1,3}\s*(?:[,，、;；\-–]\s*)?)+[\]】]"
