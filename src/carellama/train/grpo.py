@@ -99,8 +99,9 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
         for one, dtype in zip(learned, dtypes, strict=True):
             one.data = one.data.to(dtype)
         self.reward_func_names = list(rewards)
-        self.eos_token_ids = self.template.stop_ids or self.eos_token_ids
-        self.generation_kwargs["eos_token_id"] = self.generation_config.eos_token_id = self.eos_token_ids
+        if self.template.stop_ids:
+            self.eos_token_ids = self.template.stop_ids
+            self.generation_kwargs["eos_token_id"] = self.generation_config.eos_token_id = self.template.stop_ids
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if config.grpo.grpo_beta and config.training.do_train:
             self.beta = config.grpo.grpo_beta
