@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Optional
 
 from carellama.config.parse import about
 from carellama.errors import UserError
+
+# HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
+# ruff: noqa: UP045
 
 REFERENCE_FREE = ("orpo", "simpo")  # losses of dpo that compare with no other model
 
@@ -36,3 +39,61 @@ class PreferenceArguments:
             raise UserError(f"--dpo_label_smoothing is {self.dpo_label_smoothing}; it must be in [0, 0.5)")
         if self.dpo_label_smoothing and self.pref_loss != "sigmoid":
             raise UserError(f"--dpo_label_smoothing works with --pref_loss sigmoid, not {self.pref_loss}")
+
+
+@dataclass
+class RewardArguments:
+    """Who scores the answers that a model gives while it is trained."""
+
+    reward_model: Optional[str] = field(
+        default=None,
+        metadata=about(
+            "ppo: what scores the answers: adapter folder(s) of --stage rm, comma separated as in --checkpoint_dir; "
+            "a model with one score (folder or hub id); or the http(s) address of a server."
+        ),
+    )
+    reward_timeout: float = field(default=120.0, metadata=about("Seconds to wait for a reward server."))
+
+    def __post_init__(self) -> None:
+        if self.reward_timeout <= 0:
+            raise UserError(f"--reward_timeout is {self.reward_timeout}; it must be above 0")
+
+
+@dataclass
+class PPOArguments:
+    """How the policy is improved by scores: stage ppo. The defaults are those of Stiennon et al. 2020."""
+
+    ppo_buffer_size: int = field(
+        default=1, metadata=about("ppo: answers of a rollout, in steps: times batch size and accumulation.")
+    )
+    ppo_epochs: int = field(default=4, metadata=about("ppo: passes over each rollout."))
+    ppo_kl_coef: float = field(default=0.05, metadata=about("ppo: cost of leaving the reference, at the beginning."))
+    ppo_target: Optional[float] = field(
+        default=None,
+        metadata=about("ppo: adapt that cost to this KL of an answer, in nats; default: the cost stays."),
+    )
+    ppo_score_norm: bool = field(
+        default=False, metadata=about("ppo: scale the scores by the mean and deviation of all so far.")
+    )
+    ppo_whiten_rewards: bool = field(default=False, metadata=about("ppo: scale a rollout's rewards to variance 1."))
+    ppo_clip: float = field(default=0.2, metadata=about("ppo: how far a token's probability ratio counts from 1."))
+    ppo_value_clip: float = field(default=0.2, metadata=about("ppo: how far a value may move in a rollout."))
+    ppo_value_coef: float = field(default=0.1, metadata=about("ppo: weight of the value loss."))
+    ppo_gamma: float = field(default=1.0, metadata=about("ppo: discount of a token's later rewards."))
+    ppo_lambda: float = field(default=0.95, metadata=about("ppo: decay of generalised advantages."))
+    ppo_no_end_penalty: float = field(
+        default=0.0, metadata=about("ppo: taken off the score of an answer that --max_new_tokens cut.")
+    )
+
+    def __post_init__(self) -> None:
+        if self.ppo_buffer_size < 1 or self.ppo_epochs < 1:
+            raise UserError("--ppo_buffer_size and --ppo_epochs must be at least 1")
+        for name in ("ppo_kl_coef", "ppo_value_coef", "ppo_no_end_penalty"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 0")
+        for name in ("ppo_clip", "ppo_value_clip", "ppo_target"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise UserError(f"--{name} is {value}; it must be above 0")
+        for name in ("ppo_gamma", "ppo_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"--{name} is {getattr(self, name)}; it must be in [0, 1]")

@@ -48,11 +48,11 @@ def prepare(
     kept = folders[-1:] if resumed or not trainable else []
     if arguments.quantization_bit:
         last = TRAINED if kept else "earlier"
-        prepared = _side_by_side(model, folders, arguments, last, trained=resumed)
+        prepared = side_by_side(model, folders, arguments, last, trained=resumed)
     else:
         for folder in folders[: len(folders) - len(kept)]:
-            model = merge(_attach(model, folder, "merged", arguments))
-        prepared = _attach(model, kept[0], TRAINED, arguments, trained=resumed) if kept else model
+            model = merge(attach(model, folder, "merged", arguments))
+        prepared = attach(model, kept[0], TRAINED, arguments, trained=resumed) if kept else model
     if not trainable:
         return prepared.requires_grad_(False)
     if kind == "lora" and not resumed:
@@ -222,7 +222,7 @@ def _freeze(model: PreTrainedModel, finetuning: FinetuningArguments) -> None:
             parameter.requires_grad_(True)
 
 
-def _side_by_side(
+def side_by_side(
     model: PreTrainedModel, folders: list[Path], arguments: ModelArguments, last: str, *, trained: bool
 ) -> Any:
     """Put all adapters on a quantised base at once, the last under the name `last`, which may be trained."""
@@ -234,7 +234,7 @@ def _side_by_side(
                 f"{folder} is a DoRA adapter, whose effect depends on those before it: several need a base "
                 "without --quantization_bit"
             )
-        prepared = _attach(prepared, folder, name, arguments, trained=trained and name == last)
+        prepared = attach(prepared, folder, name, arguments, trained=trained and name == last)
     return _activate(prepared, names, trained=trained) if names else model
 
 
@@ -259,7 +259,7 @@ def adapter_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _attach(model: Any, folder: Path, name: str, arguments: ModelArguments, *, trained: bool = False) -> Any:
+def attach(model: Any, folder: Path, name: str, arguments: ModelArguments, *, trained: bool = False) -> Any:
     """Put the adapter of a folder on the model under a name, after checking that it belongs there."""
     from peft import PeftModel
     from peft.tuners.lora import LoraLayer
