@@ -45,7 +45,8 @@ IMPORTS: dict[str, set[str]] = {
     # model.load: the tokenizer that counts the tokens of a mix
     "data": {"records", "text", "template", "tokenise", "config", "disk", "safety", "model.load"},
     "model": {"config", "disk"},
-    "train": {"config", "disk", "records", "template", "data", "model", "evaluate.metrics"},
+    # engine: ppo learns from answers of its own
+    "train": {"config", "disk", "records", "template", "tokenise", "data", "model", "evaluate.metrics", "engine"},
     "evaluate": {"config", "records", "data", "engine"},
     "engine": {"config", "records", "template", "tokenise", "model", "disk", "text"},
     "synthesize": {"config", "records", "text", "disk", "data", "engine"},

@@ -73,6 +73,10 @@ def run(config: RunConfig) -> dict[str, Any]:
             raise UserError(f"--output_dir {output} can not be made: {error.strerror}") from error
     tokenizer = load_tokenizer(config.model)
     template = get_template(config.data.template, tokenizer)
+    if config.reward.reward_model:
+        from carellama.train.rewards import check_reward
+
+        check_reward(config.reward.reward_model, config, tokenizer)
     prepared, chats = None, []
     if training.do_train or training.do_eval:
         with training.main_process_first(desc="encode the data"):

@@ -260,6 +260,8 @@ def check_run(config: RunConfig) -> None:
         raise UserError("--stage kto compares the answers of a batch: --per_device_train_batch_size at least 2")
     if finetuning.stage == "ppo":
         _check_ppo(config)
+    elif config.reward.reward_model:
+        raise UserError(f"--reward_model scores the answers of --stage ppo, not of {finetuning.stage}")
     if len(model.checkpoints) > 1 and finetuning.finetuning_type != "lora":
         raise UserError(
             f"--checkpoint_dir has {len(model.checkpoints)} folders; only lora adapters can be merged in turn"
@@ -289,6 +291,8 @@ def _check_ppo(config: RunConfig) -> None:
         )
     if training.ignore_data_skip:
         raise UserError("--stage ppo goes on within a rollout: leave --ignore_data_skip out")
+    if training.load_best_model_at_end and training.metric_for_best_model in (None, "loss", "eval_loss"):
+        raise UserError("--stage ppo is measured by its score: give --metric_for_best_model score, or leave it out")
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:

@@ -6,4 +6,5 @@ STAGES = {
     "rm": "carellama.train.reward:RewardTrainer",
     "dpo": "carellama.train.preference:PreferenceTrainer",
     "kto": "carellama.train.kto:KTOTrainer",
+    "ppo": "carellama.train.ppo:PPOTrainer",
 }
