@@ -33,14 +33,10 @@ class _Judged:
 
     def without_first_turn(self) -> _Judged | None:
         """The same without the first question and answer; None: there is only one question."""
-        shorter = without_first_turn(self.prompt)
-        return None if shorter is None else _Judged(self.record, shorter, self.answers)
-
-
-def without_first_turn(prompt: tuple[Message, ...]) -> tuple[Message, ...] | None:
-    """A prompt without its first question and answer; None: there is only one question."""
-    lead = int(prompt[0].role == "system")
-    return None if len(prompt) - lead < 3 else prompt[:lead] + prompt[lead + 2 :]
+        lead = int(self.prompt[0].role == "system")
+        if len(self.prompt) - lead < 3:
+            return None
+        return _Judged(self.record, self.prompt[:lead] + self.prompt[lead + 2 :], self.answers)
 
 
 class AnswerEncoder:

@@ -28,13 +28,12 @@ from carellama.data.convert import BadRecord
 from carellama.data.encode import Encoder
 from carellama.data.mix import held_out, mix
 from carellama.data.pack import pack
-from carellama.data.prompts import Prompt, PromptEncoder, Prompts
 from carellama.data.read import BadRow, Row
 from carellama.data.report import DataReport
 from carellama.data.sources import Dataset, load_datasets
 from carellama.data.stream import Mixing, TokenStream
 from carellama.errors import UserError
-from carellama.records import Chat, Pair, Record, Text, Tokens
+from carellama.records import Chat, Pair, Question, Record, Text, Tokens
 from carellama.template import Template
 
 # The records of each stage, and what to call them.
@@ -44,10 +43,10 @@ TAKES: dict[str, tuple[tuple[type, ...], str]] = {
     "rm": ((Pair,), "preference pairs"),
     "dpo": ((Pair,), "preference pairs"),
     "kto": ((Chat, Pair), "answers judged good or bad"),
-    "ppo": ((Chat, Pair), "conversations or preference pairs, of which it uses the prompts"),
+    "ppo": ((Question, Chat, Pair), "exam questions, conversations and preference pairs"),
+    "grpo": ((Question, Chat, Pair), "exam questions, conversations and preference pairs"),
 }
 PAIRED = ("rm", "dpo")  # both answers of a pair are one example
-PROMPTED = ("ppo",)  # the model answers by itself
 GOES_ON = "--on_bad_record skip leaves such rows out and counts them"
 log = logging.getLogger(__name__)
 
@@ -96,8 +95,8 @@ def _of_entries(values: Sequence[np.ndarray], entries: np.ndarray) -> np.ndarray
 class Prepared:
     """What a run trains on and is measured by, with the account of every record."""
 
-    train: Examples | TokenStream | Prompts
-    held_out: Examples | list[list[Tokens]] | Prompts | None
+    train: Examples | TokenStream
+    held_out: Examples | list[list[Tokens]] | None
     report: DataReport
     sources: list[dict[str, Any]]  # name, digest and counts of each dataset, for run.json
     packed: bool  # whole windows, rather than one record an example
@@ -105,7 +104,7 @@ class Prepared:
     @property
     def streams(self) -> bool:
         """Whether the training data is encoded while training, and so not yet accounted for."""
-        return isinstance(self.train, TokenStream)
+        return not isinstance(self.train, Examples)
 
     def first(self) -> list[Tokens]:
         """One training example."""
@@ -113,7 +112,7 @@ class Prepared:
 
     def settle(self) -> None:
         """Complete the account of a stream with what was read of it; call it once, after the training."""
-        if not isinstance(self.train, TokenStream):
+        if isinstance(self.train, Examples):
             return
         self.report.merge(self.train.counted())
         self.train.forget()
@@ -147,7 +146,7 @@ class RowEncoder:
         numbers: list[int] = []
         report.row(self.dataset.name, len(rows))
         for number, row in enumerate(rows):
-            record = self.record(row, report)
+            record = self._record(row, report)
             if record is not None:
                 records.append(record)
                 numbers.append(number)
@@ -162,7 +161,7 @@ class RowEncoder:
             origins += [number] * len(encoded.tokens)
         return made, origins, report
 
-    def record(self, row: Row | BadRow, report: DataReport) -> Record | None:
+    def _record(self, row: Row | BadRow, report: DataReport) -> Record | None:
         """The record of a row; None when it was counted as skipped. Raises `BadRecord` unless skipping."""
         try:
             record = self.dataset.record(row, self.system)
@@ -245,8 +244,6 @@ def data_seed(config: RunConfig) -> int:
 
 def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
     """Encode, mix, hold out and pack the datasets of a run. Raises `UserError` before anything is trained."""
-    if config.finetuning.stage in PROMPTED:
-        return _prepare_prompts(config, tokenizer, template)
     data, seed = config.data, data_seed(config)
     streams = data.streaming and config.training.do_train
     packed = data.packing if data.packing is not None else config.finetuning.stage == "pt"
@@ -288,63 +285,6 @@ def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
     elif not config.training.do_train:
         out = Examples(stores, order, width=width)
     return Prepared(Examples(stores, order, window, width), out, report, sources, packed)
-
-
-def _prepare_prompts(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
-    """The prompts of a run, in memory; mixed and held out as other records are."""
-    data, seed = config.data, data_seed(config)
-    report, stage = DataReport(), config.finetuning.stage
-    sources: list[dict[str, Any]] = []
-    encoder = PromptEncoder(Encoder(tokenizer, template, data.lengths), config.generating.max_new_tokens)
-
-    def encoded(names: list[str]) -> list[list[Prompt]]:
-        found = []
-        for dataset in load_datasets(names, data):
-            prompts, counts = _prompts_of(dataset, RowEncoder(dataset, tokenizer, template, stage, data), encoder, data)
-            report.merge(counts)
-            tokens = sum(map(len, prompts))
-            sources.append(_source(dataset, dataset.digest(), counts, None) | {"tokens": tokens})
-            if not prompts:
-                raise UserError(f"dataset {dataset.name!r}: no row could be used; see {'; '.join(counts.lines()[1:])}")
-            found.append(prompts)
-        return found
-
-    stores = encoded(data.datasets)
-    order = mix([len(store) for store in stores], data.mix_strategy, data.probabilities, seed)
-    mixed = [stores[store][entry] for store, entry in order]
-    out: list[Prompt] = []
-    if data.eval_dataset:
-        out = list(itertools.chain.from_iterable(encoded(data.eval_datasets)))
-    elif data.val_size:
-        _, prompt = np.unique(order, axis=0, return_inverse=True)  # repeats of a prompt stay on one side
-        chosen = np.isin(prompt, held_out(int(prompt.max()) + 1, data.val_size, seed))
-        out = [one for one, away in zip(mixed, chosen, strict=True) if away]
-        mixed = [one for one, away in zip(mixed, chosen, strict=True) if not away]
-    elif not config.training.do_train:
-        out = mixed
-    return Prepared(Prompts(mixed), Prompts(out) if out else None, report, sources, packed=False)
-
-
-def _prompts_of(
-    dataset: Dataset, rows: RowEncoder, encoder: PromptEncoder, data: DataArguments
-) -> tuple[list[Prompt], DataReport]:
-    """The prompts of a dataset's usable rows, and the account of all rows."""
-    report = DataReport()
-    records: list[Record] = []
-    for row in itertools.islice(dataset.rows(), data.max_samples):
-        report.row(dataset.name)
-        record = rows.record(row, report)
-        if record is not None:
-            records.append(record)
-    prompts = []
-    for prompt, notes in encoder.encode(records):
-        for note in notes:
-            if note.kind == "skipped" and not rows.skips:
-                raise BadRecord(note.place, note.reason, GOES_ON)
-            report.note(dataset.name, note.kind, note.place, note.reason)
-        if prompt is not None:
-            prompts.append(prompt)
-    return prompts, report
 
 
 def _stream(

@@ -7,4 +7,5 @@ STAGES = {
     "dpo": "carellama.train.preference:PreferenceTrainer",
     "kto": "carellama.train.kto:KTOTrainer",
     "ppo": "carellama.train.ppo:PPOTrainer",
+    "grpo": "carellama.train.grpo:RolloutTrainer",
 }

@@ -39,17 +39,18 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from carellama.config.run import RunConfig
 from carellama.data.prepare import Prepared, data_seed
-from carellama.data.prompts import Prompt, Prompts
+from carellama.data.prompts import Task, Tasks, prepare_tasks
 from carellama.engine.base import Sampling
 from carellama.engine.transformers import Continuation, TransformersEngine
 from carellama.errors import UserError
 from carellama.model.adapter import Reference
-from carellama.template import get_template
+from carellama.records import Tokens
+from carellama.template import Template, get_template
 from carellama.train.advantages import Moments, adapted, clipped_losses, generalised_advantages, shaped_rewards
 from carellama.train.loss import head_is_plain, token_logps
-from carellama.train.rewards import load_reward
+from carellama.train.rewards import check_reward, load_reward
 from carellama.train.rollout import NUMBERS, Rollout, joined, read_state, write_state
-from carellama.train.trainer import RowTrainer, counted, mean_with_interval
+from carellama.train.trainer import RowTrainer, collate_for, counted, mean_with_interval
 
 log = logging.getLogger(__name__)
 
@@ -57,24 +58,32 @@ VALUE_HEAD = "value_head"  # its name in the model; its file lies beside the ada
 EVALUATION = 1 << 20  # in place of an epoch, for what evaluation draws
 
 
+def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Tasks:
+    """Check the reward and read the prompts. Raises `UserError` before the model is loaded."""
+    check_reward(str(config.reward.reward_model), config, tokenizer)
+    return prepare_tasks(config, tokenizer, template)
+
+
 class PPOTrainer(RowTrainer):
     """Learns from scores of its own answers; evaluation answers held-out prompts and gives their mean score."""
 
-    def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
-        super().__init__(config, model, tokenizer, prepared)
+    def __init__(self, config: RunConfig, model: Any, tokenizer: Any, tasks: Tasks) -> None:
+        train: Any = range(len(tasks.train))
+        held_out: Any = range(len(tasks.held_out)) if tasks.held_out else None
+        numbers = Prepared(train, held_out, tasks.report, tasks.sources, packed=False)
+        super().__init__(config, model, tokenizer, numbers)
         if self.sharded:
             raise UserError("--stage ppo answers with whole weights: launch it with DDP, not FSDP or DeepSpeed")
-        assert isinstance(prepared.train, Prompts) and not isinstance(prepared.held_out, list)
         assert config.reward.reward_model is not None
         self.how, self.seed = config.ppo, data_seed(config)
-        self.prompts, self.asked = prepared.train, prepared.held_out
-        self.collate_rows, self.data_collator = self.data_collator, _numbers
+        self.tasks = tasks
+        self.collate_rows: Any = collate_for(self.model, tokenizer, packed=False)
+        self.data_collator = _numbered  # of evaluation
         if self.args.ddp_find_unused_parameters is None:
             self.args.ddp_find_unused_parameters = False  # it would not see the value head, which is behind forward
         template = get_template(config.data.template, tokenizer)
         self.engine = TransformersEngine(self.model, tokenizer, template, self.args.per_device_eval_batch_size)
         self.sampling = Sampling.of(config.generating)
-        _fits(prepared, self.engine.context_tokens, self.sampling)
         _without_dropout(self.model)
         self.chunked = head_is_plain(self.model)
         learns = any(parameter.requires_grad for parameter in self.model.parameters())
@@ -109,7 +118,7 @@ class PPOTrainer(RowTrainer):
     @property
     def rollouts(self) -> int:
         """Rollouts of an epoch: all prompts are answered, and some twice where they do not divide."""
-        return -(-len(self.prompts) // (self.rollout_size * self.args.world_size))
+        return -(-len(self.tasks.train) // (self.rollout_size * int(self.args.world_size)))
 
     def get_train_dataloader(self) -> DataLoader:
         """A plain loader: it must not read ahead, or a rollout would come from the policy of a step before."""
@@ -141,12 +150,7 @@ class PPOTrainer(RowTrainer):
 
     def rollout(self, epoch: int, number: int) -> Rollout:
         """Answer the next prompts, score the answers, and compute what each token was worth."""
-        prompts = self._chosen(epoch, number)
-        answers, scores = self._answered(prompts, self._seeds(epoch, number))
-        tokens = [
-            joined(np.concatenate([prompt.ids, answer.ids]), len(prompt))
-            for prompt, answer in zip(prompts, answers, strict=True)
-        ]
+        answers, tokens, scores = self._answered(self._chosen(epoch, number), self._seeds(epoch, number))
         logps, values, others = self._measured(tokens)
         kls = [float((own - other).sum()) for own, other in zip(logps, others, strict=True)]
         rewards = [
@@ -166,34 +170,39 @@ class PPOTrainer(RowTrainer):
             {"logps": logps, "values": values, "advantages": advantages, "returns": [one for _, one in gae]},
         )
 
-    def _chosen(self, epoch: int, number: int) -> list[Prompt]:
+    def _chosen(self, epoch: int, number: int) -> list[Task]:
         """The prompts of a rollout: the next of the epoch's order, this process's share of them."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.prompts))
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.tasks.train))
         size, world = self.rollout_size, int(self.args.world_size)
         order = np.resize(order, self.rollouts * size * world)
         start = (number * world + int(self.args.process_index)) * size
-        return [self.prompts[index] for index in order[start : start + size]]
+        return [self.tasks.train[index] for index in order[start : start + size]]
 
-    def _answered(self, prompts: Sequence[Prompt], seeds: list[int]) -> tuple[list[Continuation], list[float]]:
-        """Answers and their scores. Raises `UserError` in all processes where one fails: others would wait for it."""
+    def _answered(
+        self, tasks: Sequence[Task], seeds: list[int]
+    ) -> tuple[list[Continuation], list[Tokens], list[float]]:
+        """Answers, the same with their prompts as tokens, and their scores.
+
+        Raises `UserError` in all processes where it fails in one: the others would wait for it.
+        """
         failure = None
         answers: list[Continuation] = []
         scores: list[float] = []
+        asked = [self.tasks.encode(task) for task in tasks]
         seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
         try:
             with torch.no_grad():
-                answers = self.engine.continue_ids(
-                    [one.ids.tolist() for one in prompts], replace(self.sampling, seed=seed)
-                )
-                scores = self.score([one.messages for one in prompts], [answer.text for answer in answers])
+                answers = self.engine.continue_ids(asked, replace(self.sampling, seed=seed))
+                scores = self.score([task.prompt for task in tasks], [answer.text for answer in answers])
         except UserError as error:
             failure = str(error)
-        if (failure := self._failure_of_any(failure)) is not None:
+        if (failure := self.failure_of_any(failure)) is not None:
             raise UserError(failure)
-        return answers, scores
+        tokens = [joined([*ids, *answer.ids], len(ids)) for ids, answer in zip(asked, answers, strict=True)]
+        return answers, tokens, scores
 
     @torch.no_grad()
-    def _measured(self, tokens: list[Any]) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+    def _measured(self, tokens: list[Tokens]) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
         """Of each answer's tokens: log-probabilities, values, and log-probabilities in the reference, on the CPU."""
         model = self.model
         model.eval()
@@ -287,14 +296,10 @@ class PPOTrainer(RowTrainer):
     @torch.no_grad()
     def batch_values(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
         """Of each prompt's answer: score, KL to the reference, tokens, and whether it ended, (prompts, 4)."""
-        assert self.asked is not None
+        assert self.tasks.held_out is not None
         numbers = batch["numbers"].tolist()
-        prompts = [self.asked[number] for number in numbers]
-        answers, scores = self._answered(prompts, [self.seed, EVALUATION, *numbers])
-        tokens = [
-            joined(np.concatenate([prompt.ids, answer.ids]), len(prompt))
-            for prompt, answer in zip(prompts, answers, strict=True)
-        ]
+        tasks = [self.tasks.held_out[number] for number in numbers]
+        answers, tokens, scores = self._answered(tasks, [self.seed, EVALUATION, *numbers])
         own, _, other = self._measured(tokens)
         rows = [
             [score, float((mine - theirs).sum()), len(mine), answer.ended]
@@ -313,7 +318,8 @@ class PPOTrainer(RowTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save the model as other stages do, and its value head in a file of its own."""
         if not hasattr(self, VALUE_HEAD):
-            return super()._save(output_dir, state_dict)
+            super()._save(output_dir, state_dict)
+            return
         every = self.model.state_dict() if state_dict is None else state_dict
         super()._save(output_dir, {name: one for name, one in every.items() if not name.startswith(VALUE_HEAD)})
         if self.args.should_save:
@@ -373,9 +379,9 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _numbers(prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
-    """A batch of prompts for evaluation: their numbers, which any loader can carry between processes."""
-    return {"numbers": torch.tensor([prompt.number for prompt in prompts])}
+def _numbered(numbers: Sequence[int]) -> dict[str, torch.Tensor]:
+    """A batch for evaluation: the numbers of tasks, which any loader can carry between processes."""
+    return {"numbers": torch.tensor(numbers)}
 
 
 def _value_head(model: Any) -> torch.nn.Linear:
@@ -395,13 +401,3 @@ def _without_dropout(model: torch.nn.Module) -> None:
         module.p = 0.0
     if layers:
         log.info("ppo trains without dropout")
-
-
-def _fits(prepared: Prepared, context: int | None, sampling: Sampling) -> None:
-    """Refuse prompts that leave no room for an answer in the model's context."""
-    longest = max((len(one) for data in (prepared.train, prepared.held_out or ()) for one in data), default=0)  # type: ignore[union-attr]
-    if context is not None and longest + sampling.max_new_tokens > context:
-        raise UserError(
-            f"a prompt of {longest:,} tokens and --max_new_tokens {sampling.max_new_tokens} are more than the "
-            f"{context:,} tokens of the model; give a shorter --cutoff_len"
-        )

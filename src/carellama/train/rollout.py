@@ -56,17 +56,17 @@ class Rollout:
         """The rollout that `tensors` gave."""
         lengths = tensors["lengths"].tolist()
         ids = tensors["ids"].split([whole for whole, _ in lengths])
-        tokens = [joined(one.numpy(), whole - own) for one, (whole, own) in zip(ids, lengths, strict=True)]
+        tokens = [joined(one.tolist(), whole - own) for one, (whole, own) in zip(ids, lengths, strict=True)]
         sizes = [own for _, own in lengths]
         return cls(tokens, {name: list(tensors[name].split(sizes)) for name in NUMBERS})
 
 
-def joined(ids: np.ndarray, prompt: int) -> Tokens:
+def joined(ids: Sequence[int], prompt: int) -> Tokens:
     """Tokens whose labels are the ids from `prompt` on."""
-    ids = ids.astype(np.int32)
-    labels = ids.copy()
+    row = np.array(ids, dtype=np.int32)
+    labels = row.copy()
     labels[:prompt] = IGNORED
-    return Tokens(ids, labels)
+    return Tokens(row, labels)
 
 
 def write_state(path: Path, state: dict[str, torch.Tensor]) -> None:

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-import shutil
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ import torch
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from transformers import Trainer
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from carellama.config.run import RunConfig
 from carellama.data.collate import collate_padded, collate_row
@@ -32,39 +30,34 @@ from carellama.data.prepare import Prepared
 from carellama.data.stream import FailingStream, Failure, TokenStream, collate_or_fail
 from carellama.errors import UserError
 from carellama.model.attention import takes_packed_rows
-from carellama.train.callbacks import LogCallback, any_process
+from carellama.train.checkpoints import WholeCheckpoints, log_of
 
 log = logging.getLogger(__name__)
 
-STAGING = ".saving"  # a checkpoint is written in here, then moved out
 
-
-class RowTrainer(Trainer):
+class RowTrainer(WholeCheckpoints, Trainer):
     """A `Trainer` over packed rows (or padded batches) of `carellama.data.collate`; each stage is a subclass.
 
     A stage says what is summed in a step (`batch_loss`), over how many of what (`units`), and what evaluation
     measures of each record (`batch_values`) and tells of all of them (`summary`).
 
-    After `train`, `failure` says which data ended it early, in this process or another (None: it ran to its end, or
-    was stopped by a signal), and `checkpoint` is the last one that was written.
+    After `train`, `failure` says which data ended it early, in this process or another, and `checkpoint` is the last
+    one that was written (`carellama.train.checkpoints`).
     """
 
     def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
         super().__init__(
             model=model,
             args=config.training,
-            data_collator=_collate(model, tokenizer, prepared.packed),
+            data_collator=collate_for(model, tokenizer, prepared.packed),
             train_dataset=prepared.train,
             eval_dataset=prepared.held_out,
             processing_class=tokenizer,
-            callbacks=[LogCallback(Path(config.training.output_dir) / "trainer_log.jsonl")],
+            callbacks=[log_of(config.training.output_dir)],
         )
         self.model_accepts_loss_kwargs = True  # compute_loss below divides by the step's units itself
         self.sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         self.head_dtype = torch.bfloat16 if self.args.bf16 else None
-        self.failure: str | None = None
-        self.checkpoint: Path | None = None
-        self._saving = False
         self._noted: dict[str, list[float]] = {}
 
     def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,7 +144,7 @@ class RowTrainer(Trainer):
                 batches.append(batch)
         except UserError as error:
             failure = str(error)
-        self.failure = self._failure_of_any(failure)
+        self.failure = self.failure_of_any(failure)
         if self.failure is None:
             return batches, self._get_num_items_in_batch(batches, device)
         step = self.state.global_step
@@ -160,13 +153,6 @@ class RowTrainer(Trainer):
             self._save_checkpoint(self.model_wrapped, None)
         self.control.should_training_stop = True
         return [], None
-
-    def _failure_of_any(self, mine: str | None) -> str | None:
-        """Return the first failure of all processes, or None."""
-        if not any_process(self.accelerator, mine is not None):
-            return None
-        failures: list[str | None] = gather_object([mine])
-        return next(failure for failure in failures if failure is not None)
 
     @torch.no_grad()
     def evaluate(
@@ -193,44 +179,8 @@ class RowTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _get_output_dir(self, trial: Any) -> str:
-        """Where `Trainer` puts a checkpoint: the staging folder while one is being written."""
-        folder: str = super()._get_output_dir(trial)
-        return str(Path(folder) / STAGING) if self._saving else folder
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write the checkpoint in a staging folder, then move it to its place in one step."""
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        home = Path(self._get_output_dir(trial))
-        if self.args.should_save:
-            shutil.rmtree(home / STAGING, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self._saving = True
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self._saving = False
-        self.accelerator.wait_for_everyone()
-        self.checkpoint = home / name
-        if not self.args.should_save:
-            return
-        made = home / STAGING / name
-        if str(STAGING) in (self.state.best_model_checkpoint or ""):
-            self.state.best_model_checkpoint = str(home / name)
-            self.state.save_to_json(str(made / "trainer_state.json"))
-        shutil.rmtree(home / name, ignore_errors=True)
-        made.rename(home / name)
-        shutil.rmtree(home / STAGING, ignore_errors=True)
-        rotate_checkpoints(str(home), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
-
-    def _finalize_training(self, *args: Any) -> Any:
-        """End as `Trainer` does; one that was stopped keeps its last checkpoint, which need not be the best one."""
-        if self.state.global_step < self.state.max_steps:
-            self.state.best_model_checkpoint = None  # the checkpoint has it
-        return super()._finalize_training(*args)
-
-
-def _collate(model: Any, tokenizer: Any, packed: bool) -> Any:
+def collate_for(model: Any, tokenizer: Any, packed: bool) -> Any:
     """How batches are laid out: as the model's attention takes them."""
     implementation = model.config._attn_implementation
     if takes_packed_rows(implementation):
