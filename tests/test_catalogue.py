@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -137,6 +140,27 @@ def test_files_of_no_dataset_are_read_by_their_shape(tmp_path: Path) -> None:
     run([str(path), "--output", str(tmp_path / "out.jsonl")])
     (row,) = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
     assert row == {"instruction": "What helps a cough?", "input": "", "output": "Honey may soothe it.", "history": []}
+
+
+def test_a_folder_is_converted_as_far_as_its_files_are_data(tmp_path: Path, capsys) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.py").write_text("x = 1\n")
+    (tmp_path / "in" / "a.jsonl").write_text('{"instruction": "a?", "output": "b"}\n')
+    run([str(tmp_path / "in"), "--output", str(tmp_path / "out.jsonl")])
+    said = capsys.readouterr()
+    assert (
+        "1 conversations" in said.out and "not read: " in said.err and "notes.py: unknown file type '.py'" in said.err
+    )
+
+
+def test_what_a_killed_process_left_of_an_output_goes(tmp_path: Path, consult: Path) -> None:
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left = tmp_path / f".out.jsonl.{gone.stdout.strip()}.tmp"
+    other = tmp_path / f".out.jsonl.{os.getppid()}.tmp"
+    left.write_text("of a killed process")
+    other.write_text("of a running one")
+    run(["chatmed-consult", "--from", str(consult), "--output", str(tmp_path / "out.jsonl")])
+    assert not left.exists() and other.exists()
 
 
 def test_nearly_all_real_files_convert(tmp_path: Path, real_data: Path) -> None:

@@ -26,7 +26,8 @@ PAGES = (
 # verb of each example, in the order in which they run
 EXAMPLES = {
     "mix": "data mix", "sft": "train", "freeze": "train", "full": "train", "pt": "train", "qlora": "train",
-    "grpo": "train", "eval": "eval", "predict": "predict", "export": "export", "chat": "chat",
+    "rm": "train", "dpo": "train", "kto": "train", "grpo": "train",
+    "eval": "eval", "predict": "predict", "export": "export", "chat": "chat",
 }  # fmt: skip
 
 

@@ -45,7 +45,7 @@ IMPORTS: dict[str, set[str]] = {
     # model.load: the tokenizer that counts the tokens of a mix
     "data": {"records", "text", "template", "tokenise", "config", "disk", "safety", "model.load"},
     "model": {"config", "disk"},
-    # engine: what judges an answer
+    # engine: ppo and grpo learn from answers of their own
     "train": {
         *("config", "disk", "records", "text", "template", "tokenise", "data", "model", "engine", "evaluate.metrics"),
     },

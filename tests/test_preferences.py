@@ -20,6 +20,7 @@ from carellama.data.collate import collate_padded, collate_row
 from carellama.data.convert import BadRecord
 from carellama.data.encode import Encoder
 from carellama.errors import UserError
+from carellama.export import export
 from carellama.model import attention
 from carellama.model.adapter import Reference, prepare
 from carellama.model.load import load_model
@@ -294,6 +295,34 @@ def test_what_can_not_work_is_refused_before_anything_is_loaded(tmp_path, tiny_f
         config_of(tmp_path, tiny_folder, "kto", pairs_file(tmp_path), per_device_train_batch_size=1)
     with pytest.raises(UserError, match="compares with the model it begins from"):
         config_of(tmp_path, tiny_folder, "dpo", pairs_file(tmp_path), resume_lora_training=True)
+
+
+def test_a_reward_model_is_exported_for_transformers(tmp_path, tiny_folder):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    runs.run(config_of(tmp_path, tiny_folder, "rm", pairs_file(tmp_path), max_steps=4))
+    arguments = ModelArguments(str(tiny_folder), checkpoint_dir=str(tmp_path / "out"))
+    parity = export(arguments, None, FinetuningArguments(), tmp_path / "export")
+    assert parity.agreement is None and parity.difference < 1e-4
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "export")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "export")
+    scores = []
+    for answer in (GOOD, BAD):
+        turns = [{"role": "user", "content": COMPLAINTS[0]}, {"role": "assistant", "content": answer}]
+        text = tokenizer.apply_chat_template(turns, tokenize=False).strip()
+        scores.append(float(model(**tokenizer(text, return_tensors="pt", add_special_tokens=False)).logits))
+    assert scores[0] > scores[1]
+    with pytest.raises(UserError, match="is a reward model: it goes with --stage rm"):
+        runs.run(
+            config_of(
+                tmp_path,
+                tiny_folder,
+                "dpo",
+                pairs_file(tmp_path),
+                checkpoint_dir=tmp_path / "export",
+                output_dir=tmp_path / "other",
+            )
+        )
 
 
 def test_judged_answers_reach_the_right_stage(tmp_path, tiny_folder):

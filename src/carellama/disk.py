@@ -12,6 +12,7 @@ Processes that want the same folder at the same time wait for the first.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -41,6 +42,7 @@ def whole_file(path: Path) -> Iterator[TextIO]:
         raise UserError(f"{path} is a folder; give the name of a file to write")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         opened = temporary.open("w", encoding="utf-8", newline="\n")
     except OSError as error:
         raise UserError(f"can not write {path}: {error.strerror or error}") from error
@@ -52,6 +54,24 @@ def whole_file(path: Path) -> Iterator[TextIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes that were killed have left of a file: it may hold what patients said."""
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        process = old.name.split(".")[-2]
+        if os.name == "posix" and process.isdecimal() and _dead(int(process)):
+            old.unlink(missing_ok=True)
+
+
+def _dead(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # another user's, or no process number at all
+        return False
+    return False
 
 
 def write_json(path: Path, value: Any) -> None:

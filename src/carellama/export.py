@@ -4,7 +4,8 @@
 
 Adapters are merged; weights are written as safetensors, the chat format into the tokenizer, the tokens that
 end an answer into the generation config, and a model card (`carellama.card`). What was written is read back
-and compared with base and adapters. Conversion to GGUF is `carellama.gguf`.
+and compared with base and adapters. A reward model becomes a sequence classification model with one score.
+Conversion to GGUF is `carellama.gguf`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from carellama.card import run_records, write_card
 from carellama.config.parse import parse, parser
@@ -24,6 +25,9 @@ from carellama.config.run import EXPORT_GROUPS, FinetuningArguments, ModelArgume
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.template import Template, get_template
+
+if TYPE_CHECKING:
+    from carellama.model.load import Kind
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +40,13 @@ EXACT_WEIGHTS = 2_000_000_000  # up to this size the comparison is made in float
 class Parity:
     """How the written model differs from base and adapters on the probe."""
 
-    difference: float  # largest between two logits
-    agreement: float  # share of the answer's tokens that both would choose
+    difference: float  # largest between two logits, or of the scores of a reward model
+    agreement: float | None  # share of the answer's tokens that both would choose; None: a reward model
     dtype: str  # that both were computed in
 
     def __str__(self) -> str:
+        if self.agreement is None:
+            return f"difference of scores {self.difference:.2g} (computed in {self.dtype})"
         return (
             f"largest difference of logits {self.difference:.2g} (computed in {self.dtype}), "
             f"same choice for {self.agreement:.0%} of {PROBE_TOKENS} tokens"
@@ -80,7 +86,7 @@ def export(
     empty (or, with `overwrite`, holds no model), for too little disk space, and for what can not be loaded.
     """
     from carellama.model.adapter import merge, prepare
-    from carellama.model.load import bind, load_config, load_model, load_tokenizer
+    from carellama.model.load import bind, kind_of, load_config, load_model, load_tokenizer
 
     _check_target(output_dir, model, overwrite)
     if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", max_shard_size, re.IGNORECASE):
@@ -92,7 +98,8 @@ def export(
     tokenizer = load_tokenizer(model)
     template = get_template(template_name, tokenizer)
     _compare_settings(model, template_name)
-    base = load_model(model, dtype=dtype, attention=None)
+    kind = kind_of(model)
+    base = load_model(model, dtype=dtype, attention=None, kind=kind)
     bind(base, tokenizer)
     adapted = prepare(base, model, finetuning, trainable=False)
     _check_space(base, output_dir, dtype)
@@ -100,7 +107,7 @@ def export(
     if exact:
         adapted.float()
     probe = template.render(PROBE, add_generation_prompt=True)
-    ids, expected = _answer(adapted, tokenizer, probe)
+    ids, expected = _answer(adapted, tokenizer, probe) if kind == "causal" else _scored(adapted, tokenizer, probe)
     merged = merge(adapted).to(_torch_dtype(dtype))
     try:
         output_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +115,7 @@ def export(
             made = Path(temporary) / "model"
             _save(merged, tokenizer, template, made, max_shard_size)
             del base, adapted, merged
-            parity = _compare(made, template, ids, expected, dtype, exact, model.trust_remote_code)
+            parity = _compare(made, template, ids, expected, dtype, exact, model.trust_remote_code, kind)
             write_card(made, model, template, str(parity))
             _put(made, output_dir, Path(temporary))
     except OSError as error:
@@ -190,6 +197,20 @@ def _answer(network: Any, tokenizer: Any, probe: str) -> tuple[Any, Any]:
     return ids, _logits(network, ids, prompt_tokens)
 
 
+def _scored(network: Any, tokenizer: Any, probe: str) -> tuple[Any, Any]:
+    """The ids (1, P) of the probe and its score (1, 1)."""
+    ids = tokenizer(probe, add_special_tokens=False, return_tensors="pt")["input_ids"].to(network.device)
+    return ids, _score(network, ids)
+
+
+def _score(network: Any, ids: Any) -> Any:
+    """The score (1, 1), in float32, of a text."""
+    import torch
+
+    with torch.no_grad():
+        return network(input_ids=ids).logits.float().cpu()
+
+
 def _logits(network: Any, ids: Any, prompt_tokens: int) -> Any:
     """The logits (A, V), in float32, of the tokens after the prompt."""
     import torch
@@ -203,9 +224,10 @@ def _save(network: Any, tokenizer: Any, template: Template, folder: Path, max_sh
     """Write weights, tokenizer with the chat format, and the tokens that end an answer."""
     from safetensors import SafetensorError
 
-    network.generation_config.bos_token_id = tokenizer.bos_token_id
-    network.generation_config.eos_token_id = template.stop_ids
-    network.generation_config.pad_token_id = tokenizer.pad_token_id
+    if getattr(network, "generation_config", None) is not None:
+        network.generation_config.bos_token_id = tokenizer.bos_token_id
+        network.generation_config.eos_token_id = template.stop_ids
+        network.generation_config.pad_token_id = tokenizer.pad_token_id
     network.config.use_cache = True
     tokenizer.chat_template = template.jinja
     try:
@@ -218,7 +240,7 @@ def _save(network: Any, tokenizer: Any, template: Template, folder: Path, max_sh
 
 
 def _compare(
-    folder: Path, template: Template, ids: Any, expected: Any, dtype: str, exact: bool, trusted: bool
+    folder: Path, template: Template, ids: Any, expected: Any, dtype: str, exact: bool, trusted: bool, kind: Kind
 ) -> Parity:
     """Read the written folder and compare its answers, and its rendering of the probe, with the expected."""
     from carellama.model.load import load_model, load_tokenizer
@@ -230,16 +252,18 @@ def _compare(
     assert rendered == template.render(PROBE, add_generation_prompt=True), "the chat template changed"
     prompt = tokenizer(rendered, add_special_tokens=False)["input_ids"]
     assert prompt == ids[0, : len(prompt)].tolist(), "the tokenizer changed"
-    network = load_model(written, dtype=dtype, attention=None)
+    network = load_model(written, dtype=dtype, attention=None, kind=kind)
     if exact:  # loaded as the base was: some models compute their buffers in the precision they are loaded in
         network.float()
+    if kind == "reward":
+        return Parity(float((_score(network, ids) - expected).abs().max()), None, "float32" if exact else dtype)
     found = _logits(network, ids, len(prompt))
     parity = Parity(
         difference=float((found - expected).abs().max()),
         agreement=float((found.argmax(-1) == expected.argmax(-1)).float().mean()),
         dtype="float32" if exact else dtype,
     )
-    if parity.agreement < 0.9:
+    if parity.agreement is not None and parity.agreement < 0.9:
         log.warning("the exported model answers differently: %s; look at it before use", parity)
     return parity
 

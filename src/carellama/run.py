@@ -94,6 +94,10 @@ def prepared_for(config: RunConfig) -> Callable[..., Any]:
         from carellama.train.grpo import prepare as prepare_tasks
 
         return prepare_tasks
+    if config.finetuning.stage == "ppo":
+        from carellama.train.ppo import prepare as prepare_prompts
+
+        return prepare_prompts
     from carellama.data.prepare import prepare
 
     return prepare
@@ -111,17 +115,20 @@ class Run:
         from transformers import set_seed
 
         from carellama.model import adapter
-        from carellama.model.load import bind, load_model
+        from carellama.model.load import Kind, bind, kind_of, load_model
         from carellama.train.loop import Stopped
 
         config, training = self.config, self.config.training
         fit = training.do_train
         set_seed(training.seed)  # new adapters are drawn at random
+        kind: Kind = "reward" if config.finetuning.stage == "rm" else "causal"
+        if config.model.checkpoints and kind_of(config.model) == "reward" != kind:
+            raise UserError(f"{config.model.checkpoints[-1]} is a reward model: it goes with --stage rm")
         model = load_model(
             config.model,
             dtype=weights_dtype(config),
             attention=attention_of(config),
-            kind="reward" if config.finetuning.stage == "rm" else "causal",
+            kind=kind,
         )
         bind(model, self.tokenizer)
         model = adapter.prepare(model, config.model, config.finetuning, trainable=fit)

@@ -17,7 +17,8 @@ from transformers import Seq2SeqTrainingArguments
 from carellama.config.data import DataArguments
 from carellama.config.grpo import GRPOArguments, check_grpo
 from carellama.config.parse import about, parse
-from carellama.config.stages import PPOArguments, PreferenceArguments, RewardArguments
+from carellama.config.ppo import PPOArguments, check_ppo
+from carellama.config.stages import PreferenceArguments, RewardArguments
 from carellama.errors import UserError
 from carellama.model.machine import best_dtype, has_gpu
 
@@ -261,38 +262,12 @@ def check_run(config: RunConfig) -> None:
         raise UserError(f"--packing is for --stage pt and sft, not {finetuning.stage}")
     if finetuning.stage == "kto" and training.do_train and training.per_device_train_batch_size < 2:
         raise UserError("--stage kto compares the answers of a batch: --per_device_train_batch_size at least 2")
-    if finetuning.stage == "ppo":
-        _check_ppo(config)
+    check_ppo(config)
     check_grpo(config)
     if len(model.checkpoints) > 1 and finetuning.finetuning_type != "lora":
         raise UserError(
             f"--checkpoint_dir has {len(model.checkpoints)} folders; only lora adapters can be merged in turn"
         )
-
-
-def _check_ppo(config: RunConfig) -> None:
-    """Raise `UserError` for what a stage that answers while it is trained can not do."""
-    generating, training = config.generating, config.training
-    if config.finetuning.finetuning_type == "freeze":
-        raise UserError(
-            "--stage ppo compares with the model as it was, which is this one without its adapter: "
-            "take --finetuning_type lora (or full, with a frozen copy), not freeze"
-        )
-    if config.data.streaming:
-        raise UserError("--stage ppo reads its prompts as a whole: leave --streaming out")
-    if not config.reward.reward_model:
-        raise UserError("--stage ppo needs --reward_model: an adapter or model of --stage rm, or a server's address")
-    if not generating.do_sample or not generating.temperature or generating.num_beams > 1:
-        raise UserError("--stage ppo learns from sampled answers: give --temperature above 0 and --num_beams 1")
-    if generating.repetition_penalty != 1:
-        raise UserError("--stage ppo samples from the model as it is: leave --repetition_penalty at 1")
-    if generating.max_new_tokens >= config.data.lengths[2]:
-        raise UserError(
-            f"--max_new_tokens {generating.max_new_tokens} leaves no room for a prompt in {config.data.lengths[2]} "
-            "tokens; give fewer, or a longer --cutoff_len"
-        )
-    if training.ignore_data_skip:
-        raise UserError("--stage ppo goes on within a rollout: leave --ignore_data_skip out")
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:

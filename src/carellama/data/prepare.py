@@ -43,6 +43,7 @@ TAKES: dict[str, tuple[tuple[type, ...], str]] = {
     "rm": ((Pair,), "preference pairs"),
     "dpo": ((Pair,), "preference pairs"),
     "kto": ((Chat, Pair), "answers judged good or bad"),
+    "ppo": ((Question, Chat, Pair), "exam questions, conversations and preference pairs"),
     "grpo": ((Question, Chat, Pair), "exam questions, conversations and preference pairs"),
 }
 PAIRED = ("rm", "dpo")  # both answers of a pair are one example

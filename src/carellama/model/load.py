@@ -12,6 +12,7 @@ Adapters are put on by `carellama.model.adapter`.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|endoftext|>")
 PICKLES = ("*.bin", "*.pt", "*.pth")
+Kind = Literal["causal", "reward"]
 SCORE = "score"  # transformers' name of the head of a sequence classification model
 QUICK_BYTES = 4 << 30  # smaller models load without a progress bar
 
@@ -66,9 +68,7 @@ def load_config(model: ModelArguments) -> PretrainedConfig:
     return config
 
 
-def load_model(
-    model: ModelArguments, *, dtype: str, attention: str | None, kind: Literal["causal", "reward"] = "causal"
-) -> PreTrainedModel:
+def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind: Kind = "causal") -> PreTrainedModel:
     """Return the language model, for evaluation (`eval()`); kind `reward`: with one score in place of its head.
 
     The score of a base that has none yet starts at random.
@@ -147,6 +147,22 @@ def full_checkpoint(model: ModelArguments) -> Path | None:
             )
     first = Path(model.checkpoints[0]).expanduser() if model.checkpoints else None
     return first if first and not (first / "adapter_config.json").is_file() else None
+
+
+def kind_of(model: ModelArguments) -> Kind:
+    """Whether the last checkpoint (or the base, where there is none) is a language model or a reward model."""
+    place: Path | str = Path(model.checkpoints[-1]).expanduser() if model.checkpoints else _place(model)
+    if isinstance(place, Path) and (place / "adapter_config.json").is_file():
+        task = json.loads((place / "adapter_config.json").read_text(encoding="utf-8")).get("task_type")
+        return "reward" if task == "SEQ_CLS" else "causal"
+    if model.checkpoints:
+        full_checkpoint(model)  # which says what is wrong with the folder
+        from transformers import AutoConfig
+
+        names = AutoConfig.from_pretrained(place).architectures
+    else:
+        names = load_config(model).architectures
+    return "reward" if any(name.endswith("ForSequenceClassification") for name in names or ()) else "causal"
 
 
 def _place(model: ModelArguments) -> Path | str:

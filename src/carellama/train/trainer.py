@@ -49,7 +49,7 @@ class RowTrainer(WholeCheckpoints, Trainer):
         super().__init__(
             model=model,
             args=config.training,
-            data_collator=_collate(model, tokenizer, prepared.packed),
+            data_collator=collate_for(model, tokenizer, prepared.packed),
             train_dataset=prepared.train,
             eval_dataset=prepared.held_out,
             processing_class=tokenizer,
@@ -180,7 +180,7 @@ class RowTrainer(WholeCheckpoints, Trainer):
         return metrics
 
 
-def _collate(model: Any, tokenizer: Any, packed: bool) -> Any:
+def collate_for(model: Any, tokenizer: Any, packed: bool) -> Any:
     """How batches are laid out: as the model's attention takes them."""
     implementation = model.config._attn_implementation
     if takes_packed_rows(implementation):

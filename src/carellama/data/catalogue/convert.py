@@ -125,7 +125,8 @@ def _info(file_name: str, kind: str) -> dict[str, object]:
 def planned(arguments: ConvertArguments) -> Conversion:
     """Find the files and the layout of each. `UserError` where nothing can be converted."""
     given = Path(arguments.name).expanduser()
-    if arguments.name.partition(":")[0] not in entries() and (given.exists() or given.suffix or "/" in arguments.name):
+    looks_so = given.exists() or given.suffix or "/" in arguments.name
+    if arguments.name and arguments.name.partition(":")[0] not in entries() and looks_so:
         return of_path(given, arguments)
     entry, part = find(arguments.name)
     if arguments.from_path is None:
@@ -208,9 +209,9 @@ def of_unknown(place: Path) -> Conversion:
             others.append(path)
         else:
             shaped.setdefault(shape, []).append(path)
-    found = _fitted(place.stem, others, LAYOUTS) if others else Conversion(place.stem)
+    found = _fitting(place.resolve().stem, others, LAYOUTS)
     found.layouts = shaped | found.layouts
-    return found
+    return _some(found)
 
 
 def _common_shape(path: Path) -> str | None:
@@ -228,6 +229,18 @@ def _common_shape(path: Path) -> str | None:
 
 def _fitted(name: str, paths: Sequence[Path], layouts: Mapping[str, Layout]) -> Conversion:
     """Give each file the first layout that fits; `UserError` where none fits any."""
+    return _some(_fitting(name, paths, layouts))
+
+
+def _some(found: Conversion) -> Conversion:
+    if not found.layouts:
+        file, reason = next(((str(path), why) for path, why in found.unread.items()), (found.name, "no files"))
+        others = f" and {len(found.unread) - 1} other files" if len(found.unread) > 1 else ""
+        raise UserError(f"{file} has no layout of {found.name} ({reason}){others}; see carellama data check")
+    return found
+
+
+def _fitting(name: str, paths: Sequence[Path], layouts: Mapping[str, Layout]) -> Conversion:
     found = Conversion(name)
     for path in paths:
         misfits = []
@@ -239,9 +252,6 @@ def _fitted(name: str, paths: Sequence[Path], layouts: Mapping[str, Layout]) -> 
             misfits.append(f"{layout_name}: {misfit}")
         else:
             found.unread[path] = _why(misfits)
-    if not found.layouts:
-        file, reason = next(((str(path), why) for path, why in found.unread.items()), (name, "no files"))
-        raise UserError(f"{file} has no layout of {name} ({reason}); see carellama data check")
     return found
 
 

@@ -8,10 +8,12 @@ Only names count here; whether a file has a layout of the part is seen when it i
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from carellama.data.catalogue.entries import Entry, Part, Split
+from carellama.errors import UserError
 
 
 def fits(name: str, pattern: str) -> bool:
@@ -20,7 +22,12 @@ def fits(name: str, pattern: str) -> bool:
 
 
 def paths_in(folder: Path) -> list[Path]:
-    """All files of a folder and its folders, without those whose name, or whose folder's name, begins with a dot."""
+    """All files of a folder and its folders, without those whose name, or whose folder's name, begins with a dot.
+
+    Raises `UserError` for a folder that can not be read.
+    """
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(f"can not read the folder {folder}: permission denied")
     return sorted(
         path
         for path in folder.rglob("*")

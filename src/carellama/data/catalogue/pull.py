@@ -70,7 +70,7 @@ def _alone(home: Path) -> Iterator[None]:
     except Timeout as error:
         raise UserError(f"another pull of {home.name} is running: wait for it") from error
     finally:
-        if made and {path.name for path in home.iterdir()} <= {".lock"}:  # nothing came
+        if made and not any(path.is_file() and path != lock for path in home.rglob("*")):  # nothing came
             shutil.rmtree(home, ignore_errors=True)
 
 

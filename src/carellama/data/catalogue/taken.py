@@ -79,7 +79,7 @@ def missing(entry: Entry, names: Sequence[str]) -> list[str]:
 
 
 def _files(place: Path) -> list[Path]:
-    return [place] if place.is_file() else paths_in(place)
+    return paths_in(place) if place.is_dir() else [place]
 
 
 def _belongs(entry: Entry, name: str) -> bool:
