@@ -324,7 +324,7 @@ def _table(tasks: Sequence[Task]) -> Dataset:
 def _quiet() -> Iterator[None]:
     """Leave out the warnings of TRL and peft about old names that they use."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
         yield
 
 
