@@ -137,7 +137,8 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
         """The rewards (answers of all processes, rewards). Raises `Unable` where one of them can not be given."""
-        found = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # (N, K)
+        spoken = [[{**one[0], "content": self._spoken(answer_of(one))}] for one in completions]
+        found = super()._calculate_rewards(inputs, prompts, spoken, completion_ids_list)  # (N, K)
         infinite = torch.isinf(found).any(0).tolist()
         if self._unable is None and any(infinite):
             self._unable = f"--rewards {self.reward_func_names[infinite.index(True)]} gave a reward without end"
@@ -188,6 +189,11 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
             whole = any(stop in text for stop in self.template.stops)
             shortest, longest = (shortest, middle) if whole else (middle + 1, longest)
         return ids[:shortest]
+
+    def _spoken(self, text: str) -> str:
+        """An answer without what ended it, as an engine gives it."""
+        ends = [*self.template.stops, *self.processing_class.convert_ids_to_tokens(self.template.stop_ids)]
+        return text[: min((at for end in ends if (at := text.find(end)) >= 0), default=len(text))]
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         return EpochSampler(
