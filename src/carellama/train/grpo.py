@@ -62,11 +62,12 @@ def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Tasks:
     """Read the prompts, and check all rewards. Raises `UserError` before the model is loaded."""
     arguments = config.grpo
     rewards_of(arguments)
-    if "constitution" in arguments.names:
-        read_constitution(arguments.constitution_path)
+    constitution = read_constitution(arguments.constitution_path) if "constitution" in arguments.names else None
     if config.reward.reward_model:
         check_reward(config.reward.reward_model, config, tokenizer)
     tasks = prepare_tasks(config, tokenizer, template)
+    if constitution is not None:
+        tasks.sources.append(constitution.source())
     prompts = _trl_arguments(config).generation_batch_size // arguments.num_generations
     if config.training.do_train and len(tasks.train) < prompts:
         raise UserError(
@@ -233,7 +234,7 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
             "length": float(lengths.mean()), "samples": len(found), "unscored": int((~scored).sum()),
             "runtime": round(time.monotonic() - started, 4),
         }  # fmt: skip
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        metrics = {f"{metric_key_prefix}_{name.replace('/', '_')}": value for name, value in metrics.items()}
         self.model.eval()  # TRL keeps what it measured of training and evaluation apart by this
         self.log(dict(metrics))
         self.model.train(training)
@@ -298,6 +299,8 @@ def _trl_arguments(config: RunConfig) -> Any:
         for field in dataclasses.fields(training)
         if field.init and field.name in theirs
     }
+    if training.metric_for_best_model == "loss":  # transformers' default; this stage is measured by its reward
+        shared |= {"metric_for_best_model": "reward", "greater_is_better": True}
     try:
         return GRPOConfig(
             **shared
