@@ -19,6 +19,7 @@ from typing import Any, Literal, Union
 
 from carellama.config import datasets
 from carellama.config import run as config
+from carellama.config.recipe import RecipeArguments
 from carellama.demo import DemoArguments
 from carellama.jinja import formats
 
@@ -29,6 +30,7 @@ GROUPS: dict[str, Sequence[type]] = {
     "train": config.RUN_GROUPS,
     "predict": config.RUN_GROUPS,
     "eval": config.RUN_GROUPS,
+    "recipe": (RecipeArguments,),
     "export": config.EXPORT_GROUPS,
     "chat": config.TALK_GROUPS,
     "demo": (DemoArguments,),

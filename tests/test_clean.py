@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -61,6 +62,9 @@ def exam(tmp_path: Path) -> Path:
     row = {"id": "7", "question": ENGLISH, "options": {"A": "asthma", "B": "reflux"}, "answer": "A"}
     path.write_text(json.dumps(row) + "\n", encoding="utf-8")
     return path
+
+
+NO_PROCESS = (1 << 22) + 1  # above the highest number that Linux gives
 
 
 def lines(path: Path) -> list[dict]:
@@ -226,7 +230,7 @@ def test_a_killed_run_leaves_nothing_and_the_next_one_works(tmp_path: Path) -> N
     assert running.returncode == -signal.SIGKILL
     assert list(folder.rglob("*")) == [] and set(tmp_path.iterdir()) - {tmp_path / "cache"} == {source, folder}
     # the output of a run that was killed while it wrote, and one of a run that goes on
-    killed, other = (folder / f".clean.jsonl.{number}.tmp" for number in (running.pid, os.getppid()))
+    killed, other = (folder / f".clean.jsonl.{platform.node()}-{number}.tmp" for number in (NO_PROCESS, os.getppid()))
     killed.write_text(rows[0], encoding="utf-8")
     other.touch()
     source.write_text(row.format(rows[0], CHINESE), encoding="utf-8")

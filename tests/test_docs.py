@@ -26,7 +26,7 @@ PAGES = (
 # verb of each example, in the order in which they run
 EXAMPLES = {
     "mix": "data mix", "sft": "train", "freeze": "train", "full": "train", "pt": "train", "qlora": "train",
-    "rm": "train", "dpo": "train", "kto": "train",
+    "rm": "train", "dpo": "train", "kto": "train", "full_chain": "recipe",
     "eval": "eval", "predict": "predict", "export": "export", "chat": "chat",
 }  # fmt: skip
 
@@ -125,6 +125,7 @@ def test_options_and_files_that_pages_name_are_there(page: Path) -> None:
         "--cpu",
         "--num_processes",
         "--no-deps",
+        "--nproc_per_node",
         "--rm",
         "--version",
     }
@@ -138,6 +139,7 @@ def test_options_and_files_that_pages_name_are_there(page: Path) -> None:
 
 
 def test_examples_hold_known_options() -> None:
+    from carellama.chain import read_chain
     from carellama.config.parse import parse
     from carellama.config.run import EXPORT_GROUPS, RUN_GROUPS, TALK_GROUPS
     from carellama.data.recipe import read_recipe
@@ -151,6 +153,9 @@ def test_examples_hold_known_options() -> None:
             assert value is not None, f"{path}: {key} is empty"
         if verb == "data mix":
             assert read_recipe(str(path)).portions
+            continue
+        if verb == "recipe":
+            assert read_chain(str(path))[1]
             continue
         parse(groups.get(verb, RUN_GROUPS), [str(path)], verb)
 
@@ -224,6 +229,8 @@ def test_examples_run(workplace: Path) -> None:
             line += f" --output_dir of_{name}"
         if verb == "data mix":
             line += " --output of_mix.jsonl"
+        if verb == "recipe":
+            line += " --dry_run"  # tests/test_chain.py runs one
         said = run(f"echo 'What is asthma?' | {line}" if verb == "chat" else line, workplace)
         assert "Traceback" not in said, said
     assert (workplace / "output/sft/training_loss.png").is_file()

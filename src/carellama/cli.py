@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import importlib
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -32,6 +33,7 @@ app = typer.Typer(
 # verb -> (where it is done, what it is for)
 VERBS = {
     "train": ("carellama.run:train", "Fine-tune or pretrain a model (and evaluate, and predict)."),
+    "recipe": ("carellama.chain:run", "Stages of training in turn, by a recipe, and a table of what each brought."),
     "predict": ("carellama.run:predict", "Let a model answer a dataset; BLEU-4 and ROUGE of its answers."),
     "eval": ("carellama.run:evaluate", "Loss and perplexity of a model on a dataset."),
     "export": ("carellama.export:run", "Merge adapters into a model folder with a model card."),
@@ -59,13 +61,14 @@ def call(verb: str, argv: Sequence[str]) -> None:
     table = DATA_VERBS if words[0] == "data" else VERBS
     module, _, name = table[words[-1]][0].partition(":")
     quieten()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are removed
     try:
         function: Callable[[Sequence[str]], None] = getattr(importlib.import_module(module), name)
         function(argv)
     except UserError as error:
         fail(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG):
             raise
         fail(f"{error.strerror}: {error.filename or 'while writing'}")
     except KeyboardInterrupt:

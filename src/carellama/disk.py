@@ -15,6 +15,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -37,7 +38,7 @@ def whole_file(path: Path) -> Iterator[TextIO]:
 
     Raises `UserError` where there can be no such file: a folder of that name, or a place that can not be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the name of a file to write")
     try:
@@ -57,9 +58,10 @@ def whole_file(path: Path) -> Iterator[TextIO]:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what processes that were killed have left of a file: it may hold what patients said."""
-    for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        process = old.name.split(".")[-2]
+    """Remove what processes of this machine that were killed have left of a file: it may hold what patients said."""
+    start = f".{path.name}.{platform.node()}-"
+    for old in path.parent.glob(f"{glob.escape(start)}*.tmp"):
+        process = old.name[len(start) : -len(".tmp")]
         if os.name == "posix" and process.isdecimal() and _dead(int(process)):
             old.unlink(missing_ok=True)
 

@@ -72,6 +72,10 @@ def parse(
     for word in argv:  # before argparse asks for what the misspelt option should have said
         if word.startswith("--") and word.partition("=")[0][2:] not in known:
             _unknown(word, known)
+    required = any(action.required and action.dest == first for action in reader._actions)
+    if required and first not in given and not {"--help", "-h"} & set(argv):
+        command, _, what = prog.rpartition(" ")
+        raise UserError(f"{what} is missing; see {command} --help")
     words = [word for key, value in settings.items() if key not in given for word in _as_flag(key, value)]
     *parsed, unknown = reader.parse_args_into_dataclasses(
         words + argv, return_remaining_strings=True, look_for_args_file=False

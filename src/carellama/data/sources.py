@@ -29,7 +29,7 @@ from typing import Any
 
 from carellama.config.data import DataArguments
 from carellama.data.catalogue.convert import records_file
-from carellama.data.catalogue.entries import entries
+from carellama.data.catalogue.entries import Split, entries
 from carellama.data.convert import SHAPES, BadRecord, Columns, convert, shape_of
 from carellama.data.read import KINDS, BadRow, Row, digest, rows
 from carellama.data.write import COLUMNS as WRITTEN
@@ -148,9 +148,12 @@ def load_datasets(names: list[str], data: DataArguments) -> list[Dataset]:
             found.append(Dataset(name, WRITTEN, None, files=(Path(name),)).seen())
             continue
         if name not in info and name.partition(":")[0] in entries():
-            split = "train" if data.split == "train" else "held_out"
+            split: Split = "train" if data.split == "train" else "held_out"
             found.append(Dataset(name, WRITTEN, None, files=(records_file(name, split),)).seen())
             continue
+        if name not in info and (Path(name).is_dir() or Path(name).suffix):
+            what = "is a folder; name a file in it" if Path(name).is_dir() else "is no file"
+            raise UserError(f"{name} {what}, and no dataset of {folder / INFO} or the catalogue has this name")
         if not info:
             raise UserError(f"no {INFO} in {folder} (--dataset_dir), no file {name!r}, and nothing of the catalogue")
         found.append(_dataset(name, lookup(info, name, f"dataset of {folder / INFO}"), folder, data).seen())

@@ -44,7 +44,7 @@ def compare(runs: Mapping[str, Mapping[str, Metric]], *, markdown: bool = False)
         found = [run.get(name) for run in runs.values()]
         change = [_change(*found)] if two else []
         counts = list(dict.fromkeys(f"{metric.n:,}" for metric in found if metric is not None))
-        label = f"{name} (lower is better)" if name in LOWER_IS_BETTER else name
+        label = f"{name} (lower is better)" if name.rpartition(" ")[2] in LOWER_IS_BETTER else name
         table.append([label, *map(_cell, found), *change, " / ".join(counts)])
     return _markdown(table) if markdown else _aligned(table)
 

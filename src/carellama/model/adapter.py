@@ -45,6 +45,8 @@ def prepare(
     folders = [Path(name).expanduser() for name in arguments.checkpoints[full_checkpoint(arguments) is not None :]]
     kind = finetuning.finetuning_type
     resumed = bool(folders) and trainable and kind == "lora" and finetuning.goes_on_with_adapter
+    if resumed and (adapter_config(folders[-1]).get("task_type") == "SEQ_CLS") != (finetuning.stage == "rm"):
+        resumed = False  # a reward model begins on the merged language model, with a score of its own
     kept = folders[-1:] if resumed or not trainable else []
     if arguments.quantization_bit:
         last = TRAINED if kept else "earlier"
@@ -261,7 +263,7 @@ def adapter_config(folder: Path) -> dict[str, Any]:
 
 def attach(model: Any, folder: Path, name: str, arguments: ModelArguments, *, trained: bool = False) -> Any:
     """Put the adapter of a folder on the model under a name, after checking that it belongs there."""
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel, TaskType
     from peft.tuners.lora import LoraLayer
     from peft.utils import load_peft_weights
 
@@ -283,7 +285,12 @@ def attach(model: Any, folder: Path, name: str, arguments: ModelArguments, *, tr
             if isinstance(model, PeftModel):
                 model.load_adapter(str(folder), name, is_trainable=trained)
             else:
-                model = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trained)
+                config = PeftConfig.from_pretrained(str(folder))
+                if config.task_type == TaskType.CAUSAL_LM and not base.can_generate():
+                    config.task_type = None  # of a language model, under a reward model: its layers are all it has
+                model = PeftModel.from_pretrained(
+                    model, str(folder), adapter_name=name, is_trainable=trained, config=config
+                )
         layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and name in layer.r]
         if len(layers) != len(places):
             problem = f"it adapts {len(places)} layers, where this model has {len(layers)}"

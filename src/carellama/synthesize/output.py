@@ -52,6 +52,10 @@ class Output:
             output._read(path)
             try:
                 yield output
+            except BaseException:
+                if not path.stat().st_size:  # there is nothing to go on with
+                    path.unlink()
+                raise
             finally:
                 output.to_disk()
 

@@ -115,10 +115,14 @@ def run(argv: Sequence[str]) -> None:
     from carellama.data.check.found import lines, to_dict
 
     (arguments,) = parse((CheckArguments,), argv, "carellama data check FILE...", first="files")
-    if arguments.most_shown < 1:
-        raise UserError(f"--most_shown is {arguments.most_shown}; it must be at least 1")
+    for name in ("most_shown", "longest", "shortest"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"--{name} is {getattr(arguments, name)}; it must be at least 1")
+    paths = files_of(arguments.files)
+    if arguments.report and Path(arguments.report).resolve() in [path.resolve() for path in paths]:
+        raise UserError(f"--report {arguments.report} is a file that is checked: give another name")
     found = []
-    for path in files_of(arguments.files):
+    for path in paths:
         found.append(checked(path, arguments))
         print("\n".join(lines(found[-1])), flush=True)
     if arguments.report:

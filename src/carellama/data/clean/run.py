@@ -9,9 +9,7 @@ files have no names, so that nothing stays of a run that is killed; the next run
 
 from __future__ import annotations
 
-import glob
 import json
-import os
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -67,7 +65,6 @@ def clean(arguments: CleanArguments) -> tuple[Account, int]:
     with ExitStack() as stack:
         for path in filter(None, (output, listed)):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _forget_killed(path)
         removed = None
         if listed:
             removed = Removed(stack.enter_context(TemporaryFile("w+b", dir=listed.parent)), arguments.removed_text)
@@ -138,26 +135,6 @@ def _write_unique(
             similarity=round(float(similarity[number]), 3),
         )
     return written
-
-
-def _forget_killed(path: Path) -> None:
-    """Remove what processes that are no more have left of a file."""
-    for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        number = old.name.removesuffix(".tmp").rpartition(".")[2]
-        if number.isdigit() and not _runs(int(number)):
-            old.unlink(missing_ok=True)
-
-
-def _runs(process: int) -> bool:
-    if os.name != "posix":  # where asking may end it
-        return True
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _checked(arguments: CleanArguments) -> Bounds:

@@ -1,0 +1,301 @@
+"""Stages of training in turn, each from the checkpoints of the one before, and a table of what each has brought.
+
+    carellama recipe examples/full_chain.yaml
+
+A recipe is a YAML file:
+
+    output_dir: output/chain
+    settings: {model_name_or_path: smollm2-135m, lora_target: all}     # options of every stage
+    stages:                                                            # name: its own options
+      sft: {stage: sft, dataset: consult_en}
+      rm: {stage: rm, dataset: preference_en}
+      dpo: {stage: dpo, dataset: preference_en, after: sft}
+    measure:                                                           # name: options of `carellama eval`
+      answers: {stage: sft, dataset: consult_en_heldout}
+
+A stage begins from the one named by `after`; without it from the last one before it that is no reward model. `launch`
+(in settings or a stage) stands before the command, as in `torchrun --nproc_per_node 2`. Each stage is a process of its
+own and lies in a folder of its own: the same command goes on where it was stopped. What was run with other settings is
+not taken for done, and not replaced unless --redo says so. Every stage is measured, and the base.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from carellama.config.parse import parse, read_yaml
+from carellama.config.recipe import RecipeArguments
+from carellama.config.run import COMPARING, run_config
+from carellama.disk import say, whole_file, write_json
+from carellama.errors import UserError, lookup, nearest
+from carellama.evaluate.metrics import Metric
+from carellama.evaluate.table import compare
+
+KEYS = ("output_dir", "settings", "stages", "measure")
+OWN = ("after", "launch")  # keys of a stage that are not options
+MADE, MEASURES = "settings", "measured"  # folders beside those of the stages: what each was made with, and measured
+MEASURED = ("loss", "perplexity", "accuracy", "margin", "reward")
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a recipe."""
+
+    name: str
+    options: dict[str, Any]  # of `carellama train`
+    after: Step | None
+    launch: tuple[str, ...]
+    folder: Path
+    checkpoints: tuple[Path, ...]  # that hold what it learned, on the base
+
+    @property
+    def stage(self) -> str:
+        """The stage of training."""
+        return str(self.options.get("stage", "sft"))
+
+    @property
+    def done(self) -> bool:
+        """Whether its folder holds a finished run."""
+        return (self.folder / "train_results.json").is_file()
+
+    @property
+    def flags(self) -> list[str]:
+        """The options as flags."""
+        return _flags(self.options)
+
+    @property
+    def account(self) -> Path:
+        """The file of the settings that its folder was made with."""
+        return self.folder.parent / MADE / f"{self.name}.json"
+
+    @property
+    def made(self) -> dict[str, Any]:
+        """What its outcome depends on: its options and those of the stages before it."""
+        return {"options": self.options, "after": self.after.made if self.after else None}
+
+
+def run(argv: Sequence[str]) -> None:
+    """`carellama recipe`."""
+    (arguments,) = parse((RecipeArguments,), argv, "carellama recipe FILE.yaml", first="recipe")
+    folder, steps, measures = read_chain(arguments.recipe)
+    if arguments.dry_run:
+        for step in steps:
+            print(shlex.join(_command(step.launch, "train", step.flags)))
+        return
+    again = _again(steps, arguments.redo or [])
+    for step in steps:
+        _refuse_other_settings(step, again)
+    for number, step in enumerate(steps, 1):
+        if step.name in again:
+            shutil.rmtree(step.folder, ignore_errors=True)
+            shutil.rmtree(folder / MEASURES / step.name, ignore_errors=True)
+        if step.done:
+            say(f"stage {number} of {len(steps)}, {step.name}: done before")
+            continue
+        say(f"stage {number} of {len(steps)}, {step.name}: {shlex.join(['carellama', 'train', *step.flags])}")
+        _train(step)
+    results = {BASE: _measured(folder, BASE, (), "sft", measures)}
+    for step in steps:
+        results[step.name] = _measured(folder, step.name, step.checkpoints, step.stage, measures)
+    _write_table(folder, results)
+
+
+def read_chain(path: str) -> tuple[Path, list[Step], dict[str, dict[str, Any]]]:
+    """Read a recipe: its folder, stages and measures. `UserError` for anything that one of them would refuse."""
+    recipe = read_yaml(path)
+    for key in recipe:
+        lookup(dict.fromkeys(KEYS), key, f"key of {path}")
+    if not isinstance(recipe.get("output_dir"), str):
+        raise UserError(f"{path} names no output_dir")
+    folder = Path(recipe["output_dir"])
+    stages, measures = _mapping(recipe, "stages", path), _mapping(recipe, "measure", path)
+    settings = recipe.get("settings") or {}
+    if not stages:
+        raise UserError(f"{path} has no stages")
+    steps: dict[str, Step] = {}
+    for name, own in stages.items():
+        if name in (BASE, MADE, MEASURES) or not name.replace("-", "").replace("_", "").isalnum():
+            raise UserError(
+                f"{path}: {name!r} can not be a stage's name: it names a folder, and these are taken: "
+                f"{BASE}, {MADE}, {MEASURES}"
+            )
+        steps[name] = _step(name, settings | own, steps, folder, path)
+        run_config(steps[name].flags)
+    found = {name: settings | own for name, own in measures.items()}
+    for name, options in found.items():
+        options = {key: value for key, value in options.items() if key not in OWN}
+        run_config(_flags(_for_eval(options, folder / MEASURES)), "carellama eval", do_eval=True)
+        found[name] = options
+    return folder, list(steps.values()), found
+
+
+def _mapping(recipe: Mapping[str, Any], key: str, path: str) -> dict[str, dict[str, Any]]:
+    value = recipe.get(key) or {}
+    if not isinstance(value, dict) or not all(isinstance(own, dict) for own in value.values()):
+        raise UserError(f"{path}: {key} holds 'name: {{option: value, ...}}' lines")
+    return {str(name): own for name, own in value.items()}
+
+
+def _step(name: str, options: dict[str, Any], steps: dict[str, Step], folder: Path, path: str) -> Step:
+    """Resolve what a stage begins from."""
+    launch = tuple(shlex.split(str(options.pop("launch", "") or "")))
+    stage = str(options.get("stage", "sft"))
+    after = options.pop("after", None)
+    before: Step | None = None
+    if after is not None:
+        before = steps.get(str(after))
+        if before is None:
+            hint = nearest(str(after), list(steps))
+            raise UserError(f"{path}: stage {name} comes after {after!r}, which does not stand before it.{hint}")
+    else:
+        before = next((step for step in reversed(steps.values()) if step.stage != "rm"), None)
+    reward = options.get("reward_model")
+    if isinstance(reward, str) and reward in steps:
+        options["reward_model"] = ",".join(map(str, steps[reward].checkpoints))
+    earlier = before.checkpoints if before else ()
+    if earlier:
+        options["checkpoint_dir"] = ",".join(map(str, earlier))
+    home = folder / name
+    if options.get("finetuning_type", "lora") != "lora":
+        kept: tuple[Path, ...] = ()  # its folder holds whole weights
+    elif before is not None and _goes_on(options, stage, before):
+        kept = earlier[:-1]
+    else:
+        kept = earlier
+    options |= {"do_train": True, "output_dir": str(home)}
+    return Step(name, options, before, launch, home, (*kept, home))
+
+
+def _goes_on(options: Mapping[str, Any], stage: str, before: Step) -> bool:
+    """Whether the adapter of the stage before is trained further, and not a new one."""
+    if before.options.get("finetuning_type", "lora") != "lora" or options.get("resume_lora_training") is False:
+        return False
+    return stage not in COMPARING and (stage == "rm") == (before.stage == "rm")
+
+
+def _flags(options: Mapping[str, Any]) -> list[str]:
+    words = []
+    for key, value in options.items():
+        if value is None:
+            continue
+        text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        words += [f"--{key}", text]
+    return words
+
+
+def _command(launch: Sequence[str], verb: str, argv: Sequence[str]) -> list[str]:
+    return [*(launch or [sys.executable]), "-m", "carellama", verb, *argv]
+
+
+def _again(steps: Sequence[Step], redo: Sequence[str]) -> set[str]:
+    """The stages to run again: those named, and those after them."""
+    known = {step.name: step for step in steps}
+    for name in redo:
+        lookup(known, name, "stage")
+    found = set(redo)
+    for step in steps:
+        if step.after is not None and step.after.name in found:
+            found.add(step.name)
+    return found
+
+
+def _refuse_other_settings(step: Step, again: set[str]) -> None:
+    """A folder that was made with other settings is neither taken for done nor written over."""
+    try:
+        made = json.loads(step.account.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    now = json.loads(json.dumps(step.made, default=str))
+    if step.name in again or made == now:
+        return
+    names = [
+        key for key in {**made["options"], **now["options"]} if made["options"].get(key) != now["options"].get(key)
+    ]
+    what = ", ".join(names) or "those of a stage before it"
+    raise UserError(
+        f"stage {step.name} in {step.folder} was made with other settings ({what}): give --redo {step.name} to run it "
+        "and what comes after it again, or another output_dir"
+    )
+
+
+def _train(step: Step) -> None:
+    """Run a stage to its end in a process of its own, which a signal to this one reaches as well."""
+    step.account.parent.mkdir(parents=True, exist_ok=True)
+    write_json(step.account, step.made)
+    code = _run(_command(step.launch, "train", step.flags))
+    if code == 130:
+        raise SystemExit(130)
+    if code or not step.done:
+        raise UserError(
+            f"stage {step.name} ended with exit code {code}, for the reason above; once it is mended, the same command "
+            "goes on from there"
+        )
+
+
+def _run(command: Sequence[str]) -> int:
+    """Run a command, pass signals on, and return its exit code."""
+    process = subprocess.Popen(command, start_new_session=True)
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _for_eval(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The options of a measure without those of training."""
+    return {**options, "do_eval": True, "output_dir": str(folder)}
+
+
+def _measured(
+    folder: Path, name: str, checkpoints: Sequence[Path], stage: str, measures: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Metric]:
+    """Measure a stage's model by what fits it, unless that was done before; return the metrics."""
+    found: dict[str, Metric] = {}
+    for measure, options in measures.items():
+        if (options.get("stage") == "rm") != (stage == "rm"):
+            continue
+        home = folder / MEASURES / name / measure
+        if not (home / "eval_results.json").is_file():
+            shutil.rmtree(home, ignore_errors=True)
+            options = _for_eval(options, home)
+            if checkpoints:
+                options["checkpoint_dir"] = ",".join(map(str, checkpoints))
+            say(f"measuring {name}: {measure}")
+            if code := _run(_command((), "eval", _flags(options))):
+                raise SystemExit(130) if code == 130 else UserError(f"measuring {name} ended with exit code {code}")
+        results = json.loads((home / "eval_results.json").read_text(encoding="utf-8"))
+        for metric in MEASURED:
+            key = f"eval_{metric}"
+            if key in results:
+                interval = results.get(f"{key}_low"), results.get(f"{key}_high")
+                found[f"{measure}: {metric}"] = Metric(results[key], *interval, int(results["eval_samples"]))
+    return found
+
+
+def _write_table(folder: Path, results: Mapping[str, Mapping[str, Metric]]) -> None:
+    """Print the table of all stages, and write it into the folder."""
+    measured = {name: metrics for name, metrics in results.items() if metrics}
+    if not measured:
+        say("the recipe names nothing to measure")
+        return
+    with whole_file(folder / "table.md") as file:
+        file.write(compare(measured, markdown=True))
+    print(compare(measured), end="")
+    say(f"written to {folder / 'table.md'}")

@@ -1,0 +1,123 @@
+"""`carellama recipe`: stages in turn from each other's checkpoints, gone on with, done again, measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from carellama.chain import Step, read_chain
+from carellama.errors import UserError
+
+
+def recipe(folder: Path, model: Path, **changes: object) -> Path:
+    pairs = [{"instruction": f"Does it hurt {n}?", "input": "", "output": ["See a doctor.", "No."]} for n in range(12)]
+    chats = [{"instruction": f"What helps {n}?", "input": "", "output": "Rest, and tea."} for n in range(12)]
+    (folder / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
+    (folder / "chats.json").write_text(json.dumps(chats), encoding="utf-8")
+    pairs_file, chats_file = str(folder / "pairs.json"), str(folder / "chats.json")
+    content = {
+        "output_dir": str(folder / "chain"),
+        "settings": {
+            "model_name_or_path": str(model), "max_steps": 2, "learning_rate": 1e-2, "disable_tqdm": True,
+            "data_cache_dir": str(folder / "cache"), "per_device_train_batch_size": 4,
+        },
+        "stages": {
+            "sft": {"stage": "sft", "dataset": chats_file},
+            "rm": {"stage": "rm", "dataset": pairs_file},
+            "dpo": {"stage": "dpo", "dataset": pairs_file},
+        },
+        "measure": {"answers": {"dataset": chats_file}, "pairs": {"stage": "rm", "dataset": pairs_file}},
+    }  # fmt: skip
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**content, **changes}, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def command(path: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", "carellama", "recipe", str(path), *words]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run(path: Path, *words: str, status: int = 0) -> str:
+    done = subprocess.run(command(path, *words), capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def checkpoints(steps: list[Step]) -> dict[str, list[str]]:
+    return {step.name: [folder.name for folder in step.checkpoints] for step in steps}
+
+
+def test_each_stage_begins_from_the_right_checkpoints(tmp_path, tiny_folder):
+    _, steps, _ = read_chain(str(recipe(tmp_path, tiny_folder)))
+    assert checkpoints(steps) == {"sft": ["sft"], "rm": ["sft", "rm"], "dpo": ["sft", "dpo"]}
+    stages = yaml.safe_load((tmp_path / "recipe.yaml").read_text())["stages"]
+    first = {"pt": {"stage": "pt", "dataset": stages["sft"]["dataset"]}}
+    full = {**first, **stages, "sft": {**stages["sft"], "finetuning_type": "full"}}
+    last = {"more": {"stage": "sft", "dataset": stages["sft"]["dataset"], "after": "dpo"}}
+    _, steps, _ = read_chain(str(recipe(tmp_path, tiny_folder, stages={**first, **stages, **last})))
+    assert checkpoints(steps) == {
+        "pt": ["pt"], "sft": ["sft"], "rm": ["sft", "rm"], "dpo": ["sft", "dpo"], "more": ["sft", "more"]
+    }  # fmt: skip
+    _, steps, _ = read_chain(str(recipe(tmp_path, tiny_folder, stages=full)))
+    assert checkpoints(steps)["sft"] == ["sft"] and checkpoints(steps)["dpo"] == ["sft", "dpo"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"stages": {"sft": {"stage": "sftt", "dataset": "a"}}}, "sft"),
+        ({"stages": {"sft": {"dataset": "a", "after": "pt"}}}, "does not stand before it"),
+        ({"stages": {"../x": {"dataset": "a"}}}, "can not be a stage's name"),
+        ({"stages": {}}, "has no stages"),
+        ({"stages": {"sft": {"dataset": "a", "learning_rat": 1}}}, "--learning_rate"),
+        ({"output_dir": None}, "names no output_dir"),
+        ({"mesure": {}}, "measure"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_before_anything_runs(tmp_path, tiny_folder, changes, said):
+    with pytest.raises(UserError, match=said):
+        read_chain(str(recipe(tmp_path, tiny_folder, **changes)))
+
+
+def test_a_recipe_runs_goes_on_and_ends_in_a_table(tmp_path, tiny_folder):
+    """Stopped in its first stage, gone on with to the end, then not done again; other settings are refused."""
+    path = recipe(tmp_path, tiny_folder)
+    settings = yaml.safe_load(path.read_text())
+    settings["stages"]["sft"] |= {"max_steps": 400, "save_steps": 1000}
+    slow = tmp_path / "slow.yaml"
+    slow.write_text(yaml.safe_dump(settings, sort_keys=False))
+    process = subprocess.Popen(
+        command(slow), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
+    )
+    log = tmp_path / "chain/sft/run.json"
+    deadline = time.monotonic() + 120
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130 and not (tmp_path / "chain/rm").exists(), said
+    assert "made with other settings (max_steps" in run(path, status=2)
+    said = run(path, "--redo", "sft")
+    table = (tmp_path / "chain/table.md").read_text()
+    header = table.splitlines()[0].split("|")
+    assert [cell.strip() for cell in header[1:-1]] == ["metric", "base", "sft", "rm", "dpo", "n"]
+    rows = {line.split("|")[1].strip(): line for line in table.splitlines()[2:]}
+    assert {"answers: loss (lower is better)", "pairs: accuracy"} <= set(rows)
+    assert rows["pairs: accuracy"].split("|")[2].strip() == "-"  # the base has no score
+    files = sorted((tmp_path / "chain").rglob("*.safetensors"))
+    times = [file.stat().st_mtime_ns for file in files]
+    assert run(path).count("done before") == 3
+    assert times == [file.stat().st_mtime_ns for file in files]
