@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -130,6 +131,20 @@ def test_an_adapter_on_top_of_another_goes_with_it(tmp_path, tiny_folder, tiny_t
     assert (score.model.get_input_embeddings().weight.data_ptr() in embedding) == (merged == "first")
 
 
+def test_a_single_adapter_brings_those_it_was_trained_on_top_of(tmp_path, tiny_folder, tiny_tokenizer):
+    first = made_adapter(tiny_folder, tmp_path / "sft", "sft")
+    second = made_adapter(tiny_folder, tmp_path / "rm", "rm", checkpoints=str(first))
+    config = config_of(tiny_folder, second)
+    alone = load_reward(str(second), config, tiny_tokenizer)([PROMPT], ANSWERS[:1])
+    settings = {"model": {"checkpoint_dir": str(first)}, "data": {"template": None}}
+    (second / "run.json").write_text(json.dumps({"settings": settings}), encoding="utf-8")
+    together = load_reward(f"{first},{second}", config, tiny_tokenizer)([PROMPT], ANSWERS[:1])
+    assert load_reward(str(second), config, tiny_tokenizer)([PROMPT], ANSWERS[:1]) == together != alone
+    first.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="sft is not there: give all of them"):
+        check_reward(str(second), config, tiny_tokenizer)
+
+
 def classifier(folder: Path, labels: int, tokens: int = 400) -> Path:
     from transformers import AutoModelForSequenceClassification
 
@@ -174,13 +189,13 @@ def test_rewards_that_do_not_fit_are_refused_by_name(tmp_path, adapter, tiny_fol
     small = classifier(tmp_path / "small", 1, tokens=300)
     make_tokenizer().save_pretrained(small)
     refused(small, "do not belong together")
-    refused(tmp_path / "nothing", "can not load")
+    refused(tmp_path / "nothing", "--reward_model .*there is no such folder")
     refused("http:///score", "must be an address")
 
 
 class _Server(BaseHTTPRequestHandler):
-    answers: list[tuple[int, object]] = []
-    seen: list[dict] = []
+    answers: ClassVar[list[tuple[int, object]]] = []
+    seen: ClassVar[list[dict]] = []
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
