@@ -295,3 +295,16 @@ def test_the_bundled_questions_fit_the_stage(tiny_folder, tmp_path):
         data = REPOSITORY / f"data/{name}.jsonl"
         tasks = tasks_of(tmp_path, tiny_folder, data, rewards="letter", on_bad_record="skip")
         assert all(task.letters and set(task.letters) <= set(task.options) for task in tasks.train)
+
+
+def test_an_answer_ends_with_a_stop_string_of_its_template(tiny_tokenizer):
+    from types import SimpleNamespace
+
+    template = SimpleNamespace(stops=["Human:"], stop_ids=[2])
+    trainer = SimpleNamespace(template=template, processing_class=tiny_tokenizer)
+    ids = tiny_tokenizer.encode("Rest well.\nHuman: And then? Human: Go on.", add_special_tokens=False)
+    ended = RolloutTrainer._ended(trainer, ids)
+    assert tiny_tokenizer.decode(ended) == "Rest well.\nHuman:"
+    assert RolloutTrainer._ended(trainer, ended[:-1]) == ended[:-1]
+    for text in ("Rest well.\nHuman: Hm", "Rest well.\n<|im_end|>Human:", "Rest well.\n"):
+        assert RolloutTrainer._spoken(trainer, text) == "Rest well.\n"

@@ -45,8 +45,10 @@ IMPORTS: dict[str, set[str]] = {
     # model.load: the tokenizer that counts the tokens of a mix
     "data": {"records", "text", "template", "tokenise", "config", "disk", "safety", "model.load"},
     "model": {"config", "disk"},
-    # engine: ppo learns from answers of its own
-    "train": {"config", "disk", "records", "template", "tokenise", "data", "model", "evaluate.metrics", "engine"},
+    # engine: ppo and grpo learn from answers of their own
+    "train": {
+        *("config", "disk", "records", "text", "template", "tokenise", "data", "model", "engine", "evaluate.metrics"),
+    },
     "evaluate": {"config", "records", "data", "engine"},
     "engine": {"config", "records", "template", "tokenise", "model", "disk", "text"},
     "synthesize": {"config", "records", "text", "disk", "data", "engine"},

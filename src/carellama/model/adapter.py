@@ -57,6 +57,7 @@ def prepare(
         prepared = attach(model, kept[0], TRAINED, arguments, trained=resumed) if kept else model
     if not trainable:
         return prepared.requires_grad_(False)
+    _stay_differentiable(prepared)
     if kind == "lora" and not resumed:
         return _new_lora(prepared, finetuning)
     if kind == "lora":
@@ -66,6 +67,17 @@ def prepare(
     else:
         prepared.requires_grad_(kind == "full")
     return prepared
+
+
+def _stay_differentiable(model: torch.nn.Module) -> None:
+    """Keep 4-bit layers from repacking themselves on a CPU.
+
+    bitsandbytes does so at the first forward pass in `eval()` (an evaluation, a reference, an answer while training),
+    for good, and from then on no gradient passes the layer: the adapters below it would learn nothing, silently.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 class Reference:

@@ -99,8 +99,9 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
         for one, dtype in zip(learned, dtypes, strict=True):
             one.data = one.data.to(dtype)
         self.reward_func_names = list(rewards)
-        self.eos_token_ids = self.template.stop_ids or self.eos_token_ids
-        self.generation_kwargs["eos_token_id"] = self.generation_config.eos_token_id = self.eos_token_ids
+        if self.template.stop_ids:
+            self.eos_token_ids = self.template.stop_ids
+            self.generation_kwargs["eos_token_id"] = self.generation_config.eos_token_id = self.template.stop_ids
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if config.grpo.grpo_beta and config.training.do_train:
             self.beta = config.grpo.grpo_beta
@@ -136,7 +137,8 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
         """The rewards (answers of all processes, rewards). Raises `Unable` where one of them can not be given."""
-        found = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # (N, K)
+        spoken = [[{**one[0], "content": self._spoken(answer_of(one))}] for one in completions]
+        found = super()._calculate_rewards(inputs, prompts, spoken, completion_ids_list)  # (N, K)
         infinite = torch.isinf(found).any(0).tolist()
         if self._unable is None and any(infinite):
             self._unable = f"--rewards {self.reward_func_names[infinite.index(True)]} gave a reward without end"
@@ -187,6 +189,11 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
             whole = any(stop in text for stop in self.template.stops)
             shortest, longest = (shortest, middle) if whole else (middle + 1, longest)
         return ids[:shortest]
+
+    def _spoken(self, text: str) -> str:
+        """An answer without what ended it, as an engine gives it."""
+        ends = [*self.template.stops, *self.processing_class.convert_ids_to_tokens(self.template.stop_ids)]
+        return text[: min((at for end in ends if (at := text.find(end)) >= 0), default=len(text))]
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         return EpochSampler(
@@ -323,7 +330,7 @@ def _table(tasks: Sequence[Task]) -> Dataset:
 def _quiet() -> Iterator[None]:
     """Leave out the warnings of TRL and peft about old names that they use."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
         yield
 
 

@@ -158,7 +158,7 @@ def _letter(
     found = [letters_in(answer_of(one), known) for one, known in zip(completions, options, strict=True)]
     if log_metric:
         log_metric("rewards/letter/unparsed", sum(one is None for one in found) / len(found))
-    return [float(one == set(right)) for one, right in zip(found, letters, strict=True)]
+    return [float(one == frozenset(right)) for one, right in zip(found, letters, strict=True)]
 
 
 def _citation(prompts: Any, completions: Any, **columns: Any) -> list[float]:
