@@ -70,6 +70,8 @@ class PPOTrainer(RowTrainer):
     def __init__(self, config: RunConfig, model: Any, tokenizer: Any, tasks: Tasks) -> None:
         train: Any = range(len(tasks.train))
         held_out: Any = range(len(tasks.held_out)) if tasks.held_out else None
+        if config.training.ddp_find_unused_parameters is None:
+            config.training.ddp_find_unused_parameters = False  # it would not find the value head, behind forward
         numbers = Prepared(train, held_out, tasks.report, tasks.sources, packed=False)
         super().__init__(config, model, tokenizer, numbers)
         if self.sharded:
@@ -79,8 +81,6 @@ class PPOTrainer(RowTrainer):
         self.tasks = tasks
         self.collate_rows: Any = collate_for(self.model, tokenizer, packed=False)
         self.data_collator = _numbered  # of evaluation
-        if self.args.ddp_find_unused_parameters is None:
-            self.args.ddp_find_unused_parameters = False  # it would not see the value head, which is behind forward
         template = get_template(config.data.template, tokenizer)
         self.engine = TransformersEngine(self.model, tokenizer, template, self.args.per_device_eval_batch_size)
         self.sampling = Sampling.of(config.generating)
@@ -295,22 +295,27 @@ class PPOTrainer(RowTrainer):
 
     @torch.no_grad()
     def batch_values(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
-        """Of each prompt's answer: score, KL to the reference, tokens, and whether it ended, (prompts, 4)."""
+        """Of each prompt's answer: score, KL, tokens, whether it ended, and the prompt's number, (prompts, 5)."""
         assert self.tasks.held_out is not None
         numbers = batch["numbers"].tolist()
         tasks = [self.tasks.held_out[number] for number in numbers]
         answers, tokens, scores = self._answered(tasks, [self.seed, EVALUATION, *numbers])
         own, _, other = self._measured(tokens)
         rows = [
-            [score, float((mine - theirs).sum()), len(mine), answer.ended]
-            for score, mine, theirs, answer in zip(scores, own, other, answers, strict=True)
+            [score, float((mine - theirs).sum()), len(mine), answer.ended, number]
+            for score, mine, theirs, answer, number in zip(scores, own, other, answers, numbers, strict=True)
         ]
         return torch.tensor(rows, dtype=torch.float64)
 
     def summary(self, values: np.ndarray) -> dict[str, float]:
-        """Mean score with a 95% bootstrap interval over the prompts, mean KL and length, share of ended answers."""
+        """Mean score with a 95% bootstrap interval over the prompts, mean KL and length, share of ended answers.
+
+        Several processes answer the last prompts twice, so that each has as much to do: a prompt counts once.
+        """
+        _, first = np.unique(values[:, 4], return_index=True)
+        values = values[first]
         score, low, high = mean_with_interval(counted(values[:, 0]))
-        found = {"score": score, "score_low": low, "score_high": high}
+        found = {"score": score, "score_low": low, "score_high": high, "samples": len(values)}
         return found | {name: float(values[:, at].mean()) for at, name in ((1, "kl"), (2, "length"), (3, "ended"))}
 
     # Checkpoints.

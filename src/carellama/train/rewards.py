@@ -68,7 +68,10 @@ def check_reward(name: str, config: RunConfig, tokenizer: Any) -> None:
         _check_adapter(chain[-1], config.model, tokenizer)
         return
     arguments = _own(name, config.model)
-    other, own = load_config(arguments), load_tokenizer(arguments)
+    try:
+        other, own = load_config(arguments), load_tokenizer(arguments)
+    except UserError as error:
+        raise UserError(str(error).replace("--model_name_or_path", "--reward_model")) from error
     if not any("SequenceClassification" in kind for kind in other.architectures or ()) or other.num_labels != 1:
         kind = ", ".join(other.architectures or ("no architecture",))
         raise UserError(
@@ -235,9 +238,46 @@ def is_address(name: str) -> bool:
 
 
 def _chain(name: str) -> list[Path]:
-    """The adapter folders of a name, in order; none: it is a model."""
+    """The adapter folders of a name, in order; none: it is a model.
+
+    A single adapter that was trained on top of others, by its run.json, brings them along.
+    """
     parts = [Path(part.strip()).expanduser() for part in name.split(",") if part.strip()]
-    return parts if parts and (parts[-1] / "adapter_config.json").is_file() else []
+    if not parts or not (parts[-1] / "adapter_config.json").is_file():
+        return []
+    return [*_before(parts[0]), *parts] if len(parts) == 1 else parts
+
+
+def _before(folder: Path) -> list[Path]:
+    """The checkpoints that the adapter of --stage rm in a folder was trained on top of."""
+    settings = _settings(folder)
+    try:
+        named = settings["model"]["checkpoint_dir"] if settings else None
+    except (KeyError, TypeError):
+        named = None
+    earlier = [Path(part.strip()).expanduser() for part in (named or "").split(",") if part.strip()]
+    last = earlier[-1] if earlier and (earlier[-1] / "adapter_config.json").is_file() else None
+    if last and adapter_config(last).get("task_type") == "SEQ_CLS":
+        earlier.pop()  # it was trained further, and lies in this folder
+    for one in earlier:
+        if not one.is_dir():
+            raise UserError(
+                f"--reward_model {folder} was trained on top of {named}, and {one} is not there: give all of them "
+                "as a,b,c, the reward model last"
+            )
+    return earlier
+
+
+def _settings(folder: Path) -> dict[str, Any] | None:
+    """The settings of the run that made a folder; None: it has no run.json."""
+    path = folder / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"can not read how {path} was trained") from error
+    return settings
 
 
 def _own(name: str, model: ModelArguments) -> ModelArguments:
@@ -296,14 +336,10 @@ def _dtype(config: RunConfig) -> str:
 
 def _template(folder: Path, config: RunConfig, tokenizer: Any) -> Template:
     """The chat format that a reward model was trained with: by its run.json, else its tokenizer's own, else ours."""
-    path = folder / "run.json"
-    if path.is_file():
-        try:
-            name = json.loads(path.read_text(encoding="utf-8"))["settings"]["data"]["template"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"can not read which template {path} was trained with") from error
-        return get_template(name, tokenizer)
-    return get_template(None if tokenizer.chat_template else config.data.template, tokenizer)
+    settings = _settings(folder)
+    if settings is None:
+        return get_template(None if tokenizer.chat_template else config.data.template, tokenizer)
+    return get_template(settings.get("data", {}).get("template"), tokenizer)
 
 
 def _shared(policy: Any, chain: list[Path], config: RunConfig) -> Any | None:

@@ -170,10 +170,8 @@ class RowTrainer(WholeCheckpoints, Trainer):
             values.append(self.batch_values(model, self._prepare_inputs(inputs)))
             self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         records = torch.cat(gather_object(values)).numpy()  # (records, K) of all processes
-        named = self.summary(records) | {
-            "samples": len(records),
-            "runtime": round(time.monotonic() - started, 4),
-        }
+        named = {"samples": len(records)} | self.summary(records)
+        named["runtime"] = round(time.monotonic() - started, 4)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in named.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
