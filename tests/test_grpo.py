@@ -361,3 +361,10 @@ def test_an_endpoint_judges_by_rules_of_the_user_until_it_is_gone(mine, tiny_fol
     assert logged(mine, "reward") == [0.75] * 3 and "Is " in asked.asked[0]
     said = json.loads((mine / "out/run.json").read_text())["data"]
     assert [(entry["name"], entry["used"]) for entry in said][-1] == ("constitution 7", 2)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rows(mine, tiny_folder, monkeypatch):
+    plain = RolloutTrainer._compute_loss
+    monkeypatch.setattr(RolloutTrainer, "_compute_loss", lambda *args: plain(*args) * float("nan"))
+    with pytest.raises(UserError, match=r"the loss is not a number, in step 1.*exam\.jsonl:\d+, .*exam\.jsonl:\d+\."):
+        runs.run(config_of(mine, tiny_folder, exam_file(mine)))

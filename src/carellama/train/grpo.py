@@ -47,6 +47,7 @@ from carellama.template import Template, get_template
 from carellama.tokenise import GroupEncoder
 from carellama.train.checkpoints import WholeCheckpoints, log_of
 from carellama.train.constitution import ConstitutionReward, judge_of, read_constitution
+from carellama.train.guard import LossGuard
 from carellama.train.rewards import check_reward, load_reward
 from carellama.train.trainer import counted, mean_with_interval
 from carellama.train.verifiable import Reward, answer_of, rewards_of
@@ -84,6 +85,7 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
         self.template = get_template(config.data.template, tokenizer)
         self.encoder = GroupEncoder(tokenizer)
         self._unable: str | None = None
+        self._guard = LossGuard()
         logging.getLogger("trl.trainer.grpo_trainer").setLevel(logging.ERROR)  # it would log prompts that got no reward
         rewards = self._loaded(config, model, tokenizer)
         learned = [one for one in model.parameters() if one.requires_grad]
@@ -161,6 +163,12 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
             if step > self._initial_global_step and not saved:
                 self._save_checkpoint(self.model_wrapped, None)
             return TrainOutput(step, math.nan, {})
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Answer, judge and learn. Raises `Diverged`, before the step is taken, for an impossible loss."""
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        self._guard.check(float(loss), self.state.global_step, list(dict.fromkeys(row["place"] for row in inputs)))
+        return loss
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         asked = [[Message(turn["role"], turn["content"]) for turn in prompt] for prompt in prompts]
