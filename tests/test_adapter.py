@@ -10,6 +10,7 @@ import torch
 
 from carellama.config.run import FinetuningArguments, ModelArguments
 from carellama.errors import UserError
+from carellama.model import adapter
 from carellama.model.adapter import merge, prepare, trainable_line
 from carellama.model.lora import linear_layers
 from conftest import make_model
@@ -206,6 +207,7 @@ def test_a_quantised_base_keeps_all_adapters_and_trains_the_last(tmp_path, tiny_
     fresh.save_pretrained(tmp_path / "b")
     model, arguments = quantised(tmp_path / "a", tmp_path / "b")
     both = prepare(model, arguments, lora(), trainable=False)
+    adapter._stay_differentiable(both)  # else a CPU with bfloat16 computes in that
     torch.testing.assert_close(logits(both), expected, atol=1e-5, rtol=1e-5)
     resumed = prepare(*quantised(tmp_path / "a", tmp_path / "b"), lora(), trainable=True)
     loss = resumed.train()(input_ids=IDS, labels=IDS).loss
@@ -214,3 +216,9 @@ def test_a_quantised_base_keeps_all_adapters_and_trains_the_last(tmp_path, tiny_
     assert moved == {"default"}
     with pytest.raises(UserError, match="quantised"):
         merge(copy.copy(both))
+    learning = prepare(*quantised(), lora(lora_target="all"), trainable=True)
+    with torch.no_grad():
+        learning.eval()(input_ids=IDS)
+    shake(learning, 3).train()(input_ids=IDS, labels=IDS).loss.backward()
+    silent = [n for n, p in learning.named_parameters() if p.requires_grad and not p.grad.any()]
+    assert not silent, "an evaluation must not end the learning"

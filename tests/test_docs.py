@@ -20,13 +20,14 @@ LANGUAGES = ("en", "zh")
 RUN = re.compile(r"<!-- run -->\n```bash\n(.*?)```", re.DOTALL)
 # of the verbs' pages in the order in which each finds what the one before it made; the demo fetches a model
 PAGES = (
-    "install", "templates", "data", "catalogue", "check", "clean", "mix", "stats", "train", "tokenizer", "eval",
+    "install", "templates", "data", "catalogue", "check", "clean", "mix", "stats", "train", "tokenizer", "ppo", "grpo",
+    "eval",
     "predict", "export", "chat",
 )  # fmt: skip
 # verb of each example, in the order in which they run
 EXAMPLES = {
     "mix": "data mix", "sft": "train", "freeze": "train", "full": "train", "pt": "train", "qlora": "train",
-    "rm": "train", "dpo": "train", "kto": "train", "full_chain": "recipe",
+    "rm": "train", "dpo": "train", "kto": "train", "ppo": "train", "grpo": "train", "full_chain": "recipe",
     "eval": "eval", "predict": "predict", "export": "export", "chat": "chat",
 }  # fmt: skip
 

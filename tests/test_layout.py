@@ -45,7 +45,10 @@ IMPORTS: dict[str, set[str]] = {
     # model.load: the tokenizer that counts the tokens of a mix; model.vocabulary: how it is extended
     "data": {"records", "text", "template", "tokenise", "config", "disk", "safety", "model.load", "model.vocabulary"},
     "model": {"config", "disk"},
-    "train": {"config", "disk", "records", "template", "data", "model", "evaluate.metrics"},
+    # engine: ppo and grpo learn from answers of their own
+    "train": {
+        *("config", "disk", "records", "text", "template", "tokenise", "data", "model", "engine", "evaluate.metrics"),
+    },
     "evaluate": {"config", "records", "data", "engine"},
     "engine": {"config", "records", "template", "tokenise", "model", "disk", "text"},
     "synthesize": {"config", "records", "text", "disk", "data", "engine"},

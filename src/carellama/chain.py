@@ -44,7 +44,7 @@ from carellama.evaluate.table import compare
 KEYS = ("output_dir", "settings", "stages", "measure")
 OWN = ("after", "launch")  # keys of a stage that are not options
 MADE, MEASURES = "settings", "measured"  # folders beside those of the stages: what each was made with, and measured
-MEASURED = ("loss", "perplexity", "accuracy", "margin", "reward")
+MEASURED = ("loss", "perplexity", "accuracy", "margin", "reward", "score")
 BASE = "base"
 
 

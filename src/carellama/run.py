@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,9 +19,10 @@ from carellama.config.environment import world
 from carellama.config.parse import parser, read_yaml
 from carellama.config.run import RUN_GROUPS, RunConfig, run_config
 from carellama.disk import write_json
-from carellama.errors import UserError
+from carellama.errors import UserError, need
 
 if TYPE_CHECKING:
+    from carellama.model.load import Kind
     from carellama.model.vocabulary import Added
     from carellama.train.loop import Stopped
 
@@ -58,7 +59,7 @@ def start(argv: Sequence[str], prog: str, settings: dict[str, Any]) -> None:
 
 def run(config: RunConfig) -> dict[str, Any]:
     """Do what the options ask for and return all results. Raises `UserError` before any work is lost."""
-    from carellama.data.prepare import conversations, prepare
+    from carellama.data.prepare import conversations
     from carellama.model.load import load_tokenizer
     from carellama.model.vocabulary import add_tokens
     from carellama.template import get_template
@@ -81,7 +82,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     prepared, chats = None, []
     if training.do_train or training.do_eval:
         with training.main_process_first(desc="encode the data"):
-            prepared = prepare(config, tokenizer, template)
+            prepared = prepared_for(config)(config, tokenizer, template)
         if training.should_save and not prepared.streams:
             report(prepared, output)
         if config.data.show_example:
@@ -90,6 +91,22 @@ def run(config: RunConfig) -> dict[str, Any]:
         chats = conversations(config)
     results = Run(config, tokenizer, template, output, added).do(prepared, chats, checkpoint)
     return results
+
+
+def prepared_for(config: RunConfig) -> Callable[..., Any]:
+    """What reads and encodes the data of this stage."""
+    if config.finetuning.stage == "grpo":
+        need("trl", extra="rl", why="--stage grpo")
+        from carellama.train.grpo import prepare as prepare_tasks
+
+        return prepare_tasks
+    if config.finetuning.stage == "ppo":
+        from carellama.train.ppo import prepare as prepare_prompts
+
+        return prepare_prompts
+    from carellama.data.prepare import prepare
+
+    return prepare
 
 
 class Run:
@@ -106,8 +123,8 @@ class Run:
         """Load the model; train, evaluate and predict as asked."""
         from transformers import set_seed
 
-        from carellama.model import adapter, attention
-        from carellama.model.load import Kind, bind, extended_tokenizer, kind_of, load_model, model_class
+        from carellama.model import adapter
+        from carellama.model.load import bind, extended_tokenizer, kind_of, load_model
         from carellama.model.vocabulary import begin
         from carellama.train.loop import Stopped
 
@@ -120,7 +137,7 @@ class Run:
         model = load_model(
             config.model,
             dtype=weights_dtype(config),
-            attention=attention.choose(config.model.attention, model_class(config.model, kind)),
+            attention=attention_of(config, kind),
             kind=kind,
         )
         new = self.added.ids if self.added else []
@@ -226,6 +243,16 @@ def weights_dtype(config: RunConfig) -> str:
     if training.do_train and kind in ("full", "freeze"):
         return "float32"
     return "bfloat16" if training.bf16 else "float16" if training.fp16 else "float32"
+
+
+def attention_of(config: RunConfig, kind: Kind) -> str | None:
+    """transformers' name of the attention: grpo answers and learns in padded batches, so the model's own in place of
+    that of packed rows."""
+    from carellama.model import attention
+    from carellama.model.load import model_class
+
+    chosen = attention.choose(config.model.attention, model_class(config.model, kind))
+    return None if config.finetuning.stage == "grpo" and chosen == attention.PACKED else chosen
 
 
 def claim(output: Path, config: RunConfig) -> str | None:

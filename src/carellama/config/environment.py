@@ -30,6 +30,11 @@ def endpoint_key() -> str | None:
     return (os.environ.get("CARELLAMA_API_KEY") or os.environ.get("OPENAI_API_KEY") or "").strip() or None
 
 
+def own_key() -> str | None:
+    """The key that was set for CareLlama itself, for servers that are no OpenAI endpoint: `$CARELLAMA_API_KEY`."""
+    return (os.environ.get("CARELLAMA_API_KEY") or "").strip() or None
+
+
 @contextlib.contextmanager
 def single_threaded_tokenizers() -> Iterator[None]:
     """Within this, `tokenizers` works in the thread that calls it: for callers with threads of their own."""

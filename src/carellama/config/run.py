@@ -15,8 +15,10 @@ from typing import Any, Literal, Optional
 from transformers import Seq2SeqTrainingArguments
 
 from carellama.config.data import DataArguments
+from carellama.config.grpo import GRPOArguments, check_grpo
 from carellama.config.parse import about, parse
-from carellama.config.stages import PreferenceArguments
+from carellama.config.ppo import PPOArguments, check_ppo
+from carellama.config.stages import PreferenceArguments, RewardArguments
 from carellama.errors import UserError, lookup
 from carellama.model.machine import best_dtype, has_gpu
 
@@ -77,16 +79,19 @@ class ModelArguments:
             raise UserError(f"--rope_factor is {self.rope_factor}; it must be at least 1")
 
 
-COMPARING = ("dpo", "kto")  # stages that compare with the model as it was
+COMPARING = ("dpo", "kto", "ppo", "grpo")  # stages that compare with the model as it was
 
 
 @dataclass
 class FinetuningArguments:
     """What is trained, and how."""
 
-    stage: Literal["pt", "sft", "rm", "dpo", "kto"] = field(
+    stage: Literal["pt", "sft", "rm", "dpo", "kto", "ppo", "grpo"] = field(
         default="sft",
-        metadata=about("pt: plain text; sft: conversations; rm: reward model; dpo, kto: preferences."),
+        metadata=about(
+            "pt: plain text; sft: conversations; rm: reward model; dpo, kto: preferences; ppo: scores of own answers; "
+            "grpo: rewards of own answers that are compared."
+        ),
     )
     finetuning_type: Literal["lora", "freeze", "full", "none"] = field(
         default="lora", metadata=about("Train adapters, the last layers, everything, or nothing.")
@@ -248,6 +253,9 @@ class RunConfig:
     finetuning: FinetuningArguments
     generating: GeneratingArguments
     preference: PreferenceArguments
+    reward: RewardArguments
+    ppo: PPOArguments
+    grpo: GRPOArguments
     training: TrainingArguments
 
 
@@ -263,7 +271,8 @@ class ExportArguments:
 TALK_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments)
 EXPORT_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, ExportArguments)
 RUN_GROUPS = (
-    ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments, PreferenceArguments, TrainingArguments,
+    ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments, PreferenceArguments, RewardArguments,
+    PPOArguments, GRPOArguments, TrainingArguments,
 )  # fmt: skip
 
 
@@ -317,6 +326,8 @@ def check_run(config: RunConfig) -> None:
         raise UserError(f"--packing is for --stage pt and sft, not {finetuning.stage}")
     if finetuning.stage == "kto" and training.do_train and training.per_device_train_batch_size < 2:
         raise UserError("--stage kto compares the answers of a batch: --per_device_train_batch_size at least 2")
+    check_ppo(config)
+    check_grpo(config)
     if len(model.checkpoints) > 1 and finetuning.finetuning_type != "lora":
         raise UserError(
             f"--checkpoint_dir has {len(model.checkpoints)} folders; only lora adapters can be merged in turn"

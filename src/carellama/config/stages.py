@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Optional
 
 from carellama.config.parse import about
 from carellama.errors import UserError
+
+# HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
+# ruff: noqa: UP045
 
 REFERENCE_FREE = ("orpo", "simpo")  # losses of dpo that compare with no other model
 
@@ -36,3 +39,21 @@ class PreferenceArguments:
             raise UserError(f"--dpo_label_smoothing is {self.dpo_label_smoothing}; it must be in [0, 0.5)")
         if self.dpo_label_smoothing and self.pref_loss != "sigmoid":
             raise UserError(f"--dpo_label_smoothing works with --pref_loss sigmoid, not {self.pref_loss}")
+
+
+@dataclass
+class RewardArguments:
+    """Who scores the answers that a model gives while it is trained."""
+
+    reward_model: Optional[str] = field(
+        default=None,
+        metadata=about(
+            "ppo: what scores the answers: adapter folder(s) of --stage rm, comma separated as in --checkpoint_dir; "
+            "a model with one score (folder or hub id); or the http(s) address of a server."
+        ),
+    )
+    reward_timeout: float = field(default=120.0, metadata=about("Seconds to wait for a reward server."))
+
+    def __post_init__(self) -> None:
+        if self.reward_timeout <= 0:
+            raise UserError(f"--reward_timeout is {self.reward_timeout}; it must be above 0")

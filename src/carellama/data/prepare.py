@@ -33,7 +33,7 @@ from carellama.data.report import DataReport
 from carellama.data.sources import Dataset, load_datasets
 from carellama.data.stream import Mixing, TokenStream
 from carellama.errors import UserError
-from carellama.records import Chat, Pair, Record, Text, Tokens
+from carellama.records import Chat, Pair, Question, Record, Text, Tokens
 from carellama.template import Template
 
 # The records of each stage, and what to call them.
@@ -43,6 +43,8 @@ TAKES: dict[str, tuple[tuple[type, ...], str]] = {
     "rm": ((Pair,), "preference pairs"),
     "dpo": ((Pair,), "preference pairs"),
     "kto": ((Chat, Pair), "answers judged good or bad"),
+    "ppo": ((Question, Chat, Pair), "exam questions, conversations and preference pairs"),
+    "grpo": ((Question, Chat, Pair), "exam questions, conversations and preference pairs"),
 }
 PAIRED = ("rm", "dpo")  # both answers of a pair are one example
 GOES_ON = "--on_bad_record skip leaves such rows out and counts them"

@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +32,15 @@ if TYPE_CHECKING:
 
 GENERATES_WITH = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")  # others are for training
 BATCH = 8  # prompts answered together, unless told
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """The tokens of an answer, with the one that ended it, and what they say; `ended`: it came to its own end."""
+
+    ids: list[int]
+    text: str
+    ended: bool
 
 
 class TransformersEngine:
@@ -111,6 +121,25 @@ class TransformersEngine:
             closed.set()
             thread.join()
         return _reply(answer, len(ids))
+
+    def continue_ids(self, encoded: Sequence[list[int]], sampling: Sampling) -> list[Continuation]:
+        """Answer conversations that are given as the ids an answer starts from, for training: ids in, ids out.
+
+        All are drawn from one state of `sampling.seed`, so that equal prompts in two batches get different answers.
+        """
+        found: dict[int, Continuation] = {}
+        with _seeded(sampling.seed, self.model.device):
+            for batch in self._batches(list(encoded), sampling.max_new_tokens):
+                rows = self._run([encoded[index] for index in batch], replace(sampling, seed=None)).tolist()
+                for index, row in zip(batch, rows, strict=True):
+                    answer = self._new_answer(sampling)
+                    for token in row:
+                        answer.add(token)
+                        if answer.stopped:
+                            break
+                    answer.end()
+                    found[index] = Continuation(row[: answer.tokens], answer.text, answer.stopped)
+        return [found[index] for index in range(len(encoded))]
 
     def _answer(self, encoded: list[list[int]], sampling: Sampling) -> list[Reply]:
         """Answer one batch."""

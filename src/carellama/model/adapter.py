@@ -54,13 +54,14 @@ def prepare(
     kept = folders[-1:] if resumed or not trainable else []
     if arguments.quantization_bit:
         last = TRAINED if kept else "earlier"
-        prepared = _side_by_side(model, folders, arguments, last, trained=resumed)
+        prepared = side_by_side(model, folders, arguments, last, trained=resumed)
     else:
         for folder in folders[: len(folders) - len(kept)]:
-            model = merge(_attach(model, folder, "merged", arguments))
-        prepared = _attach(model, kept[0], TRAINED, arguments, trained=resumed) if kept else model
+            model = merge(attach(model, folder, "merged", arguments))
+        prepared = attach(model, kept[0], TRAINED, arguments, trained=resumed) if kept else model
     if not trainable:
         return prepared.requires_grad_(False)
+    _stay_differentiable(prepared)
     if kind == "lora" and not resumed:
         return new_adapter(prepared, finetuning, tokens)
     if kind == "lora":
@@ -80,6 +81,17 @@ def prepare(
     else:
         prepared.requires_grad_(kind == "full")
     return prepared
+
+
+def _stay_differentiable(model: torch.nn.Module) -> None:
+    """Keep 4-bit layers from repacking themselves on a CPU.
+
+    bitsandbytes does so at the first forward pass in `eval()` (an evaluation, a reference, an answer while training),
+    for good, and from then on no gradient passes the layer: the adapters below it would learn nothing, silently.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 class Reference:
@@ -186,7 +198,7 @@ def _freeze(model: PreTrainedModel, finetuning: FinetuningArguments) -> None:
             parameter.requires_grad_(True)
 
 
-def _side_by_side(
+def side_by_side(
     model: PreTrainedModel, folders: list[Path], arguments: ModelArguments, last: str, *, trained: bool
 ) -> Any:
     """Put all adapters on a quantised base at once, the last under the name `last`, which may be trained."""
@@ -196,7 +208,7 @@ def _side_by_side(
         config = adapter_config(folder)
         if len(folders) > 1 and (problem := _alone(config)):
             raise UserError(f"{folder} {problem}: several adapters need a base without --quantization_bit")
-        prepared = _attach(prepared, folder, name, arguments, trained=trained and name == last)
+        prepared = attach(prepared, folder, name, arguments, trained=trained and name == last)
     return activate(prepared, names, trained=trained) if names else model
 
 
@@ -222,7 +234,7 @@ def adapter_config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def _attach(model: Any, folder: Path, name: str, arguments: ModelArguments, *, trained: bool = False) -> Any:
+def attach(model: Any, folder: Path, name: str, arguments: ModelArguments, *, trained: bool = False) -> Any:
     """Put the adapter of a folder on the model under a name, after checking that it belongs there."""
     from peft import PeftConfig, PeftModel, TaskType
     from peft.utils import load_peft_weights

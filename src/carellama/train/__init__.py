@@ -6,4 +6,6 @@ STAGES = {
     "rm": "carellama.train.reward:RewardTrainer",
     "dpo": "carellama.train.preference:PreferenceTrainer",
     "kto": "carellama.train.kto:KTOTrainer",
+    "ppo": "carellama.train.ppo:PPOTrainer",
+    "grpo": "carellama.train.grpo:RolloutTrainer",
 }

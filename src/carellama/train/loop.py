@@ -13,7 +13,6 @@ from typing import Any
 from carellama.config.run import RunConfig
 from carellama.disk import write_json
 from carellama.train.callbacks import StopCallback, signals_stop
-from carellama.train.trainer import RowTrainer
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +28,7 @@ class Stopped(Exception):
         self.step, self.checkpoint, self.failure = step, checkpoint, failure
 
 
-def run(config: RunConfig, trainer: RowTrainer, resume_from: str | None) -> dict[str, Any]:
+def run(config: RunConfig, trainer: Any, resume_from: str | None) -> dict[str, Any]:
     """Train, save the model into the output folder and return the metrics.
 
     Raises `Stopped` after Ctrl-C, and when the data turns out to be unusable while it is read.
@@ -41,7 +40,8 @@ def run(config: RunConfig, trainer: RowTrainer, resume_from: str | None) -> dict
         with signals_stop(stopped, log.warning):
             result = trainer.train(resume_from_checkpoint=resume_from)
     finally:
-        trainer.progress.close()
+        if progress := getattr(trainer, "progress", None):
+            progress.close()
     step = trainer.state.global_step
     if trainer.failure or (stopped.is_set() and step < trainer.state.max_steps):
         raise Stopped(step, trainer.checkpoint or (Path(resume_from) if resume_from else None), trainer.failure)

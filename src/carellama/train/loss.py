@@ -113,18 +113,37 @@ def record_logps(
 
     Both are (records,) float32, in the order of the row; the sums carry gradients where the model does.
     """
-    inputs, targets, chosen = _split(batch)
-    if chunked:
-        head = _head(model)
-        dtype = dtype or head.weight.dtype
-        hidden = _hidden_before(head, model, inputs, chosen)  # (N, D)
-        logs = LogProbs.apply(hidden.to(dtype), head.weight.to(dtype), targets[chosen])
-    else:
-        logits = model(**inputs, use_cache=False, logits_to_keep=chosen).logits.view(int(chosen.sum()), -1)
-        logs = -F.cross_entropy(logits.float(), targets[chosen], reduction="none")
-    record, count = _records_at(batch, chosen)
+    logs, _, record, count = token_logps(model, batch, chunked=chunked, dtype=dtype)
     sums = torch.zeros(count, dtype=torch.float32, device=logs.device).index_add(0, record, logs)
     return sums, torch.bincount(record, minlength=count).float()
+
+
+def token_logps(
+    model: Any, batch: dict[str, Any], *, chunked: bool, dtype: torch.dtype | None = None, temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    """Return of each supervised position its log-probability (N,) float32 and the hidden state before it (N, D).
+
+    With them the record that each belongs to, (N,), and the number of records. The positions are in the order of the
+    batch, record by record; `temperature` divides the logits, as in sampling.
+    """
+    inputs, targets, chosen = _split(batch)
+    head = _head(model)
+    if chunked:
+        dtype = dtype or head.weight.dtype
+        hidden = _hidden_before(head, model, inputs, chosen)  # (N, D)
+        scaled = hidden if temperature == 1 else hidden / temperature
+        logs = LogProbs.apply(scaled.to(dtype), head.weight.to(dtype), targets[chosen])
+    else:
+        caught: list[torch.Tensor] = []
+        handle = head.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+        try:
+            logits = model(**inputs, use_cache=False, logits_to_keep=chosen).logits.view(int(chosen.sum()), -1)
+        finally:
+            handle.remove()
+        hidden = caught[0].view(len(logits), -1)
+        logs = -F.cross_entropy(logits.float() / temperature, targets[chosen], reduction="none")
+    record, count = _records_at(batch, chosen)
+    return logs, hidden, record, count
 
 
 def _records_at(batch: dict[str, Any], chosen: torch.Tensor) -> tuple[torch.Tensor, int]:

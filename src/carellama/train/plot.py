@@ -1,4 +1,4 @@
-"""The loss curve as a picture: each logged loss, and the same smoothed.
+"""The loss curve as a picture: each logged loss (or reward, where answers get one), and the same smoothed.
 
 plot_loss(Path("output"))  # reads trainer_log.jsonl, writes training_loss.png
 """
@@ -35,20 +35,22 @@ def plot_loss(folder: Path) -> Path | None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     drawn = False
-    for key, label in (("loss", "training loss"), ("eval_loss", "held-out loss")):
+    curve = "reward" if any("reward" in entry for entry in entries) else "loss"
+    for key, label in ((curve, f"training {curve}"), (f"eval_{curve}", f"held-out {curve}")):
         points = [(entry["current_steps"], entry[key]) for entry in entries if key in entry]
         if not points:
             continue
         steps, losses = zip(*points, strict=True)
         drawn = True
-        if key == "loss":
+        if key == curve:
             axes.plot(steps, losses, color="tab:blue", alpha=0.35, label=label)
             axes.plot(steps, smooth(losses), color="tab:blue", label=f"{label}, smoothed")
         else:
             axes.plot(steps, losses, color="tab:orange", marker="o", label=label)
     if not drawn:
         return None
-    axes.set(xlabel="step", ylabel="loss per token (nats)", title=folder.resolve().name)
+    unit = "mean reward of an answer" if curve == "reward" else "loss per token (nats)"
+    axes.set(xlabel="step", ylabel=unit, title=folder.resolve().name)
     axes.grid(alpha=0.3)
     axes.legend()
     path = folder / "training_loss.png"

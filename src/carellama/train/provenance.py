@@ -14,7 +14,7 @@ import carellama
 from carellama.config.run import RunConfig, settings_of
 from carellama.disk import write_json
 
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "bitsandbytes")
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "bitsandbytes", "trl")
 
 
 def write_run(folder: Path, config: RunConfig, data: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> None:

@@ -11,7 +11,6 @@ What differs from `Trainer`:
 from __future__ import annotations
 
 import itertools
-import shutil
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -25,7 +24,7 @@ from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from carellama.config.run import RunConfig
 from carellama.data.collate import collate_row
@@ -34,24 +33,22 @@ from carellama.data.stream import FailingStream, Failure, TokenStream, collate_o
 from carellama.errors import UserError
 from carellama.model.lora import PISSA_RAW, TRAINED, plain_adapter
 from carellama.records import IGNORED
-from carellama.train.callbacks import LogCallback, any_process
+from carellama.train.checkpoints import WholeCheckpoints, log_of
 from carellama.train.guard import LossGuard
 from carellama.train.noise import embedding_noise
 from carellama.train.progress import Progress, Work
 from carellama.train.rows import layout
 
-STAGING = ".saving"  # a checkpoint is written in here, then moved out
 
-
-class RowTrainer(Trainer):
+class RowTrainer(WholeCheckpoints, Trainer):
     """A `Trainer` over packed rows (or padded batches) of `carellama.data.collate`; each stage is a subclass.
 
     A stage says what is summed in a step (`batch_loss`), over how many of what (`units`), and what evaluation
     measures of each record (`batch_values`) and tells of all of them (`summary`).
 
     `passes`: how often a batch goes forwards through a model besides being learned.
-    After `train`, `failure` says which data ended it early, in this process or another (None: it ran to its end, or
-    was stopped by a signal), and `checkpoint` is the last one that was written.
+    After `train`, `failure` says which data ended it early, in this process or another, and `checkpoint` is the last
+    one that was written (`carellama.train.checkpoints`).
     """
 
     passes = 0.0
@@ -72,7 +69,7 @@ class RowTrainer(Trainer):
         for shown in (ProgressCallback, PrinterCallback):  # ours says more
             self.remove_callback(shown)
         self.add_callback(self.progress)
-        self.add_callback(LogCallback(Path(config.training.output_dir) / "trainer_log.jsonl"))
+        self.add_callback(log_of(config.training.output_dir))
         self.model_accepts_loss_kwargs = True  # compute_loss below divides by the step's units itself
         self.sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         asked = prepared.packed and bool(config.data.packing)
@@ -81,9 +78,6 @@ class RowTrainer(Trainer):
         self.noise = config.training.neftune_noise_alpha
         self.neftune_noise_alpha = None  # ours knows where records begin, see carellama.train.noise
         self.loraplus_lr_ratio = config.finetuning.loraplus_lr_ratio
-        self.failure: str | None = None
-        self.checkpoint: Path | None = None
-        self._saving = False
         self._guard = LossGuard()
         self._noted: dict[str, list[float]] = {}
 
@@ -181,7 +175,7 @@ class RowTrainer(Trainer):
                 batches.append(batch)
         except UserError as error:
             failure = str(error)
-        self.failure = self._failure_of_any(failure)
+        self.failure = self.failure_of_any(failure)
         if self.failure is None:
             return batches, self._get_num_items_in_batch(batches, device)
         step = self.state.global_step
@@ -190,13 +184,6 @@ class RowTrainer(Trainer):
             self._save_checkpoint(self.model_wrapped, None)
         self.control.should_training_stop = True
         return [], None
-
-    def _failure_of_any(self, mine: str | None) -> str | None:
-        """Return the first failure of all processes, or None."""
-        if not any_process(self.accelerator, mine is not None):
-            return None
-        failures: list[str | None] = gather_object([mine])
-        return next(failure for failure in failures if failure is not None)
 
     @torch.no_grad()
     def evaluate(
@@ -214,10 +201,8 @@ class RowTrainer(Trainer):
             values.append(self.batch_values(model, self._prepare_inputs(inputs)))
             self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         records = torch.cat(gather_object(values)).numpy()  # (records, K) of all processes
-        named = self.summary(records) | {
-            "samples": len(records),
-            "runtime": round(time.monotonic() - started, 4),
-        }
+        named = {"samples": len(records)} | self.summary(records)
+        named["runtime"] = round(time.monotonic() - started, 4)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in named.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -270,42 +255,6 @@ class RowTrainer(Trainer):
             self._load_from_checkpoint(best)
         else:
             super()._load_best_model()
-
-    def _get_output_dir(self, trial: Any) -> str:
-        """Where `Trainer` puts a checkpoint: the staging folder while one is being written."""
-        folder: str = super()._get_output_dir(trial)
-        return str(Path(folder) / STAGING) if self._saving else folder
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write the checkpoint in a staging folder, then move it to its place in one step."""
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        home = Path(self._get_output_dir(trial))
-        if self.args.should_save:
-            shutil.rmtree(home / STAGING, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self._saving = True
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self._saving = False
-        self.accelerator.wait_for_everyone()
-        self.checkpoint = home / name
-        if not self.args.should_save:
-            return
-        made = home / STAGING / name
-        if str(STAGING) in (self.state.best_model_checkpoint or ""):
-            self.state.best_model_checkpoint = str(home / name)
-            self.state.save_to_json(str(made / "trainer_state.json"))
-        shutil.rmtree(home / name, ignore_errors=True)
-        made.rename(home / name)
-        shutil.rmtree(home / STAGING, ignore_errors=True)
-        rotate_checkpoints(str(home), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
-
-    def _finalize_training(self, *args: Any) -> Any:
-        """End as `Trainer` does; one that was stopped keeps its last checkpoint, which need not be the best one."""
-        if self.state.global_step < self.state.max_steps:
-            self.state.best_model_checkpoint = None  # the checkpoint has it
-        return super()._finalize_training(*args)
 
 
 def counted(values: np.ndarray) -> np.ndarray:

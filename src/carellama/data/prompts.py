@@ -1,0 +1,236 @@
+"""Prompts that a model answers itself while it learns, each with what its answers are judged by.
+
+    tasks = prepare_tasks(config, tokenizer, template)   # tasks.train, tasks.held_out, tasks.report
+
+An exam question becomes one message, `exam_prompt`; of a conversation and of a pair the last answer is left out and
+kept as `reference`. A prompt that is too long loses its earliest turns; one whose last question alone is too long is
+refused, as what is asked would be lost. All of it is counted. What judges the answers is `carellama.train.verifiable`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from carellama.config.run import RunConfig
+from carellama.data.convert import BadRecord
+from carellama.data.mix import held_out, mix
+from carellama.data.prepare import GOES_ON, TAKES, data_seed
+from carellama.data.read import BadRow, Row
+from carellama.data.report import DataReport
+from carellama.data.sources import Dataset, load_datasets
+from carellama.errors import UserError
+from carellama.model.load import load_config
+from carellama.records import IGNORED, NOWHERE, Chat, Message, Pair, Place, Question, Record, Tokens
+from carellama.template import Template
+from carellama.text import HAN_CHARACTER
+from carellama.tokenise import GroupEncoder
+
+EARLIER = "earlier turns left out"
+ASKS = {  # (language, several answers): how an exam question is to be answered
+    ("en", False): 'Answer with the letter of the one right option, as in "Answer: X".',
+    ("en", True): 'Several options are right. Answer with all of their letters, as in "Answer: XY".',
+    ("zh", False): "请选出唯一正确的选项，用字母作答，格式如“答案：X”。",
+    ("zh", True): "正确的选项不止一个，请写出全部字母作答，格式如“答案：XY”。",
+}
+# [1] or 【1】 begins a passage, which ends with the next one or with an empty line
+PASSAGE = re.compile(
+    r"^[ \t\u3000]*(?:\[(\d{1,3})\]|【(\d{1,3})】)(.*(?:\n(?![ \t\u3000]*(?:[\[【]\d|\n|$)).*)*)", re.MULTILINE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A prompt (ending with the user), and what an answer to it can be compared with.
+
+    `letters` are the right ones of an exam question and `options` all of its letters; `reference` is the answer (or
+    explanation) that the record has, "" where it has none that was found good.
+    """
+
+    prompt: tuple[Message, ...]
+    letters: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    reference: str = ""
+    place: Place = NOWHERE
+
+    @property
+    def text(self) -> str:
+        """All messages of the prompt, an empty line between them."""
+        return "\n\n".join(message.content for message in self.prompt)
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """What a run is trained and measured on, with the account of every record; made as `Prepared` is."""
+
+    train: list[Task]
+    held_out: list[Task] | None
+    report: DataReport
+    sources: list[dict[str, Any]]
+    encode: Callable[[Task], list[int]]
+    streams: bool = False
+
+    def first(self) -> list[Tokens]:
+        """The first prompt as tokens, none of them learned."""
+        ids = np.array(self.encode(self.train[0] if self.train else (self.held_out or [])[0]), dtype=np.int32)
+        return [Tokens(ids, np.full(len(ids), IGNORED, dtype=np.int32))]
+
+
+def exam_prompt(question: Question) -> str:
+    """A question with its options, a line each, and how it is to be answered, in its own language."""
+    chinese = HAN_CHARACTER.search(question.stem + "".join(question.options.values())) is not None
+    options = [f"{letter}. {text}" for letter, text in question.options.items()]
+    return "\n".join([question.stem, *options, ASKS["zh" if chinese else "en", len(question.answers) > 1]])
+
+
+def numbered_passages(text: str) -> dict[int, str]:
+    """The passages of a prompt by their number: lines that begin with [1] or 【1】, up to an empty line."""
+    return {int(found[1] or found[2]): found[3].strip() for found in PASSAGE.finditer(text) if found[3].strip()}
+
+
+def task_of(record: Record, system: str | None = None) -> Task:
+    """The task that a record makes; `system` is the system message of a question, which has none of its own."""
+    if isinstance(record, Question):
+        asked = Message("user", exam_prompt(record))
+        prompt = (Message("system", system), asked) if system else (asked,)
+        return Task(prompt, record.answers, tuple(record.options), record.explanation, record.place)
+    if isinstance(record, Pair):
+        return Task(record.prompt, reference=record.chosen, place=record.place)
+    assert isinstance(record, Chat), f"{type(record).__name__} has no prompt"
+    return Task(record.prompt, reference="" if record.good is False else record.response, place=record.place)
+
+
+def prompt_ids(encoder: GroupEncoder, template: Template, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
+    """The ids that the answers to these prompts start from: the very ids of `TransformersEngine` and of `sft`."""
+    groups = [[template.prompt_group(prompt)] for prompt in prompts]
+    return [ids.tolist() for (ids,) in encoder.encode(groups)]
+
+
+def prepare_tasks(config: RunConfig, tokenizer: Any, template: Template) -> Tasks:
+    """Read, check, mix and hold out the prompts of a run. Raises `UserError` before anything is trained."""
+    data, seed = config.data, data_seed(config)
+    encoder = GroupEncoder(tokenizer)
+    report, sources = DataReport(), list[dict[str, Any]]()
+    reader = _Reader(config, lambda prompt: len(prompt_ids(encoder, template, [prompt])[0]))
+
+    def read(names: list[str]) -> list[list[Task]]:
+        found = []
+        for dataset in load_datasets(names, data):
+            tasks, counts = reader.read(dataset)
+            report.merge(counts)
+            entry = counts.datasets[dataset.name]
+            sources.append(
+                {"name": dataset.name, "where": dataset.where, "sha1": dataset.digest(), "rows": entry.rows,
+                 "used": entry.used, "tokens": None}
+            )  # fmt: skip
+            if not tasks:
+                raise UserError(f"dataset {dataset.name!r}: no row could be used; see {'; '.join(counts.lines()[1:])}")
+            found.append(tasks)
+        return found
+
+    stores = read(data.datasets)
+    order = mix([len(tasks) for tasks in stores], data.mix_strategy, data.probabilities, seed)
+    train, out = [stores[number][entry] for number, entry in order.tolist()], None
+    if data.eval_dataset:
+        out = [task for tasks in read(data.eval_datasets) for task in tasks]
+    elif data.val_size:
+        train, out = _split(order, stores, data.val_size, seed)
+    elif not config.training.do_train:
+        out = train
+    return Tasks(train, out, report, sources, lambda task: prompt_ids(encoder, template, [task.prompt])[0])
+
+
+def _split(
+    order: np.ndarray, stores: Sequence[Sequence[Task]], val_size: float, seed: int
+) -> tuple[list[Task], list[Task]]:
+    """Hold out records, each with its repeats."""
+    _, record = np.unique(order, axis=0, return_inverse=True)
+    out = np.isin(record, held_out(int(record.max()) + 1, val_size, seed))
+    train = [stores[number][entry] for number, entry in order[~out].tolist()]
+    return train, [stores[number][entry] for number, entry in np.unique(order[out], axis=0).tolist()]
+
+
+class _Reader:
+    """Rows of a dataset to tasks that fit, with the account of all of them."""
+
+    def __init__(self, config: RunConfig, tokens: Callable[[Sequence[Message]], int]) -> None:
+        self.data, self.stage, self.tokens = config.data, config.finetuning.stage, tokens
+        self.takes, self.wanted = TAKES[self.stage]
+        self.rewards = config.grpo.names
+        context = getattr(load_config(config.model).get_text_config(), "max_position_embeddings", None)
+        self.room = self.data.lengths[0]
+        if context is not None:
+            self.room = min(self.room, int(context) - config.generating.max_new_tokens)
+        if self.room < 1:
+            raise UserError(
+                f"--max_new_tokens {config.generating.max_new_tokens} leaves no room for a prompt: "
+                f"the model takes {context:,} tokens in all"
+            )
+
+    def read(self, dataset: Dataset) -> tuple[list[Task], DataReport]:
+        """Raises `BadRecord` for a row that can not be used, unless such rows are skipped."""
+        report, found = DataReport(), list[Task]()
+        report.row(dataset.name, 0)
+        for row in itertools.islice(dataset.rows(), self.data.max_samples):
+            report.row(dataset.name)
+            try:
+                task = self._task(dataset, row)
+                fitted = self._fitted(task)
+            except BadRecord as error:
+                if self.data.on_bad_record == "error":
+                    detail = f"{error.detail}; {GOES_ON}" if error.detail else GOES_ON
+                    raise BadRecord(error.place, error.reason, detail) from error
+                report.note(dataset.name, "skipped", error.place, error.reason)
+                continue
+            if fitted is not task:
+                report.note(dataset.name, "shortened", task.place, EARLIER)
+            found.append(fitted)
+        return found, report
+
+    def _task(self, dataset: Dataset, row: Row | BadRow) -> Task:
+        record = dataset.record(row, self.data.system_prompt)
+        if not isinstance(record, self.takes):
+            raise BadRecord(
+                row.place, f"--stage {self.stage} takes {self.wanted}", f"the row is a {type(record).__name__}"
+            )
+        task = task_of(record, dataset.system or self.data.system_prompt)
+        for reward in self.rewards:
+            if reward in NEEDS and not NEEDS[reward][0](task):
+                raise BadRecord(row.place, NEEDS[reward][1])
+        return task
+
+    def _fitted(self, task: Task) -> Task:
+        """The task, without as many of its earliest turns as do not fit."""
+        prompt = task.prompt
+        lead = int(prompt[0].role == "system")
+        try:
+            while (count := self.tokens(prompt)) > self.room:
+                if len(prompt) - lead < 3:
+                    raise BadRecord(
+                        task.place, "the prompt is too long",
+                        f"{count} tokens; {self.room} fit (--max_source_length, and the model's length less "
+                        "--max_new_tokens)",
+                    )  # fmt: skip
+                prompt = (*prompt[:lead], *prompt[lead + 2 :])
+        except BadRecord:
+            raise
+        except UserError as error:  # of the template
+            raise BadRecord(task.place, str(error)) from error
+        if prompt is task.prompt:
+            return task
+        return Task(prompt, task.letters, task.options, task.reference, task.place)
+
+
+# What a reward must find in a task, and how it is called where it is missing.
+NEEDS: Mapping[str, tuple[Callable[[Task], Any], str]] = {
+    "letter": (lambda task: task.letters, "--rewards letter needs exam questions: this row has no right letter"),
+    "citation": (
+        lambda task: numbered_passages(task.text),
+        "--rewards citation needs passages in the prompt, lines that begin with [1], [2], ...: this row has none",
+    ),
+}

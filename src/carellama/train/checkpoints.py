@@ -1,0 +1,80 @@
+"""What every trainer here owes its user, beside the learning: checkpoints that are complete, and a log of its steps.
+
+    class RowTrainer(WholeCheckpoints, Trainer): ...
+
+A class to put before transformers' `Trainer` or one made from it. A checkpoint appears under its name only when it is
+complete; `checkpoint` is the last one that was written. `failure` says which data ended the training early (None: it
+ran to its end, or was stopped by a signal, see `carellama.train.loop`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+
+from carellama.train.callbacks import LogCallback, any_process
+
+STAGING = ".saving"  # a checkpoint is written in here, then moved out
+
+
+class WholeCheckpoints:
+    """Writes checkpoints in a staging folder and moves them to their place in one step."""
+
+    args: Any
+    state: Any
+    accelerator: Any
+    failure: str | None = None
+    checkpoint: Path | None = None
+    _saving = False
+
+    def failure_of_any(self, mine: str | None) -> str | None:
+        """Return the first failure of all processes, or None."""
+        if not any_process(self.accelerator, mine is not None):
+            return None
+        failures: list[str | None] = gather_object([mine])
+        return next(failure for failure in failures if failure is not None)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where `Trainer` puts a checkpoint: the staging folder while one is being written."""
+        folder: str = super()._get_output_dir(trial)  # type: ignore[misc]
+        return str(Path(folder) / STAGING) if self._saving else folder
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write the checkpoint in a staging folder, then move it to its place in one step."""
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        home = Path(self._get_output_dir(trial))
+        if self.args.should_save:
+            shutil.rmtree(home / STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._saving = True
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        finally:
+            self._saving = False
+        self.accelerator.wait_for_everyone()
+        self.checkpoint = home / name
+        if not self.args.should_save:
+            return
+        made = home / STAGING / name
+        if str(STAGING) in (self.state.best_model_checkpoint or ""):
+            self.state.best_model_checkpoint = str(home / name)
+            self.state.save_to_json(str(made / "trainer_state.json"))
+        shutil.rmtree(home / name, ignore_errors=True)
+        made.rename(home / name)
+        shutil.rmtree(home / STAGING, ignore_errors=True)
+        rotate_checkpoints(str(home), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
+
+    def _finalize_training(self, *args: Any) -> Any:
+        """End as `Trainer` does; one that was stopped keeps its last checkpoint, which need not be the best one."""
+        if self.state.global_step < self.state.max_steps:
+            self.state.best_model_checkpoint = None  # the checkpoint has it
+        return super()._finalize_training(*args)  # type: ignore[misc]
+
+
+def log_of(output_dir: str) -> LogCallback:
+    """The callback that writes trainer_log.jsonl into an output folder."""
+    return LogCallback(Path(output_dir) / "trainer_log.jsonl")

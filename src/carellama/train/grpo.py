@@ -1,0 +1,353 @@
+"""Stage `grpo`: the model answers each prompt several times, and answers better than their siblings become likelier.
+
+For the answers o_1..o_G to one prompt with rewards r_1..r_G, over each token t of each answer,
+
+    A_i = (r_i - mean(r)) / std(r)
+    loss = - mean_t min(w A_i, clip(w, 1 - e, 1 + e) A_i) + b KL(pi || ref),  w = pi(t) / pi_when_sampled(t)
+
+(GRPO: Shao et al. 2024, arXiv:2402.03300, eq. 3 and 4; `--grpo_loss` says how tokens are averaged, dapo: Yu et al.
+2025, arXiv:2503.14476.) The loss, the comparison and the sampling are those of TRL's `GRPOTrainer`. Departures from it:
+1. prompts are rendered and tokenised by our template, and answers end where it says, as in `sft` and when serving;
+2. the reference is the model with its new adapter switched off, also where a quantised base has earlier ones beside it,
+   or a frozen copy of whole weights, `carellama.model.adapter.Reference`: TRL adds a copy of the adapter;
+3. answers are sampled without dropout; adapters on a quantised base stay in float32;
+4. evaluation is the mean reward of one answer to each held-out prompt, with an interval, not the loss;
+5. checkpoints, log and stopping are ours, `carellama.train.checkpoints`; a resumed run draws the prompts that the whole
+   one would have drawn, also in later epochs;
+6. nothing is sent to anybody: no telemetry, no model card.
+
+    tasks = prepare(config, tokenizer, template); RolloutTrainer(config, model, tokenizer, tasks).train()
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather, gather_object
+from datasets import Dataset
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
+from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import RepeatSampler
+
+from carellama.config.run import RunConfig
+from carellama.data.prompts import Task, Tasks, prepare_tasks, prompt_ids
+from carellama.errors import UserError
+from carellama.model.adapter import Reference
+from carellama.records import Message
+from carellama.template import Template, get_template
+from carellama.tokenise import GroupEncoder
+from carellama.train.checkpoints import WholeCheckpoints, log_of
+from carellama.train.constitution import ConstitutionReward, judge_of, read_constitution
+from carellama.train.guard import LossGuard
+from carellama.train.rewards import check_reward, load_reward
+from carellama.train.trainer import counted, mean_with_interval
+from carellama.train.verifiable import Reward, answer_of, rewards_of
+
+log = logging.getLogger(__name__)
+
+
+class Unable(UserError):
+    """A reward that could not be given: the training ends with a checkpoint, in all processes at the same step."""
+
+
+def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Tasks:
+    """Read the prompts, and check all rewards. Raises `UserError` before the model is loaded."""
+    arguments = config.grpo
+    rewards_of(arguments)
+    constitution = read_constitution(arguments.constitution_path) if "constitution" in arguments.names else None
+    if config.reward.reward_model:
+        check_reward(config.reward.reward_model, config, tokenizer)
+    tasks = prepare_tasks(config, tokenizer, template)
+    if constitution is not None:
+        tasks.sources.append(constitution.source())
+    prompts = _trl_arguments(config).generation_batch_size // arguments.num_generations
+    if config.training.do_train and len(tasks.train) < prompts:
+        raise UserError(
+            f"a step takes the answers to {prompts} prompts and there are {len(tasks.train)}: give a smaller "
+            "--per_device_train_batch_size or --gradient_accumulation_steps, or a larger --num_generations"
+        )
+    return tasks
+
+
+class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
+    """TRL's trainer with our prompts, reference, evaluation and guarantees; see the head of this module."""
+
+    def __init__(self, config: RunConfig, model: Any, tokenizer: Any, tasks: Tasks) -> None:
+        self.template = get_template(config.data.template, tokenizer)
+        self.encoder = GroupEncoder(tokenizer)
+        self._unable: str | None = None
+        self._guard = LossGuard()
+        logging.getLogger("trl.trainer.grpo_trainer").setLevel(logging.ERROR)  # it would log prompts that got no reward
+        rewards = self._loaded(config, model, tokenizer)
+        learned = [one for one in model.parameters() if one.requires_grad]
+        dtypes = [one.dtype for one in learned]
+        super().__init__(
+            model=model,
+            reward_funcs=list(rewards.values()),
+            args=_trl_arguments(config),
+            train_dataset=_table(tasks.train or tasks.held_out or []),
+            eval_dataset=_table(tasks.held_out) if tasks.held_out else None,
+            processing_class=tokenizer,
+            callbacks=[log_of(config.training.output_dir)],
+        )
+        for one, dtype in zip(learned, dtypes, strict=True):
+            one.data = one.data.to(dtype)
+        self.reward_func_names = list(rewards)
+        if self.template.stop_ids:
+            self.eos_token_ids = self.template.stop_ids
+            self.generation_kwargs["eos_token_id"] = self.generation_config.eos_token_id = self.template.stop_ids
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if config.grpo.grpo_beta and config.training.do_train:
+            self.beta = config.grpo.grpo_beta
+            self.ref_model = _ReferenceModel(self.model, Reference(self.model, sharded))
+
+    def _loaded(self, config: RunConfig, model: Any, tokenizer: Any) -> dict[str, Reward]:
+        """All rewards of `--rewards`, in its order."""
+        found = rewards_of(config.grpo)
+        if "constitution" in config.grpo.names:
+            constitution = read_constitution(config.grpo.constitution_path)
+            found["constitution"] = self._guarded(ConstitutionReward(judge_of(config.grpo), constitution))
+        if config.reward.reward_model:
+            score = load_reward(config.reward.reward_model, config, tokenizer, model)
+
+            def scored(prompts: Any, completions: Any, **columns: Any) -> Sequence[float]:
+                asked = [tuple(Message(turn["role"], turn["content"]) for turn in prompt) for prompt in prompts]
+                return score(asked, [answer_of(one) for one in completions])
+
+            found["model"] = self._guarded(scored)
+        return {name: found[name] for name in config.grpo.names}
+
+    def _guarded(self, reward: Reward) -> Reward:
+        """A reward whose failure is remembered: all processes must learn of it before any of them stops."""
+
+        def judged(prompts: Any, **columns: Any) -> Sequence[float | None]:
+            try:
+                return reward(prompts=prompts, **columns)
+            except UserError as error:
+                self._unable = str(error)
+                return [None] * len(prompts)
+
+        return judged
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
+        """The rewards (answers of all processes, rewards). Raises `Unable` where one of them can not be given."""
+        spoken = [[{**one[0], "content": self._spoken(answer_of(one))}] for one in completions]
+        found = super()._calculate_rewards(inputs, prompts, spoken, completion_ids_list)  # (N, K)
+        infinite = torch.isinf(found).any(0).tolist()
+        if self._unable is None and any(infinite):
+            self._unable = f"--rewards {self.reward_func_names[infinite.index(True)]} gave a reward without end"
+        unable = self.failure_of_any(self._unable)
+        self._unable = None
+        if unable is not None:
+            raise Unable(unable)
+        return found
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; a reward that can not be given ends it early, with a checkpoint, and `failure` says why."""
+        try:
+            with _quiet():
+                return super().train(*args, **kwargs)
+        except Unable as error:
+            self.failure = str(error)
+            step = self.state.global_step
+            saved = self.checkpoint is not None and self.checkpoint.name == f"{PREFIX_CHECKPOINT_DIR}-{step}"
+            if step > self._initial_global_step and not saved:
+                self._save_checkpoint(self.model_wrapped, None)
+            return TrainOutput(step, math.nan, {})
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Answer, judge and learn. Raises `Diverged`, before the step is taken, for an impossible loss."""
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        self._guard.check(float(loss), self.state.global_step, list(dict.fromkeys(row["place"] for row in inputs)))
+        return loss
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        asked = [[Message(turn["role"], turn["content"]) for turn in prompt] for prompt in prompts]
+        return prompt_ids(self.encoder, self.template, asked), None, {}
+
+    def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        """Sample the answers, without dropout; cut each after a string that ends an answer in this template."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with _quiet():
+                answers, logprobs = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        finally:
+            self.model.train(training)
+        return [self._ended(ids) for ids in answers], logprobs
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        if not self.template.stops:
+            return ids
+        text = self.processing_class.decode(ids)
+        if not any(stop in text for stop in self.template.stops):
+            return ids
+        shortest, longest = 1, len(ids)  # the fewest tokens whose text has a stop
+        while shortest < longest:
+            middle = (shortest + longest) // 2
+            text = self.processing_class.decode(ids[:middle])
+            whole = any(stop in text for stop in self.template.stops)
+            shortest, longest = (shortest, middle) if whole else (middle + 1, longest)
+        return ids[:shortest]
+
+    def _spoken(self, text: str) -> str:
+        """An answer without what ended it, as an engine gives it."""
+        ends = [*self.template.stops, *self.processing_class.convert_ids_to_tokens(self.template.stop_ids)]
+        return text[: min((at for end in ends if (at := text.find(end)) >= 0), default=len(text))]
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        return EpochSampler(
+            self.train_dataset if dataset is None else dataset,
+            mini_repeat_count=self.num_generations,
+            batch_size=self.args.generation_batch_size // self.num_generations,
+            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+        )
+
+    @torch.no_grad()
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Return the mean reward of one answer to each held-out prompt, all in all and of each kind."""
+        started = time.monotonic()
+        data = self.eval_dataset if eval_dataset is None else eval_dataset
+        if not self.accelerator._models:  # evaluation without training before it
+            self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
+        training = self.model.training
+        self.model.eval()
+        try:
+            with _seeded(self.args.seed + self.accelerator.process_index, self.accelerator.device):
+                found, lengths, shares = self._judged(data)
+        finally:
+            self.model.train(training)
+        whole = (found * self.reward_weights.numpy()).sum(1, where=~np.isnan(found))
+        scored = ~np.isnan(found).all(1)
+        named = {"reward": whole[scored], **dict(zip(self.reward_func_names, found.T, strict=True))}
+        metrics: dict[str, float] = {}
+        for name, values in named.items():
+            values, key = values[~np.isnan(values)], name if name == "reward" else f"rewards_{name}"
+            if len(values):
+                ends = zip(("", "_low", "_high"), mean_with_interval(counted(values)), strict=True)
+                metrics |= {key + end: number for end, number in ends}
+        metrics |= shares | {
+            "length": float(lengths.mean()), "samples": len(found), "unscored": int((~scored).sum()),
+            "runtime": round(time.monotonic() - started, 4),
+        }  # fmt: skip
+        metrics = {f"{metric_key_prefix}_{name.replace('/', '_')}": value for name, value in metrics.items()}
+        self.model.eval()  # TRL keeps what it measured of training and evaluation apart by this
+        self.log(dict(metrics))
+        self.model.train(training)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _judged(self, data: Any) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+        """Rewards (prompts, K) and lengths of an answer to each prompt, and what the rewards tell beside them."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        size = self.args.per_device_eval_batch_size
+        rewards, lengths, told = [], [], list[tuple[str, float]]()
+        for start in range(0, len(data), size * world):
+            rows = [data[min(start + rank * size + at, len(data) - 1)] for at in range(size)]
+            prompts = [row["prompt"] for row in rows]
+            answers, _ = self._generate_single_turn(self._tokenize_prompts(prompts)[0], None, {}, 1)
+            texts = self.processing_class.batch_decode(answers, skip_special_tokens=True)
+            completions = [[{"role": "assistant", "content": text}] for text in texts]
+            rewards.append(self._calculate_rewards(rows, prompts, completions, answers).cpu())
+            counts = torch.tensor([len(ids) for ids in answers], device=self.accelerator.device)
+            lengths.append(gather(counts).cpu())
+            told += [(name, value) for name, values in self._pending_metrics.items() for value in values]
+            self._pending_metrics.clear()
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        shares: dict[str, list[float]] = {}
+        for name, value in gather_object(told):
+            shares.setdefault(name, []).append(value)
+        means = {name: sum(values) / len(values) for name, values in shares.items()}
+        return torch.cat(rewards)[: len(data)].double().numpy(), torch.cat(lengths)[: len(data)].double().numpy(), means
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None is written: the output folder has run.json, and export writes the card."""
+
+    def _send_telemetry(self) -> None:
+        """Nothing is sent."""
+
+
+class EpochSampler(RepeatSampler):
+    """TRL's sampler, whose order depends on the seed and the epoch alone: a resumed run draws what comes next."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer at the beginning of each epoch."""
+        self.generator.manual_seed(self.seed + epoch)
+
+
+class _ReferenceModel:
+    """The reference in the place of TRL's `ref_model`: it is asked for log-probabilities, and nothing else."""
+
+    def __init__(self, model: Any, reference: Reference) -> None:
+        self.model, self.reference = model, reference
+
+    def __call__(self, **inputs: Any) -> Any:
+        with self.reference.of(self.model) as reference:
+            return reference(**inputs)
+
+
+def _trl_arguments(config: RunConfig) -> Any:
+    """The run's training flags as TRL's. Raises `UserError` for what it can not do."""
+    training, grpo = config.training, config.grpo
+    theirs = {field.name for field in dataclasses.fields(GRPOConfig) if field.init}
+    shared = {
+        field.name: getattr(training, field.name)
+        for field in dataclasses.fields(training)
+        if field.init and field.name in theirs
+    }
+    if training.metric_for_best_model == "loss":  # transformers' default; this stage is measured by its reward
+        shared |= {"metric_for_best_model": "reward", "greater_is_better": True}
+    try:
+        return GRPOConfig(
+            **shared
+            | {
+                "num_generations": grpo.num_generations, "num_generations_eval": 1, "beta": 0.0,  # see `beta` above
+                "max_completion_length": config.generating.max_new_tokens, "temperature": grpo.rollout_temperature,
+                "loss_type": grpo.grpo_loss, "reward_weights": grpo.weights,
+            }
+        )  # fmt: skip
+    except ValueError as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
+def _table(tasks: Sequence[Task]) -> Dataset:
+    """Tasks as TRL takes them; the columns are what a reward function is given."""
+    return Dataset.from_dict(
+        {
+            "prompt": [
+                [{"role": message.role, "content": message.content} for message in task.prompt] for task in tasks
+            ],
+            "letters": [list(task.letters) for task in tasks],
+            "options": [list(task.options) for task in tasks],
+            "reference": [task.reference for task in tasks],
+            "place": [str(task.place) for task in tasks],
+        }
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out the warnings of TRL and peft about old names that they use."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+        yield
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from `seed`, and leave torch's random state as it was: evaluation does not change the training."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

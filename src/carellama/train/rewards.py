@@ -1,0 +1,391 @@
+"""Scores of answers by a reward model: an adapter on the policy's own base, another model, or a server.
+
+    score = load_reward("output/rm", config, tokenizer, policy)
+    score([(Message("user", "My ear hurts."),)], ["Please see a doctor."])   # [1.7]
+
+    name              what is loaded
+    a folder, or a,b  an adapter of --stage rm, after those that it was trained on top of; where the policy's base is
+                      the same it works on those very weights (`_shared`), else a copy of the base is loaded
+    a model           folder or hub id of a sequence classification model with one label and its own tokenizer
+    http(s)://...     a server that is sent {"messages": [[{"role", "content"}, ...], ...]}, conversations that end with
+                      the answer, and that answers {"scores": [number, ...]}
+
+A score is one of texts: an answer is decoded, and encoded again as the reward model was trained to read it, with its
+own tokenizer and template. What can not fit is refused by `check_reward`, before any weights are read. The texts leave
+the machine only for a server that is not on it; `load_reward` says so.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import ipaddress
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from carellama.config.environment import own_key
+from carellama.config.run import ModelArguments, RunConfig
+from carellama.data.collate import collate_padded, collate_row
+from carellama.errors import UserError
+from carellama.model import attention
+from carellama.model.adapter import adapter_config, attach, prepare, side_by_side
+from carellama.model.load import SCORE, bind, full_checkpoint, load_config, load_model, load_tokenizer, model_class
+from carellama.records import IGNORED, Message, Tokens
+from carellama.template import Group, Template, get_template
+from carellama.tokenise import GroupEncoder
+from carellama.train.reward import scores_of
+
+log = logging.getLogger(__name__)
+
+Scorer = Callable[[Sequence[tuple[Message, ...]], Sequence[str]], list[float]]
+PAUSES = (1.0, 3.0, 10.0)  # seconds before each further try
+WORTH_A_TRY = {408, 425, 429, 500, 502, 503, 504}
+REQUEST = 32  # conversations sent together
+
+
+def check_reward(name: str, config: RunConfig, tokenizer: Any) -> None:
+    """Raise `UserError` for a reward that can not score this policy's answers; no weights are read.
+
+    An adapter must have a score head, and the policy's vocabulary (token by token, by its own tokenizer); another
+    model needs one label and a tokenizer of its own that it has room for; a server must answer.
+    """
+    if is_address(name):
+        ServerReward(name, config.reward.reward_timeout)([(Message("user", "Hello?"),)], ["Hello."])
+        return
+    chain = _chain(name)
+    if chain:
+        for folder in chain:
+            adapter_config(folder)
+        _check_adapter(chain[-1], config.model, tokenizer)
+        return
+    arguments = _own(name, config.model)
+    try:
+        other, own = load_config(arguments), load_tokenizer(arguments)
+    except UserError as error:
+        raise UserError(str(error).replace("--model_name_or_path", "--reward_model")) from error
+    if not any("SequenceClassification" in kind for kind in other.architectures or ()) or other.num_labels != 1:
+        kind = ", ".join(other.architectures or ("no architecture",))
+        raise UserError(
+            f"--reward_model {name} gives no score: it is {kind} with {other.num_labels} labels; "
+            "take a sequence classification model with one label, as --stage rm makes"
+        )
+    _check_rows(name, other, own)
+
+
+class ModelReward:
+    """Scores by a sequence classification model, in rows without padding where its attention takes them."""
+
+    def __init__(self, model: Any, tokenizer: Any, template: Template, batch_size: int) -> None:
+        self.model, self.template, self.batch_size = model.eval().requires_grad_(False), template, batch_size
+        self.encoder = GroupEncoder(tokenizer)
+        self.room = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
+        self.said_cut = False
+        packs = attention.takes_packed_rows(model.config._attn_implementation)
+        self.collate = collate_row if packs else partial(collate_padded, pad_token_id=tokenizer.pad_token_id)
+
+    def __call__(self, prompts: Sequence[tuple[Message, ...]], answers: Sequence[str]) -> list[float]:
+        """Return the score of each answer to its prompt."""
+        encoded = self._encode(prompts, answers)
+        found: list[float] = []
+        device, dtype = next(self.model.parameters()).device, self.model.dtype
+        for start in range(0, len(encoded), self.batch_size):
+            batch = self.collate([[tokens] for tokens in encoded[start : start + self.batch_size]])
+            batch = {key: one.to(device) if isinstance(one, torch.Tensor) else one for key, one in batch.items()}
+            with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                found += scores_of(self.model, batch).tolist()
+        return _finite(found, "the reward model")
+
+    def _encode(self, prompts: Sequence[tuple[Message, ...]], answers: Sequence[str]) -> list[Tokens]:
+        """The ids that the reward model reads; what is too long for it loses its beginning."""
+        groups = [_filled(self.template, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        joined = [np.concatenate(ids) for ids in self.encoder.encode(groups)]
+        long = sum(len(ids) > self.room for ids in joined)
+        if long and not self.said_cut:
+            self.said_cut = True
+            log.warning(
+                "%d conversations are longer than the %d tokens of the reward model: it reads their end",
+                long,
+                self.room,
+            )
+        return [Tokens(ids[-self.room :], np.full(len(ids[-self.room :]), IGNORED, np.int32)) for ids in joined]
+
+
+class ServerReward:
+    """Scores by a server. The key `$CARELLAMA_API_KEY` goes in a header; no redirect is followed.
+
+    A request that fails in passing is tried again after `pauses` seconds; no message repeats a text.
+    """
+
+    def __init__(self, address: str, timeout: float, pauses: Sequence[float] = PAUSES) -> None:
+        import httpx2
+
+        try:
+            self.url = httpx2.URL(address)
+        except httpx2.InvalidURL:
+            self.url = httpx2.URL("")
+        if not self.url.host:
+            raise UserError("--reward_model must be an address as in http://localhost:8000/v1/score")
+        self.timeout, self.pauses = timeout, tuple(pauses)
+
+    @property
+    def leaves_the_machine(self) -> bool:
+        """Whether the texts are sent to another machine."""
+        try:
+            return not ipaddress.ip_address(self.url.host).is_loopback
+        except ValueError:
+            return self.url.host != "localhost"
+
+    def __call__(self, prompts: Sequence[tuple[Message, ...]], answers: Sequence[str]) -> list[float]:
+        """Return the score of each answer to its prompt. Raises `UserError` in one line."""
+        import httpx2
+
+        chats = [
+            [{"role": message.role, "content": message.content} for message in (*prompt, Message("assistant", answer))]
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        key = own_key()
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        found: list[float] = []
+        with httpx2.Client(timeout=self.timeout, headers=headers) as http:
+            for start in range(0, len(chats), REQUEST):
+                part = chats[start : start + REQUEST]
+                found += self._scores(self._ask(http, {"messages": part}), len(part))
+        return _finite(found, self.url.host)
+
+    def _ask(self, http: Any, body: dict[str, Any]) -> Any:
+        """The answer to one request, after as many tries as there are pauses, and one."""
+        import httpx2
+
+        host = self.url.host
+        for pause in (*self.pauses, None):
+            cause: Exception | None = None
+            try:
+                response = http.post(self.url, json=body)
+            except httpx2.ConnectError as error:
+                problem, cause = "nothing answers there", error
+            except httpx2.TransportError as error:
+                problem, cause = f"no answer ({type(error).__name__})", error
+            else:
+                if response.status_code == 200:
+                    return response
+                problem = f"it answers {response.status_code} {response.reason_phrase}"
+                if response.status_code not in WORTH_A_TRY:
+                    raise UserError(f"--reward_model {host}: {problem}; check the address and the key")
+            if pause is None:
+                tries = len(self.pauses) + 1
+                raise UserError(f"--reward_model {host}: {problem}, {tries} times; see --reward_timeout") from cause
+            log.warning("%s: %s; trying again in %g s", host, problem, pause)
+            time.sleep(pause)
+        raise AssertionError("the last try returns or raises")
+
+    def _scores(self, response: Any, count: int) -> list[float]:
+        try:
+            scores = json.loads(response.text)["scores"]
+            found = [float(score) for score in scores]
+        except (ValueError, KeyError, TypeError):
+            found = []
+        if len(found) != count:
+            raise UserError(
+                f'--reward_model {self.url.host} must answer {{"scores": [...]}} with a number for each of '
+                f"{count} conversations"
+            )
+        return found
+
+
+def load_reward(name: str, config: RunConfig, tokenizer: Any, policy: Any | None = None) -> Scorer:
+    """Return what scores answers, after `check_reward`. `policy`: the model whose base an adapter may share."""
+    if is_address(name):
+        server = ServerReward(name, config.reward.reward_timeout)
+        if server.leaves_the_machine:
+            log.warning("the prompts and answers of this training are sent to %s to be scored", server.url.host)
+        return server
+    batch_size = config.training.per_device_eval_batch_size
+    chain = _chain(name)
+    if not chain:
+        arguments = _own(name, config.model)
+        own = load_tokenizer(arguments)
+        model: Any = load_model(
+            arguments,
+            dtype=_dtype(config),
+            attention=attention.choose(config.model.attention, model_class(arguments, "reward")),
+            kind="reward",
+        )
+        bind(model, own)
+        return ModelReward(model.to(config.training.device), own, _template(Path(name), config, own), batch_size)
+    model = _shared(policy, chain, config) if policy is not None else None
+    if model is None:
+        log.info("the reward model has a base of its own: another copy of the weights is loaded")
+        arguments = dataclasses.replace(config.model, checkpoint_dir=",".join(map(str, chain)))
+        model = load_model(
+            arguments,
+            dtype=_dtype(config),
+            attention=attention.choose(config.model.attention, model_class(arguments, "reward")),
+            kind="reward",
+        )
+        model = prepare(model, arguments, config.finetuning, trainable=False)
+    if not config.model.quantization_bit:
+        model = model.to(config.training.device)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return ModelReward(model, tokenizer, _template(chain[-1], config, tokenizer), batch_size)
+
+
+def is_address(name: str) -> bool:
+    """Whether a reward is given as the address of a server."""
+    return name.startswith(("http://", "https://"))
+
+
+def _chain(name: str) -> list[Path]:
+    """The adapter folders of a name, in order; none: it is a model.
+
+    A single adapter that was trained on top of others, by its run.json, brings them along.
+    """
+    parts = [Path(part.strip()).expanduser() for part in name.split(",") if part.strip()]
+    if not parts or not (parts[-1] / "adapter_config.json").is_file():
+        return []
+    return [*_before(parts[0]), *parts] if len(parts) == 1 else parts
+
+
+def _before(folder: Path) -> list[Path]:
+    """The checkpoints that the adapter of --stage rm in a folder was trained on top of."""
+    settings = _settings(folder)
+    try:
+        named = settings["model"]["checkpoint_dir"] if settings else None
+    except (KeyError, TypeError):
+        named = None
+    earlier = [Path(part.strip()).expanduser() for part in (named or "").split(",") if part.strip()]
+    last = earlier[-1] if earlier and (earlier[-1] / "adapter_config.json").is_file() else None
+    if last and adapter_config(last).get("task_type") == "SEQ_CLS":
+        earlier.pop()  # it was trained further, and lies in this folder
+    for one in earlier:
+        if not one.is_dir():
+            raise UserError(
+                f"--reward_model {folder} was trained on top of {named}, and {one} is not there: give all of them "
+                "as a,b,c, the reward model last"
+            )
+    return earlier
+
+
+def _settings(folder: Path) -> dict[str, Any] | None:
+    """The settings of the run that made a folder; None: it has no run.json."""
+    path = folder / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"can not read how {path} was trained") from error
+    return settings
+
+
+def _own(name: str, model: ModelArguments) -> ModelArguments:
+    """How a model that brings its own tokenizer is loaded: with the policy's rights and nothing else of it."""
+    return dataclasses.replace(
+        model, model_name_or_path=name, checkpoint_dir=None, model_revision="main", quantization_bit=None,
+        rope_scaling=None,
+    )  # fmt: skip
+
+
+def _check_adapter(folder: Path, model: ModelArguments, tokenizer: Any) -> None:
+    """Refuse an adapter without a score, and one that was trained with other tokens."""
+    from safetensors import safe_open
+    from transformers import AutoTokenizer
+
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise UserError(f"--reward_model {folder} has an adapter_config.json but no adapter_model.safetensors")
+    with safe_open(str(weights), "pt") as file:
+        keys: list[str] = file.keys()
+    scored = any(f".{SCORE}." in key for key in keys)
+    if not scored:
+        raise UserError(f"--reward_model {folder} has no score head: it is not an adapter of --stage rm")
+    if not (folder / "tokenizer_config.json").is_file():
+        return
+    try:
+        theirs = AutoTokenizer.from_pretrained(str(folder)).get_vocab()
+    except (OSError, ValueError) as error:
+        raise UserError(f"--reward_model {folder}: its tokenizer can not be read") from error
+    ours = tokenizer.get_vocab()
+    different = sum(theirs.get(token) != number for token, number in ours.items()) + len(theirs.keys() - ours.keys())
+    if different:
+        raise UserError(
+            f"--reward_model {folder} was trained with another vocabulary: {different:,} of its {len(theirs):,} tokens "
+            f"are not those of {model.model_name_or_path} ({len(ours):,}); train it on this base, or give a whole "
+            "model, which brings its own tokenizer"
+        )
+
+
+def _check_rows(name: str, other: Any, tokenizer: Any) -> None:
+    """Refuse a tokenizer that knows more tokens than its model has rows."""
+    rows, highest = other.get_text_config().vocab_size, max(tokenizer.get_vocab().values())
+    if highest >= rows:
+        raise UserError(
+            f"--reward_model {name} has {rows:,} rows of vocabulary and a tokenizer with token {highest:,}: "
+            "they do not belong together"
+        )
+
+
+def _dtype(config: RunConfig) -> str:
+    """The precision that frozen weights are loaded in."""
+    if config.model.dtype != "auto":
+        return config.model.dtype
+    return "bfloat16" if config.training.bf16 else "float16" if config.training.fp16 else "float32"
+
+
+def _template(folder: Path, config: RunConfig, tokenizer: Any) -> Template:
+    """The chat format that a reward model was trained with: by its run.json, else its tokenizer's own, else ours."""
+    settings = _settings(folder)
+    if settings is None:
+        return get_template(None if tokenizer.chat_template else config.data.template, tokenizer)
+    return get_template(settings.get("data", {}).get("template"), tokenizer)
+
+
+def _shared(policy: Any, chain: list[Path], config: RunConfig) -> Any | None:
+    """The reward model over the very weights of the policy's base; None: its base is another one.
+
+    A second tree of modules is made that holds the same parameters, without the policy's adapter, and the reward's
+    adapter is put on it: neither knows of the other, and nothing of the base is there twice.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    quantised, earlier = bool(config.model.quantization_bit), config.model.checkpoints
+    if not isinstance(policy, PeftModel) or (quantised and full_checkpoint(config.model)):
+        return None
+    if not quantised and [Path(one).expanduser().resolve() for one in earlier] != [one.resolve() for one in chain[:-1]]:
+        return None  # what was merged into the policy's base is not what this adapter was trained on top of
+    base = copy.deepcopy(policy, {id(one): one for one in policy.parameters()}).unload()
+    settings = copy.deepcopy(base.config)
+    settings.num_labels, settings.problem_type = 1, "regression"
+    with torch.device("meta"):
+        model: Any = AutoModelForSequenceClassification.from_config(settings)
+    body = getattr(model, model.base_model_prefix, None)
+    if type(body) is not type(base.base_model) or not hasattr(model, SCORE):
+        return None
+    setattr(model, model.base_model_prefix, base.base_model)
+    device = next(base.parameters()).device
+    setattr(model, SCORE, torch.nn.Linear(model.score.in_features, 1, bias=False, device=device, dtype=base.dtype))
+    if quantised:
+        return side_by_side(model, chain, config.model, "reward", trained=False)
+    return attach(model, chain[-1], "reward", config.model)
+
+
+def _filled(template: Template, prompt: tuple[Message, ...], answer: str) -> list[Group]:
+    """The groups of a conversation, whatever the answer holds: it goes where the template puts an answer."""
+    groups = template.groups((*prompt, Message("assistant", "x")))
+    last = groups[-1]
+    return [*groups[:-1], Group((last.parts[0], answer, *last.parts[2:]), True)]
+
+
+def _finite(scores: list[float], who: str) -> list[float]:
+    if not all(map(math.isfinite, scores)):
+        raise UserError(f"--reward_model: {who} gave a score that is no number")
+    return scores

@@ -1,0 +1,85 @@
+"""A rollout: answers of the policy with what their tokens were worth, in memory and in a checkpoint.
+
+A checkpoint may fall between the passes over a rollout; the answers and their numbers go with it, so that a resumed
+training does not answer anew with a policy that has moved on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from carellama.errors import UserError
+from carellama.records import IGNORED, Tokens
+
+NUMBERS = ("logps", "values", "advantages", "returns")  # of each token of an answer, float32
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Answers: `tokens` have the answer as labels, `numbers` by name one tensor (T,) for each answer's tokens."""
+
+    tokens: list[Tokens]
+    numbers: dict[str, list[torch.Tensor]]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def batch(self, chosen: Sequence[int], collate: Any) -> dict[str, Any]:
+        """A batch of these answers, with the numbers of their tokens end to end under `old_...`."""
+        row: dict[str, Any] = collate([[self.tokens[at]] for at in chosen])
+        return row | {f"old_{name}": torch.cat([self.numbers[name][at] for at in chosen]) for name in NUMBERS}
+
+    def minibatches(self, size: int, passes: int, draw: np.random.Generator, collate: Any) -> Iterator[dict[str, Any]]:
+        """Batches of `size` answers in random order, in each pass another."""
+        for _ in range(passes):
+            order = draw.permutation(len(self))
+            for start in range(0, len(order), size):
+                yield self.batch(order[start : start + size].tolist(), collate)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All of it as flat tensors."""
+        lengths = [[len(one), int((one.labels != IGNORED).sum())] for one in self.tokens]
+        found = {
+            "ids": torch.from_numpy(np.concatenate([one.input_ids for one in self.tokens])),
+            "lengths": torch.tensor(lengths, dtype=torch.int64),  # (answers, 2): all tokens, those of the answer
+        }
+        return found | {name: torch.cat(self.numbers[name]) for name in NUMBERS}
+
+    @classmethod
+    def of(cls, tensors: dict[str, torch.Tensor]) -> Rollout:
+        """The rollout that `tensors` gave."""
+        lengths = tensors["lengths"].tolist()
+        ids = tensors["ids"].split([whole for whole, _ in lengths])
+        tokens = [joined(one.tolist(), whole - own) for one, (whole, own) in zip(ids, lengths, strict=True)]
+        sizes = [own for _, own in lengths]
+        return cls(tokens, {name: list(tensors[name].split(sizes)) for name in NUMBERS})
+
+
+def joined(ids: Sequence[int], prompt: int) -> Tokens:
+    """Tokens whose labels are the ids from `prompt` on."""
+    row = np.array(ids, dtype=np.int32)
+    labels = row.copy()
+    labels[:prompt] = IGNORED
+    return Tokens(row, labels)
+
+
+def write_state(path: Path, state: dict[str, torch.Tensor]) -> None:
+    """Write what a resumed training needs beside weights and optimiser."""
+    from safetensors.torch import save_file
+
+    save_file({name: one.contiguous() for name, one in state.items()}, str(path))
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Read it. Raises `UserError` where it is not there: the checkpoint is of another number of processes."""
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UserError(f"{path} is not there: the checkpoint was not made by --stage ppo in as many processes")
+    return load_file(str(path))
