@@ -127,7 +127,7 @@ def rate(text: str, seconds: float = 2.0) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ["", "first", "later", "round 1", "round 2", "round 3"]
+    parts = ["", "first", "later", "round 1", "round 2", "round 3", "round 4"]
     parser.add_argument("--part", default="", choices=parts, help="only these sentences")
     parser.add_argument("--show", action="store_true", help="print what was missed and what was wrong")
     options = parser.parse_args()

@@ -244,7 +244,7 @@ MISTAKES = {
     "held out": (["train", "--do_train", "--do_eval"], "needs held-out data"),
     "quantised full": (["train", "--finetuning_type", "full", "--quantization_bit", "4"], "can not be trained"),
     "checkpoint": (["train", "--checkpoint_dir", "nowhere"], "nowhere"),
-    "output": (["train", "--output_dir", "data"], "is not empty and holds no run"),
+    "output": (["train", "--output_dir", "data"], "and no run; give --overwrite_output_dir"),
     "yaml": (["train", "bad.yaml"], "Did you mean 'lora_rank'"),
     "nothing to export": (["export", "--output_dir", "data"], "not empty"),
 }

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import signal
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -82,13 +89,15 @@ def logged(folder: Path, key: str, name: str = "out") -> list[float]:
 def test_the_mean_reward_rises(mine, lively_folder):
     options = {
         "rewards": "rewards_of_mine:lower", "max_steps": 30, "per_device_train_batch_size": 32, "num_generations": 8,
-        "val_size": 6, "do_eval": True, "grpo_beta": 0.01, "per_device_eval_batch_size": 6,
+        "val_size": 6, "do_eval": True, "grpo_beta": 0.01, "per_device_eval_batch_size": 6, "eval_strategy": "steps",
+        "eval_steps": 10, "save_strategy": "steps", "save_steps": 10, "load_best_model_at_end": True,
     }  # fmt: skip
     results = runs.run(config_of(mine, lively_folder, exam_file(mine), **options))
     rewards = logged(mine, "reward")
     first, last = sum(rewards[:5]) / 5, sum(rewards[-5:]) / 5
-    print(rewards, results)
-    assert last > first + 0.1
+    assert last > first + 0.1, rewards
+    held_out = logged(mine, "eval_reward")
+    assert len(held_out) == 4 and results["eval_reward"] == max(held_out)  # the best checkpoint, by its reward
     assert results["eval_reward_low"] <= results["eval_reward"] <= results["eval_reward_high"]
 
 
@@ -147,10 +156,8 @@ def test_a_resumed_run_is_the_whole_run(mine, tiny_folder, monkeypatch):
 
 
 def test_a_stop_signal_leaves_a_checkpoint_and_evaluation_changes_nothing(mine, tiny_folder, monkeypatch):
-    import os
-    import signal
-
     data = exam_file(mine)
+    measured = {"eval_strategy": "steps", "eval_steps": 1, "eval_dataset": data, "per_device_eval_batch_size": 5}
     step = RolloutTrainer.training_step
 
     def stopped(self, *args, **kwargs):
@@ -159,14 +166,13 @@ def test_a_stop_signal_leaves_a_checkpoint_and_evaluation_changes_nothing(mine, 
 
     monkeypatch.setattr(RolloutTrainer, "training_step", stopped)
     with pytest.raises(SystemExit) as end:
-        runs.run(config_of(mine, tiny_folder, data, "parts", max_steps=3))
+        runs.run(config_of(mine, tiny_folder, data, "parts", max_steps=3, **measured))
     assert end.value.code == 130 and (mine / "parts/checkpoint-1/trainer_state.json").is_file()
     monkeypatch.setattr(RolloutTrainer, "training_step", step)
-    measured = {"eval_strategy": "steps", "eval_steps": 1, "eval_dataset": data, "per_device_eval_batch_size": 5}
     runs.run(config_of(mine, tiny_folder, data, "parts", max_steps=3, **measured))
     runs.run(config_of(mine, tiny_folder, data, "whole", max_steps=3))
     assert logged(mine, "reward", "parts") == logged(mine, "reward", "whole")
-    assert len(logged(mine, "eval_reward", "parts")) == 2
+    assert len(logged(mine, "eval_reward", "parts")) >= 3
     assert all(torch.equal(one, weights(mine / "whole")[name]) for name, one in weights(mine / "parts").items())
 
 
@@ -191,7 +197,7 @@ def test_evaluation_alone_gives_the_letters_and_how_many_could_not_be_read(mine,
     options = {"rewards": "letter,length", "length_target": "1-3", "reward_weights": "1,0.5", "do_train": False}
     results = runs.run(config_of(mine, tiny_folder, exam_file(mine, 5), **options, do_eval=True))
     assert results["eval_samples"] == 5 and results["eval_unscored"] == 0
-    assert 0 <= results["eval_rewards/letter/unparsed"] <= 1
+    assert 0 <= results["eval_rewards_letter_unparsed"] <= 1
     whole = results["eval_rewards_letter"] + 0.5 * results["eval_rewards_length"]
     assert results["eval_reward"] == pytest.approx(whole)
     again = runs.run(config_of(mine, tiny_folder, exam_file(mine, 5), "again", **options, do_eval=True))
@@ -298,8 +304,6 @@ def test_the_bundled_questions_fit_the_stage(tiny_folder, tmp_path):
 
 
 def test_an_answer_ends_with_a_stop_string_of_its_template(tiny_tokenizer):
-    from types import SimpleNamespace
-
     template = SimpleNamespace(stops=["Human:"], stop_ids=[2])
     trainer = SimpleNamespace(template=template, processing_class=tiny_tokenizer)
     ids = tiny_tokenizer.encode("Rest well.\nHuman: And then? Human: Go on.", add_special_tokens=False)
@@ -308,3 +312,59 @@ def test_an_answer_ends_with_a_stop_string_of_its_template(tiny_tokenizer):
     assert RolloutTrainer._ended(trainer, ended[:-1]) == ended[:-1]
     for text in ("Rest well.\nHuman: Hm", "Rest well.\n<|im_end|>Human:", "Rest well.\n"):
         assert RolloutTrainer._spoken(trainer, text) == "Rest well.\n"
+
+
+@pytest.fixture
+def judge():
+    """An endpoint that judges by two rules, and after `limit` requests refuses the key."""
+    numbers = itertools.count(1)
+
+    class Judge(BaseHTTPRequestHandler):
+        asked: ClassVar[list[str]] = []
+        limit = 1000
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            Judge.asked.append(body["messages"][-1]["content"])
+            number = next(numbers)
+            reply = "1: yes\n2: no" if number % 2 else "1: yes\n2: n/a"
+            answer = {"choices": [{"message": {"content": reply}, "finish_reason": "stop"}], "usage": {"a": 1}}
+            self.send_response(200 if number <= Judge.limit else 401)
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1", Judge
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_endpoint_judges_by_rules_of_the_user_until_it_is_gone(mine, tiny_folder, judge, caplog):
+    address, asked = judge
+    asked.limit = 8 + 3
+    rules = mine / "rules.yaml"
+    rules.write_text(
+        "version: '7'\nrules:\n- {name: short, en: Short., zh: 短。}\n- {name: kind, en: Kind., zh: 友善。}\n"
+    )
+    options = {"rewards": "constitution", "judge_endpoint": address, "judge_model": "judge", "constitution": rules}
+    with pytest.raises(SystemExit) as end:
+        runs.run(config_of(mine, tiny_folder, exam_file(mine), **options, max_steps=3))
+    assert end.value.code == 2 and (mine / "out/checkpoint-1/trainer_state.json").is_file()
+    assert "refuses the key (401)" in caplog.text and "stopped at step 1" in caplog.text
+    assert logged(mine, "rewards/constitution/kind") == [0] and logged(mine, "reward") == [0.75]
+    asked.limit = 1000
+    runs.run(config_of(mine, tiny_folder, exam_file(mine), **options, max_steps=3))
+    assert logged(mine, "reward") == [0.75] * 3 and "Is " in asked.asked[0]
+    said = json.loads((mine / "out/run.json").read_text())["data"]
+    assert [(entry["name"], entry["used"]) for entry in said][-1] == ("constitution 7", 2)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rows(mine, tiny_folder, monkeypatch):
+    plain = RolloutTrainer._compute_loss
+    monkeypatch.setattr(RolloutTrainer, "_compute_loss", lambda *args: plain(*args) * float("nan"))
+    with pytest.raises(UserError, match=r"the loss is not a number, in step 1.*exam\.jsonl:\d+, .*exam\.jsonl:\d+\."):
+        runs.run(config_of(mine, tiny_folder, exam_file(mine)))

@@ -151,8 +151,8 @@ def test_nothing_is_logged_and_nothing_written(caplog, tmp_path, monkeypatch):
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_the_labelled_sentences_are_labelled(language):
     rows = identifiers.rows(language)
-    assert len(rows) == len({row["text"] for row in rows}) == {"zh": 346, "en": 350}[language]
-    assert sum(not row["spans"] for row in rows) == {"zh": 171, "en": 175}[language]
+    assert len(rows) == len({row["text"] for row in rows}) == {"zh": 746, "en": 750}[language]
+    assert sum(not row["spans"] for row in rows) == {"zh": 371, "en": 375}[language]
     for row in rows:
         assert [label.text for label in identifiers.labels(row)] == [span["text"] for span in row["spans"]]
         assert all(span["kind"] in KINDS for span in row["spans"])

@@ -190,3 +190,4 @@ def test_rules_of_the_user(tmp_path):
 def test_the_built_in_rules_are_whole():
     rules = read_constitution().rules
     assert {"emergency", "dosing", "uncertainty", "diagnosis"} <= {rule.name for rule in rules}
+    assert read_constitution().source()["rows"] == len(rules)

@@ -120,14 +120,15 @@ Record = Text | Chat | Pair | Question
 class Tokens:
     """An encoded record. `labels[i]` is `input_ids[i]` where the model is trained to say it, else `IGNORED`.
 
-    `good`: whether the answer is one to become likelier (`Chat.good`, the better one of a `Pair`). The first label is
-    always `IGNORED`: no position predicts it, and in a packed row it would be predicted from
-    the record before.
+    `good`: whether the answer is one to become likelier (`Chat.good`, the better one of a `Pair`). `source`: dataset
+    and row, to name it by. The first label is always `IGNORED`: no position predicts it, and in a packed row it would
+    be predicted from the record before.
     """
 
     input_ids: npt.NDArray[np.int32]  # (T,)
     labels: npt.NDArray[np.int32]  # (T,)
     good: bool = True
+    source: str = ""
 
     def __post_init__(self) -> None:
         assert self.input_ids.shape == self.labels.shape and self.input_ids.ndim == 1, "ids and labels differ"

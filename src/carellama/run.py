@@ -268,13 +268,18 @@ def claim(output: Path, config: RunConfig) -> str | None:
         last = str(checkpoints[-1].parent)
         log.info("going on from %s (give --overwrite_output_dir to begin anew)", last)
         return last
-    if not (output / "run.json").exists():
-        raise UserError(f"{output} is not empty and holds no run; give --overwrite_output_dir or another --output_dir")
+    # one that was killed before its first checkpoint has begun nothing worth keeping
+    foreign = next((path for path in output.iterdir() if not any(path.match(name) for name in BEGUN)), None)
+    if foreign is not None and not (output / "run.json").exists():
+        raise UserError(
+            f"{output} holds {foreign.name} and no run; give --overwrite_output_dir or another --output_dir"
+        )
     return None
 
 
 OURS = ("run.json", "data_report.json", "trainer_log.jsonl", "trainer_state.json", "*_results.json", "*.png",
         "generated_predictions.jsonl", "adapter_*", "*.safetensors")  # fmt: skip
+BEGUN = ("data_report.json", "trainer_log.jsonl", ".saving", ".stream", ".*.tmp")  # all that lies there before run.json
 
 
 def clear(output: Path) -> None:

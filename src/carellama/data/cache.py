@@ -58,8 +58,8 @@ class TokenStore:
     a record that was split has several entries. `good` (N,) is `Tokens.good`.
     """
 
-    def __init__(self, shards: Sequence[Path]) -> None:
-        self.shards = tuple(shards)
+    def __init__(self, shards: Sequence[Path], name: str = "") -> None:
+        self.shards, self.name = tuple(shards), name
         tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in shards]
         table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
         columns = zip(table["input_ids"].chunks, table["labels"].chunks, strict=True)
@@ -76,14 +76,15 @@ class TokenStore:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __reduce__(self) -> tuple[type[TokenStore], tuple[tuple[Path, ...]]]:
-        return TokenStore, (self.shards,)  # a data loader's process maps the files itself
+    def __reduce__(self) -> tuple[type[TokenStore], tuple[tuple[Path, ...], str]]:
+        return TokenStore, (self.shards, self.name)  # a data loader's process maps the files itself
 
     def __getitem__(self, index: int) -> Tokens:
         chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
         ids, labels, offsets = self._chunks[chunk]
         start, end = offsets[index - self._starts[chunk] : index - self._starts[chunk] + 2]
-        return Tokens(ids[start:end], labels[start:end], bool(self.good[index]))
+        source = f"{self.name} row {self.records[index] + 1}"
+        return Tokens(ids[start:end], labels[start:end], bool(self.good[index]), source)
 
 
 def encode_rows(
@@ -277,10 +278,10 @@ def _damaged(folder: Path, what: object) -> UserError:
     return UserError(f"the token cache {folder} is damaged ({what}); run again with --overwrite_cache")
 
 
-def open_store(folder: Path) -> TokenStore:
-    """Open a finished cache folder."""
+def open_store(folder: Path, name: str = "") -> TokenStore:
+    """Open a finished cache folder; `name` is the dataset's."""
     try:
-        return TokenStore(sorted(folder.glob("shard-*.arrow")))
+        return TokenStore(sorted(folder.glob("shard-*.arrow")), name)
     except pa.ArrowInvalid as error:
         raise _damaged(folder, error) from error
 

@@ -36,10 +36,11 @@ def collate_row(examples: Sequence[Sequence[Tokens]]) -> dict[str, Any]:
         "max_length_q": longest,
         "max_length_k": longest,
         "good": good,
+        "sources": [tokens.source for tokens in records],
     }
 
 
-def collate_padded(examples: Sequence[Sequence[Tokens]], pad_token_id: int) -> dict[str, torch.Tensor]:
+def collate_padded(examples: Sequence[Sequence[Tokens]], pad_token_id: int) -> dict[str, Any]:
     """One line a record, filled up on the right: (B, T) ids, labels and mask."""
     records = [tokens for example in examples for tokens in example]
     shape = (len(records), max(len(tokens) for tokens in records))
@@ -52,7 +53,8 @@ def collate_padded(examples: Sequence[Sequence[Tokens]], pad_token_id: int) -> d
         mask[line, : len(tokens)] = 1
     good = np.array([tokens.good for tokens in records])
     arrays = {"input_ids": ids, "labels": labels, "attention_mask": mask, "good": good}
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return tensors | {"sources": [tokens.source for tokens in records]}
 
 
 def _row(parts: Sequence[np.ndarray]) -> torch.Tensor:

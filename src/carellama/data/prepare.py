@@ -206,7 +206,7 @@ def encode_dataset(
             rows, _encode, folder,
             workers=data.preprocessing_num_workers, initializer=_start, initargs=arguments, name=dataset.name,
         )  # fmt: skip
-    store = open_store(folder)
+    store = open_store(folder, dataset.name)
     return store, report, _source(dataset, digest, report, store)
 
 

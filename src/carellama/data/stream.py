@@ -19,7 +19,7 @@ import json
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -214,7 +214,9 @@ class _Part(Iterable[Entry]):
             if account:
                 account.add(report)
             for origin, group in itertools.groupby(zip(origins, tokens, strict=True), key=lambda pair: pair[0]):
-                yield Entry(self.number, batch[origin][0], [one for _, one in group])
+                row = batch[origin][0]
+                source = f"{self.stream.datasets[self.number].name} row {row + 1}"
+                yield Entry(self.number, row, [replace(one, source=source) for _, one in group])
 
 
 class _Account:

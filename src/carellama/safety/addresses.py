@@ -39,7 +39,7 @@ _ROAD = (
     rf"花园|家园|公寓|大厦|广场|苑|府|庭|园|城|坊|里|湾|居|营|楼|宿舍|家属院|大院|校区){_SPACE})"
 )
 _UNIT = (
-    rf"(?:第?{_N}\s?(?:-\s?{_N}\s?)*(?:号楼|号院|号|栋|幢|座|楼|单元|门栋|门|室|层|组|户|弄|队|房|社|院|"
+    rf"(?:[第附]?{_N}\s?(?:-\s?{_N}\s?)*(?:号楼|号院|号|栋|幢|座|楼|单元|门栋|门|室|层|组|户|弄|队|房|社|院|"
     rf"支弄|期|区|村民组|#)(?:附{_N}号)?(?:之{_N})?{_SPACE})"
 )
 _TAIL = r"(?:\d{1,4}(?:-\d{1,4}){1,3}|\d{3,4}(?![\d.岁年月日%元块度]))"
@@ -50,13 +50,18 @@ _FREE = pattern(  # from a known province or town on, or a district, to a number
     rf"\d)){{0,6}}{_TAIL}?"
     rf"|{_STARTS}{_BODY}{{0,5}}?{_ROAD}{{1,3}}{_TAIL}"
 )
+_VILLAGE = pattern(  # 新疆伊犁州霍城县清水河镇二宫村
+    rf"(?:{_STARTS}{_ADMIN}{{1,4}}|{_ADMIN}{{2,4}})[{HAN}]{{1,6}}?(?:村|社区|街道|屯|庄)(?![卫医民])(?:{_UNIT})?"
+)
 _ROAD_ONLY = pattern(
     rf"[{HAN}]{{2,6}}?(?<![通思尿线电气管旁胆回出网半一走马同上了])(?:路|街|大道|巷|胡同|弄|里|村|"
     rf"小区|花园|苑|公寓|大厦|新村|家园){_SPACE}(?:[东西南北中]段)?{_N}\s?(?:号|弄|栋|幢|座|号楼|单元|"
     rf"组){_SPACE}(?:{_UNIT}){{0,5}}{_TAIL}?"
 )
 _HOUSE_ONLY = pattern(
-    rf"(?:[{HAN}]{{2,8}}(?:小区|花园|苑|公寓|家园|大厦|新村|城|府|园)){_SPACE}(?:{_UNIT}){{1,5}}{_TAIL}?"
+    rf"[{HAN}]{{2,8}}(?:[一二三四五六七八九十\d]期|[东西南北]区|花园|家园|小区|公寓|苑){_SPACE}\d{{1,3}}(?:栋|幢|座|号楼|"
+    rf"-)\d{{1,4}}(?:-\d{{1,4}})?室?|(?:[{HAN}]{{2,8}}(?:小区|花园|苑|公寓|家园|大厦|新村|城|府|"
+    rf"园)){_SPACE}(?:{_UNIT}){{1,5}}{_TAIL}?"
 )
 _MARKER_ZH = (
     r"(?:(?:家庭|现|居住|户籍|户口|通讯|通信|联系|邮寄|收货|收件|寄件|寄送|送货|单位|工作|常住|详细|"
@@ -88,6 +93,7 @@ _POSTCODE_ZH = pattern(
     r"is)?\s{0,2}[\"']?(?P<value>\d(?: ?\d){5}|\d{5}(?:-\d{4})?)(?!\d)",
     re.IGNORECASE,
 )
+_PLACE = pattern("[省市区县旗镇乡路街巷弄里村道]")
 _LEAD = pattern(
     r"^(?:.*?(?:住在|家住|位于|住址|地址|居住在|搬到|来自|送到|寄到|寄往|快递到|现住|户籍|住|在|到|是|"
     r"我|家|从|于|址|至|往|经|请|去|了|和|与|及|或|据|由|患者|病人))(?=.{2})"
@@ -128,7 +134,8 @@ _REST = (
     rf"Australia|Ireland))?"
 )
 _STREET = pattern(
-    rf"(?<![A-Za-z0-9.\-/])(?:{_APT},? )?(?:(?:[A-Z][A-Za-z'.\-]+ ){{1,2}}(?:House|Court|Building|"
+    rf"(?<![A-Za-z0-9.\-/])(?:{_APT},? (?:(?:The )?[A-Z][a-z]+(?: [A-Z][a-z]+)?,? "
+    rf")?)?(?:(?:[A-Z][A-Za-z'.\-]+ ){{1,2}}(?:House|Court|Building|"
     rf"Lodge|Towers?|Mansions|Hall|Cottage|Apartments|Villas?|Manor|Farm|Center|Centre),? "
     rf")?(?:\d{{1,5}}[A-Za-z]?(?: ?[-/] ?\d{{1,5}})?),? "
     rf"{{1,2}}(?:(?:[NSEW]|NE|NW|SE|SW|North|South|East|West)\.? )?(?:(?:[A-Z][\w'’.\-]*|"
@@ -143,7 +150,8 @@ _STREET_LOWER = pattern(
     rf"was)?\s{{0,2}}[\"']?"
     rf"(?P<value>(?:{_APT},? )?(?:[a-z'.\-]+ (?:house|court|building|lodge|towers?|mansions|hall|"
     rf"cottage|apartments),? )?\d{{1,5}}[A-Za-z]?,? (?:[A-Za-z0-9'’.\-]+ "
-    rf"){{1,5}}?(?:{_SUFFIX})\b\.?(?:,? {_APT})?(?:, ?[A-Za-z](?:[A-Za-z'’ .\-]{{0,23}}[A-Za-z])){{0,3}}(?:,? "
+    rf"){{1,5}}?(?:{_SUFFIX})\b(?: (?:{_SUFFIX})\b)?\.?(?:,? {_APT})?(?:, ?[A-Za-z](?:[A-Za-z'’ "
+    rf".\-]{{0,23}}[A-Za-z])){{0,3}}(?:,? "
     rf"(?:{_STATES})\b)?(?:,? (?:{_ZIP}|{_UKPOST}|{_CAPOST}))?)",
     re.IGNORECASE,
 )
@@ -160,11 +168,35 @@ _BOX = pattern(
 )
 _CITY_ZIP = pattern(rf"(?<![A-Za-z])(?:(?:{_CITY}),? )?(?:{_STATES})[,.]? {{1,2}}{_ZIP}")
 _UK_ALONE = pattern(
-    r"(?<![A-Za-z0-9])(?:(?:London|Manchester|Leeds|Bristol|Birmingham|Oxford|Cambridge|Edinburgh|"
+    r"(?<![A-Za-z0-9])(?:[AC-FHKNPRTV-Y]\d[\dW] [0-9AC-FHKNPRTV-Y]{4}(?![A-Za-z0-9])|(?:(?:London|"
+    r"Manchester|Leeds|Bristol|Birmingham|Oxford|Cambridge|Edinburgh|"
     r"Glasgow|Cardiff|Belfast|Liverpool|Sheffield),? )?(?:[A-Z]{1,2}\d[A-Z\d]? "
-    r"\d[ABD-HJLNP-UW-Z]{2})(?![A-Za-z0-9])"
+    r"\d[ABD-HJLNP-UW-Z]{2}))(?![A-Za-z0-9])"
 )
+_ABROAD = pattern(  # 9 Rue de la Paix, 75002 Paris; Hauptstrasse 5, 10115 Berlin
+    r"(?<![A-Za-z0-9])\d{1,4}(?: ?bis)?,? (?:[Rr]ue|[Aa]venue|[Bb]oulevard|[Pp]lace|[Qq]uai|"
+    r"[Aa]ll[ée]e|[Cc]hemin)(?: (?:de|du|des|la|le|l'|d'|[A-ZÀ-Þ][\w'\-]+)){1,6}"
+    r"(?:,? \d{4,5} [A-ZÀ-Þ][\w\-]+)?|"
+    r"(?<![A-Za-z])(?:Calle|Via|Viale|Piazza|Plaza|Avenida|Av\.|Rua|Carrer|Paseo|Corso|Carretera|"
+    r"Ulica|ul\.) (?:(?:de|del|della|da|do|di|la|las|los|el|[A-ZÀ-Þ][\w'\-]+) ?){1,5},? "
+    r"?(?:n[º°o.]{0,2} ?)?\d{1,4}"
+    r"(?:[,-]? ?\d{1,2}[ºª°]?)?(?:,? \d{4,5} [A-ZÀ-Þ][\w\-]+)?|"
+    r"(?<![A-Za-z])[A-ZÀ-Þ][\w\-]*(?:stra(?:ß|ss)e|str\.|weg|gasse|platz|allee|gatan|gata|vej|"
+    r"gade|laan|straat|plein|gracht|katu) \d{1,4}[a-z]?"
+    r"(?:,? (?:[A-Z]{1,2}-)?\d{4,5}(?: ?[A-Z]{2})? [A-ZÀ-Þ][\w\-]+)?"
+)
+_UK_FLAT = pattern(rf"(?<![A-Za-z0-9]){_APT},? (?:[A-Z0-9][A-Za-z0-9'’.\-]*,? ){{1,7}}{_UKPOST}")
 _UK_HOUSE = pattern(rf"(?<![A-Za-z0-9.\-/])\d{{1,4}}[a-zA-Z]? (?:[A-Z][A-Za-z'’.\-]+,? ){{1,6}}{_UKPOST}")
+_HOUSE = pattern(  # Glenmore Cottage, Ballynoe Lane, Co. Cork, P51 X4K2
+    rf"(?<![A-Za-z])(?:[A-Z][a-z'\-]+ ){{1,2}}(?:House|Cottage|Lodge|Farm|Manor|Barn|Court|Villa|"
+    rf"Mansions|Lodge|Croft|Mill|Rectory|Vicarage|Bungalow),? "
+    rf"(?:[A-Z0-9][A-Za-z0-9'.\-]*(?: [A-Z][A-Za-z'.\-]*){{0,3}},? ){{1,4}}(?:{_UKPOST}|"
+    rf"[A-Z]\d[\dW] ?[A-Z0-9]{{4}}|Co\.? [A-Z][a-z]+)"
+)
+_NO_SUFFIX = pattern(  # 4410 W Elm, Apt 2, Tulsa OK 74104; Rural Route 3, Box 118
+    rf"(?<![A-Za-z0-9.\-/])\d{{1,5}} (?:(?:[NSEW]|NE|NW|SE|SW)\.? )?(?:[A-Z][A-Za-z'.\-]+ ?){{1,3}},? {_APT}{_REST}|"
+    rf"(?:Rural Route|R\.?R\.?|HC|Route|Rte)\.? ?#?\d+,? Box \d+{_REST}"
+)
 _CA_ALONE = pattern(r"(?<![A-Za-z0-9])[ABCEGHJ-NPRSTVXY]\d[A-Z] \d[A-Z]\d(?![A-Za-z0-9])")
 
 
@@ -177,8 +209,12 @@ def addresses(plain: str) -> Iterator[Found]:
         (_BOX, 0.8),
         (_CITY_ZIP, 0.7),
         (_UK_HOUSE, 0.8),
+        (_UK_FLAT, 0.8),
+        (_ABROAD, 0.8),
         (_UK_ALONE, 0.6),
         (_CA_ALONE, 0.6),
+        (_HOUSE, 0.6),
+        (_NO_SUFFIX, 0.6),
     ):
         for match in form.finditer(plain):
             yield "ADDRESS", match.start(), match.start() + len(match[0].rstrip(" ,.\n")), score
@@ -191,7 +227,7 @@ def addresses(plain: str) -> Iterator[Found]:
 
 
 def _chinese(plain: str) -> Iterator[Found]:
-    if not any(character in plain for character in "号路街村区室栋幢楼组苑弄镇址住园寓城县州市"):
+    if not any(character in plain for character in "号路街村区室栋幢楼组苑弄镇址住园寓城县州市期"):
         return
     for match in _MARKED_ZH.finditer(plain):
         length = _address_length(match["value"])
@@ -209,16 +245,19 @@ def _chinese(plain: str) -> Iterator[Found]:
             and len(value) > 3
         ):
             yield "ADDRESS", match.start("value"), match.start("value") + length, 0.8
-    for form, score in ((_FREE, 0.8), (_ROAD_ONLY, 0.6), (_HOUSE_ONLY, 0.6)):
+    for form, score in ((_FREE, 0.8), (_VILLAGE, 0.7), (_ROAD_ONLY, 0.6), (_HOUSE_ONLY, 0.6)):
         for match in form.finditer(plain):
             text = match[0]
             start = match.start()
-            while (lead := _LEAD.match(plain[start : match.end()])) and not re.match(_STARTS, plain[start:]):
+            first = _PLACE.search(plain, start + 1, match.end())  # 望京花家地: 家 is a lead only before the first place
+            while (lead := _LEAD.match(plain[start : first.end() if first else match.end()])) and not re.match(
+                _STARTS, plain[start:]
+            ):
                 start += lead.end()
             end = match.start() + len(text.rstrip(" ,"))
             rest = plain[start:end]
             if re.search(
-                r"[路街巷弄道里村屯庄镇乡区县]|小区|花园|苑|公寓|大厦|家园|胡同|城|园|府", rest
+                r"[路街巷弄道里村屯庄镇乡区县]|期\d|小区|花园|苑|公寓|大厦|家园|胡同|城|园|府", rest
             ) and not re.search(
                 "病区|医院|居民|[名例]|的|政府|病房|床|[内外儿妇]科|门诊|诊室|病室|公式|单元格|区域", rest
             ):

@@ -1,8 +1,8 @@
-"""Chinese names of persons: after a marker (姓名：), in a sentence (我叫), before a title (医生), in folded text.
+"""Chinese names of persons that something says to be one: a marker (姓名：), a title (医生), a role, in folded text.
 
     list(names(fold("患者王小明，男，45岁")))   # [("NAME", 2, 5, 0.8)]
 
-A name that stands alone in a sentence is not found: too many words begin with a surname.
+Names that stand in a sentence are found in `chinese_prose`.
 """
 
 from __future__ import annotations
@@ -68,41 +68,18 @@ _STRONG_NAME = re.compile(
 _WEAK_NAME = re.compile(
     rf"{_WEAK}(?:姓名|名叫|叫)?(?P<mark>\s?[:(]?\s?)(?=(?P<value>{_SPACED}|{_PARTS}|[{HAN}]{{2,4}}))"
 )
-_SAID = re.compile(
-    rf"(?:我(?:的名字)?(?:叫做?|名叫)|本人叫?|请叫|呼叫|转告|通知|联系|寻找|找|名叫|名字(?:叫|是)|名为|"
-    rf"自称|取名|全名(?:是|叫)?|大名(?:是|叫)?|本名(?:是|叫)?|"
-    rf"真名(?:是|叫)?|[他她]叫|的?(?:患者|病人|孩子|朋友|同事|"
-    rf"{_RELATIVE})叫)\s?[\"']?(?P<value>{_SPACED}|{_PARTS}|[{HAN}]{{2,4}})"
-)
-_I_AM = re.compile(
-    rf"(?:我是|我系|这里是|这是)(?P<value>{_SPACED}|[{HAN}]{{2,4}})(?=$|[\s,.。;!?，；、]|的(?:家属|"
-    rf"女儿|儿子|妈妈|爸爸|爱人|妻子|丈夫))"
-)
-_SEXED = re.compile(  # 王芳，女，三十岁: the first words of most histories
-    rf"(?:^|[\n,.。;；:、\s\])])[父母夫妻子女兄弟姐妹]?(?P<value>{_SPACED}|[{HAN}]{{2,4}})"
-    rf"(?=[\s,，(]{{1,2}}(?:性别:?)?(?:男|女)(?:性)?[\s,，。;)、]|[\s,，(]{{0,2}}\d{{1,3}}\s?岁)",
-)
-_PERSON_LABEL = re.compile(  # 采样者：白洁, 办理人：钟晓燕
-    rf"[{HAN}]{{1,4}}(?:(?<!病)人|(?<!患)者|[员师士友长]|"
-    rf"(?<!家)属)\s?[:]\s{{0,3}}(?P<value>[{HAN}]{{2,4}})(?=$|[\s,.。;、()\[\]/|…，；])"
-)
-_RECEIVER = re.compile(
-    rf"[\d室号楼][,，、\s]{{1,2}}(?P<value>[{HAN}]{{2,4}})\(?(?:亲?收|转)(?=$|[\s,.。;)])"
-)  # 1502，梁伟强收
-_ALONE = re.compile(  # 名字写错了，应该是贺丹丹。
-    rf"名字[^。\n]{{0,12}}(?:是|为|叫|成)\s?(?P<value>[{HAN}]{{3}})(?=$|[,。;!?，；、)\]\n]|的(?:家属|"
-    rf"女儿|儿子|报告|结果|病历|号|电话|手机))"
-)
 _SURNAMED = re.compile(
     rf"(?:我|本人|患者|免贵|先生|女士)?(?:免贵)?姓(?P<value>{_COMPOUND}|[{HAN}])(?=$|"
-    rf"[\s,.。;!?，；、名])(?:名(?P<given>[{HAN}]{{1,2}}))?"
+    rf"[\s,.。;!?，；、名的氏])(?:名(?P<given>[{HAN}]{{1,2}}))?"
 )
 _TITLE = re.compile(
-    rf"(?P<value>(?:{_COMPOUND})[{HAN}]{{0,2}}|[{HAN}]{{1,3}}|[{HAN}](?: [{HAN}]){{1,2}} "
-    rf"?)(?P<title>(?:副?主任|副?教授|医[生师]|大夫|护士长?|护师|先生|女士|小姐|太太|"
-    r"院长|所长|科长|专家|老师|阿姨|叔叔|大爷|大妈|大叔|奶奶|爷爷|师傅|博士|同志|药师|技师|老先生|"
-    r"老太太|老人家|某某医生|主治|经理|总))(?!治疗|职称|学会|建议书|办公|信箱|站|协会|团队的)"
+    r"(?P<title>(?:副?主任|副?教授|医[生师]|大夫|护士长?|护师|护长|先生|女士|小姐|太太|院长|所长|科长|专家|老师|阿姨|叔叔|大爷|大妈|大叔|"
+    r"奶奶|爷爷|师傅|博士|同志|药师|技师|老先生|老太太|老人家|主治|经理|总(?![是在之有会体的共觉算结胆蛋量数分胆])|"
+    r"主管|队长|班长|同学|师姐|师兄|老板|姐(?![姐妹])|哥(?!哥)|婶|嫂|叔(?!叔))+)"
+    r"(?!治疗|职称|学会|建议书|办公|信箱|站|协会|团队的)"
 )
+_SPACED_BEFORE = re.compile(rf"(?<![{HAN}])[{HAN}](?: [{HAN}]){{1,2}} ?$")
+HAN_ONLY = re.compile(rf"[{HAN}]+$")
 _DEAR = re.compile(
     r"(?:尊敬的|亲爱的|请找|挂了?|找|联系|转交?|交给|咨询|感谢|谢谢|请问|请|致|您好|你好|由|经|和|跟|"
     r"与|向|被|让|给|我是|是|及|、|的|在|叫|去)$"
@@ -122,22 +99,10 @@ def names(plain: str) -> Iterator[Found]:
         length = _after_marker(plain, match.start(group), match[group], sure=sure)
         if length:
             yield "NAME", match.start(group), match.start(group) + length, 0.9
-    for match in _PERSON_LABEL.finditer(plain):
-        value = match["value"]
-        if is_name(value, sure=True):
-            yield "NAME", *match.span("value"), 0.75
-    for match in _RECEIVER.finditer(plain) if "收" in plain else ():
-        if is_name(match["value"], sure=len(match["value"]) == 3):
-            yield "NAME", *match.span("value"), 0.6
-    for match in _ALONE.finditer(plain):
-        value = match["value"]
-        if is_name(value) and value[0] not in RARE_SURNAMES:
-            yield "NAME", *match.span("value"), 0.5
-    for pattern, score in ((_WEAK_NAME, 0.7), (_SAID, 0.8), (_I_AM, 0.7), (_SEXED, 0.7)):
-        for match in pattern.finditer(plain):
-            length = _likely(plain, match.start("value"), match["value"], told=pattern is _SAID)
-            if length:
-                yield "NAME", match.start("value"), match.start("value") + length, score
+    for match in _WEAK_NAME.finditer(plain):
+        length = _likely(plain, match.start("value"), match["value"])
+        if length:
+            yield "NAME", match.start("value"), match.start("value") + length, 0.7
     for match in _SURNAMED.finditer(plain):
         if match["value"] in SURNAMES or match["value"] in COMPOUND_SURNAMES:
             yield "NAME", *match.span("value"), 0.8
@@ -218,7 +183,7 @@ def _spaced(value: str) -> int:
     return 0
 
 
-def _likely(plain: str, start: int, value: str, *, told: bool) -> int:
+def _likely(plain: str, start: int, value: str) -> int:
     """The length of a name that its characters and what follows make likely; 0 otherwise."""
     if "·" in value or "." in value:
         return (
@@ -232,31 +197,36 @@ def _likely(plain: str, start: int, value: str, *, told: bool) -> int:
             return len(value)
         value = value.split(" ")[0]
     for length in (4, 3, 2):
-        # "我叫" says that a name follows: a full one need not be of the usual characters
-        sure = told and length == 3 and value[0] not in RARE_SURNAMES
-        if length <= len(value) and is_name(value[:length], sure=sure) and re.match(_END, plain[start + length :]):
+        if length <= len(value) and is_name(value[:length]) and re.match(_END, plain[start + length :]):
             return length
     return 0
 
 
 def _titled(plain: str) -> Iterator[Found]:
+    """Names before a title: a whole name, or a surname alone."""
     for match in _TITLE.finditer(plain):
-        value, start = match["value"].rstrip(), match.start("value")
-        bare = value.replace(" ", "")
-        for offset in range(len(bare) if " " not in value else 1):
-            name = value[offset:] if " " not in value else value
+        at = match.start()
+        spaced = _SPACED_BEFORE.search(plain, max(0, at - 7), at)
+        choices = [spaced[0].rstrip()] if spaced else []
+        choices += [
+            plain[at - length : at] for length in (4, 3, 2, 1) if length <= at and " " not in plain[at - length : at]
+        ]
+        for name in choices:
+            start = plain.rindex(name, 0, at)
             joined = name.replace(" ", "")
-            before = plain[max(0, start + offset - 4) : start + offset]
+            before = plain[max(0, start - 4) : start]
+            if not HAN_ONLY.match(joined) or (
+                joined[0] in WORD_BEFORE and before[-1:] and before[-1] in WORD_BEFORE[joined[0]]
+            ):
+                continue  # 谢谢周医生: the name begins behind the word
             if len(joined) >= 2 and joined not in COMPOUND_SURNAMES:
-                if joined[0] in WORD_BEFORE and before[-1:] and before[-1] in WORD_BEFORE[joined[0]]:
-                    continue  # 谢谢周医生: the name begins behind the word
                 if is_name(joined) and (len(joined) > 2 or joined[0] not in RARE_SURNAMES or _free(before)):
-                    yield "NAME", start + offset, start + offset + len(name), 0.7
+                    yield "NAME", start, start + len(name), 0.7
                     break
             elif joined in COMPOUND_SURNAMES or _is_single(
                 joined, before, match["title"], plain[match.end() : match.end() + 2]
             ):
-                yield "NAME", start + offset, start + offset + len(name), 0.65
+                yield "NAME", start, start + len(name), 0.65
                 break
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from carellama.safety.english_prose import lists
 from carellama.safety.spelling import pattern
+from carellama.text import HAN
 
 Found = tuple[str, int, int, float]
 
@@ -37,7 +39,9 @@ _EMAIL = pattern(
     rf"nz))?)(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
-_EMAIL_PLAIN = pattern(r"(?<![A-Za-z0-9._%+\-])[A-Za-z0-9._%+\-]+ ?@ ?[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)+")
+_EMAIL_PLAIN = pattern(
+    r"(?<![A-Za-z0-9._%+\-])[A-Za-z0-9._%+\-]+ ?@ ?[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}(?![A-Za-z0-9])"
+)
 _EMAIL_SPACED = pattern(
     r"(?<![A-Za-z0-9])(?:[A-Za-z0-9._\-] ){3,30}@ (?:[A-Za-z0-9\-] ?){2,20}\. ?(?:[A-Za-z] ?){2,3}(?![A-Za-z])"
 )
@@ -63,12 +67,42 @@ _ACCOUNT = pattern(
     r"@)?\s{0,2}[\"']?(?P<value>(?:live:)?@?" + _HANDLE + r"|\d(?:[ \-]?\d){4,14})(?![A-Za-z0-9_])",
     re.IGNORECASE,
 )
+# words for an account, a few more, and a name that is no word: my handle on the forum is migraine_mama82
+_LOOSE = pattern(
+    r"(?:(?<![A-Za-z])(?:user(?:name)?|handle|login|account|screen name|wechat|weixin|skype|"
+    r"telegram|instagram|insta|snap(?:chat)?|twitter|"
+    r"tiktok|discord|facebook|fb|reddit|kik|signal|whatsapp|gamertag|nickname|nick|alias|posted "
+    r"by|posts? as|logged in as|"
+    r"signed in as|known as|find me|line)(?![A-Za-z])(?:\s(?:on|for|at|in|to|the|my|is|was|name|"
+    r"handle|id|account|consult|forum|called|as|[a-z]{2,9})){0,4}"
+    r"(?:\s?[:=(]\s?|\s)[\"'@]?|(?:用户名?|账户|账号|帐号|登录|登陆|工号|网名|昵称|(?<![A-Za-z])ID|微信|微博|抖音|小红书|快手|(?<![A-Za-z])[QV]信)"
+    r"[^\n.,;。，；A-Za-z0-9\"]{0,16})"
+    r"(?P<value>(?:live:)?@?(?=[A-Za-z0-9_.\-]*[_\d])(?=[A-Za-z0-9_.\-]*[A-Za-z])[A-Za-z][A-Za-z0-9_.\-]{3,30})(?![A-Za-z0-9_@(])",
+    re.IGNORECASE,
+)
+_HAN_HANDLE = pattern(  # 论坛账号 深夜查房侠_77
+    rf"(?:账号|帐号|昵称|网名|用户名?|ID|"
+    rf"马甲)[:：是为叫]?\s?[\"'「“]?(?P<value>(?=[{HAN}A-Za-z0-9_]*[_0-9])(?=[{HAN}A-Za-z0-9_]*[{HAN}])[{HAN}A-Za-z][{HAN}A-Za-z0-9_]{{2,15}})(?![{HAN}A-Za-z0-9_])"
+)
+_NUMBERED = pattern(
+    r"(?<![A-Za-z0-9_.@/\-#=])(?P<word>[a-z]{4,16})(?P<more>[_.][a-z]+)?_?\d{2,4}(?![A-Za-z0-9@]|[.\-/]\w)"
+)  # mgarrison44
+_USER = pattern(
+    r"(?:微信号?|QQ|抖音号?|小红书|微博|VX|wx|快手|钉钉|"
+    r"企业微信)[:=是为]?\s?(?P<han>(?=[A-Za-z0-9\-_.]*[a-z])[A-Za-z][A-Za-z0-9\-_.]{5,30})(?![A-Za-z0-9_@])|"
+    r"(?:用户名?|(?<![A-Za-z])user(?:name)?)[ "
+    r":=]{0,2}(?P<value>[A-Za-z][A-Za-z0-9.\-]{0,20}_[A-Za-z0-9_.\-]{1,20})(?![A-Za-z0-9_@])",
+    re.I,
+)
 _ADD_ME = pattern(
     r"(?:加我?(?:微信|薇信|VX|WX|V信|QQ|扣扣|V|Q)|(?:add me|find me|follow me|message me|dm me|DM)(?: "
     r"(?:on|at) [A-Za-z]+)?(?: (?:as|at|via))?)[:,]?\s{0,2}(?P<value>@?" + _HANDLE + r")(?![A-Za-z0-9_])",
     re.IGNORECASE,
 )
-_AT_HANDLE = pattern(r"(?<![A-Za-z0-9._%+\-/@])@(?=[A-Za-z0-9_]*[a-z_])[A-Za-z][A-Za-z0-9_]{3,30}(?![A-Za-z0-9_.@])")
+_AT_HANDLE = pattern(
+    r"(?<![A-Za-z0-9/])u/[A-Za-z0-9_\-]{3,30}(?![A-Za-z0-9_/])|"
+    r"(?<![A-Za-z0-9._%+\-/@])@(?=[A-Za-z0-9_.]*[a-z_])[A-Za-z][A-Za-z0-9_.]{2,30}[A-Za-z0-9_](?![A-Za-z0-9_@])"
+)
 
 _URL = pattern(
     r"(?<![A-Za-z0-9@])(?:https?\s?:\s?//|www\.)[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+|"
@@ -85,8 +119,28 @@ _PERSONAL = pattern(
     r"|[?&;](?:(?:user_?|nick_?|real_?|full_?|first_?|last_?|patient_?)?name=[^&\s]|(?:[a-z_]*(?:token|"
     r"mrn|email|mail|phone|mobile|patient|patient_?id|user|user_?id|uid|openid|"
     r"auth|session|ssn|dob|tel))=[^&\s])"
+    r"|(?:portal|mychart|//my\.|patient|records?\b|/visit|chart|share|pan\.|drive|dropbox|docs\.|"
+    r"forms|zoom|meet|teams|invite|//t\.|"
+    r"/[rsdvjup]/)[^\s]*?(?:/\d{4,}(?:/|$)|(?<=[/=])(?=[\w\-]*\d)(?=[\w\-]*[a-z])[\w\-]{8,})|"
+    r"[?&](?:pt|pid|code|key|k|sn|s|t|sid|cid|rid|share|invite|case|order|visit)=[\w\-]*\d"
     r"|//[\w.\-]+:[^@/\s]+@|\.(?:blogspot|wordpress|tumblr|github)\.(?:com|io)|/(?=[\w\-]*(?:patient|"
     r"mrn|name))[\w\-]+\d{3,}|\b1[3-9]\d{9}\b",
+    re.IGNORECASE,
+)
+_SOURCE = pattern(  # what is cited, and belongs to nobody
+    r"(?:https?\s?:\s?//)?(?:[\w\-]+\.)*(?:doi\.org|nih\.gov|who\.int|cdc\.gov|fda\.gov|"
+    r"nice\.org\.uk|nhs\.uk|wikipedia\.org|arxiv\.org|"
+    r"clinicaltrials\.gov|nejm\.org|thelancet\.com|bmj\.com|jamanetwork\.com|nature\.com|"
+    r"sciencedirect\.com|springer\.com|wiley\.com|"
+    r"biomedcentral\.com|plos\.org|frontiersin\.org|mdpi\.com|oup\.com|sagepub\.com|"
+    r"cochranelibrary\.com|uptodate\.com|medscape\.com|"
+    r"mayoclinic\.org|webmd\.com|drugs\.com|europa\.eu|gov\.uk|gov\.cn|cnki\.net|"
+    r"wanfangdata\.com\.cn|baike\.baidu\.com|cma\.org\.cn)/",
+    re.IGNORECASE,
+)
+_OWN = pattern(
+    r"\b(?:my|her|his|their|our|patient's|pt's)\b[^.\n:]{0,16}[: ]{1,2}$|(?:blog|profile|homepage|"
+    r"主页|博客|空间|网盘|个人网站|相册|店铺|分享)[^.。\n]{0,6}$",
     re.IGNORECASE,
 )
 _WORDS = ("handle", "login", "signal", "zoom", "账号", "帐号", "line id", "昵称")  # nothing but words without a colon
@@ -110,20 +164,35 @@ def contacts(plain: str) -> Iterator[Found]:
                 continue
             if (
                 value.lower().lstrip("@") in _NOT_HANDLES
-                or not (sure or re.search(r"[\d_@:]", value))
+                or not (sure or re.search(r"[\d_@:.]", value))
                 or len(value) < 4
             ):
                 continue
             if sure and value.isalpha() and match["is"].lower() == "is":
                 continue  # "Facebook is down"
             yield "ACCOUNT", match.start("value"), match.start("value") + len(value), 0.8
-    if "@" in plain:
+    for form in (_LOOSE, _USER):
+        for match in form.finditer(plain):
+            group = "value" if match["value"] else "han"
+            value = match[group].rstrip(".-")
+            if group == "han":
+                yield "ACCOUNT", match.start(group), match.start(group) + len(value), 0.55
+            elif re.search(r"_|^@|[a-z].*\d", value) and not re.fullmatch(r"[A-Za-z]{1,4}\d{1,3}[A-Za-z]?", value):
+                yield "ACCOUNT", match.start("value"), match.start("value") + len(value), 0.55
+    for match in _HAN_HANDLE.finditer(plain):
+        yield "ACCOUNT", *match.span("value"), 0.5
+    for match in _NUMBERED.finditer(plain):
+        if match["word"] not in lists().words and not match["word"].startswith(("covid", "sars")):
+            yield "ACCOUNT", *match.span(), 0.5
+    if "@" in plain or "u/" in plain:
         for match in _AT_HANDLE.finditer(plain):
             yield "ACCOUNT", *match.span(), 0.5
     if "/" in plain or "www" in lower:
         for match in _URL.finditer(plain):
             url = match[0].rstrip(".,;:!?'\")]")
-            if _PERSONAL.search(url):
+            if (
+                _PERSONAL.search(url) or _OWN.search(plain, max(0, match.start() - 24), match.start())
+            ) and not _SOURCE.match(url):
                 yield "URL", match.start(), match.start() + len(url), 0.95
 
 

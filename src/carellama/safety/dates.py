@@ -1,4 +1,4 @@
-"""Dates of birth in all their spellings, and all other dates when asked for, in folded text.
+"""Dates of birth in all their spellings, other dates when asked for, and what stands beside a name, in folded text.
 
     list(births(fold("出生日期：一九八五年三月二日")))   # [("BIRTH_DATE", 5, 14, 0.9)]
 
@@ -29,7 +29,13 @@ _MONTH = (
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|"
     r"Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\.?"
 )
-_ORD = r"(?:3[01]|[12]\d|0?[1-9])(?:st|nd|rd|th)?"
+_ORD = (
+    r"(?:(?:3[01]|[12]\d|0?[1-9])(?:st|nd|rd|th)?|(?i:(?:twenty|thirty)[ -](?:first|second|third|"
+    r"fourth|fifth|sixth|seventh|"
+    r"eighth|ninth)|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|"
+    r"twelfth|thirteenth|fourteenth|"
+    r"fifteenth|sixteenth|seventeenth|eighteenth|nineteenth|twentieth|thirtieth))"
+)
 _FULL = (
     rf"(?:(?:公历|农历|阳历|阴历|新历|旧历)?{_Y}{_S}年{_S}(?:农历|"
     rf"阴历)?{_M}{_S}月{_S}(?:{_D}{_S}[日号]?)?"  # 1985年3月2日
@@ -62,12 +68,27 @@ _BIRTH_SHORT = pattern(
     r"(?:[0-2]\d|3[01])(?:0\d|1[0-2])(?:1[89]|20)\d\d|(?:0?\d|1[0-2])[-/](?:(?:1[89]|20)\d\d|\d\d))(?![\d/.\-])"
 )
 _BEFORE = pattern(
-    rf"(?<![\d.])(?P<value>{_FULL}))\s{{0,2}}\(?(?:\([^()]{{1,6}}\))?(?:凌晨|上午|下午|"
-    rf"晚上?)?(?:于[^\s,，。]{{2,10}})?(?:出生|生(?=[人的,，。;\s)于]|$)|出世|诞生|生日)"
+    rf"(?<![\d.])(?P<value>{_FULL}))(?:"
+    # 1985年3月2日（农历）凌晨于家中出生
+    r"\s{0,2}\(?(?:\([^()]{1,6}\))?(?:凌晨|上午|下午|晚上?)?(?:于[^\s,，。]{2,10})?"
+    r"(?:出生|娩出|分娩|生(?=[人的,，。;\s)于]|$)|出世|诞生|生日)|"
+    # 3/2/1985 is his birthday
+    r"[ ,]{0,2}(?i:\(?(?:is|was) (?:his|her|my|their|the patient's) (?:birthday|date of birth|dob|birth ?date)|"
+    r"\(?(?:dob|date of birth|birth ?date|d\.o\.b\.?)\b)|"
+    # 2024.02.29 03:17 娩出
+    r"[ T]{1,2}\d{1,2}[:：]\d\d(?::\d\d)?\s?(?:出生|娩出|分娩|剖出|剖宫产|born|delivered))"
 )
-_BEFORE_EN = pattern(
-    rf"(?<![\d.])(?P<value>{_FULL}))[ ,]{{0,2}}(?i:\(?(?:is|was) (?:his|her|my|their|the patient's) "
-    rf"(?:birthday|date of birth|dob|birth ?date)|\(?(?:dob|date of birth|birth ?date|d\.o\.b\.?)\b)"
+_MONTH_ONLY = pattern(rf"(?<![\d.])(?P<value>{_Y4}[-./]{_M})(?![\d.\-/])\s{{0,2}}(?:出生|生(?=[人的,，。;\s)于]|$))")
+_ROW = pattern(  # "Nguyen Thi Hoa",F,"1971-08-23": a day behind the sex, or the other way round, in a row of a table
+    rf"(?:(?<![A-Za-z])(?:M|F|[Mm]ale|[Ff]emale)|[男女]性?)[\"']?\s{{0,2}}[,，|"
+    rf";\t/]\s{{0,2}}[\"']?(?P<value>{_FULL}))(?=[\"'\s,，|;)/]|$)"
+)
+_CELL = pattern(  # De la Cruz, Jo Ann | 02-29-1960 |: a day in the cell of a table behind a name
+    rf"[\"']?\s{{0,2}}[,，|;\t]\s{{0,2}}[\"']?(?P<value>{_FULL}))(?=[\"']?\s{{0,2}}(?:[,，|;\t\n]|$))"
+)
+_DIALLED = pattern(
+    r"[\"']?[\s:：,，]{0,3}(?:\([^()\d\n]{1,16}\))?[\s:：,，@]{0,3}(?P<value>[+(]?\d[\d()]*(?:[ "
+    r"\-]{1,2}\(?\d+\)?){0,4})(?![\dA-Za-z/.:]|[ \-]\d)"
 )
 _ANY = pattern(rf"(?<![\d.]){_FULL})")
 MONTHS = dict(zip("jan feb mar apr may jun jul aug sep oct nov dec".split(), range(1, 13), strict=True))
@@ -75,10 +96,18 @@ MONTHS = dict(zip("jan feb mar apr may jun jul aug sep oct nov dec".split(), ran
 
 def births(plain: str) -> Iterator[Found]:
     """Yield the dates of birth in a folded text: (kind, start, end, score)."""
-    for form in (_BIRTH, _BIRTH_SHORT, _BEFORE, _BEFORE_EN):
+    for form in (_BIRTH, _BIRTH_SHORT, _BEFORE, _MONTH_ONLY, _ROW):
         for match in form.finditer(plain):
             start = match.start("value")
             yield "BIRTH_DATE", start, start + len(match["value"].rstrip(" ,.-")), 0.9
+
+
+def beside(plain: str, end: int) -> Iterator[Found]:
+    """Yield the day in the cell behind a name, or the phone number behind it: `end` is where the name ends."""
+    if match := _CELL.match(plain, end):
+        yield "BIRTH_DATE", *match.span("value"), 0.6
+    elif (match := _DIALLED.match(plain, end)) and 7 <= sum(map(str.isdigit, match["value"])) <= 13:
+        yield "PHONE", *match.span("value"), 0.5
 
 
 def dates(plain: str) -> Iterator[Found]:

@@ -18,7 +18,8 @@ from carellama.text import HAN
 Found = tuple[str, int, int, float]
 
 _KEYS: dict[str, str] = {
-    "NAME": "patient pt name ptname patientname fullname firstname lastname surname givenname familyname forename "
+    "NAME": "patient pt name ptname patientname fullname firstname lastname "
+    "surname givenname familyname forename "
     "customername username_cn realname relativename contactname doctorname physician physicianname nok nextofkin "
     "guardian carer caregiver kin mother father spouse attending surgeon consultant registrar reg referrer "
     "referredby requestedby author signedby signed signature emergencycontact xm xingming "
@@ -49,13 +50,19 @@ _KEY = re.compile(  # read from its end, in the text turned round
 _VALUE = re.compile(r"[=|]?\s{0,3}[\"'(]?(?P<value>[^\n,;|\"'&{}<>\[\]()…。、=:]{1,48})(?P<after>[:=]?)")
 _HAN_NAME = re.compile(rf"[{HAN}]{{2,4}}(?:·[{HAN}]{{1,8}}){{0,3}}$")
 _CAPITALS = re.compile(r"\s{0,3}[\"']?(?P<value>[A-Z][A-Z'\-]+, ?[A-Z][A-Z'\-]+(?: [A-Z]\.?)?)(?![A-Za-z])")
+_TAG = re.compile(r"<(?P<key>[A-Za-z_:\-]{2,24})>\s?(?P<value>[^<>\n]{2,60}?)\s?</")  # <given>Hiroto</given>
+_CARET = re.compile(
+    r"(?<![A-Za-z^])[A-Z][A-Za-z'\-]+\^[A-Z][A-Za-z'\-]+(?:\^[A-Za-z.]+)*"
+)  # DOE^JANE^Q of HL7 and DICOM
+_HL7 = re.compile(r"\|(?P<id>[A-Z]{0,4}\d{4,})(?=\^\^)|\|(?P<day>(?:19|20)\d{6})(?=\|[MFOU]\b)")
 _WORD = r"[A-Za-zÀ-ÿĀ-ſẠ-ỹ][A-Za-zÀ-ÿĀ-ſẠ-ỹ'\-]*\.?"
-_LATIN_NAME = re.compile(rf"{_WORD}(?: {_WORD}){{1,3}}$")
+_LATIN_NAME = re.compile(rf"{_WORD}(?:[ +]{_WORD}){{1,3}}$")
 _NUMBER = re.compile(r"[A-Za-z]{0,6}[\-_ ]?[0-9*][0-9A-Za-z*.\-/_ ()+]{3,40}$")
 
 
 def fields(plain: str) -> Iterator[Found]:
     """Yield the values of fields that hold an identifier: (kind, start, end, score)."""
+    yield from _marked_up(plain)
     turned = plain[::-1]
     for mark in _MARK.finditer(plain):
         key = _KEY.match(turned, len(plain) - mark.start())
@@ -78,6 +85,24 @@ def kind_of(key: str) -> str | None:
     return _KIND.get(key)
 
 
+def _marked_up(plain: str) -> Iterator[Found]:
+    """Yield the values of XML, HL7 and DICOM."""
+    for match in _TAG.finditer(plain) if "</" in plain else ():
+        key = match["key"].rpartition(":")[2]
+        kind = "NAME" if key in ("given", "family", "first", "last") else _kind(key)
+        end = _end(kind, match["value"], keyed=False, sure=True) if kind else 0
+        if kind == "NAME" and not end and re.fullmatch(rf"{_WORD}", match["value"]):
+            end = len(match["value"])
+        if kind and end:
+            yield kind, match.start("value"), match.start("value") + end, 0.72
+    if "^" in plain:
+        for match in _CARET.finditer(plain):
+            yield "NAME", *match.span(), 0.7
+        for match in _HL7.finditer(plain):
+            kind, group = ("RECORD_NUMBER", "id") if match["id"] else ("BIRTH_DATE", "day")
+            yield kind, *match.span(group), 0.7
+
+
 def _kind(key: str) -> str | None:
     """What a key says: all of it, or its last words."""
     words = re.findall(r"[a-z#]+", key.lower())
@@ -97,11 +122,13 @@ def _end(kind: str, value: str, *, keyed: bool, sure: bool) -> int:
         if _HAN_NAME.match(value):
             return len(value) if "·" in value or is_name(value, sure=sure) else 0
         value = re.split(r" / |  ", value)[0]
-        words = value.lower().replace(".", "").split()
+        words = re.split("[ +]+", value.lower().replace(".", ""))
         if not _LATIN_NAME.match(value) or any(word in NOT_NAMES_EN or word in ORDINARY for word in words):
             return 0
         particle = r"(?:al|el)-[A-Z]|(?:de|la|van|von|der|bin|del|da)$"
-        return len(value) if all(word[0].isupper() or re.match(particle, word) for word in value.split()) else 0
+        return (
+            len(value) if all(word[0].isupper() or re.match(particle, word) for word in re.split("[ +]", value)) else 0
+        )
     if kind == "EMAIL":
         return 0
     if kind == "ADDRESS":

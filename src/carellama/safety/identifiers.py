@@ -21,7 +21,7 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {
-    "NAME": Kind("name", "姓名", "names of persons after a marker, a title or a form of address"),
+    "NAME": Kind("name", "姓名", "names of persons: marked, before or after a title, or alone in a sentence"),
     "ID_CARD": Kind("identity card", "身份证号", "Chinese resident identity numbers, national identity numbers"),
     "PASSPORT": Kind("passport", "护照号", "passports, travel permits, military and residence papers"),
     "SSN": Kind(

@@ -19,7 +19,7 @@ SEP = r"[ .\-·_/]{0,3}"
 # Between a marker and its value: "MRN: 1", "MRN is 1", "MRN (no.) #1", "身份证号码是1", "'mrn': '1'".
 IS = (
     r"""["']?\s{0,3}(?:\((?!\d)[^()\n]{0,12}\))?\s{0,3}(?:[:=#>|,/]|no\.?\s*[:.#]?|number|num\.?|is|was|are|"""
-    r"""ending in|号码?|编号|是|为|系|写的|填的|留的|如下|后面是|上是|上写的是|上面是|尾号是"""
+    r"""ending in|№|号码?|编号|是|为|系|写的|填的|留的|如下|后面是|上是|上写的是|上面是|尾号是"""
     r"""|应该是|我记得是)?\s{0,3}(?:[:=#]|是|为)?"""
     r"""(?:\s{0,2}(?:on (?:file|record)|is|was|confirmed|as|listed|shown|please|use|to|reads?|should be|now|"""
     r"""to be|given|full)(?=[ ,:])[,:]?){0,5}\s{0,2}["'(\[]?\s?"""
@@ -45,14 +45,15 @@ _RECORD_EN = (
     r"\b(?:MRN|MR(?=\s?(?:#|no))|med(?:ical)?\.? rec(?:ord)?s?|patient|pt\.?|hosp(?:ital)?\.?|chart|record|"
     r"case|file|accession|"
     r"specimen|sample|encounter|visit|admission|episode|report|requisition|order|registration|unit|lab|study|imaging|"
-    r"appointment|prescription|rx|referral|claim|CHI|NRIC|UHID|subject|participant|study|wristband|bed card)\b"
+    r"appointment|prescription|rx|referral|claim|CHI|NRIC|UHID|subject|participant|study|"
+    r"wristband|bed card|exam|cytology|histology|path(?:ology)?|biopsy)\b\.?"
     r"(?:\s?(?:#|no\b\.?|nr\b\.?|num(?:ber)?\b|numbers\b|id\b\.?|identifier|code|ref(?:erence)?))?"
 )
 # (kind, marker, fewest digits, the marker must be followed by a word or mark that says "number")
 MARKED: tuple[tuple[str, str, int], ...] = (
     (
         "ID_CARD",
-        r"身\s?份\s?证(?:件)?\s?(?:号码|号|编号)?|身份号码?|证件(?:号码|号)|居民证号?|身分證(?:號碼|號)?|"
+        r"身\s?份\s?证(?:件)?\s?(?:号码|号|编号)?|身份号码?|证件(?:号码|号)|居民证号?|身分证(?:号码|号|字号)?|身分證(?:號碼|號)?|"
         r"身份證(?:號碼|號)?|"
         r"\b(?:(?:national |resident )?id(?:entity)?[ -]?card(?: no\b\.?| number)?|national id|citizen id|"
         r"id no\b\.?|id number)",
@@ -63,14 +64,17 @@ MARKED: tuple[tuple[str, str, int], ...] = (
         r"护照(?:号码?|编号)?|護照號?碼?|(?:港澳|台湾|往来)[^\s:,，]{0,8}?(?:通行证|证)(?:号码?)?|"
         r"通行证(?:号码?)?|"
         r"台胞证(?:号码?)?|回乡证(?:号码?)?|(?:军官|士兵|警官|军人|学生|居留|居住|教师|残疾)证(?:号码|编号|号)?|"
-        r"\bpassport(?: no\b\.?| number| #)?|green card(?: no\b\.?| number)|alien number|visa no\b\.?",
+        r"\bpassport(?: no\b\.?| number| #)?|green card(?: no\b\.?| number)|alien (?:registration "
+        r")?(?:no\b\.?|number)|alien registration|visa no\b\.?",
         5,
     ),
     (
         "SSN",
-        r"\b(?:SSN|social security(?: no\b\.?| number)?|soc\.? sec\.?|ss ?#|NINO|national insurance(?: "
+        r"\b(?:SSN|social(?= (?:is|was|no|num|#))|social security(?: no\b\.?| number)?|soc\.? sec\.?|"
+        r"ss ?#|NINO|national insurance(?: "
         r"no\b\.?| number)?|"
-        r"NI (?:no\b\.?|number)|SIN|ITIN|EIN|aadhaar(?: no\b\.?| number)?|PAN (?:no|card)|tax id)",
+        r"NI (?:no\b\.?|number)|SIN|ITIN|TFN|tax file(?: no\b\.?| number)?|EIN|aadhaar(?: no\b\.?| "
+        r"number)?|PAN (?:no|card)|tax id)",
         6,
     ),
     (
@@ -105,7 +109,12 @@ MARKED: tuple[tuple[str, str, int], ...] = (
         r"\ba/c(?: no\b\.?)?",
         6,
     ),
-    ("VEHICLE", r"车牌(?:号码?)?|\b(?:licen[cs]e|number|registration) plates?(?: no\b\.?| number)?|\bplate no\b\.?", 3),
+    (
+        "VEHICLE",
+        r"车牌(?:号码?)?|车架号|发动机号|\b(?:(?:licen[cs]e|number|registration) )?(?:plates?|tags?)(?: no\b\.?| "
+        r"number)?|\bVIN|\breg(?:istration)? mark",
+        3,
+    ),
     ("ACCOUNT", r"(?<![A-Z])(?:QQ|扣扣|企鹅号)\s?(?:号码?|群)?|(?<![A-Z])Q号", 5),
     ("RECORD_NUMBER", _RECORD_ZH, 3),
     ("RECORD_NUMBER", _RECORD_EN, 4),
@@ -124,7 +133,7 @@ _MARKED = [
     (kind, pattern(f"(?P<marker>{marker})(?P<is>{IS}){VALUE}", re.IGNORECASE), fewest)
     for kind, marker, fewest in MARKED
 ]
-_UNIT = pattern(
+UNIT = pattern(
     r"\s?(?:mg|ml|mmol|umol|μmol|μg|ug|ng|g/|iu|u/|mm|cm|kg|kcal|bpm|%|℃|°|×|x10|元|块|次|步|岁|天|日|"
     r"月|周|年|小时|分钟|毫升|毫克|克|"
     r"人|例|例数|个|米|公斤|斤|片|粒|支|盒|years?|months?|days?|weeks?|hours?|patients|cells|copies|"
@@ -134,8 +143,8 @@ _UNIT = pattern(
 
 _ID = pattern(rf"(?<![0-9A-Za-z])[1-9](?:{SEP}\d){{14}}(?:(?:{SEP}\d){{2}}{SEP}[0-9Xx])?(?![0-9A-Za-z])")
 _MOBILE = pattern(
-    r"(?<![0-9A-Za-z.+])(?:[+(]{0,2}(?:00)?86\)?[ .\-·]{0,3})?(?P<local>1[ .\-·]{0,3}[3-9](?:[ "
-    r".\-·]{0,3}\d){9})(?!\d|[.]\d|[A-Za-z])"
+    r"(?<![0-9A-Za-z.+])(?:[+(]{0,2}(?:00)?86\)?[ .\-·]{0,3})?(?P<local>1[ .\-·]{0,3}[3-9](?:(?:[ "
+    r".\-·]{0,3}|-\n)\d){9})(?!\d|[.]\d|[A-Za-z])"
 )
 _LANDLINE = pattern(
     r"(?<![0-9A-Za-z.+])(?:[+(]{0,2}(?:00)?86\)?[ .\-]{0,3})?[(]?0?(?:10|2\d|[3-9]\d{2})[)]?(?P<gap>[ "
@@ -170,18 +179,24 @@ _PAGER = pattern(
     r"\b(?:pager|beeper|bleep|extension|ext)\b\.?(?: (?:no\.?|number|is))?[:#]? ?#?(?P<value>\d{4,7})(?!\d)",
     re.IGNORECASE,
 )
+_SINGLE = pattern(r"(?<![0-9A-Za-z.,])(?:[+0]|00)?[0-9](?P<gap>[ .\-])(?:\d(?P=gap)){7,12}\d(?![0-9A-Za-z]|[ .\-]\d)")
 _WORDS = "zero|oh|one|two|three|four|five|six|seven|eight|nine|double|triple"
 _SPOKEN = pattern(rf"\b(?:{_WORDS})(?:[\s,\-.]{{1,3}}(?:{_WORDS})){{5,}}\b", re.IGNORECASE)
 _CARD = pattern(r"(?<![0-9A-Za-z.])[3-6]\d{3}(?:[ \-]{0,2}\d){9,15}(?![0-9A-Za-z]|\.\d)")
 _SSN = pattern(
     r"(?<![0-9A-Za-z\-])(?!000|666)[0-8]\d{2}(?P<gap>[ \-.]{1,3})(?!00)\d{2}(?P=gap)(?!0000)\d{4}(?![0-9A-Za-z\-])"
 )
+_MEDICARE_AU = pattern(r"(?<![0-9])\d{4} \d{5} \d(?![0-9])")
+_SSN_WORD = pattern(r"social|ssn|\bss\b|tax", re.IGNORECASE)
 _NHS = pattern(r"(?<![0-9A-Za-z.\-+(])\d{3}[ \-]\d{3}[ \-]\d{4}(?![0-9A-Za-z]|[.\-]\d)")
 _PLATE = pattern(
     r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼][A-Z][ "
     r"·\-]?(?=[A-Z0-9]*\d)[A-Z0-9]{5,6}(?![0-9A-Za-z])"
 )
-_HMT = pattern(r"(?<![0-9A-Za-z])[A-Z]{1,2}\d{6}\([0-9A]\)(?![0-9A-Za-z])")  # identity card of Hong Kong
+_PLATE_UK = pattern(r"(?<![A-Za-z0-9])[A-HJ-PR-Y][A-HJ-PR-Y][0-9]{2} ?[A-HJ-PR-Z]{3}(?![A-Za-z0-9])")
+_HMT = pattern(
+    r"(?<![0-9A-Za-z])[A-Z][12]\d{8}(?![0-9A-Za-z])|(?<![0-9A-Za-z])[A-Z]{1,2}\d{6}\([0-9A]\)(?![0-9A-Za-z])"
+)  # identity card of Hong Kong
 
 # Public helplines and toll-free numbers: they are no one's, and advice without them is worse.
 _TOLL_FREE = pattern(
@@ -207,16 +222,25 @@ def numbers(plain: str) -> Iterator[Found]:
     for match in _CARD.finditer(plain):
         digits = re.sub(r"\D", "", match[0])
         groups = [len(group) for group in re.findall(r"\d+", match[0])]
-        if is_luhn(digits) and (len(groups) == 1 or groups[0] == 4) and len(set(digits)) > 1:
+        if (
+            (is_luhn(digits) or (digits.startswith("62") and len(digits) >= 16))
+            and (len(groups) == 1 or groups[0] == 4)
+            and len(set(digits)) > 1
+        ):
             yield "BANK_CARD", *match.span(), 0.8
     for match in _SSN.finditer(plain):
-        if match["gap"].strip():
+        if match["gap"].strip() or (
+            match["gap"] == " " and _SSN_WORD.search(plain, max(0, match.start() - 40), match.start())
+        ):
             yield "SSN", *match.span(), 0.75
     for match in _NHS.finditer(plain):
         if is_nhs(re.sub(r"\D", "", match[0])):
             yield "INSURANCE_NUMBER", *match.span(), 0.55
-    for match in _PLATE.finditer(plain):
-        yield "VEHICLE", *match.span(), 0.7
+    for match in _MEDICARE_AU.finditer(plain):
+        yield "INSURANCE_NUMBER", *match.span(), 0.6
+    for form in (_PLATE, _PLATE_UK):
+        for match in form.finditer(plain):
+            yield "VEHICLE", *match.span(), 0.7
 
 
 def _usual_id(text: str) -> bool:
@@ -237,19 +261,21 @@ def _marked(plain: str) -> Iterator[Found]:
                 value = value[: tail.start()]
             value = _one_number(value)
             digits = sum(character.isdigit() or character == "*" for character in value)
-            if digits < fewest or (digits < 8 and _UNIT.match(plain, start + len(value))):
+            if digits < fewest or (digits < 8 and UNIT.match(plain, start + len(value))):
                 continue
             if _NEEDS_WORD.match(match["marker"].strip()) and not (
                 re.search(r"[#:=]|no|num|号", match["is"], re.IGNORECASE) or _coded(value)
             ):
                 continue
-            if kind == "RECORD_NUMBER" and _DAY.fullmatch(value):
+            if kind == "RECORD_NUMBER" and DAY.fullmatch(value):
                 continue  # the day of the visit stands behind its name
+            if kind == "VEHICLE" and not re.search("[A-Z]", value):
+                continue
             end = start + len(value)
             yield kind, start, end, 0.9 - order / 100  # of two markers the first in the table is the closer word
 
 
-_DAY = pattern(
+DAY = pattern(
     r"(?:19|20)\d\d[\-./ ](?:0?\d|1[0-2])[\-./ ][0-3]?\d|[0-3]?\d[\-./ ][0-3]?\d[\-./ ](?:19|20)?\d\d|"
     r"(?:19|20)\d\d-(?:19|20)?\d\d"
 )
@@ -262,7 +288,9 @@ def _coded(value: str) -> bool:
 
 def _one_number(value: str) -> str:
     """Cut a value before a word, or before a second number of it: "ZY2031 2024-01-02"."""
-    cut = re.search(r"(?<=\d)[ ]+(?=[A-Za-z]{2,}(?![A-Za-z0-9])|[A-Za-z]{1,2} |\d{4}[\-./]\d|\d+[./:]\d)", value)
+    cut = re.search(
+        r"(?<=\d)[ ]+(?=[A-Za-z]{2,}(?![A-Za-z0-9])|[A-Za-z]{1,2} (?!\d{3})|\d{4}[\-./]\d|\d+[./:]\d)", value
+    )
     return value[: cut.start()] if cut else value
 
 
@@ -280,23 +308,30 @@ def _phones(plain: str) -> Iterator[Found]:
         ):
             continue
         short = word in ("no", "number", "home", "work", "号码", "contact") and len(digits) < 9
-        if not is_public(digits) and not short and not _UNIT.match(plain, match.end()) and not _dated(match["value"]):
+        if not is_public(digits) and not short and not UNIT.match(plain, match.end()) and not _dated(match["value"]):
             yield "PHONE", *match.span("value"), 0.7
     for form, score in ((_LANDLINE, 0.8), (_NANP, 0.6), (_UK, 0.7), (_PLUS, 0.8)):
         for match in form.finditer(plain):
             digits = re.sub(r"\D", "", match[0])
-            if is_helpline(plain, match.start(), match.end()) or _UNIT.match(plain, match.end()) or _dated(match[0]):
+            if is_helpline(plain, match.start(), match.end()) or UNIT.match(plain, match.end()) or _dated(match[0]):
                 continue
             if form is _LANDLINE and not (match[0].startswith(("0", "(", "+")) or _called(plain, match.start())):
                 continue
             yield "PHONE", *match.span(), score
     for match in _PAGER.finditer(plain):
         yield "PHONE", *match.span("value"), 0.6
+    for match in _SINGLE.finditer(plain):
+        if re.match(r"[01+]", match[0]):
+            yield "PHONE", *match.span(), 0.6
     for match in _SPOKEN.finditer(plain):
         yield "PHONE", *match.span(), 0.7
 
 
-_PUBLIC = pattern(r"hot[ -]?line|help[ -]?line|热线|hotlines|toll.free|客服", re.IGNORECASE)
+_PUBLIC = pattern(
+    r"hot[ -]?line|help[ -]?line|热线\W{0,3}[是为]?\W{0,2}(?=\d)|(?:热线|客服)(?:电话|"
+    r"号码)?\W{0,3}[是为]?\W{0,2}$|hotlines|toll.free",
+    re.IGNORECASE,
+)
 
 
 def is_public(digits: str) -> bool:
@@ -306,6 +341,8 @@ def is_public(digits: str) -> bool:
 
 def is_helpline(plain: str, start: int, end: int) -> bool:
     """Whether the number from `start` to `end` is a helpline by itself or by the word before it."""
+    if re.search("fax|传真", plain[max(0, start - 30) : start], re.IGNORECASE):
+        return False
     return is_public(re.sub(r"\D", "", plain[start:end])) or bool(_PUBLIC.search(plain, max(0, start - 16), start))
 
 

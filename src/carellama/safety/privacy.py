@@ -4,8 +4,7 @@
 
 A placeholder is `[KIND_n]` in ASCII whatever the language: one form to look for, to learn and to leave alone, which no
 Chinese or English text holds by itself; n is the number of the value within its record, so that a reader still knows
-who is who. It finds names only after a marker, a title or another mention, and no diagnosis of who a text is about:
-a human has to look at what is published.
+who is who. It does not find all, and knows nothing of who a text is about: a human has to look at what is published.
 """
 
 from __future__ import annotations
@@ -17,7 +16,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Literal
 
 from carellama.errors import UserError, lookup
-from carellama.safety import addresses, chinese_names, contacts, dates, english_names, fields, numbers, presidio
+from carellama.safety import (
+    addresses,
+    chinese_forms,
+    chinese_names,
+    chinese_prose,
+    codes,
+    contacts,
+    dates,
+    english_names,
+    english_prose,
+    fields,
+    numbers,
+    presidio,
+)
 from carellama.safety.identifiers import DEFAULT_KINDS, KINDS, Identifier
 from carellama.safety.name_lists import EPONYM_AFTER, NOT_NAMES_EN
 from carellama.safety.spelling import compact, fold
@@ -32,10 +44,13 @@ _DIGITS = re.compile(
     r"one|two|three|four|five|six|seven|eight|nine)",
     re.I,
 )
-_BIRTH_WORD = re.compile(r"生|诞辰|出世|birth|born|dob|d\. ?o\. ?b|bday|b\.", re.IGNORECASE)
+_BIRTH_WORD = re.compile(
+    r"生|娩|剖|(?:M|F|ale|男|女)[^A-Za-z]{0,5}\d|deliver|诞辰|出世|birth|born|dob|d\. ?o\. ?b|bday|b\.", re.IGNORECASE
+)
 _LATIN = re.compile(r"[A-Za-z]{2}")
 _CONTACT = re.compile(
-    r"@|/|www|信|Q|扣|号|名|(?<![a-z])at(?![a-z])|id|handle|login|user|vx|wx|insta|twitter|facebook|"
+    r"@|/|_|www|[a-z]\d|chat|tok|cord|line|kik|信|Q|扣|号|名|(?<![a-z])at(?![a-z])|id|handle|login|"
+    r"user|vx|wx|insta|twitter|facebook|"
     r"skype|telegram|snap|支付宝|昵称|艾特|微|加|account",
     re.IGNORECASE,
 )
@@ -45,6 +60,7 @@ Finder = Callable[[str], Iterator[tuple[str, int, int, float]]]
 # What finds, and the cheap pattern without which there is nothing to find.
 FINDERS: tuple[tuple[Finder, re.Pattern[str]], ...] = (
     (numbers.numbers, _DIGITS),
+    (codes.codes, _DIGITS),
     (addresses.addresses, _DIGIT),
     (
         addresses.addresses,
@@ -53,8 +69,11 @@ FINDERS: tuple[tuple[Finder, re.Pattern[str]], ...] = (
     (dates.births, _BIRTH_WORD),
     (contacts.contacts, _CONTACT),
     (chinese_names.names, HAN_CHARACTER),
+    (chinese_prose.names, HAN_CHARACTER),
+    (chinese_forms.forms, HAN_CHARACTER),
     (english_names.names, _LATIN),
-    (fields.fields, re.compile(r"[:=|]|/[A-Z]{0,4}\d")),
+    (english_prose.names, _LATIN),
+    (fields.fields, re.compile(r"[:=|^]|</|/[A-Z]{0,4}\d")),
     (presidio.recognised, re.compile(r"\d|@")),
 )
 
@@ -75,7 +94,9 @@ def find(text: str, kinds: Collection[str] | None = None) -> list[Identifier]:
     if "DATE" in wanted:
         found.update(dates.dates(plain))
     if any(kind == "NAME" for kind, *_ in found):
-        found.update(_again(plain, [plain[start:end] for kind, start, end, _ in found if kind == "NAME"]))
+        spans = [(start, end) for kind, start, end, _ in found if kind == "NAME"]
+        found.update(_again(plain, [plain[start:end] for start, end in spans]))
+        found.update(day for _, end in spans for day in dates.beside(plain, end))
     taken = [match.span() for match in PLACEHOLDER.finditer(plain)] if "[" in plain else []
     return [
         Identifier(kind, start, end, text[start:end], score)

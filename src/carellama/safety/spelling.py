@@ -37,7 +37,7 @@ def _table() -> dict[int, str]:
             table[code] = str(value)
     for characters, plain in ((_DASHES, "-"), (_SPACES + _NOTHING, " "), (_DOTS, "·"), ("’‘`´", "'"), ("“”", '"')):
         table.update({ord(character): plain for character in characters})
-    table.update({ord("【"): "[", ord("】"): "]", ord("﹕"): ":", ord("∶"): ":", ord("﹫"): "@"})
+    table.update({ord("【"): "[", ord("】"): "]", ord("﹕"): ":", ord("∶"): ":", ord("﹫"): "@", ord("№"): "#"})
     return table
 
 

@@ -11,6 +11,7 @@ A reply of the judge that is not exactly what it was asked for gives no score, a
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,14 @@ class Constitution:
     rules: tuple[Rule, ...]
     judge: Mapping[str, Mapping[str, str]]
     version: str = ""
+    path: Path = BUILT_IN
+
+    def source(self) -> dict[str, Any]:
+        """What run.json says of it, beside the data."""
+        digest = hashlib.sha1(self.path.read_bytes(), usedforsecurity=False).hexdigest()
+        count = len(self.rules)
+        return {"name": f"constitution {self.version}".strip(), "where": str(self.path), "sha1": digest, "rows": count,
+                "used": count, "tokens": None}  # fmt: skip
 
 
 def read_constitution(path: Path | None = None) -> Constitution:
@@ -71,7 +80,7 @@ def read_constitution(path: Path | None = None) -> Constitution:
         texts = judge.get(language) if isinstance(judge, dict) else None
         if not isinstance(texts, dict) or not all(isinstance(texts.get(part), str) for part in ("system", "user")):
             raise UserError(f"{where}: judge needs the texts system and user in en and zh")
-    return Constitution(rules, judge, str(found.get("version", "")))
+    return Constitution(rules, judge, str(found.get("version", "")), where)
 
 
 def _yaml(path: Path) -> dict[str, Any]:

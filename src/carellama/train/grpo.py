@@ -47,6 +47,7 @@ from carellama.template import Template, get_template
 from carellama.tokenise import GroupEncoder
 from carellama.train.checkpoints import WholeCheckpoints, log_of
 from carellama.train.constitution import ConstitutionReward, judge_of, read_constitution
+from carellama.train.guard import LossGuard
 from carellama.train.rewards import check_reward, load_reward
 from carellama.train.trainer import counted, mean_with_interval
 from carellama.train.verifiable import Reward, answer_of, rewards_of
@@ -62,11 +63,12 @@ def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Tasks:
     """Read the prompts, and check all rewards. Raises `UserError` before the model is loaded."""
     arguments = config.grpo
     rewards_of(arguments)
-    if "constitution" in arguments.names:
-        read_constitution(arguments.constitution_path)
+    constitution = read_constitution(arguments.constitution_path) if "constitution" in arguments.names else None
     if config.reward.reward_model:
         check_reward(config.reward.reward_model, config, tokenizer)
     tasks = prepare_tasks(config, tokenizer, template)
+    if constitution is not None:
+        tasks.sources.append(constitution.source())
     prompts = _trl_arguments(config).generation_batch_size // arguments.num_generations
     if config.training.do_train and len(tasks.train) < prompts:
         raise UserError(
@@ -83,6 +85,7 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
         self.template = get_template(config.data.template, tokenizer)
         self.encoder = GroupEncoder(tokenizer)
         self._unable: str | None = None
+        self._guard = LossGuard()
         logging.getLogger("trl.trainer.grpo_trainer").setLevel(logging.ERROR)  # it would log prompts that got no reward
         rewards = self._loaded(config, model, tokenizer)
         learned = [one for one in model.parameters() if one.requires_grad]
@@ -161,6 +164,12 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
                 self._save_checkpoint(self.model_wrapped, None)
             return TrainOutput(step, math.nan, {})
 
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Answer, judge and learn. Raises `Diverged`, before the step is taken, for an impossible loss."""
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        self._guard.check(float(loss), self.state.global_step, list(dict.fromkeys(row["place"] for row in inputs)))
+        return loss
+
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         asked = [[Message(turn["role"], turn["content"]) for turn in prompt] for prompt in prompts]
         return prompt_ids(self.encoder, self.template, asked), None, {}
@@ -233,7 +242,7 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
             "length": float(lengths.mean()), "samples": len(found), "unscored": int((~scored).sum()),
             "runtime": round(time.monotonic() - started, 4),
         }  # fmt: skip
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        metrics = {f"{metric_key_prefix}_{name.replace('/', '_')}": value for name, value in metrics.items()}
         self.model.eval()  # TRL keeps what it measured of training and evaluation apart by this
         self.log(dict(metrics))
         self.model.train(training)
@@ -298,6 +307,8 @@ def _trl_arguments(config: RunConfig) -> Any:
         for field in dataclasses.fields(training)
         if field.init and field.name in theirs
     }
+    if training.metric_for_best_model == "loss":  # transformers' default; this stage is measured by its reward
+        shared |= {"metric_for_best_model": "reward", "greater_is_better": True}
     try:
         return GRPOConfig(
             **shared

@@ -203,7 +203,7 @@ def record_losses(
 
 def inputs_of(batch: dict[str, Any]) -> dict[str, Any]:
     """What of a batch the model's forward takes."""
-    return {name: value for name, value in batch.items() if name not in ("labels", "good")}
+    return {name: value for name, value in batch.items() if name not in ("labels", "good", "sources")}
 
 
 def _split(batch: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:

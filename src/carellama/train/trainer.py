@@ -31,6 +31,7 @@ from carellama.data.stream import FailingStream, Failure, TokenStream, collate_o
 from carellama.errors import UserError
 from carellama.model.attention import takes_packed_rows
 from carellama.train.checkpoints import WholeCheckpoints, log_of
+from carellama.train.guard import LossGuard
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class RowTrainer(WholeCheckpoints, Trainer):
         self.model_accepts_loss_kwargs = True  # compute_loss below divides by the step's units itself
         self.sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         self.head_dtype = torch.bfloat16 if self.args.bf16 else None
+        self._guard = LossGuard()
         self._noted: dict[str, list[float]] = {}
 
     def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,6 +103,12 @@ class RowTrainer(WholeCheckpoints, Trainer):
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # the gradients are averaged over the processes
         return (loss, None) if return_outputs else loss
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Forward and backward of a batch. Raises `Diverged`, before the step is taken, for an impossible loss."""
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        self._guard.check(float(loss), self.state.global_step, inputs.get("sources", []))
+        return loss
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
         """Count the units of a step, over all processes."""

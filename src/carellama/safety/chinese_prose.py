@@ -1,0 +1,245 @@
+"""Chinese names that stand in a sentence without a marker: where a name explains the characters better than words do.
+
+    list(names("昨天陈晓燕打来电话"))   # [("NAME", 2, 5, 0.5)]
+
+A run of Chinese characters is split into the words that are likeliest together, by the frequencies of jieba's
+dictionary, once as it stands and once with a surname and a given name in it; the difference of the two logarithms,
+and what stands around, say whether there is a name. The dictionary is read as a file: jieba itself is not imported.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from carellama.errors import need
+from carellama.safety.name_lists import (
+    COMPOUND_SURNAMES,
+    JAPANESE_SURNAMES,
+    NOT_NAMES_ZH,
+    RARE_SURNAMES,
+    SOUNDS,
+    SURNAME_ORDER,
+    WORD_BEFORE,
+)
+from carellama.safety.ordinary_words import MEDICAL_ZH
+from carellama.text import HAN
+
+Found = tuple[str, int, int, float]
+
+_RUN = re.compile(rf"[{HAN}]{{2,}}")
+_LONGEST = 6  # characters of a word
+_UNKNOWN = -18.0  # log probability of a character that is no word: once in the dictionary's 60 million
+_PRIOR = -9.5  # log probability of a name where nothing is known of its place
+_NEEDED = -1.5
+
+# What stands before or behind a name, and by how much it makes one likelier (differences of log probabilities).
+_BEFORE: tuple[tuple[re.Pattern[str], float], ...] = (
+    (re.compile(r"(?:我是|我叫|我系|名叫|姓名|[他她]叫|全名|本名)[:是为叫]?\s?[\"']?$"), 9.0),
+    (
+        re.compile(
+            r"(?:配偶|原告|被告|产妇|孕妇|病员|病患|儿媳|女婿|儿媳妇|老伴|老公|老婆|媳妇|对象|户主|组长|班长|队长|院长|所长|法人|患者|病人|家属|医生|医师|大夫|"
+            r"护士长?|主任|药师|技师|护工|教授|联系人|监护人|居民|职工|员工|学生|同学|"
+            r"母亲|父亲|妻子|丈夫|爱人|儿子|女儿|其[子女妻夫父母]|之[子女妻夫父母]|[爸妈弟妹哥姐爷奶]|孩子|宝宝|同事|朋友|"
+            r"周[一二三四五六日天]|经办|陪护|陪同|[叫名@]|一助|二助|麻醉|主刀|[者员师士长友方属人]|签名|姓名|签字)[:：是为叫\-—]{0,2}[\s\"'(\[]{0,2}$"
+        ),
+        8.0,
+    ),
+    (
+        re.compile(
+            r"(?:那个|[由给找请让替和跟与向]|联系|通知|告知|转告|感谢|谢谢|您好|你好|兹有|关于|代|[、/:])\s?[\"']?$"
+        ),
+        3.0,
+    ),
+    (re.compile(r"[{HAN}]{2,6}[:：]\s?$".replace("{HAN}", HAN)), 5.5),
+    (re.compile(r"(?:^|[\n,.。，;；!?！？()\[\]|\s\d\-])$"), 2.5),
+)
+_BEHIND: tuple[tuple[re.Pattern[str], float], ...] = (
+    (
+        re.compile(
+            r"(?:[这那]孩子|小朋友|啊你|呀你|先生|女士|小姐|太太|同志|医生|医师|大夫|护士|主任|教授|老师|师傅|阿姨|叔叔|同学|经理|"
+            r"[\s,，(]{0,2}(?:男|女)(?:性)?[\s,，;)、\d]|[\s,，(]{0,2}\d{1,3}\s?岁|之[子女妻夫父母]|本人|收$|[白夜早晚中]班)"
+        ),
+        5.0,
+    ),
+    (
+        re.compile(
+            r"(?:称|说|来|已|于|在|他|她|的(?:[他她]|报告|病历|电话|结果|家属|手机|检查|住院|主治|号|处方|药|片子|化验|身份|床|标本|血|体温|女儿|儿子|妈|爸)|"
+            r"签|核对|打|问|反映|表示|主诉|自述|诉|因|今|昨|和|与|及|是|有|没|要|想|把|被|到|去|给|做|住|出院|入院|负责|预约)"
+        ),
+        2.0,
+    ),
+    (re.compile(r"(?:$|[\n,.。，;；!?！？()\[\]|\s:/、])"), 2.5),
+)
+
+
+class Dictionary(NamedTuple):
+    """Of jieba: words and the logarithms of their probabilities, verbs of two characters, words that may be names."""
+
+    words: dict[str, float]
+    verbs: frozenset[str]
+    people: frozenset[str]
+
+
+@cache
+def dictionary() -> Dictionary:
+    """Read jieba's dictionary, rare names of persons left out. `UserError` where it is not installed."""
+    spec = find_spec("jieba")
+    if spec is None or not spec.submodule_search_locations:
+        need("jieba", extra="clean", why="de-identification")
+        raise AssertionError("unreachable")
+    counts, verbs, people = {}, set(), set()
+    total = 0
+    with (Path(spec.submodule_search_locations[0]) / "dict.txt").open(encoding="utf-8") as lines:
+        for line in lines:
+            word, count, kind = line.split(" ")
+            total += int(count)
+            name = kind.startswith("nr") and len(word) > 1
+            if len(word) > _LONGEST or (name and (int(count) < 20 or len(word) > 2)):
+                continue
+            counts[word] = int(count)
+            if name:  # some are marked so by mistake: 高峰 is no person; what is frequent has to be outweighed
+                people.add(word)
+            elif len(word) == 2 and kind.startswith("v"):
+                verbs.add(word)
+    for word in MEDICAL_ZH:
+        counts[word] = max(counts.get(word, 0), 300)
+        people.discard(word)
+    most = math.log(total)
+    return Dictionary(
+        {word: math.log(max(count, 1)) - most for word, count in counts.items()}, frozenset(verbs), frozenset(people)
+    )
+
+
+@cache
+def given_names() -> dict[str, float]:
+    """The log probability of each character of given names."""
+    made = {}
+    for line in Path(__file__).with_name("names_zh.txt").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            rank, characters = line.split(" ")
+            made.update(dict.fromkeys(characters, -float(rank)))
+    return made
+
+
+@cache
+def _surnames() -> dict[str, float]:
+    """The log probability of each surname, from its rank."""
+    made = {}
+    for rank, surname in enumerate(SURNAME_ORDER):
+        made[surname] = -2.6 - 1.1 * math.log1p(rank / 3) - (1.0 if surname in RARE_SURNAMES else 0.0)
+    made.update(dict.fromkeys([*COMPOUND_SURNAMES, *JAPANESE_SURNAMES], -8.0))
+    return made
+
+
+def _rare(character: str) -> float:
+    """The log probability of a character in a given name: one that is rare everywhere may be in a name as well."""
+    value = given_names().get(character)
+    return value if value is not None else (-12.5 if dictionary().words.get(character, _UNKNOWN) < -13.0 else -99.0)
+
+
+def names(plain: str) -> Iterator[Found]:
+    """Yield the names in the sentences of a folded text: (kind, start, end, score)."""
+    surnames, given, people = _surnames(), given_names(), dictionary().people
+    for run in _RUN.finditer(plain):
+        text, offset = run[0], run.start()
+        places = [
+            (at, size)
+            for at in range(len(text) - 1)
+            for size in (2, 1)
+            if not (at == 0 and text[0] == "周" and plain[offset - 1 : offset].isdigit())  # 孕12周建档
+            and text[at : at + size] in surnames
+            and at + size < len(text)
+            and text[at + size] in given
+        ]
+        called = [match.start() - offset for match in _GIVEN_ONLY.finditer(plain, run.start(), run.end())]
+        if not places and not called:
+            continue
+        forth, back = _split(text)
+        found = []
+        for at, size, lengths in [*((at, size, (1, 2)) for at, size in places), *((at, 0, (2,)) for at in called)]:
+            for length in lengths:
+                end = at + size + length
+                if end > len(text):
+                    break
+                name = surnames[text[at : at + size]] if size else 0.0
+                name += sum(map(_rare, text[at + size : end])) + (-0.4 if length == 2 else -1.1)
+                margin = forth[at] + _PRIOR + name + back[end] - forth[-1]
+                margin += 2.5 if text[at:end] in people else 0.0
+                if margin < _NEEDED - 12.0:
+                    continue
+                margin += around(plain, offset + at, offset + end) - _against(text, at, end)
+                if margin > _NEEDED:
+                    found.append((margin, at, end))
+        taken: set[int] = set()
+        for _, at, end in sorted(found, reverse=True):
+            if taken.isdisjoint(range(at, end)):
+                taken.update(range(at, end))
+                yield "NAME", offset + at, offset + end, 0.5
+
+
+_GIVEN_ONLY = re.compile(  # 那个建军啊, 念慈这孩子
+    rf"(?<=那个)[{HAN}]{{2}}(?=[啊呀哪])|(?<![{HAN}])[{HAN}]{{2}}(?=[这那]孩子|同学|啊你|呀你|宝贝|小朋友|"
+    rf"[他她]?[妈爸](?![妈爸])|哥(?!哥)|姐(?!姐)|叔(?!叔)|姨)|"
+    rf"(?<=孩子叫)[{HAN}]{{2}}|(?<=[儿女]子)[{HAN}]{{2}}(?=[,，今昨最发有在这的])|"
+    rf"(?<=女儿)[{HAN}]{{2}}(?=[,，今昨最发有在这的])|(?<=[叫喊])[{HAN}]{{2}}(?=$|[^{HAN}])"
+)
+
+
+_DRUG = re.compile(  # behind a transliteration or a plant: 莫昔芬, 柯萨奇病毒, 霍奇金淋巴瘤
+    "[唑尼芬丁酸片汤丸散菌酮啶嗪酯膏胶糖碱酶肽胺钠钙钾镁锌铁苷霉韦剂氏国市省县镇村路街线症穴岛舌疮]|[林康素普替沙那格学科管征病](?![复区来遍情历房床])|病毒|综合|试验|制药|公司|"
+    "淋巴|嗜血|现象|指数|评分|医院|大学|冲剂|滴[眼鼻耳剂丸]|细胞|疫苗|染色|培养|..?[唑钠胺酮啶嗪酯酶肽苷霉菌]"
+)
+_CHEMICAL = re.compile("[唑酸汤丸散菌酮啶嗪酯膏胶糖碱酶肽胺钠钙钾镁霉剂]$")
+
+
+def _against(text: str, at: int, end: int) -> float:
+    """By how much it is less likely: a word after all, the beginning of a drug or disease, or wishes for a child."""
+    name, known = text[at:end], dictionary()
+    if (
+        (name in known.words and name not in known.people)
+        or text[at : at + 2] in NOT_NAMES_ZH
+        or name[1:] in ("宝宝", "宝贝", "宝", "大家", "您", "小")
+        or (text[at - 1 : at] and text[at - 1] in WORD_BEFORE.get(name[0], ""))
+    ):
+        return 99.0
+    if _DRUG.match(text[end:]) or _CHEMICAL.search(name):
+        return 9.0
+    # 霍奇 in 霍奇金淋巴瘤: part of a longer word that is written by its sound
+    around_it = text[at - 1 : at] + text[end : end + 1]
+    return 3.0 if any(one in SOUNDS for one in around_it) and all(one in SOUNDS for one in name) else 0.0
+
+
+def _split(text: str) -> tuple[list[float], list[float]]:
+    """The log probability of the likeliest words up to each place, and from each place on."""
+    words, count = dictionary().words, len(text)
+    forth = [0.0] + [-math.inf] * count
+    edges = []
+    for start in range(count):
+        for end in range(start + 1, min(count, start + _LONGEST) + 1):
+            value = words.get(text[start:end])
+            if value is None:
+                if end > start + 1:
+                    continue
+                value = _UNKNOWN
+            edges.append((start, end, value))
+            if forth[start] + value > forth[end]:
+                forth[end] = forth[start] + value
+    back = [-math.inf] * count + [0.0]
+    for start, end, value in reversed(edges):
+        if value + back[end] > back[start]:
+            back[start] = value + back[end]
+    return forth, back
+
+
+def around(plain: str, start: int, end: int) -> float:
+    """What stands around says."""
+    before, behind = plain[max(0, start - 8) : start], plain[end : end + 8]
+    left = next((worth for form, worth in _BEFORE if form.search(before)), 0.0)
+    right = next((worth for form, worth in _BEHIND if form.match(behind)), 0.0)
+    return left + (right or (2.0 if behind[:2] in dictionary().verbs else 0.0))

@@ -1,0 +1,97 @@
+"""Codes and numbers that belong to somebody though no list knows their word: 档案编号370200483917, NG-24-03361.
+
+    list(codes("Cytology NG-24-03361"))   # [("RECORD_NUMBER", 9, 20, 0.35)]
+
+Any word for number with five digits or more behind it, and any code of letters and digits that stands alone; the codes
+of things stay: models, batches, medicines, genes, trials, sources.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from carellama.safety.numbers import DAY, UNIT
+from carellama.safety.spelling import pattern
+
+Found = tuple[str, int, int, float]
+
+_CODE = r"(?P<value>(?=[A-Z\-/]{0,8}[0-9*])(?:[A-Z]{1,8}[\-/ ]?)?[0-9A-Z*]+(?:[\-/][0-9A-Z*]+){0,5})(?![A-Za-z0-9.%])"
+# Any word that ends in "number" or "no.": who a number is of can not be seen, but that it is one of somebody's.
+_NUMBERED = (
+    pattern(
+        r"(?<![批型货文信符代色准床楼房标刊栋本])(?<!注册)(?<!备案)(?<!许可)(?:编\s?[号码]|[证卡单件户册次]\s?号码?|序列号|号码?|[码号]|"
+        r"(?<![A-Za-z])ID|(?<![A-Za-z])id|条码|代码|流水)"
+        rf"\s{{0,2}}[\"']?(?:[:=#]|是|为|\()?\s{{0,3}}[\"']?{_CODE}"
+    ),
+    pattern(
+        r"(?<!lot )(?<!cat )(?<!cat\. )(?<!catalogue )(?<!batch )(?<!model )(?<!part )(?<!catalog "
+        r")(?<!version )(?<!room )(?<!bed )(?<!icd )(?<!cpt )(?<!grant )"
+        r"(?<!trial )(?<!atc )(?<!cas )(?<!zip )(?<!page )(?<!protocol )(?<!loinc )(?<!ndc )(?<!snomed )"
+        r"\b(?:no\b\.?|nos\b\.?|nr\b\.?|number|num\b\.?|#|id|ident(?:ifier)?|ref(?:erence)?|serial(?: "
+        r"(?:no\.?|number|num))?(?: of(?: the)? \w+)?|s/?n|code|acct\.?|acc\.?|rec\.?|enc\.?|adm\.?|"
+        r"req\.?|spec\.?|hosp\.?|chart|claim|case|file|tag|barcode|tracking|confirmation)"
+        rf"\s{{0,2}}[\"']?(?:[:=#]|is|was|no\.?)?\s{{0,3}}[\"']?{_CODE}",
+        re.IGNORECASE,
+    ),
+)
+
+
+# A code that stands alone: letters and five digits or more, in groups. Who has one belongs to somebody, unless the
+# word before says that it is of a thing.
+_FREE = pattern(
+    r"(?<![A-Za-z0-9.\-/_@#&=?+:%])(?=[A-Z0-9\-/]*[A-Z])(?=(?:[A-Z\-/]*[0-9]){5})(?![0-9.]+(?:E|"
+    r"X10)[0-9])(?!(?:[A-Z]\d){3})[A-Z0-9]+(?:[\-/][A-Z0-9]+){0,5}(?![A-Za-z0-9_@=.%]|-[a-z]|"
+    r"/[a-z])"
+)
+_THING = pattern(
+    r"(?:model|cat(?:alog(?:ue)?)?|lot|batch|version|type|part|product|item|grant|trial|protocol|"
+    r"registration|registered|isbn|issn|pmid|doi|icd(?:-?1[01])?|atc|cas|cpt|"
+    r"loinc|snomed|ndc|variant|mutation|gene|snp|strain|plasmid|clone|antibody|accession|geo|"
+    r"figure|fig|table|ref|standard|iso|astm|reg|"
+    r"型号|批号|货号|规格|文号|准字|字号|标准|备案|注册证?|登记号|版本|编码为|基因|突变|位点|菌株|代码|基金|项目|课题|条例|专利|"
+    r"许可证?)[号\w]{0,2}[.:：#\s]{0,3}(?:no|number)?[.:：#\s]{0,3}$",
+    re.IGNORECASE,
+)
+_KNOWN_CODE = pattern(
+    r"(?:NCT|PMC|CHICTR|ISRCTN|EUCTR|RS|NM_?|GSE|GSM|SRR|PRJNA|CVCL|CHEMBL|DB|HMDB|GO|HP|OMIM|"
+    r"ORPHA|COVID|SARS|PM|H1N|B1|CD|IL|DSM|GB|YY|ISO|GCP)-?\d|[HZSJTBF]\d{8}$|[A-Z]\d{2}[.X]?\d*$"
+)
+_SOURCE = pattern(r"文章编号|论文编号|PMID|NCT\d|ISBN|ISSN|PMID|PMC\d|DOI|国药|ChiCTR|ISRCTN|[HZSJ]\d{8}$|GB/?T")
+
+
+def codes(plain: str) -> Iterator[Found]:
+    """Yield the codes in a folded text that has digits: (kind, start, end, score)."""
+    yield from _numbered(plain)
+    yield from _free(plain)
+
+
+def _free(plain: str) -> Iterator[Found]:
+    for match in _FREE.finditer(plain):
+        if sum(map(str.isdigit, match[0])) < 5:
+            continue
+        if (
+            _KNOWN_CODE.match(match[0])
+            or _SOURCE.search(plain, max(0, match.start() - 4), match.end())
+            or _THING.search(plain, max(0, match.start() - 24), match.start())
+        ):
+            continue
+        if UNIT.match(plain, match.end()) or re.match(r"\d{2,4}[\-/]\d{1,2}[\-/]\d{1,2}", match[0]):
+            continue
+        yield "RECORD_NUMBER", *match.span(), 0.35
+
+
+def _numbered(plain: str) -> Iterator[Found]:
+    for form in _NUMBERED:
+        for match in form.finditer(plain):
+            value, end = match["value"], match.end("value")
+            digits = sum(character.isdigit() for character in value)
+            if (
+                digits < 5
+                or DAY.fullmatch(value)
+                or UNIT.match(plain, end)
+                or _SOURCE.search(plain, max(0, match.start() - 4), match.end())
+                or not (value.isupper() or re.fullmatch(r"[\d\-/*]+", value))
+            ):
+                continue
+            yield "RECORD_NUMBER", match.start("value"), end, 0.4
