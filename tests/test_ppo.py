@@ -135,7 +135,7 @@ def test_the_cost_of_kl_is_adapted_to_its_target():
 
 
 def some_rollout(sizes: tuple[int, ...] = (3, 1, 5, 2)) -> Rollout:
-    tokens = [joined(list(range(3, 9 + size)), 6) for size in sizes]
+    tokens = [joined(list(range(3, 9 + size)), 6, f"data/a.json:{size}") for size in sizes]
     names = ("logps", "values", "advantages", "returns")
     return Rollout(tokens, {name: [torch.randn(size) for size in sizes] for name in names})
 
@@ -145,6 +145,7 @@ def test_a_rollout_survives_its_checkpoint_and_each_pass_sees_every_answer():
     again = Rollout.of(rollout.tensors())
     for one, other in zip(rollout.tokens, again.tokens, strict=True):
         assert np.array_equal(one.input_ids, other.input_ids) and np.array_equal(one.labels, other.labels)
+        assert one.source == other.source
     for name, parts in rollout.numbers.items():
         assert all(torch.equal(one, other) for one, other in zip(parts, again.numbers[name], strict=True))
     batches = list(again.minibatches(2, 3, np.random.default_rng(0), collate_row))

@@ -198,7 +198,10 @@ class PPOTrainer(RowTrainer):
             failure = str(error)
         if (failure := self.failure_of_any(failure)) is not None:
             raise UserError(failure)
-        tokens = [joined([*ids, *answer.ids], len(ids)) for ids, answer in zip(asked, answers, strict=True)]
+        tokens = [
+            joined([*ids, *answer.ids], len(ids), str(task.place))
+            for task, ids, answer in zip(tasks, asked, answers, strict=True)
+        ]
         return answers, tokens, scores
 
     @torch.no_grad()

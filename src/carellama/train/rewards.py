@@ -358,6 +358,8 @@ def _shared(policy: Any, chain: list[Path], config: RunConfig) -> Any | None:
     from transformers import AutoModelForSequenceClassification
 
     quantised, earlier = bool(config.model.quantization_bit), config.model.checkpoints
+    if not config.training.do_train:
+        earlier = earlier[:-1]  # the last one answers as an adapter
     if not isinstance(policy, PeftModel) or (quantised and full_checkpoint(config.model)):
         return None
     if not quantised and [Path(one).expanduser().resolve() for one in earlier] != [one.resolve() for one in chain[:-1]]:

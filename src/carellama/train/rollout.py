@@ -48,6 +48,7 @@ class Rollout:
         found = {
             "ids": torch.from_numpy(np.concatenate([one.input_ids for one in self.tokens])),
             "lengths": torch.tensor(lengths, dtype=torch.int64),  # (answers, 2): all tokens, those of the answer
+            "sources": torch.tensor(list("\n".join(one.source for one in self.tokens).encode()), dtype=torch.uint8),
         }
         return found | {name: torch.cat(self.numbers[name]) for name in NUMBERS}
 
@@ -56,17 +57,21 @@ class Rollout:
         """The rollout that `tensors` gave."""
         lengths = tensors["lengths"].tolist()
         ids = tensors["ids"].split([whole for whole, _ in lengths])
-        tokens = [joined(one.tolist(), whole - own) for one, (whole, own) in zip(ids, lengths, strict=True)]
+        sources = bytes(tensors["sources"].tolist()).decode().split("\n")
+        tokens = [
+            joined(one.tolist(), whole - own, source)
+            for one, (whole, own), source in zip(ids, lengths, sources, strict=True)
+        ]
         sizes = [own for _, own in lengths]
         return cls(tokens, {name: list(tensors[name].split(sizes)) for name in NUMBERS})
 
 
-def joined(ids: Sequence[int], prompt: int) -> Tokens:
-    """Tokens whose labels are the ids from `prompt` on."""
+def joined(ids: Sequence[int], prompt: int, source: str = "") -> Tokens:
+    """Tokens whose labels are the ids from `prompt` on; `source`: the row that the prompt is from."""
     row = np.array(ids, dtype=np.int32)
     labels = row.copy()
     labels[:prompt] = IGNORED
-    return Tokens(row, labels)
+    return Tokens(row, labels, source=source)
 
 
 def write_state(path: Path, state: dict[str, torch.Tensor]) -> None:
