@@ -25,10 +25,10 @@ from clean_rate import write_exam, write_rows
 COLUMNS = ("department", "title", "ask", "answer")
 
 
-def write_table(path: Path, rows: int) -> None:
+def write_table(path: Path, rows: int, questions: int) -> None:
     """Write the rows of `clean_rate` as the dataset's table."""
     lines = path.with_suffix(".jsonl")
-    write_rows(lines, rows)
+    write_rows(lines, rows, questions)
     with lines.open(encoding="utf-8") as source, path.open("w", encoding="gb18030", newline="") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
@@ -57,14 +57,15 @@ def measured(name: str, command: list[str], rows: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--questions", type=int, default=1000, help="of the exam that is kept out")
     parser.add_argument("--model", default="smollm2-135m")
     options = parser.parse_args()
     carellama = [sys.executable, "-m", "carellama", "data"]
     with tempfile.TemporaryDirectory() as folder:
         table, exam = Path(folder) / "rows.csv", Path(folder) / "exam.jsonl"
         records, clean = str(Path(folder) / "records.jsonl"), str(Path(folder) / "clean.jsonl")
-        write_table(table, options.rows)
-        write_exam(exam, 1000)
+        write_table(table, options.rows, options.questions)
+        write_exam(exam, options.questions)
         print(f"{options.rows} rows, {table.stat().st_size / 1e6:.0f} MB")
         convert = ["convert", "chinese-medical-dialogue", "--from", str(table), "--output", records]
         print(measured("convert", carellama + convert, options.rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections import Counter
@@ -155,8 +156,8 @@ def test_a_folder_is_converted_as_far_as_its_files_are_data(tmp_path: Path, caps
 
 def test_what_a_killed_process_left_of_an_output_goes(tmp_path: Path, consult: Path) -> None:
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    left = tmp_path / f".out.jsonl.{gone.stdout.strip()}.tmp"
-    other = tmp_path / f".out.jsonl.{os.getppid()}.tmp"
+    left = tmp_path / f".out.jsonl.{platform.node()}-{gone.stdout.strip()}.tmp"
+    other = tmp_path / f".out.jsonl.{platform.node()}-{os.getppid()}.tmp"
     left.write_text("of a killed process")
     other.write_text("of a running one")
     run(["chatmed-consult", "--from", str(consult), "--output", str(tmp_path / "out.jsonl")])
