@@ -190,7 +190,7 @@ def test_ppo_raises_the_score_over_thirty_updates(tmp_path, trained):
     options = {"eval_dataset": trained / "pairs.json", "do_eval": True, "per_device_eval_batch_size": 48}
     before = runs.run(ppo(tmp_path, trained, do_train=False, output_dir=tmp_path / "before", **options))
     options |= {"per_device_train_batch_size": 32, "ppo_epochs": 2, "ppo_score_norm": True, "max_steps": 30}
-    after = runs.run(ppo(tmp_path, trained, learning_rate=2e-3, **options))
+    after = runs.run(ppo(tmp_path, trained, learning_rate=5e-3, ppo_kl_coef=0.01, **options))
     scores = list(logged(tmp_path / "out", "ppo/score").values())
     assert len(scores) == 15
     assert np.mean(scores[-5:]) > np.mean(scores[:5]) + 1
