@@ -235,7 +235,10 @@ MISTAKES = {
     "unknown option": (["train", "--leraning_rate", "1"], "Did you mean '--learning_rate'"),
     "unknown verb": (["trian"], "Did you mean 'train'"),
     "unknown before missing": (["train", "--lora_rnk", "8"], "Did you mean '--lora_rank'"),
-    "wrong value": (["train", "--stage", "sfft"], "'sfft' is not one of pt, sft, rm, dpo, kto. Did you mean 'sft'?"),
+    "wrong value": (
+        ["train", "--stage", "sfft"],
+        "'sfft' is not one of pt, sft, rm, dpo, kto, ppo, grpo. Did you mean 'sft'?",
+    ),
     "wrong type": (["train", "--lora_rank", "eight"], "invalid int value: 'eight'"),
     "no model": (["train", "--model_name_or_path", "./nowhere"], "nowhere"),
     "no dataset": (["train", "--dataset", "nn"], "unknown dataset"),

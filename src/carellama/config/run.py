@@ -216,7 +216,9 @@ class TrainingArguments(Seq2SeqTrainingArguments):
             self.bf16 = not self.fp16 and best_dtype() == "bfloat16"
         self.remove_unused_columns = False  # a batch is made of Tokens, which have no columns
         self.label_names = ["labels"]
-        self.report_to = _trackers(self.report_to)  # type: ignore[assignment]
+        trackers = _trackers(self.report_to)
+        # transformers' TensorBoard writes into the working folder where nothing is trained
+        self.report_to = trackers if self.do_train else []  # type: ignore[assignment]
         try:
             super().__post_init__()
         except (ValueError, ImportError) as error:

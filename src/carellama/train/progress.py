@@ -26,15 +26,16 @@ class Work:
     def __init__(self, model: Any, passes: float = 0) -> None:
         """`passes`: how often a batch goes through a model forwards besides being learned, as a reference's."""
         head = model.get_output_embeddings()
-        learned = {id(one) for one in model.parameters() if one.requires_grad}
+        inside = set() if head is None else {id(module) for module in head.modules()}
         body = trained = 0
         for module in model.modules():
-            if isinstance(module, torch.nn.Linear) and module is not head:
+            if isinstance(module, torch.nn.Linear) and id(module) not in inside:
                 size = module.in_features * module.out_features
                 body += size
-                trained += size if id(module.weight) in learned else 0
-        wide = 0 if head is None else head.weight.shape[0] * model.get_input_embeddings().embedding_dim
-        learns = head is not None and id(head.weight) in learned
+                trained += size * module.weight.requires_grad
+        text = model.config.get_text_config()
+        wide = 0 if head is None else text.vocab_size * text.hidden_size
+        learns = head is not None and any(one.requires_grad and one.numel() >= wide for one in head.parameters())
         self._token = body * (4 + 2 * passes) + 2 * trained
         self._target = wide * (4 + 2 * passes + 2 * learns)
         self.tokens, self.operations = 0, 0.0
