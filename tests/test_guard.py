@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from carellama import run as runs
+from carellama.config.parse import as_flags
 from carellama.config.run import run_config
 from carellama.train.causal import CausalTrainer
 from carellama.train.guard import FEWEST, Diverged, LossGuard
@@ -48,7 +49,7 @@ def test_a_run_that_diverges_ends_with_its_last_good_checkpoint(tmp_path, tiny_f
         "data_cache_dir": tmp_path / "cache", "max_steps": 6, "save_steps": 1, "disable_tqdm": True, "bf16": False,
         "per_device_train_batch_size": 2,
     }  # fmt: skip
-    config = run_config([word for key, value in given.items() for word in (f"--{key}", str(value))])
+    config = run_config(as_flags(given))
     batch_loss = CausalTrainer.batch_loss
 
     def poisoned(trainer, model, batch):

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from carellama import run as runs
+from carellama.config.parse import as_flags
 from carellama.config.ppo import PPOArguments
 from carellama.config.run import run_config
 from carellama.data.collate import collate_padded, collate_row
@@ -51,7 +52,7 @@ def configured(folder: Path, stage: str, **options: object):
         given |= {"max_new_tokens": 16, "temperature": 1, "top_p": 1, "top_k": 0, "learning_rate": 1e-3,
                   "per_device_eval_batch_size": 16}  # fmt: skip
     given |= options
-    return run_config([word for key, value in given.items() for word in (f"--{key}", str(value))])
+    return run_config(as_flags(given))
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from carellama import run as runs
+from carellama.config.parse import as_flags
 from carellama.config.run import FinetuningArguments, ModelArguments, RunConfig, run_config
 from carellama.config.stages import PreferenceArguments
 from carellama.data.answers import EARLIER, AnswerEncoder
@@ -55,7 +56,7 @@ def config_of(folder: Path, model: Path, stage: str, data: Path, **options: obje
         "bf16": False, "lr_scheduler_type": "constant", "save_strategy": "no", "disable_tqdm": True,
     }  # fmt: skip
     given |= options
-    return run_config([word for key, value in given.items() for word in (f"--{key}", str(value))])
+    return run_config(as_flags(given))
 
 
 def logged(folder: Path, name: str) -> list[float]:

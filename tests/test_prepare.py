@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from carellama.config.parse import as_flags
 from carellama.config.run import RunConfig, run_config
 from carellama.data import cache
 from carellama.data.convert import BadRecord
@@ -27,7 +28,7 @@ def config_of(folder: Path, *datasets: object, **options: object) -> RunConfig:
         "do_train": True,
     }
     given |= options
-    return run_config([word for key, value in given.items() for word in (f"--{key}", str(value))])
+    return run_config(as_flags(given))
 
 
 def prepared(config: RunConfig, model_folder: Path) -> Prepared:

@@ -8,6 +8,7 @@ import types
 
 import pytest
 
+from carellama.config.parse import as_flags
 from carellama.config.run import TrainingArguments
 from carellama.errors import UserError
 from carellama.model import machine
@@ -90,7 +91,7 @@ def test_tensorboard_reads_what_a_run_wrote(tmp_path, tiny_folder):
         "model_name_or_path": tiny_folder, "dataset": tmp_path / "chats.json", "output_dir": tmp_path / "out",
         "data_cache_dir": tmp_path / "cache", "do_train": True, "max_steps": 2, "logging_steps": 1,
     }  # fmt: skip
-    runs.run(run_config([word for key, value in given.items() for word in (f"--{key}", str(value))]))
+    runs.run(run_config(as_flags(given)))
     (folder,) = {file.parent for file in (tmp_path / "out/runs").rglob("events.*")}
     events = EventAccumulator(str(folder))
     events.Reload()

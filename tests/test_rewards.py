@@ -13,6 +13,7 @@ from typing import ClassVar
 import pytest
 import torch
 
+from carellama.config.parse import as_flags
 from carellama.config.run import FinetuningArguments, ModelArguments, RunConfig, run_config
 from carellama.data.answers import AnswerEncoder
 from carellama.data.collate import collate_row
@@ -55,7 +56,7 @@ def adapter(tmp_path_factory, tiny_folder) -> Path:
 def config_of(base: Path, reward: object, **options: object) -> RunConfig:
     given = {"model_name_or_path": base, "reward_model": reward, "dataset": "none", "stage": "ppo", "bf16": False,
              "do_train": True, "output_dir": "none"} | options  # fmt: skip
-    return run_config([word for key, value in given.items() for word in (f"--{key}", str(value))])
+    return run_config(as_flags(given))
 
 
 def policy_of(config: RunConfig):

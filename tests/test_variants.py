@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from carellama import run as runs
+from carellama.config.parse import as_flags
 from carellama.config.run import FinetuningArguments, ModelArguments, RunConfig, run_config
 from carellama.data.collate import collate_padded, collate_row
 from carellama.data.prepare import prepare as prepare_data
@@ -53,7 +54,7 @@ def config_of(folder: Path, model: Path, output: str = "out", **options: object)
         "per_device_train_batch_size": 8, "logging_steps": 1, "lora_dropout": 0, "lora_target": "all", "bf16": False,
         "lr_scheduler_type": "constant", "save_strategy": "no", "disable_tqdm": True, "use_cpu": True,
     } | options  # fmt: skip
-    return run_config([word for key, value in given.items() for word in (f"--{key}", str(value))])
+    return run_config(as_flags(given))
 
 
 def losses(folder: Path) -> list[float]:

@@ -33,7 +33,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from carellama.config.parse import parse, read_yaml
+from carellama.config.parse import as_flags, parse, read_yaml
 from carellama.config.recipe import RecipeArguments
 from carellama.config.run import COMPARING, run_config
 from carellama.disk import say, whole_file, write_json
@@ -72,7 +72,7 @@ class Step:
     @property
     def flags(self) -> list[str]:
         """The options as flags."""
-        return _flags(self.options)
+        return as_flags(self.options)
 
     @property
     def account(self) -> Path:
@@ -135,7 +135,7 @@ def read_chain(path: str) -> tuple[Path, list[Step], dict[str, dict[str, Any]]]:
     found = {name: settings | own for name, own in measures.items()}
     for name, options in found.items():
         options = {key: value for key, value in options.items() if key not in OWN}
-        run_config(_flags(_for_eval(options, folder / MEASURES)), "carellama eval", do_eval=True)
+        run_config(as_flags(_for_eval(options, folder / MEASURES)), "carellama eval", do_eval=True)
         found[name] = options
     return folder, list(steps.values()), found
 
@@ -182,16 +182,6 @@ def _goes_on(options: Mapping[str, Any], stage: str, before: Step) -> bool:
     if before.options.get("finetuning_type", "lora") != "lora" or options.get("resume_lora_training") is False:
         return False
     return stage not in COMPARING and (stage == "rm") == (before.stage == "rm")
-
-
-def _flags(options: Mapping[str, Any]) -> list[str]:
-    words = []
-    for key, value in options.items():
-        if value is None:
-            continue
-        text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-        words += [f"--{key}", text]
-    return words
 
 
 def _command(launch: Sequence[str], verb: str, argv: Sequence[str]) -> list[str]:
@@ -278,7 +268,7 @@ def _measured(
             if checkpoints:
                 options["checkpoint_dir"] = ",".join(map(str, checkpoints))
             say(f"measuring {name}: {measure}")
-            if code := _run(_command((), "eval", _flags(options))):
+            if code := _run(_command((), "eval", as_flags(options))):
                 raise SystemExit(130) if code == 130 else UserError(f"measuring {name} ended with exit code {code}")
         results = json.loads((home / "eval_results.json").read_text(encoding="utf-8"))
         for metric in MEASURED:

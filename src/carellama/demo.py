@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import carellama
-from carellama.config.parse import parse, parser
+from carellama.config.parse import as_flags, parse, parser
 from carellama.config.run import TALK_GROUPS, run_config
 from carellama.disk import write_json
 from carellama.errors import UserError
@@ -51,7 +51,7 @@ class Steps:
 
     def do(self, name: str, verb: str, options: dict[str, Any], work: Callable[[list[str]], object]) -> None:
         """Say the command line and do the work, unless it was done so before."""
-        argv = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        argv = as_flags(options)
         digest = hashlib.sha256(json.dumps([carellama.__version__, data_digest(), verb, argv]).encode()).hexdigest()
         print(f"\n{name}\n  carellama {verb} {shlex.join(argv)}", flush=True)
         if self.done.get(name) == digest:
@@ -189,7 +189,7 @@ def ask_both(folder: Path, question: str, model: dict[str, Any]) -> None:
 
     print(f"\n5. One question, both models\n\n> {question}", flush=True)
     for title, options in (("before", model), ("after", {"model_name_or_path": folder / "model"})):
-        argv = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        argv = as_flags(options)
         asked = [*argv, "--do_sample", "false", "--max_new_tokens", "160"]
         models, data, finetuning, generating = parse(TALK_GROUPS, asked, "carellama chat")
         engine = load(models, data, finetuning)

@@ -237,12 +237,8 @@ def weights_dtype(config: RunConfig) -> str:
     Frozen weights (LoRA, evaluation) in what the machine computes in; trained ones in float32, of which mixed precision
     makes its own copies: in bfloat16, steps smaller than 1/256 of a weight would be lost.
     """
-    if config.model.dtype != "auto":
-        return config.model.dtype
-    training, kind = config.training, config.finetuning.finetuning_type
-    if training.do_train and kind in ("full", "freeze"):
-        return "float32"
-    return "bfloat16" if training.bf16 else "float16" if training.fp16 else "float32"
+    learns = config.training.do_train and config.finetuning.finetuning_type in ("full", "freeze")
+    return "float32" if learns and config.model.dtype == "auto" else config.frozen_dtype
 
 
 def attention_of(config: RunConfig, kind: Kind) -> str | None:

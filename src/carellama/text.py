@@ -82,6 +82,11 @@ def ngrams(items: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
     return zip(*(items[start:] for start in range(n)), strict=False)
 
 
+def is_chinese(items: Sequence[str]) -> bool:
+    """Whether more than half of these words are Chinese characters."""
+    return 2 * sum(bool(HAN_CHARACTER.match(word)) for word in items) > len(items)
+
+
 def language(text: str) -> Language:
     """zh or en, by which script most letters are in; mixed where the other has a fifth or more; other: neither.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Optional
 
-from carellama.config.parse import about
+from carellama.config.parse import about, at_least
 from carellama.errors import UserError
 
 # HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
@@ -99,10 +99,7 @@ class DataArguments:
         return source, target, source + target
 
     def __post_init__(self) -> None:
-        for name in ("max_source_length", "max_target_length", "cutoff_len", "max_samples", "buffer_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name} is {value}; it must be at least 1")
+        at_least(self, max_source_length=1, max_target_length=1, cutoff_len=1, max_samples=1, buffer_size=1)
         if self.val_size < 0 or (self.val_size >= 1 and self.val_size != int(self.val_size)):
             raise UserError(f"--val_size is {self.val_size}; give a share below 1 or a whole number of records")
         shares = self.probabilities

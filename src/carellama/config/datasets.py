@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Optional
 
-from carellama.config.parse import about
+from carellama.config.parse import about, at_least
 from carellama.errors import UserError
 
 # HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
@@ -223,14 +223,8 @@ class SynthesizeArguments:
     judge_price_out: Optional[float] = field(default=None, metadata=about("The same of another judge."))
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("records", 1), ("turns", 1), ("passage_chars", 100), ("max_new_tokens", 1), ("parallel", 1), ("seed", 0),
-            ("temperature", 0), ("timeout", 0.001), ("price_in", 0), ("price_out", 0), ("judge_price_in", 0),
-            ("judge_price_out", 0),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise UserError(f"--{name} is {value}; it must be at least {least}")
+        at_least(self, records=1, turns=1, passage_chars=100, max_new_tokens=1, parallel=1, seed=0)
+        at_least(self, temperature=0, timeout=0.001, price_in=0, price_out=0, judge_price_in=0, judge_price_out=0)
         if not 0 < self.top_p <= 1:
             raise UserError(f"--top_p is {self.top_p}; it must be above 0 and at most 1")
         if (self.price_in is None) != (self.price_out is None):

@@ -25,6 +25,14 @@ def about(text: str, **kwargs: Any) -> dict[str, Any]:
     return {"help": text, **kwargs}
 
 
+def at_least(options: Any, **least: float) -> None:
+    """Raise `UserError` for an option below its bound; None is left alone."""
+    for name, bound in least.items():
+        value = getattr(options, name)
+        if value is not None and not value >= bound:
+            raise UserError(f"--{name} is {value}; it must be at least {bound}")
+
+
 class _Parser(HfArgumentParser):
     """`HfArgumentParser` whose mistakes are `UserError`s with the nearest value, and that takes no abbreviations."""
 
@@ -76,7 +84,7 @@ def parse(
     if required and first not in given and not {"--help", "-h"} & set(argv):
         command, _, what = prog.rpartition(" ")
         raise UserError(f"{what} is missing; see {command} --help")
-    words = [word for key, value in settings.items() if key not in given for word in _as_flag(key, value)]
+    words = as_flags({key: value for key, value in settings.items() if key not in given})
     *parsed, unknown = reader.parse_args_into_dataclasses(
         words + argv, return_remaining_strings=True, look_for_args_file=False
     )
@@ -103,10 +111,10 @@ def read_yaml(path: str) -> dict[str, Any]:
     return settings
 
 
-def _as_flag(key: str, value: Any) -> list[str]:
-    """`lora_rank, 8` -> `['--lora_rank', '8']`; lists by comma, None left out."""
-    if value is None:
-        return []
-    if isinstance(value, (list, tuple)):
-        value = ",".join(str(item) for item in value)
-    return [f"--{key}", str(value)]
+def as_flags(settings: Mapping[str, Any]) -> list[str]:
+    """`{"lora_rank": 8}` -> `['--lora_rank', '8']`; lists by comma, None left out."""
+    words = []
+    for key, value in settings.items():
+        if value is not None:
+            words += [f"--{key}", ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)]
+    return words

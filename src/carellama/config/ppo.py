@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Optional
 
-from carellama.config.parse import about
+from carellama.config.parse import about, at_least
 from carellama.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ class PPOArguments:
     def __post_init__(self) -> None:
         if self.ppo_buffer_size < 1 or self.ppo_epochs < 1:
             raise UserError("--ppo_buffer_size and --ppo_epochs must be at least 1")
-        for name in ("ppo_kl_coef", "ppo_value_coef", "ppo_no_end_penalty"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 0")
+        at_least(self, ppo_kl_coef=0, ppo_value_coef=0, ppo_no_end_penalty=0)
         for name in ("ppo_clip", "ppo_value_clip", "ppo_target"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise UserError(f"--{name} is {value}; it must be above 0")

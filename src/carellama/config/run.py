@@ -16,7 +16,7 @@ from transformers import Seq2SeqTrainingArguments
 
 from carellama.config.data import DataArguments
 from carellama.config.grpo import GRPOArguments, check_grpo
-from carellama.config.parse import about, parse
+from carellama.config.parse import about, at_least, parse
 from carellama.config.ppo import PPOArguments, check_ppo
 from carellama.config.stages import PreferenceArguments, RewardArguments
 from carellama.errors import UserError, lookup
@@ -75,8 +75,7 @@ class ModelArguments:
         return [part.strip() for part in (self.checkpoint_dir or "").split(",") if part.strip()]
 
     def __post_init__(self) -> None:
-        if self.rope_factor < 1:
-            raise UserError(f"--rope_factor is {self.rope_factor}; it must be at least 1")
+        at_least(self, rope_factor=1)
 
 
 COMPARING = ("dpo", "kto", "ppo", "grpo")  # stages that compare with the model as it was
@@ -157,8 +156,7 @@ class FinetuningArguments:
             raise UserError(f"--pissa_iter {self.pissa_iter}, --oft_block_size {self.oft_block_size}: too small")
         if self.loraplus_lr_ratio is not None and self.loraplus_lr_ratio <= 0:
             raise UserError(f"--loraplus_lr_ratio is {self.loraplus_lr_ratio}; it must be above 0 (16 is usual)")
-        if self.lora_rank < 1:
-            raise UserError(f"--lora_rank is {self.lora_rank}; it must be at least 1")
+        at_least(self, lora_rank=1)
         if not 0 <= self.lora_dropout < 1:
             raise UserError(f"--lora_dropout is {self.lora_dropout}; it must be in [0, 1)")
 
@@ -204,6 +202,11 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     bf16: Optional[bool] = field(
         default=None, metadata=about("Compute in bfloat16; default: where this machine is fast at it.")
     )
+
+    @property
+    def compute_dtype(self) -> str:
+        """The precision that is computed in."""
+        return "bfloat16" if self.bf16 else "float16" if self.fp16 else "float32"
 
     def __post_init__(self) -> None:
         if not has_gpu():
@@ -259,6 +262,11 @@ class RunConfig:
     ppo: PPOArguments
     grpo: GRPOArguments
     training: TrainingArguments
+
+    @property
+    def frozen_dtype(self) -> str:
+        """The precision that frozen weights are loaded in: what the machine computes in, unless --dtype says."""
+        return self.training.compute_dtype if self.model.dtype == "auto" else self.model.dtype
 
 
 @dataclass

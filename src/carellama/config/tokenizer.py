@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from carellama.config.parse import about
-from carellama.errors import UserError
+from carellama.config.parse import about, at_least
 
 
 @dataclass
@@ -27,6 +26,4 @@ class TokenizerArguments:
     overwrite: bool = field(default=False, metadata=about("Replace the output if it is there."))
 
     def __post_init__(self) -> None:
-        for name, least in (("pieces", 1), ("min_count", 1), ("longest", 2), ("max_characters", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name} is {getattr(self, name)}; it must be at least {least}")
+        at_least(self, pieces=1, min_count=1, longest=2, max_characters=1)

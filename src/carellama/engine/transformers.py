@@ -128,16 +128,11 @@ class TransformersEngine:
         All are drawn from one state of `sampling.seed`, so that equal prompts in two batches get different answers.
         """
         found: dict[int, Continuation] = {}
-        with _seeded(sampling.seed, self.model.device):
+        with seeded(sampling.seed, self.model.device):
             for batch in self._batches(list(encoded), sampling.max_new_tokens):
                 rows = self._run([encoded[index] for index in batch], replace(sampling, seed=None)).tolist()
                 for index, row in zip(batch, rows, strict=True):
-                    answer = self._new_answer(sampling)
-                    for token in row:
-                        answer.add(token)
-                        if answer.stopped:
-                            break
-                    answer.end()
+                    answer = self._read(row, sampling)
                     found[index] = Continuation(row[: answer.tokens], answer.text, answer.stopped)
         return [found[index] for index in range(len(encoded))]
 
@@ -146,14 +141,18 @@ class TransformersEngine:
         rows = self._run(encoded, sampling).tolist()
         replies = []
         for ids, row in zip(encoded, rows, strict=True):
-            answer = self._new_answer(sampling)
-            for token in row:
-                answer.add(token)
-                if answer.stopped:
-                    break
-            answer.end()
-            replies.append(_reply(answer, len(ids)))
+            replies.append(_reply(self._read(row, sampling), len(ids)))
         return replies
+
+    def _read(self, row: list[int], sampling: Sampling) -> Answer:
+        """The answer that ids stand for, up to where it stops."""
+        answer = self._new_answer(sampling)
+        for token in row:
+            answer.add(token)
+            if answer.stopped:
+                break
+        answer.end()
+        return answer
 
     def _run(
         self,
@@ -172,7 +171,7 @@ class TransformersEngine:
         if closed is not None:
             criteria.append(_Closed(closed))
         try:
-            with self._one_at_a_time, _answering(self.model), _seeded(sampling.seed, device):
+            with self._one_at_a_time, _answering(self.model), seeded(sampling.seed, device):
                 output: torch.Tensor = self.model.generate(  # (B, longest + T)
                     input_ids=torch.tensor(padded, device=device),
                     attention_mask=torch.tensor(seen, device=device),
@@ -331,7 +330,7 @@ def _answering(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
     """Draw from `seed`, and leave torch's own random state as it was."""
     if seed is None:
         yield

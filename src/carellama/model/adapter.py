@@ -11,7 +11,6 @@ New adapters are made by `carellama.model.lora`. Whole checkpoints (of full and 
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from carellama.config.run import FinetuningArguments, ModelArguments
 from carellama.errors import UserError, nearest
-from carellama.model.load import SCORE, full_checkpoint
+from carellama.model.load import ADAPTER, SCORE, adapter_settings, full_checkpoint
 from carellama.model.lora import KINDS, TRAINED, activate, new_adapter, peft_quiet, widths
 
 if TYPE_CHECKING:
@@ -94,6 +93,13 @@ def _stay_differentiable(model: torch.nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
+def unwrapped(model: Any) -> Any:
+    """The model behind the wrappers of several processes and of compilation."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model
+
+
 class Reference:
     """The model as it was before this training, to compare with: its new adapter switched off, or a frozen copy.
 
@@ -117,9 +123,7 @@ class Reference:
             self._copy.to(next(model.parameters()).device)
             yield self._copy
             return
-        inner = model
-        while hasattr(inner, "module"):
-            inner = inner.module
+        inner = unwrapped(model)
         earlier = [name for name in inner.peft_config if name != TRAINED]
         training = model.training
         model.eval()
@@ -223,15 +227,11 @@ def _alone(config: dict[str, Any]) -> str:
 
 def adapter_config(folder: Path) -> dict[str, Any]:
     """Read the adapter_config.json of a folder. Raises `UserError` where it is of a kind that is not known here."""
-    path = folder / "adapter_config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"can not read {path}: {error}") from error
-    kind = config.get("peft_type") if isinstance(config, dict) else None
+    config = adapter_settings(folder)
+    kind = config.get("peft_type")
     if kind not in KINDS:
-        raise UserError(f"{path} has peft_type {kind}; known here are {', '.join(KINDS)}")
-    return dict(config)
+        raise UserError(f"{folder / ADAPTER} has peft_type {kind}; known here are {', '.join(KINDS)}")
+    return config
 
 
 def attach(model: Any, folder: Path, name: str, arguments: ModelArguments, *, trained: bool = False) -> Any:

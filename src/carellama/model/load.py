@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|endoftext|>")
 PICKLES = ("*.bin", "*.pt", "*.pth")
 Kind = Literal["causal", "reward"]
+ADAPTER = "adapter_config.json"  # marks the folder of an adapter
 SCORE = "score"  # transformers' name of the head of a sequence classification model
 QUICK_BYTES = 4 << 30  # smaller models load without a progress bar
 
@@ -62,15 +63,23 @@ def extended_tokenizer(model: ModelArguments) -> Path | None:
         folder = Path(name).expanduser()
         if not (folder / "tokenizer_config.json").is_file():
             continue
+        if not (folder / ADAPTER).is_file():
+            return folder
         try:
-            adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return folder
-        except (OSError, ValueError):
+            if adapter_settings(folder).get("trainable_token_indices"):
+                return folder
+        except UserError:
             continue  # refused with its reason where the adapter is put on
-        if isinstance(adapter, dict) and adapter.get("trainable_token_indices"):
-            return folder
     return None
+
+
+def adapter_settings(folder: Path) -> dict[str, Any]:
+    """What the adapter_config.json of a folder says. `UserError` where it can not be read."""
+    try:
+        settings = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"can not read {folder / ADAPTER}: {error}") from error
+    return settings if isinstance(settings, dict) else {}
 
 
 def load_config(model: ModelArguments) -> PretrainedConfig:
@@ -174,7 +183,7 @@ def full_checkpoint(model: ModelArguments) -> Path | None:
         folder = Path(name).expanduser()
         if not folder.is_dir():
             raise UserError(f"--checkpoint_dir {name}: there is no such folder")
-        if (folder / "adapter_config.json").is_file():
+        if (folder / ADAPTER).is_file():
             continue
         if not (folder / "config.json").is_file():
             last = sorted(folder.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
@@ -189,15 +198,14 @@ def full_checkpoint(model: ModelArguments) -> Path | None:
                 "give it first"
             )
     first = Path(model.checkpoints[0]).expanduser() if model.checkpoints else None
-    return first if first and not (first / "adapter_config.json").is_file() else None
+    return first if first and not (first / ADAPTER).is_file() else None
 
 
 def kind_of(model: ModelArguments) -> Kind:
     """Whether the last checkpoint (or the base, where there is none) is a language model or a reward model."""
     place: Path | str = Path(model.checkpoints[-1]).expanduser() if model.checkpoints else _place(model)
-    if isinstance(place, Path) and (place / "adapter_config.json").is_file():
-        task = json.loads((place / "adapter_config.json").read_text(encoding="utf-8")).get("task_type")
-        return "reward" if task == "SEQ_CLS" else "causal"
+    if isinstance(place, Path) and (place / ADAPTER).is_file():
+        return "reward" if adapter_settings(place).get("task_type") == "SEQ_CLS" else "causal"
     if model.checkpoints:
         full_checkpoint(model)  # which says what is wrong with the folder
         from transformers import AutoConfig

@@ -14,19 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from carellama.config.run import RunConfig
-from carellama.data.prepare import Prepared
 from carellama.records import IGNORED
-from carellama.train.loss import head_is_plain, record_losses, row_loss
-from carellama.train.trainer import RowTrainer, mean_with_interval
+from carellama.train.loss import record_losses, row_loss
+from carellama.train.trainer import ENDS, RowTrainer, with_intervals
 
 
 class CausalTrainer(RowTrainer):
     """Next-token prediction; evaluation gives the token-weighted loss and perplexity."""
-
-    def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
-        super().__init__(config, model, tokenizer, prepared)
-        self.chunked = not self.sharded and head_is_plain(self.model)
 
     def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the losses of the supervised tokens."""
@@ -43,13 +37,6 @@ class CausalTrainer(RowTrainer):
 
     def summary(self, values: np.ndarray) -> dict[str, float]:
         """Loss per token and perplexity, with 95% bootstrap intervals over the records."""
-        loss, low, high = mean_with_interval(values)
-        return {
-            "loss": loss,
-            "loss_low": low,
-            "loss_high": high,
-            "perplexity": math.exp(min(loss, 700)),
-            "perplexity_low": math.exp(min(low, 700)),
-            "perplexity_high": math.exp(min(high, 700)),
-            "tokens": int(values[:, 1].sum()),
-        }
+        found = with_intervals({"loss": values})
+        found |= {f"perplexity{end}": math.exp(min(found[f"loss{end}"], 700)) for end in ENDS}
+        return found | {"tokens": int(values[:, 1].sum())}

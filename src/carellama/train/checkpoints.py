@@ -27,6 +27,8 @@ class WholeCheckpoints:
     args: Any
     state: Any
     accelerator: Any
+    model_wrapped: Any
+    _initial_global_step: int
     failure: str | None = None
     checkpoint: Path | None = None
     _saving = False
@@ -37,6 +39,13 @@ class WholeCheckpoints:
             return None
         failures: list[str | None] = gather_object([mine])
         return next(failure for failure in failures if failure is not None)
+
+    def save_what_was_learned(self) -> None:
+        """Write a checkpoint of the steps since the last one, if there were any."""
+        step = self.state.global_step
+        saved = self.checkpoint is not None and self.checkpoint.name == f"{PREFIX_CHECKPOINT_DIR}-{step}"
+        if step > self._initial_global_step and not saved:
+            self._save_checkpoint(self.model_wrapped, None)
 
     def _get_output_dir(self, trial: Any) -> str:
         """Where `Trainer` puts a checkpoint: the staging folder while one is being written."""

@@ -34,12 +34,13 @@ import numpy as np
 import torch
 from accelerate.utils import gather, gather_object
 from datasets import Dataset
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
+from transformers.trainer_utils import TrainOutput
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from carellama.config.run import RunConfig
 from carellama.data.prompts import Task, Tasks, prepare_tasks, prompt_ids
+from carellama.engine.transformers import seeded
 from carellama.errors import UserError
 from carellama.model.adapter import Reference
 from carellama.records import Message
@@ -49,7 +50,7 @@ from carellama.train.checkpoints import WholeCheckpoints, log_of
 from carellama.train.constitution import ConstitutionReward, judge_of, read_constitution
 from carellama.train.guard import LossGuard
 from carellama.train.rewards import check_reward, load_reward
-from carellama.train.trainer import counted, mean_with_interval
+from carellama.train.trainer import with_intervals
 from carellama.train.verifiable import Reward, answer_of, rewards_of
 
 log = logging.getLogger(__name__)
@@ -158,11 +159,8 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
                 return super().train(*args, **kwargs)
         except Unable as error:
             self.failure = str(error)
-            step = self.state.global_step
-            saved = self.checkpoint is not None and self.checkpoint.name == f"{PREFIX_CHECKPOINT_DIR}-{step}"
-            if step > self._initial_global_step and not saved:
-                self._save_checkpoint(self.model_wrapped, None)
-            return TrainOutput(step, math.nan, {})
+            self.save_what_was_learned()
+            return TrainOutput(self.state.global_step, math.nan, {})
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Answer, judge and learn. Raises `Diverged`, before the step is taken, for an impossible loss."""
@@ -225,7 +223,7 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
         training = self.model.training
         self.model.eval()
         try:
-            with _seeded(self.args.seed + self.accelerator.process_index, self.accelerator.device):
+            with seeded(self.args.seed + self.accelerator.process_index, self.accelerator.device):
                 found, lengths, shares = self._judged(data)
         finally:
             self.model.train(training)
@@ -236,8 +234,7 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
         for name, values in named.items():
             values, key = values[~np.isnan(values)], name if name == "reward" else f"rewards_{name}"
             if len(values):
-                ends = zip(("", "_low", "_high"), mean_with_interval(counted(values)), strict=True)
-                metrics |= {key + end: number for end, number in ends}
+                metrics |= with_intervals({key: values})
         metrics |= shares | {
             "length": float(lengths.mean()), "samples": len(found), "unscored": int((~scored).sum()),
             "runtime": round(time.monotonic() - started, 4),
@@ -342,12 +339,4 @@ def _quiet() -> Iterator[None]:
     """Leave out the warnings of TRL and peft about old names that they use."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
-        yield
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw from `seed`, and leave torch's random state as it was: evaluation does not change the training."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
         yield

@@ -20,8 +20,8 @@ from carellama.config.run import RunConfig
 from carellama.data.prepare import Prepared
 from carellama.model.adapter import Reference
 from carellama.records import IGNORED, Tokens
-from carellama.train.loss import head_is_plain, record_logps
-from carellama.train.trainer import RowTrainer, counted, mean_with_interval
+from carellama.train.loss import record_logps
+from carellama.train.trainer import RowTrainer, with_intervals
 
 
 class KTOTrainer(RowTrainer):
@@ -32,7 +32,6 @@ class KTOTrainer(RowTrainer):
     def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
         super().__init__(config, model, tokenizer, prepared)
         self.preference = config.preference
-        self.chunked = not self.sharded and head_is_plain(self.model)
         self.reference = Reference(self.model, self.sharded)
         lay_out: Any = self.data_collator
         self.data_collator = lambda examples: lay_out(examples) | {"others": lay_out(mismatched(examples))}
@@ -61,8 +60,7 @@ class KTOTrainer(RowTrainer):
 
     def summary(self, values: np.ndarray) -> dict[str, float]:
         """Loss with a 95% bootstrap interval, mean rewards of good and bad answers, and their margin."""
-        loss, low, high = mean_with_interval(counted(values[:, 0]))
-        found = {"loss": loss, "loss_low": low, "loss_high": high}
+        found = with_intervals({"loss": values[:, 0]})
         good = values[:, 2] > 0
         for name, chosen in (("chosen", good), ("rejected", ~good)):
             if chosen.any():

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from carellama.model.adapter import unwrapped
 from carellama.records import IGNORED
 
 CHUNK = 512  # positions whose logits are held together
@@ -181,22 +182,9 @@ def record_losses(
     model: Any, batch: dict[str, Any], *, chunked: bool, dtype: torch.dtype | None = None
 ) -> torch.Tensor:
     """Return (records, 2): each record's sum of losses and its supervised positions, for evaluation."""
-    inputs, targets, chosen = _split(batch)
-    if chunked:
-        head = _head(model)
-        dtype = dtype or head.weight.dtype
-        hidden, weight = _hidden_before(head, model, inputs, chosen).to(dtype), head.weight.to(dtype)
-        parts = (F.linear(part, weight) for part in hidden.split(CHUNK))
-    else:
-        logits = model(**inputs, use_cache=False, logits_to_keep=chosen).logits
-        parts = iter(logits.view(int(chosen.sum()), -1).split(CHUNK))
-    wanted = targets[chosen].split(CHUNK)
-    losses = [
-        F.cross_entropy(part.float(), target, reduction="none") for part, target in zip(parts, wanted, strict=True)
-    ]
-    record, count = _records_at(batch, chosen)
+    logs, _, record, count = token_logps(model, batch, chunked=chunked, dtype=dtype)
     sums = torch.zeros(count, 2, dtype=torch.float64)
-    sums[:, 0].index_add_(0, record.cpu(), torch.cat(losses).double().cpu())
+    sums[:, 0].index_add_(0, record.cpu(), -logs.double().cpu())
     sums[:, 1].index_add_(0, record.cpu(), torch.ones(len(record), dtype=torch.float64))
     return sums
 
@@ -235,9 +223,7 @@ def _hidden_before(head: torch.nn.Module, model: Any, inputs: dict[str, Any], ch
 
 def _head(model: Any) -> torch.nn.Linear:
     """The output projection behind any wrapper."""
-    while hasattr(model, "module"):
-        model = model.module
-    head: torch.nn.Linear = model.get_output_embeddings()
+    head: torch.nn.Linear = unwrapped(model).get_output_embeddings()
     return head
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from carellama.model.adapter import unwrapped
+
 
 @contextmanager
 def embedding_noise(model: Any, alpha: float | None, batch: Mapping[str, Any]) -> Iterator[None]:
@@ -23,8 +25,6 @@ def embedding_noise(model: Any, alpha: float | None, batch: Mapping[str, Any]) -
     if not alpha:
         yield
         return
-    while hasattr(model, "module"):
-        model = model.module
     scale = alpha / record_lengths(batch).float().sqrt()  # (B, T)
 
     def add(module: torch.nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor | None:
@@ -34,7 +34,7 @@ def embedding_noise(model: Any, alpha: float | None, batch: Mapping[str, Any]) -
         noisy: torch.Tensor = output + noise * (scale / output.shape[-1] ** 0.5).to(output)[..., None]
         return noisy
 
-    handle = model.get_input_embeddings().register_forward_hook(add)
+    handle = unwrapped(model).get_input_embeddings().register_forward_hook(add)
     try:
         yield
     finally:

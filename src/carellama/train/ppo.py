@@ -47,10 +47,10 @@ from carellama.model.adapter import Reference
 from carellama.records import Tokens
 from carellama.template import Template, get_template
 from carellama.train.advantages import Moments, adapted, clipped_losses, generalised_advantages, shaped_rewards
-from carellama.train.loss import head_is_plain, token_logps
+from carellama.train.loss import token_logps
 from carellama.train.rewards import check_reward, load_reward
 from carellama.train.rollout import NUMBERS, Rollout, joined, read_state, write_state
-from carellama.train.trainer import RowTrainer, counted, mean_with_interval
+from carellama.train.trainer import RowTrainer, with_intervals
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,6 @@ class PPOTrainer(RowTrainer):
         self.engine = TransformersEngine(self.model, tokenizer, template, self.args.per_device_eval_batch_size)
         self.sampling = Sampling.of(config.generating)
         _without_dropout(self.model)
-        self.chunked = head_is_plain(self.model)
         learns = any(parameter.requires_grad for parameter in self.model.parameters())
         self.reference = Reference(self.model, self.sharded) if learns or hasattr(self.model, "peft_config") else None
         self.score = load_reward(config.reward.reward_model, config, tokenizer, self.model)
@@ -317,8 +316,7 @@ class PPOTrainer(RowTrainer):
         """
         _, first = np.unique(values[:, 4], return_index=True)
         values = values[first]
-        score, low, high = mean_with_interval(counted(values[:, 0]))
-        found = {"score": score, "score_low": low, "score_high": high, "samples": len(values)}
+        found = with_intervals({"score": values[:, 0]}) | {"samples": len(values)}
         return found | {name: float(values[:, at].mean()) for at, name in ((1, "kl"), (2, "length"), (3, "ended"))}
 
     # Checkpoints.

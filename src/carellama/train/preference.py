@@ -28,18 +28,17 @@ from carellama.config.run import RunConfig
 from carellama.config.stages import REFERENCE_FREE, PreferenceArguments
 from carellama.data.prepare import Prepared
 from carellama.model.adapter import Reference
-from carellama.train.loss import head_is_plain, record_logps
-from carellama.train.trainer import RowTrainer, counted, mean_with_interval
+from carellama.train.loss import record_logps
+from carellama.train.pairs import PairTrainer, pair_summary
 
 
-class PreferenceTrainer(RowTrainer):
+class PreferenceTrainer(PairTrainer):
     """Learns from pairs; evaluation gives the loss, and how often and how far the better answer is ahead."""
 
     def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
         self.preference = config.preference
         self.passes = 0.0 if self.preference.pref_loss in REFERENCE_FREE else 1.0
         super().__init__(config, model, tokenizer, prepared)
-        self.chunked = not self.sharded and head_is_plain(self.model)
         self.reference = None if self.preference.pref_loss in REFERENCE_FREE else Reference(self.model, self.sharded)
 
     def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,10 +54,6 @@ class PreferenceTrainer(RowTrainer):
         )
         return losses.sum(), self.units(batch)
 
-    def units(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Pairs."""
-        return torch.tensor(len(batch["good"]) // 2, device=batch["good"].device)
-
     @torch.no_grad()
     def batch_values(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
         """Each pair's loss and rewards (chosen, rejected), (pairs, 3)."""
@@ -66,14 +61,7 @@ class PreferenceTrainer(RowTrainer):
 
     def summary(self, values: np.ndarray) -> dict[str, float]:
         """Loss, accuracy and margin of the rewards, with 95% bootstrap intervals over the pairs."""
-        margins = values[:, 1] - values[:, 2]
-        right = (margins > 0) + 0.5 * (margins == 0)
-        found = {"loss": values[:, 0], "accuracy": right, "margin": margins}
-        return {
-            name + end: number
-            for name, each in found.items()
-            for end, number in zip(("", "_low", "_high"), mean_with_interval(counted(each)), strict=True)
-        }
+        return pair_summary(*values.T)
 
     def _pairs(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Each pair's loss, and the rewards of both answers without gradients, (pairs,) each."""
@@ -98,8 +86,8 @@ def preference_loss(
     if other is None:
         rewards = beta * means.detach()
     else:
-        rewards = beta * (own - other).detach()
         apart = own - other
+        rewards = beta * apart.detach()
         ahead = apart[0::2] - apart[1::2]
     if how.pref_loss == "sigmoid":
         smooth = how.dpo_label_smoothing

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 
 from carellama.model.load import SCORE
 from carellama.train.loss import inputs_of
-from carellama.train.trainer import RowTrainer, counted, mean_with_interval
+from carellama.train.pairs import PairTrainer, pair_summary
 
 
-class RewardTrainer(RowTrainer):
+class RewardTrainer(PairTrainer):
     """Learns scores from pairs; evaluation gives the share of pairs whose better answer scores higher."""
 
     def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,25 +32,15 @@ class RewardTrainer(RowTrainer):
         )
         return -F.logsigmoid(margins).sum(), self.units(batch)
 
-    def units(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Pairs."""
-        return torch.tensor(len(batch["good"]) // 2, device=batch["good"].device)
-
     @torch.no_grad()
     def batch_values(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
         """Each pair's scores (chosen, rejected), (pairs, 2)."""
         return scores_of(model, batch).view(-1, 2).double().cpu()
 
     def summary(self, values: np.ndarray) -> dict[str, float]:
-        """Loss, accuracy (an even score is half right) and mean margin, with 95% bootstrap intervals over the pairs."""
-        margins = values[:, 0] - values[:, 1]
-        right = (margins > 0) + 0.5 * (margins == 0)
-        found = {"loss": np.logaddexp(0, -margins), "accuracy": right, "margin": margins}
-        return {
-            name + end: number
-            for name, each in found.items()
-            for end, number in zip(("", "_low", "_high"), mean_with_interval(counted(each)), strict=True)
-        }
+        """Loss, accuracy and mean margin of the scores, with 95% bootstrap intervals over the pairs."""
+        chosen, rejected = values.T
+        return pair_summary(np.logaddexp(0, rejected - chosen), chosen, rejected)
 
 
 def scores_of(model: Any, batch: dict[str, Any]) -> torch.Tensor:

@@ -215,7 +215,7 @@ def load_reward(name: str, config: RunConfig, tokenizer: Any, policy: Any | None
         own = load_tokenizer(arguments)
         model: Any = load_model(
             arguments,
-            dtype=_dtype(config),
+            dtype=config.frozen_dtype,
             attention=attention.choose(config.model.attention, model_class(arguments, "reward")),
             kind="reward",
         )
@@ -227,7 +227,7 @@ def load_reward(name: str, config: RunConfig, tokenizer: Any, policy: Any | None
         arguments = dataclasses.replace(config.model, checkpoint_dir=",".join(map(str, chain)))
         model = load_model(
             arguments,
-            dtype=_dtype(config),
+            dtype=config.frozen_dtype,
             attention=attention.choose(config.model.attention, model_class(arguments, "reward")),
             kind="reward",
         )
@@ -331,13 +331,6 @@ def _check_rows(name: str, other: Any, tokenizer: Any) -> None:
             f"--reward_model {name} has {rows:,} rows of vocabulary and a tokenizer with token {highest:,}: "
             "they do not belong together"
         )
-
-
-def _dtype(config: RunConfig) -> str:
-    """The precision that frozen weights are loaded in."""
-    if config.model.dtype != "auto":
-        return config.model.dtype
-    return "bfloat16" if config.training.bf16 else "float16" if config.training.fp16 else "float32"
 
 
 def _template(folder: Path, config: RunConfig, tokenizer: Any) -> Template:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from carellama.config.run import RunConfig
 from carellama.data.collate import collate_row
@@ -35,12 +35,15 @@ from carellama.model.lora import PISSA_RAW, TRAINED, plain_adapter
 from carellama.records import IGNORED
 from carellama.train.checkpoints import WholeCheckpoints, log_of
 from carellama.train.guard import LossGuard
+from carellama.train.loss import head_is_plain
 from carellama.train.noise import embedding_noise
 from carellama.train.progress import Progress, Work
 from carellama.train.rows import layout
 
+ENDS = ("", "_low", "_high")  # of the names of a mean and its interval
 
-class RowTrainer(WholeCheckpoints, Trainer):
+
+class RowTrainer(WholeCheckpoints, Trainer, ABC):
     """A `Trainer` over packed rows (or padded batches) of `carellama.data.collate`; each stage is a subclass.
 
     A stage says what is summed in a step (`batch_loss`), over how many of what (`units`), and what evaluation
@@ -63,9 +66,7 @@ class RowTrainer(WholeCheckpoints, Trainer):
             processing_class=tokenizer,
         )
         self.work = Work(self.model, self.passes)
-        self.progress = Progress(
-            self.work, "bfloat16" if self.args.bf16 else "float16" if self.args.fp16 else "float32"
-        )
+        self.progress = Progress(self.work, config.training.compute_dtype)
         for shown in (ProgressCallback, PrinterCallback):  # ours says more
             self.remove_callback(shown)
         self.add_callback(self.progress)
@@ -74,6 +75,7 @@ class RowTrainer(WholeCheckpoints, Trainer):
         self.sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         asked = prepared.packed and bool(config.data.packing)
         self.data_collator = layout(model, tokenizer, packing=asked, sharded=self.sharded)
+        self.chunked = not self.sharded and head_is_plain(self.model)
         self.head_dtype = torch.bfloat16 if self.args.bf16 else None
         self.noise = config.training.neftune_noise_alpha
         self.neftune_noise_alpha = None  # ours knows where records begin, see carellama.train.noise
@@ -81,21 +83,21 @@ class RowTrainer(WholeCheckpoints, Trainer):
         self._guard = LossGuard()
         self._noted: dict[str, list[float]] = {}
 
+    @abstractmethod
     def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the sum of the losses of a batch and the number of its units."""
-        raise NotImplementedError
 
+    @abstractmethod
     def units(self, batch: dict[str, Any]) -> torch.Tensor:
         """Over how many the loss is averaged: supervised tokens, pairs, ..."""
-        raise NotImplementedError
 
+    @abstractmethod
     def batch_values(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
         """Return what is measured of each record (or pair) of a batch, (records, K), without gradients."""
-        raise NotImplementedError
 
+    @abstractmethod
     def summary(self, values: np.ndarray) -> dict[str, float]:
         """Return the metrics of all records, (records, K)."""
-        raise NotImplementedError
 
     def note(self, **values: float) -> None:
         """Remember numbers of a training batch; their means stand in the next line of the log."""
@@ -178,10 +180,7 @@ class RowTrainer(WholeCheckpoints, Trainer):
         self.failure = self.failure_of_any(failure)
         if self.failure is None:
             return batches, self._get_num_items_in_batch(batches, device)
-        step = self.state.global_step
-        saved = self.checkpoint is not None and self.checkpoint.name == f"{PREFIX_CHECKPOINT_DIR}-{step}"
-        if step > self._initial_global_step and not saved:
-            self._save_checkpoint(self.model_wrapped, None)
+        self.save_what_was_learned()
         self.control.should_training_stop = True
         return [], None
 
@@ -257,9 +256,16 @@ class RowTrainer(WholeCheckpoints, Trainer):
             super()._load_best_model()
 
 
-def counted(values: np.ndarray) -> np.ndarray:
-    """(N,) values with a count of one each, (N, 2), as `mean_with_interval` takes them."""
-    return np.column_stack([values, np.ones(len(values))])
+def with_intervals(measured: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the mean of each, and its 95% bootstrap interval under `_low` and `_high`.
+
+    Each is (records,), or (records, 2): sums and how many each is a sum of.
+    """
+    found: dict[str, float] = {}
+    for name, values in measured.items():
+        counted = values if values.ndim == 2 else np.column_stack([values, np.ones(len(values))])
+        found |= {name + end: number for end, number in zip(ENDS, mean_with_interval(counted), strict=True)}
+    return found
 
 
 def mean_with_interval(records: np.ndarray, resamples: int = 1000) -> tuple[float, float, float]:

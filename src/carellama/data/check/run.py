@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from carellama.config.datasets import CheckArguments
-from carellama.config.parse import parse
+from carellama.config.parse import at_least, parse
 from carellama.data.catalogue.layout import Outcome
 from carellama.data.check.faults import Limits, faults_of, question_and_answer, unended
 from carellama.data.check.shapes import Guess, guessed, outcome
@@ -115,9 +115,7 @@ def run(argv: Sequence[str]) -> None:
     from carellama.data.check.found import lines, to_dict
 
     (arguments,) = parse((CheckArguments,), argv, "carellama data check FILE...", first="files")
-    for name in ("most_shown", "longest", "shortest"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name} is {getattr(arguments, name)}; it must be at least 1")
+    at_least(arguments, most_shown=1, longest=1, shortest=1)
     paths = files_of(arguments.files)
     if arguments.report and Path(arguments.report).resolve() in [path.resolve() for path in paths]:
         raise UserError(f"--report {arguments.report} is a file that is checked: give another name")

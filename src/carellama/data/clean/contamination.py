@@ -25,7 +25,7 @@ import numpy.typing as npt
 from carellama.data.clean.near_questions import SHINGLE, NearQuestions
 from carellama.data.clean.runs import Keys, keys_of, places, runs_of
 from carellama.records import Question
-from carellama.text import HAN_CHARACTER, words
+from carellama.text import is_chinese, words
 
 ENGLISH, CHINESE = 13, 20  # words, characters of a run
 SHORTEST_ENGLISH, SHORTEST_CHINESE = 8, 12  # of a stem that counts as a whole
@@ -57,7 +57,7 @@ class Exams:
         self.questions.append((exam, question.id))
         stem = words(question.stem)
         if self._near is not None:
-            fewest = (CHINESE if _is_chinese(stem) else ENGLISH) - SHINGLE + 1
+            fewest = (CHINESE if is_chinese(stem) else ENGLISH) - SHINGLE + 1
             if not self._near.add(number, [stem], fewest):
                 self._near.add(number, [stem, *map(words, question.options.values())], fewest)
         length, shortest = self._lengths(stem)
@@ -76,7 +76,7 @@ class Exams:
                     self._put(length, runs_of(keys_of(whole), length), number)
 
     def _lengths(self, stem: Sequence[str]) -> tuple[int, int]:
-        if _is_chinese(stem):
+        if is_chinese(stem):
             return self.chinese, min(SHORTEST_CHINESE, self.chinese)
         return ENGLISH, SHORTEST_ENGLISH
 
@@ -118,7 +118,3 @@ class Exams:
             for text, (number, share) in self._near.found(keys[left], owner[left]).items():
                 hits[text] = Hit(*self.questions[number], "nearly the whole question", round(share, 3))
         return hits
-
-
-def _is_chinese(items: Sequence[str]) -> bool:
-    return 2 * sum(bool(HAN_CHARACTER.match(word)) for word in items) > len(items)

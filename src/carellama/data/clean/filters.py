@@ -24,7 +24,7 @@ from importlib import resources
 import yaml
 
 from carellama.records import Chat, Pair, Question, Record, Text
-from carellama.text import HAN_CHARACTER, language, ngrams, words
+from carellama.text import is_chinese, language, ngrams, words
 
 FEWEST_WORDS = 50
 RUN = 15  # words
@@ -116,7 +116,7 @@ def boilerplate(answer: str) -> str | None:
 def repeats(text: str) -> bool:
     """Whether a text repeats itself more than running text does."""
     items = words(text)
-    stretch = 2 if 2 * sum(bool(HAN_CHARACTER.match(word)) for word in items) > len(items) else 1
+    stretch = 2 if is_chinese(items) else 1
     if len(items) < FEWEST_WORDS * stretch:
         return False
     return _repeated(items, RUN * stretch) > REPEATED * sum(map(len, items))

@@ -19,7 +19,7 @@ import numpy as np
 
 from carellama.config.data import DataArguments
 from carellama.config.datasets import StatsArguments
-from carellama.config.parse import parse
+from carellama.config.parse import at_least, parse
 from carellama.data.catalogue.convert import kind_of
 from carellama.data.convert import BadRecord, texts_of
 from carellama.data.sources import Dataset, load_datasets
@@ -86,8 +86,7 @@ def run(argv: Sequence[str]) -> None:
     from carellama.data.stats.page import page
 
     (arguments,) = parse((StatsArguments,), argv, "carellama data stats NAME_OR_FILE...", first="names")
-    if arguments.max_samples is not None and arguments.max_samples < 1:
-        raise UserError(f"--max_samples is {arguments.max_samples}; it must be at least 1")
+    at_least(arguments, max_samples=1)
     if arguments.html is not None:
         page_at(Path(arguments.html))
     datasets = load_datasets(arguments.names, DataArguments(dataset_dir=arguments.dataset_dir))
