@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import platform
 from pathlib import Path
 
 import pyarrow as pa
@@ -115,7 +116,7 @@ def test_a_disk_that_fills_up_while_writing_is_an_os_error_with_its_number(tmp_p
     if not os.access("/dev/full", os.W_OK):
         pytest.skip("no /dev/full here")
     monkeypatch.setattr(cache, "BATCH_ROWS", 5000)
-    (tmp_path / f"shard-00000.{os.getpid()}.tmp").symlink_to("/dev/full")
+    (tmp_path / f"shard-00000.{platform.node()}-{os.getpid()}.tmp").symlink_to("/dev/full")
     with pytest.raises(OSError) as caught:
         encode_rows(iter(rows(400)), encode, tmp_path)
     assert caught.value.errno == 28

@@ -13,11 +13,13 @@ import importlib
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import typer
 
+from carellama.config.environment import world
 from carellama.errors import UserError
 
 app = typer.Typer(
@@ -53,6 +55,7 @@ DATA_VERBS = {
     "view": ("carellama.data.view:run", "Page through records, with the encoded example."),
     "check": ("carellama.data.check.run:run", "Report every problem of a file, with its lines."),
 }
+PATIENCE = 5.0  # seconds that the other processes wait before they say what went wrong
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -78,7 +81,12 @@ def call(verb: str, argv: Sequence[str]) -> None:
 
 
 def fail(message: str) -> NoReturn:
-    """Print one line and leave with exit code 2."""
+    """Print one line and leave with exit code 2.
+
+    What stops all processes of a run is said by the first: the launcher ends the others while they wait to say it.
+    """
+    if world()[0]:
+        time.sleep(PATIENCE)
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(2)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from carellama.config.engine import check_resume
 from carellama.config.environment import world
 from carellama.config.parse import parser, read_yaml
 from carellama.config.run import RUN_GROUPS, RunConfig, run_config
@@ -70,6 +71,8 @@ def run(config: RunConfig) -> dict[str, Any]:
     output = Path(training.output_dir)
     with training.main_process_first(desc="claim the output folder"):
         checkpoint = claim(output, config) if training.do_train else None
+        if checkpoint:
+            check_resume(config, checkpoint)
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -85,7 +88,7 @@ def run(config: RunConfig) -> dict[str, Any]:
             prepared = prepared_for(config)(config, tokenizer, template)
         if training.should_save and not prepared.streams:
             report(prepared, output)
-        if config.data.show_example:
+        if config.data.show_example and training.should_save:
             show_example(prepared.first(), tokenizer)
     if training.do_predict:
         chats = conversations(config)

@@ -52,3 +52,25 @@ def single_threaded_tokenizers() -> Iterator[None]:
 def world() -> tuple[int, int]:
     """(rank, processes) as set by torchrun or accelerate launch."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def launched() -> bool:
+    """Whether a launcher started this process as one of a group (of one, perhaps)."""
+    return "LOCAL_RANK" in os.environ
+
+
+def asked_engine() -> str:
+    """What the file of `accelerate launch` asks for: `fsdp`, `deepspeed`, or nothing of these."""
+    for name in ("fsdp", "deepspeed"):
+        if os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() == "true":
+            return name
+    return ""
+
+
+def lonely() -> bool:
+    """Whether `accelerate launch` was told to start several processes on a CPU and started this one only.
+
+    It says where they would meet, and starts more than one through mpirun alone.
+    """
+    told = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_ADDR" in os.environ
+    return told and world()[1] == 1 and not launched()

@@ -15,6 +15,7 @@ from typing import Any, Literal, Optional
 from transformers import Seq2SeqTrainingArguments
 
 from carellama.config.data import DataArguments
+from carellama.config.engine import after_devices, before_devices, check_engine
 from carellama.config.grpo import GRPOArguments, check_grpo
 from carellama.config.parse import about, at_least, parse
 from carellama.config.ppo import PPOArguments, check_ppo
@@ -209,8 +210,8 @@ class TrainingArguments(Seq2SeqTrainingArguments):
         return "bfloat16" if self.bf16 else "float16" if self.fp16 else "float32"
 
     def __post_init__(self) -> None:
+        before_devices(self, gpu=has_gpu())
         if not has_gpu():
-            self.use_cpu = True
             if self.fp16:
                 log.warning("--fp16 needs a GPU: going on in %s on this CPU", best_dtype())
                 self.fp16 = False
@@ -226,6 +227,7 @@ class TrainingArguments(Seq2SeqTrainingArguments):
             super().__post_init__()
         except (ValueError, ImportError) as error:
             raise UserError(str(error).replace("\n", " ")) from error
+        after_devices(self)
 
 
 def _trackers(wanted: str | list[str] | None) -> list[str]:
@@ -338,6 +340,7 @@ def check_run(config: RunConfig) -> None:
         raise UserError("--stage kto compares the answers of a batch: --per_device_train_batch_size at least 2")
     check_ppo(config)
     check_grpo(config)
+    check_engine(config)
     if len(model.checkpoints) > 1 and finetuning.finetuning_type != "lora":
         raise UserError(
             f"--checkpoint_dir has {len(model.checkpoints)} folders; only lora adapters can be merged in turn"

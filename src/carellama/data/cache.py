@@ -20,6 +20,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import platform
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -243,7 +244,7 @@ def _joined(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _write_shard(path: Path, batches: Sequence[pa.RecordBatch], metadata: dict[str, Any]) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary = path.with_suffix(f".{platform.node()}-{os.getpid()}.tmp")  # the first process of each node encodes
     schema = SCHEMA.with_metadata({"carellama": json.dumps(metadata, ensure_ascii=False)})
     try:
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:

@@ -170,7 +170,9 @@ def trainable_line(model: torch.nn.Module) -> str:
 
 
 def _size(parameter: torch.nn.Parameter) -> int:
-    """Number of weights; bitsandbytes packs two 4-bit ones into a byte."""
+    """Number of weights; bitsandbytes packs two 4-bit ones into a byte, and ZeRO-3 leaves a process only its part."""
+    if hasattr(parameter, "ds_numel"):
+        return int(parameter.ds_numel)
     packed = type(parameter).__name__ == "Params4bit"
     return parameter.numel() * 2 * parameter.element_size() if packed else parameter.numel()
 

@@ -24,6 +24,7 @@ from carellama.config.run import ModelArguments
 from carellama.errors import UserError, nearest, need
 from carellama.model.hub import EMBEDDED, model_folder
 from carellama.model.machine import best_dtype
+from carellama.model.shards import is_sharded, read_shards
 from carellama.model.vocabulary import grow
 
 if TYPE_CHECKING:
@@ -136,7 +137,10 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
     place = full_checkpoint(model) or _place(model)
     options = _access(model)
     options["dtype"] = getattr(torch, best_dtype() if dtype == "auto" else dtype)
-    if isinstance(place, Path):
+    source: Path | str | None = place
+    if isinstance(place, Path) and is_sharded(place):
+        source, options["state_dict"] = None, read_shards(place)
+    elif isinstance(place, Path):
         _readable_weights(place, model.allow_pickle)
     if attention is not None:
         options["attn_implementation"] = attention
@@ -144,7 +148,7 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
         options["quantization_config"] = _quantization(model, options["dtype"])
     with _explained(place, "model"), _quietly(place):
         network, info = _family(kind).from_pretrained(
-            place,
+            source,
             config=config,
             use_safetensors=None if model.allow_pickle else True,
             ignore_mismatched_sizes=True,  # they are in `info`, and refused below

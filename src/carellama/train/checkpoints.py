@@ -16,6 +16,8 @@ from typing import Any
 from accelerate.utils import gather_object
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from carellama.config.engine import LAUNCH, record_of
+from carellama.disk import write_json
 from carellama.train.callbacks import LogCallback, any_process
 
 STAGING = ".saving"  # a checkpoint is written in here, then moved out
@@ -65,10 +67,15 @@ class WholeCheckpoints:
         finally:
             self._saving = False
         self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self._put(home, name)
+        self.accelerator.wait_for_everyone()
         self.checkpoint = home / name
-        if not self.args.should_save:
-            return
+
+    def _put(self, home: Path, name: str) -> None:
+        """Give a checkpoint that all processes have finished its place, and remove those that are too many."""
         made = home / STAGING / name
+        write_json(made / LAUNCH, record_of(self.args))
         if str(STAGING) in (self.state.best_model_checkpoint or ""):
             self.state.best_model_checkpoint = str(home / name)
             self.state.save_to_json(str(made / "trainer_state.json"))

@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
+from carellama.config.engine import engine_of
 from carellama.config.run import RunConfig
 from carellama.data.collate import collate_row
 from carellama.data.prepare import Prepared
@@ -39,6 +40,7 @@ from carellama.train.loss import head_is_plain
 from carellama.train.noise import embedding_noise
 from carellama.train.progress import Progress, Work
 from carellama.train.rows import layout
+from carellama.model.shards import gathered
 
 ENDS = ("", "_low", "_high")  # of the names of a mean and its interval
 
@@ -57,6 +59,9 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
     passes = 0.0
 
     def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
+        experts = any("expert" in name for name, _ in model.named_modules())  # not all of which every batch goes to
+        if isinstance(model, PeftModel) and config.training.ddp_find_unused_parameters is None and not experts:
+            config.training.ddp_find_unused_parameters = False  # which transformers can not know of an adapter
         super().__init__(
             model=model,
             args=config.training,
@@ -72,7 +77,10 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
         self.add_callback(self.progress)
         self.add_callback(log_of(config.training.output_dir))
         self.model_accepts_loss_kwargs = True  # compute_loss below divides by the step's units itself
+        engine = engine_of(config.training)
         self.sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if self.sharded != engine.shards:
+            raise UserError(f"{engine} was asked for, and accelerate goes on with {self.accelerator.distributed_type}")
         asked = prepared.packed and bool(config.data.packing)
         self.data_collator = layout(model, tokenizer, packing=asked, sharded=self.sharded)
         self.chunked = not self.sharded and head_is_plain(self.model)
@@ -199,13 +207,24 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
         for inputs in batches:
             values.append(self.batch_values(model, self._prepare_inputs(inputs)))
             self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        records = torch.cat(gather_object(values)).numpy()  # (records, K) of all processes
+        records = self._of_all(values, len(batches.dataset))
         named = {"samples": len(records)} | self.summary(records)
         named["runtime"] = round(time.monotonic() - started, 4)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in named.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _of_all(self, values: list[torch.Tensor], examples: int) -> np.ndarray:
+        """What all processes measured, (records, K), in the order of the set.
+
+        The batches are dealt out in turn, and the last ones filled up from the first, so that each process has as many:
+        what was measured twice stands at the end.
+        """
+        every: list[torch.Tensor] = gather_object(values)
+        turns = len(every) // self.accelerator.num_processes
+        dealt = [every[start] for turn in range(turns) for start in range(turn, len(every), turns)]
+        return torch.cat(dealt)[:examples].numpy()
 
     def create_optimizer(self, model: Any = None) -> Any:
         """The trainer's optimiser; with LoRA+ its B matrices learn faster (Hayou et al., arXiv:2402.12354)."""
@@ -222,6 +241,22 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
                 **settings,
             )
         return super().create_optimizer(model)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save as `Trainer` does; under FSDP whole weights, whatever its checkpoints hold, and adapters always whole.
+
+        `Trainer` would save none where checkpoints hold shards. Of those all but the weights is saved here.
+        """
+        if not self.is_fsdp_enabled:
+            super().save_model(output_dir, _internal_call)
+            return
+        shards_only = self._saving and engine_of(self.args).state != "FULL_STATE_DICT"
+        if not shards_only or isinstance(self.model, PeftModel):
+            self._save(output_dir, gathered(self.model))
+        elif self.args.should_save:
+            folder = str(output_dir or self.args.output_dir)
+            self.model.config.save_pretrained(folder)
+            self.processing_class.save_pretrained(folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save as `Trainer` does; of an adapter nothing but the adapter, and one of PiSSA as LoRA of the base."""

@@ -1,0 +1,197 @@
+"""The engine that trains in several processes: which one was asked for, and what it can not do.
+
+    engine = engine_of(config.training)   # Engine("FSDP2", 8, state="SHARDED_STATE_DICT")
+
+The engines are torch's DDP and FSDP2 and DeepSpeed's ZeRO, started by torchrun or `accelerate launch`; the loop that
+uses them is transformers'. What one of them can not do is refused before anything is loaded, and none is exchanged
+for another without a word: without a GPU accelerate would go on as DDP where FSDP was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carellama.config.environment import asked_engine, launched, lonely, world
+from carellama.config.stages import REFERENCE_FREE
+from carellama.errors import UserError
+
+if TYPE_CHECKING:
+    from carellama.config.run import RunConfig
+
+ALONE, DDP, FSDP = "one process", "DDP", "FSDP2"
+LAUNCH = "launch.json"  # in a checkpoint: the engine that made it
+SHARDABLE = ("lora", "oft", "hra", "ia3")  # kinds of adapters that were tried in shards
+DDP_INSTEAD = "launch it with DDP (torchrun or examples/accelerate/ddp.yaml)"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What trains: its name, in how many processes, and how it writes sharded weights (FSDP)."""
+
+    name: str
+    processes: int
+    state: str = ""
+
+    @property
+    def shards(self) -> bool:
+        """Whether each process holds a part only: of the weights (FSDP2, ZeRO-3), or of what is learned."""
+        return self.name not in (ALONE, DDP)
+
+    @property
+    def parts(self) -> bool:
+        """Whether each process holds a part of the weights."""
+        return self.name in (FSDP, "ZeRO-3")
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.state})" if self.state else self.name
+
+
+def before_devices(training: Any, gpu: bool) -> None:
+    """Settle on which device and backend the processes are, before transformers finds its own.
+
+    DeepSpeed has a CPU too, but accelerate takes it only where it was not told to use the CPU.
+    """
+    if gpu:
+        return
+    through_deepspeed = asked_engine() == "deepspeed" and launched()
+    training.use_cpu = not through_deepspeed
+    training.dataloader_pin_memory = False
+    if through_deepspeed:
+        training.ddp_backend = "gloo"
+    elif training.deepspeed:
+        raise UserError(
+            "--deepspeed without a GPU: start it with accelerate launch --config_file examples/accelerate/zero2.yaml"
+        )
+
+
+def after_devices(training: Any) -> None:
+    """Let FSDP have a CPU: accelerate has it for processes with a GPU of their own, and goes on as DDP else.
+
+    The type of the processes is all that it asks; torch's FSDP2 itself works over gloo.
+    """
+    from accelerate.utils import DistributedType
+
+    state = training.distributed_state
+    if _wants_fsdp(training) and training.use_cpu and training.world_size > 1:
+        state._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+def _wants_fsdp(training: Any) -> bool:
+    return bool(training.fsdp) or asked_engine() == "fsdp"
+
+
+def engine_of(training: Any) -> Engine:
+    """The engine of a run. Raises `UserError` for one that is not supported."""
+    processes = world()[1]
+    plugin = training.deepspeed_plugin
+    if _wants_fsdp(training):
+        from accelerate.utils import FullyShardedDataParallelPlugin
+
+        if plugin is not None:
+            raise UserError("FSDP and DeepSpeed both shard: choose one of them")
+        theirs = FullyShardedDataParallelPlugin(**(training.fsdp_plugin_args or {}))
+        if theirs.fsdp_version != 2:
+            raise UserError("FSDP is supported in version 2: set fsdp_version: 2 in the file of accelerate")
+        return Engine(FSDP, processes, str(theirs.state_dict_type).rpartition(".")[2])
+    if plugin is not None:
+        return Engine(f"ZeRO-{plugin.zero_stage}", processes)
+    return Engine(DDP if processes > 1 else ALONE, processes)
+
+
+def check_engine(config: RunConfig) -> None:
+    """Raise `UserError` for what the engine can not do, with what to do instead."""
+    if lonely():
+        raise UserError(
+            "accelerate launch started one process of several: on a CPU it needs mpirun for more; take "
+            "torchrun --nproc_per_node 2, or accelerate launch --config_file examples/accelerate/ddp_cpu.yaml"
+        )
+    engine = engine_of(config.training)
+    if not engine.shards:
+        return
+    training, finetuning, stage = config.training, config.finetuning, config.finetuning.stage
+    if not launched() or (engine.name == FSDP and engine.processes == 1):
+        raise UserError(
+            f"{engine.name} shards over processes and there is one: start several, as in torchrun --nproc_per_node 8"
+        )
+    if not training.do_train:
+        raise UserError(f"{engine.name} is for training; to evaluate and to predict {DDP_INSTEAD}")
+    if training.do_predict:
+        raise UserError(f"--do_predict answers with whole weights, not under {engine.name}: carellama predict, later")
+    if stage in ("ppo", "grpo"):
+        raise UserError(f"--stage {stage} answers with whole weights: {DDP_INSTEAD}, not {engine.name}")
+    if _copies(config):
+        raise UserError(
+            f"--stage {stage} with --finetuning_type {finetuning.finetuning_type} compares with a copy of the whole "
+            f"weights, which {engine.name} does not keep: take lora, or {DDP_INSTEAD}"
+        )
+    if config.model.quantization_bit:
+        raise UserError(f"--quantization_bit does not go with {engine.name}: {DDP_INSTEAD}, or leave it out")
+    if engine.parts:
+        _check_parts(config, engine)
+
+
+def _copies(config: RunConfig) -> bool:
+    """Whether the stage needs a frozen copy of all weights beside those that are trained."""
+    stage, free = config.finetuning.stage, config.preference.pref_loss in REFERENCE_FREE
+    return config.finetuning.finetuning_type != "lora" and (stage == "kto" or (stage == "dpo" and not free))
+
+
+def _check_parts(config: RunConfig, engine: Engine) -> None:
+    """What needs a weight whole in a process that holds a part of it."""
+    finetuning = config.finetuning
+    if finetuning.pissa_init:
+        raise UserError(f"--pissa_init takes directions out of whole weights, not under {engine.name}: {DDP_INSTEAD}")
+    if finetuning.finetuning_type == "lora" and finetuning.peft_type not in SHARDABLE:
+        raise UserError(
+            f"--peft_type {finetuning.peft_type} does not go with {engine.name}: take {', '.join(SHARDABLE)}, or {DDP_INSTEAD}"
+        )
+    if engine.name == FSDP:
+        return
+    if finetuning.add_tokens:
+        raise UserError(f"--add_tokens makes rows of whole weights, not under {engine.name}: take ZeRO-2 or FSDP2")
+    if config.model.checkpoints:
+        raise UserError(
+            f"--checkpoint_dir is merged into whole weights, not under {engine.name}: export them first and train that "
+            "model, or take ZeRO-2 or FSDP2"
+        )
+    if not config.training.deepspeed_plugin.zero3_save_16bit_model:
+        raise UserError("ZeRO-3 would save no weights: set zero3_save_16bit_model: true in its configuration")
+
+
+def record_of(config_training: Any) -> dict[str, Any]:
+    """What a checkpoint keeps of how it was made."""
+    engine = engine_of(config_training)
+    return {"engine": str(engine), "processes": engine.processes, "batch": step_batch(config_training)}
+
+
+def step_batch(training: Any) -> int:
+    """Records (pairs, answers) of a step: of each process, times accumulation, times processes."""
+    return int(training.per_device_train_batch_size * training.gradient_accumulation_steps * world()[1])
+
+
+def check_resume(config: RunConfig, checkpoint: str) -> None:
+    """Raise `UserError` where this launch can not go on from a checkpoint as the one before would have."""
+    try:
+        made = json.loads(Path(checkpoint, LAUNCH).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return  # of a version that did not write it
+    now = record_of(config.training)
+    engines = {made["engine"], now["engine"]}
+    if len(engines - {ALONE, DDP}) > 0 and len(engines) > 1:
+        raise UserError(f"{checkpoint} was made under {made['engine']}, this is {now['engine']}: launch it as before")
+    if made["processes"] == now["processes"]:
+        return
+    number = f"{checkpoint} was made by {made['processes']} processes, these are {now['processes']}"
+    needs = "ZeRO" if now["engine"].startswith("ZeRO") else ""
+    needs = needs or ("--streaming" if config.data.streaming else "")
+    needs = needs or ("--stage ppo" if config.finetuning.stage == "ppo" else "")
+    if needs:
+        raise UserError(f"{number}: {needs} goes on with the same number")
+    if made["batch"] != now["batch"]:
+        raise UserError(
+            f"{number}, with {now['batch']} records a step in place of {made['batch']}: change "
+            "--per_device_train_batch_size or --gradient_accumulation_steps so that they are as many as before"
+        )
