@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 ALONE, DDP, FSDP = "one process", "DDP", "FSDP2"
 LAUNCH = "launch.json"  # in a checkpoint: the engine that made it
-SHARDABLE = ("lora", "oft", "hra", "ia3")  # kinds of adapters that were tried in shards
 DDP_INSTEAD = "launch it with DDP (torchrun or examples/accelerate/ddp.yaml)"
 
 
@@ -61,6 +60,7 @@ def before_devices(training: Any, gpu: bool) -> None:
     training.dataloader_pin_memory = False
     if through_deepspeed:
         training.ddp_backend = "gloo"
+        training.bf16 = training.bf16 or False  # which transformers takes for a GPU's there
     elif training.deepspeed:
         raise UserError(
             "--deepspeed without a GPU: start it with accelerate launch --config_file examples/accelerate/zero2.yaml"
@@ -131,6 +131,8 @@ def check_engine(config: RunConfig) -> None:
         raise UserError(f"--quantization_bit does not go with {engine.name}: {DDP_INSTEAD}, or leave it out")
     if engine.parts:
         _check_parts(config, engine)
+    if engine.name != FSDP:
+        _check_deepspeed(training)
 
 
 def _copies(config: RunConfig) -> bool:
@@ -144,14 +146,12 @@ def _check_parts(config: RunConfig, engine: Engine) -> None:
     finetuning = config.finetuning
     if finetuning.pissa_init:
         raise UserError(f"--pissa_init takes directions out of whole weights, not under {engine.name}: {DDP_INSTEAD}")
-    if finetuning.finetuning_type == "lora" and finetuning.peft_type not in SHARDABLE:
-        raise UserError(
-            f"--peft_type {finetuning.peft_type} does not go with {engine.name}: take {', '.join(SHARDABLE)}, or {DDP_INSTEAD}"
-        )
     if engine.name == FSDP:
         return
     if finetuning.add_tokens:
         raise UserError(f"--add_tokens makes rows of whole weights, not under {engine.name}: take ZeRO-2 or FSDP2")
+    if finetuning.peft_type in ("loha", "lokr"):
+        raise UserError(f"--peft_type {finetuning.peft_type} is begun from whole weights, not under {engine.name}: FSDP2")
     if config.model.checkpoints:
         raise UserError(
             f"--checkpoint_dir is merged into whole weights, not under {engine.name}: export them first and train that "
@@ -161,10 +161,23 @@ def _check_parts(config: RunConfig, engine: Engine) -> None:
         raise UserError("ZeRO-3 would save no weights: set zero3_save_16bit_model: true in its configuration")
 
 
-def record_of(config_training: Any) -> dict[str, Any]:
+def _check_deepspeed(training: Any) -> None:
+    """What DeepSpeed's own settings say otherwise than the flags; it would tell so once the model is loaded."""
+    theirs = training.deepspeed_plugin.deepspeed_config
+    for key, name in (
+        ("gradient_accumulation_steps", "gradient_accumulation_steps"),
+        ("gradient_clipping", "max_grad_norm"),
+        ("train_micro_batch_size_per_gpu", "per_device_train_batch_size"),
+    ):
+        value, own = theirs.get(key, "auto"), getattr(training, name)
+        if value not in ("auto", own):
+            raise UserError(f"DeepSpeed's {key} is {value} and --{name} is {own}: set it to auto there")
+
+
+def record_of(training: Any) -> dict[str, Any]:
     """What a checkpoint keeps of how it was made."""
-    engine = engine_of(config_training)
-    return {"engine": str(engine), "processes": engine.processes, "batch": step_batch(config_training)}
+    engine = engine_of(training)
+    return {"engine": str(engine), "processes": engine.processes, "batch": step_batch(training)}
 
 
 def step_batch(training: Any) -> int:

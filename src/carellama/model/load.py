@@ -137,9 +137,9 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
     place = full_checkpoint(model) or _place(model)
     options = _access(model)
     options["dtype"] = getattr(torch, best_dtype() if dtype == "auto" else dtype)
-    source: Path | str | None = place
+    family, source = _family(kind), place
     if isinstance(place, Path) and is_sharded(place):
-        source, options["state_dict"] = None, read_shards(place)
+        family, source, options["state_dict"] = model_class(model, kind) or family, None, read_shards(place)
     elif isinstance(place, Path):
         _readable_weights(place, model.allow_pickle)
     if attention is not None:
@@ -147,7 +147,7 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
     if model.quantization_bit:
         options["quantization_config"] = _quantization(model, options["dtype"])
     with _explained(place, "model"), _quietly(place):
-        network, info = _family(kind).from_pretrained(
+        network, info = family.from_pretrained(
             source,
             config=config,
             use_safetensors=None if model.allow_pickle else True,

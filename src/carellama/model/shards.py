@@ -54,6 +54,7 @@ def read_shards(folder: Path) -> dict[str, torch.Tensor]:
     """The weights of a sharded checkpoint, whole, in one process. Raises `UserError` for a damaged one."""
     import torch
     from torch.distributed.checkpoint import FileSystemReader, load
+    from torch.distributed.checkpoint.api import CheckpointException
 
     class Reader(FileSystemReader):
         """Reads the index without making any other object of it."""
@@ -73,7 +74,10 @@ def read_shards(folder: Path) -> dict[str, torch.Tensor]:
             for name, one in described.items()
         }
         load({"model": weights}, storage_reader=reader, no_dist=True)
-    except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+    except CheckpointException as error:
+        reason = next((wrapped[0] for wrapped in error.failures.values()), error)
+        raise UserError(f"can not read the shards of {folder}: {reason}") from error
+    except (OSError, EOFError, AttributeError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(f"can not read the shards of {folder}: {' '.join(str(error).split())[:200]}") from error
     return weights
 

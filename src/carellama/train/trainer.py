@@ -255,6 +255,7 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
             self._save(output_dir, gathered(self.model))
         elif self.args.should_save:
             folder = str(output_dir or self.args.output_dir)
+            self.model.config.architectures = [type(self.model).__name__.removeprefix("FSDP")]
             self.model.config.save_pretrained(folder)
             self.processing_class.save_pretrained(folder)
 
