@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from carellama.config.parse import as_flags
 from carellama.config.run import run_config
 from carellama.errors import UserError
 from carellama.model.shards import SHARDS, is_sharded, read_shards
+from carellama.train.grpo import RolloutTrainer
 from conftest import REPOSITORY
 
 PROGRAMS = Path(sys.executable).parent
@@ -34,12 +36,13 @@ FILES = sorted((REPOSITORY / "examples/accelerate").glob("*.yaml"))
 SAME = 1e-5  # relative, of a loss in float32: sums are made in another order
 # runs of `runs.json` in turn, in this process; what rank 1 opens for writing, encodes and says is noted
 DRIVE = """
-import json, os, random, sys
+import json, os, sys
 from pathlib import Path
 from carellama.cli import call
 from carellama.data import prepare
 from carellama.train.grpo import RolloutTrainer
 from carellama.train.trainer import RowTrainer
+from test_distributed import answers
 
 rank = os.environ.get("RANK", "0")
 notes = {"encoded": 0, "written": [], "sharded": {}, "left": {}}
@@ -54,15 +57,6 @@ def opened(event, words):
 def encoded(*words, original=prepare.encode_rows, **options):
     notes["encoded"] += 1
     return original(*words, **options)
-
-
-def answers(self, prompts, *words):
-    # drawn by what is asked and by the place among its siblings, in whichever process that is
-    first, made = self.accelerator.process_index * len(prompts), []
-    for at, ids in enumerate(prompts):
-        draw = random.Random(repr((self.state.global_step, list(ids), (first + at) % self.num_generations)))
-        made.append([draw.randrange(5, 300) for _ in range(draw.randrange(2, 6))] + [2])
-    return made, None
 
 
 def saved(self, *words, original=RowTrainer.save_model, **options):
@@ -87,6 +81,19 @@ REWARDS = """
 def short(prompts, completions, **columns):
     return [-len(max(one[0]["content"].split(), key=len, default="")) for one in completions]
 """
+
+
+
+def answers(self, prompts, *words):
+    """Answers of grpo that depend on what is asked and on the place among its siblings, in whichever process it is."""
+    first, made = self.accelerator.process_index * len(prompts), []
+    for at, ids in enumerate(prompts):
+        place = (first + at) % self.num_generations if self.model.training else 0
+        draw = random.Random(repr((self.state.global_step, list(ids), place)))
+        made.append([draw.randrange(5, 300) for _ in range(draw.randrange(2, 6))] + [2])
+    return made, None
+
+
 SHARDED = {"fsdp": True, "fsdp_config": "sharded.json"}
 
 
@@ -126,7 +133,7 @@ def words(processes: int, name: str, **options: object) -> list[str]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    paths = os.pathsep.join([str(REPOSITORY / "src"), str(folder)])
+    paths = os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY / "tests"), str(folder)])
     return os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CARELLAMA_CACHE": str(folder / "cache")}
 
 
@@ -144,9 +151,9 @@ def several(folder: Path, port: int, planned: list[list[str]], launch: list[str]
     return SimpleNamespace(folder=folder, notes=notes, said=done.stderr)
 
 
-def alone(folder: Path, name: str, **options: object) -> Path:
+def alone(folder: Path, name: str, again: bool = False, **options: object) -> Path:
     """The run of one process, here."""
-    if not (folder / name).exists():
+    if again or not (folder / name).exists():
         here = Path.cwd()
         os.chdir(folder)
         try:
@@ -200,8 +207,11 @@ ANSWERING = {
 @pytest.fixture(scope="module")
 def ddp(workplace: Path) -> SimpleNamespace:
     """All of DDP in one launch; `alone` are the same runs by one process."""
-    for name, options in (RUNS | ANSWERING).items():
-        alone(workplace, f"one_{name}", **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RolloutTrainer, "_generate_single_turn", answers)
+        patch.syspath_prepend(workplace)
+        for name, options in (RUNS | ANSWERING).items():
+            alone(workplace, f"one_{name}", **options)
     planned = [words(2, f"ddp_{name}", **options) for name, options in (RUNS | ANSWERING).items()]
     planned.append(words(2, "ddp_kto", stage="kto"))
     return several(workplace, 29541, planned)
@@ -256,7 +266,6 @@ def test_the_first_process_alone_prepares_writes_and_speaks(ddp: SimpleNamespace
         assert not {path for path in others if not path.endswith(("rng_state_1.pth", "rollout_1.safetensors"))}
     assert ddp.notes[0]["encoded"] == 4  # conversations; pairs as rm and dpo, and as kto take them
     assert ddp.said.count("step 1/3") == 6  # not of grpo, whose log is TRL's
-    assert "find_unused_parameters" not in ddp.said
 
 
 def test_what_shards_can_not_do_is_refused_before_loading(fsdp: SimpleNamespace) -> None:
@@ -279,3 +288,183 @@ def test_a_sharded_checkpoint_is_exported(fsdp: SimpleNamespace, monkeypatch: py
         assert one.keys() == two.keys()
         for key, weight in one.items():
             torch.testing.assert_close(two[key], weight, rtol=0, atol=2e-5)
+
+
+def test_shards_that_are_damaged_or_no_shards_are_refused(fsdp: SimpleNamespace, tmp_path: Path) -> None:
+    shutil.copytree(fsdp.folder / "fsdp_full/checkpoint-3", tmp_path / "bad")
+    index = tmp_path / "bad" / SHARDS / ".metadata"
+    whole = index.read_bytes()
+    index.write_bytes(b"cos\nsystem\n(S'touch harmed'\ntR.")
+    with pytest.raises(UserError, match=r"asks for (os|posix).system, which is no description of a tensor"):
+        read_shards(tmp_path / "bad")
+    index.write_bytes(whole)
+    next(index.parent.glob("*.distcp")).unlink()
+    with pytest.raises(UserError, match="can not read the shards"):
+        read_shards(tmp_path / "bad")
+
+
+def cut(folder: Path, name: str, into: str) -> str:
+    """A run as it was when it was killed after its first checkpoint."""
+    shutil.copytree(folder / name, folder / into)
+    shutil.rmtree(folder / into / "checkpoint-3")
+    for path in [*(folder / into).glob("*_results.json"), *(folder / into).glob("*.safetensors")]:
+        path.unlink()
+    return into
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_what_several_processes_saved(ddp: SimpleNamespace, fsdp: SimpleNamespace) -> None:
+    """In as many processes; in one after DDP; in four after FSDP2; and not where other records would follow."""
+    folder = ddp.folder
+    planned = [words(2, cut(folder, name, f"again_{name}"), **RUNS[name.partition("_")[2]] | options)
+               for name, options in (("ddp_lora", {}), ("fsdp_full", SHARDED), ("fsdp_lora", SHARDED))]  # fmt: skip
+    planned.append(words(2, cut(folder, "fsdp_full", "other_engine"), **RUNS["full"]))
+    planned.append(words(2, cut(folder, "ddp_rm", "by_one"), **RUNS["rm"]))
+    made = several(folder, 29543, planned)
+    assert "was made under FSDP2 (SHARDED_STATE_DICT), this is DDP: launch it as before" in made.said
+    assert made.notes[0]["left"] == {"other_engine": 2}
+    for name in ("ddp_lora", "fsdp_full", "fsdp_lora"):
+        same(folder / f"one_{name.partition('_')[2]}", folder / f"again_{name}")
+    cut(folder, "ddp_full", "one_goes_on")
+    alone(folder, "one_goes_on", again=True, **RUNS["full"])
+    same(folder / "one_full", folder / "one_goes_on")
+    cut(folder, "fsdp_full", "four")
+    four = [words(4, "four", **RUNS["full"] | SHARDED), words(2, cut(folder, "ddp_rm", "larger"), **RUNS["rm"])]
+    made = several(folder, 29544, four, torchrun(4, 29544))
+    same(folder / "one_full", folder / "four")
+    assert "with 16 records a step in place of 8" in made.said and made.notes[0]["left"] == {"larger": 2}
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_launcher_stops_all_processes_with_a_checkpoint(workplace: Path) -> None:
+    run = words(2, "stopped", max_steps=4000, save_strategy="no", do_eval=False, val_size=0)
+    command = [*torchrun(2, 29545), "-m", "carellama", "train", *run]
+    process = subprocess.Popen(command, cwd=workplace, env=environment(workplace), stderr=subprocess.PIPE, text=True)
+    log = workplace / "stopped/trainer_log.jsonl"
+    while process.poll() is None and not (log.exists() and log.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0 and said.count("the same command goes on from stopped/checkpoint-") == 1
+    (checkpoint,) = (workplace / "stopped").glob("checkpoint-*")
+    assert (checkpoint / "trainer_state.json").is_file() and (checkpoint / "rng_state_1.pth").is_file()
+    assert not (workplace / "stopped/.saving").exists()
+
+
+@pytest.mark.slow
+def test_accelerate_shards_as_its_file_says(workplace: Path) -> None:
+    """Also where one process alone reads the weights, and an adapter is merged into them first."""
+    merged = {"checkpoint_dir": "one_full", "dataset": "chats.json"}
+    alone(workplace, "one_full", **RUNS["full"])
+    alone(workplace, "one_merged", **merged)
+    launch = [str(PROGRAMS / "accelerate"), "launch", "--config_file",
+              str(REPOSITORY / "examples/accelerate/fsdp2_cpu.yaml"), "--main_process_port", "29546"]  # fmt: skip
+    planned = [words(2, "launched_full", **RUNS["full"]), words(2, "launched_merged", **merged)]
+    made = several(workplace, 29546, planned, launch)
+    for one in ("full", "merged"):
+        assert made.notes[1]["sharded"][f"launched_{one}"]
+        same(workplace / f"one_{one}", workplace / f"launched_{one}")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_accelerate_knows_every_key_of_the_files(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+    from accelerate.utils.dataclasses import DistributedType
+
+    found = load_config_from_file(str(path))  # which raises for a key that it does not know
+    text = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert found.distributed_type == DistributedType(text["distributed_type"])
+    launcher = {option for action in launch_command_parser()._actions for option in action.option_strings}
+    for group in ("fsdp_config", "deepspeed_config"):
+        for key in text.get(group, {}):
+            assert f"--{key}" in launcher, f"{path}: {key}"
+
+
+REFUSED = {
+    "one process": ({}, {"WORLD_SIZE": "1"}, "shards over processes and there is one"),
+    "not launched": ({}, {"LOCAL_RANK": None}, "shards over processes and there is one"),
+    "version 1": ({}, {"FSDP_VERSION": "1"}, "set fsdp_version: 2"),
+    "no training": ({"do_train": False}, {}, "FSDP2 is for training"),
+    "predict": ({"do_predict": True, "predict_with_generate": True}, {}, "carellama predict, later"),
+    "ppo": ({"stage": "ppo", "reward_model": "rm", "do_eval": False, "val_size": 0}, {}, "answers with whole weights"),
+    "grpo": ({"stage": "grpo", "rewards": "length", "num_generations": 2}, {}, "answers with whole weights"),
+    "dpo": ({"stage": "dpo", "finetuning_type": "full"}, {}, "take lora, or launch it with DDP"),
+    "kto": ({"stage": "kto", "finetuning_type": "freeze"}, {}, "take lora, or launch it with DDP"),
+    "quantised": ({"quantization_bit": 4}, {}, "--quantization_bit does not go with FSDP2"),
+    "pissa": ({"pissa_init": True}, {}, "--pissa_init takes directions out of whole weights"),
+    "accelerate --cpu": ({}, {"ACCELERATE_USE_FSDP": None, "ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1",
+                              "WORLD_SIZE": None, "LOCAL_RANK": None}, "started one process of several"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """As a second process sees it that was told to use FSDP; the devices are not looked for."""
+    told = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "RANK": "0"}
+    for name in [name for name in os.environ if name.startswith(("FSDP_", "ACCELERATE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("transformers.TrainingArguments._setup_devices", torch.device("cpu"))
+    monkeypatch.setattr("carellama.config.run.after_devices", lambda training: None)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    yield monkeypatch
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_an_engine_can_not_do_is_refused_with_what_can(case: str, asked: pytest.MonkeyPatch) -> None:
+    options, variables, reason = REFUSED[case]
+    for name, value in variables.items():
+        asked.delenv(name) if value is None else asked.setenv(name, value)
+    with pytest.raises(UserError, match=reason):
+        run_config(words(1, "nowhere", **options))
+
+
+@pytest.mark.parametrize("options", [{}, {"finetuning_type": "full"}, {"stage": "rm"}, {"stage": "dpo"},
+                                     {"stage": "dpo", "finetuning_type": "full", "pref_loss": "simpo"},
+                                     {"stage": "kto"}, {"use_dora": True}, {"finetuning_type": "freeze"}])  # fmt: skip
+def test_what_an_engine_can_do_is_not_refused(options: dict, asked: pytest.MonkeyPatch) -> None:
+    engine = engines.engine_of(run_config(words(1, "nowhere", **options)).training)
+    assert (engine.name, engine.processes, engine.state) == ("FSDP2", 2, "SHARDED_STATE_DICT")
+
+
+def test_zero_3_needs_whole_weights_to_begin_with_and_to_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what DeepSpeed's plugin says; DeepSpeed itself is not needed to be told so."""
+
+    def checked(settings: dict, **options: object) -> None:
+        config = run_config(words(1, "nowhere", **options))
+        plugin = SimpleNamespace(zero_stage=3, zero3_save_16bit_model=True, deepspeed_config={})
+        vars(plugin).update(settings)
+        config.training.deepspeed_plugin = plugin
+        engines.check_engine(config)
+
+    monkeypatch.setattr(engines, "launched", lambda: True)
+    checked({})
+    checked({"zero_stage": 2, "zero3_save_16bit_model": False}, checkpoint_dir="earlier", peft_type="lokr")
+    for settings, options, reason in (
+        ({}, {"checkpoint_dir": "earlier"}, "export them first"),
+        ({}, {"add_tokens": "tokens.txt"}, "take ZeRO-2 or FSDP2"),
+        ({}, {"peft_type": "lokr"}, "begun from whole weights"),
+        ({"zero3_save_16bit_model": False}, {}, "would save no weights"),
+        ({"deepspeed_config": {"gradient_accumulation_steps": 4}}, {}, "set it to auto there"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            checked(settings, **options)
+
+
+def test_the_records_of_all_processes_are_put_back_in_order() -> None:
+    """As accelerate deals out batches: in turn, the last ones filled up from the first."""
+    from accelerate.data_loader import BatchSamplerShard
+    from torch.utils.data import BatchSampler
+
+    from carellama.train.trainer import in_order
+
+    for records in range(1, 14):
+        for size in (1, 2, 4):
+            for processes in (1, 2, 3):
+                batches = BatchSampler(range(records), size, drop_last=False)
+                every = []
+                for process in range(processes):
+                    mine = BatchSamplerShard(batches, processes, process) if processes > 1 else batches
+                    every += [torch.tensor(batch)[:, None] for batch in mine]
+                assert in_order(every, processes, records)[:, 0].tolist() == list(range(records))

@@ -53,6 +53,8 @@ def before_devices(training: Any, gpu: bool) -> None:
 
     DeepSpeed has a CPU too, but accelerate takes it only where it was not told to use the CPU.
     """
+    if isinstance(training.fsdp, str) and training.fsdp.lower() in ("true", "false"):  # of a YAML file
+        training.fsdp = training.fsdp.lower() == "true" or None
     if gpu:
         return
     through_deepspeed = asked_engine() == "deepspeed" and launched()

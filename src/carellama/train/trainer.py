@@ -207,24 +207,13 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
         for inputs in batches:
             values.append(self.batch_values(model, self._prepare_inputs(inputs)))
             self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        records = self._of_all(values, len(batches.dataset))
+        records = in_order(gather_object(values), self.accelerator.num_processes, len(batches.dataset)).numpy()
         named = {"samples": len(records)} | self.summary(records)
         named["runtime"] = round(time.monotonic() - started, 4)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in named.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _of_all(self, values: list[torch.Tensor], examples: int) -> np.ndarray:
-        """What all processes measured, (records, K), in the order of the set.
-
-        The batches are dealt out in turn, and the last ones filled up from the first, so that each process has as many:
-        what was measured twice stands at the end.
-        """
-        every: list[torch.Tensor] = gather_object(values)
-        turns = len(every) // self.accelerator.num_processes
-        dealt = [every[start] for turn in range(turns) for start in range(turn, len(every), turns)]
-        return torch.cat(dealt)[:examples].numpy()
 
     def create_optimizer(self, model: Any = None) -> Any:
         """The trainer's optimiser; with LoRA+ its B matrices learn faster (Hayou et al., arXiv:2402.12354)."""
@@ -290,6 +279,17 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
             self._load_from_checkpoint(best)
         else:
             super()._load_best_model()
+
+
+def in_order(every: list[torch.Tensor], processes: int, examples: int) -> torch.Tensor:
+    """What all processes measured of their batches, one process after the other, in the order of the set, (records, K).
+
+    The batches are dealt out in turn, and the last ones filled up from the first, so that each process has as many:
+    what was measured twice stands at the end.
+    """
+    turns = len(every) // processes
+    dealt = [every[at] for turn in range(turns) for at in range(turn, len(every), turns)]
+    return torch.cat(dealt)[:examples]
 
 
 def with_intervals(measured: Mapping[str, np.ndarray]) -> dict[str, float]:
