@@ -83,7 +83,6 @@ def short(prompts, completions, **columns):
 """
 
 
-
 def answers(self, prompts, *words):
     """Answers of grpo that depend on what is asked and on the place among its siblings, in whichever process it is."""
     first, made = self.accelerator.process_index * len(prompts), []
@@ -280,7 +279,9 @@ def test_a_sharded_checkpoint_is_exported(fsdp: SimpleNamespace, monkeypatch: py
     monkeypatch.chdir(fsdp.folder)
     for name in ("full", "lora"):
         checkpoint = f"fsdp_{name}/checkpoint-3"
-        assert is_sharded(Path(checkpoint)) and (Path(checkpoint, "adapter_model.safetensors").exists()) == (name == "lora")
+        assert is_sharded(Path(checkpoint)) and (Path(checkpoint, "adapter_model.safetensors").exists()) == (
+            name == "lora"
+        )
         options = {"model_name_or_path": "model", "checkpoint_dir": checkpoint, "output_dir": f"out_{name}"}
         call("export", as_flags(options))
         call("export", as_flags(options | {"checkpoint_dir": f"one_{name}", "output_dir": f"out_one_{name}"}))
@@ -336,14 +337,16 @@ def test_a_run_goes_on_from_what_several_processes_saved(ddp: SimpleNamespace, f
 
 
 @pytest.mark.slow
-def test_a_signal_to_the_launcher_stops_all_processes_with_a_checkpoint(workplace: Path) -> None:
+def test_a_signal_stops_all_processes_at_one_step_with_a_checkpoint(workplace: Path) -> None:
+    """To the whole group, as a terminal and SLURM send it: the launcher passes it on, so each process gets two."""
     run = words(2, "stopped", max_steps=4000, save_strategy="no", do_eval=False, val_size=0)
     command = [*torchrun(2, 29545), "-m", "carellama", "train", *run]
-    process = subprocess.Popen(command, cwd=workplace, env=environment(workplace), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=workplace, env=environment(workplace), stderr=subprocess.PIPE, text=True,
+                               start_new_session=True)  # fmt: skip
     log = workplace / "stopped/trainer_log.jsonl"
     while process.poll() is None and not (log.exists() and log.stat().st_size):
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0 and said.count("the same command goes on from stopped/checkpoint-") == 1
     (checkpoint,) = (workplace / "stopped").glob("checkpoint-*")
@@ -388,7 +391,7 @@ REFUSED = {
     "no training": ({"do_train": False}, {}, "FSDP2 is for training"),
     "predict": ({"do_predict": True, "predict_with_generate": True}, {}, "carellama predict, later"),
     "ppo": ({"stage": "ppo", "reward_model": "rm", "do_eval": False, "val_size": 0}, {}, "answers with whole weights"),
-    "grpo": ({"stage": "grpo", "rewards": "length", "num_generations": 2}, {}, "answers with whole weights"),
+    "grpo": ({"stage": "grpo", "rewards": "letter", "num_generations": 2}, {}, "answers with whole weights"),
     "dpo": ({"stage": "dpo", "finetuning_type": "full"}, {}, "take lora, or launch it with DDP"),
     "kto": ({"stage": "kto", "finetuning_type": "freeze"}, {}, "take lora, or launch it with DDP"),
     "quantised": ({"quantization_bit": 4}, {}, "--quantization_bit does not go with FSDP2"),
@@ -444,7 +447,7 @@ def test_zero_3_needs_whole_weights_to_begin_with_and_to_save(monkeypatch: pytes
     for settings, options, reason in (
         ({}, {"checkpoint_dir": "earlier"}, "export them first"),
         ({}, {"add_tokens": "tokens.txt"}, "take ZeRO-2 or FSDP2"),
-        ({}, {"peft_type": "lokr"}, "begun from whole weights"),
+        ({}, {"peft_type": "lokr"}, "begins with whole weights"),
         ({"zero3_save_16bit_model": False}, {}, "would save no weights"),
         ({"deepspeed_config": {"gradient_accumulation_steps": 4}}, {}, "set it to auto there"),
     ):

@@ -153,7 +153,9 @@ def _check_parts(config: RunConfig, engine: Engine) -> None:
     if finetuning.add_tokens:
         raise UserError(f"--add_tokens makes rows of whole weights, not under {engine.name}: take ZeRO-2 or FSDP2")
     if finetuning.peft_type in ("loha", "lokr"):
-        raise UserError(f"--peft_type {finetuning.peft_type} is begun from whole weights, not under {engine.name}: FSDP2")
+        raise UserError(
+            f"--peft_type {finetuning.peft_type} begins with whole weights, not under {engine.name}: take FSDP2"
+        )
     if config.model.checkpoints:
         raise UserError(
             f"--checkpoint_dir is merged into whole weights, not under {engine.name}: export them first and train that "

@@ -211,11 +211,10 @@ class TrainingArguments(Seq2SeqTrainingArguments):
 
     def __post_init__(self) -> None:
         before_devices(self, gpu=has_gpu())
-        if not has_gpu():
-            if self.fp16:
-                log.warning("--fp16 needs a GPU: going on in %s on this CPU", best_dtype())
-                self.fp16 = False
-                os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
+        if not has_gpu() and self.fp16:
+            log.warning("--fp16 needs a GPU: going on in %s on this CPU", best_dtype())
+            self.fp16 = False
+            os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
         if self.bf16 is None:
             self.bf16 = not self.fp16 and best_dtype() == "bfloat16"
         self.remove_unused_columns = False  # a batch is made of Tokens, which have no columns

@@ -137,7 +137,8 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
     place = full_checkpoint(model) or _place(model)
     options = _access(model)
     options["dtype"] = getattr(torch, best_dtype() if dtype == "auto" else dtype)
-    family, source = _family(kind), place
+    family: Any = _family(kind)
+    source: Path | str | None = place
     if isinstance(place, Path) and is_sharded(place):
         family, source, options["state_dict"] = model_class(model, kind) or family, None, read_shards(place)
     elif isinstance(place, Path):

@@ -4,8 +4,8 @@
     weights = read_shards(Path("output/checkpoint-4"))
 
 A sharded checkpoint is torch's distributed checkpoint (`pytorch_model_fsdp_0/`), as accelerate writes it. Its tensors
-are read as `torch.load(weights_only=True)` does; its index is a pickle, of which nothing but torch's own descriptions of
-tensors is made here.
+are read as `torch.load(weights_only=True)` does; its index is a pickle, of which nothing but torch's own descriptions
+of tensors is made here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def gathered(model: Any) -> dict[str, torch.Tensor]:
     options = StateDictOptions(
         full_state_dict=True, cpu_offload=True, ignore_frozen_params=isinstance(model, PeftModel)
     )
-    found: dict[str, torch.Tensor] = get_model_state_dict(model, options=options)
+    found: dict[str, Any] = get_model_state_dict(model, options=options)
     return found
 
 
@@ -53,18 +53,16 @@ def is_sharded(folder: Path) -> bool:
 def read_shards(folder: Path) -> dict[str, torch.Tensor]:
     """The weights of a sharded checkpoint, whole, in one process. Raises `UserError` for a damaged one."""
     import torch
-    from torch.distributed.checkpoint import FileSystemReader, load
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     class Reader(FileSystemReader):
         """Reads the index without making any other object of it."""
 
         def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
             with (folder / SHARDS / ".metadata").open("rb") as file:
-                metadata = _Descriptions(file).load()
-            if metadata.storage_meta is None:
-                metadata.storage_meta = self.storage_meta()
-            return metadata
+                return _Descriptions(file).load()
 
     try:
         reader = Reader(folder / SHARDS)

@@ -16,6 +16,10 @@ from typing import Any
 from accelerate import Accelerator
 from transformers import TrainerCallback
 
+from carellama.config.environment import launched
+
+ECHO = 3.0  # seconds within which a launcher passes a signal on
+
 
 def any_process(accelerator: Accelerator, mine: bool) -> bool:
     """Whether it is so in any process; all must ask at the same point.
@@ -90,14 +94,21 @@ class StopCallback(TrainerCallback):
 
 @contextlib.contextmanager
 def signals_stop(stopped: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
-    """Within this, the first Ctrl-C or SIGTERM sets `stopped`; a second Ctrl-C interrupts at once."""
-    own = os.getpid()
+    """Within this, the first Ctrl-C or SIGTERM sets `stopped`; a second Ctrl-C interrupts at once.
+
+    A launcher passes on what its processes were sent as well, by the terminal or by SLURM: that is no second one.
+    """
+    own, patience, first = os.getpid(), ECHO if launched() else 0.0, 0.0
 
     def ask(number: int, frame: FrameType | None) -> None:
         if os.getpid() != own:
             return  # a worker of the data loader: it ends with this process
+        nonlocal first
         if stopped.is_set():
-            raise KeyboardInterrupt
+            if number == signal.SIGINT and time.monotonic() - first >= patience:
+                raise KeyboardInterrupt
+            return
+        first = time.monotonic()
         stopped.set()
         say("stopping after this step, with a checkpoint; press Ctrl-C again to stop without one")
 

@@ -33,6 +33,7 @@ from carellama.data.prepare import Prepared
 from carellama.data.stream import FailingStream, Failure, TokenStream, collate_or_fail
 from carellama.errors import UserError
 from carellama.model.lora import PISSA_RAW, TRAINED, plain_adapter
+from carellama.model.shards import gathered
 from carellama.records import IGNORED
 from carellama.train.checkpoints import WholeCheckpoints, log_of
 from carellama.train.guard import LossGuard
@@ -40,7 +41,6 @@ from carellama.train.loss import head_is_plain
 from carellama.train.noise import embedding_noise
 from carellama.train.progress import Progress, Work
 from carellama.train.rows import layout
-from carellama.model.shards import gathered
 
 ENDS = ("", "_low", "_high")  # of the names of a mean and its interval
 
