@@ -279,9 +279,8 @@ def test_a_sharded_checkpoint_is_exported(fsdp: SimpleNamespace, monkeypatch: py
     monkeypatch.chdir(fsdp.folder)
     for name in ("full", "lora"):
         checkpoint = f"fsdp_{name}/checkpoint-3"
-        assert is_sharded(Path(checkpoint)) and (Path(checkpoint, "adapter_model.safetensors").exists()) == (
-            name == "lora"
-        )
+        assert is_sharded(Path(checkpoint))
+        assert Path(checkpoint, "adapter_model.safetensors").exists() == (name == "lora")
         options = {"model_name_or_path": "model", "checkpoint_dir": checkpoint, "output_dir": f"out_{name}"}
         call("export", as_flags(options))
         call("export", as_flags(options | {"checkpoint_dir": f"one_{name}", "output_dir": f"out_one_{name}"}))
