@@ -52,3 +52,17 @@ def single_threaded_tokenizers() -> Iterator[None]:
 def world() -> tuple[int, int]:
     """(rank, processes) as set by torchrun or accelerate launch."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_processes() -> int:
+    """How many processes of the run share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or world()[1])
+
+
+def sharding() -> str:
+    """What `accelerate launch` was told to keep in shards: fsdp, zero1, zero2, zero3, or nothing."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true"):
+        return "fsdp"
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in ("1", "true"):
+        return f"zero{os.environ.get('ACCELERATE_DEEPSPEED_ZERO_STAGE', '2')}"
+    return ""

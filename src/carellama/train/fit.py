@@ -1,0 +1,270 @@
+"""Whether a training fits into memory: an estimate by part before the weights are read, and what would help.
+
+    found = estimate(config, prepared, kind="causal", dtype="bfloat16", attention=None, rows=0)
+    print(found.total, found.parts)
+
+By `carellama.train.footprint`, which goes through a step without numbers, with the largest batch of the data. By
+formula: the process itself (what it holds before the model is loaded), a share for what kernels and allocators keep,
+answers that are written while training, shards of FSDP and DeepSpeed, and models that torch can not go through without
+numbers (Korthikanti et al. 2022, arXiv:2205.05198, eq. 2 and table 2).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Trainer
+
+from carellama.config.environment import sharding, world
+from carellama.config.run import COMPARING, RunConfig
+from carellama.config.stages import REFERENCE_FREE
+from carellama.data.prepare import PAIRED, Examples
+from carellama.model.blank import blank_adapters, blank_model
+from carellama.model.machine import has_gpu, memory_bytes
+from carellama.records import IGNORED
+from carellama.train.footprint import Batch, Manner, measured
+from carellama.train.rows import takes_rows
+
+log = logging.getLogger(__name__)
+
+SLACK = 1.05  # of what a step allocates: pieces that an allocator keeps, room that kernels need inside themselves
+CONTEXT = 600 << 20  # of a GPU: CUDA itself and the libraries' kernels and workspaces
+LATER = 150 << 20  # of a CPU: what is imported, and begun in threads, after the estimate
+EPOCHS = 5  # at most, whose orders are drawn to find the largest batch
+OBJECTIVES = {"rm": "scores", "dpo": "answers", "kto": "answers", "ppo": "answers", "grpo": "completions"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the run has found out about its model before it is loaded, see `carellama.model.load.load_model`."""
+
+    kind: Any
+    dtype: str
+    attention: str | None
+    rows: int = 0  # of the embedding, with added tokens
+    added: tuple[int, ...] = ()  # ids of these
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes by part at the moment with the most, of one process, and the batch that they are of."""
+
+    parts: dict[str, int]
+    batch: Batch
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self.parts.values())
+
+
+def estimate(config: RunConfig, prepared: Any, setting: Setting, process: int | None = None) -> Estimate:
+    """Return what a training needs in the process that needs most; `process`: bytes of it before the model."""
+    network = blank_model(
+        config.model, dtype=setting.dtype, attention=setting.attention, kind=setting.kind, rows=setting.rows
+    )
+    padded = config.finetuning.stage == "grpo" or not takes_rows(network)
+    model = blank_adapters(network, config.model, config.finetuning, setting.added)
+    batch = largest_batch(config, prepared, padded)
+    notes: list[str] = []
+    how = manner(config, model)
+    sizes = _sizes(model)
+    try:
+        parts = measured(model, batch, how)
+    except Exception as error:  # of whatever a model does that needs values
+        reason = " ".join(str(error).split())[:100]
+        notes.append(f"by a rule of thumb: this model can not be gone through without its weights ({reason})")
+        parts = _by_rule(sizes, network.config.get_text_config(), batch, how)
+    if config.finetuning.stage in ("ppo", "grpo"):
+        _answering(config, network.config.get_text_config(), batch, parts, notes)
+    _sharded(parts, notes)
+    ours = sum(parts.values())
+    parts["kept"] = int((SLACK - 1) * ours)
+    parts["process"] = CONTEXT if has_gpu() else (memory_bytes() if process is None else process) + LATER
+    return Estimate(parts, batch, notes)
+
+
+def manner(config: RunConfig, model: Any) -> Manner:
+    """How a step of this run is made."""
+    training, stage = config.training, config.finetuning.stage
+    free = stage == "dpo" and config.preference.pref_loss in REFERENCE_FREE
+    compares = stage in COMPARING and not free and not (stage == "grpo" and not config.grpo.grpo_beta)
+    adapted = hasattr(model, "peft_config")
+    base = model.get_base_model() if adapted else model
+    return Manner(
+        device="cuda" if has_gpu() else "cpu",
+        compute=torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None,
+        checkpointing=(training.gradient_checkpointing_kwargs or {}) if training.gradient_checkpointing else None,
+        micro_batches=training.gradient_accumulation_steps,
+        objective=OBJECTIVES.get(stage, "tokens"),
+        reference=compares and stage in ("dpo", "kto"),  # ppo and grpo ask it before the step
+        copied=compares and not adapted,
+        chunked=_plain_head(base) and not sharding(),
+        clipped=training.max_grad_norm > 0,
+        optimiser=_optimiser(config, model),
+    )
+
+
+def _plain_head(base: Any) -> bool:
+    """As far as a configuration says: see `carellama.train.loss.head_is_plain`."""
+    head = base.get_output_embeddings()
+    scaled = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+    plain = all(getattr(base.config.get_text_config(), name, None) in (None, 1, 1.0) for name in scaled)
+    return type(head) is torch.nn.Linear and head.bias is None and plain
+
+
+def _optimiser(config: RunConfig, model: Any) -> Any:
+    """The run's optimiser; one that wants numbers (of 8 bit, or of another library) counts as Adam's two moments."""
+    kind, settings = Trainer.get_optimizer_cls_and_kwargs(config.training, model)
+    return (kind, settings) if kind.__module__.startswith(("torch.", "transformers.")) else None
+
+
+def largest_batch(config: RunConfig, prepared: Any, padded: bool) -> Batch:
+    """The largest batch of the data, in random orders of as many epochs as are trained; of a stream, full records."""
+    training, stage = config.training, config.finetuning.stage
+    size, whole = training.per_device_train_batch_size, config.data.lengths[2]
+    if stage in ("ppo", "grpo"):
+        answer = config.generating.max_new_tokens
+        # ppo makes rows of the answers of a step, grpo the answers to a step's prompts: one a place of the batch
+        prompt = min(_longest_prompt(prepared), config.data.lengths[0])
+        return Batch((prompt + answer,) * size, size * answer, padded)
+    examples = prepared.train
+    if not isinstance(examples, Examples):
+        width = 2 if stage in PAIRED else 1
+        return Batch((whole,) * size * width, size * whole * width, padded)
+    lengths = _example_lengths(examples)
+    size = min(size, len(lengths))
+    count = -(-len(lengths) // size)
+    if training.max_steps > 0:
+        steps = training.max_steps * training.gradient_accumulation_steps * world()[1]
+    else:
+        steps = math.ceil(training.num_train_epochs * count)
+    draw = np.random.default_rng(training.seed)
+    best, most = np.arange(size), -1
+    for _ in range(min(-(-steps // count), EPOCHS)):
+        order = draw.permutation(len(lengths))[: min(steps, count) * size]
+        groups = np.resize(order, (-(-len(order) // size), size))
+        loads = lengths[groups].max(1) if padded else lengths[groups].sum(1)
+        if loads.max() > most:
+            most, best = int(loads.max()), groups[int(loads.argmax())]
+    records = [one for index in best for one in examples[int(index)]]
+    clipped = tuple(min(len(one), whole) for one in records)
+    learned = sum(int((one.labels[1:whole] != IGNORED).sum()) for one in records)
+    return Batch(clipped, max(learned, 1), padded)
+
+
+def _example_lengths(examples: Examples) -> np.ndarray:
+    if examples.windows is None:
+        return examples.lengths
+    return np.array([examples.lengths[window].sum() for window in examples.windows])
+
+
+def _longest_prompt(prepared: Any, looked_at: int = 256) -> int:
+    return max(len(prepared.encode(task)) for task in (prepared.train or prepared.held_out or [])[:looked_at])
+
+
+def _sizes(model: Any) -> dict[str, int]:
+    """Bytes of weights, and of what is trained: adapters, gradients, Adam's two moments."""
+    every = {id(one): one for one in model.parameters()}.values()
+    trained = sum(one.numel() * one.element_size() for one in every if one.requires_grad)
+    weights = sum(one.numel() * one.element_size() for one in every)
+    adapters = trained if hasattr(model, "peft_config") else 0
+    return {"weights": weights - adapters, "adapters": adapters, "gradients": trained, "optimiser": 2 * trained}
+
+
+def _by_rule(sizes: dict[str, int], text: Any, batch: Batch, how: Manner) -> dict[str, int]:
+    """Activations of transformer layers: 17 values a token and hidden unit, and 2.5 a pair of tokens and head."""
+    width = 2 if how.compute else 4
+    hidden, layers, heads = text.hidden_size, text.num_hidden_layers, text.num_attention_heads
+    pairs = sum(length**2 for length in batch.lengths)
+    layer = int(width * (17 * batch.tokens * hidden + 2.5 * heads * pairs))
+    kept = width * batch.tokens * hidden * layers + layer if how.checkpointing is not None else layer * layers
+    rows = min(batch.targets, 512) if how.chunked else batch.targets
+    logits = rows * text.vocab_size * (4 + 4 + width)
+    copies = {"reference": sizes["weights"]} if how.copied else {}
+    return {part: size for part, size in (sizes | copies | {"activations": kept, "logits": logits}).items() if size}
+
+
+def _answering(config: RunConfig, text: Any, batch: Batch, parts: dict[str, int], notes: list[str]) -> None:
+    """Keys and values of the answers that are written at once, where they take more than a step's activations."""
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    width = 2 if config.training.bf16 or config.training.fp16 else 4
+    at_once = (
+        config.training.per_device_eval_batch_size
+        if config.finetuning.stage == "ppo"
+        else len(batch.lengths) * config.training.gradient_accumulation_steps
+    )
+    cache = 2 * at_once * max(batch.lengths) * text.num_hidden_layers * heads * head * width
+    cache += at_once * text.vocab_size * 8  # logits of a token, and their sorted copy
+    step = parts.get("activations", 0) + parts.get("logits", 0)
+    if cache > step:
+        parts.pop("activations", None), parts.pop("logits", None)
+        parts["answering"] = cache
+    if config.reward.reward_model and not config.reward.reward_model.startswith(("http://", "https://")):
+        notes.append("a reward model with a base of its own is not counted")
+
+
+def _sharded(parts: dict[str, int], notes: list[str]) -> None:
+    """Divide what FSDP or a stage of ZeRO keeps in shards; DDP keeps a second copy of the gradients in its buckets."""
+    kind, processes = sharding(), world()[1]
+    if processes == 1:
+        return
+    divided = {
+        "zero1": ("optimiser",),
+        "zero2": ("optimiser", "gradients"),
+        "zero3": ("optimiser", "gradients", "weights", "adapters"),
+        "fsdp": ("optimiser", "gradients", "weights", "adapters"),
+    }.get(kind, ())
+    for part in divided:
+        if part in parts:
+            parts[part] = -(-parts[part] // processes)
+    if not divided:
+        parts["gradients"] = parts.get("gradients", 0) * 2
+    else:
+        notes.append(f"{', '.join(divided)} divided by {processes} processes ({kind}); loading is not")
+
+
+def advised(config: RunConfig) -> list[tuple[str, RunConfig]]:
+    """Changes that need less memory, by what a person would write, each with the run that it makes."""
+    model, data, finetuning, training = config.model, config.data, config.finetuning, config.training
+    found: list[tuple[str, RunConfig]] = []
+
+    def with_training(**changes: Any) -> Any:
+        made = copy.copy(training)
+        for name, value in changes.items():
+            setattr(made, name, value)
+        return made
+
+    size = training.per_device_train_batch_size
+    least = 2 if finetuning.stage == "kto" else 1
+    if not training.gradient_checkpointing:
+        found.append(
+            ("--gradient_checkpointing", dataclasses.replace(config, training=with_training(gradient_checkpointing=True)))
+        )
+    smaller = size // 2
+    while smaller >= least and finetuning.stage != "grpo":
+        steps = training.gradient_accumulation_steps * (size // smaller)
+        words = f"--per_device_train_batch_size {smaller} --gradient_accumulation_steps {steps}"
+        changed = with_training(per_device_train_batch_size=smaller, gradient_accumulation_steps=steps)
+        found.append((words, dataclasses.replace(config, training=changed)))
+        smaller //= 4
+    cut = data.lengths[2] // 2
+    if cut >= 64 and finetuning.stage not in ("ppo", "grpo"):
+        shorter = dataclasses.replace(data, cutoff_len=cut, max_source_length=None, max_target_length=None)
+        found.append((f"--cutoff_len {cut}", dataclasses.replace(config, data=shorter)))
+    if finetuning.finetuning_type == "lora" and not model.quantization_bit and not finetuning.pissa_init:
+        packed = dataclasses.replace(model, quantization_bit=4)
+        found.append(("--quantization_bit 4", dataclasses.replace(config, model=packed)))
+    if finetuning.finetuning_type == "full":
+        lora = dataclasses.replace(finetuning, finetuning_type="lora")
+        found.append(("--finetuning_type lora", dataclasses.replace(config, finetuning=lora)))
+    return found
