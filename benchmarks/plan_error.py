@@ -66,7 +66,8 @@ def main() -> None:
             predicted = json.loads(report.read_text(encoding="utf-8"))["total"]
             measured = peak_of([*program, "train", *flags(given), "--skip_plan"])
         print(
-            f"{name:<14} {predicted / 1e9:>7.2f} GB {measured / 1e9:>7.2f} GB {predicted / measured - 1:>+7.1%}", flush=True
+            f"{name:<14} {predicted / 1e9:>7.2f} GB {measured / 1e9:>7.2f} GB {predicted / measured - 1:>+7.1%}",
+            flush=True,
         )
 
 

@@ -117,7 +117,11 @@ def fitted(config: RunConfig, prepared: Any, added: Any) -> dict[str, Any]:
         "fits": fits,
         "advice": advice,
         "notes": found.notes,
-        "largest_batch": {"records": len(found.batch.lengths), "tokens": found.batch.tokens, "padded": found.batch.padded},
+        "largest_batch": {
+            "records": len(found.batch.lengths),
+            "tokens": found.batch.tokens,
+            "padded": found.batch.padded,
+        },
     }
 
 

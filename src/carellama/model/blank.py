@@ -27,7 +27,9 @@ from carellama.model.machine import best_dtype
 SCALE_BYTES = {True: 0.5 + 1 / 64 + 4 / (64 * 256), False: 0.5 + 4 / 64}  # a 4-bit weight, by --double_quantization
 
 
-def blank_model(model: ModelArguments, *, dtype: str, attention: str | None, kind: Kind = "causal", rows: int = 0) -> Any:
+def blank_model(
+    model: ModelArguments, *, dtype: str, attention: str | None, kind: Kind = "causal", rows: int = 0
+) -> Any:
     """Return the model of `load_model` without its weights; `rows`: the least rows of its embedding."""
     config = copy.deepcopy(load_config(model))
     if kind == "reward":
@@ -37,9 +39,7 @@ def blank_model(model: ModelArguments, *, dtype: str, attention: str | None, kin
     real = getattr(torch, best_dtype() if dtype == "auto" else dtype)
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     with torch.device("meta"):
-        network = _family(kind).from_config(
-            config, dtype=real, trust_remote_code=model.trust_remote_code, **options
-        )
+        network = _family(kind).from_config(config, dtype=real, trust_remote_code=model.trust_remote_code, **options)
     if model.quantization_bit:
         _pack(network, model, real)
     return network.eval()

@@ -1,6 +1,6 @@
 """How much memory there is for a training: of the GPU, or of the machine and what a container may take of it.
 
-    gigabytes(available())   # 19.8 GB
+gigabytes(available())   # 19.8 GB
 """
 
 from __future__ import annotations

@@ -108,7 +108,6 @@ def manner(config: RunConfig, model: Any) -> Manner:
         reference=compares and stage in ("dpo", "kto"),  # ppo and grpo ask it before the step
         copied=compares and not adapted,
         chunked=_plain_head(base) and not sharding(),
-        clipped=training.max_grad_norm > 0,
         optimiser=_optimiser(config, model),
     )
 
@@ -248,7 +247,10 @@ def advised(config: RunConfig) -> list[tuple[str, RunConfig]]:
     least = 2 if finetuning.stage == "kto" else 1
     if not training.gradient_checkpointing:
         found.append(
-            ("--gradient_checkpointing", dataclasses.replace(config, training=with_training(gradient_checkpointing=True)))
+            (
+                "--gradient_checkpointing",
+                dataclasses.replace(config, training=with_training(gradient_checkpointing=True)),
+            )
         )
     smaller = size // 2
     while smaller >= least and finetuning.stage != "grpo":

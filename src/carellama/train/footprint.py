@@ -100,7 +100,9 @@ def hollow(model: torch.nn.Module, mode: FakeTensorMode, device: str) -> None:
 
     def of(tensor: torch.Tensor) -> torch.Tensor:
         if id(tensor) not in made:
-            fake = mode.fake_tensor_converter.from_meta_and_device(mode, tensor.detach().to("meta"), torch.device(device))
+            fake = mode.fake_tensor_converter.from_meta_and_device(
+                mode, tensor.detach().to("meta"), torch.device(device)
+            )
             made[id(tensor)] = (
                 torch.nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else fake
             )
@@ -139,7 +141,6 @@ class Manner:
     reference: bool = False  # compared with the model as it was
     copied: bool = False  # which is a copy of its own
     chunked: bool = True  # the head is applied in chunks
-    clipped: bool = True
     optimiser: Any = None  # (class, settings)
 
 
@@ -159,7 +160,7 @@ def measured(model: Any, batch: Batch, how: Manner) -> dict[str, int]:
     if how.checkpointing is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            model.gradient_checkpointing_enable(**({"gradient_checkpointing_kwargs": how.checkpointing or None}))
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how.checkpointing or None)
     for one in trained:
         one.register_post_accumulate_grad_hook(lambda it: tracker.hold(it.grad, "gradients"))
     with mode, tracker:
@@ -170,11 +171,11 @@ def measured(model: Any, batch: Batch, how: Manner) -> dict[str, int]:
         with tracker.of("gradients"):
             for one in trained:
                 one.grad = torch.empty_like(one)
-        _update(trained, optimiser, how, tracker)
+        _update(optimiser, tracker)
         with tracker.of("activations"):
             for _ in range(min(how.micro_batches, 2)):
                 _micro_batch(model, batch, how, tracker)
-        _update(trained, optimiser, how, tracker)
+        _update(optimiser, tracker)
         del optimiser
         if how.copied:
             del copies
@@ -182,15 +183,13 @@ def measured(model: Any, batch: Batch, how: Manner) -> dict[str, int]:
 
 
 def _optimiser(trained: list[Any], how: Manner) -> Any:
-    kind, settings = how.optimiser or (torch.optim.AdamW, {"lr": 1e-4})
+    kind, settings = how.optimiser or (torch.optim.AdamW, {"lr": 1e-4, "fused": True})
     return kind(trained, **settings)
 
 
-def _update(trained: list[Any], optimiser: Any, how: Manner, tracker: Tracker) -> None:
-    """Clip, step, and drop the gradients."""
+def _update(optimiser: Any, tracker: Tracker) -> None:
+    """Step, and drop the gradients; clipping them needs nothing."""
     with tracker.of("optimiser"):
-        if how.clipped:
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 
