@@ -131,7 +131,7 @@ def test_every_stage_over_rows_is_gone_through(tiny_folder: Path, tmp_path: Path
     elif stage == "sft":
         options = {}
     config = config_of(tmp_path, tiny_folder, stage=stage, **options)
-    tokenizer, _, added, prepared = runs.prepared_run(config)
+    _, _, added, prepared = runs.prepared_run(config)
     found = plans.fitted(config, prepared, added)
     assert not found["notes"], "by going through it, not by a rule of thumb"
     assert found["total"] == sum(found["parts"].values())

@@ -8,7 +8,6 @@ refused before its weights are read, with the changes that would make it fit.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import logging
 import math
@@ -173,15 +172,15 @@ def timed(
     """Make some steps, of which the first is not counted, and return their rates and the most memory held."""
     from transformers import TrainerCallback
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
-        ends: list[float] = []
+    class Clock(TrainerCallback):
+        def __init__(self) -> None:
+            self.ends: list[float] = []
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.ends.append(time.monotonic())
 
     clock = Clock()
-    clock.ends = []
-    training = config.training
+    training: Any = config.training
     training.max_steps, training.save_strategy, training.eval_strategy, training.report_to = steps + 1, "no", "no", []
     training.disable_tqdm, training.logging_strategy, training.load_best_model_at_end = True, "no", False
     runner = runs.Run(config, tokenizer, template, Path(training.output_dir), added)

@@ -186,6 +186,7 @@ class Run:
         return model
 
     def trainer(self, model: Any, prepared: Any) -> Any:
+        """The trainer of the stage."""
         from carellama.errors import lookup
         from carellama.train import STAGES
 

@@ -75,7 +75,7 @@ class _Unpacked(torch.autograd.Function):
         return torch.matmul(grads[0], unpacked), None, None
 
 
-def _pack(network: torch.nn.Module, model: ModelArguments, dtype: torch.dtype) -> None:
+def _pack(network: Any, model: ModelArguments, dtype: torch.dtype) -> None:
     """Replace the linear layers that bitsandbytes packs: all but the head."""
     a_weight = 1.0 if model.quantization_bit == 8 else SCALE_BYTES[model.double_quantization]
     head = network.get_output_embeddings()

@@ -117,7 +117,7 @@ def _plain_head(base: Any) -> bool:
     head = base.get_output_embeddings()
     scaled = ("final_logit_softcapping", "logit_scale", "logits_scaling")
     plain = all(getattr(base.config.get_text_config(), name, None) in (None, 1, 1.0) for name in scaled)
-    return type(head) is torch.nn.Linear and head.bias is None and plain
+    return type(head) is torch.nn.Linear and getattr(head, "bias", None) is None and plain
 
 
 def _optimiser(config: RunConfig, model: Any) -> Any:

@@ -221,7 +221,8 @@ def _loss(model: Any, batch: Batch, how: Manner, tracker: Tracker) -> torch.Tens
     hidden = hidden.reshape(-1, hidden.shape[-1])
     with tracker.of("logits"):
         if how.objective == "scores":
-            return base.get_submodule(SCORE)(hidden).float().sum()
+            scores: torch.Tensor = base.get_submodule(SCORE)(hidden)
+            return scores.float().sum()
         targets = torch.zeros(batch.targets, dtype=torch.long, device=how.device)
         head, chosen = base.get_output_embeddings(), hidden[targets]
         if how.objective == "completions":
