@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 SLACK = 1.05  # of what a step allocates: pieces that an allocator keeps, room that kernels need inside themselves
 CONTEXT = 600 << 20  # of a GPU: CUDA itself and the libraries' kernels and workspaces
-LATER = 150 << 20  # of a CPU: what is imported, and begun in threads, after the estimate
+LATER = 400 << 20  # of a CPU: imports after the estimate, and what kernels hold; set by benchmarks/plan_error.py
 EPOCHS = 5  # at most, whose orders are drawn to find the largest batch
 OBJECTIVES = {"rm": "scores", "dpo": "answers", "kto": "answers", "ppo": "answers", "grpo": "completions"}
 
