@@ -97,10 +97,26 @@ def prepared_run(config: RunConfig) -> tuple[Any, Any, Added | None, Any]:
         added = add_tokens(tokenizer, Path(config.finetuning.add_tokens).expanduser())
     template = get_template(config.data.template, tokenizer)
     prepared = None
+    keep_to_window(config)
     if config.training.do_train or config.training.do_eval:
         with config.training.main_process_first(desc="encode the data"):
             prepared = prepared_for(config)(config, tokenizer, template)
     return tokenizer, template, added, prepared
+
+
+def keep_to_window(config: RunConfig) -> None:
+    """Shorten --cutoff_len to what the model takes, so that longer records are cut by rule and counted with their line.
+
+    ppo and grpo look at the window themselves, which has to hold an answer besides the prompt.
+    """
+    from carellama.model.load import load_config
+
+    data = config.data
+    window = getattr(load_config(config.model).get_text_config(), "max_position_embeddings", None)
+    if not window or data.lengths[2] <= window or config.finetuning.stage in ("ppo", "grpo"):
+        return
+    log.info("the model takes %d tokens; longer records are cut there (--cutoff_len is %d)", window, data.lengths[2])
+    data.max_source_length, data.max_target_length, data.cutoff_len = (min(size, window) for size in data.lengths)
 
 
 def prepared_for(config: RunConfig) -> Callable[..., Any]:

@@ -1,12 +1,11 @@
 """Whether a training fits into memory: an estimate by part before the weights are read, and what would help.
 
-    found = estimate(config, prepared, kind="causal", dtype="bfloat16", attention=None, rows=0)
+    found = estimate(config, prepared, Setting("causal", "bfloat16", None))
     print(found.total, found.parts)
 
 By `carellama.train.footprint`, which goes through a step without numbers, with the largest batch of the data. By
-formula: the process itself (what it holds before the model is loaded), a share for what kernels and allocators keep,
-answers that are written while training, shards of FSDP and DeepSpeed, and models that torch can not go through without
-numbers (Korthikanti et al. 2022, arXiv:2205.05198, eq. 2 and table 2).
+formula: what allocators keep, answers that are written while training, shards of FSDP and DeepSpeed, and models that
+torch can not go through without numbers (Korthikanti et al. 2022, arXiv:2205.05198, eq. 2 and table 2).
 """
 
 from __future__ import annotations
@@ -29,14 +28,15 @@ from carellama.data.prepare import PAIRED, Examples
 from carellama.model.blank import blank_adapters, blank_model
 from carellama.model.machine import has_gpu, memory_bytes
 from carellama.records import IGNORED
-from carellama.train.footprint import Batch, Manner, measured
+from carellama.train.footprint import Batch, Footprint, Manner, fixed, measured, shortened
+from carellama.train.loss import CHUNK
 from carellama.train.rows import takes_rows
 
 log = logging.getLogger(__name__)
 
-SLACK = 1.05  # of what a step allocates: pieces that an allocator keeps, room that kernels need inside themselves
+SLACK = 0.05  # of a step's memory on a GPU, which its allocator keeps in pieces and kernels need inside themselves
 CONTEXT = 600 << 20  # of a GPU: CUDA itself and the libraries' kernels and workspaces
-LATER = 400 << 20  # of a CPU: imports after the estimate, and what kernels hold; set by benchmarks/plan_error.py
+HOLES = 0.1  # of what layers put into the C library's heap: what it can not use again, see benchmarks/plan_error.py
 EPOCHS = 5  # at most, whose orders are drawn to find the largest batch
 OBJECTIVES = {"rm": "scores", "dpo": "answers", "kto": "answers", "ppo": "answers", "grpo": "completions"}
 
@@ -72,23 +72,26 @@ def estimate(config: RunConfig, prepared: Any, setting: Setting, process: int | 
         config.model, dtype=setting.dtype, attention=setting.attention, kind=setting.kind, rows=setting.rows
     )
     padded = config.finetuning.stage == "grpo" or not takes_rows(network)
-    model = blank_adapters(network, config.model, config.finetuning, setting.added)
+    freezing = config.finetuning.finetuning_type != "lora"
+    if freezing:  # some layers and not others
+        blank_adapters(network, config.model, config.finetuning)
+    stack = shortened(network)
+    model = network if freezing else blank_adapters(network, config.model, config.finetuning, setting.added)
     batch = largest_batch(config, prepared, padded)
     notes: list[str] = []
     how = manner(config, model)
-    sizes = _sizes(model)
     try:
-        parts = measured(model, batch, how)
+        found = measured(model, stack, batch, how)
     except Exception as error:  # of whatever a model does that needs values
         reason = " ".join(str(error).split())[:100]
         notes.append(f"by a rule of thumb: this model can not be gone through without its weights ({reason})")
-        parts = _by_rule(sizes, network.config.get_text_config(), batch, how)
+        found = by_rule(fixed(model, stack, how), network.config.get_text_config(), batch, how)
+    parts = {part: size for part, size in found.parts.items() if size}
     if config.finetuning.stage in ("ppo", "grpo"):
         _answering(config, network.config.get_text_config(), batch, parts, notes)
     _sharded(parts, notes)
-    ours = sum(parts.values())
-    parts["kept"] = int((SLACK - 1) * ours)
-    parts["process"] = CONTEXT if has_gpu() else (memory_bytes() if process is None else process) + LATER
+    parts["kept"] = int(SLACK * sum(parts.values()) if has_gpu() else HOLES * found.heaped)
+    parts["process"] = CONTEXT if has_gpu() else memory_bytes() if process is None else process
     return Estimate(parts, batch, notes)
 
 
@@ -170,26 +173,16 @@ def _longest_prompt(prepared: Any, looked_at: int = 256) -> int:
     return max(len(prepared.encode(task)) for task in (prepared.train or prepared.held_out or [])[:looked_at])
 
 
-def _sizes(model: Any) -> dict[str, int]:
-    """Bytes of weights, and of what is trained: adapters, gradients, Adam's two moments."""
-    every = {id(one): one for one in model.parameters()}.values()
-    trained = sum(one.numel() * one.element_size() for one in every if one.requires_grad)
-    weights = sum(one.numel() * one.element_size() for one in every)
-    adapters = trained if hasattr(model, "peft_config") else 0
-    return {"weights": weights - adapters, "adapters": adapters, "gradients": trained, "optimiser": 2 * trained}
-
-
-def _by_rule(sizes: dict[str, int], text: Any, batch: Batch, how: Manner) -> dict[str, int]:
+def by_rule(found: dict[str, int], text: Any, batch: Batch, how: Manner) -> Footprint:
     """Activations of transformer layers: 17 values a token and hidden unit, and 2.5 a pair of tokens and head."""
     width = 2 if how.compute else 4
     hidden, layers, heads = text.hidden_size, text.num_hidden_layers, text.num_attention_heads
     pairs = sum(length**2 for length in batch.lengths)
     layer = int(width * (17 * batch.tokens * hidden + 2.5 * heads * pairs))
     kept = width * batch.tokens * hidden * layers + layer if how.checkpointing is not None else layer * layers
-    rows = min(batch.targets, 512) if how.chunked else batch.targets
+    rows = min(batch.targets, CHUNK) if how.chunked else batch.targets
     logits = rows * text.vocab_size * (4 + 4 + width)
-    copies = {"reference": sizes["weights"]} if how.copied else {}
-    return {part: size for part, size in (sizes | copies | {"activations": kept, "logits": logits}).items() if size}
+    return Footprint(found | {"activations": kept, "logits": logits}, 2 * layer * layers)
 
 
 def _answering(config: RunConfig, text: Any, batch: Batch, parts: dict[str, int], notes: list[str]) -> None:

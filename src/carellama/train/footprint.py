@@ -1,13 +1,15 @@
-"""The memory of a training, found by going through one step without numbers.
+"""The memory of a training, found by going through one step of two of its layers without numbers.
 
-    with imagined() as tracker:
-        model = blank(config, ...)
-        found = step(...)
+    model = blank_model(...)                # torch's meta device
+    stack = shortened(model)
+    model = blank_adapters(model, ...)
+    print(measured(model, stack, batch, manner))
 
-The model is built from its configuration with tensors that have shapes and types but no values (torch's
+The layers of a model that are alike need the same, so that of each kind one is kept, beside the first layer (whose input
+may need no gradient); what the others need is added. Tensors have shapes and types but no values (torch's
 `FakeTensorMode`), and the adapters, the loss, autograd, gradient checkpointing and the optimiser of the run go over
 them. Whatever they allocate is counted until it is freed, so that nothing is assumed about an architecture. What
-kernels need inside themselves is not seen, nor what an allocator keeps: `carellama.train.fit` adds that.
+kernels need inside themselves is not seen.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import itertools
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -30,59 +32,69 @@ from torch.utils._pytree import tree_leaves
 from carellama.model.load import SCORE
 from carellama.train.loss import ChunkedLoss, LogProbs
 
-PARTS = ("weights", "reference", "adapters", "gradients", "optimiser", "activations", "logits", "answering")
+PASSING = ("activations", "casts", "logits")  # what comes and goes within a step
+SAMPLE = 4  # records of a batch that are gone through; activations grow with the number of tokens
+HEAP = 32 << 20  # the C library gives larger pieces back to the system at once (glibc: DEFAULT_MMAP_THRESHOLD_MAX)
 
 
 class Tracker(TorchDispatchMode):
-    """Counts the bytes of all tensors that are alive, by part, and remembers the moment with the most.
+    """Counts the bytes of all tensors that are alive, by part, and remembers the moment with the most of `PASSING`.
 
-    `part`: what tensors that come into being now belong to.
+    `part`: what tensors that come into being now belong to; copies of `parameters` in another precision are "casts".
+    `heaped`: of all activations that were ever made, those that lie in the C library's heap.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parameters: Sequence[torch.Tensor] = ()) -> None:
         super().__init__()
         self.part = "weights"
         self.live: Counter[str] = Counter()
         self.peak: Counter[str] = Counter()
-        self._total = self._most = 0
+        self.heaped = 0
+        self._most = 0
         self._owner: dict[int, list[Any]] = {}  # of each storage: part, bytes, weak reference
+        for one in parameters:
+            self.hold(one)
+        self._parameters = set(self._owner)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Do it, and count what came out."""
         made = func(*args, **(kwargs or {}))
+        cast = func is torch.ops.aten._to_copy.default and args[0].untyped_storage()._cdata in self._parameters
         for one in tree_leaves(made):
             if isinstance(one, torch.Tensor):
-                self.hold(one)
+                self.hold(one, new="casts" if cast else self.part)
         return made
 
-    def hold(self, tensor: torch.Tensor, part: str | None = None) -> None:
-        """Count a tensor; with `part`, one that is counted already goes there."""
+    def hold(self, tensor: torch.Tensor, part: str | None = None, new: str | None = None) -> None:
+        """Count a tensor, as `new` if it is; with `part`, one that is counted already goes there."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._owner:
-            if part and (entry := self._owner[key])[0] != part:
-                self.live[entry[0]] -= entry[1]
-                self.live[part] += entry[1]
+            if part:
+                entry = self._owner[key]
+                self._add(entry[0], -entry[1])
+                self._add(part, entry[1])
                 entry[0] = part
             return
-        size = storage.nbytes()
-        self._owner[key] = [part or self.part, size, weakref.ref(storage, lambda _: self._free(key))]
-        self._add(part or self.part, size)
+        size, part = storage.nbytes(), part or new or self.part
+        self._owner[key] = [part, size, weakref.ref(storage, lambda _: self._free(key))]
+        self._add(part, size)
+        if part == "activations" and size < HEAP:
+            self.heaped += size
 
     def _add(self, part: str, size: int) -> None:
         self.live[part] += size
-        self._total += size
-        if self._total > self._most:
-            self._most, self.peak = self._total, Counter(self.live)
+        if size > 0 and (total := sum(self.live[name] for name in PASSING)) > self._most:
+            self._most, self.peak = total, Counter(self.live)
 
     def _free(self, key: int) -> None:
         part, size, _ = self._owner.pop(key)
         self.live[part] -= size
-        self._total -= size
 
-    def reset(self) -> None:
-        """Forget the moment with the most so far."""
-        self._most, self.peak = self._total, Counter(self.live)
+    def restart(self) -> Counter[str]:
+        """Return what there was at the moment with the most so far, and forget it."""
+        peak, self._most, self.peak = self.peak, 0, Counter(self.live)
+        return peak
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:
@@ -92,6 +104,41 @@ class Tracker(TorchDispatchMode):
             yield
         finally:
             self.part = before
+
+
+@dataclass
+class Stack:
+    """The layers that are gone through, and how many more there are of the kind of each."""
+
+    layers: list[torch.nn.Module]
+    others: list[int]
+
+    def whole(self, model: torch.nn.Module, size: Callable[[torch.nn.Module], int]) -> int:
+        """The size of the whole model, of that of the shortened one and of its layers."""
+        return size(model) + sum(count * size(layer) for layer, count in zip(self.layers, self.others, strict=True))
+
+
+def shortened(model: Any) -> Stack:
+    """Leave the first layer and one of each kind in a model, in place. Models without a list of layers stay whole."""
+    depth = int(model.config.get_text_config().num_hidden_layers)
+    found = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == depth]
+    if len(found) != 1 or depth < 2:
+        return Stack([], [])
+    layers = list(found[0])
+    kinds = [_kind(layer) for layer in layers]
+    counted = Counter(kinds[1:])
+    chosen = [0, *(1 + kinds[1:].index(kind) for kind in counted)]
+    for index in reversed(range(depth)):
+        if index not in chosen:
+            del found[0][index]
+    return Stack(list(found[0]), [0, *(count - 1 for count in counted.values())])
+
+
+def _kind(layer: torch.nn.Module) -> tuple[Any, ...]:
+    """What two layers that need the same have in common: types, windows, and weights that are trained or not."""
+    parts = (f"{name} {type(one).__name__} {getattr(one, 'sliding_window', '')}" for name, one in layer.named_modules())
+    weights = ((name, one.shape, one.requires_grad) for name, one in layer.named_parameters())
+    return (*parts, *weights)
 
 
 def hollow(model: torch.nn.Module, mode: FakeTensorMode, device: str) -> None:
@@ -128,6 +175,12 @@ class Batch:
         """Positions that are computed."""
         return max(self.lengths) * len(self.lengths) if self.padded else sum(self.lengths)
 
+    def sample(self, count: int) -> Batch:
+        """At most so many of its records, short and long ones; with all its targets."""
+        lengths = sorted(self.lengths)
+        chosen = (lengths[(2 * place + 1) * len(lengths) // (2 * count)] for place in range(count))
+        return self if len(lengths) <= count else Batch(tuple(chosen), self.targets, self.padded)
+
 
 @dataclass(frozen=True)
 class Manner:
@@ -144,54 +197,114 @@ class Manner:
     optimiser: Any = None  # (class, settings)
 
 
-def measured(model: Any, batch: Batch, how: Manner) -> dict[str, int]:
-    """Go through one step of training of a meta model, which is used up, and return the bytes by part at the peak.
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes by part at the moment with the most, and what layers put into the heap on their way forwards, all in all."""
 
-    The step is one in the midst of a training: the state of the optimiser is there already.
+    parts: dict[str, int]
+    heaped: int
+
+
+def measured(model: Any, stack: Stack, batch: Batch, how: Manner) -> Footprint:
+    """Go through one step of training of a meta model, which is used up; the state of the optimiser is there already.
+
+    The moment with the most is in the loss, with all activations, or at the end of the way back, with all gradients.
     """
-    tracker = Tracker()
+    found = fixed(model, stack, how)
+    sample = batch.sample(SAMPLE)
+    more = batch.tokens / sample.tokens
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     hollow(model, mode, how.device)
+    tracker = Tracker([*model.parameters(), *model.buffers()])
     trained = [one for one in model.parameters() if one.requires_grad]
-    adapted = hasattr(model, "peft_config")
-    for one in [*model.parameters(), *model.buffers()]:
-        tracker.hold(one, "adapters" if adapted and one.requires_grad else "weights")
+    for one in trained:
+        one.register_post_accumulate_grad_hook(lambda it: tracker.hold(it.grad, "gradients"))
     model.train()
     if how.checkpointing is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how.checkpointing or None)
-    for one in trained:
-        one.register_post_accumulate_grad_hook(lambda it: tracker.hold(it.grad, "gradients"))
-    with mode, tracker:
-        if how.copied:
-            with tracker.of("reference"):
-                copies = [torch.empty_like(one) for one in model.parameters()]
+    others = _Others(stack, tracker)
+    with mode, tracker, tracker.of("activations"):
+        _micro_batch(model, sample, how, tracker)
+    ends = tracker.restart()
+    most = others.most or ends
+    with mode, tracker, tracker.of("optimiser"):
         optimiser = _optimiser(trained, how)
-        with tracker.of("gradients"):
-            for one in trained:
-                one.grad = torch.empty_like(one)
-        _update(optimiser, tracker)
-        with tracker.of("activations"):
-            for _ in range(min(how.micro_batches, 2)):
-                _micro_batch(model, batch, how, tracker)
-        _update(optimiser, tracker)
-        del optimiser
-        if how.copied:
-            del copies
-    return {part: tracker.peak[part] for part in PARTS if tracker.peak[part]}
+        optimiser.step()
+    grown = found["gradients"] / max(sum(_bytes(one) for one in trained), 1)
+    found["optimiser"] = int(tracker.live["optimiser"] * grown)
+
+    def passing(peak: Counter[str], layers: Counter[str]) -> dict[str, int]:
+        scale = {"activations": more, "casts": 1.0, "logits": 1.0}
+        return {part: int(scale[part] * (peak[part] + layers[part])) for part in PASSING}
+
+    loss, end = passing(most, others.kept), passing(ends, Counter())
+    if how.micro_batches == 1 and sum(loss.values()) > sum(end.values()) + found["gradients"]:
+        found["gradients"] = 0  # they come as the activations go
+    elif how.micro_batches == 1:
+        loss = end
+    return Footprint(found | loss, int(more * others.heaped))
+
+
+def fixed(model: Any, stack: Stack, how: Manner) -> dict[str, int]:
+    """Bytes of what there is through a whole step, for the whole model; of the optimiser as Adam's two moments."""
+
+    def size(chosen: Callable[[torch.Tensor], bool]) -> int:
+        return stack.whole(model, lambda part: sum(_bytes(one) for one in part.parameters() if chosen(one)))
+
+    weights, trained = size(lambda one: True), size(lambda one: one.requires_grad)
+    adapters = trained if hasattr(model, "peft_config") else 0
+    return {
+        "weights": weights - adapters, "reference": weights if how.copied else 0, "adapters": adapters,
+        "gradients": trained, "optimiser": 2 * trained,
+    }  # fmt: skip
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+class _Others:
+    """What the layers that are not gone through would have added, told by how the tracker's counts grow in a layer.
+
+    `kept`: what they keep for the way back. `heaped`: of what all layers make. `most`: at the moment with the most before the
+    way back comes to the first layer that learns.
+    """
+
+    def __init__(self, stack: Stack, tracker: Tracker) -> None:
+        self.kept: Counter[str] = Counter()
+        self.heaped = 0
+        self.most: Counter[str] | None = None
+        self.tracker = tracker
+        self._begun: tuple[Counter[str], int] = (Counter(), 0)
+        self._hooked = False
+        for layer, count in zip(stack.layers, stack.others, strict=True):
+            layer.register_forward_pre_hook(self._begin)
+            layer.register_forward_hook(lambda *given, count=count: self._end(count, given[-1]))
+
+    def _begin(self, *given: Any) -> None:
+        self._begun = Counter(self.tracker.live), self.tracker.heaped
+
+    def _end(self, count: int, output: Any) -> None:
+        live, heaped = self._begun
+        self.heaped += (count + 1) * (self.tracker.heaped - heaped)
+        hidden = output[0] if isinstance(output, tuple) else output
+        if not hidden.requires_grad:
+            return
+        for part in PASSING:
+            self.kept[part] += count * (self.tracker.live[part] - live[part])
+        if not self._hooked:
+            self._hooked = True
+            hidden.register_hook(self._near_the_end)
+
+    def _near_the_end(self, _: Any) -> None:
+        self.most = self.tracker.restart()
 
 
 def _optimiser(trained: list[Any], how: Manner) -> Any:
     kind, settings = how.optimiser or (torch.optim.AdamW, {"lr": 1e-4, "fused": True})
     return kind(trained, **settings)
-
-
-def _update(optimiser: Any, tracker: Tracker) -> None:
-    """Step, and drop the gradients; clipping them needs nothing."""
-    with tracker.of("optimiser"):
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
 
 
 def _micro_batch(model: Any, batch: Batch, how: Manner, tracker: Tracker) -> None:
