@@ -16,7 +16,8 @@ from carellama.model import memory
 from carellama.model.adapter import prepare
 from carellama.model.blank import blank_adapters, blank_model
 from carellama.model.load import load_model
-from carellama.train.footprint import Batch, Manner, Tracker, measured
+from carellama.train.footprint import Batch, Manner, Stack, Tracker, measured, shortened
+from conftest import make_model
 
 
 def rows_file(folder: Path, count: int = 24) -> Path:
@@ -45,12 +46,19 @@ def config_of(folder: Path, model: Path, **options: object) -> RunConfig:
     return run_config(words(folder, model, do_train=True, **options))
 
 
-def step(folder: Path, batch: Batch, *, full: bool = False, bits: int | None = None, **how: object) -> dict[str, int]:
+def step(
+    folder: Path, batch: Batch, *, kind: str = "lora", bits: int | None = None, short: bool = True, **how: object
+) -> dict[str, int]:
     arguments = ModelArguments(str(folder), quantization_bit=bits)
+    finetuning = FinetuningArguments(finetuning_type=kind, lora_target="all", num_layer_trainable=2)
     model = blank_model(arguments, dtype="float32", attention="sdpa")
-    kind = "full" if full else "lora"
-    model = blank_adapters(model, arguments, FinetuningArguments(finetuning_type=kind, lora_target="all"))
-    return measured(model, batch, Manner(**how))
+    if kind != "lora":
+        model = blank_adapters(model, arguments, finetuning)
+    layers = list(model.model.layers)
+    stack = shortened(model) if short else Stack(layers, [0] * len(layers))
+    if kind == "lora":
+        model = blank_adapters(model, arguments, finetuning)
+    return measured(model, stack, batch, Manner(**how)).parts
 
 
 def test_a_tracker_counts_what_is_alive() -> None:
@@ -80,18 +88,40 @@ def test_a_blank_model_has_the_sizes_of_the_real_one(tiny_folder: Path, kind: st
     assert all(one.is_meta for one in blank.parameters())
 
 
+@pytest.mark.parametrize("kind", ["lora", "full", "freeze"])
+@pytest.mark.parametrize("checkpointing", [None, {}])
+@pytest.mark.parametrize("mixed", [None, torch.bfloat16])
+def test_two_layers_tell_what_all_need(tmp_path: Path, kind: str, checkpointing: dict | None, mixed: object) -> None:
+    make_model(num_hidden_layers=8, vocab_size=200).save_pretrained(tmp_path)
+    how = {"checkpointing": checkpointing, "compute": mixed}
+    batch = Batch((100,) * 12, 500, padded=True)
+    short, whole = (step(tmp_path, batch, kind=kind, short=short, **how) for short in (True, False))
+    assert sum(short.values()) == pytest.approx(sum(whole.values()), rel=0.03)
+    for part in ("weights", "adapters", "optimiser", "logits"):
+        assert short[part] == pytest.approx(whole[part], rel=0.03), part
+
+
+def test_of_layers_of_two_kinds_both_are_gone_through() -> None:
+    model = make_model(num_hidden_layers=8)
+    for number, layer in enumerate(model.model.layers):
+        layer.self_attn.sliding_window = None if number % 4 == 3 else 16
+    stack = shortened(model)
+    assert [layer.self_attn.sliding_window for layer in stack.layers] == [16, 16, None]
+    assert stack.others == [0, 4, 1]
+
+
 def test_activations_grow_with_the_batch_and_weights_do_not(tiny_folder: Path) -> None:
-    small, double = (step(tiny_folder, Batch((100,) * count, 50 * count, padded=True)) for count in (8, 16))
+    small, double = (step(tiny_folder, Batch((100,) * count, 50 * count, padded=True)) for count in (3, 6))
     assert small["weights"] == double["weights"]
     assert double["activations"] == pytest.approx(2 * small["activations"], rel=0.05)
 
 
 def test_the_optimiser_holds_two_moments_of_what_is_trained(tiny_folder: Path) -> None:
     batch = Batch((20,), 10, padded=True)
-    lora, full = step(tiny_folder, batch), step(tiny_folder, batch, full=True)
+    lora, full = step(tiny_folder, batch), step(tiny_folder, batch, kind="full")
     assert lora["optimiser"] == pytest.approx(2 * lora["adapters"], rel=0.05)
     assert full["optimiser"] == pytest.approx(2 * full["weights"], rel=0.05)
-    plain = step(tiny_folder, batch, full=True, optimiser=(torch.optim.SGD, {"lr": 0.1}))
+    plain = step(tiny_folder, batch, kind="full", optimiser=(torch.optim.SGD, {"lr": 0.1}))
     assert plain.get("optimiser", 0) < 0.1 * full["optimiser"]
 
 
@@ -112,7 +142,7 @@ def test_packed_weights_take_half_a_byte_and_learn_through(tiny_folder: Path) ->
 
 def test_a_copy_of_the_model_is_counted(tiny_folder: Path) -> None:
     batch = Batch((20, 20), 10, padded=True)
-    parts = step(tiny_folder, batch, full=True, objective="answers", reference=True, copied=True)
+    parts = step(tiny_folder, batch, kind="full", objective="answers", reference=True, copied=True)
     assert parts["reference"] == pytest.approx(parts["weights"], rel=0.01)
 
 
@@ -156,7 +186,6 @@ def test_advice_is_estimated_itself(tiny_folder: Path, tmp_path: Path, monkeypat
     config = config_of(tmp_path, tiny_folder, per_device_train_batch_size=16)
     _, _, added, prepared = runs.prepared_run(config)
     monkeypatch.setattr(plans, "memory_bytes", lambda: 0)
-    monkeypatch.setattr("carellama.train.fit.LATER", 0)
     whole = plans.fitted(config, prepared, added)["total"]
     monkeypatch.setattr(memory, "available", lambda: int(0.8 * whole))
     found = plans.fitted(config, prepared, added)

@@ -99,8 +99,8 @@ def fitted(config: RunConfig, prepared: Any, added: Any) -> dict[str, Any]:
     process = memory_bytes()
     found = estimate(config, prepared, setting(config, added), process)
     there = memory.available()
-    if there is not None and not has_gpu():
-        there //= local_processes()
+    if there is not None and not has_gpu():  # what is free is shared, what each holds already is its own
+        there = process + (there - process) // local_processes()
     fits = there is None or found.total <= there
     advice = []
     if not fits:

@@ -1,12 +1,11 @@
-"""The memory of a training, found by going through one step of two of its layers without numbers.
+"""The memory of a training, found by going through one step of a few of its layers without numbers.
 
     model = blank_model(...)                # torch's meta device
     stack = shortened(model)
     model = blank_adapters(model, ...)
     print(measured(model, stack, batch, manner))
 
-The layers of a model that are alike need the same, so that of each kind one is kept, beside the first layer (whose input
-may need no gradient); what the others need is added. Tensors have shapes and types but no values (torch's
+Layers that are alike need the same, so that one or two of each kind are gone through; what the others need is added. Tensors have shapes and types but no values (torch's
 `FakeTensorMode`), and the adapters, the loss, autograd, gradient checkpointing and the optimiser of the run go over
 them. Whatever they allocate is counted until it is freed, so that nothing is assumed about an architecture. What
 kernels need inside themselves is not seen.
@@ -119,19 +118,24 @@ class Stack:
 
 
 def shortened(model: Any) -> Stack:
-    """Leave the first layer and one of each kind in a model, in place. Models without a list of layers stay whole."""
+    """Leave the first layer of each kind in a model, in place, and a second of the kind that learns first.
+
+    (The input of the first that learns needs no gradient.) A model without a list of its layers stays whole.
+    """
     depth = int(model.config.get_text_config().num_hidden_layers)
     found = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == depth]
     if len(found) != 1 or depth < 2:
         return Stack([], [])
-    layers = list(found[0])
-    kinds = [_kind(layer) for layer in layers]
-    counted = Counter(kinds[1:])
-    chosen = [0, *(1 + kinds[1:].index(kind) for kind in counted)]
+    kinds = [_kind(layer) for layer in found[0]]
+    learning = next((at for at, layer in enumerate(found[0]) if any(w.requires_grad for w in layer.parameters())), 0)
+    chosen = {kinds.index(kind): kinds.count(kind) - 1 for kind in kinds}  # and how many more there are of its kind
+    if kinds[learning] in kinds[learning + 1 :]:
+        more = chosen[learning]
+        chosen |= {learning: 0, kinds.index(kinds[learning], learning + 1): more - 1}
     for index in reversed(range(depth)):
         if index not in chosen:
             del found[0][index]
-    return Stack(list(found[0]), [0, *(count - 1 for count in counted.values())])
+    return Stack(list(found[0]), [chosen[index] for index in sorted(chosen)])
 
 
 def _kind(layer: torch.nn.Module) -> tuple[Any, ...]:
@@ -199,7 +203,7 @@ class Manner:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes by part at the moment with the most, and what layers put into the heap on their way forwards, all in all."""
+    """Bytes by part at the moment with the most, and all that layers put into the heap on their way forwards."""
 
     parts: dict[str, int]
     heaped: int
@@ -268,8 +272,8 @@ def _bytes(tensor: torch.Tensor) -> int:
 class _Others:
     """What the layers that are not gone through would have added, told by how the tracker's counts grow in a layer.
 
-    `kept`: what they keep for the way back. `heaped`: of what all layers make. `most`: at the moment with the most before the
-    way back comes to the first layer that learns.
+    `kept`: what they keep for the way back. `heaped`: what all layers together put into the heap. `most`: at the moment
+    with the most before the way back comes to the first layer that learns.
     """
 
     def __init__(self, stack: Stack, tracker: Tracker) -> None:
