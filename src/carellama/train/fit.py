@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 SLACK = 0.05  # of a step's memory on a GPU, which its allocator keeps in pieces and kernels need inside themselves
 CONTEXT = 600 << 20  # of a GPU: CUDA itself and the libraries' kernels and workspaces
-HOLES = 0.07  # of what layers put into the C library's heap: what it can not use again, see benchmarks/plan_error.py
+HOLES = 0.08  # of what layers put into the C library's heap: what it can not use again, see benchmarks/plan_error.py
 EPOCHS = 5  # at most, whose orders are drawn to find the largest batch
 OBJECTIVES = {"rm": "scores", "dpo": "answers", "kto": "answers", "ppo": "answers", "grpo": "completions"}
 

@@ -5,10 +5,10 @@
     model = blank_adapters(model, ...)
     print(measured(model, stack, batch, manner))
 
-Layers that are alike need the same, so that one or two of each kind are gone through; what the others need is added. Tensors have shapes and types but no values (torch's
-`FakeTensorMode`), and the adapters, the loss, autograd, gradient checkpointing and the optimiser of the run go over
-them. Whatever they allocate is counted until it is freed, so that nothing is assumed about an architecture. What
-kernels need inside themselves is not seen.
+Layers that are alike need the same, so that one or two of each kind are gone through; what the others need is added.
+Tensors have shapes and types but no values (torch's `FakeTensorMode`), and the adapters, the loss, autograd, gradient
+checkpointing and the optimiser of the run go over them. Whatever they allocate is counted until it is freed, so that
+nothing is assumed about an architecture. What kernels need inside themselves is not seen.
 """
 
 from __future__ import annotations
