@@ -200,10 +200,11 @@ def test_the_verb_prints_and_writes_the_plan(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = tmp_path / "plan.json"
-    plans.plan(words(tmp_path, tiny_folder, plan_steps=2, report=report, num_train_epochs=2))
+    plans.plan(words(tmp_path, tiny_folder, plan_steps=2, report=report, num_train_epochs=2, bf16=True))
     said = capsys.readouterr().out
     made = json.loads(report.read_text(encoding="utf-8"))
     assert made["fits"] and "it fits" in said
+    assert all(plans.MEANINGS[part] in said for part in made["parts"]) and "casts" in made["parts"]
     assert made["steps"] == 12 and made["steps_per_epoch"] == 6
     assert made["tokens_per_epoch"] > 0 and made["seconds_per_step"] > 0
     assert not (tmp_path / "out").exists(), "the output folder of the run is left alone"

@@ -86,10 +86,10 @@ def estimate(config: RunConfig, prepared: Any, setting: Setting, process: int | 
         reason = " ".join(str(error).split())[:100]
         notes.append(f"by a rule of thumb: this model can not be gone through without its weights ({reason})")
         found = by_rule(fixed(model, stack, how), network.config.get_text_config(), batch, how)
-    parts = {part: size for part, size in found.parts.items() if size}
+    parts = {part: size for part, size in found.parts.items() if size or part == "gradients"}
     if config.finetuning.stage in ("ppo", "grpo"):
         _answering(config, network.config.get_text_config(), batch, parts, notes)
-    _sharded(parts, notes)
+    _sharded(parts, found.learned, notes)
     parts["kept"] = int(SLACK * sum(parts.values()) if has_gpu() else HOLES * found.heaped)
     parts["process"] = CONTEXT if has_gpu() else memory_bytes() if process is None else process
     return Estimate(parts, batch, notes)
@@ -182,7 +182,7 @@ def by_rule(found: dict[str, int], text: Any, batch: Batch, how: Manner) -> Foot
     kept = width * batch.tokens * hidden * layers + layer if how.checkpointing is not None else layer * layers
     rows = min(batch.targets, CHUNK) if how.chunked else batch.targets
     logits = rows * text.vocab_size * (4 + 4 + width)
-    return Footprint(found | {"activations": kept, "logits": logits}, 2 * layer * layers)
+    return Footprint(found | {"activations": kept, "logits": logits}, found["gradients"], 2 * layer * layers)
 
 
 def _answering(config: RunConfig, text: Any, batch: Batch, parts: dict[str, int], notes: list[str]) -> None:
@@ -205,7 +205,7 @@ def _answering(config: RunConfig, text: Any, batch: Batch, parts: dict[str, int]
         notes.append("a reward model with a base of its own is not counted")
 
 
-def _sharded(parts: dict[str, int], notes: list[str]) -> None:
+def _sharded(parts: dict[str, int], learned: int, notes: list[str]) -> None:
     """Divide what FSDP or a stage of ZeRO keeps in shards; DDP keeps a second copy of the gradients in its buckets."""
     kind, processes = sharding(), world()[1]
     if processes == 1:
@@ -220,7 +220,7 @@ def _sharded(parts: dict[str, int], notes: list[str]) -> None:
         if part in parts:
             parts[part] = -(-parts[part] // processes)
     if not divided:
-        parts["gradients"] = parts.get("gradients", 0) * 2
+        parts["gradients"] += learned
     else:
         notes.append(f"{', '.join(divided)} divided by {processes} processes ({kind}); loading is not")
 

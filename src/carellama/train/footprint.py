@@ -203,9 +203,11 @@ class Manner:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes by part at the moment with the most, and all that layers put into the heap on their way forwards."""
+    """Bytes by part at the moment with the most, and of two sums: all that is learned, and all that layers put into the
+    heap on their way forwards."""
 
     parts: dict[str, int]
+    learned: int
     heaped: int
 
 
@@ -243,12 +245,13 @@ def measured(model: Any, stack: Stack, batch: Batch, how: Manner) -> Footprint:
         scale = {"activations": more, "casts": 1.0, "logits": 1.0}
         return {part: int(scale[part] * (peak[part] + layers[part])) for part in PASSING}
 
+    learned = found["gradients"]
     loss, end = passing(most, others.kept), passing(ends, Counter())
     if how.micro_batches == 1 and sum(loss.values()) > sum(end.values()) + found["gradients"]:
         found["gradients"] = 0  # they come as the activations go
     elif how.micro_batches == 1:
         loss = end
-    return Footprint(found | loss, int(more * others.heaped))
+    return Footprint(found | loss, learned, int(more * others.heaped))
 
 
 def fixed(model: Any, stack: Stack, how: Manner) -> dict[str, int]:
