@@ -222,3 +222,22 @@ def test_what_a_container_may_take_is_less_than_the_machine_has(tmp_path: Path) 
     assert memory.machine_memory(tmp_path, held=500) == 1000 * 1024 + 500
     (group / "memory.max").write_text("100000\n")
     assert memory.machine_memory(tmp_path, held=500) == 100000 - 90000 + 20000 + 500
+
+
+def test_several_processes_share_the_machine_and_with_fsdp_the_weights(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, tiny_folder, finetuning_type="full")
+    _, _, added, prepared = runs.prepared_run(config)
+    monkeypatch.setattr(memory, "available", lambda: 9_000)
+    monkeypatch.setattr(plans, "memory_bytes", lambda: 1_000)
+    alone = plans.fitted(config, prepared, added)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    ddp = plans.fitted(config, prepared, added)
+    assert alone["available"] == 9_000 and ddp["available"] == 3_000
+    assert ddp["parts"]["weights"] == alone["parts"]["weights"]
+    assert ddp["parts"]["gradients"] == pytest.approx(alone["parts"]["gradients"] + ddp["parts"]["weights"], rel=0.01)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    fsdp = plans.fitted(config, prepared, added)
+    for part in ("weights", "optimiser"):
+        assert fsdp["parts"][part] == pytest.approx(alone["parts"][part] / 4, rel=0.01)

@@ -115,7 +115,7 @@ def keep_to_window(config: RunConfig) -> None:
     window = getattr(load_config(config.model).get_text_config(), "max_position_embeddings", None)
     if not window or data.lengths[2] <= window or config.finetuning.stage in ("ppo", "grpo"):
         return
-    log.info("the model takes %d tokens; longer records are cut there (--cutoff_len is %d)", window, data.lengths[2])
+    log.info("records may have %d tokens, which is all that the model takes, not %d", window, data.lengths[2])
     data.max_source_length, data.max_target_length, data.cutoff_len = (min(size, window) for size in data.lengths)
 
 

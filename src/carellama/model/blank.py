@@ -19,9 +19,10 @@ import torch
 import torch.nn.functional as F
 
 from carellama.config.run import FinetuningArguments, ModelArguments
+from carellama.model import lora
 from carellama.model.adapter import adapter_config, freeze_layers
 from carellama.model.load import SCORE, Kind, _family, full_checkpoint, load_config
-from carellama.model.lora import TRAINED, new_adapter, peft_quiet
+from carellama.model.lora import TRAINED, peft_quiet
 from carellama.model.machine import best_dtype
 
 SCALE_BYTES = {True: 0.5 + 1 / 64 + 4 / (64 * 256), False: 0.5 + 4 / 64}  # a 4-bit weight, by --double_quantization
@@ -108,5 +109,10 @@ def blank_adapters(
         with peft_quiet():
             return get_peft_model(network, config, adapter_name=TRAINED)
     # pissa: its matrices have the same sizes, and can not be found without weights
-    with torch.device("meta"):
-        return new_adapter(network, dataclasses.replace(finetuning, pissa_init=False), tokens)
+    plain = dataclasses.replace(finetuning, pissa_init=False)
+    lora.log.disabled = True  # the adapters themselves will say which layers they are for
+    try:
+        with torch.device("meta"):
+            return lora.new_adapter(network, plain, tokens)
+    finally:
+        lora.log.disabled = False
