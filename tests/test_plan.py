@@ -241,3 +241,15 @@ def test_several_processes_share_the_machine_and_with_fsdp_the_weights(
     fsdp = plans.fitted(config, prepared, added)
     for part in ("weights", "optimiser"):
         assert fsdp["parts"][part] == pytest.approx(alone["parts"][part] / 4, rel=0.01)
+
+
+def test_a_model_that_can_not_be_estimated_is_trained_all_the_same(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("needs its weights")
+
+    monkeypatch.setattr("carellama.train.fit.blank_model", broken)
+    runs.run(config_of(tmp_path, tiny_folder, max_steps=1))
+    assert "memory: no estimate of this model (needs its weights)" in caplog.text
+    assert (tmp_path / "out/train_results.json").is_file()

@@ -82,7 +82,13 @@ def check(config: RunConfig, prepared: Any, added: Any) -> None:
     """Say what a training will need. Raises `UserError` where there is less, unless --skip_plan is given."""
     if config.training.skip_plan:
         return
-    found = fitted(config, prepared, added)
+    try:
+        found = fitted(config, prepared, added)
+    except UserError:
+        raise
+    except Exception as error:  # a model whose code can not be built without weights may well train
+        log.warning("memory: no estimate of this model (%s)", " ".join(str(error).split())[:100])
+        return
     have = "" if found["available"] is None else f" of {gigabytes(found['available'])}"
     log.info("memory: about %s%s", gigabytes(found["total"]), have)
     for note in found["notes"]:
