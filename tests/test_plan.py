@@ -253,3 +253,12 @@ def test_a_model_that_can_not_be_estimated_is_trained_all_the_same(
     runs.run(config_of(tmp_path, tiny_folder, max_steps=1))
     assert "memory: no estimate of this model (needs its weights)" in caplog.text
     assert (tmp_path / "out/train_results.json").is_file()
+
+
+def test_large_pieces_leave_no_holes_in_the_heap(tiny_folder: Path) -> None:
+    def heaped(count: int) -> int:
+        model = blank_model(ModelArguments(str(tiny_folder)), dtype="float32", attention="sdpa")
+        return measured(model, shortened(model), Batch((500,) * count, 10, padded=True), Manner()).heaped
+
+    assert heaped(8) == pytest.approx(2 * heaped(4), rel=0.01)
+    assert heaped(4096) < 0.1 * 512 * heaped(8), "but the sums of a row, which are small"

@@ -40,11 +40,13 @@ class Tracker(TorchDispatchMode):
     """Counts the bytes of all tensors that are alive, by part, and remembers the moment with the most of `PASSING`.
 
     `part`: what tensors that come into being now belong to; copies of `parameters` in another precision are "casts".
-    `heaped`: of all activations that were ever made, those that lie in the C library's heap.
+    `heaped`: of all activations that were ever made, those that lie in the C library's heap when they are `scale` times
+    as large.
     """
 
-    def __init__(self, parameters: Sequence[torch.Tensor] = ()) -> None:
+    def __init__(self, parameters: Sequence[torch.Tensor] = (), scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         self.part = "weights"
         self.live: Counter[str] = Counter()
         self.peak: Counter[str] = Counter()
@@ -78,7 +80,7 @@ class Tracker(TorchDispatchMode):
         size, part = storage.nbytes(), part or new or self.part
         self._owner[key] = [part, size, weakref.ref(storage, lambda _: self._free(key))]
         self._add(part, size)
-        if part == "activations" and size < HEAP:
+        if part == "activations" and size * self.scale < HEAP:
             self.heaped += size
 
     def _add(self, part: str, size: int) -> None:
@@ -221,7 +223,7 @@ def measured(model: Any, stack: Stack, batch: Batch, how: Manner) -> Footprint:
     more = batch.tokens / sample.tokens
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     hollow(model, mode, how.device)
-    tracker = Tracker([*model.parameters(), *model.buffers()])
+    tracker = Tracker([*model.parameters(), *model.buffers()], more)
     trained = [one for one in model.parameters() if one.requires_grad]
     for one in trained:
         one.register_post_accumulate_grad_hook(lambda it: tracker.hold(it.grad, "gradients"))
