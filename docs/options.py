@@ -19,6 +19,7 @@ from typing import Any, Literal, Union
 
 from carellama.config import datasets
 from carellama.config import run as config
+from carellama.config.plan import PlanArguments
 from carellama.config.recipe import RecipeArguments
 from carellama.config.tokenizer import TokenizerArguments
 from carellama.demo import DemoArguments
@@ -31,6 +32,7 @@ GROUPS: dict[str, Sequence[type]] = {
     "train": config.RUN_GROUPS,
     "predict": config.RUN_GROUPS,
     "eval": config.RUN_GROUPS,
+    "plan": (PlanArguments,),
     "recipe": (RecipeArguments,),
     "export": config.EXPORT_GROUPS,
     "chat": config.TALK_GROUPS,

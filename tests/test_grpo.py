@@ -104,14 +104,14 @@ def test_the_mean_reward_rises(mine, lively_folder):
 @pytest.mark.parametrize("kind", ["lora", "full", "freeze"])
 def test_what_is_trained_moves_and_nothing_else(mine, tiny_folder, kind, monkeypatch):
     seen = {}
-    trainer_of = runs.Run._trainer
+    trainer_of = runs.Run.trainer
 
     def trainer(self, model, prepared):
         seen["model"] = model
         seen["before"] = {name: (one.detach().clone(), one.requires_grad) for name, one in model.named_parameters()}
         return trainer_of(self, model, prepared)
 
-    monkeypatch.setattr(runs.Run, "_trainer", trainer)
+    monkeypatch.setattr(runs.Run, "trainer", trainer)
     options = {"finetuning_type": kind, "max_steps": 3, "num_layer_trainable": 1, "rewards": "rewards_of_mine:lower"}
     runs.run(config_of(mine, tiny_folder, exam_file(mine), **options))
     after = dict(seen["model"].named_parameters())

@@ -29,7 +29,7 @@ PYTHON = [
 # Which part of the package may import which: a name stands for a module at the top or a whole folder,
 # `folder.module` for that module alone. Each may import itself, and all may import `errors`.
 # Those of ANYTHING put the parts together (`cli` imports inside functions only, see the test of --help).
-ANYTHING = {"cli", "__main__", "run", "demo", "export", "chain"}
+ANYTHING = {"cli", "__main__", "run", "demo", "export", "chain", "plan"}
 IMPORTS: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),

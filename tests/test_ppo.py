@@ -220,7 +220,7 @@ def test_each_rollout_comes_from_the_policy_of_its_step(tmp_path, trained, monke
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_what_is_trained_moves_and_nothing_else(tmp_path, trained, kind, monkeypatch):
     seen = {}
-    made = runs.Run._trainer
+    made = runs.Run.trainer
 
     def trainer(self, model, prepared):
         found = made(self, model, prepared)
@@ -228,7 +228,7 @@ def test_what_is_trained_moves_and_nothing_else(tmp_path, trained, kind, monkeyp
         seen["before"] = {name: (one.detach().clone(), one.requires_grad) for name, one in model.named_parameters()}
         return found
 
-    monkeypatch.setattr(runs.Run, "_trainer", trainer)
+    monkeypatch.setattr(runs.Run, "trainer", trainer)
     runs.run(ppo(tmp_path, trained, finetuning_type=kind, max_steps=3, ppo_epochs=1))
     after = dict(seen["model"].named_parameters())
     moved = {name: not torch.equal(after[name], before) for name, (before, _) in seen["before"].items()}

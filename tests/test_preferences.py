@@ -275,14 +275,14 @@ def test_kto_raises_good_answers_over_bad_ones(tmp_path, tiny_folder):
 @pytest.mark.parametrize("stage", ["rm", "dpo", "kto"])
 def test_what_is_trained_moves_and_nothing_else(tmp_path, tiny_folder, stage, kind, monkeypatch):
     seen = {}
-    prepare_model = runs.Run._trainer
+    prepare_model = runs.Run.trainer
 
     def trainer(self, model, prepared):
         seen["model"] = model
         seen["before"] = {name: (one.detach().clone(), one.requires_grad) for name, one in model.named_parameters()}
         return prepare_model(self, model, prepared)
 
-    monkeypatch.setattr(runs.Run, "_trainer", trainer)
+    monkeypatch.setattr(runs.Run, "trainer", trainer)
     options = {"finetuning_type": kind, "max_steps": 2, "num_layer_trainable": 1}
     runs.run(config_of(tmp_path, tiny_folder, stage, pairs_file(tmp_path), **options))
     after = dict(seen["model"].named_parameters())

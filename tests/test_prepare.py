@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from carellama import run as runs
 from carellama.config.parse import as_flags
 from carellama.config.run import RunConfig, run_config
 from carellama.data import cache
 from carellama.data.convert import BadRecord
 from carellama.data.prepare import Examples, Prepared, conversations, prepare
 from carellama.errors import UserError
-from carellama.model.load import load_tokenizer
+from carellama.model.load import load_config, load_tokenizer
 from carellama.template import get_template
 
 
@@ -109,6 +110,37 @@ def test_a_stage_takes_its_own_records(tmp_path, tiny_folder):
         prepared(config_of(tmp_path, tmp_path / "t.txt"), tiny_folder)
     with pytest.raises(BadRecord, match=r"a\.jsonl:1: --stage pt takes plain text"):
         prepared(config_of(tmp_path, rows_file(tmp_path, "a", 2), stage="pt"), tiny_folder)
+
+
+def test_what_is_longer_than_the_model_takes_is_cut_and_counted_with_its_line(tmp_path, tiny_folder):
+    path = tmp_path / "long.jsonl"
+    rows = [{"instruction": "Hello?", "output": "Yes. " * count} for count in (1, 2000)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    config = config_of(tmp_path, path, model_name_or_path=tiny_folder, cutoff_len=4096)
+    *_, found = runs.prepared_run(config)
+    assert max(found.train.lengths) == load_config(config.model).max_position_embeddings < 4096
+    assert [case["first"] for case in found.report.to_dict()[str(path)]["shortened"].values()] == [[f"{path}:2"]]
+
+
+def test_answers_that_are_all_good_teach_kto_nothing_and_are_refused(tmp_path, tiny_folder):
+    path = tmp_path / "judged.jsonl"
+    rows = [{"instruction": f"Hello {number}?", "output": "Yes.", "good": True} for number in range(3)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"all 3 of the data are good, from {path} row 1 on"):
+        prepared(config_of(tmp_path, path, stage="kto"), tiny_folder)
+    with path.open("a") as file:
+        file.write(json.dumps(rows[0] | {"good": False}) + "\n")
+    assert len(prepared(config_of(tmp_path, path, stage="kto"), tiny_folder).train) == 4
+
+
+def test_a_row_with_one_answer_is_no_pair_and_is_refused_with_its_line(tmp_path, tiny_folder):
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"instruction": "Hello?", "input": "", "output": answers} for answers in (["Yes.", "No."], ["Yes."])]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(BadRecord, match=r"pairs\.jsonl:2: "):
+        prepared(config_of(tmp_path, path, stage="rm"), tiny_folder)
+    found = prepared(config_of(tmp_path, path, stage="rm", on_bad_record="skip"), tiny_folder)
+    assert [case["first"] for case in found.report.to_dict()[str(path)]["skipped"].values()] == [[f"{path}:2"]]
 
 
 def test_no_usable_row_is_an_error_with_the_reason(tmp_path, tiny_folder):

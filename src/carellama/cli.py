@@ -35,6 +35,7 @@ app = typer.Typer(
 # verb -> (where it is done, what it is for)
 VERBS = {
     "train": ("carellama.run:train", "Fine-tune or pretrain a model (and evaluate, and predict)."),
+    "plan": ("carellama.plan:plan", "Memory, steps and time of a training, before it is begun."),
     "recipe": ("carellama.chain:run", "Stages of training in turn, by a recipe, and a table of what each brought."),
     "predict": ("carellama.run:predict", "Let a model answer a dataset; BLEU-4 and ROUGE of its answers."),
     "eval": ("carellama.run:evaluate", "Loss and perplexity of a model on a dataset."),

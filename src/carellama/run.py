@@ -61,9 +61,6 @@ def start(argv: Sequence[str], prog: str, settings: dict[str, Any]) -> None:
 def run(config: RunConfig) -> dict[str, Any]:
     """Do what the options ask for and return all results. Raises `UserError` before any work is lost."""
     from carellama.data.prepare import conversations
-    from carellama.model.load import load_tokenizer
-    from carellama.model.vocabulary import add_tokens
-    from carellama.template import get_template
 
     training = config.training
     if world()[0] > 0:  # one process speaks for all
@@ -77,23 +74,52 @@ def run(config: RunConfig) -> dict[str, Any]:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--output_dir {output} can not be made: {error.strerror}") from error
+    tokenizer, template, added, prepared = prepared_run(config)
+    if prepared and training.should_save and not prepared.streams:
+        report(prepared, output)
+    if prepared and config.data.show_example and training.should_save:
+        show_example(prepared.first(), tokenizer)
+    chats = conversations(config) if training.do_predict else []
+    if training.do_train:
+        from carellama.plan import check
+
+        check(config, prepared, added)
+    results = Run(config, tokenizer, template, output, added).do(prepared, chats, checkpoint)
+    return results
+
+
+def prepared_run(config: RunConfig) -> tuple[Any, Any, Added | None, Any]:
+    """Return (tokenizer, template, added tokens, encoded data), all of a run that needs no model."""
+    from carellama.model.load import load_tokenizer
+    from carellama.model.vocabulary import add_tokens
+    from carellama.template import get_template
+
     tokenizer = load_tokenizer(config.model)
     added = None
     if config.finetuning.add_tokens:
         added = add_tokens(tokenizer, Path(config.finetuning.add_tokens).expanduser())
     template = get_template(config.data.template, tokenizer)
-    prepared, chats = None, []
-    if training.do_train or training.do_eval:
-        with training.main_process_first(desc="encode the data"):
+    prepared = None
+    keep_to_window(config)
+    if config.training.do_train or config.training.do_eval:
+        with config.training.main_process_first(desc="encode the data"):
             prepared = prepared_for(config)(config, tokenizer, template)
-        if training.should_save and not prepared.streams:
-            report(prepared, output)
-        if config.data.show_example and training.should_save:
-            show_example(prepared.first(), tokenizer)
-    if training.do_predict:
-        chats = conversations(config)
-    results = Run(config, tokenizer, template, output, added).do(prepared, chats, checkpoint)
-    return results
+    return tokenizer, template, added, prepared
+
+
+def keep_to_window(config: RunConfig) -> None:
+    """Shorten --cutoff_len to what the model takes, so that longer records are cut by rule and counted with their line.
+
+    ppo and grpo look at the window themselves, which has to hold an answer besides the prompt.
+    """
+    from carellama.model.load import load_config
+
+    data = config.data
+    window = getattr(load_config(config.model).get_text_config(), "max_position_embeddings", None)
+    if not window or data.lengths[2] <= window or config.finetuning.stage in ("ppo", "grpo"):
+        return
+    log.info("records may have %d tokens, which is all that the model takes, not %d", window, data.lengths[2])
+    data.max_source_length, data.max_target_length, data.cutoff_len = (min(size, window) for size in data.lengths)
 
 
 def prepared_for(config: RunConfig) -> Callable[..., Any]:
@@ -124,12 +150,38 @@ class Run:
 
     def do(self, prepared: Any, chats: list[Any], checkpoint: str | None) -> dict[str, Any]:
         """Load the model; train, evaluate and predict as asked."""
+        from carellama.train.loop import Stopped
+
+        training = self.config.training
+        fit = training.do_train
+        model = self.load()
+        sources = prepared.sources if prepared else []
+        if prepared:
+            self._record(sources)
+            trainer = self.trainer(model, prepared)
+            try:
+                if fit:
+                    self._train(trainer, checkpoint)
+            except Stopped as stopped:
+                self._settle(prepared, trainer)
+                self._record(sources)
+                self._leave(stopped, trainer)
+            self._settle(prepared, trainer)
+            if training.do_eval:
+                self.results |= trainer.evaluate()
+                self._write("eval_results.json", "eval_")
+            self._record(sources)
+        if training.do_predict:
+            self._predict(model, chats)
+        return self.results
+
+    def load(self) -> Any:
+        """The model, with what is trained on it."""
         from transformers import set_seed
 
         from carellama.model import adapter
         from carellama.model.load import bind, extended_tokenizer, kind_of, load_model
         from carellama.model.vocabulary import begin
-        from carellama.train.loop import Stopped
 
         config, training = self.config, self.config.training
         fit = training.do_train
@@ -150,27 +202,10 @@ class Run:
         model = adapter.prepare(model, config.model, config.finetuning, trainable=fit, tokens=new)
         if fit:
             log.info("%s", adapter.trainable_line(model))
-        sources = prepared.sources if prepared else []
-        if prepared:
-            self._record(sources)
-            trainer = self._trainer(model, prepared)
-            try:
-                if fit:
-                    self._train(trainer, checkpoint)
-            except Stopped as stopped:
-                self._settle(prepared, trainer)
-                self._record(sources)
-                self._leave(stopped, trainer)
-            self._settle(prepared, trainer)
-            if training.do_eval:
-                self.results |= trainer.evaluate()
-                self._write("eval_results.json", "eval_")
-            self._record(sources)
-        if training.do_predict:
-            self._predict(model, chats)
-        return self.results
+        return model
 
-    def _trainer(self, model: Any, prepared: Any) -> Any:
+    def trainer(self, model: Any, prepared: Any) -> Any:
+        """The trainer of the stage."""
         from carellama.errors import lookup
         from carellama.train import STAGES
 

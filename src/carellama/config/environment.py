@@ -74,3 +74,8 @@ def lonely() -> bool:
     """
     told = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_ADDR" in os.environ
     return told and world()[1] == 1 and not launched()
+
+
+def local_processes() -> int:
+    """How many processes of the run share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or world()[1])

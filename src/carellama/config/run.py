@@ -190,6 +190,9 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     overwrite_output_dir: bool = field(
         default=False, metadata=about("Write into an output folder that already holds a finished run.")
     )
+    skip_plan: bool = field(
+        default=False, metadata=about("Do not estimate the memory, and train even if there is too little.")
+    )
     report_to: Optional[str] = field(
         default=None,
         metadata=about(

@@ -274,6 +274,8 @@ def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
         sources += [_source(dataset, dataset.digest(), None, None) for dataset in stream.datasets]
         return Prepared(stream, held, report, sources, packed)
     stores = encoded(data.datasets)
+    if config.finetuning.stage == "kto" and config.training.do_train:
+        _both_kinds(stores)
     order = mix([len(store) // width for store in stores], data.mix_strategy, data.probabilities, seed)
     out = None
     if data.eval_dataset:
@@ -285,6 +287,16 @@ def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
     elif not config.training.do_train:
         out = Examples(stores, order, width=width)
     return Prepared(Examples(stores, order, window, width), out, report, sources, packed)
+
+
+def _both_kinds(stores: Sequence[TokenStore]) -> None:
+    """Raise `UserError` where all answers of the data are good, or all are bad: nothing is told apart then."""
+    kinds = {bool(kind) for store in stores for kind in np.unique(store.good)}
+    if len(kinds) == 1:
+        raise UserError(
+            f"--stage kto learns from good and bad answers, and all {sum(map(len, stores)):,} of the data are "
+            f"{'good' if kinds == {True} else 'bad'}, from {stores[0][0].source} on"
+        )
 
 
 def _stream(

@@ -71,7 +71,7 @@ def prepare(
             )
         log.info("going on with the adapter %s, with its own kind, rank and layers", folders[-1])
     elif kind == "freeze":
-        _freeze(prepared, finetuning)
+        freeze_layers(prepared, finetuning)
         if tokens:
             log.info("--add_tokens with freeze: the whole embedding and head are trained as well")
             for module in (prepared.get_input_embeddings(), prepared.get_output_embeddings()):
@@ -177,7 +177,7 @@ def _size(parameter: torch.nn.Parameter) -> int:
     return parameter.numel() * 2 * parameter.element_size() if packed else parameter.numel()
 
 
-def _freeze(model: PreTrainedModel, finetuning: FinetuningArguments) -> None:
+def freeze_layers(model: PreTrainedModel, finetuning: FinetuningArguments) -> None:
     """Train one part of the last n layers only (of the first n for a negative number)."""
     import torch
 

@@ -15,6 +15,7 @@ import shutil
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -119,9 +120,13 @@ def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:
 def _content_key(path: Path) -> str:
     """12 hex digits that change with the file."""
     about = path.stat()
-    if about.st_size > BIG_BYTES:
-        key = f"{path.name} {about.st_size} {about.st_mtime_ns}".encode()
-        return hashlib.sha256(key).hexdigest()[:12]
+    return _key_of(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache  # a run asks for its model several times
+def _key_of(path: Path, size: int, changed: int) -> str:
+    if size > BIG_BYTES:
+        return hashlib.sha256(f"{path.name} {size} {changed}".encode()).hexdigest()[:12]
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 

@@ -57,6 +57,12 @@ def layout(model: Any, tokenizer: Any, *, packing: bool, sharded: bool) -> Any:
     return partial(collate_padded, pad_token_id=tokenizer.pad_token_id)
 
 
+def takes_rows(model: Any) -> bool:
+    """Whether a model without weights would be given rows, as far as its configuration and class say."""
+    implementation = model.config._attn_implementation
+    return dispatches(type(model)) and takes_packed_rows(implementation) and not why_padded(model, sharded=True)
+
+
 def padded_attention(model: Any) -> str:
     """Transformers' name of the attention for padded batches."""
     return "sdpa" if model._supports_sdpa else "eager"

@@ -1,0 +1,265 @@
+"""Whether a training fits into memory: an estimate by part before the weights are read, and what would help.
+
+    found = estimate(config, prepared, Setting("causal", "bfloat16", None))
+    print(found.total, found.parts)
+
+By `carellama.train.footprint`, which goes through a step without numbers, with the largest batch of the data. By
+formula: what allocators keep, answers that are written while training, shards of FSDP and DeepSpeed, and models that
+torch can not go through without numbers (Korthikanti et al. 2022, arXiv:2205.05198, eq. 2 and table 2).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Trainer
+
+from carellama.config.engine import ALONE, FSDP, Engine, engine_of
+from carellama.config.environment import world
+from carellama.config.run import COMPARING, RunConfig
+from carellama.config.stages import REFERENCE_FREE
+from carellama.data.prepare import PAIRED, Examples
+from carellama.model.blank import blank_adapters, blank_model
+from carellama.model.machine import has_gpu, memory_bytes
+from carellama.records import IGNORED
+from carellama.train.footprint import Batch, Footprint, Manner, fixed, measured, shortened
+from carellama.train.loss import CHUNK
+from carellama.train.rows import takes_rows
+
+log = logging.getLogger(__name__)
+
+SLACK = 0.05  # of a step's memory on a GPU, which its allocator keeps in pieces and kernels need inside themselves
+CONTEXT = 600 << 20  # of a GPU: CUDA itself and the libraries' kernels and workspaces
+HOLES = 0.08  # of what layers put into the C library's heap: what it can not use again, see benchmarks/plan_error.py
+EPOCHS = 5  # at most, whose orders are drawn to find the largest batch
+OBJECTIVES = {"rm": "scores", "dpo": "answers", "kto": "answers", "ppo": "answers", "grpo": "completions"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the run has found out about its model before it is loaded, see `carellama.model.load.load_model`."""
+
+    kind: Any
+    dtype: str
+    attention: str | None
+    rows: int = 0  # of the embedding, with added tokens
+    added: tuple[int, ...] = ()  # ids of these
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes by part at the moment with the most, of one process, and the batch that they are of."""
+
+    parts: dict[str, int]
+    batch: Batch
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self.parts.values())
+
+
+def estimate(config: RunConfig, prepared: Any, setting: Setting, process: int | None = None) -> Estimate:
+    """Return what a training needs in the process that needs most; `process`: bytes of it before the model."""
+    network = blank_model(
+        config.model, dtype=setting.dtype, attention=setting.attention, kind=setting.kind, rows=setting.rows
+    )
+    padded = config.finetuning.stage == "grpo" or not takes_rows(network)
+    freezing = config.finetuning.finetuning_type != "lora"
+    if freezing:  # some layers and not others
+        blank_adapters(network, config.model, config.finetuning)
+    stack = shortened(network)
+    model = network if freezing else blank_adapters(network, config.model, config.finetuning, setting.added)
+    batch = largest_batch(config, prepared, padded)
+    notes: list[str] = []
+    how = manner(config, model)
+    try:
+        found = measured(model, stack, batch, how)
+    except Exception as error:  # of whatever a model does that needs values
+        reason = " ".join(str(error).split())[:100]
+        notes.append(f"by a rule of thumb: this model can not be gone through without its weights ({reason})")
+        found = by_rule(fixed(model, stack, how), network.config.get_text_config(), batch, how)
+    parts = {part: size for part, size in found.parts.items() if size or part == "gradients"}
+    if config.finetuning.stage in ("ppo", "grpo"):
+        _answering(config, network.config.get_text_config(), batch, parts, notes)
+    _sharded(parts, found.learned, engine_of(config.training), notes)
+    parts["kept"] = int(SLACK * sum(parts.values()) if has_gpu() else HOLES * found.heaped)
+    parts["process"] = CONTEXT if has_gpu() else memory_bytes() if process is None else process
+    return Estimate(parts, batch, notes)
+
+
+def manner(config: RunConfig, model: Any) -> Manner:
+    """How a step of this run is made."""
+    training, stage = config.training, config.finetuning.stage
+    free = stage == "dpo" and config.preference.pref_loss in REFERENCE_FREE
+    compares = stage in COMPARING and not free and not (stage == "grpo" and not config.grpo.grpo_beta)
+    adapted = hasattr(model, "peft_config")
+    base = model.get_base_model() if adapted else model
+    return Manner(
+        device="cuda" if has_gpu() else "cpu",
+        compute=torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None,
+        checkpointing=(training.gradient_checkpointing_kwargs or {}) if training.gradient_checkpointing else None,
+        micro_batches=training.gradient_accumulation_steps,
+        objective=OBJECTIVES.get(stage, "tokens"),
+        reference=compares and stage in ("dpo", "kto"),  # ppo and grpo ask it before the step
+        copied=compares and not adapted,
+        chunked=_plain_head(base) and not engine_of(training).shards,
+        optimiser=_optimiser(config, model),
+    )
+
+
+def _plain_head(base: Any) -> bool:
+    """As far as a configuration says: see `carellama.train.loss.head_is_plain`."""
+    head = base.get_output_embeddings()
+    scaled = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+    plain = all(getattr(base.config.get_text_config(), name, None) in (None, 1, 1.0) for name in scaled)
+    return type(head) is torch.nn.Linear and getattr(head, "bias", None) is None and plain
+
+
+def _optimiser(config: RunConfig, model: Any) -> Any:
+    """The run's optimiser; one that wants numbers (of 8 bit, or of another library) counts as Adam's two moments."""
+    kind, settings = Trainer.get_optimizer_cls_and_kwargs(config.training, model)
+    return (kind, settings) if kind.__module__.startswith(("torch.", "transformers.")) else None
+
+
+def largest_batch(config: RunConfig, prepared: Any, padded: bool) -> Batch:
+    """The largest batch of the data, in random orders of as many epochs as are trained; of a stream, full records."""
+    training, stage = config.training, config.finetuning.stage
+    size, whole = training.per_device_train_batch_size, config.data.lengths[2]
+    if stage in ("ppo", "grpo"):
+        answer = config.generating.max_new_tokens
+        # ppo makes rows of the answers of a step, grpo the answers to a step's prompts: one a place of the batch
+        prompt = min(_longest_prompt(prepared), config.data.lengths[0])
+        return Batch((prompt + answer,) * size, size * answer, padded)
+    examples = prepared.train
+    if not isinstance(examples, Examples):
+        width = 2 if stage in PAIRED else 1
+        return Batch((whole,) * size * width, size * whole * width, padded)
+    lengths = _example_lengths(examples)
+    size = min(size, len(lengths))
+    count = -(-len(lengths) // size)
+    if training.max_steps > 0:
+        steps = training.max_steps * training.gradient_accumulation_steps * world()[1]
+    else:
+        steps = math.ceil(training.num_train_epochs * count)
+    draw = np.random.default_rng(training.seed)
+    best, most = np.arange(size), -1
+    for _ in range(min(-(-steps // count), EPOCHS)):
+        order = draw.permutation(len(lengths))[: min(steps, count) * size]
+        groups = np.resize(order, (-(-len(order) // size), size))
+        loads = lengths[groups].max(1) if padded else lengths[groups].sum(1)
+        if loads.max() > most:
+            most, best = int(loads.max()), groups[int(loads.argmax())]
+    records = [one for index in best for one in examples[int(index)]]
+    clipped = tuple(min(len(one), whole) for one in records)
+    learned = sum(int((one.labels[1:whole] != IGNORED).sum()) for one in records)
+    return Batch(clipped, max(learned, 1), padded)
+
+
+def _example_lengths(examples: Examples) -> np.ndarray:
+    if examples.windows is None:
+        return examples.lengths
+    return np.array([examples.lengths[window].sum() for window in examples.windows])
+
+
+def _longest_prompt(prepared: Any, looked_at: int = 256) -> int:
+    return max(len(prepared.encode(task)) for task in (prepared.train or prepared.held_out or [])[:looked_at])
+
+
+def by_rule(found: dict[str, int], text: Any, batch: Batch, how: Manner) -> Footprint:
+    """Activations of transformer layers: 17 values a token and hidden unit, and 2.5 a pair of tokens and head."""
+    width = 2 if how.compute else 4
+    hidden, layers, heads = text.hidden_size, text.num_hidden_layers, text.num_attention_heads
+    pairs = sum(length**2 for length in batch.lengths)
+    layer = int(width * (17 * batch.tokens * hidden + 2.5 * heads * pairs))
+    kept = width * batch.tokens * hidden * layers + layer if how.checkpointing is not None else layer * layers
+    rows = min(batch.targets, CHUNK) if how.chunked else batch.targets
+    logits = rows * text.vocab_size * (4 + 4 + width)
+    return Footprint(found | {"activations": kept, "logits": logits}, found["gradients"], 2 * layer * layers)
+
+
+def _answering(config: RunConfig, text: Any, batch: Batch, parts: dict[str, int], notes: list[str]) -> None:
+    """Keys and values of the answers that are written at once, where they take more than a step's activations."""
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    width = 2 if config.training.bf16 or config.training.fp16 else 4
+    at_once = (
+        config.training.per_device_eval_batch_size
+        if config.finetuning.stage == "ppo"
+        else len(batch.lengths) * config.training.gradient_accumulation_steps
+    )
+    cache = 2 * at_once * max(batch.lengths) * text.num_hidden_layers * heads * head * width
+    cache += at_once * text.vocab_size * 8  # logits of a token, and their sorted copy
+    step = parts.get("activations", 0) + parts.get("logits", 0)
+    if cache > step:
+        parts.pop("activations", None), parts.pop("logits", None)
+        parts["answering"] = cache
+    if config.reward.reward_model and not config.reward.reward_model.startswith(("http://", "https://")):
+        notes.append("a reward model with a base of its own is not counted")
+
+
+def _sharded(parts: dict[str, int], learned: int, engine: Engine, notes: list[str]) -> None:
+    """Divide what FSDP or a stage of ZeRO keeps in shards; DDP keeps a second copy of the gradients in its buckets."""
+    if engine.name == ALONE:
+        return
+    divided = {
+        "ZeRO-1": ("optimiser",),
+        "ZeRO-2": ("optimiser", "gradients"),
+        "ZeRO-3": ("optimiser", "gradients", "weights", "adapters"),
+        FSDP: ("optimiser", "gradients", "weights", "adapters"),
+    }.get(engine.name, ())
+    for part in divided:
+        if part in parts:
+            parts[part] = -(-parts[part] // engine.processes)
+    if not divided:
+        parts["gradients"] += learned
+    else:
+        notes.append(f"{', '.join(divided)} divided by {engine.processes} processes ({engine.name}); loading is not")
+
+
+def advised(config: RunConfig) -> list[tuple[str, RunConfig]]:
+    """Changes that need less memory, by what a person would write, each with the run that it makes."""
+    model, data, finetuning, training = config.model, config.data, config.finetuning, config.training
+    found: list[tuple[str, RunConfig]] = []
+
+    def with_training(**changes: Any) -> Any:
+        made = copy.copy(training)
+        for name, value in changes.items():
+            setattr(made, name, value)
+        return made
+
+    size = training.per_device_train_batch_size
+    least = 2 if finetuning.stage == "kto" else 1
+    if not training.gradient_checkpointing:
+        found.append(
+            (
+                "--gradient_checkpointing",
+                dataclasses.replace(config, training=with_training(gradient_checkpointing=True)),
+            )
+        )
+    smaller = size // 2
+    while smaller >= least and finetuning.stage != "grpo":
+        steps = training.gradient_accumulation_steps * (size // smaller)
+        words = f"--per_device_train_batch_size {smaller} --gradient_accumulation_steps {steps}"
+        changed = with_training(per_device_train_batch_size=smaller, gradient_accumulation_steps=steps)
+        found.append((words, dataclasses.replace(config, training=changed)))
+        smaller //= 4
+    cut = data.lengths[2] // 2
+    if cut >= 64 and finetuning.stage not in ("ppo", "grpo"):
+        shorter = dataclasses.replace(data, cutoff_len=cut, max_source_length=None, max_target_length=None)
+        found.append((f"--cutoff_len {cut}", dataclasses.replace(config, data=shorter)))
+    if finetuning.finetuning_type == "lora" and not model.quantization_bit and not finetuning.pissa_init:
+        packed = dataclasses.replace(model, quantization_bit=4)
+        found.append(("--quantization_bit 4", dataclasses.replace(config, model=packed)))
+    if finetuning.finetuning_type == "full":
+        lora = dataclasses.replace(finetuning, finetuning_type="lora")
+        found.append(("--finetuning_type lora", dataclasses.replace(config, finetuning=lora)))
+    return found

@@ -1,0 +1,382 @@
+"""The memory of a training, found by going through one step of a few of its layers without numbers.
+
+    model = blank_model(...)                # torch's meta device
+    stack = shortened(model)
+    model = blank_adapters(model, ...)
+    print(measured(model, stack, batch, manner))
+
+Layers that are alike need the same, so that one or two of each kind are gone through; what the others need is added.
+Tensors have shapes and types but no values (torch's `FakeTensorMode`), and the adapters, the loss, autograd, gradient
+checkpointing and the optimiser of the run go over them. Whatever they allocate is counted until it is freed, so that
+nothing is assumed about an architecture. What kernels need inside themselves is not seen.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from carellama.model.load import SCORE
+from carellama.train.loss import ChunkedLoss, LogProbs
+
+PASSING = ("activations", "casts", "logits")  # what comes and goes within a step
+SAMPLE = 4  # records of a batch that are gone through; activations grow with the number of tokens
+HEAP = 32 << 20  # the C library gives larger pieces back to the system at once (glibc: DEFAULT_MMAP_THRESHOLD_MAX)
+
+
+class Tracker(TorchDispatchMode):
+    """Counts the bytes of all tensors that are alive, by part, and remembers the moment with the most of `PASSING`.
+
+    `part`: what tensors that come into being now belong to; copies of `parameters` in another precision are "casts".
+    `heaped`: of all activations that were ever made, those that lie in the C library's heap when they are `scale` times
+    as large.
+    """
+
+    def __init__(self, parameters: Sequence[torch.Tensor] = (), scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.part = "weights"
+        self.live: Counter[str] = Counter()
+        self.peak: Counter[str] = Counter()
+        self.heaped = 0
+        self._most = 0
+        self._owner: dict[int, list[Any]] = {}  # of each storage: part, bytes, weak reference
+        for one in parameters:
+            self.hold(one)
+        self._parameters = set(self._owner)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do it, and count what came out."""
+        made = func(*args, **(kwargs or {}))
+        cast = func is torch.ops.aten._to_copy.default and args[0].untyped_storage()._cdata in self._parameters
+        for one in tree_leaves(made):
+            if isinstance(one, torch.Tensor):
+                self.hold(one, new="casts" if cast else self.part)
+        return made
+
+    def hold(self, tensor: torch.Tensor, part: str | None = None, new: str | None = None) -> None:
+        """Count a tensor, as `new` if it is; with `part`, one that is counted already goes there."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._owner:
+            if part:
+                entry = self._owner[key]
+                self._add(entry[0], -entry[1])
+                self._add(part, entry[1])
+                entry[0] = part
+            return
+        size, part = storage.nbytes(), part or new or self.part
+        self._owner[key] = [part, size, weakref.ref(storage, lambda _: self._free(key))]
+        self._add(part, size)
+        if part == "activations" and size * self.scale < HEAP:
+            self.heaped += size
+
+    def _add(self, part: str, size: int) -> None:
+        self.live[part] += size
+        if size > 0 and (total := sum(self.live[name] for name in PASSING)) > self._most:
+            self._most, self.peak = total, Counter(self.live)
+
+    def _free(self, key: int) -> None:
+        part, size, _ = self._owner.pop(key)
+        self.live[part] -= size
+
+    def restart(self) -> Counter[str]:
+        """Return what there was at the moment with the most so far, and forget it."""
+        peak, self._most, self.peak = self.peak, 0, Counter(self.live)
+        return peak
+
+    @contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Within this, new tensors belong to `part`."""
+        before, self.part = self.part, part
+        try:
+            yield
+        finally:
+            self.part = before
+
+
+@dataclass
+class Stack:
+    """The layers that are gone through, and how many more there are of the kind of each."""
+
+    layers: list[torch.nn.Module]
+    others: list[int]
+
+    def whole(self, model: torch.nn.Module, size: Callable[[torch.nn.Module], int]) -> int:
+        """The size of the whole model, of that of the shortened one and of its layers."""
+        return size(model) + sum(count * size(layer) for layer, count in zip(self.layers, self.others, strict=True))
+
+
+def shortened(model: Any) -> Stack:
+    """Leave the first layer of each kind in a model, in place, and a second of the kind that learns first.
+
+    (The input of the first that learns needs no gradient.) A model without a list of its layers stays whole.
+    """
+    depth = int(model.config.get_text_config().num_hidden_layers)
+    found = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == depth]
+    if len(found) != 1 or depth < 2:
+        return Stack([], [])
+    kinds = [_kind(layer) for layer in found[0]]
+    learning = next((at for at, layer in enumerate(found[0]) if any(w.requires_grad for w in layer.parameters())), 0)
+    chosen = {kinds.index(kind): kinds.count(kind) - 1 for kind in kinds}  # and how many more there are of its kind
+    if kinds[learning] in kinds[learning + 1 :]:
+        more = chosen[learning]
+        chosen |= {learning: 0, kinds.index(kinds[learning], learning + 1): more - 1}
+    for index in reversed(range(depth)):
+        if index not in chosen:
+            del found[0][index]
+    return Stack(list(found[0]), [chosen[index] for index in sorted(chosen)])
+
+
+def _kind(layer: torch.nn.Module) -> tuple[Any, ...]:
+    """What two layers that need the same have in common: types, windows, and weights that are trained or not."""
+    parts = (f"{name} {type(one).__name__} {getattr(one, 'sliding_window', '')}" for name, one in layer.named_modules())
+    weights = ((name, one.shape, one.requires_grad) for name, one in layer.named_parameters())
+    return (*parts, *weights)
+
+
+def hollow(model: torch.nn.Module, mode: FakeTensorMode, device: str) -> None:
+    """Give a model of the meta device tensors that say they are on `device`, in place; shared ones stay shared."""
+    made: dict[int, torch.Tensor] = {}
+
+    def of(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in made:
+            fake = mode.fake_tensor_converter.from_meta_and_device(
+                mode, tensor.detach().to("meta"), torch.device(device)
+            )
+            made[id(tensor)] = (
+                torch.nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else fake
+            )
+        return made[id(tensor)]
+
+    for module in model.modules():
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is not None:
+                    table[name] = of(tensor)  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What decides over the memory of a batch: the tokens of its records, and how many positions are learned."""
+
+    lengths: tuple[int, ...]
+    targets: int
+    padded: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Positions that are computed."""
+        return max(self.lengths) * len(self.lengths) if self.padded else sum(self.lengths)
+
+    def sample(self, count: int) -> Batch:
+        """At most so many of its records, short and long ones; with all its targets."""
+        lengths = sorted(self.lengths)
+        chosen = (lengths[(2 * place + 1) * len(lengths) // (2 * count)] for place in range(count))
+        return self if len(lengths) <= count else Batch(tuple(chosen), self.targets, self.padded)
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a step is made: what of a run's options decides over its memory."""
+
+    device: str = "cpu"
+    compute: torch.dtype | None = None  # of mixed precision
+    checkpointing: dict[str, Any] | None = None  # None: none; else its settings
+    micro_batches: int = 1  # that gradients are summed over
+    objective: str = "tokens"  # tokens, answers (log-probabilities of each), scores, completions (all logits)
+    reference: bool = False  # compared with the model as it was
+    copied: bool = False  # which is a copy of its own
+    chunked: bool = True  # the head is applied in chunks
+    optimiser: Any = None  # (class, settings)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes by part at the moment with the most, and of two sums: all that is learned, and all that layers put into the
+    heap on their way forwards."""
+
+    parts: dict[str, int]
+    learned: int
+    heaped: int
+
+
+def measured(model: Any, stack: Stack, batch: Batch, how: Manner) -> Footprint:
+    """Go through one step of training of a meta model, which is used up; the state of the optimiser is there already.
+
+    The moment with the most is in the loss, with all activations, or at the end of the way back, with all gradients.
+    """
+    found = fixed(model, stack, how)
+    sample = batch.sample(SAMPLE)
+    more = batch.tokens / sample.tokens
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    hollow(model, mode, how.device)
+    tracker = Tracker([*model.parameters(), *model.buffers()], more)
+    trained = [one for one in model.parameters() if one.requires_grad]
+    for one in trained:
+        one.register_post_accumulate_grad_hook(lambda it: tracker.hold(it.grad, "gradients"))
+    model.train()
+    if how.checkpointing is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how.checkpointing or None)
+    others = _Others(stack, tracker)
+    with mode, tracker, tracker.of("activations"):
+        _micro_batch(model, sample, how, tracker)
+    ends = tracker.restart()
+    most = others.most or ends
+    with mode, tracker, tracker.of("optimiser"):
+        optimiser = _optimiser(trained, how)
+        optimiser.step()
+    grown = found["gradients"] / max(sum(_bytes(one) for one in trained), 1)
+    found["optimiser"] = int(tracker.live["optimiser"] * grown)
+
+    def passing(peak: Counter[str], layers: Counter[str]) -> dict[str, int]:
+        scale = {"activations": more, "casts": 1.0, "logits": 1.0}
+        return {part: int(scale[part] * (peak[part] + layers[part])) for part in PASSING}
+
+    learned = found["gradients"]
+    loss, end = passing(most, others.kept), passing(ends, Counter())
+    if how.micro_batches == 1 and sum(loss.values()) > sum(end.values()) + found["gradients"]:
+        found["gradients"] = 0  # they come as the activations go
+    elif how.micro_batches == 1:
+        loss = end
+    return Footprint(found | loss, learned, int(more * others.heaped))
+
+
+def fixed(model: Any, stack: Stack, how: Manner) -> dict[str, int]:
+    """Bytes of what there is through a whole step, for the whole model; of the optimiser as Adam's two moments."""
+
+    def size(chosen: Callable[[torch.Tensor], bool]) -> int:
+        return stack.whole(model, lambda part: sum(_bytes(one) for one in part.parameters() if chosen(one)))
+
+    weights, trained = size(lambda one: True), size(lambda one: one.requires_grad)
+    adapters = trained if hasattr(model, "peft_config") else 0
+    return {
+        "weights": weights - adapters, "reference": weights if how.copied else 0, "adapters": adapters,
+        "gradients": trained, "optimiser": 2 * trained,
+    }  # fmt: skip
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+class _Others:
+    """What the layers that are not gone through would have added, told by how the tracker's counts grow in a layer.
+
+    `kept`: what they keep for the way back. `heaped`: what all layers together put into the heap. `most`: at the moment
+    with the most before the way back comes to the first layer that learns.
+    """
+
+    def __init__(self, stack: Stack, tracker: Tracker) -> None:
+        self.kept: Counter[str] = Counter()
+        self.heaped = 0
+        self.most: Counter[str] | None = None
+        self.tracker = tracker
+        self._begun: tuple[Counter[str], int] = (Counter(), 0)
+        self._hooked = False
+        for layer, count in zip(stack.layers, stack.others, strict=True):
+            layer.register_forward_pre_hook(self._begin)
+            layer.register_forward_hook(lambda *given, count=count: self._end(count, given[-1]))
+
+    def _begin(self, *given: Any) -> None:
+        self._begun = Counter(self.tracker.live), self.tracker.heaped
+
+    def _end(self, count: int, output: Any) -> None:
+        live, heaped = self._begun
+        self.heaped += (count + 1) * (self.tracker.heaped - heaped)
+        hidden = output[0] if isinstance(output, tuple) else output
+        if not hidden.requires_grad:
+            return
+        for part in PASSING:
+            self.kept[part] += count * (self.tracker.live[part] - live[part])
+        if not self._hooked:
+            self._hooked = True
+            hidden.register_hook(self._near_the_end)
+
+    def _near_the_end(self, _: Any) -> None:
+        self.most = self.tracker.restart()
+
+
+def _optimiser(trained: list[Any], how: Manner) -> Any:
+    kind, settings = how.optimiser or (torch.optim.AdamW, {"lr": 1e-4, "fused": True})
+    return kind(trained, **settings)
+
+
+def _micro_batch(model: Any, batch: Batch, how: Manner, tracker: Tracker) -> None:
+    """Forward and backward."""
+    with _mixed(how):
+        loss = _loss(model, batch, how, tracker)
+        if how.reference:
+            with torch.no_grad(), _reference(model):
+                other = _loss(model, batch, how, tracker)
+            loss = loss - other
+    loss.backward()
+
+
+def _mixed(how: Manner) -> Any:
+    """Mixed precision, as accelerate switches it on."""
+    return torch.autocast(how.device, dtype=how.compute) if how.compute else nullcontext()
+
+
+def _reference(model: Any) -> Any:
+    return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
+
+
+def _loss(model: Any, batch: Batch, how: Manner, tracker: Tracker) -> torch.Tensor:
+    """A scalar of the shape of the stage's loss."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    hidden = base.base_model(**_inputs(batch, how), use_cache=False).last_hidden_state
+    hidden = hidden.reshape(-1, hidden.shape[-1])
+    with tracker.of("logits"):
+        if how.objective == "scores":
+            scores: torch.Tensor = base.get_submodule(SCORE)(hidden)
+            return scores.float().sum()
+        targets = torch.zeros(batch.targets, dtype=torch.long, device=how.device)
+        head, chosen = base.get_output_embeddings(), hidden[targets]
+        if how.objective == "completions":
+            logits = head(chosen) / 1.0
+            return torch.log_softmax(logits, -1).gather(1, targets[:, None]).sum()
+        if not how.chunked:
+            return F.cross_entropy(head(chosen).float(), targets, reduction="sum")
+        function = ChunkedLoss if how.objective == "tokens" else LogProbs
+        dtype = torch.bfloat16 if how.compute == torch.bfloat16 else head.weight.dtype
+        total: torch.Tensor = function.apply(chosen.to(dtype), head.weight.to(dtype), targets)
+        return total.sum()
+
+
+class _Borders:
+    """Where the records of a row begin: the one input that attention reads the values of."""
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self.values = [0, *itertools.accumulate(lengths)]
+
+    def tolist(self) -> list[int]:
+        return self.values
+
+
+def _inputs(batch: Batch, how: Manner) -> dict[str, Any]:
+    longest, count = max(batch.lengths), len(batch.lengths)
+    lines, width = (count, longest) if batch.padded else (1, sum(batch.lengths))
+    ids = torch.zeros(lines, width, dtype=torch.long, device=how.device)
+    if batch.padded:
+        mask = torch.zeros(count, 1, longest, longest, dtype=torch.bool, device=how.device)
+        return {"input_ids": ids, "attention_mask": mask}
+    borders = _Borders(batch.lengths)
+    return {
+        "input_ids": ids, "position_ids": torch.zeros_like(ids), "cu_seq_lens_q": borders, "cu_seq_lens_k": borders,
+        "max_length_q": longest, "max_length_k": longest,
+    }  # fmt: skip

@@ -1,0 +1,265 @@
+"""`carellama plan`: the parts of the memory behave as they do in a training, and what can not fit is refused early."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from carellama import plan as plans
+from carellama import run as runs
+from carellama.config.run import FinetuningArguments, ModelArguments, RunConfig, run_config
+from carellama.errors import UserError
+from carellama.model import memory
+from carellama.model.adapter import prepare
+from carellama.model.blank import blank_adapters, blank_model
+from carellama.model.load import load_model
+from carellama.train.footprint import Batch, Manner, Stack, Tracker, measured, shortened
+from conftest import make_model
+
+
+def rows_file(folder: Path, count: int = 24) -> Path:
+    rows = [
+        {
+            "instruction": f"My ear hurts since {number} days." + " It is worse at night." * (number % 4),
+            "output": "See a doctor.",
+        }
+        for number in range(count)
+    ]
+    path = folder / "rows.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return path
+
+
+def words(folder: Path, model: Path, **options: object) -> list[str]:
+    given = {
+        "model_name_or_path": model, "dataset": rows_file(folder), "output_dir": folder / "out",
+        "data_cache_dir": folder / "cache", "bf16": False, "save_strategy": "no", "report_to": "none",
+        "per_device_train_batch_size": 4, "disable_tqdm": True, "lora_target": "all",
+    }  # fmt: skip
+    return [word for key, value in (given | options).items() for word in (f"--{key}", str(value))]
+
+
+def config_of(folder: Path, model: Path, **options: object) -> RunConfig:
+    return run_config(words(folder, model, do_train=True, **options))
+
+
+def step(
+    folder: Path, batch: Batch, *, kind: str = "lora", bits: int | None = None, short: bool = True, **how: object
+) -> dict[str, int]:
+    arguments = ModelArguments(str(folder), quantization_bit=bits)
+    finetuning = FinetuningArguments(finetuning_type=kind, lora_target="all", num_layer_trainable=2)
+    model = blank_model(arguments, dtype="float32", attention="sdpa")
+    if kind != "lora":
+        model = blank_adapters(model, arguments, finetuning)
+    layers = list(model.model.layers)
+    stack = shortened(model) if short else Stack(layers, [0] * len(layers))
+    if kind == "lora":
+        model = blank_adapters(model, arguments, finetuning)
+    return measured(model, stack, batch, Manner(**how)).parts
+
+
+def test_a_tracker_counts_what_is_alive() -> None:
+    with Tracker() as tracker, tracker.of("activations"):
+        one = torch.zeros(1000)
+        view = one[:10]
+        other = torch.zeros(500)
+        assert tracker.live["activations"] == 6000
+        del one, other
+        assert tracker.live["activations"] == 4000, "the view holds the storage"
+        del view
+    assert tracker.live["activations"] == 0
+    assert tracker.peak["activations"] == 6000
+
+
+@pytest.mark.parametrize("kind", ["lora", "full", "freeze"])
+def test_a_blank_model_has_the_sizes_of_the_real_one(tiny_folder: Path, kind: str) -> None:
+    arguments = ModelArguments(str(tiny_folder))
+    finetuning = FinetuningArguments(finetuning_type=kind, lora_target="all", num_layer_trainable=1)
+    real = prepare(load_model(arguments, dtype="float32", attention=None), arguments, finetuning, trainable=True)
+    blank = blank_adapters(blank_model(arguments, dtype="float32", attention=None), arguments, finetuning)
+
+    def sizes(model: torch.nn.Module) -> dict[str, object]:
+        return {name: (one.shape, one.dtype, one.requires_grad) for name, one in model.named_parameters()}
+
+    assert sizes(blank) == sizes(real)
+    assert all(one.is_meta for one in blank.parameters())
+
+
+@pytest.mark.parametrize("kind", ["lora", "full", "freeze"])
+@pytest.mark.parametrize("checkpointing", [None, {}])
+@pytest.mark.parametrize("mixed", [None, torch.bfloat16])
+def test_two_layers_tell_what_all_need(tmp_path: Path, kind: str, checkpointing: dict | None, mixed: object) -> None:
+    make_model(num_hidden_layers=8, vocab_size=200).save_pretrained(tmp_path)
+    how = {"checkpointing": checkpointing, "compute": mixed}
+    batch = Batch((100,) * 12, 500, padded=True)
+    short, whole = (step(tmp_path, batch, kind=kind, short=short, **how) for short in (True, False))
+    assert sum(short.values()) == pytest.approx(sum(whole.values()), rel=0.03)
+    for part in ("weights", "adapters", "optimiser", "logits"):
+        assert short[part] == pytest.approx(whole[part], rel=0.03), part
+
+
+def test_of_layers_of_two_kinds_both_are_gone_through() -> None:
+    model = make_model(num_hidden_layers=8)
+    for number, layer in enumerate(model.model.layers):
+        layer.self_attn.sliding_window = None if number % 4 == 3 else 16
+    stack = shortened(model)
+    assert [layer.self_attn.sliding_window for layer in stack.layers] == [16, 16, None]
+    assert stack.others == [0, 4, 1]
+
+
+def test_activations_grow_with_the_batch_and_weights_do_not(tiny_folder: Path) -> None:
+    small, double = (step(tiny_folder, Batch((100,) * count, 50 * count, padded=True)) for count in (3, 6))
+    assert small["weights"] == double["weights"]
+    assert double["activations"] == pytest.approx(2 * small["activations"], rel=0.05)
+
+
+def test_the_optimiser_holds_two_moments_of_what_is_trained(tiny_folder: Path) -> None:
+    batch = Batch((20,), 10, padded=True)
+    lora, full = step(tiny_folder, batch), step(tiny_folder, batch, kind="full")
+    assert lora["optimiser"] == pytest.approx(2 * lora["adapters"], rel=0.05)
+    assert full["optimiser"] == pytest.approx(2 * full["weights"], rel=0.05)
+    plain = step(tiny_folder, batch, kind="full", optimiser=(torch.optim.SGD, {"lr": 0.1}))
+    assert plain.get("optimiser", 0) < 0.1 * full["optimiser"]
+
+
+def test_checkpointing_needs_less(tiny_folder: Path) -> None:
+    batch = Batch((100,) * 16, 1600, padded=True)
+    plain = step(tiny_folder, batch)
+    assert step(tiny_folder, batch, checkpointing={})["activations"] < 0.7 * plain["activations"]
+
+
+def test_packed_weights_take_half_a_byte_and_learn_through(tiny_folder: Path) -> None:
+    batch = Batch((20,), 10, padded=True)
+    whole, packed = step(tiny_folder, batch), step(tiny_folder, batch, bits=4)
+    linear = 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128) * 4  # bytes of the linear layers in float32
+    saved = whole["weights"] - packed["weights"]
+    assert 0.8 * linear < saved < 0.9 * linear
+    assert packed["adapters"] == whole["adapters"]
+
+
+def test_a_copy_of_the_model_is_counted(tiny_folder: Path) -> None:
+    batch = Batch((20, 20), 10, padded=True)
+    parts = step(tiny_folder, batch, kind="full", objective="answers", reference=True, copied=True)
+    assert parts["reference"] == pytest.approx(parts["weights"], rel=0.01)
+
+
+@pytest.mark.parametrize("stage", ["sft", "pt", "rm", "dpo", "kto"])
+def test_every_stage_over_rows_is_gone_through(tiny_folder: Path, tmp_path: Path, stage: str) -> None:
+    rows = [
+        {"instruction": f"I cough {number}.", "input": "", "output": ["See a doctor.", "No."]} for number in range(6)
+    ]
+    data = tmp_path / "pairs.json"
+    data.write_text(json.dumps(rows), encoding="utf-8")
+    options: dict[str, object] = {"dataset": data}
+    if stage == "pt":
+        data = tmp_path / "text.txt"
+        data.write_text("A cough may have many causes.\n" * 20, encoding="utf-8")
+        options = {"dataset": data, "cutoff_len": 64}
+    elif stage == "sft":
+        options = {}
+    config = config_of(tmp_path, tiny_folder, stage=stage, **options)
+    _, _, added, prepared = runs.prepared_run(config)
+    found = plans.fitted(config, prepared, added)
+    assert not found["notes"], "by going through it, not by a rule of thumb"
+    assert found["total"] == sum(found["parts"].values())
+    assert found["parts"]["activations"] > 0
+
+
+def test_a_training_that_can_not_fit_is_refused_before_its_weights_are_read(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the weights were read")
+
+    monkeypatch.setattr("carellama.model.load.load_model", read)
+    monkeypatch.setattr(memory, "available", lambda: 1_000_000)
+    with pytest.raises(UserError, match=r"needs about .* of memory and there are 1 MB.*--skip_plan"):
+        runs.run(config_of(tmp_path, tiny_folder))
+    with pytest.raises(AssertionError, match="weights were read"):
+        runs.run(config_of(tmp_path, tiny_folder, skip_plan=True, overwrite_output_dir=True))
+
+
+def test_advice_is_estimated_itself(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(tmp_path, tiny_folder, per_device_train_batch_size=16)
+    _, _, added, prepared = runs.prepared_run(config)
+    monkeypatch.setattr(plans, "memory_bytes", lambda: 0)
+    whole = plans.fitted(config, prepared, added)["total"]
+    monkeypatch.setattr(memory, "available", lambda: int(0.8 * whole))
+    found = plans.fitted(config, prepared, added)
+    assert not found["fits"]
+    fitting = [one["change"] for one in found["advice"] if one["fits"]]
+    assert any(change.startswith("--per_device_train_batch_size") for change in fitting)
+    assert all(one["total"] < whole for one in found["advice"])
+    assert fitting[0] in plans.refusal(found)
+
+
+def test_the_verb_prints_and_writes_the_plan(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "plan.json"
+    plans.plan(words(tmp_path, tiny_folder, plan_steps=2, report=report, num_train_epochs=2, bf16=True))
+    said = capsys.readouterr().out
+    made = json.loads(report.read_text(encoding="utf-8"))
+    assert made["fits"] and "it fits" in said
+    assert all(plans.MEANINGS[part] in said for part in made["parts"]) and "casts" in made["parts"]
+    assert made["steps"] == 12 and made["steps_per_epoch"] == 6
+    assert made["tokens_per_epoch"] > 0 and made["seconds_per_step"] > 0
+    assert not (tmp_path / "out").exists(), "the output folder of the run is left alone"
+
+
+def test_what_a_container_may_take_is_less_than_the_machine_has(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 2000 kB\nMemAvailable: 1000 kB\n")
+    assert memory.machine_memory(tmp_path, held=500) == 1000 * 1024 + 500
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("max\n")
+    (group / "memory.current").write_text("90000\n")
+    (group / "memory.stat").write_text("anon 1\ninactive_file 20000\n")
+    assert memory.machine_memory(tmp_path, held=500) == 1000 * 1024 + 500
+    (group / "memory.max").write_text("100000\n")
+    assert memory.machine_memory(tmp_path, held=500) == 100000 - 90000 + 20000 + 500
+
+
+def test_several_processes_share_the_machine_and_with_fsdp_the_weights(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, tiny_folder, finetuning_type="full")
+    _, _, added, prepared = runs.prepared_run(config)
+    monkeypatch.setattr(memory, "available", lambda: 9_000)
+    monkeypatch.setattr(plans, "memory_bytes", lambda: 1_000)
+    alone = plans.fitted(config, prepared, added)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    ddp = plans.fitted(config, prepared, added)
+    assert alone["available"] == 9_000 and ddp["available"] == 3_000
+    assert ddp["parts"]["weights"] == alone["parts"]["weights"]
+    assert ddp["parts"]["gradients"] == pytest.approx(alone["parts"]["gradients"] + ddp["parts"]["weights"], rel=0.01)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    fsdp = plans.fitted(config, prepared, added)
+    for part in ("weights", "optimiser"):
+        assert fsdp["parts"][part] == pytest.approx(alone["parts"][part] / 4, rel=0.01)
+
+
+def test_a_model_that_can_not_be_estimated_is_trained_all_the_same(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("needs its weights")
+
+    monkeypatch.setattr("carellama.train.fit.blank_model", broken)
+    runs.run(config_of(tmp_path, tiny_folder, max_steps=1))
+    assert "memory: no estimate of this model (needs its weights)" in caplog.text
+    assert (tmp_path / "out/train_results.json").is_file()
+
+
+def test_large_pieces_leave_no_holes_in_the_heap(tiny_folder: Path) -> None:
+    def heaped(count: int) -> int:
+        model = blank_model(ModelArguments(str(tiny_folder)), dtype="float32", attention="sdpa")
+        return measured(model, shortened(model), Batch((500,) * count, 10, padded=True), Manner()).heaped
+
+    assert heaped(8) == pytest.approx(2 * heaped(4), rel=0.01)
+    assert heaped(4096) < 0.1 * 512 * heaped(8), "but the sums of a row, which are small"
