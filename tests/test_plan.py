@@ -96,7 +96,7 @@ def test_two_layers_tell_what_all_need(tmp_path: Path, kind: str, checkpointing:
     how = {"checkpointing": checkpointing, "compute": mixed}
     batch = Batch((100,) * 12, 500, padded=True)
     short, whole = (step(tmp_path, batch, kind=kind, short=short, **how) for short in (True, False))
-    assert sum(short.values()) == pytest.approx(sum(whole.values()), rel=0.03)
+    assert sum(short.values()) == pytest.approx(sum(whole.values()), rel=0.05)
     for part in ("weights", "adapters", "optimiser", "logits"):
         assert short[part] == pytest.approx(whole[part], rel=0.03), part
 
@@ -111,7 +111,7 @@ def test_of_layers_of_two_kinds_both_are_gone_through() -> None:
 
 
 def test_activations_grow_with_the_batch_and_weights_do_not(tiny_folder: Path) -> None:
-    small, double = (step(tiny_folder, Batch((100,) * count, 50 * count, padded=True)) for count in (3, 6))
+    small, double = (step(tiny_folder, Batch((100,) * count, 20 * count, padded=True)) for count in (3, 6))
     assert small["weights"] == double["weights"]
     assert double["activations"] == pytest.approx(2 * small["activations"], rel=0.05)
 

@@ -36,38 +36,62 @@ class NotPacked(ValueError):
 
 
 class DenseAttention(torch.autograd.Function):
-    """Causal softmax(Q K^T scale) V of one record, with the probabilities kept for the backward pass.
+    """Causal softmax(Q K^T scale) V of every record of a row, with the probabilities kept for the backward pass.
 
     Grouped-query attention without copies: the G query heads of one key head are stacked into one product.
     Backward: dV = P^T dO, dP = dO V^T, dS = P * (dP - rowsum(dP * P)), dQ = dS K scale, dK = dS^T Q scale
-    (Dao et al. 2022, arXiv:2205.14135, appendix B.2).
+    (Dao et al. 2022, arXiv:2205.14135, appendix B.2). All records of a row are one step of autograd: a step of
+    each would give back a gradient of the whole row. What is made lies as the layers around it have it, (T, H, D).
     """
 
     @staticmethod
-    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
-        """Take query (H, T, D), key (K, T, D) and value (K, T, V); return (H, T, V)."""
-        heads, length, width = query.shape
-        key_heads = key.shape[0]
-        stacked = query.reshape(key_heads, -1, width)  # (K, G*T, D)
-        mask = torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device).triu_(1)
-        scores = torch.baddbmm(mask.repeat(heads // key_heads, 1), stacked, key.transpose(1, 2), alpha=scale)
-        weights = scores.softmax(-1)  # (K, G*T, T)
-        ctx.save_for_backward(stacked, key, value, weights)
-        ctx.scale = scale
-        return torch.bmm(weights, value).view(heads, length, -1)
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, borders: list[int]
+    ) -> torch.Tensor:
+        """Take query (H, T, D), key (K, T, D) and value (K, T, V); return (T, H, V)."""
+        heads, length, _ = query.shape
+        shape = (key.shape[0], heads // key.shape[0])  # key heads and the query heads of each: (K, G)
+        output = value.new_empty(length, *shape, value.shape[-1])
+        mask = _causal(max(end - start for start, end in itertools.pairwise(borders)), query)
+        kept = []
+        for start, end in itertools.pairwise(borders):
+            size = end - start
+            part = query[:, start:end].unflatten(0, shape)  # (K, G, t, D)
+            stacked = torch.mul(part, scale, out=query.new_empty(part.shape)).flatten(1, 2)  # (K, G*t, D)
+            scores = torch.bmm(stacked, key[:, start:end].transpose(1, 2))
+            scores.unflatten(1, (shape[1], size)).add_(mask[:size, :size])
+            weights = scores.softmax(-1)  # (K, G*t, t)
+            found = torch.bmm(weights, value[:, start:end]).unflatten(1, (shape[1], size))
+            output[start:end].copy_(found.permute(2, 0, 1, 3))
+            kept += [stacked, weights]
+        ctx.save_for_backward(key, value, *kept)
+        ctx.scale, ctx.borders, ctx.shape = scale, borders, shape
+        return output.flatten(1, 2)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of query, key and value."""
-        stacked, key, value, weights = ctx.saved_tensors
-        heads, length, _ = grads[0].shape
-        grad = grads[0].reshape(*stacked.shape[:2], -1)  # (K, G*T, width of the values)
-        grad_value = torch.bmm(weights.transpose(1, 2), grad)
-        grad_weights = torch.bmm(grad, value.transpose(1, 2))
-        grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
-        grad_query = torch.bmm(grad_scores, key).mul_(ctx.scale).view(heads, length, -1)
-        grad_key = torch.bmm(grad_scores.transpose(1, 2), stacked).mul_(ctx.scale)
-        return grad_query, grad_key, grad_value, None
+        key, value, *kept = ctx.saved_tensors
+        shape = ctx.shape
+        grad_query = key.new_empty(key.shape[1], *shape, key.shape[2])
+        grad_key, grad_value = (torch.empty_like(part.transpose(0, 1)) for part in (key, value))  # (T, K, D)
+        whole = grads[0].unflatten(1, shape)  # (T, K, G, V)
+        for index, (start, end) in enumerate(itertools.pairwise(ctx.borders)):
+            stacked, weights = kept[2 * index : 2 * index + 2]
+            grad = whole[start:end].permute(1, 2, 0, 3).flatten(1, 2)  # (K, G*t, V)
+            grad_value[start:end].copy_(torch.bmm(weights.transpose(1, 2), grad).transpose(0, 1))
+            grad_weights = torch.bmm(grad, value[:, start:end].transpose(1, 2))
+            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            found = torch.bmm(grad_scores, key[:, start:end]).unflatten(1, (shape[1], end - start))
+            torch.mul(found.permute(2, 0, 1, 3), ctx.scale, out=grad_query[start:end])
+            grad_key[start:end].copy_(torch.bmm(grad_scores.transpose(1, 2), stacked).transpose(0, 1))
+        given = grad_query.flatten(1, 2), grad_key, grad_value
+        return *(grad.transpose(0, 1) for grad in given), None, None
+
+
+def _causal(length: int, like: torch.Tensor) -> torch.Tensor:
+    """(length, length): 0 for what a position sees, -inf for what comes after it."""
+    return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
 
 
 def packed_attention(
@@ -101,16 +125,24 @@ def packed_attention(
     # under mixed precision the rotation leaves queries and keys in float32, beside values in the low precision
     query, key = query.to(value.dtype), key.to(value.dtype)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    parts = []
     borders = cu_seq_lens_q.tolist()
+    dense = query.device.type == "cpu" and not dropout and not softcap
+
+    def whole(length: int) -> bool:
+        """Whether a record of this length is attended to by plain products."""
+        return dense and length <= DENSE_TOKENS and not (sliding_window and sliding_window < length)
+
+    if all(whole(end - start) for start, end in itertools.pairwise(borders)):
+        return DenseAttention.apply(query[0], key[0], value[0], scale, borders)[None], None
+    parts = []
     for start, end in itertools.pairwise(borders):
         q, k, v = (part[0, :, start:end] for part in (query, key, value))  # (heads, T, D)
         length = end - start
         window = sliding_window if sliding_window and sliding_window < length else None
-        if window or softcap:
+        if whole(length):
+            parts.append(DenseAttention.apply(q, k, v, scale, [0, length]).transpose(0, 1))
+        elif window or softcap:
             parts.append(_banded(q, k, v, scale, window, softcap))
-        elif length <= DENSE_TOKENS and not dropout and query.device.type == "cpu":
-            parts.append(DenseAttention.apply(q, k, v, scale))
         else:
             groups = q.shape[0] // k.shape[0]
             k, v = k.repeat_interleave(groups, 0), v.repeat_interleave(groups, 0)

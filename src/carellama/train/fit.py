@@ -27,6 +27,7 @@ from carellama.config.run import COMPARING, RunConfig
 from carellama.config.stages import REFERENCE_FREE
 from carellama.data.prepare import PAIRED, Examples
 from carellama.model.blank import blank_adapters, blank_model
+from carellama.model.fused import fuses
 from carellama.model.machine import has_gpu, memory_bytes
 from carellama.records import IGNORED
 from carellama.train.footprint import Batch, Footprint, Manner, fixed, measured, shortened
@@ -113,6 +114,7 @@ def manner(config: RunConfig, model: Any) -> Manner:
         copied=compares and not adapted,
         chunked=_plain_head(base) and not engine_of(training).shards,
         optimiser=_optimiser(config, model),
+        fused=fuses(training, sharded=engine_of(training).shards),
     )
 
 

@@ -28,6 +28,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from carellama.model.fused import fuse
 from carellama.model.load import SCORE
 from carellama.train.loss import ChunkedLoss, LogProbs
 
@@ -201,6 +202,7 @@ class Manner:
     copied: bool = False  # which is a copy of its own
     chunked: bool = True  # the head is applied in chunks
     optimiser: Any = None  # (class, settings)
+    fused: bool = False  # its layers take the forms of carellama.model.fused
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,8 @@ def measured(model: Any, stack: Stack, batch: Batch, how: Manner) -> Footprint:
     trained = [one for one in model.parameters() if one.requires_grad]
     for one in trained:
         one.register_post_accumulate_grad_hook(lambda it: tracker.hold(it.grad, "gradients"))
+    if how.fused:
+        fuse(model)
     model.train()
     if how.checkpointing is not None:
         with warnings.catch_warnings():

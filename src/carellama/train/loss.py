@@ -8,6 +8,7 @@ exist at once (as in Liger, Hsu et al. 2024, arXiv:2410.10989, section 3.2).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,47 +17,39 @@ import torch.nn.functional as F
 from carellama.model.adapter import unwrapped
 from carellama.records import IGNORED
 
-CHUNK = 512  # positions whose logits are held together
+CHUNK = 256  # positions whose logits are held together
 
 
 class ChunkedLoss(torch.autograd.Function):
     """Sum of the cross-entropy of `hidden @ weight.T` against `targets`, with its gradients made on the way forward.
 
-    The gradient of the logits is softmax - onehot, so that each chunk is multiplied out and dropped at once:
-    nothing of vocabulary size is kept for the backward pass.
+    Each chunk of logits is multiplied out and dropped at once: nothing of vocabulary size is kept for the backward
+    pass.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Take hidden (N, D), weight (V, D), targets (N,); return the sum, float32 scalar."""
         wants_hidden, wants_weight, _ = ctx.needs_input_grad
-        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+        up_hidden = torch.empty_like(hidden) if wants_hidden else None
+        up_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        for start in range(0, len(targets), CHUNK):
-            part, target = hidden[start : start + CHUNK], targets[start : start + CHUNK]
-            logits = F.linear(part, weight).float()  # (n, V)
-            logs = F.log_softmax(logits, dim=-1)
-            total -= logs.gather(1, target[:, None]).sum()
-            if grad_hidden is None and grad_weight is None:
-                continue
-            grad = logs.exp_()
-            grad[torch.arange(len(target), device=grad.device), target] -= 1
-            grad = grad.to(weight.dtype)
-            if grad_hidden is not None:
-                torch.mm(grad, weight, out=grad_hidden[start : start + CHUNK])
-            if grad_weight is not None:
-                grad_weight += (grad.T @ part).float()
-        ctx.save_for_backward(grad_hidden, grad_weight)
+        for rows, logs, up in _chunks(hidden, weight, targets):
+            total -= logs.sum()
+            if up_hidden is not None:
+                torch.mm(up, weight, out=up_hidden[rows])
+            if up_weight is not None:
+                up_weight += (up.T @ hidden[rows]).float()
+        ctx.save_for_backward(up_hidden, up_weight)
         ctx.weight_dtype = weight.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
-        """Scale the gradients made forward."""
+        """Scale the gradients made forward, which are those of the log-probabilities."""
         hidden, weight = ctx.saved_tensors
-        scaled_hidden = hidden * grads[0].to(hidden.dtype) if hidden is not None else None
-        scaled_weight = (weight * grads[0]).to(ctx.weight_dtype) if weight is not None else None
+        scaled_hidden = hidden * -grads[0].to(hidden.dtype) if hidden is not None else None
+        scaled_weight = (weight * -grads[0]).to(ctx.weight_dtype) if weight is not None else None
         return scaled_hidden, scaled_weight, None
 
 
@@ -74,12 +67,10 @@ class LogProbs(torch.autograd.Function):
         wants_hidden, wants_weight, _ = ctx.needs_input_grad
         own = torch.empty_like(hidden) if wants_hidden else None
         found = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
-        for start in range(0, len(targets), CHUNK):
-            part, target = hidden[start : start + CHUNK], targets[start : start + CHUNK]
-            logs = F.log_softmax(F.linear(part, weight).float(), dim=-1)  # (n, V)
-            found[start : start + CHUNK] = logs.gather(1, target[:, None])[:, 0]
+        for rows, logs, up in _chunks(hidden, weight, targets):
+            found[rows] = logs
             if own is not None:
-                torch.mm(_up(logs, target).to(weight.dtype), weight, out=own[start : start + CHUNK])
+                torch.mm(up, weight, out=own[rows])
         ctx.save_for_backward(own, *((hidden, weight, targets) if wants_weight else ()))
         return found
 
@@ -92,19 +83,38 @@ class LogProbs(torch.autograd.Function):
             return scaled, None, None
         hidden, weight, targets = kept
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
-        for start in range(0, len(targets), CHUNK):
-            part, target = hidden[start : start + CHUNK], targets[start : start + CHUNK]
-            up = _up(F.log_softmax(F.linear(part, weight).float(), dim=-1), target)
-            up *= grads[0][start : start + CHUNK, None]
-            grad_weight += (up.to(weight.dtype).T @ part).float()
+        for rows, _, up in _chunks(hidden, weight, targets):
+            up *= grads[0][rows, None]
+            grad_weight += (up.T @ hidden[rows]).float()
         return scaled, grad_weight.to(weight.dtype), None
 
 
-def _up(logs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """onehot - softmax, (n, V), in place of `logs`: the gradient of a log-probability by the logits."""
-    up = logs.exp_().neg_()
-    up[torch.arange(len(target), device=up.device), target] += 1
-    return up
+def _chunks(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Yield of each chunk (its rows, log softmax[targets] (n,), onehot - softmax (n, V)), the gradient of the former.
+
+    In float32, the gradient rounded to the weight's precision. It lies where the next chunk's will: on a CPU memory
+    of that size that is asked for anew costs about as much as what is computed in it.
+    """
+    size, width = min(CHUNK, len(targets)), len(weight)
+    rounded = weight.new_empty(size, width)
+    exact = rounded if weight.dtype == torch.float32 else torch.empty_like(rounded, dtype=torch.float32)
+    for start in range(0, len(targets), CHUNK):
+        rows = slice(start, start + CHUNK)
+        target = targets[rows, None]
+        up, values = rounded[: len(target)], exact[: len(target)]
+        torch.mm(hidden[rows], weight.T, out=up)
+        if exact is not rounded:
+            values.copy_(up)
+        values -= values.amax(-1, keepdim=True)
+        logits = values.gather(1, target)
+        sums = values.exp_().sum(-1, keepdim=True)
+        values /= -sums
+        values.scatter_add_(1, target, torch.ones_like(logits))
+        if exact is not rounded:
+            up.copy_(values)
+        yield rows, (logits - sums.log())[:, 0], up
 
 
 def record_logps(

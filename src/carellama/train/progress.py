@@ -5,7 +5,8 @@
 The matrix rate is what a matrix product of this machine reaches, measured when the training begins (0.2 s). The work of
 a step is counted as is usual (Kaplan et al. 2020, arXiv:2001.08361, table 1; Chowdhery et al. 2022, appendix B): two
 operations a weight and token forwards, two for the gradients of what passes through, two for those of the weights that
-learn. Attention, norms and the optimiser count nothing; neither does what is computed twice to save memory.
+learn; and four a head's width and pair of tokens of a record for attention, twice that backwards. Norms and the
+optimiser count nothing; neither does what is computed twice to save memory.
 """
 
 from __future__ import annotations
@@ -38,12 +39,14 @@ class Work:
         learns = head is not None and any(one.requires_grad and one.numel() >= wide for one in head.parameters())
         self._token = body * (4 + 2 * passes) + 2 * trained
         self._target = wide * (4 + 2 * passes + 2 * learns)
+        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        self._pair = 4 * text.num_hidden_layers * text.num_attention_heads * width * (3 + passes)
         self.tokens, self.operations = 0, 0.0
 
-    def add(self, tokens: int, targets: int) -> None:
-        """Count a batch: its tokens, and those that are predicted."""
+    def add(self, tokens: int, targets: int, pairs: int = 0) -> None:
+        """Count a batch: its tokens, those that are predicted, and the squares of its records' lengths."""
         self.tokens += tokens
-        self.operations += tokens * self._token + targets * self._target
+        self.operations += tokens * self._token + targets * self._target + pairs * self._pair
 
 
 class Progress(TrainerCallback):

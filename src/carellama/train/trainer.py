@@ -32,6 +32,7 @@ from carellama.data.collate import collate_row
 from carellama.data.prepare import Prepared
 from carellama.data.stream import FailingStream, Failure, TokenStream, collate_or_fail
 from carellama.errors import UserError
+from carellama.model.fused import fuse, fuses
 from carellama.model.lora import PISSA_RAW, TRAINED, plain_adapter
 from carellama.model.shards import gathered
 from carellama.records import IGNORED
@@ -84,6 +85,8 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
         asked = prepared.packed and bool(config.data.packing)
         self.data_collator = layout(model, tokenizer, packing=asked, sharded=self.sharded)
         self.chunked = not self.sharded and head_is_plain(self.model)
+        if fuses(config.training, sharded=self.sharded):
+            fuse(self.model)
         self.head_dtype = torch.bfloat16 if self.args.bf16 else None
         self.noise = config.training.neftune_noise_alpha
         self.neftune_noise_alpha = None  # ours knows where records begin, see carellama.train.noise
@@ -139,7 +142,9 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
         """Forward and backward of a batch. Raises `Diverged`, before the step is taken, for an impossible loss."""
         loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
         targets = int((inputs["labels"] != IGNORED).sum()) if "labels" in inputs else 0
-        self.work.add(inputs["input_ids"].numel(), targets)
+        borders = inputs.get("cu_seq_lens_q")
+        pairs = inputs["input_ids"].shape[1] * inputs["input_ids"].numel() if borders is None else squares(borders)
+        self.work.add(inputs["input_ids"].numel(), targets, pairs)
         self._guard.check(float(loss), self.state.global_step, inputs.get("sources", []))
         return loss
 
@@ -290,6 +295,11 @@ def in_order(every: list[torch.Tensor], processes: int, examples: int) -> torch.
     turns = len(every) // processes
     dealt = [every[at] for turn in range(turns) for at in range(turn, len(every), turns)]
     return torch.cat(dealt)[:examples]
+
+
+def squares(borders: torch.Tensor) -> int:
+    """Sum of the squared lengths of the records between the borders of a row."""
+    return int(borders.diff().long().square().sum())
 
 
 def with_intervals(measured: Mapping[str, np.ndarray]) -> dict[str, float]:

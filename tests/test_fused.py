@@ -1,0 +1,123 @@
+"""The fused parts of layers: the same values and gradients as those that they stand for, and fewer things kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers.models.llama import modeling_llama
+
+from carellama.model import fused
+from carellama.model.fused import fuse
+from conftest import make_model
+
+IDS = torch.arange(2, 34)[None]
+
+
+@pytest.fixture(autouse=True)
+def _rotation_of_transformers() -> Iterator[None]:
+    own = modeling_llama.apply_rotary_pos_emb
+    yield
+    modeling_llama.apply_rotary_pos_emb = own
+
+
+def adapted() -> Any:
+    torch.manual_seed(0)
+    model = make_model()
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"])
+    model = get_peft_model(model, config)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    return model.train()
+
+
+def learned(model: Any) -> tuple[float, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    loss = model(input_ids=IDS, labels=IDS).loss
+    loss.backward()
+    return float(loss), {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+
+
+def replaced(model: Any) -> set[str]:
+    return {module.forward.__func__.__name__ for module in model.modules() if "forward" in vars(module)}
+
+
+def test_a_step_is_the_same() -> None:
+    model = adapted()
+    loss, gradients = learned(model)
+    fuse(model)
+    assert replaced(model) == {"_norm", "_gated", "_adapted"}
+    assert modeling_llama.apply_rotary_pos_emb is fused._rotated
+    own, ours = learned(model)
+    assert own == pytest.approx(loss, rel=1e-6)
+    assert ours.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_learned_goes_the_way_it_went() -> None:
+    model = make_model().train()
+    loss, gradients = learned(model)
+    fuse(model)
+    own, ours = learned(model)
+    assert own == pytest.approx(loss, rel=1e-6) and ours.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_an_adapter_that_is_off_or_merged_adds_nothing_twice() -> None:
+    model = adapted()
+    with torch.no_grad():
+        on, off = model(input_ids=IDS).logits, None
+        with model.disable_adapter():
+            off = model(input_ids=IDS).logits
+        fuse(model)
+        torch.testing.assert_close(model(input_ids=IDS).logits, on, rtol=1e-4, atol=1e-5)
+        with model.disable_adapter():
+            torch.testing.assert_close(model(input_ids=IDS).logits, off, rtol=1e-4, atol=1e-5)
+        model.merge_adapter()
+        torch.testing.assert_close(model(input_ids=IDS).logits, on, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(on, off)
+
+
+def test_less_is_kept_for_the_way_back() -> None:
+    def kept(model: Any) -> int:
+        sizes: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            loss = model(input_ids=IDS, labels=IDS).loss
+        weights = {one.untyped_storage().data_ptr() for one in model.parameters()}
+        del loss
+        return sum(size for place, size in sizes.items() if place not in weights)
+
+    model = adapted()
+    before = kept(model)
+    fuse(model)
+    assert kept(model) < 0.9 * before
+
+
+@pytest.mark.parametrize("part", [fused.Norm, fused.Gate, fused.Rotation, fused.LowRank])
+def test_each_derivative_is_that_of_its_function(part: Any) -> None:
+    torch.manual_seed(1)
+
+    def random(*shape: int, learns: bool = True) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.float64, requires_grad=learns)
+
+    x, weight, bias = random(2, 5, 6), random(7, 6, learns=False), random(7, learns=False)
+    angles = [random(1, 1, 5, 6, learns=False) for _ in range(2)]
+    given = {
+        fused.Norm: (x, random(6, learns=False), 1e-6),
+        fused.Gate: (x, random(2, 5, 6)),
+        fused.Rotation: (random(2, 3, 5, 6), *angles),
+        fused.LowRank: (x, weight, bias, random(3, 6), random(7, 3), 2.0),
+    }[part]
+    assert torch.autograd.gradcheck(part.apply, given)
