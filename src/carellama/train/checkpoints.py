@@ -27,6 +27,8 @@ class WholeCheckpoints:
     """Writes checkpoints in a staging folder and moves them to their place in one step."""
 
     args: Any
+    save_model: Any
+    push_to_hub: Any
     state: Any
     accelerator: Any
     model_wrapped: Any
@@ -64,13 +66,36 @@ class WholeCheckpoints:
         self._saving = True
         try:
             super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            self._saving = False
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                self._put(home, name)
+        except BaseException:
+            shutil.rmtree(home / STAGING, ignore_errors=True)  # half of one is of no use, and fills the disk
+            raise
         finally:
             self._saving = False
         self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            self._put(home, name)
-        self.accelerator.wait_for_everyone()
         self.checkpoint = home / name
+
+    def save_learned(self) -> None:
+        """Write the model into the output folder: no file has its name before all of them are complete."""
+        home = Path(self.args.output_dir)
+        made = home / STAGING / "model"
+        if self.args.should_save:
+            shutil.rmtree(home / STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.save_model(str(made), _internal_call=True)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            for file in made.iterdir():
+                if (home / file.name).is_dir():
+                    shutil.rmtree(home / file.name)
+                file.replace(home / file.name)
+            shutil.rmtree(home / STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _put(self, home: Path, name: str) -> None:
         """Give a checkpoint that all processes have finished its place, and remove those that are too many."""

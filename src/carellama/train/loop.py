@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from carellama.config.run import RunConfig
-from carellama.disk import write_json
+from carellama.disk import full, no_room, write_json
+from carellama.errors import UserError
 from carellama.train.callbacks import StopCallback, signals_stop
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,31 @@ class Stopped(Exception):
 def run(config: RunConfig, trainer: Any, resume_from: str | None) -> dict[str, Any]:
     """Train, save the model into the output folder and return the metrics.
 
-    Raises `Stopped` after Ctrl-C, and when the data turns out to be unusable while it is read.
+    Raises `Stopped` after Ctrl-C, and when the data turns out to be unusable while it is read, and `UserError` for a
+    disk that is full.
     """
+    try:
+        return _run(config, trainer, resume_from)
+    except Exception as error:
+        if not full(error):
+            raise
+        checkpoint = trainer.checkpoint or (Path(resume_from) if resume_from else None)
+        line = no_room(error, Path(config.training.output_dir))
+        raise UserError(
+            f"{line}; stopped at step {trainer.state.global_step}: {going_on(config, checkpoint)}"
+        ) from error
+
+
+def going_on(config: RunConfig, checkpoint: Path | None) -> str:
+    """How a run that was stopped is gone on with."""
+    if checkpoint is None:
+        return "there is no checkpoint yet, and the same command begins anew"
+    anew = " (without --overwrite_output_dir)" if config.training.overwrite_output_dir else ""
+    return f"the same command{anew} goes on from {checkpoint}"
+
+
+def _run(config: RunConfig, trainer: Any, resume_from: str | None) -> dict[str, Any]:
+    """What `run` does, with the errors of the libraries."""
     output = Path(config.training.output_dir)
     stopped = threading.Event()
     trainer.add_callback(StopCallback(stopped, trainer.accelerator))
@@ -45,7 +69,7 @@ def run(config: RunConfig, trainer: Any, resume_from: str | None) -> dict[str, A
     step = trainer.state.global_step
     if trainer.failure or (stopped.is_set() and step < trainer.state.max_steps):
         raise Stopped(step, trainer.checkpoint or (Path(resume_from) if resume_from else None), trainer.failure)
-    trainer.save_model()
+    trainer.save_learned()
     trainer.save_state()
     metrics: dict[str, Any] = dict(result.metrics)
     if trainer.is_world_process_zero():

@@ -55,6 +55,9 @@ def plot_loss(folder: Path) -> Path | None:
     axes.legend()
     path = folder / "training_loss.png"
     temporary = path.with_name(".training_loss.tmp.png")
-    figure.savefig(temporary, dpi=150)
-    temporary.replace(path)
+    try:
+        figure.savefig(temporary, dpi=150)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
