@@ -71,6 +71,17 @@ def no_room(error: BaseException, folder: Path | None = None) -> str:
 
 
 @contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let the error of a full disk say which file it was, as that of a file that is open does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and full(error):
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
     """Open a UTF-8 text file for writing; it gets its name, and replaces an older one, when the block ends well.
 
@@ -86,15 +97,11 @@ def whole_file(path: Path) -> Iterator[TextIO]:
     except OSError as error:
         raise UserError(f"can not write {path}: {error.strerror or error}") from error
     try:
-        with opened as file:
+        with named(path), opened as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        if full(error) and error.filename is None:
-            error.filename = str(path)
-        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from transformers import TrainerCallback
 
 from carellama.config.environment import launched
-from carellama.disk import whole_file
+from carellama.disk import named, whole_file
 
 ECHO = 3.0  # seconds within which a launcher passes a signal on
 
@@ -72,7 +72,7 @@ class LogCallback(TrainerCallback):
             "elapsed_seconds": round(elapsed, 2),
             "remaining_seconds": round(left, 2),
         }
-        with self.path.open("a", encoding="utf-8") as file:
+        with named(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
 

@@ -10,6 +10,8 @@ ran to its end, or was stopped by a signal, see `carellama.train.loop`).
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +66,14 @@ class WholeCheckpoints:
             shutil.rmtree(home / STAGING, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         self._saving = True
-        try:
-            super()._save_checkpoint(model, trial)  # type: ignore[misc]
-            self._saving = False
+        with _nothing_half(home / STAGING):
+            try:
+                super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            finally:
+                self._saving = False
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 self._put(home, name)
-        except BaseException:
-            shutil.rmtree(home / STAGING, ignore_errors=True)  # half of one is of no use, and fills the disk
-            raise
-        finally:
-            self._saving = False
         self.accelerator.wait_for_everyone()
         self.checkpoint = home / name
 
@@ -85,7 +84,8 @@ class WholeCheckpoints:
         if self.args.should_save:
             shutil.rmtree(home / STAGING, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        self.save_model(str(made), _internal_call=True)
+        with _nothing_half(home / STAGING):
+            self.save_model(str(made), _internal_call=True)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             for file in made.iterdir():
@@ -114,6 +114,16 @@ class WholeCheckpoints:
         if self.state.global_step < self.state.max_steps:
             self.state.best_model_checkpoint = None  # the checkpoint has it
         return super()._finalize_training(*args)  # type: ignore[misc]
+
+
+@contextmanager
+def _nothing_half(staging: Path) -> Iterator[None]:
+    """Remove the staging folder when the block fails: half of what it was to hold is of no use, and fills the disk."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
 
 
 def log_of(output_dir: str) -> LogCallback:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,8 @@ def run(config: RunConfig, trainer: Any, resume_from: str | None) -> dict[str, A
     disk that is full.
     """
     try:
-        return _run(config, trainer, resume_from)
+        with _quiet_threads():
+            return _run(config, trainer, resume_from)
     except Exception as error:
         if not full(error):
             raise
@@ -45,6 +48,22 @@ def run(config: RunConfig, trainer: Any, resume_from: str | None) -> dict[str, A
         raise UserError(
             f"{line}; stopped at step {trainer.state.global_step}: {going_on(config, checkpoint)}"
         ) from error
+
+
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Print no traceback of a thread for which the disk is full: TensorBoard's raises it again where it was called."""
+    hook = threading.excepthook
+
+    def ours(failed: threading.ExceptHookArgs) -> None:
+        if failed.exc_value is None or not full(failed.exc_value):
+            hook(failed)
+
+    threading.excepthook = ours
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
 
 
 def going_on(config: RunConfig, checkpoint: Path | None) -> str:
