@@ -47,6 +47,7 @@ from carellama.evaluate.table import compare
 KEYS = ("output_dir", "settings", "stages", "measure")
 OWN = ("after", "launch")  # keys of a stage that are not options
 MADE, MEASURES = "settings", "measured"  # folders beside those of the stages: what each was made with, and measured
+MEASURE = "measure.json"  # the options of a measure, beside its finished results
 MEASURED = ("loss", "perplexity", "accuracy", "margin", "reward", "score")
 BASE = "base"
 
@@ -286,14 +287,15 @@ def _measured(
         if (options.get("stage") == "rm") != (stage == "rm"):
             continue
         home = folder / MEASURES / name / measure
-        if not (home / "eval_results.json").is_file():
+        options = _for_eval(options, home)
+        if checkpoints:
+            options["checkpoint_dir"] = ",".join(map(str, checkpoints))
+        if not _measured_so(home, options):
             shutil.rmtree(home, ignore_errors=True)
-            options = _for_eval(options, home)
-            if checkpoints:
-                options["checkpoint_dir"] = ",".join(map(str, checkpoints))
             say(f"measuring {name}: {measure}")
             if code := _run(_command((), "eval", as_flags(options))):
                 raise SystemExit(130) if code == 130 else UserError(f"measuring {name} ended with exit code {code}")
+            write_json(home / MEASURE, options)
         results = json.loads((home / "eval_results.json").read_text(encoding="utf-8"))
         for metric in MEASURED:
             key = f"eval_{metric}"
@@ -301,6 +303,15 @@ def _measured(
                 interval = results.get(f"{key}_low"), results.get(f"{key}_high")
                 found[f"{measure}: {metric}"] = Metric(results[key], *interval, int(results["eval_samples"]))
     return found
+
+
+def _measured_so(home: Path, options: Mapping[str, Any]) -> bool:
+    """Whether a folder holds what these options measure; with others it is measured anew."""
+    try:
+        made = json.loads((home / MEASURE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    return bool(made == json.loads(json.dumps(options, default=str)))
 
 
 def _write_table(folder: Path, results: Mapping[str, Mapping[str, Metric]]) -> None:
