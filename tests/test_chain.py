@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from carellama.chain import Step, read_chain
+from carellama.chain import Step, _again, _forget_measures, read_chain
 from carellama.errors import UserError
+
+SHORT = {"max_new_tokens": 8, "temperature": 1, "top_p": 1, "top_k": 0}
 
 
 def recipe(folder: Path, model: Path, **changes: object) -> Path:
@@ -32,9 +34,14 @@ def recipe(folder: Path, model: Path, **changes: object) -> Path:
         "stages": {
             "sft": {"stage": "sft", "dataset": chats_file},
             "rm": {"stage": "rm", "dataset": pairs_file},
-            "dpo": {"stage": "dpo", "dataset": pairs_file},
+            "ppo": {"stage": "ppo", "after": "sft", "reward_model": "rm", "dataset": chats_file, **SHORT},
+            "dpo": {"stage": "dpo", "after": "sft", "dataset": pairs_file},
         },
-        "measure": {"answers": {"dataset": chats_file}, "pairs": {"stage": "rm", "dataset": pairs_file}},
+        "measure": {
+            "answers": {"dataset": chats_file},
+            "pairs": {"stage": "rm", "dataset": pairs_file},
+            "scores": {"stage": "ppo", "reward_model": "rm", "dataset": chats_file, **SHORT},
+        },
     }  # fmt: skip
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump({**content, **changes}, sort_keys=False), encoding="utf-8")
@@ -61,14 +68,18 @@ def checkpoints(steps: list[Step]) -> dict[str, list[str]]:
 
 def test_each_stage_begins_from_the_right_checkpoints(tmp_path, tiny_folder):
     _, steps, _ = read_chain(str(recipe(tmp_path, tiny_folder)))
-    assert checkpoints(steps) == {"sft": ["sft"], "rm": ["sft", "rm"], "dpo": ["sft", "dpo"]}
+    assert checkpoints(steps) == {"sft": ["sft"], "rm": ["sft", "rm"], "ppo": ["sft", "ppo"], "dpo": ["sft", "dpo"]}
+    scored = steps[2].options
+    assert scored["reward_model"] == ",".join(str(tmp_path / "chain" / name) for name in ("sft", "rm"))
+    assert scored["checkpoint_dir"] == str(tmp_path / "chain/sft")
     stages = yaml.safe_load((tmp_path / "recipe.yaml").read_text())["stages"]
     first = {"pt": {"stage": "pt", "dataset": stages["sft"]["dataset"]}}
     full = {**first, **stages, "sft": {**stages["sft"], "finetuning_type": "full"}}
     last = {"more": {"stage": "sft", "dataset": stages["sft"]["dataset"], "after": "dpo"}}
     _, steps, _ = read_chain(str(recipe(tmp_path, tiny_folder, stages={**first, **stages, **last})))
     assert checkpoints(steps) == {
-        "pt": ["pt"], "sft": ["sft"], "rm": ["sft", "rm"], "dpo": ["sft", "dpo"], "more": ["sft", "more"]
+        "pt": ["pt"], "sft": ["sft"], "rm": ["sft", "rm"], "ppo": ["sft", "ppo"], "dpo": ["sft", "dpo"],
+        "more": ["sft", "more"],
     }  # fmt: skip
     _, steps, _ = read_chain(str(recipe(tmp_path, tiny_folder, stages=full)))
     assert checkpoints(steps)["sft"] == ["sft"] and checkpoints(steps)["dpo"] == ["sft", "dpo"]
@@ -82,6 +93,10 @@ def test_each_stage_begins_from_the_right_checkpoints(tmp_path, tiny_folder):
         ({"stages": {"../x": {"dataset": "a"}}}, "can not be a stage's name"),
         ({"stages": {}}, "has no stages"),
         ({"stages": {"sft": {"dataset": "a", "learning_rat": 1}}}, "--learning_rate"),
+        (
+            {"stages": {"sft": {"dataset": "a"}, "ppo": {"dataset": "a", "reward_model": "sft"}}},
+            "not rm",
+        ),
         ({"output_dir": None}, "names no output_dir"),
         ({"mesure": {}}, "measure"),
     ],
@@ -113,11 +128,30 @@ def test_a_recipe_runs_goes_on_and_ends_in_a_table(tmp_path, tiny_folder):
     said = run(path, "--redo", "sft")
     table = (tmp_path / "chain/table.md").read_text()
     header = table.splitlines()[0].split("|")
-    assert [cell.strip() for cell in header[1:-1]] == ["metric", "base", "sft", "rm", "dpo", "n"]
+    assert [cell.strip() for cell in header[1:-1]] == ["metric", "base", "sft", "rm", "ppo", "dpo", "n"]
     rows = {line.split("|")[1].strip(): line for line in table.splitlines()[2:]}
-    assert {"answers: loss (lower is better)", "pairs: accuracy"} <= set(rows)
-    assert rows["pairs: accuracy"].split("|")[2].strip() == "-"  # the base has no score
+    measured = {
+        name: [cell.strip() != "-" for cell in rows[name].split("|")[2:-2]]
+        for name in ("answers: loss (lower is better)", "pairs: accuracy", "scores: score")
+    }
+    language, reward = [True, True, False, True, True], [False, False, True, False, False]
+    assert list(measured.values()) == [language, reward, language]
     files = sorted((tmp_path / "chain").rglob("*.safetensors"))
     times = [file.stat().st_mtime_ns for file in files]
-    assert run(path).count("done before") == 3
+    assert run(path).count("done before") == 4
     assert times == [file.stat().st_mtime_ns for file in files]
+
+
+def test_what_a_reward_model_has_scored_is_done_again_with_it(tmp_path, tiny_folder):
+    _, steps, measures = read_chain(str(recipe(tmp_path, tiny_folder)))
+    assert _again(steps, ["rm"]) == {"rm", "ppo"} and _again(steps, ["dpo"]) == {"dpo"}
+    homes = [tmp_path / "chain/measured" / name for name in ("base/answers", "base/scores", "rm/pairs")]
+    for home in homes:
+        home.mkdir(parents=True)
+    _forget_measures(tmp_path / "chain", steps[1], measures)
+    assert [home.exists() for home in homes] == [True, False, False]
+    stages = yaml.safe_load((tmp_path / "recipe.yaml").read_text())["stages"]
+    before = steps[2].made
+    stages["rm"]["max_steps"] = 3
+    _, steps, _ = read_chain(str(recipe(tmp_path, tiny_folder, stages=stages)))
+    assert steps[2].made != before

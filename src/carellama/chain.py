@@ -9,11 +9,14 @@ A recipe is a YAML file:
     stages:                                                            # name: its own options
       sft: {stage: sft, dataset: consult_en}
       rm: {stage: rm, dataset: preference_en}
+      ppo: {stage: ppo, dataset: consult_en, after: sft, reward_model: rm}
       dpo: {stage: dpo, dataset: preference_en, after: sft}
     measure:                                                           # name: options of `carellama eval`
       answers: {stage: sft, dataset: consult_en_heldout}
+      scores: {stage: ppo, dataset: consult_en_heldout, reward_model: rm}
 
-A stage begins from the one named by `after`; without it from the last one before it that is no reward model. `launch`
+A stage begins from the one named by `after`; without it from the last one before it that is no reward model. The
+`reward_model` of a stage or a measure may be a stage as well. `launch`
 (in settings or a stage) stands before the command, as in `torchrun --nproc_per_node 2`. Each stage is a process of its
 own and lies in a folder of its own: the same command goes on where it was stopped. What was run with other settings is
 not taken for done, and not replaced unless --redo says so. Every stage is measured, and the base.
@@ -44,6 +47,7 @@ from carellama.evaluate.table import compare
 KEYS = ("output_dir", "settings", "stages", "measure")
 OWN = ("after", "launch")  # keys of a stage that are not options
 MADE, MEASURES = "settings", "measured"  # folders beside those of the stages: what each was made with, and measured
+MEASURE = "measure.json"  # the options of a measure, beside its finished results
 MEASURED = ("loss", "perplexity", "accuracy", "margin", "reward", "score")
 BASE = "base"
 
@@ -55,6 +59,7 @@ class Step:
     name: str
     options: dict[str, Any]  # of `carellama train`
     after: Step | None
+    reward: Step | None  # the stage that made its reward model
     launch: tuple[str, ...]
     folder: Path
     checkpoints: tuple[Path, ...]  # that hold what it learned, on the base
@@ -82,7 +87,8 @@ class Step:
     @property
     def made(self) -> dict[str, Any]:
         """What its outcome depends on: its options and those of the stages before it."""
-        return {"options": self.options, "after": self.after.made if self.after else None}
+        reward = {"reward": self.reward.made} if self.reward else {}
+        return {"options": self.options, "after": self.after.made if self.after else None, **reward}
 
 
 def run(argv: Sequence[str]) -> None:
@@ -99,7 +105,7 @@ def run(argv: Sequence[str]) -> None:
     for number, step in enumerate(steps, 1):
         if step.name in again:
             shutil.rmtree(step.folder, ignore_errors=True)
-            shutil.rmtree(folder / MEASURES / step.name, ignore_errors=True)
+            _forget_measures(folder, step, measures)
         if step.done:
             say(f"stage {number} of {len(steps)}, {step.name}: done before")
             continue
@@ -135,6 +141,7 @@ def read_chain(path: str) -> tuple[Path, list[Step], dict[str, dict[str, Any]]]:
     found = {name: settings | own for name, own in measures.items()}
     for name, options in found.items():
         options = {key: value for key, value in options.items() if key not in OWN}
+        _reward(options, steps, path, name)
         run_config(as_flags(_for_eval(options, folder / MEASURES)), "carellama eval", do_eval=True)
         found[name] = options
     return folder, list(steps.values()), found
@@ -160,9 +167,7 @@ def _step(name: str, options: dict[str, Any], steps: dict[str, Step], folder: Pa
             raise UserError(f"{path}: stage {name} comes after {after!r}, which does not stand before it.{hint}")
     else:
         before = next((step for step in reversed(steps.values()) if step.stage != "rm"), None)
-    reward = options.get("reward_model")
-    if isinstance(reward, str) and reward in steps:
-        options["reward_model"] = ",".join(map(str, steps[reward].checkpoints))
+    reward = _reward(options, steps, path, name)
     earlier = before.checkpoints if before else ()
     if earlier:
         options["checkpoint_dir"] = ",".join(map(str, earlier))
@@ -174,7 +179,18 @@ def _step(name: str, options: dict[str, Any], steps: dict[str, Step], folder: Pa
     else:
         kept = earlier
     options |= {"do_train": True, "output_dir": str(home)}
-    return Step(name, options, before, launch, home, (*kept, home))
+    return Step(name, options, before, reward, launch, home, (*kept, home))
+
+
+def _reward(options: dict[str, Any], steps: Mapping[str, Step], path: str, name: str) -> Step | None:
+    """The stage that `reward_model` names, if it names one; its folders take the place of the name."""
+    step = steps.get(str(options.get("reward_model")))
+    if step is None:
+        return None
+    if step.stage != "rm":
+        raise UserError(f"{path}: {name}: reward_model {step.name} is --stage {step.stage}, not rm")
+    options["reward_model"] = ",".join(map(str, step.checkpoints))
+    return step
 
 
 def _goes_on(options: Mapping[str, Any], stage: str, before: Step) -> bool:
@@ -195,7 +211,7 @@ def _again(steps: Sequence[Step], redo: Sequence[str]) -> set[str]:
         lookup(known, name, "stage")
     found = set(redo)
     for step in steps:
-        if step.after is not None and step.after.name in found:
+        if any(other is not None and other.name in found for other in (step.after, step.reward)):
             found.add(step.name)
     return found
 
@@ -248,6 +264,15 @@ def _run(command: Sequence[str]) -> int:
             signal.signal(number, handler)
 
 
+def _forget_measures(folder: Path, step: Step, measures: Mapping[str, Mapping[str, Any]]) -> None:
+    """Remove what was measured of a stage, and of all stages with it as the reward model."""
+    shutil.rmtree(folder / MEASURES / step.name, ignore_errors=True)
+    for measure, options in measures.items():
+        if options.get("reward_model") == ",".join(map(str, step.checkpoints)):
+            for home in (folder / MEASURES).glob(f"*/{measure}"):
+                shutil.rmtree(home, ignore_errors=True)
+
+
 def _for_eval(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The options of a measure without those of training."""
     return {**options, "do_eval": True, "output_dir": str(folder)}
@@ -262,14 +287,15 @@ def _measured(
         if (options.get("stage") == "rm") != (stage == "rm"):
             continue
         home = folder / MEASURES / name / measure
-        if not (home / "eval_results.json").is_file():
+        options = _for_eval(options, home)
+        if checkpoints:
+            options["checkpoint_dir"] = ",".join(map(str, checkpoints))
+        if not _measured_so(home, options):
             shutil.rmtree(home, ignore_errors=True)
-            options = _for_eval(options, home)
-            if checkpoints:
-                options["checkpoint_dir"] = ",".join(map(str, checkpoints))
             say(f"measuring {name}: {measure}")
             if code := _run(_command((), "eval", as_flags(options))):
                 raise SystemExit(130) if code == 130 else UserError(f"measuring {name} ended with exit code {code}")
+            write_json(home / MEASURE, options)
         results = json.loads((home / "eval_results.json").read_text(encoding="utf-8"))
         for metric in MEASURED:
             key = f"eval_{metric}"
@@ -277,6 +303,15 @@ def _measured(
                 interval = results.get(f"{key}_low"), results.get(f"{key}_high")
                 found[f"{measure}: {metric}"] = Metric(results[key], *interval, int(results["eval_samples"]))
     return found
+
+
+def _measured_so(home: Path, options: Mapping[str, Any]) -> bool:
+    """Whether a folder holds what these options measure; with others it is measured anew."""
+    try:
+        made = json.loads((home / MEASURE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    return bool(made == json.loads(json.dumps(options, default=str)))
 
 
 def _write_table(folder: Path, results: Mapping[str, Mapping[str, Metric]]) -> None:

@@ -20,6 +20,7 @@ from typing import NoReturn
 import typer
 
 from carellama.config.environment import world
+from carellama.disk import full, no_room
 from carellama.errors import UserError
 
 app = typer.Typer(
@@ -72,13 +73,15 @@ def call(verb: str, argv: Sequence[str]) -> None:
         function(argv)
     except UserError as error:
         fail(str(error))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG):
-            raise
-        fail(f"{error.strerror}: {error.filename or 'while writing'}")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except Exception as error:
+        if full(error):
+            fail(no_room(error))
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS):
+            fail(f"{error.strerror}: {error.filename or 'while writing'}")
+        raise
 
 
 def fail(message: str) -> NoReturn:

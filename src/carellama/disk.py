@@ -12,6 +12,7 @@ Processes that want the same folder at the same time wait for the first.
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
@@ -20,7 +21,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,6 +31,54 @@ from carellama.errors import UserError
 def say(line: str) -> None:
     """Tell the person that something long begins."""
     print(line, file=sys.stderr, flush=True)
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+TORCH_SAYS = ("PytorchStreamWriter", "unexpected pos")  # of any file that it could not finish
+
+
+def full(error: BaseException) -> bool:
+    """Whether something could not be written for want of room: disk, quota or the size that a file may have."""
+    return _reason(error) is not None
+
+
+def _reason(error: BaseException) -> str | None:
+    """The reason in the system's words, of an error or what it came from; None for all other errors.
+
+    safetensors gives the system's number in the text of its own error; torch only says that it could not write.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in NO_ROOM:
+            return os.strerror(seen.errno)
+        if type(seen).__name__ == "SafetensorError":
+            for number in NO_ROOM:
+                if f"os error {number})" in str(seen):
+                    return os.strerror(number)
+        if isinstance(seen, RuntimeError) and any(word in str(seen) for word in TORCH_SAYS):
+            return "A file could not be finished, as on a full disk"
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def no_room(error: BaseException, folder: Path | None = None) -> str:
+    """What is full, where, and what to do, in one line; `folder` is where it was written, if the error does not say."""
+    place = getattr(error, "filename", None) or folder
+    free = ""
+    with suppress(OSError):
+        free = f" ({shutil.disk_usage(folder).free / 1e6:,.0f} MB free)" if folder else ""
+    return f"{_reason(error)}: {place or 'while writing'}{free}; make room there, or write to another disk"
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let the error of a full disk say which file it was, as that of a file that is open does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and full(error):
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -48,7 +97,7 @@ def whole_file(path: Path) -> Iterator[TextIO]:
     except OSError as error:
         raise UserError(f"can not write {path}: {error.strerror or error}") from error
     try:
-        with opened as file:
+        with named(path), opened as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -233,15 +233,16 @@ class Run:
 
     def _leave(self, stopped: Stopped, trainer: Any) -> NoReturn:
         """End a run that a signal (130) or its data (2) stopped, and say in one line how it goes on."""
-        anew = " (without --overwrite_output_dir)" if self.config.training.overwrite_output_dir else ""
-        going_on = f"the same command{anew} goes on from {stopped.checkpoint}"
+        from carellama.train.loop import going_on
+
+        on = going_on(self.config, stopped.checkpoint)
         if stopped.failure is None:
-            line = f"stopped at step {stopped.step}; {going_on}"
+            line = f"stopped at step {stopped.step}; {on}"
         elif stopped.checkpoint is None:
             line = f"error: {stopped.failure}; no step was finished"
         else:
             how = "with that option, or " if "--on_bad_record skip" in stopped.failure else ""
-            line = f"error: {stopped.failure}; stopped at step {stopped.step}: {how}once this is mended, {going_on}"
+            line = f"error: {stopped.failure}; stopped at step {stopped.step}: {how}once this is mended, {on}"
         log.warning("%s", " ".join(line.split()))
         trainer.accelerator.wait_for_everyone()  # torchrun ends the others when the first one leaves
         raise SystemExit(130 if stopped.failure is None else 2)

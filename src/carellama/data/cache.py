@@ -33,7 +33,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from carellama.config.environment import single_threaded_tokenizers
 from carellama.data.report import DataReport
-from carellama.disk import write_json
+from carellama.disk import named, write_json
 from carellama.errors import UserError
 from carellama.records import Tokens
 
@@ -247,7 +247,7 @@ def _write_shard(path: Path, batches: Sequence[pa.RecordBatch], metadata: dict[s
     temporary = path.with_suffix(f".{platform.node()}-{os.getpid()}.tmp")  # the first process of each node encodes
     schema = SCHEMA.with_metadata({"carellama": json.dumps(metadata, ensure_ascii=False)})
     try:
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        with named(path), pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             table = pa.Table.from_batches(batches, SCHEMA).combine_chunks()  # one stretch of memory a shard
             writer.write_table(table.replace_schema_metadata(schema.metadata))
         temporary.replace(path)

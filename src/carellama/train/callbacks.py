@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from transformers import TrainerCallback
 
 from carellama.config.environment import launched
+from carellama.disk import named, whole_file
 
 ECHO = 3.0  # seconds within which a launcher passes a signal on
 
@@ -46,13 +47,10 @@ class LogCallback(TrainerCallback):
         self.started, self.first_step = time.monotonic(), state.global_step
         if not state.is_world_process_zero:
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        kept = (
-            [line for line in lines if json.loads(line)["current_steps"] <= state.global_step]
-            if state.global_step
-            else []
-        )
-        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        text = self.path.read_text(encoding="utf-8") if self.path.exists() and state.global_step else ""
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]  # a full disk halves the last
+        with whole_file(self.path) as file:
+            file.writelines(line for line in lines if json.loads(line)["current_steps"] <= state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Log the last step whatever --logging_steps says, so that a short run has a loss to show."""
@@ -74,7 +72,7 @@ class LogCallback(TrainerCallback):
             "elapsed_seconds": round(elapsed, 2),
             "remaining_seconds": round(left, 2),
         }
-        with self.path.open("a", encoding="utf-8") as file:
+        with named(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
 

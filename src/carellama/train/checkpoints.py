@@ -10,6 +10,8 @@ ran to its end, or was stopped by a signal, see `carellama.train.loop`).
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ class WholeCheckpoints:
     """Writes checkpoints in a staging folder and moves them to their place in one step."""
 
     args: Any
+    save_model: Any
+    push_to_hub: Any
     state: Any
     accelerator: Any
     model_wrapped: Any
@@ -62,15 +66,36 @@ class WholeCheckpoints:
             shutil.rmtree(home / STAGING, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         self._saving = True
-        try:
-            super()._save_checkpoint(model, trial)  # type: ignore[misc]
-        finally:
-            self._saving = False
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            self._put(home, name)
+        with _nothing_half(home / STAGING):
+            try:
+                super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            finally:
+                self._saving = False
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                self._put(home, name)
         self.accelerator.wait_for_everyone()
         self.checkpoint = home / name
+
+    def save_learned(self) -> None:
+        """Write the model into the output folder: no file has its name before all of them are complete."""
+        home = Path(self.args.output_dir)
+        made = home / STAGING / "model"
+        if self.args.should_save:
+            shutil.rmtree(home / STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        with _nothing_half(home / STAGING):
+            self.save_model(str(made), _internal_call=True)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            for file in made.iterdir():
+                if (home / file.name).is_dir():
+                    shutil.rmtree(home / file.name)
+                file.replace(home / file.name)
+            shutil.rmtree(home / STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _put(self, home: Path, name: str) -> None:
         """Give a checkpoint that all processes have finished its place, and remove those that are too many."""
@@ -89,6 +114,16 @@ class WholeCheckpoints:
         if self.state.global_step < self.state.max_steps:
             self.state.best_model_checkpoint = None  # the checkpoint has it
         return super()._finalize_training(*args)  # type: ignore[misc]
+
+
+@contextmanager
+def _nothing_half(staging: Path) -> Iterator[None]:
+    """Remove the staging folder when the block fails: half of what it was to hold is of no use, and fills the disk."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
 
 
 def log_of(output_dir: str) -> LogCallback:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from carellama.config.run import RunConfig
-from carellama.disk import write_json
+from carellama.disk import full, no_room, write_json
+from carellama.errors import UserError
 from carellama.train.callbacks import StopCallback, signals_stop
 
 log = logging.getLogger(__name__)
@@ -31,8 +34,48 @@ class Stopped(Exception):
 def run(config: RunConfig, trainer: Any, resume_from: str | None) -> dict[str, Any]:
     """Train, save the model into the output folder and return the metrics.
 
-    Raises `Stopped` after Ctrl-C, and when the data turns out to be unusable while it is read.
+    Raises `Stopped` after Ctrl-C, and when the data turns out to be unusable while it is read, and `UserError` for a
+    disk that is full.
     """
+    try:
+        with _quiet_threads():
+            return _run(config, trainer, resume_from)
+    except Exception as error:
+        if not full(error):
+            raise
+        checkpoint = trainer.checkpoint or (Path(resume_from) if resume_from else None)
+        line = no_room(error, Path(config.training.output_dir))
+        raise UserError(
+            f"{line}; stopped at step {trainer.state.global_step}: {going_on(config, checkpoint)}"
+        ) from error
+
+
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Print no traceback of a thread for which the disk is full: TensorBoard's raises it again where it was called."""
+    hook = threading.excepthook
+
+    def ours(failed: threading.ExceptHookArgs) -> None:
+        if failed.exc_value is None or not full(failed.exc_value):
+            hook(failed)
+
+    threading.excepthook = ours
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
+
+
+def going_on(config: RunConfig, checkpoint: Path | None) -> str:
+    """How a run that was stopped is gone on with."""
+    if checkpoint is None:
+        return "there is no checkpoint yet, and the same command begins anew"
+    anew = " (without --overwrite_output_dir)" if config.training.overwrite_output_dir else ""
+    return f"the same command{anew} goes on from {checkpoint}"
+
+
+def _run(config: RunConfig, trainer: Any, resume_from: str | None) -> dict[str, Any]:
+    """What `run` does, with the errors of the libraries."""
     output = Path(config.training.output_dir)
     stopped = threading.Event()
     trainer.add_callback(StopCallback(stopped, trainer.accelerator))
@@ -45,7 +88,7 @@ def run(config: RunConfig, trainer: Any, resume_from: str | None) -> dict[str, A
     step = trainer.state.global_step
     if trainer.failure or (stopped.is_set() and step < trainer.state.max_steps):
         raise Stopped(step, trainer.checkpoint or (Path(resume_from) if resume_from else None), trainer.failure)
-    trainer.save_model()
+    trainer.save_learned()
     trainer.save_state()
     metrics: dict[str, Any] = dict(result.metrics)
     if trainer.is_world_process_zero():

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from carellama.disk import named
 from carellama.errors import need
 
 
@@ -55,6 +56,10 @@ def plot_loss(folder: Path) -> Path | None:
     axes.legend()
     path = folder / "training_loss.png"
     temporary = path.with_name(".training_loss.tmp.png")
-    figure.savefig(temporary, dpi=150)
-    temporary.replace(path)
+    try:
+        with named(path):
+            figure.savefig(temporary, dpi=150)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path

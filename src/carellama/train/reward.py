@@ -27,8 +27,9 @@ class RewardTrainer(PairTrainer):
         """Sum of the losses of the pairs."""
         scores = scores_of(model, batch)
         margins = scores[0::2] - scores[1::2]
+        seen = margins.detach()
         self.note(
-            accuracy=float((margins > 0).float().mean()), margin=float(margins.mean()), score=float(scores.mean())
+            accuracy=float((seen > 0).float().mean()), margin=float(seen.mean()), score=float(scores.detach().mean())
         )
         return -F.logsigmoid(margins).sum(), self.units(batch)
 
