@@ -179,7 +179,7 @@ def results(folder: Path) -> dict[str, float]:
     return {name: value for name, value in found.items() if "runtime" not in name}
 
 
-def same(one: Path, two: Path, near: float = SAME) -> None:
+def assert_same(one: Path, two: Path, near: float = SAME) -> None:
     """Losses of every step, weights at the end, and what was measured, are those of one process."""
     assert losses(two) == pytest.approx(losses(one), rel=near, abs=1e-7) and len(losses(one)) == 3
     first, second = weights(one), weights(two)
@@ -229,7 +229,7 @@ def fsdp(workplace: Path) -> SimpleNamespace:
 
 @pytest.mark.parametrize("name", [*RUNS, "grpo"])
 def test_ddp_learns_what_one_process_learns(ddp: SimpleNamespace, name: str) -> None:
-    same(ddp.folder / f"one_{name}", ddp.folder / f"ddp_{name}")
+    assert_same(ddp.folder / f"one_{name}", ddp.folder / f"ddp_{name}")
 
 
 def test_ddp_learns_from_scores_as_one_process_does(ddp: SimpleNamespace) -> None:
@@ -249,11 +249,11 @@ def test_ddp_learns_from_judged_answers(ddp: SimpleNamespace) -> None:
 @pytest.mark.parametrize("name", RUNS)
 def test_fsdp_learns_what_one_process_learns(fsdp: SimpleNamespace, name: str) -> None:
     assert [note["sharded"][f"fsdp_{name}"] for note in fsdp.notes] == [True, True]
-    same(fsdp.folder / f"one_{name}", fsdp.folder / f"fsdp_{name}")
+    assert_same(fsdp.folder / f"one_{name}", fsdp.folder / f"fsdp_{name}")
 
 
 def test_whole_checkpoints_of_fsdp_hold_the_model(fsdp: SimpleNamespace) -> None:
-    same(fsdp.folder / "one_full", fsdp.folder / "whole_full")
+    assert_same(fsdp.folder / "one_full", fsdp.folder / "whole_full")
     assert weights(fsdp.folder / "whole_full/checkpoint-3").keys() == weights(fsdp.folder / "one_full").keys()
 
 
@@ -324,14 +324,14 @@ def test_a_run_goes_on_from_what_several_processes_saved(ddp: SimpleNamespace, f
     assert "was made under FSDP2 (SHARDED_STATE_DICT), this is DDP: launch it as before" in made.said
     assert made.notes[0]["left"] == {"other_engine": 2}
     for name in ("ddp_lora", "fsdp_full", "fsdp_lora"):
-        same(folder / f"one_{name.partition('_')[2]}", folder / f"again_{name}")
+        assert_same(folder / f"one_{name.partition('_')[2]}", folder / f"again_{name}")
     cut(folder, "ddp_full", "one_goes_on")
     alone(folder, "one_goes_on", again=True, **RUNS["full"])
-    same(folder / "one_full", folder / "one_goes_on")
+    assert_same(folder / "one_full", folder / "one_goes_on")
     cut(folder, "fsdp_full", "four")
     four = [words(4, "four", **RUNS["full"] | SHARDED), words(2, cut(folder, "ddp_rm", "larger"), **RUNS["rm"])]
     made = several(folder, 29544, four, torchrun(4, 29544))
-    same(folder / "one_full", folder / "four")
+    assert_same(folder / "one_full", folder / "four")
     assert "with 16 records a step in place of 8" in made.said and made.notes[0]["left"] == {"larger": 2}
 
 
@@ -365,7 +365,7 @@ def test_accelerate_shards_as_its_file_says(workplace: Path) -> None:
     made = several(workplace, 29546, planned, launch)
     for one in ("full", "merged"):
         assert made.notes[1]["sharded"][f"launched_{one}"]
-        same(workplace / f"one_{one}", workplace / f"launched_{one}")
+        assert_same(workplace / f"one_{one}", workplace / f"launched_{one}")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

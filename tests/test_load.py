@@ -86,7 +86,7 @@ def test_a_whole_checkpoint_takes_the_place_of_the_weights(tiny_folder, tmp_path
         load(tiny_folder, checkpoint_dir=str(tmp_path / "other"))
 
 
-def refused(folder: Path, said: str, **changes) -> None:
+def assert_refused(folder: Path, said: str, **changes) -> None:
     with pytest.raises(UserError, match=said) as error:
         load_tokenizer(arguments(folder, **changes))
         load(folder, **changes)
@@ -95,18 +95,18 @@ def refused(folder: Path, said: str, **changes) -> None:
 
 def test_pickled_weights_need_a_flag(folder):
     (folder / "model.safetensors").unlink()
-    refused(folder, "no weights")
+    assert_refused(folder, "no weights")
     torch.save(make_model().state_dict(), folder / "pytorch_model.bin")
-    refused(folder, "--allow_pickle true")
+    assert_refused(folder, "--allow_pickle true")
     assert load(folder, allow_pickle=True).num_parameters() == make_model().num_parameters()
 
 
 def test_what_can_not_be_loaded_is_said_in_one_line(folder, tmp_path):
     (folder / "config.json").write_text('{"model_type": "unheard-of"}')
-    refused(folder, "unheard-of")
+    assert_refused(folder, "unheard-of")
     (folder / "config.json").write_text('{"model_type": ')
-    refused(folder, "can not load the")
-    refused(tmp_path / "none", "no such folder")
+    assert_refused(folder, "can not load the")
+    assert_refused(tmp_path / "none", "no such folder")
     with pytest.raises(UserError, match="hub"):
         load_tokenizer(ModelArguments(model_name_or_path="nobody/no-such-model"))
     with pytest.raises(UserError, match=r"Did you mean 'smollm2-135m'"):
@@ -116,13 +116,13 @@ def test_what_can_not_be_loaded_is_said_in_one_line(folder, tmp_path):
 def test_incomplete_and_damaged_weights_are_refused(folder):
     make_model(num_hidden_layers=1).save_pretrained(folder / "less")
     shutil.copy(folder / "less" / "model.safetensors", folder)
-    refused(folder, r"lacks 9 of the weights .*model\.layers\.1\.")
+    assert_refused(folder, r"lacks 9 of the weights .*model\.layers\.1\.")
     make_model(intermediate_size=96).save_pretrained(folder / "less")
     shutil.copy(folder / "less" / "model.safetensors", folder)
-    refused(folder, "has in other sizes 6 of the weights")
+    assert_refused(folder, "has in other sizes 6 of the weights")
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    refused(folder, "can not load the model")
+    assert_refused(folder, "can not load the model")
 
 
 def test_code_of_the_model_runs_only_if_it_is_trusted(folder):
@@ -133,7 +133,7 @@ def test_code_of_the_model_runs_only_if_it_is_trusted(folder):
     }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text("raise AssertionError('it ran')")
-    refused(folder, "--trust_remote_code true")
+    assert_refused(folder, "--trust_remote_code true")
 
 
 @pytest.mark.slow

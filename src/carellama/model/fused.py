@@ -1,6 +1,6 @@
 """Parts of Llama-like layers with fewer passes over memory, for training adapters on a CPU.
 
-    fuse(model)   # before the first step; on a GPU Liger's kernels do this, see carellama.config.run
+    fuse(model)   # before the first step
 
 Beside its matrix products a small model spends most of its time on what lies between them: normalisation, rotation,
 gates and low-rank updates, each made of several operations that read and write everything again. Here each is one

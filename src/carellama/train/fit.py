@@ -104,6 +104,7 @@ def manner(config: RunConfig, model: Any) -> Manner:
     compares = stage in COMPARING and not free and not (stage == "grpo" and not config.grpo.grpo_beta)
     adapted = hasattr(model, "peft_config")
     base = model.get_base_model() if adapted else model
+    sharded = engine_of(training).shards
     return Manner(
         device="cuda" if has_gpu() else "cpu",
         compute=torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None,
@@ -112,9 +113,9 @@ def manner(config: RunConfig, model: Any) -> Manner:
         objective=OBJECTIVES.get(stage, "tokens"),
         reference=compares and stage in ("dpo", "kto"),  # ppo and grpo ask it before the step
         copied=compares and not adapted,
-        chunked=_plain_head(base) and not engine_of(training).shards,
+        chunked=_plain_head(base) and not sharded,
         optimiser=_optimiser(config, model),
-        fused=fuses(training, sharded=engine_of(training).shards),
+        fused=fuses(training, sharded=sharded),
     )
 
 

@@ -34,7 +34,7 @@ class ChunkedLoss(torch.autograd.Function):
         up_hidden = torch.empty_like(hidden) if wants_hidden else None
         up_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        for rows, logs, up in _chunks(hidden, weight, targets):
+        for rows, logs, up in _chunks(hidden, weight, targets, learns=wants_hidden or wants_weight):
             total -= logs.sum()
             if up_hidden is not None:
                 torch.mm(up, weight, out=up_hidden[rows])
@@ -67,7 +67,7 @@ class LogProbs(torch.autograd.Function):
         wants_hidden, wants_weight, _ = ctx.needs_input_grad
         own = torch.empty_like(hidden) if wants_hidden else None
         found = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
-        for rows, logs, up in _chunks(hidden, weight, targets):
+        for rows, logs, up in _chunks(hidden, weight, targets, learns=wants_hidden):
             found[rows] = logs
             if own is not None:
                 torch.mm(up, weight, out=own[rows])
@@ -83,19 +83,20 @@ class LogProbs(torch.autograd.Function):
             return scaled, None, None
         hidden, weight, targets = kept
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
-        for rows, _, up in _chunks(hidden, weight, targets):
+        for rows, _, up in _chunks(hidden, weight, targets, learns=True):
             up *= grads[0][rows, None]
             grad_weight += (up.T @ hidden[rows]).float()
         return scaled, grad_weight.to(weight.dtype), None
 
 
 def _chunks(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, *, learns: bool
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
     """Yield of each chunk (its rows, log softmax[targets] (n,), onehot - softmax (n, V)), the gradient of the former.
 
-    In float32, the gradient rounded to the weight's precision. It lies where the next chunk's will: on a CPU memory
-    of that size that is asked for anew costs about as much as what is computed in it.
+    In float32, the gradient rounded to the weight's precision, and made only where something `learns`. It lies where
+    the next chunk's will: on a CPU memory of that size that is asked for anew costs about as much as what is computed
+    in it.
     """
     size, width = min(CHUNK, len(targets)), len(weight)
     rounded = weight.new_empty(size, width)
@@ -110,10 +111,11 @@ def _chunks(
         values -= values.amax(-1, keepdim=True)
         logits = values.gather(1, target)
         sums = values.exp_().sum(-1, keepdim=True)
-        values /= -sums
-        values.scatter_add_(1, target, torch.ones_like(logits))
-        if exact is not rounded:
-            up.copy_(values)
+        if learns:
+            values /= -sums
+            values.scatter_add_(1, target, torch.ones_like(logits))
+            if exact is not rounded:
+                up.copy_(values)
         yield rows, (logits - sums.log())[:, 0], up
 
 
