@@ -8,6 +8,7 @@ import torch
 
 from carellama.data.collate import collate_padded, collate_row
 from carellama.data.pack import pack
+from carellama.model import attention
 from carellama.model.attention import DENSE_TOKENS, register
 from carellama.records import IGNORED, Tokens
 from carellama.train.loss import ChunkedLoss, head_is_plain, record_losses, row_loss
@@ -146,3 +147,21 @@ def test_packing_keeps_every_record_and_fills_the_windows() -> None:
     assert all(sum(lengths[index] for index in window) <= 128 for window in windows)
     assert sum(lengths) / (128 * len(windows)) > 0.99
     assert pack([], 8) == []
+
+
+def test_flash_attention_is_taken_where_it_is_already_here(monkeypatch, tmp_path) -> None:
+    from transformers import LlamaForCausalLM, utils
+
+    monkeypatch.setattr(attention, "has_gpu", lambda: True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(utils, "is_flash_attn_2_available", lambda: False)
+    monkeypatch.setattr(utils, "is_kernels_available", lambda: True)
+    assert attention.choose("auto", LlamaForCausalLM) == "packed", "nothing is fetched unasked"
+    (tmp_path / "models--kernels-community--flash-attn2").mkdir()
+    assert attention.choose("auto", LlamaForCausalLM) == "flash_attention_2"
+    monkeypatch.setattr(utils, "is_kernels_available", lambda: False)
+    assert attention.choose("auto", LlamaForCausalLM) == "packed"
+    monkeypatch.setattr(utils, "is_flash_attn_2_available", lambda: True)
+    assert attention.choose("auto", LlamaForCausalLM) == "flash_attention_2"
+    monkeypatch.setattr(attention, "has_gpu", lambda: False)
+    assert attention.choose("auto", LlamaForCausalLM) == "packed"

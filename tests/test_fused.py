@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers.models.llama import modeling_llama
 
+from carellama.config import run
+from carellama.errors import UserError
 from carellama.model import fused
 from carellama.model.fused import fuse
 from conftest import make_model
@@ -121,3 +124,31 @@ def test_each_derivative_is_that_of_its_function(part: Any) -> None:
         fused.LowRank: (x, weight, bias, random(3, 6), random(7, 3), 2.0),
     }[part]
     assert torch.autograd.gradcheck(part.apply, given)
+
+
+def test_mixed_precision_learns_as_before() -> None:
+    model = make_model().train()  # float32 weights that learn, products in bfloat16
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, gradients = learned(model)
+        fuse(model)
+        own, ours = learned(model)
+    assert own == pytest.approx(loss, rel=1e-3)
+    for name, gradient in gradients.items():
+        assert ours[name].dtype == gradient.dtype
+        torch.testing.assert_close(ours[name], gradient, rtol=0.1, atol=1e-2 * float(gradient.abs().max()))
+
+
+def test_ligers_kernels_are_for_a_gpu_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled = types.SimpleNamespace(use_liger_kernel=None, liger_kernel_config=None)
+    run._settle_liger(settled)
+    assert settled.use_liger_kernel is False
+    with pytest.raises(UserError, match="needs a GPU"):
+        run._settle_liger(types.SimpleNamespace(use_liger_kernel=True, liger_kernel_config=None))
+    monkeypatch.setattr(run, "has_gpu", lambda: True)
+    monkeypatch.setattr("transformers.utils.is_liger_kernel_available", lambda: True)
+    for asked, expected in ((None, True), (False, False)):
+        settled = types.SimpleNamespace(use_liger_kernel=asked, liger_kernel_config=None)
+        run._settle_liger(settled)
+        assert settled.use_liger_kernel is expected
+        assert settled.liger_kernel_config == (run.LIGER if expected else None)
+    assert not fused.fuses(types.SimpleNamespace(torch_compile=True), sharded=False)

@@ -96,3 +96,28 @@ def test_tensorboard_reads_what_a_run_wrote(tmp_path, tiny_folder):
     events = EventAccumulator(str(folder))
     events.Reload()
     assert {"train/loss", "train/tokens_per_second", "train/matrix_share"} <= set(events.Tags()["scalars"])
+
+
+def test_a_training_on_a_cpu_takes_what_it_multiplies_much_faster(monkeypatch):
+    rates = {"float32": 3e11, "bfloat16": 1.7e11}
+    monkeypatch.setattr(machine, "has_gpu", lambda: False)
+    monkeypatch.setattr(machine, "best_dtype", lambda: "bfloat16")
+    monkeypatch.setattr(machine, "matrix_rate", lambda dtype, seconds: rates[dtype])
+    assert machine.training_dtype.__wrapped__() == "float32"
+    rates["bfloat16"] = 2.5e11
+    assert machine.training_dtype.__wrapped__() == "bfloat16"
+    rates["bfloat16"] = 1e11
+    monkeypatch.setattr(machine, "best_dtype", lambda: "float32")
+    assert machine.training_dtype.__wrapped__() == "float32"
+    monkeypatch.setattr(machine, "best_dtype", lambda: "float16")
+    monkeypatch.setattr(machine, "has_gpu", lambda: True)
+    assert machine.training_dtype.__wrapped__() == "float16"
+
+
+def test_attention_counts_the_pairs_of_tokens_within_a_record():
+    model = make_model()
+    work = Work(model)
+    work.add(0, 0, pairs=9 + 16)
+    config = model.config
+    width = config.hidden_size // config.num_attention_heads
+    assert work.operations == 3 * 4 * config.num_hidden_layers * config.num_attention_heads * width * 25

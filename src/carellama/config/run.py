@@ -16,12 +16,13 @@ from transformers import Seq2SeqTrainingArguments
 
 from carellama.config.data import DataArguments
 from carellama.config.engine import after_devices, before_devices, check_engine
+from carellama.config.environment import world
 from carellama.config.grpo import GRPOArguments, check_grpo
 from carellama.config.parse import about, at_least, parse
 from carellama.config.ppo import PPOArguments, check_ppo
 from carellama.config.stages import PreferenceArguments, RewardArguments
 from carellama.errors import UserError, lookup
-from carellama.model.machine import best_dtype, has_gpu
+from carellama.model.machine import best_dtype, has_gpu, training_dtype
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class ModelArguments:
         at_least(self, rope_factor=1)
 
 
+LIGER = {"rope": True, "rms_norm": True, "swiglu": True, "cross_entropy": False, "fused_linear_cross_entropy": False}
 COMPARING = ("dpo", "kto", "ppo", "grpo")  # stages that compare with the model as it was
 
 
@@ -207,6 +209,11 @@ class TrainingArguments(Seq2SeqTrainingArguments):
         default=None, metadata=about("Compute in bfloat16; default: where this machine is fast at it.")
     )
 
+    use_liger_kernel: Optional[bool] = field(
+        default=None,
+        metadata=about("Liger's kernels for norms, rotation and gates; default: on a GPU where they are installed."),
+    )
+
     @property
     def compute_dtype(self) -> str:
         """The precision that is computed in."""
@@ -219,7 +226,9 @@ class TrainingArguments(Seq2SeqTrainingArguments):
             self.fp16 = False
             os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
         if self.bf16 is None:
-            self.bf16 = not self.fp16 and best_dtype() == "bfloat16"
+            fastest = training_dtype if self.do_train and world()[1] == 1 else best_dtype
+            self.bf16 = not self.fp16 and fastest() == "bfloat16"
+        _settle_liger(self)
         self.remove_unused_columns = False  # a batch is made of Tokens, which have no columns
         self.label_names = ["labels"]
         trackers = _trackers(self.report_to)
@@ -230,6 +239,19 @@ class TrainingArguments(Seq2SeqTrainingArguments):
         except (ValueError, ImportError) as error:
             raise UserError(str(error).replace("\n", " ")) from error
         after_devices(self)
+
+
+def _settle_liger(training: Any) -> None:
+    """Decide on Liger's kernels, and leave the head and its loss to ours."""
+    from transformers.utils import is_liger_kernel_available
+
+    here = has_gpu() and is_liger_kernel_available()
+    if training.use_liger_kernel and not here:
+        raise UserError("--use_liger_kernel needs a GPU and: pip install liger-kernel")
+    if training.use_liger_kernel is None:
+        training.use_liger_kernel = here
+    if training.use_liger_kernel and training.liger_kernel_config is None:
+        training.liger_kernel_config = LIGER
 
 
 def _trackers(wanted: str | list[str] | None) -> list[str]:

@@ -15,10 +15,13 @@ its attention is refused with `NotPacked`. `carellama.train.rows` asks a model b
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+from carellama.model.machine import has_gpu
 
 PACKED = "packed"
 DENSE_TOKENS = 512  # above this length the fused kernel is as fast, and its memory linear
@@ -201,12 +204,25 @@ def choose(attention: str, model_class: Any) -> str | None:
     """
     if attention not in ("auto", PACKED):
         return None if attention == "padded" else attention
-    if attention == "auto" and torch.cuda.is_available() and getattr(model_class, "_supports_flash_attn", False):
-        from transformers.utils import is_flash_attn_2_available
-
-        if is_flash_attn_2_available():
-            return "flash_attention_2"
+    if attention == "auto" and has_gpu() and getattr(model_class, "_supports_flash_attn", False) and flash_is_here():
+        return "flash_attention_2"
     return register() if dispatches(model_class) else None
+
+
+def flash_is_here() -> bool:
+    """Whether flash attention is installed, or `kernels` is and has fetched it before.
+
+    transformers would fetch it from the hub; compiled code from there comes only where somebody asked for it, by
+    `--attention flash_attention_2`.
+    """
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from transformers.modeling_flash_attention_utils import FLASH_ATTN_KERNEL_FALLBACK
+    from transformers.utils import is_flash_attn_2_available, is_kernels_available
+
+    if is_flash_attn_2_available():
+        return True
+    name = FLASH_ATTN_KERNEL_FALLBACK["flash_attention_2"].replace("/", "--")
+    return is_kernels_available() and any(Path(HF_HUB_CACHE).glob(f"*--{name}"))
 
 
 def dispatches(model_class: Any) -> bool:

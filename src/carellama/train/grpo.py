@@ -312,6 +312,7 @@ def _trl_arguments(config: RunConfig) -> Any:
             | {
                 "num_generations": grpo.num_generations, "num_generations_eval": 1, "beta": 0.0,  # see `beta` above
                 "max_completion_length": config.generating.max_new_tokens, "temperature": grpo.rollout_temperature,
+                "use_liger_kernel": False,  # TRL's is a loss of its own
                 "loss_type": grpo.grpo_loss, "reward_weights": grpo.weights,
             }
         )  # fmt: skip
