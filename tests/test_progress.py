@@ -7,6 +7,7 @@ import json
 import types
 
 import pytest
+import torch
 
 from carellama.config.parse import as_flags
 from carellama.config.run import TrainingArguments
@@ -98,20 +99,22 @@ def test_tensorboard_reads_what_a_run_wrote(tmp_path, tiny_folder):
     assert {"train/loss", "train/tokens_per_second", "train/matrix_share"} <= set(events.Tags()["scalars"])
 
 
-def test_a_training_on_a_cpu_takes_what_it_multiplies_much_faster(monkeypatch):
-    rates = {"float32": 3e11, "bfloat16": 1.7e11}
-    monkeypatch.setattr(machine, "has_gpu", lambda: False)
-    monkeypatch.setattr(machine, "best_dtype", lambda: "bfloat16")
-    monkeypatch.setattr(machine, "matrix_rate", lambda dtype, seconds: rates[dtype])
-    assert machine.training_dtype.__wrapped__() == "float32"
-    rates["bfloat16"] = 2.5e11
-    assert machine.training_dtype.__wrapped__() == "bfloat16"
-    rates["bfloat16"] = 1e11
-    monkeypatch.setattr(machine, "best_dtype", lambda: "float32")
-    assert machine.training_dtype.__wrapped__() == "float32"
-    monkeypatch.setattr(machine, "best_dtype", lambda: "float16")
-    monkeypatch.setattr(machine, "has_gpu", lambda: True)
-    assert machine.training_dtype.__wrapped__() == "float16"
+@pytest.mark.parametrize(
+    ("best", "gpu", "cpu", "taken"),
+    [
+        ("bfloat16", False, {"cpu_name": "Intel Xeon", "amx_bf16": False}, "float32"),
+        ("bfloat16", False, {"cpu_name": "Intel Xeon", "amx_bf16": True}, "bfloat16"),
+        ("bfloat16", False, {"cpu_name": "AMD EPYC"}, "bfloat16"),
+        ("bfloat16", False, {}, "bfloat16"),  # a name that torch does not know
+        ("bfloat16", True, {"cpu_name": "Intel Xeon", "amx_bf16": False}, "bfloat16"),
+        ("float32", False, {"cpu_name": "AMD EPYC"}, "float32"),
+    ],
+)
+def test_a_training_takes_float32_where_a_cpu_multiplies_it_faster(monkeypatch, best, gpu, cpu, taken):
+    monkeypatch.setattr(machine, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(machine, "best_dtype", lambda: best)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
+    assert machine.training_dtype.__wrapped__() == taken
 
 
 def test_attention_counts_the_pairs_of_tokens_within_a_record():

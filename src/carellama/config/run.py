@@ -16,7 +16,6 @@ from transformers import Seq2SeqTrainingArguments
 
 from carellama.config.data import DataArguments
 from carellama.config.engine import after_devices, before_devices, check_engine
-from carellama.config.environment import world
 from carellama.config.grpo import GRPOArguments, check_grpo
 from carellama.config.parse import about, at_least, parse
 from carellama.config.ppo import PPOArguments, check_ppo
@@ -226,7 +225,7 @@ class TrainingArguments(Seq2SeqTrainingArguments):
             self.fp16 = False
             os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
         if self.bf16 is None:
-            fastest = training_dtype if self.do_train and world()[1] == 1 else best_dtype
+            fastest = training_dtype if self.do_train else best_dtype
             self.bf16 = not self.fp16 and fastest() == "bfloat16"
         _settle_liger(self)
         self.remove_unused_columns = False  # a batch is made of Tokens, which have no columns

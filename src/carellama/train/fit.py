@@ -28,7 +28,7 @@ from carellama.config.stages import REFERENCE_FREE
 from carellama.data.prepare import PAIRED, Examples
 from carellama.model.blank import blank_adapters, blank_model
 from carellama.model.fused import fuses
-from carellama.model.machine import has_gpu, memory_bytes
+from carellama.model.machine import best_dtype, has_gpu, memory_bytes
 from carellama.records import IGNORED
 from carellama.train.footprint import Batch, Footprint, Manner, fixed, measured, shortened
 from carellama.train.loss import CHUNK
@@ -185,7 +185,7 @@ def by_rule(found: dict[str, int], text: Any, batch: Batch, how: Manner) -> Foot
     layer = int(width * (17 * batch.tokens * hidden + 2.5 * heads * pairs))
     kept = width * batch.tokens * hidden * layers + layer if how.checkpointing is not None else layer * layers
     rows = min(batch.targets, CHUNK) if how.chunked else batch.targets
-    logits = rows * text.vocab_size * (4 + 4 + width)
+    logits = rows * text.vocab_size * (4 + (4 + width if not how.chunked else width if how.compute else 0))
     return Footprint(found | {"activations": kept, "logits": logits}, found["gradients"], 2 * layer * layers)
 
 
@@ -239,6 +239,8 @@ def advised(config: RunConfig) -> list[tuple[str, RunConfig]]:
             setattr(made, name, value)
         return made
 
+    if not has_gpu() and best_dtype() == "bfloat16" and not training.bf16:
+        found.append(("--bf16 true", dataclasses.replace(config, training=with_training(bf16=True))))
     size = training.per_device_train_batch_size
     least = 2 if finetuning.stage == "kto" else 1
     if not training.gradient_checkpointing:
