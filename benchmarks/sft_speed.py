@@ -1,13 +1,14 @@
 """LoRA fine-tuning against LLaMA-Factory, in turn in one run: samples/s, loss, peak memory.
 
-    python benchmarks/sft_speed.py --peer ENV --model FOLDER --file records.json [--rounds 2]
+    python benchmarks/sft_speed.py --peer ENV --model FOLDER --file records.json [--rounds 3] [--peer_setting NAME]
 
 ENV is a virtual environment with LLaMA-Factory (benchmarks/peers.md says how it is made), FOLDER a Hugging Face model
-folder, the file a list of {"instruction", "input", "output"}. Both take the same ids and labels (records without markup
-that neither has to cut; the peer's format without markup writes no begin and end token, so they stand in its rows),
-batch, optimiser, LoRA shape and precision (bf16, the peer's fastest on CPU, or with --fp32 a comparison of the losses
-beyond rounding), and start their adapters at random. The machine may be shared: only the ratios of neighbouring runs
-count.
+folder, the file a list (or JSON lines) of {"instruction", "input", "output"}. Both take the same ids and labels
+(records without markup that neither has to cut; the peer's format without markup writes no begin and end token, so they
+stand in its rows), batch, optimiser and LoRA shape, and start their adapters at random; one pass. Which of the peer's
+settings is its fastest depends on the processor: --peer_only finds it. `packed` fills rows of --cutoff_len tokens, as
+many as hold about one of our batches, so that its losses are those of other batches. CareLlama decides on its precision
+itself. The machine may be shared: only the ratios of neighbouring runs count.
 """
 
 from __future__ import annotations
@@ -21,19 +22,45 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 SAME = (
     "--stage sft --do_train true --finetuning_type lora --lora_target q_proj,v_proj --lora_rank 8 --lora_alpha 16"
-    " --lora_dropout 0 --cutoff_len 512 --per_device_train_batch_size 8 --gradient_accumulation_steps 1"
+    " --lora_dropout 0 --cutoff_len 512 --gradient_accumulation_steps 1 --num_train_epochs 1"
     " --learning_rate 5e-5 --lr_scheduler_type cosine --logging_steps 1 --save_steps 1000 --report_to none"
     " --overwrite_cache true --overwrite_output_dir true --seed 42"
 ).split()
-OWN = {"LLaMA-Factory": ["--template", "empty", "--use_cpu", "true"], "CareLlama": ["--template", "vanilla"]}
-LONGEST = 250  # words of a record: fewer than --cutoff_len tokens, so that nobody cuts
+BATCH = 8
+LONGEST = 500  # tokens of a record with its marks: under --cutoff_len, so that nobody cuts
+PLAIN = "--disable_gradient_checkpointing true"
+SETTINGS = {  # of LLaMA-Factory, which recomputes activations unless told otherwise
+    "bf16": "--bf16 true",
+    "bf16-kept": f"--bf16 true {PLAIN}",
+    "fp32": "--bf16 false",
+    "fp32-kept": f"--bf16 false {PLAIN}",
+    "packed": f"--bf16 false {PLAIN} --packing true --neat_packing true",
+}
 
 
-def uncut(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The rows with an answer that are short enough."""
-    return [row for row in rows if row["output"].strip() and len(" ".join(row.values()).split()) <= LONGEST]
+def read(file: Path) -> list[dict[str, str]]:
+    """The rows of a JSON list or of JSON lines."""
+    text = file.read_text(encoding="utf-8")
+    return json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines()]
+
+
+def uncut(rows: list[dict[str, str]], model: str, count: int) -> tuple[list[dict[str, str]], float]:
+    """The first `count` rows with an answer that are short enough, and the mean number of their tokens."""
+    tokenizer = Tokenizer.from_file(str(Path(model, "tokenizer.json")))
+    kept, tokens = [], 0
+    for found in rows:
+        row = {name: found.get(name, "") for name in ("instruction", "input", "output")}
+        length = len(tokenizer.encode("\n".join(row.values())).ids)
+        if row["output"].strip() and length <= LONGEST and len(kept) < count:
+            kept.append(row)
+            tokens += length
+    if len(kept) < count:
+        sys.exit(f"only {len(kept)} records of the file have an answer and up to {LONGEST} tokens: take fewer --steps")
+    return kept, tokens / count
 
 
 def framed(rows: list[dict[str, str]], model: str) -> list[dict[str, str]]:
@@ -43,7 +70,7 @@ def framed(rows: list[dict[str, str]], model: str) -> list[dict[str, str]]:
     return [{**row, "instruction": begin + row["instruction"], "output": row["output"] + end} for row in rows]
 
 
-def timed(command: list[str], folder: Path) -> dict[str, float]:
+def timed(command: list[str], folder: Path, records: int) -> dict[str, float]:
     """Run a training command; its samples/s, mean loss, and peak memory in MB."""
     environment = {
         **os.environ,
@@ -59,11 +86,36 @@ def timed(command: list[str], folder: Path) -> dict[str, float]:
     results = json.loads((folder / "out/train_results.json").read_text())
     steps = [json.loads(line) for line in (folder / "out/trainer_log.jsonl").read_text().splitlines()]
     print("  losses", *(f"{step['loss']:.4f}" for step in steps if "loss" in step))
-    return {
-        "samples/s": results["train_samples_per_second"],
+    found = {
+        "samples/s": records / results["train_runtime"],
         "loss": results["train_loss"],
         "MB": usage.ru_maxrss / 1024,
     }
+    shares = [step["matrix_share"] for step in steps if "matrix_share" in step]
+    return found | ({"matrix share": statistics.median(shares)} if shares else {})
+
+
+def run(name: str, options: argparse.Namespace, rows: list[dict[str, str]], tokens: float) -> dict[str, float]:
+    """One training by one of the two, in a folder of its own."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        size = BATCH
+        if name == "CareLlama":
+            own = ["--template", "vanilla", "--data_cache_dir", str(folder / "cache")]
+            program = [sys.executable, "-m", "carellama", "train"]
+        else:
+            own = ["--template", "empty", "--use_cpu", "true", *SETTINGS[options.peer_setting].split()]
+            program = [str(options.peer / "bin/llamafactory-cli"), "train"]
+            if options.peer_setting == "packed":
+                size = max(1, round(BATCH * tokens / 512))
+        given = rows if name == "CareLlama" else framed(rows, options.model)
+        (folder / "rows.json").write_text(json.dumps(given))
+        (folder / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}))
+        command = [
+            *program, *SAME, *own, "--per_device_train_batch_size", str(size), "--dataset", "rows",
+            "--model_name_or_path", options.model, "--dataset_dir", str(folder), "--output_dir", str(folder / "out"),
+        ]  # fmt: skip
+        return timed(command, folder, len(rows))
 
 
 def main() -> None:
@@ -72,43 +124,26 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--file", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--max_steps", type=int, default=20)
-    parser.add_argument("--fp32", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=20, help=f"of {BATCH} records each")
+    parser.add_argument("--peer_setting", choices=SETTINGS, default="fp32-kept")
+    parser.add_argument("--peer_only", action="store_true", help="no runs of ours: to find the peer's fastest setting")
     options = parser.parse_args()
-    rows = uncut(json.loads(options.file.read_text(encoding="utf-8")))[: 8 * options.max_steps]  # one pass
-    ratios, kept = [], []
+    rows, tokens = uncut(read(options.file), options.model, BATCH * options.steps)
+    print(f"{len(rows)} records of {tokens:.0f} tokens in the mean")
+    kept: dict[str, list[dict[str, float]]] = {}
     for number in range(options.rounds):
-        with tempfile.TemporaryDirectory() as temporary:
-            found = {}
-            for name, program in (
-                ("LLaMA-Factory", [str(options.peer / "bin/llamafactory-cli"), "train"]),
-                ("CareLlama", [sys.executable, "-m", "carellama", "train"]),
-            ):
-                folder = Path(temporary, name)
-                folder.mkdir()
-                own = [*OWN[name], "--bf16", str(not options.fp32).lower()]
-                if name == "CareLlama":
-                    own += ["--data_cache_dir", str(folder / "cache")]
-                (folder / "rows.json").write_text(
-                    json.dumps(rows if name == "CareLlama" else framed(rows, options.model))
-                )
-                (folder / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}))
-                command = [
-                    *program, *SAME, *own, "--model_name_or_path", options.model, "--dataset", "rows",
-                    "--dataset_dir", str(folder), "--output_dir", str(folder / "out"),
-                    "--max_steps", str(options.max_steps),
-                ]  # fmt: skip
-                found[name] = timed(command, folder)
-                shown = ", ".join(f"{key} {value:.4g}" for key, value in found[name].items())
-                print(f"round {number + 1} {name:14} {shown}", flush=True)
-            kept.append(found)
-            ratios.append(found["CareLlama"]["samples/s"] / found["LLaMA-Factory"]["samples/s"])
-    print(f"median ratio of samples/s: {statistics.median(ratios):.2f}")
-    losses = [found["CareLlama"]["loss"] / found["LLaMA-Factory"]["loss"] - 1 for found in kept]
-    print(f"median difference of the mean loss: {statistics.median(losses):+.2%}")
-    memory = [found["CareLlama"]["MB"] / found["LLaMA-Factory"]["MB"] for found in kept]
-    print(f"median ratio of peak memory: {statistics.median(memory):.2f}")
+        for name in ("LLaMA-Factory",) if options.peer_only else ("LLaMA-Factory", "CareLlama"):
+            found = run(name, options, rows, tokens)
+            kept.setdefault(name, []).append(found)
+            shown = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
+            setting = options.peer_setting if name == "LLaMA-Factory" else ""
+            print(f"round {number + 1} {name:14} {setting:10} {shown}", flush=True)
+    if options.peer_only:
+        return
+    pairs = list(zip(kept["CareLlama"], kept["LLaMA-Factory"], strict=True))
+    for key, words in {"samples/s": "samples/s", "loss": "the mean loss", "MB": "peak memory"}.items():
+        print(f"median ratio of {words}: {statistics.median(own[key] / its[key] for own, its in pairs):.4f}")
 
 
 if __name__ == "__main__":
