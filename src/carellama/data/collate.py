@@ -40,6 +40,41 @@ def collate_row(examples: Sequence[Sequence[Tokens]]) -> dict[str, Any]:
     }
 
 
+def row_parts(lengths: Sequence[int], limit: int, together: int = 1) -> list[tuple[int, int]]:
+    """Divide the records of a row into parts of about as many tokens each: (first record, record after the last).
+
+    No part has more than `limit` tokens, unless it is one record; `together` neighbours always stay in one part.
+    """
+    groups = [sum(lengths[at : at + together]) for at in range(0, len(lengths), together)]
+    aim = sum(groups) / max(1, -(-sum(groups) // limit))
+    parts, first, tokens = [], 0, 0
+    for at, group in enumerate(groups):
+        if tokens and (tokens + group > limit or tokens + group / 2 > aim):
+            parts.append((first * together, at * together))
+            first, tokens = at, 0
+        tokens += group
+    return [*parts, (first * together, len(lengths))]
+
+
+def part_of_row(row: dict[str, Any], first: int, last: int) -> dict[str, Any]:
+    """The records of `collate_row` from `first` on, before `last`, as a row of their own."""
+    borders = row["cu_seq_lens_q"]
+    start, end = int(borders[first]), int(borders[last])
+    own = borders[first : last + 1] - borders[first]
+    longest = int(own.diff().max())
+    return {
+        "input_ids": row["input_ids"][:, start:end],
+        "labels": row["labels"][:, start:end],
+        "position_ids": row["position_ids"][:, start:end],
+        "cu_seq_lens_q": own,
+        "cu_seq_lens_k": own,
+        "max_length_q": longest,
+        "max_length_k": longest,
+        "good": row["good"][first:last],
+        "sources": row["sources"][first:last],
+    }
+
+
 def collate_padded(examples: Sequence[Sequence[Tokens]], pad_token_id: int) -> dict[str, Any]:
     """One line a record, filled up on the right: (B, T) ids, labels and mask."""
     records = [tokens for example in examples for tokens in example]

@@ -24,7 +24,8 @@ from transformers import Trainer
 from carellama.config.engine import ALONE, FSDP, Engine, engine_of
 from carellama.config.environment import world
 from carellama.config.run import COMPARING, RunConfig
-from carellama.config.stages import REFERENCE_FREE
+from carellama.config.stages import REFERENCE_FREE, TOGETHER
+from carellama.data.collate import row_parts
 from carellama.data.prepare import PAIRED, Examples
 from carellama.model.blank import blank_adapters, blank_model
 from carellama.model.fused import fuses
@@ -40,6 +41,8 @@ SLACK = 0.05  # of a step's memory on a GPU, which its allocator keeps in pieces
 CONTEXT = 600 << 20  # of a GPU: CUDA itself and the libraries' kernels and workspaces
 HOLES = 0.08  # of what layers put into the C library's heap: what it can not use again, see benchmarks/plan_error.py
 EPOCHS = 5  # at most, whose orders are drawn to find the largest batch
+ADVISED_ROW = 256  # tokens, fewer of which bring little
+LOOKED_AT = 64  # of the largest batches, where they are learned from in parts
 OBJECTIVES = {"rm": "scores", "dpo": "answers", "kto": "answers", "ppo": "answers", "grpo": "completions"}
 
 
@@ -79,9 +82,12 @@ def estimate(config: RunConfig, prepared: Any, setting: Setting, process: int | 
         blank_adapters(network, config.model, config.finetuning)
     stack = shortened(network)
     model = network if freezing else blank_adapters(network, config.model, config.finetuning, setting.added)
-    batch = largest_batch(config, prepared, padded)
+    whole, batch = largest_batch(config, prepared, padded)
     notes: list[str] = []
     how = manner(config, model)
+    if batch.tokens < whole.tokens:
+        how = dataclasses.replace(how, micro_batches=2)  # or more
+        notes.append(f"the largest batch is learned from in parts of at most {batch.tokens:,} tokens (--row_tokens)")
     try:
         found = measured(model, stack, batch, how)
     except Exception as error:  # of whatever a model does that needs values
@@ -94,7 +100,7 @@ def estimate(config: RunConfig, prepared: Any, setting: Setting, process: int | 
     _sharded(parts, found.learned, engine_of(config.training), notes)
     parts["kept"] = int(SLACK * sum(parts.values()) if has_gpu() else HOLES * found.heaped)
     parts["process"] = CONTEXT if has_gpu() else memory_bytes() if process is None else process
-    return Estimate(parts, batch, notes)
+    return Estimate(parts, whole, notes)
 
 
 def manner(config: RunConfig, model: Any) -> Manner:
@@ -133,38 +139,68 @@ def _optimiser(config: RunConfig, model: Any) -> Any:
     return (kind, settings) if kind.__module__.startswith(("torch.", "transformers.")) else None
 
 
-def largest_batch(config: RunConfig, prepared: Any, padded: bool) -> Batch:
-    """The largest batch of the data, in random orders of as many epochs as are trained; of a stream, full records."""
+def largest_batch(config: RunConfig, prepared: Any, padded: bool) -> tuple[Batch, Batch]:
+    """The largest batch of the data, and the largest part that is learned from at once (mostly the same).
+
+    In random orders of as many epochs as are trained; of a stream, full records.
+    """
     training, stage = config.training, config.finetuning.stage
     size, whole = training.per_device_train_batch_size, config.data.lengths[2]
     if stage in ("ppo", "grpo"):
         answer = config.generating.max_new_tokens
         # ppo makes rows of the answers of a step, grpo the answers to a step's prompts: one a place of the batch
         prompt = min(_longest_prompt(prepared), config.data.lengths[0])
-        return Batch((prompt + answer,) * size, size * answer, padded)
+        batch = Batch((prompt + answer,) * size, size * answer, padded)
+        return batch, batch
     examples = prepared.train
     if not isinstance(examples, Examples):
-        width = 2 if stage in PAIRED else 1
-        return Batch((whole,) * size * width, size * whole * width, padded)
+        records = [(whole, whole)] * size * (2 if stage in PAIRED else 1)
+        return _batch(records, padded), max(_parts(config, records, padded), key=lambda one: one.tokens)
     lengths = _example_lengths(examples)
-    size = min(size, len(lengths))
-    count = -(-len(lengths) // size)
+    groups = _groups(config, len(lengths))
+    loads = lengths[groups].max(1) * groups.shape[1] if padded else lengths[groups].sum(1)
+    largest = np.argsort(-loads, kind="stable")
+    looked_at = [*largest[:LOOKED_AT], *largest[loads[largest] <= training.row_limit][:1]]
+    parts = [part for at in looked_at for part in _parts(config, _records(examples, groups[at], whole), padded)]
+    most = max(parts, key=lambda one: one.tokens)
+    return _batch(_records(examples, groups[largest[0]], whole), padded), most
+
+
+def _groups(config: RunConfig, count: int) -> np.ndarray:
+    """The places of the examples of each batch, (batches, examples)."""
+    training = config.training
+    size = min(training.per_device_train_batch_size, count)
+    of_epoch = -(-count // size)
     if training.max_steps > 0:
         steps = training.max_steps * training.gradient_accumulation_steps * world()[1]
     else:
-        steps = math.ceil(training.num_train_epochs * count)
+        steps = math.ceil(training.num_train_epochs * of_epoch)
     draw = np.random.default_rng(training.seed)
-    best, most = np.arange(size), -1
-    for _ in range(min(-(-steps // count), EPOCHS)):
-        order = draw.permutation(len(lengths))[: min(steps, count) * size]
-        groups = np.resize(order, (-(-len(order) // size), size))
-        loads = lengths[groups].max(1) if padded else lengths[groups].sum(1)
-        if loads.max() > most:
-            most, best = int(loads.max()), groups[int(loads.argmax())]
-    records = [one for index in best for one in examples[int(index)]]
-    clipped = tuple(min(len(one), whole) for one in records)
-    learned = sum(int((one.labels[1:whole] != IGNORED).sum()) for one in records)
-    return Batch(clipped, max(learned, 1), padded)
+    groups = []
+    for _ in range(min(-(-steps // of_epoch), EPOCHS)):
+        order = draw.permutation(count)[: min(steps, of_epoch) * size]
+        groups.append(np.resize(order, (-(-len(order) // size), size)))
+    return np.concatenate(groups)
+
+
+def _records(examples: Examples, places: np.ndarray, whole: int) -> list[tuple[int, int]]:
+    """(tokens, supervised tokens) of each record of the examples at these places."""
+    records = [one for place in places for one in examples[int(place)]]
+    return [(min(len(one), whole), int((one.labels[1:whole] != IGNORED).sum())) for one in records]
+
+
+def _batch(records: list[tuple[int, int]], padded: bool) -> Batch:
+    lengths, targets = zip(*records, strict=True)
+    return Batch(lengths, max(sum(targets), 1), padded)
+
+
+def _parts(config: RunConfig, records: list[tuple[int, int]], padded: bool) -> list[Batch]:
+    """What is learned from at once, see `RowTrainer.parts`."""
+    limit, together = config.training.row_limit, TOGETHER.get(config.finetuning.stage, 0)
+    lengths = [length for length, _ in records]
+    if padded or not limit or not together or sum(lengths) <= limit:
+        return [_batch(records, padded)]
+    return [_batch(records[first:last], padded) for first, last in row_parts(lengths, limit, together)]
 
 
 def _example_lengths(examples: Examples) -> np.ndarray:
@@ -257,6 +293,10 @@ def advised(config: RunConfig) -> list[tuple[str, RunConfig]]:
         changed = with_training(per_device_train_batch_size=smaller, gradient_accumulation_steps=steps)
         found.append((words, dataclasses.replace(config, training=changed)))
         smaller //= 4
+    if finetuning.stage in TOGETHER and world()[1] == 1 and not 0 < training.row_limit <= ADVISED_ROW:
+        found.append(
+            (f"--row_tokens {ADVISED_ROW}", dataclasses.replace(config, training=with_training(row_tokens=ADVISED_ROW)))
+        )
     cut = data.lengths[2] // 2
     if cut >= 64 and finetuning.stage not in ("ppo", "grpo"):
         shorter = dataclasses.replace(data, cutoff_len=cut, max_source_length=None, max_target_length=None)

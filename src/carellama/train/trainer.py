@@ -4,7 +4,8 @@ What differs from `Trainer`:
 1. the loss is the sum over supervised tokens divided by their number in the whole step, over all accumulated batches
    and all processes, so that it does not depend on how records are batched;
 2. evaluation is the token-weighted mean over the whole set, not the mean of batch means;
-3. a checkpoint appears under its name only when it is complete, and Ctrl-C or SIGTERM makes one before stopping;
+3. a batch of many tokens is learned from in parts, so that what a step keeps does not grow with it, see `parts`;
+4. a checkpoint appears under its name only when it is complete, and Ctrl-C or SIGTERM makes one before stopping;
    so does data that turns out to be unusable while it is read, see `failure`.
 """
 
@@ -28,7 +29,8 @@ from transformers import PrinterCallback, ProgressCallback, Trainer
 
 from carellama.config.engine import engine_of
 from carellama.config.run import RunConfig
-from carellama.data.collate import collate_row
+from carellama.config.stages import TOGETHER
+from carellama.data.collate import collate_row, part_of_row, row_parts
 from carellama.data.prepare import Prepared
 from carellama.data.stream import FailingStream, Failure, TokenStream, collate_or_fail
 from carellama.errors import UserError
@@ -91,6 +93,7 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
         self.noise = config.training.neftune_noise_alpha
         self.neftune_noise_alpha = None  # ours knows where records begin, see carellama.train.noise
         self.loraplus_lr_ratio = config.finetuning.loraplus_lr_ratio
+        self.together = TOGETHER.get(config.finetuning.stage, 0)
         self._guard = LossGuard()
         self._noted: dict[str, list[float]] = {}
 
@@ -140,13 +143,21 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Forward and backward of a batch. Raises `Diverged`, before the step is taken, for an impossible loss."""
-        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        losses = [super(RowTrainer, self).training_step(model, part, *args, **kwargs) for part in self.parts(inputs)]
+        loss = torch.stack(losses).sum()
         targets = int((inputs["labels"] != IGNORED).sum()) if "labels" in inputs else 0
         borders = inputs.get("cu_seq_lens_q")
         pairs = inputs["input_ids"].shape[1] * inputs["input_ids"].numel() if borders is None else squares(borders)
         self.work.add(inputs["input_ids"].numel(), targets, pairs)
         self._guard.check(float(loss), self.state.global_step, inputs.get("sources", []))
         return loss
+
+    def parts(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        """A row in parts of at most --row_tokens, whose losses add up to its own; a padded batch as it is."""
+        borders, limit = row.get("cu_seq_lens_q"), self.args.row_limit
+        if borders is None or not limit or not self.together or int(borders[-1]) <= limit:
+            return [row]
+        return [part_of_row(row, *part) for part in row_parts(borders.diff().tolist(), limit, self.together)]
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
         """Count the units of a step, over all processes."""
