@@ -48,7 +48,7 @@ SETTINGS = {  # of TRL: type of the frozen weights, autocast, recomputed activat
     "fp32-precomputed": ("float32", False, False, True),
     "fp32-checkpointing": ("float32", False, True, False),
 }
-DEFAULT = "fp32"
+DEFAULT = "fp32-checkpointing"
 
 
 def uncut(rows: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:

@@ -25,7 +25,6 @@ from carellama.config.engine import ALONE, FSDP, Engine, engine_of
 from carellama.config.environment import world
 from carellama.config.run import COMPARING, RunConfig
 from carellama.config.stages import REFERENCE_FREE, TOGETHER
-from carellama.data.collate import row_parts
 from carellama.data.prepare import PAIRED, Examples
 from carellama.model.blank import blank_adapters, blank_model
 from carellama.model.fused import fuses
@@ -42,7 +41,6 @@ CONTEXT = 600 << 20  # of a GPU: CUDA itself and the libraries' kernels and work
 HOLES = 0.08  # of what layers put into the C library's heap: what it can not use again, see benchmarks/plan_error.py
 EPOCHS = 5  # at most, whose orders are drawn to find the largest batch
 ADVISED_ROW = 256  # tokens, fewer of which bring little
-LOOKED_AT = 64  # of the largest batches, where they are learned from in parts
 OBJECTIVES = {"rm": "scores", "dpo": "answers", "kto": "answers", "ppo": "answers", "grpo": "completions"}
 
 
@@ -140,7 +138,7 @@ def _optimiser(config: RunConfig, model: Any) -> Any:
 
 
 def largest_batch(config: RunConfig, prepared: Any, padded: bool) -> tuple[Batch, Batch]:
-    """The largest batch of the data, and the largest part that is learned from at once (mostly the same).
+    """The largest batch of the data, and the most of it that can be learned from at once, see `RowTrainer.parts`.
 
     In random orders of as many epochs as are trained; of a stream, full records.
     """
@@ -155,15 +153,17 @@ def largest_batch(config: RunConfig, prepared: Any, padded: bool) -> tuple[Batch
     examples = prepared.train
     if not isinstance(examples, Examples):
         records = [(whole, whole)] * size * (2 if stage in PAIRED else 1)
-        return _batch(records, padded), max(_parts(config, records, padded), key=lambda one: one.tokens)
-    lengths = _example_lengths(examples)
-    groups = _groups(config, len(lengths))
-    loads = lengths[groups].max(1) * groups.shape[1] if padded else lengths[groups].sum(1)
-    largest = np.argsort(-loads, kind="stable")
-    looked_at = [*largest[:LOOKED_AT], *largest[loads[largest] <= training.row_limit][:1]]
-    parts = [part for at in looked_at for part in _parts(config, _records(examples, groups[at], whole), padded)]
-    most = max(parts, key=lambda one: one.tokens)
-    return _batch(_records(examples, groups[largest[0]], whole), padded), most
+        longest = whole * (2 if stage in PAIRED else 1)
+    else:
+        lengths = _example_lengths(examples)
+        groups = _groups(config, len(lengths))
+        loads = lengths[groups].max(1) if padded else lengths[groups].sum(1)
+        places = groups[int(loads.argmax())]
+        records = _records(examples, places, whole)
+        longest = int(lengths.max()) if examples.windows is None else whole
+    batch, limit = _batch(records, padded), training.row_limit
+    divided = limit and not padded and stage in TOGETHER
+    return batch, _batch(_first(records, max(limit, longest)), padded) if divided else batch
 
 
 def _groups(config: RunConfig, count: int) -> np.ndarray:
@@ -194,13 +194,15 @@ def _batch(records: list[tuple[int, int]], padded: bool) -> Batch:
     return Batch(lengths, max(sum(targets), 1), padded)
 
 
-def _parts(config: RunConfig, records: list[tuple[int, int]], padded: bool) -> list[Batch]:
-    """What is learned from at once, see `RowTrainer.parts`."""
-    limit, together = config.training.row_limit, TOGETHER.get(config.finetuning.stage, 0)
-    lengths = [length for length, _ in records]
-    if padded or not limit or not together or sum(lengths) <= limit:
-        return [_batch(records, padded)]
-    return [_batch(records[first:last], padded) for first, last in row_parts(lengths, limit, together)]
+def _first(records: list[tuple[int, int]], tokens: int) -> list[tuple[int, int]]:
+    """So many tokens of a batch: the most that a part of it, or another batch in one part, can have."""
+    found = []
+    for length, targets in records:
+        taken = min(length, tokens)
+        tokens -= taken
+        if taken:
+            found.append((taken, min(targets, taken)))
+    return found
 
 
 def _example_lengths(examples: Examples) -> np.ndarray:
