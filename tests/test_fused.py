@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from transformers.models.llama import modeling_llama
 
@@ -27,10 +28,11 @@ def _rotation_of_transformers() -> Iterator[None]:
     modeling_llama.apply_rotary_pos_emb = own
 
 
-def adapted() -> Any:
+def adapted(**options: Any) -> Any:
     torch.manual_seed(0)
     model = make_model()
-    config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"])
+    targets = ["q_proj", "v_proj", "down_proj"]
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=targets, **options)
     model = get_peft_model(model, config)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -121,9 +123,51 @@ def test_each_derivative_is_that_of_its_function(part: Any) -> None:
         fused.Norm: (x, random(6, learns=False), 1e-6),
         fused.Gate: (x, random(2, 5, 6)),
         fused.Rotation: (random(2, 3, 5, 6), *angles),
-        fused.LowRank: (x, weight, bias, random(3, 6), random(7, 3), 2.0),
+        fused.LowRank: (x, weight, bias, random(3, 6), random(7, 3), 2.0, 0.0),
     }[part]
     assert torch.autograd.gradcheck(part.apply, given)
+
+
+def test_dropout_is_that_of_the_plain_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    x, weight, down, up = (torch.randn(*shape, dtype=torch.float64) for shape in ((2, 5, 6), (7, 6), (3, 6), (7, 3)))
+    for one in (x, down, up):
+        one.requires_grad_()
+    chosen = fused.kept(torch.Size([10, 6]), 0.25)
+    monkeypatch.setattr(fused, "kept", lambda shape, dropped: chosen)
+    made = fused.LowRank.apply(x, weight, None, down, up, 2.0, 0.25)
+    plain = F.linear(x, weight) + 2.0 * (x * chosen.view(2, 5, 6) / 0.75) @ down.T @ up.T
+    torch.testing.assert_close(made, plain)
+
+    def layer(x: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> Any:
+        return fused.LowRank.apply(x, weight, None, down, up, 2.0, 0.25)
+
+    assert torch.autograd.gradcheck(layer, (x, down, up))
+
+
+@pytest.mark.parametrize("dropped", [0.001, 0.1, 0.5, 0.9, 0.999999])
+def test_so_many_values_are_dropped_and_the_seed_says_which(dropped: float) -> None:
+    torch.manual_seed(3)
+    first, second = (fused.kept(torch.Size([1000, 1001]), dropped) for _ in range(2))
+    assert set(first.unique().tolist()) <= {0, 1}
+    count = first.numel()
+    deviation = (dropped * (1 - dropped) / count) ** 0.5 + 2**-16
+    assert abs(float((first == 0).double().mean()) - dropped) < 5 * deviation
+    assert dropped > 0.99 or not torch.equal(first, second)
+    torch.manual_seed(3)
+    assert torch.equal(fused.kept(torch.Size([1000, 1001]), dropped), first)
+
+
+def test_a_model_drops_while_it_learns_and_not_otherwise() -> None:
+    model = adapted(lora_dropout=0.5)
+    torch.manual_seed(0)
+    before = [model(input_ids=IDS).logits.std() for _ in range(2)]
+    plain = model.eval()(input_ids=IDS).logits
+    fuse(model)
+    torch.testing.assert_close(model(input_ids=IDS).logits, plain, rtol=1e-4, atol=1e-5)
+    first, second = (model.train()(input_ids=IDS).logits for _ in range(2))
+    assert not torch.equal(first, second) and before[0] != before[1]
+    torch.testing.assert_close(first.std(), before[0], rtol=0.1, atol=0)
 
 
 def test_mixed_precision_learns_as_before() -> None:

@@ -89,7 +89,10 @@ class Rotation(torch.autograd.Function):
 
 
 class LowRank(torch.autograd.Function):
-    """x W^T + bias + s (x A^T) B^T with W and bias not learned (Hu et al. 2021, arXiv:2106.09685, eq. 3)."""
+    """x W^T + bias + s (x' A^T) B^T with W and bias not learned (Hu et al. 2021, arXiv:2106.09685, eq. 3).
+
+    x' is x after dropout (Srivastava et al. 2014, JMLR 15, section 4): of it a byte a value is kept, and not x' itself.
+    """
 
     @staticmethod
     def forward(
@@ -100,13 +103,16 @@ class LowRank(torch.autograd.Function):
         down: torch.Tensor,
         up: torch.Tensor,
         scale: float,
+        dropped: float,
     ) -> torch.Tensor:
-        """Take x (..., I), weight (O, I), bias (O,), down A (r, I) and up B (O, r)."""
+        """Take x (..., I), weight (O, I), bias (O,), down A (r, I), up B (O, r) and the share that is dropped."""
         rows = x.flatten(0, -2)
         low, high = down.to(x.dtype), up.to(x.dtype)
-        inner = rows @ low.T
+        chosen = kept(rows.shape, dropped) if dropped else None
+        scale /= 1 - dropped
+        inner = (rows if chosen is None else rows * chosen) @ low.T
         made = F.linear(rows, weight, bias).addmm_(inner, high.T, alpha=scale)
-        ctx.save_for_backward(rows, weight, low, high, inner)
+        ctx.save_for_backward(rows, weight, low, high, inner, chosen)
         ctx.scale, ctx.learned = scale, down.dtype
         output: torch.Tensor = made.unflatten(0, x.shape[:-1])
         return output
@@ -114,14 +120,31 @@ class LowRank(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of x, A and B."""
-        rows, weight, low, high, inner = ctx.saved_tensors
+        rows, weight, low, high, inner, chosen = ctx.saved_tensors
         grad = grads[0].flatten(0, -2)
         grad_inner = (grad @ high).mul_(ctx.scale)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = (grad @ weight).addmm_(grad_inner, low).unflatten(0, grads[0].shape[:-1])
+            grad_x = grad @ weight
+            if chosen is None:
+                grad_x.addmm_(grad_inner, low)
+            else:
+                grad_x.add_((grad_inner @ low).mul_(chosen))
+            grad_x = grad_x.unflatten(0, grads[0].shape[:-1])
         grad_up = (grad.T @ inner).mul_(ctx.scale)
-        return grad_x, None, None, (grad_inner.T @ rows).to(ctx.learned), grad_up.to(ctx.learned), None
+        grad_down = grad_inner.T @ (rows if chosen is None else rows * chosen)
+        return grad_x, None, None, grad_down.to(ctx.learned), grad_up.to(ctx.learned), None, None
+
+
+def kept(shape: torch.Size, dropped: float) -> torch.Tensor:
+    """Ones, and with this probability zeros: uint8.
+
+    By comparing 16 random bits each, so that the probability is exact to 1/65536: torch's Bernoulli on a CPU draws one
+    number after the other, and takes longer than the product that follows.
+    """
+    count = shape.numel()
+    bits = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:count]
+    return (bits >= min(round(dropped * 2**16), 2**16 - 1) - 2**15).view(torch.uint8).view(shape)
 
 
 def fuses(training: Any, *, sharded: bool) -> bool:
@@ -188,7 +211,7 @@ def _adapted(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Ten
         or self.merged
         or len(names) != 1
         or names[0] in self.lora_variant
-        or (self.training and not isinstance(self.lora_dropout[names[0]], torch.nn.Identity))
+        or type(self.lora_dropout[names[0]]) not in (torch.nn.Identity, torch.nn.Dropout)
         or type(base) is not torch.nn.Linear
         or base.weight.requires_grad
         or base.weight.dtype != x.dtype
@@ -197,5 +220,6 @@ def _adapted(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Ten
         original: torch.Tensor = type(self).forward(self, x, *args, **kwargs)
         return original
     down, up = self.lora_A[names[0]].weight, self.lora_B[names[0]].weight
-    made: torch.Tensor = LowRank.apply(x, base.weight, base.bias, down, up, self.scaling[names[0]])
+    dropped = getattr(self.lora_dropout[names[0]], "p", 0.0) if self.training else 0.0
+    made: torch.Tensor = LowRank.apply(x, base.weight, base.bias, down, up, self.scaling[names[0]], dropped)
     return made
