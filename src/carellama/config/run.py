@@ -223,16 +223,6 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     )
 
     @property
-    def row_limit(self) -> int:
-        """The most tokens that are learned from at once, 0: all of a batch.
-
-        Several processes, which share their gradients after each part, would wait for one that has fewer.
-        """
-        if world()[1] > 1:
-            return 0
-        return (0 if has_gpu() else ROW_TOKENS) if self.row_tokens is None else self.row_tokens
-
-    @property
     def compute_dtype(self) -> str:
         """The precision that is computed in."""
         return "bfloat16" if self.bf16 else "float16" if self.fp16 else "float32"
@@ -312,6 +302,17 @@ class RunConfig:
     def frozen_dtype(self) -> str:
         """The precision that frozen weights are loaded in: what the machine computes in, unless --dtype says."""
         return self.training.compute_dtype if self.model.dtype == "auto" else self.model.dtype
+
+    @property
+    def row_limit(self) -> int:
+        """The most tokens that are learned from at once, 0: all of a batch.
+
+        Several processes, which share their gradients after each part, would wait for one that has fewer.
+        """
+        if self.finetuning.stage not in TOGETHER or world()[1] > 1:
+            return 0
+        asked = self.training.row_tokens
+        return (0 if has_gpu() else ROW_TOKENS) if asked is None else asked
 
 
 @dataclass

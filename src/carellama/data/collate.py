@@ -43,7 +43,7 @@ def collate_row(examples: Sequence[Sequence[Tokens]]) -> dict[str, Any]:
 def row_parts(lengths: Sequence[int], limit: int, together: int = 1) -> list[tuple[int, int]]:
     """Divide the records of a row into parts of about as many tokens each: (first record, record after the last).
 
-    No part has more than `limit` tokens, unless it is one record; `together` neighbours always stay in one part.
+    `together` neighbours always stay in one part, and no part has more than `limit` tokens unless it is only these.
     """
     groups = [sum(lengths[at : at + together]) for at in range(0, len(lengths), together)]
     aim = sum(groups) / max(1, -(-sum(groups) // limit))

@@ -152,8 +152,8 @@ def largest_batch(config: RunConfig, prepared: Any, padded: bool) -> tuple[Batch
         return batch, batch
     examples = prepared.train
     if not isinstance(examples, Examples):
-        records = [(whole, whole)] * size * (2 if stage in PAIRED else 1)
-        longest = whole * (2 if stage in PAIRED else 1)
+        width = 2 if stage in PAIRED else 1
+        records, longest = [(whole, whole)] * size * width, whole * width
     else:
         lengths = _example_lengths(examples)
         groups = _groups(config, len(lengths))
@@ -161,9 +161,8 @@ def largest_batch(config: RunConfig, prepared: Any, padded: bool) -> tuple[Batch
         places = groups[int(loads.argmax())]
         records = _records(examples, places, whole)
         longest = int(lengths.max()) if examples.windows is None else whole
-    batch, limit = _batch(records, padded), training.row_limit
-    divided = limit and not padded and stage in TOGETHER
-    return batch, _batch(_first(records, max(limit, longest)), padded) if divided else batch
+    batch, limit = _batch(records, padded), config.row_limit
+    return batch, _batch(_first(records, max(limit, longest)), padded) if limit and not padded else batch
 
 
 def _groups(config: RunConfig, count: int) -> np.ndarray:
@@ -295,7 +294,7 @@ def advised(config: RunConfig) -> list[tuple[str, RunConfig]]:
         changed = with_training(per_device_train_batch_size=smaller, gradient_accumulation_steps=steps)
         found.append((words, dataclasses.replace(config, training=changed)))
         smaller //= 4
-    if finetuning.stage in TOGETHER and world()[1] == 1 and not 0 < training.row_limit <= ADVISED_ROW:
+    if finetuning.stage in TOGETHER and world()[1] == 1 and not 0 < config.row_limit <= ADVISED_ROW:
         found.append(
             (f"--row_tokens {ADVISED_ROW}", dataclasses.replace(config, training=with_training(row_tokens=ADVISED_ROW)))
         )

@@ -93,7 +93,8 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
         self.noise = config.training.neftune_noise_alpha
         self.neftune_noise_alpha = None  # ours knows where records begin, see carellama.train.noise
         self.loraplus_lr_ratio = config.finetuning.loraplus_lr_ratio
-        self.together = TOGETHER.get(config.finetuning.stage, 0)
+        self.row_limit = config.row_limit
+        self.together = TOGETHER.get(config.finetuning.stage, 1)
         self._guard = LossGuard()
         self._noted: dict[str, list[float]] = {}
 
@@ -154,10 +155,11 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
 
     def parts(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         """A row in parts of at most --row_tokens, whose losses add up to its own; a padded batch as it is."""
-        borders, limit = row.get("cu_seq_lens_q"), self.args.row_limit
-        if borders is None or not limit or not self.together or int(borders[-1]) <= limit:
+        borders = row.get("cu_seq_lens_q")
+        if borders is None or not self.row_limit or int(borders[-1]) <= self.row_limit:
             return [row]
-        return [part_of_row(row, *part) for part in row_parts(borders.diff().tolist(), limit, self.together)]
+        lengths = borders.diff().tolist()
+        return [part_of_row(row, *part) for part in row_parts(lengths, self.row_limit, self.together)]
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
         """Count the units of a step, over all processes."""
