@@ -15,15 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from sft_speed import read
+from sft_speed import medians, read, timed
 from tokenizers import Tokenizer
 
 PAIRS = 4  # of a batch
@@ -125,24 +122,6 @@ def train_peer(model: str, folder: Path, setting: str, max_steps: int) -> None:
     (folder / "out/trainer_log.jsonl").write_text("\n".join(lines))
 
 
-def timed(command: list[str], folder: Path) -> dict[str, float]:
-    """Run a training command; its pairs/s, mean loss, and peak memory in MB."""
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{' '.join(command)}\n{(folder / 'log.txt').read_text()[-3000:]}")
-    results = json.loads((folder / "out/train_results.json").read_text())
-    steps = [json.loads(line) for line in (folder / "out/trainer_log.jsonl").read_text().splitlines()]
-    print("  losses", *(f"{step['loss']:.4f}" for step in steps if "loss" in step))
-    return {
-        "samples/s": results["train_samples_per_second"],
-        "loss": results["train_loss"],
-        "MB": usage.ru_maxrss / 1024,
-    }
-
-
 def one_round(options: argparse.Namespace, rows: list[dict[str, Any]], temporary: Path) -> dict[str, dict[str, float]]:
     """Run both once, the peer first."""
     setting, model = options.peer_setting, options.model
@@ -165,7 +144,7 @@ def one_round(options: argparse.Namespace, rows: list[dict[str, Any]], temporary
     commands = {"TRL": peer, "CareLlama": [sys.executable, "-m", "carellama", "train", *own]}
     found = {}
     for name in ("TRL",) if options.peer_only else ("TRL", "CareLlama"):
-        found[name] = timed(commands[name], folders[name])
+        found[name] = timed(commands[name], folders[name], len(rows))
         shown = ", ".join(f"{key} {value:.4g}" for key, value in found[name].items())
         print(f"{name:9} {setting if name == 'TRL' else '':13} {shown}", flush=True)
     return found
@@ -197,10 +176,7 @@ def main() -> None:
             kept.append(one_round(options, rows, Path(temporary)))
     if options.peer_only:
         return
-    ratio = {key: [found["CareLlama"][key] / found["TRL"][key] for found in kept] for key in kept[0]["TRL"]}
-    print(f"median ratio of samples/s: {statistics.median(ratio['samples/s']):.2f}")
-    print(f"median difference of the mean loss: {statistics.median(ratio['loss']) - 1:+.2%}")
-    print(f"median ratio of peak memory: {statistics.median(ratio['MB']):.2f}")
+    medians(kept, "TRL")
 
 
 if __name__ == "__main__":

@@ -118,6 +118,13 @@ def run(name: str, options: argparse.Namespace, rows: list[dict[str, str]], toke
         return timed(command, folder, len(rows))
 
 
+def medians(kept: list[dict[str, dict[str, float]]], peer: str) -> None:
+    """Print the median of our values over the peer's, of each round."""
+    for key, words in {"samples/s": "samples/s", "loss": "the mean loss", "MB": "peak memory"}.items():
+        ratio = statistics.median(found["CareLlama"][key] / found[peer][key] for found in kept)
+        print(f"median ratio of {words}: {ratio:.4f}")
+
+
 def main() -> None:
     """Alternate the two and print each run, then the median ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -131,19 +138,16 @@ def main() -> None:
     options = parser.parse_args()
     rows, tokens = uncut(read(options.file), options.model, BATCH * options.steps)
     print(f"{len(rows)} records of {tokens:.0f} tokens in the mean")
-    kept: dict[str, list[dict[str, float]]] = {}
+    kept = []
     for number in range(options.rounds):
+        kept.append({})
         for name in ("LLaMA-Factory",) if options.peer_only else ("LLaMA-Factory", "CareLlama"):
-            found = run(name, options, rows, tokens)
-            kept.setdefault(name, []).append(found)
+            found = kept[-1][name] = run(name, options, rows, tokens)
             shown = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
             setting = options.peer_setting if name == "LLaMA-Factory" else ""
             print(f"round {number + 1} {name:14} {setting:10} {shown}", flush=True)
-    if options.peer_only:
-        return
-    pairs = list(zip(kept["CareLlama"], kept["LLaMA-Factory"], strict=True))
-    for key, words in {"samples/s": "samples/s", "loss": "the mean loss", "MB": "peak memory"}.items():
-        print(f"median ratio of {words}: {statistics.median(own[key] / its[key] for own, its in pairs):.4f}")
+    if not options.peer_only:
+        medians(kept, "LLaMA-Factory")
 
 
 if __name__ == "__main__":
