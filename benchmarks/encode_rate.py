@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from carellama.config.run import ModelArguments, RunConfig, run_config
+from carellama.config.model import ModelArguments
+from carellama.config.run import RunConfig, run_config
 from carellama.data.prepare import encode_dataset
 from carellama.data.sources import Dataset, load_datasets
 from carellama.model.load import load_tokenizer

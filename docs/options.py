@@ -19,6 +19,7 @@ from typing import Any, Literal, Union
 
 from carellama.config import datasets
 from carellama.config import run as config
+from carellama.config.answering import TALK_GROUPS
 from carellama.config.plan import PlanArguments
 from carellama.config.recipe import RecipeArguments
 from carellama.config.tokenizer import TokenizerArguments
@@ -35,7 +36,7 @@ GROUPS: dict[str, Sequence[type]] = {
     "plan": (PlanArguments,),
     "recipe": (RecipeArguments,),
     "export": config.EXPORT_GROUPS,
-    "chat": config.TALK_GROUPS,
+    "chat": TALK_GROUPS,
     "demo": (DemoArguments,),
     "tokenizer": (TokenizerArguments,),
     **{

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from carellama.config.run import FinetuningArguments, ModelArguments
+from carellama.config.finetuning import FinetuningArguments
+from carellama.config.model import ModelArguments
 from carellama.errors import UserError
 from carellama.model import adapter
 from carellama.model.adapter import merge, prepare, trainable_line

@@ -12,7 +12,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from carellama.config.run import FinetuningArguments, GeneratingArguments, ModelArguments
+from carellama.config.finetuning import FinetuningArguments
+from carellama.config.generating import GeneratingArguments
+from carellama.config.model import ModelArguments
 from carellama.data.collate import collate_padded, collate_row
 from carellama.engine.base import Sampling
 from carellama.engine.transformers import TransformersEngine

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carellama.config.run import GeneratingArguments
+from carellama.config.generating import GeneratingArguments
 from carellama.engine.answer import Answer
 from carellama.engine.base import Reply, Sampling
 from carellama.engine.scripted import ScriptedEngine

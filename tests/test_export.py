@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from carellama import export as exporting
-from carellama.config.run import FinetuningArguments, ModelArguments
+from carellama.config.finetuning import FinetuningArguments
+from carellama.config.model import ModelArguments
 from carellama.errors import UserError
 from carellama.export import export
 from carellama.model.adapter import prepare

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carellama.config.run import ModelArguments
+from carellama.config.model import ModelArguments
 from carellama.disk import made_once
 from carellama.errors import UserError
 from carellama.model import gguf, hub

@@ -170,7 +170,7 @@ def test_importing_the_package_loads_nothing() -> None:
 
 def test_verbs_and_stages_can_be_called() -> None:
     from carellama.cli import DATA_VERBS, VERBS
-    from carellama.config.run import FinetuningArguments
+    from carellama.config.finetuning import FinetuningArguments
     from carellama.train import STAGES
 
     for place in [*(place for place, _ in [*VERBS.values(), *DATA_VERBS.values()]), *STAGES.values()]:
@@ -197,14 +197,14 @@ def reads(path: Path) -> set[str]:
 def option_fields() -> Iterator[tuple[str, str]]:
     """(class, field) of the dataclasses of options, with their properties; not what transformers reads."""
     from carellama import demo
-    from carellama.config import datasets
+    from carellama.config import answering, datasets
     from carellama.config import run as config
     from carellama.config.tokenizer import TokenizerArguments
 
     groups = {
         *config.RUN_GROUPS,
         *config.EXPORT_GROUPS,
-        *config.TALK_GROUPS,
+        *answering.TALK_GROUPS,
         demo.DemoArguments,
         TokenizerArguments,
         config.RunConfig,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from carellama.config.run import ModelArguments
+from carellama.config.model import ModelArguments
 from carellama.errors import UserError
 from carellama.model.load import bind, load_model, load_tokenizer
 from conftest import make_model, make_tokenizer

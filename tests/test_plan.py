@@ -10,7 +10,9 @@ import torch
 
 from carellama import plan as plans
 from carellama import run as runs
-from carellama.config.run import FinetuningArguments, ModelArguments, RunConfig, run_config
+from carellama.config.finetuning import FinetuningArguments
+from carellama.config.model import ModelArguments
+from carellama.config.run import RunConfig, run_config
 from carellama.errors import UserError
 from carellama.model import memory
 from carellama.model.adapter import prepare

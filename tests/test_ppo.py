@@ -178,7 +178,7 @@ def test_answers_to_ids_are_those_to_messages(tiny_tokenizer):
     template = get_template(None, tiny_tokenizer)
     engine = TransformersEngine(make_model(), tiny_tokenizer, template, batch_size=2)
     prompts = [(Message("user", text),) for text in ("Hello?", "What is asthma?")]
-    sampling = Sampling(12, 1.0, 1.0, 0, 1.0, 1, 1.0, seed=5)
+    sampling = Sampling(12, seed=5)
     replies = engine.generate(prompts, sampling)
     found = engine.continue_ids(engine._encode(prompts), sampling)
     assert [one.text for one in found] == [reply.text for reply in replies]

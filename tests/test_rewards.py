@@ -13,8 +13,10 @@ from typing import ClassVar
 import pytest
 import torch
 
+from carellama.config.finetuning import FinetuningArguments
+from carellama.config.model import ModelArguments
 from carellama.config.parse import as_flags
-from carellama.config.run import FinetuningArguments, ModelArguments, RunConfig, run_config
+from carellama.config.run import RunConfig, run_config
 from carellama.data.answers import AnswerEncoder
 from carellama.data.collate import collate_row
 from carellama.data.encode import Encoder

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from carellama.config.run import GeneratingArguments
+from carellama.config.generating import GeneratingArguments
 from carellama.engine.base import Sampling
 from carellama.engine.scripted import ScriptedEngine
 from carellama.records import Message
@@ -24,7 +24,7 @@ from carellama.serve.terminal import Conversation, talk
 
 SAMPLING = Sampling.of(GeneratingArguments(max_new_tokens=50))
 PROGRAM = """
-from carellama.config.run import GeneratingArguments
+from carellama.config.generating import GeneratingArguments
 from carellama.engine.base import Sampling
 from carellama.engine.scripted import ScriptedEngine
 from carellama.serve.terminal import chat

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from carellama import run as runs
+from carellama.config.finetuning import FinetuningArguments
+from carellama.config.model import ModelArguments
 from carellama.config.parse import as_flags
-from carellama.config.run import FinetuningArguments, ModelArguments, RunConfig, run_config
+from carellama.config.run import RunConfig, run_config
 from carellama.data.collate import collate_padded, collate_row
 from carellama.data.prepare import prepare as prepare_data
 from carellama.errors import UserError

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from carellama import run as runs
 from carellama.config.data import DataArguments
-from carellama.config.run import FinetuningArguments, ModelArguments
+from carellama.config.finetuning import FinetuningArguments
+from carellama.config.model import ModelArguments
 from carellama.config.tokenizer import TokenizerArguments
 from carellama.data import pieces
 from carellama.engine.transformers import load as load_engine

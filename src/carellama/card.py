@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import carellama
-from carellama.config.run import ModelArguments
+from carellama.config.model import ModelArguments
 from carellama.errors import UserError
 from carellama.template import Template
 

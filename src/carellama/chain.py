@@ -36,9 +36,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from carellama.config.finetuning import COMPARING
 from carellama.config.parse import as_flags, parse, read_yaml
 from carellama.config.recipe import RecipeArguments
-from carellama.config.run import COMPARING, run_config
+from carellama.config.run import run_config
 from carellama.disk import say, whole_file, write_json
 from carellama.errors import UserError, lookup, nearest
 from carellama.evaluate.metrics import Metric

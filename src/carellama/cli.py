@@ -118,13 +118,13 @@ app.add_typer(data_app, name="data")
 
 def chat(argv: Sequence[str]) -> None:
     """Load the engine and hand it to the terminal."""
+    from carellama.config.answering import TALK_GROUPS
     from carellama.config.parse import parse
-    from carellama.config.run import TALK_GROUPS
     from carellama.engine.base import Sampling
     from carellama.engine.transformers import load
     from carellama.serve import terminal
 
-    model, data, finetuning, generating = parse(TALK_GROUPS, argv, "carellama chat")
+    model, data, finetuning, generating, _ = parse(TALK_GROUPS, argv, "carellama chat")
     terminal.chat(load(model, data, finetuning), data.system_prompt, Sampling.of(generating))
 
 

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carellama.card import run_records, write_card
+from carellama.config.finetuning import FinetuningArguments
+from carellama.config.model import ModelArguments
 from carellama.config.parse import parse, parser
-from carellama.config.run import EXPORT_GROUPS, FinetuningArguments, ModelArguments
+from carellama.config.run import EXPORT_GROUPS
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.template import Template, get_template

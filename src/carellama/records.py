@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 IGNORED = -100  # the label of a position that bears no loss, as in torch.nn.functional.cross_entropy
 
 
@@ -34,14 +34,29 @@ NOWHERE = Place("<memory>", 0)
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that an assistant asks to be called."""
+
+    id: str
+    name: str
+    arguments: str  # a JSON object
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    `calls` are an assistant's; a tool's result says in `call_id` which call it answers.
+    """
 
     role: Role
     content: str
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
 
     def __post_init__(self) -> None:
-        assert self.role in ("system", "user", "assistant"), f"unknown role {self.role!r}"
+        assert self.role in ("system", "user", "assistant", "tool"), f"unknown role {self.role!r}"
+        assert not self.calls or self.role == "assistant", f"{self.role} calls tools"
 
 
 @dataclass(frozen=True, slots=True)

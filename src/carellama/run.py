@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from carellama.config.engine import check_resume
+from carellama.config.distributed import check_resume
 from carellama.config.environment import world
 from carellama.config.parse import parser, read_yaml
 from carellama.config.run import RUN_GROUPS, RunConfig, run_config

@@ -10,14 +10,17 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Optional
+from typing import Any, Optional
 
 from transformers import Seq2SeqTrainingArguments
 
 from carellama.config.data import DataArguments
-from carellama.config.engine import after_devices, before_devices, check_engine
+from carellama.config.distributed import after_devices, before_devices, check_engine
 from carellama.config.environment import world
+from carellama.config.finetuning import FinetuningArguments
+from carellama.config.generating import GeneratingArguments
 from carellama.config.grpo import GRPOArguments, check_grpo
+from carellama.config.model import ModelArguments
 from carellama.config.parse import about, at_least, parse
 from carellama.config.ppo import PPOArguments, check_ppo
 from carellama.config.stages import TOGETHER, PreferenceArguments, RewardArguments
@@ -29,161 +32,8 @@ log = logging.getLogger(__name__)
 # HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
 # ruff: noqa: UP045
 
-
-@dataclass
-class ModelArguments:
-    """Which model, in which precision, with which checkpoints on top."""
-
-    model_name_or_path: str = field(
-        metadata=about("Model folder, hub id, .gguf file, or embedded name (smollm2-135m, gemma3-270m).")
-    )
-    checkpoint_dir: Optional[str] = field(
-        default=None,
-        metadata=about("Folder(s) of earlier training, comma separated; adapters are merged in this order."),
-    )
-    model_revision: str = field(default="main", metadata=about("Branch, tag or commit of a hub model."))
-    cache_dir: Optional[str] = field(default=None, metadata=about("Where hub downloads are kept."))
-    hf_auth_token: Optional[str] = field(default=None, metadata=about("Token for gated hub models."))
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
-        default="auto",
-        metadata=about("Precision of the weights; auto takes the best this machine computes in."),
-    )
-    quantization_bit: Optional[int] = field(
-        default=None, metadata=about("Load the base in 4 or 8 bit (QLoRA).", choices=[4, 8])
-    )
-    quantization_type: Literal["nf4", "fp4"] = field(default="nf4", metadata=about("4-bit number format."))
-    double_quantization: bool = field(default=True, metadata=about("Quantise the 4-bit scales as well."))
-    rope_scaling: Optional[str] = field(
-        default=None,
-        metadata=about("Stretch the position encoding.", choices=["linear", "dynamic", "yarn"]),
-    )
-    rope_factor: float = field(default=2.0, metadata=about("By how much --rope_scaling stretches."))
-    attention: Literal["auto", "packed", "padded", "eager", "sdpa", "flash_attention_2", "flex_attention"] = field(
-        default="auto",
-        metadata=about("Attention in training; auto: packed on CPU, flash on GPU; padded: no padding-free rows."),
-    )
-    trust_remote_code: bool = field(default=False, metadata=about("Run Python code that comes with the model."))
-    allow_pickle: bool = field(
-        default=False,
-        metadata=about("Read .bin weights, which can run code; default: safetensors and GGUF only."),
-    )
-    accept_licence: bool = field(
-        default=False, metadata=about("Accept the terms of an embedded model that has any (gemma3-270m).")
-    )
-
-    @property
-    def checkpoints(self) -> list[str]:
-        """The folders of `checkpoint_dir`, in order."""
-        return [part.strip() for part in (self.checkpoint_dir or "").split(",") if part.strip()]
-
-    def __post_init__(self) -> None:
-        at_least(self, rope_factor=1)
-
-
 LIGER = {"rope": True, "rms_norm": True, "swiglu": True, "cross_entropy": False, "fused_linear_cross_entropy": False}
 ROW_TOKENS = 768  # whose products are about as fast as those of more
-COMPARING = ("dpo", "kto", "ppo", "grpo")  # stages that compare with the model as it was
-
-
-@dataclass
-class FinetuningArguments:
-    """What is trained, and how."""
-
-    stage: Literal["pt", "sft", "rm", "dpo", "kto", "ppo", "grpo"] = field(
-        default="sft",
-        metadata=about(
-            "pt: plain text; sft: conversations; rm: reward model; dpo, kto: preferences; ppo: scores of own answers; "
-            "grpo: rewards of own answers that are compared."
-        ),
-    )
-    finetuning_type: Literal["lora", "freeze", "full", "none"] = field(
-        default="lora", metadata=about("Train adapters, the last layers, everything, or nothing.")
-    )
-    lora_rank: int = field(default=8, metadata=about("Rank of the LoRA matrices."))
-    lora_alpha: float = field(default=32.0, metadata=about("Scale of the LoRA matrices (times 1/rank)."))
-    lora_dropout: float = field(default=0.1, metadata=about("Dropout before the LoRA matrices."))
-    lora_target: Optional[str] = field(
-        default=None,
-        metadata=about("Adapted layers, comma separated; 'all': every linear; default: q_proj,v_proj, or peft's."),
-    )
-    peft_type: Literal["lora", "vera", "loha", "lokr", "oft", "hra", "ia3"] = field(
-        default="lora", metadata=about("Kind of the adapters, by peft's name.")
-    )
-    use_rslora: bool = field(default=False, metadata=about("Scale by 1/sqrt(rank) (rank-stabilised LoRA)."))
-    use_dora: bool = field(default=False, metadata=about("Weight-decomposed LoRA."))
-    pissa_init: bool = field(
-        default=False, metadata=about("Begin with the strongest directions of the weights (PiSSA); saved as LoRA.")
-    )
-    pissa_iter: int = field(default=16, metadata=about("Iterations that find them; -1: exact, slow."))
-    loraplus_lr_ratio: Optional[float] = field(
-        default=None, metadata=about("LoRA+: learning rate of the B matrices over that of the A matrices.")
-    )
-    oft_block_size: int = field(default=32, metadata=about("oft: values that are turned together."))
-    add_tokens: Optional[str] = field(
-        default=None, metadata=about("File with a new token a line; begun as the mean of their pieces, and trained.")
-    )
-    resume_lora_training: Optional[bool] = field(
-        default=None,
-        metadata=about(
-            "Go on training the last adapter of --checkpoint_dir (default for pt, sft, rm); else merge it, begin anew."
-        ),
-    )
-    num_layer_trainable: int = field(
-        default=3, metadata=about("freeze: the last n layers are trained; negative: the first n.")
-    )
-    name_module_trainable: str = field(
-        default="mlp", metadata=about("freeze: which part of them: mlp, self_attn, or all.")
-    )
-    plot_loss: bool = field(default=False, metadata=about("Draw the loss curve as PNG."))
-
-    @property
-    def goes_on_with_adapter(self) -> bool:
-        """Whether the last adapter of --checkpoint_dir is trained further: not where it is the reference."""
-        return self.stage not in COMPARING if self.resume_lora_training is None else self.resume_lora_training
-
-    def __post_init__(self) -> None:
-        if self.resume_lora_training and self.stage in COMPARING:
-            raise UserError(
-                f"--resume_lora_training: --stage {self.stage} compares with the model it begins from, adapters "
-                "included, so they are merged and a new one is trained; leave the option out"
-            )
-        plain = self.peft_type == "lora"
-        for name in ("use_rslora", "use_dora", "pissa_init", "loraplus_lr_ratio"):
-            if getattr(self, name) and not plain:
-                raise UserError(f"--{name} is for --peft_type lora, not {self.peft_type}")
-        if self.add_tokens and not plain and self.finetuning_type == "lora":
-            raise UserError(f"--add_tokens works with --peft_type lora, not {self.peft_type}")
-        if self.pissa_init and (self.use_dora or self.stage in COMPARING):
-            other = "--use_dora" if self.use_dora else f"--stage {self.stage}, which compares with the base"
-            raise UserError(f"--pissa_init changes the base while it trains and does not go with {other}")
-        if self.pissa_iter < -1 or self.oft_block_size < 1:
-            raise UserError(f"--pissa_iter {self.pissa_iter}, --oft_block_size {self.oft_block_size}: too small")
-        if self.loraplus_lr_ratio is not None and self.loraplus_lr_ratio <= 0:
-            raise UserError(f"--loraplus_lr_ratio is {self.loraplus_lr_ratio}; it must be above 0 (16 is usual)")
-        at_least(self, lora_rank=1)
-        if not 0 <= self.lora_dropout < 1:
-            raise UserError(f"--lora_dropout is {self.lora_dropout}; it must be in [0, 1)")
-
-
-@dataclass
-class GeneratingArguments:
-    """How answers are sampled."""
-
-    do_sample: bool = field(default=True, metadata=about("Sample; false: always the likeliest token."))
-    temperature: float = field(default=0.95, metadata=about("0: always the likeliest token."))
-    top_p: float = field(default=0.7, metadata=about("Sample from the likeliest tokens of this total probability."))
-    top_k: int = field(default=50, metadata=about("Sample from this many likeliest tokens; 0: from all."))
-    num_beams: int = field(default=1, metadata=about("Beam search; 1: none."))
-    max_new_tokens: int = field(default=512, metadata=about("Most tokens of an answer."))
-    repetition_penalty: float = field(default=1.0, metadata=about("Above 1: repeat less."))
-    length_penalty: float = field(default=1.0, metadata=about("Beam search: above 0 favours long answers."))
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or self.max_new_tokens < 1:
-            raise UserError(
-                f"sampling: temperature {self.temperature} (at least 0), top_p {self.top_p} (above 0, at most 1), "
-                f"top_k {self.top_k} (at least 0), max_new_tokens {self.max_new_tokens} (at least 1)"
-            )
 
 
 @dataclass
@@ -324,7 +174,6 @@ class ExportArguments:
     overwrite_output_dir: bool = field(default=False, metadata=about("Replace a folder that is not empty."))
 
 
-TALK_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments)
 EXPORT_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, ExportArguments)
 RUN_GROUPS = (
     ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments, PreferenceArguments, RewardArguments,

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from carellama.config.data import DataArguments
+from carellama.config.model import ModelArguments
 from carellama.config.parse import parse
-from carellama.config.run import ModelArguments
 from carellama.config.tokenizer import TokenizerArguments
 from carellama.data.convert import BadRecord, texts_of
 from carellama.data.sources import load_datasets

@@ -269,7 +269,7 @@ def _counter(model: str | None) -> Any:
 
     if model is None:
         return characters
-    from carellama.config.run import ModelArguments
+    from carellama.config.model import ModelArguments
     from carellama.model.load import load_tokenizer
 
     tokenizer = load_tokenizer(ModelArguments(model_name_or_path=model))

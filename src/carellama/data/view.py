@@ -86,7 +86,7 @@ def _visible(text: str) -> str:
 
 def _encoder(arguments: ViewArguments) -> Callable[[Record], str]:
     """A function from a record to its tokens as text."""
-    from carellama.config.run import ModelArguments
+    from carellama.config.model import ModelArguments
     from carellama.model.load import load_tokenizer
     from carellama.template import get_template
 

@@ -2,39 +2,59 @@
 
     reply = engine.generate([(Message("user", "What is asthma?"),)], sampling)[0]
 
-`carellama.engine.transformers` answers with a model, `carellama.engine.scripted` with fixed texts. This
+`carellama.engine.choose` makes one from the options; `carellama.engine.scripted` is a double with fixed texts. This
 module loads no library, so that the terminal and the server can name the types without loading one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from carellama.errors import UserError
-from carellama.records import Message
+from carellama.records import Message, ToolCall
 
 if TYPE_CHECKING:
-    from carellama.config.run import GeneratingArguments
+    from carellama.config.generating import GeneratingArguments
 
 Prompt = Sequence[Message]
 OnReply = Callable[[int, "Reply"], None]  # told the prompt's index and its reply, in the order of completion
+FinishReason = Literal["stop", "length", "tool_calls"]
+HEARTBEAT = 0.5  # seconds after which a stream that has nothing to say yields an empty piece
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may ask to be called."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # JSON schema of its arguments
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How an answer is drawn. The defaults are those of `config.GeneratingArguments`."""
+    """How an answer is made. The defaults are those of OpenAI's API: they change nothing."""
 
-    max_new_tokens: int
-    temperature: float  # 0: always the likeliest token
-    top_p: float
-    top_k: int  # 0: from all tokens
-    repetition_penalty: float
-    num_beams: int
-    length_penalty: float
+    max_new_tokens: int | None = None  # None: as many as the context has room for
+    temperature: float = 1.0  # 0: always the likeliest token
+    top_p: float = 1.0
+    top_k: int = 0  # 0: from all tokens
+    min_p: float = 0.0  # least probability, as a share of the likeliest token's
+    repetition_penalty: float = 1.0  # divides the score of a token that was there (Keskar et al. 2019, section 4.1)
+    presence_penalty: float = 0.0  # taken off the score of a token that the answer has
+    frequency_penalty: float = 0.0  # and for each time that the answer has it
+    num_beams: int = 1
+    length_penalty: float = 1.0
     seed: int | None = None  # None: another draw each time
-    stop: tuple[str, ...] = ()  # strings that end the answer, besides the template's
+    stop: tuple[str, ...] = ()  # strings that end the answer, besides the template's; not part of it
+    logit_bias: tuple[tuple[int, float], ...] = ()  # token id, what is added to its score
+    json_schema: Mapping[str, Any] | None = None  # the answer is JSON of this schema; {}: any JSON object
+    top_logprobs: int | None = None  # log-probabilities of the tokens said, and of so many likeliest; None: none
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"  # auto, none, required, or the name of a tool
+    adapter: str = ""  # which of the engine's adapters answers; "": the model as it was loaded
 
     @classmethod
     def of(cls, arguments: GeneratingArguments, *, seed: int | None = None, stop: tuple[str, ...] = ()) -> Sampling:
@@ -53,55 +73,140 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token that was said, its log-probability before temperature and penalties, and the likeliest in its place."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What came of an answer since the piece before; an empty one tells that the engine is at work."""
+
+    text: str = ""
+    reasoning: str = ""  # of an endpoint that tells it apart
+    logprobs: tuple[TokenLogprob, ...] = ()
+    call: ToolCall | None = None  # a whole one
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer, and why it ended: at its own end ("stop") or because no token was left ("length")."""
+    """An answer, and why it ended: at its own end ("stop"), for want of tokens ("length"), or to call tools."""
 
     text: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int  # with the token that ended it
+    reasoning: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
+
+
+class PromptTooLong(UserError):
+    """The prompt leaves no room for an answer."""
+
+    def __init__(self, prompt_tokens: int, context_tokens: int) -> None:
+        super().__init__(
+            f"the prompt has {prompt_tokens:,} tokens and the model takes {context_tokens:,} in all; "
+            "shorten the conversation or take a model with a longer context"
+        )
+        self.prompt_tokens, self.context_tokens = prompt_tokens, context_tokens
+
+
+class Unsupported(UserError):
+    """The engine can not do what was asked of it."""
+
+
+class Unavailable(UserError):
+    """What the engine needs does not answer (an endpoint, a child process); asking again may help."""
 
 
 class Engine(Protocol):
-    """Answers conversations. One call at a time works; more may be served one after the other."""
+    """Answers conversations. Safe to be called from several threads; `parallel` of them are answered at once.
+
+    All methods raise `PromptTooLong` for a prompt that leaves no room for an answer, `Unsupported` for what this
+    engine can not do, and `Unavailable` where it depends on something that does not answer.
+    """
+
+    name: str  # transformers, llamacpp, ...
+    parallel: int
 
     @property
     def context_tokens(self) -> int | None:
         """Most tokens of prompt and answer together; None: no limit known."""
         ...
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names that `Sampling.adapter` may have."""
+        ...
+
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
     ) -> list[Reply]:
-        """Answer each conversation; the replies are in the order of the prompts.
-
-        Raises `UserError` for a prompt that leaves no room for an answer.
-        """
+        """Answer each conversation; the replies are in the order of the prompts."""
         ...
 
-    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[str, None, Reply]:
+    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Yield the answer piece by piece, whole characters only; the generator's value is the whole `Reply`.
 
-        The pieces joined are `Reply.text`. Closing the generator stops the computation within one token.
+        The texts joined are `Reply.text`. It yields at least every `HEARTBEAT` seconds, an empty piece if need be, and
+        closing it stops the computation within one token, also while it waits for its turn.
         """
         ...
 
-    def count_tokens(self, messages: Prompt) -> int:
+    def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
+        """For each prompt the log-probability of each choice as the first token of the answer, in one pass.
+
+        A choice is one token (a letter); one that is several is judged by its first.
+        """
+        ...
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """One vector of length 1 for each text: the mean over its tokens of the last layer's states."""
+        ...
+
+    def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:
         """Return the number of tokens that an answer to `messages` starts from."""
         ...
 
-    def render(self, messages: Prompt) -> str:
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a text, without any that begin or end a sequence."""
+        ...
+
+    def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the text that an answer to `messages` starts from."""
         ...
 
+    def continue_text(self, text: str, sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Go on with a text that is no conversation; otherwise as `stream`."""
+        ...
 
-def room_for_answer(prompt_tokens: int, max_new_tokens: int, context_tokens: int | None) -> int:
-    """Return how many tokens the answer may have. Raises `UserError` when there is room for none."""
+    def close(self) -> None:
+        """Give back what the engine holds: memory, threads, child processes. Calls under way end with an error."""
+        ...
+
+
+def room_for_answer(prompt_tokens: int, max_new_tokens: int | None, context_tokens: int | None) -> int:
+    """Return how many tokens the answer may have. Raises `PromptTooLong` when there is room for none."""
     if context_tokens is None:
-        return max_new_tokens
+        return max_new_tokens if max_new_tokens is not None else ENDLESS
     if prompt_tokens >= context_tokens:
-        raise UserError(
-            f"the prompt has {prompt_tokens:,} tokens and the model takes {context_tokens:,} in all; "
-            "shorten the conversation or take a model with a longer context"
-        )
-    return min(max_new_tokens, context_tokens - prompt_tokens)
+        raise PromptTooLong(prompt_tokens, context_tokens)
+    room = context_tokens - prompt_tokens
+    return room if max_new_tokens is None else min(max_new_tokens, room)
+
+
+ENDLESS = 1 << 20  # tokens, where neither the caller nor the model has a limit
+
+
+def drain(stream: Generator[Piece, None, Reply]) -> Reply:
+    """Read a stream to its end; return its value."""
+    while True:
+        try:
+            next(stream)
+        except StopIteration as end:
+            reply: Reply = end.value
+            return reply

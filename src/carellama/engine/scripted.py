@@ -4,30 +4,61 @@
     ScriptedEngine(["first", "second"])                 one after the other
     ScriptedEngine(lambda messages: messages[-1].content.upper())
 
-A token is a character. It keeps the rules of `Engine` (stop strings, lengths, closing), and remembers in
+A token is a character. It keeps the rules of `Engine` (stop strings, lengths, heartbeats, closing), and remembers in
 `asked` what it was asked.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
+import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 
 from carellama.engine.answer import Answer
-from carellama.engine.base import OnReply, Prompt, Reply, Sampling, room_for_answer
+from carellama.engine.base import (
+    HEARTBEAT,
+    OnReply,
+    Piece,
+    Prompt,
+    Reply,
+    Sampling,
+    TokenLogprob,
+    Tool,
+    Unsupported,
+    drain,
+    room_for_answer,
+)
+from carellama.engine.tools import settled, told, with_calls
 from carellama.records import Message
 
 Script = str | Sequence[str] | Callable[[Prompt], str]
+DIMENSIONS = 8  # of its vectors
 
 
 class ScriptedEngine:
     """Answers from a script: a text, a queue of texts, or a function of the messages."""
 
-    def __init__(self, script: Script, *, context_tokens: int | None = None, token_seconds: float = 0.0) -> None:
+    name = "scripted"
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        context_tokens: int | None = None,
+        token_seconds: float = 0.0,
+        adapters: Sequence[str] = (),
+        parallel: int = 64,
+    ) -> None:
         self.context_tokens = context_tokens
         self.token_seconds = token_seconds  # how long each token takes
+        self.adapters = tuple(adapters)
+        self.parallel = parallel
         self.asked: list[tuple[Message, ...]] = []
+        self.running = 0  # streams that are neither at their end nor closed
         self._script = script if isinstance(script, str) or callable(script) else list(script)
+        self._lock = threading.Lock()
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
@@ -35,41 +66,94 @@ class ScriptedEngine:
         """Answer each conversation, see `Engine.generate`."""
         replies = []
         for index, messages in enumerate(prompts):
-            stream = self.stream(messages, sampling)
-            try:
-                while True:
-                    next(stream)
-            except StopIteration as end:
-                replies.append(end.value)
+            replies.append(drain(self.stream(messages, sampling)))
             if on_reply is not None:
                 on_reply(index, replies[-1])
         return replies
 
-    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[str, None, Reply]:
+    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Yield the answer, see `Engine.stream`."""
+        sampling = settled(sampling)
         self.asked.append(tuple(messages))
-        prompt_tokens = self.count_tokens(messages)
-        room = room_for_answer(prompt_tokens, sampling.max_new_tokens, self.context_tokens)
-        text = self._next(messages)
-        answer = Answer(lambda ids: "".join(map(chr, ids)), (), sampling.stop)
-        for character in text[:room]:
-            time.sleep(self.token_seconds)
-            if piece := answer.add(ord(character)):
-                yield piece
-            if answer.stopped:
-                break
-        if rest := answer.end():
-            yield rest
-        whole = answer.stopped or len(text) <= room
-        return Reply(answer.text, "stop" if whole else "length", prompt_tokens, answer.tokens)
+        prompt = self.render(messages, sampling.tools)
+        return with_calls(self._say(prompt, lambda: self._next(messages), sampling), sampling)
 
-    def count_tokens(self, messages: Prompt) -> int:
+    def continue_text(self, text: str, sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Go on with a text, see `Engine.continue_text`."""
+        message = Message("user", text)
+        self.asked.append((message,))
+        return self._say(text, lambda: self._next((message,)), sampling)
+
+    def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
+        """The choice that its answer begins with has nearly all of the probability."""
+        found = []
+        for messages in prompts:
+            said = self._next(messages)
+            right = [said.startswith(choice) for choice in choices]
+            found.append([math.log(0.9 if is_right else 0.1 / len(choices)) for is_right in right])
+        return found
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Vectors that differ with the text and mean nothing."""
+        vectors = []
+        for text in texts:
+            values = [byte - 127.5 for byte in hashlib.sha256(text.encode()).digest()[:DIMENSIONS]]
+            length = math.hypot(*values)
+            vectors.append([value / length for value in values])
+        return vectors
+
+    def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:
         """Return the number of characters of the rendered messages."""
-        return len(self.render(messages))
+        return len(self.render(messages, tools))
 
-    def render(self, messages: Prompt) -> str:
+    def tokenize(self, text: str) -> list[int]:
+        """Characters as numbers."""
+        return [ord(character) for character in text]
+
+    def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the messages as lines of `role: content`."""
-        return "".join(f"{message.role}: {message.content}\n" for message in messages)
+        return "".join(f"{message.role}: {message.content}\n" for message in told(messages, tools))
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+    def _say(self, prompt: str, text_of: Callable[[], str], sampling: Sampling) -> Generator[Piece, None, Reply]:
+        for name, asked in (
+            ("num_beams", sampling.num_beams > 1), ("logit_bias", sampling.logit_bias),
+            ("json_schema", sampling.json_schema is not None),
+        ):  # fmt: skip
+            if asked:
+                raise Unsupported(f"the scripted engine has no {name}")
+        if sampling.adapter and sampling.adapter not in self.adapters:
+            raise Unsupported(f"no adapter {sampling.adapter!r}; there are {', '.join(self.adapters) or 'none'}")
+        room = room_for_answer(len(prompt), sampling.max_new_tokens, self.context_tokens)
+        text = f"[{sampling.adapter}] " * bool(sampling.adapter) + text_of()
+        answer = Answer(lambda ids: "".join(map(chr, ids)), (), sampling.stop)
+        logprobs: list[TokenLogprob] = []
+        with self._lock:
+            self.running += 1
+        try:
+            for character in text[:room]:
+                for _ in range(int(self.token_seconds // HEARTBEAT)):
+                    time.sleep(HEARTBEAT)
+                    yield Piece()
+                time.sleep(self.token_seconds % HEARTBEAT)
+                piece = answer.add(ord(character))
+                token = TokenLogprob(character, 0.0, ((character, 0.0),) * bool(sampling.top_logprobs))
+                told_of = (token,) if sampling.top_logprobs is not None and not answer.stopped else ()
+                logprobs += told_of
+                if piece or told_of:
+                    yield Piece(piece, logprobs=told_of)
+                if answer.stopped:
+                    break
+            if rest := answer.end():
+                yield Piece(rest)
+        finally:
+            with self._lock:
+                self.running -= 1
+        whole = answer.stopped or len(text) <= room
+        reason = "stop" if whole else "length"
+        return Reply(answer.text, reason, len(prompt), answer.tokens, logprobs=tuple(logprobs))  # type: ignore[arg-type]
 
     def _next(self, messages: Prompt) -> str:
         if isinstance(self._script, str):

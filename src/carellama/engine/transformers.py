@@ -28,7 +28,8 @@ from carellama.tokenise import GroupEncoder
 
 if TYPE_CHECKING:
     from carellama.config.data import DataArguments
-    from carellama.config.run import FinetuningArguments, ModelArguments
+    from carellama.config.finetuning import FinetuningArguments
+    from carellama.config.model import ModelArguments
 
 GENERATES_WITH = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")  # others are for training
 BATCH = 8  # prompts answered together, unless told

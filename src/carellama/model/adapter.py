@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carellama.config.run import FinetuningArguments, ModelArguments
+from carellama.config.finetuning import FinetuningArguments
+from carellama.config.model import ModelArguments
 from carellama.errors import UserError, nearest
 from carellama.model.load import ADAPTER, SCORE, adapter_settings, full_checkpoint
 from carellama.model.lora import KINDS, TRAINED, activate, new_adapter, peft_quiet, widths

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from carellama.config.run import FinetuningArguments, ModelArguments
+from carellama.config.finetuning import FinetuningArguments
+from carellama.config.model import ModelArguments
 from carellama.model import lora
 from carellama.model.adapter import adapter_config, freeze_layers
 from carellama.model.load import SCORE, Kind, _family, full_checkpoint, load_config

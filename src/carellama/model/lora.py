@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carellama.config.run import FinetuningArguments
+from carellama.config.finetuning import FinetuningArguments
 from carellama.errors import UserError, nearest
 from carellama.model.load import SCORE
 

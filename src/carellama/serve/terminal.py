@@ -136,8 +136,8 @@ def _say(engine: Engine, messages: list[Message], sampling: Sampling, said: list
     try:
         while True:
             piece = next(stream)
-            said.append(piece)
-            print(piece.translate(CONTROL), end="", flush=True)
+            said.append(piece.text)
+            print(piece.text.translate(CONTROL), end="", flush=True)
     except StopIteration as end:
         reply: Reply = end.value
         return reply

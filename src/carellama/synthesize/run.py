@@ -119,7 +119,8 @@ def _engine(
     if model is not None:
         raise UserError(f"--{prefix}model is that of an endpoint; a local one is --{prefix}model_name_or_path")
     from carellama.config.data import DataArguments
-    from carellama.config.run import FinetuningArguments, ModelArguments
+    from carellama.config.finetuning import FinetuningArguments
+    from carellama.config.model import ModelArguments
     from carellama.engine.transformers import load
 
     assert path is not None
@@ -162,10 +163,7 @@ class _Maker:
     ) -> None:
         self.arguments, self.account, self.output, self.engines = arguments, account, output, engines
         self.names: dict[str, str] = {}
-        self.sampling = Sampling(
-            max_new_tokens=arguments.max_new_tokens, temperature=arguments.temperature, top_p=arguments.top_p,
-            top_k=0, repetition_penalty=1.0, num_beams=1, length_penalty=1.0,
-        )  # fmt: skip
+        self.sampling = Sampling(arguments.max_new_tokens, arguments.temperature, arguments.top_p)
 
     def make(self, batch: Sequence[Piece]) -> None:
         """Bring each piece to its record or to the reason why there is none."""

@@ -18,7 +18,7 @@ from typing import Any
 from accelerate.utils import gather_object
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from carellama.config.engine import LAUNCH, record_of
+from carellama.config.distributed import LAUNCH, record_of
 from carellama.disk import write_json
 from carellama.train.callbacks import LogCallback, any_process
 

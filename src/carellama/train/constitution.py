@@ -110,7 +110,7 @@ class ConstitutionReward:
     def __init__(self, engine: Engine, constitution: Constitution) -> None:
         self.engine, self.constitution = engine, constitution
         room = REPLY_TOKENS * len(constitution.rules)
-        self.sampling = Sampling(room, 0.0, 1.0, 0, 1.0, 1, 1.0, seed=0)  # always the likeliest token
+        self.sampling = Sampling(room, temperature=0.0, seed=0)  # always the likeliest token
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], log_metric: Any = None, **columns: Any
@@ -178,7 +178,8 @@ def judge_of(arguments: GRPOArguments) -> Engine:
         say(f"prompts and answers are sent to {engine.host}, which judges them")
         return engine
     from carellama.config.data import DataArguments
-    from carellama.config.run import FinetuningArguments, ModelArguments
+    from carellama.config.finetuning import FinetuningArguments
+    from carellama.config.model import ModelArguments
     from carellama.engine.transformers import load
 
     assert arguments.judge_model_name_or_path is not None, "checked with the options"

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from transformers import Trainer
 
-from carellama.config.engine import ALONE, FSDP, Engine, engine_of
+from carellama.config.distributed import ALONE, FSDP, Engine, engine_of
 from carellama.config.environment import world
-from carellama.config.run import COMPARING, RunConfig
+from carellama.config.finetuning import COMPARING
+from carellama.config.run import RunConfig
 from carellama.config.stages import REFERENCE_FREE, TOGETHER
 from carellama.data.prepare import PAIRED, Examples
 from carellama.model.blank import blank_adapters, blank_model

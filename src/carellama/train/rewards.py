@@ -33,7 +33,8 @@ import numpy as np
 import torch
 
 from carellama.config.environment import own_key
-from carellama.config.run import ModelArguments, RunConfig
+from carellama.config.model import ModelArguments
+from carellama.config.run import RunConfig
 from carellama.data.collate import collate_padded, collate_row
 from carellama.errors import UserError
 from carellama.model import attention

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
-from carellama.config.engine import engine_of
+from carellama.config.distributed import engine_of
 from carellama.config.run import RunConfig
 from carellama.config.stages import TOGETHER
 from carellama.data.collate import collate_row, part_of_row, row_parts

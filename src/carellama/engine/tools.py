@@ -1,0 +1,206 @@
+"""Tools as text: how a model is told of functions that it may call, and how its calls are read from its answer.
+
+    messages = told(messages, sampling.tools)                  # for a chat template that knows no tools
+    reader = CallReader(); pieces = reader.add('<tool_call>{"name": ...}</tool_call>')
+
+A template that knows tools (`knows_tools`) writes them itself. Else they are written into the system message in the
+form that Hermes and Qwen models were trained with (github.com/NousResearch/Hermes-Function-Calling): a call is a JSON
+object in <tool_call>, its result stands in <tool_response>. Calls are read in that form, and as a bare JSON object
+{"name", "arguments" or "parameters"} that is the whole answer, which Llama 3 writes and a JSON schema makes sure of.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from carellama.engine.base import FinishReason, Piece, Reply, Sampling, Tool
+from carellama.errors import UserError
+from carellama.records import Message, ToolCall
+
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+TELLS = """\
+You may call functions to help with the question. Their signatures are within <tools></tools>:
+<tools>
+{tools}
+</tools>
+To call one, answer with a JSON object of its name and arguments within <tool_call></tool_call>:
+<tool_call>
+{{"name": "the function", "arguments": {{"the argument": "its value"}}}}
+</tool_call>"""
+
+
+def knows_tools(jinja: str) -> bool:
+    """Whether a chat template writes tools itself."""
+    return "tools" in jinja and "tool_calls" in jinja
+
+
+def as_rows(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as chat templates take them: arguments of calls as objects."""
+    rows: list[dict[str, Any]] = []
+    for message in messages:
+        row: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.calls:
+            row["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": _object(call.arguments)},
+                }
+                for call in message.calls
+            ]
+        if message.role == "tool":
+            row["tool_call_id"] = message.call_id
+        rows.append(row)
+    return rows
+
+
+def as_functions(tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    """Tools as OpenAI's API and chat templates write them."""
+    return [
+        {
+            "type": "function",
+            "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)},
+        }
+        for tool in tools
+    ]
+
+
+def told(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
+    """The same conversation in the roles that every template has, with the tools in the system message."""
+    found: list[Message] = []
+    for message in messages:
+        if message.calls:
+            calls = [{"name": call.name, "arguments": _object(call.arguments)} for call in message.calls]
+            written = [f"{OPEN}\n{json.dumps(call, ensure_ascii=False)}\n{CLOSE}" for call in calls]
+            found.append(Message("assistant", "\n".join([message.content, *written] if message.content else written)))
+        elif message.role == "tool":
+            result = f"<tool_response>\n{message.content}\n</tool_response>"
+            if found and found[-1].role == "user":  # several results of one answer
+                found[-1] = Message("user", f"{found[-1].content}\n{result}")
+            else:
+                found.append(Message("user", result))
+        else:
+            found.append(message)
+    if not tools:
+        return found
+    lines = "\n".join(json.dumps(function, ensure_ascii=False) for function in as_functions(tools))
+    system = TELLS.format(tools=lines)
+    if found and found[0].role == "system":
+        return [Message("system", f"{found[0].content}\n\n{system}"), *found[1:]]
+    return [Message("system", system), *found]
+
+
+def settled(sampling: Sampling) -> Sampling:
+    """Without tools where none is to be called; with the schema of a call where one has to be."""
+    if not sampling.tools or sampling.tool_choice == "auto":
+        return sampling
+    if sampling.tool_choice == "none":
+        return replace(sampling, tools=(), tool_choice="auto")
+    named = [tool for tool in sampling.tools if sampling.tool_choice in ("required", tool.name)]
+    if not named:
+        names = ", ".join(tool.name for tool in sampling.tools)
+        raise UserError(f"tool_choice names {sampling.tool_choice!r}; the tools are {names}")
+    calls = [
+        {
+            "type": "object",
+            "properties": {"name": {"const": tool.name}, "arguments": dict(tool.parameters) or {"type": "object"}},
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for tool in named
+    ]
+    return replace(sampling, json_schema=calls[0] if len(calls) == 1 else {"anyOf": calls})
+
+
+class CallReader:
+    """Takes the text of an answer as it comes, and gives it out with the calls told apart."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = frozenset(names)
+        self._held = ""
+        self._begun = False  # whether anything but white space was given out
+
+    def add(self, text: str) -> Iterator[Piece]:
+        """Take a piece of the answer; yield what is certain."""
+        self._held += text
+        if not self._begun and self._held.lstrip()[:1] in ("", "{"):
+            return  # may be a bare call: known at the end
+        while True:
+            at = self._held.find(OPEN)
+            if at < 0:
+                keep = next((n for n in range(len(OPEN) - 1, 0, -1) if self._held.endswith(OPEN[:n])), 0)
+                yield from self._say(self._held[: len(self._held) - keep])
+                self._held = self._held[len(self._held) - keep :]
+                return
+            yield from self._say(self._held[:at].rstrip())
+            self._held = self._held[at:]
+            end = self._held.find(CLOSE)
+            if end < 0:
+                return
+            yield self._read(self._held[len(OPEN) : end], self._held[: end + len(CLOSE)])
+            self._held = self._held[end + len(CLOSE) :].lstrip()
+
+    def end(self) -> Iterator[Piece]:
+        """Yield what was held back; a call that was not finished is text."""
+        text, self._held = self._held, ""
+        if text.strip():
+            inner = text.strip()
+            yield self._read(inner.removeprefix(OPEN), text)
+
+    def _say(self, text: str) -> Iterator[Piece]:
+        if text:
+            self._begun = True
+            yield Piece(text)
+
+    def _read(self, inner: str, whole: str) -> Piece:
+        """The call that a JSON object stands for; what is none, or of a tool that was not given, is text."""
+        self._begun = True
+        try:
+            found = json.loads(inner)
+            name = found["name"]
+            arguments = found["arguments"] if "arguments" in found else found["parameters"]
+        except (ValueError, TypeError, KeyError):
+            return Piece(whole)
+        if name not in self.names or not isinstance(arguments, dict):
+            return Piece(whole)
+        return Piece(call=ToolCall(f"call_{secrets.token_hex(12)}", name, json.dumps(arguments, ensure_ascii=False)))
+
+
+def with_calls(stream: Generator[Piece, None, Reply], sampling: Sampling) -> Generator[Piece, None, Reply]:
+    """A stream of text with its calls told apart; without tools as it was."""
+    if not sampling.tools:
+        return (yield from stream)
+    reader = CallReader([tool.name for tool in sampling.tools])
+    text, calls = "", list[ToolCall]()
+    try:
+        while True:
+            try:
+                piece = next(stream)
+            except StopIteration as end:
+                reply: Reply = end.value
+                break
+            first, *others = [*reader.add(piece.text)] or [Piece()]
+            for one in (replace(first, logprobs=piece.logprobs), *others):
+                text += one.text
+                calls += [one.call] if one.call else []
+                yield one
+        for one in reader.end():
+            text += one.text
+            calls += [one.call] if one.call else []
+            yield one
+    finally:
+        stream.close()
+    finish: FinishReason = "tool_calls" if calls else reply.finish_reason
+    return replace(reply, text=text, calls=tuple(calls), finish_reason=finish)
+
+
+def _object(arguments: str) -> Any:
+    """The arguments of a call as an object; as they are where they are none."""
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments

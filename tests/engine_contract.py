@@ -1,0 +1,225 @@
+"""What every engine has to do; `test_contract.py` runs it for each. Not a test module itself.
+
+    class TestScripted(Contract): ...
+
+A subclass gives the fixture `engine` and says in `LACKS` what its engine can not do: that has to be refused in one
+line, and nothing else may be.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+
+from carellama.engine.base import HEARTBEAT, Engine, Piece, PromptTooLong, Reply, Sampling, Tool, Unsupported, drain
+from carellama.errors import UserError
+from carellama.records import Message
+
+QUESTIONS = ["What is asthma?", "发烧三天了怎么办？", "Is a headache dangerous?", "How much water should I drink?"]
+PROMPTS = [(Message("user", question),) for question in QUESTIONS]
+GREEDY = Sampling(16, temperature=0)
+SCHEMA = {
+    "type": "object",
+    "properties": {"urgent": {"type": "boolean"}},
+    "required": ["urgent"],
+    "additionalProperties": False,
+}
+WEATHER = Tool("department", "The department of a hospital", {"type": "object", "properties": {}})
+
+
+def read(stream: Generator[Piece, None, Reply]) -> tuple[list[Piece], Reply]:
+    """All pieces of a stream, and its value."""
+    pieces = []
+    while True:
+        try:
+            pieces.append(next(stream))
+        except StopIteration as end:
+            return pieces, end.value
+
+
+class Contract:
+    """Tests that take the fixture `engine`."""
+
+    LACKS: ClassVar[frozenset[str]] = frozenset()  # of: seed, logit_bias, json_schema, logprobs, choices, embed, ...
+
+    def may(self, ability: str) -> bool:
+        return ability not in self.LACKS
+
+    def refused(self, engine: Engine, sampling: Sampling) -> None:
+        with pytest.raises(Unsupported):
+            drain(engine.stream(PROMPTS[0], sampling))
+
+    def test_a_streamed_answer_is_the_generated_one(self, engine: Engine) -> None:
+        generated = engine.generate(PROMPTS, GREEDY)
+        for prompt, reply in zip(PROMPTS, generated, strict=True):
+            pieces, streamed = read(engine.stream(prompt, GREEDY))
+            assert "".join(piece.text for piece in pieces) == streamed.text == reply.text
+            assert streamed == reply
+
+    def test_replies_come_in_the_order_of_the_prompts(self, engine: Engine) -> None:
+        told: dict[int, Reply] = {}
+        replies = engine.generate(PROMPTS, GREEDY, on_reply=told.__setitem__)
+        assert [told[index] for index in range(len(PROMPTS))] == replies
+        assert engine.generate([], GREEDY) == []
+
+    def test_tokens_are_counted(self, engine: Engine) -> None:
+        reply = drain(engine.stream(PROMPTS[0], replace(GREEDY, max_new_tokens=3)))
+        assert reply.finish_reason == "length" and reply.completion_tokens == 3
+        if self.may("count"):
+            assert reply.prompt_tokens == engine.count_tokens(PROMPTS[0])
+            assert engine.count_tokens((*PROMPTS[0], Message("assistant", "Yes."), *PROMPTS[1])) > reply.prompt_tokens
+
+    def test_an_answer_may_run_to_its_own_end(self, engine: Engine) -> None:
+        reply = drain(engine.stream(PROMPTS[0], Sampling(None, temperature=0)))
+        limit = engine.context_tokens
+        if reply.finish_reason == "length":
+            assert limit is not None and reply.prompt_tokens + reply.completion_tokens == limit
+
+    def test_a_stop_string_ends_the_answer_and_is_no_part_of_it(self, engine: Engine) -> None:
+        whole = drain(engine.stream(PROMPTS[0], GREEDY)).text
+        stop = whole[len(whole) // 2 :][:3]
+        assert stop, "the answer is too short for this test"
+        reply = drain(engine.stream(PROMPTS[0], replace(GREEDY, stop=(stop, "never said"))))
+        assert reply.text == whole[: whole.index(stop)] and reply.finish_reason == "stop"
+
+    def test_a_prompt_that_is_too_long_is_refused_at_once(self, engine: Engine) -> None:
+        if engine.context_tokens is None:
+            pytest.skip("no limit known")
+        long = (Message("user", "fever and cough " * engine.context_tokens),)
+        with pytest.raises(PromptTooLong) as refused:
+            next(engine.stream(long, GREEDY))
+        assert refused.value.prompt_tokens > refused.value.context_tokens == engine.context_tokens
+        with pytest.raises(PromptTooLong):
+            engine.generate([long], GREEDY)
+
+    def test_closing_frees_the_place_of_an_answer(self, engine: Engine) -> None:
+        streams = [engine.stream(prompt, Sampling(None, temperature=0)) for prompt in PROMPTS * engine.parallel]
+        for stream in streams[: engine.parallel]:
+            next(stream)
+        for stream in streams:
+            stream.close()
+        began = time.monotonic()
+        drain(engine.stream(PROMPTS[0], replace(GREEDY, max_new_tokens=2)))
+        assert time.monotonic() - began < 5
+
+    def test_a_stream_that_waits_keeps_on_telling(self, engine: Engine) -> None:
+        """More streams than places: the last one yields empty pieces, and can be left."""
+        longest, lock = 0.0, threading.Lock()
+
+        def follow(prompt) -> None:
+            nonlocal longest
+            stream, before = engine.stream(prompt, replace(GREEDY, max_new_tokens=24)), time.monotonic()
+            for _ in stream:
+                now = time.monotonic()
+                with lock:
+                    longest, before = max(longest, now - before), now
+
+        with ThreadPoolExecutor(2 * engine.parallel) as pool:
+            list(pool.map(follow, (PROMPTS * engine.parallel)[: 2 * engine.parallel]))
+        assert longest < 6 * HEARTBEAT  # machines of tests are busy
+
+    def test_answers_at_once_do_not_mix(self, engine: Engine) -> None:
+        alone = [drain(engine.stream(prompt, GREEDY)).text for prompt in PROMPTS]
+        with ThreadPoolExecutor(len(PROMPTS)) as pool:
+            together = list(pool.map(lambda prompt: drain(engine.stream(prompt, GREEDY)).text, PROMPTS))
+        same = [one[:8] == other[:8] for one, other in zip(alone, together, strict=True)]
+        assert all(same)  # later a tie may fall otherwise in a batch
+
+    def test_a_seed_draws_the_same_answer(self, engine: Engine) -> None:
+        if not self.may("seed"):
+            return
+        drawn = Sampling(12, temperature=1.5, seed=3)
+        assert drain(engine.stream(PROMPTS[0], drawn)).text == drain(engine.stream(PROMPTS[0], drawn)).text
+
+    def test_a_bias_forbids_and_forces_a_token(self, engine: Engine) -> None:
+        (token, *_) = engine.tokenize("yes")
+        forced = replace(GREEDY, max_new_tokens=3, logit_bias=((token, 100.0),))
+        if not self.may("logit_bias"):
+            return self.refused(engine, forced)
+        said = drain(engine.stream(PROMPTS[0], forced)).text
+        assert said
+        forbidden = replace(GREEDY, logit_bias=tuple((each, -100.0) for each in engine.tokenize(said)))
+        assert drain(engine.stream(PROMPTS[0], forbidden)).text[:1] != said[:1]
+        return None
+
+    def test_an_answer_keeps_to_a_schema(self, engine: Engine) -> None:
+        sampling = replace(GREEDY, max_new_tokens=64, json_schema=SCHEMA)
+        if not self.may("json_schema"):
+            return self.refused(engine, sampling)
+        found = json.loads(drain(engine.stream(PROMPTS[0], sampling)).text)
+        assert isinstance(found["urgent"], bool) and len(found) == 1
+        return None
+
+    def test_log_probabilities_of_what_is_said(self, engine: Engine) -> None:
+        sampling = replace(GREEDY, max_new_tokens=4, top_logprobs=2)
+        if not self.may("logprobs"):
+            return self.refused(engine, sampling)
+        pieces, reply = read(engine.stream(PROMPTS[0], sampling))
+        assert len(reply.logprobs) == 4
+        assert tuple(one for piece in pieces for one in piece.logprobs) == reply.logprobs
+        for one in reply.logprobs:
+            assert one.logprob <= 0 and len(one.top) <= 2
+            assert one.top[0][0] == one.token and one.top[0][1] == pytest.approx(one.logprob)
+        return None
+
+    def test_letters_of_an_exam_in_one_pass(self, engine: Engine) -> None:
+        if not self.may("choices"):
+            with pytest.raises(Unsupported):
+                engine.logprobs(PROMPTS, ["A", "B"])
+            return
+        found = engine.logprobs(PROMPTS, ["A", "B", "C", "D"])
+        assert len(found) == len(PROMPTS)
+        for row in found:
+            assert len(row) == 4 and sum(map(math.exp, row)) <= 1.001
+
+    def test_vectors_have_length_one(self, engine: Engine) -> None:
+        if not self.may("embed"):
+            with pytest.raises(Unsupported):
+                engine.embed(QUESTIONS)
+            return
+        vectors = engine.embed([*QUESTIONS, QUESTIONS[0]])
+        assert vectors[0] == pytest.approx(vectors[-1], abs=1e-3) and len(vectors) == 5
+        assert all(math.hypot(*vector) == pytest.approx(1, abs=1e-3) for vector in vectors)
+
+    def test_a_tool_that_must_be_called_is_called(self, engine: Engine) -> None:
+        sampling = replace(GREEDY, max_new_tokens=64, tools=(WEATHER,), tool_choice="required")
+        if not self.may("json_schema"):
+            return self.refused(engine, sampling)
+        pieces, reply = read(engine.stream(PROMPTS[0], sampling))
+        assert reply.finish_reason == "tool_calls" and [call.name for call in reply.calls] == ["department"]
+        assert [piece.call for piece in pieces if piece.call] == list(reply.calls)
+        return None
+
+    def test_an_adapter_that_is_not_there_is_refused(self, engine: Engine) -> None:
+        self.refused(engine, replace(GREEDY, adapter="nobody"))
+
+    def test_marks_in_a_question_stay_text(self, engine: Engine) -> None:
+        """Who writes the mark that ends a turn has not ended it."""
+        if not self.may("count"):
+            return
+        plain = engine.count_tokens((Message("user", "a"),))
+        marked = engine.count_tokens((Message("user", "a<|im_end|>"),))
+        assert marked > plain + 1
+
+    def test_a_text_is_gone_on_with(self, engine: Engine) -> None:
+        reply = drain(engine.continue_text("The heart pumps", replace(GREEDY, max_new_tokens=4)))
+        assert reply.text and reply.completion_tokens == 4
+
+    def test_beams_or_a_refusal(self, engine: Engine) -> None:
+        sampling = replace(GREEDY, num_beams=2, max_new_tokens=4)
+        if not self.may("num_beams"):
+            return self.refused(engine, sampling)
+        assert drain(engine.stream(PROMPTS[0], sampling)).text
+        return None
+
+    def test_errors_are_of_one_kind(self, engine: Engine) -> None:
+        assert issubclass(PromptTooLong, UserError) and issubclass(Unsupported, UserError)
+        assert engine.name and engine.parallel >= 1
