@@ -6,9 +6,9 @@ ENV is a virtual environment with LLaMA-Factory (benchmarks/peers.md says how it
 folder, the file a list (or JSON lines) of {"instruction", "input", "output"}. Both take the same ids and labels
 (records without markup that neither has to cut; the peer's format without markup writes no begin and end token, so they
 stand in its rows), batch, optimiser and LoRA shape, and start their adapters at random; one pass. Which of the peer's
-settings is its fastest depends on the processor: --peer_only finds it. `packed` fills rows of --cutoff_len tokens, as
-many as hold about one of our batches, so that its losses are those of other batches. CareLlama decides on its precision
-itself. The machine may be shared: only the ratios of neighbouring runs count.
+settings is its fastest depends on the processor: --peer_only finds it. `packed` and `bf16-packed` fill rows of
+--cutoff_len tokens, as many as hold about one of our batches, so that its losses are those of other batches. CareLlama
+decides on its precision itself. The machine may be shared: only the ratios of neighbouring runs count.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ SETTINGS = {  # of LLaMA-Factory, which recomputes activations unless told other
     "fp32": "--bf16 false",
     "fp32-kept": f"--bf16 false {PLAIN}",
     "packed": f"--bf16 false {PLAIN} --packing true --neat_packing true",
+    "bf16-packed": f"--bf16 true {PLAIN} --packing true --neat_packing true",
 }
 
 
@@ -106,7 +107,7 @@ def run(name: str, options: argparse.Namespace, rows: list[dict[str, str]], toke
         else:
             own = ["--template", "empty", "--use_cpu", "true", *SETTINGS[options.peer_setting].split()]
             program = [str(options.peer / "bin/llamafactory-cli"), "train"]
-            if options.peer_setting == "packed":
+            if options.peer_setting.endswith("packed"):
                 size = max(1, round(BATCH * tokens / 512))
         given = rows if name == "CareLlama" else framed(rows, options.model)
         (folder / "rows.json").write_text(json.dumps(given))
