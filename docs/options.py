@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
-from carellama.config import datasets
+from carellama.config import datasets, keys
 from carellama.config import run as config
 from carellama.config.answering import TALK_GROUPS
 from carellama.config.plan import PlanArguments
@@ -40,8 +40,9 @@ GROUPS: dict[str, Sequence[type]] = {
     "demo": (DemoArguments,),
     "tokenizer": (TokenizerArguments,),
     **{
-        f"data_{name.removesuffix('Arguments').lower()}": (group,)
-        for name, group in vars(datasets).items()
+        f"{part}_{name.removesuffix('Arguments').lower()}": (group,)
+        for part, module in (("data", datasets), ("keys", keys))
+        for name, group in vars(module).items()
         if name.endswith("Arguments")
     },
 }

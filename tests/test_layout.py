@@ -53,7 +53,8 @@ IMPORTS: dict[str, set[str]] = {
     "engine": {"config", "records", "template", "tokenise", "model", "disk", "text"},
     "synthesize": {"config", "records", "text", "disk", "data", "engine"},
     # the terminal is handed an engine: it names the types of engine.base and loads none
-    "serve": {"config", "records", "engine.base"},
+    "serve": {"config", "records", "engine.base", "store"},
+    "store": {"config", "records", "disk"},
 }
 NOT_NAMES = {"utils", "util", "misc", "common", "helpers", "helper", "extras", "core", "manager", "managers"}
 HEAVY = ("torch", "transformers", "gradio", "datasets", "peft", "numpy", "jieba", "pyarrow", "matplotlib")
@@ -169,11 +170,12 @@ def test_importing_the_package_loads_nothing() -> None:
 
 
 def test_verbs_and_stages_can_be_called() -> None:
-    from carellama.cli import DATA_VERBS, VERBS
+    from carellama.cli import GROUPS, VERBS
     from carellama.config.finetuning import FinetuningArguments
     from carellama.train import STAGES
 
-    for place in [*(place for place, _ in [*VERBS.values(), *DATA_VERBS.values()]), *STAGES.values()]:
+    verbs = [place for table in (VERBS, *GROUPS.values()) for place, _ in table.values()]
+    for place in [*verbs, *STAGES.values()]:
         module, _, name = place.partition(":")
         assert callable(getattr(importlib.import_module(module), name)), place
     assert set(get_args(get_type_hints(FinetuningArguments)["stage"])) == set(STAGES)
@@ -197,7 +199,7 @@ def reads(path: Path) -> set[str]:
 def option_fields() -> Iterator[tuple[str, str]]:
     """(class, field) of the dataclasses of options, with their properties; not what transformers reads."""
     from carellama import demo
-    from carellama.config import answering, datasets
+    from carellama.config import answering, datasets, keys
     from carellama.config import run as config
     from carellama.config.tokenizer import TokenizerArguments
 
@@ -208,7 +210,7 @@ def option_fields() -> Iterator[tuple[str, str]]:
         demo.DemoArguments,
         TokenizerArguments,
         config.RunConfig,
-        *(group for name, group in vars(datasets).items() if name.endswith("Arguments")),
+        *(group for part in (datasets, keys) for name, group in vars(part).items() if name.endswith("Arguments")),
     }
     for group in sorted(groups, key=lambda group: group.__name__):
         theirs = {

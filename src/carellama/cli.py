@@ -57,6 +57,12 @@ DATA_VERBS = {
     "view": ("carellama.data.view:run", "Page through records, with the encoded example."),
     "check": ("carellama.data.check.run:run", "Report every problem of a file, with its lines."),
 }
+KEY_VERBS = {
+    "add": ("carellama.store.commands:add", "Make a key; it is printed this once."),
+    "list": ("carellama.store.commands:list_keys", "List the keys, their limits, and what was used of them."),
+    "revoke": ("carellama.store.commands:revoke", "End a key for good."),
+}
+GROUPS = {"data": DATA_VERBS, "keys": KEY_VERBS}  # verbs of two words
 PATIENCE = 5.0  # seconds that the other processes wait before they say what went wrong
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -64,7 +70,7 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 def call(verb: str, argv: Sequence[str]) -> None:
     """Run a verb (`train`, `data pull`) in this process; a `UserError` is one line and ends with exit code 2."""
     words = verb.split()
-    table = DATA_VERBS if words[0] == "data" else VERBS
+    table = GROUPS.get(words[0], VERBS)
     module, _, name = table[words[-1]][0].partition(":")
     quieten()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are removed
@@ -108,12 +114,16 @@ def _add(group: typer.Typer, verb: str, about: str, before: str = "") -> None:
         call(before + verb, context.args)
 
 
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Datasets: fetch, convert, check, clean.")
 for _verb, (_, _about) in VERBS.items():
     _add(app, _verb, _about)
-for _verb, (_, _about) in DATA_VERBS.items():
-    _add(data_app, _verb, _about, "data ")
-app.add_typer(data_app, name="data")
+for _group, _help in {
+    "data": "Datasets: fetch, convert, check, clean.",
+    "keys": "API keys: who may use `carellama api`, and how much.",
+}.items():
+    _words = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_help)
+    for _verb, (_, _about) in GROUPS[_group].items():
+        _add(_words, _verb, _about, f"{_group} ")
+    app.add_typer(_words, name=_group)
 
 
 def chat(argv: Sequence[str]) -> None:
@@ -142,8 +152,10 @@ def main() -> None:
     from carellama.errors import nearest
 
     words = sys.argv[1:3]
-    in_data = words[:1] == ["data"]
-    verb, known = ("".join(words[1:]), list(DATA_VERBS)) if in_data else ("".join(words[:1]), [*VERBS, "data"])
+    if words and words[0] in GROUPS:
+        verb, known = "".join(words[1:]), list(GROUPS[words[0]])
+    else:
+        verb, known = "".join(words[:1]), [*VERBS, *GROUPS]
     if verb and not verb.startswith("-") and verb not in known:
         fail(f"unknown verb {verb!r}.{nearest(verb, known)} Verbs: {', '.join(known)}.")
     app()

@@ -1,4 +1,4 @@
-"""What the environment says: the cache folder, the key of an endpoint, the place among processes."""
+"""What the environment says: the cache folder, the database, the key of an endpoint, the place among processes."""
 
 from __future__ import annotations
 
@@ -23,6 +23,17 @@ def model_home() -> Path:
 def dataset_home() -> Path:
     """Where the datasets of the catalogue are kept."""
     return cache_home() / "datasets"
+
+
+def database() -> str:
+    """Path or URL of the database: `$CARELLAMA_DATABASE`, or carellama.db in the user's data folder.
+
+    That folder is `$XDG_DATA_HOME/carellama`, or ~/.local/share/carellama.
+    """
+    if own := os.environ.get("CARELLAMA_DATABASE"):
+        return own
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return str(data / "carellama" / "carellama.db")
 
 
 def endpoint_key() -> str | None:

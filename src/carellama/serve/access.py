@@ -1,0 +1,291 @@
+"""Who may use the server, and how much: API keys and their limits, or nothing of that on a loopback address.
+
+    access = access_for("0.0.0.0", database=None)
+    caller = access.caller(request.headers.get("authorization"))
+    ticket = access.begin(caller, "chat", tokens=prompt_tokens + max_tokens)
+    try:
+        ...
+    finally:
+        ticket.end(used_tokens)
+
+Each process of a server makes its own with `access_for`; they share what they count through the database. A call takes
+about a millisecond (`caller` less: what it looked up is kept for `CACHE_SECONDS`) and may wait for others' writes, so
+an event loop calls it in a thread. Nothing here logs, or says in an error, what was given as a key.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import threading
+import time
+import weakref
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from carellama.config import environment
+from carellama.config.keys import SCOPES
+from carellama.errors import UserError, need
+
+if TYPE_CHECKING:
+    from carellama.store.database import Database
+    from carellama.store.keys import Key
+    from carellama.store.usage import Lease, OverLimit
+
+CACHE_SECONDS = 5.0  # a key that was revoked is taken for so long at most by `caller`; `begin` refuses it at once
+log = logging.getLogger("carellama.access")
+
+
+class Refused(Exception):
+    """A request that is not served: the HTTP status, OpenAI's code, one line, and when to try again."""
+
+    def __init__(self, status: int, code: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.retry_after = status, code, message, retry_after  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks."""
+
+    id: str  # of the key; public
+    name: str
+    scopes: frozenset[str]
+
+
+class Ticket:
+    """A request that runs. `end` is called once it does not, whatever happened."""
+
+    def end(self, tokens: int) -> None:
+        """Say how many tokens were used, of prompt and answer. Later calls change nothing."""
+
+    def refresh(self) -> None:
+        """Let it run on. This is done in the background as well, as long as somebody holds the ticket."""
+
+
+class Access(ABC):
+    """Lets requests in."""
+
+    @abstractmethod
+    def caller(self, authorization: str | None) -> Caller:
+        """Who sent this Authorization header. Raises `Refused`: 401 without a valid key, 503 without a database."""
+
+    @abstractmethod
+    def begin(self, caller: Caller, scope: str, tokens: int) -> Ticket:
+        """Let a request in that may use `tokens`, of prompt and answer.
+
+        Raises `Refused`: 403 for a scope that the key has not, 429 for a limit, 401 for a key that has ended since,
+        503 without a database.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back connections and threads."""
+
+
+class Open(Access):
+    """No keys, every scope, no limits: for a server that only this machine can reach."""
+
+    def caller(self, authorization: str | None) -> Caller:
+        """Anyone."""
+        return Caller("open", "open", frozenset(SCOPES))
+
+    def begin(self, caller: Caller, scope: str, tokens: int) -> Ticket:
+        """Let it in."""
+        return Ticket()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Keyed(Access):
+    """Keys and limits of a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._seen: dict[str, tuple[float, Key]] = {}  # id -> (when, by the monotonic clock; the key)
+        self._held: weakref.WeakSet[Held] = weakref.WeakSet()
+        self._lock = threading.Lock()  # of the two above, and of the thread
+        self._closed = threading.Event()
+        self._refresher: threading.Thread | None = None
+
+    def caller(self, authorization: str | None) -> Caller:
+        """Who has this key."""
+        from carellama.store.keys import WHOLE, matches
+
+        scheme, _, given = (authorization or "").strip().partition(" ")
+        if not given:
+            raise _unknown("no API key was given; send it as 'Authorization: Bearer cl-...'")
+        parts = WHOLE.fullmatch(given.strip())
+        if scheme.lower() != "bearer" or parts is None:
+            raise _unknown("that is no API key of this server; send it as 'Authorization: Bearer cl-...'")
+        key = self._look_up(parts[1])
+        if not matches(key, parts[2]) or key is None:
+            raise _unknown("that is no API key of this server")
+        if (state := key.state(time.time())) != "active":
+            raise _unknown(f"the API key of id {key.id} is {state}")
+        return Caller(key.id, key.name, frozenset(key.scopes))
+
+    def _look_up(self, id: str) -> Key | None:
+        from carellama.store.keys import find
+
+        now = time.monotonic()
+        with self._lock:
+            when, key = self._seen.get(id, (0.0, None))
+        if key is not None and now - when < CACHE_SECONDS:
+            return key
+        try:
+            key = find(self._database, id)
+        except UserError as error:
+            raise _away(error) from error
+        with self._lock:
+            self._seen.pop(id, None)
+            if key is not None:  # what is not known is not kept: it could fill the memory
+                self._seen[id] = (now, key)
+        return key
+
+    def begin(self, caller: Caller, scope: str, tokens: int) -> Ticket:
+        """Enter a request in the database."""
+        from carellama.store import usage
+
+        if scope not in caller.scopes:
+            has = ", ".join(sorted(caller.scopes))
+            raise Refused(403, "missing_scope", f"the API key has no scope {scope!r}; it has: {has}")
+        try:
+            lease = usage.begin(self._database, caller.id, tokens)
+        except usage.OverLimit as over:
+            raise _over(over, tokens) from over
+        except usage.NotUsable:
+            with self._lock:
+                self._seen.pop(caller.id, None)
+            raise _unknown(f"the API key of id {caller.id} is revoked or has expired") from None
+        except UserError as error:
+            raise _away(error) from error
+        ticket = Held(self._database, lease)
+        with self._lock:
+            self._held.add(ticket)
+            if self._refresher is None:
+                self._refresher = threading.Thread(target=self._refresh, name="leases", daemon=True)
+                self._refresher.start()
+        return ticket
+
+    def _refresh(self) -> None:
+        """Renew the leases of all tickets that somebody holds, three times in the life of one."""
+        from carellama.store import usage
+
+        while not self._closed.wait(usage.LEASE_SECONDS / 3):
+            with self._lock:
+                leases = [ticket.lease for ticket in self._held if not ticket.ended]
+            try:
+                usage.renew(self._database, leases)
+            except UserError as error:
+                log.warning("the leases of %d requests could not be renewed: %s", len(leases), error)
+
+    def close(self) -> None:
+        """End the thread and close the database."""
+        self._closed.set()
+        if self._refresher is not None:
+            self._refresher.join()
+        self._database.close()
+
+
+class Held(Ticket):
+    """A request with a lease in the database."""
+
+    def __init__(self, database: Database, lease: Lease) -> None:
+        self.lease, self.ended = lease, False
+        self._database, self._lock = database, threading.Lock()
+
+    def end(self, tokens: int) -> None:
+        """Give the lease back, and the tokens that were not used. A database that is away is logged, not raised."""
+        from carellama.store import usage
+
+        with self._lock:
+            if self.ended:
+                return
+            self.ended = True
+        try:
+            usage.end(self._database, self.lease, tokens)
+        except UserError as error:
+            log.warning(
+                "a request of key %s has used %d tokens, but counts as %d, and as running until its lease ends: %s",
+                *(self.lease.key_id, tokens, self.lease.tokens, error),
+            )
+
+    def refresh(self) -> None:
+        """Renew the lease."""
+        from carellama.store import usage
+
+        if not self.ended:
+            try:
+                usage.renew(self._database, [self.lease])
+            except UserError as error:
+                log.warning("the lease of a request of key %s could not be renewed: %s", self.lease.key_id, error)
+
+
+def _unknown(message: str) -> Refused:
+    return Refused(401, "invalid_api_key", message)
+
+
+def _away(error: UserError) -> Refused:
+    """The database is away; what is wrong with it is for the log, not for the caller."""
+    log.error("API keys can not be checked: %s", error)
+    return Refused(503, "service_unavailable", "API keys can not be checked at the moment; try again later", 5.0)
+
+
+def _over(over: OverLimit, tokens: int) -> Refused:
+    if over.limit == "requests_per_minute":
+        message = f"the API key may begin {over.allowed:,} requests in a minute; try again in {over.retry_after:.0f} s"
+        return Refused(429, "rate_limit_exceeded", message, over.retry_after)
+    if over.limit == "concurrent":
+        message = f"the API key may run {over.allowed:,} requests at once; try again when one of them has ended"
+        return Refused(429, "rate_limit_exceeded", message, over.retry_after)
+    message = (
+        f"the API key may use {over.allowed:,} tokens a day; {over.used:,} are used or taken by requests that run, and "
+        f"this request may use {tokens:,}; ask for a shorter answer, or wait for the next day (UTC)"
+    )
+    return Refused(429, "insufficient_quota", message, over.retry_after)
+
+
+def access_for(host: str, database: str | None) -> Access:
+    """What a server on this address needs; `database` is the place of one, None the user's own.
+
+    Keys are asked for wherever the database has any, also ended ones: revoking the last key does not open a server.
+    Without any, a loopback address is open, and every other one is a `UserError`. A database that can not be read is a
+    `UserError` too. It is looked at once: a first key that is added later is asked for from the next start on.
+    """
+    if (keyed := _keyed(database or environment.database())) is not None:
+        return keyed
+    if is_loopback(host):
+        return Open()
+    raise UserError(
+        f"an API on {host} needs keys, since others can reach it: make one with carellama keys add --name NAME, "
+        "or serve on 127.0.0.1"
+    )
+
+
+def _keyed(place: str) -> Keyed | None:
+    """The access by the keys of a database, where it has any."""
+    if "://" not in place and not Path(place).expanduser().exists():
+        return None  # known without loading what reads it
+    need("sqlalchemy", extra="serve", why="the database of the keys")
+    from carellama.store import keys
+    from carellama.store.database import open_database
+
+    opened = open_database(place, make=False)
+    if opened is None:
+        return None
+    if keys.every(opened):
+        return Keyed(opened)
+    opened.close()
+    return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address; a name other than localhost is taken for one that all reach."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

@@ -1,0 +1,144 @@
+"""`carellama keys add|list|revoke`: the keys of the server, for the person who runs it.
+
+    carellama keys add --name ward3 --requests_per_minute 60 --days 90
+
+A key is printed once, by `add`, alone on stdout; all else goes to stderr. No other command knows it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from carellama.config import environment
+from carellama.config.keys import AddArguments, ListArguments, RevokeArguments
+from carellama.config.parse import parse
+from carellama.disk import say
+from carellama.errors import UserError, need
+
+HEADINGS = ("id", "name", "scopes", "a minute", "at once", "tokens a day", "used today", "last used", "ends", "state")
+
+
+def add(argv: Sequence[str]) -> None:
+    """Make a key and print it."""
+    (options,) = parse((AddArguments,), argv, "carellama keys add")
+    need("sqlalchemy", extra="serve", why="the database of the keys")
+    from carellama.store import keys
+    from carellama.store.database import open_database
+
+    database = open_database(options.database or environment.database(), durable=True)
+    assert database is not None  # it is made where it is not
+    limits = keys.Limits(options.requests_per_minute, options.concurrent, options.tokens_per_day)
+    key, whole = keys.add(database, name=options.name, scopes=options.scope_names, limits=limits, days=options.days)
+    database.close()
+    say(f"a key for {key.name}, id {key.id}, in {database.name}; it is shown this once:")
+    print(whole)
+
+
+def list_keys(argv: Sequence[str]) -> None:
+    """Print the keys and what was used of them, as a table or as JSON."""
+    (options,) = parse((ListArguments,), argv, "carellama keys list")
+    place = options.database or environment.database()
+    rows = described(place)
+    if options.json:
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+    elif rows:
+        _table(rows)
+    else:
+        say("no keys yet; carellama keys add --name NAME makes one")
+
+
+def described(place: str) -> list[dict[str, Any]]:
+    """What is known of each key, for people and programs; the secret is not."""
+    need("sqlalchemy", extra="serve", why="the database of the keys")
+    from carellama.store import keys, usage
+    from carellama.store.database import open_database
+
+    database = open_database(place, make=False)
+    if database is None:
+        return []
+    used, now = usage.used(database), time.time()
+    rows = []
+    for key in keys.every(database):
+        mine = used.get(key.id, usage.Used(0, 0, None))
+        rows.append(
+            {
+                "id": key.id,
+                "name": key.name,
+                "scopes": list(key.scopes),
+                "requests_per_minute": key.limits.requests_per_minute,
+                "concurrent": key.limits.concurrent,
+                "tokens_per_day": key.limits.tokens_per_day,
+                "requests_today": mine.requests,
+                "tokens_today": mine.tokens,
+                "created": _time(key.created),
+                "last_used": _time(mine.last),
+                "expires": _time(key.expires),
+                "revoked": _time(key.revoked),
+                "state": key.state(now),
+            }
+        )
+    database.close()
+    return rows
+
+
+def revoke(argv: Sequence[str]) -> None:
+    """End a key for good."""
+    (options,) = parse((RevokeArguments,), argv, "carellama keys revoke ID", first="id")
+    # a whole key is taken too, for one that was found where it should not be; what was given is never repeated
+    given = re.fullmatch(r"(?:cl-)?([0-9a-f]{8})(?:-[0-9a-f]*)?", options.id.strip())
+    if given is None:
+        raise UserError("that is no id of a key, which are 8 letters and digits; carellama keys list shows them")
+    need("sqlalchemy", extra="serve", why="the database of the keys")
+    from carellama.store import keys
+    from carellama.store.database import open_database
+
+    database = open_database(options.database or environment.database(), make=False, durable=True)
+    if database is None or not keys.revoke(database, given[1]):
+        raise UserError(f"there is no key of id {given[1]}; carellama keys list shows them")
+    database.close()
+    say(f"key {given[1]} is revoked; a server that runs takes it for a few seconds more at most")
+
+
+def _time(seconds: float | None) -> str | None:
+    """ISO 8601, UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for heading in HEADINGS:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, _cells(row)))
+    # for a file or a pipe as wide as it needs to be: nothing is folded there
+    Console(width=None if sys.stdout.isatty() else 10_000).print(table)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    limits = (row[name] for name in ("requests_per_minute", "concurrent", "tokens_per_day"))
+    today = f"{row['tokens_today']:,} tokens, {row['requests_today']:,} requests" if row["last_used"] else ""
+    return (
+        row["id"],
+        row["name"],
+        ", ".join(row["scopes"]),
+        *("" if limit is None else f"{limit:,}" for limit in limits),
+        today,
+        _short(row["last_used"]),
+        _short(row["expires"]),
+        row["state"],
+    )
+
+
+def _short(when: str | None) -> str:
+    """The day and the minute."""
+    return "" if when is None else when[:16].replace("T", " ")

@@ -1,0 +1,315 @@
+"""The database: where it is, its tables, and transactions that are safe among threads, processes and machines.
+
+    database = open_database("carellama.db")
+    with database.writing() as connection:
+        connection.execute(insert(KEYS).values(...))
+
+A place is the path of a SQLite file, or a URL: postgresql://user:password@host/name. The SQLite file is in WAL mode:
+many read while one writes, on one machine (WAL does not work over a network file system; machines share PostgreSQL).
+Every fault of the database is a `UserError` of one line, without the password of the URL.
+
+Open it in the process that uses it, after a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    exc,
+    func,
+    insert,
+    inspect,
+    select,
+    update,
+)
+from sqlalchemy.engine import URL, make_url
+
+from carellama.errors import UserError
+
+# Times are seconds since 1970 (UTC), days are whole ones since then. Limits that are NULL do not limit.
+METADATA = MetaData()
+SCHEMA = Table("carellama_schema", METADATA, Column("version", Integer, nullable=False))
+KEYS = Table(
+    "carellama_keys",
+    METADATA,
+    Column("id", String(8), primary_key=True),
+    Column("hash", String(64), nullable=False),  # SHA-256 of the secret, in hex
+    Column("name", String(200), nullable=False),
+    Column("scopes", String(200), nullable=False),  # comma separated
+    Column("requests_per_minute", Integer),
+    Column("concurrent", Integer),
+    Column("tokens_per_day", BigInteger),
+    Column("created", Float, nullable=False),
+    Column("expires", Float),
+    Column("revoked", Float),
+)
+REQUESTS = Table(  # those begun within a minute, and those that run
+    "carellama_requests",
+    METADATA,
+    Column("id", String(32), primary_key=True),
+    Column("key_id", String(8), nullable=False),
+    Column("started", Float, nullable=False),
+    Column("lease_until", Float, nullable=False),  # 0: it has ended
+    Index("carellama_requests_started", "key_id", "started"),
+    Index("carellama_requests_lease", "key_id", "lease_until"),
+)
+USAGE = Table(
+    "carellama_usage",
+    METADATA,
+    Column("key_id", String(8), primary_key=True),
+    Column("day", Integer, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),  # those of ended requests, and what the running ones may use
+    Column("last_used", Float, nullable=False),
+)
+# What brings a database of version 1 + n to version 2 + n. A new database gets the tables above at once.
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
+BUSY_SECONDS = 5.0  # how long one waits for another's transaction
+POSTGRES_LOCK = 0x0CA2E11A  # of those that make or change the tables at the same time
+SQLITE_SAYS = {  # what it says, and what to do
+    "is locked": "another program has held it for {busy:g} s; end that program, or try again",
+    "readonly": "it can not be written; check the permissions of the file and of its folder",
+    "unable to open": "it can not be opened; check the permissions of the file and of its folder",
+    "not a database": "it is damaged, or no SQLite file; bring back a copy, or name another file",
+    "malformed": "it is damaged; bring back a copy, or name another file",
+    "is full": "the disk is full; make room there",
+    "disk I/O": "the disk can not be read or written",
+}
+
+
+class Database:
+    """An open database. Safe to be used by several threads; made by `open_database`."""
+
+    def __init__(self, place: str, *, durable: bool, busy_seconds: float, clock: Callable[[], float]) -> None:
+        self._url = _url(place)
+        self.sqlite = self._url.get_backend_name() == "sqlite"
+        self.name = str(self._url.database) if self.sqlite else self._url.render_as_string(hide_password=True)
+        self._busy_seconds, self._clock = busy_seconds, clock
+        self._writer = threading.Lock()  # SQLite has one writer; threads that wait here need not poll for it
+        self.engine = self._sqlite_engine(durable) if self.sqlite else self._postgres_engine()
+
+    def now(self, connection: Connection) -> float:
+        """Seconds since 1970; by the clock of the database, where several machines use it."""
+        if self.sqlite:
+            return self._clock()
+        return float(connection.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0.0)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that only reads."""
+        with self._said(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that writes; with SQLite it is the only one from its first statement on."""
+        with self._said(), self._turn(), self.engine.connect() as connection:
+            connection.execution_options(writes=True)
+            with connection.begin():
+                yield connection
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    def version(self) -> int | None:
+        """The version of its tables; None: it has none of ours."""
+        with self.reading() as connection:
+            return _version(connection)
+
+    def prepare(self) -> None:
+        """Make the tables, or bring them to the present version. Raises `UserError` for those of a later CareLlama."""
+        newest = 1 + len(MIGRATIONS)
+        version = self.version()
+        if version is None or version < newest:
+            self._migrate(newest)
+        elif version > newest:
+            raise UserError(
+                f"{self.name} was made by a later CareLlama (version {version} of its tables, this one knows "
+                f"{newest}); install the later one, or name another database"
+            )
+        if self.sqlite:
+            self._use_wal()
+
+    def _migrate(self, newest: int) -> None:
+        with self.writing() as connection:
+            if not self.sqlite:
+                connection.execute(select(func.pg_advisory_xact_lock(POSTGRES_LOCK)))
+            version = _version(connection)  # another process may have been here
+            if version is None:
+                METADATA.create_all(connection)
+                connection.execute(insert(SCHEMA).values(version=newest))
+                return
+            for step in MIGRATIONS[version - 1 :]:
+                step(connection)
+            connection.execute(update(SCHEMA).values(version=newest))
+
+    def _use_wal(self) -> None:
+        """Switch to WAL, which the file remembers. SQLite does not wait for others in this, so we do."""
+        deadline = time.monotonic() + self._busy_seconds
+        while True:
+            try:
+                with self._said(), self.engine.connect() as connection:
+                    cursor = connection.connection.cursor()  # outside of a transaction
+                    if cursor.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                        cursor.execute("PRAGMA journal_mode = WAL")
+                    return
+            except UserError as error:
+                if "has held it" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    def _sqlite_engine(self, durable: bool) -> Engine:
+        # check_same_thread: a connection goes from thread to thread through the pool, never to two at once
+        connect = {"timeout": self._busy_seconds, "check_same_thread": False}
+        engine = create_engine(self._url, hide_parameters=True, connect_args=connect)
+
+        @event.listens_for(engine, "connect")
+        def connected(connection: object, _: object) -> None:
+            connection.isolation_level = None  # type: ignore[attr-defined]  # transactions begin below, not in sqlite3
+            # NORMAL: a power cut may take the last transactions, and never damages the file
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")  # type: ignore[attr-defined]
+
+        @event.listens_for(engine, "begin")
+        def begun(connection: Connection) -> None:
+            writes = connection.get_execution_options().get("writes", False)
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+        return engine
+
+    def _postgres_engine(self) -> Engine:
+        try:
+            engine = create_engine(
+                self._url,
+                hide_parameters=True,
+                pool_pre_ping=True,  # the server may have been restarted
+                connect_args={"connect_timeout": max(2, round(self._busy_seconds))},
+            )
+        except ModuleNotFoundError as error:
+            raise UserError(f"PostgreSQL needs {error.name}: pip install 'carellama[postgres]'") from error
+
+        @event.listens_for(engine, "begin")
+        def begun(connection: Connection) -> None:
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(self._busy_seconds * 1000)}")
+
+        return engine
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self.sqlite:
+            yield
+            return
+        if not self._writer.acquire(timeout=self._busy_seconds):
+            raise UserError(f"{self.name}: {SQLITE_SAYS['is locked'].format(busy=self._busy_seconds)}")
+        try:
+            yield
+        finally:
+            self._writer.release()
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        """Turn a fault of the database into one line; a fault of our statements stays what it is."""
+        try:
+            yield
+        except (exc.DBAPIError, exc.TimeoutError) as error:
+            cause = getattr(error, "orig", None) or error
+            refused = getattr(cause, "sqlstate", None) == "42501"  # PostgreSQL: no right to do so
+            if isinstance(error, (exc.IntegrityError, exc.ProgrammingError)) and not refused:
+                raise
+            raise UserError(f"{self.name}: {self._why(str(cause))}") from error
+
+    def _why(self, cause: str) -> str:
+        if self.sqlite:
+            for words, advice in SQLITE_SAYS.items():
+                if words in cause:
+                    return advice.format(busy=self._busy_seconds)
+        if self._url.password:
+            cause = cause.replace(self._url.password, "***")
+        return " ".join(cause.split())[:300] or "the database does not answer"
+
+
+def open_database(
+    place: str,
+    *,
+    make: bool = True,
+    durable: bool = False,
+    busy_seconds: float = BUSY_SECONDS,
+    clock: Callable[[], float] = time.time,
+) -> Database | None:
+    """Open a database and bring its tables to the present version.
+
+    `make` makes it where it is not; otherwise None is returned for one that is not there. `durable` waits with every
+    transaction until it is on the disk (SQLite; PostgreSQL always does). `clock` is SQLite's, for tests.
+    """
+    database = Database(place, durable=durable, busy_seconds=busy_seconds, clock=clock)
+    try:
+        if database.sqlite and not _there(Path(database.name), make):
+            return None
+        if not make and database.version() is None:
+            database.close()
+            return None
+        database.prepare()
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _there(path: Path, make: bool) -> bool:
+    """Whether the file is there; `make` makes an empty one that only its owner can read."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file for the database")
+    if path.exists():
+        return True
+    if not make:
+        return False
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # the files that SQLite puts beside it get its mode
+    except OSError as error:
+        raise UserError(f"can not write {path}: {error.strerror}") from error
+    return True
+
+
+def _url(place: str) -> URL:
+    """The URL of a place. An error never repeats what was given: it may hold a password."""
+    if "://" not in place:
+        return URL.create("sqlite", database=str(Path(place).expanduser()))
+    try:
+        url = make_url(place)
+    except (exc.ArgumentError, ValueError) as error:
+        raise UserError("the URL of the database is none; write postgresql://USER:PASSWORD@HOST:PORT/NAME") from error
+    kind = url.get_backend_name()
+    if kind == "sqlite" and url.database not in (None, "", ":memory:"):
+        return URL.create("sqlite", database=url.database)
+    if kind in ("postgresql", "postgres"):
+        return url.set(drivername="postgresql+psycopg") if "+" not in url.drivername else url
+    raise UserError(
+        f"a database of {kind}:// can not be used; give the path of a SQLite file, or "
+        "postgresql://USER:PASSWORD@HOST:PORT/NAME"
+    )
+
+
+def _version(connection: Connection) -> int | None:
+    if not inspect(connection).has_table(SCHEMA.name):
+        return None
+    version: int | None = connection.scalar(select(SCHEMA.c.version))
+    return version
