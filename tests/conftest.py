@@ -115,3 +115,14 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("no folder of real files beside the repository")
     return REAL_DATA
+
+
+def only_read(database) -> None:
+    """Let a database be read only from now on: SQLite says then what it says of a file without the permission."""
+    from sqlalchemy import event
+
+    database.close()
+
+    @event.listens_for(database.engine, "connect")
+    def connected(connection, _) -> None:
+        connection.execute("PRAGMA query_only = ON")

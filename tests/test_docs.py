@@ -21,7 +21,7 @@ RUN = re.compile(r"<!-- run -->\n```bash\n(.*?)```", re.DOTALL)
 # of the verbs' pages in the order in which each finds what the one before it made; the demo fetches a model
 PAGES = (
     "install", "templates", "data", "catalogue", "check", "clean", "mix", "stats", "train", "plan", "tokenizer", "ppo",
-    "grpo", "eval", "predict", "export", "chat",
+    "grpo", "eval", "predict", "export", "chat", "keys",
 )  # fmt: skip
 # verb of each example, in the order in which they run
 EXAMPLES = {
@@ -192,6 +192,7 @@ def run(line: str, folder: Path) -> str:
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "CARELLAMA_CACHE": str(folder / "cache"),
+        "CARELLAMA_DATABASE": str(folder / "carellama.db"),
         "OMP_NUM_THREADS": "1",
     }
     command = ["bash", "-euo", "pipefail", "-c", line]
