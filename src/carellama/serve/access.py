@@ -242,11 +242,12 @@ def _over(over: OverLimit, tokens: int) -> Refused:
     if over.limit == "concurrent":
         message = f"the API key may run {over.allowed:,} requests at once; try again when one of them has ended"
         return Refused(429, "rate_limit_exceeded", message, over.retry_after)
+    wait = over.retry_after if tokens <= over.allowed else None  # no day has room for it
     message = (
         f"the API key may use {over.allowed:,} tokens a day; {over.used:,} are used or taken by requests that run, and "
         f"this request may use {tokens:,}; ask for a shorter answer, or wait for the next day (UTC)"
     )
-    return Refused(429, "insufficient_quota", message, over.retry_after)
+    return Refused(429, "insufficient_quota", message, wait)
 
 
 def access_for(host: str, database: str | None) -> Access:

@@ -14,6 +14,7 @@ Open it in the process that uses it, after a fork.
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -101,7 +102,8 @@ class Database:
     def __init__(self, place: str, *, durable: bool, busy_seconds: float, clock: Callable[[], float]) -> None:
         self._url = _url(place)
         self.sqlite = self._url.get_backend_name() == "sqlite"
-        self.name = str(self._url.database) if self.sqlite else self._url.render_as_string(hide_password=True)
+        place_only = URL.create("postgresql", host=self._url.host, port=self._url.port, database=self._url.database)
+        self.name = str(self._url.database) if self.sqlite else str(place_only)  # for messages: no user, no password
         self._busy_seconds, self._clock = busy_seconds, clock
         self._writer = threading.Lock()  # SQLite has one writer; threads that wait here need not poll for it
         self.engine = self._sqlite_engine(durable) if self.sqlite else self._postgres_engine()
@@ -165,17 +167,17 @@ class Database:
     def _use_wal(self) -> None:
         """Switch to WAL, which the file remembers. SQLite does not wait for others in this, so we do."""
         deadline = time.monotonic() + self._busy_seconds
-        while True:
-            try:
-                with self._said(), self.engine.connect() as connection:
-                    cursor = connection.connection.cursor()  # outside of a transaction
+        with self._said(), self.engine.connect() as connection:
+            cursor = connection.connection.cursor()  # outside of a transaction
+            while True:
+                try:
                     if cursor.execute("PRAGMA journal_mode").fetchone() != ("wal",):
                         cursor.execute("PRAGMA journal_mode = WAL")
                     return
-            except UserError as error:
-                if "has held it" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.02)
 
     def _sqlite_engine(self, durable: bool) -> Engine:
         # check_same_thread: a connection goes from thread to thread through the pool, never to two at once
@@ -229,7 +231,7 @@ class Database:
         """Turn a fault of the database into one line; a fault of our statements stays what it is."""
         try:
             yield
-        except (exc.DBAPIError, exc.TimeoutError) as error:
+        except (exc.DBAPIError, exc.TimeoutError, sqlite3.Error) as error:
             cause = getattr(error, "orig", None) or error
             refused = getattr(cause, "sqlstate", None) == "42501"  # PostgreSQL: no right to do so
             if isinstance(error, (exc.IntegrityError, exc.ProgrammingError)) and not refused:
@@ -297,13 +299,12 @@ def _url(place: str) -> URL:
         url = make_url(place)
     except (exc.ArgumentError, ValueError) as error:
         raise UserError("the URL of the database is none; write postgresql://USER:PASSWORD@HOST:PORT/NAME") from error
-    kind = url.get_backend_name()
-    if kind == "sqlite" and url.database not in (None, "", ":memory:"):
+    if url.drivername == "sqlite" and url.database not in (None, "", ":memory:"):
         return URL.create("sqlite", database=url.database)
-    if kind in ("postgresql", "postgres"):
-        return url.set(drivername="postgresql+psycopg") if "+" not in url.drivername else url
+    if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+        return url.set(drivername="postgresql+psycopg")
     raise UserError(
-        f"a database of {kind}:// can not be used; give the path of a SQLite file, or "
+        f"a database of {url.drivername}:// can not be used; give the path of a SQLite file, or "
         "postgresql://USER:PASSWORD@HOST:PORT/NAME"
     )
 
