@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -200,6 +201,19 @@ def test_two_processes_at_once_keep_the_limits_exactly(tmp_path):
         for one in workers:
             one.communicate("\n", timeout=30)
         database.close()
+
+
+def test_threads_at_once_keep_the_limit_exactly(database):
+    id = key_with(database, 50)
+
+    def tries(_):
+        try:
+            return usage.begin(database, id, 0)
+        except usage.OverLimit:
+            return None
+
+    with ThreadPoolExecutor(16) as pool:
+        assert sum(lease is not None for lease in pool.map(tries, range(100))) == 50
 
 
 def test_several_processes_may_be_the_first(tmp_path):

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select, update
 
 from carellama.store.database import KEYS, REQUESTS, USAGE, Database
 from carellama.store.keys import Key, key_of
@@ -35,7 +35,12 @@ DAY_SECONDS = 86400
 Limit = Literal["requests_per_minute", "concurrent", "tokens_per_day"]
 
 # The statements of every request, made once: SQLAlchemy takes longer to make one than SQLite to do it.
-_KEY, _ID, _NOW, _DAY, _TOKENS = (bindparam(f"p_{name}") for name in ("key", "id", "now", "day", "tokens"))
+_KEY: BindParameter[str] = bindparam("p_key")
+_ID: BindParameter[str] = bindparam("p_id")
+_NOW: BindParameter[float] = bindparam("p_now")
+_BEFORE: BindParameter[float] = bindparam("p_before")
+_DAY: BindParameter[int] = bindparam("p_day")
+_TOKENS: BindParameter[int] = bindparam("p_tokens")
 _OF_KEY, _ON_DAY = REQUESTS.c.key_id == _KEY, (USAGE.c.key_id == _KEY) & (USAGE.c.day == _DAY)
 LOCK_KEY = select(KEYS).where(KEYS.c.id == _KEY).with_for_update()
 NTH_LAST = (
@@ -43,7 +48,7 @@ NTH_LAST = (
 )
 RUNNING = select(func.count()).where(_OF_KEY, REQUESTS.c.lease_until > _NOW)
 TOKENS = select(USAGE.c.tokens).where(_ON_DAY)
-FORGET = delete(REQUESTS).where(_OF_KEY, REQUESTS.c.started <= bindparam("p_before"), REQUESTS.c.lease_until <= _NOW)
+FORGET = delete(REQUESTS).where(_OF_KEY, REQUESTS.c.started <= _BEFORE, REQUESTS.c.lease_until <= _NOW)
 ENTER = insert(REQUESTS)
 COUNT = (
     update(USAGE).where(_ON_DAY).values(requests=USAGE.c.requests + 1, tokens=USAGE.c.tokens + _TOKENS, last_used=_NOW)
