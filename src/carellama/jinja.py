@@ -2,21 +2,30 @@
 
     jinja_of(formats()["chatml"])       # the chat template that export writes into the tokenizer
     copies_contents(chat_template)      # whether it writes every message as it is
+    render_chat(chat_template, [{"role": "user", "content": "Hi"}], tools=None, bos="<s>", eos="</s>")
 
-The named formats are the YAML files of `templates/`. What is rendered is `carellama.template`'s.
+The named formats are the YAML files of `templates/`. In training a template is rendered by the tokenizer
+(`carellama.template`); `render_chat` gives the same text where no tokenizer of transformers is loaded.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
+from typing import Any, NoReturn
 
 import jinja2
 import yaml
 from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from carellama.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,65 @@ def jinja_of(form: Format) -> str:
         + "{%- endif -%}",
     ]
     return "\n".join(line for line in lines if line)
+
+
+class _Generation(Extension):
+    """`{% generation %}`: the part of a conversation that a trainer learns from; here it is text like the rest."""
+
+    tags = {"generation"}  # noqa: RUF012  (as jinja2 declares it)
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Take the statements between the tags."""
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True)).set_lineno(line)
+
+
+class _Namespace(jinja2.utils.Namespace):
+    """What `namespace()` makes; names that begin with an underscore could lead out of the sandbox."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            raise jinja2.exceptions.SecurityError(f"a namespace takes no name with an underscore first: {name}")
+        super().__setitem__(name, value)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _as_json(value: Any, **how: Any) -> str:
+    """As the `tojson` of chat templates is: no escapes for HTML, nor for what is not ASCII."""
+    return json.dumps(value, **{"ensure_ascii": False, **how})
+
+
+@lru_cache(maxsize=8)
+def _compiled(jinja: str) -> jinja2.Template:
+    """The template in the environment that `apply_chat_template` has (transformers, utils/chat_template_utils.py)."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _as_json
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["namespace"] = _Namespace
+    environment.globals["dict"] = lambda *pairs, **named: dict(*pairs, **named)
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    return environment.from_string(jinja)
+
+
+def render_chat(
+    jinja: str, rows: list[dict[str, Any]], *, tools: list[dict[str, Any]] | None, bos: str, eos: str
+) -> str:
+    """Return the text that an answer to `rows` starts from, as a Hugging Face tokenizer renders it.
+
+    `rows` are messages as chat templates take them, `tools` functions as OpenAI's API writes them. Raises `UserError`
+    where the template is broken or refuses the conversation.
+    """
+    try:
+        return _compiled(jinja).render(
+            messages=rows, tools=tools, documents=None, add_generation_prompt=True, bos_token=bos, eos_token=eos
+        )
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        raise UserError(f"the model's chat template refuses this conversation: {error}") from error
 
 
 class _Unsure(Exception):

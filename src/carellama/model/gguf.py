@@ -13,7 +13,7 @@ import hashlib
 import math
 import shutil
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -36,10 +36,14 @@ STRING, ARRAY = 8, 9
 
 @dataclass(frozen=True)
 class Header:
-    """What a .gguf says about itself: its metadata without the arrays, and how many weights it has."""
+    """What a .gguf says about itself: its metadata (of arrays the length, unless asked for) and its number of weights."""
 
     facts: dict[str, Any]
     weights: int
+
+    def of_architecture(self, name: str) -> Any:
+        """A fact that stands under the name of the architecture, as `llama.context_length`; None: not stated."""
+        return self.facts.get(f"{self.facts.get('general.architecture')}.{name}")
 
 
 def is_gguf(path: Path) -> bool:
@@ -51,18 +55,21 @@ def is_gguf(path: Path) -> bool:
         raise UserError(f"can not read {path}: {error.strerror}") from error
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
     """Read the beginning of a .gguf, version 2 or 3 (ggml-org/ggml, docs/gguf.md), up to the weights.
 
-    `gguf.GGUFReader` does this too, but takes seconds for the vocabulary. Raises `UserError` for a damaged
-    file.
+    `arrays` are the names of those facts whose arrays are wanted whole. `gguf.GGUFReader` does this too, but takes
+    seconds for the vocabulary. Raises `UserError` for a damaged file.
     """
     try:
         with path.open("rb") as file:
             magic, version, tensors, pairs = struct.unpack("<4sIQQ", file.read(24))
             if magic != b"GGUF" or version not in (2, 3):
                 raise UserError(f"{path} is not a GGUF file of version 2 or 3")
-            facts = {_string(file): _value(file, _number(file, "I")) for _ in range(pairs)}
+            facts = {}
+            for _ in range(pairs):
+                name = _string(file)
+                facts[name] = _value(file, _number(file, "I"), whole=name in arrays)
             return Header(facts, sum(_tensor_size(file) for _ in range(tensors)))
     except (struct.error, KeyError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged or cut short ({error}); fetch it again") from error
@@ -76,19 +83,21 @@ def _string(file: IO[bytes]) -> str:
     return file.read(_number(file, "Q")).decode("utf-8")
 
 
-def _value(file: IO[bytes], kind: int) -> Any:
-    """Read one metadata value; an array is passed over and gives its length."""
+def _value(file: IO[bytes], kind: int, *, whole: bool = False) -> Any:
+    """Read one metadata value; an array is passed over and gives its length, unless it is wanted `whole`."""
     if kind == STRING:
         return _string(file)
     if kind != ARRAY:
         return _number(file, SCALARS[kind])
     of, length = struct.unpack("<IQ", file.read(12))
+    if whole and of in SCALARS:
+        form = f"<{length}{SCALARS[of]}"
+        return list(struct.unpack(form, file.read(struct.calcsize(form))))
     if of in SCALARS:
         file.seek(length * struct.calcsize(f"<{SCALARS[of]}"), 1)
-    else:
-        for _ in range(length):
-            _value(file, of)
-    return length
+        return length
+    found = [_value(file, of) for _ in range(length)]
+    return found if whole else length
 
 
 def _tensor_size(file: IO[bytes]) -> int:

@@ -16,6 +16,34 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
+def may_have_gpu() -> bool:
+    """Whether the system has the device file of an NVIDIA or AMD GPU: without one, torch need not be asked."""
+    return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
+
+
+def physical_cores() -> int:
+    """Processor cores that this process may use; two threads of one core count once."""
+    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    shared = set()
+    for cpu in mine:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            shared.add(siblings.read_text(encoding="ascii").strip())
+        except OSError:  # not Linux, or it does not tell
+            shared.add(str(cpu))
+    return max(1, len(shared))
+
+
+def free_memory_bytes() -> int | None:
+    """Memory of the machine that is free or can be made free; None: the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else None
+
+
 @functools.cache
 def best_dtype() -> str:
     """Name of the fastest safe precision: bfloat16 where the hardware multiplies it, else float32.

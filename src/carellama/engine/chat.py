@@ -1,0 +1,109 @@
+"""A model's chat format without a tokenizer of transformers: what a .gguf says of it, or `--template NAME`.
+
+    chat = chat_of(read_header(path, arrays=VOCABULARY), template=None)
+    chat.render([Message("user", "What is asthma?")])
+
+`carellama.template` does the same, and more, where transformers is loaded. Whoever tokenises takes `pieces`: marks of
+the format that stand in a person's words are told apart there, so that they stay text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from carellama.engine.base import Tool
+from carellama.engine.tools import as_functions, as_rows, knows_tools, told
+from carellama.errors import UserError, lookup
+from carellama.jinja import formats, jinja_of, render_chat
+from carellama.model.gguf import Header
+from carellama.records import Message
+
+TOKENS, KINDS = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
+VOCABULARY = (TOKENS, KINDS)  # the arrays of a header that are read here
+CONTROL = 3  # the kind of a token that no text stands for (ggml-org/llama.cpp, include/llama.h)
+DEFAULT = "default"  # the format of a model that brings none
+OPEN, CLOSE = "\ue000", "\ue001"  # private-use characters around the number of a mark
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A chat template and the strings that it needs; `stops` end an answer besides the model's own end tokens."""
+
+    jinja: str
+    bos: str
+    eos: str
+    stops: tuple[str, ...]
+    marks: tuple[str, ...]  # the strings of control tokens
+
+    @cached_property
+    def _mark(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, sorted((*self.marks, OPEN), key=len, reverse=True))))
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
+        """Return the text that an answer starts from. Raises `UserError` where the template refuses."""
+        if knows_tools(self.jinja):
+            rows, functions = as_rows(messages), as_functions(tools)
+        else:
+            rows, functions = as_rows(told(messages, tools)), []
+        return render_chat(self.jinja, rows, tools=functions or None, bos=self.bos, eos=self.eos)
+
+    def pieces(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[tuple[str, bool]]:
+        """Return `render` in pieces, and of each whether marks in it are tokens; else they are text.
+
+        A mark in a person's words is rendered as a placeholder, so that it is found again whatever the template does
+        with the words around it.
+        """
+        found: list[str] = []
+
+        def hold(match: re.Match[str]) -> str:
+            found.append(match.group())
+            return f"{OPEN}{len(found) - 1}{CLOSE}"
+
+        def held(value: Any) -> Any:
+            if isinstance(value, str):
+                return self._mark.sub(hold, value)
+            if isinstance(value, dict):
+                return {held(key): held(one) for key, one in value.items()}
+            return [held(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+        safe = []
+        for message in messages:
+            calls = [replace(call, name=held(call.name), arguments=held(call.arguments)) for call in message.calls]
+            safe.append(replace(message, content=held(message.content), calls=tuple(calls)))
+        offered = [Tool(held(tool.name), held(tool.description), held(dict(tool.parameters))) for tool in tools]
+        text = self.render(safe, offered)
+        if not found:
+            return [(text, True)]
+        parts = re.split(f"{OPEN}(\\d+){CLOSE}", text)  # text, number, text, ..., text
+        pieces = [(found[int(part)], False) if index % 2 else (part, True) for index, part in enumerate(parts)]
+        return [piece for piece in pieces if piece[0]]
+
+
+def chat_of(header: Header, template: str | None) -> Chat:
+    """Return the chat format of a .gguf (its header with the arrays of `VOCABULARY`), or the named one for it.
+
+    Raises `UserError` for an unknown name, and for a format whose single tokens the model does not have.
+    """
+    tokens: list[str] = header.facts.get(TOKENS) or []
+    kinds: list[int] = header.facts.get(KINDS) or []
+    marks = tuple(token for token, kind in zip(tokens, kinds, strict=False) if kind == CONTROL and token)
+
+    def token(name: str) -> str:
+        at = header.facts.get(f"tokenizer.ggml.{name}_token_id")
+        return tokens[at] if at is not None and at < len(tokens) else ""
+
+    bos, eos, own = token("bos"), token("eos"), header.facts.get("tokenizer.chat_template")
+    if template is None and own:
+        return Chat(own, bos, eos, (), marks)
+    form = lookup(formats(), template or DEFAULT, "template")
+    if missing := [name for name in form.tokens if name not in tokens]:
+        raise UserError(
+            f"--template {template} needs the tokens {', '.join(missing)}, which this model's tokenizer does not have; "
+            "leave --template out to use the model's own format, or take one of plain text: alpaca, default, vicuna"
+        )
+    stops = [stop.replace("{eos}", eos) for stop in form.stop]
+    return Chat(jinja_of(form), bos, eos, tuple(stop for stop in stops if stop), marks)

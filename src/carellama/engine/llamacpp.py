@@ -1,0 +1,380 @@
+"""Answers with llama.cpp, from a .gguf: the engine for a CPU, and for GPUs and Macs without torch.
+
+    engine = LlamaCppEngine(Path("model.gguf"), parallel=4)
+    drain(engine.stream([Message("user", "What is asthma?")], Sampling(64)))
+
+llama.cpp's server runs within this process (`carellama.engine.llamacpp_server`): requests are batched together, each
+has a slot with the whole context, and a slot keeps the beginning of a conversation that goes on. Neither torch nor
+transformers is loaded.
+
+Where it differs from what `Sampling` says: a token that the prompt has bears no presence penalty, and together with a
+repetition penalty the other two are not exact for tokens of the prompt (llama.cpp counts prompt and answer alike; what
+it counts too much is given back as a bias). Of a character that takes several tokens, only the last one's
+log-probability is told.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carellama.disk import say
+from carellama.engine.base import (
+    HEARTBEAT,
+    OnReply,
+    Piece,
+    Prompt,
+    Reply,
+    Sampling,
+    TokenLogprob,
+    Tool,
+    Unavailable,
+    Unsupported,
+    room_for_answer,
+)
+from carellama.engine.chat import TOKENS, VOCABULARY, chat_of
+from carellama.engine.llamacpp_server import Completion, Server, Settings
+from carellama.engine.places import Places
+from carellama.engine.tools import settled, with_calls
+from carellama.errors import UserError, need
+from carellama.model.gguf import Header, read_header
+from carellama.model.machine import free_memory_bytes
+
+if TYPE_CHECKING:
+    from carellama.config.answering import EngineArguments
+    from carellama.config.data import DataArguments
+    from carellama.config.finetuning import FinetuningArguments
+    from carellama.config.model import ModelArguments
+
+CONTEXT = 8192  # tokens, unless told: a longer context takes memory whether it is used or not
+LEAST_CONTEXT = 2048  # tokens; it is not made smaller than this for want of memory
+CACHE_SHARE = 0.5  # of the free memory, that the caches of all slots may take
+EMBED_TOKENS = 2048  # of a text that a vector is made of
+LIKELIEST = 1024  # tokens among which the letters of an exam are looked for first
+SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")  # in the order of transformers
+
+
+def load(
+    model: ModelArguments, data: DataArguments, finetuning: FinetuningArguments, arguments: EngineArguments
+) -> LlamaCppEngine:
+    """Make the engine of a model; a folder is converted to a .gguf first (`carellama.model.to_gguf`).
+
+    Raises `UserError` for what can not be loaded or converted, and for options that are not llama.cpp's.
+    """
+    from carellama.model.to_gguf import gguf_of, lora_gguf_of
+
+    need("xllamacpp", extra="llamacpp", why="--engine llamacpp")
+    path = gguf_of(model, arguments.gguf_type)
+    adapters = {name: lora_gguf_of(model, Path(folder)) for name, folder in arguments.adapter_folders.items()}
+    return LlamaCppEngine(
+        path,
+        template=data.template,
+        adapters=adapters,
+        parallel=arguments.parallel,
+        context_tokens=arguments.context_tokens,
+        gpu_layers=arguments.gpu_layers,
+    )
+
+
+class LlamaCppEngine:
+    """An `Engine` of a .gguf and LoRA adapters in GGUF (name to file)."""
+
+    name = "llamacpp"
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        template: str | None = None,
+        adapters: dict[str, Path] | None = None,
+        parallel: int = 8,
+        context_tokens: int | None = None,
+        gpu_layers: int | None = None,
+    ) -> None:
+        header = read_header(path, VOCABULARY)
+        self.context_tokens = context_of(header, context_tokens, parallel)
+        self.parallel = parallel
+        self.adapters = tuple(adapters or ())
+        self.chat = chat_of(header, template)
+        self._path, self._gpu_layers = path, gpu_layers
+        self._words = len(header.facts.get(TOKENS) or ())
+        self._places = Places(parallel)
+        self._server = Server(
+            Settings(path, self.context_tokens, parallel, tuple((adapters or {}).values()), gpu_layers)
+        )
+        self._embedder: Server | None = None
+        self._lock = threading.Lock()  # of the embedder, which is started when it is first asked
+        self._begin = self._server.tokenize("", begin=True)[
+            :1
+        ]  # the token that begins a sequence, if the model has one
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
+    ) -> list[Reply]:
+        """Answer each conversation, as many at once as there are places; see `Engine.generate`."""
+        for messages in prompts:
+            room_for_answer(len(self._ids(messages, ())), sampling.max_new_tokens, self.context_tokens)
+        replies: dict[int, Reply] = {}
+
+        def tell(index: int, reply: Reply) -> None:
+            replies[index] = reply
+            if on_reply is not None:
+                on_reply(index, reply)
+
+        self._at_once([partial(self.stream, messages, sampling) for messages in prompts], tell)
+        return [replies[index] for index in range(len(prompts))]
+
+    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Yield the answer as it comes; see `Engine.stream`."""
+        sampling = settled(sampling)
+        return with_calls(self._answer(lambda: self._ids(messages, sampling.tools), sampling), sampling)
+
+    def continue_text(self, text: str, sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Go on with a text, marks of which are text; see `Engine.continue_text`."""
+        return self._answer(lambda: self._begun(self.tokenize(text)), sampling)
+
+    def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
+        """For each prompt the log-probability of each choice; see `Engine.logprobs`.
+
+        llama.cpp tells the likeliest tokens only. Where a choice is not among them, all of the vocabulary is asked for,
+        from the cache of the same pass.
+        """
+        first = [(self.tokenize(choice) or [0])[0] for choice in choices]
+        found: dict[int, list[float]] = {}
+
+        def ask(messages: Prompt) -> Generator[Piece, None, list[float]]:
+            ids = self._ids(messages, ())
+            room_for_answer(len(ids), 1, self.context_tokens)
+            for count in (LIKELIEST, self._words):
+                known = yield from self._next_token(ids, count)
+                if all(token in known for token in first):
+                    break
+            return [known.get(token, float("-inf")) for token in first]
+
+        self._at_once([partial(ask, messages) for messages in prompts], found.__setitem__)
+        return [found[index] for index in range(len(prompts))]
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Vectors of the model without adapters; a server of its own makes them, started at the first call."""
+        limit = min(EMBED_TOKENS, self.context_tokens)
+        encoded = [self._begun(self.tokenize(text)) for text in texts]
+        for ids in encoded:
+            if not 0 < len(ids) <= limit:
+                raise UserError(f"a text of {len(ids):,} tokens has no vector: give 1 to {limit:,} tokens")
+        if not encoded:
+            return []
+        with self._lock:
+            if self._embedder is None:
+                self._embedder = Server(Settings(self._path, limit, 1, (), self._gpu_layers, embedding=True))
+            return self._embedder.embed(encoded)
+
+    def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:
+        """Return the number of tokens that an answer starts from."""
+        return len(self._ids(messages, tools))
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a text; marks in it are text."""
+        return self._server.tokenize(text)
+
+    def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
+        """Return the text that an answer starts from, by the chat template."""
+        return self.chat.render(messages, tools)
+
+    def close(self) -> None:
+        """End the calls under way and give the memory back."""
+        self._server.close()
+        with self._lock:
+            if self._embedder is not None:
+                self._embedder.close()
+
+    def _ids(self, messages: Prompt, tools: Sequence[Tool]) -> list[int]:
+        """The tokens that an answer starts from; of the beginning of a sequence there is one, if the model wants it."""
+        pieces = self.chat.pieces(messages, tools)
+        return self._begun([token for text, marks in pieces for token in self._server.tokenize(text, marks=marks)])
+
+    def _begun(self, ids: list[int]) -> list[int]:
+        return ids if ids[:1] == self._begin else [*self._begin, *ids]
+
+    def _answer(self, ids_of: Callable[[], list[int]], sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Yield the answer to a prompt."""
+        if sampling.num_beams > 1:
+            raise Unsupported("the llamacpp engine has no beam search: give --num_beams 1, or --engine transformers")
+        if sampling.adapter and sampling.adapter not in self.adapters:
+            raise Unsupported(f"no adapter {sampling.adapter!r}; there are {', '.join(self.adapters) or 'none'}")
+        ids = ids_of()
+        room = room_for_answer(len(ids), sampling.max_new_tokens, self.context_tokens)
+        text, finish, tokens = "", None, 0
+        logprobs: list[TokenLogprob] = []
+        with closing(self._events(self._body(ids, room, sampling))) as events:
+            for event in events:
+                if event is None:
+                    yield Piece()
+                    continue
+                choice = event["choices"][0]
+                told = () if sampling.top_logprobs is None else _logprobs(choice, sampling.top_logprobs)
+                finish = choice["finish_reason"] or finish
+                tokens = event.get("usage", {}).get("completion_tokens", tokens)
+                text += choice["text"]
+                logprobs += told
+                yield Piece(choice["text"], logprobs=told)
+        if finish is None:
+            raise Unavailable("the engine was closed while it answered")
+        return Reply(text, "stop" if finish == "stop" else "length", len(ids), tokens, logprobs=tuple(logprobs))
+
+    def _events(self, body: dict[str, Any]) -> Generator[dict[str, Any] | None, None, None]:
+        """What llama.cpp says of a request as it comes, and None at least every `HEARTBEAT` seconds."""
+        place = self._places.ask()
+        try:
+            while not place.wait(HEARTBEAT):
+                yield None
+            completion = Completion(self._server, body, on_end=lambda: self._places.leave(place))
+        except BaseException:  # it did not come to its turn
+            self._places.leave(place)
+            raise
+        with closing(completion.events(HEARTBEAT)) as events:
+            yield from events
+
+    def _body(self, ids: list[int], room: int, sampling: Sampling) -> dict[str, Any]:
+        """A request for an answer (ggml-org/llama.cpp, tools/server/README.md, POST /completion)."""
+        biases = dict(sampling.logit_bias)
+        if sampling.presence_penalty or sampling.frequency_penalty:
+            for token, count in Counter(ids).items():
+                back = sampling.presence_penalty + count * sampling.frequency_penalty
+                biases[token] = biases.get(token, 0.0) + back
+        body: dict[str, Any] = {
+            "prompt": ids,
+            "stream": True,
+            "return_progress": True,
+            # the same draw needs the same sums, and those depend on how much of a prompt is computed at once
+            "cache_prompt": sampling.seed is None,
+            "n_predict": room,
+            "samplers": SAMPLERS,
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "min_p": sampling.min_p,
+            "repeat_penalty": sampling.repetition_penalty,
+            "presence_penalty": sampling.presence_penalty,
+            "frequency_penalty": sampling.frequency_penalty,
+            "repeat_last_n": self.context_tokens,
+            "seed": -1 if sampling.seed is None else sampling.seed % 0xFFFFFFFF,  # the last one asks for chance
+            "stop": [*self.chat.stops, *sampling.stop],
+            "preserved_tokens": self.chat.stops,  # one that is a token is said, and found as a stop string
+            "logit_bias": list(biases.items()),
+            "lora": [
+                {"id": index, "scale": float(name == sampling.adapter)} for index, name in enumerate(self.adapters)
+            ],
+        }
+        if sampling.json_schema is not None:
+            body["grammar"] = grammar_of(sampling.json_schema or {"type": "object"})
+        if sampling.top_logprobs is not None:
+            body["n_probs"] = max(1, sampling.top_logprobs)
+        return body
+
+    def _next_token(self, ids: list[int], count: int) -> Generator[Piece, None, dict[int, float]]:
+        """The log-probabilities of so many likeliest tokens after a prompt."""
+        body = {"prompt": ids, "stream": True, "n_predict": 1, "temperature": 0, "n_probs": count, "cache_prompt": True}
+        found: dict[int, float] = {}
+        with closing(self._events(body)) as events:
+            for event in events:
+                told = (event["choices"][0]["logprobs"] or {}) if event else {}
+                for token in told.get("content", ()):
+                    found |= {one["id"]: one["logprob"] for one in token["top_logprobs"]}
+                yield Piece()
+        return found
+
+    def _at_once(
+        self, starts: Sequence[Callable[[], Generator[Piece, None, Any]]], on_end: Callable[[int, Any], None]
+    ) -> None:
+        """Read streams to their ends, `parallel` at once; tell index and value of each in this thread.
+
+        The first error ends the others and is raised.
+        """
+        failed = threading.Event()
+
+        def read(start: Callable[[], Generator[Piece, None, Any]]) -> Any:
+            stream = start()
+            try:
+                while not failed.is_set():
+                    next(stream)
+            except StopIteration as end:
+                return end.value
+            finally:
+                stream.close()
+
+        with ThreadPoolExecutor(self.parallel, thread_name_prefix="carellama-answer") as pool:
+            asked = {pool.submit(read, start): index for index, start in enumerate(starts)}
+            try:
+                for done in as_completed(asked):
+                    on_end(asked[done], done.result())
+            except BaseException:
+                failed.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+
+def grammar_of(schema: Any) -> str:
+    """A JSON schema as a grammar of llama.cpp's. Raises `Unsupported` for one that it can not keep to.
+
+    llama.cpp would say so in its log only, and answer without the schema.
+    """
+    llguidance = need("llguidance", extra="llamacpp", why="an answer by a JSON schema")
+    grammar = "%llguidance {}\nstart: %json " + json.dumps(schema)
+    if problem := llguidance.LLMatcher.validate_grammar(grammar):
+        reason = problem.partition("JSON schema: ")[2] or problem
+        raise Unsupported(f"the JSON schema can not be kept to: {' '.join(reason.splitlines()[0].split())}")
+    return grammar
+
+
+def context_of(header: Header, asked: int | None, parallel: int) -> int:
+    """The context of each slot, in tokens: what is asked for, else the model's, at most 8192 and what memory allows.
+
+    Raises `UserError` for more than the model was trained for.
+    """
+    own = header.of_architecture("context_length")
+    if asked is not None:
+        if own is not None and asked > own:
+            raise UserError(f"--context_tokens is {asked:,}; this model takes at most {own:,}")
+        return asked
+    most = min(int(own or CONTEXT), CONTEXT)
+    free, each = free_memory_bytes(), cache_bytes(header)
+    if free is None or not each:
+        return most
+    fits = int(free * CACHE_SHARE) // (each * parallel) // 256 * 256
+    if fits >= most:
+        return most
+    context = min(most, max(fits, LEAST_CONTEXT))
+    say(
+        f"a context of {context:,} tokens for each of {parallel} requests, for want of memory; "
+        "a smaller --parallel leaves more"
+    )
+    return context
+
+
+def cache_bytes(header: Header) -> int:
+    """Bytes of keys and values in 16 bits that a token of context takes; 0: the header does not tell."""
+    heads = header.of_architecture("attention.head_count") or 0
+    of_values = header.of_architecture("attention.head_count_kv") or heads
+    width = (header.of_architecture("embedding_length") or 0) // max(1, heads)
+    key = header.of_architecture("attention.key_length") or width
+    value = header.of_architecture("attention.value_length") or width
+    return int(2 * (header.of_architecture("block_count") or 0) * of_values * (key + value))
+
+
+def _logprobs(choice: dict[str, Any], count: int) -> tuple[TokenLogprob, ...]:
+    """The log-probabilities of a piece, with the `count` likeliest tokens at each place."""
+    return tuple(
+        TokenLogprob(
+            token["token"],
+            token["logprob"],
+            tuple((one["token"], one["logprob"]) for one in token["top_logprobs"][:count]),
+        )
+        for token in (choice["logprobs"] or {}).get("content", ())
+    )
