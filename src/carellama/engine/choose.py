@@ -1,0 +1,101 @@
+"""Which engine answers: as `--engine` says, or by the options, the hardware and what is installed.
+
+    engine = choose(model, data, finetuning, EngineArguments())
+
+A choice that nobody made is said in one line with its reason. The engines themselves are imported here, late.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING
+
+from carellama.disk import say
+from carellama.engine.base import Engine
+from carellama.errors import UserError
+from carellama.model.to_gguf import NotConvertible
+
+if TYPE_CHECKING:
+    from carellama.config.answering import EngineArguments
+    from carellama.config.data import DataArguments
+    from carellama.config.finetuning import FinetuningArguments
+    from carellama.config.model import ModelArguments
+
+LOADERS = {
+    "transformers": "carellama.engine.transformers:load",
+    "llamacpp": "carellama.engine.llamacpp:load",
+    "openvino": "carellama.engine.openvino:load",
+    "openai": "carellama.engine.openai:load",
+    "vllm": "carellama.engine.vllm:load",
+}
+OF_TRANSFORMERS = ("quantization_bit", "rope_scaling", "trust_remote_code")  # options of its alone
+READS_GGUF = ("llamacpp", "openvino")
+
+
+def choose(
+    model: ModelArguments, data: DataArguments, finetuning: FinetuningArguments, arguments: EngineArguments
+) -> Engine:
+    """Return the engine of a model. Raises `UserError` where it can not be made.
+
+    An architecture that can not be converted for llama.cpp is answered by transformers, if nobody chose otherwise.
+    """
+    if arguments.engine != "auto":
+        check(arguments.engine, model)
+        return load(arguments.engine, model, data, finetuning, arguments)
+    name, reason = pick(model, arguments)
+    say(f"engine {name}: {reason}; --engine takes another")
+    try:
+        return load(name, model, data, finetuning, arguments)
+    except NotConvertible as error:
+        say(f"engine transformers instead: {error}")
+    return load("transformers", model, data, finetuning, arguments)
+
+
+def pick(model: ModelArguments, arguments: EngineArguments) -> tuple[str, str]:
+    """Return the engine that suits, and why."""
+    own = [f"--{name}" for name in OF_TRANSFORMERS if getattr(model, name)]
+    if arguments.endpoints:
+        return "openai", "an --endpoint is given"
+    if own:
+        return "transformers", f"{', '.join(own)} is its own"
+    if has_gpu():
+        if installed("vllm"):
+            return "vllm", "there is a GPU, and vllm is installed"
+        return "transformers", "there is a GPU, and vllm is not installed"
+    if installed("xllamacpp"):
+        return "llamacpp", "there is no GPU, and xllamacpp is installed"
+    return "transformers", "there is no GPU (pip install 'carellama[llamacpp]' brings a faster one for a CPU)"
+
+
+def check(name: str, model: ModelArguments) -> None:
+    """Refuse options that the chosen engine can not keep to."""
+    wrong = [option for option in OF_TRANSFORMERS if getattr(model, option)]
+    if name in READS_GGUF and wrong:
+        hint = " (--gguf_type q8_0 or q4_0 makes its weights smaller)" if "quantization_bit" in wrong else ""
+        raise UserError(f"--engine {name} does not know --{wrong[0]}{hint}: leave it out or give --engine transformers")
+
+
+def load(
+    name: str,
+    model: ModelArguments,
+    data: DataArguments,
+    finetuning: FinetuningArguments,
+    arguments: EngineArguments,
+) -> Engine:
+    """Make the engine of this name."""
+    module, _, function = LOADERS[name].partition(":")
+    engine: Engine = getattr(importlib.import_module(module), function)(model, data, finetuning, arguments)
+    return engine
+
+
+def installed(package: str) -> bool:
+    """Whether a package is there; it is not imported."""
+    return importlib.util.find_spec(package) is not None
+
+
+def has_gpu() -> bool:
+    """Whether torch sees a GPU; it is only asked, which takes seconds, where the system has the device of one."""
+    from carellama.model import machine
+
+    return machine.may_have_gpu() and machine.has_gpu()
