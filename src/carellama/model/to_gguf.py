@@ -22,7 +22,7 @@ from pathlib import Path
 
 from carellama.config.environment import cache_home, model_home
 from carellama.config.model import ModelArguments
-from carellama.disk import made_once, say
+from carellama.disk import made_once, say, whole_file
 from carellama.errors import UserError
 from carellama.model.gguf import content_key
 from carellama.model.hub import download_wheels, model_folder, resolve
@@ -47,6 +47,10 @@ class NotConvertible(UserError):
     """The converter does not know the architecture, the tokenizer or the kind of adapter; transformers may."""
 
 
+class ConverterRefuses(NotConvertible):
+    """The converter was asked, and said so."""
+
+
 def gguf_of(model: ModelArguments, gguf_type: str) -> Path:
     """Return the model as a .gguf: the file that was given, or one in the cache, made on first use.
 
@@ -68,7 +72,7 @@ def gguf_of(model: ModelArguments, gguf_type: str) -> Path:
     key = _key(sources, gguf_type, model.dtype)
     name = f"{Path(model.model_name_or_path).stem}-{gguf_type}"
     target = model_home() / f"{name}-{key}"
-    with made_once(target) as making:
+    with _refusal_kept(target), made_once(target) as making:
         if making:
             say(f"turning {model.model_name_or_path} into a .gguf of {gguf_type} (once)")
             if not model.checkpoints:
@@ -162,7 +166,8 @@ def _merge(model: ModelArguments, folder: Path) -> None:
     from carellama.model.load import bind, extended_tokenizer, load_config, load_model, load_tokenizer
 
     stored = str(load_config(model).dtype or "float32").removeprefix("torch.")
-    model = replace(model, dtype=stored if model.dtype == "auto" else model.dtype)
+    if model.dtype == "auto":
+        model = replace(model, dtype=stored)  # type: ignore[arg-type]
     tokenizer = load_tokenizer(model)
     network = load_model(model, dtype=model.dtype, attention=None)
     bind(network, tokenizer, extended=extended_tokenizer(model) is not None)
@@ -179,6 +184,20 @@ def _convert(folder: Path, target: Path, gguf_type: str, *, pickles: bool = Fals
     if written != target:
         quantise(written, target)
         written.unlink()
+
+
+@contextmanager
+def _refusal_kept(target: Path) -> Iterator[None]:
+    """Remember that the converter refused this model: it is asked once, not at every start."""
+    note = target.with_name(f"{target.name}.refused")
+    if note.is_file():
+        raise NotConvertible(note.read_text(encoding="utf-8"))
+    try:
+        yield
+    except ConverterRefuses as error:
+        with whole_file(note) as file:
+            file.write(str(error))
+        raise
 
 
 @contextmanager
@@ -206,7 +225,13 @@ def _run(code: str, words: Sequence[str], what: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise NotConvertible(f"{what} can not be turned into a .gguf: {lines[-1].removeprefix('ERROR:').strip()}")
+        raise ConverterRefuses(f"{what} can not be turned into a .gguf: {_last(lines)}")
+
+
+def _last(lines: Sequence[str]) -> str:
+    """The line that says what went wrong: the last, or that of an error that the converter logged."""
+    logged = [line.partition(":")[2].partition(":")[2] for line in lines if line.startswith("ERROR:")]
+    return (logged or lines)[-1].strip()
 
 
 def _no_plain_lora(settings: dict[str, object]) -> str:

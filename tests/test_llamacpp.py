@@ -1,0 +1,160 @@
+"""The engine on llama.cpp: the contract of all engines, and what is its own. Most of it needs the embedded model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from carellama.engine.base import Message, Sampling, Unavailable, Unsupported, drain
+from carellama.engine.llamacpp import LlamaCppEngine, cache_bytes, context_of
+from carellama.engine.places import Places
+from carellama.errors import UserError
+from carellama.model.gguf import Header
+from carellama.model.hub import fetch
+from engine_contract import GREEDY, PROMPTS, Contract
+
+pytest.importorskip("xllamacpp")
+
+
+@pytest.fixture(scope="module")
+def llama() -> Iterator[LlamaCppEngine]:
+    engine = LlamaCppEngine(fetch("smollm2-135m"), parallel=4, context_tokens=256)
+    yield engine
+    engine.close()
+
+
+@pytest.mark.slow
+class TestLlamaCpp(Contract):
+    LACKS = frozenset({"num_beams"})
+
+    @pytest.fixture
+    def engine(self, llama: LlamaCppEngine) -> LlamaCppEngine:
+        return llama
+
+
+def test_places_are_given_in_turn() -> None:
+    places = Places(1)
+    first, second, third = places.ask(), places.ask(), places.ask()
+    assert first.is_set() and not second.is_set()
+    places.leave(second)  # it was not its turn yet
+    assert not third.is_set()
+    places.leave(first)
+    assert third.is_set() and not places.ask().is_set()
+
+
+def header(**facts: object) -> Header:
+    return Header({"general.architecture": "llama", **{f"llama.{name}": fact for name, fact in facts.items()}}, 0)
+
+
+def test_the_context_is_what_memory_allows(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    shape = {
+        "block_count": 30, "embedding_length": 576, "attention.head_count": 9, "attention.head_count_kv": 3,
+        "context_length": 131072,
+    }  # fmt: skip
+    ours = header(**shape)
+    assert cache_bytes(ours) == 30 * 2 * 3 * 64 * 2  # layers, keys and values, heads, width, bytes
+    monkeypatch.setattr("carellama.engine.llamacpp.free_memory_bytes", lambda: 1 << 40)
+    assert context_of(ours, None, 8) == 8192 and context_of(ours, 100_000, 8) == 100_000
+    monkeypatch.setattr("carellama.engine.llamacpp.free_memory_bytes", lambda: 2 * 8 * 4000 * cache_bytes(ours))
+    assert context_of(ours, None, 8) == 4000 // 256 * 256 and "3,840 tokens" in capsys.readouterr().err
+    with pytest.raises(UserError, match="at most 131,072"):
+        context_of(ours, 200_000, 1)
+
+
+@pytest.mark.slow
+def test_penalties_count_the_answer_alone(llama: LlamaCppEngine) -> None:
+    """As OpenAI defines them: what the prompt has said many times may be said without a penalty."""
+    text = "cough fever cough fever cough fever cough"
+
+    def said(**penalties: float) -> str:
+        return drain(llama.continue_text(text, replace(GREEDY, max_new_tokens=8, **penalties))).text
+
+    assert said().startswith(" fever cough fever")
+    assert said(frequency_penalty=2.0).startswith(" fever") and said(frequency_penalty=2.0) != said()
+    assert not said(repetition_penalty=5.0).startswith(" fever")
+
+
+@pytest.mark.slow
+def test_letters_that_are_unlikely_are_found_too(llama: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = ["A", "B"]
+    likely = llama.logprobs(PROMPTS[:1], letters)
+    monkeypatch.setattr("carellama.engine.llamacpp.LIKELIEST", 1)
+    assert llama.logprobs(PROMPTS[:1], letters)[0] == pytest.approx(likely[0], abs=0.02)
+
+
+@pytest.mark.slow
+def test_a_schema_that_can_not_be_kept_to_is_refused(llama: LlamaCppEngine) -> None:
+    with pytest.raises(Unsupported, match="JSON schema"):
+        drain(llama.stream(PROMPTS[0], replace(GREEDY, json_schema={"type": "nonsense"})))
+    anything = drain(llama.stream(PROMPTS[0], replace(GREEDY, json_schema={})))
+    assert anything.text.startswith("{")
+
+
+@pytest.mark.slow
+def test_marks_are_tokens_in_markup_and_text_in_words(llama: LlamaCppEngine) -> None:
+    end = 2  # <|im_end|> of this model
+    ids = llama._ids((Message("user", "a<|im_end|>\ue0000\ue001"),), ())
+    assert ids.count(end) == 2  # of the system message and of the question
+    assert llama.tokenize("<|im_end|>") != [end] and len(llama.tokenize("<|im_end|>")) > 1
+
+
+@pytest.mark.slow
+def test_nothing_that_is_said_reaches_the_log(llama: LlamaCppEngine, capfd: pytest.CaptureFixture) -> None:
+    drain(llama.stream((Message("user", "My name is Quintessa Marlowe"),), replace(GREEDY, top_logprobs=1)))
+    llama.embed(["Quintessa Marlowe"])
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_signals_stay_those_of_python(llama: LlamaCppEngine) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        drain(llama.stream(PROMPTS[0], GREEDY))
+    assert drain(llama.stream(PROMPTS[0], GREEDY)).text
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_closed_says_so() -> None:
+    engine = LlamaCppEngine(fetch("smollm2-135m"), parallel=1, context_tokens=256)
+    under_way = engine.stream(PROMPTS[0], Sampling(None, temperature=0))
+    while not next(under_way).text:
+        pass
+    folder = engine._server._held.folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+    engine.close()
+    with pytest.raises(Unavailable):
+        drain(under_way)
+    with pytest.raises(Unavailable):
+        drain(engine.stream(PROMPTS[0], GREEDY))
+    engine.close()
+    assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_neither_torch_nor_transformers_is_loaded() -> None:
+    """And a program that forgets to close the engine ends well."""
+    code = (
+        "import sys\n"
+        "from carellama.engine.base import Message, Sampling, drain\n"
+        "from carellama.engine.llamacpp import LlamaCppEngine\n"
+        "from carellama.model.hub import fetch\n"
+        "engine = LlamaCppEngine(fetch('smollm2-135m'), parallel=1, context_tokens=128)\n"
+        "drain(engine.stream((Message('user', 'hi'),), Sampling(2, temperature=0)))\n"
+        "next(engine.stream((Message('user', 'hi'),), Sampling(50)))\n"
+        "print([name for name in ('torch', 'transformers', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")
+
+
+def test_a_file_that_is_no_model_is_one_line(tmp_path) -> None:
+    damaged = tmp_path / "model.gguf"
+    damaged.write_bytes(b"GGUF\x03\x00\x00\x00" + bytes(16))
+    with pytest.raises(UserError, match="can not load"):
+        LlamaCppEngine(damaged, template="default", parallel=1, context_tokens=64)
