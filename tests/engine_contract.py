@@ -32,7 +32,8 @@ SCHEMA = {
     "required": ["urgent"],
     "additionalProperties": False,
 }
-WEATHER = Tool("department", "The department of a hospital", {"type": "object", "properties": {}})
+NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
+WEATHER = Tool("department", "The department of a hospital", NOTHING)
 
 
 def read(stream: Generator[Piece, None, Reply]) -> tuple[list[Piece], Reply]:

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,18 +98,18 @@ class LlamaCppEngine:
         parallel: int = 8,
         context_tokens: int | None = None,
         gpu_layers: int | None = None,
+        threads: int | None = None,
     ) -> None:
         header = read_header(path, VOCABULARY)
         self.context_tokens = context_of(header, context_tokens, parallel)
         self.parallel = parallel
         self.adapters = tuple(adapters or ())
         self.chat = chat_of(header, template)
-        self._path, self._gpu_layers = path, gpu_layers
         self._words = len(header.facts.get(TOKENS) or ())
         self._places = Places(parallel)
-        self._server = Server(
-            Settings(path, self.context_tokens, parallel, tuple((adapters or {}).values()), gpu_layers)
-        )
+        files = tuple((adapters or {}).values())
+        self._settings = Settings(path, self.context_tokens, parallel, files, gpu_layers, threads=threads)
+        self._server = Server(self._settings)
         self._embedder: Server | None = None
         self._lock = threading.Lock()  # of the embedder, which is started when it is first asked
         self._begin = self._server.tokenize("", begin=True)[
@@ -172,7 +173,8 @@ class LlamaCppEngine:
             return []
         with self._lock:
             if self._embedder is None:
-                self._embedder = Server(Settings(self._path, limit, 1, (), self._gpu_layers, embedding=True))
+                alone = replace(self._settings, context_tokens=limit, parallel=1, adapters=(), embedding=True)
+                self._embedder = Server(alone)
             return self._embedder.embed(encoded)
 
     def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:

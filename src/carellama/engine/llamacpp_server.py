@@ -44,6 +44,7 @@ class Settings:
     adapters: tuple[Path, ...] = ()
     gpu_layers: int | None = None  # None: all that fit
     embedding: bool = False  # makes vectors, and no answers
+    threads: int | None = None  # that compute; None: one a core. They wait for each other: more than cores are slow
 
 
 @dataclass
@@ -210,7 +211,7 @@ def _parameters(xllamacpp: Any, settings: Settings, address: str) -> Any:
     parameters.n_ctx = settings.context_tokens * settings.parallel
     parameters.fit_params = False  # it would make the context smaller without a word
     parameters.n_batch = parameters.n_ubatch = settings.context_tokens if settings.embedding else BATCH
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = physical_cores()
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = settings.threads or physical_cores()
     parameters.n_threads_http = settings.parallel + 4
     parameters.cache_ram_mib = 0  # slots keep their prompts; a second store of them would grow to gigabytes
     parameters.n_gpu_layers = ALL_LAYERS if settings.gpu_layers is None else settings.gpu_layers

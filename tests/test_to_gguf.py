@@ -1,0 +1,215 @@
+"""A folder as a .gguf: the same answers as transformers gives, adapters merged or apart, no code of the model's run."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from carellama.config.model import ModelArguments
+from carellama.engine.base import Sampling
+from carellama.errors import UserError
+from carellama.model import to_gguf
+from carellama.model.gguf import read_header
+from carellama.model.to_gguf import NotConvertible, gguf_of, lora_gguf_of, quantise
+from carellama.records import Message
+
+ASKED = [
+    "What is asthma?", "发烧三天了怎么办？", "List 3 signs of a stroke.", "请用中文介绍一下糖尿病。", "12345 + 678 = ?",
+]  # fmt: skip
+TOKENS = 24
+TIE = 0.02  # of two logits: which of them is taken depends on the order of sums
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Conversions go here; converter and embedded models are those of the user's cache."""
+    monkeypatch.setattr(to_gguf, "model_home", lambda: tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("kind", ["f16", "q8_0", "q4_0"])
+def test_a_file_is_taken_as_it_is(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
+    assert gguf_of(ModelArguments(str(file)), kind) == file
+
+
+@pytest.mark.parametrize(("option", "value"), [("quantization_bit", 4), ("rope_scaling", "linear")])
+def test_options_of_transformers_are_refused(option: str, value: object) -> None:
+    with pytest.raises(UserError, match=f"--{option}.*transformers"):
+        gguf_of(replace(ModelArguments("smollm2-135m"), **{option: value}), "f16")
+
+
+def test_code_beside_a_model_is_kept_from_the_converter(tiny_folder: Path, tmp_path: Path) -> None:
+    for file in tiny_folder.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "modeling_tiny.py").write_text("raise SystemExit")
+    with to_gguf._without_code(tmp_path, pickles=False) as safe:
+        names = {file.name for file in safe.iterdir()}
+        assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+        assert not any(name.endswith(".py") for name in names)
+
+
+def test_pickled_weights_have_to_be_allowed(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(UserError, match="allow_pickle"), to_gguf._without_code(tmp_path, pickles=False):
+        pass
+    with to_gguf._without_code(tmp_path, pickles=True) as safe:
+        assert [file.name for file in safe.iterdir()] == ["pytorch_model.bin"]
+
+
+def test_another_content_is_another_file(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "notes.md").write_text("a")
+    before = to_gguf._key([tmp_path], "f16")
+    (tmp_path / "notes.md").write_text("b")
+    assert to_gguf._key([tmp_path], "f16") == before != to_gguf._key([tmp_path], "q8_0")
+    (tmp_path / "config.json").write_text('{"a": 1}')
+    assert to_gguf._key([tmp_path], "f16") != before
+
+
+def test_what_was_refused_is_not_tried_again(cache: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def convert(*args: object, **kwargs: object) -> None:
+        asked.append(args)
+        raise to_gguf.ConverterRefuses("no such architecture")
+
+    monkeypatch.setattr(to_gguf, "_convert", convert)
+    for _ in range(2):
+        with pytest.raises(NotConvertible, match="no such architecture"):
+            gguf_of(ModelArguments(str(tiny_folder)), "f16")
+    assert len(asked) == 1
+
+
+def test_four_bits_are_near_and_the_rest_is_as_it_was(tmp_path: Path) -> None:
+    import gguf
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    weights = {
+        "token_embd.weight": draw.normal(size=(10, 64)).astype(np.float16),
+        "blk.0.attn_q.weight": draw.normal(size=(8, 64)).astype(np.float16),
+        "blk.0.odd.weight": draw.normal(size=(8, 30)).astype(np.float16),
+        "blk.0.attn_norm.weight": draw.normal(size=64).astype(np.float32),
+    }
+    source, target = tmp_path / "a.gguf", tmp_path / "b.gguf"
+    writer = gguf.GGUFWriter(source, "llama")
+    writer.add_block_count(1)
+    writer.add_string("tokenizer.chat_template", "你好 {{ messages }}")
+    writer.add_array("tokenizer.ggml.tokens", ["a", "好"])
+    writer.add_array("tokenizer.ggml.token_type", [1, 3])
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    for name, weight in weights.items():
+        writer.add_tensor(name, weight)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    quantise(source, target)
+
+    arrays = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
+    before, after = read_header(source, arrays), read_header(target, arrays)
+    assert before.facts.pop("general.file_type") != after.facts.pop("general.file_type")
+    assert before.facts == after.facts and before.weights == after.weights
+    kinds = {}
+    for tensor in gguf.GGUFReader(target).tensors:
+        kinds[tensor.name] = tensor.tensor_type.name
+        read = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        expected = weights[tensor.name].astype(np.float32)
+        step = np.abs(expected).max() / {"Q4_0": 7, "Q8_0": 126}.get(tensor.tensor_type.name, np.inf)
+        assert read.shape == expected.shape and np.abs(read - expected).max() <= step
+    assert kinds == {
+        "token_embd.weight": "Q8_0", "blk.0.attn_q.weight": "Q4_0", "blk.0.odd.weight": "F16",
+        "blk.0.attn_norm.weight": "F32",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ('{"peft_type": "VERA"}', "VERA"),
+        ('{"peft_type": "LORA", "use_dora": true}', "use_dora"),
+        ('{"peft_type": "LORA", "trainable_token_indices": {"embed_tokens": [1]}}', "trainable_token_indices"),
+        ('{"peft_type": "LORA", "bias": "all"}', "biases"),
+    ],
+)
+def test_adapters_that_llama_cpp_does_not_know_are_refused(settings: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(settings)
+    with pytest.raises(NotConvertible, match=f"{reason}.*--checkpoint_dir"):
+        lora_gguf_of(ModelArguments("smollm2-135m"), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory):
+    """The embedded model in float32 with a random adapter on it, its tokenizer, and the folders of both."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from carellama.model.hub import model_folder
+
+    folder, adapter = model_folder("smollm2-135m"), tmp_path_factory.mktemp("adapter")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    torch.manual_seed(0)
+    config = LoraConfig(
+        r=4, lora_alpha=8, target_modules=["q_proj", "k_proj", "v_proj", "down_proj"], init_lora_weights=False,
+        task_type="CAUSAL_LM",
+    )  # fmt: skip
+    model = get_peft_model(model, config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_" in name:
+                weight.mul_(0.3)  # the model still speaks
+    model.save_pretrained(adapter)
+    return model, AutoTokenizer.from_pretrained(folder), str(folder), adapter
+
+
+def same_answer(model, prompt: list[int], ours: list[int]) -> None:
+    """Each token is the likeliest after those before it, or one that ties with it."""
+    import torch
+
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + ours])).logits[0, len(prompt) - 1 : -1]
+    best = logits.max(-1).values
+    behind = best - logits[range(len(ours)), ours]
+    assert behind.max() < TIE, f"token {int(behind.argmax())} of {len(ours)} is {float(behind.max()):.3f} behind"
+
+
+def tokens_of(engine, prompt: list[int], adapter: str) -> list[int]:
+    """The tokens of a greedy answer: the engine itself gives text alone."""
+    body = engine._body(prompt, TOKENS, Sampling(temperature=0, adapter=adapter))
+    said = []
+    engine._server.complete(body | {"stream": False, "verbose": True, "return_tokens": True}, said.append)
+    return json.loads(said[0])["__verbose"]["tokens"]
+
+
+@pytest.mark.slow
+def test_answers_are_those_of_transformers(cache: Path, adapted) -> None:
+    """In 16 bits, token by token, without and with a LoRA adapter chosen at the request; prompts are equal too."""
+    pytest.importorskip("xllamacpp")
+    from carellama.engine.llamacpp import LlamaCppEngine
+
+    model, tokenizer, folder, adapter = adapted
+    arguments = ModelArguments(folder)
+    path, lora = gguf_of(arguments, "f16"), lora_gguf_of(arguments, adapter)
+    engine = LlamaCppEngine(path, adapters={"ours": lora}, parallel=2, context_tokens=256, threads=1)
+    answers: dict[str, list[list[int]]] = {"": [], "ours": []}
+    try:
+        for name, said in answers.items():
+            for question in ASKED:
+                prompt = [Message("user", question)]
+                ids = tokenizer.apply_chat_template(
+                    [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=False
+                )
+                assert engine._ids(prompt, ()) == list(ids)
+                said.append(tokens_of(engine, list(ids), name))
+                with nullcontext() if name else model.disable_adapter():
+                    same_answer(model, list(ids), said[-1])
+    finally:
+        engine.close()
+    assert answers[""] != answers["ours"]
