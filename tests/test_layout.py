@@ -50,7 +50,7 @@ IMPORTS: dict[str, set[str]] = {
         *("config", "disk", "records", "text", "template", "tokenise", "data", "model", "engine", "evaluate.metrics"),
     },
     "evaluate": {"config", "records", "data", "engine"},
-    "engine": {"config", "records", "template", "tokenise", "model", "disk", "text"},
+    "engine": {"config", "records", "template", "tokenise", "model", "disk", "text", "jinja"},
     "synthesize": {"config", "records", "text", "disk", "data", "engine"},
     # the terminal is handed an engine: it names the types of engine.base and loads none
     "serve": {"config", "records", "engine.base", "store"},

@@ -70,7 +70,7 @@ def gguf_of(model: ModelArguments, gguf_type: str) -> Path:
     folder = base_folder(model)
     sources = [folder, *(Path(name).expanduser() for name in model.checkpoints)]
     key = _key(sources, gguf_type, model.dtype)
-    name = f"{Path(model.model_name_or_path).stem}-{gguf_type}"
+    name = f"{Path(model.model_name_or_path).expanduser().resolve().name.removesuffix('.gguf')}-{gguf_type}"
     target = model_home() / f"{name}-{key}"
     with _refusal_kept(target), made_once(target) as making:
         if making:

@@ -1,0 +1,96 @@
+"""Which engine answers: by the options, the hardware, what is installed; said in one line, refused in one line."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from carellama.config.answering import NAMES, EngineArguments
+from carellama.config.data import DataArguments
+from carellama.config.finetuning import FinetuningArguments
+from carellama.config.model import ModelArguments
+from carellama.engine import choose as module
+from carellama.engine.choose import choose
+from carellama.engine.scripted import ScriptedEngine
+from carellama.errors import UserError
+from carellama.model.to_gguf import NotConvertible
+
+REST = (DataArguments(), FinetuningArguments())
+MODEL = ModelArguments("a-model")
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The engines that were loaded, in turn; none of them is a real one."""
+    names: list[str] = []
+    for name in module.LOADERS:
+        double = ModuleType(f"double_{name}")
+
+        def load(model, data, finetuning, arguments, name=name):
+            names.append(name)
+            return ScriptedEngine(name)
+
+        double.load = load
+        monkeypatch.setitem(sys.modules, double.__name__, double)
+        monkeypatch.setitem(module.LOADERS, name, f"{double.__name__}:load")
+    monkeypatch.setattr(module, "has_gpu", lambda: False)
+    monkeypatch.setattr(module, "installed", lambda package: False)
+    return names
+
+
+def test_all_engines_have_a_loader() -> None:
+    assert set(module.LOADERS) == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "packages", "options", "expected"),
+    [
+        (False, {"xllamacpp"}, {}, "llamacpp"),
+        (False, {"vllm"}, {}, "transformers"),
+        (True, {"vllm", "xllamacpp"}, {}, "vllm"),
+        (True, {"xllamacpp"}, {}, "transformers"),
+        (True, {"vllm"}, {"quantization_bit": 4}, "transformers"),
+        (False, {"xllamacpp"}, {"rope_scaling": "yarn"}, "transformers"),
+        (True, {"vllm"}, {"endpoint": "http://localhost:8000/v1"}, "openai"),
+    ],
+)
+def test_auto_takes_what_suits_and_says_why(gpu, packages, options, expected, made, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(module, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(module, "installed", packages.__contains__)
+    endpoint = {name: value for name, value in options.items() if name == "endpoint"}
+    model = ModelArguments("a-model", **{name: value for name, value in options.items() if name != "endpoint"})
+    choose(model, *REST, EngineArguments(**endpoint))
+    assert made == [expected]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"engine {expected}: ")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_asked_for_is_taken_without_a_word(name: str, made: list[str], capsys) -> None:
+    choose(MODEL, *REST, EngineArguments(engine=name, endpoint="http://localhost:8000/v1"))
+    assert made == [name] and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["llamacpp", "openvino"])
+def test_an_option_that_an_engine_can_not_keep_to_is_refused(name: str, made: list[str]) -> None:
+    with pytest.raises(UserError, match=r"--quantization_bit.*--gguf_type"):
+        choose(ModelArguments("a-model", quantization_bit=8), *REST, EngineArguments(engine=name))
+    assert not made
+
+
+def test_what_can_not_be_converted_is_answered_by_transformers(made: list[str], monkeypatch, capsys) -> None:
+    def refuse(*arguments: object) -> None:
+        raise NotConvertible("Model Strange is not supported")
+
+    monkeypatch.setattr(module, "installed", lambda package: package == "xllamacpp")
+    double = ModuleType("double_refusing")
+    double.load = refuse
+    monkeypatch.setitem(sys.modules, "double_refusing", double)
+    monkeypatch.setitem(module.LOADERS, "llamacpp", "double_refusing:load")
+    choose(MODEL, *REST, EngineArguments())
+    assert made == ["transformers"]
+    assert "engine transformers instead: Model Strange is not supported" in capsys.readouterr().err
+    with pytest.raises(NotConvertible):
+        choose(MODEL, *REST, EngineArguments(engine="llamacpp"))
