@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from carellama.assistant import Assistant
 from carellama.engine.scripted import ScriptedEngine
 from engine_contract import Contract
 
@@ -19,3 +20,14 @@ class TestScripted(Contract):
             token_seconds=0.002,
             parallel=4,
         )
+
+
+class TestAssistant(Contract):
+    """An assistant is an engine."""
+
+    LACKS = TestScripted.LACKS
+
+    @pytest.fixture
+    def engine(self) -> Assistant:
+        script = "That is for a doctor to say, and here is some more of it."
+        return Assistant(ScriptedEngine(script, context_tokens=2000, token_seconds=0.002, parallel=4), "You are brief.")

@@ -1,0 +1,93 @@
+"""The assistant: an engine with the system message and the sampling that it was set up with, and its disclaimer.
+
+    assistant = Assistant(engine, "You inform about health.", Sampling.of(generating))
+    reply = assistant.generate([(Message("user", "What is asthma?"),)])[0]
+
+It is itself an `Engine`: what is measured of an engine can be measured of it. A conversation that brings a system
+message keeps it; a caller who brings a `Sampling` gets that one. Texts that are no conversation pass unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+from carellama.engine.base import Engine, OnReply, Piece, Prompt, Reply, Sampling, Tool
+from carellama.records import Message
+from carellama.safety.notice import Language, notice
+
+AS_OPENAI = Sampling()
+
+
+class Assistant:
+    """Passes everything on to its engine; see there for what each method takes, gives and raises.
+
+    `system_prompt` goes before conversations that have no system message; None: they stay as they are. `sampling` is
+    that of callers who say nothing.
+    """
+
+    def __init__(self, engine: Engine, system_prompt: str | None = None, sampling: Sampling = AS_OPENAI) -> None:
+        self.engine = engine
+        self.system_prompt = system_prompt
+        self.sampling = sampling
+        self.name = engine.name
+        self.parallel = engine.parallel
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Those of the engine."""
+        return self.engine.context_tokens
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Those of the engine."""
+        return self.engine.adapters
+
+    def notice(self, language: Language) -> str:
+        """Return the disclaimer that goes with its answers."""
+        return notice(language)
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling | None = None, *, on_reply: OnReply | None = None
+    ) -> list[Reply]:
+        """Answer each conversation."""
+        return self.engine.generate(
+            [self._whole(messages) for messages in prompts], sampling or self.sampling, on_reply=on_reply
+        )
+
+    def stream(self, messages: Prompt, sampling: Sampling | None = None) -> Generator[Piece, None, Reply]:
+        """Yield the answer piece by piece."""
+        return self.engine.stream(self._whole(messages), sampling or self.sampling)
+
+    def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
+        """The log-probability of each choice as the beginning of the answer."""
+        return self.engine.logprobs([self._whole(messages) for messages in prompts], choices)
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """One vector for each text."""
+        return self.engine.embed(texts)
+
+    def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:
+        """The tokens that an answer starts from, with the system message."""
+        return self.engine.count_tokens(self._whole(messages), tools)
+
+    def tokenize(self, text: str) -> list[int]:
+        """The tokens of a text."""
+        return self.engine.tokenize(text)
+
+    def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
+        """The text that an answer starts from, with the system message."""
+        return self.engine.render(self._whole(messages), tools)
+
+    def continue_text(self, text: str, sampling: Sampling | None = None) -> Generator[Piece, None, Reply]:
+        """Go on with a text."""
+        return self.engine.continue_text(text, sampling or self.sampling)
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
+
+    def _whole(self, messages: Prompt) -> Prompt:
+        """The conversation with a system message."""
+        if not self.system_prompt or (messages and messages[0].role == "system"):
+            return messages
+        return (Message("system", self.system_prompt), *messages)
