@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pty
 import re
@@ -16,21 +17,25 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from carellama.config.generating import GeneratingArguments
-from carellama.engine.base import Sampling
+from carellama.assistant import Assistant
+from carellama.data.convert import Columns, convert
+from carellama.data.read import rows
+from carellama.engine.base import Piece, PromptTooLong, Sampling
 from carellama.engine.scripted import ScriptedEngine
+from carellama.errors import UserError
 from carellama.records import Message
-from carellama.serve.terminal import Conversation, talk
+from carellama.serve.styling import Styled
+from carellama.serve.terminal import Talk, ask
 
-SAMPLING = Sampling.of(GeneratingArguments(max_new_tokens=50))
+SAMPLING = Sampling(50)
 PROGRAM = """
-from carellama.config.generating import GeneratingArguments
+from carellama.assistant import Assistant
 from carellama.engine.base import Sampling
 from carellama.engine.scripted import ScriptedEngine
 from carellama.serve.terminal import chat
 
 engine = ScriptedEngine(lambda messages: "答 " + messages[-1].content * 3, token_seconds=SECONDS)
-chat(engine, None, Sampling.of(GeneratingArguments(max_new_tokens=1000)))
+chat(Assistant(engine, sampling=Sampling(1000)))
 """
 
 
@@ -44,9 +49,10 @@ def held(engine: ScriptedEngine, *typed: str | type[BaseException], system: str 
             return line
         raise line
 
-    notes, conversation = io.StringIO(), Conversation(system)
-    talk(engine, conversation, SAMPLING, read, Console(file=notes, width=200))
-    return conversation, notes.getvalue()
+    notes = io.StringIO()
+    talk = Talk(Assistant(engine, system, SAMPLING), Console(file=notes, width=200))
+    talk.run(read)
+    return talk.conversation, notes.getvalue()
 
 
 def test_answers_are_printed_and_the_conversation_remembered(capsys) -> None:
@@ -85,12 +91,80 @@ def test_commands(capsys) -> None:
     assert capsys.readouterr().out == "ok\n" * 3
 
 
+def test_retry_asks_the_last_question_again_answered_or_not(capsys) -> None:
+    engine = ScriptedEngine(["first", "second", "third"], context_tokens=100)
+    conversation, notes = held(engine, "/retry", "one", "/retry", "x" * 200, "/retry", "two")
+    assert "no question yet" in notes and notes.count("error: the prompt has") == 2
+    assert [asked[-1].content for asked in engine.asked if len(asked[-1].content) < 9] == ["one", "one", "two"]
+    assert [message.content for message in conversation.messages] == ["one", "second", "two", "third"]
+
+
+def test_model_chooses_an_adapter(capsys) -> None:
+    engine = ScriptedEngine("ok", adapters=("cardiology",))
+    _, notes = held(engine, "/model", "/model cardiolgy", "/model cardiology", "hi", "/model carellama", "hi")
+    assert "* carellama\n  carellama:cardiology\n" in notes and "Did you mean 'cardiology'" in notes
+    assert "  carellama\n* carellama:cardiology\n" in notes
+    assert capsys.readouterr().out == "[cardiology] ok\nok\n"
+
+
+def test_a_saved_conversation_is_private_is_data_and_replaces_nothing(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "said.json"
+    engine = ScriptedEngine(["Rest.", "发烧请就医。"])
+    save = f"/save {file}"
+    conversation, notes = held(engine, save, "ill", "发烧", save, save, system="Brief.")
+    assert "no answer yet" in notes and "is there already" in notes
+    assert file.stat().st_mode & 0o777 == 0o600
+    (row,) = rows(file)
+    record = convert(row, Columns(), "openai")
+    assert record.messages == (Message("system", "Brief."), *conversation.messages)
+
+
+def test_ask_gives_one_answer(capsys) -> None:
+    ask(Assistant(ScriptedEngine("Rest\x1b[2J."), "Brief."), "ill?")
+    assert capsys.readouterr().out == "Rest[2J.\n"
+    ask(Assistant(ScriptedEngine("发烧请就医"), sampling=Sampling(2)), "发烧", as_json=True)
+    row = json.loads(capsys.readouterr().out)
+    assert row["text"] == "发烧" and row["finish_reason"] == "length"
+    assert row["usage"] == {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
+    with pytest.raises(UserError, match="empty"):
+        ask(Assistant(ScriptedEngine("ok")), " \n")
+    with pytest.raises(PromptTooLong):
+        ask(Assistant(ScriptedEngine("ok", context_tokens=5)), "too long")
+
+
+MARKED = "# Fever\n\nDrink **water** and `tea**`.\n- one\n  * two\n```\n- **raw**\n```\n3 * 4, **open\nplain *"
+
+
+def test_marks_become_style_however_the_answer_is_cut() -> None:
+    def styled(size: int) -> str:
+        style = Styled()
+        pieces = [style.add(MARKED[at : at + size]) for at in range(0, len(MARKED), size)]
+        return "".join(pieces) + style.end()
+
+    assert len({styled(size) for size in range(1, len(MARKED))}) == 1
+    plain = re.sub(r"\x1b\[\d+m", "", styled(1))
+    assert plain == ("Fever\n\nDrink water and tea**.\n• one\n  • two\n```\n- **raw**\n```\n3 * 4, open\nplain *")
+    assert "\x1b[1mwater\x1b[0m" in styled(3) and styled(3).endswith("\x1b[0m\nplain *")
+
+
+def test_an_assistant_brings_its_system_message_and_sampling() -> None:
+    engine = ScriptedEngine("four")
+    assistant = Assistant(engine, "Brief.", Sampling(2))
+    asked = (Message("user", "2 + 2"),)
+    own = (Message("system", "Long."), *asked)
+    replies = assistant.generate([asked, own])
+    assert engine.asked == [(Message("system", "Brief."), *asked), own]
+    assert [reply.text for reply in replies] == ["fo", "fo"] and assistant.generate([own], Sampling())[0].text == "four"
+    assert assistant.count_tokens(asked) == engine.count_tokens(engine.asked[0]) > engine.count_tokens(asked)
+    assert "不能代替医生" in assistant.notice("zh") and "does not diagnose" in assistant.notice("en")
+
+
 def test_ctrl_c_stops_the_answer_and_what_was_said_is_remembered(capsys) -> None:
     class Stopped(ScriptedEngine):
         def stream(self, messages, sampling):
             self.closed = False
             try:
-                yield "Half an"
+                yield Piece("Half an")
                 raise KeyboardInterrupt
             finally:
                 self.closed = True
@@ -111,7 +185,8 @@ def test_a_cut_answer_and_dropped_turns_are_told(capsys) -> None:
     engine = ScriptedEngine(lambda messages: "word " * 20, context_tokens=200)
     conversation, notes = held(engine, "first question", "second question", "third")
     assert "cut after 50 tokens" in notes and "1 oldest turns no longer fit" in notes
-    assert conversation.messages[0] == Message("user", "second question")
+    assert engine.asked[-1][0] == Message("user", "second question")
+    assert conversation.messages[0] == Message("user", "first question")  # for /save
 
 
 def test_a_question_too_long_for_the_model_is_refused_and_forgotten(capsys) -> None:

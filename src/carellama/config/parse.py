@@ -67,7 +67,7 @@ def parse(
     argv = list(argv)
     settings = dict(extra or {})
     if first is not None:
-        count = next((at for at, word in enumerate(argv) if word.startswith("-")), len(argv))
+        count = next((at for at, word in enumerate(argv) if word.startswith("-") and word != "-"), len(argv))
         argv = [f"--{first}", *argv] if count else argv
     elif argv and argv[0].endswith((".yaml", ".yml")):
         settings |= read_yaml(argv.pop(0))

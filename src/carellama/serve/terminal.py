@@ -1,161 +1,230 @@
 """A conversation in the terminal: answers stream, and Ctrl-C stops the answer, not the program.
 
-    chat(engine, system=None, sampling=Sampling.of(GeneratingArguments()))
+    chat(Assistant(engine, sampling=Sampling.of(GeneratingArguments())))
+    ask(assistant, "What is asthma?")
 
-What is said stays in memory: neither the conversation nor the line history reaches the disk. Without a
-terminal (lines piped in) it reads to the end of the input; answers go to stdout, all else to stderr. It is
-handed an engine and loads none.
+What is said stays in memory: neither the conversation nor the line history reaches the disk, but for what `/save` is
+asked to write. Without a terminal (lines piped in) it reads to the end of the input; answers go to stdout as they are,
+all else to stderr.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 
-from carellama.engine.base import Engine, Reply, Sampling
-from carellama.errors import UserError
+from carellama.assistant import Assistant
+from carellama.engine.base import Reply
+from carellama.errors import UserError, lookup
 from carellama.records import Message
+from carellama.serve.conversation import Conversation
+from carellama.serve.styling import Styled
 
-GREETING = """\
-CareLlama: ask a health question. /help lists the commands. · 请输入您的健康问题，/help 查看命令。
-It informs, it does not diagnose; in an emergency call your local emergency number.
-本助手仅提供健康信息，不能代替医生诊断；紧急情况请立即拨打急救电话。"""
+GREETING = "CareLlama: ask a health question. /help lists the commands. · 请输入您的健康问题，/help 查看命令。"
 HELP = """\
 clear          forget the conversation · 清空对话
+/retry         answer the last question again · 重新回答上一个问题
 /system TEXT   set the system message, and forget the conversation · 设置系统提示并清空对话
 /system        show the system message · 显示系统提示
+/model NAME    let this adapter answer; carellama: none · 选择适配器；carellama 表示不使用
+/model         list the adapters · 列出适配器
+/save FILE     write the conversation as JSON · 把对话保存为 JSON
 /help          this list · 显示帮助
 exit           leave (also Ctrl-D, or Ctrl-C twice) · 退出
 Ctrl-C         stop the answer · 停止回答"""
 LEAVE = ("exit", "/exit", "quit", "/quit")
-CLEAR = ("clear", "/clear")
+BASE = "carellama"  # the name of the model as it was loaded, as in the API
 # Control characters of an answer could move the cursor or retitle the window; tabs and new lines stay.
 CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 ReadLine = Callable[[], str]  # raises EOFError at the end, KeyboardInterrupt at Ctrl-C
 
 
-@dataclass
-class Conversation:
-    """The messages so far. `messages` never ends with an unanswered question."""
-
-    system: str | None
-    messages: list[Message] = field(default_factory=list)
-
-    def prompt(self, question: str) -> list[Message]:
-        """Return everything the engine is to answer."""
-        system = [Message("system", self.system)] if self.system else []
-        return [*system, *self.messages, Message("user", question)]
-
-    def forget_oldest(self) -> None:
-        """Drop the oldest question with its answer."""
-        del self.messages[:2]
-
-
-def chat(engine: Engine, system: str | None, sampling: Sampling) -> None:
+def chat(assistant: Assistant) -> None:
     """Talk until the person leaves or the input ends."""
     if sys.stdin.isatty() and sys.stdout.isatty():
-        talk(engine, Conversation(system), sampling, _prompt_line(), Console(highlight=False))
+        console = Console(highlight=False)
+        styled = console.color_system is not None and not console.no_color
+        Talk(assistant, console, styled=styled).run(_prompt_line())
     else:
-        plain = Console(stderr=True, highlight=False, color_system=None, soft_wrap=True)
-        talk(engine, Conversation(system), sampling, _input_line, plain)
+        Talk(assistant, Console(stderr=True, highlight=False, color_system=None, soft_wrap=True)).run(_input_line)
 
 
-def talk(engine: Engine, conversation: Conversation, sampling: Sampling, read: ReadLine, notices: Console) -> None:
-    """Read questions and commands from `read`; answers go to stdout, everything else to `notices`."""
-    notices.print(GREETING, style="dim")
-    interrupted = False
-    while True:
-        try:
-            line = read().strip()
-        except EOFError:
-            return
-        except KeyboardInterrupt:
-            if interrupted:
-                return
-            interrupted = True
-            notices.print("Ctrl-C again or Ctrl-D leaves. · 再按一次 Ctrl-C 退出。", style="dim")
-            continue
-        interrupted = False
-        if line.lower() in LEAVE:
-            return
-        if line and not _command(line, conversation, notices):
-            _answer(engine, conversation, line, sampling, notices)
-
-
-def _command(line: str, conversation: Conversation, notices: Console) -> bool:
-    """Obey a command; return False for a question."""
-    word, _, rest = line.partition(" ")
-    if line.lower() in CLEAR:
-        conversation.messages.clear()
-        notices.print("The conversation is forgotten. · 对话已清空。", style="dim")
-    elif word == "/system" and rest.strip():
-        conversation.system = rest.strip()
-        conversation.messages.clear()
-        notices.print("The system message is set. · 系统提示已设置。", style="dim")
-    elif word == "/system":
-        notices.print(conversation.system or "(none · 无)", style="dim", markup=False)
-    elif line == "/help":
-        notices.print(HELP, style="dim", markup=False)
-    else:
-        return False
-    return True
-
-
-def _answer(engine: Engine, conversation: Conversation, question: str, sampling: Sampling, notices: Console) -> None:
-    """Stream one answer and remember it; one that was stopped is remembered as far as it came."""
-    said: list[str] = []
-    note = ""
-    try:
-        if dropped := _make_room(engine, conversation, question, sampling):
-            text = f"({dropped} oldest turns no longer fit. · 最早的 {dropped} 轮对话已省略。)"
-            notices.print(text, style="dim")
-        reply = _say(engine, conversation.prompt(question), sampling, said)
-        if reply.finish_reason == "length":
-            note = f"(cut after {reply.completion_tokens} tokens, see --max_new_tokens · 已达最大长度)"
-    except KeyboardInterrupt:
-        note = "(stopped · 已停止)"
-    except UserError as error:
-        note = f"error: {error}"
-    if said:
-        print(flush=True)
-    elif not note:
-        note = "(the model gave no answer · 模型没有回答)"
-    if note:
-        notices.print(note, style="dim", markup=False)
-    if answer := "".join(said):
-        conversation.messages += [Message("user", question), Message("assistant", answer)]
-
-
-def _say(engine: Engine, messages: list[Message], sampling: Sampling, said: list[str]) -> Reply:
-    """Print the pieces of an answer as they come, and add them to `said`."""
-    stream = engine.stream(messages, sampling)
+def ask(assistant: Assistant, question: str, *, as_json: bool = False) -> None:
+    """Answer one question on stdout: as it streams, or whole as JSON with why it ended and its tokens."""
+    if not question.strip():
+        raise UserError('the question is empty; write it behind the verb, or "-" to read it from stdin')
+    stream = assistant.stream([Message("user", question)])
     try:
         while True:
             piece = next(stream)
-            said.append(piece.text)
-            print(piece.text.translate(CONTROL), end="", flush=True)
+            if not as_json:
+                print(piece.text.translate(CONTROL), end="", flush=True)
     except StopIteration as end:
         reply: Reply = end.value
-        return reply
     finally:
         stream.close()
+    if as_json:
+        usage = {
+            "prompt_tokens": reply.prompt_tokens,
+            "completion_tokens": reply.completion_tokens,
+            "total_tokens": reply.prompt_tokens + reply.completion_tokens,
+        }
+        row = {"text": reply.text, "finish_reason": reply.finish_reason, "usage": usage}
+        print(json.dumps(row, ensure_ascii=False))
+        return
+    print(flush=True)
+    if reply.finish_reason == "length":
+        print(f"cut after {reply.completion_tokens} tokens, see --max_new_tokens", file=sys.stderr)
 
 
-def _make_room(engine: Engine, conversation: Conversation, question: str, sampling: Sampling) -> int:
-    """Forget the oldest turns until the answer has room; return how many. The question is never cut."""
-    context = engine.context_tokens
-    if context is None:
-        return 0
-    dropped = 0
-    wanted = min(sampling.max_new_tokens, context // 2)
-    while conversation.messages and engine.count_tokens(conversation.prompt(question)) + wanted > context:
-        conversation.forget_oldest()
-        dropped += 1
-    return dropped
+def read_all() -> str:
+    """Return all of stdin; bytes that are no UTF-8 become replacement characters."""
+    return sys.stdin.buffer.read().decode("utf-8", errors="replace")
+
+
+class Talk:
+    """One conversation: answers go to stdout, with their Markdown as style if `styled`; all else goes to `notices`."""
+
+    def __init__(self, assistant: Assistant, notices: Console, *, styled: bool = False) -> None:
+        self.assistant = assistant
+        self.notices = notices
+        self.styled = styled
+        self.sampling = assistant.sampling
+        self.conversation = Conversation(assistant.system_prompt)
+        self.commands: dict[str, Callable[[str], None]] = {
+            "/retry": self._retry, "/system": self._system, "/model": self._model, "/save": self._save,
+        }  # fmt: skip
+
+    def run(self, read: ReadLine) -> None:
+        """Read questions and commands until the person leaves."""
+        self._note("\n".join((GREETING, self.assistant.notice("en"), self.assistant.notice("zh"))))
+        interrupted = False
+        while True:
+            try:
+                line = read().strip()
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                if interrupted:
+                    return
+                interrupted = True
+                self._note("Ctrl-C again or Ctrl-D leaves. · 再按一次 Ctrl-C 退出。")
+                continue
+            interrupted = False
+            if line.lower() in LEAVE:
+                return
+            try:
+                if line:
+                    self._obey(line)
+            except UserError as error:
+                self._note(f"error: {error}")
+
+    def _obey(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        if line.lower() in ("clear", "/clear"):
+            self.conversation.clear()
+            self._note("The conversation is forgotten. · 对话已清空。")
+        elif line == "/help":
+            self._note(HELP)
+        elif word in self.commands:
+            self.commands[word](rest.strip())
+        else:
+            self._answer(line)
+
+    def _system(self, text: str) -> None:
+        if not text:
+            self._note(self.conversation.system or "(none · 无)")
+            return
+        self.conversation = Conversation(text)
+        self._note("The system message is set. · 系统提示已设置。")
+
+    def _model(self, name: str) -> None:
+        names = {BASE: "", **{f"{BASE}:{adapter}": adapter for adapter in self.assistant.adapters}}
+        if name:
+            known = names | {adapter: adapter for adapter in self.assistant.adapters}
+            self.sampling = replace(self.sampling, adapter=lookup(known, name, "model"))
+        for shown, adapter in names.items():
+            self._note(f"{'*' if adapter == self.sampling.adapter else ' '} {shown}")
+
+    def _save(self, file: str) -> None:
+        """Write the conversation for `carellama data convert`; only its owner may read the file."""
+        if not file:
+            raise UserError("/save needs the name of a file, as in /save conversation.json")
+        if not self.conversation.messages:
+            raise UserError("there is no answer yet to save")
+        text = json.dumps([{"messages": self.conversation.rows()}], ensure_ascii=False, indent=2) + "\n"
+        path = Path(file).expanduser()
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+                    opened.write(text)
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
+        except FileExistsError:
+            raise UserError(f"{file} is there already and was left as it is; give another name") from None
+        except OSError as error:
+            raise UserError(f"can not write {file}: {error.strerror}") from error
+        self._note(f"saved · 已保存: {file}")
+
+    def _retry(self, _: str) -> None:
+        question = self.conversation.take_back()
+        if not question:
+            raise UserError("there is no question yet to answer again")
+        self._note(f"> {question}")
+        self._answer(question)
+
+    def _answer(self, question: str) -> None:
+        """Stream one answer and remember it; one that was stopped is remembered as far as it came."""
+        said: list[str] = []
+        note = ""
+        try:
+            if dropped := self.conversation.make_room(self.assistant, question, self.sampling):
+                self._note(f"({dropped} oldest turns no longer fit. · 最早的 {dropped} 轮对话已省略。)")
+            reply = self._say(question, said)
+            if reply.finish_reason == "length":
+                note = f"(cut after {reply.completion_tokens} tokens, see --max_new_tokens · 已达最大长度)"
+        except KeyboardInterrupt:
+            note = "(stopped · 已停止)"
+        except UserError as error:
+            note = f"error: {error}"
+        answer = "".join(said)
+        if answer:
+            print(flush=True)
+        elif not note:
+            note = "(the model gave no answer · 模型没有回答)"
+        if note:
+            self._note(note)
+        self.conversation.add(question, answer)
+
+    def _say(self, question: str, said: list[str]) -> Reply:
+        """Print the pieces of an answer as they come, and add them to `said`."""
+        styled = Styled() if self.styled else None
+        stream = self.assistant.stream(self.conversation.prompt(question), self.sampling)
+        try:
+            while True:
+                piece = next(stream)
+                said.append(piece.text)
+                text = piece.text.translate(CONTROL)
+                print(styled.add(text) if styled else text, end="", flush=True)
+        except StopIteration as end:
+            reply: Reply = end.value
+            return reply
+        finally:
+            stream.close()
+            if styled:
+                print(styled.end(), end="", flush=True)
+
+    def _note(self, text: str) -> None:
+        self.notices.print(text, style="dim", markup=False)
 
 
 def _prompt_line() -> ReadLine:
