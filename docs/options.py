@@ -20,9 +20,11 @@ from typing import Any, Literal, Union
 from carellama.config import datasets, keys
 from carellama.config import run as config
 from carellama.config.answering import TALK_GROUPS
+from carellama.config.ask import AskArguments
 from carellama.config.plan import PlanArguments
 from carellama.config.recipe import RecipeArguments
 from carellama.config.tokenizer import TokenizerArguments
+from carellama.config.web import WebArguments
 from carellama.demo import DemoArguments
 from carellama.jinja import formats
 
@@ -37,6 +39,8 @@ GROUPS: dict[str, Sequence[type]] = {
     "recipe": (RecipeArguments,),
     "export": config.EXPORT_GROUPS,
     "chat": TALK_GROUPS,
+    "ask": (AskArguments, *TALK_GROUPS),
+    "web": (WebArguments, *TALK_GROUPS),
     "demo": (DemoArguments,),
     "tokenizer": (TokenizerArguments,),
     **{

@@ -52,8 +52,9 @@ IMPORTS: dict[str, set[str]] = {
     "evaluate": {"config", "records", "data", "engine"},
     "engine": {"config", "records", "template", "tokenise", "model", "disk", "text", "jinja"},
     "synthesize": {"config", "records", "text", "disk", "data", "engine"},
-    # the terminal is handed an engine: it names the types of engine.base and loads none
-    "serve": {"config", "records", "engine.base", "store"},
+    # it is handed an engine: it names the types of engine.base and loads none
+    "assistant": {"records", "engine.base", "safety.notice"},
+    "serve": {"config", "records", "assistant", "engine.base", "safety.notice", "store"},
     "store": {"config", "records", "disk"},
 }
 NOT_NAMES = {"utils", "util", "misc", "common", "helpers", "helper", "extras", "core", "manager", "managers"}
@@ -201,7 +202,9 @@ def option_fields() -> Iterator[tuple[str, str]]:
     from carellama import demo
     from carellama.config import answering, datasets, keys
     from carellama.config import run as config
+    from carellama.config.ask import AskArguments
     from carellama.config.tokenizer import TokenizerArguments
+    from carellama.config.web import WebArguments
 
     groups = {
         *config.RUN_GROUPS,
@@ -209,6 +212,8 @@ def option_fields() -> Iterator[tuple[str, str]]:
         *answering.TALK_GROUPS,
         demo.DemoArguments,
         TokenizerArguments,
+        AskArguments,
+        WebArguments,
         config.RunConfig,
         *(group for part in (datasets, keys) for name, group in vars(part).items() if name.endswith("Arguments")),
     }

@@ -14,14 +14,23 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from carellama.config.environment import world
 from carellama.disk import full, no_room
 from carellama.errors import UserError
+
+if TYPE_CHECKING:
+    from carellama.assistant import Assistant
+    from carellama.config.answering import EngineArguments
+    from carellama.config.data import DataArguments
+    from carellama.config.finetuning import FinetuningArguments
+    from carellama.config.generating import GeneratingArguments
+    from carellama.config.model import ModelArguments
 
 app = typer.Typer(
     name="carellama",
@@ -43,6 +52,8 @@ VERBS = {
     "export": ("carellama.export:run", "Merge adapters into a model folder with a model card."),
     "tokenizer": ("carellama.data.pieces:run", "Learn Chinese pieces that a tokenizer lacks (tokenizer train)."),
     "chat": ("carellama.cli:chat", "Talk to a model in the terminal."),
+    "ask": ("carellama.cli:ask", "One question, one answer, for scripts."),
+    "web": ("carellama.cli:web", "Talk to a model in the browser."),
     "demo": ("carellama.demo:run", "Fine-tune, evaluate and export the embedded model on the bundled data."),
 }
 DATA_VERBS = {
@@ -127,19 +138,62 @@ for _group, _help in {
 
 
 def chat(argv: Sequence[str]) -> None:
-    """Load the engine and hand it to the terminal."""
+    """Hand an assistant to the terminal."""
     from carellama.config.answering import TALK_GROUPS
     from carellama.config.parse import parse
-    from carellama.engine.base import Sampling
-    from carellama.engine.choose import choose
     from carellama.serve import terminal
 
-    model, data, finetuning, generating, arguments = parse(TALK_GROUPS, argv, "carellama chat")
-    engine = choose(model, data, finetuning, arguments)
+    with _assistant(*parse(TALK_GROUPS, argv, "carellama chat")) as assistant:
+        terminal.chat(assistant)
+
+
+def ask(argv: Sequence[str]) -> None:
+    """Answer the question of the command line, or of stdin."""
+    from carellama.config.answering import TALK_GROUPS
+    from carellama.config.ask import AskArguments
+    from carellama.config.parse import parse
+    from carellama.serve import terminal
+
+    *options, asked = parse((*TALK_GROUPS, AskArguments), argv, "carellama ask", first="question")
+    question = terminal.read_all() if asked.question == ["-"] else " ".join(asked.question)
+    with _assistant(*options) as assistant:
+        terminal.ask(assistant, question, as_json=asked.json)
+
+
+def web(argv: Sequence[str]) -> None:
+    """Serve the web page until it is stopped."""
+    from carellama.config.answering import TALK_GROUPS
+    from carellama.config.parse import parse
+    from carellama.config.web import WebArguments, credentials
+    from carellama.errors import need
+
+    *options, page = parse((*TALK_GROUPS, WebArguments), argv, "carellama web")
+    password = credentials(page)  # what is wrong with it shows before the weights are read
+    need("gradio", extra="web", why="the web page")
+    from carellama.serve import web as server
+
+    with _assistant(*options) as assistant:
+        server.run(assistant, page, password)
+
+
+@contextmanager
+def _assistant(
+    model: ModelArguments,
+    data: DataArguments,
+    finetuning: FinetuningArguments,
+    generating: GeneratingArguments,
+    engine: EngineArguments,
+) -> Iterator[Assistant]:
+    """Load the engine that the options name; close it afterwards."""
+    from carellama.assistant import Assistant
+    from carellama.engine.base import Sampling
+    from carellama.engine.choose import choose
+
+    assistant = Assistant(choose(model, data, finetuning, engine), data.system_prompt, Sampling.of(generating))
     try:
-        terminal.chat(engine, data.system_prompt, Sampling.of(generating))
+        yield assistant
     finally:
-        engine.close()
+        assistant.close()
 
 
 @app.callback(invoke_without_command=True)

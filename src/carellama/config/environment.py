@@ -46,6 +46,11 @@ def own_key() -> str | None:
     return (os.environ.get("CARELLAMA_API_KEY") or "").strip() or None
 
 
+def web_password() -> str | None:
+    """Who may use the web page, as `user:password`: `$CARELLAMA_WEB_PASSWORD`; None: it is not set."""
+    return (os.environ.get("CARELLAMA_WEB_PASSWORD") or "").strip() or None
+
+
 @contextlib.contextmanager
 def single_threaded_tokenizers() -> Iterator[None]:
     """Within this, `tokenizers` works in the thread that calls it: for callers with threads of their own."""

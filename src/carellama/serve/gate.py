@@ -1,0 +1,122 @@
+"""What stands between network and web page: the password, the routes that a chat needs, what a browser may load.
+
+    app.add_middleware(Gate, password="user:secret")
+
+Gradio has routes for files, uploads, proxies and histories, which a chat without files has no use for: only those of
+`ROUTES` are let through. The browser is told to load nothing from elsewhere, whatever an answer says (Content
+Security Policy, https://www.w3.org/TR/CSP3/), and to keep nothing of a conversation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+ROUTES = re.compile(
+    r"/(|(config|theme\.css|favicon\.ico|robots\.txt|manifest\.json)/?|(static|assets|svelte)/.+"
+    r"|gradio_api/((info|app_id|startup-events|theme\.css|cancel|reset|queue/join|queue/data)/?"
+    r"|(heartbeat|run|api|call)/.+))"
+)
+MOST_BYTES = 1_000_000  # of a request: a question and the settings
+WRONG_SECONDS = 1.0  # that a wrong password takes
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self' 'unsafe-inline'",  # the page's own settings are written into it as a script
+        "style-src 'self' 'unsafe-inline'",
+        "font-src 'self' data:",
+        "img-src 'self' data: blob:",  # none from elsewhere: to load one would tell others what was answered
+        "connect-src 'self'",
+        "manifest-src 'self'",
+        "base-uri 'self'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS = [
+    (b"content-security-policy", POLICY.encode()),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+]
+
+
+class Gate:
+    """ASGI middleware; `password` is `user:password`, None: nobody is asked (HTTP Basic, RFC 7617)."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], password: str | None) -> None:
+        self.app = app
+        self.password = None if password is None else password.encode()
+        self._wrong = asyncio.Semaphore(4)  # wrong passwords answered at once, so that nobody tries many
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request, or hand it on."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        headers = dict(scope["headers"])
+        path = scope["path"]
+        status = await self._status(scope["method"], path, headers)
+        if status:
+            await _refuse(status, send)
+            return
+        keeps = path.startswith(("/static/", "/assets/", "/svelte/"))
+
+        async def guarded(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                kept = [pair for pair in message.get("headers", []) if keeps or pair[0].lower() != b"cache-control"]
+                message["headers"] = [*kept, *HEADERS, *([] if keeps else [(b"cache-control", b"no-store")])]
+            await send(message)
+
+        await self.app(scope, receive, guarded)
+
+    async def _status(self, method: str, path: str, headers: dict[bytes, bytes]) -> int:
+        """The status that a request is refused with; 0: it may pass."""
+        if self.password is not None:
+            given = _basic(headers.get(b"authorization", b""))
+            if given is None:
+                return 401
+            if not hmac.compare_digest(given, self.password):
+                async with self._wrong:
+                    await asyncio.sleep(WRONG_SECONDS)
+                return 401
+        if not ROUTES.fullmatch(path):
+            return 404
+        if method == "POST":
+            length = headers.get(b"content-length", b"")
+            if not length.isdigit():
+                return 411
+            if int(length) > MOST_BYTES:
+                return 413
+        return 0
+
+
+def _basic(header: bytes) -> bytes | None:
+    """The `user:password` of an Authorization header."""
+    scheme, _, encoded = header.partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        return base64.b64decode(encoded.strip(), validate=True)
+    except binascii.Error:
+        return None
+
+
+async def _refuse(status: int, send: Send) -> None:
+    why = {401: b"a user and a password are needed", 404: b"not here", 411: b"no content-length", 413: b"too long"}
+    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(why[status])).encode())]
+    if status == 401:
+        headers.append((b"www-authenticate", b'Basic realm="CareLlama", charset="UTF-8"'))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *HEADERS]})
+    await send({"type": "http.response.body", "body": why[status]})

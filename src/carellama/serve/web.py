@@ -1,0 +1,363 @@
+"""The web page: a chat with an assistant, in Chinese and English, each visitor for himself.
+
+    run(Assistant(engine), WebArguments(), password=None)
+
+A conversation lives in the server's memory until its page is closed or cleared; neither disk nor log sees it. Nothing
+is loaded from other machines, and no statistics are sent to the makers of Gradio. It does not know which engine it
+has.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from typing import Any, get_args
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+
+from carellama.assistant import Assistant
+from carellama.config.web import WebArguments
+from carellama.engine.base import Reply, Sampling
+from carellama.errors import UserError
+from carellama.safety.notice import Language
+from carellama.serve.gate import Gate
+from carellama.serve.markdown import harmless
+from carellama.serve.visits import Visit, Visits
+from carellama.serve.words import WORDS, told
+
+TICK = 0.06  # seconds between two updates of a page while an answer streams
+SLIDERS = {  # name -> (least, most, step), in the order in which `Page.answer` takes them
+    "temperature": (0.0, 2.0, 0.05),
+    "top_p": (0.05, 1.0, 0.05),
+    "top_k": (0, 200, 1),
+    "max_new_tokens": (16, 8192, 1),
+    "repetition_penalty": (1.0, 2.0, 0.05),
+}
+CSS = """
+#notice {position: fixed; bottom: 0; left: 0; right: 0; z-index: 10; padding: .4em .8em; text-align: center;
+  border-top: 3px solid var(--color-accent); background: var(--body-background-fill)}
+main {padding-bottom: 4.5em !important}
+#title h1 {white-space: nowrap}
+#note {min-height: 1.6em}
+footer {display: none !important}
+"""
+log = logging.getLogger(__name__)
+
+
+class Page:
+    """The page and what its buttons do. Each method that Gradio calls gives what `_shown` says."""
+
+    def __init__(self, assistant: Assistant, arguments: WebArguments) -> None:
+        self.assistant = assistant
+        self.question_chars = arguments.question_chars
+        self.visits = Visits(assistant.parallel + arguments.queue)
+        self.labelled: dict[str, Any] = {}  # word -> the component that bears it
+        self.blocks = self._build()
+
+    # What the buttons do. Gradio tells by the type of an argument that it is to give the request.
+
+    def ask(self, question: str, language: Language, request: gr.Request) -> list[Any]:
+        """Take a question; `answer` follows."""
+        visit = self.visits.of(request.session_hash)
+        refusal = self._refusal(visit, question, language)
+        if not refusal and question.strip() and not visit.begin(question.strip()):
+            refusal = WORDS[language]["busy"]
+        if refusal:
+            visit.note = refusal
+        return [question if refusal else "", *self._shown(visit, language)]
+
+    def answer(
+        self, language: Language, system: str, adapter: str, temperature: float, top_p: float, top_k: float,
+        max_new_tokens: float, repetition_penalty: float, request: gr.Request,
+    ) -> Iterator[list[Any]]:  # fmt: skip
+        """Answer the question that `ask` or `retry` took, piece by piece."""
+        key = request.session_hash
+        visit = self.visits.seen(key)
+        if visit is not None and visit.take():
+            visit.conversation.system = system.strip() or None
+            sampling = replace(
+                self.assistant.sampling, adapter=adapter, temperature=temperature, top_p=top_p, top_k=int(top_k),
+                max_new_tokens=int(max_new_tokens), repetition_penalty=repetition_penalty,
+            )  # fmt: skip
+            for _ in self._follow(visit, sampling, language):
+                if self.visits.seen(key) is visit:  # not cleared meanwhile
+                    yield self._shown(visit, language)
+        yield self._shown(self.visits.seen(key) or Visit(), language)
+
+    def stop(self, language: Language, request: gr.Request) -> list[Any]:
+        """Stop the answer; it is kept as far as it came."""
+        visit = self.visits.of(request.session_hash)
+        if visit.stop(WORDS[language]["stopped"]):
+            return [gr.skip()] * 4  # `answer` shows its end; what is true now may come to the page after that
+        return self._shown(visit, language)
+
+    def retry(self, language: Language, request: gr.Request) -> list[Any]:
+        """Take the last question once more; `answer` follows."""
+        visit = self.visits.of(request.session_hash)
+        refusal = self._refusal(visit, "", language)
+        if not refusal and not visit.begin_again():
+            refusal = WORDS[language]["nothing"]
+        if refusal:
+            visit.note = refusal
+        return self._shown(visit, language)
+
+    def undo(self, question: str, language: Language, request: gr.Request) -> list[Any]:
+        """Put the last question back into its box, and forget its answer."""
+        visit = self.visits.of(request.session_hash)
+        if visit.question:
+            return [question, gr.skip(), WORDS[language]["busy"], gr.skip(), gr.skip()]
+        visit.note = ""
+        return [visit.conversation.take_back() or question, *self._shown(visit, language)]
+
+    def clear(self, language: Language, request: gr.Request) -> list[Any]:
+        """Forget the conversation; an answer under way ends."""
+        return self._shown(self.visits.renew(request.session_hash), language)
+
+    def leave(self, request: gr.Request) -> None:
+        """Forget a page that was closed."""
+        self.visits.leave(request.session_hash)
+
+    def speak(self, language: Language, request: gr.Request) -> list[Any]:
+        """Say everything in another language."""
+        words = WORDS[language]
+        fresh = [gr.update(value=self.assistant.notice(language))]
+        for word, component in self.labelled.items():
+            if isinstance(component, gr.Button):
+                fresh.append(gr.update(value=words[word]))
+            elif word == "question":
+                fresh.append(gr.update(label=words[word], placeholder=words["placeholder"]))
+            elif word == "system":
+                fresh.append(gr.update(label=words[word], info=words["system_info"]))
+            else:
+                fresh.append(gr.update(label=words[word]))
+        return fresh
+
+    def begin(self, request: gr.Request) -> list[Any]:
+        """Take the language that the browser asks for first."""
+        first = request.headers.get("accept-language", "").strip().lower()
+        language: Language = "zh" if first.startswith("zh") else "en"
+        return [language, *self.speak(language, request)]
+
+    # How an answer is made
+
+    def _refusal(self, visit: Visit, question: str, language: Language) -> str:
+        """Why no answer can be begun; "": it can."""
+        words = WORDS[language]
+        if visit.question:
+            return words["busy"]
+        if len(question) > self.question_chars:
+            return words["long"].format(given=len(question), most=self.question_chars)
+        return words["full"] if self.visits.full else ""
+
+    def _follow(self, visit: Visit, sampling: Sampling, language: Language) -> Iterator[None]:
+        """Make the answer of a visit, yielding from time to time; whatever happens, the visit is free afterwards."""
+        words, notes = WORDS[language], []
+        try:
+            if turns := visit.conversation.make_room(self.assistant, visit.question, sampling):
+                notes.append(words["dropped"].format(turns=turns))
+            reply = yield from self._stream(visit, sampling)
+            if reply is None:
+                notes.append(words["stopped"])
+            elif reply.finish_reason == "length":
+                notes.append(words["cut"].format(tokens=reply.completion_tokens))
+            elif not reply.text:
+                notes.append(words["no answer"])
+        except UserError as error:
+            log.warning("an answer was refused: %s", error)
+            notes.append(told(error, language))
+        except Exception as error:  # its text may hold what the visitor said
+            log.error("an answer failed: %s", _place(error))
+            notes.append(told(error, language))
+        finally:
+            visit.end(" ".join(notes))
+
+    def _stream(self, visit: Visit, sampling: Sampling) -> Generator[None, None, Reply | None]:
+        """Read the answer into `visit.partial`; give its `Reply`, or None when it was stopped."""
+        stream = self.assistant.stream(visit.conversation.prompt(visit.question), sampling)
+        due = 0.0
+        try:
+            while not visit.stopped:
+                try:
+                    piece = next(stream)
+                except StopIteration as end:
+                    reply: Reply = end.value
+                    return reply
+                visit.partial += piece.text
+                if (now := time.monotonic()) >= due:
+                    due = now + TICK
+                    yield
+            return None
+        finally:
+            stream.close()
+
+    # How it looks
+
+    def _shown(self, visit: Visit, language: Language) -> list[Any]:
+        """What the chat, the note and the buttons show: [chat, note, ask, stop]."""
+        rows = [_row(message.role, message.content) for message in visit.conversation.messages]
+        busy = bool(visit.question)
+        last = visit.question or visit.conversation.unanswered
+        if last:
+            rows.append(_row("user", last))
+        if visit.partial:
+            rows.append(_row("assistant", visit.partial))
+        note = WORDS[language]["wait"] if busy and not visit.partial else harmless(visit.note)
+        return [rows, note, gr.update(interactive=not busy), gr.update(interactive=busy)]
+
+    def _build(self) -> gr.Blocks:
+        words, sampling = WORDS["en"], self.assistant.sampling
+        with gr.Blocks(title="CareLlama", analytics_enabled=False, fill_height=True) as blocks:
+            with gr.Row():
+                gr.Markdown("# CareLlama", elem_id="title")
+                language = gr.Radio(
+                    [("中文", "zh"), ("English", "en")], value="en", show_label=False, container=False, scale=0,
+                    min_width=200, elem_id="language",
+                )  # fmt: skip
+            notice = gr.Markdown(self.assistant.notice("en"), elem_id="notice")
+            chat = gr.Chatbot(
+                label=words["conversation"], scale=1, height="48vh", buttons=["copy"], feedback_options=None,
+                allow_tags=False, latex_delimiters=[], elem_id="chat",
+            )  # fmt: skip
+            note = gr.Markdown("", elem_id="note")
+            question = gr.Textbox(
+                label=words["question"], placeholder=words["placeholder"], lines=1, max_lines=8, autofocus=True,
+                elem_id="question",
+            )  # fmt: skip
+            with gr.Row():
+                buttons = {
+                    word: gr.Button(words[word], variant="primary" if word == "ask" else "secondary", elem_id=word,
+                                    interactive=word != "stop", min_width=80)
+                    for word in ("ask", "stop", "retry", "undo", "clear")
+                }  # fmt: skip
+            with gr.Accordion(words["settings"], open=False, elem_id="settings") as settings:
+                system = gr.Textbox(
+                    self.assistant.system_prompt or "", label=words["system"], info=words["system_info"], lines=2
+                )
+                adapters = self.assistant.adapters
+                adapter = gr.Dropdown(
+                    [("carellama", ""), *((f"carellama:{name}", name) for name in adapters)],
+                    value=sampling.adapter, label=words["adapter"], visible=bool(adapters),
+                )  # fmt: skip
+                sliders = {name: self._slider(name, sampling) for name in SLIDERS}
+            self.labelled = {
+                "conversation": chat, "question": question, **buttons, "settings": settings, "system": system,
+                "adapter": adapter, **sliders,
+            }  # fmt: skip
+            shown = [chat, note, buttons["ask"], buttons["stop"]]
+            options = [language, system, adapter, *sliders.values()]
+            said = [notice, *self.labelled.values()]
+            self._wire(blocks, buttons, question, language, shown, options, said)
+        return blocks
+
+    def _slider(self, name: str, sampling: Sampling) -> gr.Slider:
+        least, most, step = SLIDERS[name]
+        value = getattr(sampling, name)
+        if name == "max_new_tokens":
+            most = min(most, self.assistant.context_tokens or most)
+            value = min(value or most, most)
+        return gr.Slider(least, most, value=value, step=step, label=WORDS["en"][name], elem_id=name)
+
+    def _wire(
+        self, blocks: gr.Blocks, buttons: dict[str, Any], question: Any, language: Any, shown: list[Any],
+        options: list[Any], said: list[Any],
+    ) -> None:  # fmt: skip
+        """Tie the buttons to what they do. Only answers wait for a place; all else is done at once."""
+        chat = shown[0]
+        at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+        in_turn: dict[str, Any] = {
+            "fn": self.answer, "inputs": options, "outputs": shown, "show_progress": "hidden",
+            "concurrency_id": "answers", "concurrency_limit": self.assistant.parallel,
+        }  # fmt: skip
+        gr.on(
+            [question.submit, buttons["ask"].click], self.ask, [question, language], [question, *shown],
+            api_name="ask", **at_once,
+        ).then(**in_turn, api_name="answer")  # fmt: skip
+        buttons["retry"].click(self.retry, [language], shown, api_name="retry", **at_once).then(
+            **in_turn, api_name="answer_again"
+        )
+        buttons["stop"].click(self.stop, [language], shown, api_name="stop", **at_once)
+        buttons["undo"].click(
+            self.undo, [question, language], [question, *shown], api_name="undo", **at_once
+        )  # fmt: skip
+        gr.on([buttons["clear"].click, chat.clear], self.clear, [language], shown, api_name="clear", **at_once)
+        language.input(self.speak, [language], said, api_name="speak", **at_once)
+        blocks.load(self.begin, None, [language, *said], api_name="begin", **at_once)
+        blocks.unload(self.leave)
+
+
+def app(page: Page, password: str | None) -> FastAPI:
+    """Return the server's application."""
+    front = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    blocks = page.blocks
+    blocks.max_threads = max(blocks.max_threads, 2 * page.assistant.parallel)
+    blocks.queue(max_size=2 * page.visits.room)  # `Visits` refuses before this one does, in the visitor's language
+    gr.mount_gradio_app(
+        front, blocks, path="/", footer_links=[], run_history=False, enable_monitoring=False, show_error=False,
+        ssr_mode=False, pwa=False, mcp_server=False, max_file_size=1, css=CSS,
+    )  # fmt: skip
+    front.add_middleware(Gate, password=password)
+    return front
+
+
+def run(assistant: Assistant, arguments: WebArguments, password: str | None) -> None:
+    """Serve the page until SIGINT or SIGTERM. Raises `UserError` for an address that can not be had."""
+    page = Page(assistant, arguments)
+    listening = _listen(arguments)
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"CareLlama is at {arguments.scheme}://{shown}:{port}; Ctrl-C ends it.", flush=True)
+    if arguments.share:
+        print(f"Everybody who has the password reaches it at {_tunnel(port)}", flush=True)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app(page, password), log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=3,
+            server_header=False, ssl_certfile=arguments.ssl_certfile, ssl_keyfile=arguments.ssl_keyfile,
+        )
+    )  # fmt: skip
+    server.run(sockets=[listening])
+
+
+def _listen(arguments: WebArguments) -> socket.socket:
+    family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
+    try:
+        return socket.create_server((arguments.host, arguments.port), family=family)
+    except OSError as error:
+        raise UserError(
+            f"can not listen at {arguments.host}, port {arguments.port} ({error.strerror}); "
+            "give another --port or --host"
+        ) from error
+
+
+def _tunnel(port: int) -> str:
+    """Open Gradio's tunnel to the port; return its address."""
+    import secrets
+
+    from gradio.networking import setup_tunnel
+
+    try:
+        return str(setup_tunnel("127.0.0.1", port, secrets.token_urlsafe(32), None, None))
+    except Exception as error:
+        raise UserError(
+            f"--share: no tunnel ({error}); it needs the Internet, and a program that Gradio fetches"
+        ) from error
+
+
+def _row(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": harmless(text)}]}
+
+
+def _place(error: BaseException) -> str:
+    """Kind and place of an error, without its text."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "nowhere"
+    return f"{type(error).__name__} at {where}"
+
+
+assert set(WORDS) == set(get_args(Language))
