@@ -25,7 +25,7 @@ from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.serve.styling import Styled
-from carellama.serve.terminal import Talk, ask
+from carellama.serve.terminal import Talk, ask, question_of
 
 SAMPLING = Sampling(50)
 PROGRAM = """
@@ -126,8 +126,9 @@ def test_ask_gives_one_answer(capsys) -> None:
     row = json.loads(capsys.readouterr().out)
     assert row["text"] == "发烧" and row["finish_reason"] == "length"
     assert row["usage"] == {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
+    assert question_of(["What", "is asthma?"]) == "What is asthma?"
     with pytest.raises(UserError, match="empty"):
-        ask(Assistant(ScriptedEngine("ok")), " \n")
+        question_of([" "])
     with pytest.raises(PromptTooLong):
         ask(Assistant(ScriptedEngine("ok", context_tokens=5)), "too long")
 

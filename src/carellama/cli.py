@@ -154,8 +154,8 @@ def ask(argv: Sequence[str]) -> None:
     from carellama.config.parse import parse
     from carellama.serve import terminal
 
-    *options, asked = parse((*TALK_GROUPS, AskArguments), argv, "carellama ask", first="question")
-    question = terminal.read_all() if asked.question == ["-"] else " ".join(asked.question)
+    *options, asked = parse((*TALK_GROUPS, AskArguments), argv, "carellama ask QUESTION", first="question")
+    question = terminal.question_of(asked.question)
     with _assistant(*options) as assistant:
         terminal.ask(assistant, question, as_json=asked.json)
 

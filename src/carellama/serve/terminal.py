@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,8 +58,6 @@ def chat(assistant: Assistant) -> None:
 
 def ask(assistant: Assistant, question: str, *, as_json: bool = False) -> None:
     """Answer one question on stdout: as it streams, or whole as JSON with why it ended and its tokens."""
-    if not question.strip():
-        raise UserError('the question is empty; write it behind the verb, or "-" to read it from stdin')
     stream = assistant.stream([Message("user", question)])
     try:
         while True:
@@ -84,9 +82,13 @@ def ask(assistant: Assistant, question: str, *, as_json: bool = False) -> None:
         print(f"cut after {reply.completion_tokens} tokens, see --max_new_tokens", file=sys.stderr)
 
 
-def read_all() -> str:
-    """Return all of stdin; bytes that are no UTF-8 become replacement characters."""
-    return sys.stdin.buffer.read().decode("utf-8", errors="replace")
+def question_of(words: Sequence[str]) -> str:
+    """Return the question of a command line: its words, or for "-" all of stdin. Raises `UserError` if it is empty."""
+    piped = list(words) == ["-"]
+    question = sys.stdin.buffer.read().decode("utf-8", errors="replace").strip() if piped else " ".join(words).strip()
+    if not question:
+        raise UserError('the question is empty; write it behind the verb, or "-" to read it from stdin')
+    return question
 
 
 class Talk:
