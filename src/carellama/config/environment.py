@@ -51,6 +51,17 @@ def web_password() -> str | None:
     return (os.environ.get("CARELLAMA_WEB_PASSWORD") or "").strip() or None
 
 
+def vllm_environment(key: str, token: str | None) -> dict[str, str]:
+    """What a vLLM child is started with: this environment, its key, a hub token; without the keys of other servers.
+
+    Settings of vLLM itself are passed on as they are (`$VLLM_CPU_KVCACHE_SPACE`, GiB of its cache on a CPU). It is told
+    to send no statistics of its use anywhere.
+    """
+    passed = {name: value for name, value in os.environ.items() if name not in ("CARELLAMA_API_KEY", "OPENAI_API_KEY")}
+    own = {"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
+    return passed | own | ({"HF_TOKEN": token} if token else {})
+
+
 @contextlib.contextmanager
 def single_threaded_tokenizers() -> Iterator[None]:
     """Within this, `tokenizers` works in the thread that calls it: for callers with threads of their own."""

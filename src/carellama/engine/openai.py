@@ -1,244 +1,439 @@
-"""Answers through an OpenAI-compatible endpoint (`/v1/chat/completions`), a few requests at a time.
+"""Answers through OpenAI-compatible servers: vLLM, SGLang, llama.cpp, Ollama, a cloud; one of them or several alike.
 
     engine = OpenAIEngine("http://localhost:8000/v1", "my-model", key=endpoint_key())
 
-The key is sent in a header and stands in no message; nor does what the server says of a prompt. Redirects are not
-followed. The protocol has no top_k, repetition penalty or beams: a sampling that asks for them is refused.
+Answers are streamed also where they are wanted whole, so that a timeout is one between two tokens. The key is sent in
+a header and stands in no message. What OpenAI's protocol has no word for is sent to servers that are known to take it
+(`carellama.engine.request`) and refused to others. Which servers are asked, and what is tried again:
+`carellama.engine.upstreams`.
 """
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from typing import TYPE_CHECKING, Any, Literal
+import asyncio
+import queue
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from concurrent.futures import CancelledError, Future, as_completed
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from carellama.config.environment import endpoint_key
 from carellama.disk import say
-from carellama.engine.base import OnReply, Prompt, Reply, Sampling
+from carellama.engine.base import (
+    HEARTBEAT,
+    OnReply,
+    Piece,
+    Prompt,
+    PromptTooLong,
+    Reply,
+    Sampling,
+    Tool,
+    Unavailable,
+    Unsupported,
+    drain,
+)
+from carellama.engine.request import (
+    MOST_LOGPROBS,
+    chat_body,
+    kind_of,
+    text_body,
+    tokenize_chat,
+    tokenize_text,
+)
+from carellama.engine.response import Reader, TooLong, events, parsed, refused, shares, unit
+from carellama.engine.tools import settled, told, with_calls
+from carellama.engine.upstreams import PAUSES, Failed, Listing, Upstream, Upstreams
 from carellama.errors import UserError
 from carellama.text import HAN_CHARACTER
 
 if TYPE_CHECKING:
-    import httpx2
+    from carellama.config.answering import EngineArguments
+    from carellama.config.data import DataArguments
+    from carellama.config.finetuning import FinetuningArguments
+    from carellama.config.model import ModelArguments
 
-PAUSES = (1.0, 3.0, 10.0, 30.0)  # seconds before each further try
-LONGEST_PAUSE = 120.0  # seconds, whatever the server asks for
-WORTH_A_TRY = {408, 425, 429, 500, 502, 503, 504}
 LETTERS_A_TOKEN = 4  # of the estimate; a Chinese character counts as a token
+TEXTS_AT_ONCE = 32  # in one request for vectors
+NO_VECTORS = (400, 404, 405, 501)
+
+Answer = TypeVar("Answer")
+Body = Callable[[Upstream, str], dict[str, Any]]  # of the server and the model's name there
+Give = Callable[[Piece], None]
 
 
 class OpenAIEngine:
-    """An `Engine` behind an address. `context_tokens` is not known: the endpoint refuses what is too long."""
+    """An `Engine` behind one or more addresses.
+
+    `model`: its name there, None for the first one listed; the other names listed are the adapters. `timeout`: seconds
+    without a byte. `pauses`: seconds before each further try. `calls_as_text`: tools are written into the prompt and
+    calls read from the answer (`carellama.engine.tools`), for servers that do neither.
+    """
+
+    name = "openai"
 
     def __init__(
         self,
-        endpoint: str,
-        model: str,
+        endpoint: str | Sequence[str],
+        model: str | None,
         *,
         key: str | None = None,
         parallel: int = 4,
         timeout: float = 120.0,
         pauses: Sequence[float] = PAUSES,
+        calls_as_text: bool = False,
     ) -> None:
-        import httpx2
-
-        try:
-            url = httpx2.URL(endpoint)
-        except httpx2.InvalidURL:
-            url = httpx2.URL("")
-        if url.scheme not in ("http", "https") or not url.host:
-            raise UserError("the endpoint must be an address as in http://localhost:8000/v1")
-        if key is not None and not (key.isascii() and key.isprintable()):
-            raise UserError("the key of the endpoint has characters that no key has; set CARELLAMA_API_KEY anew")
-        path = url.path.rstrip("/")
-        self.url = url.copy_with(path=path if path.endswith("/chat/completions") else f"{path}/chat/completions")
-        self.model = model
-        self.context_tokens: int | None = None
-        self.host = url.host
-        self._key, self._parallel, self._timeout, self._pauses = key, parallel, timeout, tuple(pauses)
+        endpoints = [endpoint] if isinstance(endpoint, str) else list(endpoint)
+        self._upstreams = Upstreams(endpoints, key=key, timeout=timeout, pauses=pauses)
+        self.parallel = parallel
+        self._model = model
+        self._calls_as_text = calls_as_text
+        self._places = asyncio.Semaphore(parallel)
         self._said_no_usage = False
+        self._stops: tuple[str, ...] = ()  # strings and further fields of every chat, where the format needs them
+        self._fields: dict[str, Any] = {}
+
+    @property
+    def host(self) -> str:
+        """The servers with their ports, for messages."""
+        return self._upstreams.hosts
+
+    @property
+    def model(self) -> str:
+        """The model's name at the server."""
+        return self._model if self._model is not None else self._name(self._listing())
+
+    @property
+    def context_tokens(self) -> int | None:
+        """What the server tells; None where it tells nothing."""
+        return self._listing().context_tokens
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The other names that the server lists; `model:name` is `name`."""
+        return tuple(self._adapters(self._listing()))
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
     ) -> list[Reply]:
         """Answer each conversation; see `Engine.generate`. `on_reply` is called in the thread of the caller.
 
-        A request that fails ends the call with its `UserError` once the others under way have been answered.
+        After a failure the requests under way are answered still, those that wait are not; then it is raised.
         """
         replies: dict[int, Reply] = {}
-        failure: UserError | None = None
-        with self._client() as http, ThreadPoolExecutor(self._parallel) as pool:
-            bodies = [self._body(messages, sampling) for messages in prompts]
-            asked = {pool.submit(self._ask, http, body): index for index, body in enumerate(bodies)}
-            told: set[Future[Reply]] = set()
+        failures: list[BaseException] = []
 
-            def tell(done: Future[Reply]) -> None:
-                told.add(done)
+        async def one(messages: Prompt) -> Reply:
+            async with self._places:
+                if failures:
+                    raise asyncio.CancelledError
+                return await self._chat(messages, sampling, None)
+
+        asked = {self._upstreams.run(one(messages)): index for index, messages in enumerate(prompts)}
+        try:
+            for done in as_completed(asked):
+                if done.cancelled():
+                    continue
+                if error := done.exception():
+                    failures.append(error)
+                    continue
                 replies[asked[done]] = reply = done.result()
                 if on_reply is not None:
                     on_reply(asked[done], reply)
-
-            try:
-                for done in as_completed(asked):
-                    tell(done)
-            except UserError as error:
-                failure = error
-            finally:  # a cancelled request never completes for as_completed
-                pool.shutdown(wait=True, cancel_futures=True)
-            for done in asked:
-                if done not in told and not done.cancelled() and done.exception() is None:
-                    tell(done)
-        if failure is not None:
-            raise failure
+        finally:
+            for future in asked:
+                future.cancel()
+        if failures:
+            raise failures[0]
+        if len(replies) < len(prompts):
+            raise Unavailable("the engine was closed")
         return [replies[index] for index in range(len(prompts))]
 
-    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[str, None, Reply]:
-        """Yield the answer as it comes; see `Engine.stream`. A stream that breaks is an error: nothing is repeated."""
-        import httpx2
+    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Yield the answer as it comes; see `Engine.stream`. Nothing is asked again after the first piece."""
+        if not self._calls_as_text:
+            return self._pieces(lambda give: self._chat(messages, sampling, give))
+        sampling = settled(sampling)
+        plain = replace(sampling, tools=())
+        messages = told(messages, sampling.tools)
+        return with_calls(self._pieces(lambda give: self._answer_chat(messages, plain, give)), sampling)
 
-        body = self._body(messages, sampling) | {"stream": True, "stream_options": {"include_usage": True}}
-        text, finish, usage = "", None, None
-        try:
-            with self._client() as http, http.stream("POST", self.url, json=body) as response:
-                if response.status_code != 200:
-                    response.read()
-                    raise self._refusal(response)
-                for line in response.iter_lines():
-                    data = line.removeprefix("data:").strip()
-                    if not line.startswith("data:") or not data:
-                        continue
-                    if data == "[DONE]":
-                        break
-                    event = self._parsed(data)
-                    usage = event.get("usage") or usage
-                    for choice in event.get("choices") or ():
-                        finish = choice.get("finish_reason") or finish
-                        if piece := (choice.get("delta") or {}).get("content"):
-                            text += piece
-                            yield piece
-        except httpx2.ConnectError as error:
-            raise self._no_connection() from error
-        except httpx2.RequestError as error:
-            raise UserError(f"{self.host}: the answer broke off ({type(error).__name__}); ask again") from error
-        if finish is None:
-            raise UserError(f"{self.host}: the answer broke off before its end; ask again")
-        return self._reply(text, finish, usage)
+    def continue_text(self, text: str, sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Go on with a text by /v1/completions; see `Engine.continue_text`."""
 
-    def count_tokens(self, messages: Prompt) -> int:
-        """An estimate: the endpoint has no tokenizer. What was counted stands in `Reply`."""
-        text = self.render(messages)
+        return self._pieces(lambda give: self._answer_text(text, sampling, give))
+
+    def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
+        """Log-probabilities of choices as first tokens, from the 20 likeliest tokens that a server tells.
+
+        A choice that is not among them gets no more than it can have: an equal share of the probability that the 20
+        leave over with the other choices that are missing, and not more than the least of the 20. So the order of
+        those that are there is right, and choices that all miss are alike.
+        """
+        sampling = Sampling(1, temperature=0, top_logprobs=MOST_LOGPROBS)
+
+        async def one(messages: Prompt) -> list[float]:
+            async with self._places:
+                reply = await self._chat(messages, sampling, None)
+            if not reply.logprobs or not reply.logprobs[0].top:
+                raise Unsupported(f"{self.host} tells no log-probabilities")
+            return shares(reply.logprobs[0].top, choices)
+
+        return self._all([one(messages) for messages in prompts])
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Vectors by /v1/embeddings, brought to length 1; what they are made of is the server's matter."""
+
+        async def one(part: Sequence[str]) -> list[list[float]]:
+            async with self._places:
+                return await self._upstreams.ask(lambda upstream: self._vectors(upstream, part))
+
+        parts = [texts[at : at + TEXTS_AT_ONCE] for at in range(0, len(texts), TEXTS_AT_ONCE)]
+        return [vector for found in self._all([one(part) for part in parts]) for vector in found]
+
+    def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:
+        """Count by the server's /tokenize where it has one; else an estimate. What was counted stands in `Reply`."""
+        if self._calls_as_text:
+            messages, tools = told(messages, tools), ()
+        counted = self._wait(self._upstreams.ask(lambda upstream: self._count(upstream, messages, tools)))
+        if counted is not None:
+            return counted
+        text = self.render(messages, tools)
         han = len(HAN_CHARACTER.findall(text))
         return han + (len(text) - han) // LETTERS_A_TOKEN
 
-    def render(self, messages: Prompt) -> str:
-        """Return the messages as lines of `role: content`; the endpoint's chat format is not known."""
-        return "".join(f"{message.role}: {message.content}\n" for message in messages)
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a text by the server's /tokenize; `Unsupported` where it has none."""
 
-    def _client(self) -> httpx2.Client:
-        import httpx2
+        async def ask(upstream: Upstream) -> list[int]:
+            listing = _listed(upstream)
+            kind = kind_of(listing.kind)
+            if kind.tokenizer:
+                body = tokenize_text(self._name(listing), text, kind)
+                _, found = await self._upstreams.json(upstream, "POST", "/tokenize", body)
+                if isinstance(found, dict) and isinstance(found.get("tokens"), list):
+                    return [int(token) for token in found["tokens"]]
+            raise Unsupported(f"{upstream.host} has no /tokenize that is known here")
 
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        return httpx2.Client(timeout=httpx2.Timeout(self._timeout, connect=min(20.0, self._timeout)), headers=headers)
+        return self._wait(self._upstreams.ask(ask))
 
-    def _body(self, messages: Prompt, sampling: Sampling) -> dict[str, Any]:
-        if sampling.top_k or sampling.num_beams != 1 or sampling.repetition_penalty != 1:
-            raise UserError(
-                "an endpoint takes no top_k, num_beams or repetition_penalty: "
-                "give --top_k 0 --num_beams 1 --repetition_penalty 1"
-            )
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": [{"role": message.role, "content": message.content} for message in messages],
-            "max_tokens": sampling.max_new_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-        }
-        if sampling.seed is not None:
-            body["seed"] = sampling.seed
-        if sampling.stop:
-            body["stop"] = list(sampling.stop)
-        return body
+    def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
+        """Return the messages as lines of `role: content`; the server's chat format is not known here."""
+        return "".join(f"{message.role}: {message.content}\n" for message in told(messages, tools))
 
-    def _ask(self, http: httpx2.Client, body: dict[str, Any]) -> Reply:
-        import httpx2
+    def close(self) -> None:
+        """Give up what is under way, and close the connections."""
+        self._upstreams.close()
 
-        for pause in (*self._pauses, None):
+    # What follows runs in the caller's thread.
+
+    def _listing(self) -> Listing:
+        return self._wait(self._upstreams.listing())
+
+    def _wait(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        return self._all([work])[0]
+
+    def _all(self, works: Sequence[Coroutine[Any, Any, Answer]]) -> list[Answer]:
+        """Run coroutines in the loop and return what they do, or raise what the first of them raises."""
+        futures = [self._upstreams.run(work) for work in works]
+        try:
+            return [_result(future) for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _pieces(self, answer: Callable[[Give], Awaitable[Reply]]) -> Generator[Piece, None, Reply]:
+        """Yield what a coroutine in the loop gives, with heartbeats; closing gives it up."""
+        pieces: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
+
+        async def work() -> Reply:
+            async with self._places:
+                return await answer(pieces.put)
+
+        future = self._upstreams.run(work())
+        future.add_done_callback(lambda _: pieces.put(None))
+        try:
+            while True:
+                try:
+                    piece = pieces.get(timeout=HEARTBEAT)
+                except queue.Empty:
+                    piece = Piece()
+                if piece is None:
+                    return _result(future)
+                yield piece
+        finally:
+            future.cancel()
+
+    # What follows runs in the loop.
+
+    async def _chat(self, messages: Prompt, sampling: Sampling, give: Give | None) -> Reply:
+        """Answer a conversation; `give` takes the pieces as they come."""
+        if not self._calls_as_text:
+            return await self._answer_chat(messages, sampling, give)
+        sampling = settled(sampling)
+        reply = await self._answer_chat(told(messages, sampling.tools), replace(sampling, tools=()), give)
+        return drain(with_calls(_whole(reply), sampling))
+
+    async def _answer_chat(self, messages: Prompt, sampling: Sampling, give: Give | None) -> Reply:
+        sampling = replace(sampling, stop=(*sampling.stop, *self._stops))
+
+        def body(upstream: Upstream, model: str) -> dict[str, Any]:
+            return chat_body(model, messages, sampling, kind_of(_listed(upstream).kind)) | self._fields
+
+        try:
+            return await self._answer("chat/completions", body, sampling, give)
+        except TooLong as error:
+            counted = await self._upstreams.ask(lambda upstream: self._count(upstream, messages, sampling.tools))
+            raise _too_long(error, counted) from error
+
+    async def _answer_text(self, text: str, sampling: Sampling, give: Give) -> Reply:
+        def body(upstream: Upstream, model: str) -> dict[str, Any]:
+            return text_body(model, text, sampling, kind_of(_listed(upstream).kind))
+
+        try:
+            return await self._answer("completions", body, sampling, give)
+        except TooLong as error:
+            raise _too_long(error, None) from error
+
+    async def _answer(self, path: str, body: Body, sampling: Sampling, give: Give | None) -> Reply:
+        begun = False
+
+        def take(piece: Piece) -> None:
+            nonlocal begun
+            if give is not None:
+                begun = True
+                give(piece)
+
+        async def ask(upstream: Upstream) -> Reply:
+            sent = body(upstream, self._addressed(_listed(upstream), sampling.adapter))
+            sent |= {"stream": True, "stream_options": {"include_usage": True}}
             try:
-                response = http.post(self.url, json=body)
-            except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
-                raise self._no_connection() from error
-            except httpx2.TransportError as error:
-                problem = type(error).__name__
-                if pause is None:
-                    raise UserError(
-                        f"{self.host}: no answer after {len(self._pauses) + 1} tries ({problem}); see --timeout"
-                    ) from error
-            else:
-                if response.status_code not in WORTH_A_TRY or pause is None:
-                    return self._read(response)
-                problem = f"answers {response.status_code} {response.reason_phrase}"
-                asked = response.headers.get("retry-after", "")
-                pause = min(max(pause, float(asked) if asked.isdecimal() else 0.0), LONGEST_PAUSE)
-            say(f"{self.host}: {problem}; trying again in {pause:g} s")
-            time.sleep(pause)
-        raise AssertionError("the last try returns or raises")
+                return await self._read(upstream, path, sent, sampling, take)
+            except TooLong as error:  # `max_new_tokens` is the most that the answer may have, not what it must
+                room = error.context_tokens - (error.prompt_tokens or error.context_tokens)
+                if not 0 < room < sent.get("max_tokens", 0):
+                    raise
+                return await self._read(upstream, path, sent | {"max_tokens": room}, sampling, take)
 
-    def _read(self, response: httpx2.Response) -> Reply:
-        if response.status_code != 200:
-            raise self._refusal(response)
-        answer = self._parsed(response.text)
-        try:
-            choice = answer["choices"][0]
-            text = choice["message"].get("content") or ""
-            return self._reply(text, choice.get("finish_reason"), answer.get("usage"))
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise UserError(f"{self.host} does not answer as /v1/chat/completions does; check --endpoint") from error
+        return await self._upstreams.ask(ask, begun=lambda: begun)
 
-    def _parsed(self, text: str) -> dict[str, Any]:
-        try:
-            found = json.loads(text)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise UserError(f"{self.host} does not answer with JSON; check --endpoint")
-        if found.get("error"):
-            raise UserError(f"{self.host} reports an error in its answer{_code(found)}")
-        return found
-
-    def _reply(self, text: str, finish: str | None, usage: dict[str, Any] | None) -> Reply:
-        if not usage and not self._said_no_usage:
+    async def _read(self, upstream: Upstream, path: str, body: dict[str, Any], sampling: Sampling, take: Give) -> Reply:
+        reader = Reader(upstream.host, sampling)
+        async with self._upstreams.open(upstream, "POST", path, body) as response:
+            if response.status_code != 200:
+                raise await refused(upstream.host, path, body["model"], response)
+            async for event in events(response, upstream.host):
+                for piece in reader.take(event):
+                    take(piece)
+        if reader.finish is None:
+            raise Failed(f"{upstream.host}: the answer broke off before its end")
+        for piece in reader.end():
+            take(piece)
+        if not reader.usage and not self._said_no_usage:
             self._said_no_usage = True
-            say(f"{self.host} tells no usage: its tokens are counted as 0")
-        counts = usage or {}
-        reason: Literal["stop", "length"] = "length" if finish == "length" else "stop"
-        return Reply(text, reason, int(counts.get("prompt_tokens") or 0), int(counts.get("completion_tokens") or 0))
+            say(f"{upstream.host} tells no usage: its tokens are counted as 0")
+        return reader.reply()
 
-    def _no_connection(self) -> UserError:
-        return UserError(f"nothing answers at {self.host}: check --endpoint and the network")
+    async def _vectors(self, upstream: Upstream, texts: Sequence[str]) -> list[list[float]]:
+        model = self._name(_listed(upstream))
+        body = {"model": model, "input": list(texts)}
+        async with self._upstreams.open(upstream, "POST", "embeddings", body) as response:
+            if response.status_code in NO_VECTORS:
+                raise Unsupported(f"{upstream.host} makes no vectors with {model!r} ({response.status_code})")
+            if response.status_code != 200:
+                raise await refused(upstream.host, "embeddings", model, response)
+            found = parsed((await response.aread()).decode("utf-8", "replace"), upstream.host)
+        rows = found.get("data") or ()
+        if len(rows) != len(texts):
+            raise UserError(f"{upstream.host} returned {len(rows)} vectors for {len(texts)} texts")
+        return [unit(row["embedding"]) for row in sorted(rows, key=lambda row: row["index"])]
 
-    def _refusal(self, response: httpx2.Response) -> UserError:
-        """The error of a status. The server's sentence is left out: it may repeat the prompt."""
-        status = response.status_code
-        if status in (401, 403):
-            return UserError(
-                f"{self.host} refuses the key ({status}): set CARELLAMA_API_KEY or OPENAI_API_KEY to one that it takes"
-            )
-        try:
-            code = _code(response.json())
-        except ValueError:
-            code = ""
-        if status == 404:
-            return UserError(
-                f"{self.host} has no model {self.model!r}, or no {self.url.path} (404{code}): "
-                "check --model and --endpoint"
-            )
-        return UserError(f"{self.host} answers {status} {response.reason_phrase}{code}")
+    async def _count(self, upstream: Upstream, messages: Prompt, tools: Sequence[Tool]) -> int | None:
+        """Tokens of a prompt by the server; None where it does not count them."""
+        listing = _listed(upstream)
+        kind = kind_of(listing.kind)
+        if not kind.tokenizer:
+            return None
+        body = tokenize_chat(self._name(listing), messages, tools)
+        if kind.tokenizer == "llamacpp":
+            _, rendered = await self._upstreams.json(upstream, "POST", "/apply-template", body)
+            text = rendered.get("prompt") if isinstance(rendered, dict) else None
+            if not isinstance(text, str):
+                return None
+            body = {"content": text, "add_special": True, "parse_special": True}
+        _, found = await self._upstreams.json(upstream, "POST", "/tokenize", body)
+        tokens = found.get("tokens") if isinstance(found, dict) else None
+        return len(tokens) if isinstance(tokens, list) else None
+
+    def _name(self, listing: Listing) -> str:
+        if self._model is not None:
+            return self._model
+        if not listing.names:
+            raise UserError(f"{self.host} lists no models: give --endpoint_model NAME")
+        return listing.names[0]
+
+    def _adapters(self, listing: Listing) -> dict[str, str]:
+        """What an adapter is called here, and at the server."""
+        model = self._name(listing)
+        return {name.removeprefix(f"{model}:"): name for name in listing.names if name != model}
+
+    def _addressed(self, listing: Listing, adapter: str) -> str:
+        """The name that a request is sent under."""
+        if not adapter:
+            return self._name(listing)
+        known = self._adapters(listing)
+        if adapter not in known:
+            raise Unsupported(f"no adapter {adapter!r}; there are {', '.join(known) or 'none'}")
+        return known[adapter]
 
 
-def _code(answer: Any) -> str:
-    """` (code)` of an error, where it is a short word."""
-    error = answer.get("error") if isinstance(answer, dict) else None
-    code = (error.get("code") or error.get("type")) if isinstance(error, dict) else None
-    word = str(code or "")
-    return f" ({word})" if word and len(word) <= 60 and word.replace("_", "").replace("-", "").isalnum() else ""
+def load(
+    model: ModelArguments, data: DataArguments, finetuning: FinetuningArguments, arguments: EngineArguments
+) -> OpenAIEngine:
+    """The engine of `--endpoint`; its first server that answers is asked for its models at once.
+
+    Model and chat format are the server's: what would change them is refused.
+    """
+    for flag, given in (
+        ("--checkpoint_dir", model.checkpoint_dir), ("--adapters", arguments.adapters), ("--template", data.template),
+        ("--context_tokens", arguments.context_tokens),
+    ):  # fmt: skip
+        if given is not None:
+            raise UserError(f"{flag} is the server's own matter: leave it out with --engine openai")
+    engine = OpenAIEngine(
+        arguments.endpoints,
+        arguments.endpoint_model,
+        key=endpoint_key(),
+        parallel=arguments.parallel,
+        timeout=arguments.endpoint_timeout,
+        pauses=PAUSES[:2],  # somebody waits for the answer
+    )
+    try:
+        say(f"prompts are sent to {engine.host}, for {engine.model}")
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+def _listed(upstream: Upstream) -> Listing:
+    assert upstream.listing is not None, "asked before the first request"
+    return upstream.listing
+
+
+def _result(future: Future[Answer]) -> Answer:
+    try:
+        return future.result()
+    except CancelledError:
+        raise Unavailable("the engine was closed") from None
+
+
+def _whole(reply: Reply) -> Generator[Piece, None, Reply]:
+    yield Piece(reply.text, logprobs=reply.logprobs)
+    return reply
+
+
+def _too_long(error: TooLong, counted: int | None) -> UserError:
+    prompt = error.prompt_tokens or counted
+    if prompt is None:
+        return UserError(f"the prompt is longer than the {error.context_tokens:,} tokens that the model takes in all")
+    return PromptTooLong(prompt, error.context_tokens)

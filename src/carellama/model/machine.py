@@ -45,6 +45,14 @@ def free_memory_bytes() -> int | None:
 
 
 @functools.cache
+def gpu_count() -> int:
+    """How many CUDA (or ROCm) devices torch sees."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+@functools.cache
 def best_dtype() -> str:
     """Name of the fastest safe precision: bfloat16 where the hardware multiplies it, else float32.
 

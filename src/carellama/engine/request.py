@@ -1,0 +1,130 @@
+"""What is sent to an OpenAI-compatible server: messages, tools and sampling as the fields of its requests.
+
+    body = chat_body("my-model", messages, sampling, kind_of("vllm"))
+
+OpenAI's protocol has no word for top_k, min_p and repetition_penalty. Servers that have one are known by the `owned_by`
+of the models that they list; to others such a sampling is refused, never sent without it. A server with words of its
+own also has defaults of its own, so it is told all of them, also those that change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from carellama.engine.base import Prompt, Sampling, Tool, Unsupported
+from carellama.engine.tools import as_functions, settled
+
+MOST_LOGPROBS = 20  # that OpenAI, vLLM and SGLang tell of one token
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a kind of server takes beyond OpenAI's fields."""
+
+    repetition: str = ""  # its name for repetition_penalty; "": it has none of the three
+    all_tokens: int = 0  # top_k that takes all tokens
+    tokenizer: Literal["", "vllm", "llamacpp"] = ""  # whose form of /tokenize it has
+
+
+# By `owned_by` of /v1/models. vLLM 0.32, SGLang 0.5, llama.cpp's server of 2026, and CareLlama's own.
+KINDS = {
+    "vllm": Kind("repetition_penalty", -1, "vllm"),
+    "sglang": Kind("repetition_penalty", -1),
+    "llamacpp": Kind("repeat_penalty", 0, "llamacpp"),
+    "carellama": Kind("repetition_penalty", 0, "vllm"),
+}
+
+
+def kind_of(owner: str) -> Kind:
+    """The kind of a server by the owner of its models; one that is not known takes OpenAI's fields only."""
+    return KINDS.get(owner, Kind())
+
+
+def chat_body(model: str, messages: Prompt, sampling: Sampling, kind: Kind) -> dict[str, Any]:
+    """The body for /v1/chat/completions. Raises `Unsupported` for what the server has no word for."""
+    body = {"model": model, "messages": as_wire(messages), **_sampled(sampling, kind)}
+    if sampling.top_logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": _most(sampling.top_logprobs)}
+    if sampling.tools and sampling.tool_choice != "none":
+        settled(sampling)  # which says so where the choice names no tool
+        choice: Any = sampling.tool_choice
+        if choice not in ("auto", "required"):
+            choice = {"type": "function", "function": {"name": choice}}
+        body |= {"tools": as_functions(sampling.tools), "tool_choice": choice}
+    return body
+
+
+def text_body(model: str, text: str, sampling: Sampling, kind: Kind) -> dict[str, Any]:
+    """The body for /v1/completions, which goes on with a text. Raises as `chat_body`."""
+    body = {"model": model, "prompt": text, **_sampled(sampling, kind)}
+    if sampling.top_logprobs is not None:
+        body["logprobs"] = _most(sampling.top_logprobs)
+    return body
+
+
+def as_wire(messages: Prompt) -> list[dict[str, Any]]:
+    """Messages as the protocol writes them: arguments of calls as text."""
+    rows: list[dict[str, Any]] = []
+    for message in messages:
+        row: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.calls:
+            row["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in message.calls
+            ]
+        if message.role == "tool":
+            row["tool_call_id"] = message.call_id
+        rows.append(row)
+    return rows
+
+
+def tokenize_text(model: str, text: str, kind: Kind) -> dict[str, Any]:
+    """The body for /tokenize of a text without tokens that begin or end a sequence."""
+    if kind.tokenizer == "vllm":
+        return {"model": model, "prompt": text, "add_special_tokens": False}
+    return {"content": text, "add_special": False}
+
+
+def tokenize_chat(model: str, messages: Prompt, tools: Sequence[Tool]) -> dict[str, Any]:
+    """The body for vLLM's /tokenize of a conversation, and for llama.cpp's /apply-template."""
+    body: dict[str, Any] = {"model": model, "messages": as_wire(messages), "add_generation_prompt": True}
+    return body | ({"tools": as_functions(tools)} if tools else {})
+
+
+def _sampled(sampling: Sampling, kind: Kind) -> dict[str, Any]:
+    if sampling.num_beams != 1:
+        raise Unsupported("a server of this protocol takes no num_beams: give --num_beams 1")
+    body: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    if kind.repetition:
+        body |= {
+            "top_k": sampling.top_k or kind.all_tokens,
+            "min_p": sampling.min_p,
+            kind.repetition: sampling.repetition_penalty,
+        }
+    elif sampling.top_k or sampling.min_p or sampling.repetition_penalty != 1:
+        raise Unsupported(
+            "the endpoint does not say that it takes top_k, min_p or repetition_penalty: "
+            "give --top_k 0 --repetition_penalty 1, and no min_p"
+        )
+    given = {
+        "max_tokens": sampling.max_new_tokens,
+        "presence_penalty": sampling.presence_penalty or None,
+        "frequency_penalty": sampling.frequency_penalty or None,
+        "seed": sampling.seed,
+        "stop": list(sampling.stop) or None,
+        "logit_bias": {str(token): bias for token, bias in sampling.logit_bias} or None,
+    }
+    body |= {name: value for name, value in given.items() if value is not None}
+    if sampling.json_schema is not None:
+        schema = {"name": "answer", "schema": dict(sampling.json_schema), "strict": True}
+        any_object = {"type": "json_object"}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema} if sampling.json_schema else any_object
+    return body
+
+
+def _most(count: int) -> int:
+    if count > MOST_LOGPROBS:
+        raise Unsupported(f"top_logprobs is {count}; a server of this protocol tells at most {MOST_LOGPROBS}")
+    return count

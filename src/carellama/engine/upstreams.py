@@ -1,0 +1,280 @@
+"""The servers behind an engine: which one is asked next, what is tried again, and which of them rest.
+
+    upstreams = Upstreams(["http://a:8000/v1", "http://b:8000/v1"], key=endpoint_key())
+    future = upstreams.run(upstreams.ask(call))     # `call` is handed the upstream to send to
+
+A request goes to the server with the fewest under way; one that could not be begun goes to the next. A server that
+fails rests for a time that grows, is asked for its health, and is used while it rests only where no other is left.
+Everything happens in one event loop in a thread of its own, so a request is given up at once wherever it waits, and
+nothing here needs a lock. One connection pool lives as long as the engine. Redirects are not followed; what a server
+says in words stands in no message, as it may repeat the prompt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from carellama.disk import say
+from carellama.engine.base import Unavailable
+from carellama.errors import UserError
+
+if TYPE_CHECKING:
+    import httpx2
+
+PAUSES = (1.0, 3.0, 10.0, 30.0)  # seconds before each further try
+LONGEST_PAUSE = 120.0  # seconds, whatever a server asks for
+LONGEST_REST = 60.0  # seconds
+CONNECT = 20.0  # most seconds to wait for a connection
+WORTH_A_TRY = {408, 425, 429, 500, 502, 503, 504}
+HERE = ("localhost", "127.0.0.1", "::1")
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a server tells of itself: its models, the kind that it is, and how long a context may be."""
+
+    names: tuple[str, ...] = ()
+    kind: str = ""  # "vllm", "llamacpp", ...: `owned_by` of its models
+    context_tokens: int | None = None
+
+
+@dataclass(eq=False)
+class Upstream:
+    """A server, and what is known of it."""
+
+    base: httpx2.URL  # as in http://localhost:8000/v1
+    host: str  # with its port: how messages name it
+    busy: int = 0  # requests under way
+    failures: int = 0  # since it last answered
+    resting: bool = False
+    answered: bool = False  # whether it ever did
+    listing: Listing | None = None  # None: not asked since it last failed
+
+    def url(self, path: str) -> httpx2.URL:
+        """The address of `path`; one that begins with / stands beside /v1."""
+        below = self.base.path.rstrip("/")
+        return self.base.copy_with(path=below.removesuffix("/v1") + path if path.startswith("/") else f"{below}/{path}")
+
+
+class Failed(Exception):
+    """A try that came to nothing. `wait`: seconds that the server asks for; `unreached`: there was no connection."""
+
+    def __init__(self, problem: str, *, wait: float = 0.0, unreached: bool = False) -> None:
+        super().__init__(problem)
+        self.problem, self.wait, self.unreached = problem, wait, unreached
+
+
+class Upstreams:
+    """Sends requests to servers that are alike. `run` is for any thread; the coroutines are for its loop only.
+
+    `timeout`: seconds without a byte; `pauses`: seconds before each further round of tries; `rest`: seconds that a
+    server rests after its first failure, doubled with each further one.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        key: str | None = None,
+        timeout: float = 120.0,
+        pauses: Sequence[float] = PAUSES,
+        rest: float = 1.0,
+    ) -> None:
+        import httpx2
+
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise UserError("the key of the endpoint has characters that no key has; set CARELLAMA_API_KEY anew")
+        self.all = [_upstream(endpoint) for endpoint in endpoints]
+        self.timeout, self.pauses, self.rest = timeout, tuple(pauses), rest
+        self._http = httpx2.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx2.Timeout(timeout, connect=min(CONNECT, timeout), pool=None),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100),
+            trust_env=not all(one.base.host in HERE for one in self.all),  # no proxy leads back to this machine
+        )
+        self._loop = asyncio.new_event_loop()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._closed = False
+        self._probes: set[asyncio.Task[None]] = set()
+
+    @property
+    def hosts(self) -> str:
+        """The servers, for messages."""
+        return ", ".join(one.host for one in self.all)
+
+    def run(self, work: Coroutine[Any, Any, Answer]) -> Future[Answer]:
+        """Start a coroutine in the loop's thread. Cancelling the future closes the connection that it holds."""
+        with self._starting:
+            if self._closed:
+                work.close()
+                raise Unavailable("the engine was closed")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._loop.run_forever, name="carellama-upstreams", daemon=True)
+                self._thread.start()
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def close(self) -> None:
+        """Give up all requests and close the connections."""
+        with self._starting:
+            closed, self._closed = self._closed, True
+        if closed:
+            return
+        if self._thread is not None:
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+        self._loop.close()
+
+    async def ask(
+        self, call: Callable[[Upstream], Awaitable[Answer]], *, begun: Callable[[], bool] = lambda: False
+    ) -> Answer:
+        """Return what `call` makes of the first server that answers.
+
+        All servers are tried in turn, then again after a pause; not where none has ever answered: then an address is
+        wrong. Nothing is tried again once `begun` says that a part of the answer was handed on. Raises `Unavailable`
+        with what each server did; other errors of `call` are the caller's.
+        """
+        for pause in (*self.pauses, None):
+            tried: list[Upstream] = []
+            failures: list[Failed] = []
+            while len(tried) < len(self.all):
+                upstream = self._next(tried)
+                tried.append(upstream)
+                try:
+                    return await self._try(upstream, call)
+                except Failed as failure:
+                    self._rest(upstream, failure)
+                    if begun():
+                        raise Unavailable(f"{upstream.host}: the answer broke off; ask again") from failure
+                    failures.append(failure)
+            lost = all(each.unreached for each in failures) and not any(one.answered for one in self.all)
+            said = "; ".join(each.problem for each in failures)
+            if pause is None or lost:
+                raise Unavailable(said + ("; check --endpoint and the network" if lost else "; ask again later"))
+            pause = min(max(pause, min(each.wait for each in failures)), LONGEST_PAUSE)
+            say(f"{said}; trying again in {pause:g} s")
+            await asyncio.sleep(pause)
+        raise AssertionError("the last round returns or raises")
+
+    @asynccontextmanager
+    async def open(
+        self, upstream: Upstream, method: str, path: str, body: Any = None
+    ) -> AsyncIterator[httpx2.Response]:
+        """Send a request; the response's body is still to be read. Raises `Failed` for what is worth another try."""
+        import httpx2
+
+        try:
+            async with self._http.stream(method, upstream.url(path), json=body) as response:
+                if response.status_code in WORTH_A_TRY:
+                    asked = response.headers.get("retry-after", "")
+                    wait = float(asked) if asked.isdecimal() else 0.0
+                    raise Failed(f"{upstream.host} answers {response.status_code} {response.reason_phrase}", wait=wait)
+                yield response
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
+            raise Failed(f"nothing answers at {upstream.host}", unreached=True) from error
+        except httpx2.TimeoutException as error:
+            raise Failed(f"{upstream.host} said nothing for {self.timeout:g} s") from error
+        except httpx2.RequestError as error:
+            raise Failed(f"{upstream.host} broke off ({type(error).__name__})") from error
+
+    async def json(self, upstream: Upstream, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Return the status and the JSON of an answer; None where it is none."""
+        async with self.open(upstream, method, path, body) as response:
+            await response.aread()
+            with suppress(ValueError):
+                return response.status_code, response.json()
+            return response.status_code, None
+
+    async def listing(self) -> Listing:
+        """What the first server that answers tells of itself."""
+
+        async def told(upstream: Upstream) -> Listing:
+            assert upstream.listing is not None
+            return upstream.listing
+
+        return await self.ask(told)
+
+    async def _try(self, upstream: Upstream, call: Callable[[Upstream], Awaitable[Answer]]) -> Answer:
+        upstream.busy += 1
+        try:
+            if upstream.listing is None:
+                upstream.listing = await self._list(upstream)
+            answer = await call(upstream)
+        finally:
+            upstream.busy -= 1
+        upstream.failures, upstream.resting, upstream.answered = 0, False, True
+        return answer
+
+    async def _list(self, upstream: Upstream) -> Listing:
+        """Ask /v1/models; an empty listing where there is no such thing."""
+        status, told = await self.json(upstream, "GET", "models")
+        upstream.answered = True
+        rows = told.get("data") if status == 200 and isinstance(told, dict) else None
+        models = [row for row in rows or () if isinstance(row, dict) and isinstance(row.get("id"), str)]
+        if not models:
+            return Listing()
+        kind, longest = str(models[0].get("owned_by") or ""), models[0].get("max_model_len")
+        if kind == "llamacpp":  # the model's card tells the length of its training, not that of a place for an answer
+            _, properties = await self.json(upstream, "GET", "/props")
+            settings = properties.get("default_generation_settings") if isinstance(properties, dict) else None
+            longest = settings.get("n_ctx") if isinstance(settings, dict) else None
+        return Listing(tuple(row["id"] for row in models), kind, longest if isinstance(longest, int) else None)
+
+    def _next(self, tried: Sequence[Upstream]) -> Upstream:
+        """The one with the least to do, of those that do not rest if there are any; ties go by their order."""
+        return min((one for one in self.all if one not in tried), key=lambda one: (one.resting, one.busy))
+
+    def _rest(self, upstream: Upstream, failure: Failed) -> None:
+        """Let a server rest that failed, where there are others."""
+        upstream.failures += 1
+        upstream.listing = None
+        if len(self.all) == 1 or upstream.resting:
+            return
+        upstream.resting = True
+        seconds = min(max(self.rest * 2 ** min(upstream.failures - 1, 16), failure.wait), LONGEST_REST)
+        say(f"{failure.problem}; it rests for {seconds:g} s")
+        task = self._loop.create_task(self._probe(upstream, seconds))
+        self._probes.add(task)
+        task.add_done_callback(self._probes.discard)
+
+    async def _probe(self, upstream: Upstream, seconds: float) -> None:
+        """Wait, and wake the server once it says that it is well."""
+        while upstream.resting:
+            await asyncio.sleep(seconds)
+            seconds = min(2 * seconds, LONGEST_REST)
+            with suppress(Failed):
+                status, _ = await self.json(upstream, "GET", "/health")
+                if status in (404, 405, 501):
+                    status, _ = await self.json(upstream, "GET", "models")
+                if upstream.resting and status < 500:
+                    upstream.resting = False
+                    say(f"{upstream.host} is well again")
+
+    async def _end(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._http.aclose()
+
+
+def _upstream(endpoint: str) -> Upstream:
+    import httpx2
+
+    try:
+        url = httpx2.URL(endpoint)
+    except httpx2.InvalidURL:
+        url = httpx2.URL("")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise UserError("the endpoint must be an address as in http://localhost:8000/v1")
+    base = url.copy_with(path=url.path.rstrip("/").removesuffix("/chat/completions"), query=None)
+    return Upstream(base, url.netloc.decode("ascii"))
