@@ -120,21 +120,22 @@ class OpenAIEngine:
         After a failure the requests under way are answered still, those that wait are not; then it is raised.
         """
         replies: dict[int, Reply] = {}
-        failures: list[BaseException] = []
+        failures: list[Exception] = []
 
         async def one(messages: Prompt) -> Reply:
             async with self._places:
                 if failures:
                     raise asyncio.CancelledError
-                return await self._chat(messages, sampling, None)
+                try:
+                    return await self._chat(messages, sampling, None)
+                except Exception as error:
+                    failures.append(error)  # before the next one gets this place
+                    raise
 
         asked = {self._upstreams.run(one(messages)): index for index, messages in enumerate(prompts)}
         try:
             for done in as_completed(asked):
-                if done.cancelled():
-                    continue
-                if error := done.exception():
-                    failures.append(error)
+                if done.cancelled() or done.exception():
                     continue
                 replies[asked[done]] = reply = done.result()
                 if on_reply is not None:
