@@ -29,7 +29,7 @@ from carellama.engine.base import (
     drain,
 )
 from carellama.engine.openai import OpenAIEngine, load
-from carellama.engine.response import lengths_in, shares
+from carellama.engine.openai_response import lengths_in, shares
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message, ToolCall

@@ -4,7 +4,7 @@
 
 Answers are streamed also where they are wanted whole, so that a timeout is one between two tokens. The key is sent in
 a header and stands in no message. What OpenAI's protocol has no word for is sent to servers that are known to take it
-(`carellama.engine.request`) and refused to others. Which servers are asked, and what is tried again:
+(`carellama.engine.openai_request`) and refused to others. Which servers are asked, and what is tried again:
 `carellama.engine.upstreams`.
 """
 
@@ -32,7 +32,7 @@ from carellama.engine.base import (
     Unsupported,
     drain,
 )
-from carellama.engine.request import (
+from carellama.engine.openai_request import (
     MOST_LOGPROBS,
     chat_body,
     kind_of,
@@ -40,7 +40,7 @@ from carellama.engine.request import (
     tokenize_chat,
     tokenize_text,
 )
-from carellama.engine.response import Reader, TooLong, events, parsed, refused, shares, unit
+from carellama.engine.openai_response import Reader, TooLong, events, parsed, refused, shares, unit
 from carellama.engine.tools import settled, told, with_calls
 from carellama.engine.upstreams import PAUSES, Failed, Listing, Upstream, Upstreams
 from carellama.errors import UserError
