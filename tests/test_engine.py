@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from carellama.config.generating import GeneratingArguments
 from carellama.engine.answer import Answer
-from carellama.engine.base import Reply, Sampling
+from carellama.engine.base import Piece, Reply, Sampling
 from carellama.engine.scripted import ScriptedEngine
 from carellama.engine.transformers import TransformersEngine
 from carellama.errors import UserError
@@ -19,6 +19,7 @@ from carellama.model.attention import register
 from carellama.records import Message
 from carellama.template import get_template
 from conftest import make_model
+from engine_contract import read as follow
 
 QUESTIONS = ["What is asthma?", "发烧三天了怎么办？", "a", "See a doctor if the fever lasts. " * 6]
 PROMPTS = [(Message("user", question),) for question in QUESTIONS]
@@ -40,13 +41,8 @@ def endless(engine: TransformersEngine) -> TransformersEngine:
     return engine
 
 
-def drain(stream) -> tuple[list[str], Reply]:
-    pieces = []
-    while True:
-        try:
-            pieces.append(next(stream))
-        except StopIteration as end:
-            return pieces, end.value
+def said(pieces: list[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
 
 
 def read(answer: Answer, ids) -> list[str]:
@@ -96,8 +92,8 @@ def test_a_space_after_a_new_line_is_kept_by_decoders_that_strip_the_first_one()
 
 def test_streamed_is_generated(engine) -> None:
     for prompt, whole in zip(PROMPTS, endless(engine).generate(PROMPTS, greedy(40)), strict=True):
-        pieces, reply = drain(engine.stream(prompt, greedy(40)))
-        assert "".join(pieces) == reply.text == whole.text
+        pieces, reply = follow(engine.stream(prompt, greedy(40)))
+        assert said(pieces) == reply.text == whole.text
         assert reply == whole
         assert (reply.finish_reason, reply.completion_tokens) == ("length", 40)
         assert reply.prompt_tokens == engine.count_tokens(prompt)
@@ -131,8 +127,8 @@ def test_an_answer_ends_at_a_stop_token_and_at_a_stop_string(engine) -> None:
     for sampling in (greedy(30), greedy(30, num_beams=2)):
         for reply in engine.generate(PROMPTS, replace(sampling, stop=(stop,))):
             assert stop not in reply.text
-    pieces, reply = drain(engine.stream(PROMPTS[0], replace(greedy(30), stop=(stop,))))
-    assert "".join(pieces) == reply.text == text[: text.find(stop)]
+    pieces, reply = follow(engine.stream(PROMPTS[0], replace(greedy(30), stop=(stop,))))
+    assert said(pieces) == reply.text == text[: text.find(stop)]
     assert reply.finish_reason == "stop" and reply.completion_tokens < 30
 
     ids = engine.model.generate(
@@ -163,7 +159,7 @@ def test_an_error_in_the_computation_reaches_the_reader(engine) -> None:
 
     engine.model.model.register_forward_hook(fail)
     with pytest.raises(RuntimeError, match="broken weights"):
-        drain(engine.stream(PROMPTS[0], greedy()))
+        follow(engine.stream(PROMPTS[0], greedy()))
 
 
 def test_sampling_follows_its_seed_and_leaves_the_global_one(engine) -> None:
@@ -174,7 +170,7 @@ def test_sampling_follows_its_seed_and_leaves_the_global_one(engine) -> None:
     first = engine.generate(PROMPTS, sampled(1))
     assert first == engine.generate(PROMPTS, sampled(1)) != engine.generate(PROMPTS, sampled(2))
     assert torch.equal(state, torch.random.get_rng_state())
-    assert "".join(drain(engine.stream(PROMPTS[0], sampled(3)))[0]) == engine.generate(PROMPTS[:1], sampled(3))[0].text
+    assert said(follow(engine.stream(PROMPTS[0], sampled(3)))[0]) == engine.generate(PROMPTS[:1], sampled(3))[0].text
 
 
 def test_a_prompt_near_the_end_of_the_context_does_not_shorten_others(tiny_tokenizer) -> None:
@@ -206,8 +202,12 @@ def test_an_adapter_is_used(tiny_tokenizer) -> None:
 
 
 def test_beam_search_streams_in_one_piece(engine) -> None:
-    pieces, reply = drain(engine.stream(PROMPTS[0], greedy(num_beams=3)))
-    assert pieces == [reply.text] == [engine.generate(PROMPTS[:1], greedy(num_beams=3))[0].text]
+    pieces, reply = follow(engine.stream(PROMPTS[0], greedy(num_beams=3)))
+    assert (
+        [piece.text for piece in pieces if piece.text]
+        == [reply.text]
+        == [engine.generate(PROMPTS[:1], greedy(num_beams=3))[0].text]
+    )
 
 
 def test_no_prompts_no_replies(engine) -> None:
@@ -222,7 +222,7 @@ def test_the_scripted_engine_keeps_the_contract() -> None:
     assert [reply.text for reply in queued.generate(PROMPTS[:2], greedy())] == ["first", "second"]
     assert queued.asked == PROMPTS[:2]
     loud = ScriptedEngine(lambda messages: messages[-1].content.upper())
-    pieces, reply = drain(loud.stream(PROMPTS[0], greedy(4)))
-    assert ("".join(pieces), reply.finish_reason) == ("WHAT", "length")
+    pieces, reply = follow(loud.stream(PROMPTS[0], greedy(4)))
+    assert (said(pieces), reply.finish_reason) == ("WHAT", "length")
     with pytest.raises(UserError, match="shorten"):
         ScriptedEngine("x", context_tokens=3).generate(PROMPTS, greedy())

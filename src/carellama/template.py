@@ -85,9 +85,23 @@ class Template:
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """Return the text of a conversation; with `add_generation_prompt` up to where the answer starts."""
         rows = [{"role": message.role, "content": message.content} for message in messages]
+        return self.render_rows(rows, add_generation_prompt=add_generation_prompt)
+
+    def render_rows(
+        self,
+        rows: list[dict[str, Any]],
+        *,
+        add_generation_prompt: bool = False,
+        tools: list[dict[str, Any]] | None = None,
+    ) -> str:
+        """Return the text of messages as chat templates take them, with the calls of tools and the tools."""
         try:
             text = self.tokenizer.apply_chat_template(
-                rows, chat_template=self.jinja, tokenize=False, add_generation_prompt=add_generation_prompt
+                rows,
+                chat_template=self.jinja,
+                tools=tools or None,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
             )
         except jinja2.TemplateError as error:
             raise UserError(f"the chat template {self.name!r} refuses this conversation: {error}") from error
@@ -116,9 +130,13 @@ class Template:
             groups[-1] = Group((*last.parts[:-1], last.parts[-1] + (self.tokenizer.eos_token or "")), True)
         return groups
 
-    def prompt_group(self, messages: Sequence[Message]) -> Group:
-        """Return `render(messages, add_generation_prompt=True)` as one group, its words marked."""
-        text = self.render(messages, add_generation_prompt=True)
+    def prompt_group(self, messages: Sequence[Message], text: str | None = None) -> Group:
+        """Return `render(messages, add_generation_prompt=True)` as one group, its words marked.
+
+        `text`: what `render_rows` gave for these messages, where that is more.
+        """
+        if text is None:
+            text = self.render(messages, add_generation_prompt=True)
         parts, at = [], 0
         for message in messages:
             words = message.content.strip()

@@ -18,7 +18,7 @@ import numpy as np
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Message, Place, Record, Text, Tokens
 from carellama.template import Group, Template
-from carellama.tokenise import GroupEncoder, Ids
+from carellama.tokenise import GroupEncoder, Ids, adds_bos
 
 UNBOUNDED = 1 << 30  # tokens
 STRETCH = 100_000  # characters of a text that are tokenised as one
@@ -74,7 +74,7 @@ class Encoder:
         if self.whole < 2:
             raise UserError(f"records of {self.whole} token have nothing to predict; give a longer --cutoff_len")
         self.eos = _as_ids([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])
-        self.bos = _as_ids([tokenizer.bos_token_id] if _adds_bos(tokenizer) else [])
+        self.bos = _as_ids([tokenizer.bos_token_id] if adds_bos(tokenizer) else [])
 
     def encode(self, records: Sequence[Record]) -> list[Encoded]:
         """Encode a batch; the result has one entry a record, in order."""
@@ -242,8 +242,3 @@ def _tokens(ids: Ids, labels: Ids) -> Tokens:
 
 def _as_ids(tokens: list[int]) -> Ids:
     return np.array(tokens, dtype=np.int32)
-
-
-def _adds_bos(tokenizer: Any) -> bool:
-    """Whether the tokenizer itself begins a text with its bos token."""
-    return tokenizer.bos_token_id is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id

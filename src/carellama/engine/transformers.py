@@ -1,30 +1,50 @@
-"""Answers with a transformers model, in batches or streamed; CPU and GPU alike.
+"""Answers with a transformers model, all that are under way together, a token each a pass; CPU and GPU alike.
 
     engine = load(ModelArguments("smollm2-135m"), DataArguments(), FinetuningArguments())
 
-Batches are padded on the left and hold prompts of similar length. One generation runs at a time: calls from
-several threads wait for each other. Not for a model whose weights are sharded over processes (FSDP, ZeRO-3).
+It may be made of a model in the middle of its training: each call answers with the weights of that moment, and leaves
+the model as it was. Not for a model whose weights are sharded over processes (FSDP, ZeRO-3). How answers are computed
+together is `carellama.engine.batching`, how a token is chosen `carellama.engine.request`.
 """
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
+from transformers import GenerationConfig
 
 from carellama.engine.answer import Answer
-from carellama.engine.base import OnReply, Prompt, Reply, Sampling, room_for_answer
+from carellama.engine.base import (
+    HEARTBEAT,
+    OnReply,
+    Piece,
+    Prompt,
+    PromptTooLong,
+    Reply,
+    Sampling,
+    Tool,
+    Unsupported,
+    drain,
+    room_for_answer,
+)
+from carellama.engine.batching import Batcher
+from carellama.engine.generation import seeded
+from carellama.engine.request import Request, Told
+from carellama.engine.schema import Grammar, Matcher
+from carellama.engine.tools import as_functions, as_rows, knows_tools, settled, told, with_calls
 from carellama.errors import UserError
 from carellama.model.machine import has_gpu
-from carellama.template import Template, get_template
-from carellama.tokenise import GroupEncoder
+from carellama.records import Message
+from carellama.template import Group, Template, get_template, special_tokens
+from carellama.tokenise import GroupEncoder, adds_bos
 
 if TYPE_CHECKING:
     from carellama.config.answering import EngineArguments
@@ -32,8 +52,12 @@ if TYPE_CHECKING:
     from carellama.config.finetuning import FinetuningArguments
     from carellama.config.model import ModelArguments
 
+__all__ = ["Continuation", "TransformersEngine", "load", "seeded"]
+
 GENERATES_WITH = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")  # others are for training
-BATCH = 8  # prompts answered together, unless told
+BATCH = 8  # answers computed together, unless told
+CPU_CONTEXT = 8192  # tokens of prompt and answer on a CPU, unless told
+EMBEDDED_TOGETHER = 2048  # tokens of texts, with padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,197 +70,303 @@ class Continuation:
 
 
 class TransformersEngine:
-    """An `Engine` of a model, its tokenizer and a template."""
+    """An `Engine` of a model, its tokenizer and a template.
 
-    def __init__(self, model: Any, tokenizer: Any, template: Template, batch_size: int = BATCH) -> None:
+    `adapters` names the adapters that a request may choose; `switch` makes one of them answer, "" for the model as it
+    was loaded. `context_tokens` lowers the model's own limit.
+    """
+
+    name = "transformers"
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        template: Template,
+        batch_size: int = BATCH,
+        *,
+        adapters: Sequence[str] = (),
+        switch: Callable[[str], None] = lambda adapter: None,
+        context_tokens: int | None = None,
+    ) -> None:
         # LoRA layers sit inside the base model; peft's own generate would overwrite its generation config.
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.tokenizer = tokenizer
         self.template = template
-        self.batch_size = batch_size
+        self.parallel = batch_size
+        self.adapters = tuple(adapters)
+        self._context = context_tokens
         self._encoder = GroupEncoder(tokenizer)
-        self._one_at_a_time = threading.Lock()
+        self._specials = special_tokens(tokenizer)
+        self._bos: list[int] = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
+        self._batcher = Batcher(self.model, batch_size, ready=self._ready, switch=switch)
+        self._grammar: Grammar | None = None
+        self._making_grammar = threading.Lock()
 
     @property
     def context_tokens(self) -> int | None:
-        """The model's `max_position_embeddings`."""
+        """The model's `max_position_embeddings`, or less where that was asked for."""
         found = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        return None if found is None else int(found)
+        limits = [int(limit) for limit in (found, self._context) if limit is not None]
+        return min(limits, default=None)
 
-    def render(self, messages: Prompt) -> str:
+    def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the text that an answer starts from, special tokens included."""
-        return self.template.render(messages, add_generation_prompt=True)
+        return self._group(messages, tools).text
 
-    def count_tokens(self, messages: Prompt) -> int:
+    def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:
         """Return the number of tokens that an answer starts from."""
-        return len(self._encode([messages])[0])
+        return len(self._encode([messages], tools)[0])
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a text; the marks of special tokens in it are text."""
+        return self._encoder.encode([[Group(("", text, ""), False)]])[0][0].tolist()
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
     ) -> list[Reply]:
-        """Answer each conversation, the longest prompts first; see `Engine.generate`."""
-        encoded = self._encode(prompts)
-        for ids in encoded:
-            room_for_answer(len(ids), sampling.max_new_tokens, self.context_tokens)
+        """Answer each conversation; see `Engine.generate`.
+
+        With a seed the draws of a prompt depend on the seed and on its place among the prompts: the first is answered
+        as `stream` does, and equal prompts are answered differently.
+        """
+        sampling = settled(sampling)
         replies: dict[int, Reply] = {}
-        for batch in self._batches(encoded, sampling.max_new_tokens):
-            found = self._answer([encoded[index] for index in batch], sampling)
-            for index, reply in zip(batch, found, strict=True):
-                replies[index] = reply
-                if on_reply is not None:
-                    on_reply(index, reply)
+        for index, _, found in self._all(self._encode(prompts, sampling.tools), sampling):
+            replies[index] = drain(with_calls(_in_one_piece(found), sampling))
+            if on_reply is not None:
+                on_reply(index, replies[index])
         return [replies[index] for index in range(len(prompts))]
 
-    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[str, None, Reply]:
-        """Yield the answer as it is computed by a thread; see `Engine.stream`.
+    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Yield the answer as it is computed; see `Engine.stream`. Beam search tells one piece, at its end."""
+        sampling = settled(sampling)
+        return with_calls(self._follow(lambda: self._encode([messages], sampling.tools)[0], sampling), sampling)
 
-        An exception in the thread is raised here. Beam search has no answer before its end: one piece then.
-        """
-        if sampling.num_beams > 1:
-            whole = self.generate([messages], sampling)[0]
-            yield whole.text
-            return whole
-        ids = self._encode([messages])[0]
-        room_for_answer(len(ids), sampling.max_new_tokens, self.context_tokens)
-        answer = self._new_answer(sampling)
-        closed = threading.Event()
-        tokens: queue.SimpleQueue[int | Exception | None] = queue.SimpleQueue()
-
-        def compute() -> None:
-            try:
-                self._run([ids], sampling, _Feed(tokens), closed)
-            except Exception as error:  # raised again by the reader
-                tokens.put(error)
-            tokens.put(None)
-
-        thread = threading.Thread(target=compute, name="carellama-stream", daemon=True)
-        thread.start()
-        try:
-            while not answer.stopped and (token := tokens.get()) is not None:
-                if isinstance(token, Exception):
-                    raise token
-                if piece := answer.add(token):
-                    yield piece
-            if rest := answer.end():
-                yield rest
-        finally:
-            closed.set()
-            thread.join()
-        return _reply(answer, len(ids))
+    def continue_text(self, text: str, sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Go on with a text; special tokens that are written in it count as such, and bos is put before it."""
+        return self._follow(lambda: self._ids_of(text), sampling)
 
     def continue_ids(self, encoded: Sequence[list[int]], sampling: Sampling) -> list[Continuation]:
         """Answer conversations that are given as the ids an answer starts from, for training: ids in, ids out.
 
-        All are drawn from one state of `sampling.seed`, so that equal prompts in two batches get different answers.
+        The answers are those of `generate` to the same prompts.
         """
         found: dict[int, Continuation] = {}
-        with seeded(sampling.seed, self.model.device):
-            for batch in self._batches(list(encoded), sampling.max_new_tokens):
-                rows = self._run([encoded[index] for index in batch], replace(sampling, seed=None)).tolist()
-                for index, row in zip(batch, rows, strict=True):
-                    answer = self._read(row, sampling)
-                    found[index] = Continuation(row[: answer.tokens], answer.text, answer.stopped)
+        for index, request, reply in self._all(encoded, sampling):
+            found[index] = Continuation(list(request.said), reply.text, reply.finish_reason == "stop")
         return [found[index] for index in range(len(encoded))]
 
-    def _answer(self, encoded: list[list[int]], sampling: Sampling) -> list[Reply]:
-        """Answer one batch."""
-        rows = self._run(encoded, sampling).tolist()
-        replies = []
-        for ids, row in zip(encoded, rows, strict=True):
-            replies.append(_reply(self._read(row, sampling), len(ids)))
-        return replies
+    def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
+        """The log-probability of each choice as the next token; see `Engine.logprobs`."""
+        if not prompts or not choices:
+            return [[] for _ in prompts]
+        tokens = self._first_tokens(prompts[0], choices)
+        events: queue.SimpleQueue[tuple[int, Told]] = queue.SimpleQueue()
+        requests = [
+            self._request(ids, Sampling(1), lambda told, at=index: events.put((at, told)), index, tokens)  # type: ignore[misc]
+            for index, ids in enumerate(self._encode(prompts))
+        ]
+        found: dict[int, list[float]] = {}
+        for index, event in self._events(requests, events):
+            assert isinstance(event, list)
+            found[index] = event
+        return [found[index] for index in range(len(prompts))]
 
-    def _read(self, row: list[int], sampling: Sampling) -> Answer:
-        """The answer that ids stand for, up to where it stops."""
-        answer = self._new_answer(sampling)
-        for token in row:
-            answer.add(token)
-            if answer.stopped:
-                break
-        answer.end()
-        return answer
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """One vector for each text; see `Engine.embed`. Of the model as it was loaded, without `adapters`."""
+        encoded = [self._bos + self.tokenize(text) for text in texts]
+        for ids in encoded:
+            if not ids:
+                raise UserError("a text without a token has no vector: leave empty texts out")
+            if self.context_tokens is not None and len(ids) > self.context_tokens:
+                raise PromptTooLong(len(ids), self.context_tokens)
+        found: dict[int, list[float]] = {}
+        order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
+        while order:
+            together = 1
+            while together < len(order) and (together + 1) * len(encoded[order[together]]) <= EMBEDDED_TOGETHER:
+                together += 1
+            batch, order = order[:together], order[together:]
+            vectors = self._batcher.run(lambda batch=batch: self._means([encoded[index] for index in batch]))  # type: ignore[misc]
+            found |= zip(batch, vectors, strict=True)
+        return [found[index] for index in range(len(texts))]
 
-    def _run(
-        self,
-        encoded: list[list[int]],
-        sampling: Sampling,
-        feed: _Feed | None = None,
-        closed: threading.Event | None = None,
-    ) -> torch.Tensor:
-        """Return the new tokens (B, T) of a batch; a row is padded after its end."""
-        longest = max(map(len, encoded))
-        pad = self.tokenizer.pad_token_id or 0
-        padded = [[pad] * (longest - len(ids)) + ids for ids in encoded]
-        seen = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in encoded]
-        device = self.model.device
-        criteria = [_Stops(self._decode, self._stops(sampling), longest)] if self._stops(sampling) else []
-        if closed is not None:
-            criteria.append(_Closed(closed))
+    def close(self) -> None:
+        """End what is under way; the engine answers no more."""
+        self._batcher.close()
+
+    def _follow(self, encode: Callable[[], list[int]], sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """The stream of one answer."""
+        events: queue.SimpleQueue[Told] = queue.SimpleQueue()
+        request = self._request(encode(), sampling, events.put)
+        self._batcher.submit([request])
         try:
-            with self._one_at_a_time, _answering(self.model), seeded(sampling.seed, device):
-                output: torch.Tensor = self.model.generate(  # (B, longest + T)
-                    input_ids=torch.tensor(padded, device=device),
-                    attention_mask=torch.tensor(seen, device=device),
-                    generation_config=self._settings(sampling, longest, pad),
-                    stopping_criteria=StoppingCriteriaList(criteria),
-                    streamer=feed,
-                )
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"out of memory with {len(encoded)} prompts of up to {longest:,} tokens together; "
-                "give a smaller --per_device_eval_batch_size or --max_new_tokens"
-            ) from error
-        return output[:, longest:].cpu()
+            while True:
+                try:
+                    event = events.get(timeout=HEARTBEAT)
+                except queue.Empty:
+                    yield Piece()
+                    continue
+                if isinstance(event, Exception):
+                    raise event
+                if isinstance(event, Reply):
+                    return event
+                assert isinstance(event, Piece)
+                yield event
+        finally:
+            self._batcher.leave([request])
 
-    def _settings(self, sampling: Sampling, prompt_tokens: int, pad: int) -> GenerationConfig:
-        settings: dict[str, Any] = {
-            "max_new_tokens": room_for_answer(prompt_tokens, sampling.max_new_tokens, self.context_tokens),
-            "num_beams": sampling.num_beams,
-            "repetition_penalty": sampling.repetition_penalty,
-            "do_sample": sampling.temperature > 0,
-            "pad_token_id": pad,
-            "eos_token_id": self.template.stop_ids or None,
-        }
-        if sampling.temperature > 0:
-            settings |= {
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "top_k": sampling.top_k,
-            }
+    def _all(self, encoded: Sequence[list[int]], sampling: Sampling) -> Iterator[tuple[int, Request, Reply]]:
+        """The replies to all prompts as they come; the longest prompts begin, so that like lengths are together."""
+        events: queue.SimpleQueue[tuple[int, Told]] = queue.SimpleQueue()
+        requests = [
+            self._request(ids, sampling, lambda told, at=index: events.put((at, told)), index)  # type: ignore[misc]
+            for index, ids in enumerate(encoded)
+        ]
+        for index, event in self._events(requests, events):
+            assert isinstance(event, Reply)
+            yield index, requests[index], event
+
+    def _events(
+        self, requests: list[Request], events: queue.SimpleQueue[tuple[int, Told]]
+    ) -> Iterator[tuple[int, Told]]:
+        """Submit requests, and yield what each came to; an error of one is raised, and ends the others."""
+        if not requests:
+            return
+        try:
+            self._batcher.submit(sorted(requests, key=lambda request: -len(request.ids)))
+            missing = len(requests)
+            while missing:
+                index, event = events.get()
+                if isinstance(event, Exception):
+                    raise event
+                if not isinstance(event, Piece):
+                    missing -= 1
+                    if not missing:
+                        self._batcher.leave(requests)  # the model is as it was before the last one is told
+                    yield index, event
+        finally:
+            self._batcher.leave(requests)
+
+    def _request(
+        self,
+        ids: list[int],
+        sampling: Sampling,
+        tell: Callable[[Told], None],
+        index: int = 0,
+        choices: Sequence[int] = (),
+    ) -> Request:
+        """Make a request, after checking what it asks for."""
+        if sampling.adapter and sampling.adapter not in self.adapters:
+            known = ", ".join(self.adapters) or "none"
+            raise Unsupported(f"no adapter {sampling.adapter!r}; there are: {known}")
         if sampling.num_beams > 1:
-            settings["length_penalty"] = sampling.length_penalty
-        return GenerationConfig(**settings)
+            _check_beams(sampling)
+        size = self._vocabulary
+        if any(not 0 <= token < size for token, _ in sampling.logit_bias):
+            raise UserError(f"logit_bias names a token that is not there; the model has tokens 0 to {size - 1:,}")
+        if not ids:
+            raise UserError("there is nothing to go on with: the text has no token")
+        room = room_for_answer(len(ids), sampling.max_new_tokens, self.context_tokens)
+        stops = [*self.template.stops, *sampling.stop]
+        answer = Answer(self._decode, self.template.stop_ids, stops)
+        matcher = None if sampling.json_schema is None else self._matcher(sampling)
+        return Request(
+            ids, room, sampling, answer, tell, name=self._name, index=index, matcher=matcher, choices=choices
+        )
 
-    def _batches(self, encoded: list[list[int]], max_new_tokens: int) -> Iterator[list[int]]:
-        """Yield the indices of prompts to answer together; one near the end of the context goes alone."""
-        context = self.context_tokens
-        batch: list[int] = []
-        for index in sorted(range(len(encoded)), key=lambda index: -len(encoded[index])):
-            if context is not None and len(encoded[index]) + max_new_tokens > context:
-                yield [index]
-                continue
-            batch.append(index)
-            if len(batch) == self.batch_size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+    def _matcher(self, sampling: Sampling) -> Matcher:
+        assert sampling.json_schema is not None
+        with self._making_grammar:
+            if self._grammar is None:
+                self._grammar = Grammar(self.tokenizer, self._vocabulary, self.template.stop_ids)
+        return self._grammar.matcher(sampling.json_schema)
 
-    def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+    @property
+    def _vocabulary(self) -> int:
+        return int(self.model.config.get_text_config().vocab_size)
+
+    def _group(self, messages: Prompt, tools: Sequence[Tool] = ()) -> Group:
+        """What an answer starts from, with tools as the template writes them, or as text where it knows none.
+
+        Also as text where a tool or a call has the mark of a special token in it: a template writes them as markup.
+        """
+        asks = bool(tools) or any(message.calls or message.role == "tool" for message in messages)
+        if not asks:
+            return self.template.prompt_group(messages)
+        functions, rows = as_functions(tools), as_rows(messages)
+        written = json.dumps([functions, [row.get("tool_calls") for row in rows]], ensure_ascii=False)
+        if not knows_tools(self.template.jinja) or any(mark in written for mark in self._specials):
+            return self.template.prompt_group(told(messages, tools))
+        text = self.template.render_rows(rows, add_generation_prompt=True, tools=functions)
+        return self.template.prompt_group(messages, text)
+
+    def _encode(self, prompts: Sequence[Prompt], tools: Sequence[Tool] = ()) -> list[list[int]]:
         """Return the ids that each answer starts from: the very ids of training."""
-        groups = [[self.template.prompt_group(messages)] for messages in prompts]
+        groups = [[self._group(messages, tools)] for messages in prompts]
         return [ids.tolist() for (ids,) in self._encoder.encode(groups)]
+
+    def _ids_of(self, text: str) -> list[int]:
+        ids: list[int] = self._encoder.backend.encode(text, add_special_tokens=False).ids
+        return ids if ids[: len(self._bos)] == self._bos else self._bos + ids
+
+    def _first_tokens(self, messages: Prompt, choices: Sequence[str]) -> list[int]:
+        """The token that an answer which is a choice begins with."""
+        if not all(choices):
+            raise UserError("a choice is empty; give each a letter or a word")
+        try:
+            batch = [self.template.groups([*messages, Message("assistant", choice)]) for choice in choices]
+        except UserError:  # roles that the template has no answers for
+            batch = []
+        found = [int(groups[-1][0]) for groups in self._encoder.encode(batch)]
+        if len(set(found)) == len(set(choices)):
+            return found
+        start = self._group(messages)  # the template puts something before every answer
+        alone = [[start, Group(("", choice, ""), False)] for choice in choices]
+        return [int(groups[-1][0]) for groups in self._encoder.encode(alone)]
+
+    def _means(self, encoded: list[list[int]]) -> list[list[float]]:
+        """The last layer's states, their mean over the tokens of each text, at length 1."""
+        longest = max(map(len, encoded))
+        device = self.model.device
+        ids = torch.tensor([one + [0] * (longest - len(one)) for one in encoded], device=device)  # (B, T)
+        seen = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in encoded], device=device)
+        states = self.model.base_model(input_ids=ids, attention_mask=seen, use_cache=False).last_hidden_state
+        summed = (states.float() * seen[..., None]).sum(1)  # (B, H); the mean has the same direction
+        vectors: list[list[float]] = torch.nn.functional.normalize(summed, dim=-1).tolist()
+        return vectors
 
     def _decode(self, ids: Sequence[int]) -> str:
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         assert isinstance(text, str)
         return text
 
-    def _stops(self, sampling: Sampling) -> list[str]:
-        return [*self.template.stops, *sampling.stop]
+    def _name(self, token: int) -> str:
+        text = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text
 
-    def _new_answer(self, sampling: Sampling) -> Answer:
-        return Answer(self._decode, self.template.stop_ids, self._stops(sampling))
+    @contextmanager
+    def _ready(self) -> Iterator[None]:
+        """Make the model ready to answer, also in the middle of its training; all is as before afterwards.
+
+        Its own generation config is set aside, so that only `Sampling` decides, and attention that is made for
+        packed rows gives way to one that knows padding.
+        """
+        model = self.model
+        training, own, attention = model.training, model.generation_config, model.config._attn_implementation
+        model.eval()
+        model.generation_config = GenerationConfig()
+        if attention not in GENERATES_WITH:
+            model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+        try:
+            yield
+        finally:
+            model.generation_config = own
+            model.train(training)
+            if model.config._attn_implementation != attention:
+                model.set_attn_implementation(attention)
 
 
 def load(
@@ -245,10 +375,13 @@ def load(
     finetuning: FinetuningArguments,
     arguments: EngineArguments | None = None,
     *,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
 ) -> TransformersEngine:
-    """Load a model with its checkpoints and template. Raises `UserError` for what can not be loaded."""
-    from carellama.model.adapter import prepare
+    """Load a model with its checkpoints, adapters and template. Raises `UserError` for what can not be loaded.
+
+    An adapter of `--adapters` answers in place of the last one of `--checkpoint_dir`, on top of those before that.
+    """
+    from carellama.model.adapter import attach, prepare
     from carellama.model.load import bind, extended_tokenizer, load_model, load_tokenizer
 
     tokenizer = load_tokenizer(model)
@@ -256,96 +389,66 @@ def load(
     network = load_model(model, dtype=model.dtype, attention=None)
     bind(network, tokenizer, extended=extended_tokenizer(model) is not None)
     prepared = prepare(network, model, finetuning, trainable=False)
+    as_loaded = list(prepared.active_adapters) if hasattr(prepared, "peft_config") else []
+    names = list(arguments.adapter_folders) if arguments else []
+    for name in names:
+        assert arguments is not None
+        folder = Path(arguments.adapter_folders[name]).expanduser()
+        prepared = attach(prepared, folder, f"{BESIDE}{name}", model)
     if has_gpu() and not model.quantization_bit:  # bitsandbytes has put a quantised model there already
         prepared = prepared.to("cuda")
-    return TransformersEngine(prepared, tokenizer, template, batch_size)
+    context = None
+    if arguments is not None:
+        context = arguments.context_tokens or (None if has_gpu() else CPU_CONTEXT)
+    return TransformersEngine(
+        prepared,
+        tokenizer,
+        template,
+        batch_size or (arguments.parallel if arguments else BATCH),
+        adapters=names,
+        switch=_Switch(prepared, as_loaded) if names else lambda adapter: None,
+        context_tokens=context,
+    )
 
 
-class _Feed(BaseStreamer):
-    """Passes each token on to the reader.
-
-    transformers' own text streamer loses the space after a new line with SentencePiece tokenizers, holds
-    back words until the next space, and shows stop strings.
-    """
-
-    def __init__(self, tokens: queue.SimpleQueue[int | Exception | None]) -> None:
-        self.tokens = tokens
-        self.prompt = True  # the first call brings the prompt
-
-    def put(self, value: torch.Tensor) -> None:
-        """Take the prompt (1, T), then one token (1,) a call."""
-        if not self.prompt:
-            self.tokens.put(int(value.item()))
-        self.prompt = False
-
-    def end(self) -> None:
-        """The thread tells the end itself, after an error too."""
+BESIDE = "beside_"  # before the name of an adapter in peft, where checkpoints have names of their own
 
 
-class _Closed(StoppingCriteria):
-    """Ends the generation when its reader has gone."""
+class _Switch:
+    """Lets one of several adapters of a peft model answer."""
 
-    def __init__(self, closed: threading.Event) -> None:
-        self.closed = closed
+    def __init__(self, model: Any, as_loaded: list[str]) -> None:
+        self.model, self.as_loaded = model, as_loaded
+        self.answers: str | None = None
+        self("")
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        """Return (B,) flags."""
-        return torch.full((len(input_ids),), self.closed.is_set(), device=input_ids.device)
-
-
-class _Stops(StoppingCriteria):
-    """Ends a row whose last tokens hold a stop string.
-
-    It looks at the last tokens alone and keeps no state: beam search swaps rows. transformers'
-    `StopStringCriteria` first computes a table over the whole vocabulary, which takes seconds.
-    """
-
-    def __init__(self, decode: Any, stops: list[str], prompt_tokens: int) -> None:
-        self.decode = decode
-        self.stops = stops
-        self.prompt_tokens = prompt_tokens
-        # A token has at least one byte, and a character at most four.
-        self.tail = max(len(stop.encode()) for stop in stops) + 4
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        """Return (B,) flags."""
-        start = max(self.prompt_tokens, input_ids.shape[1] - self.tail)
-        texts = [self.decode(row) for row in input_ids[:, start:].tolist()]
-        found = [any(stop in text for stop in self.stops) for text in texts]
-        return torch.tensor(found, device=input_ids.device)
+    def __call__(self, adapter: str) -> None:
+        if adapter == self.answers:
+            return
+        active = [*self.as_loaded[:-1], f"{BESIDE}{adapter}"] if adapter else self.as_loaded
+        if active:
+            self.model.base_model.enable_adapter_layers()
+            self.model.base_model.set_adapter(active)
+        else:
+            self.model.base_model.disable_adapter_layers()
+        self.answers = adapter
 
 
-@contextmanager
-def _answering(model: Any) -> Iterator[None]:
-    """Make a model ready to answer, also in the middle of its training; all is as before afterwards.
-
-    Its own generation config is set aside, so that only `Sampling` decides, and attention that is made for
-    packed rows gives way to one that knows padding.
-    """
-    training, own, attention = model.training, model.generation_config, model.config._attn_implementation
-    model.eval()
-    model.generation_config = GenerationConfig()
-    if attention not in GENERATES_WITH:
-        model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
-    try:
-        yield
-    finally:
-        model.generation_config = own
-        model.train(training)
-        if model.config._attn_implementation != attention:
-            model.set_attn_implementation(attention)
+def _check_beams(sampling: Sampling) -> None:
+    """Raise `Unsupported` for what beam search does not know."""
+    asked = {
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "min_p": sampling.min_p,
+        "logit_bias": sampling.logit_bias,
+        "json_schema": sampling.json_schema is not None,
+        "top_logprobs": sampling.top_logprobs is not None,
+    }
+    if names := [name for name, value in asked.items() if value]:
+        raise Unsupported(f"beam search has no {', '.join(names)}: leave num_beams out")
 
 
-@contextmanager
-def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Draw from `seed`, and leave torch's own random state as it was."""
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
-
-
-def _reply(answer: Answer, prompt_tokens: int) -> Reply:
-    return Reply(answer.text, "stop" if answer.stopped else "length", prompt_tokens, answer.tokens)
+def _in_one_piece(reply: Reply) -> Generator[Piece, None, Reply]:
+    """A stream of a reply that is there."""
+    yield Piece(reply.text)
+    return reply
