@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,26 @@ def test_one_step_moves_the_adapter_which_merges_saves_and_answers(name, tmp_pat
     engine = TransformersEngine(whole, tokenizer, get_template(None, tokenizer))
     said = engine.generate([[Message("user", "a")], [Message("user", "fever, cough")]], SAMPLING)
     assert all(1 <= reply.completion_tokens <= 4 for reply in said)
+
+
+JOINED = set(ALL) - {"minimax"}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_answers_that_join_and_leave_are_those_of_model_generate(name, tiny_tokenizer, caplog) -> None:
+    model = tiny(name)
+    template = get_template(None, tiny_tokenizer)
+    template.stop_ids.clear()
+    engine = TransformersEngine(model, tiny_tokenizer, template, batch_size=2)
+    prompts = engine._encode([[Message("user", text)] for text in ("a", "fever, cough", "What is asthma?")])
+    samplings = [replace(SAMPLING, max_new_tokens=tokens) for tokens in (9, 3, 6)]
+    with ThreadPoolExecutor(3) as pool, caplog.at_level(logging.INFO, "carellama"):
+        found = [one[0].ids for one in pool.map(lambda a, b: engine.continue_ids([a], b), prompts, samplings)]
+    assert ("none joins" not in caplog.text) == (name in JOINED)
+    for ids, sampling, said in zip(prompts, samplings, found, strict=True):
+        settings = {"max_new_tokens": sampling.max_new_tokens, "do_sample": False, "eos_token_id": None}
+        expected = model.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), **settings)
+        assert said == expected[0, len(ids) :].tolist()
 
 
 def test_attention_that_wants_more_is_refused() -> None:

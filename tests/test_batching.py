@@ -112,8 +112,8 @@ def test_each_row_keeps_to_its_own_settings() -> None:
     asked = [
         GREEDY,
         DRAWN,
-        replace(GREEDY, repetition_penalty=1.8),
-        replace(GREEDY, frequency_penalty=2.0, presence_penalty=1.0),
+        replace(GREEDY, repetition_penalty=9.0),
+        replace(GREEDY, frequency_penalty=-1.0, presence_penalty=-4.0),
         replace(GREEDY, logit_bias=((token, 100.0),)),
         replace(DRAWN, min_p=0.4, top_k=5),
     ]
@@ -283,8 +283,8 @@ def test_adapters_answer_beside_each_other(tmp_path, tiny_folder) -> None:
     from peft import LoraConfig, get_peft_model
 
     for seed, name in enumerate(("red", "blue")):
-        torch.manual_seed(seed)
         adapted = get_peft_model(make_model(), LoraConfig(r=4, target_modules=["q_proj", "v_proj", "o_proj"]))
+        torch.manual_seed(seed)
         for key, weight in adapted.named_parameters():
             if "lora_B" in key:
                 torch.nn.init.normal_(weight, std=1.0)

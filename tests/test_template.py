@@ -122,6 +122,18 @@ def test_a_trained_prompt_has_the_ids_of_a_served_one(name: str, kind: str) -> N
     assert encoder.groups.encode([[template.prompt_group(record.prompt)]])[0][0].tolist() == served
 
 
+@pytest.mark.parametrize("name", [None, *names()])
+@pytest.mark.parametrize("words", ["a", "user", "im_start", "<"])
+def test_words_that_stand_in_the_markup_too_are_not_taken_for_it(name: str | None, words: str) -> None:
+    """A question "a" is not the a of <|im_start|>: the mark stays one token."""
+    tokenizer = tokenizer_for(name, "bytes")
+    template = get_template(name, tokenizer)
+    prompt = chat(f"{words}?", "It is.", words, "Yes.").prompt
+    group = template.prompt_group(prompt)
+    assert group.text == template.render(prompt, add_generation_prompt=True)
+    assert list(group.parts[1::2]) == [f"{words}?", "It is.", words]
+
+
 def test_a_token_that_takes_white_space_with_it_is_tokenised_in_place() -> None:
     """As Phi's <|end|>, after which the tokenizer drops the line break."""
     from tokenizers import AddedToken

@@ -15,8 +15,8 @@ It does not tokenise (`carellama.tokenise`), shorten or label (`carellama.data.e
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jinja2
@@ -26,6 +26,7 @@ from carellama.jinja import copies_contents, formats, jinja_of
 from carellama.records import Message, Role
 
 OPEN, CLOSE = "\ue000", "\ue001"  # private-use characters around the number of a placeholder
+Render = Callable[[Sequence[Message]], str]
 DEFAULT = "default"  # for a tokenizer that carries no chat template
 
 
@@ -80,6 +81,7 @@ class Template:
         self.stop_ids = [tokenizer.convert_tokens_to_ids(stop) for stop in stops if is_token(tokenizer, stop)]
         self.stops = [stop for stop in stops if not is_token(tokenizer, stop)]
         self._skeletons: dict[tuple[Role, ...], _Skeleton] = {}
+        self._prompts: dict[tuple[Role, ...], list[str | _Slot]] = {}
         self._copies = copies_contents(jinja)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
@@ -130,21 +132,25 @@ class Template:
             groups[-1] = Group((*last.parts[:-1], last.parts[-1] + (self.tokenizer.eos_token or "")), True)
         return groups
 
-    def prompt_group(self, messages: Sequence[Message], text: str | None = None) -> Group:
+    def prompt_group(self, messages: Sequence[Message], render: Render | None = None) -> Group:
         """Return `render(messages, add_generation_prompt=True)` as one group, its words marked.
 
-        `text`: what `render_rows` gave for these messages, where that is more.
+        `render`: what renders these messages, with whatever contents, where more than that is written of them.
         """
-        if text is None:
-            text = self.render(messages, add_generation_prompt=True)
-        parts, at = [], 0
-        for message in messages:
-            words = message.content.strip()
-            start = text.find(words, at)
-            if words and start >= 0:
-                parts += [text[at:start], words]
-                at = start + len(words)
-        return Group((*parts, text[at:]), False)
+        roles = tuple(message.role for message in messages)
+        if render is None:
+            render = self._render_prompt
+            if roles not in self._prompts:
+                self._prompts[roles] = _places(messages, render)
+            places = self._prompts[roles]
+        else:
+            places = _places(messages, render)
+        text = render(messages)
+        parts = [part if isinstance(part, str) else part.of(messages) for part in places]
+        return Group(tuple(parts if "".join(parts) == text else _found(text, messages)), False)
+
+    def _render_prompt(self, messages: Sequence[Message]) -> str:
+        return self.render(messages, add_generation_prompt=True)
 
     def _skeleton(self, roles: tuple[Role, ...]) -> _Skeleton:
         """Render placeholders in these roles, and cut the markup where answers start and end."""
@@ -201,6 +207,31 @@ class Template:
         """Whether the tokenizer drops the white space after this token, as Phi's does after <|end|>."""
         added = self.tokenizer.added_tokens_decoder.values()
         return any(known.content == token and known.rstrip for known in added)
+
+
+def _places(messages: Sequence[Message], render: Render) -> list[str | _Slot]:
+    """Markup, slot, markup, ..., markup of a prompt, by placeholders; nothing where one has no place."""
+    held = [replace(message, content=f"{OPEN}{index}{CLOSE}") for index, message in enumerate(messages)]
+    pieces = re.split(f"{OPEN}(\\d+){CLOSE}", render(held))  # markup, slot, markup, slot, ..., markup
+    if sorted(pieces[1::2], key=int) != [str(index) for index in range(len(messages))]:
+        return []
+    spaced = render([replace(message, content=f" {message.content} ") for message in held])
+    found: list[str | _Slot] = list(pieces)
+    for at, index in enumerate(map(int, pieces[1::2])):
+        found[2 * at + 1] = _Slot(index, trimmed=f" {OPEN}{index}{CLOSE} " not in spaced)
+    return found
+
+
+def _found(text: str, messages: Sequence[Message]) -> list[str]:
+    """The parts of a text by where the words are found first, for a template that rewrites what it is given."""
+    parts, at = list[str](), 0
+    for message in messages:
+        words = message.content.strip()
+        start = text.find(words, at)
+        if words and start >= 0:
+            parts += [text[at:start], words]
+            at = start + len(words)
+    return [*parts, text[at:]]
 
 
 def _fill(parts: tuple[str | _Slot, ...], trained: bool, messages: Sequence[Message]) -> Group:

@@ -295,12 +295,16 @@ class TransformersEngine:
         asks = bool(tools) or any(message.calls or message.role == "tool" for message in messages)
         if not asks:
             return self.template.prompt_group(messages)
-        functions, rows = as_functions(tools), as_rows(messages)
-        written = json.dumps([functions, [row.get("tool_calls") for row in rows]], ensure_ascii=False)
+        functions = as_functions(tools)
+        calls = [row.get("tool_calls") for row in as_rows(messages)]
+        written = json.dumps([functions, calls], ensure_ascii=False)
         if not knows_tools(self.template.jinja) or any(mark in written for mark in self._specials):
             return self.template.prompt_group(told(messages, tools))
-        text = self.template.render_rows(rows, add_generation_prompt=True, tools=functions)
-        return self.template.prompt_group(messages, text)
+
+        def render(messages: Prompt) -> str:
+            return self.template.render_rows(as_rows(messages), add_generation_prompt=True, tools=functions)
+
+        return self.template.prompt_group(messages, render)
 
     def _encode(self, prompts: Sequence[Prompt], tools: Sequence[Tool] = ()) -> list[list[int]]:
         """Return the ids that each answer starts from: the very ids of training."""
