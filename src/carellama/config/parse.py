@@ -10,14 +10,29 @@ A default exists once, in the dataclass; `--help` and the documentation are made
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from transformers.hf_argparser import HfArgumentParser
 
 from carellama.errors import UserError, nearest
+
+
+def _parser_of_transformers() -> Any:
+    """Return `HfArgumentParser`: its file stands alone, and `import transformers` would take a second."""
+    package = importlib.util.find_spec("transformers")
+    assert package and package.origin, "transformers is not installed"
+    file = Path(package.origin).with_name("hf_argparser.py")
+    spec = importlib.util.spec_from_file_location("carellama_hf_argparser", file)
+    assert spec and spec.loader, f"{file} is not there"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.HfArgumentParser
+
+
+HfArgumentParser = _parser_of_transformers()
 
 
 def about(text: str, **kwargs: Any) -> dict[str, Any]:
@@ -33,7 +48,7 @@ def at_least(options: Any, **least: float) -> None:
             raise UserError(f"--{name} is {value}; it must be at least {bound}")
 
 
-class _Parser(HfArgumentParser):
+class _Parser(HfArgumentParser):  # type: ignore[misc]
     """`HfArgumentParser` whose mistakes are `UserError`s with the nearest value, and that takes no abbreviations."""
 
     def error(self, message: str) -> NoReturn:
@@ -46,7 +61,7 @@ class _Parser(HfArgumentParser):
             raise argparse.ArgumentError(action, f"{str(value)!r} is not one of {', '.join(choices)}.{hint}")
 
 
-def parser(groups: Sequence[type], prog: str) -> HfArgumentParser:
+def parser(groups: Sequence[type], prog: str) -> _Parser:
     """Return the argument parser of these dataclasses."""
     return _Parser(list(groups), prog=prog, allow_abbrev=False)
 
