@@ -52,9 +52,9 @@ IMPORTS: dict[str, set[str]] = {
     "evaluate": {"config", "records", "data", "engine"},
     "engine": {"config", "records", "template", "tokenise", "model", "disk", "text", "jinja"},
     "synthesize": {"config", "records", "text", "disk", "data", "engine"},
-    # it is handed an engine: it names the types of engine.base and loads none
+    # it and the server are handed an engine: they name the types of engine.base and load none
     "assistant": {"records", "engine.base", "safety.notice"},
-    "serve": {"config", "records", "assistant", "engine.base", "safety.notice", "store"},
+    "serve": {"config", "records", "disk", "assistant", "engine.base", "safety.notice", "store"},
     "store": {"config", "records", "disk"},
 }
 NOT_NAMES = {"utils", "util", "misc", "common", "helpers", "helper", "extras", "core", "manager", "managers"}
@@ -200,7 +200,7 @@ def reads(path: Path) -> set[str]:
 def option_fields() -> Iterator[tuple[str, str]]:
     """(class, field) of the dataclasses of options, with their properties; not what transformers reads."""
     from carellama import demo
-    from carellama.config import answering, datasets, keys
+    from carellama.config import answering, datasets, keys, serve
     from carellama.config import run as config
     from carellama.config.ask import AskArguments
     from carellama.config.tokenizer import TokenizerArguments
@@ -210,6 +210,7 @@ def option_fields() -> Iterator[tuple[str, str]]:
         *config.RUN_GROUPS,
         *config.EXPORT_GROUPS,
         *answering.TALK_GROUPS,
+        *serve.API_GROUPS,
         demo.DemoArguments,
         TokenizerArguments,
         AskArguments,

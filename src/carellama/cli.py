@@ -9,6 +9,7 @@ The options of a verb are the dataclasses of `carellama.config`, which parses th
 from __future__ import annotations
 
 import errno
+import functools
 import importlib
 import logging
 import signal
@@ -16,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -54,6 +55,7 @@ VERBS = {
     "chat": ("carellama.cli:chat", "Talk to a model in the terminal."),
     "ask": ("carellama.cli:ask", "One question, one answer, for scripts."),
     "web": ("carellama.cli:web", "Talk to a model in the browser."),
+    "api": ("carellama.cli:api", "Serve a model over OpenAI's API."),
     "demo": ("carellama.demo:run", "Fine-tune, evaluate and export the embedded model on the bundled data."),
 }
 DATA_VERBS = {
@@ -194,6 +196,38 @@ def _assistant(
         yield assistant
     finally:
         assistant.close()
+
+
+def api(argv: Sequence[str]) -> None:
+    """Load the engine and hand it to the server."""
+    from carellama.config.parse import parse
+    from carellama.config.serve import API_GROUPS
+    from carellama.errors import need
+
+    *_, settings = parse(API_GROUPS, argv, "carellama api")
+    need("fastapi", extra="serve", why="carellama api")
+    from carellama.serve.server import serve
+
+    serve(settings, functools.partial(_application, list(argv)))
+
+
+def _application(argv: Sequence[str]) -> Any:
+    """The application of `carellama api` with its engine; each worker makes its own."""
+    from carellama.config.parse import parse
+    from carellama.config.serve import API_GROUPS
+    from carellama.engine.choose import choose
+    from carellama.serve.access import access_for
+    from carellama.serve.api import create_app
+
+    quieten()  # a worker is a process of its own
+    model, data, finetuning, engine, settings = parse(API_GROUPS, argv, "carellama api")
+    access = access_for(settings.host, settings.keys)  # before the model is loaded: it may refuse
+    score = None
+    if settings.reward_model:
+        from carellama.train.rewards import load_scorer
+
+        score = load_scorer(settings.reward_model, model)
+    return create_app(choose(model, data, finetuning, engine), settings, access=access, score=score)
 
 
 @app.callback(invoke_without_command=True)

@@ -106,3 +106,13 @@ def lonely() -> bool:
 def local_processes() -> int:
     """How many processes of the run share this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE") or world()[1])
+
+
+def shared_metrics() -> str | None:
+    """The folder in which the workers of a server put what they count; None: there is one worker."""
+    return os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+
+
+def share_metrics(folder: str) -> None:
+    """Let this process and those that it starts count in a folder. Before prometheus_client is imported."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder

@@ -32,7 +32,7 @@ def _parser_of_transformers() -> Any:
     return module.HfArgumentParser
 
 
-HfArgumentParser = _parser_of_transformers()
+HfArgumentParser: Any = _parser_of_transformers()
 
 
 def about(text: str, **kwargs: Any) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def at_least(options: Any, **least: float) -> None:
             raise UserError(f"--{name} is {value}; it must be at least {bound}")
 
 
-class _Parser(HfArgumentParser):  # type: ignore[misc]
+class _Parser(HfArgumentParser):
     """`HfArgumentParser` whose mistakes are `UserError`s with the nearest value, and that takes no abbreviations."""
 
     def error(self, message: str) -> NoReturn:

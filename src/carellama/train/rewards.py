@@ -239,6 +239,21 @@ def load_reward(name: str, config: RunConfig, tokenizer: Any, policy: Any | None
     return ModelReward(model, tokenizer, _template(chain[-1], config, tokenizer), batch_size)
 
 
+def load_scorer(name: str, model: ModelArguments) -> Scorer:
+    """Return what scores answers where nothing is trained: `carellama api --reward_model`.
+
+    `model` names the base that an adapter of --stage rm was trained on, and how it is loaded.
+    """
+    from carellama.config.parse import parse
+    from carellama.config.run import RUN_GROUPS
+
+    options = parse(RUN_GROUPS, ["--model_name_or_path", model.model_name_or_path], "carellama api")
+    config = RunConfig(dataclasses.replace(model, checkpoint_dir=None), *options[1:])
+    tokenizer = load_tokenizer(config.model)
+    check_reward(name, config, tokenizer)
+    return load_reward(name, config, tokenizer)
+
+
 def is_address(name: str) -> bool:
     """Whether a reward is given as the address of a server."""
     return name.startswith(("http://", "https://"))

@@ -1,0 +1,163 @@
+"""The application: an OpenAI-compatible server over an engine that it is handed.
+
+    app = create_app(engine, ApiArguments(), access=Open())        # ASGI: uvicorn.run(app)
+
+The routes are those of `serve.chat` and `serve.texts`, and here the models, the state of the server, its metrics and
+its OpenAPI document. `serve.server` runs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from carellama import __version__
+from carellama.config.serve import ApiArguments
+from carellama.engine.base import Engine
+from carellama.serve import chat, protocol, texts
+from carellama.serve.access import Access
+from carellama.serve.calls import Frame, Scorer, Service
+from carellama.serve.chat import parts_of
+from carellama.serve.line import Line
+from carellama.serve.metrics import Metrics
+from carellama.serve.refusals import Wrong, first_fault
+from carellama.serve.sampling import defaults_of
+
+ABOUT = "Medical language models over OpenAI's API. It informs and refers; it does not diagnose."
+ENDING = 5.0  # seconds that the database of the keys has to take the last counts
+KEY = HTTPBearer(auto_error=False, description="An API key; none is needed where the server has no keys.")
+router = APIRouter()
+
+
+def create_app(engine: Engine, settings: ApiArguments, *, access: Access, score: Scorer | None = None) -> FastAPI:
+    """Return the application. `score` is a reward model's: prompts and answers to numbers; None: no /v1/score."""
+    service = Service(
+        engine=engine,
+        settings=settings,
+        access=access,
+        defaults=defaults_of(settings),
+        line=Line(engine.parallel, settings.queue, settings.queue_timeout),
+        metrics=Metrics(),
+        score=score,
+    )
+    service.metrics.watch(service.line)
+    app = FastAPI(
+        title="CareLlama", description=ABOUT, version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan
+    )
+    app.state.service = service
+    app.include_router(router)
+    for part in (chat.router, texts.router):
+        app.include_router(part, dependencies=[Depends(KEY)])
+    app.add_exception_handler(RequestValidationError, _wrong_body)
+    app.add_exception_handler(HTTPException, _no_route)
+    app.add_middleware(Frame, service=service)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    ending = app.state.service.ending
+    if ending:
+        await asyncio.wait(set(ending), timeout=ENDING)
+
+
+async def _wrong_body(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    raise first_fault(error.errors())  # `Frame` answers with it
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    known = {404: "there is no such route; /openapi.json lists them", 405: "this route does not take this method"}
+    message = known.get(error.status_code, str(error.detail))
+    code = "invalid_json" if error.status_code == 400 else None
+    raise Wrong(message, status=error.status_code, code=code, headers=error.headers)
+
+
+@router.get("/v1/models", response_model=protocol.ModelList)
+async def models(request: Request) -> Response:
+    """The names that requests may give as `model`."""
+    service, _ = parts_of(request)
+    return JSONResponse({"object": "list", "data": _models(service)})
+
+
+@router.get("/v1/models/{model}", response_model=protocol.Model, responses={404: {"model": protocol.ErrorBody}})
+async def model(request: Request, model: str) -> Response:
+    """One of them."""
+    service, _ = parts_of(request)
+    for known in _models(service):
+        if known["id"] == model:
+            return JSONResponse(known)
+    raise Wrong("there is no such model; /v1/models lists them", "model", "model_not_found", 404)
+
+
+@router.get("/health", response_model=protocol.State)
+async def health() -> Response:
+    """Whether the server is alive."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/ready", response_model=protocol.State, responses={503: {"model": protocol.State}})
+async def ready(request: Request) -> Response:
+    """Whether it takes requests: 503 from SIGTERM on."""
+    service, _ = parts_of(request)
+    if service.draining:
+        return JSONResponse({"status": "shutting down"}, 503)
+    return JSONResponse({"status": "ready"})
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(request: Request) -> Response:
+    """What Prometheus reads; with keys, the scope admin is needed."""
+    service, call = parts_of(request)
+    await call.begin("admin", 0)
+    return Response(service.metrics.page(), media_type=service.metrics.content_type)
+
+
+@router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """The routes as a page that loads nothing from elsewhere."""
+    rows = []
+    for path, methods in request.app.openapi()["paths"].items():
+        for method, route in methods.items():
+            cells = (method.upper(), path, route.get("description", ""))
+            rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+    return HTMLResponse(
+        f"<!doctype html><meta charset=utf-8><title>CareLlama</title><h1>CareLlama {__version__}</h1><p>{ABOUT}</p>"
+        f'<p>Types and fields: <a href="openapi.json">openapi.json</a></p><table>{"".join(rows)}</table>'
+    )
+
+
+def _models(service: Service) -> list[dict[str, Any]]:
+    names, adapters = service.settings.names, service.engine.adapters
+    parents = dict.fromkeys(names) | {f"{names[0]}:{adapter}": names[0] for adapter in adapters}
+    return [
+        {
+            "id": name,
+            "object": "model",
+            "created": service.created,
+            "owned_by": "carellama",
+            "parent": parent,
+            "max_model_len": service.engine.context_tokens,
+        }
+        for name, parent in parents.items()
+    ]

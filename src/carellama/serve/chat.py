@@ -1,0 +1,227 @@
+"""/v1/chat/completions and /v1/completions: answers of the engine, whole or as a stream of server-sent events.
+
+An error has its own status as long as nothing was sent: a stream begins with its first token, or `COMMIT` seconds
+after the engine took it up, so that a client that waits for a first byte gets one. What fails later is told in the
+stream, as an event {"error": ...}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from carellama.engine.base import Reply, Sampling, Tool
+from carellama.errors import UserError
+from carellama.records import Message
+from carellama.serve import protocol
+from carellama.serve.bridge import Answers, Make, threaded
+from carellama.serve.calls import Call, Service
+from carellama.serve.messages import begins_with_assistant, conversation, with_user_first
+from carellama.serve.refusals import Wrong, log_failure, refusal
+from carellama.serve.sampling import adapter_of, sampling_of
+from carellama.serve.shapes import ChatShape, Shape, TextShape, event, usage_of
+
+COMMIT = 15.0  # seconds; browsers and proxies wait for a first byte for 60 s or so
+PAUSE = 10.0  # seconds without a token, after which a stream gets a comment that keeps the connection open
+DONE = b"data: [DONE]\n\n"
+ERRORS = {
+    status: {"model": protocol.ErrorBody, "description": about}
+    for status, about in (
+        (400, "Wrong or unsupported; context_length_exceeded: the prompt leaves no room"),
+        (401, "No valid key"),
+        (403, "The key has not this scope"),
+        (404, "No such model"),
+        (413, "The body is too long"),
+        (415, "The body is not JSON"),
+        (429, "Too many requests: see Retry-After"),
+        (500, "The server failed"),
+        (503, "The engine does not answer, or the server is ending"),
+        (504, "The answer took too long"),
+    )
+}
+router = APIRouter()
+
+
+class EventStream(Response):
+    """Server-sent events, sent as they come."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[bytes]) -> None:
+        self.status_code, self.background, self._events = 200, None, events
+        self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})  # the latter is nginx's
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for part in self._events:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+@router.post("/v1/chat/completions", response_model=protocol.ChatCompletion, responses=ERRORS)  # type: ignore[arg-type]
+async def chat(request: Request, body: protocol.ChatRequest) -> Response:
+    """Answer a conversation."""
+    service, call = parts_of(request)
+    adapter = named(service, call, body.model)
+    limit(service, len(body.messages), "messages")
+    messages = conversation(body.messages)
+    sampling = sampling_of(body, service.defaults, adapter)
+    count = choices(service, body)
+    if begins_with_assistant(messages):
+        messages = await _with_fitting_begin(service, messages, sampling.tools)
+    size = sum(len(message.content.encode()) for message in messages) + len(repr(body.tools or ""))
+    await call.begin("chat", size, count * _longest(service, sampling))
+    stream = service.engine.stream
+    makes: list[Make] = [partial(stream, messages, draw) for draw in draws(sampling, count)]
+    return await _answer(service, call, makes, body, ChatShape(call.model, include_usage=_told(body)))
+
+
+@router.post("/v1/completions", response_model=protocol.Completion, responses=ERRORS)  # type: ignore[arg-type]
+async def complete(request: Request, body: protocol.CompletionRequest) -> Response:
+    """Go on with a text, which is no conversation."""
+    service, call = parts_of(request)
+    adapter = named(service, call, body.model)
+    prompts = texts(body.prompt, "prompt")
+    limit(service, len(prompts), "prompt")
+    sampling = sampling_of(body, service.defaults, adapter)
+    count = choices(service, body)
+    size = sum(len(prompt.encode()) for prompt in prompts)
+    await call.begin("chat", size, count * len(prompts) * _longest(service, sampling))
+    go_on = service.engine.continue_text
+    makes: list[Make] = [partial(go_on, prompt, draw) for prompt in prompts for draw in draws(sampling, count)]
+    echoes = [prompt for prompt in prompts for _ in range(count)] if body.echo else []
+    shape = TextShape(call.model, include_usage=_told(body), prompts=len(prompts), echoes=echoes)
+    return await _answer(service, call, makes, body, shape)
+
+
+async def _answer(
+    service: Service, call: Call, makes: Sequence[Make], body: protocol.SamplingFields, shape: Shape
+) -> Response:
+    """Let the engine answer, and send what it says."""
+    settings = service.settings
+    if len(makes) > settings.queue + service.line.places:
+        most = settings.queue + service.line.places
+        raise Wrong(f"the request asks for {len(makes)} answers; at most {most} are taken at once")
+    service.line.refuse_if_full(len(makes))
+    answers = call.answers = Answers(makes, service.line)
+    if body.stream:
+        await answers.begun(patience=COMMIT, first=settings.first_token_timeout)
+        return EventStream(_events(service, call, answers, shape, len(makes)))
+    replies: dict[int, Reply] = {}
+    async for got in answers.items(pause=PAUSE, first=settings.first_token_timeout, until=call.until):
+        if got is not None:
+            index, item = got
+            call.note(index, item)
+            if isinstance(item, Reply):
+                replies[index] = item
+    return JSONResponse(shape.whole([replies[index] for index in range(len(makes))]))
+
+
+async def _events(service: Service, call: Call, answers: Answers, shape: Shape, count: int) -> AsyncIterator[bytes]:
+    """The events of a stream; those that are there at the same time come together."""
+    replies: dict[int, Reply] = {}
+    out = b"".join(event(each) for index in range(count) for each in shape.begin(index))
+    first = service.settings.first_token_timeout
+    try:
+        async for got in answers.items(pause=PAUSE, first=first, until=call.until):
+            if got is None:
+                yield out + b": the answer is being computed\n\n"
+                out = b""
+                continue
+            index, item = got
+            call.note(index, item)
+            if isinstance(item, Reply):
+                replies[index] = item
+                out += event(shape.end(index, item))
+            elif not isinstance(item, Exception):
+                out += event(shape.piece(index, item))
+            if not answers.more:
+                yield out
+                out = b""
+    except Exception as error:
+        call.status, body, _ = refusal(error)
+        if call.status >= 500:
+            log_failure(call.id, error)
+        yield out + event(body) + DONE
+        return
+    if shape.include_usage:
+        whole = [replies[index] for index in range(count)]
+        out += event(shape.chunk([], usage_of(whole, shape.prompts)))
+    yield out + DONE
+
+
+async def _with_fitting_begin(service: Service, messages: list[Message], tools: Sequence[Tool]) -> list[Message]:
+    """The conversation as it is where the chat format lets the assistant begin, else behind an empty user turn."""
+    try:
+        await threaded(lambda: service.engine.render(messages, tools))
+    except UserError:
+        return with_user_first(messages)
+    return messages
+
+
+def parts_of(request: Request) -> tuple[Service, Call]:
+    """What a route works with."""
+    return request.app.state.service, request.state.call
+
+
+def named(service: Service, call: Call, model: str | None) -> str:
+    """Return the adapter that a request asks for, and note the model. Raises `Wrong` (404)."""
+    names, adapters = service.settings.names, service.engine.adapters
+    adapter = adapter_of(model, names, adapters)
+    call.model = model or names[0]
+    return adapter
+
+
+def limit(service: Service, count: int, param: str) -> None:
+    """Raise `Wrong` (400) for more messages or texts than the server takes."""
+    most = service.settings.max_messages
+    if not 0 < count <= most:
+        raise Wrong(f"{param} has {count:,} entries; 1 to {most:,} are taken", param)
+
+
+def choices(service: Service, body: protocol.SamplingFields) -> int:
+    """Return how many answers are asked for. Raises `Wrong` (400) for too many."""
+    count, most = body.n or 1, service.settings.max_choices
+    if count > most:
+        raise Wrong(f"n is {count}; at most {most} answers to one request are given", "n")
+    return count
+
+
+def texts(given: str | list[str] | list[int] | list[list[int]], param: str) -> list[str]:
+    """Return the texts of a field. Raises `Wrong` (400) for tokens, and for a text that is empty."""
+    found = [given] if isinstance(given, str) else given
+    words = [text for text in found if isinstance(text, str)]
+    if len(words) < len(found):
+        raise Wrong(
+            f"{param}: send texts; tokens are not taken, since they would have to be this model's own "
+            "(LangChain: check_embedding_ctx_length=False)",
+            param,
+            "unsupported_value",
+        )
+    if not all(words):
+        raise Wrong(f"{param} holds an empty text", param)
+    return words
+
+
+def draws(sampling: Sampling, count: int) -> list[Sampling]:
+    """How each of several answers is drawn: from its own seed, where one was given."""
+    if sampling.seed is None or count == 1:
+        return [sampling] * count
+    return [replace(sampling, seed=sampling.seed + index) for index in range(count)]
+
+
+def _longest(service: Service, sampling: Sampling) -> int:
+    """The most tokens that an answer may have."""
+    context = service.engine.context_tokens
+    longest = sampling.max_new_tokens or 0
+    return min(longest, context) if context is not None else longest
+
+
+def _told(body: protocol.SamplingFields) -> bool:
+    return bool(body.stream and body.stream_options and body.stream_options.include_usage)

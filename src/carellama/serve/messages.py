@@ -1,0 +1,135 @@
+"""The messages that clients send, as conversations that every chat format takes; nothing of them is lost.
+
+    conversation([ChatMessage(role="developer", content="Be brief."), ChatMessage(role="user", content="Hello")])
+
+A chat format takes one system message at most, then user and assistant in turn. What clients send is brought into
+that order:
+
+    developer              is a system message
+    systems anywhere       are joined to the one at the beginning, in their order
+    a system at the end    is the user's: those that summarise (NextChat) put their request there
+    users in a row         are joined, so are assistants
+    an empty assistant     is left out: it is what a client keeps of an answer that failed
+    an assistant at the end is followed by an empty user turn, which the next answer is to
+
+`with_user_first` puts an empty user turn before a conversation that the assistant begins, for formats that demand it.
+Images, sound and files are refused (400), as are calls of tools without results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from carellama.engine.base import Prompt
+from carellama.records import Message, ToolCall
+from carellama.serve.protocol import ChatMessage
+from carellama.serve.refusals import Wrong
+
+BETWEEN = "\n\n"  # what joins the texts of two messages
+
+
+def conversation(messages: Sequence[ChatMessage], place: str = "messages") -> list[Message]:
+    """Return the conversation that was sent. Raises `Wrong` (400) for what can not be read as one."""
+    systems: list[str] = []
+    turns: list[Message] = []
+    for index, sent in enumerate(messages):
+        at = f"{place}.{index}"
+        text = text_of(sent, at)
+        if sent.role in ("system", "developer"):
+            if index == len(messages) - 1:
+                turns.append(Message("user", text))
+            elif text:
+                systems.append(text)
+        elif sent.role == "user":
+            turns.append(Message("user", text))
+        elif sent.role == "tool":
+            turns.append(_result(sent, text, turns, at))
+        elif sent.tool_calls:
+            calls = [ToolCall(call.id, call.function.name, call.function.arguments) for call in sent.tool_calls]
+            turns.append(Message("assistant", text, tuple(calls)))
+        elif text.strip():
+            turns.append(Message("assistant", text))
+    _answered(turns, place)
+    found = _joined(turns)
+    if not found:
+        raise Wrong("there is nothing to answer: the messages hold no text of a user", place)
+    if found[-1].role == "assistant":
+        found.append(Message("user", ""))
+    return [*([Message("system", BETWEEN.join(systems))] if systems else []), *found]
+
+
+def begins_with_assistant(messages: Prompt) -> bool:
+    """Whether the assistant speaks first."""
+    return next(message.role for message in messages if message.role != "system") == "assistant"
+
+
+def with_user_first(messages: Prompt) -> list[Message]:
+    """Return the conversation with an empty user turn before its first one."""
+    head = [message for message in messages if message.role == "system"]
+    return [*head, Message("user", ""), *messages[len(head) :]]
+
+
+def text_of(sent: ChatMessage, at: str) -> str:
+    """Return the text of a message. Raises `Wrong` (400) for one without, and for parts that are no text."""
+    if isinstance(sent.content, str):
+        return sent.content
+    if sent.content is None:
+        if sent.role == "assistant":
+            return ""
+        raise Wrong(f"{at}.content is missing: a message of {sent.role} has a text", f"{at}.content")
+    texts = []
+    for number, part in enumerate(sent.content):
+        said = part.refusal if part.type == "refusal" else part.text if part.type == "text" else None
+        if said is None:
+            raise Wrong(
+                f"{at}.content.{number} is of the type {part.type[:40]!r}: this model reads text only, "
+                'as {"type": "text", "text": "..."}',
+                f"{at}.content.{number}",
+                "unsupported_content",
+            )
+        texts.append(said)
+    return "\n".join(texts)
+
+
+def _result(sent: ChatMessage, text: str, turns: Sequence[Message], at: str) -> Message:
+    """The result of a tool; the call that it belongs to must stand before it."""
+    known = {call.id for turn in turns for call in turn.calls}
+    if sent.tool_call_id not in known:
+        raise Wrong(
+            f"{at} is the result of a call that no message before it makes: tool_call_id must be the id of one of "
+            "the assistant's tool_calls",
+            f"{at}.tool_call_id",
+        )
+    return Message("tool", text, call_id=sent.tool_call_id or "")
+
+
+def _answered(turns: Sequence[Message], place: str) -> None:
+    """Refuse calls whose results do not follow."""
+    for index, turn in enumerate(turns):
+        if not turn.calls:
+            continue
+        results = set()
+        for later in turns[index + 1 :]:
+            if later.role != "tool":
+                break
+            results.add(later.call_id)
+        missing = [call.id for call in turn.calls if call.id not in results]
+        if missing:
+            raise Wrong(
+                f"the assistant calls {len(turn.calls)} tools and {len(missing)} of the results are missing: a message "
+                "of the role tool with its tool_call_id must follow for each",
+                place,
+            )
+
+
+def _joined(turns: Sequence[Message]) -> list[Message]:
+    """Users in a row as one, assistants that call nothing as one."""
+    found: list[Message] = []
+    for turn in turns:
+        last = found[-1] if found else None
+        alike = last is not None and last.role == turn.role and turn.role in ("user", "assistant")
+        if last is not None and alike and not (last.calls or turn.calls):
+            found[-1] = Message(turn.role, BETWEEN.join(text for text in (last.content, turn.content) if text))
+        else:
+            found.append(turn)
+    return found

@@ -1,0 +1,393 @@
+"""The JSON that clients send and get: OpenAI's API, with the extra fields of vLLM, and the routes that only we have.
+
+    ChatRequest.model_validate({"messages": [{"role": "user", "content": "What is asthma?"}]})
+
+Fields that are not named here are ignored, as OpenAI's clients expect; a wrong type or value is an error. What a
+request means is `serve.messages` and `serve.sampling`; these are the types alone. The types of answers stand in the
+OpenAPI document; the answers themselves are made in `serve.shapes`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MODEL = Field(default=None, max_length=256, description="carellama, or carellama:ADAPTER; left out: carellama")
+TokenCount = Annotated[int, Field(ge=1, le=1 << 31)]
+Text = Annotated[str, Field(max_length=1 << 26)]
+
+
+class Wire(BaseModel):
+    """What comes in: unknown fields are ignored, NaN and infinity are not numbers."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+class Part(Wire):
+    """A part of a message; only text is understood."""
+
+    type: str = Field(max_length=64)
+    text: Text | None = None
+    refusal: Text | None = None
+
+
+class CalledFunction(Wire):
+    """The function of a call, and its arguments as JSON text."""
+
+    name: str = Field(min_length=1, max_length=256)
+    arguments: Text = "{}"
+
+
+class Call(Wire):
+    """A call of a tool in an assistant's message."""
+
+    id: str = Field(min_length=1, max_length=256)
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class ChatMessage(Wire):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | list[Part] | None = None
+    tool_calls: list[Call] | None = None
+    tool_call_id: str | None = Field(default=None, max_length=256)
+
+
+class Function(Wire):
+    """A function that the model may call."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(default=None, description="JSON schema of its arguments")
+
+
+class FunctionTool(Wire):
+    """A tool; functions are the only kind."""
+
+    type: Literal["function"] = "function"
+    function: Function
+
+
+class FunctionName(Wire):
+    """The name of a function."""
+
+    name: str
+
+
+class ToolChoice(Wire):
+    """The tool that has to be called."""
+
+    type: Literal["function"] = "function"
+    function: FunctionName
+
+
+class JsonSchema(Wire):
+    """The schema of `response_format`."""
+
+    name: str = ""
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class ResponseFormat(Wire):
+    """Text, any JSON object, or JSON of a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class StreamOptions(Wire):
+    """What a stream tells besides the answer."""
+
+    include_usage: bool | None = None
+
+
+class SamplingFields(Wire):
+    """How an answer is drawn: the fields that chat and completion share; null: the server's default."""
+
+    model: str | None = MODEL
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = Field(default=None, ge=1, le=128)
+    max_tokens: TokenCount | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1, description="0 is taken as the likeliest token")
+    top_k: int | None = Field(default=None, ge=-1, le=1 << 31, description="0 and -1: from all tokens")
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, ge=0, le=10, description="0 and 1: none")
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    seed: int | None = Field(default=None, ge=-(1 << 63), lt=1 << 63)
+    stop: str | list[str] | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    response_format: ResponseFormat | None = None
+    user: str | None = Field(default=None, description="taken and not kept")
+
+
+class ChatRequest(SamplingFields):
+    """POST /v1/chat/completions."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_completion_tokens: TokenCount | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    tools: list[FunctionTool] | None = Field(default=None, max_length=128)
+    tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
+    functions: list[Any] | None = Field(default=None, description="refused: use tools")
+    modalities: list[str] | None = Field(default=None, description="text only")
+
+
+class CompletionRequest(SamplingFields):
+    """POST /v1/completions; max_tokens is 16 where it is left out, as at OpenAI."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    echo: bool | None = None
+    best_of: int | None = None
+    suffix: str | None = None
+    logprobs: int | None = Field(default=None, ge=0, le=5)
+
+
+class EmbeddingRequest(Wire):
+    """POST /v1/embeddings."""
+
+    model: str | None = MODEL
+    input: str | list[str] | list[int] | list[list[int]]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(default=None, ge=1)
+    user: str | None = None
+
+
+class Document(Wire):
+    """A document as an object."""
+
+    text: Text
+
+
+class RerankRequest(Wire):
+    """POST /v1/rerank: documents by how close they are to a query."""
+
+    model: str | None = MODEL
+    query: Text
+    documents: list[Text | Document] = Field(min_length=1)
+    top_n: int | None = Field(default=None, ge=1)
+    return_documents: bool | None = None
+
+
+class ScoreRequest(Wire):
+    """POST /v1/score: conversations that end with the answer to be scored."""
+
+    model: str | None = MODEL
+    messages: list[list[ChatMessage]] = Field(min_length=1)
+
+
+class TokenizeRequest(Wire):
+    """POST /tokenize: a text, or a conversation (its number of tokens alone)."""
+
+    model: str | None = MODEL
+    prompt: Text | None = None
+    messages: list[ChatMessage] | None = Field(default=None, min_length=1)
+    tools: list[FunctionTool] | None = Field(default=None, max_length=128)
+
+
+# What goes out. Their only use is the OpenAPI document and the tests, which hold the answers to them.
+
+
+class Said(BaseModel):
+    """What goes out has these fields and no others."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorDetail(Said):
+    """What is wrong, in OpenAI's words."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(Said):
+    """The body of every answer whose status is not 200."""
+
+    error: ErrorDetail
+
+
+class Usage(Said):
+    """Tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    total_tokens: int
+
+
+class TopLogprob(Said):
+    """A token, its log-probability, its bytes in UTF-8."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprobs(TopLogprob):
+    """A token that was said, and the likeliest in its place."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(Said):
+    """Of the tokens of an answer."""
+
+    content: list[TokenLogprobs]
+    refusal: None
+
+
+class SaidFunction(Said):
+    """The function of a call and its arguments, as JSON text."""
+
+    name: str
+    arguments: str
+
+
+class SaidCall(Said):
+    """A call of a tool."""
+
+    id: str
+    type: Literal["function"]
+    function: SaidFunction
+
+
+class SaidMessage(Said):
+    """The assistant's answer."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: None
+    reasoning_content: str | None = None
+    tool_calls: list[SaidCall] | None = None
+
+
+class ChatChoice(Said):
+    """One answer."""
+
+    index: int
+    message: SaidMessage
+    logprobs: Logprobs | None
+    finish_reason: Literal["stop", "length", "tool_calls"]
+
+
+class ChatCompletion(Said):
+    """The answer of /v1/chat/completions; as a stream it is chunks of it."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class TextLogprobs(Said):
+    """Of the tokens of a completion, side by side."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class TextChoice(Said):
+    """One completion."""
+
+    index: int
+    text: str
+    logprobs: TextLogprobs | None
+    finish_reason: Literal["stop", "length", "tool_calls"]
+
+
+class Completion(Said):
+    """The answer of /v1/completions."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage
+
+
+class Embedding(Said):
+    """One vector."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class Embeddings(Said):
+    """The answer of /v1/embeddings."""
+
+    object: Literal["list"]
+    model: str
+    data: list[Embedding]
+    usage: Usage
+
+
+class Ranked(Said):
+    """A document and how close it is: the cosine of its vector and the query's, from -1 to 1."""
+
+    index: int
+    relevance_score: float
+    document: Document | None = None
+
+
+class Ranking(Said):
+    """The answer of /v1/rerank, the closest document first."""
+
+    id: str
+    model: str
+    results: list[Ranked]
+    usage: Usage
+
+
+class Scores(Said):
+    """The answer of /v1/score."""
+
+    id: str
+    object: Literal["list"]
+    model: str
+    scores: list[float]
+
+
+class Tokenized(Said):
+    """The answer of /tokenize; a conversation has no `tokens`."""
+
+    count: int
+    max_model_len: int | None
+    tokens: list[int] | None = None
+
+
+class Model(Said):
+    """A name that requests may give as `model`."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    parent: str | None
+    max_model_len: int | None
+
+
+class ModelList(Said):
+    """The answer of /v1/models."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class State(Said):
+    """The answer of /health and /ready."""
+
+    status: str

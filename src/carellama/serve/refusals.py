@@ -1,0 +1,102 @@
+"""Errors as OpenAI's API writes them: a status, and {"error": {message, type, param, code}}.
+
+    status, body, headers = refusal(PromptTooLong(9000, 8192))      # 400, context_length_exceeded
+
+What a client can not help gets status 500 and a sentence that says nothing of the request; `log_failure` tells the
+operator the kind and the place of it, without the words of the exception, which may repeat what a patient wrote.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from carellama.engine.base import PromptTooLong, Unavailable, Unsupported
+from carellama.errors import UserError
+from carellama.serve.access import Refused
+
+log = logging.getLogger(__name__)
+
+TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "service_unavailable",
+    504: "timeout",
+}
+CLOSED = 499  # not sent: the client has hung up
+
+
+class Wrong(Exception):
+    """A request that can not be answered as it is: OpenAI's `invalid_request_error`."""
+
+    def __init__(
+        self,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        status: int = 400,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message, self.param, self.code, self.status = message, param, code, status
+        self.headers = dict(headers or {})
+
+
+class TimedOut(Exception):
+    """An answer that took longer than it may."""
+
+
+def refusal(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Return the status, the body and the headers that an error is answered with."""
+    if isinstance(error, Refused):
+        headers = {"retry-after": str(max(1, math.ceil(error.retry_after)))} if error.retry_after is not None else {}
+        if error.status == 401:
+            headers["www-authenticate"] = "Bearer"
+        return error.status, body_of(error.status, error.message, code=error.code), headers
+    if isinstance(error, Wrong):
+        return error.status, body_of(error.status, error.message, error.param, error.code), error.headers
+    if isinstance(error, PromptTooLong):
+        return 400, body_of(400, str(error), "messages", "context_length_exceeded"), {}
+    if isinstance(error, Unsupported):
+        return 400, body_of(400, str(error), code="unsupported"), {}
+    if isinstance(error, Unavailable):
+        return 503, body_of(503, str(error), code="unavailable"), {"retry-after": "5"}
+    if isinstance(error, TimedOut):
+        return 504, body_of(504, str(error), code="timeout"), {}
+    if isinstance(error, UserError):
+        return 400, body_of(400, str(error)), {}
+    return 500, body_of(500, "the server failed at this request; its log tells where", code="internal_error"), {}
+
+
+def body_of(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """Return the body of an error."""
+    kind = TYPES.get(status, "invalid_request_error")
+    said = message.encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair can not be sent
+    return {"error": {"message": said, "type": kind, "param": param, "code": code}}
+
+
+def first_fault(faults: Sequence[Mapping[str, Any]]) -> Wrong:
+    """Return the error of a body that has wrong types or values, by pydantic's list of them; values are left out."""
+    fault = faults[0]
+    place = [str(part) for part in fault["loc"] if part != "body"]
+    kinds = {"str", "int", "float", "bool", "ToolChoice", "Document"}
+    named = [part for part in place if part not in kinds and "[" not in part and "-" not in part]
+    param = ".".join(named)[:200].encode("utf-8", "backslashreplace").decode("utf-8") or None
+    if fault["type"] == "json_invalid" or (param or "").isdecimal():
+        return Wrong("the body is not JSON", code="invalid_json")
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    message = str(fault["msg"]) if len(str(fault["msg"])) < 300 else "this value is not allowed"
+    return Wrong(f"{param or 'the body'}: {message}{more}", param, "invalid_value")
+
+
+def log_failure(request: str, error: BaseException) -> None:
+    """Tell the operator which kind of error happened where; its words are left out."""
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+    log.error("request %s failed: %s at %s", request, type(error).__name__, places or "an unknown place")

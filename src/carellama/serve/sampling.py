@@ -1,0 +1,137 @@
+"""How the answer to a request is drawn: its fields, and the server's defaults for those that it leaves out.
+
+sampling = sampling_of(ChatRequest(messages=[...], temperature=0), defaults, adapter="")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from carellama.config.serve import ApiArguments
+from carellama.engine.base import Sampling, Tool
+from carellama.serve.protocol import ChatRequest, CompletionRequest, FunctionTool, SamplingFields, ToolChoice
+from carellama.serve.refusals import Wrong
+
+STOPS = 16  # strings
+COMPLETION_TOKENS = 16  # of /v1/completions without max_tokens, as at OpenAI
+
+
+def defaults_of(settings: ApiArguments) -> Sampling:
+    """Return what a request gets for the fields that it leaves out."""
+    return Sampling(
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        repetition_penalty=settings.repetition_penalty,
+    )
+
+
+def adapter_of(model: str | None, names: Sequence[str], adapters: Sequence[str]) -> str:
+    """Return the adapter that a model's name asks for, "" for none. Raises `Wrong` (404) for an unknown name."""
+    name, _, adapter = (model or names[0]).partition(":")
+    if name in names and (adapter in adapters or (not adapter and ":" not in (model or ""))):
+        return adapter
+    known = [*names, *(f"{names[0]}:{adapter}" for adapter in adapters)]
+    raise Wrong(
+        f"there is no model {(model or '')[:80]!r}; there are: {', '.join(known)}", "model", "model_not_found", 404
+    )
+
+
+def sampling_of(body: ChatRequest | CompletionRequest, defaults: Sampling, adapter: str) -> Sampling:
+    """Return how the answer to a request is drawn. Raises `Wrong` (400) for fields that contradict each other."""
+    greedy = body.temperature == 0 or body.top_p == 0
+    given: dict[str, Any] = {
+        "temperature": 0.0 if greedy else body.temperature,
+        "top_p": body.top_p or None,
+        "top_k": max(body.top_k, 0) if body.top_k is not None else None,
+        "min_p": body.min_p,
+        "repetition_penalty": (body.repetition_penalty or 1.0) if body.repetition_penalty is not None else None,
+        "presence_penalty": body.presence_penalty,
+        "frequency_penalty": body.frequency_penalty,
+        "seed": body.seed,
+        "stop": _stops(body.stop),
+        "logit_bias": _bias(body.logit_bias),
+        "json_schema": _schema(body),
+    }
+    given |= _of_chat(body) if isinstance(body, ChatRequest) else _of_completion(body)
+    return replace(defaults, adapter=adapter, **{name: value for name, value in given.items() if value is not None})
+
+
+def tools_of(tools: Sequence[FunctionTool] | None) -> tuple[Tool, ...]:
+    """Return the functions that a request offers."""
+    functions = [tool.function for tool in tools or ()]
+    names = [function.name for function in functions]
+    if len(set(names)) < len(names):
+        raise Wrong("two tools have the same name", "tools")
+    return tuple(Tool(each.name, each.description or "", each.parameters or {}) for each in functions)
+
+
+def _of_chat(body: ChatRequest) -> dict[str, Any]:
+    if body.functions:
+        raise Wrong("functions is an older form: send tools and tool_choice", "functions", "unsupported_parameter")
+    if body.modalities and body.modalities != ["text"]:
+        raise Wrong("modalities: this model writes text only", "modalities", "unsupported_value")
+    if body.top_logprobs is not None and not body.logprobs:
+        raise Wrong("top_logprobs needs logprobs: true", "top_logprobs")
+    tools = tools_of(body.tools)
+    return {
+        "max_new_tokens": body.max_completion_tokens or body.max_tokens,
+        "top_logprobs": (body.top_logprobs or 0) if body.logprobs else None,
+        "tools": tools,
+        "tool_choice": _choice(body, [tool.name for tool in tools]),
+    }
+
+
+def _of_completion(body: CompletionRequest) -> dict[str, Any]:
+    if body.suffix:
+        raise Wrong("suffix: this model goes on with a text, it fills no gaps", "suffix", "unsupported_parameter")
+    if body.best_of is not None and body.best_of != (body.n or 1):
+        raise Wrong("best_of other than n is not supported", "best_of", "unsupported_parameter")
+    if body.echo and body.logprobs is not None:
+        raise Wrong("echo with logprobs is not supported: those of the prompt are not computed", "echo")
+    return {"max_new_tokens": body.max_tokens or COMPLETION_TOKENS, "top_logprobs": body.logprobs}
+
+
+def _choice(body: ChatRequest, names: Sequence[str]) -> str:
+    choice = body.tool_choice
+    wanted = choice.function.name if isinstance(choice, ToolChoice) else choice or "auto"
+    if isinstance(choice, ToolChoice) and wanted not in names:
+        raise Wrong("tool_choice names a function that is not among the tools", "tool_choice")
+    if wanted not in ("auto", "none") and not names:
+        raise Wrong("tool_choice needs tools", "tool_choice")
+    return wanted
+
+
+def _stops(stop: str | list[str] | None) -> tuple[str, ...] | None:
+    if stop is None:
+        return None
+    stops = [stop] if isinstance(stop, str) else stop
+    if len(stops) > STOPS:
+        raise Wrong(f"stop has {len(stops)} strings; at most {STOPS} are taken", "stop")
+    return tuple(one for one in stops if one)  # an empty string stops nothing
+
+
+def _bias(bias: dict[str, float] | None) -> tuple[tuple[int, float], ...] | None:
+    if not bias:
+        return None
+    try:
+        found = tuple((int(token), added) for token, added in bias.items())
+    except ValueError:
+        found = ((-1, 0.0),)
+    if not all(0 <= token < 1 << 31 for token, _ in found):
+        raise Wrong("logit_bias: its keys are numbers of tokens, from 0", "logit_bias")
+    return found
+
+
+def _schema(body: SamplingFields) -> dict[str, Any] | None:
+    form = body.response_format
+    if form is None or form.type == "text":
+        return None
+    if form.type == "json_object":
+        return {}
+    if form.json_schema is None:
+        raise Wrong("response_format of the type json_schema needs json_schema.schema", "response_format")
+    return form.json_schema.schema_

@@ -1,0 +1,195 @@
+"""Runs the application: the socket, TLS, one process or several, and an end that lets answers finish.
+
+    serve(settings, application)      # until SIGTERM or Ctrl-C
+
+From the signal on no new request is taken (503, and the socket is closed); answers under way have
+`--shutdown_timeout` seconds to end. Several workers share the socket; each has an engine of its own. One that dies is
+replaced, and all end when the process that started them does.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import ssl
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from carellama.config.environment import share_metrics
+from carellama.config.serve import ApiArguments
+from carellama.disk import say
+from carellama.errors import UserError
+from carellama.serve.calls import Service
+
+log = logging.getLogger(__name__)
+
+Application = Callable[[], FastAPI]  # loads the engine; for several workers it is pickled
+KEEP_ALIVE = 30  # seconds that a connection stays open between two requests
+QUICK_DEATH = 5.0  # seconds: a worker that lives no longer is not replaced
+
+
+def serve(settings: ApiArguments, application: Application) -> None:
+    """Serve until SIGTERM or Ctrl-C. Raises `UserError` where it can not listen, or not with this certificate."""
+    with listener(settings) as listening:
+        _check_certificate(settings)
+        if settings.workers == 1:
+            run(settings, application, listening)
+        else:
+            _Workers(settings, application, listening).run()
+
+
+def listener(settings: ApiArguments) -> socket.socket:
+    """Return a socket bound to the address, which does not listen yet. Raises `UserError` for one that is taken."""
+    host = settings.host.strip("[]")
+    try:
+        family = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, settings.port))
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"can not listen at --host {settings.host} --port {settings.port}: {reason}; take another --port, or end "
+            "what listens there"
+        ) from error
+    return listening
+
+
+def run(settings: ApiArguments, application: Application, listening: socket.socket) -> None:
+    """Load the engine and serve, in this process."""
+    app = application()
+    service = app.state.service
+    try:
+        Server(_config(app, settings), app).run(sockets=[listening])
+    finally:
+        service.engine.close()
+        service.access.close()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which tells the application that it is about to end, and ends with status 0."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self.app = app
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        service: Service = self.app.state.service
+        assert sockets, "the socket is made by `listener`"
+        host, port = sockets[0].getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        say(
+            f"ready at {service.settings.scheme}://{shown}:{port}/v1 with the engine {service.engine.name}, "
+            f"{service.engine.parallel} answers at once"
+        )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal lets answers end; a second Ctrl-C does not."""
+        self.app.state.service.draining = True
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def _config(app: FastAPI, settings: ApiArguments) -> uvicorn.Config:
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,  # ours has no texts, see serve.calls
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
+        ssl_certfile=settings.ssl_certfile,
+        ssl_keyfile=settings.ssl_keyfile,
+    )
+
+
+def _check_certificate(settings: ApiArguments) -> None:
+    if settings.ssl_certfile is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
+    except (ssl.SSLError, OSError) as error:
+        raise UserError(
+            f"--ssl_certfile {settings.ssl_certfile} and --ssl_keyfile {settings.ssl_keyfile} are no certificate with "
+            f"its key, in PEM: {getattr(error, 'reason', None) or error.strerror or error}"
+        ) from error
+
+
+class _Workers:
+    """Starts the processes, replaces those that die, and ends them."""
+
+    def __init__(self, settings: ApiArguments, application: Application, listening: socket.socket) -> None:
+        self.settings, self.application, self.listening = settings, application, listening
+        self.started: dict[BaseProcess, float] = {}  # when, by the monotonic clock
+        self.ending = False
+
+    def run(self) -> None:
+        """Until a signal, or until a worker can not be started."""
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sig, self._end)
+        with tempfile.TemporaryDirectory(prefix="carellama-metrics-") as folder:
+            share_metrics(folder)
+            for _ in range(self.settings.workers):
+                self._start()
+            while self.started:
+                wait([process.sentinel for process in self.started], timeout=0.2)
+                for process in [one for one in self.started if not one.is_alive()]:
+                    self._replace(process)
+
+    def _start(self) -> None:
+        process = multiprocessing.get_context("spawn").Process(
+            target=_work, args=(self.settings, self.application, self.listening), name="carellama api"
+        )
+        process.start()
+        self.started[process] = time.monotonic()
+
+    def _replace(self, dead: BaseProcess) -> None:
+        lived = time.monotonic() - self.started.pop(dead)
+        if self.ending:
+            return
+        if dead.exitcode == 2 or lived < QUICK_DEATH:
+            self._end(signal.SIGTERM, None)
+            raise UserError(f"a worker could not be started (status {dead.exitcode}); see above")
+        log.warning("worker %s ended with status %s; another one is started", dead.pid, dead.exitcode)
+        self._start()
+
+    def _end(self, sig: int, frame: FrameType | None) -> None:
+        """Pass the signal on to all workers; they end once their answers have."""
+        self.ending = True
+        for process in self.started:
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, signal.SIGTERM)
+
+
+def _work(settings: ApiArguments, application: Application, listening: socket.socket) -> None:
+    """The life of a worker."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    try:
+        run(settings, application, listening)
+    except UserError as error:
+        say(f"error: {error}")
+        raise SystemExit(2) from None

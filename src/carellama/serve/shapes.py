@@ -1,0 +1,188 @@
+"""Answers as OpenAI's API writes them: whole, or as the chunks of a stream. `serve.protocol` has their types.
+
+shape = ChatShape("carellama", include_usage=True)
+shape.piece(0, Piece("Rest."))      # {"id": "chatcmpl-...", "object": "chat.completion.chunk", "choices": [...]}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from carellama.engine.base import Piece, Reply, TokenLogprob
+from carellama.records import ToolCall
+
+LEAST = -9999.0  # instead of minus infinity, which JSON has no word for; OpenAI's own
+Json = dict[str, Any]
+
+
+def usage_of(replies: Sequence[Reply], prompts: int = 1) -> Json:
+    """Tokens of the answers to `prompts` prompts; what several answers are to is counted once."""
+    each = max(1, len(replies) // prompts)
+    prompt = sum(reply.prompt_tokens for reply in replies[::each])
+    answer = sum(reply.completion_tokens for reply in replies)
+    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+
+
+def event(data: Json) -> bytes:
+    """A server-sent event."""
+    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+def number(value: float) -> float:
+    """A log-probability that JSON can write."""
+    return value if math.isfinite(value) else LEAST
+
+
+class Shape:
+    """What chat and completion share."""
+
+    prefix, whole_object, chunk_object = "", "", ""
+
+    def __init__(self, model: str, *, include_usage: bool = False, prompts: int = 1) -> None:
+        self.include_usage, self.prompts = include_usage, prompts
+        self.id = f"{self.prefix}-{secrets.token_hex(12)}"
+        self._frame = {"id": self.id, "object": self.chunk_object, "created": int(time.time()), "model": model}
+
+    def chunk(self, choices: list[Json], usage: Json | None = None) -> Json:
+        """A chunk of a stream; where usage was asked for, all have the field and the last its value."""
+        told: Json = {"usage": usage} if self.include_usage else {}
+        return {**self._frame, "choices": choices, **told}
+
+    def whole(self, replies: Sequence[Reply]) -> Json:
+        """The answer in one piece."""
+        choices = [self.choice(index, reply) for index, reply in enumerate(replies)]
+        frame = self._frame | {"object": self.whole_object}
+        return {**frame, "choices": choices, "usage": usage_of(replies, self.prompts)}
+
+    def begin(self, index: int) -> list[Json]:
+        """What an answer begins with."""
+        return []
+
+    def choice(self, index: int, reply: Reply) -> Json:
+        """A whole answer."""
+        raise NotImplementedError
+
+    def piece(self, index: int, piece: Piece) -> Json:
+        """A chunk with a piece of an answer."""
+        raise NotImplementedError
+
+    def end(self, index: int, reply: Reply) -> Json:
+        """The chunk that tells why an answer ended."""
+        raise NotImplementedError
+
+
+class ChatShape(Shape):
+    """/v1/chat/completions."""
+
+    prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def __init__(self, model: str, *, include_usage: bool = False, prompts: int = 1) -> None:
+        super().__init__(model, include_usage=include_usage, prompts=prompts)
+        self._calls: dict[int, int] = {}  # calls told of each answer
+
+    def begin(self, index: int) -> list[Json]:
+        """The role."""
+        return [self._delta(index, {"role": "assistant", "content": ""})]
+
+    def piece(self, index: int, piece: Piece) -> Json:
+        """A delta."""
+        delta: Json = {}
+        if piece.reasoning:
+            delta["reasoning_content"] = piece.reasoning
+        if piece.call is not None:
+            number = self._calls.get(index, 0)
+            self._calls[index] = number + 1
+            delta["tool_calls"] = [{"index": number, **_call(piece.call)}]
+        if piece.text or not delta:
+            delta["content"] = piece.text
+        return self._delta(index, delta, _logprobs(piece.logprobs) if piece.logprobs else None)
+
+    def end(self, index: int, reply: Reply) -> Json:
+        """An empty delta with the reason."""
+        return self._delta(index, {}, finish=reply.finish_reason)
+
+    def choice(self, index: int, reply: Reply) -> Json:
+        """A message."""
+        message: Json = {"role": "assistant", "content": reply.text, "refusal": None}
+        if reply.calls:
+            message["tool_calls"] = [_call(call) for call in reply.calls]
+            message["content"] = reply.text or None
+        if reply.reasoning:
+            message["reasoning_content"] = reply.reasoning
+        logprobs = _logprobs(reply.logprobs) if reply.logprobs else None
+        return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reply.finish_reason}
+
+    def _delta(self, index: int, delta: Json, logprobs: Json | None = None, finish: str | None = None) -> Json:
+        return self.chunk([{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}])
+
+
+class TextShape(Shape):
+    """/v1/completions; `echoes` are the prompts, where they are to be repeated, one for each answer."""
+
+    prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
+
+    def __init__(
+        self, model: str, *, include_usage: bool = False, prompts: int = 1, echoes: Sequence[str] = ()
+    ) -> None:
+        super().__init__(model, include_usage=include_usage, prompts=prompts)
+        self._echoes = echoes
+        self._said: dict[int, int] = {}  # characters told of each answer: where the next token begins
+
+    def begin(self, index: int) -> list[Json]:
+        """The prompt, if it is to be repeated."""
+        return [self._text(index, self._echoes[index])] if self._echoes else []
+
+    def piece(self, index: int, piece: Piece) -> Json:
+        """A piece of the text."""
+        logprobs = _side_by_side(piece.logprobs, self._said.get(index, 0)) if piece.logprobs else None
+        self._said[index] = self._said.get(index, 0) + sum(len(one.token) for one in piece.logprobs)
+        return self._text(index, piece.text, logprobs)
+
+    def end(self, index: int, reply: Reply) -> Json:
+        """An empty text with the reason."""
+        return self._text(index, "", finish=reply.finish_reason)
+
+    def choice(self, index: int, reply: Reply) -> Json:
+        """A text."""
+        text = (self._echoes[index] if self._echoes else "") + reply.text
+        logprobs = _side_by_side(reply.logprobs, 0) if reply.logprobs else None
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reply.finish_reason}
+
+    def _text(self, index: int, text: str, logprobs: Json | None = None, finish: str | None = None) -> Json:
+        return self.chunk([{"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}])
+
+
+def _call(call: ToolCall) -> Json:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _logprobs(tokens: Sequence[TokenLogprob]) -> Json:
+    return {
+        "content": [
+            {**_logprob(one.token, one.logprob), "top_logprobs": [_logprob(*likely) for likely in one.top]}
+            for one in tokens
+        ],
+        "refusal": None,
+    }
+
+
+def _logprob(token: str, logprob: float) -> Json:
+    return {"token": token, "logprob": number(logprob), "bytes": list(token.encode("utf-8", "replace"))}
+
+
+def _side_by_side(tokens: Sequence[TokenLogprob], offset: int) -> Json:
+    starts = []
+    for one in tokens:
+        starts.append(offset)
+        offset += len(one.token)
+    return {
+        "tokens": [one.token for one in tokens],
+        "token_logprobs": [number(one.logprob) for one in tokens],
+        "top_logprobs": [{token: number(logprob) for token, logprob in one.top} for one in tokens],
+        "text_offset": starts,
+    }

@@ -1,0 +1,59 @@
+"""A server of the API over a scripted engine, on a loopback port in a thread of the test. Not a test module itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from carellama.config.serve import ApiArguments
+from carellama.engine.base import Engine
+from carellama.engine.scripted import ScriptedEngine
+from carellama.serve import server
+from carellama.serve.access import Access, Open
+from carellama.serve.api import create_app
+from carellama.serve.calls import Service
+
+ASKED = [{"role": "user", "content": "What is asthma?"}]
+
+
+class Running:
+    """A server that runs: its address, and what it works with."""
+
+    def __init__(self, service: Service, port: int, server: server.Server) -> None:
+        self.service, self.port, self.server = service, port, server
+        self.url = f"http://127.0.0.1:{port}"
+        self.v1 = f"{self.url}/v1"
+
+
+@contextmanager
+def running(engine: Engine, *, access: Access | None = None, score: Any = None, **settings: Any) -> Iterator[Running]:
+    """Serve an engine while the block runs."""
+    arguments = ApiArguments(**{"port": 0, "shutdown_timeout": 5, **settings})
+    app = create_app(engine, arguments, access=access or Open(), score=score)
+    with server.listener(arguments) as listening:
+        one = server.Server(server._config(app, arguments), app)
+        thread = threading.Thread(target=one.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        until(lambda: one.started)
+        try:
+            yield Running(app.state.service, listening.getsockname()[1], one)
+        finally:
+            one.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive(), "the server did not end"
+
+
+def until(true: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.01)
+
+
+def echo(**kwargs: Any) -> ScriptedEngine:
+    """An engine that says the last message again."""
+    return ScriptedEngine(lambda messages: messages[-1].content, **kwargs)
