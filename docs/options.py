@@ -23,6 +23,7 @@ from carellama.config.answering import TALK_GROUPS
 from carellama.config.ask import AskArguments
 from carellama.config.plan import PlanArguments
 from carellama.config.recipe import RecipeArguments
+from carellama.config.serve import API_GROUPS
 from carellama.config.tokenizer import TokenizerArguments
 from carellama.config.web import WebArguments
 from carellama.demo import DemoArguments
@@ -41,6 +42,7 @@ GROUPS: dict[str, Sequence[type]] = {
     "chat": TALK_GROUPS,
     "ask": (AskArguments, *TALK_GROUPS),
     "web": (WebArguments, *TALK_GROUPS),
+    "api": API_GROUPS,
     "demo": (DemoArguments,),
     "tokenizer": (TokenizerArguments,),
     **{

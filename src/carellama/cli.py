@@ -215,13 +215,14 @@ def _application(argv: Sequence[str]) -> Any:
     """The application of `carellama api` with its engine; each worker makes its own."""
     from carellama.config.parse import parse
     from carellama.config.serve import API_GROUPS
-    from carellama.engine.choose import choose
     from carellama.serve.access import access_for
     from carellama.serve.api import create_app
 
     quieten()  # a worker is a process of its own
     model, data, finetuning, engine, settings = parse(API_GROUPS, argv, "carellama api")
     access = access_for(settings.host, settings.keys)  # before the model is loaded: it may refuse
+    from carellama.engine.choose import choose
+
     score = None
     if settings.reward_model:
         from carellama.train.rewards import load_scorer

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -57,7 +58,7 @@ def create_app(engine: Engine, settings: ApiArguments, *, access: Access, score:
     app.state.service = service
     app.include_router(router)
     for part in (chat.router, texts.router):
-        app.include_router(part, dependencies=[Depends(KEY)])
+        app.include_router(part, dependencies=[Depends(KEY), Depends(_whole_characters)])
     app.add_exception_handler(RequestValidationError, _wrong_body)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_middleware(Frame, service=service)
@@ -78,6 +79,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     ending = app.state.service.ending
     if ending:
         await asyncio.wait(set(ending), timeout=ENDING)
+
+
+async def _whole_characters(request: Request) -> None:
+    """Refuse a body with half a surrogate pair, which JSON can write and no text can hold."""
+    if b"\\u" in await request.body():
+        try:
+            json.dumps(await request.json(), ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise Wrong("the body has half a surrogate pair, which is no character", code="invalid_json") from None
 
 
 async def _wrong_body(request: Request, error: Exception) -> Response:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
@@ -29,19 +30,21 @@ from carellama.serve.shapes import ChatShape, Shape, TextShape, event, usage_of
 COMMIT = 15.0  # seconds; browsers and proxies wait for a first byte for 60 s or so
 PAUSE = 10.0  # seconds without a token, after which a stream gets a comment that keeps the connection open
 DONE = b"data: [DONE]\n\n"
-ERRORS = {
+ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": protocol.ErrorBody, "description": about}
     for status, about in (
         (400, "Wrong or unsupported; context_length_exceeded: the prompt leaves no room"),
         (401, "No valid key"),
         (403, "The key has not this scope"),
         (404, "No such model"),
+        (408, "The body did not come in time"),
         (413, "The body is too long"),
         (415, "The body is not JSON"),
         (429, "Too many requests: see Retry-After"),
         (500, "The server failed"),
         (503, "The engine does not answer, or the server is ending"),
         (504, "The answer took too long"),
+        ("default", "Any other error"),
     )
 }
 router = APIRouter()
@@ -64,7 +67,7 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-@router.post("/v1/chat/completions", response_model=protocol.ChatCompletion, responses=ERRORS)  # type: ignore[arg-type]
+@router.post("/v1/chat/completions", response_model=protocol.ChatCompletion, responses=ERRORS)
 async def chat(request: Request, body: protocol.ChatRequest) -> Response:
     """Answer a conversation."""
     service, call = parts_of(request)
@@ -82,7 +85,7 @@ async def chat(request: Request, body: protocol.ChatRequest) -> Response:
     return await _answer(service, call, makes, body, ChatShape(call.model, include_usage=_told(body)))
 
 
-@router.post("/v1/completions", response_model=protocol.Completion, responses=ERRORS)  # type: ignore[arg-type]
+@router.post("/v1/completions", response_model=protocol.Completion, responses=ERRORS)
 async def complete(request: Request, body: protocol.CompletionRequest) -> Response:
     """Go on with a text, which is no conversation."""
     service, call = parts_of(request)

@@ -26,7 +26,7 @@ from carellama.serve.sampling import tools_of
 router = APIRouter()
 
 
-@router.post("/v1/embeddings", response_model=protocol.Embeddings, responses=ERRORS)  # type: ignore[arg-type]
+@router.post("/v1/embeddings", response_model=protocol.Embeddings, responses=ERRORS)
 async def embed(request: Request, body: protocol.EmbeddingRequest) -> Response:
     """One vector of length 1 for each text."""
     service, call = parts_of(request)
@@ -44,7 +44,7 @@ async def embed(request: Request, body: protocol.EmbeddingRequest) -> Response:
     return JSONResponse({"object": "list", "model": call.model, "data": data, "usage": usage})
 
 
-@router.post("/v1/rerank", response_model=protocol.Ranking, responses=ERRORS)  # type: ignore[arg-type]
+@router.post("/v1/rerank", response_model=protocol.Ranking, responses=ERRORS)
 async def rerank(request: Request, body: protocol.RerankRequest) -> Response:
     """The documents, the closest to the query first."""
     service, call = parts_of(request)
@@ -65,7 +65,7 @@ async def rerank(request: Request, body: protocol.RerankRequest) -> Response:
     return JSONResponse({"id": name, "model": call.model, "results": results, "usage": usage})
 
 
-@router.post("/v1/score", response_model=protocol.Scores, responses=ERRORS)  # type: ignore[arg-type]
+@router.post("/v1/score", response_model=protocol.Scores, responses=ERRORS)
 async def score(request: Request, body: protocol.ScoreRequest) -> Response:
     """What a reward model thinks of the last message of each conversation: the higher the better."""
     service, call = parts_of(request)
@@ -87,7 +87,7 @@ async def score(request: Request, body: protocol.ScoreRequest) -> Response:
     return JSONResponse({"id": name, "object": "list", "model": call.model, "scores": scores})
 
 
-@router.post("/tokenize", response_model=protocol.Tokenized, responses=ERRORS)  # type: ignore[arg-type]
+@router.post("/tokenize", response_model=protocol.Tokenized, responses=ERRORS)
 async def tokenize(request: Request, body: protocol.TokenizeRequest) -> Response:
     """The tokens of a text, or how many an answer to a conversation starts from."""
     service, call = parts_of(request)
