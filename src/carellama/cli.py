@@ -212,7 +212,8 @@ def api(argv: Sequence[str]) -> None:
 
 
 def _application(argv: Sequence[str]) -> Any:
-    """The application of `carellama api` with its engine; each worker makes its own."""
+    """The application of `carellama api` with its assistant; each worker makes its own."""
+    from carellama.assistant import Assistant
     from carellama.config.parse import parse
     from carellama.config.serve import API_GROUPS
     from carellama.serve.access import access_for
@@ -228,7 +229,8 @@ def _application(argv: Sequence[str]) -> Any:
         from carellama.train.rewards import load_scorer
 
         score = load_scorer(settings.reward_model, model)
-    return create_app(choose(model, data, finetuning, engine), settings, access=access, score=score)
+    assistant = Assistant(choose(model, data, finetuning, engine), data.system_prompt)
+    return create_app(assistant, settings, access=access, score=score)
 
 
 @app.callback(invoke_without_command=True)

@@ -120,7 +120,8 @@ class TransformersEngine:
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text; the marks of special tokens in it are text."""
-        return self._encoder.encode([[Group(("", text, ""), False)]])[0][0].tolist()
+        ids: list[int] = self._encoder.encode([[Group(("", text, ""), False)]])[0][0].tolist()
+        return ids
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
