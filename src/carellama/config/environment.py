@@ -76,6 +76,15 @@ def single_threaded_tokenizers() -> Iterator[None]:
             os.environ["TOKENIZERS_PARALLELISM"] = before
 
 
+def patient_threads() -> None:
+    """Let the threads of an OpenMP that is not loaded yet sleep while they wait for each other, unless told otherwise.
+
+    They would spin. Where other work shares the cores, the thread that is waited for then does not come to its turn,
+    and a token takes a hundred times as long.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 def world() -> tuple[int, int]:
     """(rank, processes) as set by torchrun or accelerate launch."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

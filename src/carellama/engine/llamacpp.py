@@ -41,7 +41,7 @@ from carellama.engine.base import (
     room_for_answer,
 )
 from carellama.engine.chat import TOKENS, VOCABULARY, chat_of
-from carellama.engine.llamacpp_server import Completion, Server, Settings
+from carellama.engine.llamacpp_server import Completion, Server, Settings, package
 from carellama.engine.places import Places
 from carellama.engine.tools import settled, with_calls
 from carellama.errors import UserError, need
@@ -71,7 +71,7 @@ def load(
     """
     from carellama.model.to_gguf import gguf_of, lora_gguf_of
 
-    need("xllamacpp", extra="llamacpp", why="--engine llamacpp")
+    package()  # before a folder is converted in vain
     path = gguf_of(model, arguments.gguf_type)
     adapters = {name: lora_gguf_of(model, Path(folder)) for name, folder in arguments.adapter_folders.items()}
     return LlamaCppEngine(

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from carellama.config.environment import patient_threads
 from carellama.engine.base import Unavailable
 from carellama.errors import UserError, need
 from carellama.model.machine import physical_cores
@@ -32,6 +33,12 @@ BATCH = 512  # tokens of prompts that are computed at once: running answers wait
 ERRORS_ONLY = 1  # of llama.cpp's levels of its log
 ALL_LAYERS = -1
 MEAN = 1  # llama.cpp's number of this way of pooling
+
+
+def package() -> Any:
+    """Import xllamacpp, or say how it is installed."""
+    patient_threads()
+    return need("xllamacpp", extra="llamacpp", why="--engine llamacpp")
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ class Server:
     """A model that is loaded. Raises `UserError` where it can not be."""
 
     def __init__(self, settings: Settings) -> None:
-        xllamacpp = need("xllamacpp", extra="llamacpp", why="--engine llamacpp")
+        xllamacpp = package()
         held = self._held = _Held(Path(tempfile.mkdtemp(prefix="carellama-")))  # mode 0700
         self._socket = str(held.folder / "llama.sock")
         self._end = weakref.finalize(self, _end, held)  # at the interpreter's end too: its threads outlive no process
