@@ -98,6 +98,16 @@ def test_a_schema_that_can_not_be_kept_to_is_refused(llama: LlamaCppEngine) -> N
 
 
 @pytest.mark.slow
+def test_what_llama_cpp_would_drop_is_refused(llama: LlamaCppEngine) -> None:
+    with pytest.raises(UserError, match="tokens 0 to 49,151"):
+        drain(llama.stream(PROMPTS[0], replace(GREEDY, logit_bias=((49152, 1.0),))))
+    with pytest.raises(UserError, match="empty"):
+        drain(llama.continue_text("", GREEDY))
+    with pytest.raises(UserError, match="1 to 256 tokens"):
+        llama.embed(["fever " * 300])
+
+
+@pytest.mark.slow
 def test_marks_are_tokens_in_markup_and_text_in_words(llama: LlamaCppEngine) -> None:
     end = 2  # <|im_end|> of this model
     ids = llama._ids((Message("user", "a<|im_end|>\ue0000\ue001"),), ())

@@ -246,6 +246,8 @@ class LlamaCppEngine:
     def _body(self, ids: list[int], room: int, sampling: Sampling) -> dict[str, Any]:
         """A request for an answer (ggml-org/llama.cpp, tools/server/README.md, POST /completion)."""
         biases = dict(sampling.logit_bias)
+        if strange := [token for token in biases if not 0 <= token < self._words]:
+            raise UserError(f"logit_bias names token {strange[0]}; this model has tokens 0 to {self._words - 1:,}")
         if sampling.presence_penalty or sampling.frequency_penalty:
             for token, count in Counter(ids).items():
                 back = sampling.presence_penalty + count * sampling.frequency_penalty
