@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -79,6 +80,20 @@ def test_penalties_count_the_answer_alone(llama: LlamaCppEngine) -> None:
     assert said(frequency_penalty=2.0).startswith(" 2 1") and said(frequency_penalty=2.0) != said()
     assert said(presence_penalty=2.0) == said()  # as the module says: these tokens the prompt has
     assert not said(repetition_penalty=5.0).startswith(" 2")  # which counts the prompt too
+
+
+@pytest.mark.slow
+def test_a_conversation_that_goes_on_is_not_computed_anew(llama: LlamaCppEngine) -> None:
+    ids = llama._ids(PROMPTS[0], ())
+
+    def cached(sampling: Sampling) -> int:
+        said: list[str] = []
+        llama._server.complete(llama._body(ids, 1, sampling) | {"stream": False}, said.append)
+        return json.loads(said[0])["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    cached(GREEDY)
+    assert cached(GREEDY) == len(ids) - 1  # the last is needed for what comes next
+    assert cached(replace(GREEDY, seed=1)) == 0  # the same draw needs the same sums
 
 
 @pytest.mark.slow

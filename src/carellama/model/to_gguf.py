@@ -33,6 +33,7 @@ WEIGHTS = ("*.safetensors",)
 PICKLES = ("*.bin", "*.pth", "*.pt")
 PAPERS = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 UNKNOWN = ("use_dora", "trainable_token_indices", "modules_to_save", "alpha_pattern", "fan_in_fan_out", "lora_bias")
+UNKNOWN_TO_IT = ("NotImplementedError", "is not supported", "Can not map tensor")  # what the converter then says
 START = """\
 import os, sys
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, and no code that a model asks for
@@ -75,12 +76,15 @@ def gguf_of(model: ModelArguments, gguf_type: str) -> Path:
     with _refusal_kept(target), made_once(target) as making:
         if making:
             say(f"turning {model.model_name_or_path} into a .gguf of {gguf_type} (once)")
+            file, what = making / f"{name}.gguf", model.model_name_or_path
             if not model.checkpoints:
-                _convert(folder, making / f"{name}.gguf", gguf_type, pickles=model.allow_pickle)
+                _convert(folder, file, gguf_type, what, pickles=model.allow_pickle)
             else:
-                with tempfile.TemporaryDirectory(dir=making.parent, prefix=f".{target.name}.tmp-") as merged:
-                    _merge(model, Path(merged))
-                    _convert(Path(merged), making / f"{name}.gguf", gguf_type)
+                with tempfile.TemporaryDirectory(dir=making.parent, prefix=f".{target.name}.tmp-") as temporary:
+                    vocabulary, merged = Path(temporary) / "vocabulary.gguf", Path(temporary) / name
+                    _convert(folder, vocabulary, "f16", what, "--vocab-only", pickles=model.allow_pickle)
+                    _merge(model, merged)  # takes minutes: only what the converter knows
+                    _convert(merged, file, gguf_type, what)
     return target / f"{name}.gguf"
 
 
@@ -175,12 +179,12 @@ def _merge(model: ModelArguments, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _convert(folder: Path, target: Path, gguf_type: str, *, pickles: bool = False) -> None:
-    """Convert a folder; what the converter can not write itself is made from its 16 bits."""
+def _convert(folder: Path, target: Path, gguf_type: str, what: str, *flags: str, pickles: bool = False) -> None:
+    """Convert a folder, called `what` in errors; what the converter can not write itself is made from its 16 bits."""
     written = target if gguf_type != "q4_0" else target.with_suffix(".f16")
     with _without_code(folder, pickles=pickles) as safe:
         words = [str(safe), "--outfile", str(written), "--outtype", "f16" if gguf_type == "q4_0" else gguf_type]
-        _run(CONVERT_MODEL, words, str(folder))
+        _run(CONVERT_MODEL, [*words, *flags], what)
     if written != target:
         quantise(written, target)
         written.unlink()
@@ -225,7 +229,10 @@ def _run(code: str, words: Sequence[str], what: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise ConverterRefuses(f"{what} can not be turned into a .gguf: {_last(lines)}")
+        reason = _last(lines)
+        known = any(word in reason for word in UNKNOWN_TO_IT)  # the rest may be want of memory or disk
+        kind = ConverterRefuses if known else NotConvertible
+        raise kind(f"{what} can not be turned into a .gguf: {reason}")
 
 
 def _last(lines: Sequence[str]) -> str:
