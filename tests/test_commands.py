@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -101,6 +104,27 @@ def test_the_seeds_chain_runs_verbatim(workplace: Path) -> None:
     for base in ([*model, *LORA], ["--model_name_or_path", "output_export"]):
         talked = seed(workplace, "cli_demo.py", *base, "--max_new_tokens", "4", stdin="hello\nclear\nhi\nexit\n")
         assert talked.stdout.strip()
+    serves_a_page(workplace, str(REPOSITORY / "src/web_demo.py"), *model, *LORA)
+    shutil.copytree(REPOSITORY / "Gradio", workplace / "Gradio")
+    serves_a_page(workplace / "Gradio", "app.py")
+
+
+def serves_a_page(where: Path, *words: str) -> None:
+    """Start the page (at any free port), open it, end it."""
+    process = subprocess.Popen(
+        [sys.executable, *words, "--port", "0"], cwd=where, env=environment(where), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        told = process.stdout.readline()
+        address = re.search(r"http://127\.0\.0\.1:\d+", told)
+        assert address, told + process.stderr.read()
+        with urllib.request.urlopen(address[0], timeout=60) as page:
+            assert page.status == 200 and "CareLlama" in page.read().decode()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+    finally:
+        process.kill()
 
 
 @pytest.mark.slow

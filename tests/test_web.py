@@ -235,6 +235,21 @@ def test_a_page_that_is_closed_is_forgotten() -> None:
     assert visits.seen("a") is None and visits.of("a").question == ""
 
 
+def test_an_address_that_can_not_be_had_is_told_in_one_line(monkeypatch) -> None:
+    from carellama.serve import web
+
+    with web._listen(WebArguments(port=0)) as taken:
+        with pytest.raises(UserError, match="give another --port"):
+            web._listen(WebArguments(port=taken.getsockname()[1]))
+
+    def no_tunnel(*_: object) -> None:
+        raise RuntimeError("no Internet")
+
+    monkeypatch.setattr("gradio.networking.setup_tunnel", no_tunnel)
+    with pytest.raises(UserError, match="--share: no tunnel"):
+        web._tunnel(1)
+
+
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[str, ScriptedEngine, Any]]:
     """A real server with a password; its address, engine and page."""
@@ -267,6 +282,8 @@ def test_the_gate(served) -> None:
         assert client.get("/").status_code == 401 and "Basic" in client.get("/config").headers["www-authenticate"]
         assert client.get("/", headers=basic("clinic:wrong horse")).status_code == 401
         client.headers.update(basic(PASSWORD))
+        assert client.get("/", headers={"origin": "https://evil.example"}).status_code == 403
+        assert client.get("/config", headers={"origin": address}).status_code == 200
         first = client.get("/")
         assert first.status_code == 200 and first.headers["cache-control"] == "no-store"
         policy = dict(part.split(" ", 1) for part in first.headers["content-security-policy"].split("; "))

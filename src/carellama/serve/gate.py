@@ -83,6 +83,10 @@ class Gate:
 
     async def _status(self, method: str, path: str, headers: dict[bytes, bytes]) -> int:
         """The status that a request is refused with; 0: it may pass."""
+        origin = headers.get(b"origin")  # of a page: another site's must not use the password that the browser knows
+        hosts = (headers.get(b"host"), headers.get(b"x-forwarded-host"))
+        if origin is not None and origin.partition(b"://")[2] not in hosts:
+            return 403
         if self.password is not None:
             given = _basic(headers.get(b"authorization", b""))
             if given is None:
@@ -114,7 +118,10 @@ def _basic(header: bytes) -> bytes | None:
 
 
 async def _refuse(status: int, send: Send) -> None:
-    why = {401: b"a user and a password are needed", 404: b"not here", 411: b"no content-length", 413: b"too long"}
+    why = {
+        401: b"a user and a password are needed", 403: b"from another site", 404: b"not here",
+        411: b"no content-length", 413: b"too long",
+    }  # fmt: skip
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(why[status])).encode())]
     if status == 401:
         headers.append((b"www-authenticate", b'Basic realm="CareLlama", charset="UTF-8"'))

@@ -63,6 +63,7 @@ class Page:
 
     def ask(self, question: str, language: Language, request: gr.Request) -> list[Any]:
         """Take a question; `answer` follows."""
+        question = question or ""
         visit = self.visits.of(request.session_hash)
         refusal = self._refusal(visit, question, language)
         if not refusal and question.strip() and not visit.begin(question.strip()):
@@ -79,7 +80,7 @@ class Page:
         key = request.session_hash
         visit = self.visits.seen(key)
         if visit is not None and visit.take():
-            visit.conversation.system = system.strip() or None
+            visit.conversation.system = (system or "").strip() or None
             sampling = replace(
                 self.assistant.sampling, adapter=adapter, temperature=temperature, top_p=top_p, top_k=int(top_k),
                 max_new_tokens=int(max_new_tokens), repetition_penalty=repetition_penalty,
