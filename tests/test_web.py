@@ -129,7 +129,7 @@ def test_an_answer_that_nobody_wants_gives_its_place_back(button: str) -> None:
         assert texts(shown)[0] == "long" and texts(shown)[1].startswith("w") and shown[1] == "已停止。"
     else:
         assert texts(shown) == []
-    assert texts(asked(page, "next", language="zh")[0])[-1] == "next"
+    assert texts(page.ask("next", "zh", visitor())[1:])[-1] == "next"
 
 
 def test_a_page_that_is_gone_closes_the_stream() -> None:
@@ -238,9 +238,8 @@ def test_a_page_that_is_closed_is_forgotten() -> None:
 def test_an_address_that_can_not_be_had_is_told_in_one_line(monkeypatch) -> None:
     from carellama.serve import web
 
-    with web._listen(WebArguments(port=0)) as taken:
-        with pytest.raises(UserError, match="give another --port"):
-            web._listen(WebArguments(port=taken.getsockname()[1]))
+    with web._listen(WebArguments(port=0)) as taken, pytest.raises(UserError, match="give another --port"):
+        web._listen(WebArguments(port=taken.getsockname()[1]))
 
     def no_tunnel(*_: object) -> None:
         raise RuntimeError("no Internet")
