@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import ssl
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -298,8 +301,6 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_lets_answers_end(tmp_path, workers) -> None:
-    import sys
-
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     process = subprocess.Popen([sys.executable, str(program), str(workers)], stderr=subprocess.PIPE, text=True)
@@ -335,3 +336,36 @@ def test_an_address_that_is_taken_is_one_line() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"--port {port}"):
             listener(ApiArguments(port=port))
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
+def test_tls(tmp_path) -> None:
+    from carellama.config.serve import ApiArguments
+    from carellama.errors import UserError
+    from carellama.serve.server import _check_certificate
+
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost"
+    named = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*words.split(), *named], check=True, capture_output=True)
+    with running(echo(), ssl_certfile=str(certificate), ssl_keyfile=str(key)) as server:
+        trusts = ssl.create_default_context(cafile=str(certificate))
+        answer = httpx2.get(f"https://127.0.0.1:{server.port}/health", verify=trusts)
+        assert answer.json() == {"status": "ok"}
+    with pytest.raises(UserError, match="are no certificate with its key"):
+        _check_certificate(ApiArguments(ssl_certfile=str(certificate), ssl_keyfile=str(certificate)))
+
+
+def test_who_does_not_read_his_answer_is_left_in_the_end(monkeypatch) -> None:
+    from carellama.serve import calls
+
+    monkeypatch.setattr(calls, "GRACE", 0.2)
+    engine = ScriptedEngine("x" * 3_000_000)
+    with running(engine, request_timeout=1, max_new_tokens=3_000_000) as server:
+        body = json.dumps({"messages": ASKED, "stream": True}).encode()
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+            until(lambda: engine.running == 1)
+            until(lambda: 'status="504"' in httpx2.get(f"{server.url}/metrics").text)
+            until(lambda: engine.running == 0)

@@ -27,7 +27,7 @@ from carellama.model.load import load_model
 from carellama.records import Message, Pair
 from carellama.template import get_template
 from carellama.train.reward import scores_of
-from carellama.train.rewards import ServerReward, check_reward, load_reward
+from carellama.train.rewards import ServerReward, check_reward, load_reward, load_scorer
 from conftest import make_model, make_tokenizer
 
 PROMPT = (Message("user", "My ear hurts since 3 days."),)
@@ -95,6 +95,14 @@ def test_scores_are_those_that_the_stage_learned(adapter, tiny_folder, tiny_toke
     with torch.no_grad():
         learned = scores_of(score.model, collate_row(examples)).tolist()
     assert score([PROMPT] * 2, ANSWERS) == pytest.approx(learned, abs=1e-5)
+
+
+def test_a_server_scores_as_a_training_does(adapter, tiny_folder, tiny_tokenizer):
+    score = load_scorer(
+        str(adapter), ModelArguments(str(tiny_folder), checkpoint_dir="of what is served", dtype="float32")
+    )
+    trained = load_reward(str(adapter), config_of(tiny_folder, adapter), tiny_tokenizer)
+    assert score([PROMPT] * 2, ANSWERS) == pytest.approx(trained([PROMPT] * 2, ANSWERS), abs=1e-5)
 
 
 def test_an_answer_is_read_as_words_whatever_it_holds(adapter, tiny_folder, tiny_tokenizer):

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 OPEN_ROUTES = {"/health", "/ready", "/docs", "/openapi.json"}  # they say nothing of anybody
 QUIET_ROUTES = {"/health", "/ready", "/metrics"}  # asked every few seconds: logged only where they fail
 BODY_SECONDS = 30.0  # for each part of a body
+GRACE = 10.0  # seconds over --request_timeout, after which a client that does not read its answer is left
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 LOOPBACK = {"localhost", "127.0.0.1", "::1", "[::1]"}
 BYTES_A_TOKEN = 3  # a guess of how long a text is before it is counted: English has more, Chinese about as many
@@ -168,10 +169,11 @@ class Frame:
         exchange = Exchange(call, receive, send)
         try:
             self._admit(scope, headers)
-            if scope["path"] not in OPEN_ROUTES:
-                given_key = headers.get("authorization")
-                call.caller = await self.service.asked(lambda: self.service.access.caller(given_key))
-            await self.app(scope, exchange.receive, exchange.send)
+            async with asyncio.timeout(self.service.settings.request_timeout + GRACE):
+                if scope["path"] not in OPEN_ROUTES:
+                    given_key = headers.get("authorization")
+                    call.caller = await self.service.asked(lambda: self.service.access.caller(given_key))
+                await self.app(scope, exchange.receive, exchange.send)
         except (asyncio.CancelledError, ClientDisconnect) as left:
             if not exchange.gone:
                 raise
@@ -236,19 +238,14 @@ class Exchange:
         return message
 
     async def send(self, message: Event) -> None:
-        """Send a part of the answer; a client that takes nothing for too long is left."""
+        """Send a part of the answer."""
         if message["type"] == "http.response.start":
             self._started = True
             self.call.status = self.call.status or message["status"]
             MutableHeaders(scope=message)["x-request-id"] = self.call.id
         elif not message.get("more_body", False):
             self._finished = True
-        try:
-            async with asyncio.timeout(self.call.service.settings.request_timeout):
-                await self._send(message)
-        except TimeoutError:
-            self.gone = True
-            raise ClientDisconnect from None
+        await self._send(message)
 
     async def refuse(self, error: Exception, scope: Scope) -> None:
         """Answer with an error; where the answer has begun, break it off."""

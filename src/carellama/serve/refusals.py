@@ -48,7 +48,7 @@ class Wrong(Exception):
         self.headers = dict(headers or {})
 
 
-class TimedOut(Exception):
+class TimedOut(TimeoutError):
     """An answer that took longer than it may."""
 
 
@@ -67,8 +67,8 @@ def refusal(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
         return 400, body_of(400, str(error), code="unsupported"), {}
     if isinstance(error, Unavailable):
         return 503, body_of(503, str(error), code="unavailable"), {"retry-after": "5"}
-    if isinstance(error, TimedOut):
-        return 504, body_of(504, str(error), code="timeout"), {}
+    if isinstance(error, TimeoutError):
+        return 504, body_of(504, str(error) or "the request took too long", code="timeout"), {}
     if isinstance(error, UserError):
         return 400, body_of(400, str(error)), {}
     return 500, body_of(500, "the server failed at this request; its log tells where", code="internal_error"), {}
