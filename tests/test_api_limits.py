@@ -117,6 +117,16 @@ def test_time_limits(limits, status) -> None:
             assert first.result().status_code == 200
 
 
+def test_a_stream_that_is_faster_than_we_are_does_not_hold_up_the_others() -> None:
+    engine = ScriptedEngine("x" * 20_000)
+    with running(engine, max_new_tokens=20_000) as server, ThreadPoolExecutor(1) as pool:
+        fast = pool.submit(chat, server, stream=True)
+        until(lambda: engine.running == 1)
+        assert httpx2.get(f"{server.url}/health").status_code == 200
+        assert not fast.done()
+        assert fast.result().text.count('"content":"x"') == 20_000
+
+
 def test_a_stream_that_takes_too_long_is_ended_with_an_error() -> None:
     engine = slow()
     with running(engine, request_timeout=0.3) as server:

@@ -29,6 +29,7 @@ from carellama.serve.shapes import ChatShape, Shape, TextShape, event, usage_of
 
 COMMIT = 15.0  # seconds; browsers and proxies wait for a first byte for 60 s or so
 PAUSE = 10.0  # seconds without a token, after which a stream gets a comment that keeps the connection open
+TOGETHER = 16384  # bytes of events that are sent together at the most
 DONE = b"data: [DONE]\n\n"
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": protocol.ErrorBody, "description": about}
@@ -144,7 +145,7 @@ async def _events(service: Service, call: Call, answers: Answers, shape: Shape, 
                 out += event(shape.end(index, item))
             elif not isinstance(item, Exception):
                 out += event(shape.piece(index, item))
-            if not answers.more:
+            if not answers.more or len(out) >= TOGETHER:
                 yield out
                 out = b""
     except Exception as error:
