@@ -384,7 +384,7 @@ def load(
 ) -> TransformersEngine:
     """Load a model with its checkpoints, adapters and template. Raises `UserError` for what can not be loaded.
 
-    An adapter of `--adapters` answers in place of the last one of `--checkpoint_dir`, on top of those before that.
+    An adapter of `--adapters` answers on top of the checkpoints of `--checkpoint_dir`.
     """
     from carellama.model.adapter import attach, prepare
     from carellama.model.load import bind, extended_tokenizer, load_model, load_tokenizer
@@ -430,7 +430,7 @@ class _Switch:
     def __call__(self, adapter: str) -> None:
         if adapter == self.answers:
             return
-        active = [*self.as_loaded[:-1], f"{BESIDE}{adapter}"] if adapter else self.as_loaded
+        active = [*self.as_loaded, f"{BESIDE}{adapter}"] if adapter else self.as_loaded
         if active:
             self.model.base_model.enable_adapter_layers()
             self.model.base_model.set_adapter(active)

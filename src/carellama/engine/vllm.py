@@ -235,6 +235,11 @@ def _weights(model: ModelArguments, arguments: EngineArguments) -> tuple[str, di
         raise UserError("--engine vllm takes one checkpoint: merge them with carellama export and give its folder")
     for folder in checkpoints:
         if (folder / "adapter_config.json").is_file():
+            if modules:
+                raise UserError(
+                    "--engine vllm puts one adapter on a model: export the checkpoint with carellama export, and give "
+                    "that folder as --model_name_or_path with --adapters"
+                )
             modules[CHECKPOINT] = folder
         elif (folder / "config.json").is_file():
             place = str(folder)
