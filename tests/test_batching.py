@@ -304,6 +304,12 @@ def test_adapters_answer_beside_each_other(tmp_path, tiny_folder) -> None:
     assert engine.generate(PROMPTS, GREEDY) == expected[""]
     with pytest.raises(Unsupported, match="red, blue"):
         drain(engine.stream(PROMPTS[0], replace(GREEDY, adapter="green")))
+    on_top = load(
+        replace(model, checkpoint_dir=str(tmp_path / "blue")), data, finetuning,
+        EngineArguments(adapters=f"red={tmp_path / 'red'}"),
+    )  # fmt: skip
+    merged = load(replace(model, checkpoint_dir=f"{tmp_path / 'blue'},{tmp_path / 'red'}"), data, finetuning)
+    assert on_top.generate(PROMPTS, replace(GREEDY, adapter="red")) == merged.generate(PROMPTS, GREEDY)
 
 
 def test_beams_refuse_what_they_do_not_know() -> None:
