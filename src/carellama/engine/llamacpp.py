@@ -112,9 +112,8 @@ class LlamaCppEngine:
         self._server = Server(self._settings)
         self._embedder: Server | None = None
         self._lock = threading.Lock()  # of the embedder, which is started when it is first asked
-        self._begin = self._server.tokenize("", begin=True)[
-            :1
-        ]  # the token that begins a sequence, if the model has one
+        begin, known = self._server.tokenize("", begin=True)[:1], header.facts.get("tokenizer.ggml.bos_token_id")
+        self._begin = begin if begin == [known] or known is None else []  # the token that begins a sequence, if any
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
