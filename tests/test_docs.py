@@ -137,6 +137,7 @@ def test_options_and_files_that_pages_name_are_there(page: Path) -> None:
         "--ntasks-per-node",
         "--shutdown-timeout",
         "--signal",
+        "--tool-call-parser",
         "--working-dir",
         "--num_processes",
         "--no-deps",

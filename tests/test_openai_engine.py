@@ -358,6 +358,17 @@ def test_adapters_and_context_are_those_that_the_server_lists() -> None:
     assert [body["model"] for body in server.asked] == ["llama:cardiology"]
 
 
+def test_a_server_may_tell_its_adapters_from_other_names() -> None:
+    rows = [{"id": "carellama", "parent": None}, {"id": "alias", "parent": None}, {"id": "tcm", "parent": "carellama"}]
+    with (
+        answering(
+            lambda *_: (200, {}, '{"count": 77}'), {"data": [{**row, "owned_by": "carellama"} for row in rows]}
+        ) as server,
+        closing(OpenAIEngine(server.url, None)) as engine,
+    ):
+        assert engine.adapters == ("tcm",) and engine.count_tokens(ASKED) == 77
+
+
 def test_a_server_that_lists_nothing_is_asked_by_name_only() -> None:
     with answering(lambda *_: said("x")) as server:
         with closing(OpenAIEngine(server.url, "m")) as engine:

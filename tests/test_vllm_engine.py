@@ -202,7 +202,9 @@ def test_a_death_at_the_start_shows_the_end_of_the_log(played: Played, folder: P
     (played.folder / "dies").touch()
     with pytest.raises(UserError, match="ended with code 1 while it started"):
         loaded(folder)
-    assert "  no memory left for the cache" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    log = Path(told.partition("its log: ")[2].splitlines()[0])
+    assert "  no memory left for the cache" in told and log.is_file()
     assert len(played.states()) == 1
 
 

@@ -64,9 +64,10 @@ Give = Callable[[Piece], None]
 class OpenAIEngine:
     """An `Engine` behind one or more addresses.
 
-    `model`: its name there, None for the first one listed; the other names listed are the adapters. `timeout`: seconds
-    without a byte. `pauses`: seconds before each further try. `calls_as_text`: tools are written into the prompt and
-    calls read from the answer (`carellama.engine.tools`), for servers that do neither.
+    `model`: its name there, None for the first one listed. The adapters are those that the server tells apart by their
+    `parent`, or all other names that it lists. `timeout`: seconds without a byte. `pauses`: seconds before each further
+    try. `calls_as_text`: tools are written into the prompt and calls read from the answer (`carellama.engine.tools`),
+    for servers that do neither.
     """
 
     name = "openai"
@@ -362,8 +363,10 @@ class OpenAIEngine:
                 return None
             body = {"content": text, "add_special": True, "parse_special": True}
         _, found = await self._upstreams.json(upstream, "POST", "/tokenize", body)
-        tokens = found.get("tokens") if isinstance(found, dict) else None
-        return len(tokens) if isinstance(tokens, list) else None
+        if not isinstance(found, dict):
+            return None
+        count, tokens = found.get("count"), found.get("tokens")  # a conversation's tokens are not always told
+        return count if isinstance(count, int) else len(tokens) if isinstance(tokens, list) else None
 
     def _name(self, listing: Listing) -> str:
         if self._model is not None:
@@ -375,7 +378,8 @@ class OpenAIEngine:
     def _adapters(self, listing: Listing) -> dict[str, str]:
         """What an adapter is called here, and at the server."""
         model = self._name(listing)
-        return {name.removeprefix(f"{model}:"): name for name in listing.names if name != model}
+        names = listing.names if listing.adapters is None else listing.adapters
+        return {name.removeprefix(f"{model}:"): name for name in names if name != model}
 
     def _addressed(self, listing: Listing, adapter: str) -> str:
         """The name that a request is sent under."""

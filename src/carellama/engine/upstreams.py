@@ -42,6 +42,7 @@ class Listing:
     """What a server tells of itself: its models, the kind that it is, and how long a context may be."""
 
     names: tuple[str, ...] = ()
+    adapters: tuple[str, ...] | None = None  # of the names; None: it does not tell adapters from models
     kind: str = ""  # "vllm", "llamacpp", ...: `owned_by` of its models
     context_tokens: int | None = None
 
@@ -227,7 +228,10 @@ class Upstreams:
             _, properties = await self.json(upstream, "GET", "/props")
             settings = properties.get("default_generation_settings") if isinstance(properties, dict) else None
             longest = settings.get("n_ctx") if isinstance(settings, dict) else None
-        return Listing(tuple(row["id"] for row in models), kind, longest if isinstance(longest, int) else None)
+        tells = any("parent" in row for row in models)
+        adapters = tuple(row["id"] for row in models if row.get("parent")) if tells else None
+        names = tuple(row["id"] for row in models)
+        return Listing(names, adapters, kind, longest if isinstance(longest, int) else None)
 
     def _next(self, tried: Sequence[Upstream]) -> Upstream:
         """The one with the least to do, of those that do not rest if there are any; ties go by their order."""

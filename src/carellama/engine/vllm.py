@@ -132,7 +132,7 @@ class Child:
 
     def close(self) -> None:
         """End it and whatever it started; return when they are gone."""
-        died = self._process.poll() is not None and self._watcher.ident is not None
+        died = not self._closing.is_set() and self._process.poll() is not None
         self._closing.set()
         _end(self._process)
         if self._watcher.ident is not None:
