@@ -258,6 +258,7 @@ def test_it_does_not_outlive_its_keeper(played: Played, folder: Path) -> None:
         until(lambda: not alive(state["pid"]))
     with suppress(ProcessLookupError):
         os.kill(state["worker"], signal.SIGKILL)  # the worker of a real vLLM watches its parent itself
+    until(lambda: not alive(state["worker"]))
 
 
 def test_what_vllm_can_not_serve_is_refused_before_it_is_started(played: Played, folder: Path, tmp_path: Path) -> None:
