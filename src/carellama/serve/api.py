@@ -69,6 +69,7 @@ def create_app(engine: Engine, settings: ApiArguments, *, access: Access, score:
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after"],
+            allow_private_network=True,  # of the pages that are listed
         )
     return app
 
