@@ -127,6 +127,27 @@ def test_a_stream_that_is_faster_than_we_are_does_not_hold_up_the_others() -> No
         assert fast.result().text.count('"content":"x"') == 20_000
 
 
+def test_an_engine_that_asks_elsewhere_does_not_hold_up_the_server() -> None:
+    asked, goes_on = threading.Event(), threading.Event()
+
+    class Asks(ScriptedEngine):
+        @property
+        def context_tokens(self):
+            asked.set()
+            assert goes_on.wait(20)
+
+        @context_tokens.setter
+        def context_tokens(self, tokens):
+            pass
+
+    with running(Asks("ok")) as server, ThreadPoolExecutor(1) as pool:
+        one = pool.submit(chat, server)
+        assert asked.wait(20)
+        assert httpx2.get(f"{server.url}/health").status_code == 200
+        goes_on.set()
+        assert one.result().status_code == 200
+
+
 def test_a_stream_that_takes_too_long_is_ended_with_an_error() -> None:
     engine = slow()
     with running(engine, request_timeout=0.3) as server:
@@ -335,6 +356,16 @@ def test_sigterm_lets_answers_end(tmp_path, workers) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_server_that_ends_takes_no_new_request() -> None:
+    with running(echo()) as server:
+        assert httpx2.get(f"{server.url}/ready").status_code == 200
+        server.service.draining = True
+        refused = chat(server)
+        assert refused.status_code == 503 and refused.headers["retry-after"]
+        assert httpx2.get(f"{server.url}/ready").status_code == 503
+        assert httpx2.get(f"{server.url}/health").status_code == 200
 
 
 def test_an_address_that_is_taken_is_one_line() -> None:

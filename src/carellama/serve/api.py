@@ -108,14 +108,14 @@ async def _no_route(request: Request, error: Exception) -> Response:
 async def models(request: Request) -> Response:
     """The names that requests may give as `model`."""
     service, _ = parts_of(request)
-    return JSONResponse({"object": "list", "data": _models(service)})
+    return JSONResponse({"object": "list", "data": await _models(service)})
 
 
 @router.get("/v1/models/{model}", response_model=protocol.Model, responses={404: {"model": protocol.ErrorBody}})
 async def model(request: Request, model: str) -> Response:
     """One of them."""
     service, _ = parts_of(request)
-    for known in _models(service):
+    for known in await _models(service):
         if known["id"] == model:
             return JSONResponse(known)
     raise Wrong("there is no such model; /v1/models lists them", "model", "model_not_found", 404)
@@ -158,8 +158,9 @@ async def docs(request: Request) -> Response:
     )
 
 
-def _models(service: Service) -> list[dict[str, Any]]:
-    names, adapters = service.settings.names, service.engine.adapters
+async def _models(service: Service) -> list[dict[str, Any]]:
+    names = service.settings.names
+    adapters, context_tokens = await service.facts()
     parents = dict.fromkeys(names) | {f"{names[0]}:{adapter}": names[0] for adapter in adapters}
     return [
         {
@@ -168,7 +169,7 @@ def _models(service: Service) -> list[dict[str, Any]]:
             "created": service.created,
             "owned_by": "carellama",
             "parent": parent,
-            "max_model_len": service.engine.context_tokens,
+            "max_model_len": context_tokens,
         }
         for name, parent in parents.items()
     ]

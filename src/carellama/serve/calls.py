@@ -68,6 +68,10 @@ class Service:
             return function()
         return await asyncio.shield(threaded(function))
 
+    async def facts(self) -> tuple[Sequence[str], int | None]:
+        """Adapters and context of the engine, asked in a thread: it may have to ask another server."""
+        return await threaded(lambda: (self.engine.adapters, self.engine.context_tokens))
+
 
 class Call:
     """One request: who asks, what it used, and what is to be given back at its end."""
@@ -77,6 +81,7 @@ class Call:
         self.began = time.monotonic()
         self.caller: Caller | None = None
         self.model = ""
+        self.context_tokens: int | None = None
         self.status = 0
         self.estimate = 0  # tokens of the prompt, guessed
         self.prompt_tokens = 0

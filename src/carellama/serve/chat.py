@@ -72,7 +72,7 @@ class EventStream(Response):
 async def chat(request: Request, body: protocol.ChatRequest) -> Response:
     """Answer a conversation."""
     service, call = parts_of(request)
-    adapter = named(service, call, body.model)
+    adapter = await named(service, call, body.model)
     limit(service, len(body.messages), "messages")
     messages = conversation(body.messages)
     sampling = sampling_of(body, service.defaults, adapter)
@@ -80,7 +80,7 @@ async def chat(request: Request, body: protocol.ChatRequest) -> Response:
     if begins_with_assistant(messages):
         messages = await _with_fitting_begin(service, messages, sampling.tools)
     size = sum(len(message.content.encode()) for message in messages) + len(repr(body.tools or ""))
-    await call.begin("chat", size, count * _longest(service, sampling))
+    await call.begin("chat", size, count * _longest(call, sampling))
     stream = service.engine.stream
     makes: list[Make] = [partial(stream, messages, draw) for draw in draws(sampling, count)]
     return await _answer(service, call, makes, body, ChatShape(call.model, include_usage=_told(body)))
@@ -90,13 +90,13 @@ async def chat(request: Request, body: protocol.ChatRequest) -> Response:
 async def complete(request: Request, body: protocol.CompletionRequest) -> Response:
     """Go on with a text, which is no conversation."""
     service, call = parts_of(request)
-    adapter = named(service, call, body.model)
+    adapter = await named(service, call, body.model)
     prompts = texts(body.prompt, "prompt")
     limit(service, len(prompts), "prompt")
     sampling = sampling_of(body, service.defaults, adapter)
     count = choices(service, body)
     size = sum(len(prompt.encode()) for prompt in prompts)
-    await call.begin("chat", size, count * len(prompts) * _longest(service, sampling))
+    await call.begin("chat", size, count * len(prompts) * _longest(call, sampling))
     go_on = service.engine.continue_text
     makes: list[Make] = [partial(go_on, prompt, draw) for prompt in prompts for draw in draws(sampling, count)]
     echoes = [prompt for prompt in prompts for _ in range(count)] if body.echo else []
@@ -174,9 +174,10 @@ def parts_of(request: Request) -> tuple[Service, Call]:
     return request.app.state.service, request.state.call
 
 
-def named(service: Service, call: Call, model: str | None) -> str:
+async def named(service: Service, call: Call, model: str | None) -> str:
     """Return the adapter that a request asks for, and note the model. Raises `Wrong` (404)."""
-    names, adapters = service.settings.names, service.engine.adapters
+    names = service.settings.names
+    adapters, call.context_tokens = await service.facts()
     adapter = adapter_of(model, names, adapters)
     call.model = model or names[0]
     return adapter
@@ -220,9 +221,9 @@ def draws(sampling: Sampling, count: int) -> list[Sampling]:
     return [replace(sampling, seed=sampling.seed + index) for index in range(count)]
 
 
-def _longest(service: Service, sampling: Sampling) -> int:
+def _longest(call: Call, sampling: Sampling) -> int:
     """The most tokens that an answer may have."""
-    context = service.engine.context_tokens
+    context = call.context_tokens
     longest = sampling.max_new_tokens or 0
     return min(longest, context) if context is not None else longest
 

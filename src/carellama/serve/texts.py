@@ -30,7 +30,7 @@ router = APIRouter()
 async def embed(request: Request, body: protocol.EmbeddingRequest) -> Response:
     """One vector of length 1 for each text."""
     service, call = parts_of(request)
-    _base_only(named(service, call, body.model))
+    _base_only(await named(service, call, body.model))
     given = texts(body.input, "input")
     limit(service, len(given), "input")
     vectors, usage = await _vectors(service, call, given)
@@ -48,7 +48,7 @@ async def embed(request: Request, body: protocol.EmbeddingRequest) -> Response:
 async def rerank(request: Request, body: protocol.RerankRequest) -> Response:
     """The documents, the closest to the query first."""
     service, call = parts_of(request)
-    _base_only(named(service, call, body.model))
+    _base_only(await named(service, call, body.model))
     limit(service, len(body.documents), "documents")
     documents = [one if isinstance(one, str) else one.text for one in body.documents]
     if not (body.query and all(documents)):
@@ -69,7 +69,7 @@ async def rerank(request: Request, body: protocol.RerankRequest) -> Response:
 async def score(request: Request, body: protocol.ScoreRequest) -> Response:
     """What a reward model thinks of the last message of each conversation: the higher the better."""
     service, call = parts_of(request)
-    named(service, call, body.model)
+    await named(service, call, body.model)
     if (scorer := service.score) is None:
         raise Wrong("this server has no reward model: start it with --reward_model", code="unsupported")
     limit(service, len(body.messages), "messages")
@@ -91,7 +91,7 @@ async def score(request: Request, body: protocol.ScoreRequest) -> Response:
 async def tokenize(request: Request, body: protocol.TokenizeRequest) -> Response:
     """The tokens of a text, or how many an answer to a conversation starts from."""
     service, call = parts_of(request)
-    named(service, call, body.model)
+    await named(service, call, body.model)
     engine = service.engine
     if (body.prompt is None) == (body.messages is None):
         raise Wrong("send either prompt or messages", "prompt")
@@ -105,7 +105,7 @@ async def tokenize(request: Request, body: protocol.TokenizeRequest) -> Response
         await call.begin("chat", 0)
         tokens = await threaded(lambda: engine.tokenize(text))
         found = {"count": len(tokens), "tokens": list(tokens)}  # type: ignore[dict-item]
-    return JSONResponse(found | {"max_model_len": engine.context_tokens})
+    return JSONResponse(found | {"max_model_len": call.context_tokens})
 
 
 async def _vectors(service: Service, call: Call, given: Sequence[str]) -> tuple[list[list[float]], dict[str, int]]:
