@@ -28,6 +28,7 @@ from carellama.records import Message, Role
 OPEN, CLOSE = "\ue000", "\ue001"  # private-use characters around the number of a placeholder
 Render = Callable[[Sequence[Message]], str]
 DEFAULT = "default"  # for a tokenizer that carries no chat template
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endofturn|>")  # tokens that end an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +273,5 @@ def get_template(name: str | None, tokenizer: Any) -> Template:
 
 def _own_stops(tokenizer: Any) -> list[str]:
     """The eos token and the usual end-of-turn tokens that this tokenizer's own template writes."""
-    turn_ends = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endofturn|>"]
-    written = [stop for stop in turn_ends if stop in tokenizer.chat_template and is_token(tokenizer, stop)]
+    written = [stop for stop in TURN_ENDS if stop in tokenizer.chat_template and is_token(tokenizer, stop)]
     return list(dict.fromkeys([*([tokenizer.eos_token] if tokenizer.eos_token else []), *written]))
