@@ -24,6 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carellama.disk import say
 from carellama.engine.answer import Answer
 from carellama.engine.base import (
     HEARTBEAT,
@@ -45,7 +46,6 @@ from carellama.engine.tokenizer import ARRAYS, Tokenizer, of_folder, of_gguf
 from carellama.engine.tools import settled, with_calls
 from carellama.errors import UserError, need
 from carellama.model.gguf import read_header
-from carellama.model.hub import resolve
 
 if TYPE_CHECKING:
     from carellama.config.answering import EngineArguments
@@ -57,6 +57,9 @@ PROCESS = Path(__file__).with_name("openvino_process.py")
 IR = "openvino_model.xml"  # what OpenVINO's tools name a converted language model
 MOST_CONTEXT = 8192  # tokens, unless more are asked for: the cache grows with them
 BLOCK_TOKENS = 32  # of the paged cache on a CPU
+# Q4_1, Q4_K_S and Q4_K_M, by general.file_type (ggml-org/llama.cpp, enum llama_ftype): a weight is scale * q + minimum
+# there, and the library stores the minimum as a whole number of scales.
+ROUNDED = {3, 14, 15}
 PATIENCE = 5.0  # seconds that the process has to end
 PROPERTIES: dict[str, Any] = {}  # of the CPU plug-in
 
@@ -367,13 +370,16 @@ def load(
         need("openvino_genai", extra="openvino", why="--engine openvino")  # raises
     if arguments.adapter_folders:
         raise UserError("--engine openvino answers with one adapter only: give it as --checkpoint_dir, which is merged")
-    if model.quantization_bit:
-        raise UserError("--engine openvino takes no --quantization_bit; give --gguf_type q8_0 or q4_0")
     place = _place(model, arguments)
     if place.is_dir():
         tokenizer, limit = of_folder(place, data.template), _context_of(place)
     else:
         header = read_header(place, ARRAYS)
+        if header.facts.get("general.file_type") in ROUNDED:
+            say(
+                f"{place.name} has 4-bit blocks with a minimum, which OpenVINO rounds: its answers are worse than the "
+                "file's own; take --engine llamacpp, or the model's folder with --gguf_type q8_0"
+            )
         tokenizer, limit = of_gguf(place, header, data.template), header.of_architecture("context_length")
     context_tokens = min(arguments.context_tokens or MOST_CONTEXT, int(limit or MOST_CONTEXT))
     process = Process(
@@ -394,9 +400,6 @@ def _place(model: ModelArguments, arguments: EngineArguments) -> Path:
         if model.checkpoints:
             raise UserError(f"{folder} is converted already: merge --checkpoint_dir into the model it was made from")
         return folder
-    found = resolve(model.model_name_or_path, accept_licence=model.accept_licence)
-    if isinstance(found, Path) and found.is_file() and not model.checkpoints:
-        return found
     from carellama.model.to_gguf import gguf_of
 
     return gguf_of(model, arguments.gguf_type)

@@ -150,6 +150,7 @@ def main() -> None:
     os.dup2(2, 1)  # what the libraries print is no answer
     lines = Lines(0)
     (settings,) = lines.read(wait=True)
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # nothing is told of what is done here
     try:
         import openvino_genai
 

@@ -125,10 +125,10 @@ def _typed(name: str, schema: Mapping[str, Any], rules: Mapping[str, str], where
             return f'"\\"" char{{{least},{most}}} "\\""'
         return BASIC["string"].replace('"\\"" ', f'"\\"" char{{{least}}} ', 1)
     if name in ("integer", "number") and {"minimum", "maximum"} & set(schema):
-        least, most = schema.get("minimum"), schema.get("maximum")
-        if name == "number" or not (type(least) is type(most) is int and 0 <= most - least <= MOST_ITEMS):
+        first, last = schema.get("minimum"), schema.get("maximum")
+        if name == "number" or not (type(first) is type(last) is int and 0 <= last - first <= MOST_ITEMS):
             raise _refused(where, f"bounds a number otherwise than integers of at most {MOST_ITEMS:,} values")
-        return _either([f'"{number}"' for number in range(least, most + 1)], where)
+        return _either([f'"{number}"' for number in range(first, last + 1)], where)
     return name
 
 

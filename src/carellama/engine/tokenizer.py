@@ -82,7 +82,7 @@ def of_gguf(path: Path, header: Header, template: str | None) -> Tokenizer:
     split = facts.get("tokenizer.ggml.pre", "")
     merges = [tuple(merge.split(" ", 1)) for merge in facts.get(MERGES) or []]
     vocabulary = {token: number for number, token in enumerate(tokens)}
-    backend = Backend(BPE(vocabulary, merges, ignore_merges=split == "llama-bpe"))  # type: ignore[arg-type]
+    backend = Backend(BPE(vocabulary, merges, ignore_merges=split == "llama-bpe"))
     _split_words(backend, split, path)
     backend.decoder = decoders.ByteLevel()
     marks = [(token, kind) for token, kind in zip(tokens, kinds, strict=True) if kind in (CONTROL, USER_DEFINED)]
@@ -97,6 +97,7 @@ def of_gguf(path: Path, header: Header, template: str | None) -> Tokenizer:
 
 def _split_words(backend: Backend, split: str, path: Path) -> None:
     """Split words as the vocabulary was learned. Raises `UserError` for a way that is not known."""
+    words: pre_tokenizers.PreTokenizer
     if split in PATTERNS:
         words = pre_tokenizers.Split(Regex(PATTERNS[split]), behavior="isolated")
         if split != "llama-bpe":
