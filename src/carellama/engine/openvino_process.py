@@ -159,8 +159,12 @@ def main() -> None:
         output.write(json.dumps({"failed": brief(error)}).encode() + b"\n")
         output.flush()
         sys.exit(1)
-    server.send({"ready": True})
-    server.run()
+    try:
+        server.send({"ready": True})
+        server.run()
+    except BrokenPipeError:
+        pass  # nobody reads it any more
+    os._exit(0)  # at its own end the library complains of answers that were under way
 
 
 if __name__ == "__main__":
