@@ -164,20 +164,29 @@ def test_it_starts_answers_and_is_gone_after_close(played: Played, folder: Path)
 def test_the_options_become_its_flags(played: Played, folder: Path, tmp_path: Path) -> None:
     named = f"cardiology={adapter(tmp_path / 'a')},tcm={adapter(tmp_path / 'b', r=40)}"
     more = {"dtype": "bfloat16", "quantization_bit": 4, "context_tokens": 256, "adapters": named}
-    checkpoint = str(adapter(tmp_path / "checkpoint"))
-    with closing(loaded(folder, "alpaca", checkpoint, vllm_args="--seed 3 --note 'a b'", **more)) as engine:
+    with closing(loaded(folder, "alpaca", vllm_args="--seed 3 --note 'a b'", **more)) as engine:
         words = played.words()
         flags = dict(zip(words[2::2], words[3::2], strict=False))
         assert flags["--dtype"] == "bfloat16" and flags["--quantization"] == "bitsandbytes"
         assert flags["--max-model-len"] == "256" and flags["--tensor-parallel-size"] == "1"
         assert "### Instruction" in Path(flags["--chat-template"]).read_text()
         at = words.index("--enable-lora")
-        assert words[at + 1 : at + 6] == ["--max-loras", "3", "--max-lora-rank", "64", "--lora-modules"]
-        assert words[at + 6 : at + 9] == [*named.split(","), f"checkpoint={checkpoint}"]
-        assert words[at + 9 : at + 13] == ["--seed", "3", "--note", "a b"]
-        assert engine.adapters == ("cardiology", "tcm") and engine.model == "checkpoint"
+        assert words[at + 1 : at + 6] == ["--max-loras", "2", "--max-lora-rank", "64", "--lora-modules"]
+        assert words[at + 6 : at + 8] == named.split(",")
+        assert words[at + 8 : at + 12] == ["--seed", "3", "--note", "a b"]
+        assert engine.adapters == ("cardiology", "tcm")
         by_name = [json.loads(engine.generate([ASKED], Sampling(adapter=one))[0].text) for one in ("", "tcm")]
-        assert [one["model"] for one in by_name] == ["checkpoint", "tcm"]
+        assert [one["model"] for one in by_name] == [engine.model, "tcm"]
+
+
+def test_a_checkpoint_is_an_adapter_that_answers_alone(played: Played, folder: Path, tmp_path: Path) -> None:
+    checkpoint = str(adapter(tmp_path / "checkpoint"))
+    with closing(loaded(folder, None, checkpoint)) as engine:
+        words = played.words()
+        assert words[words.index("--lora-modules") + 1] == f"checkpoint={checkpoint}"
+        assert engine.adapters == () and engine.model == "checkpoint"
+    with pytest.raises(UserError, match="one adapter on a model"):
+        loaded(folder, None, checkpoint, adapters=f"tcm={checkpoint}")
 
 
 def test_answers_end_where_the_format_ends_them(played: Played, folder: Path) -> None:
