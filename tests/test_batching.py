@@ -77,22 +77,20 @@ def test_a_prompt_read_in_parts_is_answered_as_one_read_at_once() -> None:
 def test_running_answers_go_on_while_a_long_prompt_is_read() -> None:
     engine = engine_of(parallel=2)
     engine._batcher.part = 16
-    order: list[str] = []
     first = engine.stream(PROMPTS[0], replace(GREEDY, max_new_tokens=1000))
     while not next(first).text:
         pass
+    passes: list[int] = []  # tokens of a row in each
 
-    def read_long() -> None:
-        drain(engine.stream(PROMPTS[2], replace(GREEDY, max_new_tokens=1)))
-        order.append("long")
+    def note(model, args, given) -> None:
+        passes.append(given["input_ids"].shape[1])
 
-    thread = threading.Thread(target=read_long)
-    thread.start()
-    pieces = 0
-    while thread.is_alive():
-        pieces += bool(next(first).text)
+    engine.model.register_forward_pre_hook(note, with_kwargs=True)
+    drain(engine.stream(PROMPTS[2], replace(GREEDY, max_new_tokens=1)))
     first.close()
-    assert pieces >= 3
+    parts = [at for at, width in enumerate(passes) if width > 1]
+    assert len(parts) > 4
+    assert all(passes[at + 1] == 1 for at in parts[:-1])
 
 
 def test_draws_depend_on_the_seed_and_the_place_and_on_nobody_beside() -> None:
@@ -325,3 +323,12 @@ def test_a_text_is_gone_on_with_from_its_own_tokens() -> None:
     assert pieces
     with pytest.raises(UserError, match="no token"):
         drain(engine.continue_text("", GREEDY))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantised_models_answer_many_at_once(tiny_folder, bits: int) -> None:
+    pytest.importorskip("bitsandbytes")
+    engine = load(ModelArguments(str(tiny_folder), quantization_bit=bits), DataArguments(), FinetuningArguments())
+    engine.template.stop_ids.clear()
+    replies = engine.generate(PROMPTS, replace(GREEDY, max_new_tokens=4))
+    assert [reply.completion_tokens for reply in replies] == [4] * len(PROMPTS)

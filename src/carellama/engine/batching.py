@@ -212,8 +212,8 @@ class Batcher:
             if group:
                 self._guarded(group, lambda: self._begin(group))
         for future, job in jobs:
-            self._switch("")
             try:
+                self._switch("")
                 future.set_result(job())
             except Exception as error:  # raised again by who waits
                 future.set_exception(error)
