@@ -24,9 +24,9 @@ from carellama.config.serve import API_GROUPS
 from carellama.engine.base import Engine, Sampling, drain
 from carellama.engine.choose import choose
 from carellama.records import Message
-from carellama.serve import server
-from carellama.serve.access import Open
-from carellama.serve.api import create_app
+from carellama.serve.api import server
+from carellama.serve.api.access import Open
+from carellama.serve.api.app import create_app
 
 NUMBERS = count(1)
 

@@ -96,9 +96,9 @@ def serve() -> None:
 
     from carellama.config.serve import ApiArguments
     from carellama.engine.scripted import ScriptedEngine
-    from carellama.serve.access import Open
-    from carellama.serve.api import create_app
-    from carellama.serve.server import serve as until_signal
+    from carellama.serve.api.access import Open
+    from carellama.serve.api.app import create_app
+    from carellama.serve.api.server import serve as until_signal
 
     logging.basicConfig(level=logging.WARNING)
     engine = ScriptedEngine("Please see a doctor.", context_tokens=4000, adapters=["tcm"])

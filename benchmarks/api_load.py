@@ -144,9 +144,9 @@ def serve(parallel: int, queue: int, token_seconds: float) -> None:
 
     from carellama.config.serve import ApiArguments
     from carellama.engine.scripted import ScriptedEngine
-    from carellama.serve.access import Open
-    from carellama.serve.api import create_app
-    from carellama.serve.server import serve as until_signal
+    from carellama.serve.api.access import Open
+    from carellama.serve.api.app import create_app
+    from carellama.serve.api.server import serve as until_signal
 
     class Forgets(ScriptedEngine):
         def stream(self, messages, sampling):  # type: ignore[no-untyped-def]

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from carellama.serve.access import Keyed
+from carellama.serve.api.access import Keyed
 from carellama.store import keys
 from carellama.store.database import open_database
 

@@ -11,10 +11,10 @@ from typing import Any
 from carellama.config.serve import ApiArguments
 from carellama.engine.base import Engine
 from carellama.engine.scripted import ScriptedEngine
-from carellama.serve import server
-from carellama.serve.access import Access, Open
-from carellama.serve.api import create_app
-from carellama.serve.calls import Service
+from carellama.serve.api import server
+from carellama.serve.api.access import Access, Open
+from carellama.serve.api.app import create_app
+from carellama.serve.api.calls import Service
 
 ASKED = [{"role": "user", "content": "What is asthma?"}]
 

@@ -14,8 +14,8 @@ import pytest
 
 from carellama.config.keys import SCOPES
 from carellama.errors import UserError
-from carellama.serve import access
-from carellama.serve.access import Caller, Keyed, Open, Refused, access_for
+from carellama.serve.api import access
+from carellama.serve.api.access import Caller, Keyed, Open, Refused, access_for
 from carellama.store import keys, usage
 from carellama.store.database import open_database
 from carellama.store.keys import Limits
@@ -440,7 +440,7 @@ def test_a_database_that_can_not_be_read_does_not_open_the_server(tmp_path):
 
 def test_an_open_server_does_not_load_the_database_library(tmp_path):
     code = (
-        "import sys; from carellama.serve.access import access_for\n"
+        "import sys; from carellama.serve.api.access import access_for\n"
         f"access_for('127.0.0.1', {str(tmp_path / 'none.db')!r}); print('sqlalchemy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from api_server import ASKED, echo, running, until
 from carellama.engine.base import Piece, Reply
 from carellama.engine.scripted import ScriptedEngine
-from carellama.serve.access import Access, Caller, Refused, Ticket
+from carellama.serve.api.access import Access, Caller, Refused, Ticket
 
 CHAT = "/v1/chat/completions"
 
@@ -159,7 +159,7 @@ def test_a_stream_that_takes_too_long_is_ended_with_an_error() -> None:
 
 
 def test_a_silent_stream_is_kept_open_by_comments(monkeypatch) -> None:
-    from carellama.serve import chat as module
+    from carellama.serve.api import chat as module
 
     class Late(ScriptedEngine):
         def stream(self, messages, sampling):
@@ -315,9 +315,9 @@ import sys
 from carellama.cli import quieten
 from carellama.config.serve import ApiArguments
 from carellama.engine.scripted import ScriptedEngine
-from carellama.serve.access import Open
-from carellama.serve.api import create_app
-from carellama.serve.server import serve
+from carellama.serve.api.access import Open
+from carellama.serve.api.app import create_app
+from carellama.serve.api.server import serve
 
 settings = ApiArguments(port=0, workers=int(sys.argv[1]))
 
@@ -371,7 +371,7 @@ def test_a_server_that_ends_takes_no_new_request() -> None:
 def test_an_address_that_is_taken_is_one_line() -> None:
     from carellama.config.serve import ApiArguments
     from carellama.errors import UserError
-    from carellama.serve.server import listener
+    from carellama.serve.api.server import listener
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -383,7 +383,7 @@ def test_an_address_that_is_taken_is_one_line() -> None:
 def test_tls(tmp_path) -> None:
     from carellama.config.serve import ApiArguments
     from carellama.errors import UserError
-    from carellama.serve.server import _check_certificate
+    from carellama.serve.api.server import _check_certificate
 
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost"
@@ -398,7 +398,7 @@ def test_tls(tmp_path) -> None:
 
 
 def test_who_does_not_read_his_answer_is_left_in_the_end(monkeypatch) -> None:
-    from carellama.serve import calls
+    from carellama.serve.api import calls
 
     monkeypatch.setattr(calls, "GRACE", 0.2)
     engine = ScriptedEngine("x" * 3_000_000)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carellama.records import Message
-from carellama.serve.messages import begins_with_assistant, conversation, with_user_first
-from carellama.serve.protocol import ChatMessage
-from carellama.serve.refusals import Wrong
+from carellama.serve.api.messages import begins_with_assistant, conversation, with_user_first
+from carellama.serve.api.protocol import ChatMessage
+from carellama.serve.api.refusals import Wrong
 
 
 def read(*messages: tuple) -> list[tuple[str, str]]:

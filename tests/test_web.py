@@ -24,9 +24,9 @@ from carellama.engine.base import Piece, PromptTooLong, Sampling, Unavailable, U
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message
-from carellama.serve.markdown import harmless
-from carellama.serve.visits import Visits
-from carellama.serve.words import WORDS, told
+from carellama.serve.page.markdown import harmless
+from carellama.serve.page.visits import Visits
+from carellama.serve.page.words import WORDS, told
 from conftest import REPOSITORY
 
 gradio = pytest.importorskip("gradio")
@@ -36,7 +36,7 @@ NUMBERS = (0.5, 0.9, 40, 100, 1.1)  # temperature, top_p, top_k, max_new_tokens,
 
 
 def page_of(engine: Any, system: str | None = None, **options: Any):
-    from carellama.serve.web import Page
+    from carellama.serve.page.web import Page
 
     return Page(Assistant(engine, system, Sampling(64)), WebArguments(**options))
 
@@ -236,7 +236,7 @@ def test_a_page_that_is_closed_is_forgotten() -> None:
 
 
 def test_an_address_that_can_not_be_had_is_told_in_one_line(monkeypatch) -> None:
-    from carellama.serve import web
+    from carellama.serve.page import web
 
     with web._listen(WebArguments(port=0)) as taken, pytest.raises(UserError, match="give another --port"):
         web._listen(WebArguments(port=taken.getsockname()[1]))
@@ -254,7 +254,7 @@ def served() -> Iterator[tuple[str, ScriptedEngine, Any]]:
     """A real server with a password; its address, engine and page."""
     import uvicorn
 
-    from carellama.serve.web import app
+    from carellama.serve.page.web import app
 
     engine = ScriptedEngine(lambda messages: "word " * 40, token_seconds=0.02, parallel=2)
     page = page_of(engine)
@@ -329,7 +329,7 @@ import sys
 from carellama.assistant import Assistant
 from carellama.config.web import WebArguments
 from carellama.engine.scripted import ScriptedEngine
-from carellama.serve.web import run
+from carellama.serve.page.web import run
 
 run(Assistant(ScriptedEngine(lambda messages: "heard " + messages[-1].content)), WebArguments(port=0), None)
 """

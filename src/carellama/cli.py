@@ -172,7 +172,7 @@ def web(argv: Sequence[str]) -> None:
     *options, page = parse((*TALK_GROUPS, WebArguments), argv, "carellama web")
     password = credentials(page)  # what is wrong with it shows before the weights are read
     need("gradio", extra="web", why="the web page")
-    from carellama.serve import web as server
+    from carellama.serve.page import web as server
 
     with _assistant(*options) as assistant:
         server.run(assistant, page, password)
@@ -206,7 +206,7 @@ def api(argv: Sequence[str]) -> None:
 
     *_, settings = parse(API_GROUPS, argv, "carellama api")
     need("fastapi", extra="serve", why="carellama api")
-    from carellama.serve.server import serve
+    from carellama.serve.api.server import serve
 
     serve(settings, functools.partial(_application, list(argv)))
 
@@ -216,8 +216,8 @@ def _application(argv: Sequence[str]) -> Any:
     from carellama.assistant import Assistant
     from carellama.config.parse import parse
     from carellama.config.serve import API_GROUPS
-    from carellama.serve.access import access_for
-    from carellama.serve.api import create_app
+    from carellama.serve.api.access import access_for
+    from carellama.serve.api.app import create_app
 
     quieten()  # a worker is a process of its own
     model, data, finetuning, engine, settings = parse(API_GROUPS, argv, "carellama api")

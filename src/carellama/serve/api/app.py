@@ -2,8 +2,8 @@
 
     app = create_app(engine, ApiArguments(), access=Open())        # ASGI: uvicorn.run(app)
 
-The routes are those of `serve.chat` and `serve.texts`, and here the models, the state of the server, its metrics and
-its OpenAPI document. `serve.server` runs it.
+The routes are those of `serve.api.chat` and `serve.api.texts`, and here the models, the state of the server, its
+metrics and its OpenAPI document. `serve.api.server` runs it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from carellama import __version__
 from carellama.config.serve import ApiArguments
 from carellama.engine.base import Engine
-from carellama.serve import chat, protocol, texts
-from carellama.serve.access import Access
-from carellama.serve.calls import Frame, Scorer, Service
-from carellama.serve.chat import parts_of
-from carellama.serve.line import Line
-from carellama.serve.metrics import Metrics
-from carellama.serve.refusals import Wrong, first_fault
-from carellama.serve.sampling import defaults_of
+from carellama.serve.api import chat, protocol, texts
+from carellama.serve.api.access import Access
+from carellama.serve.api.calls import Frame, Scorer, Service
+from carellama.serve.api.chat import parts_of
+from carellama.serve.api.line import Line
+from carellama.serve.api.metrics import Metrics
+from carellama.serve.api.refusals import Wrong, first_fault
+from carellama.serve.api.sampling import defaults_of
 
 ABOUT = "Medical language models over OpenAI's API. It informs and refers; it does not diagnose."
 ENDING = 5.0  # seconds that the database of the keys has to take the last counts

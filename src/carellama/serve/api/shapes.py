@@ -1,4 +1,4 @@
-"""Answers as OpenAI's API writes them: whole, or as the chunks of a stream. `serve.protocol` has their types.
+"""Answers as OpenAI's API writes them: whole, or as the chunks of a stream. `serve.api.protocol` has their types.
 
 shape = ChatShape("carellama", include_usage=True)
 shape.piece(0, Piece("Rest."))      # {"id": "chatcmpl-...", "object": "chat.completion.chunk", "choices": [...]}

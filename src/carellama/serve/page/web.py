@@ -25,10 +25,10 @@ from carellama.config.web import WebArguments
 from carellama.engine.base import Reply, Sampling
 from carellama.errors import UserError
 from carellama.safety.notice import Language
-from carellama.serve.gate import Gate
-from carellama.serve.markdown import harmless
-from carellama.serve.visits import Visit, Visits
-from carellama.serve.words import WORDS, told
+from carellama.serve.page.gate import Gate
+from carellama.serve.page.markdown import harmless
+from carellama.serve.page.visits import Visit, Visits
+from carellama.serve.page.words import WORDS, told
 
 TICK = 0.06  # seconds between two updates of a page while an answer streams
 SLIDERS = {  # name -> (least, most, step), in the order in which `Page.answer` takes them

@@ -25,8 +25,8 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from carellama.engine.base import Piece, Reply
-from carellama.serve.line import Line
-from carellama.serve.refusals import TimedOut
+from carellama.serve.api.line import Line
+from carellama.serve.api.refusals import TimedOut
 
 Stream = Generator[Piece, None, Reply]
 Make = Callable[[], Stream]

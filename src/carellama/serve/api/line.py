@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from carellama.serve.access import Refused
+from carellama.serve.api.access import Refused
 
 LONGEST = 60.0  # seconds that a client is asked to wait
 

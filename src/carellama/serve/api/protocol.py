@@ -3,8 +3,8 @@
     ChatRequest.model_validate({"messages": [{"role": "user", "content": "What is asthma?"}]})
 
 Fields that are not named here are ignored, as OpenAI's clients expect; a wrong type or value is an error. What a
-request means is `serve.messages` and `serve.sampling`; these are the types alone. The types of answers stand in the
-OpenAPI document; the answers themselves are made in `serve.shapes`.
+request means is `serve.api.messages` and `serve.api.sampling`; these are the types alone. The types of answers stand
+in the OpenAPI document; the answers themselves are made in `serve.api.shapes`.
 """
 
 from __future__ import annotations

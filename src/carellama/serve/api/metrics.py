@@ -17,7 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from carellama.config.environment import shared_metrics
-from carellama.serve.line import Line
+from carellama.serve.api.line import Line
 
 LABELS = ("route", "status", "model", "key")
 FIRST = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)  # seconds

@@ -17,7 +17,7 @@ from typing import Any
 
 from carellama.engine.base import PromptTooLong, Unavailable, Unsupported
 from carellama.errors import UserError
-from carellama.serve.access import Refused
+from carellama.serve.api.access import Refused
 
 log = logging.getLogger(__name__)
 

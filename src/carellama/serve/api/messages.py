@@ -22,8 +22,8 @@ from collections.abc import Sequence
 
 from carellama.engine.base import Prompt
 from carellama.records import Message, ToolCall
-from carellama.serve.protocol import ChatMessage
-from carellama.serve.refusals import Wrong
+from carellama.serve.api.protocol import ChatMessage
+from carellama.serve.api.refusals import Wrong
 
 BETWEEN = "\n\n"  # what joins the texts of two messages
 

@@ -19,13 +19,13 @@ from starlette.types import Receive, Scope, Send
 from carellama.engine.base import Reply, Sampling, Tool
 from carellama.errors import UserError
 from carellama.records import Message
-from carellama.serve import protocol
-from carellama.serve.bridge import Answers, Make, threaded
-from carellama.serve.calls import Call, Service
-from carellama.serve.messages import begins_with_assistant, conversation, with_user_first
-from carellama.serve.refusals import Wrong, log_failure, refusal
-from carellama.serve.sampling import adapter_of, sampling_of
-from carellama.serve.shapes import ChatShape, Shape, TextShape, event, usage_of
+from carellama.serve.api import protocol
+from carellama.serve.api.bridge import Answers, Make, threaded
+from carellama.serve.api.calls import Call, Service
+from carellama.serve.api.messages import begins_with_assistant, conversation, with_user_first
+from carellama.serve.api.refusals import Wrong, log_failure, refusal
+from carellama.serve.api.sampling import adapter_of, sampling_of
+from carellama.serve.api.shapes import ChatShape, Shape, TextShape, event, usage_of
 
 COMMIT = 15.0  # seconds; browsers and proxies wait for a first byte for 60 s or so
 PAUSE = 10.0  # seconds without a token, after which a stream gets a comment that keeps the connection open

@@ -11,8 +11,8 @@ from typing import Any
 
 from carellama.config.serve import ApiArguments
 from carellama.engine.base import Sampling, Tool
-from carellama.serve.protocol import ChatRequest, CompletionRequest, FunctionTool, SamplingFields, ToolChoice
-from carellama.serve.refusals import Wrong
+from carellama.serve.api.protocol import ChatRequest, CompletionRequest, FunctionTool, SamplingFields, ToolChoice
+from carellama.serve.api.refusals import Wrong
 
 STOPS = 16  # strings
 COMPLETION_TOKENS = 16  # of /v1/completions without max_tokens, as at OpenAI

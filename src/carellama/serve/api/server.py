@@ -30,7 +30,7 @@ from carellama.config.environment import share_metrics
 from carellama.config.serve import ApiArguments
 from carellama.disk import say
 from carellama.errors import UserError
-from carellama.serve.calls import Service
+from carellama.serve.api.calls import Service
 
 log = logging.getLogger(__name__)
 

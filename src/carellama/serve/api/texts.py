@@ -15,13 +15,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from carellama.engine.base import Engine, Unsupported
-from carellama.serve import protocol
-from carellama.serve.bridge import computed, threaded
-from carellama.serve.calls import BYTES_A_TOKEN, Call, Service
-from carellama.serve.chat import ERRORS, limit, named, parts_of, texts
-from carellama.serve.messages import conversation, text_of
-from carellama.serve.refusals import Wrong
-from carellama.serve.sampling import tools_of
+from carellama.serve.api import protocol
+from carellama.serve.api.bridge import computed, threaded
+from carellama.serve.api.calls import BYTES_A_TOKEN, Call, Service
+from carellama.serve.api.chat import ERRORS, limit, named, parts_of, texts
+from carellama.serve.api.messages import conversation, text_of
+from carellama.serve.api.refusals import Wrong
+from carellama.serve.api.sampling import tools_of
 
 router = APIRouter()
 

@@ -28,11 +28,11 @@ from starlette.types import Message as Event
 from carellama.config.serve import ApiArguments
 from carellama.engine.base import Engine, Piece, Reply, Sampling
 from carellama.records import Message
-from carellama.serve.access import Access, Caller, Open, Refused, Ticket
-from carellama.serve.bridge import Answers, Item, threaded
-from carellama.serve.line import Line
-from carellama.serve.metrics import Metrics
-from carellama.serve.refusals import CLOSED, Wrong, log_failure, refusal
+from carellama.serve.api.access import Access, Caller, Open, Refused, Ticket
+from carellama.serve.api.bridge import Answers, Item, threaded
+from carellama.serve.api.line import Line
+from carellama.serve.api.metrics import Metrics
+from carellama.serve.api.refusals import CLOSED, Wrong, log_failure, refusal
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,8 @@ r"""Markdown of an answer without what a browser would run, load or hide: HTML s
     harmless("Take <script>alert(1)</script> ![x](https://example.org/x.png)")
 
 Code stays as it is, but for diagrams of Mermaid, which are shown as their text. This is the first of three guards:
-Gradio sanitises what comes of the Markdown, and the Content Security Policy of `carellama.serve.gate` loads nothing.
+Gradio sanitises what comes of the Markdown, and the Content Security Policy of `carellama.serve.page.gate` loads
+nothing.
 """
 
 from __future__ import annotations
