@@ -126,3 +126,8 @@ def only_read(database) -> None:
     @event.listens_for(database.engine, "connect")
     def connected(connection, _) -> None:
         connection.execute("PRAGMA query_only = ON")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slow tests first, so that no worker begins a long one when the others have nothing left to do."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

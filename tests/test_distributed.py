@@ -23,7 +23,7 @@ import yaml
 from safetensors.torch import load_file
 
 from carellama import run as runs
-from carellama.config import engine as engines
+from carellama.config import distributed as engines
 from carellama.config.parse import as_flags
 from carellama.config.run import run_config
 from carellama.errors import UserError
