@@ -77,12 +77,15 @@ def single_threaded_tokenizers() -> Iterator[None]:
 
 
 def patient_threads() -> None:
-    """Let the threads of an OpenMP that is not loaded yet sleep while they wait for each other, unless told otherwise.
+    """Let the threads of an OpenMP that is not loaded yet spin only shortly while they wait, unless told otherwise.
 
-    They would spin. Where other work shares the cores, the thread that is waited for then does not come to its turn,
-    and a token takes a hundred times as long.
+    They would go on spinning. Where other work shares the cores, the thread that is waited for then does not come to
+    its turn, and a token takes a hundred times as long; without any spinning a token takes twice as long on cores of
+    one's own (benchmarks/RESULTS.md).
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # of GNU's, where passive alone means none
 
 
 def world() -> tuple[int, int]:
