@@ -49,7 +49,7 @@ class NextChat:
         with self.http.stream("POST", "/v1/chat/completions", json=self.body(messages, True)) as answer:
             assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/event-stream")
             assert answer.headers["access-control-allow-origin"] == PAGE
-            lines = [line for line in answer.iter_lines() if line]
+            lines = [line for line in answer.iter_lines() if line and not line.startswith(":")]  # a comment
         assert lines[-1] == "data: [DONE]"
         for line in lines[:-1]:
             text += json.loads(line.removeprefix("data: "))["choices"][0]["delta"].get("content") or ""

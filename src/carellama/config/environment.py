@@ -88,6 +88,15 @@ def patient_threads() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # of GNU's, where passive alone means none
 
 
+def few_kernels() -> None:
+    """Let oneDNN keep about as many kernels as a step takes, unless told otherwise.
+
+    They are made for one size of products, and each batch has other sizes. It would keep 1,024 of them, more than a
+    gigabyte of which nothing is used again.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+
+
 def world() -> tuple[int, int]:
     """(rank, processes) as set by torchrun or accelerate launch."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
