@@ -54,7 +54,6 @@ def started(where: Path, *words: str) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_the_seeds_server_runs_verbatim(workplace: Path) -> None:
-    pytest.importorskip("carellama.engine.choose")
     with started(workplace, str(REPOSITORY / "src/api_demo.py"), *SEED.split()) as url:
         answer = httpx2.post(f"{url}/chat/completions", json={"messages": ASKED, "max_tokens": 4}, timeout=60)
         assert answer.status_code == 200, answer.text

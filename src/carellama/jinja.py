@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -25,7 +26,10 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from carellama.errors import UserError
+from carellama.errors import UserError, lookup
+
+DEFAULT = "default"  # the format of a model that brings none
+OPEN, CLOSE = "\ue000", "\ue001"  # private-use characters around the number of a placeholder
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,17 @@ def formats() -> dict[str, Format]:
         if entry.name.endswith(".yaml"):
             found[entry.name.removesuffix(".yaml")] = Format(**yaml.safe_load(entry.read_text(encoding="utf-8")))
     return dict(sorted(found.items()))
+
+
+def format_for(name: str, has_token: Callable[[str], bool]) -> Format:
+    """Return the named format. Raises `UserError` for an unknown name, and for single tokens that a model lacks."""
+    form = lookup(formats(), name, "template")
+    if missing := [token for token in form.tokens if not has_token(token)]:
+        raise UserError(
+            f"--template {name} needs the tokens {', '.join(missing)}, which this model's tokenizer does not have; "
+            "leave --template out to use the model's own format, or take one of plain text: alpaca, default, vicuna"
+        )
+    return form
 
 
 def names() -> list[str]:

@@ -21,13 +21,11 @@ from typing import Any
 
 import jinja2
 
-from carellama.errors import UserError, lookup
-from carellama.jinja import copies_contents, formats, jinja_of
+from carellama.errors import UserError
+from carellama.jinja import CLOSE, DEFAULT, OPEN, copies_contents, format_for, jinja_of
 from carellama.records import Message, Role
 
-OPEN, CLOSE = "\ue000", "\ue001"  # private-use characters around the number of a placeholder
 Render = Callable[[Sequence[Message]], str]
-DEFAULT = "default"  # for a tokenizer that carries no chat template
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endofturn|>")  # tokens that end an answer
 
 
@@ -260,13 +258,7 @@ def get_template(name: str | None, tokenizer: Any) -> Template:
     if name is None and tokenizer.chat_template:
         return Template("the tokenizer's own", tokenizer.chat_template, tokenizer, _own_stops(tokenizer))
     name = name or DEFAULT
-    form = lookup(formats(), name, "template")
-    missing = [token for token in form.tokens if not is_token(tokenizer, token)]
-    if missing:
-        raise UserError(
-            f"--template {name} needs the tokens {', '.join(missing)}, which this model's tokenizer does not have; "
-            "leave --template out to use the model's own format, or take one of plain text: alpaca, default, vicuna"
-        )
+    form = format_for(name, lambda token: is_token(tokenizer, token))
     stops = [stop.replace("{eos}", tokenizer.eos_token or "") for stop in ["{eos}", *form.stop]]
     return Template(name, jinja_of(form), tokenizer, list(dict.fromkeys(stop for stop in stops if stop)))
 

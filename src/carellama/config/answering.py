@@ -18,8 +18,6 @@ from carellama.errors import UserError
 # HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
 # ruff: noqa: UP045
 
-NAMES = ("transformers", "llamacpp", "openvino", "openai", "vllm")
-
 
 @dataclass
 class EngineArguments:

@@ -8,7 +8,7 @@ module loads no library, so that the terminal and the server can name the types 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Prompt = Sequence[Message]
 OnReply = Callable[[int, "Reply"], None]  # told the prompt's index and its reply, in the order of completion
 FinishReason = Literal["stop", "length", "tool_calls"]
+MOST_CONTEXT = 8192  # tokens of prompt and answer on a CPU, unless told: a cache takes memory as they grow
 HEARTBEAT = 0.5  # seconds after which a stream that has nothing to say yields an empty piece
 
 
@@ -187,6 +188,12 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back what the engine holds: memory, threads, child processes. Calls under way end with an error."""
         ...
+
+
+def check_adapter(name: str, known: Collection[str]) -> None:
+    """Raise `Unsupported` for an adapter that is not among the known ones; "" is none."""
+    if name and name not in known:
+        raise Unsupported(f"no adapter {name!r}; there are {', '.join(known) or 'none'}")
 
 
 def room_for_answer(prompt_tokens: int, max_new_tokens: int | None, context_tokens: int | None) -> int:

@@ -17,16 +17,13 @@ from typing import Any
 
 from carellama.engine.base import Tool
 from carellama.engine.tools import as_functions, as_rows, knows_tools, told
-from carellama.errors import UserError, lookup
-from carellama.jinja import formats, jinja_of, render_chat
+from carellama.jinja import CLOSE, DEFAULT, OPEN, format_for, jinja_of, render_chat
 from carellama.model.gguf import Header
 from carellama.records import Message
 
 TOKENS, KINDS = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 VOCABULARY = (TOKENS, KINDS)  # the arrays of a header that are read here
 CONTROL = 3  # the kind of a token that no text stands for (ggml-org/llama.cpp, include/llama.h)
-DEFAULT = "default"  # the format of a model that brings none
-OPEN, CLOSE = "\ue000", "\ue001"  # private-use characters around the number of a mark
 
 
 @dataclass(frozen=True)
@@ -99,11 +96,6 @@ def chat_of(header: Header, template: str | None) -> Chat:
     bos, eos, own = token("bos"), token("eos"), header.facts.get("tokenizer.chat_template")
     if template is None and own:
         return Chat(own, bos, eos, (), marks)
-    form = lookup(formats(), template or DEFAULT, "template")
-    if missing := [name for name in form.tokens if name not in tokens]:
-        raise UserError(
-            f"--template {template} needs the tokens {', '.join(missing)}, which this model's tokenizer does not have; "
-            "leave --template out to use the model's own format, or take one of plain text: alpaca, default, vicuna"
-        )
+    form = format_for(template or DEFAULT, tokens.__contains__)
     stops = [stop.replace("{eos}", eos) for stop in form.stop]
     return Chat(jinja_of(form), bos, eos, tuple(stop for stop in stops if stop), marks)

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from carellama.disk import say
 from carellama.engine.base import (
     HEARTBEAT,
+    MOST_CONTEXT,
     OnReply,
     Piece,
     Prompt,
@@ -38,6 +39,7 @@ from carellama.engine.base import (
     Tool,
     Unavailable,
     Unsupported,
+    check_adapter,
     room_for_answer,
 )
 from carellama.engine.chat import TOKENS, VOCABULARY, chat_of
@@ -54,7 +56,6 @@ if TYPE_CHECKING:
     from carellama.config.finetuning import FinetuningArguments
     from carellama.config.model import ModelArguments
 
-CONTEXT = 8192  # tokens, unless told: a longer context takes memory whether it is used or not
 LEAST_CONTEXT = 2048  # tokens; it is not made smaller than this for want of memory
 CACHE_SHARE = 0.5  # of the free memory, that the caches of all slots may take
 EMBED_TOKENS = 2048  # of a text that a vector is made of
@@ -207,8 +208,7 @@ class LlamaCppEngine:
         """Yield the answer to a prompt."""
         if sampling.num_beams > 1:
             raise Unsupported("the llamacpp engine has no beam search: give --num_beams 1, or --engine transformers")
-        if sampling.adapter and sampling.adapter not in self.adapters:
-            raise Unsupported(f"no adapter {sampling.adapter!r}; there are {', '.join(self.adapters) or 'none'}")
+        check_adapter(sampling.adapter, self.adapters)
         ids = ids_of()
         room = room_for_answer(len(ids), sampling.max_new_tokens, self.context_tokens)
         text, finish, tokens = "", None, 0
@@ -346,7 +346,7 @@ def context_of(header: Header, asked: int | None, parallel: int) -> int:
         if own is not None and asked > own:
             raise UserError(f"--context_tokens is {asked:,}; this model takes at most {own:,}")
         return asked
-    most = min(int(own or CONTEXT), CONTEXT)
+    most = min(int(own or MOST_CONTEXT), MOST_CONTEXT)
     free, each = free_memory_bytes(), cache_bytes(header)
     if free is None or not each:
         return most

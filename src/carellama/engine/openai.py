@@ -30,6 +30,7 @@ from carellama.engine.base import (
     Tool,
     Unavailable,
     Unsupported,
+    check_adapter,
     drain,
 )
 from carellama.engine.openai_request import (
@@ -386,8 +387,7 @@ class OpenAIEngine:
         if not adapter:
             return self._name(listing)
         known = self._adapters(listing)
-        if adapter not in known:
-            raise Unsupported(f"no adapter {adapter!r}; there are {', '.join(known) or 'none'}")
+        check_adapter(adapter, known)
         return known[adapter]
 
 

@@ -29,6 +29,7 @@ from carellama.disk import say
 from carellama.engine.answer import Answer
 from carellama.engine.base import (
     HEARTBEAT,
+    MOST_CONTEXT,
     FinishReason,
     OnReply,
     Piece,
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
 
 PROCESS = Path(__file__).with_name("openvino_process.py")
 IR = "openvino_model.xml"  # what OpenVINO's tools name a converted language model
-MOST_CONTEXT = 8192  # tokens, unless more are asked for: the cache grows with them
 BLOCK_TOKENS = 32  # of the paged cache on a CPU
 # Q4_1, Q4_K_S and Q4_K_M, by general.file_type (ggml-org/llama.cpp, enum llama_ftype): a weight is scale * q + minimum
 # there, and the library stores the minimum as a whole number of scales.

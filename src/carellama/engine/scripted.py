@@ -27,6 +27,7 @@ from carellama.engine.base import (
     TokenLogprob,
     Tool,
     Unsupported,
+    check_adapter,
     drain,
     room_for_answer,
 )
@@ -124,8 +125,7 @@ class ScriptedEngine:
         ):  # fmt: skip
             if asked:
                 raise Unsupported(f"the scripted engine has no {name}")
-        if sampling.adapter and sampling.adapter not in self.adapters:
-            raise Unsupported(f"no adapter {sampling.adapter!r}; there are {', '.join(self.adapters) or 'none'}")
+        check_adapter(sampling.adapter, self.adapters)
         room = room_for_answer(len(prompt), sampling.max_new_tokens, self.context_tokens)
         text = f"[{sampling.adapter}] " * bool(sampling.adapter) + text_of()
         answer = Answer(lambda ids: "".join(map(chr, ids)), (), sampling.stop)

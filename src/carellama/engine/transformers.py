@@ -24,6 +24,7 @@ from transformers import GenerationConfig
 from carellama.engine.answer import Answer
 from carellama.engine.base import (
     HEARTBEAT,
+    MOST_CONTEXT,
     OnReply,
     Piece,
     Prompt,
@@ -32,6 +33,7 @@ from carellama.engine.base import (
     Sampling,
     Tool,
     Unsupported,
+    check_adapter,
     drain,
     room_for_answer,
 )
@@ -56,7 +58,6 @@ __all__ = ["Continuation", "TransformersEngine", "load", "seeded"]
 
 GENERATES_WITH = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")  # others are for training
 BATCH = 8  # answers computed together, unless told
-CPU_CONTEXT = 8192  # tokens of prompt and answer on a CPU, unless told
 EMBEDDED_TOGETHER = 2048  # tokens of texts, with padding
 
 
@@ -259,9 +260,7 @@ class TransformersEngine:
         choices: Sequence[int] = (),
     ) -> Request:
         """Make a request, after checking what it asks for."""
-        if sampling.adapter and sampling.adapter not in self.adapters:
-            known = ", ".join(self.adapters) or "none"
-            raise Unsupported(f"no adapter {sampling.adapter!r}; there are: {known}")
+        check_adapter(sampling.adapter, self.adapters)
         if sampling.num_beams > 1:
             _check_beams(sampling)
         size = self._vocabulary
@@ -404,7 +403,7 @@ def load(
         prepared = prepared.to("cuda")
     context = None
     if arguments is not None:
-        context = arguments.context_tokens or (None if has_gpu() else CPU_CONTEXT)
+        context = arguments.context_tokens or (None if has_gpu() else MOST_CONTEXT)
     return TransformersEngine(
         prepared,
         tokenizer,

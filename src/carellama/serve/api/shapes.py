@@ -10,6 +10,7 @@ import json
 import math
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ def number(value: float) -> float:
     return value if math.isfinite(value) else LEAST
 
 
-class Shape:
+class Shape(ABC):
     """What chat and completion share."""
 
     prefix, whole_object, chunk_object = "", "", ""
@@ -63,17 +64,17 @@ class Shape:
         """What an answer begins with."""
         return []
 
+    @abstractmethod
     def choice(self, index: int, reply: Reply) -> Json:
         """A whole answer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def piece(self, index: int, piece: Piece) -> Json:
         """A chunk with a piece of an answer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self, index: int, reply: Reply) -> Json:
         """The chunk that tells why an answer ended."""
-        raise NotImplementedError
 
 
 class ChatShape(Shape):
