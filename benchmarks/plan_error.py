@@ -53,7 +53,7 @@ def peak_of(command: list[str]) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--only", nargs="*", default=list(CONFIGURATIONS))
     options = parser.parse_args()
     program = [sys.executable, "-m", "carellama"]

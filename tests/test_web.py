@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -353,10 +354,12 @@ def test_nothing_of_a_conversation_reaches_the_disk_or_the_log(tmp_path: Path) -
         shown = client.predict("en", "", "", *NUMBERS, api_name="/answer")
         assert "heard MY SECRET ILLNESS" in str(shown)
         client.close()
-        process.send_signal(signal.SIGTERM)
-        logged, _ = process.communicate(timeout=30)
+        with urllib.request.urlopen(f"{address}/gradio_api/heartbeat/open") as held:  # a page that is not closed
+            assert b"ALIVE" in held.readline()
+            process.send_signal(signal.SIGTERM)
+            logged, _ = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert "SECRET" not in logged
+    assert "SECRET" not in logged and "Traceback" not in logged
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or b"SECRET" not in file.read_bytes(), file

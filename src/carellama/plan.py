@@ -41,7 +41,8 @@ MEANINGS = {
     "casts": "copies of weights in lower precision",
     "logits": "logits and what is made of them",
     "answering": "answers while they are written",
-    "kept": "kept by allocators and kernels",
+    "kept": "kept by allocators",
+    "kernels": "compiled kernels of oneDNN",
     "process": "Python, libraries, data",
 }
 

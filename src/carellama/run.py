@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from carellama.config.distributed import check_resume
-from carellama.config.environment import few_kernels, world
+from carellama.config.environment import world
 from carellama.config.parse import parser, read_yaml
 from carellama.config.run import RUN_GROUPS, RunConfig, run_config
 from carellama.disk import write_json
@@ -55,7 +55,6 @@ def start(argv: Sequence[str], prog: str, settings: dict[str, Any]) -> None:
     if "--help" in argv or "-h" in argv:
         parser(RUN_GROUPS, prog).print_help()
         return
-    few_kernels()  # before torch multiplies for the first time
     run(run_config(argv, prog, **settings))
 
 

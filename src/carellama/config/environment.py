@@ -89,12 +89,13 @@ def patient_threads() -> None:
 
 
 def few_kernels() -> None:
-    """Let oneDNN keep about as many kernels as a step takes, unless told otherwise.
+    """Let torch keep about as many of oneDNN's kernels as a step takes, unless told otherwise.
 
-    They are made for one size of products, and each batch has other sizes. It would keep 1,024 of them, more than a
-    gigabyte of which nothing is used again.
+    They are compiled for one size of a product, and each batch has other sizes. torch and oneDNN would keep 1,024
+    each, hundreds of MB of which little is used again.
     """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    for cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(cache, "256")
 
 
 def world() -> tuple[int, int]:

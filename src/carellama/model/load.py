@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from carellama.config.environment import few_kernels
 from carellama.config.model import ModelArguments
 from carellama.errors import UserError, nearest, need
 from carellama.model.hub import EMBEDDED, model_folder
@@ -131,6 +132,7 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
     """
     import torch
 
+    few_kernels()
     config = load_config(model)
     if kind == "reward":
         config.num_labels, config.problem_type = 1, "regression"

@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 
 SLACK = 0.05  # of a step's memory on a GPU, which its allocator keeps in pieces and kernels need inside themselves
 CONTEXT = 600 << 20  # of a GPU: CUDA itself and the libraries' kernels and workspaces
-HOLES = 0.08  # of what layers put into the C library's heap: what it can not use again, see benchmarks/plan_error.py
+HOLES = 0.25  # of what layers put into the C library's heap: what it can not use again, see benchmarks/plan_error.py
+KERNELS = 100 << 20  # of oneDNN on a CPU in bfloat16, see `carellama.config.environment.few_kernels`
 EPOCHS = 5  # at most, whose orders are drawn to find the largest batch
 ADVISED_ROW = 256  # tokens, fewer of which bring little
 OBJECTIVES = {"rm": "scores", "dpo": "answers", "kto": "answers", "ppo": "answers", "grpo": "completions"}
@@ -98,6 +99,8 @@ def estimate(config: RunConfig, prepared: Any, setting: Setting, process: int | 
         _answering(config, network.config.get_text_config(), batch, parts, notes)
     _sharded(parts, found.learned, engine_of(config.training), notes)
     parts["kept"] = int(SLACK * sum(parts.values()) if has_gpu() else HOLES * found.heaped)
+    if how.device == "cpu" and how.compute == torch.bfloat16:
+        parts["kernels"] = KERNELS
     parts["process"] = CONTEXT if has_gpu() else memory_bytes() if process is None else process
     return Estimate(parts, whole, notes)
 

@@ -14,11 +14,13 @@ import socket
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import replace
+from types import FrameType
 from typing import Any, get_args
 
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
+from starlette.routing import Mount
 
 from carellama.assistant import Assistant
 from carellama.config.web import WebArguments
@@ -42,7 +44,7 @@ CSS = """
 #notice {position: fixed; bottom: 0; left: 0; right: 0; z-index: 10; padding: .4em .8em; text-align: center;
   border-top: 3px solid var(--color-accent); background: var(--body-background-fill)}
 main {padding-bottom: 4.5em !important}
-#title h1 {white-space: nowrap}
+#title h1 {white-space: nowrap; font-size: clamp(1.1rem, 5vw, 1.75rem)}
 #note {min-height: 1.6em}
 footer {display: none !important}
 """
@@ -314,13 +316,25 @@ def run(assistant: Assistant, arguments: WebArguments, password: str | None) -> 
     print(f"CareLlama is at {arguments.scheme}://{shown}:{port}; Ctrl-C ends it.", flush=True)
     if arguments.share:
         print(f"Everybody who has the password reaches it at {_tunnel(port)}", flush=True)
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app(page, password), log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=3,
             server_header=False, ssl_certfile=arguments.ssl_certfile, ssl_keyfile=arguments.ssl_keyfile,
         )
     )  # fmt: skip
     server.run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Ends when it is told to, though pages are open: each holds a connection to tell that it still is."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Let these connections end; answers under way have the time of `timeout_graceful_shutdown`."""
+        front: Any = self.config.app
+        for route in front.routes:
+            if isinstance(route, Mount):  # Gradio
+                route.app.stop_event.set()
+        super().handle_exit(sig, frame)
 
 
 def _listen(arguments: WebArguments) -> socket.socket:
