@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -145,3 +147,36 @@ def test_quantised_weights_answer_nearly_as_whole_ones(tiny_folder, bits):
     with torch.no_grad():
         one, other = whole(IDS).logits, quantised(IDS).logits.float()
     assert torch.nn.functional.cosine_similarity(one, other, dim=-1).min() > 0.9
+
+
+PRODUCTS = """
+import sys
+from pathlib import Path
+
+import torch
+
+from carellama.config.model import ModelArguments
+from carellama.model.load import load_model
+
+
+def held() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("RssAnon"))
+
+
+load_model(ModelArguments(sys.argv[1]), dtype="float32", attention=None)
+weight = torch.ones(1536, 576, dtype=torch.bfloat16)
+for count in range(1, 1001):
+    torch.ones(count * 617 % 1009, 576, dtype=torch.bfloat16) @ weight.T  # each size once
+    if count == 300:
+        before = held()
+print(held() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="tells the memory of a process by /proc")
+def test_products_of_ever_new_sizes_do_not_fill_the_memory(tiny_folder: Path) -> None:
+    command = [sys.executable, "-c", PRODUCTS, str(tiny_folder)]
+    grown = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert grown < 250, "MB; torch and oneDNN keep a kernel of each size, see few_kernels"

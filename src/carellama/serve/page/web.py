@@ -331,9 +331,9 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Let these connections end; answers under way have the time of `timeout_graceful_shutdown`."""
         front: Any = self.config.app
-        for route in front.routes:
-            if isinstance(route, Mount):  # Gradio
-                route.app.stop_event.set()
+        mounted: list[Any] = [route.app for route in front.routes if isinstance(route, Mount)]
+        for gradio in mounted:
+            gradio.stop_event.set()
         super().handle_exit(sig, frame)
 
 
