@@ -2,9 +2,10 @@
 
     python benchmarks/api_fuzz.py --bodies 10000
     python benchmarks/api_fuzz.py --schemathesis           # and its run over the OpenAPI document
+    python benchmarks/api_fuzz.py --url http://127.0.0.1:8000      # a server with a real model
 
-The server runs in a child process over a scripted engine. A body is a valid one of its route in which values were
-exchanged, left out, nested or repeated, or bytes were changed. Every refusal has to have OpenAI's form.
+Without --url the server runs in a child process over a scripted engine. A body is a valid one of its route in which
+values were exchanged, left out, nested or repeated, or bytes were changed. Every refusal has to have OpenAI's form.
 """
 
 from __future__ import annotations
@@ -110,11 +111,11 @@ def serve() -> None:
     until_signal(settings, lambda: create_app(engine, settings, access=Open(), score=score))
 
 
-def fuzz(url: str, bodies: int, seed: int) -> list[str]:
+def fuzz(url: str, bodies: int, seed: int, timeout: float) -> list[str]:
     """Send them; return what was wrong."""
     draws, statuses, wrong = random.Random(seed), Counter[int](), list[str]()
     slowest = 0.0
-    with httpx2.Client(base_url=url, timeout=20) as http:
+    with httpx2.Client(base_url=url, timeout=timeout) as http:
         for _ in range(bodies):
             path = draws.choice(list(BODIES))
             content = mutated(draws, path)
@@ -137,6 +138,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bodies", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--timeout", type=float, default=20, help="seconds; a model may write thousands of tokens")
+    parser.add_argument("--url", help="of a server that runs already")
     parser.add_argument("--schemathesis", action="store_true", help="run `schemathesis`, which has to be installed")
     parser.add_argument("--examples", type=int, default=100, help="of schemathesis, for each route")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -144,16 +147,14 @@ def main() -> None:
     if options.serve:
         serve()
         return
+    if options.url:
+        wrong = examined(options.url, options)
+        print("\n".join(wrong[:20]))
+        sys.exit(bool(wrong))
     child = subprocess.Popen([sys.executable, __file__, "--serve"], stderr=subprocess.PIPE, text=True)
     try:
         assert child.stderr is not None
-        url = child.stderr.readline().split()[2].removesuffix("/v1")
-        wrong = fuzz(url, options.bodies, options.seed)
-        if options.schemathesis:
-            checks = "--checks=not_a_server_error,status_code_conformance,content_type_conformance"
-            words = ["schemathesis", "run", f"{url}/openapi.json", checks, f"--max-examples={options.examples}"]
-            if subprocess.run(words, check=False).returncode:
-                wrong.append("schemathesis found something")
+        wrong = examined(child.stderr.readline().split()[2].removesuffix("/v1"), options)
     finally:
         child.terminate()
         said = child.communicate(timeout=60)[1]
@@ -162,6 +163,17 @@ def main() -> None:
     if said or child.returncode:
         print(f"the server ended with status {child.returncode} and said:\n{said[-3000:]}")
     sys.exit(bool(wrong or said or child.returncode))
+
+
+def examined(url: str, options: argparse.Namespace) -> list[str]:
+    """What is wrong with the server there."""
+    wrong = fuzz(url, options.bodies, options.seed, options.timeout)
+    if options.schemathesis:
+        checks = "--checks=not_a_server_error,status_code_conformance,content_type_conformance"
+        words = ["schemathesis", "run", f"{url}/openapi.json", checks, f"--max-examples={options.examples}"]
+        if subprocess.run(words, check=False).returncode:
+            wrong.append("schemathesis found something")
+    return wrong
 
 
 if __name__ == "__main__":
