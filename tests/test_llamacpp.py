@@ -78,8 +78,37 @@ def test_penalties_count_the_answer_alone(llama: LlamaCppEngine) -> None:
 
     assert said().startswith(" 2 1 2")
     assert said(frequency_penalty=2.0).startswith(" 2 1") and said(frequency_penalty=2.0) != said()
-    assert said(presence_penalty=2.0) == said()  # as the module says: these tokens the prompt has
+    once = said(presence_penalty=1e4)
+    tokens = llama.tokenize(once)
+    assert once.startswith(" 2") and len(set(tokens)) == len(tokens) > 2
     assert not said(repetition_penalty=5.0).startswith(" 2")  # which counts the prompt too
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["Asthma is a disease of", "感冒是一种常见的"])
+def test_an_answer_by_steps_is_the_same_answer(llama: LlamaCppEngine, text: str) -> None:
+    """A presence penalty asks for each token alone; one of nearly nothing changes nothing."""
+    for changes in ({}, {"stop": ("a", "，")}, {"max_new_tokens": 1}, {"top_logprobs": 2}):
+        plain, stepped = (
+            drain(llama.continue_text(text, replace(GREEDY, **{"max_new_tokens": 24} | changes, presence_penalty=size)))
+            for size in (0.0, 1e-6)
+        )
+        assert (stepped.text, stepped.finish_reason) == (plain.text, plain.finish_reason)
+        assert [one.token for one in stepped.logprobs] == [one.token for one in plain.logprobs]
+    drawn = replace(GREEDY, max_new_tokens=24, temperature=2.0, seed=5, presence_penalty=1.0)
+    first, again, other = (drain(llama.continue_text(text, one)).text for one in (drawn, drawn, replace(drawn, seed=6)))
+    assert first == again != other
+    with pytest.raises(Unsupported, match="presence_penalty"):
+        drain(llama.continue_text(text, replace(drawn, json_schema={"type": "object"})))
+
+
+@pytest.mark.slow
+def test_an_answer_by_steps_that_is_left_frees_its_place(llama: LlamaCppEngine) -> None:
+    for _ in range(llama.parallel + 1):
+        answer = llama.stream(PROMPTS[0], replace(GREEDY, max_new_tokens=200, presence_penalty=0.5))
+        assert next(piece for piece in answer if piece.text)
+        answer.close()
+    assert drain(llama.stream(PROMPTS[0], replace(GREEDY, max_new_tokens=4))).completion_tokens == 4
 
 
 @pytest.mark.slow

@@ -7,10 +7,10 @@ llama.cpp's server runs within this process (`carellama.engine.llamacpp_server`)
 has a slot with the whole context, and a slot keeps the beginning of a conversation that goes on. Neither torch nor
 transformers is loaded.
 
-Where it differs from what `Sampling` says: a token that the prompt has bears no presence penalty, and together with a
-repetition penalty the other two are not exact for tokens of the prompt (llama.cpp counts prompt and answer alike; what
-it counts too much is given back as a bias). Of a character that takes several tokens, only the last one's
-log-probability is told.
+llama.cpp takes presence and frequency penalties off what the prompt has, too: what it takes too much by frequency is
+given back as a bias, and with a presence penalty each token is asked for alone (`carellama.engine.llamacpp_steps`).
+Where it differs from what `Sampling` says: together with a repetition penalty these two come before it and not after.
+Of a character that takes several tokens, only the last one's log-probability is told.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import replace
@@ -44,6 +44,7 @@ from carellama.engine.base import (
 )
 from carellama.engine.chat import TOKENS, VOCABULARY, chat_of
 from carellama.engine.llamacpp_server import Completion, Server, Settings, package
+from carellama.engine.llamacpp_steps import Steps
 from carellama.engine.places import Places
 from carellama.engine.tools import settled, with_calls
 from carellama.errors import UserError, need
@@ -211,6 +212,8 @@ class LlamaCppEngine:
         check_adapter(sampling.adapter, self.adapters)
         ids = ids_of()
         room = room_for_answer(len(ids), sampling.max_new_tokens, self.context_tokens)
+        if sampling.presence_penalty:
+            return (yield from self._by_steps(ids, room, sampling))
         text, finish, tokens = "", None, 0
         logprobs: list[TokenLogprob] = []
         with closing(self._events(self._body(ids, room, sampling))) as events:
@@ -219,7 +222,7 @@ class LlamaCppEngine:
                     yield Piece()
                     continue
                 choice = event["choices"][0]
-                told = () if sampling.top_logprobs is None else _logprobs(choice, sampling.top_logprobs)
+                told = _logprobs((choice["logprobs"] or {}).get("content", ()), sampling.top_logprobs)
                 finish = choice["finish_reason"] or finish
                 tokens = event.get("usage", {}).get("completion_tokens", tokens)
                 text += choice["text"]
@@ -229,18 +232,49 @@ class LlamaCppEngine:
             raise Unavailable("the engine was closed while it answered")
         return Reply(text, "stop" if finish == "stop" else "length", len(ids), tokens, logprobs=tuple(logprobs))
 
+    def _by_steps(self, ids: list[int], room: int, sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Yield the answer with a presence penalty, in one place from its first token to its last."""
+        if sampling.json_schema is not None:
+            raise Unsupported(
+                "the llamacpp engine has no presence_penalty for an answer by a JSON schema, such as of required "
+                "tools; leave it out, or take --engine transformers"
+            )
+        told = partial(_logprobs, count=sampling.top_logprobs)
+        steps = Steps(self._server, self._body, told, [*self.chat.stops, *sampling.stop])
+        place = yield from self._turn(Piece())
+        prompt = None
+        try:
+            prompt = Completion(self._server, self._body(ids, 0, replace(sampling, presence_penalty=0.0)))
+            with closing(prompt.events(HEARTBEAT)) as events:
+                for _ in events:
+                    yield Piece()
+            return (yield from steps.answer(ids, room, sampling))
+        finally:
+            if prompt is not None:
+                prompt.end()
+            self._places.leave(place)
+
     def _events(self, body: dict[str, Any]) -> Generator[dict[str, Any] | None, None, None]:
         """What llama.cpp says of a request as it comes, and None at least every `HEARTBEAT` seconds."""
-        place = self._places.ask()
+        place = yield from self._turn(None)
         try:
-            while not place.wait(HEARTBEAT):
-                yield None
             completion = Completion(self._server, body, on_end=lambda: self._places.leave(place))
-        except BaseException:  # it did not come to its turn
+        except BaseException:
             self._places.leave(place)
             raise
         with closing(completion.events(HEARTBEAT)) as events:
             yield from events
+
+    def _turn(self, silence: Any) -> Generator[Any, None, threading.Event]:
+        """Wait for a place, yielding `silence` every `HEARTBEAT` seconds."""
+        place = self._places.ask()
+        try:
+            while not place.wait(HEARTBEAT):
+                yield silence
+        except BaseException:  # it did not come to its turn
+            self._places.leave(place)
+            raise
+        return place
 
     def _body(self, ids: list[int], room: int, sampling: Sampling) -> dict[str, Any]:
         """A request for an answer (ggml-org/llama.cpp, tools/server/README.md, POST /completion)."""
@@ -371,13 +405,13 @@ def cache_bytes(header: Header) -> int:
     return int(2 * (header.of_architecture("block_count") or 0) * of_values * (key + value))
 
 
-def _logprobs(choice: dict[str, Any], count: int) -> tuple[TokenLogprob, ...]:
-    """The log-probabilities of a piece, with the `count` likeliest tokens at each place."""
+def _logprobs(tokens: Iterable[dict[str, Any]], count: int | None) -> tuple[TokenLogprob, ...]:
+    """The log-probabilities of tokens, with the `count` likeliest ones at each place; None: they are not asked for."""
     return tuple(
         TokenLogprob(
             token["token"],
             token["logprob"],
             tuple((one["token"], one["logprob"]) for one in token["top_logprobs"][:count]),
         )
-        for token in (choice["logprobs"] or {}).get("content", ())
+        for token in (tokens if count is not None else ())
     )

@@ -95,6 +95,16 @@ class Server:
         tokens: list[int] = found["tokens"]
         return tokens
 
+    def text_of(self, ids: list[int]) -> str:
+        """Return the text of tokens; bytes that are no character yet come as U+FFFD."""
+        text: str = self._post("/detokenize", {"tokens": ids})["content"] if ids else ""
+        return text
+
+    def next_token(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Ask for one token, and return what llama.cpp says of it (tools/server/README.md, POST /completion)."""
+        plain = {name: value for name, value in body.items() if name != "return_progress"}
+        return self._post("/completion", plain | {"n_predict": 1, "stream": False, "return_tokens": True})
+
     def embed(self, encoded: Sequence[list[int]]) -> list[list[float]]:
         """Return a vector of length 1 for each sequence of tokens."""
         if self._held.closed:
