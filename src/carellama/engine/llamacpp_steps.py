@@ -1,6 +1,6 @@
 """An answer of llama.cpp, a request for each token: for a presence penalty as OpenAI's API defines it.
 
-    reply = yield from Steps(server, body, stops, top_logprobs).answer(ids, room, sampling)
+    reply = yield from Steps(server, body, told, stops).answer(ids, room, sampling)
 
 llama.cpp takes penalties off what the prompt has as well. A bias can give back what it takes off by frequency, as that
 adds up; but a token of the prompt has to lose its presence penalty when the answer has it, and a bias holds for a whole
@@ -43,7 +43,7 @@ class Steps:
             self._silent.update(one["id"] for one in shown if not one["bytes"])
             text = "".join(self._answer.add(token) for token in event["tokens"])
             ended = event["stop_type"] == "eos" or self._answer.stopped or not event["tokens"]
-            told = _named(self.told(shown), text) if sampling.top_logprobs is not None else ()
+            told = _named(self.told(shown), text)
             logprobs += told
             yield Piece(text, logprobs=told)
         if rest := self._answer.end():
