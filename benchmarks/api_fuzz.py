@@ -148,9 +148,7 @@ def main() -> None:
         serve()
         return
     if options.url:
-        wrong = examined(options.url, options)
-        print("\n".join(wrong[:20]))
-        sys.exit(bool(wrong))
+        sys.exit(bool(examined(options.url, options)))
     child = subprocess.Popen([sys.executable, __file__, "--serve"], stderr=subprocess.PIPE, text=True)
     try:
         assert child.stderr is not None
@@ -158,21 +156,21 @@ def main() -> None:
     finally:
         child.terminate()
         said = child.communicate(timeout=60)[1]
-    for line in wrong[:20]:
-        print(line)
     if said or child.returncode:
         print(f"the server ended with status {child.returncode} and said:\n{said[-3000:]}")
     sys.exit(bool(wrong or said or child.returncode))
 
 
 def examined(url: str, options: argparse.Namespace) -> list[str]:
-    """What is wrong with the server there."""
+    """Say and return what is wrong with the server there."""
     wrong = fuzz(url, options.bodies, options.seed, options.timeout)
     if options.schemathesis:
         checks = "--checks=not_a_server_error,status_code_conformance,content_type_conformance"
         words = ["schemathesis", "run", f"{url}/openapi.json", checks, f"--max-examples={options.examples}"]
         if subprocess.run(words, check=False).returncode:
             wrong.append("schemathesis found something")
+    for line in wrong[:20]:
+        print(line)
     return wrong
 
 

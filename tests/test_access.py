@@ -153,6 +153,9 @@ def test_limits_of_one_key_are_not_those_of_another(database):
     one, two = key_with(database, 1, 1, 10), key_with(database, 1, 1, 10)
     usage.begin(database, one, 10)
     usage.begin(database, two, 10)
+    for key in (one, two):
+        with pytest.raises(usage.OverLimit):
+            usage.begin(database, key, 10)
 
 
 WORKER = """

@@ -244,7 +244,7 @@ class LlamaCppEngine:
         place = yield from self._turn(Piece())
         prompt = None
         try:
-            prompt = Completion(self._server, self._body(ids, 0, replace(sampling, presence_penalty=0.0)))
+            prompt = Completion(self._server, self._body(ids, 0, sampling))
             with closing(prompt.events(HEARTBEAT)) as events:
                 for _ in events:
                     yield Piece()
@@ -277,14 +277,13 @@ class LlamaCppEngine:
         return place
 
     def _body(self, ids: list[int], room: int, sampling: Sampling) -> dict[str, Any]:
-        """A request for an answer (ggml-org/llama.cpp, tools/server/README.md, POST /completion)."""
+        """A request for an answer, but for a presence penalty (llama.cpp, tools/server/README.md, POST /completion)."""
         biases = dict(sampling.logit_bias)
         if strange := [token for token in biases if not 0 <= token < self._words]:
             raise UserError(f"logit_bias names token {strange[0]}; this model has tokens 0 to {self._words - 1:,}")
-        if sampling.presence_penalty or sampling.frequency_penalty:
+        if sampling.frequency_penalty:
             for token, count in Counter(ids).items():
-                back = sampling.presence_penalty + count * sampling.frequency_penalty
-                biases[token] = biases.get(token, 0.0) + back
+                biases[token] = biases.get(token, 0.0) + count * sampling.frequency_penalty
         body: dict[str, Any] = {
             "prompt": ids,
             "stream": True,
@@ -298,7 +297,6 @@ class LlamaCppEngine:
             "top_p": sampling.top_p,
             "min_p": sampling.min_p,
             "repeat_penalty": sampling.repetition_penalty,
-            "presence_penalty": sampling.presence_penalty,
             "frequency_penalty": sampling.frequency_penalty,
             "repeat_last_n": self.context_tokens,
             "seed": -1 if sampling.seed is None else sampling.seed % 0xFFFFFFFF,  # the last one asks for chance

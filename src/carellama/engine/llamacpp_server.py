@@ -101,9 +101,8 @@ class Server:
         return text
 
     def next_token(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Ask for one token, and return what llama.cpp says of it (tools/server/README.md, POST /completion)."""
-        plain = {name: value for name, value in body.items() if name != "return_progress"}
-        return self._post("/completion", plain | {"n_predict": 1, "stream": False, "return_tokens": True})
+        """Send a request for one token; return what llama.cpp says of it (tools/server/README.md, POST /completion)."""
+        return self._post("/completion", body | {"stream": False, "return_tokens": True})
 
     def embed(self, encoded: Sequence[list[int]]) -> list[list[float]]:
         """Return a vector of length 1 for each sequence of tokens."""

@@ -57,7 +57,6 @@ class Steps:
             biases[token] = biases.get(token, 0.0) - penalty
         step = replace(
             sampling,
-            presence_penalty=0.0,
             frequency_penalty=0.0,
             logit_bias=tuple(biases.items()),
             seed=None if sampling.seed is None else sampling.seed + len(said),  # else each token had the same draw
@@ -72,5 +71,5 @@ class Steps:
 def _named(told: tuple[TokenLogprob, ...], text: str) -> tuple[TokenLogprob, ...]:
     """A token that ends a character is called by it; those before it are not told."""
     return tuple(
-        replace(one, token=text) if BROKEN in one.token else one for one in told if text or one.token != BROKEN
+        replace(one, token=text) if BROKEN in one.token else one for one in told if text or BROKEN not in one.token
     )
