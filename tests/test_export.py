@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from carellama import export as exporting
+from carellama.export import merge as exporting
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.errors import UserError
-from carellama.export import export
+from carellama.export.merge import export_model
 from carellama.model.adapter import prepare
 from conftest import make_model, make_tokenizer
 from test_adapter import logits, lora, trained
@@ -47,7 +47,7 @@ def test_the_export_answers_as_base_and_adapter(tiny_folder, adapter, tmp_path):
 
     target = tmp_path / "out" / "model"
     model = arguments(tiny_folder, adapter)
-    parity = export(model, "vicuna", FinetuningArguments(), target)
+    parity = export_model(model, "vicuna", FinetuningArguments(), target)
     assert parity.difference < 1e-4 and parity.agreement == 1.0 and parity.dtype == "float32"
     adapted = prepare(make_model(), model, lora(), trainable=False)
     written = AutoModelForCausalLM.from_pretrained(target)
@@ -60,7 +60,7 @@ def test_the_export_answers_as_base_and_adapter(tiny_folder, adapter, tmp_path):
 
 
 def test_the_card_says_how_the_model_was_made(tiny_folder, adapter, tmp_path):
-    parity = export(arguments(tiny_folder, adapter), "vicuna", FinetuningArguments(), tmp_path / "out")
+    parity = export_model(arguments(tiny_folder, adapter), "vicuna", FinetuningArguments(), tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     for said in (
         "consult | abc123 | 120",
@@ -80,16 +80,16 @@ def test_the_licence_of_the_base_goes_along(adapter, tmp_path):
     make_tokenizer().save_pretrained(base)
     (base / "README.md").write_text("---\nlicense: llama2\n---\n")
     (base / "LICENSE.txt").write_text("terms")
-    export(arguments(base, adapter), None, FinetuningArguments(), tmp_path / "out")
+    export_model(arguments(base, adapter), None, FinetuningArguments(), tmp_path / "out")
     assert (tmp_path / "out" / "LICENSE.txt").read_text() == "terms"
     assert "license: llama2" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_weights_are_cut_into_shards(tiny_folder, tmp_path):
-    export(arguments(tiny_folder), None, FinetuningArguments(), tmp_path / "out", max_shard_size="100KB")
+    export_model(arguments(tiny_folder), None, FinetuningArguments(), tmp_path / "out", max_shard_size="100KB")
     assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
     with pytest.raises(UserError, match="like 5GB"):
-        export(arguments(tiny_folder), None, FinetuningArguments(), tmp_path / "no", max_shard_size="much")
+        export_model(arguments(tiny_folder), None, FinetuningArguments(), tmp_path / "no", max_shard_size="much")
 
 
 def test_only_an_older_model_is_written_over_and_only_if_told(tiny_folder, tmp_path):
@@ -98,16 +98,16 @@ def test_only_an_older_model_is_written_over_and_only_if_told(tiny_folder, tmp_p
     (target / "letter.txt").write_text("dear")
     model = arguments(tiny_folder)
     with pytest.raises(UserError, match="--overwrite_output_dir"):
-        export(model, None, FinetuningArguments(), target)
+        export_model(model, None, FinetuningArguments(), target)
     with pytest.raises(UserError, match="holds no model"):
-        export(model, None, FinetuningArguments(), target, overwrite=True)
+        export_model(model, None, FinetuningArguments(), target, overwrite=True)
     with pytest.raises(UserError, match="which the export reads"):
-        export(model, None, FinetuningArguments(), tiny_folder, overwrite=True)
+        export_model(model, None, FinetuningArguments(), tiny_folder, overwrite=True)
     assert (target / "letter.txt").read_text() == "dear"
     (target / "letter.txt").unlink()
-    export(model, None, FinetuningArguments(), target)
+    export_model(model, None, FinetuningArguments(), target)
     (target / "old.txt").write_text("old")
-    export(model, None, FinetuningArguments(), target, overwrite=True)
+    export_model(model, None, FinetuningArguments(), target, overwrite=True)
     assert not (target / "old.txt").exists() and (target / "config.json").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
@@ -116,7 +116,7 @@ def test_a_full_disk_is_said_before_anything_is_written(tiny_folder, tmp_path, m
     usage = exporting.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(exporting.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(UserError, match=r"GB free"):
-        export(arguments(tiny_folder), None, FinetuningArguments(), tmp_path / "out")
+        export_model(arguments(tiny_folder), None, FinetuningArguments(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -126,18 +126,18 @@ def test_a_failure_leaves_nothing(tiny_folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(exporting, "write_card", fail)
     with pytest.raises(UserError, match="No space left"):
-        export(arguments(tiny_folder), None, FinetuningArguments(), tmp_path / "out")
+        export_model(arguments(tiny_folder), None, FinetuningArguments(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_other_settings_than_in_training_are_warned_of(tiny_folder, adapter, tmp_path, caplog):
-    export(arguments(tiny_folder, adapter), "default", FinetuningArguments(), tmp_path / "out")
+    export_model(arguments(tiny_folder, adapter), "default", FinetuningArguments(), tmp_path / "out")
     assert "trained with --template vicuna, exported with default" in caplog.text
 
 
 def test_a_quantised_run_is_exported_from_the_whole_base(tiny_folder, adapter, tmp_path):
     model = arguments(tiny_folder, adapter, quantization_bit=4)
-    parity = export(model, "vicuna", FinetuningArguments(), tmp_path / "out")
+    parity = export_model(model, "vicuna", FinetuningArguments(), tmp_path / "out")
     assert parity.difference < 1e-4
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert "quantization_config" not in config
@@ -151,5 +151,5 @@ def test_the_verb_reads_the_seed_flags(tiny_folder, adapter, tmp_path, capsys):
         "template": "vicuna",
         "output_dir": tmp_path / "out",
     }
-    exporting.run([word for name, value in flags.items() for word in (f"--{name}", str(value))])
+    exporting.main([word for name, value in flags.items() for word in (f"--{name}", str(value))])
     assert "largest difference of logits" in capsys.readouterr().out

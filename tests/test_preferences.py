@@ -23,7 +23,7 @@ from carellama.data.collate import collate_padded, collate_row
 from carellama.data.convert import BadRecord
 from carellama.data.encode import Encoder
 from carellama.errors import UserError
-from carellama.export import export
+from carellama.export.merge import export_model
 from carellama.model import attention
 from carellama.model.adapter import Reference, prepare
 from carellama.model.load import load_model
@@ -305,7 +305,7 @@ def test_a_reward_model_is_exported_for_transformers(tmp_path, tiny_folder):
 
     runs.run(config_of(tmp_path, tiny_folder, "rm", pairs_file(tmp_path), max_steps=4))
     arguments = ModelArguments(str(tiny_folder), checkpoint_dir=str(tmp_path / "out"))
-    parity = export(arguments, None, FinetuningArguments(), tmp_path / "export")
+    parity = export_model(arguments, None, FinetuningArguments(), tmp_path / "export")
     assert parity.agreement is None and parity.difference < 1e-4
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "export")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "export")

@@ -18,7 +18,7 @@ from carellama.config.tokenizer import TokenizerArguments
 from carellama.data import pieces
 from carellama.engine.transformers import load as load_engine
 from carellama.errors import UserError
-from carellama.export import export
+from carellama.export.merge import export_model
 from carellama.model.load import load_model, load_tokenizer
 from carellama.model.vocabulary import add_tokens, begin, grow, pieces_of, put, read_tokens
 from conftest import CORPUS, make_model, make_tokenizer
@@ -101,7 +101,7 @@ def test_they_are_trained_saved_small_and_found_again(tied, terms, chinese, tmp_
         do_train=False, do_eval=True))  # fmt: skip
     assert again["eval_loss"] == pytest.approx(trained["eval_loss"], abs=2e-4)
 
-    export(arguments, None, FinetuningArguments(), tmp_path / "exported")
+    export_model(arguments, None, FinetuningArguments(), tmp_path / "exported")
     whole = load_model(ModelArguments(str(tmp_path / "exported")), dtype="float32", attention=None)
     base = load_model(ModelArguments(str(folder)), dtype="float32", attention=None)
     weight = whole.get_input_embeddings().weight

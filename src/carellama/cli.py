@@ -50,7 +50,7 @@ VERBS = {
     "recipe": ("carellama.chain:run", "Stages of training in turn, by a recipe, and a table of what each brought."),
     "predict": ("carellama.run:predict", "Let a model answer a dataset; BLEU-4 and ROUGE of its answers."),
     "eval": ("carellama.run:evaluate", "Loss and perplexity of a model on a dataset."),
-    "export": ("carellama.export:run", "Merge adapters into a model folder with a model card."),
+    "export": ("carellama.export.merge:main", "Merge adapters into a model folder with a model card."),
     "tokenizer": ("carellama.data.pieces:run", "Learn Chinese pieces that a tokenizer lacks (tokenizer train)."),
     "chat": ("carellama.cli:chat", "Talk to a model in the terminal."),
     "ask": ("carellama.cli:ask", "One question, one answer, for scripts."),

@@ -165,9 +165,9 @@ def work(argv: list[str]) -> None:
 
 def export(argv: list[str]) -> None:
     """The export step."""
-    from carellama.export import run as export_run
+    from carellama.export.merge import main as export_main
 
-    export_run(argv)
+    export_main(argv)
 
 
 def show_table(folder: Path) -> None:

@@ -3,9 +3,9 @@
     carellama export --model_name_or_path smollm2-135m --checkpoint_dir output --output_dir output_export
 
 Adapters are merged; weights are written as safetensors, the chat format into the tokenizer, the tokens that
-end an answer into the generation config, and a model card (`carellama.card`). What was written is read back
+end an answer into the generation config, and a model card (`carellama.export.card`). What was written is read back
 and compared with base and adapters. A reward model becomes a sequence classification model with one score.
-Conversion to GGUF is `carellama.gguf`.
+Conversion to GGUF is `carellama.model.to_gguf`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carellama.card import run_records, write_card
+from carellama.export.card import run_records, write_card
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.parse import parse, parser
@@ -55,14 +55,14 @@ class Parity:
         )
 
 
-def run(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """`carellama export` and `src/export_model.py`."""
     if "--help" in argv or "-h" in argv:
         parser(EXPORT_GROUPS, "carellama export").print_help()
         return
     model, data, finetuning, where = parse(EXPORT_GROUPS, argv, "carellama export")
     folder = Path(where.output_dir).expanduser()
-    parity = export(
+    parity = export_model(
         model,
         data.template,
         finetuning,
@@ -73,7 +73,7 @@ def run(argv: Sequence[str]) -> None:
     print(f"exported to {folder}: {parity}")
 
 
-def export(
+def export_model(
     model: ModelArguments,
     template_name: str | None,
     finetuning: FinetuningArguments,
