@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from carellama.export import merge as exporting
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.errors import UserError
+from carellama.export import merge as exporting
 from carellama.export.merge import export_model
 from carellama.model.adapter import prepare
 from conftest import make_model, make_tokenizer
