@@ -122,6 +122,13 @@ def test_a_prompt_whose_markup_has_no_room_is_skipped(encode):
     assert "leaves no room" in encoded.notes[0].reason
 
 
+def test_a_record_without_room_names_the_options(encode):
+    """Fault T14: the error of --cutoff_len 24 did not say which option to raise."""
+    for lengths, option in (((24, 24, 24), "24 tokens (--cutoff_len)"), ((9, 50, 59), "9 (--max_source_length)")):
+        (note,) = encode(chat("What is asthma?", "A disease.", system="You are a careful assistant."), *lengths).notes
+        assert note.kind == "skipped" and option in note.reason
+
+
 def test_each_part_of_a_split_conversation_is_a_conversation(encode, text_of):
     turns = [text for turn in range(8) for text in (f"Question {turn}, is it?", f"Answer {turn}, it is.")]
     encoded = encode(chat(*turns, system="Be kind."), 100, 100, 100)

@@ -182,6 +182,31 @@ def test_mixed_precision_learns_as_before() -> None:
         torch.testing.assert_close(ours[name], gradient, rtol=0.1, atol=1e-2 * float(gradient.abs().max()))
 
 
+@pytest.mark.parametrize("mixed", [None, torch.bfloat16, torch.float16], ids=["plain", "mixed bf16", "mixed fp16"])
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_each_pair_of_precisions_learns_as_the_plain_layers(
+    weights: torch.dtype, mixed: torch.dtype | None, dropout: float
+) -> None:
+    """Fault T5: adapters on float32 weights under bfloat16 mixed precision ended in a RuntimeError."""
+    model = adapted(lora_dropout=dropout)
+    for name, parameter in model.named_parameters():
+        if "lora_" not in name:
+            parameter.data = parameter.data.to(weights)
+    with torch.autocast("cpu", mixed or torch.bfloat16, enabled=mixed is not None):
+        plain = model.eval()(input_ids=IDS).logits
+        _, gradients = learned(model)
+        fuse(model)
+        assert replaced(model) == {"_norm", "_gated", "_adapted"}
+        torch.testing.assert_close(model(input_ids=IDS).logits, plain, rtol=0.05, atol=0.02)
+        _, ours = learned(model)
+        learned(model.train())  # with dropout, values differ from one pass to the next
+    assert gradients and ours.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        assert ours[name].dtype == gradient.dtype
+        torch.testing.assert_close(ours[name], gradient, rtol=0.1, atol=2e-2 * float(gradient.abs().max()))
+
+
 def test_ligers_kernels_are_for_a_gpu_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     settled = types.SimpleNamespace(use_liger_kernel=None, liger_kernel_config=None)
     run._settle_liger(settled)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -162,6 +163,23 @@ def test_help_loads_nothing_heavy(words: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("loaded []"), done.stdout
+
+
+@pytest.mark.parametrize("own", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}], ids=str)
+def test_threads_wait_without_spinning_before_a_command_loads_torch(own: dict[str, str]) -> None:
+    """Fault T20: torch's threads took the cores from the work that they waited for; what the user sets is kept."""
+    code = (
+        "import importlib, os, sys; from carellama import cli\n"
+        "def load(name): print(os.environ.get('OMP_WAIT_POLICY'), os.environ.get('GOMP_SPINCOUNT')); sys.exit()\n"
+        "importlib.import_module = load; assert 'torch' not in sys.modules; cli.call('train', [])"
+    )
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    clean = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=clean | own)
+    expected = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"} | own
+    if own.get("OMP_WAIT_POLICY"):
+        expected["GOMP_SPINCOUNT"] = "None"
+    assert done.stdout.split() == [expected[name] for name in names], done.stderr
 
 
 def test_importing_the_package_loads_nothing() -> None:

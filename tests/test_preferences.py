@@ -232,11 +232,40 @@ def test_scores_in_a_row_are_those_of_transformers_alone(encoder, tiny_folder):
 
 def test_the_others_of_kto_are_prompts_with_the_answer_before(encoder):
     examples = [[tokens] for pair in rows_of(encoder(), *SOME) for tokens in pair]
-    for (own,), (other,), (before,) in zip(examples, mismatched(examples), [examples[-1], *examples[:-1]], strict=True):
+    others = mismatched(examples, 512)
+    assert len(examples) > 2
+    for (own,), (other,), (before,) in zip(examples, others, [examples[-1], *examples[:-1]], strict=True):
         start = int(np.argmax(own.labels != IGNORED))
         assert np.array_equal(other.input_ids[:start], own.input_ids[:start])
         learned = other.input_ids[other.labels != IGNORED]
         assert np.array_equal(learned, before.input_ids[before.labels != IGNORED])
+
+
+def test_the_others_of_kto_keep_to_the_positions_of_the_model(tmp_path, tiny_tokenizer):
+    """Fault T6: a long prompt with a long answer of another record went past GPT-2's positions (IndexError)."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from carellama.train import fit
+
+    torch.manual_seed(0)
+    folder = tmp_path / "gpt2"
+    GPT2LMHeadModel(GPT2Config(vocab_size=400, n_positions=64, n_embd=16, n_layer=1, n_head=2)).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    long, short = "x y z " * 6, "ok"
+    rows = [
+        {"messages": [{"role": "user", "content": long if n % 2 else short},
+                      {"role": "assistant", "content": short if n % 2 else long}], "good": n % 4 < 2}
+        for n in range(8)
+    ]  # fmt: skip
+    data = tmp_path / "judged.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    options = {"per_device_train_batch_size": 4, "max_steps": 2, "val_size": 2, "do_eval": True}
+    config = config_of(tmp_path, folder, "kto", data, **options)
+    results = runs.run(config)
+    assert math.isfinite(results["train_loss"]) and math.isfinite(results["eval_loss"])
+    _, _, _, prepared = runs.prepared_run(config)
+    batch, _ = fit.largest_batch(config, prepared, padded=True)
+    assert max(batch.lengths) < max(batch.others) == 64, "plan counts the mismatched rows, within the positions"
 
 
 def test_a_reward_model_learns_which_answer_is_better(tmp_path, tiny_folder):

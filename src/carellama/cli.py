@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from carellama.config.environment import world
+from carellama.config.environment import patient_threads, world
 from carellama.disk import full, no_room
 from carellama.errors import UserError
 
@@ -86,6 +86,7 @@ def call(verb: str, argv: Sequence[str]) -> None:
     table = GROUPS.get(words[0], VERBS)
     module, _, name = table[words[-1]][0].partition(":")
     quieten()
+    patient_threads()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are removed
     try:
         function: Callable[[Sequence[str]], None] = getattr(importlib.import_module(module), name)

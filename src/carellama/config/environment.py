@@ -76,16 +76,19 @@ def single_threaded_tokenizers() -> Iterator[None]:
             os.environ["TOKENIZERS_PARALLELISM"] = before
 
 
-def patient_threads() -> None:
-    """Let the threads of an OpenMP that is not loaded yet spin only shortly while they wait, unless told otherwise.
+SPINS = "10000"  # turns of a loop: about 0.1 ms, longer than the threads of one matrix product wait for each other
 
-    They would go on spinning. Where other work shares the cores, the thread that is waited for then does not come to
-    its turn, and a token takes a hundred times as long; without any spinning a token takes twice as long on cores of
-    one's own (benchmarks/RESULTS.md).
+
+def patient_threads() -> None:
+    """Limit how long the threads of an OpenMP library spin while they wait. Call it before torch is loaded.
+
+    By default they spin without limit. If other work shares the cores, the thread that they wait for then gets no
+    turn. Without any spinning, small products take twice as long on idle cores (benchmarks/RESULTS.md). A value that
+    the user has set is kept.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "passive"
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # of GNU's, where passive alone means none
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # GNU's library: passive alone means no spinning
 
 
 def few_kernels() -> None:

@@ -88,7 +88,7 @@ class AnswerEncoder:
             groups, ids = again[0], self.encoder.groups.encode(again)
         cut = self.encoder.cut_turn(groups[-2:], (ids[0][-2], longest), room, continues=len(groups) > 2)
         if cut is None:
-            return Encoded([], [Note("skipped", "the prompt's markup alone leaves no room for an answer", place)])
+            return Encoded([], [Note("skipped", self.encoder.no_room, place)])
         question, kept, reasons = cut
         if len(longest) < max(len(one[-1]) for one in ids) and len(kept) == len(longest):
             reasons = [*reasons, "answer cut to its length, without end token"]

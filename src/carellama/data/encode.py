@@ -73,6 +73,10 @@ class Encoder:
         self.source, self.target, self.whole = lengths
         if self.whole < 2:
             raise UserError(f"records of {self.whole} token have nothing to predict; give a longer --cutoff_len")
+        self.no_room = (
+            f"the prompt's markup alone leaves no room for an answer in {self.whole} tokens (--cutoff_len), "
+            f"of which the prompt may have {self.source} (--max_source_length)"
+        )
         self.eos = _as_ids([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])
         self.bos = _as_ids([tokenizer.bos_token_id] if adds_bos(tokenizer) else [])
 
@@ -133,8 +137,7 @@ class Encoder:
                 room = self.whole if end - first == 1 else UNBOUNDED  # several turns fit as they are chosen
                 cut = self.cut_turn(part[pair], part_ids[pair], room, continues=turn > 0)
                 if cut is None:
-                    reason = "the prompt's markup alone leaves no room for an answer"
-                    return Encoded([], [Note("skipped", reason, record.place)])
+                    return Encoded([], [Note("skipped", self.no_room, record.place)])
                 prompt, answer, reasons = cut
                 turns.append((prompt, answer))
                 notes |= {(first + turn, reason): Note("shortened", reason, record.place) for reason in reasons}

@@ -8,7 +8,7 @@ step of autograd with its derivative written out, and keeps less for the way bac
 
 A part is replaced where its code is that of Llama (transformers' Qwen, Mistral, Granite and more share it to the
 byte), and it goes on as it was wherever a condition does not hold: a weight that is learned, another precision,
-dropout, several adapters at once, another kind of adapter.
+another precision than the weights' own under mixed precision, several adapters at once, another kind of adapter.
 """
 
 from __future__ import annotations
@@ -189,6 +189,12 @@ def _norm(self: Any, hidden_states: torch.Tensor) -> torch.Tensor:
     return made
 
 
+def _autocast_dtype(x: torch.Tensor) -> torch.dtype | None:
+    """Return the precision of mixed precision on the device of `x`; None where it is off."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
 def _gated(self: Any, x: torch.Tensor) -> torch.Tensor:
     made: torch.Tensor = self.down_proj(Gate.apply(self.gate_proj(x), self.up_proj(x)))
     return made
@@ -215,6 +221,7 @@ def _adapted(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Ten
         or type(base) is not torch.nn.Linear
         or base.weight.requires_grad
         or base.weight.dtype != x.dtype
+        or _autocast_dtype(x) not in (None, x.dtype)  # the product has its precision, and `addmm_` takes no two
         or getattr(self.lora_B[names[0]], "bias", None) is not None
     ):
         original: torch.Tensor = type(self).forward(self, x, *args, **kwargs)

@@ -32,6 +32,7 @@ from carellama.model.fused import fuses
 from carellama.model.machine import best_dtype, has_gpu, memory_bytes
 from carellama.records import IGNORED
 from carellama.train.footprint import Batch, Footprint, Manner, fixed, measured, shortened
+from carellama.train.kto import mismatched
 from carellama.train.loss import CHUNK
 from carellama.train.rows import takes_rows
 
@@ -158,6 +159,7 @@ def largest_batch(config: RunConfig, prepared: Any, padded: bool) -> tuple[Batch
     if not isinstance(examples, Examples):
         width = 2 if stage in PAIRED else 1
         records, longest = [(whole, whole)] * size * width, whole * width
+        others = (whole,) * size if stage == "kto" else ()
     else:
         lengths = _example_lengths(examples)
         groups = _groups(config, len(lengths))
@@ -165,7 +167,8 @@ def largest_batch(config: RunConfig, prepared: Any, padded: bool) -> tuple[Batch
         places = groups[int(loads.argmax())]
         records = _records(examples, places, whole)
         longest = int(lengths.max()) if examples.windows is None else whole
-    batch, limit = _batch(records, padded), config.row_limit
+        others = _mismatched_lengths(examples, places, whole) if stage == "kto" else ()
+    batch, limit = dataclasses.replace(_batch(records, padded), others=others), config.row_limit
     return batch, _batch(_first(records, max(limit, longest)), padded) if limit and not padded else batch
 
 
@@ -190,6 +193,11 @@ def _records(examples: Examples, places: np.ndarray, whole: int) -> list[tuple[i
     """(tokens, supervised tokens) of each record of the examples at these places."""
     records = [one for place in places for one in examples[int(place)]]
     return [(min(len(one), whole), int((one.labels[1:whole] != IGNORED).sum())) for one in records]
+
+
+def _mismatched_lengths(examples: Examples, places: np.ndarray, whole: int) -> tuple[int, ...]:
+    """Return the tokens of each prompt of a batch of kto with the answer to another one."""
+    return tuple(len(one) for (one,) in mismatched([examples[int(place)] for place in places], whole))
 
 
 def _batch(records: list[tuple[int, int]], padded: bool) -> Batch:

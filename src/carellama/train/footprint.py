@@ -13,6 +13,7 @@ nothing is assumed about an architecture. What kernels need inside themselves is
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import warnings
 import weakref
@@ -176,6 +177,7 @@ class Batch:
     lengths: tuple[int, ...]
     targets: int
     padded: bool = False
+    others: tuple[int, ...] = ()  # kto: tokens of the prompts with the answers to other prompts
 
     @property
     def tokens(self) -> int:
@@ -184,9 +186,16 @@ class Batch:
 
     def sample(self, count: int) -> Batch:
         """At most so many of its records, short and long ones; with all its targets."""
-        lengths = sorted(self.lengths)
-        chosen = (lengths[(2 * place + 1) * len(lengths) // (2 * count)] for place in range(count))
-        return self if len(lengths) <= count else Batch(tuple(chosen), self.targets, self.padded)
+        if len(self.lengths) <= count:
+            return self
+
+        def chosen(lengths: tuple[int, ...]) -> tuple[int, ...]:
+            ordered = sorted(lengths)
+            return tuple(
+                ordered[(2 * place + 1) * len(ordered) // (2 * count)] for place in range(count if ordered else 0)
+            )
+
+        return Batch(chosen(self.lengths), self.targets, self.padded, chosen(self.others))
 
 
 @dataclass(frozen=True)
@@ -328,6 +337,9 @@ def _micro_batch(model: Any, batch: Batch, how: Manner, tracker: Tracker) -> Non
             with torch.no_grad(), _reference(model):
                 other = _loss(model, batch, how, tracker)
             loss = loss - other
+        if batch.others:
+            with torch.no_grad():
+                _loss(model, dataclasses.replace(batch, lengths=batch.others), how, tracker)
     loss.backward()
 
 

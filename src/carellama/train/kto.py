@@ -6,7 +6,8 @@
 (Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8.) y' is the answer to another prompt of the batch: the mean is an
 estimate of the divergence from the reference, and carries no gradient. As in TRL, b stands within z.
 
-Departure: 1. in a batch of one record there is no other answer, and z is 0.
+Departures: 1. in a batch of one record there is no other answer, and z is 0. 2. y' is cut where prompt and answer
+together exceed the record length (--cutoff_len).
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class KTOTrainer(RowTrainer):
         self.preference = config.preference
         self.reference = Reference(self.model, self.sharded)
         lay_out: Any = self.data_collator
-        self.data_collator = lambda examples: lay_out(examples) | {"others": lay_out(mismatched(examples))}
+        longest = config.data.lengths[2]
+        self.data_collator = lambda examples: lay_out(examples) | {"others": lay_out(mismatched(examples, longest))}
 
     def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the losses of the answers."""
@@ -89,11 +91,15 @@ class KTOTrainer(RowTrainer):
         return own - other
 
 
-def mismatched(examples: list[list[Tokens]]) -> list[list[Tokens]]:
-    """Each prompt with the answer of the example before it."""
+def mismatched(examples: list[list[Tokens]], longest: int) -> list[list[Tokens]]:
+    """Return each prompt with the answer of the example before it, cut to `longest` tokens in all.
+
+    A long prompt and a long answer together can exceed the record length, and with it the model's positions.
+    """
     parts = [_parts(example[0]) for example in examples]
     made = []
     for (prompt, _), (_, answer) in zip(parts, [parts[-1], *parts[:-1]], strict=True):
+        answer = answer[: longest - len(prompt)]
         labels = np.concatenate([np.full(len(prompt), IGNORED, dtype=np.int32), answer])
         made.append([Tokens(np.concatenate([prompt, answer]), labels)])
     return made
