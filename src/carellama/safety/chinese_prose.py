@@ -86,16 +86,21 @@ class Dictionary(NamedTuple):
     people: frozenset[str]
 
 
-@cache
-def dictionary() -> Dictionary:
-    """Read jieba's dictionary, rare names of persons left out. `UserError` where it is not installed."""
+def dictionary_file() -> Path:
+    """Return the path of jieba's dictionary. Raises `UserError` if jieba is not installed."""
     spec = find_spec("jieba")
     if spec is None or not spec.submodule_search_locations:
         need("jieba", extra="clean", why="de-identification")
         raise AssertionError("unreachable")
+    return Path(spec.submodule_search_locations[0]) / "dict.txt"
+
+
+@cache
+def dictionary() -> Dictionary:
+    """Read jieba's dictionary, rare names of persons left out. `UserError` where it is not installed."""
     counts, verbs, people = {}, set(), set()
     total = 0
-    with (Path(spec.submodule_search_locations[0]) / "dict.txt").open(encoding="utf-8") as lines:
+    with dictionary_file().open(encoding="utf-8") as lines:
         for line in lines:
             word, count, kind = line.split(" ")
             total += int(count)

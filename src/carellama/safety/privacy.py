@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Literal
 
-from carellama.errors import UserError, lookup
+from carellama.errors import UserError, lookup, need
 from carellama.safety import (
     addresses,
     chinese_forms,
@@ -27,8 +27,8 @@ from carellama.safety import (
     english_names,
     english_prose,
     fields,
+    international,
     numbers,
-    presidio,
 )
 from carellama.safety.identifiers import DEFAULT_KINDS, KINDS, Identifier
 from carellama.safety.name_lists import EPONYM_AFTER, NOT_NAMES_EN
@@ -74,7 +74,7 @@ FINDERS: tuple[tuple[Finder, re.Pattern[str]], ...] = (
     (english_names.names, _LATIN),
     (english_prose.names, _LATIN),
     (fields.fields, re.compile(r"[:=|^]|</|/[A-Z]{0,4}\d")),
-    (presidio.recognised, re.compile(r"\d|@")),
+    (international.international, re.compile(r"\d|::")),
 )
 
 
@@ -191,7 +191,7 @@ class Deidentifier:
 
     `mode`: `mask` puts `[KIND_n]`, `surrogate` a believable value of the same form. `kinds`: only these (default: all
     but other dates). `secret`: bytes that make surrogates the same in every run and process; without it they are the
-    same within this object only. `UserError` for an unknown mode or kind, or where Presidio is missing.
+    same within this object only. `UserError` for an unknown mode or kind.
     """
 
     def __init__(
@@ -206,7 +206,8 @@ class Deidentifier:
         self.mode = mode
         self.kinds = _kinds(kinds)
         self.surrogates = Surrogates(secret if secret is not None else secrets.token_bytes(32))
-        presidio.load()
+        need("phonenumbers", extra="clean", why="de-identification")
+        chinese_prose.dictionary_file()
 
     def __call__(self, text: str) -> tuple[str, Counter[str]]:
         """Return the text without identifiers, and how many of each kind it had."""
