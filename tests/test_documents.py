@@ -143,7 +143,7 @@ def test_page_headers_and_numbers_are_dropped_counted_and_the_sentence_goes_on()
     text = "\n\n".join(f"{body}\n\n某某指南 2020 版\n\n第 {page} 页\n\n{rest}" for page in range(1, 5))
     dropped = Counter[str]()
     assert paragraphs(text, dropped) == ([full] * 8 + [half + rest]) * 4
-    assert dropped == {"page header or footer": 4, "page number": 4}
+    assert dropped == {'page header or footer "某某指南2020版"': 4, "page number": 4}
 
 
 def test_headers_and_numbers_of_marked_pages_are_those_at_their_edges() -> None:
@@ -157,7 +157,7 @@ def test_headers_and_numbers_of_marked_pages_are_those_at_their_edges() -> None:
     ]
     dropped = Counter[str]()
     found = "\n".join(paragraphs("\f".join(pages), dropped))
-    assert dropped == {"page header or footer": 4, "page number": 4}
+    assert dropped == {'page header or footer "a guideline for tests"': 4, "page number": 4}
     assert found.count("500") == found.count("120/80") == 4 and "tests" not in found
     assert "of rest, and on the On this page we write about water" in found
 
@@ -274,5 +274,5 @@ def test_real_guidelines_lose_nothing_uncounted(real_data: Path) -> None:
         body = unicodedata.normalize("NFKC", said(parse(zipfile.ZipFile(file).read("word/document.xml"))))
         raw = Counter(re.sub(r"\s", "", body))
         missing = (raw - Counter(re.sub(r"\s", "", found))).total()
-        lines = dropped["page number"] + dropped["page header or footer"]
+        lines = sum(count for reason, count in dropped.items() if reason.startswith("page "))
         assert missing <= 40 * lines, (file.name, missing, dropped)

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 from carellama.assistant import Assistant
@@ -144,8 +146,27 @@ def test_marks_become_style_however_the_answer_is_cut() -> None:
 
     assert len({styled(size) for size in range(1, len(MARKED))}) == 1
     plain = re.sub(r"\x1b\[\d+m", "", styled(1))
-    assert plain == ("Fever\n\nDrink water and tea**.\n• one\n  • two\n```\n- **raw**\n```\n3 * 4, open\nplain *")
-    assert "\x1b[1mwater\x1b[0m" in styled(3) and styled(3).endswith("\x1b[0m\nplain *")
+    assert plain == ("Fever\n\nDrink water and tea**.\n• one\n  • two\n```\n- **raw**\n```\n3 * 4, **open\nplain *")
+    assert "\x1b[1mwater\x1b[0m" in styled(3) and styled(3).endswith("\n3 * 4, **open\nplain *")
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            ["1~2片", "5*10mg", "2**3=8", "4**5", "*P<0.05", "**P<0.01", "1_000", "38~39℃", "+ 5", "> 38", "`"]
+        ),
+        min_size=1, max_size=6,
+    ),
+    st.integers(1, 7),
+)  # fmt: skip
+def test_doses_come_to_the_terminal_as_they_were_written(doses: list[str], size: int) -> None:
+    """A lone ** was taken off, and 2**3 was shown as 23."""
+    text = "\n".join(["，".join(doses), *doses])
+    style = Styled()
+    printed = "".join(style.add(text[at : at + size]) for at in range(0, len(text), size)) + style.end()
+    pairs = re.compile(r"`([^`\n]+)`|(?<!\d)\*\*(?=[^\s*])([^\n]+?)(?<=[^\s*])\*\*(?!\d)")
+    assert re.sub(r"\x1b\[\d+m", "", printed) == pairs.sub(lambda pair: pair[1] or pair[2], text)
 
 
 def test_an_assistant_brings_its_system_message_and_sampling() -> None:

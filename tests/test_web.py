@@ -25,7 +25,7 @@ from carellama.engine.base import Piece, PromptTooLong, Sampling, Unavailable, U
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message
-from carellama.serve.page.markdown import harmless
+from carellama.serve.page.markdown import answer_markdown
 from carellama.serve.page.visits import Visits
 from carellama.serve.page.words import WORDS, told
 from conftest import REPOSITORY
@@ -202,14 +202,14 @@ def test_the_language_is_the_browsers_until_another_is_chosen() -> None:
 
 def test_what_a_browser_would_run_or_load_shows_as_text() -> None:
     wild = "<script>alert(1)</script> <IMG src=x onerror=y> <!-- --> ![p](https://example.org/p.png) ![q][1] 1 < 2 <3"
-    tame = harmless(wild)
+    tame = answer_markdown(wild)
     assert not [sign for sign in ("<script", "</", "<IMG", "<!--", "![") if sign in tame] and "1 < 2 <3" in tame
     for code in ("`<b> ![x](y)`", "```html\n<b>\n```", "~~~\n<b>\n~~~", "``a ` <b>``"):
-        assert harmless(f"{code}\n\nx") == f"{code}\n\nx"
+        assert answer_markdown(f"{code}\n\nx") == f"{code}\n\nx"
     for trick in ("\\`<b>`", "`<b>\n`", "``` a`\n<b>\n```", "`<b>", "``<b>`", "> <b>"):
-        assert "<b>" not in harmless(trick)
-    assert harmless("```\n<b>") == "```\n<b>"  # while it streams
-    assert "mermaid" not in harmless("```mermaid\ngraph\n```\n- ~~~ Mermaid\n")
+        assert "<b>" not in answer_markdown(trick)
+    assert answer_markdown("```\n<b>") == "```\n<b>"  # while it streams
+    assert "mermaid" not in answer_markdown("```mermaid\ngraph\n```\n- ~~~ Mermaid\n")
 
 
 def test_others_than_this_machine_need_a_password(tmp_path: Path, monkeypatch) -> None:

@@ -3,9 +3,10 @@ r"""Markdown for a terminal, styled while it streams: nothing is printed twice, 
     styled = Styled()
     print(styled.add("Drink **wa"), styled.add("ter**.\n"), styled.end(), sep="")
 
-Known are headings, bold, bullets, inline code and code blocks; all else is printed as it is. Bold ends with its line
-at the latest. What may yet become a mark is held back, a few characters at most. It writes ANSI sequences (ECMA-48),
-so the text must have lost its own control characters before.
+Known are headings, bold, bullets, inline code and code blocks; all else is printed as it is: a mark without its
+partner in the same line is text, and so are the stars of 2**3. A passage that may yet become bold or code is held back
+until its end, `HELD_CHARS` at most. It writes ANSI sequences (ECMA-48), so the text must have lost its own control
+characters before.
 """
 
 from __future__ import annotations
@@ -15,9 +16,15 @@ import re
 BOLD, CODE, DIM, PLAIN = "\x1b[1m", "\x1b[36m", "\x1b[2m", "\x1b[0m"
 MAY_BEGIN = re.compile(r" {0,8}(#{1,6} *|[-*+] *|`{1,2}|)")  # the beginning of a line that is not clear yet
 HEADING = re.compile(r"#{1,6} +")
-BULLET = re.compile(r"( *)[-*+] +(?=\S)")
+BULLET = re.compile(r"( *)(?:[-*] +|\+ +(?!\d))(?=\S)")  # + 5 mmol/L is no item
 FENCE = re.compile(r" *```")
-INLINE = re.compile(r"\*\*|`")
+HELD_CHARS = 200
+BOLD_MARK = r"(?:(?<!\d)\*\*|\*\*(?!\d))"  # not that of 2**3
+SPAN = re.compile(
+    rf"`(?P<code>[^`]{{1,{HELD_CHARS}}})`"
+    rf"|{BOLD_MARK}(?=[^\s*])(?P<bold>.{{1,{HELD_CHARS}}}?)(?<=[^\s*]){BOLD_MARK}"
+)
+MAY_OPEN = re.compile(rf"`|{BOLD_MARK}(?!\s)|\*$")
 
 
 class Styled:
@@ -28,7 +35,7 @@ class Styled:
         self._line_begins = True
         self._block = False  # within a code block
         self._fence = False  # on the line that opens or closes one
-        self._bold = self._code = self._heading = False
+        self._heading = False
 
     def add(self, text: str) -> str:
         """Take a piece; return what can be printed."""
@@ -43,11 +50,10 @@ class Styled:
                 out += self._begin(line)
                 continue
             if not ends:
-                keep = 1 if line.endswith("*") and not line.endswith("**") else 0
-                self._held = line[len(line) - keep :]
-                return out + self._inline(line[: len(line) - keep])
+                styled, self._held = self._inline(line, complete=False)
+                return out + styled
             self._held = rest
-            out += self._inline(line) + self._end_line() + "\n"
+            out += self._inline(line, complete=True)[0] + self._end_line() + "\n"
         return out
 
     def end(self) -> str:
@@ -57,7 +63,7 @@ class Styled:
             self._line_begins = False
             begun = self._begin(self._held)
         held, self._held = self._held, ""
-        return begun + self._inline(held) + self._end_line()
+        return begun + self._inline(held, complete=True)[0] + self._end_line()
 
     def _begin(self, line: str) -> str:
         """Style the beginning of a line, and take its mark off what is held."""
@@ -75,23 +81,33 @@ class Styled:
             return f"{bullet[1]}• "
         return ""
 
-    def _inline(self, text: str) -> str:
+    def _inline(self, text: str, *, complete: bool) -> tuple[str, str]:
+        """Style bold and code of a line; return also what is held back, as its end may yet come."""
         if self._block or self._fence:
-            return text
-        return INLINE.sub(self._mark, text)
+            return text, ""
+        if complete:
+            return self._spans(text, BOLD if self._heading else ""), ""
+        # the sign behind a mark, and the one before it, decide whether it is one: 2**3
+        end = max((span.end() for span in SPAN.finditer(text) if span.end() < len(text)), default=0)
+        openings = (mark.start() for mark in MAY_OPEN.finditer(text, end))
+        held = next(
+            (at for at in openings if len(text) - at <= HELD_CHARS + 4), len(text) + 1
+        )  # 4: the marks themselves
+        cut = max(end, held - 1)
+        return self._spans(text[:cut], BOLD if self._heading else ""), text[cut:]
 
-    def _mark(self, mark: re.Match[str]) -> str:
-        if mark[0] == "`":
-            self._code = not self._code
-        elif self._code:
-            return mark[0]
-        else:
-            self._bold = not self._bold
-        bold = BOLD if self._bold or self._heading else ""
-        return PLAIN + bold + (CODE if self._code else "")
+    def _spans(self, text: str, style: str) -> str:
+        """A text with its complete spans styled, in a surrounding style."""
+
+        def form(span: re.Match[str]) -> str:
+            if span["code"]:
+                return f"{PLAIN}{style}{CODE}{span['code']}{PLAIN}{style}"
+            return f"{PLAIN}{BOLD}{self._spans(span['bold'], BOLD)}{PLAIN}{style}"
+
+        return SPAN.sub(form, text)
 
     def _end_line(self) -> str:
-        styled = self._bold or self._code or self._heading or self._block or self._fence
+        styled = self._heading or self._block or self._fence
         self._line_begins = True
-        self._bold = self._code = self._heading = self._fence = False
+        self._fence = self._heading = False
         return PLAIN if styled else ""

@@ -36,10 +36,16 @@ PAGE_NUMBER = re.compile(
     r"[-–—·]\s*\d{1,4}\s*[-–—·]|第\s*\d+\s*页(?:[\s/，共]*\d+\s*页)?|page\s+\d+(?:\s+of\s+\d+)?", re.IGNORECASE
 )
 BLOCK = re.compile(
-    r"#|\||[-*+•●○■□◆]\s|>|\d{1,3}[.、)）]|[(（][\d一二三四五六七八九十]{1,3}[)）]|[一二三四五六七八九十]{1,3}、"
-    r"|第.{1,4}[章节篇条]"
+    r"#|\||[-*+•●○■□◆]\s|>|\d{1,3}[.、)）]|[(（\[][\da-z一二三四五六七八九十]{1,3}[)）\]]|[一二三四五六七八九十]{1,3}、"
+    r"|第.{1,4}[章节篇条]|(?:[a-z]|[ivx]{1,4})[.)）]\s|[①-⑳㉑-㉟㊱-㊿⑴-⒇⒈-⒛]"
 )
 LETTER = re.compile(r"[^\W\d_]")
+NUMBER_OF_PAGE = "page number"
+# a header with the number of its page before or behind its words
+HEADER_NUMBER = re.compile(r"(?P<first>\d{1,4})[\s·|/-]+(?P<after>\D.*)|(?P<before>.*\D)[\s·|/-]+(?P<last>\d{1,4})")
+STRUCTURE = re.compile(
+    r"(?:chapter|section|part|table|fig(?:ure)?|step|case|day|week|表|图|第|病例|步骤)\b|第|表|图", re.I
+)
 LIST_ITEM = re.compile(r"[-*+•●○◆]\s")
 SITE = re.compile(
     r"(?:https?://)?\.?(?:[\w@-]+\.)+[a-z]{2,}/?"
@@ -122,29 +128,48 @@ def _open_end(kept: list[str]) -> bool:
 
 
 def _edges(pages: Sequence[Page]) -> dict[tuple[int, int], str]:
-    """Numbers, and lines that come back on other pages, among the first and last lines of marked pages."""
+    """Numbers, and lines that come back on other pages, among the first and last lines of marked pages.
+
+    A line that also stands within pages is text, and so are lines that differ in a number, unless it is the page's.
+    """
     edges: list[tuple[int, int]] = []
     for page, lines in enumerate(pages):
         said = [at for at, line in enumerate(lines) if line]
         width = min(EDGE_LINES, len(said) // 4) or 1  # most of a short page is no edge
         edges += [(page, at) for at in dict.fromkeys(said[:width] + said[-width:])]
-    times = Counter(_key(pages[page][at]) for page, at in edges)
+    at_edges = set(edges)
+    within = {
+        folded(line) for page, lines in enumerate(pages) for at, line in enumerate(lines) if (page, at) not in at_edges
+    }
     # a number is that of its page if it is as far from the page's place as others are from theirs
     numbers = {(page, at): of for page, at in edges if (of := BARE_NUMBER.fullmatch(pages[page][at]))}
     pages_at = Counter(distance for _, distance in {(page, int(of[1]) - page) for (page, _), of in numbers.items()})
+    keys = {(page, at): _key(pages[page][at], page) for page, at in edges}
+    times = Counter(keys.values())
     found = {}
     for page, at in edges:
         line = pages[page][at]
         bare = numbers.get((page, at))
         if PAGE_NUMBER.fullmatch(line) or (bare and pages_at[int(bare[1]) - page] > 1):
-            found[page, at] = "page number"
-        elif not bare and len(line) <= 2 * HEADER_CHARS and times[_key(line)] >= REPEATS and LETTER.search(line):
-            found[page, at] = "page header or footer"
+            found[page, at] = NUMBER_OF_PAGE
+        elif (
+            not bare and len(line) <= 2 * HEADER_CHARS and times[keys[page, at]] >= REPEATS
+            and LETTER.search(line) and folded(line) not in within
+        ):  # fmt: skip
+            found[page, at] = _header(keys[page, at][0])
     return found
 
 
-def _key(line: str) -> str:
-    return re.sub(r"\d+", "0", folded(line))  # a header may hold the number of its page
+def _key(line: str, page: int) -> tuple[str, int | None]:
+    """What the same header has on another page: its words, and how far its number is from the page's place."""
+    numbered = None if STRUCTURE.match(line) else HEADER_NUMBER.fullmatch(line)
+    if numbered is None:
+        return folded(line), None
+    return folded(numbered["before"] or numbered["after"]), int(numbered["first"] or numbered["last"]) - page
+
+
+def _header(words: str) -> str:
+    return f'page header or footer "{words}"'
 
 
 def _returning(lines: Page) -> dict[tuple[int, int], str]:
@@ -153,8 +178,8 @@ def _returning(lines: Page) -> dict[tuple[int, int], str]:
     for line in lines:
         begins.append(size)
         size += len(line)
-    found = {(0, at): "page number" for at, line in enumerate(lines) if PAGE_NUMBER.fullmatch(line)}
-    found |= {(0, at): "page number" for at in _counting(lines, begins)}
+    found = {(0, at): NUMBER_OF_PAGE for at, line in enumerate(lines) if PAGE_NUMBER.fullmatch(line)}
+    found |= {(0, at): NUMBER_OF_PAGE for at in _counting(lines, begins)}
     places: dict[str, list[int]] = {}
     cuts = Counter[str]()
     before = ""
@@ -170,7 +195,7 @@ def _returning(lines: Page) -> dict[tuple[int, int], str]:
         gaps = [begins[after] - begins[at] for at, after in pairwise(ats)]
         # a heading of every chapter comes back as well, but behind the end of a sentence
         if len(ats) >= REPEATS and cuts[key] >= 2 and median(gaps) >= PAGE_CHARS:
-            found |= {(0, at): "page header or footer" for at in ats}
+            found |= {(0, at): _header(key) for at in ats}
     return found
 
 

@@ -2,8 +2,9 @@
 
     for found in documents(Path("guidelines/")): ...     # Text, or BadRecord for a file that can not be read
 
-markitdown reads the formats; before it, the boxes and merged cells of Word files are opened; behind it, wrapped lines
-are joined and page headers and numbers left out, and counted (`carellama.data.documents.lines`). Classical books in
+markitdown reads the formats. Before it, `word`, `web_page` and `slides` write list numbers, boxes and cells as text that
+it does not lose, and `pdf` marks raised numbers; behind it, `lines` joins wrapped lines and leaves out page headers and
+numbers, and counts them. Classical books in
 their tagged layout become one text a section (`carellama.data.documents.books`). Pictures are not looked at: a scan
 needs OCR before this.
 """
@@ -13,15 +14,17 @@ from __future__ import annotations
 import io
 import re
 import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from carellama.data.convert import BadRecord
 from carellama.data.documents import books
 from carellama.data.documents.lines import NO_CODE, chunks, paragraphs
+from carellama.data.documents.pdf import marked_text
+from carellama.data.documents.slides import open_slides
+from carellama.data.documents.web_page import open_web_page
+from carellama.data.documents.word import open_word
 from carellama.data.read import encoding_of
 from carellama.data.sheets import as_markdown
 from carellama.errors import DataError, UserError, need
@@ -33,10 +36,9 @@ CONVERTERS = {
     ".html": "HtmlConverter",
     ".htm": "HtmlConverter",
     ".pptx": "PptxConverter",
-    ".xlsx": "XlsxConverter",
 }  # of markitdown, each taken by itself: none falls back to reading a damaged file as plain text
 READ = (".txt", ".md")
-SHEETS = (".xls", ".ods")  # which markitdown needs pandas for
+SHEETS = (".xls", ".xlsx", ".ods")  # which pandas, behind markitdown, changes: the text NA to NaN, 1e-7 to 0.0
 SUFFIXES = (*CONVERTERS, *SHEETS, *READ)
 PRINTED = (".docx", ".pdf", ".txt")  # may hold page headers and numbers
 PARTIAL = (".downloading", ".crdownload", ".part", ".download")
@@ -56,8 +58,6 @@ NEXT_RAISED = re.compile(r"</(su[pb])><\1>")
 PLAIN = "0123456789+-−–=n"
 FORMULA = re.compile(r"[\d+\-−–=n,，\s]+")  # 10 to the 9th, not a citation in brackets
 SLIDE = re.compile(r"<!-- Slide number: \d+ -->")
-W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 RAISED_FORMS = {
     "sup": str.maketrans(PLAIN, "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻⁼ⁿ"),
     "sub": str.maketrans(PLAIN, "₀₁₂₃₄₅₆₇₈₉₊₋₋₋₌ₙ"),
@@ -128,9 +128,13 @@ def _converted(path: Path, suffix: str, dropped: Counter[str]) -> str:
     markitdown = need("markitdown", extra="documents", why=f"reading {suffix}")
     converters = need("markitdown.converters", extra="documents", why=f"reading {suffix}")
     if suffix == ".docx":
-        stream = _word_opened(path)
+        stream = open_word(path, dropped)
     elif suffix in (".html", ".htm"):
-        stream = _page_opened(path, dropped)
+        stream = open_web_page(path, dropped)
+    elif suffix == ".pptx":
+        stream = open_slides(path)
+    elif suffix == ".pdf" and (marked := marked_text(path)) is not None:
+        return _raised(marked)
     else:
         stream = io.BytesIO(path.read_bytes())
     with warnings.catch_warnings():
@@ -147,75 +151,3 @@ def _raised(text: str) -> str:
         return found[2].translate(RAISED_FORMS[found[1]]) if FORMULA.fullmatch(found[2]) else found[2]
 
     return RAISED.sub(form, NEXT_RAISED.sub("", text))
-
-
-def _page_opened(path: Path, dropped: Counter[str]) -> io.BytesIO:
-    """The web page as UTF-8 without its menus (`nav`), and with an empty cell below each that spans rows."""
-    soup = need("bs4", extra="documents", why="reading .html").BeautifulSoup(
-        path.read_bytes().decode(encoding_of(path)), "html.parser"
-    )
-    for menu in soup("nav"):
-        menu.extract()
-        dropped["menu of a web page"] += 1
-    for row in soup("tr"):
-        for column, cell in enumerate(row.find_all(["td", "th"], recursive=False)):
-            spans = [int(cell[name]) if str(cell.get(name, "")).isdigit() else 1 for name in ("rowspan", "colspan")]
-            for below in row.find_next_siblings("tr")[: spans[0] - 1]:
-                cells = below.find_all(["td", "th"], recursive=False)
-                empty = soup.new_tag("td", colspan=str(spans[1]))
-                if column < len(cells):
-                    cells[column].insert_before(empty)
-                else:
-                    below.append(empty)
-    return io.BytesIO(str(soup).encode())
-
-
-def _word_opened(path: Path) -> io.BytesIO:
-    """The docx with the paragraphs of text boxes behind the paragraph that holds the box, and no cells merged down.
-
-    markitdown (through mammoth) leaves most boxes out, and rows under a merged cell would lack it and shift.
-    """
-    from xml.etree import ElementTree
-
-    parse = need("defusedxml.ElementTree", extra="documents", why="reading .docx").fromstring
-    made = io.BytesIO()
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as target:
-        for item in source.infolist():
-            data = source.read(item)
-            if item.filename == "word/document.xml":
-                root = parse(data)
-                _open_boxes(root)
-                for properties in root.iter(f"{W}tcPr"):
-                    for merged in properties.findall(f"{W}vMerge"):
-                        properties.remove(merged)
-                data = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-            target.writestr(item, data)
-    made.seek(0)
-    return made
-
-
-def _open_boxes(element: Any) -> None:
-    """Move the content of boxes behind the paragraphs that hold them, everywhere below an element."""
-    behind: list[tuple[int, list[Any]]] = []
-    for at, child in enumerate(element):
-        _open_boxes(child)
-        if child.tag == f"{W}p":
-            found = [block for box in _boxes(child) for block in box]
-            for box in child.iter(f"{W}txbxContent"):
-                box.clear()
-            if found:
-                behind.append((at + 1, found))
-    for at, blocks in reversed(behind):
-        for block in reversed(blocks):
-            element.insert(at, block)
-
-
-def _boxes(element: Any) -> list[Any]:
-    """The boxes below an element; of a box that is stored twice, for new and for old programs, the new form."""
-    found: list[Any] = []
-    for child in element:
-        if child.tag == f"{W}txbxContent":
-            found.append(child)
-        elif child.tag != FALLBACK or not found:
-            found += _boxes(child)
-    return found

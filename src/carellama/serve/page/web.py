@@ -28,7 +28,7 @@ from carellama.engine.base import Reply, Sampling
 from carellama.errors import UserError
 from carellama.safety.notice import Language
 from carellama.serve.page.gate import Gate
-from carellama.serve.page.markdown import harmless
+from carellama.serve.page.markdown import COPY_SCRIPT, answer_markdown, verbatim
 from carellama.serve.page.visits import Visit, Visits
 from carellama.serve.page.words import WORDS, told
 
@@ -209,7 +209,7 @@ class Page:
             rows.append(_row("user", last))
         if visit.partial:
             rows.append(_row("assistant", visit.partial))
-        note = WORDS[language]["wait"] if busy and not visit.partial else harmless(visit.note)
+        note = WORDS[language]["wait"] if busy and not visit.partial else answer_markdown(visit.note)
         return [rows, note, gr.update(interactive=not busy), gr.update(interactive=busy)]
 
     def _build(self) -> gr.Blocks:
@@ -302,6 +302,7 @@ def app(page: Page, password: str | None) -> FastAPI:
     gr.mount_gradio_app(
         front, blocks, path="/", footer_links=[], run_history=False, enable_monitoring=False, show_error=False,
         ssr_mode=False, pwa=False, mcp_server=False, max_file_size=1, css=CSS,
+        head=COPY_SCRIPT,
     )  # fmt: skip
     front.add_middleware(Gate, password=password)
     return front
@@ -363,7 +364,8 @@ def _tunnel(port: int) -> str:
 
 
 def _row(role: str, text: str) -> dict[str, Any]:
-    return {"role": role, "content": [{"type": "text", "text": harmless(text)}]}
+    shown = verbatim(text) if role == "user" else answer_markdown(text)
+    return {"role": role, "content": [{"type": "text", "text": shown}]}
 
 
 def _place(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from carellama.data.read import BadRow, Row, encoding_of, is_json_lines, kind_of
 from carellama.disk import say
 from carellama.records import Text
 
+LISTED = 20  # of the lines that are left out of documents, the most frequent first
 BEGIN = 4096  # characters in which a book shows its tags
 
 
@@ -73,7 +74,9 @@ def _documents(paths: Sequence[Path]) -> Iterator[Outcome]:
         for found in documents(path, dropped=dropped):
             yield found if isinstance(found, BadRecord) else (found,)
     if dropped:
-        say(f"left out of the documents: {', '.join(f'{count} {reason}' for reason, count in dropped.items())}")
+        listed = [f"{count} {reason}" for reason, count in dropped.most_common(LISTED)]
+        listed += [f"{len(dropped) - LISTED} more kinds"] if len(dropped) > LISTED else []
+        say(f"left out of the documents: {', '.join(listed)}")
 
 
 LAYOUTS: dict[str, Layout] = {
