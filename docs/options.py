@@ -21,6 +21,7 @@ from carellama.config import datasets, keys
 from carellama.config import run as config
 from carellama.config.answering import TALK_GROUPS
 from carellama.config.ask import AskArguments
+from carellama.config.export import EXPORT_GROUPS
 from carellama.config.plan import PlanArguments
 from carellama.config.recipe import RecipeArguments
 from carellama.config.serve import API_GROUPS
@@ -38,7 +39,7 @@ GROUPS: dict[str, Sequence[type]] = {
     "eval": config.RUN_GROUPS,
     "plan": (PlanArguments,),
     "recipe": (RecipeArguments,),
-    "export": config.EXPORT_GROUPS,
+    "export": EXPORT_GROUPS,
     "chat": TALK_GROUPS,
     "ask": (AskArguments, *TALK_GROUPS),
     "web": (WebArguments, *TALK_GROUPS),

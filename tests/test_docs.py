@@ -156,8 +156,9 @@ def test_options_and_files_that_pages_name_are_there(page: Path) -> None:
 def test_examples_hold_known_options() -> None:
     from carellama.chain import read_chain
     from carellama.config.answering import TALK_GROUPS
+    from carellama.config.export import EXPORT_GROUPS
     from carellama.config.parse import parse
-    from carellama.config.run import EXPORT_GROUPS, RUN_GROUPS
+    from carellama.config.run import RUN_GROUPS
     from carellama.config.serve import API_GROUPS
     from carellama.data.recipe import read_recipe
 

@@ -221,12 +221,13 @@ def option_fields() -> Iterator[tuple[str, str]]:
     from carellama.config import answering, datasets, keys, serve
     from carellama.config import run as config
     from carellama.config.ask import AskArguments
+    from carellama.config.export import EXPORT_GROUPS
     from carellama.config.tokenizer import TokenizerArguments
     from carellama.config.web import WebArguments
 
     groups = {
         *config.RUN_GROUPS,
-        *config.EXPORT_GROUPS,
+        *EXPORT_GROUPS,
         *answering.TALK_GROUPS,
         *serve.API_GROUPS,
         demo.DemoArguments,

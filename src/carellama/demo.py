@@ -20,7 +20,6 @@ from typing import Any
 import carellama
 from carellama.config.answering import TALK_GROUPS
 from carellama.config.parse import as_flags, parse, parser
-from carellama.config.run import run_config
 from carellama.disk import write_json
 from carellama.errors import UserError
 
@@ -158,6 +157,7 @@ def learn(steps: Steps, folder: Path, language: str, model: dict[str, Any]) -> N
 
 def work(argv: list[str]) -> None:
     """One run of training, evaluation or prediction."""
+    from carellama.config.run import run_config
     from carellama.run import run as run_all
 
     run_all(run_config(argv))

@@ -16,18 +16,20 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from carellama import run as runs
 from carellama.config.environment import local_processes, world
 from carellama.config.parse import parse, parser
 from carellama.config.plan import PlanArguments
-from carellama.config.run import RUN_GROUPS, RunConfig, check_run
 from carellama.disk import write_json
 from carellama.errors import UserError
 from carellama.model import memory
 from carellama.model.machine import has_gpu, memory_bytes
 from carellama.model.memory import gigabytes
+
+if TYPE_CHECKING:
+    from carellama.config.run import RunConfig
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +51,13 @@ MEANINGS = {
 
 def plan(argv: Sequence[str]) -> None:
     """The verb: print the plan, and leave with 2 where it does not fit."""
+    helps = "--help" in argv or "-h" in argv
+    if not helps:
+        runs.check_early(argv, "carellama plan", {"do_train": True}, PlanArguments)
+    from carellama.config.run import RUN_GROUPS, RunConfig, check_run  # it loads transformers, which takes seconds
+
     groups = (*RUN_GROUPS, PlanArguments)
-    if "--help" in argv or "-h" in argv:
+    if helps:
         parser(groups, "carellama plan").print_help()
         return
     *parts, options = parse(groups, argv, "carellama plan", {"do_train": True})

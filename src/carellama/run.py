@@ -15,19 +15,33 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from carellama.config.data import DataArguments
 from carellama.config.distributed import check_resume
 from carellama.config.environment import world
-from carellama.config.parse import parser, read_yaml
-from carellama.config.run import RUN_GROUPS, RunConfig, run_config
+from carellama.config.finetuning import FinetuningArguments
+from carellama.config.generating import GeneratingArguments
+from carellama.config.grpo import GRPOArguments
+from carellama.config.model import ModelArguments
+from carellama.config.parse import parse_light, parser, read_yaml
+from carellama.config.ppo import PPOArguments
+from carellama.config.stages import PreferenceArguments, RewardArguments
 from carellama.disk import write_json
 from carellama.errors import UserError, need
+from carellama.model.hub import check_name
 
 if TYPE_CHECKING:
+    from carellama.config.run import RunConfig
     from carellama.model.load import Kind
     from carellama.model.vocabulary import Added
     from carellama.train.loop import Stopped
 
 log = logging.getLogger(__name__)
+
+LIGHT_GROUPS = (
+    ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments, PreferenceArguments, RewardArguments,
+    PPOArguments, GRPOArguments,
+)  # fmt: skip
+DATA_FILES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".xlsx", ".gz", ".zst")
 
 
 def train(argv: Sequence[str]) -> None:
@@ -52,10 +66,30 @@ def predict(argv: Sequence[str]) -> None:
 
 def start(argv: Sequence[str], prog: str, settings: dict[str, Any]) -> None:
     """Read the options and run; `--help` prints them."""
-    if "--help" in argv or "-h" in argv:
+    helps = "--help" in argv or "-h" in argv
+    if not helps:
+        check_early(argv, prog, settings)
+    from carellama.config.run import RUN_GROUPS, run_config  # it loads transformers, which takes seconds
+
+    if helps:
         parser(RUN_GROUPS, prog).print_help()
         return
     run(run_config(argv, prog, **settings))
+
+
+def check_early(argv: Sequence[str], prog: str, settings: dict[str, Any], *more: type) -> None:
+    """Answer misspelt options and paths that do not exist before any library is loaded. Raises `UserError`."""
+    model, data, *_ = parse_light((*LIGHT_GROUPS, *more), argv, prog, settings)
+    check_name(model.model_name_or_path)
+    for folder in model.checkpoints:
+        if not Path(folder).expanduser().is_dir():
+            raise UserError(f"--checkpoint_dir {folder}: there is no such folder")
+    info = Path(data.dataset_dir, "dataset_info.json")
+    named = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
+    for name in (*data.datasets, *data.eval_datasets):
+        path = Path(name)
+        if path.suffix in DATA_FILES and not path.exists() and f'"{name}"' not in named:
+            raise UserError(f"{name} is no file, and no dataset of {info} has this name")
 
 
 def run(config: RunConfig) -> dict[str, Any]:

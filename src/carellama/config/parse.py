@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
+from carellama.config.transformers_options import training_options, translate, translate_settings
 from carellama.errors import UserError, nearest
+
+log = logging.getLogger(__name__)
 
 
 def _parser_of_transformers() -> Any:
@@ -80,32 +84,73 @@ def parse(
     name), a wrong value, or a file that is not a mapping of known keys.
     """
     argv = list(argv)
-    settings = dict(extra or {})
     if first is not None:
         count = next((at for at, word in enumerate(argv) if word.startswith("-") and word != "-"), len(argv))
         argv = [f"--{first}", *argv] if count else argv
-    elif argv and argv[0].endswith((".yaml", ".yml")):
-        settings |= read_yaml(argv.pop(0))
     reader = parser(groups, prog)
-    known = [option[2:] for action in reader._actions for option in action.option_strings if option[:2] == "--"]
+    words, given, notes = _words(argv, reader, extra, yaml_first=first is None)
+    for note in notes:
+        log.warning("%s", note)
+    required = any(action.required and action.dest == first for action in reader._actions)
+    if required and first not in given and not {"--help", "-h"} & set(argv):
+        command, _, what = prog.rpartition(" ")
+        raise UserError(f"{what} is missing; see {command} --help")
+    *parsed, unknown = reader.parse_args_into_dataclasses(
+        words, return_remaining_strings=True, look_for_args_file=False
+    )
+    if unknown:
+        _unknown(unknown[0], _names(reader))
+    return list(parsed)
+
+
+def parse_light(
+    groups: Sequence[type], argv: Sequence[str], prog: str, extra: Mapping[str, Any] | None = None
+) -> list[Any]:
+    """Read the options of groups that load no library, and leave the training flags of transformers unread.
+
+    A command calls it before it imports transformers, so that most mistakes are answered at once. Raises `UserError`
+    as `parse` does, also for a training flag that transformers does not have.
+    """
+    reader = parser(groups, prog)
+    words, _, _ = _words(list(argv), reader, extra, also=training_options())
+    *parsed, _ = reader.parse_args_into_dataclasses(words, return_remaining_strings=True, look_for_args_file=False)
+    return list(parsed)
+
+
+def _names(reader: _Parser) -> list[str]:
+    return [option[2:] for action in reader._actions for option in action.option_strings if option[:2] == "--"]
+
+
+def _words(
+    argv: list[str],
+    reader: _Parser,
+    extra: Mapping[str, Any] | None,
+    *,
+    also: Collection[str] = (),
+    yaml_first: bool = True,
+) -> tuple[list[str], set[str], list[str]]:
+    """Return all options as words, the names given as flags, and a line for each foreign name.
+
+    `also` are names that the reader does not have and that are known all the same. Raises `UserError` for others.
+    """
+    known = [*_names(reader), *also]
+    settings = dict(extra or {})
+    notes: list[str] = []
+    if yaml_first and argv and argv[0].endswith((".yaml", ".yml")):
+        found, notes = translate_settings(read_yaml(argv.pop(0)), known)
+        settings |= found
+    argv, lines = translate(argv, known)
     for key in settings:
         if key not in known:
             raise UserError(f"unknown key {key!r} in the settings.{nearest(key, known)}")
     given = {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
     for word in argv:  # before argparse asks for what the misspelt option should have said
-        if word.startswith("--") and word.partition("=")[0][2:] not in known:
+        if word[:1] == "-" and word[1:2].isalpha() and word != "-h":
             _unknown(word, known)
-    required = any(action.required and action.dest == first for action in reader._actions)
-    if required and first not in given and not {"--help", "-h"} & set(argv):
-        command, _, what = prog.rpartition(" ")
-        raise UserError(f"{what} is missing; see {command} --help")
+        if word.startswith("--") and word.partition("=")[0][2:].replace("-", "_") not in known:
+            _unknown(word, known)
     words = as_flags({key: value for key, value in settings.items() if key not in given})
-    *parsed, unknown = reader.parse_args_into_dataclasses(
-        words + argv, return_remaining_strings=True, look_for_args_file=False
-    )
-    if unknown:
-        _unknown(unknown[0], known)
-    return list(parsed)
+    return words + argv, given, notes + lines
 
 
 def _unknown(word: str, known: Sequence[str]) -> NoReturn:

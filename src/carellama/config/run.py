@@ -36,6 +36,21 @@ LIGER = {"rope": True, "rms_norm": True, "swiglu": True, "cross_entropy": False,
 ROW_TOKENS = 768  # whose products are about as fast as those of more
 
 
+# flags of transformers that its own loss, batches or evaluation would read: (default, what to do instead)
+UNSUPPORTED: dict[str, tuple[Any, str]] = {
+    "label_smoothing_factor": (0.0, "the loss is that of the stage; for dpo there is --dpo_label_smoothing"),
+    "generation_max_length": (None, "--max_new_tokens sets the length of an answer"),
+    "generation_num_beams": (None, "give --num_beams"),
+    "generation_config": (None, "give --temperature, --top_p, --top_k, --num_beams and --max_new_tokens"),
+    "sortish_sampler": (False, "batches have no padding; leave it out"),
+    "prediction_loss_only": (False, "evaluation gives the metrics of the stage; leave it out"),
+    "batch_eval_metrics": (False, "evaluation gives the metrics of the stage; leave it out"),
+    "include_for_metrics": ([], "evaluation gives the metrics of the stage; leave it out"),
+    "length_column_name": ("length", "records are not grouped by length; leave it out"),
+}  # fmt: skip
+SAMPLING = ("random", "sequential")  # ways of --train_sampling_strategy that need no lengths
+
+
 @dataclass
 class TrainingArguments(Seq2SeqTrainingArguments):
     """All of transformers' training flags, plus the one that version 5 dropped."""
@@ -165,16 +180,6 @@ class RunConfig:
         return (0 if has_gpu() else ROW_TOKENS) if asked is None else asked
 
 
-@dataclass
-class ExportArguments:
-    """Where and how a model is exported."""
-
-    output_dir: str = field(metadata=about("Folder to write the model to."))
-    max_shard_size: str = field(default="5GB", metadata=about("Largest weights file."))
-    overwrite_output_dir: bool = field(default=False, metadata=about("Replace a folder that is not empty."))
-
-
-EXPORT_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, ExportArguments)
 RUN_GROUPS = (
     ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments, PreferenceArguments, RewardArguments,
     PPOArguments, GRPOArguments, TrainingArguments,
@@ -237,10 +242,23 @@ def check_run(config: RunConfig) -> None:
         raise UserError("--row_tokens is for one process: several learn from their batches as a whole")
     check_ppo(config)
     check_grpo(config)
+    _check_unsupported(training)
     check_engine(config)
     if len(model.checkpoints) > 1 and finetuning.finetuning_type != "lora":
         raise UserError(
             f"--checkpoint_dir has {len(model.checkpoints)} folders; only lora adapters can be merged in turn"
+        )
+
+
+def _check_unsupported(training: Any) -> None:
+    """Raise `UserError` for flags of transformers that would be accepted and have no effect here."""
+    for name, (default, instead) in UNSUPPORTED.items():
+        if (value := getattr(training, name)) != default:
+            raise UserError(f"--{name} {value} has no effect on this training: {instead}")
+    if training.train_sampling_strategy not in SAMPLING:
+        raise UserError(
+            f"--train_sampling_strategy {training.train_sampling_strategy}: batches have no padding, so grouping by "
+            f"length saves nothing; known: {', '.join(SAMPLING)}"
         )
 
 

@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carellama.config.export import EXPORT_GROUPS
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.parse import parse, parser
-from carellama.config.run import EXPORT_GROUPS
 from carellama.errors import UserError
 from carellama.export.card import run_records, write_card
 from carellama.records import Message

@@ -68,6 +68,12 @@ EMBEDDED = {
 }
 
 
+def check_name(name: str) -> None:
+    """Raise `UserError` for a path that does not exist or is not a model. Nothing is fetched."""
+    if name not in EMBEDDED:
+        resolve(name)
+
+
 def resolve(name: str, *, accept_licence: bool = False) -> Path | str:
     """Return where the model `name` lies: a model folder, a .gguf file, or a hub id (a `str`).
 
