@@ -40,7 +40,7 @@ IMPORTS: dict[str, set[str]] = {
     "config": {"model.machine"},  # defaults depend on what the machine computes in
     "jinja": set(),
     "template": {"records", "jinja"},
-    "export": {"config", "records", "template", "model"},
+    "export": {"config", "disk", "records", "template", "tokenise", "model"},
     "safety": {"records", "text"},
     "tokenise": {"template"},
     # model.load: the tokenizer that counts the tokens of a mix; model.vocabulary: how it is extended

@@ -335,7 +335,7 @@ def test_a_reward_model_is_exported_for_transformers(tmp_path, tiny_folder):
     runs.run(config_of(tmp_path, tiny_folder, "rm", pairs_file(tmp_path), max_steps=4))
     arguments = ModelArguments(str(tiny_folder), checkpoint_dir=str(tmp_path / "out"))
     parity = export_model(arguments, None, FinetuningArguments(), tmp_path / "export")
-    assert parity.agreement is None and parity.difference < 1e-4
+    assert parity.top1_agreement is None and parity.max_logit_difference < 1e-4
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "export")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "export")
     scores = []

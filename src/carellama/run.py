@@ -215,6 +215,7 @@ class Run:
 
         from carellama.model import adapter
         from carellama.model.load import bind, extended_tokenizer, kind_of, load_model
+        from carellama.model.readers import find_pad_token
         from carellama.model.vocabulary import begin
 
         config, training = self.config, self.config.training
@@ -230,6 +231,10 @@ class Run:
             kind=kind,
         )
         new = self.added.ids if self.added else []
+        if kind == "reward":  # a reader that pads with the end token would never score it
+            self.tokenizer.pad_token = (
+                find_pad_token(self.tokenizer, self.template.stop_ids) or self.tokenizer.pad_token
+            )
         bind(model, self.tokenizer, extended=bool(new or extended_tokenizer(config.model)))
         if self.added:
             begin(model, self.added)

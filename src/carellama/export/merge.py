@@ -2,10 +2,11 @@
 
     carellama export --model_name_or_path smollm2-135m --checkpoint_dir output --output_dir output_export
 
-Adapters are merged; weights are written as safetensors, the chat format into the tokenizer, the tokens that
-end an answer into the generation config, and a model card (`carellama.export.card`). What was written is read back
-and compared with base and adapters. A reward model becomes a sequence classification model with one score.
-Conversion to GGUF is `carellama.model.to_gguf`.
+Adapters are merged. The folder gets the weights as safetensors, the chat format in the tokenizer, the tokens that end
+an answer in every configuration, files spelled for other programs (`carellama.model.readers`) and a model card
+(`carellama.export.card`). It is read back and compared with base and adapters (`carellama.export.parity`). A reward
+model becomes a sequence classification model with one score (`carellama.export.scoring`). Conversion to GGUF is
+`carellama.model.to_gguf`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,34 +26,15 @@ from carellama.config.model import ModelArguments
 from carellama.config.parse import parse, parser
 from carellama.errors import UserError
 from carellama.export.card import run_records, write_card
-from carellama.records import Message
+from carellama.model.readers import make_readable
 from carellama.template import Template, get_template
 
 if TYPE_CHECKING:
-    from carellama.model.load import Kind
+    from carellama.export.parity import ParityReport
 
 log = logging.getLogger(__name__)
 
-PROBE = (Message("user", "What are the early signs of diabetes? 糖尿病早期有哪些症状？"),)
-PROBE_TOKENS = 32  # of an answer, on which both models are compared
 EXACT_WEIGHTS = 2_000_000_000  # up to this size the comparison is made in float32
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How the written model differs from base and adapters on the probe."""
-
-    difference: float  # largest between two logits, or of the scores of a reward model
-    agreement: float | None  # share of the answer's tokens that both would choose; None: a reward model
-    dtype: str  # that both were computed in
-
-    def __str__(self) -> str:
-        if self.agreement is None:
-            return f"difference of scores {self.difference:.2g} (computed in {self.dtype})"
-        return (
-            f"largest difference of logits {self.difference:.2g} (computed in {self.dtype}), "
-            f"same choice for {self.agreement:.0%} of {PROBE_TOKENS} tokens"
-        )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -81,12 +63,14 @@ def export_model(
     *,
     max_shard_size: str = "5GB",
     overwrite: bool = False,
-) -> Parity:
+) -> ParityReport:
     """Write the model with its checkpoints merged to `output_dir`, which appears at once and whole.
 
     A base that was trained on quantised is taken unquantised. Raises `UserError` for a folder that is not
     empty (or, with `overwrite`, holds no model), for too little disk space, and for what can not be loaded.
     """
+    from carellama.export.parity import check_parity, measure
+    from carellama.export.scoring import prepare_scoring
     from carellama.model.adapter import merge, prepare
     from carellama.model.load import bind, extended_tokenizer, kind_of, load_config, load_model, load_tokenizer
 
@@ -108,16 +92,20 @@ def export_model(
     exact = base.num_parameters() <= EXACT_WEIGHTS
     if exact:
         adapted.float()
-    probe = template.render(PROBE, add_generation_prompt=True)
-    ids, expected = _answer(adapted, tokenizer, probe) if kind == "causal" else _scored(adapted, tokenizer, probe)
+    expected = measure(adapted, tokenizer, template, kind)
     merged = merge(adapted).to(_torch_dtype(dtype))
+    tokenizer.chat_template = template.jinja
+    if kind == "reward":
+        prepare_scoring(merged, tokenizer, template)
     try:
         output_dir.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}.", dir=output_dir.parent) as temporary:
             made = Path(temporary) / "model"
             _save(merged, tokenizer, template, made, max_shard_size)
             del base, adapted, merged
-            parity = _compare(made, template, ids, expected, dtype, exact, model.trust_remote_code, kind)
+            parity = check_parity(
+                made, template, expected, dtype=dtype, exact=exact, trust_remote_code=model.trust_remote_code
+            )
             write_card(made, model, template, str(parity))
             _put(made, output_dir, Path(temporary))
     except OSError as error:
@@ -184,90 +172,28 @@ def _check_space(network: Any, output_dir: Path, dtype: str) -> None:
         )
 
 
-def _answer(network: Any, tokenizer: Any, probe: str) -> tuple[Any, Any]:
-    """Answer the probe greedily; return ids (1, P + A) and the logits (A, V) that the answer came from."""
-    import torch
-
-    ids = tokenizer(probe, add_special_tokens=False, return_tensors="pt")["input_ids"].to(network.device)
-    prompt_tokens = ids.shape[1]
-    with torch.no_grad():
-        following, cache = ids, None
-        for _ in range(PROBE_TOKENS):
-            output = network(input_ids=following, past_key_values=cache, use_cache=True)
-            following, cache = output.logits[:, -1:].argmax(-1), output.past_key_values  # (1, 1)
-            ids = torch.cat([ids, following], dim=1)
-    return ids, _logits(network, ids, prompt_tokens)
-
-
-def _scored(network: Any, tokenizer: Any, probe: str) -> tuple[Any, Any]:
-    """The ids (1, P) of the probe and its score (1, 1)."""
-    ids = tokenizer(probe, add_special_tokens=False, return_tensors="pt")["input_ids"].to(network.device)
-    return ids, _score(network, ids)
-
-
-def _score(network: Any, ids: Any) -> Any:
-    """The score (1, 1), in float32, of a text."""
-    import torch
-
-    with torch.no_grad():
-        return network(input_ids=ids).logits.float().cpu()
-
-
-def _logits(network: Any, ids: Any, prompt_tokens: int) -> Any:
-    """The logits (A, V), in float32, of the tokens after the prompt."""
-    import torch
-
-    with torch.no_grad():
-        logits = network(input_ids=ids).logits[0, prompt_tokens - 1 : -1]
-    return logits.float().cpu()
-
-
 def _save(network: Any, tokenizer: Any, template: Template, folder: Path, max_shard_size: str) -> None:
     """Write weights, tokenizer with the chat format, and the tokens that end an answer."""
     from safetensors import SafetensorError
 
+    ends = list(dict.fromkeys([*template.stop_ids, tokenizer.eos_token_id]))
+    for config in (network.config, network.config.get_text_config()):
+        config.bos_token_id = tokenizer.bos_token_id
+        config.eos_token_id = ends if len(ends) > 1 else ends[0]
+        config.pad_token_id = tokenizer.pad_token_id
+        config.use_cache = True
     if getattr(network, "generation_config", None) is not None:
         network.generation_config.bos_token_id = tokenizer.bos_token_id
-        network.generation_config.eos_token_id = template.stop_ids
+        network.generation_config.eos_token_id = ends
         network.generation_config.pad_token_id = tokenizer.pad_token_id
-    network.config.use_cache = True
-    tokenizer.chat_template = template.jinja
     try:
         network.save_pretrained(folder, max_shard_size=max_shard_size)
     except SafetensorError as error:
-        raise UserError(f"can not write the weights: {error}") from error
+        raise UserError(f"cannot write the weights: {error}") from error
     tokenizer.save_pretrained(folder)
+    make_readable(folder)
     for weights in folder.glob("*.safetensors"):  # which safetensors writes for the owner's eyes only
         weights.chmod((folder / "config.json").stat().st_mode)
-
-
-def _compare(
-    folder: Path, template: Template, ids: Any, expected: Any, dtype: str, exact: bool, trusted: bool, kind: Kind
-) -> Parity:
-    """Read the written folder and compare its answers, and its rendering of the probe, with the expected."""
-    from carellama.model.load import load_model, load_tokenizer
-
-    written = ModelArguments(model_name_or_path=str(folder), trust_remote_code=trusted)
-    tokenizer = load_tokenizer(written)
-    probe = [{"role": message.role, "content": message.content} for message in PROBE]
-    rendered = tokenizer.apply_chat_template(probe, tokenize=False, add_generation_prompt=True)
-    assert rendered == template.render(PROBE, add_generation_prompt=True), "the chat template changed"
-    prompt = tokenizer(rendered, add_special_tokens=False)["input_ids"]
-    assert prompt == ids[0, : len(prompt)].tolist(), "the tokenizer changed"
-    network = load_model(written, dtype=dtype, attention=None, kind=kind)
-    if exact:  # loaded as the base was: some models compute their buffers in the precision they are loaded in
-        network.float()
-    if kind == "reward":
-        return Parity(float((_score(network, ids) - expected).abs().max()), None, "float32" if exact else dtype)
-    found = _logits(network, ids, len(prompt))
-    parity = Parity(
-        difference=float((found - expected).abs().max()),
-        agreement=float((found.argmax(-1) == expected.argmax(-1)).float().mean()),
-        dtype="float32" if exact else dtype,
-    )
-    if parity.agreement is not None and parity.agreement < 0.9:
-        log.warning("the exported model answers differently: %s; look at it before use", parity)
-    return parity
 
 
 def _put(made: Path, target: Path, scratch: Path) -> None:

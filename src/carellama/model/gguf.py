@@ -22,6 +22,7 @@ from typing import IO, Any
 from carellama.config.environment import model_home
 from carellama.disk import made_once, say
 from carellama.errors import UserError
+from carellama.model.readers import make_readable
 
 # Byte-level vocabularies whose merges were learned with every digit apart, by llama.cpp's name for them
 # (llama.cpp, src/llama-vocab.cpp, LLAMA_VOCAB_PRE_TYPE_SMOLLM and those beside it). transformers 5 knows none
@@ -177,6 +178,7 @@ def _convert(path: Path, folder: Path) -> None:
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    make_readable(folder)
     (folder / "README.md").write_text(_card(path, header), encoding="utf-8")
 
 

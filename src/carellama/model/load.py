@@ -25,6 +25,7 @@ from carellama.config.model import ModelArguments
 from carellama.errors import UserError, nearest, need
 from carellama.model.hub import EMBEDDED, model_folder
 from carellama.model.machine import best_dtype
+from carellama.model.readers import PAD_TOKENS
 from carellama.model.shards import is_sharded, read_shards
 from carellama.model.vocabulary import grow
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|endoftext|>")
 PICKLES = ("*.bin", "*.pt", "*.pth")
 Kind = Literal["causal", "reward"]
 ADAPTER = "adapter_config.json"  # marks the folder of an adapter
@@ -149,7 +149,7 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
         options["attn_implementation"] = attention
     if model.quantization_bit:
         options["quantization_config"] = _quantization(model, options["dtype"])
-    with _explained(place, "model"), _quietly(place):
+    with _explained(place, "model"), quiet_loading(place):
         network, info = family.from_pretrained(
             source,
             config=config,
@@ -335,7 +335,7 @@ def _complete(info: dict[str, Any], place: Path | str) -> None:
 
 
 @contextmanager
-def _quietly(place: Path | str) -> Iterator[None]:
+def quiet_loading(place: Path | str) -> Iterator[None]:
     """Keep transformers' load report off the screen (it is checked), and its bars where loading is quick."""
     from transformers.utils import logging as chatter
 

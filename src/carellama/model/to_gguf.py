@@ -168,6 +168,7 @@ def _merge(model: ModelArguments, folder: Path) -> None:
     from carellama.config.finetuning import FinetuningArguments
     from carellama.model.adapter import merge, prepare
     from carellama.model.load import bind, extended_tokenizer, load_config, load_model, load_tokenizer
+    from carellama.model.readers import make_readable
 
     stored = str(load_config(model).dtype or "float32").removeprefix("torch.")
     if model.dtype == "auto":
@@ -177,6 +178,7 @@ def _merge(model: ModelArguments, folder: Path) -> None:
     bind(network, tokenizer, extended=extended_tokenizer(model) is not None)
     merge(prepare(network, model, FinetuningArguments(), trainable=False)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    make_readable(folder)
 
 
 def _convert(folder: Path, target: Path, gguf_type: str, what: str, *flags: str, pickles: bool = False) -> None:

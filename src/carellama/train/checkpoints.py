@@ -20,6 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from carellama.config.distributed import LAUNCH, record_of
 from carellama.disk import write_json
+from carellama.model.readers import make_readable
 from carellama.train.callbacks import LogCallback, any_process
 
 STAGING = ".saving"  # a checkpoint is written in here, then moved out
@@ -86,6 +87,8 @@ class WholeCheckpoints:
         self.accelerator.wait_for_everyone()
         with _nothing_half(home / STAGING):
             self.save_model(str(made), _internal_call=True)
+            if self.args.should_save:
+                make_readable(made)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             for file in made.iterdir():
@@ -100,6 +103,7 @@ class WholeCheckpoints:
     def _put(self, home: Path, name: str) -> None:
         """Give a checkpoint that all processes have finished its place, and remove those that are too many."""
         made = home / STAGING / name
+        make_readable(made)
         write_json(made / LAUNCH, record_of(self.args))
         if str(STAGING) in (self.state.best_model_checkpoint or ""):
             self.state.best_model_checkpoint = str(home / name)
