@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import threading
 import time
 from collections.abc import Generator
@@ -198,6 +199,52 @@ class Contract:
         assert reply.finish_reason == "tool_calls" and [call.name for call in reply.calls] == ["department"]
         assert [piece.call for piece in pieces if piece.call] == list(reply.calls)
         return None
+
+    def test_a_required_call_that_is_cut_is_no_text(self, engine: Engine) -> None:
+        """A5: the text was half a JSON object."""
+        tool = Tool("department", "", {"properties": {"name_of_the_department": {"type": "string"}}})
+        sampling = replace(GREEDY, max_new_tokens=12, tools=(tool,), tool_choice="required")
+        if not self.may("json_schema"):
+            return self.refused(engine, sampling)
+        pieces, reply = read(engine.stream(PROMPTS[0], sampling))
+        assert reply.text == "" and reply.finish_reason == "length"
+        assert [call.name for call in reply.calls] == ["department"]
+        assert [piece.call for piece in pieces if piece.call] == list(reply.calls)
+        return None
+
+    def test_an_answer_is_one_of_a_choice(self, engine: Engine) -> None:
+        sampling = replace(GREEDY, choice=("see a doctor", "休息"))
+        if not self.may("json_schema"):
+            return self.refused(engine, sampling)
+        assert drain(engine.stream(PROMPTS[0], sampling)).text in sampling.choice
+        return None
+
+    def test_an_answer_matches_a_regular_expression_and_a_grammar(self, engine: Engine) -> None:
+        """A7: they were ignored."""
+        regex = replace(GREEDY, regex="[0-9]{2} (mg|ml)")
+        grammar = replace(GREEDY, grammar='root ::= "urgent: " ("yes" | "no")')
+        if not self.may("json_schema") or not self.may("regex"):
+            self.refused(engine, regex)
+            return self.refused(engine, grammar)
+        assert re.fullmatch("[0-9]{2} (mg|ml)", drain(engine.stream(PROMPTS[0], regex)).text)
+        assert drain(engine.stream(PROMPTS[0], grammar)).text in ("urgent: yes", "urgent: no")
+        return None
+
+    def test_where_an_answer_may_end(self, engine: Engine) -> None:
+        """A7: min_tokens, ignore_eos and stop_token_ids were ignored."""
+        whole = drain(engine.stream(PROMPTS[0], GREEDY))
+        if not self.may("ends"):
+            for one in (Sampling(min_tokens=2), Sampling(ignore_eos=True), Sampling(stop_token_ids=(1,))):
+                self.refused(engine, one)
+            return
+        ends = tuple(engine.tokenize(whole.text)[1:4])
+        stopped = drain(engine.stream(PROMPTS[0], replace(GREEDY, stop_token_ids=ends)))
+        assert stopped.finish_reason == "stop" and stopped.completion_tokens <= 4
+        assert whole.text.startswith(stopped.text)
+        later = drain(engine.stream(PROMPTS[0], replace(GREEDY, stop_token_ids=ends, min_tokens=8)))
+        assert 8 <= later.completion_tokens <= 16
+        endless = drain(engine.stream(PROMPTS[0], replace(GREEDY, ignore_eos=True, max_new_tokens=24)))
+        assert (endless.finish_reason, endless.completion_tokens) == ("length", 24)
 
     def test_an_adapter_that_is_not_there_is_refused(self, engine: Engine) -> None:
         self.refused(engine, replace(GREEDY, adapter="nobody"))

@@ -14,7 +14,7 @@ from engine_contract import Contract
 
 
 class TestThroughOurServer(Contract):
-    LACKS = frozenset({"logit_bias", "json_schema", "num_beams"})
+    LACKS = frozenset({"logit_bias", "json_schema", "num_beams", "ends"})
 
     @pytest.fixture
     def engine(self) -> Iterator[OpenAIEngine]:

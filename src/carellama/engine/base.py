@@ -52,9 +52,16 @@ class Sampling:
     stop: tuple[str, ...] = ()  # strings that end the answer, besides the template's; not part of it
     logit_bias: tuple[tuple[int, float], ...] = ()  # token id, what is added to its score
     json_schema: Mapping[str, Any] | None = None  # the answer is JSON of this schema; {}: any JSON object
+    regex: str | None = None  # the answer matches it as a whole, in the syntax of Rust's regex crate
+    choice: tuple[str, ...] = ()  # the answer is one of these texts
+    grammar: str | None = None  # the answer is a text of this grammar, in GBNF or Lark
+    min_tokens: int = 0  # the answer does not end by itself before it has as many
+    ignore_eos: bool = False  # the model's end tokens do not end the answer
+    stop_token_ids: tuple[int, ...] = ()  # tokens that end the answer, besides the model's own
     top_logprobs: int | None = None  # log-probabilities of the tokens said, and of so many likeliest; None: none
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"  # auto, none, required, or the name of a tool
+    parallel_calls: bool = True  # whether an answer may call more than one tool
     adapter: str = ""  # which of the engine's adapters answers; "": the model as it was loaded
 
     @classmethod
@@ -71,6 +78,11 @@ class Sampling:
             seed=seed,
             stop=stop,
         )
+
+    @property
+    def constrained(self) -> bool:
+        """Whether a grammar limits what the answer may be."""
+        return self.json_schema is not None or self.regex is not None or bool(self.choice) or self.grammar is not None
 
 
 @dataclass(frozen=True, slots=True)

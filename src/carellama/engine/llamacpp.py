@@ -15,7 +15,6 @@ Of a character that takes several tokens, only the last one's log-probability is
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -46,8 +45,9 @@ from carellama.engine.chat import TOKENS, VOCABULARY, chat_of
 from carellama.engine.llamacpp_server import Completion, Server, Settings, package
 from carellama.engine.llamacpp_steps import Steps
 from carellama.engine.places import Places
+from carellama.engine.schema import lark_of
 from carellama.engine.tools import settled, with_calls
-from carellama.errors import UserError, need
+from carellama.errors import UserError
 from carellama.model.gguf import Header, read_header
 from carellama.model.machine import free_memory_bytes
 
@@ -212,7 +212,7 @@ class LlamaCppEngine:
         check_adapter(sampling.adapter, self.adapters)
         ids = ids_of()
         room = room_for_answer(len(ids), sampling.max_new_tokens, self.context_tokens)
-        if sampling.presence_penalty:
+        if sampling.presence_penalty or sampling.min_tokens or sampling.stop_token_ids:
             return (yield from self._by_steps(ids, room, sampling))
         text, finish, tokens = "", None, 0
         logprobs: list[TokenLogprob] = []
@@ -233,11 +233,11 @@ class LlamaCppEngine:
         return Reply(text, "stop" if finish == "stop" else "length", len(ids), tokens, logprobs=tuple(logprobs))
 
     def _by_steps(self, ids: list[int], room: int, sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Yield the answer with a presence penalty, in one place from its first token to its last."""
-        if sampling.json_schema is not None:
+        """Yield an answer that is asked for token by token, in one place from its first token to its last."""
+        if sampling.constrained:
             raise Unsupported(
-                "the llamacpp engine has no presence_penalty for an answer by a JSON schema, such as of required "
-                "tools; leave it out, or take --engine transformers"
+                "the llamacpp engine has no presence_penalty, min_tokens or stop_token_ids for an answer by a schema "
+                "or grammar, such as of required tools; leave them out, or use --engine transformers"
             )
         told = partial(_logprobs, count=sampling.top_logprobs)
         steps = Steps(self._server, self._body, told, [*self.chat.stops, *sampling.stop])
@@ -307,8 +307,10 @@ class LlamaCppEngine:
                 {"id": index, "scale": float(name == sampling.adapter)} for index, name in enumerate(self.adapters)
             ],
         }
-        if sampling.json_schema is not None:
-            body["grammar"] = grammar_of(sampling.json_schema or {"type": "object"})
+        if sampling.ignore_eos:
+            body["ignore_eos"] = True
+        if (grammar := lark_of(sampling)) is not None:
+            body["grammar"] = grammar
         if sampling.top_logprobs is not None:
             body["n_probs"] = max(1, sampling.top_logprobs)
         return body
@@ -353,19 +355,6 @@ class LlamaCppEngine:
                 failed.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-
-
-def grammar_of(schema: Any) -> str:
-    """A JSON schema as a grammar of llama.cpp's. Raises `Unsupported` for one that it can not keep to.
-
-    llama.cpp would say so in its log only, and answer without the schema.
-    """
-    llguidance = need("llguidance", extra="llamacpp", why="an answer by a JSON schema")
-    grammar = "%llguidance {}\nstart: %json " + json.dumps(schema)
-    if problem := llguidance.LLMatcher.validate_grammar(grammar):
-        reason = problem.partition("JSON schema: ")[2] or problem
-        raise Unsupported(f"the JSON schema can not be kept to: {' '.join(reason.splitlines()[0].split())}")
-    return grammar
 
 
 def context_of(header: Header, asked: int | None, parallel: int) -> int:

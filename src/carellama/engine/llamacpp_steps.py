@@ -20,6 +20,7 @@ from carellama.engine.base import Piece, Reply, Sampling, TokenLogprob
 from carellama.engine.llamacpp_server import Server
 
 Body = Callable[[list[int], int, Sampling], dict[str, Any]]  # (ids, most tokens, sampling) -> a request
+NEVER = -1e9  # a bias that no score outweighs
 Told = Callable[[list[dict[str, Any]]], tuple[TokenLogprob, ...]]
 
 
@@ -41,9 +42,10 @@ class Steps:
             said += event["tokens"]
             shown = event.get("completion_probabilities") or []
             self._silent.update(one["id"] for one in shown if not one["bytes"])
-            text = "".join(self._answer.add(token) for token in event["tokens"])
-            ended = event["stop_type"] == "eos" or self._answer.stopped or not event["tokens"]
-            told = _named(self.told(shown), text)
+            stops = [token for token in event["tokens"] if token in sampling.stop_token_ids]
+            text = "".join(self._answer.add(token) for token in event["tokens"] if token not in stops)
+            ended = bool(stops) or event["stop_type"] == "eos" or self._answer.stopped or not event["tokens"]
+            told = _named(self.told([] if stops else shown), text)
             logprobs += told
             yield Piece(text, logprobs=told)
         if rest := self._answer.end():
@@ -55,6 +57,10 @@ class Steps:
         for token, count in Counter(said).items():
             penalty = sampling.presence_penalty + count * sampling.frequency_penalty
             biases[token] = biases.get(token, 0.0) - penalty
+        early = {}
+        if len(said) < sampling.min_tokens:
+            early = {"ignore_eos": True}
+            biases |= dict.fromkeys(sampling.stop_token_ids, NEVER)
         step = replace(
             sampling,
             frequency_penalty=0.0,
@@ -62,7 +68,7 @@ class Steps:
             seed=None if sampling.seed is None else sampling.seed + len(said),  # else each token had the same draw
             top_logprobs=sampling.top_logprobs or 0,
         )
-        return self.body([*ids, *said], 1, step) | {"cache_prompt": True, "stop": []}
+        return self.body([*ids, *said], 1, step) | {"cache_prompt": True, "stop": []} | early
 
     def _decode(self, ids: Any) -> str:
         return self.server.text_of([token for token in ids if token not in self._silent])

@@ -26,14 +26,16 @@ class Kind:
     repetition: str = ""  # its name for repetition_penalty; "": it has none of the three
     all_tokens: int = 0  # top_k that takes all tokens
     tokenizer: Literal["", "vllm", "llamacpp"] = ""  # whose form of /tokenize it has
+    grammars: Literal["", "vllm", "sglang", "llamacpp"] = ""  # whose fields for regex, choice and grammar it has
+    ends: tuple[str, ...] = ()  # which of min_tokens, ignore_eos and stop_token_ids it takes
 
 
 # By `owned_by` of /v1/models. vLLM 0.32, SGLang 0.5, llama.cpp's server of 2026, and CareLlama's own.
 KINDS = {
-    "vllm": Kind("repetition_penalty", -1, "vllm"),
-    "sglang": Kind("repetition_penalty", -1),
-    "llamacpp": Kind("repeat_penalty", 0, "llamacpp"),
-    "carellama": Kind("repetition_penalty", 0, "vllm"),
+    "vllm": Kind("repetition_penalty", -1, "vllm", "vllm", ("min_tokens", "ignore_eos", "stop_token_ids")),
+    "sglang": Kind("repetition_penalty", -1, "", "sglang", ("min_tokens", "ignore_eos", "stop_token_ids")),
+    "llamacpp": Kind("repeat_penalty", 0, "llamacpp", "llamacpp", ("ignore_eos",)),
+    "carellama": Kind("repetition_penalty", 0, "vllm", "vllm", ("min_tokens", "ignore_eos", "stop_token_ids")),
 }
 
 
@@ -53,6 +55,8 @@ def chat_body(model: str, messages: Prompt, sampling: Sampling, kind: Kind) -> d
         if choice not in ("auto", "required"):
             choice = {"type": "function", "function": {"name": choice}}
         body |= {"tools": as_functions(sampling.tools), "tool_choice": choice}
+        if not sampling.parallel_calls:
+            body["parallel_tool_calls"] = False
     return body
 
 
@@ -121,7 +125,35 @@ def _sampled(sampling: Sampling, kind: Kind) -> dict[str, Any]:
         schema = {"name": "answer", "schema": dict(sampling.json_schema), "strict": True}
         any_object = {"type": "json_object"}
         body["response_format"] = {"type": "json_schema", "json_schema": schema} if sampling.json_schema else any_object
-    return body
+    return body | _grammar(sampling, kind) | _ends(sampling, kind)
+
+
+def _grammar(sampling: Sampling, kind: Kind) -> dict[str, Any]:
+    """The fields for a regular expression, a choice or a grammar."""
+    given = {"regex": sampling.regex, "choice": list(sampling.choice), "grammar": sampling.grammar}
+    asked = {name: value for name, value in given.items() if value}
+    if not asked:
+        return {}
+    if kind.grammars == "vllm":
+        return {"structured_outputs": asked}
+    if kind.grammars == "sglang" and sampling.regex:
+        return {"regex": sampling.regex}
+    if kind.grammars in ("sglang", "llamacpp") and sampling.grammar:
+        return {"ebnf" if kind.grammars == "sglang" else "grammar": sampling.grammar}
+    raise Unsupported(f"the endpoint does not say that it takes {next(iter(asked))}; use a JSON schema")
+
+
+def _ends(sampling: Sampling, kind: Kind) -> dict[str, Any]:
+    """The fields that say where an answer may end."""
+    given = {
+        "min_tokens": sampling.min_tokens,
+        "ignore_eos": sampling.ignore_eos,
+        "stop_token_ids": list(sampling.stop_token_ids),
+    }
+    asked = {name: value for name, value in given.items() if value}
+    if unknown := [name for name in asked if name not in kind.ends]:
+        raise Unsupported(f"the endpoint does not say that it takes {', '.join(unknown)}; leave it out")
+    return asked
 
 
 def _most(count: int) -> int:

@@ -43,7 +43,7 @@ from carellama.engine.base import (
     drain,
     room_for_answer,
 )
-from carellama.engine.openvino_schema import grammar_of
+from carellama.engine.openvino_schema import choice_grammar, grammar_of
 from carellama.engine.tokenizer import ARRAYS, Tokenizer, of_folder, of_gguf
 from carellama.engine.tools import settled, with_calls
 from carellama.errors import UserError, need
@@ -319,6 +319,11 @@ def refuse(sampling: Sampling) -> None:
     """Raise `Unsupported` for what the pipeline can not do, or does otherwise than `Sampling` says."""
     for what, asked in (
         ("has no logit_bias", sampling.logit_bias),
+        ("takes a JSON schema or a choice, no regex and no grammar", sampling.regex or sampling.grammar),
+        (
+            "has no min_tokens, ignore_eos and stop_token_ids",
+            sampling.min_tokens or sampling.ignore_eos or sampling.stop_token_ids,
+        ),
         ("takes no adapters beside each other", sampling.adapter),
         ("knows the log-probability of the token said only: top_logprobs 0", sampling.top_logprobs),
         # It takes them off scores above 0 and adds them to those below: not OpenAI's definition.
@@ -352,6 +357,8 @@ def config_of(sampling: Sampling, room: int, stop_ids: Sequence[int], grammar: s
             config["top_k"] = sampling.top_k
     if sampling.json_schema is not None:
         grammar = grammar_of(sampling.json_schema)
+    elif sampling.choice:
+        grammar = choice_grammar(sampling.choice)
     if grammar is not None:
         config["grammar"] = grammar
     return config

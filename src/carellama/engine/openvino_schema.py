@@ -69,6 +69,11 @@ def grammar_of(schema: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def choice_grammar(choice: Sequence[str]) -> str:
+    """Return the grammar of an answer that is one of these texts."""
+    return "root ::= " + " | ".join(_text(one) for one in choice)
+
+
 def _form(schema: Any, rules: Mapping[str, str], where: str) -> str:
     """The right side of the rule for a schema."""
     if schema is True:
@@ -162,8 +167,13 @@ def _object(schema: Mapping[str, Any], rules: Mapping[str, str], where: str) -> 
 
 def _literal(value: Any) -> str:
     """A JSON value as a string of the grammar."""
-    written = json.dumps(value, ensure_ascii=False)
-    return '"' + written.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return _text(json.dumps(value, ensure_ascii=False))
+
+
+def _text(written: str) -> str:
+    """A text as a string of the grammar."""
+    written = written.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{written}"'.replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _either(forms: Sequence[str], where: str) -> str:

@@ -145,11 +145,13 @@ def _weighed(scores: Tensor, requests: Sequence[Request]) -> Tensor:
     if any(one.presence_penalty or one.frequency_penalty for one in asked):
         ids, times = _padded(requests, scores, answers_only=True)
         scores = drawing.counted(scores, ids, times, settings("presence_penalty"), settings("frequency_penalty"))
-    if any(one.logit_bias for one in asked) or any(request.matcher for request in requests):
+    if any(one.logit_bias or one.min_tokens for one in asked) or any(request.matcher for request in requests):
         scores = scores.clone()
     for row, request in enumerate(requests):
         for token, bias in request.sampling.logit_bias:
             scores[row, token] += bias
+        if len(request.said) < request.sampling.min_tokens:
+            scores[row, list(request.answer.stop_ids)] = -torch.inf
         if request.matcher is not None:
             allowed = np.zeros(scores.shape[-1], dtype=np.bool_)
             flags = request.matcher.allowed()[: len(allowed)]

@@ -1,47 +1,98 @@
-"""Answers that are JSON of a schema: which tokens may come next.
+"""Answers that keep to a JSON schema, a regular expression, a list of texts or a grammar: which tokens may come next.
 
     grammar = Grammar(tokenizer, vocabulary=49152, stop_ids=[2])
-    matcher = grammar.matcher({"type": "object"})
+    matcher = grammar.matcher(Sampling(json_schema={"type": "object"}))
     matcher.allowed()      # (V,) bool
     matcher.take(token)
 
-By llguidance (Rust), which compiles the schema and walks the vocabulary. The JSON is written on one line as Python's
-`json.dumps` does it: a model that may put in white space can go on with it forever.
+By llguidance (Rust), which compiles the grammar and walks the vocabulary. llama.cpp has it too, and gets the same
+grammar (`lark_of`). JSON is written on one line as Python's `json.dumps` does it: a model that may put in white space
+can go on with it forever.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from carellama.engine.base import Unsupported
+from carellama.engine.base import Sampling, Unsupported
 from carellama.errors import need
 
 FORM = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 ANY_OBJECT = {"type": "object"}
+LARK = "%llguidance {}\n"  # the line that a grammar of llguidance begins with
+WHAT = "an answer by a JSON schema, a regular expression or a grammar"
+
+
+def lark_of(sampling: Sampling) -> str | None:
+    """Return the grammar of an answer in llguidance's form of Lark; None where nothing limits it.
+
+    Raises `Unsupported` for a grammar that is wrong, and for one that llguidance cannot keep to.
+    """
+    if not sampling.constrained:
+        return None
+    library = need("llguidance", extra="serve", why=WHAT)
+    if sampling.json_schema is not None:
+        name, rule = "the JSON schema", f"%json {_json(sampling)}"
+    elif sampling.regex is not None:
+        name, rule = "the regular expression", f"/{library.regex_to_lark(sampling.regex)}/"
+    elif sampling.choice:
+        name, rule = "choice", " | ".join(json.dumps(text, ensure_ascii=False) for text in sampling.choice)
+    else:
+        return _checked("the grammar", _lark(sampling.grammar or ""))
+    return _checked(name, f"{LARK}start: {rule}")
+
+
+def _json(sampling: Sampling) -> str:
+    return json.dumps(dict(sampling.json_schema or ANY_OBJECT) | {"x-guidance": FORM}, ensure_ascii=False)
+
+
+def _lark(grammar: str) -> str:
+    """A grammar in GBNF or Lark as Lark."""
+    from llguidance.gbnf_to_lark import any_to_lark
+
+    try:
+        lark: str = any_to_lark(grammar)
+    except Exception as error:  # the converter's own, which is not public, and a few others at odd texts
+        raise Unsupported(f"the grammar is neither GBNF nor Lark: {' '.join(str(error).split())[:200]}") from error
+    return lark if lark.lstrip().startswith("%llguidance") else LARK + lark
+
+
+def _checked(name: str, lark: str) -> str:
+    library = need("llguidance", extra="serve", why=WHAT)
+    if problem := library.LLMatcher.validate_grammar(lark):
+        raise Unsupported(f"{name} cannot be used: {_reason(problem)}")
+    return lark
+
+
+def _reason(problem: str) -> str:
+    """The reason in a message of llguidance, which quotes the grammar after it."""
+    head = problem.split("\n   1 | ")[0]
+    for before in ("failed to compile JSON schema: ", "(in regex): "):
+        head = head.partition(before)[2] or head
+    return " ".join(head.split())[:300]
 
 
 class Grammar:
     """A tokenizer as llguidance needs it; made once, as that takes up to a second."""
 
     def __init__(self, tokenizer: Any, vocabulary: int, stop_ids: Sequence[int]) -> None:
-        self._library = need("llguidance", extra="serve", why="JSON of a schema")
+        self._library = need("llguidance", extra="serve", why=WHAT)
         from llguidance.hf import from_tokenizer
 
         self._tokens = from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=list(stop_ids) or None)
 
-    def matcher(self, schema: Mapping[str, Any]) -> Matcher:
-        """Return the state of an answer to this schema; {}: any object. Raises `Unsupported` for what it can not be."""
-        written = json.dumps(dict(schema) or ANY_OBJECT)
-        grammar = self._library.LLMatcher.grammar_from_json_schema(written, overrides=FORM)
-        state = self._library.LLMatcher(self._tokens, grammar, log_level=0)
+    def matcher(self, sampling: Sampling) -> Matcher:
+        """Return the state of an answer with this sampling. Raises `Unsupported` as `lark_of` does."""
+        lark = lark_of(sampling)
+        assert lark is not None, "nothing limits the answer"
+        state = self._library.LLMatcher(self._tokens, self._library.LLMatcher.grammar_from_lark(lark), log_level=0)
         if state.is_error():
-            problem = " ".join(str(state.get_error()).split())[:200]
-            raise Unsupported(f"the JSON schema can not be kept to: {problem}")
+            raise Unsupported(f"the grammar of the answer cannot be used: {_reason(str(state.get_error()))}")
         return Matcher(state)
 
 
@@ -65,4 +116,4 @@ class Matcher:
         """Go on by a token that was allowed."""
         self._state.consume_token(token)
         if self._state.is_error():
-            raise Unsupported("the JSON schema is too much for llguidance: give a simpler one")
+            raise Unsupported("the grammar of the answer is too much for llguidance: give a simpler one")

@@ -121,7 +121,8 @@ class ScriptedEngine:
     def _say(self, prompt: str, text_of: Callable[[], str], sampling: Sampling) -> Generator[Piece, None, Reply]:
         for name, asked in (
             ("num_beams", sampling.num_beams > 1), ("logit_bias", sampling.logit_bias),
-            ("json_schema", sampling.json_schema is not None),
+            ("schema or grammar", sampling.constrained), ("min_tokens", sampling.min_tokens),
+            ("ignore_eos", sampling.ignore_eos), ("stop_token_ids", sampling.stop_token_ids),
         ):  # fmt: skip
             if asked:
                 raise Unsupported(f"the scripted engine has no {name}")

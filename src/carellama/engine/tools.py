@@ -7,17 +7,22 @@ A template that knows tools (`knows_tools`) writes them itself. Else they are wr
 form that Hermes and Qwen models were trained with (github.com/NousResearch/Hermes-Function-Calling): a call is a JSON
 object in <tool_call>, its result stands in <tool_response>. Calls are read in that form, and as a bare JSON object
 {"name", "arguments" or "parameters"} that is the whole answer, which Llama 3 writes and a JSON schema makes sure of.
+
+The example in the system message is no JSON, so that a model that repeats it makes no call. A call that the limit of
+tokens cuts is a call with part of its arguments and the finish reason `length`, as OpenAI's API returns it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from carellama.engine.base import FinishReason, Piece, Reply, Sampling, Tool
+from carellama.engine.tool_schema import call_schema, takes_arguments, with_answer
 from carellama.errors import UserError
 from carellama.records import Message, ToolCall
 
@@ -29,8 +34,11 @@ You may call functions to help with the question. Their signatures are within <t
 </tools>
 To call one, answer with a JSON object of its name and arguments within <tool_call></tool_call>:
 <tool_call>
-{{"name": "the function", "arguments": {{"the argument": "its value"}}}}
+{{"name": <function-name>, "arguments": <args-json-object>}}
 </tool_call>"""
+# A call that was cut: the name, and what there is of the arguments.
+CUT_CALL = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)"(?:\s*,\s*"(?:arguments|parameters)"\s*:\s*(.*))?', re.DOTALL)
+CUT_NAME = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)')
 
 
 def knows_tools(jinja: str) -> bool:
@@ -95,40 +103,51 @@ def told(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
 
 
 def settled(sampling: Sampling) -> Sampling:
-    """Without tools where none is to be called; with the schema of a call where one has to be."""
-    if not sampling.tools or sampling.tool_choice == "auto":
+    """Return the sampling without tools that may not be called, and with the schema of a call that must be made.
+
+    Where the answer has to be JSON of a schema and a tool may be called, either of them is allowed.
+    Raises `UserError` for a tool choice that names no tool, and `Unsupported` for parameters that are no schema.
+    """
+    if not sampling.tools:
         return sampling
     if sampling.tool_choice == "none":
         return replace(sampling, tools=(), tool_choice="auto")
-    named = [tool for tool in sampling.tools if sampling.tool_choice in ("required", tool.name)]
+    if sampling.tool_choice == "auto":
+        if sampling.json_schema is None:
+            return sampling
+        return replace(sampling, json_schema=with_answer(sampling.json_schema, sampling.tools))
+    named = required_tools(sampling)
     if not named:
         names = ", ".join(tool.name for tool in sampling.tools)
         raise UserError(f"tool_choice names {sampling.tool_choice!r}; the tools are {names}")
-    calls = [
-        {
-            "type": "object",
-            "properties": {"name": {"const": tool.name}, "arguments": dict(tool.parameters) or {"type": "object"}},
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for tool in named
-    ]
-    return replace(sampling, json_schema=calls[0] if len(calls) == 1 else {"anyOf": calls})
+    return replace(sampling, json_schema=call_schema(named))
+
+
+def required_tools(sampling: Sampling) -> list[Tool]:
+    """Return the tools of which one must be called; none where the model may also answer in words."""
+    if sampling.tool_choice in ("auto", "none"):
+        return []
+    return [tool for tool in sampling.tools if sampling.tool_choice in ("required", tool.name)]
 
 
 class CallReader:
-    """Takes the text of an answer as it comes, and gives it out with the calls told apart."""
+    """Takes the text of an answer as it comes, and gives it out with the calls told apart.
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = frozenset(names)
+    `required` are the tools of which one must be called: then the whole answer is a call.
+    """
+
+    def __init__(self, tools: Sequence[Tool], required: Sequence[Tool] = ()) -> None:
+        self.tools = {tool.name: tool for tool in tools}
+        self.required = list(required)
+        self.cut = False  # whether the last call is only part of one
         self._held = ""
         self._begun = False  # whether anything but white space was given out
 
     def add(self, text: str) -> Iterator[Piece]:
         """Take a piece of the answer; yield what is certain."""
         self._held += text
-        if not self._begun and self._held.lstrip()[:1] in ("", "{"):
-            return  # may be a bare call: known at the end
+        if self.required or (not self._begun and self._held.lstrip()[:1] in ("", "{")):
+            return  # a bare call, or what may become one: known at the end
         while True:
             at = self._held.find(OPEN)
             if at < 0:
@@ -144,12 +163,20 @@ class CallReader:
             yield self._read(self._held[len(OPEN) : end], self._held[: end + len(CLOSE)])
             self._held = self._held[end + len(CLOSE) :].lstrip()
 
-    def end(self) -> Iterator[Piece]:
-        """Yield what was held back; a call that was not finished is text."""
+    def end(self, finish_reason: FinishReason) -> Iterator[Piece]:
+        """Yield what was held back. A call that the limit of tokens cut is a call with part of its arguments."""
         text, self._held = self._held, ""
-        if text.strip():
-            inner = text.strip()
-            yield self._read(inner.removeprefix(OPEN), text)
+        inner = text.lstrip().removeprefix(OPEN)
+        if not text.strip() and not self.required:
+            return
+        piece = self._read(inner, text)
+        if piece.call is None and (self.required or finish_reason == "length"):
+            call = self._cut_call(inner)
+            self.cut = call is not None
+            if call is not None or (self.required and inner[:1] in ("", "{")):
+                yield Piece(call=call)  # half a call is not the answer's text
+                return
+        yield piece
 
     def _say(self, text: str) -> Iterator[Piece]:
         if text:
@@ -163,18 +190,32 @@ class CallReader:
             found = json.loads(inner)
             name = found["name"]
             arguments = found["arguments"] if "arguments" in found else found["parameters"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return Piece(whole)
-        if name not in self.names or not isinstance(arguments, dict):
+        tool = self.tools.get(name) if isinstance(name, str) else None
+        if tool is None or not isinstance(arguments, dict):
             return Piece(whole)
-        return Piece(call=ToolCall(f"call_{secrets.token_hex(12)}", name, json.dumps(arguments, ensure_ascii=False)))
+        if not takes_arguments(tool):
+            arguments = {}
+        return Piece(call=_call(name, json.dumps(arguments, ensure_ascii=False)))
+
+    def _cut_call(self, text: str) -> ToolCall | None:
+        """The call that a cut JSON object would have become, where its function is certain."""
+        found = CUT_CALL.match(text)
+        if found and found[1] in self.tools:
+            arguments = (found[2] or "") if takes_arguments(self.tools[found[1]]) else "{}"
+            return _call(found[1], arguments)
+        begun = CUT_NAME.match(text)
+        begin = begun[1] if begun else ""
+        fitting = [tool.name for tool in self.required if tool.name.startswith(begin)]
+        return _call(fitting[0], "") if len(fitting) == 1 and not found else None
 
 
 def with_calls(stream: Generator[Piece, None, Reply], sampling: Sampling) -> Generator[Piece, None, Reply]:
     """A stream of text with its calls told apart; without tools as it was."""
     if not sampling.tools:
         return (yield from stream)
-    reader = CallReader([tool.name for tool in sampling.tools])
+    reader = CallReader(sampling.tools, required_tools(sampling))
     text, calls = "", list[ToolCall]()
     try:
         while True:
@@ -185,17 +226,25 @@ def with_calls(stream: Generator[Piece, None, Reply], sampling: Sampling) -> Gen
                 break
             first, *others = [*reader.add(piece.text)] or [Piece()]
             for one in (replace(first, logprobs=piece.logprobs), *others):
+                if calls and not sampling.parallel_calls:
+                    one = replace(one, text="", call=None)
                 text += one.text
                 calls += [one.call] if one.call else []
                 yield one
-        for one in reader.end():
+        for one in reader.end(reply.finish_reason):
+            if calls and not sampling.parallel_calls:
+                continue
             text += one.text
             calls += [one.call] if one.call else []
             yield one
     finally:
         stream.close()
-    finish: FinishReason = "tool_calls" if calls else reply.finish_reason
+    finish: FinishReason = "tool_calls" if calls and not reader.cut else reply.finish_reason
     return replace(reply, text=text, calls=tuple(calls), finish_reason=finish)
+
+
+def _call(name: str, arguments: str) -> ToolCall:
+    return ToolCall(f"call_{secrets.token_hex(12)}", name, arguments)
 
 
 def _object(arguments: str) -> Any:

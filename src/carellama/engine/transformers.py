@@ -264,24 +264,30 @@ class TransformersEngine:
         if sampling.num_beams > 1:
             _check_beams(sampling)
         size = self._vocabulary
-        if any(not 0 <= token < size for token, _ in sampling.logit_bias):
-            raise UserError(f"logit_bias names a token that is not there; the model has tokens 0 to {size - 1:,}")
+        for name, tokens in (
+            ("logit_bias", [token for token, _ in sampling.logit_bias]),
+            ("stop_token_ids", sampling.stop_token_ids),
+        ):
+            if any(not 0 <= token < size for token in tokens):
+                raise UserError(f"{name} names a token that is not there; the model has tokens 0 to {size - 1:,}")
+        if sampling.min_tokens and sampling.constrained:
+            raise Unsupported("min_tokens does not go with a schema or grammar, which says where the answer ends")
         if not ids:
             raise UserError("there is nothing to go on with: the text has no token")
         room = room_for_answer(len(ids), sampling.max_new_tokens, self.context_tokens)
         stops = [*self.template.stops, *sampling.stop]
-        answer = Answer(self._decode, self.template.stop_ids, stops)
-        matcher = None if sampling.json_schema is None else self._matcher(sampling)
+        ends = () if sampling.ignore_eos else tuple(self.template.stop_ids)
+        answer = Answer(self._decode, (*ends, *sampling.stop_token_ids), stops)
+        matcher = self._matcher(sampling) if sampling.constrained else None
         return Request(
             ids, room, sampling, answer, tell, name=self._name, index=index, matcher=matcher, choices=choices
         )
 
     def _matcher(self, sampling: Sampling) -> Matcher:
-        assert sampling.json_schema is not None
         with self._making_grammar:
             if self._grammar is None:
                 self._grammar = Grammar(self.tokenizer, self._vocabulary, self.template.stop_ids)
-        return self._grammar.matcher(sampling.json_schema)
+        return self._grammar.matcher(sampling)
 
     @property
     def _vocabulary(self) -> int:
@@ -445,7 +451,10 @@ def _check_beams(sampling: Sampling) -> None:
         "frequency_penalty": sampling.frequency_penalty,
         "min_p": sampling.min_p,
         "logit_bias": sampling.logit_bias,
-        "json_schema": sampling.json_schema is not None,
+        "schema or grammar": sampling.constrained,
+        "min_tokens": sampling.min_tokens,
+        "stop_token_ids": sampling.stop_token_ids,
+        "ignore_eos": sampling.ignore_eos,
         "top_logprobs": sampling.top_logprobs is not None,
     }
     if names := [name for name, value in asked.items() if value]:

@@ -1,0 +1,131 @@
+"""The JSON schema of a tool call: the name of a function, and arguments that the function declares.
+
+    schema = call_schema([Tool("department", parameters={"properties": {"of": {"type": "string"}}})])
+
+A function takes the arguments that it declares and no others, so a model cannot invent any. Where a client leaves
+`type` out, `object` is meant; a function without parameters gets `{}`. References within the parameters (`$defs`)
+keep working: their definitions move to the root of the schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from carellama.engine.base import Tool, Unsupported
+
+NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+DEFINITIONS = ("$defs", "definitions")
+MEMBERS = ("properties", "patternProperties", "dependentSchemas", *DEFINITIONS)  # their values map names to schemas
+DATA = ("enum", "const", "default", "examples", "required")  # their values are no schemas
+# Beside one of these, `properties` is not the whole list of what an object may have.
+OPENING = {"additionalProperties", "patternProperties", "unevaluatedProperties", "allOf", "anyOf", "oneOf", "$ref"}
+COMPOSED = {"$ref", "anyOf", "oneOf", "allOf", "enum", "const"}
+NOTES = {"title", "description", "$schema", "$id", "$comment", "default", "examples", "type", "strict"}
+MOST_DEPTH = 100  # levels of a schema
+
+
+def takes_arguments(tool: Tool) -> bool:
+    """Return whether a function declares any parameter, or says that it takes arguments of any name."""
+    said = {key for key, value in tool.parameters.items() if value not in ({}, [], False, None)}
+    return bool(said - NOTES - set(DEFINITIONS))
+
+
+def call_schema(tools: Sequence[Tool]) -> dict[str, Any]:
+    """Return the schema of a call of one of the functions: an object of `name` and `arguments`.
+
+    Raises `Unsupported` for parameters that are no schema of an object.
+    """
+    definitions: dict[str, Any] = {}
+    calls = []
+    for index, tool in enumerate(tools):
+        calls.append(
+            {
+                "type": "object",
+                "properties": {
+                    "name": {"const": tool.name},
+                    "arguments": _arguments(tool, f"tool{index}", definitions),
+                },
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+        )
+    schema: dict[str, Any] = dict(calls[0]) if len(calls) == 1 else {"anyOf": calls}
+    return schema | ({"$defs": definitions} if definitions else {})
+
+
+def with_answer(schema: Mapping[str, Any], tools: Sequence[Tool]) -> dict[str, Any]:
+    """Return the schema of an answer that is either JSON of `schema` or a call of one of the functions."""
+    calls = call_schema(tools)
+    definitions = calls.pop("$defs", {})
+    answer = _moved(schema or {"type": "object"}, "answer", definitions)
+    return {"anyOf": [answer, *calls.get("anyOf", [calls])]} | ({"$defs": definitions} if definitions else {})
+
+
+def _arguments(tool: Tool, prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a tool's arguments; what it refers to is added to `definitions`."""
+    kind = tool.parameters.get("type", "object")
+    if kind not in ("object", ["object"]):
+        raise Unsupported(
+            f"the parameters of the function {tool.name!r} have the type {kind!r}; arguments are an object: "
+            'give a schema of the type "object"'
+        )
+    if not takes_arguments(tool):
+        return NO_ARGUMENTS
+    used: dict[str, Any] = {}
+    schema = _moved(tool.parameters, prefix, used)
+    if not COMPOSED & set(schema):
+        schema = {"type": "object"} | schema
+    definitions |= {name: _without_others(one) for name, one in used.items()}
+    closed: dict[str, Any] = _without_others(schema)
+    return closed
+
+
+def _moved(schema: Mapping[str, Any], prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema without its definitions, which are added to `definitions` under names with a prefix."""
+    own = {f"#/{place}/{name}": f"{prefix}.{name}" for place in DEFINITIONS for name in schema.get(place) or {}}
+    names = own | {"#": f"{prefix}.root"}
+    body = {key: value for key, value in schema.items() if key not in (*DEFINITIONS, "$schema", "$id")}
+    moved: dict[str, Any] = _renamed(body, names, 0)
+    for place in DEFINITIONS:
+        for name, one in (schema.get(place) or {}).items():
+            definitions[f"{prefix}.{name}"] = _renamed(one, names, 0)
+    if _refers_to_root(schema, 0):
+        definitions[f"{prefix}.root"] = moved
+    return moved
+
+
+def _renamed(schema: Any, names: Mapping[str, str], depth: int) -> Any:
+    """The schema with its references to the new names of definitions."""
+    if depth > MOST_DEPTH:
+        raise Unsupported(f"a JSON schema is nested deeper than {MOST_DEPTH} levels; give a flatter one")
+    if isinstance(schema, Mapping):
+        renamed = {key: _renamed(value, names, depth + 1) for key, value in schema.items()}
+        target = renamed.get("$ref")
+        if isinstance(target, str) and target in names:
+            renamed["$ref"] = f"#/$defs/{names[target]}"
+        return renamed
+    return [_renamed(one, names, depth + 1) for one in schema] if isinstance(schema, list) else schema
+
+
+def _refers_to_root(schema: Any, depth: int) -> bool:
+    if isinstance(schema, Mapping):
+        return schema.get("$ref") == "#" or any(_refers_to_root(one, depth + 1) for one in schema.values())
+    return isinstance(schema, list) and any(_refers_to_root(one, depth + 1) for one in schema)
+
+
+def _without_others(schema: Any) -> Any:
+    """The schema in which an object with properties has no others, unless it says so."""
+    if isinstance(schema, list):
+        return [_without_others(one) for one in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    found: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in MEMBERS and isinstance(value, Mapping):
+            found[key] = {name: _without_others(one) for name, one in value.items()}
+        else:
+            found[key] = value if key in DATA else _without_others(value)
+    if isinstance(found.get("properties"), Mapping) and not OPENING & set(found):
+        found["additionalProperties"] = False
+    return found
