@@ -20,7 +20,7 @@ from carellama.records import Message, ToolCall
 from carellama.serve.api import protocol
 
 CALL = '<tool_call>{"name": "department", "arguments": {"of": "ear"}}</tool_call>'
-TOOLS = [{"type": "function", "function": {"name": "department", "parameters": {"type": "object", "properties": {}}}}]
+TOOLS = [{"type": "function", "function": {"name": "department", "parameters": {"properties": {"of": {}}}}}]
 
 
 class Told(ScriptedEngine):

@@ -32,6 +32,7 @@ class Tool:
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)  # JSON schema of its arguments
+    strict: bool = False  # a call whose arguments break the schema is not a call
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,18 @@ class Sampling:
     @property
     def constrained(self) -> bool:
         """Whether a grammar limits what the answer may be."""
-        return self.json_schema is not None or self.regex is not None or bool(self.choice) or self.grammar is not None
+        return self.constraint is not None
+
+    @property
+    def constraint(self) -> str | None:
+        """The name of the field that limits what the answer may be."""
+        limits = {
+            "json_schema": self.json_schema is not None,
+            "regex": self.regex is not None,
+            "choice": bool(self.choice),
+            "grammar": self.grammar is not None,
+        }
+        return next((name for name, given in limits.items() if given), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +141,11 @@ class PromptTooLong(UserError):
 
 
 class Unsupported(UserError):
-    """The engine can not do what was asked of it."""
+    """The engine cannot do what was asked of it; `field` is the field of `Sampling` that asked for it, if one did."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class Unavailable(UserError):

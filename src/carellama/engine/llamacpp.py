@@ -237,7 +237,8 @@ class LlamaCppEngine:
         if sampling.constrained:
             raise Unsupported(
                 "the llamacpp engine has no presence_penalty, min_tokens or stop_token_ids for an answer by a schema "
-                "or grammar, such as of required tools; leave them out, or use --engine transformers"
+                "or grammar, such as of required tools; leave them out, or use --engine transformers",
+                next(name for name in ("presence_penalty", "min_tokens", "stop_token_ids") if getattr(sampling, name)),
             )
         told = partial(_logprobs, count=sampling.top_logprobs)
         steps = Steps(self._server, self._body, told, [*self.chat.stops, *sampling.stop])

@@ -54,7 +54,10 @@ def chat_body(model: str, messages: Prompt, sampling: Sampling, kind: Kind) -> d
         choice: Any = sampling.tool_choice
         if choice not in ("auto", "required"):
             choice = {"type": "function", "function": {"name": choice}}
-        body |= {"tools": as_functions(sampling.tools), "tool_choice": choice}
+        functions = as_functions(sampling.tools)
+        for function, tool in zip(functions, sampling.tools, strict=True):
+            function["function"] |= {"strict": True} if tool.strict else {}
+        body |= {"tools": functions, "tool_choice": choice}
         if not sampling.parallel_calls:
             body["parallel_tool_calls"] = False
     return body
@@ -140,7 +143,9 @@ def _grammar(sampling: Sampling, kind: Kind) -> dict[str, Any]:
         return {"regex": sampling.regex}
     if kind.grammars in ("sglang", "llamacpp") and sampling.grammar:
         return {"ebnf" if kind.grammars == "sglang" else "grammar": sampling.grammar}
-    raise Unsupported(f"the endpoint does not say that it takes {next(iter(asked))}; use a JSON schema")
+    raise Unsupported(
+        f"the endpoint does not say that it takes {next(iter(asked))}; use a JSON schema", sampling.constraint
+    )
 
 
 def _ends(sampling: Sampling, kind: Kind) -> dict[str, Any]:
@@ -152,7 +157,7 @@ def _ends(sampling: Sampling, kind: Kind) -> dict[str, Any]:
     }
     asked = {name: value for name, value in given.items() if value}
     if unknown := [name for name in asked if name not in kind.ends]:
-        raise Unsupported(f"the endpoint does not say that it takes {', '.join(unknown)}; leave it out")
+        raise Unsupported(f"the endpoint does not say that it takes {', '.join(unknown)}; leave it out", unknown[0])
     return asked
 
 

@@ -317,21 +317,33 @@ class OpenVINOEngine:
 
 def refuse(sampling: Sampling) -> None:
     """Raise `Unsupported` for what the pipeline can not do, or does otherwise than `Sampling` says."""
-    for what, asked in (
-        ("has no logit_bias", sampling.logit_bias),
-        ("takes a JSON schema or a choice, no regex and no grammar", sampling.regex or sampling.grammar),
+    ends = next((name for name in ("min_tokens", "ignore_eos", "stop_token_ids") if getattr(sampling, name)), None)
+    for field, what, asked in (
+        ("logit_bias", "has no logit_bias", sampling.logit_bias),
         (
-            "has no min_tokens, ignore_eos and stop_token_ids",
-            sampling.min_tokens or sampling.ignore_eos or sampling.stop_token_ids,
+            sampling.constraint,
+            "takes a JSON schema or a choice, no regex and no grammar",
+            sampling.regex or sampling.grammar,
         ),
-        ("takes no adapters beside each other", sampling.adapter),
-        ("knows the log-probability of the token said only: top_logprobs 0", sampling.top_logprobs),
+        (ends, f"has no {ends}", ends),
+        ("model", "takes no adapters beside each other", sampling.adapter),
+        ("top_logprobs", "knows the log-probability of the token said only: top_logprobs 0", sampling.top_logprobs),
         # It takes them off scores above 0 and adds them to those below: not OpenAI's definition.
-        ("has no presence and frequency penalty", sampling.presence_penalty or sampling.frequency_penalty),
-        ("searches beams without log-probabilities", sampling.num_beams > 1 and sampling.top_logprobs is not None),
+        (
+            "presence_penalty" if sampling.presence_penalty else "frequency_penalty",
+            "has no presence and frequency penalty",
+            sampling.presence_penalty or sampling.frequency_penalty,
+        ),
+        (
+            "num_beams",
+            "searches beams without log-probabilities",
+            sampling.num_beams > 1 and sampling.top_logprobs is not None,
+        ),
     ):
         if asked:
-            raise Unsupported(f"the openvino engine {what}; leave it out, or take --engine llamacpp or transformers")
+            raise Unsupported(
+                f"the openvino engine {what}; leave it out, or take --engine llamacpp or transformers", field
+            )
 
 
 def config_of(sampling: Sampling, room: int, stop_ids: Sequence[int], grammar: str | None) -> dict[str, Any]:

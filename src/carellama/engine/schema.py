@@ -37,14 +37,18 @@ def lark_of(sampling: Sampling) -> str | None:
         return None
     library = need("llguidance", extra="serve", why=WHAT)
     if sampling.json_schema is not None:
-        name, rule = "the JSON schema", f"%json {_json(sampling)}"
+        field, name, rule = "json_schema", "the JSON schema", f"%json {_json(sampling)}"
     elif sampling.regex is not None:
-        name, rule = "the regular expression", f"/{library.regex_to_lark(sampling.regex)}/"
+        field, name, rule = "regex", "the regular expression", f"/{library.regex_to_lark(sampling.regex)}/"
     elif sampling.choice:
-        name, rule = "choice", " | ".join(json.dumps(text, ensure_ascii=False) for text in sampling.choice)
+        field, name, rule = (
+            "choice",
+            "the choice",
+            " | ".join(json.dumps(text, ensure_ascii=False) for text in sampling.choice),
+        )
     else:
-        return _checked("the grammar", _lark(sampling.grammar or ""))
-    return _checked(name, f"{LARK}start: {rule}")
+        return _checked("grammar", "the grammar", _lark(sampling.grammar or ""))
+    return _checked(field, name, f"{LARK}start: {rule}")
 
 
 def _json(sampling: Sampling) -> str:
@@ -58,14 +62,16 @@ def _lark(grammar: str) -> str:
     try:
         lark: str = any_to_lark(grammar)
     except Exception as error:  # the converter's own, which is not public, and a few others at odd texts
-        raise Unsupported(f"the grammar is neither GBNF nor Lark: {' '.join(str(error).split())[:200]}") from error
+        raise Unsupported(
+            f"the grammar is neither GBNF nor Lark: {' '.join(str(error).split())[:200]}", "grammar"
+        ) from error
     return lark if lark.lstrip().startswith("%llguidance") else LARK + lark
 
 
-def _checked(name: str, lark: str) -> str:
+def _checked(field: str, name: str, lark: str) -> str:
     library = need("llguidance", extra="serve", why=WHAT)
     if problem := library.LLMatcher.validate_grammar(lark):
-        raise Unsupported(f"{name} cannot be used: {_reason(problem)}")
+        raise Unsupported(f"{name} cannot be used: {_reason(problem)}", field)
     return lark
 
 

@@ -119,13 +119,13 @@ class ScriptedEngine:
         """It holds nothing."""
 
     def _say(self, prompt: str, text_of: Callable[[], str], sampling: Sampling) -> Generator[Piece, None, Reply]:
-        for name, asked in (
+        for field, asked in (
             ("num_beams", sampling.num_beams > 1), ("logit_bias", sampling.logit_bias),
-            ("schema or grammar", sampling.constrained), ("min_tokens", sampling.min_tokens),
+            (sampling.constraint, sampling.constrained), ("min_tokens", sampling.min_tokens),
             ("ignore_eos", sampling.ignore_eos), ("stop_token_ids", sampling.stop_token_ids),
         ):  # fmt: skip
             if asked:
-                raise Unsupported(f"the scripted engine has no {name}")
+                raise Unsupported(f"the scripted engine has no {field}", field)
         check_adapter(sampling.adapter, self.adapters)
         room = room_for_answer(len(prompt), sampling.max_new_tokens, self.context_tokens)
         text = f"[{sampling.adapter}] " * bool(sampling.adapter) + text_of()

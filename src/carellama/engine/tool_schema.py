@@ -129,3 +129,41 @@ def _without_others(schema: Any) -> Any:
     if isinstance(found.get("properties"), Mapping) and not OPENING & set(found):
         found["additionalProperties"] = False
     return found
+
+
+def fits(value: Any, schema: Any, root: Any = None) -> bool:
+    """Return whether a JSON value keeps to a schema in the words that strict functions are written in.
+
+    These are type, enum, const, anyOf, $ref to definitions, properties, required, additionalProperties and items.
+    """
+    root = schema if root is None else root
+    if not isinstance(schema, Mapping):
+        return schema is not False
+    if "$ref" in schema:
+        path = str(schema["$ref"]).removeprefix("#").strip("/").split("/")
+        target = root
+        for part in filter(None, path):
+            target = target.get(part) if isinstance(target, Mapping) else None
+        return target is not None and target is not schema and fits(value, target, root)
+    types = schema.get("type")
+    if types is not None and not any(_is(value, name) for name in ([types] if isinstance(types, str) else types)):
+        return False
+    if ("enum" in schema and value not in schema["enum"]) or ("const" in schema and value != schema["const"]):
+        return False
+    if "anyOf" in schema and not any(fits(value, one, root) for one in schema["anyOf"]):
+        return False
+    if isinstance(value, Mapping):
+        properties = schema.get("properties") or {}
+        others = schema.get("additionalProperties", not properties)
+        return all(name in value for name in schema.get("required") or ()) and all(
+            fits(one, properties.get(name, others), root) for name, one in value.items()
+        )
+    return not isinstance(value, list) or all(fits(one, schema.get("items", True), root) for one in value)
+
+
+def _is(value: Any, name: str) -> bool:
+    if name in ("integer", "number"):
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        return not isinstance(value, bool) and (whole or (name == "number" and isinstance(value, float)))
+    kinds = {"object": Mapping, "array": list, "string": str, "boolean": bool, "null": type(None)}
+    return name in kinds and isinstance(value, kinds[name])

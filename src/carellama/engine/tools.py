@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 from carellama.engine.base import FinishReason, Piece, Reply, Sampling, Tool
-from carellama.engine.tool_schema import call_schema, takes_arguments, with_answer
+from carellama.engine.tool_schema import call_schema, fits, takes_arguments, with_answer
 from carellama.errors import UserError
 from carellama.records import Message, ToolCall
 
@@ -197,6 +197,8 @@ class CallReader:
             return Piece(whole)
         if not takes_arguments(tool):
             arguments = {}
+        if tool.strict and not fits(arguments, tool.parameters):
+            return Piece(whole)
         return Piece(call=_call(name, json.dumps(arguments, ensure_ascii=False)))
 
     def _cut_call(self, text: str) -> ToolCall | None:

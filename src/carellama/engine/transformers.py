@@ -271,7 +271,9 @@ class TransformersEngine:
             if any(not 0 <= token < size for token in tokens):
                 raise UserError(f"{name} names a token that is not there; the model has tokens 0 to {size - 1:,}")
         if sampling.min_tokens and sampling.constrained:
-            raise Unsupported("min_tokens does not go with a schema or grammar, which says where the answer ends")
+            raise Unsupported(
+                "min_tokens does not go with a schema or grammar, which says where the answer ends", "min_tokens"
+            )
         if not ids:
             raise UserError("there is nothing to go on with: the text has no token")
         room = room_for_answer(len(ids), sampling.max_new_tokens, self.context_tokens)

@@ -87,6 +87,8 @@ class Call:
         self.prompt_tokens = 0
         self.first: float | None = None  # seconds to the first token
         self.answers: Answers | None = None
+        self.headers: dict[str, str] = {}  # of the response, besides x-request-id
+        self.params: dict[str, str] = {}  # field of `Sampling` -> field of the request, where they differ
         self._answer_tokens: dict[int, int] = {}  # of each answer; of one that did not end, its pieces
         self._ticket: asyncio.Future[Ticket] | None = None
 
@@ -247,14 +249,14 @@ class Exchange:
         if message["type"] == "http.response.start":
             self._started = True
             self.call.status = self.call.status or message["status"]
-            MutableHeaders(scope=message)["x-request-id"] = self.call.id
+            MutableHeaders(scope=message).update(self.call.headers | {"x-request-id": self.call.id})
         elif not message.get("more_body", False):
             self._finished = True
         await self._send(message)
 
     async def refuse(self, error: Exception, scope: Scope) -> None:
         """Answer with an error; where the answer has begun, break it off."""
-        status, body, headers = refusal(error)
+        status, body, headers = refusal(error, self.call.params)
         if self.gone:
             self.call.status = CLOSED
             return

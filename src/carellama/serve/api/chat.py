@@ -7,6 +7,7 @@ stream, as an event {"error": ...}.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,12 +23,15 @@ from carellama.records import Message
 from carellama.serve.api import protocol
 from carellama.serve.api.bridge import Answers, Make, threaded
 from carellama.serve.api.calls import Call, Service
+from carellama.serve.api.constraints import CONSTRAINTS, constraint_of
+from carellama.serve.api.fields import HEADER, check_fields
 from carellama.serve.api.messages import begins_with_assistant, conversation, with_user_first
 from carellama.serve.api.refusals import Wrong, log_failure, refusal
 from carellama.serve.api.sampling import adapter_of, sampling_of
 from carellama.serve.api.shapes import ChatShape, Shape, TextShape, event, usage_of
 
 COMMIT = 15.0  # seconds; browsers and proxies wait for a first byte for 60 s or so
+MOST_HEADER = 1000  # characters of a header that lists names
 PAUSE = 10.0  # seconds without a token, after which a stream gets a comment that keeps the connection open
 TOGETHER = 16384  # bytes of events that are sent together at the most
 DONE = b"data: [DONE]\n\n"
@@ -75,7 +79,7 @@ async def chat(request: Request, body: protocol.ChatRequest) -> Response:
     adapter = await named(service, call, body.model)
     limit(service, len(body.messages), "messages")
     messages = conversation(body.messages)
-    sampling = sampling_of(body, service.defaults, adapter)
+    sampling = read_sampling(service, call, body, adapter)
     count = choices(service, body)
     if begins_with_assistant(messages):
         messages = await _with_fitting_begin(service, messages, sampling.tools)
@@ -93,7 +97,7 @@ async def complete(request: Request, body: protocol.CompletionRequest) -> Respon
     adapter = await named(service, call, body.model)
     prompts = texts(body.prompt, "prompt")
     limit(service, len(prompts), "prompt")
-    sampling = sampling_of(body, service.defaults, adapter)
+    sampling = read_sampling(service, call, body, adapter)
     count = choices(service, body)
     size = sum(len(prompt.encode()) for prompt in prompts)
     await call.begin("chat", size, count * len(prompts) * _longest(call, sampling))
@@ -149,7 +153,7 @@ async def _events(service: Service, call: Call, answers: Answers, shape: Shape, 
                 yield out
                 out = b""
     except Exception as error:
-        call.status, body, _ = refusal(error)
+        call.status, body, _ = refusal(error, call.params)
         if call.status >= 500:
             log_failure(call.id, error)
         yield out + event(body) + DONE
@@ -181,6 +185,17 @@ async def named(service: Service, call: Call, model: str | None) -> str:
     adapter = adapter_of(model, names, adapters)
     call.model = model or names[0]
     return adapter
+
+
+def read_sampling(
+    service: Service, call: Call, body: protocol.ChatRequest | protocol.CompletionRequest, adapter: str
+) -> Sampling:
+    """Return how the answer is drawn, and note the fields that are left out. Raises `Wrong` (400)."""
+    if left_out := check_fields(body):
+        call.headers[HEADER] = re.sub(r"[^\x20-\x7e]", "?", ", ".join(left_out))[:MOST_HEADER]
+    if (constraint := constraint_of(body)) is not None:
+        call.params |= dict.fromkeys(CONSTRAINTS, constraint.param)
+    return sampling_of(body, service.defaults, adapter)
 
 
 def limit(service: Service, count: int, param: str) -> None:

@@ -2,26 +2,37 @@
 
     ChatRequest.model_validate({"messages": [{"role": "user", "content": "What is asthma?"}]})
 
-Fields that are not named here are ignored, as OpenAI's clients expect; a wrong type or value is an error. What a
-request means is `serve.api.messages` and `serve.api.sampling`; these are the types alone. The types of answers stand
-in the OpenAPI document; the answers themselves are made in `serve.api.shapes`.
+A wrong type or value is an error. What happens with fields that are not declared here is in `serve.api.fields`, the
+table of all fields; what a request means is in `serve.api.messages` and `serve.api.sampling`. These are the types
+alone. The types of answers are for the OpenAPI document; `serve.api.shapes` makes the answers themselves.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MODEL = Field(default=None, max_length=256, description="carellama, or carellama:ADAPTER; left out: carellama")
-TokenCount = Annotated[int, Field(ge=1, le=1 << 31)]
+
+
+def _number(value: Any) -> Any:
+    """A number as JSON has it: neither true nor "0.5"."""
+    if isinstance(value, (bool, str)):
+        raise ValueError("Input should be a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number)]
+TokenCount = Annotated[Whole, Field(ge=1, le=1 << 31)]
 Text = Annotated[str, Field(max_length=1 << 26)]
 
 
 class Wire(BaseModel):
-    """What comes in: unknown fields are ignored, NaN and infinity are not numbers."""
+    """What comes in: NaN and infinity are not numbers. `model_extra` has the fields that are not declared."""
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
 
 class Part(Wire):
@@ -62,6 +73,7 @@ class Function(Wire):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     description: str | None = None
     parameters: dict[str, Any] | None = Field(default=None, description="JSON schema of its arguments")
+    strict: bool | None = Field(default=None, description="true: a call whose arguments break the schema is no call")
 
 
 class FunctionTool(Wire):
@@ -88,20 +100,35 @@ class JsonSchema(Wire):
     """The schema of `response_format`."""
 
     name: str = ""
+    description: str | None = None
+    strict: bool | None = Field(default=None, description="the answer keeps to the schema either way")
     schema_: dict[str, Any] = Field(alias="schema")
 
 
 class ResponseFormat(Wire):
-    """Text, any JSON object, or JSON of a schema."""
+    """Text, any JSON object, or JSON of a schema. `schema` is the place of it at Together, Fireworks and llama.cpp."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+
+
+class StructuredOutputs(Wire):
+    """vLLM's constraint of an answer; one of the fields."""
+
+    json_: dict[str, Any] | str | None = Field(default=None, alias="json")
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
 
 
 class StreamOptions(Wire):
     """What a stream tells besides the answer."""
 
     include_usage: bool | None = None
+    include_obfuscation: bool | None = Field(default=None, description="no padding is sent")
+    continuous_usage_stats: Literal[False] | None = None
 
 
 class SamplingFields(Wire):
@@ -110,20 +137,34 @@ class SamplingFields(Wire):
     model: str | None = MODEL
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: int | None = Field(default=None, ge=1, le=128)
+    n: Whole | None = Field(default=None, ge=1, le=128)
     max_tokens: TokenCount | None = None
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, ge=0, le=1, description="0 is taken as the likeliest token")
-    top_k: int | None = Field(default=None, ge=-1, le=1 << 31, description="0 and -1: from all tokens")
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    repetition_penalty: float | None = Field(default=None, ge=0, le=10, description="0 and 1: none")
-    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    seed: int | None = Field(default=None, ge=-(1 << 63), lt=1 << 63)
+    temperature: Number | None = Field(default=None, ge=0, le=2)
+    top_p: Number | None = Field(default=None, ge=0, le=1, description="0 is taken as the likeliest token")
+    top_k: Whole | None = Field(default=None, ge=-1, le=1 << 31, description="0 and -1: from all tokens")
+    min_p: Number | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: Number | None = Field(default=None, ge=0, le=10, description="0 and 1: none")
+    repeat_penalty: Number | None = Field(default=None, ge=0, le=10, description="llama.cpp's repetition_penalty")
+    presence_penalty: Number | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: Number | None = Field(default=None, ge=-2, le=2)
+    seed: Whole | None = Field(default=None, ge=-(1 << 63), lt=1 << 63)
     stop: str | list[str] | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = None
+    min_tokens: Whole | None = Field(default=None, ge=0, le=1 << 31)
+    ignore_eos: bool | None = None
+    stop_token_ids: list[Whole] | None = Field(default=None, max_length=64)
     response_format: ResponseFormat | None = None
-    user: str | None = Field(default=None, description="taken and not kept")
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    json_schema: dict[str, Any] | None = Field(default=None, description="llama.cpp's")
+    format: Literal["", "json"] | dict[str, Any] | None = Field(default=None, description="Ollama's")
+    grammar: str | None = Field(default=None, description="GBNF or Lark")
+    regex: str | None = Field(default=None, description="SGLang's")
+    ebnf: str | None = Field(default=None, description="SGLang's")
+    user: str | None = Field(default=None, description="not kept")
 
 
 class ChatRequest(SamplingFields):
@@ -132,10 +173,10 @@ class ChatRequest(SamplingFields):
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: TokenCount | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    top_logprobs: Whole | None = Field(default=None, ge=0, le=20)
     tools: list[FunctionTool] | None = Field(default=None, max_length=128)
     tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
-    functions: list[Any] | None = Field(default=None, description="refused: use tools")
+    parallel_tool_calls: bool | None = Field(default=None, description="false: at most one call")
     modalities: list[str] | None = Field(default=None, description="text only")
 
 
@@ -144,9 +185,8 @@ class CompletionRequest(SamplingFields):
 
     prompt: str | list[str] | list[int] | list[list[int]]
     echo: bool | None = None
-    best_of: int | None = None
-    suffix: str | None = None
-    logprobs: int | None = Field(default=None, ge=0, le=20)
+    best_of: Whole | None = None
+    logprobs: Whole | None = Field(default=None, ge=0, le=20)
 
 
 class EmbeddingRequest(Wire):
@@ -155,7 +195,10 @@ class EmbeddingRequest(Wire):
     model: str | None = MODEL
     input: str | list[str] | list[int] | list[list[int]]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = Field(default=None, ge=1)
+    dimensions: Whole | None = Field(default=None, ge=1)
+    input_type: Literal["query", "document", "passage", "search_query", "search_document"] | None = Field(
+        default=None, description="what the texts are, for embedders that tell questions from documents apart"
+    )
     user: str | None = None
 
 
@@ -171,7 +214,7 @@ class RerankRequest(Wire):
     model: str | None = MODEL
     query: Text
     documents: list[Text | Document] = Field(min_length=1)
-    top_n: int | None = Field(default=None, ge=1)
+    top_n: Whole | None = Field(default=None, ge=1)
     return_documents: bool | None = None
 
 

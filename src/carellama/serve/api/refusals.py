@@ -52,8 +52,11 @@ class TimedOut(TimeoutError):
     """An answer that took longer than it may."""
 
 
-def refusal(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """Return the status, the body and the headers that an error is answered with."""
+def refusal(error: Exception, params: Mapping[str, str] | None = None) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Return the status, the body and the headers that an error is answered with.
+
+    `params` has the request's names of fields of `Sampling`, where they differ.
+    """
     if isinstance(error, Refused):
         headers = {"retry-after": str(max(1, math.ceil(error.retry_after)))} if error.retry_after is not None else {}
         if error.status == 401:
@@ -64,7 +67,8 @@ def refusal(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
     if isinstance(error, PromptTooLong):
         return 400, body_of(400, str(error), "messages", "context_length_exceeded"), {}
     if isinstance(error, Unsupported):
-        return 400, body_of(400, str(error), code="unsupported"), {}
+        param = (params or {}).get(error.field or "", error.field)
+        return 400, body_of(400, str(error), param, "unsupported"), {}
     if isinstance(error, Unavailable):
         return 503, body_of(503, str(error), code="unavailable"), {"retry-after": "5"}
     if isinstance(error, TimeoutError):

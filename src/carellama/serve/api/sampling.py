@@ -11,6 +11,7 @@ from typing import Any
 
 from carellama.config.serve import ApiArguments
 from carellama.engine.base import Sampling, Tool
+from carellama.serve.api.constraints import constraint_of
 from carellama.serve.api.protocol import ChatRequest, CompletionRequest, FunctionTool, SamplingFields, ToolChoice
 from carellama.serve.api.refusals import Wrong
 
@@ -48,16 +49,26 @@ def sampling_of(body: ChatRequest | CompletionRequest, defaults: Sampling, adapt
         "top_p": body.top_p or None,
         "top_k": max(body.top_k, 0) if body.top_k is not None else None,
         "min_p": body.min_p,
-        "repetition_penalty": (body.repetition_penalty or 1.0) if body.repetition_penalty is not None else None,
+        "repetition_penalty": _repetition(body),
         "presence_penalty": body.presence_penalty,
         "frequency_penalty": body.frequency_penalty,
         "seed": body.seed,
         "stop": _stops(body.stop),
         "logit_bias": _bias(body.logit_bias),
-        "json_schema": _schema(body),
+        "min_tokens": body.min_tokens,
+        "ignore_eos": body.ignore_eos,
+        "stop_token_ids": _stop_tokens(body.stop_token_ids),
     }
+    constraint = constraint_of(body)
+    given |= constraint.sampling if constraint is not None else {}
     given |= _of_chat(body) if isinstance(body, ChatRequest) else _of_completion(body)
-    return replace(defaults, adapter=adapter, **{name: value for name, value in given.items() if value is not None})
+    sampling = replace(defaults, adapter=adapter, **{name: value for name, value in given.items() if value is not None})
+    if sampling.max_new_tokens is not None and sampling.min_tokens > sampling.max_new_tokens:
+        raise Wrong(f"min_tokens is {sampling.min_tokens:,}, above the most tokens of the answer", "min_tokens")
+    may_call = bool(sampling.tools) and sampling.tool_choice != "none"
+    if constraint is not None and may_call and sampling.json_schema is None:
+        raise Wrong(f"{constraint.param} does not go with tools; send tool_choice: none", constraint.param)
+    return sampling
 
 
 def tools_of(tools: Sequence[FunctionTool] | None) -> tuple[Tool, ...]:
@@ -66,12 +77,12 @@ def tools_of(tools: Sequence[FunctionTool] | None) -> tuple[Tool, ...]:
     names = [function.name for function in functions]
     if len(set(names)) < len(names):
         raise Wrong("two tools have the same name", "tools")
-    return tuple(Tool(each.name, each.description or "", each.parameters or {}) for each in functions)
+    return tuple(
+        Tool(each.name, each.description or "", each.parameters or {}, bool(each.strict)) for each in functions
+    )
 
 
 def _of_chat(body: ChatRequest) -> dict[str, Any]:
-    if body.functions:
-        raise Wrong("functions is an older form: send tools and tool_choice", "functions", "unsupported_parameter")
     if body.modalities and body.modalities != ["text"]:
         raise Wrong("modalities: this model writes text only", "modalities", "unsupported_value")
     if body.top_logprobs is not None and not body.logprobs:
@@ -82,17 +93,30 @@ def _of_chat(body: ChatRequest) -> dict[str, Any]:
         "top_logprobs": (body.top_logprobs or 0) if body.logprobs else None,
         "tools": tools,
         "tool_choice": _choice(body, [tool.name for tool in tools]),
+        "parallel_calls": body.parallel_tool_calls,
     }
 
 
 def _of_completion(body: CompletionRequest) -> dict[str, Any]:
-    if body.suffix:
-        raise Wrong("suffix: this model goes on with a text, it fills no gaps", "suffix", "unsupported_parameter")
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise Wrong("best_of other than n is not supported", "best_of", "unsupported_parameter")
     if body.echo and body.logprobs is not None:
         raise Wrong("echo with logprobs is not supported: those of the prompt are not computed", "echo")
     return {"max_new_tokens": body.max_tokens or COMPLETION_TOKENS, "top_logprobs": body.logprobs}
+
+
+def _repetition(body: SamplingFields) -> float | None:
+    """The repetition penalty, which llama.cpp and Ollama call repeat_penalty."""
+    both = {one for one in (body.repetition_penalty, body.repeat_penalty) if one is not None}
+    if len(both) > 1:
+        raise Wrong("repetition_penalty and repeat_penalty are the same; send one of them", "repeat_penalty")
+    return (both.pop() or 1.0) if both else None
+
+
+def _stop_tokens(tokens: Sequence[int] | None) -> tuple[int, ...] | None:
+    if tokens and not all(0 <= token < 1 << 31 for token in tokens):
+        raise Wrong("stop_token_ids are numbers of tokens, from 0", "stop_token_ids")
+    return tuple(tokens) if tokens else None
 
 
 def _choice(body: ChatRequest, names: Sequence[str]) -> str:
@@ -124,14 +148,3 @@ def _bias(bias: dict[str, float] | None) -> tuple[tuple[int, float], ...] | None
     if not all(0 <= token < 1 << 31 for token, _ in found):
         raise Wrong("logit_bias: its keys are numbers of tokens, from 0", "logit_bias")
     return found
-
-
-def _schema(body: SamplingFields) -> dict[str, Any] | None:
-    form = body.response_format
-    if form is None or form.type == "text":
-        return None
-    if form.type == "json_object":
-        return {}
-    if form.json_schema is None:
-        raise Wrong("response_format of the type json_schema needs json_schema.schema", "response_format")
-    return form.json_schema.schema_

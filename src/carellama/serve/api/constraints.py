@@ -1,0 +1,102 @@
+"""What limits an answer to a form: the fields of OpenAI, vLLM, llama.cpp, Ollama and SGLang for it, read as one.
+
+constraint_of(ChatRequest(messages=[...], guided_choice=["yes", "no"]))
+# Constraint("guided_choice", {"choice": ("yes", "no")})
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from carellama.serve.api.protocol import SamplingFields, StructuredOutputs
+from carellama.serve.api.refusals import Wrong
+
+CONSTRAINTS = ("json_schema", "regex", "choice", "grammar")  # fields of `Sampling`
+MOST_CHOICES = 1000  # texts of a choice
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A limit of an answer: the field of the request that gives it, and the fields of `Sampling` that it sets."""
+
+    param: str
+    sampling: Mapping[str, Any]
+
+
+def constraint_of(body: SamplingFields) -> Constraint | None:
+    """Return what limits the answer; None: nothing does. Raises `Wrong` (400) for two limits, and for an empty one."""
+    given = [
+        ("response_format", "json", _of_response_format(body)),
+        ("json_schema", "json", body.json_schema),
+        ("format", "json", {} if body.format == "json" else body.format or None),
+        ("guided_json", "json", body.guided_json),
+        ("guided_regex", "regex", body.guided_regex),
+        ("guided_choice", "choice", body.guided_choice),
+        ("guided_grammar", "grammar", body.guided_grammar),
+        ("regex", "regex", body.regex or None),
+        ("grammar", "grammar", body.grammar or None),
+        ("ebnf", "grammar", body.ebnf or None),
+        *_of_structured_outputs(body.structured_outputs),
+    ]
+    found = [Constraint(param, _read(param, kind, value)) for param, kind, value in given if value is not None]
+    if len(found) > 1:
+        names = " and ".join(one.param for one in found[:2])
+        raise Wrong(f"{names} both limit the answer; send one of them", found[1].param)
+    return found[0] if found else None
+
+
+def _of_response_format(body: SamplingFields) -> dict[str, Any] | None:
+    form = body.response_format
+    if form is None or form.type == "text":
+        return None
+    schema = form.json_schema.schema_ if form.json_schema is not None else form.schema_
+    if form.type == "json_object":
+        return schema or {}
+    if schema is None:
+        raise Wrong("response_format of the type json_schema needs json_schema.schema", "response_format.json_schema")
+    return schema
+
+
+def _of_structured_outputs(given: StructuredOutputs | None) -> list[tuple[str, str, Any]]:
+    if given is None:
+        return []
+    values = [
+        ("json", "json", given.json_),
+        ("json", "json", {} if given.json_object else None),
+        ("regex", "regex", given.regex),
+        ("choice", "choice", given.choice),
+        ("grammar", "grammar", given.grammar),
+    ]
+    if unknown := [name for name, value in (given.model_extra or {}).items() if value]:
+        raise Wrong(f"structured_outputs.{unknown[0]} is not supported", f"structured_outputs.{unknown[0]}")
+    if all(value is None for _, _, value in values):
+        raise Wrong("structured_outputs limits nothing; send json, regex, choice or grammar", "structured_outputs")
+    return [(f"structured_outputs.{name}", kind, value) for name, kind, value in values]
+
+
+def _read(param: str, kind: str, value: Any) -> dict[str, Any]:
+    """The fields of `Sampling` for a limit."""
+    if kind == "json":
+        return {"json_schema": _schema(param, value)}
+    if not value:
+        raise Wrong(f"{param} is empty: no answer fits it", param)
+    if kind != "choice":
+        return {kind: value}
+    if len(value) > MOST_CHOICES or not all(value):
+        raise Wrong(f"{param} has an empty text, or more than {MOST_CHOICES:,}", param)
+    return {"choice": tuple(value)}
+
+
+def _schema(param: str, value: Any) -> dict[str, Any]:
+    """A JSON schema, which vLLM also takes as text."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise Wrong(f"{param} is a text that is not JSON", param) from None
+    if not isinstance(value, dict):
+        raise Wrong(f"{param} is not a JSON schema: send an object", param)
+    return value
