@@ -6,9 +6,8 @@ import pytest
 
 from carellama.engine.base import Tool
 from carellama.engine.chat import CONTROL, KINDS, TOKENS, Chat, chat_of
-from carellama.engine.tools import as_functions, as_rows
 from carellama.errors import UserError
-from carellama.jinja import formats, jinja_of, render_chat
+from carellama.jinja import as_functions, as_rows, formats, jinja_of, render_chat
 from carellama.model.gguf import Header
 from carellama.records import Message, ToolCall
 from conftest import CHATML

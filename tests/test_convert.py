@@ -99,7 +99,7 @@ REFUSED = [
     (openai(("user", "q"), ("user", "q"), ("assistant", "a")), "turns do not alternate"),
     (openai(("user", "q"), ("assistant", "a"), ("system", "s")), "turns do not alternate"),
     (openai(("user", ""), ("assistant", "a")), "empty turn"),
-    (openai(("tool", "q"), ("assistant", "a")), "unknown role"),
+    (openai(("doctor", "q"), ("assistant", "a")), "unknown role"),
     (openai(("system", "s")), "no turns"),
     ({"text": " "}, "empty text"),
 ]

@@ -227,9 +227,9 @@ def test_a_batch_is_encoded_as_its_records_are(tiny_tokenizer):
 def test_a_conversation_that_the_template_refuses_is_counted(tiny_tokenizer):
     from carellama.template import Template
 
-    cutting = tiny_tokenizer.chat_template.replace("message['content']", "message['content'].split('</think>')[-1]")
+    cutting = tiny_tokenizer.chat_template.replace("message['content']", "message['content'].split('Note:')[0]")
     encoder = Encoder(tiny_tokenizer, Template("cutting", cutting, tiny_tokenizer, [END]), WIDE)
-    encoded = encoder.encode([chat("q", "<think>x</think>y"), chat("q", "a")])
+    encoded = encoder.encode([chat("q", "y Note: x"), chat("q", "a")])
     assert [len(one.tokens) for one in encoded] == [0, 1] and kinds(encoded[0]) == {"skipped": 1}
 
 

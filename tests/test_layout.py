@@ -38,13 +38,25 @@ IMPORTS: dict[str, set[str]] = {
     "text": set(),
     "disk": set(),
     "config": {"model.machine"},  # defaults depend on what the machine computes in
-    "jinja": set(),
-    "template": {"records", "jinja"},
+    "jinja": {"records"},
+    "skeleton": {"jinja", "text"},
+    "template": {"records", "jinja", "skeleton", "text"},
     "export": {"config", "disk", "records", "template", "tokenise", "model"},
     "safety": {"records", "text"},
     "tokenise": {"template"},
     # model.load: the tokenizer that counts the tokens of a mix; model.vocabulary: how it is extended
-    "data": {"records", "text", "template", "tokenise", "config", "disk", "safety", "model.load", "model.vocabulary"},
+    "data": {
+        "records",
+        "text",
+        "jinja",
+        "template",
+        "tokenise",
+        "config",
+        "disk",
+        "safety",
+        "model.load",
+        "model.vocabulary",
+    },
     "model": {"config", "disk"},
     # engine: ppo and grpo learn from answers of their own
     "train": {

@@ -196,11 +196,11 @@ def test_a_template_that_the_tokenizer_can_not_carry_is_refused(tiny_tokenizer) 
 
 
 def test_a_template_that_rewrites_contents_is_refused(tiny_tokenizer) -> None:
-    cutting = tiny_tokenizer.chat_template.replace("message['content']", "message['content'].split('</think>')[-1]")
+    cutting = tiny_tokenizer.chat_template.replace("message['content']", "message['content'].split('Note:')[0]")
     template = Template("cutting", cutting, tiny_tokenizer, ["<|im_end|>"])
     template.groups(chat("q", "plain").messages)
     with pytest.raises(UserError, match="does not render these contents"):
-        template.groups(chat("q", "<think>x</think>y").messages)
+        template.groups(chat("q", "y Note: x").messages)
 
 
 def test_a_template_that_trims_is_followed(tiny_tokenizer) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -27,6 +27,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from carellama.errors import UserError, lookup
+from carellama.records import Message, Tool, ToolCall
 
 DEFAULT = "default"  # the format of a model that brings none
 OPEN, CLOSE = "\ue000", "\ue001"  # private-use characters around the number of a placeholder
@@ -274,3 +275,75 @@ def _kind(node: nodes.Node | None, names: dict[str, str]) -> str:
         case _ if isinstance(node, _PARTS) and {_kind(part, names) for part in node.iter_child_nodes()} <= {"other"}:
             return "other"
     raise _Unsure
+
+
+MARKUP = re.compile(r"</?(?:think|tool_?calls?|tool_response|tools?|reasoning|arg_key|arg_value)>|<[|｜][^<>]+[|｜]>")
+
+
+def is_markup(token: str, jinja: str) -> bool:
+    """Whether an added token stands for markup: a known mark, or one in brackets that the chat template writes."""
+    bracketed = len(token) > 2 and token[0] + token[-1] in ("<>", "[]")
+    return bool(MARKUP.fullmatch(token)) or (bracketed and token in jinja)
+
+
+# A chat template that answers directly: by the variable that Qwen3 and others know, or by what stands at its end.
+_DIRECT = "{%- if enable_thinking is not defined -%}{%- set enable_thinking = false -%}{%- endif -%}"
+_ASKED_TO_THINK = "{%- set asked_to_think = enable_thinking is defined and enable_thinking -%}"
+_IF_DIRECT = "{% if add_generation_prompt and not asked_to_think %}{{ "
+_END_DIRECT = " }}{% endif %}"
+
+
+def without_reasoning(jinja: str, lead: str) -> list[str]:
+    """Return chat templates whose generation prompt may have `lead` behind it; try them in turn."""
+    ending = _IF_DIRECT + json.dumps(lead, ensure_ascii=False) + _END_DIRECT
+    return [_DIRECT + jinja, _ASKED_TO_THINK + jinja.rstrip("\n") + ending]
+
+
+def reasoning_allowed(jinja: str) -> str:
+    """Return the chat template that `without_reasoning` was given."""
+    start = jinja.rfind(_IF_DIRECT)
+    return (jinja[:start] if start >= 0 else jinja).removeprefix(_DIRECT).removeprefix(_ASKED_TO_THINK)
+
+
+def knows_tools(jinja: str) -> bool:
+    """Whether a chat template writes tools itself."""
+    return "tools" in jinja and "tool_calls" in jinja
+
+
+def as_rows(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as chat templates take them: arguments of calls as objects."""
+    rows: list[dict[str, Any]] = []
+    for message in messages:
+        row: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.calls:
+            row["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": arguments_of(call)},
+                }
+                for call in message.calls
+            ]
+        if message.role == "tool":
+            row["tool_call_id"] = message.call_id
+        rows.append(row)
+    return rows
+
+
+def as_functions(tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    """Tools as OpenAI's API and chat templates write them."""
+    return [
+        {
+            "type": "function",
+            "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)},
+        }
+        for tool in tools
+    ]
+
+
+def arguments_of(call: ToolCall) -> Any:
+    """Return the arguments of a call as an object; as they are where they are none."""
+    try:
+        return json.loads(call.arguments)
+    except ValueError:
+        return call.arguments

@@ -8,12 +8,14 @@ Broken input never reaches these assertions: `carellama.data.convert` turns it i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from carellama.errors import DataError
 
 Role = Literal["system", "user", "assistant", "tool"]
 IGNORED = -100  # the label of a position that bears no loss, as in torch.nn.functional.cross_entropy
@@ -33,6 +35,17 @@ class Place:
 NOWHERE = Place("<memory>", 0)
 
 
+class BadRecord(DataError):
+    """A row that can not become a record; `reason` is what the report counts it under."""
+
+    def __init__(self, place: Place, reason: str, detail: str = "") -> None:
+        super().__init__(place, reason, detail)
+        self.place, self.reason, self.detail = place, reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}{': ' + self.detail if self.detail else ''}"
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """A function that an assistant asks to be called."""
@@ -43,16 +56,28 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may ask to be called."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # JSON schema of its arguments
+    strict: bool = False  # a call whose arguments break the schema is not a call
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation.
 
-    `calls` are an assistant's; a tool's result says in `call_id` which call it answers.
+    `calls` are an assistant's; a tool's result says in `call_id` which call it answers. An assistant's content may
+    begin with its reasoning (`carellama.text.split_reasoning`). `learned`: whether training learns this answer.
     """
 
     role: Role
     content: str
     calls: tuple[ToolCall, ...] = ()
     call_id: str = ""
+    learned: bool = True
 
     def __post_init__(self) -> None:
         assert self.role in ("system", "user", "assistant", "tool"), f"unknown role {self.role!r}"
@@ -76,15 +101,17 @@ class Chat:
     """A conversation for fine-tuning: an optional system message, then user and assistant in turn.
 
     `messages` ends with the assistant's answer; `good` is what a person thought of it, where somebody said so.
+    `tools` are the functions that the assistant may call; results of calls stand between its turns.
     """
 
     messages: tuple[Message, ...]
     place: Place = NOWHERE
     meta: Mapping[str, str] = field(default_factory=dict)
     good: bool | None = None
+    tools: tuple[Tool, ...] = ()
 
     def __post_init__(self) -> None:
-        assert_turns(self.messages, last="assistant", place=self.place)
+        assert_turns(self.messages, last=("assistant",), place=self.place)
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -99,16 +126,17 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A prompt (ending with the user) and two answers, the better one first."""
+    """A prompt (ending with the user or the result of a call) and two answers, the better one first."""
 
     prompt: tuple[Message, ...]
     chosen: str
     rejected: str
     place: Place = NOWHERE
     meta: Mapping[str, str] = field(default_factory=dict)
+    tools: tuple[Tool, ...] = ()
 
     def __post_init__(self) -> None:
-        assert_turns(self.prompt, last="user", place=self.place)
+        assert_turns(self.prompt, last=("user", "tool"), place=self.place)
         assert self.chosen != self.rejected, f"{self.place}: chosen and rejected are the same"
 
 
@@ -153,10 +181,29 @@ class Tokens:
         return len(self.input_ids)
 
 
-def assert_turns(messages: tuple[Message, ...], *, last: Role, place: Place) -> None:
-    """Assert `[system] (user assistant)* user [assistant]`, ending with `last`."""
-    turns = messages[1:] if messages and messages[0].role == "system" else messages
-    assert turns and turns[-1].role == last, f"{place}: the conversation does not end with {last}"
-    for index, message in enumerate(turns):
-        expected = "user" if index % 2 == 0 else "assistant"
-        assert message.role == expected, f"{place}: turn {index} is {message.role}, not {expected}"
+def assert_turns(messages: tuple[Message, ...], *, last: tuple[Role, ...], place: Place) -> None:
+    """Assert that the turns are in order (`turn_problem`) and end with one of these roles."""
+    assert messages and messages[-1].role in last, f"{place}: the conversation does not end with {' or '.join(last)}"
+    problem = turn_problem(messages)
+    assert not problem, f"{place}: {problem}"
+
+
+def turn_problem(messages: Sequence[Message]) -> str:
+    """Return what is wrong with the order of the turns, or "".
+
+    The order is `[system] (user (calls tool+)* assistant)*`; the last exchange may be unfinished.
+    """
+    before: Message | None = None
+    for number, message in enumerate(messages, 1):
+        if message.role == "system" and number == 1:
+            continue
+        if before is None or (before.role == "assistant" and not before.calls):
+            expected: tuple[Role, ...] = ("user",)
+        elif before.role == "assistant":
+            expected = ("tool",)
+        else:
+            expected = ("assistant", "tool") if before.role == "tool" else ("assistant",)
+        if message.role not in expected:
+            return f"turn {number} is {message.role}, not {' or '.join(expected)}"
+        before = message
+    return ""

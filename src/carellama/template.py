@@ -5,66 +5,67 @@ itself. The named templates of `templates/*.yaml` are turned into Jinja (`carell
 Jinja into the tokenizer, so what was trained is what vLLM, llama.cpp, Ollama and transformers render later.
 
 To know which characters are markup and which the model has to learn, a conversation is rendered once with
-placeholders for its contents (`Template.groups`); the result is filled in and compared with the real rendering.
+placeholders for its contents (`carellama.skeleton`); the result is filled in and compared with the real rendering.
 
     get_template("chatml", tokenizer).render([Message("user", "What is asthma?")], add_generation_prompt=True)
+
+Two rules make training show a model what it will see when it answers:
+
+1. Markup between the generation prompt and an answer (the empty <think> block of Qwen3) belongs to the prompt. Only
+   reasoning that a record has is learned, with its marks.
+2. Reasoning is never part of a later turn's prompt, and a template may write earlier answers in another way than the
+   last one. `Template.conversations` then gives one conversation for each answer.
 
 It does not tokenise (`carellama.tokenise`), shorten or label (`carellama.data.encode`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import jinja2
 
 from carellama.errors import UserError
-from carellama.jinja import CLOSE, DEFAULT, OPEN, copies_contents, format_for, jinja_of
-from carellama.records import Message, Role
+from carellama.jinja import (
+    DEFAULT,
+    as_functions,
+    as_rows,
+    copies_contents,
+    format_for,
+    is_markup,
+    jinja_of,
+    knows_tools,
+    reasoning_allowed,
+    without_reasoning,
+)
+from carellama.records import Message, Tool
+from carellama.skeleton import Parts, Rows, Skeleton, Slot, make_skeleton, places_of
+from carellama.text import THOUGHT, split_reasoning
 
-Render = Callable[[Sequence[Message]], str]
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endofturn|>")  # tokens that end an answer
+ASKED = (Message("user", "x"),)
+LEARNED = (*ASKED, Message("assistant", "x"))
+Key = tuple[Any, ...]  # what a skeleton depends on
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A stretch of rendered text that is tokenised on its own: a prompt, or an answer with its end.
+    """A segment of rendered text that is tokenised on its own: a prompt, or an answer with its end.
 
     The split falls where generation starts, so that a trained prompt has the very ids of a served one.
     """
 
     parts: tuple[str, ...]  # markup, words, markup, ..., markup: words are the person's or the model's own
     trained: bool
+    own: frozenset[int] = frozenset()  # which of the parts are the model's own words
 
     @property
     def text(self) -> str:
-        """The whole stretch."""
+        """The whole segment."""
         return "".join(self.parts)
-
-
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """The place of one message's content in a skeleton."""
-
-    index: int
-    trimmed: bool  # the template strips white space around the content
-
-    def of(self, messages: Sequence[Message]) -> str:
-        """The content that goes here."""
-        content = messages[self.index].content
-        return content.strip() if self.trimmed else content
-
-
-@dataclass(frozen=True, slots=True)
-class _Skeleton:
-    """What a template renders around the contents of a sequence of roles, cut into groups."""
-
-    groups: tuple[tuple[bool, tuple[str | _Slot, ...]], ...]  # (trained, parts: markup, slot, ..., markup)
-    tail: str  # markup after the end of the last answer: rendered, but neither read nor learned
-    ends: bool  # whether the markup ends the last answer; if not, the eos token is learned after it
 
 
 class Template:
@@ -79,123 +80,222 @@ class Template:
         self.tokenizer = tokenizer
         self.stop_ids = [tokenizer.convert_tokens_to_ids(stop) for stop in stops if is_token(tokenizer, stop)]
         self.stops = [stop for stop in stops if not is_token(tokenizer, stop)]
-        self._skeletons: dict[tuple[Role, ...], _Skeleton] = {}
-        self._prompts: dict[tuple[Role, ...], list[str | _Slot]] = {}
+        self.knows_tools = knows_tools(jinja)
+        self._reasons = "reasoning_content" in jinja  # it takes the reasoning of an answer by itself
+        self._cuts = self._reasons or THOUGHT in jinja  # it may cut reasoning, and line breaks after it, out of answers
+        self._skeletons: dict[Key, Skeleton] = {}
+        self._prompts: dict[Key, Parts] = {}
+        self._steady: dict[Key, bool] = {}
         self._copies = copies_contents(jinja)
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
-        """Return the text of a conversation; with `add_generation_prompt` up to where the answer starts."""
-        rows = [{"role": message.role, "content": message.content} for message in messages]
-        return self.render_rows(rows, add_generation_prompt=add_generation_prompt)
-
-    def render_rows(
-        self,
-        rows: list[dict[str, Any]],
-        *,
-        add_generation_prompt: bool = False,
-        tools: list[dict[str, Any]] | None = None,
+    def render(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = False, tools: Sequence[Tool] = ()
     ) -> str:
-        """Return the text of messages as chat templates take them, with the calls of tools and the tools."""
+        """Return the text of a conversation; with `add_generation_prompt` up to where the answer starts.
+
+        Reasoning is kept in an answer that ends the conversation, and left out of earlier ones.
+        """
+        return self._render(tools, self._rows(messages), start=add_generation_prompt)
+
+    def conversations(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[tuple[Message, ...]]:
+        """Return what teaches the answers of a conversation that are learned, each as the model is asked for it.
+
+        As a rule this is the conversation, up to the last answer that is learned. Where the template writes an answer
+        in another way once a turn follows (or drops its reasoning), it is one conversation an answer, in which the
+        earlier answers are not learned.
+        """
+        self._check_tools(messages, tools)
+        learned = [at for at, message in enumerate(messages) if message.role == "assistant" and message.learned]
+        whole = tuple(messages[: learned[-1] + 1])
+        if all(self._is_steady(whole, at, tools) for at in learned[:-1]):
+            return [whole]
+        context = [replace(message, learned=False) for message in messages]
+        return [(*context[:at], messages[at]) for at in learned]
+
+    def groups(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[Group]:
+        """Split the rendered conversation into prompts (not trained) and answers with their end.
+
+        The texts joined are `render(messages)` up to the end of the last answer, to the byte; of a template whose
+        generation prompt is no part of its conversations (DeepSeek R1 opens a <think> that it never writes again)
+        that prompt stands before the last answer. Raises `UserError` when the template does not render this
+        conversation from its parts (it rewrites contents, say), and for tools where it knows none.
+        """
+        self._check_tools(messages, tools)
+        skeleton = self._skeleton(messages, tools)
+        texts = self._texts(messages)
+        learned = [message.learned for message in messages if message.role == "assistant"]
+        groups = [_fill(parts, at % 2 == 1 and learned[at // 2], texts) for at, parts in enumerate(skeleton.groups)]
+        blank = any(message.content.isspace() or not message.content for message in messages)
+        made = "".join(group.text for group in groups) + skeleton.tail
+        if skeleton.exact and (blank or not self._copies) and made != self.render(messages, tools=tools):
+            raise UserError(
+                f"the chat template {self.name!r} does not render these contents as they are "
+                "(it may cut reasoning or answer markers out of them)"
+            )
+        if len(groups) % 2 == 0 and not skeleton.ends:
+            parts = groups[-1].parts
+            groups[-1] = replace(groups[-1], parts=(*parts[:-1], parts[-1] + (self.tokenizer.eos_token or "")))
+        return groups
+
+    def prompt_group(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, direct: bool = False) -> Group:
+        """Return `render(messages, add_generation_prompt=True)` as one group, its words marked.
+
+        `direct`: up to where an answer without reasoning starts, behind the markup that the template puts there.
+        """
+        if direct:
+            groups = self.groups([*messages, Message("assistant", "x")], tools)[:-1]
+            lead = groups[0]
+            for group in groups[1:]:
+                at = len(lead.parts) - 1
+                parts = (*lead.parts[:-1], lead.parts[-1] + group.parts[0], *group.parts[1:])
+                lead = Group(parts, False, lead.own | {at + number for number in group.own})
+            return lead
+        key = self._key(messages, tools)
+        places = self._prompts.get(key)
+        if places is None:
+            places = places_of(self._rows(messages), partial(self._render, tools, start=True))
+            if not _calls(messages):
+                self._prompts[key] = places
+        text = self.render(messages, add_generation_prompt=True, tools=tools)
+        texts = self._texts(messages)
+        group = _fill(places, False, texts)
+        return group if group.text == text else _search(text, messages, texts)
+
+    def answering_directly(self) -> Template:
+        """Return the template whose generation prompt ends where an answer without reasoning starts.
+
+        Records without reasoning are learned behind that prompt, so a model that learned them is asked with it. The
+        template itself where nothing stands between the two.
+        """
+        lead = self.lead
+        asked = self.render(ASKED, add_generation_prompt=True) + lead
+        made = [self._like(jinja) for jinja in without_reasoning(self.jinja, lead)]
+        fitting = (one for one in made if one.render(ASKED, add_generation_prompt=True) == asked)
+        return next(fitting, self) if lead else self
+
+    @cached_property
+    def lead(self) -> str:
+        """The markup between the generation prompt and an answer without reasoning, "" where there is none."""
+        try:
+            prompt = self.groups(LEARNED)[0].text
+        except UserError:
+            return ""
+        return prompt.removeprefix(self.render(ASKED, add_generation_prompt=True))
+
+    def reasoning_first(self) -> Template:
+        """Return the template as `answering_directly` was given it."""
+        return self._like(reasoning_allowed(self.jinja))
+
+    def _like(self, jinja: str) -> Template:
+        if jinja == self.jinja:
+            return self
+        return Template(self.name, jinja, self.tokenizer, [*self._stop_tokens, *self.stops])
+
+    @property
+    def _stop_tokens(self) -> list[str]:
+        found: list[str] = self.tokenizer.convert_ids_to_tokens(self.stop_ids)
+        return found
+
+    def _check_tools(self, messages: Sequence[Message], tools: Sequence[Tool]) -> None:
+        """Raise `UserError` for tools that the template can not write."""
+        if not tools and not any(message.calls or message.role == "tool" for message in messages):
+            return
+        if not self.knows_tools:
+            raise UserError(
+                f"the chat template {self.name!r} knows no tools; train a model whose own template does "
+                "(Qwen, Llama 3.1, ...), or leave these records out"
+            )
+        written = repr([*(message.calls for message in messages), as_functions(tools)])
+        if found := next((mark for mark in special_tokens(self.tokenizer) if mark in written), None):
+            raise UserError(f"a tool or a call holds {found!r}, which the tokenizer reads as a special token")
+
+    def _is_steady(self, messages: Sequence[Message], at: int, tools: Sequence[Tool]) -> bool:
+        """Whether the answer at this place is rendered, with all before it, as if it were the last one."""
+        if split_reasoning(messages[at].content)[0]:
+            return False
+        key = (at, self._key(messages, tools))
+        steady = self._steady.get(key)
+        if steady is None:
+            alone = self._skeleton(messages[: at + 1], tools).groups
+            steady = self._skeleton(messages, tools).groups[: len(alone)] == alone
+            if not _calls(messages):
+                self._steady[key] = steady
+        return steady
+
+    def _rows(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """Messages as chat templates take them, with the reasoning of an answer that ends the conversation."""
+        rows = as_rows(messages)
+        for at, (row, message) in enumerate(zip(rows, messages, strict=True)):
+            if message.role != "assistant":
+                continue
+            opening, reasoning, _, answer = split_reasoning(message.content)
+            row["content"] = answer.lstrip("\n") if self._cuts else answer
+            if opening and at == len(messages) - 1:
+                if self._reasons:
+                    row["reasoning_content"] = reasoning.strip()
+                elif not self._cuts:
+                    row["content"] = message.content
+        return rows
+
+    def _texts(self, messages: Sequence[Message]) -> list[str]:
+        """What goes into the slots of a skeleton: the contents without reasoning, and the last answer's reasoning."""
+        texts = [message.content for message in messages]
+        reasoning = ""
+        for at, message in enumerate(messages):
+            if message.role == "assistant":
+                _, reasoning, _, answer = split_reasoning(message.content)
+                texts[at] = answer.lstrip("\n") if self._cuts else answer
+        return [*texts, reasoning.strip() if self._cuts else reasoning]
+
+    def _render(self, tools: Sequence[Tool], rows: Rows, *, start: bool = False, thinking: bool | None = None) -> str:
         try:
             text = self.tokenizer.apply_chat_template(
-                rows,
+                list(rows),
                 chat_template=self.jinja,
-                tools=tools or None,
+                tools=as_functions(tools) or None,
                 tokenize=False,
-                add_generation_prompt=add_generation_prompt,
+                add_generation_prompt=start,
+                **({} if thinking is None else {"enable_thinking": thinking}),
             )
         except jinja2.TemplateError as error:
             raise UserError(f"the chat template {self.name!r} refuses this conversation: {error}") from error
         assert isinstance(text, str)
         return text
 
-    def groups(self, messages: Sequence[Message]) -> list[Group]:
-        """Split the rendered conversation into prompts (not trained) and answers with their end (trained).
+    def _marks(self, messages: Sequence[Message]) -> tuple[str, str] | None:
+        """What stands before and after the reasoning of an answer that ends the conversation."""
+        if not messages or messages[-1].role != "assistant":
+            return None
+        opening, _, closing, _ = split_reasoning(messages[-1].content)
+        if not opening:
+            return None
+        return ("<think>\n", "\n</think>\n\n") if self._cuts else (opening, closing)
 
-        The texts joined are `render(messages)` up to the end of the last answer, to the byte. Raises `UserError`
-        when the template does not render this conversation from its parts (it rewrites contents, say).
-        """
-        roles = tuple(message.role for message in messages)
-        skeleton = self._skeletons.get(roles)
+    def _key(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Key:
+        turns = tuple((one.role, one.calls, bool(one.content.strip()) or not one.calls) for one in messages)
+        return turns, repr(tools) if tools else "", self._marks(messages)
+
+    def _skeleton(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Skeleton:
+        key = self._key(messages, tools)
+        skeleton = self._skeletons.get(key)
         if skeleton is None:
-            skeleton = self._skeletons.setdefault(roles, self._skeleton(roles))
-        groups = [_fill(parts, trained, messages) for trained, parts in skeleton.groups]
-        known = self._copies and not any(message.content.isspace() or not message.content for message in messages)
-        if not known and "".join(group.text for group in groups) + skeleton.tail != self.render(messages):
-            raise UserError(
-                f"the chat template {self.name!r} does not render these contents as they are "
-                "(it may cut reasoning or answer markers out of them)"
-            )
-        if groups[-1].trained and not skeleton.ends:
-            last = groups[-1]
-            groups[-1] = Group((*last.parts[:-1], last.parts[-1] + (self.tokenizer.eos_token or "")), True)
-        return groups
+            inline = not self._cuts
+            rows, render = self._rows(messages), partial(self._render, tools)
+            lead = None if messages == LEARNED else self.lead
+            skeleton = make_skeleton(rows, self._marks(messages), render, self._end, inline=inline, lead=lead)
+            if not _calls(messages):  # of which each has its own
+                self._skeletons[key] = skeleton
+        return skeleton
 
-    def prompt_group(self, messages: Sequence[Message], render: Render | None = None) -> Group:
-        """Return `render(messages, add_generation_prompt=True)` as one group, its words marked.
+    def _end(self, markup: str, calls: bool) -> tuple[str, str]:
+        """Split the markup after an answer into what ends it (white space and one stop) and the rest.
 
-        `render`: what renders these messages, with whatever contents, where more than that is written of them.
+        Behind calls of tools, which are markup too, the first stop ends it.
         """
-        roles = tuple(message.role for message in messages)
-        if render is None:
-            render = self._render_prompt
-            if roles not in self._prompts:
-                self._prompts[roles] = _places(messages, render)
-            places = self._prompts[roles]
-        else:
-            places = _places(messages, render)
-        text = render(messages)
-        parts = [part if isinstance(part, str) else part.of(messages) for part in places]
-        return Group(tuple(parts if "".join(parts) == text else _found(text, messages)), False)
-
-    def _render_prompt(self, messages: Sequence[Message]) -> str:
-        return self.render(messages, add_generation_prompt=True)
-
-    def _skeleton(self, roles: tuple[Role, ...]) -> _Skeleton:
-        """Render placeholders in these roles, and cut the markup where answers start and end."""
-        held = [Message(role, f"{OPEN}{index}{CLOSE}") for index, role in enumerate(roles)]
-        spaced = self.render([Message(message.role, f" {message.content} ") for message in held])
-        rendered = self.render(held)
-        pieces = re.split(f"{OPEN}(\\d+){CLOSE}", rendered)  # markup, slot, markup, slot, ..., markup
-        if [int(slot) for slot in pieces[1::2]] != list(range(len(roles))):
-            raise UserError(
-                f"the chat template {self.name!r} can not carry the roles {', '.join(roles)}: it drops or moves one; "
-                "leave out the system message or choose another --template"
-            )
-        groups: list[tuple[bool, tuple[str | _Slot, ...]]] = []
-        pending, parts, ends = pieces[0], list[str | _Slot](), True
-        for index, role in enumerate(roles):
-            slot = _Slot(index, trimmed=f" {OPEN}{index}{CLOSE} " not in spaced)
-            if role != "assistant":
-                parts += [pending, slot]
-                pending = pieces[2 * index + 2]
-                continue
-            lead = self._lead(rendered[: rendered.index(held[index].content)], held[:index])
-            groups.append((False, (*parts, pending[: len(pending) - len(lead)])))
-            end, pending = self._end(pieces[2 * index + 2])
-            ends = bool(end)
-            groups.append((True, (lead, slot, end)))
-            parts = []
-        if parts:
-            groups.append((False, (*parts, pending)))
-            pending = ""
-        return _Skeleton(tuple(groups), pending, ends)
-
-    def _lead(self, before: str, prompt: list[Message]) -> str:
-        """Markup between the point where generation starts and the answer's content: it is learned too."""
-        start = self.render(prompt, add_generation_prompt=True)
-        return before[len(start) :] if before.startswith(start) else ""
-
-    def _end(self, markup: str) -> tuple[str, str]:
-        """Split the markup after an answer into what ends it (white space and one stop) and the rest."""
-        stops = {
-            *self.stops,
-            *self.tokenizer.convert_ids_to_tokens(self.stop_ids),
-            *special_tokens(self.tokenizer),
-        }
-        for stop in sorted(stops, key=len, reverse=True):
-            at = markup.find(stop)
-            if at >= 0 and not markup[:at].strip():
+        stops = {*self.stops, *self._stop_tokens, *(() if calls else special_tokens(self.tokenizer))}
+        found = [(markup.find(stop), -len(stop), stop) for stop in stops if stop in markup]
+        for at, _, stop in sorted(found):
+            if calls or not markup[:at].strip():
                 rest = markup[at + len(stop) :]
                 if self._takes_space(stop):  # the white space after it is no token of the next prompt
                     rest = rest.lstrip()
@@ -208,34 +308,27 @@ class Template:
         return any(known.content == token and known.rstrip for known in added)
 
 
-def _places(messages: Sequence[Message], render: Render) -> list[str | _Slot]:
-    """Markup, slot, markup, ..., markup of a prompt, by placeholders; nothing where one has no place."""
-    held = [replace(message, content=f"{OPEN}{index}{CLOSE}") for index, message in enumerate(messages)]
-    pieces = re.split(f"{OPEN}(\\d+){CLOSE}", render(held))  # markup, slot, markup, slot, ..., markup
-    if sorted(pieces[1::2], key=int) != [str(index) for index in range(len(messages))]:
-        return []
-    spaced = render([replace(message, content=f" {message.content} ") for message in held])
-    found: list[str | _Slot] = list(pieces)
-    for at, index in enumerate(map(int, pieces[1::2])):
-        found[2 * at + 1] = _Slot(index, trimmed=f" {OPEN}{index}{CLOSE} " not in spaced)
-    return found
+def _calls(messages: Sequence[Message]) -> bool:
+    return any(message.calls for message in messages)
 
 
-def _found(text: str, messages: Sequence[Message]) -> list[str]:
+def _search(text: str, messages: Sequence[Message], texts: Sequence[str]) -> Group:
     """The parts of a text by where the words are found first, for a template that rewrites what it is given."""
-    parts, at = list[str](), 0
-    for message in messages:
-        words = message.content.strip()
+    parts, at, own = list[str](), 0, set[int]()
+    for message, content in zip(messages, texts, strict=False):
+        words = content.strip()
         start = text.find(words, at)
         if words and start >= 0:
             parts += [text[at:start], words]
+            own |= {len(parts) - 1} if message.role == "assistant" else set()
             at = start + len(words)
-    return [*parts, text[at:]]
+    return Group((*parts, text[at:]), False, frozenset(own))
 
 
-def _fill(parts: tuple[str | _Slot, ...], trained: bool, messages: Sequence[Message]) -> Group:
+def _fill(parts: Parts, trained: bool, texts: Sequence[str]) -> Group:
     """Put the contents into one group of a skeleton."""
-    return Group(tuple([part if isinstance(part, str) else part.of(messages) for part in parts]), trained)
+    own = frozenset(at for at, part in enumerate(parts) if isinstance(part, Slot) and part.own)
+    return Group(tuple([part if isinstance(part, str) else part.of(texts) for part in parts]), trained, own)
 
 
 def is_token(tokenizer: Any, text: str) -> bool:
@@ -248,6 +341,19 @@ def special_tokens(tokenizer: Any) -> list[str]:
     added = tokenizer.added_tokens_decoder.values()
     found = {token.content for token in added if token.special} | set(tokenizer.all_special_tokens)
     return sorted(found, key=len, reverse=True)
+
+
+def markup_tokens(tokenizer: Any) -> list[str]:
+    """The strings that a person's words must not turn into single tokens, longest first.
+
+    Besides special tokens these are added ones that stand for markup and are not flagged as special, as <tool_call>
+    and <think> of Qwen3. Words and runs of spaces that were added to a vocabulary are none of them.
+    """
+    written = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    added = (token.content for token in tokenizer.added_tokens_decoder.values())
+    return sorted(
+        {*special_tokens(tokenizer), *(one for one in added if is_markup(one, written))}, key=len, reverse=True
+    )
 
 
 def get_template(name: str | None, tokenizer: Any) -> Template:

@@ -34,6 +34,8 @@ REFERENCE = re.compile(r"\b(?:Fig|Figs|Tab|No|Nos|p|pp|Vol|Ch|Sec)$")
 DOSING = re.compile(r"\b(?:etc|b\.i\.d|t\.i\.d|q\.i\.d|q\.d|p\.o|i\.v|i\.m|s\.c)$")
 # ... and after the number of an item none.
 ITEM = re.compile(r"(?m)^[ \t]*\d{1,3}$")
+THINK, THOUGHT = "<think>", "</think>"  # around the reasoning that an answer may begin with
+REASONING = re.compile(rf"(\s*{THINK}\s*)(.*?)(\s*{THOUGHT}\s*)", re.DOTALL)
 MIXED_SHARE = 0.2  # of the letters: less of the other language does not make a text mixed
 Language = Literal["zh", "en", "mixed", "other"]
 
@@ -80,6 +82,29 @@ def words(text: str) -> list[str]:
 def ngrams(items: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
     """All runs of `n` items, in order; none where there are fewer."""
     return zip(*(items[start:] for start in range(n)), strict=False)
+
+
+def split_reasoning(text: str) -> tuple[str, str, str, str]:
+    """Cut an answer that begins with its reasoning: (opening mark, reasoning, closing mark, answer).
+
+    The marks are with the white space around them, so that the four parts joined are the text. Without reasoning all
+    but the last are "".
+    """
+    found = REASONING.match(text)
+    if not found:
+        return "", "", "", text
+    opening, reasoning, closing = found.groups()
+    return opening, reasoning, closing, text[found.end() :]
+
+
+def opens_reasoning(prompt: str) -> bool:
+    """Whether an answer to a prompt begins within its reasoning: the prompt ends with the opening mark."""
+    return prompt.rstrip().endswith(THINK)
+
+
+def join_reasoning(reasoning: str, answer: str) -> str:
+    """Return an answer behind its reasoning, as Qwen3 and DeepSeek R1 write it."""
+    return f"{THINK}\n{reasoning.strip()}\n{THOUGHT}\n\n{answer}"
 
 
 def is_chinese(items: Sequence[str]) -> bool:

@@ -4,8 +4,9 @@
 
 A conversation is tokenised group by group (`Template.groups`): the split at the start of each answer makes a
 trained prompt have the very ids that a server gets for it. Joined, the ids decode to the rendered text, to the byte:
-groups are joined without the white-space prefix that some tokenizers put before every text. Special-token strings
-in a person's words are cut in two before they are tokenised, so they stay text.
+groups are joined without the white-space prefix that some tokenizers put before every text. Strings of special tokens
+and of other markup (<tool_call>, <think>) in a person's words are cut in two before they are tokenised, so they stay
+text. In the model's own words only those of special tokens are cut: a call that it writes is markup.
 
 It knows no chat format, makes no labels and shortens nothing: `carellama.template` and `carellama.data.encode` do.
 """
@@ -21,13 +22,16 @@ import numpy as np
 import numpy.typing as npt
 
 from carellama.errors import UserError
-from carellama.template import Group, special_tokens
+from carellama.template import Group, markup_tokens, special_tokens
 
 Ids = npt.NDArray[np.int32]  # (T,)
 
 CALL_CHARS = 1_000_000  # characters that are tokenised in one call, and a piece more
 KNOWN_MARKUP = 4096  # stretches of markup whose ids are kept
 ANCHORS = ("\n", "。", "|")  # texts that end where the next token starts, see GroupEncoder
+
+
+_Span = tuple[int, int, bool]  # where words begin and end, and whether they are the model's own
 
 
 class _Piece(NamedTuple):
@@ -63,10 +67,12 @@ class GroupEncoder:
             )
         self.backend = tokenizer.backend_tokenizer
         self._specials = special_tokens(tokenizer)
-        first = "".join({re.escape(token[0]) for token in self._specials})
+        marks = markup_tokens(tokenizer)
+        first = "".join({re.escape(token[0]) for token in marks})
         self._first = re.compile(f"[{first}]") if first else None
-        self._pattern = re.compile(f"(?=[{first}])(?:{'|'.join(map(re.escape, self._specials))})") if first else None
-        self._letters = frozenset(letter for token in self._specials for letter in token)
+        self._pattern = re.compile(f"(?=[{first}])(?:{'|'.join(map(re.escape, marks))})") if first else None
+        self._letters = frozenset(letter for token in marks for letter in token)
+        self._special = frozenset(self._specials)
         self._dividing = _dividing(tokenizer)
         self._anchor, self._anchor_ids = self._find_anchor()
         self._markups: dict[tuple[str, bool, bool], _Markup] = {}
@@ -105,7 +111,7 @@ class GroupEncoder:
     def _stretches(self, group: Group) -> list[tuple[str, bool]]:
         """Cut a group into stretches that are tokenised alone: (text, whether it is markup only)."""
         found: list[tuple[str, bool]] = []
-        text, spans = "", list[tuple[int, int]]()  # words with the markup that goes with them
+        text, spans = "", list[_Span]()  # words with the markup that goes with them
         parts, last = group.parts, len(group.parts) - 1
         for at in range(0, last + 1, 2):
             head, fixed, tail = self._markup(parts[at], at == 0, at == last)
@@ -117,7 +123,7 @@ class GroupEncoder:
                 found.append((fixed, True))
             text += tail
             if at < last:
-                spans.append((len(text), len(text) + len(parts[at + 1])))
+                spans.append((len(text), len(text) + len(parts[at + 1]), at + 1 in group.own))
                 text += parts[at + 1]
         if text or not found:
             found += [(part, False) for part in self._cut(text, spans)]
@@ -141,21 +147,25 @@ class GroupEncoder:
         end = len(text) if last else matches[-1].end()
         return _Markup(text[:start], text[start:end], text[end:])
 
-    def _cut(self, text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
-        """Cut a text inside every special-token string that touches a person's words, which are at `spans`."""
+    def _cut(self, text: str, spans: Sequence[_Span]) -> list[str]:
+        """Cut a text inside every string of markup that touches the words at `spans`, of the model's own less."""
         if self._pattern is None or not self._may_touch(text, spans):
             return [text]
-        cuts = []
-        for match in self._pattern.finditer(text):
+        cuts, at = [], 0
+        while match := self._pattern.search(text, at):
             first, last = match.span()
-            if any(first < end and start < last for start, end in spans):
+            touched = [own for start, end, own in spans if first < end and start < last]
+            if touched and (not all(touched) or match.group() in self._special):
                 cuts.append(first + 1)
+                at = first + 1  # what begins within it may be markup as well
+            else:
+                at = last
         return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
-    def _may_touch(self, text: str, spans: Sequence[tuple[int, int]]) -> bool:
-        """Whether a special-token string could begin in a person's words, or reach into them: a quick look."""
+    def _may_touch(self, text: str, spans: Sequence[_Span]) -> bool:
+        """Whether a string of markup could begin in these words, or reach into them: a quick look."""
         assert self._first is not None
-        for start, end in spans:
+        for start, end, _ in spans:
             if self._first.search(text, start, end) or (start and text[start - 1] in self._letters):
                 return True
         return False

@@ -27,6 +27,9 @@ class DataArguments:
     system_prompt: Optional[str] = field(
         default=None, metadata=about("System message for records without one; beats the template's.")
     )
+    mask_history: bool = field(
+        default=False, metadata=about("sft: learn only the last answer of a conversation, not the earlier ones.")
+    )
     max_source_length: Optional[int] = field(
         default=None, metadata=about("Most prompt tokens of a turn (512 unless --cutoff_len is given).")
     )

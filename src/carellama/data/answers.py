@@ -10,7 +10,7 @@ longer of the answers; the answers are cut to the room that is left. All of it i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,10 +33,10 @@ class _Judged:
 
     def without_first_turn(self) -> _Judged | None:
         """The same without the first question and answer; None: there is only one question."""
-        lead = int(self.prompt[0].role == "system")
-        if len(self.prompt) - lead < 3:
+        asked = [at for at, message in enumerate(self.prompt) if message.role == "user"]
+        if len(asked) < 2:
             return None
-        return _Judged(self.record, self.prompt[:lead] + self.prompt[lead + 2 :], self.answers)
+        return _Judged(self.record, self.prompt[: asked[0]] + self.prompt[asked[1] :], self.answers)
 
 
 class AnswerEncoder:
@@ -67,7 +67,8 @@ class AnswerEncoder:
 
     def _groups(self, judged: _Judged) -> list[list[Group]]:
         answers = [Message("assistant", text) for text, _ in judged.answers]
-        return [self.encoder.template.groups((*judged.prompt, answer)) for answer in answers]
+        template, tools = self.encoder.template, judged.record.tools
+        return _behind_one_prompt([template.groups((*judged.prompt, answer), tools) for answer in answers])
 
     def _fit(self, judged: _Judged, groups: list[Group], ids: list[list[Ids]]) -> Encoded:
         """Shorten what is too long; `groups` are those of the first answer, `ids` those of all."""
@@ -99,6 +100,21 @@ class AnswerEncoder:
             return Encoded([], [Note("skipped", "the answers are the same once they are cut", place)])
         tokens = [_tokens(prompt, end, good) for end, (_, good) in zip(ends, judged.answers, strict=True)]
         return Encoded(tokens, notes)
+
+
+def _behind_one_prompt(several: list[list[Group]]) -> list[list[Group]]:
+    """Let all answers follow the same prompt, where one has reasoning and another begins directly.
+
+    The markup that belongs to the prompt of the latter is then learned: the model chooses between the two.
+    """
+    shortest = min(len(groups[-2].text) for groups in several)
+    found = []
+    for *before, prompt, answer in several:
+        kept = len(prompt.parts[-1]) - (len(prompt.text) - shortest)
+        lead = prompt.parts[-1][kept:]
+        prompt = replace(prompt, parts=(*prompt.parts[:-1], prompt.parts[-1][:kept]))
+        found.append([*before, prompt, replace(answer, parts=(lead + answer.parts[0], *answer.parts[1:]))])
+    return found
 
 
 def _judged(record: Record) -> _Judged:

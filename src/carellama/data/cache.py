@@ -37,7 +37,7 @@ from carellama.disk import named, write_json
 from carellama.errors import UserError
 from carellama.records import Tokens
 
-VERSION = 2  # of the tokens' meaning: raise it when the same input would be encoded otherwise
+VERSION = 3  # of the tokens' meaning: raise it when the same input would be encoded otherwise
 BATCH_ROWS = 100  # what one thread or process encodes at a time,
 BATCH_CHARS = 2_000_000  # whichever comes first
 SHARD_BATCHES = 100  # batches a shard covers: what a killed run encodes again at the most

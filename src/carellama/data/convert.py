@@ -4,35 +4,27 @@
               "output": [better, worse] makes a Pair (the seed's reward format);
               a column named as `good`, true or false, says what a person thought of the answer
     sharegpt  {"conversations": [{"from": "human" | "gpt" | "system", "value"}]}
-    openai    {"messages": [{"role": "user" | "assistant" | "system", "content"}]}
+    openai    {"messages": [{"role": "user" | "assistant" | "system" | "tool", "content"}]}
     text      {"text"}
     exam      {"question", "options": {"A": ...}, "answer": "A" | "AC" | ["A", "C"], "id", "explanation"}
 
-`meta`, an object of texts beside them, goes with the record (department, source, ...).
+`meta`, an object of texts beside them, goes with the record (department, source, ...); so does `tools`, the functions
+that a conversation may call. How a turn is read, with calls, results and weights, says `carellama.data.turns`.
 Nothing is guessed: an empty question, two turns of one role or a missing answer is refused, not repaired.
 The converters of single datasets, which know their quirks, are `carellama.data.catalogue`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from carellama.data.read import Row
-from carellama.errors import DataError, lookup
-from carellama.records import Chat, Message, Pair, Place, Question, Record, Role, Text
-
-
-class BadRecord(DataError):
-    """A row that can not become a record; `reason` is what the report counts it under."""
-
-    def __init__(self, place: Place, reason: str, detail: str = "") -> None:
-        super().__init__(place, reason, detail)
-        self.place, self.reason, self.detail = place, reason, detail
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.reason}{': ' + self.detail if self.detail else ''}"
+from carellama.data.turns import messages_of, tools_of
+from carellama.errors import lookup
+from carellama.records import BadRecord as BadRecord
+from carellama.records import Chat, Message, Pair, Question, Record, Text, turn_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +43,27 @@ class Columns:
 
 
 Converter = Callable[[Row, Columns, str | None], Record]
-ROLES: dict[str, Role] = {
-    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "bot": "assistant",
-    "system": "system",
-}  # fmt: skip
 
 
 def convert(row: Row, columns: Columns, shape: str, system: str | None = None) -> Record:
     """Return the record of a row; `system` is the system message of records that have none."""
-    record = lookup(SHAPES, shape, "row shape")(row, columns, system)
+    record = lookup(SHAPES, _own_shape(row, columns, shape), "row shape")(row, columns, system)
     require_unicode(record)
     meta = row.fields.get("meta")
     if isinstance(meta, dict) and meta:
         return replace(record, meta={str(key): str(value) for key, value in meta.items()})
     return record
+
+
+def _own_shape(row: Row, columns: Columns, shape: str) -> str:
+    """The shape of one row in a file of conversations: what CareLlama writes has turns only where they are needed."""
+    if shape not in CONVERSATIONS or any(name in row.fields for name in ("chosen", "rejected")):
+        return shape
+    own = shape_of(row, columns)
+    if shape == "alpaca":
+        turns = columns.prompt not in row.fields and own in ("sharegpt", "openai")
+        return own if turns else shape
+    return own if own == "alpaca" and {columns.prompt, columns.response} <= set(row.fields) else shape
 
 
 def require_unicode(record: Record) -> None:
@@ -79,14 +78,18 @@ def require_unicode(record: Record) -> None:
 
 
 def texts_of(record: Record) -> list[str]:
-    """All texts of a record, in the order in which they are read."""
+    """All texts of a record, in the order in which they are read; of tool calls their arguments, as JSON."""
     if isinstance(record, Text):
         return [record.text]
     if isinstance(record, Pair):
-        return [*(message.content for message in record.prompt), record.chosen, record.rejected]
+        return [*_said(record.prompt), record.chosen, record.rejected]
     if isinstance(record, Question):
         return [record.stem, *record.options.values(), *([record.explanation] if record.explanation else [])]
-    return [message.content for message in record.messages]
+    return _said(record.messages)
+
+
+def _said(messages: Sequence[Message]) -> list[str]:
+    return [text for message in messages for text in (message.content, *(call.arguments for call in message.calls))]
 
 
 def shape_of(row: Row, columns: Columns) -> str:
@@ -169,23 +172,26 @@ def _dialogue(row: Row, column: str, keys: tuple[str, str], columns: Columns, sy
     turns = row.fields.get(column)
     if not isinstance(turns, list) or not turns:
         raise BadRecord(row.place, f"column {column!r} is not a list of turns", _columns_of(row.fields))
-    messages = [_turn(row, number, turn, keys) for number, turn in enumerate(turns, 1)]
+    messages = messages_of(row.place, turns, keys)
     own = _text(row, columns.system, required=False) or system
     if messages[0].role != "system" and own:
         messages.insert(0, Message("system", own))
     spoken = messages[1:] if messages[0].role == "system" else messages
-    for number, message in enumerate(spoken, 1):
-        expected = "user" if number % 2 else "assistant"
-        if message.role != expected:
-            raise BadRecord(row.place, "turns do not alternate", f"turn {number} is {message.role}, not {expected}")
+    if problem := turn_problem(spoken):
+        raise BadRecord(row.place, "turns do not alternate", problem)
+    tools = tools_of(row.place, row.fields.get("tools"))
     chosen, rejected = (row.fields.get(name) if name else None for name in (columns.chosen, columns.rejected))
-    if spoken and spoken[-1].role == "user":
+    if spoken and spoken[-1].role in ("user", "tool"):
         if chosen is not None and rejected is not None:
-            return _pair(row, messages, _answer_of(chosen, keys), _answer_of(rejected, keys))
-        raise BadRecord(row.place, "no answer", "the conversation ends with the user")
+            answers = [_answer_of(row, value, keys) for value in (chosen, rejected)]
+            return replace(_pair(row, messages, *answers), tools=tools)
+        reason = f"the conversation ends with the {'user' if spoken[-1].role == 'user' else 'result of a call'}"
+        raise BadRecord(row.place, "no answer", reason)
     if not spoken:
         raise BadRecord(row.place, "no turns")
-    return Chat(tuple(messages), row.place, good=_verdict(row, columns.good))
+    if not any(message.learned for message in messages if message.role == "assistant"):
+        raise BadRecord(row.place, "no answer is learned", "all of them have weight 0 or loss false")
+    return Chat(tuple(messages), row.place, good=_verdict(row, columns.good), tools=tools)
 
 
 def _verdict(row: Row, column: str | None) -> bool | None:
@@ -199,20 +205,14 @@ def _verdict(row: Row, column: str | None) -> bool | None:
     return known[str(value).lower()]
 
 
-def _turn(row: Row, number: int, turn: Any, keys: tuple[str, str]) -> Message:
-    role, text = (turn.get(key) for key in keys) if isinstance(turn, dict) else (None, None)
-    if not isinstance(role, str) or role not in ROLES:
-        raise BadRecord(row.place, "unknown role", f"turn {number} is {role!r}; known: {', '.join(ROLES)}")
-    if text is not None and not isinstance(text, str):
-        raise BadRecord(row.place, "turn is not text", f"turn {number} ({role}) is {type(text).__name__}")
-    if text is None or not text.strip():
-        raise BadRecord(row.place, "empty turn", f"turn {number} ({role})")
-    return Message(ROLES[role], text)
-
-
-def _answer_of(value: Any, keys: tuple[str, str]) -> Any:
-    """A chosen or rejected answer stands as text or as a turn."""
-    return value.get(keys[1]) if isinstance(value, dict) else value
+def _answer_of(row: Row, value: Any, keys: tuple[str, str]) -> Any:
+    """A chosen or rejected answer: text, or a turn (in a list of its own, as in TRL's data)."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        value = value[0]
+    if not isinstance(value, dict):
+        return value
+    (answer,) = messages_of(row.place, [{keys[0]: "assistant", **value}], keys)
+    return answer.content if not answer.calls else None
 
 
 def _plain(row: Row, columns: Columns, system: str | None) -> Record:
@@ -256,6 +256,7 @@ def _columns_of(fields: Mapping[str, Any]) -> str:
     return f"the row has {', '.join(map(repr, fields)) or 'no columns'}"
 
 
+CONVERSATIONS = ("alpaca", "sharegpt", "openai")
 SHAPES: dict[str, Converter] = {
     "alpaca": _alpaca, "sharegpt": _sharegpt, "openai": _openai, "text": _plain, "exam": _exam,
 }  # fmt: skip

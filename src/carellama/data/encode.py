@@ -9,7 +9,7 @@ What is too long is shortened by rule and counted, never silently: see `Encoder`
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from carellama.template import Group, Template
 from carellama.tokenise import GroupEncoder, Ids, adds_bos
 
 UNBOUNDED = 1 << 30  # tokens
+APART = "one example an answer: the chat template writes earlier answers in another way"
 STRETCH = 100_000  # characters of a text that are tokenised as one
 
 
@@ -41,6 +42,24 @@ class Encoded:
     notes: list[Note]
 
 
+@dataclass(frozen=True, slots=True)
+class _Example:
+    """A conversation to learn from, and its groups: prompt, answer, prompt, ..."""
+
+    messages: tuple[Message, ...]
+    groups: list[Group]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """Why a record can not be rendered."""
+
+    reason: str
+
+    def __iter__(self) -> Iterator[_Example]:
+        return iter(())
+
+
 def _stretches(text: str) -> list[str]:
     """Cut a very long text, before a single space if there is one: there no tokenizer joins what it parts."""
     found, at = [], 0
@@ -55,7 +74,8 @@ def _stretches(text: str) -> list[str]:
 class Encoder:
     """Encodes records within `lengths` = (a turn's prompt, a turn's answer, the whole record), in tokens.
 
-    In this order, for a conversation that is too long:
+    A conversation is one example, or one for each answer, see `Template.conversations`. In this order, for one that is
+    too long:
     1. over the whole length, it is split at a turn: the later turns make a conversation of their own, with
        the system message, and with as many of the earlier turns before them as fit, as context that is not
        trained twice;
@@ -64,7 +84,7 @@ class Encoder:
     3. an answer over its length is cut and gets no end token, so the model does not learn to stop there.
     Of a single turn that fills the whole length, a quarter is left to the answer. A prompt whose markup alone
     leaves no room is skipped. Plain text over the whole length is split into windows that overlap by one
-    token, so that each token is learned once.
+    token, so that each token is learned once. A conversation with tool calls that is too long is skipped.
     """
 
     def __init__(self, tokenizer: Any, template: Template, lengths: tuple[int, int, int]) -> None:
@@ -82,33 +102,53 @@ class Encoder:
 
     def encode(self, records: Sequence[Record]) -> list[Encoded]:
         """Encode a batch; the result has one entry a record, in order."""
-        batch = [self._groups_of(record) for record in records]
-        ids = self.groups.encode([groups for groups in batch if isinstance(groups, list)])
+        batch = [self._examples_of(record) for record in records]
+        ids = self.groups.encode([example.groups for examples in batch for example in examples])
         found = iter(ids)
-        return [
-            self._finish(record, groups, next(found)) if isinstance(groups, list) else Encoded([], [groups])
-            for record, groups in zip(records, batch, strict=True)
-        ]
+        encoded = []
+        for record, examples in zip(records, batch, strict=True):
+            if isinstance(record, Text):
+                encoded.append(self._finish_text(record, next(found)))
+            elif isinstance(examples, _Refused):
+                encoded.append(Encoded([], [Note("skipped", examples.reason, record.place)]))
+            else:
+                assert isinstance(record, Chat)
+                encoded.append(self._finish(record, examples, [next(found) for _ in examples]))
+        return encoded
 
-    def _groups_of(self, record: Record) -> list[Group] | Note:
-        """The groups to tokenise, or why the template can not render this record."""
+    def _examples_of(self, record: Record) -> list[_Example] | _Refused:
+        """What to tokenise for a record, or why the template can not render it."""
         if isinstance(record, Text):
-            return [Group(("", part, ""), True) for part in _stretches(record.text)]
+            parts = [Group(("", part, ""), True, frozenset({1})) for part in _stretches(record.text)]
+            return [_Example((), parts)]
         assert isinstance(record, Chat), f"{type(record).__name__} is encoded by its own stage"
         try:
-            return self.template.groups(record.messages)
+            several = self.template.conversations(record.messages, record.tools)
+            return [_Example(messages, self.template.groups(messages, record.tools)) for messages in several]
         except UserError as error:
-            return Note("skipped", str(error), record.place)
+            return _Refused(str(error))
 
-    def _finish(self, record: Record, groups: list[Group], ids: list[Ids]) -> Encoded:
-        """Label the ids, and cut or split what is too long."""
-        if isinstance(record, Text):
-            return self._finish_text(record, ids)
-        assert isinstance(record, Chat)
-        sizes = [len(part) for part in ids]
-        if sum(sizes) <= self.whole and max(sizes[0::2]) <= self.source and max(sizes[1::2]) <= self.target:
-            return Encoded([_label(groups, ids)], [])
-        return self._fit(record, groups, ids)
+    def _finish(self, record: Chat, examples: Sequence[_Example], several: Sequence[list[Ids]]) -> Encoded:
+        """Label the ids of a conversation, and cut or split what is too long."""
+        tokens: list[Tokens] = []
+        notes: dict[tuple[int, str], Note] = {}  # a turn may be cut in several examples, but is counted once
+        for example, ids in zip(examples, several, strict=True):
+            sizes = [len(part) for part in ids]
+            if sum(sizes) <= self.whole and max(sizes[0::2]) <= self.source and max(sizes[1::2]) <= self.target:
+                tokens.append(_label(example.groups, ids))
+                continue
+            if record.tools or any(message.calls for message in example.messages):
+                reason = "a conversation with tool calls is longer than the record length"
+                return Encoded([], [Note("skipped", reason, record.place)])
+            made = self._fit(record.place, example, ids)
+            if isinstance(made, Note):
+                return Encoded([], [made])
+            tokens += made[0]
+            notes |= made[1]
+        found = list(notes.values())
+        if len(examples) > 1:
+            found.append(Note("split", APART, record.place))
+        return Encoded(tokens, found)
 
     def _finish_text(self, record: Text, stretches: list[Ids]) -> Encoded:
         """Plain text: every token but the first is learned, in windows of the whole length."""
@@ -120,13 +160,21 @@ class Encoder:
         notes = [Note("split", "text longer than the window", record.place)] if len(parts) > 1 else []
         return Encoded([_tokens(part, part.copy()) for part in parts], notes)
 
-    def _fit(self, record: Chat, groups: list[Group], ids: list[Ids]) -> Encoded:
+    def _fit(
+        self, place: Place, example: _Example, ids: list[Ids]
+    ) -> tuple[list[Tokens], dict[tuple[int, str], Note]] | Note:
         """Split the conversation where it must be, then shorten the turns of each part."""
-        system = record.messages[: len(record.messages) - len(groups)]
-        spoken = record.messages[len(system) :]
+        groups = example.groups
+        system = example.messages[: len(example.messages) - len(groups)]
+        spoken = example.messages[len(system) :]
         tokens: list[Tokens] = []
-        notes: dict[tuple[int, str], Note] = {}  # a turn may be cut in several parts, but is counted once
-        for first, learned, end in self._windows(system, spoken, ids):
+        notes: dict[tuple[int, str], Note] = {}
+        windows = [
+            window
+            for window in self._windows(system, spoken, ids)
+            if any(groups[2 * turn + 1].trained for turn in range(window[1], window[2]))
+        ]
+        for first, learned, end in windows:
             part, part_ids = groups, ids
             if (first, end) != (0, len(groups) // 2):
                 part = self.template.groups(system + spoken[2 * first : 2 * end])
@@ -137,15 +185,15 @@ class Encoder:
                 room = self.whole if end - first == 1 else UNBOUNDED  # several turns fit as they are chosen
                 cut = self.cut_turn(part[pair], part_ids[pair], room, continues=turn > 0)
                 if cut is None:
-                    return Encoded([], [Note("skipped", self.no_room, record.place)])
+                    return Note("skipped", self.no_room, place)
                 prompt, answer, reasons = cut
-                turns.append((prompt, answer))
-                notes |= {(first + turn, reason): Note("shortened", reason, record.place) for reason in reasons}
-            tokens.append(_join(turns, learned_from=learned - first))
-        found = list(notes.values())
+                turns.append((prompt, answer, first + turn >= learned and groups[2 * (first + turn) + 1].trained))
+                notes |= {(first + turn, reason): Note("shortened", reason, place) for reason in reasons}
+            tokens.append(_join(turns))
         if len(tokens) > 1:
-            found.append(Note("split", "conversation longer than the record length", record.place))
-        return Encoded(tokens, found)
+            reason = "conversation longer than the record length"
+            notes[-1, reason] = Note("split", reason, place)
+        return tokens, notes
 
     def cut_turn(
         self, groups: Sequence[Group], ids: Sequence[Ids], room: int, *, continues: bool
@@ -221,10 +269,10 @@ def _label(groups: Sequence[Group], ids: Sequence[Ids]) -> Tokens:
     return _learn(ids, [group.trained for group in groups])
 
 
-def _join(turns: list[tuple[Ids, Ids]], learned_from: int) -> Tokens:
-    """Join turns of (prompt, answer); answers before turn `learned_from` are context only."""
-    learned = [side == 1 and turn >= learned_from for turn in range(len(turns)) for side in (0, 1)]
-    return _learn([ids for turn in turns for ids in turn], learned)
+def _join(turns: Sequence[tuple[Ids, Ids, bool]]) -> Tokens:
+    """Join turns of (prompt, answer, whether it is learned)."""
+    learned = [side and wanted for *_, wanted in turns for side in (False, True)]
+    return _learn([ids for prompt, answer, _ in turns for ids in (prompt, answer)], learned)
 
 
 def _learn(parts: Sequence[Ids], learned: Sequence[bool]) -> Tokens:

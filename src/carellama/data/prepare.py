@@ -12,7 +12,7 @@ import itertools
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,7 @@ class RowEncoder:
         self.encoder: Encoder | AnswerEncoder = AnswerEncoder(encoder) if Pair in self.takes else encoder
         self.skips = data.on_bad_record == "skip"
         self.system = data.system_prompt
+        self.last_only = data.mask_history
 
     def __call__(self, rows: Sequence[Row | BadRow]) -> tuple[pa.RecordBatch, dict[str, Any]]:
         """Return the tokens of the usable rows as an Arrow batch, and the account of all of them."""
@@ -173,7 +174,7 @@ class RowEncoder:
                 raise BadRecord(row.place, f"--stage kto takes {self.wanted}", "nobody judged the answer of this row")
             if isinstance(record, Chat) and record.good is False and self.stage == "sft":
                 raise BadRecord(row.place, "an answer that was found bad is not learned")
-            return record
+            return last_answer_only(record) if self.last_only and isinstance(record, Chat) else record
         except BadRecord as error:
             if not self.skips:
                 raise BadRecord(
@@ -181,6 +182,14 @@ class RowEncoder:
                 ) from error
             report.note(self.dataset.name, "skipped", error.place, error.reason)
             return None
+
+
+def last_answer_only(record: Chat) -> Chat:
+    """The conversation without its earlier answers as something to learn. Raises `BadRecord` where nothing is left."""
+    if not record.messages[-1].learned:
+        raise BadRecord(record.place, "no answer is learned", "--mask_history leaves the last one, which has weight 0")
+    earlier = (replace(message, learned=False) for message in record.messages[:-1])
+    return replace(record, messages=(*earlier, record.messages[-1]))
 
 
 def encode_dataset(
@@ -193,7 +202,7 @@ def encode_dataset(
     key = key_of(
         digest, dataset.name, dataset.columns, dataset.shape, dataset.system or data.system_prompt, stage,
         backend, template.jinja, template.stops, template.stop_ids, data.lengths, data.max_samples,
-        data.on_bad_record,
+        data.on_bad_record, data.mask_history,
     )  # fmt: skip
     folder = Path(data.data_cache_dir or cache_home() / "tokens") / key
     if data.overwrite_cache and config.training.local_process_index == 0:  # the others read what this one writes

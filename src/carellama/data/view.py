@@ -71,10 +71,13 @@ def lines(record: Record) -> Iterator[str]:
             yield record.explanation
     else:
         for message in record.messages if isinstance(record, Chat) else record.prompt:
-            yield f"{message.role}: {message.content}"
+            kept = "" if message.learned else " (not learned)"
+            yield f"{message.role}{kept}: {message.content}"
+            yield from (f"  calls {call.name} {call.arguments}" for call in message.calls)
         if isinstance(record, Pair):
             yield f"chosen: {record.chosen}"
             yield f"rejected: {record.rejected}"
+        yield from (f"[tool: {tool.name}]" for tool in record.tools)
     for key, value in record.meta.items():
         yield f"[{key}: {value}]"
 

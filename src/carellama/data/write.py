@@ -5,7 +5,8 @@
 
 The rows are the seed's: {"text"}, {"instruction", "input", "output", "history", "system"}, the same with
 "output": [chosen, rejected] or with "good": true or false, and {"id", "question", "options", "answer",
-"explanation"}; `meta` beside them.
+"explanation"}; `meta` beside them. A conversation with tools, or with an answer that is not learned, is written as an
+openai row {"messages", "tools"}.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from carellama.data.convert import Columns
+from carellama.data.turns import rows_of
 from carellama.disk import whole_file
+from carellama.jinja import as_functions
 from carellama.records import Chat, Message, Pair, Question, Record, Text
 
 COLUMNS = Columns(history="history", system="system", good="good")  # which column of such a row holds what
@@ -28,16 +31,29 @@ def row_of(record: Record) -> dict[str, Any]:
     if isinstance(record, Text):
         row: dict[str, Any] = {"text": record.text}
     elif isinstance(record, Chat):
-        row = _conversation(record.prompt, record.response)
+        row = _turns(record) if _needs_turns(record) else _conversation(record.prompt, record.response)
         if record.good is not None:
             row["good"] = record.good
     elif isinstance(record, Pair):
-        row = _conversation(record.prompt, [record.chosen, record.rejected])
+        if _needs_turns(record):
+            row = _turns(record) | {"chosen": record.chosen, "rejected": record.rejected}
+        else:
+            row = _conversation(record.prompt, [record.chosen, record.rejected])
     else:
         row = _question(record)
     if record.meta:
         row["meta"] = dict(record.meta)
     return row
+
+
+def _needs_turns(record: Chat | Pair) -> bool:
+    messages = record.messages if isinstance(record, Chat) else record.prompt
+    return bool(record.tools) or any(one.calls or one.role == "tool" or not one.learned for one in messages)
+
+
+def _turns(record: Chat | Pair) -> dict[str, Any]:
+    row: dict[str, Any] = {"messages": rows_of(record.messages if isinstance(record, Chat) else record.prompt)}
+    return row | ({"tools": as_functions(record.tools)} if record.tools else {})
 
 
 def _conversation(prompt: tuple[Message, ...], output: str | list[str]) -> dict[str, Any]:

@@ -9,11 +9,12 @@ module loads no library, so that the terminal and the server can name the types 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from carellama.errors import UserError
 from carellama.records import Message, ToolCall
+from carellama.records import Tool as Tool
 
 if TYPE_CHECKING:
     from carellama.config.generating import GeneratingArguments
@@ -23,16 +24,6 @@ OnReply = Callable[[int, "Reply"], None]  # told the prompt's index and its repl
 FinishReason = Literal["stop", "length", "tool_calls"]
 MOST_CONTEXT = 8192  # tokens of prompt and answer on a CPU, unless told: a cache takes memory as they grow
 HEARTBEAT = 0.5  # seconds after which a stream that has nothing to say yields an empty piece
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A function that the model may ask to be called."""
-
-    name: str
-    description: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # JSON schema of its arguments
-    strict: bool = False  # a call whose arguments break the schema is not a call
 
 
 @dataclass(frozen=True, slots=True)

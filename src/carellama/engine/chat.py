@@ -16,8 +16,8 @@ from functools import cached_property
 from typing import Any
 
 from carellama.engine.base import Tool
-from carellama.engine.tools import as_functions, as_rows, knows_tools, told
-from carellama.jinja import CLOSE, DEFAULT, OPEN, format_for, jinja_of, render_chat
+from carellama.engine.tools import told
+from carellama.jinja import CLOSE, DEFAULT, OPEN, as_functions, as_rows, format_for, jinja_of, knows_tools, render_chat
 from carellama.model.gguf import Header
 from carellama.records import Message
 

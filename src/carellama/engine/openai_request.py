@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from carellama.engine.base import Prompt, Sampling, Tool, Unsupported
-from carellama.engine.tools import as_functions, settled
+from carellama.engine.tools import settled
+from carellama.jinja import as_functions
 
 MOST_LOGPROBS = 20  # that OpenAI, vLLM and SGLang tell of one token
 

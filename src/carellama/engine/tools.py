@@ -19,11 +19,11 @@ import re
 import secrets
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from carellama.engine.base import FinishReason, Piece, Reply, Sampling, Tool
 from carellama.engine.tool_schema import call_schema, fits, takes_arguments, with_answer
 from carellama.errors import UserError
+from carellama.jinja import arguments_of, as_functions
 from carellama.records import Message, ToolCall
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -41,48 +41,12 @@ CUT_CALL = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)"(?:\s*,\s*"(?:arguments|
 CUT_NAME = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)')
 
 
-def knows_tools(jinja: str) -> bool:
-    """Whether a chat template writes tools itself."""
-    return "tools" in jinja and "tool_calls" in jinja
-
-
-def as_rows(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Messages as chat templates take them: arguments of calls as objects."""
-    rows: list[dict[str, Any]] = []
-    for message in messages:
-        row: dict[str, Any] = {"role": message.role, "content": message.content}
-        if message.calls:
-            row["tool_calls"] = [
-                {
-                    "id": call.id,
-                    "type": "function",
-                    "function": {"name": call.name, "arguments": _object(call.arguments)},
-                }
-                for call in message.calls
-            ]
-        if message.role == "tool":
-            row["tool_call_id"] = message.call_id
-        rows.append(row)
-    return rows
-
-
-def as_functions(tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """Tools as OpenAI's API and chat templates write them."""
-    return [
-        {
-            "type": "function",
-            "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)},
-        }
-        for tool in tools
-    ]
-
-
 def told(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
     """The same conversation in the roles that every template has, with the tools in the system message."""
     found: list[Message] = []
     for message in messages:
         if message.calls:
-            calls = [{"name": call.name, "arguments": _object(call.arguments)} for call in message.calls]
+            calls = [{"name": call.name, "arguments": arguments_of(call)} for call in message.calls]
             written = [f"{OPEN}\n{json.dumps(call, ensure_ascii=False)}\n{CLOSE}" for call in calls]
             found.append(Message("assistant", "\n".join([message.content, *written] if message.content else written)))
         elif message.role == "tool":
@@ -247,11 +211,3 @@ def with_calls(stream: Generator[Piece, None, Reply], sampling: Sampling) -> Gen
 
 def _call(name: str, arguments: str) -> ToolCall:
     return ToolCall(f"call_{secrets.token_hex(12)}", name, arguments)
-
-
-def _object(arguments: str) -> Any:
-    """The arguments of a call as an object; as they are where they are none."""
-    try:
-        return json.loads(arguments)
-    except ValueError:
-        return arguments

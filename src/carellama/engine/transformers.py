@@ -41,11 +41,12 @@ from carellama.engine.batching import Batcher
 from carellama.engine.generation import seeded
 from carellama.engine.request import Request, Told
 from carellama.engine.schema import Grammar, Matcher
-from carellama.engine.tools import as_functions, as_rows, knows_tools, settled, told, with_calls
+from carellama.engine.tools import settled, told, with_calls
 from carellama.errors import UserError
+from carellama.jinja import as_functions, as_rows
 from carellama.model.machine import has_gpu
 from carellama.records import Message
-from carellama.template import Group, Template, get_template, special_tokens
+from carellama.template import Group, Template, get_template, markup_tokens
 from carellama.tokenise import GroupEncoder, adds_bos
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class TransformersEngine:
         self.adapters = tuple(adapters)
         self._context = context_tokens
         self._encoder = GroupEncoder(tokenizer)
-        self._specials = special_tokens(tokenizer)
+        self._marks = markup_tokens(tokenizer)
         self._bos: list[int] = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
         self._batcher = Batcher(self.model, batch_size, ready=self._ready, switch=switch)
         self._grammar: Grammar | None = None
@@ -303,16 +304,12 @@ class TransformersEngine:
         asks = bool(tools) or any(message.calls or message.role == "tool" for message in messages)
         if not asks:
             return self.template.prompt_group(messages)
-        functions = as_functions(tools)
-        calls = [row.get("tool_calls") for row in as_rows(messages)]
-        written = json.dumps([functions, calls], ensure_ascii=False)
-        if not knows_tools(self.template.jinja) or any(mark in written for mark in self._specials):
+        written = json.dumps(
+            [as_functions(tools), [row.get("tool_calls") for row in as_rows(messages)]], ensure_ascii=False
+        )
+        if not self.template.knows_tools or any(mark in written for mark in self._marks):
             return self.template.prompt_group(told(messages, tools))
-
-        def render(messages: Prompt) -> str:
-            return self.template.render_rows(as_rows(messages), add_generation_prompt=True, tools=functions)
-
-        return self.template.prompt_group(messages, render)
+        return self.template.prompt_group(messages, tools)
 
     def _encode(self, prompts: Sequence[Prompt], tools: Sequence[Tool] = ()) -> list[list[int]]:
         """Return the ids that each answer starts from: the very ids of training."""

@@ -84,7 +84,7 @@ def _sources(arguments: SynthesizeArguments, skip: Skip) -> Iterator[Text | Chat
     for record in _records(arguments.sources, arguments.dataset_dir, skip):
         if isinstance(record, Pair):
             answer = record.prompt[-1].__class__("assistant", record.chosen)
-            yield Chat((*record.prompt, answer), record.place, record.meta)
+            yield Chat((*record.prompt, answer), record.place, record.meta, tools=record.tools)
         elif isinstance(record, Chat):
             yield record
         else:

@@ -25,6 +25,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -393,7 +394,7 @@ def _filled(template: Template, prompt: tuple[Message, ...], answer: str) -> lis
     """The groups of a conversation, whatever the answer holds: it goes where the template puts an answer."""
     groups = template.groups((*prompt, Message("assistant", "x")))
     last = groups[-1]
-    return [*groups[:-1], Group((last.parts[0], answer, *last.parts[2:]), True)]
+    return [*groups[:-1], replace(last, parts=(last.parts[0], answer, *last.parts[2:]))]
 
 
 def _finite(scores: list[float], who: str) -> list[float]:

@@ -124,9 +124,11 @@ def text_faults(text: str) -> Iterator[str]:
 
 def question_and_answer(record: Chat | Pair) -> tuple[str, str]:
     """The last question of a record and its (better) answer."""
+    asked = next(turn.content for turn in reversed(record.prompt) if turn.role == "user")
     if isinstance(record, Chat):
-        return record.messages[-2].content, record.messages[-1].content
-    return record.prompt[-1].content, record.chosen
+        last = record.messages[-1]
+        return asked, last.content or " ".join(call.arguments for call in last.calls)
+    return asked, record.chosen
 
 
 def unended(answer: str) -> bool:

@@ -78,7 +78,11 @@ def parts(record: Record) -> tuple[str, list[str]]:
     if isinstance(record, Pair):
         return record.prompt[-1].content, [record.chosen]
     assert isinstance(record, Chat)
-    return record.prompt[-1].content, [turn.content for turn in record.messages if turn.role == "assistant"]
+    answers = [
+        turn.content for turn in record.messages if turn.role == "assistant" and (turn.content or not turn.calls)
+    ]
+    question = next(turn.content for turn in reversed(record.messages) if turn.role == "user")
+    return question, answers
 
 
 def _letters(text: str) -> int:

@@ -77,4 +77,13 @@ def _with_texts(record: Record, texts: Sequence[str]) -> Record:
 
 
 def _messages(messages: Sequence[Message], texts: Sequence[str]) -> tuple[Message, ...]:
-    return tuple(replace(message, content=text) for message, text in zip(messages, texts, strict=False))
+    """The messages with these in place of their contents and of the arguments of their calls."""
+    new = iter(texts)
+    return tuple(
+        replace(
+            message,
+            content=next(new),
+            calls=tuple(replace(call, arguments=next(new)) for call in message.calls),
+        )
+        for message in messages
+    )
