@@ -18,7 +18,8 @@ from carellama.records import Place
 
 
 def test_an_array_on_one_line_is_read_in_bounded_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("carellama.data.read.CHUNK", 1 << 14)
+    for module in ("file_bytes", "file_type", "json_reader"):
+        monkeypatch.setattr(f"carellama.data.{module}.READ_BYTES", 1 << 14)
     record = json.dumps({"text": "x" * 1000})
     (tmp_path / "a.json").write_text("[" + ", ".join([record] * 4000) + "]")  # 4 MB
     tracemalloc.start()
@@ -30,8 +31,8 @@ def test_an_array_on_one_line_is_read_in_bounded_memory(tmp_path, monkeypatch):
 
 
 def test_a_string_that_is_not_closed_is_not_looked_for_in_the_whole_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("carellama.data.read.CHUNK", 100)
-    monkeypatch.setattr("carellama.data.read.LONGEST_RECORD", 1000)
+    monkeypatch.setattr("carellama.data.json_reader.READ_BYTES", 100)
+    monkeypatch.setattr("carellama.data.json_reader.MAX_RECORD_CHARS", 1000)
     (tmp_path / "a.json").write_text('[{"a": 1},\n{"a": "' + "\\u00e4" * 9000 + '"}]')
     with pytest.raises(UserError, match=r"a\.json:2: a record of more than 1,000 characters"):
         list(rows(tmp_path / "a.json"))
@@ -124,7 +125,7 @@ def test_a_sum_of_a_folder_is_not_ignored(tmp_path):
 
 
 def test_a_file_of_bad_rows_is_not_called_empty(tmp_path):
-    with pytest.raises(UserError, match=r"a\.json:1: not an object"):
+    with pytest.raises(UserError, match=r"a\.json, row 1: not an object"):
         load(tmp_path, {"file_name": "a.json"}, **{"a.json": "[1, 2]"})
 
 

@@ -369,10 +369,9 @@ def test_a_file_of_a_common_shape_also_names_its_dataset(real_data: Path) -> Non
     assert f"  or        {found.command}" in lines(found)
 
 
-def test_a_comma_behind_each_object_is_an_error_that_convert_can_read(tmp_path: Path) -> None:
+def test_a_comma_behind_each_object_is_read_as_training_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     row = {"instruction": "What helps a cough?", "output": "Honey may soothe it."}
     path.write_text(f"{json.dumps(row)},\n" * 3)
     check = checked(path, CheckArguments(files=[str(path)]))
-    assert check.usable == 3 and check.errors["a comma behind the object"].lines == [1, 2, 3]
-    assert check.entry is None and check.command == f"carellama data convert {path}"
+    assert check.usable == 3 and not check.errors and check.entry is not None

@@ -23,13 +23,14 @@ IGNORED = -100  # the label of a position that bears no loss, as in torch.nn.fun
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a record was read: for error messages and reports, `data/a.jsonl:17`."""
+    """Where a record was read: for error messages and reports, `data/a.jsonl:17` or `data/a.parquet, row 17`."""
 
     file: str
-    line: int  # from 1; of a Parquet file or a hub dataset, the row
+    line: int  # from 1; the row where `unit` is "row"
+    unit: Literal["line", "row"] = "line"  # row: of a file without lines, or with all of its rows on one
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+        return f"{self.file}:{self.line}" if self.unit == "line" else f"{self.file}, row {self.line}"
 
 
 NOWHERE = Place("<memory>", 0)

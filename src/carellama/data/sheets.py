@@ -8,11 +8,12 @@ Values only: no formulas, no formats. A workbook is held in memory.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from carellama.data.read import BadRow, Row
+from carellama.data.csv_reader import SAMPLE_ROWS, header_reason, repeated_reason
+from carellama.data.rows import BadRow, Row
 from carellama.errors import DataError, need
 from carellama.records import Place
 
@@ -21,9 +22,9 @@ SUFFIXES = (".xls", ".xlsx", ".ods")
 
 def _sheets(path: Path, most_rows: int | None = None) -> Iterator[tuple[str, list[list[str]]]]:
     """Each sheet with its rows of texts, from the first row on. `DataError` for a file that is no whole workbook."""
-    calamine = need("python_calamine", extra="documents", why=f"reading {path.suffix.lower()}")
+    calamine = need("python_calamine", extra="documents", why="reading spreadsheets")
     try:
-        with calamine.CalamineWorkbook.from_path(str(path)) as book:
+        with path.open("rb") as file, calamine.CalamineWorkbook.from_filelike(file) as book:  # whatever its name says
             for name in book.sheet_names:
                 cells = book.get_sheet_by_name(name).to_python(skip_empty_area=False, nrows=most_rows)
                 yield name, [[_text(cell) for cell in row] for row in cells]
@@ -48,20 +49,24 @@ def header(path: Path) -> list[str]:
     return []
 
 
-def sheet_rows(path: Path) -> Iterator[Row | BadRow]:
+def sheet_rows(path: Path, expected: Collection[str] = ()) -> Iterator[Row | BadRow]:
     """Yield the rows of all sheets, each under its sheet's first row with a text; empty rows are no rows.
 
-    The line of a place is the row of its sheet. A value beyond the header makes a row a `BadRow`.
+    A place is the row of its sheet. A value beyond the header makes a row a `BadRow`. Raises `DataError` for a sheet
+    whose first row is not a header; `expected` are names that it may have.
     """
-    for _, rows in _sheets(path):
-        names: list[str] | None = None
-        for number, row in enumerate(rows, 1):
-            if not any(row):
-                continue
-            if names is None:
-                names = row
-                continue
-            place = Place(str(path), number)
+    for sheet, (_, cells) in enumerate(_sheets(path), 1):
+        file = str(path) if sheet == 1 else f"{path} (sheet {sheet})"
+        full = [(number, row) for number, row in enumerate(cells, 1) if any(row)]
+        if not full:
+            continue
+        number, names = full[0]
+        sample = [row for _, row in full[1 : SAMPLE_ROWS + 1]]
+        reason = repeated_reason([name for name in names if name]) or header_reason(names, sample, expected)
+        if reason:
+            raise DataError(f"{Place(file, number, 'row')}: {reason}")
+        for number, row in full[1:]:
+            place = Place(file, number, "row")
             if any(text and not name for name, text in zip(names, row, strict=False)) or any(row[len(names) :]):
                 yield BadRow(place, "a value under no header")
             else:

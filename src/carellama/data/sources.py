@@ -23,7 +23,7 @@ import importlib.util
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from carellama.config.data import DataArguments
 from carellama.data.catalogue.convert import records_file
 from carellama.data.catalogue.entries import Split, entries
 from carellama.data.convert import SHAPES, BadRecord, Columns, convert, shape_of
-from carellama.data.read import KINDS, BadRow, Row, digest, rows
+from carellama.data.read import KINDS, BadRow, Row, digest, is_data_file, rows
 from carellama.data.write import COLUMNS as WRITTEN
 from carellama.errors import UserError, lookup, nearest, need
 from carellama.records import Place, Record
@@ -76,8 +76,9 @@ class Dataset:
         elif self.script:
             yield from self._script_rows(self.script)
         else:
+            named = [column for column in astuple(self.columns) if column]
             for path in self.files:
-                yield from rows(path)
+                yield from rows(path, named)
 
     def record(self, row: Row | BadRow, system: str | None = None) -> Record:
         """The record of one row; `BadRecord` when it has none."""
@@ -227,7 +228,7 @@ def _columns(given: Any, where: str) -> Columns:
 
 def _files(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
-        if Path(path.name.lower().removesuffix(".gz")).suffix in KINDS:
+        if is_data_file(path):
             yield path
         else:
             log.warning("%s is not read: not one of %s", path, ", ".join(KINDS))

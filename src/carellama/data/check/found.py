@@ -32,7 +32,7 @@ def lines(check: Check) -> list[str]:
         measured = check.languages.total()
         shares = ", ".join(f"{name} {count / measured:.0%}" for name, count in check.languages.most_common())
         found.append(_line("language", shares + (f" (of {measured} records)" if measured < check.usable else "")))
-    unit = "row" if check.kind == "Parquet" else "line"
+    unit = check.unit
     for label, table in (("errors", check.errors), ("warnings", check.warnings)):
         found.append(_line(label, "" if table else "none"))
         width = max((len(str(problem.count)) for problem in table.values()), default=0)

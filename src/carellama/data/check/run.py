@@ -8,7 +8,6 @@ An error is a row that training refuses, a warning a row that looks wrong and ca
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
 import re
@@ -29,7 +28,9 @@ from carellama.data.catalogue.layout import Outcome
 from carellama.data.check.faults import Limits, faults_of, question_and_answer, unended
 from carellama.data.check.shapes import Guess, guessed, outcome
 from carellama.data.convert import BadRecord, texts_of
-from carellama.data.read import KINDS, BadRow, Row, encoding_of, is_json_lines, json_lines, kind_of, rows
+from carellama.data.file_bytes import read_head
+from carellama.data.file_type import ENCODING_NAMES, KNOWN, detect_file_type
+from carellama.data.read import BadRow, Row, is_data_file, rows
 from carellama.data.sources import INFO
 from carellama.disk import write_json
 from carellama.errors import DataError, UserError
@@ -41,7 +42,6 @@ MEASURED = 1000  # records whose language is measured, after which every tenth i
 UNENDED_SHARE = 0.1  # of the answers: from here on that they do not end like sentences is a warning
 TAKES: dict[str, type] = {"pt": Text, "sft": Chat, "rm": Pair, "exam": Question}
 NAMES: dict[type, str] = {Text: "texts", Chat: "conversations", Pair: "preference pairs", Question: "exam questions"}
-ENCODINGS = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8 with BOM", "utf-16": "UTF-16", "gb18030": "GB18030"}
 # Details that tell of the form of a row; others may quote it, and texts are not printed.
 FORMAL = re.compile(r"found \w+|turn \d+|column '[^']{1,40}' has \d+|\d+ under a header of \d+|Expecting|Unterminated")
 QUOTES = re.compile(r"(turn \d+)( is '.*)")
@@ -78,7 +78,7 @@ class Check:
     answered: array[int] = field(default_factory=lambda: array("I"))
     entry: dict[str, dict[str, Any]] | None = None  # of dataset_info.json; None: no records, or to be converted
     most_shown: int = 20
-    commas: bool = False  # JSON Lines with a comma behind each object
+    unit: str = "line"  # in which places are counted: line or row
 
     @property
     def usable(self) -> int:
@@ -105,8 +105,6 @@ class Check:
     def command(self) -> str:
         """The command that converts the file, where a layout of the catalogue reads it."""
         names, path = self.guess.datasets, shlex.quote(str(self.path))
-        if self.commas:
-            return f"carellama data convert {path}"
         return f"carellama data convert {names[0]} --from {path}" if names else ""
 
 
@@ -136,17 +134,18 @@ def files_of(names: Sequence[str]) -> list[Path]:
         path = Path(name).expanduser()
         if path.is_dir():
             inside = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
-            known = [one for one in inside if Path(one.name.lower().removesuffix(".gz")).suffix in KINDS]
+            known = [one for one in inside if is_data_file(one)]
             known = [one for one in known if one.name != INFO]
             others = [str(one.relative_to(path)) for one in inside if one not in known]
             if others:
                 shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
                 print(f"{path}: {len(others)} not checked, as they hold no rows: {shown}")
             if not known:
-                raise UserError(f"{path} holds no file that can be checked; known: {', '.join(KINDS)} (and .gz)")
+                raise UserError(f"{path} holds no file that can be checked; known: {KNOWN}")
             found += known
         elif path.is_file():
-            kind_of(path)
+            if not is_data_file(path):
+                detect_file_type(path)  # raises where the content is no rows either
             found.append(path)
         else:
             raise UserError(f"no such file or folder: {path}")
@@ -158,8 +157,7 @@ def checked(path: Path, arguments: CheckArguments) -> Check:
     check = Check(path, most_shown=arguments.most_shown)
     try:
         check.kind, check.encoding = form_of(path)
-        check.commas = kind_of(path) == "json" and is_json_lines(path)
-        stream = json_lines(path) if check.commas else rows(path)
+        stream = rows(path)
         first: list[Row | BadRow] = []
         broken: UserError | None = None
         try:
@@ -176,8 +174,6 @@ def checked(path: Path, arguments: CheckArguments) -> Check:
         else:
             for row in itertools.chain(first, stream if broken is None else ()):
                 judge.row(row)
-                if check.commas:
-                    check.error(row.place.line, "a comma behind the object")
             if broken is not None:
                 raise broken
     except UserError as error:
@@ -202,6 +198,7 @@ class _Judge:
         """Judge a row of a common shape."""
         check = self.check
         check.rows += 1
+        check.unit = row.place.unit
         if isinstance(row, BadRow):
             check.error(row.place.line, row.reason, _formal(row.detail))
             return
@@ -280,7 +277,7 @@ def _finish(check: Check) -> None:
         share = f"{check.unended / check.answers:.0%} of the answers"
         check.warnings["answers that do not end like a sentence, perhaps cut off"] = Problem(check.unended, [], share)
     made = check.guess.entry(check.path, ranking="preference pairs" in check.kinds) if check.usable else None
-    if made is not None and not check.commas:
+    if made is not None:
         check.entry = {Path(check.path.name.removesuffix(".gz")).stem: made}
 
 
@@ -300,21 +297,15 @@ def duplicates(
 
 
 def form_of(path: Path) -> tuple[str, str]:
-    """What kind of file it is, whatever its name says, and its encoding. `DataError` with the line of a bad byte."""
-    kind = kind_of(path)
-    packed = ", packed" if path.suffix.lower() == ".gz" else ""
-    if kind == "parquet":
-        return "Parquet", ""
-    try:
-        encoding = encoding_of(path)
-        with gzip.open(path, "rb") if packed else path.open("rb") as file:
-            head = file.read(1 << 16).decode(encoding, "ignore").lstrip()
-    except (OSError, EOFError) as error:
-        raise UserError(f"can not read {path}: {error}") from error
-    if kind == "json":
+    """Return what kind of file it is by its content, and its encoding. Raises `UserError` for one without rows."""
+    form = detect_file_type(path)
+    packed = ", packed" if form.compression else ""
+    kind = {"csv": "CSV", "tsv": "TSV", "txt": "text", "parquet": "Parquet", "sheet": "spreadsheet"}.get(form.type, "")
+    if not kind:
+        head = read_head(path, 1 << 16).decode(form.encoding or "utf-8", "ignore").lstrip("\ufeff \t\r\n")
         first, end, _ = head.partition("\n")
         kind = "JSON array" if head.startswith("[") else "JSON Lines" if not end or _is_json(first) else "JSON objects"
-    return {"csv": "CSV", "tsv": "TSV", "txt": "text"}.get(kind, kind) + packed, ENCODINGS[encoding]
+    return kind + packed, ENCODING_NAMES.get(form.encoding, "")
 
 
 def _is_json(line: str) -> bool:
@@ -332,13 +323,12 @@ def _formal(detail: str) -> str:
 
 def _line_in(error: UserError, path: Path) -> int:
     """The line that an error of a whole file names; 1 where it names none."""
-    found = re.match(r":(\d+):", str(error).removeprefix(str(path)))
+    found = re.match(r"(?::|, row )(\d+):", str(error).removeprefix(str(path)))
     return int(found[1]) if found else 1
 
 
 def _broken(error: UserError, path: Path) -> str:
-    reason = re.sub(r"^:\d+: ", "", str(error).removeprefix(str(path)))
-    reason = re.sub(r"(names a column twice): .*", r"\1", reason)  # without a header they are the first row's texts
+    reason = re.sub(r"^(?::|, row )\d+: ", "", str(error).removeprefix(str(path))).lstrip(": ")
     if not isinstance(error, DataError):
         return reason.strip()
     return f"{reason}; the file was not read from there on"

@@ -1,0 +1,31 @@
+"""A row of a file, or the piece of a file that is none.
+
+Row({"question": "...", "answer": "..."}, Place("clinic.jsonl", 3))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from carellama.records import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record as it stands in a file."""
+
+    fields: dict[str, Any]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A piece of a file that is not a record; the rows after it can still be read.
+
+    `reason` is a fixed text that quotes nothing of the file; `detail` may name columns and types.
+    """
+
+    place: Place
+    reason: str
+    detail: str = ""
