@@ -13,15 +13,14 @@ from carellama.data import json_reader
 from carellama.data.json_reader import JsonValue, read_json, read_json_values
 from carellama.errors import DataError
 
-SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=8), st.just("\u2028\x85\U0001f600")
-)  # fmt: skip
+TEXTS = st.text(max_size=4)
+NUMBERS = st.integers() | st.floats(allow_nan=False)
+SCALARS = st.none() | st.booleans() | NUMBERS | TEXTS | st.just("\u2028\x85\U0001f600")
 VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4), max_leaves=8
-)  # fmt: skip
-OBJECTS = st.dictionaries(
-    st.text(max_size=4).filter(lambda key: key not in json_reader.WRAPPERS), VALUES, min_size=1, max_size=4
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=8
 )
+KEYS = TEXTS.filter(lambda key: key not in json_reader.WRAPPERS)
+OBJECTS = st.dictionaries(KEYS, VALUES, min_size=1, max_size=4)
 
 
 def read(text: str, reader=read_json_values) -> list[JsonValue]:
