@@ -38,7 +38,7 @@ IMPORTS: dict[str, set[str]] = {
     "text": set(),
     "disk": set(),
     "config": {"model.machine"},  # defaults depend on what the machine computes in
-    "jinja": {"records"},
+    "jinja": {"records", "text"},
     "skeleton": {"jinja", "text"},
     "template": {"records", "jinja", "skeleton", "text"},
     "export": {"config", "disk", "records", "template", "tokenise", "model"},
@@ -62,7 +62,7 @@ IMPORTS: dict[str, set[str]] = {
     "train": {
         *("config", "disk", "records", "text", "template", "tokenise", "data", "model", "engine", "evaluate.metrics"),
     },
-    "evaluate": {"config", "records", "data", "engine"},
+    "evaluate": {"config", "records", "text", "data", "engine"},
     "engine": {"config", "records", "template", "tokenise", "model", "disk", "text", "jinja"},
     "synthesize": {"config", "records", "text", "disk", "data", "engine"},
     # it and the server are handed an engine: they name the types of engine.base and load none

@@ -28,6 +28,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from carellama.errors import UserError, lookup
 from carellama.records import Message, Tool, ToolCall
+from carellama.text import split_reasoning
 
 DEFAULT = "default"  # the format of a model that brings none
 OPEN, CLOSE = "\ue000", "\ue001"  # private-use characters around the number of a placeholder
@@ -327,6 +328,16 @@ def as_rows(messages: Sequence[Message]) -> list[dict[str, Any]]:
         if message.role == "tool":
             row["tool_call_id"] = message.call_id
         rows.append(row)
+    return rows
+
+
+def without_thoughts(rows: list[dict[str, Any]], jinja: str) -> list[dict[str, Any]]:
+    """Return the rows with answers alone: the reasoning before an answer is no part of a later turn's prompt."""
+    cuts = "</think>" in jinja or "reasoning_content" in jinja  # and line breaks before an answer may go with it
+    for row in rows:
+        if row["role"] == "assistant":
+            answer = split_reasoning(row["content"])[3]
+            row["content"] = answer.lstrip("\n") if cuts else answer
     return rows
 
 

@@ -124,6 +124,7 @@ def run(config: RunConfig) -> dict[str, Any]:
 
 def prepared_run(config: RunConfig) -> tuple[Any, Any, Added | None, Any]:
     """Return (tokenizer, template, added tokens, encoded data), all of a run that needs no model."""
+    from carellama.data.prepare import Prepared, asked_as_learned
     from carellama.model.load import load_tokenizer
     from carellama.model.vocabulary import add_tokens
     from carellama.template import get_template
@@ -138,6 +139,9 @@ def prepared_run(config: RunConfig) -> tuple[Any, Any, Added | None, Any]:
     if config.training.do_train or config.training.do_eval:
         with config.training.main_process_first(desc="encode the data"):
             prepared = prepared_for(config)(config, tokenizer, template)
+    if isinstance(prepared, Prepared) and config.training.do_train and config.data.template is None:
+        template = asked_as_learned(template, prepared)
+        tokenizer.chat_template = tokenizer.chat_template and template.jinja  # saved with the checkpoint
     return tokenizer, template, added, prepared
 
 

@@ -40,10 +40,11 @@ from carellama.jinja import (
     knows_tools,
     reasoning_allowed,
     without_reasoning,
+    without_thoughts,
 )
 from carellama.records import Message, Tool
 from carellama.skeleton import Parts, Rows, Skeleton, Slot, make_skeleton, places_of
-from carellama.text import THOUGHT, split_reasoning
+from carellama.text import THOUGHT, opens_reasoning, split_reasoning
 
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endofturn|>")  # tokens that end an answer
 ASKED = (Message("user", "x"),)
@@ -174,6 +175,11 @@ class Template:
         return next(fitting, self) if lead else self
 
     @cached_property
+    def opens_reasoning(self) -> bool:
+        """Whether an answer begins within its reasoning, as the generation prompt has opened it."""
+        return opens_reasoning(self.render(ASKED, add_generation_prompt=True))
+
+    @cached_property
     def lead(self) -> str:
         """The markup between the generation prompt and an answer without reasoning, "" where there is none."""
         try:
@@ -224,27 +230,18 @@ class Template:
 
     def _rows(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Messages as chat templates take them, with the reasoning of an answer that ends the conversation."""
-        rows = as_rows(messages)
-        for at, (row, message) in enumerate(zip(rows, messages, strict=True)):
-            if message.role != "assistant":
-                continue
-            opening, reasoning, _, answer = split_reasoning(message.content)
-            row["content"] = answer.lstrip("\n") if self._cuts else answer
-            if opening and at == len(messages) - 1:
-                if self._reasons:
-                    row["reasoning_content"] = reasoning.strip()
-                elif not self._cuts:
-                    row["content"] = message.content
+        rows = without_thoughts(as_rows(messages), self.jinja)
+        if self._marks(messages):
+            if self._reasons:
+                rows[-1]["reasoning_content"] = split_reasoning(messages[-1].content)[1].strip()
+            elif not self._cuts:
+                rows[-1]["content"] = messages[-1].content
         return rows
 
     def _texts(self, messages: Sequence[Message]) -> list[str]:
         """What goes into the slots of a skeleton: the contents without reasoning, and the last answer's reasoning."""
-        texts = [message.content for message in messages]
-        reasoning = ""
-        for at, message in enumerate(messages):
-            if message.role == "assistant":
-                _, reasoning, _, answer = split_reasoning(message.content)
-                texts[at] = answer.lstrip("\n") if self._cuts else answer
+        texts = [row["content"] for row in without_thoughts(as_rows(messages), self.jinja)]
+        reasoning = split_reasoning(messages[-1].content)[1] if self._marks(messages) else ""
         return [*texts, reasoning.strip() if self._cuts else reasoning]
 
     def _render(self, tools: Sequence[Tool], rows: Rows, *, start: bool = False, thinking: bool | None = None) -> str:

@@ -33,7 +33,7 @@ from carellama.data.report import DataReport
 from carellama.data.sources import Dataset, load_datasets
 from carellama.data.stream import Mixing, TokenStream
 from carellama.errors import UserError
-from carellama.records import Chat, Pair, Question, Record, Text, Tokens
+from carellama.records import IGNORED, Chat, Pair, Question, Record, Text, Tokens
 from carellama.template import Template
 
 # The records of each stage, and what to call them.
@@ -46,6 +46,8 @@ TAKES: dict[str, tuple[tuple[type, ...], str]] = {
     "ppo": ((Question, Chat, Pair), "exam questions, conversations and preference pairs"),
     "grpo": ((Question, Chat, Pair), "exam questions, conversations and preference pairs"),
 }
+SAMPLED = 64  # training examples that are looked at for reasoning
+LEAD_TOKENS = 48  # before an answer, among which the markup before it is looked for
 PAIRED = ("rm", "dpo")  # both answers of a pair are one example
 GOES_ON = "--on_bad_record skip leaves such rows out and counts them"
 log = logging.getLogger(__name__)
@@ -182,6 +184,38 @@ class RowEncoder:
                 ) from error
             report.note(self.dataset.name, "skipped", error.place, error.reason)
             return None
+
+
+def asked_as_learned(template: Template, prepared: Prepared) -> Template:
+    """Return the template that asks a model as these records taught it to answer: directly, or with reasoning first.
+
+    Only a template that writes something between its generation prompt and an answer, as Qwen3's empty <think> block,
+    has the choice. `SAMPLED` examples are looked at: where all of their answers begin behind that markup, so will the
+    model's. Else the template stays as its model brings it.
+    """
+    reasoning = template.reasoning_first()
+    if not reasoning.lead:
+        return template
+    if isinstance(prepared.train, Examples):
+        numbers = np.linspace(0, len(prepared.train) - 1, min(SAMPLED, len(prepared.train))).astype(int)
+        examples = [tokens for number in numbers.tolist() for tokens in prepared.train[number]]
+    else:
+        examples = prepared.first()
+    direct, seen = 0, 0
+    for tokens in examples:
+        learned = tokens.labels != IGNORED
+        for start in np.flatnonzero(learned[1:] & ~learned[:-1]) + 1:
+            before = tokens.input_ids[max(0, start - LEAD_TOKENS) : start].tolist()
+            text = template.tokenizer.decode(before, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            direct, seen = direct + text.endswith(reasoning.lead), seen + 1
+    if 0 < direct < seen:
+        log.warning(
+            "%d of %d sampled answers have no reasoning and the others do: the model is asked to reason unless the "
+            "chat template gets enable_thinking=false",
+            direct,
+            seen,
+        )
+    return reasoning.answering_directly() if seen and direct == seen else reasoning
 
 
 def last_answer_only(record: Chat) -> Chat:

@@ -4,7 +4,7 @@
     chat.render([Message("user", "What is asthma?")])
 
 `carellama.template` does the same, and more, where transformers is loaded. Whoever tokenises takes `pieces`: marks of
-the format that stand in a person's words are told apart there, so that they stay text.
+the format that stand in a person's words are cut there, as in training, so that they stay text.
 """
 
 from __future__ import annotations
@@ -17,13 +17,28 @@ from typing import Any
 
 from carellama.engine.base import Tool
 from carellama.engine.tools import told
-from carellama.jinja import CLOSE, DEFAULT, OPEN, as_functions, as_rows, format_for, jinja_of, knows_tools, render_chat
+from carellama.errors import UserError
+from carellama.jinja import (
+    CLOSE,
+    DEFAULT,
+    OPEN,
+    as_functions,
+    as_rows,
+    format_for,
+    is_markup,
+    jinja_of,
+    knows_tools,
+    render_chat,
+    without_thoughts,
+)
 from carellama.model.gguf import Header
 from carellama.records import Message
+from carellama.text import opens_reasoning
 
 TOKENS, KINDS = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 VOCABULARY = (TOKENS, KINDS)  # the arrays of a header that are read here
-CONTROL = 3  # the kind of a token that no text stands for (ggml-org/llama.cpp, include/llama.h)
+# Kinds of tokens (ggml-org/llama.cpp, include/llama.h): one that no text stands for, and one that was added.
+CONTROL, USER_DEFINED = 3, 4
 
 
 @dataclass(frozen=True)
@@ -35,10 +50,23 @@ class Chat:
     eos: str
     stops: tuple[str, ...]
     marks: tuple[str, ...]  # the strings of control tokens
+    more: tuple[str, ...] = ()  # markup that is no control token, as <tool_call>: text in a person's words
 
     @cached_property
-    def _mark(self) -> re.Pattern[str]:
-        return re.compile("|".join(map(re.escape, sorted((*self.marks, OPEN), key=len, reverse=True))))
+    def _special(self) -> re.Pattern[str]:
+        return _any_of((*self.marks, OPEN))
+
+    @cached_property
+    def _markup(self) -> re.Pattern[str]:
+        return _any_of((*self.marks, *self.more, OPEN))
+
+    @cached_property
+    def opens_reasoning(self) -> bool:
+        """Whether an answer begins within its reasoning, as the generation prompt has opened it."""
+        try:
+            return opens_reasoning(self.render([Message("user", "x")]))
+        except UserError:
+            return False
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
         """Return the text that an answer starts from. Raises `UserError` where the template refuses."""
@@ -46,13 +74,15 @@ class Chat:
             rows, functions = as_rows(messages), as_functions(tools)
         else:
             rows, functions = as_rows(told(messages, tools)), []
+        rows = without_thoughts(rows, self.jinja)
         return render_chat(self.jinja, rows, tools=functions or None, bos=self.bos, eos=self.eos)
 
-    def pieces(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[tuple[str, bool]]:
-        """Return `render` in pieces, and of each whether marks in it are tokens; else they are text.
+    def pieces(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[str]:
+        """Return `render` in pieces that are tokenised one by one, with the marks of the format as tokens.
 
-        A mark in a person's words is rendered as a placeholder, so that it is found again whatever the template does
-        with the words around it.
+        It is cut behind the first character of each mark in a person's words, so that no tokenizer reads it as one. A
+        mark there is rendered as a placeholder, so that it is found again whatever the template does with the words
+        around it. In the assistant's words, markup that is no control token is what the model wrote itself, and stays.
         """
         found: list[str] = []
 
@@ -60,9 +90,9 @@ class Chat:
             found.append(match.group())
             return f"{OPEN}{len(found) - 1}{CLOSE}"
 
-        def held(value: Any) -> Any:
+        def held(value: Any, marks: re.Pattern[str] = self._markup) -> Any:
             if isinstance(value, str):
-                return self._mark.sub(hold, value)
+                return marks.sub(hold, value)
             if isinstance(value, dict):
                 return {held(key): held(one) for key, one in value.items()}
             return [held(one) for one in value] if isinstance(value, (list, tuple)) else value
@@ -70,14 +100,21 @@ class Chat:
         safe = []
         for message in messages:
             calls = [replace(call, name=held(call.name), arguments=held(call.arguments)) for call in message.calls]
-            safe.append(replace(message, content=held(message.content), calls=tuple(calls)))
+            content = held(message.content, self._special if message.role == "assistant" else self._markup)
+            safe.append(replace(message, content=content, calls=tuple(calls)))
         offered = [Tool(held(tool.name), held(tool.description), held(dict(tool.parameters))) for tool in tools]
         text = self.render(safe, offered)
-        if not found:
-            return [(text, True)]
         parts = re.split(f"{OPEN}(\\d+){CLOSE}", text)  # text, number, text, ..., text
-        pieces = [(found[int(part)], False) if index % 2 else (part, True) for index, part in enumerate(parts)]
-        return [piece for piece in pieces if piece[0]]
+        pieces = [parts[0]]
+        for number, after in zip(parts[1::2], parts[2::2], strict=True):
+            mark = found[int(number)]
+            pieces[-1] += mark[:1]
+            pieces.append(mark[1:] + after)
+        return [piece for piece in pieces if piece]
+
+
+def _any_of(marks: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))))
 
 
 def chat_of(header: Header, template: str | None) -> Chat:
@@ -94,8 +131,10 @@ def chat_of(header: Header, template: str | None) -> Chat:
         return tokens[at] if at is not None and at < len(tokens) else ""
 
     bos, eos, own = token("bos"), token("eos"), header.facts.get("tokenizer.chat_template")
+    added = [token for token, kind in zip(tokens, kinds, strict=False) if kind == USER_DEFINED]
+    more = tuple(token for token in added if is_markup(token, own or ""))
     if template is None and own:
-        return Chat(own, bos, eos, (), marks)
+        return Chat(own, bos, eos, (), marks, more)
     form = format_for(template or DEFAULT, tokens.__contains__)
     stops = [stop.replace("{eos}", eos) for stop in form.stop]
-    return Chat(jinja_of(form), bos, eos, tuple(stop for stop in stops if stop), marks)
+    return Chat(jinja_of(form), bos, eos, tuple(stop for stop in stops if stop), marks, more)

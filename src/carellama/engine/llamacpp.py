@@ -45,6 +45,7 @@ from carellama.engine.chat import TOKENS, VOCABULARY, chat_of
 from carellama.engine.llamacpp_server import Completion, Server, Settings, package
 from carellama.engine.llamacpp_steps import Steps
 from carellama.engine.places import Places
+from carellama.engine.reasoning import with_reasoning
 from carellama.engine.schema import lark_of
 from carellama.engine.tools import settled, with_calls
 from carellama.errors import UserError
@@ -136,7 +137,8 @@ class LlamaCppEngine:
     def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Yield the answer as it comes; see `Engine.stream`."""
         sampling = settled(sampling)
-        return with_calls(self._answer(lambda: self._ids(messages, sampling.tools), sampling), sampling)
+        answer = self._answer(lambda: self._ids(messages, sampling.tools), sampling)
+        return with_calls(with_reasoning(answer, sampling, begun=self.chat.opens_reasoning), sampling)
 
     def continue_text(self, text: str, sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Go on with a text, marks of which are text; see `Engine.continue_text`."""
@@ -200,7 +202,7 @@ class LlamaCppEngine:
     def _ids(self, messages: Prompt, tools: Sequence[Tool]) -> list[int]:
         """The tokens that an answer starts from; of the beginning of a sequence there is one, if the model wants it."""
         pieces = self.chat.pieces(messages, tools)
-        return self._begun([token for text, marks in pieces for token in self._server.tokenize(text, marks=marks)])
+        return self._begun([token for text in pieces for token in self._server.tokenize(text, marks=True)])
 
     def _begun(self, ids: list[int]) -> list[int]:
         return ids if ids[:1] == self._begin else [*self._begin, *ids]

@@ -42,6 +42,7 @@ from carellama.engine.openai_request import (
     tokenize_text,
 )
 from carellama.engine.openai_response import Reader, TooLong, events, parsed, refused, shares, unit
+from carellama.engine.reasoning import with_reasoning
 from carellama.engine.tools import settled, told, with_calls
 from carellama.engine.upstreams import PAUSES, Failed, Listing, Upstream, Upstreams
 from carellama.errors import UserError
@@ -154,11 +155,12 @@ class OpenAIEngine:
     def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Yield the answer as it comes; see `Engine.stream`. Nothing is asked again after the first piece."""
         if not self._calls_as_text:
-            return self._pieces(lambda give: self._chat(messages, sampling, give))
+            return with_reasoning(self._pieces(lambda give: self._chat(messages, sampling, give)), sampling)
         sampling = settled(sampling)
         plain = replace(sampling, tools=())
         messages = told(messages, sampling.tools)
-        return with_calls(self._pieces(lambda give: self._answer_chat(messages, plain, give)), sampling)
+        answer = self._pieces(lambda give: self._answer_chat(messages, plain, give))
+        return with_calls(with_reasoning(answer, sampling), sampling)
 
     def continue_text(self, text: str, sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Go on with a text by /v1/completions; see `Engine.continue_text`."""
@@ -271,10 +273,11 @@ class OpenAIEngine:
     async def _chat(self, messages: Prompt, sampling: Sampling, give: Give | None) -> Reply:
         """Answer a conversation; `give` takes the pieces as they come."""
         if not self._calls_as_text:
-            return await self._answer_chat(messages, sampling, give)
+            reply = await self._answer_chat(messages, sampling, give)
+            return drain(with_reasoning(_whole(reply), sampling)) if give is None else reply
         sampling = settled(sampling)
         reply = await self._answer_chat(told(messages, sampling.tools), replace(sampling, tools=()), give)
-        return drain(with_calls(_whole(reply), sampling))
+        return drain(with_calls(with_reasoning(_whole(reply), sampling), sampling))
 
     async def _answer_chat(self, messages: Prompt, sampling: Sampling, give: Give | None) -> Reply:
         sampling = replace(sampling, stop=(*sampling.stop, *self._stops))

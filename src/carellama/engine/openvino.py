@@ -44,6 +44,7 @@ from carellama.engine.base import (
     room_for_answer,
 )
 from carellama.engine.openvino_schema import choice_grammar, grammar_of
+from carellama.engine.reasoning import with_reasoning
 from carellama.engine.tokenizer import ARRAYS, Tokenizer, of_folder, of_gguf
 from carellama.engine.tools import settled, with_calls
 from carellama.errors import UserError, need
@@ -215,7 +216,7 @@ class OpenVINOEngine:
         encoded = [self.tokenizer.encode_chat(messages, sampling.tools) for messages in prompts]
         replies: dict[int, Reply] = {}
         for index, request in self._ended(encoded, sampling):
-            replies[index] = drain(with_calls(_whole(request), sampling))
+            replies[index] = drain(self._told_apart(_whole(request), sampling))
             if on_reply is not None:
                 on_reply(index, replies[index])
         return [replies[index] for index in range(len(prompts))]
@@ -223,11 +224,15 @@ class OpenVINOEngine:
     def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Yield the answer as the process computes it; see `Engine.stream`."""
         sampling = settled(sampling)
-        return with_calls(self._answer(self.tokenizer.encode_chat(messages, sampling.tools), sampling), sampling)
+        return self._told_apart(self._answer(self.tokenizer.encode_chat(messages, sampling.tools), sampling), sampling)
 
     def continue_text(self, text: str, sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Go on with a text, see `Engine.continue_text`; its special-token strings are special tokens."""
         return self._answer(self.tokenizer.encode(text, begin=True), sampling)
+
+    def _told_apart(self, stream: Generator[Piece, None, Reply], sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """A stream with its reasoning and its calls apart from the answer."""
+        return with_calls(with_reasoning(stream, sampling, begun=self.tokenizer.chat.opens_reasoning), sampling)
 
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
         """See `Engine.logprobs`. A request a choice, which has to say it: prompts are read once, by way of the cache.

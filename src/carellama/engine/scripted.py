@@ -31,6 +31,7 @@ from carellama.engine.base import (
     drain,
     room_for_answer,
 )
+from carellama.engine.reasoning import with_reasoning
 from carellama.engine.tools import settled, told, with_calls
 from carellama.records import Message
 
@@ -77,7 +78,8 @@ class ScriptedEngine:
         sampling = settled(sampling)
         self.asked.append(tuple(messages))
         prompt = self.render(messages, sampling.tools)
-        return with_calls(self._say(prompt, lambda: self._next(messages), sampling), sampling)
+        answer = self._say(prompt, lambda: self._next(messages), sampling)
+        return with_calls(with_reasoning(answer, sampling), sampling)
 
     def continue_text(self, text: str, sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Go on with a text, see `Engine.continue_text`."""

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE
 
 from carellama.engine.base import Tool
-from carellama.engine.chat import CONTROL, KINDS, TOKENS, Chat, chat_of
+from carellama.engine.chat import CONTROL, KINDS, TOKENS, USER_DEFINED, Chat, chat_of
 from carellama.errors import UserError
 from carellama.model.gguf import AS_GPT2, DIGITS_APART, Header
 from carellama.records import Message
@@ -26,7 +26,6 @@ from carellama.template import TURN_ENDS
 
 MERGES = "tokenizer.ggml.merges"
 ARRAYS = (TOKENS, KINDS, MERGES)  # of a header that are read here
-USER_DEFINED = 4  # the kind of a token that was added to the vocabulary (ggml-org/llama.cpp, include/llama.h)
 # How words are split, by llama.cpp's name for it: the patterns of the tokenizer.json of Llama 3 and of Qwen 2.
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -52,14 +51,7 @@ class Tokenizer:
 
     def encode_chat(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """Return the ids that an answer starts from. Marks in a person's words are cut, so that they stay text."""
-        texts = [""]
-        for text, tokens in self.chat.pieces(messages, tools):
-            if tokens:
-                texts[-1] += text
-            else:
-                texts[-1] += text[:1]
-                texts.append(text[1:])
-        return [number for text in texts for number in self.encode(text)]
+        return [number for text in self.chat.pieces(messages, tools) for number in self.encode(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, without special tokens."""
@@ -113,6 +105,10 @@ def _split_words(backend: Backend, split: str, path: Path) -> None:
     backend.pre_tokenizer = bytes_of if split in AS_GPT2 else pre_tokenizers.Sequence([words, bytes_of])
 
 
+def _kind(mark: AddedToken | None) -> int:
+    return 1 if mark is None else CONTROL if mark.special else USER_DEFINED
+
+
 def of_folder(folder: Path, template: str | None) -> Tokenizer:
     """Return the tokenizer of a folder: tokenizer.json, tokenizer_config.json and chat_template.jinja.
 
@@ -131,7 +127,7 @@ def of_folder(folder: Path, template: str | None) -> Tokenizer:
     ordered = sorted(vocabulary, key=lambda token: vocabulary[token])
     facts = {
         TOKENS: ordered,
-        KINDS: [CONTROL if (mark := added.get(vocabulary[token])) and mark.special else 1 for token in ordered],
+        KINDS: [_kind(added.get(vocabulary[token])) for token in ordered],
         "tokenizer.chat_template": own if isinstance(own, str) else None,
     }
     for name in ("bos", "eos"):

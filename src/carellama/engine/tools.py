@@ -191,7 +191,7 @@ def with_calls(stream: Generator[Piece, None, Reply], sampling: Sampling) -> Gen
                 reply: Reply = end.value
                 break
             first, *others = [*reader.add(piece.text)] or [Piece()]
-            for one in (replace(first, logprobs=piece.logprobs), *others):
+            for one in (replace(first, logprobs=piece.logprobs, reasoning=piece.reasoning), *others):
                 if calls and not sampling.parallel_calls:
                     one = replace(one, text="", call=None)
                 text += one.text

@@ -39,6 +39,7 @@ from carellama.engine.base import (
 )
 from carellama.engine.batching import Batcher
 from carellama.engine.generation import seeded
+from carellama.engine.reasoning import with_reasoning
 from carellama.engine.request import Request, Told
 from carellama.engine.schema import Grammar, Matcher
 from carellama.engine.tools import settled, told, with_calls
@@ -136,7 +137,7 @@ class TransformersEngine:
         sampling = settled(sampling)
         replies: dict[int, Reply] = {}
         for index, _, found in self._all(self._encode(prompts, sampling.tools), sampling):
-            replies[index] = drain(with_calls(_in_one_piece(found), sampling))
+            replies[index] = drain(self._told_apart(_in_one_piece(found), sampling))
             if on_reply is not None:
                 on_reply(index, replies[index])
         return [replies[index] for index in range(len(prompts))]
@@ -144,7 +145,7 @@ class TransformersEngine:
     def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Yield the answer as it is computed; see `Engine.stream`. Beam search tells one piece, at its end."""
         sampling = settled(sampling)
-        return with_calls(self._follow(lambda: self._encode([messages], sampling.tools)[0], sampling), sampling)
+        return self._told_apart(self._follow(lambda: self._encode([messages], sampling.tools)[0], sampling), sampling)
 
     def continue_text(self, text: str, sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Go on with a text; special tokens that are written in it count as such, and bos is put before it."""
@@ -168,7 +169,7 @@ class TransformersEngine:
         events: queue.SimpleQueue[tuple[int, Told]] = queue.SimpleQueue()
         requests = [
             self._request(ids, Sampling(1), lambda told, at=index: events.put((at, told)), index, tokens)  # type: ignore[misc]
-            for index, ids in enumerate(self._encode(prompts))
+            for index, ids in enumerate(self._encode(prompts, direct=bool(self.template.lead)))
         ]
         found: dict[int, list[float]] = {}
         for index, event in self._events(requests, events):
@@ -198,6 +199,10 @@ class TransformersEngine:
     def close(self) -> None:
         """End what is under way; the engine answers no more."""
         self._batcher.close()
+
+    def _told_apart(self, stream: Generator[Piece, None, Reply], sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """A stream with its reasoning and its calls apart from the answer."""
+        return with_calls(with_reasoning(stream, sampling, begun=self.template.opens_reasoning), sampling)
 
     def _follow(self, encode: Callable[[], list[int]], sampling: Sampling) -> Generator[Piece, None, Reply]:
         """The stream of one answer."""
@@ -311,9 +316,14 @@ class TransformersEngine:
             return self.template.prompt_group(told(messages, tools))
         return self.template.prompt_group(messages, tools)
 
-    def _encode(self, prompts: Sequence[Prompt], tools: Sequence[Tool] = ()) -> list[list[int]]:
-        """Return the ids that each answer starts from: the very ids of training."""
-        groups = [[self._group(messages, tools)] for messages in prompts]
+    def _encode(
+        self, prompts: Sequence[Prompt], tools: Sequence[Tool] = (), *, direct: bool = False
+    ) -> list[list[int]]:
+        """Return the ids that each answer starts from: the very ids of training; `direct`: one without reasoning."""
+        if direct:
+            groups = [[self.template.prompt_group(messages, direct=True)] for messages in prompts]
+        else:
+            groups = [[self._group(messages, tools)] for messages in prompts]
         return [ids.tolist() for (ids,) in self._encoder.encode(groups)]
 
     def _ids_of(self, text: str) -> list[int]:

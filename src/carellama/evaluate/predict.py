@@ -3,7 +3,8 @@
     predict(engine, chats, Sampling.of(GeneratingArguments()), Path("predict_output"))
 
 Writes `generated_predictions.jsonl` (prompt, label, predict; one line a record, in the order given) and
-`predict_results.json` (the seed's names, with intervals and counts). With several processes (torchrun,
+`predict_results.json` (the seed's names, with intervals and counts). Reasoning before an answer is no part of label and
+predict, and is written beside them as `reasoning`. With several processes (torchrun,
 accelerate) each answers its share and the first one writes. It neither chooses records nor loads a model.
 """
 
@@ -14,7 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,10 +23,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from carellama.config.environment import world
-from carellama.engine.base import Engine, Reply, Sampling, room_for_answer
+from carellama.engine.base import Engine, OnReply, Reply, Sampling, room_for_answer
 from carellama.errors import UserError
 from carellama.evaluate.metrics import Metric, Scorer, flat, score
-from carellama.records import Chat, Place
+from carellama.records import Chat, Place, ToolCall
+from carellama.text import split_reasoning
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +48,15 @@ class Prediction:
     label: str
     reply: Reply
 
+    @property
+    def text(self) -> str:
+        """The answer, with the tools that it calls."""
+        return _with_calls(self.reply.text, self.reply.calls)
+
     def line(self) -> str:
         """Return it as a line of `generated_predictions.jsonl`."""
-        row = {"prompt": self.prompt, "label": self.label, "predict": self.reply.text}
+        row = {"prompt": self.prompt, "label": self.label, "predict": self.text}
+        row |= {"reasoning": self.reply.reasoning} if self.reply.reasoning else {}
         return json.dumps(row, ensure_ascii=False) + "\n"
 
 
@@ -133,19 +141,41 @@ def _answer(
 
         def keep(at: int, reply: Reply) -> None:
             chat = chats[indices[at]]
-            done.append(Prediction(indices[at], engine.render(chat.prompt), chat.response, reply))
+            label = _with_calls(split_reasoning(chat.response)[3], chat.messages[-1].calls)
+            done.append(Prediction(indices[at], engine.render(chat.prompt, chat.tools), label, reply))
             notes.write(done[-1].line())
             notes.flush()
             bar.advance(task)
 
-        engine.generate([chats[index].prompt for index in indices], sampling, on_reply=keep)
+        offered: list[list[int]] = []  # those with the same tools are answered together
+        for at, index in enumerate(indices):
+            same = (own for own in offered if chats[indices[own[0]]].tools == chats[index].tools)
+            group = next(same, None)
+            if group is None:
+                offered.append([at])
+            else:
+                group.append(at)
+        for own in offered:
+            tools = chats[indices[own[0]]].tools
+            prompts = [chats[indices[at]].prompt for at in own]
+            engine.generate(prompts, replace(sampling, tools=tools), on_reply=_renumbered(keep, own))
     return done
+
+
+def _renumbered(keep: OnReply, numbers: Sequence[int]) -> OnReply:
+    return lambda at, reply: keep(numbers[at], reply)
+
+
+def _with_calls(text: str, calls: Sequence[ToolCall]) -> str:
+    """An answer with its calls of tools, a line of JSON each: what is compared with the reference."""
+    written = [f'{{"name": {json.dumps(call.name)}, "arguments": {call.arguments}}}' for call in calls]
+    return "\n".join([text, *written] if text or not written else written)
 
 
 def _results(predictions: list[Prediction], skipped: int, scorer: Scorer, runtime_seconds: float) -> PredictResults:
     replies = [prediction.reply for prediction in predictions]
     labels = [prediction.label for prediction in predictions]
-    scores = score([reply.text for reply in replies], labels, scorer)
+    scores = score([prediction.text for prediction in predictions], labels, scorer)
     return PredictResults(
         metrics=scores.metrics,
         samples=len(predictions),
@@ -168,7 +198,7 @@ def _tell(skipped: list[Place], on_skip: OnSkip | None) -> None:
 
 def _fits(engine: Engine, chat: Chat) -> bool:
     try:
-        room_for_answer(engine.count_tokens(chat.prompt), 1, engine.context_tokens)
+        room_for_answer(engine.count_tokens(chat.prompt, chat.tools), 1, engine.context_tokens)
     except UserError:
         return False
     return True

@@ -44,13 +44,16 @@ QUICK_BYTES = 4 << 30  # smaller models load without a progress bar
 def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
     """Return the tokenizer, padding on the left and with a pad token. Raises `UserError` if there is none.
 
-    It is that of the last checkpoint which brings tokens of its own, else that of the base.
+    It is that of the last checkpoint which brings tokens of its own, else that of the base; its chat template is that
+    of the last checkpoint, which may ask for answers without reasoning.
     """
     from transformers import AutoTokenizer
 
     place = extended_tokenizer(model) or _place(model)
     with _explained(place, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", **_access(model))
+    if own := _chat_template(model):
+        tokenizer.chat_template = own
     if tokenizer.eos_token is None:
         raise UserError(f"the tokenizer of {place} has no end token (eos_token): no answer could ever end")
     if tokenizer.pad_token is None:
@@ -72,6 +75,15 @@ def extended_tokenizer(model: ModelArguments) -> Path | None:
                 return folder
         except UserError:
             continue  # refused with its reason where the adapter is put on
+    return None
+
+
+def _chat_template(model: ModelArguments) -> str | None:
+    """The chat template of the last checkpoint, where it has one."""
+    for name in reversed(model.checkpoints):
+        file = Path(name).expanduser() / "chat_template.jinja"
+        if file.is_file():
+            return file.read_text(encoding="utf-8")
     return None
 
 

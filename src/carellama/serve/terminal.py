@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -74,7 +75,8 @@ def ask(assistant: Assistant, question: str, *, as_json: bool = False) -> None:
             "completion_tokens": reply.completion_tokens,
             "total_tokens": reply.prompt_tokens + reply.completion_tokens,
         }
-        row = {"text": reply.text, "finish_reason": reply.finish_reason, "usage": usage}
+        row: dict[str, Any] = {"text": reply.text, "finish_reason": reply.finish_reason, "usage": usage}
+        row |= {"reasoning": reply.reasoning} if reply.reasoning else {}
         print(json.dumps(row, ensure_ascii=False))
         return
     print(flush=True)
@@ -211,9 +213,13 @@ class Talk:
         """Print the pieces of an answer as they come, and add them to `said`."""
         styled = Styled() if self.styled else None
         stream = self.assistant.stream(self.conversation.prompt(question), self.sampling)
+        reasons = False
         try:
             while True:
                 piece = next(stream)
+                if piece.reasoning and not reasons:
+                    self._note("(reasoning · 思考中)")
+                    reasons = True
                 said.append(piece.text)
                 text = piece.text.translate(CONTROL)
                 print(styled.add(text) if styled else text, end="", flush=True)

@@ -1,0 +1,107 @@
+"""Reasoning apart from the answer: what a model writes within <think> before it answers.
+
+    stream = with_reasoning(stream, begun=opens_reasoning(prompt))
+
+Every engine passes its answers through here, so that predict, the API (`reasoning_content`), the terminal and the page
+show the answer alone. The marks are those of Qwen3, DeepSeek R1 and others. Only reasoning at the beginning of an
+answer is told apart; a mark behind the first words is text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+
+from carellama.engine.base import Piece, Reply, Sampling
+from carellama.text import THINK, THOUGHT
+
+
+class ReasoningReader:
+    """Takes the text of an answer as it comes, and gives it out as (reasoning, answer).
+
+    White space around the marks belongs to neither. `begun`: the prompt has opened the reasoning.
+    """
+
+    def __init__(self, *, begun: bool = False) -> None:
+        self._begun = begun
+        self._within: bool | None = None  # None: it is not known yet whether the answer begins with reasoning
+        self._held = ""
+        self._fresh = True  # nothing but white space came since the mark
+
+    def add(self, text: str) -> tuple[str, str]:
+        """Take a piece; return the reasoning and the answer in it that are certain."""
+        self._held += text
+        if self._within is None and not self._decide():
+            return "", ""
+        if not self._within:
+            return "", self._answer()
+        at = self._held.find(THOUGHT)
+        if at >= 0:
+            reasoning = self._held[:at].strip() if self._fresh else self._held[:at].rstrip()
+            self._held, self._within, self._fresh = self._held[at + len(THOUGHT) :], False, True
+            return reasoning, self._answer()
+        certain = self._held
+        for size in range(len(THOUGHT) - 1, 0, -1):
+            if certain.endswith(THOUGHT[:size]):
+                certain = certain[:-size]
+                break
+        return self._given(certain.rstrip()), ""
+
+    def end(self) -> tuple[str, str]:
+        """Return what was held back, at the end of the answer."""
+        held, self._held = self._held, ""
+        if self._within or (self._within is None and self._begun):
+            return (held.strip() if self._fresh else held.rstrip()), ""
+        return "", held if self._within is None or not self._fresh else held.lstrip()
+
+    def _decide(self) -> bool:
+        """See whether the answer begins with reasoning, as soon as that can be known."""
+        start = self._held.lstrip()
+        if start.startswith(THINK):
+            self._held, self._within = start[len(THINK) :], True
+        elif not THINK.startswith(start):
+            self._within, self._fresh = self._begun, self._begun
+        return self._within is not None
+
+    def _answer(self) -> str:
+        """The answer so far; white space behind the mark is left out."""
+        return self._given(self._held)
+
+    def _given(self, text: str) -> str:
+        """Give out the beginning of what is held, without white space behind a mark."""
+        self._held = self._held[len(text) :]
+        if self._fresh:
+            text = text.lstrip()
+            self._fresh = not text
+        return text
+
+
+def with_reasoning(
+    stream: Generator[Piece, None, Reply], sampling: Sampling, *, begun: bool = False
+) -> Generator[Piece, None, Reply]:
+    """Return the stream with its reasoning told apart; one that is held to a schema has none."""
+    if sampling.json_schema is not None or sampling.regex or sampling.choice or sampling.grammar:
+        return (yield from stream)
+    reader = ReasoningReader(begun=begun)
+    said, thought = "", ""
+    try:
+        while True:
+            try:
+                piece = next(stream)
+            except StopIteration as end:
+                reply: Reply = end.value
+                break
+            if not piece.text:
+                thought += piece.reasoning
+                yield piece
+                continue
+            reasoning, text = reader.add(piece.text)
+            said, thought = said + text, thought + reasoning + piece.reasoning
+            yield replace(piece, text=text, reasoning=piece.reasoning + reasoning)
+        reasoning, text = reader.end()
+        said, thought = said + text, thought + reasoning
+        if reasoning or text:
+            yield Piece(text, reasoning)
+    finally:
+        stream.close()
+    return replace(reply, text=said, reasoning=thought or reply.reasoning)
