@@ -94,7 +94,8 @@ def served(command: list[str], port: int, options: argparse.Namespace) -> dict[s
     """Start a server, load it, and end it."""
     base = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryFile() as log:
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+        hidden = {"CUDA_VISIBLE_DEVICES": ""} if options.device == "cpu" else {}
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", **hidden}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         try:
             model, seconds = ready(process, base, options.patience)
@@ -117,6 +118,7 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=1, help="questions of a client, one after the other")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cpu hides any GPU from both servers")
     parser.add_argument("--patience", type=float, default=300.0, help="seconds that a server may take to be ready")
     options = parser.parse_args()
     ours = [sys.executable, "-m", "carellama", "api", "--port", str(OWN_PORT), *shlex.split(options.ours)]
