@@ -29,10 +29,12 @@ class Running:
 
 
 @contextmanager
-def running(engine: Engine, *, access: Access | None = None, score: Any = None, **settings: Any) -> Iterator[Running]:
+def running(
+    engine: Engine, *, access: Access | None = None, score: Any = None, embedder: Any = None, **settings: Any
+) -> Iterator[Running]:
     """Serve an engine while the block runs."""
     arguments = ApiArguments(**{"port": 0, "shutdown_timeout": 5, **settings})
-    app = create_app(engine, arguments, access=access or Open(), score=score)
+    app = create_app(engine, arguments, access=access or Open(), score=score, embedder=embedder)
     with server.listener(arguments) as listening:
         one = server.Server(server._config(app, arguments), app)
         thread = threading.Thread(target=one.run, kwargs={"sockets": [listening]}, daemon=True)

@@ -64,10 +64,11 @@ IMPORTS: dict[str, set[str]] = {
     },
     "evaluate": {"config", "records", "text", "data", "engine"},
     "engine": {"config", "records", "template", "tokenise", "model", "disk", "text", "jinja"},
+    "knowledge": {"config"},
     "synthesize": {"config", "records", "text", "disk", "data", "engine"},
     # it and the server are handed an engine: they name the types of engine.base and load none
     "assistant": {"records", "engine.base", "safety.notice"},
-    "serve": {"config", "records", "disk", "assistant", "engine.base", "safety.notice", "store"},
+    "serve": {"config", "records", "disk", "assistant", "engine.base", "safety.notice", "store", "knowledge"},
     "store": {"config", "records", "disk"},
 }
 NOT_NAMES = {"utils", "util", "misc", "common", "helpers", "helper", "extras", "core", "manager", "managers"}

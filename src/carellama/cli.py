@@ -224,14 +224,17 @@ def _application(argv: Sequence[str]) -> Any:
     model, data, finetuning, engine, settings = parse(API_GROUPS, argv, "carellama api")
     access = access_for(settings.host, settings.keys)  # before the model is loaded: it may refuse
     from carellama.engine.choose import choose
+    from carellama.knowledge.embed import load_embedder
+    from carellama.model.machine import physical_cores
 
     score = None
     if settings.reward_model:
         from carellama.train.rewards import load_scorer
 
         score = load_scorer(settings.reward_model, model)
+    embedder = load_embedder(settings.embedding_model, max(1, physical_cores() // 2))  # the chat has the others
     assistant = Assistant(choose(model, data, finetuning, engine), data.system_prompt)
-    return create_app(assistant, settings, access=access, score=score)
+    return create_app(assistant, settings, access=access, score=score, embedder=embedder)
 
 
 @app.callback(invoke_without_command=True)

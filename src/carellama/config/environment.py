@@ -76,6 +76,18 @@ def single_threaded_tokenizers() -> Iterator[None]:
             os.environ["TOKENIZERS_PARALLELISM"] = before
 
 
+@contextlib.contextmanager
+def openmp_threads(count: int) -> Iterator[None]:
+    """Within this, a library that loads OpenMP for itself gets so many threads, unless the user has set a number."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ.setdefault("OMP_NUM_THREADS", str(count))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+
+
 SPINS = "10000"  # turns of a loop: about 0.1 ms, longer than the threads of one matrix product wait for each other
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Literal, Optional
 
 from carellama.config.answering import EngineArguments
 from carellama.config.data import DataArguments
@@ -34,6 +34,12 @@ class ApiArguments:
     )
     reward_model: Optional[str] = field(
         default=None, metadata=about("Reward model of --stage rm for /v1/score: folder(s), hub id.")
+    )
+    embedding_model: Literal["auto", "multilingual-e5-small", "universal-sentence-encoder-multilingual", "none"] = (
+        field(
+            default="auto",
+            metadata=about("Model of /v1/embeddings and /v1/rerank; auto: the first one installed (carellama[embed])."),
+        )
     )
     temperature: float = field(default=1.0, metadata=about("Of requests that give none; 0: the likeliest token."))
     top_p: float = field(default=1.0, metadata=about("Of requests that give none."))

@@ -25,10 +25,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from carellama import __version__
 from carellama.config.serve import ApiArguments
 from carellama.engine.base import Engine
-from carellama.serve.api import chat, protocol, texts
+from carellama.knowledge.embed import Embedder
+from carellama.serve.api import chat, embeddings, protocol, texts
 from carellama.serve.api.access import Access
 from carellama.serve.api.calls import Frame, Scorer, Service
 from carellama.serve.api.chat import parts_of
+from carellama.serve.api.embeddings import VectorModels
 from carellama.serve.api.line import Line
 from carellama.serve.api.metrics import Metrics
 from carellama.serve.api.refusals import Wrong, first_fault
@@ -40,8 +42,19 @@ KEY = HTTPBearer(auto_error=False, description="An API key; none is needed where
 router = APIRouter()
 
 
-def create_app(engine: Engine, settings: ApiArguments, *, access: Access, score: Scorer | None = None) -> FastAPI:
-    """Return the application. `score` is a reward model's: prompts and answers to numbers; None: no /v1/score."""
+def create_app(
+    engine: Engine,
+    settings: ApiArguments,
+    *,
+    access: Access,
+    score: Scorer | None = None,
+    embedder: Embedder | None = None,
+) -> FastAPI:
+    """Return the application.
+
+    `score` is a reward model's: prompts and answers to numbers; None: no /v1/score. `embedder` answers /v1/embeddings
+    and /v1/rerank; None: only the chat model does, for requests that name it.
+    """
     service = Service(
         engine=engine,
         settings=settings,
@@ -56,8 +69,9 @@ def create_app(engine: Engine, settings: ApiArguments, *, access: Access, score:
         title="CareLlama", description=ABOUT, version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan
     )
     app.state.service = service
+    app.state.vector_models = VectorModels(engine, embedder)
     app.include_router(router)
-    for part in (chat.router, texts.router):
+    for part in (chat.router, texts.router, embeddings.router):
         app.include_router(part, dependencies=[Depends(KEY), Depends(_whole_characters)])
     app.add_exception_handler(RequestValidationError, _wrong_body)
     app.add_exception_handler(HTTPException, _no_route)
@@ -107,15 +121,13 @@ async def _no_route(request: Request, error: Exception) -> Response:
 @router.get("/v1/models", response_model=protocol.ModelList)
 async def models(request: Request) -> Response:
     """The names that requests may give as `model`."""
-    service, _ = parts_of(request)
-    return JSONResponse({"object": "list", "data": await _models(service)})
+    return JSONResponse({"object": "list", "data": await _models(request)})
 
 
 @router.get("/v1/models/{model}", response_model=protocol.Model, responses={404: {"model": protocol.ErrorBody}})
 async def model(request: Request, model: str) -> Response:
     """One of them."""
-    service, _ = parts_of(request)
-    for known in await _models(service):
+    for known in await _models(request):
         if known["id"] == model:
             return JSONResponse(known)
     raise Wrong("there is no such model; /v1/models lists them", "model", "model_not_found", 404)
@@ -158,10 +170,14 @@ async def docs(request: Request) -> Response:
     )
 
 
-async def _models(service: Service) -> list[dict[str, Any]]:
+async def _models(request: Request) -> list[dict[str, Any]]:
+    service: Service = request.app.state.service
     names = service.settings.names
     adapters, context_tokens = await service.facts()
     parents = dict.fromkeys(names) | {f"{names[0]}:{adapter}": names[0] for adapter in adapters}
+    models = [(name, parent, context_tokens) for name, parent in parents.items()]
+    if (embedder := request.app.state.vector_models.name) is not None:
+        models.append((embedder, None, None))
     return [
         {
             "id": name,
@@ -169,7 +185,7 @@ async def _models(service: Service) -> list[dict[str, Any]]:
             "created": service.created,
             "owned_by": "carellama",
             "parent": parent,
-            "max_model_len": context_tokens,
+            "max_model_len": length,
         }
-        for name, parent in parents.items()
+        for name, parent, length in models
     ]

@@ -178,11 +178,14 @@ def parts_of(request: Request) -> tuple[Service, Call]:
     return request.app.state.service, request.state.call
 
 
-async def named(service: Service, call: Call, model: str | None) -> str:
-    """Return the adapter that a request asks for, and note the model. Raises `Wrong` (404)."""
+async def named(service: Service, call: Call, model: str | None, *others: str | None) -> str:
+    """Return the adapter that a request asks for, and note the model. Raises `Wrong` (404).
+
+    `others` are names that the route takes besides, for the message.
+    """
     names = service.settings.names
     adapters, call.context_tokens = await service.facts()
-    adapter = adapter_of(model, names, adapters)
+    adapter = adapter_of(model, names, adapters, *filter(None, others))
     call.model = model or names[0]
     return adapter
 
@@ -191,11 +194,16 @@ def read_sampling(
     service: Service, call: Call, body: protocol.ChatRequest | protocol.CompletionRequest, adapter: str
 ) -> Sampling:
     """Return how the answer is drawn, and note the fields that are left out. Raises `Wrong` (400)."""
-    if left_out := check_fields(body):
-        call.headers[HEADER] = re.sub(r"[^\x20-\x7e]", "?", ", ".join(left_out))[:MOST_HEADER]
+    note_left_out(call, body)
     if (constraint := constraint_of(body)) is not None:
         call.params |= dict.fromkeys(CONSTRAINTS, constraint.param)
     return sampling_of(body, service.defaults, adapter)
+
+
+def note_left_out(call: Call, body: protocol.Wire) -> None:
+    """Name the fields that are left out in a header of the response. Raises `Wrong` (400) for those refused."""
+    if left_out := check_fields(body):
+        call.headers[HEADER] = re.sub(r"[^\x20-\x7e]", "?", ", ".join(left_out))[:MOST_HEADER]
 
 
 def limit(service: Service, count: int, param: str) -> None:

@@ -30,12 +30,12 @@ def defaults_of(settings: ApiArguments) -> Sampling:
     )
 
 
-def adapter_of(model: str | None, names: Sequence[str], adapters: Sequence[str]) -> str:
+def adapter_of(model: str | None, names: Sequence[str], adapters: Sequence[str], *others: str) -> str:
     """Return the adapter that a model's name asks for, "" for none. Raises `Wrong` (404) for an unknown name."""
     name, _, adapter = (model or names[0]).partition(":")
     if name in names and (adapter in adapters or (not adapter and ":" not in (model or ""))):
         return adapter
-    known = [*names, *(f"{names[0]}:{adapter}" for adapter in adapters)]
+    known = [*others, *names, *(f"{names[0]}:{adapter}" for adapter in adapters)]
     raise Wrong(
         f"there is no model {(model or '')[:80]!r}; there are: {', '.join(known)}", "model", "model_not_found", 404
     )

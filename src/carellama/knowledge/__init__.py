@@ -1,0 +1,1 @@
+"""Reference texts for answers: embeddings, and the passages that are found by them."""

@@ -1,0 +1,149 @@
+"""Routes of vectors: embeddings and rerank.
+
+By default an embedding model answers (`carellama.knowledge.embed`), listed in /v1/models beside the chat model. The
+chat model's own states are poor vectors; they are made for requests that name the chat model, and the log warns once.
+Documents are ranked by the cosine of their vectors with the query's; there is no cross-encoder.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import secrets
+import sys
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from carellama.engine.base import Engine, Unsupported
+from carellama.knowledge.embed import Embedder, Kind
+from carellama.serve.api import protocol
+from carellama.serve.api.bridge import threaded
+from carellama.serve.api.calls import BYTES_A_TOKEN, Call, Service
+from carellama.serve.api.chat import ERRORS, limit, named, note_left_out, parts_of, texts
+from carellama.serve.api.embedding_queue import EmbeddingQueue, Vector
+from carellama.serve.api.refusals import Wrong
+
+log = logging.getLogger(__name__)
+router = APIRouter()
+
+
+@dataclass
+class VectorModel:
+    """What makes vectors, with its queue."""
+
+    queue: EmbeddingQueue
+    count_tokens: Callable[[Sequence[str], Kind], int]
+
+
+class VectorModels:
+    """The embedding model, if there is one, and the chat model for those who name it. For one event loop."""
+
+    def __init__(self, engine: Engine, embedder: Embedder | None) -> None:
+        self.name = embedder.name if embedder is not None else None
+        self._embedder = VectorModel(EmbeddingQueue(embedder.embed), embedder.count_tokens) if embedder else None
+        chat = EmbeddingQueue(lambda given, kind: engine.embed(given))
+        self._chat = VectorModel(chat, lambda given, kind: _count(engine, given))
+        self._warned = False
+
+    async def select(self, service: Service, call: Call, model: str | None) -> VectorModel:
+        """Return what a request asks for, and note the model's name. Raises `Wrong` (400, 404)."""
+        if self._embedder is not None and self.name is not None and model in (None, self.name):
+            call.model = self.name
+            return self._embedder
+        if model is None:
+            raise Wrong(
+                "this server has no embedding model: install it with pip install 'carellama[embed]'; for the states of "
+                f"the chat model, send model: {service.settings.names[0]}",
+                "model",
+                "model_not_found",
+            )
+        if await named(service, call, model, self.name):
+            raise Wrong(
+                "vectors are of the model without adapters: leave the adapter's name out", "model", "unsupported"
+            )
+        if not self._warned:
+            self._warned = True
+            better = f"send model: {self.name}" if self.name else "install carellama[embed]"
+            log.warning("a request asks for vectors of the chat model, which rank texts poorly; %s", better)
+        return self._chat
+
+
+@router.post("/v1/embeddings", response_model=protocol.Embeddings, responses=ERRORS)
+async def embed(request: Request, body: protocol.EmbeddingRequest) -> Response:
+    """One vector of length 1 for each text."""
+    service, call = parts_of(request)
+    note_left_out(call, body)
+    model = await request.app.state.vector_models.select(service, call, body.model)
+    given = texts(body.input, "input")
+    limit(service, len(given), "input")
+    kind: Kind = "passage" if (body.input_type or "").removeprefix("search_") in ("passage", "document") else "query"
+    vectors = await _vectors(service, call, model, [(given, kind)])
+    if body.dimensions is not None and body.dimensions != len(vectors[0]):
+        raise Wrong(f"dimensions: the vectors of this model have {len(vectors[0])}", "dimensions", "unsupported_value")
+    as_text = body.encoding_format == "base64"
+    data = [
+        {"object": "embedding", "index": index, "embedding": _base64(vector) if as_text else list(vector)}
+        for index, vector in enumerate(vectors)
+    ]
+    return JSONResponse({"object": "list", "model": call.model, "data": data, "usage": _usage(call)})
+
+
+@router.post("/v1/rerank", response_model=protocol.Ranking, responses=ERRORS)
+async def rerank(request: Request, body: protocol.RerankRequest) -> Response:
+    """The documents, the closest to the query first."""
+    service, call = parts_of(request)
+    note_left_out(call, body)
+    model = await request.app.state.vector_models.select(service, call, body.model)
+    limit(service, len(body.documents), "documents")
+    documents = [one if isinstance(one, str) else one.text for one in body.documents]
+    if not body.query:
+        raise Wrong("the query is an empty text", "query")
+    if empty := [index for index, document in enumerate(documents) if not document]:
+        raise Wrong(f"documents.{empty[0]} is an empty text", f"documents.{empty[0]}")
+    query, *vectors = await _vectors(service, call, model, [([body.query], "query"), (documents, "passage")])
+    scores = [sum(one * other for one, other in zip(query, vector, strict=True)) for vector in vectors]
+    order = sorted(range(len(documents)), key=lambda index: -scores[index])[: body.top_n]
+    results = [
+        {"index": index, "relevance_score": scores[index]}
+        | ({"document": {"text": documents[index]}} if body.return_documents else {})
+        for index in order
+    ]
+    name = f"rerank-{secrets.token_hex(12)}"
+    return JSONResponse({"id": name, "model": call.model, "results": results, "usage": _usage(call)})
+
+
+async def _vectors(
+    service: Service, call: Call, model: VectorModel, given: Sequence[tuple[Sequence[str], Kind]]
+) -> list[Vector]:
+    """The vectors of texts, whose tokens are counted for the caller's limits."""
+    tokens = await threaded(lambda: sum(model.count_tokens(part, kind) for part, kind in given))
+    await call.begin("chat", tokens * BYTES_A_TOKEN)
+    call.prompt_tokens = tokens
+    vectors: list[Vector] = []
+    for part, kind in given:
+        vectors += await model.queue.embed(part, kind, service.settings.request_timeout)
+    return vectors
+
+
+def _usage(call: Call) -> dict[str, int]:
+    return {"prompt_tokens": call.prompt_tokens, "completion_tokens": 0, "total_tokens": call.prompt_tokens}
+
+
+def _count(engine: Engine, given: Sequence[str]) -> int:
+    """Tokens of texts; an estimate where the engine cannot tell."""
+    try:
+        return sum(len(engine.tokenize(text)) for text in given)
+    except Unsupported:
+        return sum(len(text.encode()) // BYTES_A_TOKEN + 1 for text in given)
+
+
+def _base64(vector: Sequence[float]) -> str:
+    """The numbers as float32, the lowest byte first, as OpenAI's clients read them."""
+    numbers = array("f", vector)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return base64.b64encode(numbers.tobytes()).decode()
