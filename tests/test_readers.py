@@ -1,163 +1,196 @@
-"""What we write is read by programs that are not ours: spelling of the files, and the programs themselves.
+"""What we write is opened by programs that are not ours, each in a process without this package.
 
-The slow tests run each of them in a process without this package. transformers 4.57 gets a folder of packages beside
-this environment's torch, made once in the user's cache; without a package index its test is skipped.
+transformers 4.57 gets a folder of packages beside this environment's torch, made once in the user's cache; without a
+package index its test is skipped. One process of a program reads all folders. Compared with base and adapter as this
+package loads them: ids of a Chinese and English text with special tokens, logits, greedy answers, end tokens,
+vocabulary rows, scores of a reward model. The spelling of the files is tested in test_export_files.py.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from carellama import run as runs
+from carellama.config.environment import cache_home
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
-from carellama.errors import UserError
+from carellama.disk import made_once
 from carellama.export.merge import export_model
 from carellama.export.parity import conversations
-from carellama.model.load import load_model, load_tokenizer
-from carellama.model.readers import make_readable, readable_config
+from carellama.model.adapter import prepare
+from carellama.model.hub import model_folder
+from carellama.model.load import bind, extended_tokenizer, load_model, load_tokenizer
 from carellama.template import get_template
 from carellama.tokenise import GroupEncoder
 from hub_bases import BASES, write_base
+from test_variants import config_of
 
-LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0}
+pytestmark = pytest.mark.slow
 
-
-@pytest.mark.parametrize(
-    ("new", "old"),
-    [
-        ({"rope_type": "default", "rope_theta": 1e6}, {"rope_theta": 1e6, "rope_scaling": None}),
-        (
-            LLAMA3_ROPE,
-            {"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}},
-        ),
-        (
-            {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
-            {"rope_theta": 1e4, "partial_rotary_factor": 0.5, "rope_scaling": None},
-        ),
-        (
-            {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
-             "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}},
-            {"rope_theta": 1e6, "rope_local_base_freq": 1e4, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
-        ),
-        (
-            {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0], "long_factor": [2.0],
-             "original_max_position_embeddings": 64},
-            {"rope_theta": 1e4, "original_max_position_embeddings": 64,
-             "rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}},
-        ),
-    ],
-)  # fmt: skip
-def test_positions_are_written_in_both_spellings(new: dict[str, Any], old: dict[str, Any]) -> None:
-    """T2: transformers 4.57 read rope_theta 10000, and no scaling, of every export."""
-    written = readable_config({"model_type": "llama", "rope_parameters": new})
-    assert {key: value for key, value in written.items() if key not in ("model_type", "rope_parameters")} == old
-    assert written["rope_parameters"] == new
+OLD = ("transformers==4.57.6", "tokenizers==0.22.2", "huggingface_hub==0.36.2", "requests==2.34.2", "urllib3==2.8.0",
+       "idna==3.20", "charset-normalizer==3.5.3", "certifi")  # fmt: skip
+GOLDEN = "患者发烧三天，体温 38.5℃，BP 120/80 mmHg。\n\nTake 500 mg of paracetamol  (2×); any allergies?  无😷"
+MESSAGES = [{"role": "user", "content": "发烧三天了怎么办？ What helps?"}]
+IDS = [5, 6, 7, 8, 9, 10, 11, 12] * 10  # longer than the window of the sliding layers
+TERMS = ("糖尿病", "高血压", "胰岛素")
 
 
-def test_positions_of_gpt_neox_have_its_own_old_names() -> None:
-    """T2: its rotary_pct stood in rope_parameters only."""
-    parameters = {"rope_type": "default", "rope_theta": 2e4, "partial_rotary_factor": 0.5}
-    written = readable_config({"model_type": "gpt_neox", "rope_parameters": parameters})
-    assert (written["rotary_emb_base"], written["rotary_pct"]) == (2e4, 0.5)
+@dataclass
+class Written:
+    """A folder to be read, and where the same model comes from."""
+
+    folder: Path
+    source: ModelArguments
+    adapter: Path | None = None  # plain peft puts it on the folder
+    reward: bool = False
+    expected: dict[str, Any] = field(default_factory=dict)
+
+    def expect(self) -> None:
+        """Ask base and adapters, as this package loads them."""
+        tokenizer = load_tokenizer(self.source)
+        text = GOLDEN + "".join(token.content for token in tokenizer.added_tokens_decoder.values()) + " 好"
+        network = load_model(self.source, dtype="float32", attention=None, kind="reward" if self.reward else "causal")
+        bind(network, tokenizer, extended=extended_tokenizer(self.source) is not None)
+        network = prepare(network, self.source, FinetuningArguments(), trainable=False).eval()
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        template = get_template(None, tokenizer)
+        self.expected = {
+            "text": text, "ids": ids, "with_special_tokens": tokenizer(text)["input_ids"],
+            "decoded": tokenizer.decode(ids), "plain": tokenizer.decode(ids, skip_special_tokens=True),
+            "ends": [*template.stop_ids, tokenizer.eos_token_id],
+            "prompt": tokenizer.apply_chat_template(
+                MESSAGES, chat_template=template.jinja, tokenize=False, add_generation_prompt=True),
+        }  # fmt: skip
+        with torch.no_grad():
+            if self.reward:
+                network.config.pad_token_id = None
+                encoded = GroupEncoder(tokenizer).encode([template.groups(turns) for turns in conversations()])
+                rows = [[int(token) for part in parts for token in part] for parts in encoded]
+                self.expected["scores"] = [network(input_ids=torch.tensor([row])).logits[0, 0].item() for row in rows]
+            else:
+                self.expected["logits"] = network(input_ids=torch.tensor([IDS])).logits[0, -1].tolist()
+
+    def job(self, name: str) -> dict[str, Any]:
+        job: dict[str, Any] = {"name": name, "folder": str(self.folder), "text": self.expected["text"], "ids": IDS}
+        if self.adapter:
+            return job | {"adapter": str(self.adapter)}
+        if self.reward:
+            rows = [[{"role": turn.role, "content": turn.content} for turn in turns] for turns in conversations()]
+            return job | {"conversations": rows}
+        return job | {"messages": MESSAGES}
 
 
-@pytest.mark.parametrize("family", BASES)
-def test_the_written_files_say_the_same_to_every_version(family: str, tmp_path: Path) -> None:
-    """T2, T3, T22: class, positions, end tokens and lists as transformers 4 reads them; nothing of our loading."""
-    base = write_base(family, tmp_path / "base")
-    export_model(ModelArguments(str(base)), None, FinetuningArguments(), tmp_path / "out")
-    written = {path.name: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")}
-    config, tokenizer = written["config.json"], written["tokenizer_config.json"]
-    before = json.loads((base / "config.json").read_text())
-    for name in ("rope_theta", "rope_scaling", "rope_local_base_freq"):
-        assert config.get(name) == before.get(name), name
-    assert config["torch_dtype"] == config["dtype"] == "float32"
-    assert AutoConfig.from_pretrained(tmp_path / "out").to_dict().get("rope_parameters") == AutoConfig.from_pretrained(
-        base
-    ).to_dict().get("rope_parameters")
-    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
-    assert "token_type_ids" not in tokenizer["model_input_names"]
-    assert isinstance(tokenizer.get("extra_special_tokens", {}), dict)
-    assert tokenizer["chat_template"] == (tmp_path / "out" / "chat_template.jinja").read_text()
-    traces = {"is_local", "local_files_only", "backend", "name_or_path", "_name_or_path", "_model_name_or_path"}
-    assert not traces & {*config, *tokenizer}
-    ends = written["generation_config.json"]["eos_token_id"]
-    assert config["eos_token_id"] == (ends if len(ends) > 1 else ends[0])
-    read = AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert read.eos_token_id in ends and read.convert_tokens_to_ids("<end_of_turn>") in [*ends, read.unk_token_id]
-    assert set(AutoTokenizer.from_pretrained(base).all_special_tokens) <= set(read.all_special_tokens)
-    assert max(read.get_vocab().values()) < config["vocab_size"]
-    content = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    make_readable(tmp_path / "out")
-    assert content == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Written]:
+    """Exports, a whole checkpoint and an adapter, of bases of seven families and of SmolLM2."""
+    root = tmp_path_factory.mktemp("written")
+    bases = {family: write_base(family, root / family) for family in BASES}
+    found: dict[str, Written] = {}
+
+    def exported(name: str, source: ModelArguments, **options: Any) -> None:
+        export_model(source, None, FinetuningArguments(), root / "exports" / name)
+        found[name] = Written(root / "exports" / name, source, **options)
+
+    for family, base in bases.items():
+        exported(family, ModelArguments(str(base)))
+    exported("smollm2", ModelArguments("smollm2-135m"))
+    found["unpacked gguf"] = Written(Path(model_folder("smollm2-135m")), ModelArguments("smollm2-135m"))
+    for one in found.values():  # before anything is trained, which changes how this process multiplies
+        one.expect()
+    data, terms = root / "rows.jsonl", root / "terms.txt"
+    rows = [{"instruction": f"{term}怎么办？", "input": "", "output": f"{term}要控制。"} for term in TERMS * 4]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    terms.write_text("\n".join(TERMS), encoding="utf-8")
+    pairs = root / "pairs.jsonl"
+    both = [{"instruction": "我咳嗽。", "input": "", "output": [f"多喝水 {n}。", "忍着。"]} for n in range(4)]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in both), encoding="utf-8")
+    short = {"max_steps": 2, "per_device_train_batch_size": 4, "overwrite_output_dir": True}
+    runs.run(config_of(root, bases["llama3"], "whole", dataset=data, finetuning_type="full", **short))
+    found["checkpoint"] = Written(root / "whole", ModelArguments(str(root / "whole")))
+    runs.run(config_of(root, bases["qwen2"], "terms", dataset=data, add_tokens=terms, lora_target="q_proj", **short))
+    extended = ModelArguments(str(bases["qwen2"]), checkpoint_dir=str(root / "terms"))
+    exported("added tokens", extended)
+    found["adapter"] = Written(bases["qwen2"], extended, adapter=root / "terms")
+    for family in ("llama3", "qwen2"):  # one has a token to pad with, one gets a new one
+        runs.run(config_of(root, bases[family], f"rm {family}", dataset=pairs, stage="rm", **short))
+        source = ModelArguments(str(bases[family]), checkpoint_dir=str(root / f"rm {family}"))
+        exported(f"reward {family}", source, reward=True)
+    for one in found.values():
+        if not one.expected:
+            one.expect()
+    return found
 
 
-def test_loading_options_and_secrets_do_not_get_into_the_files(tmp_path: Path) -> None:
-    """T3: is_local and local_files_only were published; a hub token or cache folder must never be."""
-    base = write_base("qwen2", tmp_path / "base")
-    model = ModelArguments(str(base), hf_auth_token="hf_secretsecret", cache_dir=str(tmp_path / "cachefolder"))
-    export_model(model, None, FinetuningArguments(), tmp_path / "out")
-    texts = [path.read_text() for path in (tmp_path / "out").iterdir() if path.suffix != ".safetensors"]
-    assert len(texts) >= 5
-    for trace in ("hf_secretsecret", "cachefolder", str(tmp_path)):
-        assert not [text for text in texts if trace in text], trace
+def packages_of_transformers_4() -> Path:
+    """The folder of transformers 4.57 and what it needs besides torch, made once; skips without an index."""
+    folder = cache_home() / "tests" / OLD[0]
+    with made_once(folder) as making:
+        if making:
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
+                       "--target", str(making), *OLD]  # fmt: skip
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            if done.returncode:
+                pytest.skip(f"transformers 4.57 cannot be installed: {done.stderr.strip().splitlines()[-1:]}")
+    return folder
 
 
-def reward_model(family: str, folder: Path) -> Path:
-    """A reward model as `--stage rm --finetuning_type full` saves it, with large weights in its head."""
-    base = write_base(family, folder / "base")
-    arguments = ModelArguments(str(base))
-    network = load_model(arguments, dtype="float32", attention=None, kind="reward")
-    torch.nn.init.normal_(network.score.weight, std=1.0)
-    network.save_pretrained(folder / "rm")
-    load_tokenizer(arguments).save_pretrained(folder / "rm")
-    return folder / "rm"
+def read_all(written: dict[str, Written], folder: Path, packages: Path | None) -> dict[str, Any]:
+    """Let one process read every folder; `packages` come before those of this environment."""
+    jobs, answers = folder / "jobs.json", folder / "answers.json"
+    jobs.write_text(json.dumps([one.job(name) for name, one in written.items()]))
+    environment = dict(os.environ) | ({"PYTHONPATH": str(packages)} if packages else {})
+    program = Path(__file__).with_name("stranger.py")
+    done = subprocess.run(
+        [sys.executable, str(program), str(jobs), str(answers)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(answers.read_text())
 
 
-@pytest.mark.parametrize("family", ["llama3", "qwen2", "gpt2", "bloom", "mistral"])
-def test_a_reward_model_scores_a_padded_batch_as_it_was_trained(family: str, tmp_path: Path) -> None:
-    """T1: with pad token = end token, plain transformers scored the token before the trained one."""
-    folder = reward_model(family, tmp_path)
-    export_model(ModelArguments(str(folder)), None, FinetuningArguments(), tmp_path / "out")
-    trained = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    own = load_tokenizer(ModelArguments(str(folder)))
-    encoder, template = GroupEncoder(own), get_template(None, own)
-    expected = []
-    trained.config.pad_token_id = None  # so that the last token of each is scored
-    for messages in conversations():
-        ids = [int(token) for part in encoder.encode([template.groups(messages)])[0] for token in part]
-        expected.append(trained(input_ids=torch.tensor([ids])).logits[0, 0].item())
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    network = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
-    rows = [[{"role": m.role, "content": m.content} for m in messages] for messages in conversations()]
-    texts = [tokenizer.apply_chat_template(row, tokenize=False) for row in rows]
-    batch = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
-    assert len({int(length) for length in batch["attention_mask"].sum(1)}) == 3
-    assert network(**batch).logits[:, 0].tolist() == pytest.approx(expected, abs=1e-4)
-    for text, score in zip(texts, expected, strict=True):  # vLLM takes the last token of the prompt
-        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-        assert ids[0, -1] != network.config.pad_token_id == tokenizer.pad_token_id
-        states = network.base_model(input_ids=ids)[0]
-        assert network.score(states)[0, -1, 0].item() == pytest.approx(score, abs=1e-4)
-    prompt = tokenizer.apply_chat_template(rows[0][:1], tokenize=False, add_generation_prompt=True)
-    assert prompt == template.render(conversations()[0][:1], add_generation_prompt=True)
-    assert network.config.problem_type == "regression"  # else vLLM squashes the score
+@pytest.fixture(scope="module")
+def answers(written: dict[str, Written], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What transformers 5 and 4.57 read, each in one process."""
+    packages = {"5": None, "4.57": packages_of_transformers_4()}
+    return {version: read_all(written, tmp_path_factory.mktemp("read"), packages[version]) for version in packages}
 
 
-def test_a_reward_model_that_a_stranger_reads_otherwise_is_not_exported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """T1: the export's own check scored the trained token itself, and saw nothing."""
-    from carellama.export import scoring
+@pytest.mark.parametrize("version", ["5", "4.57"])
+def test_transformers_reads_the_same_models(version: str, written: dict[str, Written], answers: Any) -> None:
+    """T1, T2, T3, T22: other positions, a class that does not exist, a list that has no keys, another token scored."""
+    result = answers[version]
+    assert result["version"].startswith(version) and result["answers"].keys() == written.keys()
+    errors = {name: answer["error"] for name, answer in result["answers"].items() if "error" in answer}
+    assert not errors
+    for name, one in written.items():
+        answer, expected = result["answers"][name], one.expected
+        same = ("ids", "with_special_tokens", "decoded", "plain")
+        assert {key: answer[key] for key in same} == {key: expected[key] for key in same}, name
+        assert answer["ids_of_tokenizers"] == expected["ids"], name
+        assert answer["inputs"] == ["attention_mask", "input_ids"], name
+        assert answer["length"] <= answer["rows"], name
+        assert answer["eos"] in expected["ends"], name
+        key = "scores" if one.reward else "logits"
+        assert answer[key] == pytest.approx(expected[key], abs=1e-4), name
 
-    monkeypatch.setattr(scoring, "find_pad_token", lambda tokenizer, ends: tokenizer.eos_token)
-    folder = reward_model("llama3", tmp_path)
-    with pytest.raises(UserError, match="other scores in plain transformers"):
-        export_model(ModelArguments(str(folder)), None, FinetuningArguments(), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+
+def test_end_tokens_and_answers_are_the_same_in_both_versions(written: dict[str, Written], answers: Any) -> None:
+    """T2: greedy answers differed as soon as positions did."""
+    names = [name for name, one in written.items() if not one.reward and not one.adapter]
+    assert len(names) == len(BASES) + 4
+    for name in names:
+        old, new = answers["4.57"]["answers"][name], answers["5"]["answers"][name]
+        keys = ("answer", "prompt", "dtype", "config_eos", "generation_eos")
+        assert {key: old[key] for key in keys} == {key: new[key] for key in keys}
+        expected = written[name].expected
+        if name not in ("checkpoint", "unpacked gguf"):  # the export adds the ends of the template
+            assert set(expected["ends"]) == set(new["generation_eos"]), name
+            assert new["prompt"] == expected["prompt"], name

@@ -124,6 +124,8 @@ def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:
             _convert(path, making)
             for paper in papers:
                 shutil.copy(paper, making)
+    if "PreTrainedTokenizerFast" not in (folder / "tokenizer_config.json").read_text(encoding="utf-8"):
+        make_readable(folder)  # it was made by an earlier version
     return folder
 
 

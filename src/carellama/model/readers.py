@@ -51,6 +51,8 @@ def readable_config(config: dict[str, Any]) -> dict[str, Any]:
         part |= _old_rope_names(part)
         if "dtype" in part:
             part["torch_dtype"] = part["dtype"]
+        if "num_local_experts" in part:  # Qwen3-MoE of transformers 4 has no other name for it
+            part.setdefault("num_experts", part["num_local_experts"])
         if part.get("use_cache") is False:  # gradient checkpointing switches it off
             part["use_cache"] = True
     return config
@@ -103,7 +105,7 @@ def readable_tokenizer_config(config: dict[str, Any], folder: Path) -> dict[str,
         return config
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     config.setdefault("model_input_names", ["input_ids", "attention_mask"])  # else transformers 4 adds token_type_ids
-    config.setdefault("clean_up_tokenization_spaces", False)  # true in older versions, which changes decoded text
+    config["clean_up_tokenization_spaces"] = False  # transformers 4 obeys it, 5 does not: it takes spaces out of texts
     extra = config.pop("extra_special_tokens", None)
     if isinstance(extra, dict) and extra:
         config["extra_special_tokens"] = extra
