@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from carellama import run as runs
 from carellama.config.environment import cache_home
@@ -26,12 +27,16 @@ from carellama.config.model import ModelArguments
 from carellama.disk import made_once
 from carellama.export.merge import export_model
 from carellama.export.parity import conversations
+from carellama.model import to_gguf
 from carellama.model.adapter import prepare
+from carellama.model.gguf import read_header
 from carellama.model.hub import model_folder
 from carellama.model.load import bind, extended_tokenizer, load_model, load_tokenizer
+from carellama.records import Message
 from carellama.template import get_template
 from carellama.tokenise import GroupEncoder
 from hub_bases import BASES, write_base
+from test_to_gguf import same_answer, tokens_of
 from test_variants import config_of
 
 pytestmark = pytest.mark.slow
@@ -194,3 +199,62 @@ def test_end_tokens_and_answers_are_the_same_in_both_versions(written: dict[str,
         if name not in ("checkpoint", "unpacked gguf"):  # the export adds the ends of the template
             assert set(expected["ends"]) == set(new["generation_eos"]), name
             assert new["prompt"] == expected["prompt"], name
+
+
+@pytest.fixture(scope="module")
+def gguf_file(written: dict[str, Written], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export of SmolLM2 as llama.cpp's own converter writes it, in 16 bits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(to_gguf, "model_home", lambda: tmp_path_factory.mktemp("gguf"))
+        return to_gguf.gguf_of(ModelArguments(str(written["smollm2"].folder)), "f16")
+
+
+@pytest.fixture(scope="module")
+def smollm2(written: dict[str, Written]) -> Any:
+    """Model and tokenizer of the export."""
+    folder = written["smollm2"].folder
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(
+        folder
+    )
+
+
+def test_llama_cpp_reads_the_export(written: dict[str, Written], gguf_file: Path, smollm2: Any) -> None:
+    """T2: positions, end token, template and ids arrive; the answer is that of transformers, token by token."""
+    pytest.importorskip("xllamacpp")
+    from carellama.engine.llamacpp import LlamaCppEngine
+
+    model, tokenizer = smollm2
+    header = read_header(gguf_file, ("tokenizer.ggml.tokens",))
+    assert header.of_architecture("rope.freq_base") == 100000.0
+    assert header.facts["tokenizer.ggml.eos_token_id"] == tokenizer.eos_token_id
+    assert header.facts["tokenizer.chat_template"] == tokenizer.chat_template
+    assert len(header.facts["tokenizer.ggml.tokens"]) == model.get_input_embeddings().num_embeddings
+    engine = LlamaCppEngine(gguf_file, adapters={}, parallel=1, context_tokens=256, threads=1)
+    try:
+        ids = tokenizer(written["smollm2"].expected["prompt"], add_special_tokens=False)["input_ids"]
+        assert engine._ids([Message("user", MESSAGES[0]["content"])], ()) == ids
+        same_answer(model, ids, tokens_of(engine, ids, ""))
+    finally:
+        engine.close()
+
+
+def test_openvino_reads_the_export(written: dict[str, Written], gguf_file: Path, smollm2: Any) -> None:
+    """T2: the same answer from OpenVINO GenAI, which reads the .gguf by itself."""
+    pytest.importorskip("openvino_genai")
+    model, tokenizer = smollm2
+    program = (
+        "import json, sys, openvino_genai as genai\n"
+        "model = genai.LLMPipeline(sys.argv[1], 'CPU', INFERENCE_PRECISION_HINT='f32')\n"
+        "ids = model.get_tokenizer().encode(sys.argv[2], add_special_tokens=False).input_ids\n"
+        "config = genai.GenerationConfig(max_new_tokens=12, apply_chat_template=False)\n"
+        "made = model.generate(ids, config).tokens[0]\n"
+        "print(json.dumps([ids.data[0].tolist(), list(made)]))\n"
+    )
+    prompt = written["smollm2"].expected["prompt"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(gguf_file), prompt], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    ids, made = json.loads(done.stdout.strip().splitlines()[-1])
+    assert ids == tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    same_answer(model, ids, made)
