@@ -126,7 +126,7 @@ def _fields(group: type, words: dict[str, Any]) -> list[tuple[str, Any, str, str
     hints = typing.get_type_hints(group)
     found = []
     for field in dataclasses.fields(group):
-        if field.name not in group.__annotations__:
+        if field.name not in group.__annotations__ or not field.init:
             continue
         default = words["required"] if field.default is dataclasses.MISSING else _value(field.default, words["none"])
         takes = field.metadata.get("choices") or _choices(hints[field.name])

@@ -281,7 +281,9 @@ def test_embeddings(served, client) -> None:
     assert given.data[0].embedding == pytest.approx(plain.data[0].embedding)
     assert given.data[1].embedding == pytest.approx(served.service.engine.embed(["发烧"])[0])
     assert given.usage.prompt_tokens == len("fever发烧")
-    raw = httpx2.post(f"{served.v1}/embeddings", json={"model": "carellama", "input": "fever", "encoding_format": "base64"}).json()
+    raw = httpx2.post(
+        f"{served.v1}/embeddings", json={"model": "carellama", "input": "fever", "encoding_format": "base64"}
+    ).json()
     assert array("f", base64.b64decode(raw["data"][0]["embedding"])).tolist() == given.data[0].embedding
     with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length"):
         client.embeddings.create(model="carellama", input=[[1, 2]])
@@ -290,7 +292,13 @@ def test_embeddings(served, client) -> None:
 
 
 def test_rerank(served) -> None:
-    body = {"model": "carellama", "query": "ear", "documents": ["eye", {"text": "ear"}, "nose"], "top_n": 2, "return_documents": True}
+    body = {
+        "model": "carellama",
+        "query": "ear",
+        "documents": ["eye", {"text": "ear"}, "nose"],
+        "top_n": 2,
+        "return_documents": True,
+    }
     found = httpx2.post(f"{served.v1}/rerank", json=body).json()
     protocol.Ranking.model_validate(found)
     assert found["results"][0] == {"index": 1, "relevance_score": pytest.approx(1), "document": {"text": "ear"}}

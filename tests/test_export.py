@@ -132,7 +132,7 @@ def test_a_failure_leaves_nothing(tiny_folder, tmp_path, monkeypatch):
 
 def test_other_settings_than_in_training_are_warned_of(tiny_folder, adapter, tmp_path, caplog):
     export_model(arguments(tiny_folder, adapter), "default", FinetuningArguments(), tmp_path / "out")
-    assert "trained with --template vicuna, exported with default" in caplog.text
+    assert "was trained with --template vicuna and is used with --template default" in caplog.text
 
 
 def test_a_quantised_run_is_exported_from_the_whole_base(tiny_folder, adapter, tmp_path):

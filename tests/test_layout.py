@@ -41,7 +41,7 @@ IMPORTS: dict[str, set[str]] = {
     "jinja": {"records", "text"},
     "skeleton": {"jinja", "text"},
     "template": {"records", "jinja", "skeleton", "text"},
-    "export": {"config", "disk", "records", "template", "tokenise", "model"},
+    "export": {"config", "disk", "records", "template", "tokenise", "model", "run_record"},
     "safety": {"records", "text"},
     "tokenise": {"template"},
     # model.load: the tokenizer that counts the tokens of a mix; model.vocabulary: how it is extended
@@ -58,14 +58,16 @@ IMPORTS: dict[str, set[str]] = {
         "model.vocabulary",
     },
     "model": {"config", "disk"},
+    "run_record": {"config", "disk"},
     # engine: ppo and grpo learn from answers of their own
     "train": {
         *("config", "disk", "records", "text", "template", "tokenise", "data", "model", "engine", "evaluate.metrics"),
+        "run_record",
     },
     "evaluate": {"config", "records", "text", "data", "engine"},
-    "engine": {"config", "records", "template", "tokenise", "model", "disk", "text", "jinja"},
+    "engine": {"config", "records", "template", "tokenise", "model", "disk", "text", "jinja", "run_record"},
     "knowledge": {"config"},
-    "synthesize": {"config", "records", "text", "disk", "data", "engine"},
+    "synthesize": {"config", "records", "text", "disk", "data", "engine", "run_record"},
     # it and the server are handed an engine: they name the types of engine.base and load none
     "assistant": {"records", "engine.base", "safety.notice"},
     "serve": {"config", "records", "disk", "assistant", "engine.base", "safety.notice", "store", "knowledge"},

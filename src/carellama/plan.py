@@ -76,6 +76,7 @@ def planned(config: RunConfig, steps: int, folder: Path) -> dict[str, Any]:
     """Return the plan of a run as plain values; `folder` takes what the measured steps write."""
     from transformers import TrainingArguments
 
+    config = runs.with_trained_template(config)
     training: TrainingArguments = config.training
     training.output_dir = str(folder)
     tokenizer, template, added, prepared = runs.prepared_run(config)

@@ -12,6 +12,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,6 +29,7 @@ from carellama.config.stages import PreferenceArguments, RewardArguments
 from carellama.disk import write_json
 from carellama.errors import UserError, need
 from carellama.model.hub import check_name
+from carellama.run_record import as_trained, write_run
 
 if TYPE_CHECKING:
     from carellama.config.run import RunConfig
@@ -96,14 +98,18 @@ def run(config: RunConfig) -> dict[str, Any]:
     """Do what the options ask for and return all results. Raises `UserError` before any work is lost."""
     from carellama.data.prepare import conversations
 
-    training = config.training
     if world()[0] > 0:  # one process speaks for all
         logging.getLogger("carellama").setLevel(logging.ERROR)
+    config = with_trained_template(config)
+    training = config.training
     output = Path(training.output_dir)
     with training.main_process_first(desc="claim the output folder"):
         checkpoint = claim(output, config) if training.do_train else None
         if checkpoint:
+            from carellama.train.resume import check_changes
+
             check_resume(config, checkpoint)
+            check_changes(config, checkpoint)
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -120,6 +126,11 @@ def run(config: RunConfig) -> dict[str, Any]:
         check(config, prepared, added)
     results = Run(config, tokenizer, template, output, added).do(prepared, chats, checkpoint)
     return results
+
+
+def with_trained_template(config: RunConfig) -> RunConfig:
+    """The options with the chat format that the checkpoints of --checkpoint_dir were trained with."""
+    return replace(config, data=as_trained(config.model, config.data))
 
 
 def prepared_run(config: RunConfig) -> tuple[Any, Any, Added | None, Any]:
@@ -146,9 +157,9 @@ def prepared_run(config: RunConfig) -> tuple[Any, Any, Added | None, Any]:
 
 
 def keep_to_window(config: RunConfig) -> None:
-    """Shorten --cutoff_len to what the model takes, so that longer records are cut by rule and counted with their line.
+    """Limit the lengths to the model's positions, so that longer records are cut by rule and counted with their line.
 
-    ppo and grpo look at the window themselves, which has to hold an answer besides the prompt.
+    The options keep what was asked. ppo and grpo look at the positions themselves, which have to hold an answer too.
     """
     from carellama.model.load import load_config
 
@@ -157,7 +168,7 @@ def keep_to_window(config: RunConfig) -> None:
     if not window or data.lengths[2] <= window or config.finetuning.stage in ("ppo", "grpo"):
         return
     log.info("records may have %d tokens, which is all that the model takes, not %d", window, data.lengths[2])
-    data.max_source_length, data.max_target_length, data.cutoff_len = (min(size, window) for size in data.lengths)
+    data.window = int(window)
 
 
 def prepared_for(config: RunConfig) -> Callable[..., Any]:
@@ -185,18 +196,25 @@ class Run:
         self.config, self.tokenizer, self.template, self.output = config, tokenizer, template, output
         self.added = added
         self.results: dict[str, Any] = {}
+        self.resumed: list[dict[str, Any]] = []
 
     def do(self, prepared: Any, chats: list[Any], checkpoint: str | None) -> dict[str, Any]:
         """Load the model; train, evaluate and predict as asked."""
         from carellama.train.loop import Stopped
+        from carellama.train.resume import check_changes, history
 
         training = self.config.training
         fit = training.do_train
         model = self.load()
         sources = prepared.sources if prepared else []
         if prepared:
+            changes: dict[str, Any] = {}
+            if checkpoint:
+                changes = check_changes(self.config, checkpoint, sources)
+                self.resumed = history(checkpoint, changes)
             self._record(sources)
             trainer = self.trainer(model, prepared)
+            trainer.changes = changes
             try:
                 if fit:
                     self._train(trainer, checkpoint)
@@ -307,10 +325,33 @@ class Run:
             write_json(self.output / name, found)
 
     def _record(self, sources: list[dict[str, Any]]) -> None:
-        from carellama.train.provenance import write_run
+        if not self.config.training.should_save:
+            return
+        from carellama.config.run import settings_of
 
-        if self.config.training.should_save:
-            write_run(self.output, self.config, sources, self.results)
+        write_run(
+            self.output, asked=self.config.asked, settings=settings_of(self.config), used=self.used(), data=sources,
+            results=self.results, resumed=self.resumed,
+        )  # fmt: skip
+
+    def used(self) -> dict[str, Any]:
+        """What the run has made of its options."""
+        from carellama.config.distributed import record_of
+
+        config = self.config
+        prompt, answer, whole = config.data.lengths
+        kind: Kind = "reward" if config.finetuning.stage == "rm" else "causal"
+        return {
+            "template": self.template.name,
+            "dtype": weights_dtype(config),
+            "computes_in": config.training.compute_dtype,
+            "attention": attention_of(config, kind),
+            "max_source_length": prompt,
+            "max_target_length": answer,
+            "cutoff_len": whole,
+            "row_tokens": config.row_limit,
+            **record_of(config.training),
+        }
 
 
 def weights_dtype(config: RunConfig) -> str:

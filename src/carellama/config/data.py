@@ -71,6 +71,7 @@ class DataArguments:
         default=False, metadata=about("Run the Python script of a dataset with script_url.")
     )
     show_example: bool = field(default=False, metadata=about("Print one encoded record, trained tokens in green."))
+    window: Optional[int] = field(default=None, init=False, repr=False)  # positions of the model, which the run sets
 
     @property
     def datasets(self) -> list[str]:
@@ -94,12 +95,15 @@ class DataArguments:
 
     @property
     def lengths(self) -> tuple[int, int, int]:
-        """Most tokens of (a turn's prompt, a turn's answer, the whole record)."""
+        """Most tokens of (a turn's prompt, a turn's answer, the whole record), within the model's positions."""
         if self.cutoff_len is not None:
             whole = self.cutoff_len
-            return self.max_source_length or whole, self.max_target_length or whole, whole
-        source, target = self.max_source_length or 512, self.max_target_length or 512
-        return source, target, source + target
+            source, target = self.max_source_length or whole, self.max_target_length or whole
+        else:
+            source, target = self.max_source_length or 512, self.max_target_length or 512
+            whole = source + target
+        most = self.window or whole
+        return min(source, most), min(target, most), min(whole, most)
 
     def __post_init__(self) -> None:
         at_least(self, max_source_length=1, max_target_length=1, cutoff_len=1, max_samples=1, buffer_size=1)

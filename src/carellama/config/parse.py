@@ -83,6 +83,17 @@ def parse(
     the value of the option `first`, where one is named. Raises `UserError` for an unknown flag (with the nearest
     name), a wrong value, or a file that is not a mapping of known keys.
     """
+    return parse_asked(groups, argv, prog, extra, first)[0]
+
+
+def parse_asked(
+    groups: Sequence[type],
+    argv: Sequence[str],
+    prog: str,
+    extra: Mapping[str, Any] | None = None,
+    first: str | None = None,
+) -> tuple[list[Any], dict[str, str]]:
+    """`parse`, and beside it the options that were given, as they were written."""
     argv = list(argv)
     if first is not None:
         count = next((at for at, word in enumerate(argv) if word.startswith("-") and word != "-"), len(argv))
@@ -100,7 +111,21 @@ def parse(
     )
     if unknown:
         _unknown(unknown[0], _names(reader))
-    return list(parsed)
+    return list(parsed), _asked(words)
+
+
+def _asked(words: Sequence[str]) -> dict[str, str]:
+    """`["--lora_rank", "8", "--packing"]` -> `{"lora_rank": "8", "packing": "true"}`."""
+    found: dict[str, str] = {}
+    name = ""
+    for word in words:
+        if word.startswith("--"):
+            name, joined, value = word[2:].partition("=")
+            name = name.replace("-", "_")
+            found[name] = value if joined else ""
+        elif name:
+            found[name] = f"{found[name]} {word}".strip()
+    return {name: value or "true" for name, value in found.items()}
 
 
 def parse_light(

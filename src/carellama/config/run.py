@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -21,7 +21,7 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.generating import GeneratingArguments
 from carellama.config.grpo import GRPOArguments, check_grpo
 from carellama.config.model import ModelArguments
-from carellama.config.parse import about, at_least, parse
+from carellama.config.parse import about, at_least, parse_asked
 from carellama.config.ppo import PPOArguments, check_ppo
 from carellama.config.stages import TOGETHER, PreferenceArguments, RewardArguments
 from carellama.errors import UserError, lookup
@@ -57,6 +57,12 @@ class TrainingArguments(Seq2SeqTrainingArguments):
 
     overwrite_output_dir: bool = field(
         default=False, metadata=about("Write into an output folder that already holds a finished run.")
+    )
+    resume_changed: Optional[str] = field(
+        default=None,
+        metadata=about(
+            "Options, comma separated, that may differ from those of the run that is resumed, as in max_steps."
+        ),
     )
     skip_plan: bool = field(
         default=False, metadata=about("Do not estimate the memory, and train even if there is too little.")
@@ -162,6 +168,7 @@ class RunConfig:
     ppo: PPOArguments
     grpo: GRPOArguments
     training: TrainingArguments
+    asked: Mapping[str, str] = field(default_factory=dict)  # what was given, as it was written
 
     @property
     def frozen_dtype(self) -> str:
@@ -188,7 +195,9 @@ RUN_GROUPS = (
 
 def run_config(argv: Sequence[str], prog: str = "carellama train", **extra: Any) -> RunConfig:
     """Read and cross-check the options of one run."""
-    config = RunConfig(*parse(RUN_GROUPS, argv, prog, extra))
+    groups, asked = parse_asked(RUN_GROUPS, argv, prog, extra)
+    asked = {name: value for name, value in asked.items() if not name.endswith("_token")}
+    config = dataclasses.replace(RunConfig(*groups), asked=asked)
     check_run(config)
     return config
 
@@ -264,10 +273,9 @@ def _check_unsupported(training: Any) -> None:
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
     """All settings as plain values, for run.json; tokens are left out."""
-    groups = {
-        group.name: getattr(config, group.name) for group in dataclasses.fields(RunConfig) if group.name != "training"
-    }
-    values = {name: dataclasses.asdict(group) for name, group in groups.items()}
+    names = [group.name for group in dataclasses.fields(RunConfig) if group.name not in ("training", "asked")]
+    values = {name: dataclasses.asdict(getattr(config, name)) for name in names}
     values["model"].pop("hf_auth_token")
+    values["data"].pop("window")
     values["training"] = {key: value for key, value in config.training.to_dict().items() if not key.endswith("_token")}
     return values

@@ -15,6 +15,7 @@ from carellama.disk import say
 from carellama.engine.base import Engine
 from carellama.errors import UserError
 from carellama.model.to_gguf import NotConvertible
+from carellama.run_record import as_trained
 
 if TYPE_CHECKING:
     from carellama.config.answering import EngineArguments
@@ -40,6 +41,8 @@ def choose(
 
     An architecture that can not be converted for llama.cpp is answered by transformers, if nobody chose otherwise.
     """
+    if not arguments.endpoints:
+        data = as_trained(model, data, arguments.adapter_folders.values())
     if arguments.engine != "auto":
         check(arguments.engine, model)
         return load(arguments.engine, model, data, finetuning, arguments)

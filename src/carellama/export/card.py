@@ -5,7 +5,6 @@ It is made by `carellama export`; the front matter is what the Hugging Face hub 
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 import carellama
 from carellama.config.model import ModelArguments
-from carellama.errors import UserError
+from carellama.run_record import run_records
 from carellama.template import Template
 
 PAPERS = re.compile(r"(licen[cs]e|notice|use_policy|.*terms)[^/]*", re.IGNORECASE)
@@ -83,12 +82,6 @@ def write_card(folder: Path, model: ModelArguments, template: Template, parity: 
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-def run_records(model: ModelArguments) -> list[dict[str, Any]]:
-    """The run.json of each of the `--checkpoint_dir` that has one, in order."""
-    found = (_run_record(Path(checkpoint).expanduser()) for checkpoint in model.checkpoints)
-    return [record for record in found if record is not None]
-
-
 def _copy_papers(place: Path | str, folder: Path) -> list[str]:
     """Copy the licence texts of a base folder; return their names."""
     files = sorted(place.iterdir()) if isinstance(place, Path) else []
@@ -111,19 +104,6 @@ def _licence(place: Path | str) -> str | None:
         return None
     stated = re.search(r"^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     return stated[1] if stated and stated[1] != "unknown" else None
-
-
-def _run_record(checkpoint: Path) -> dict[str, Any] | None:
-    """The run.json of a checkpoint, which lies in it or, for output/checkpoint-100, above it."""
-    for folder in (checkpoint, checkpoint.resolve().parent):
-        path = folder / "run.json"
-        if path.is_file():
-            try:
-                record = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise UserError(f"{path} is not JSON: {error}") from error
-            return record if isinstance(record, dict) else None
-    return None
 
 
 def _training(record: Mapping[str, Any]) -> list[str]:

@@ -25,8 +25,9 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.parse import parse, parser
 from carellama.errors import UserError
-from carellama.export.card import run_records, write_card
+from carellama.export.card import write_card
 from carellama.model.readers import make_readable
+from carellama.run_record import check_positions, template_for
 from carellama.template import Template, get_template
 
 if TYPE_CHECKING:
@@ -82,8 +83,8 @@ def export_model(
         model = replace(model, quantization_bit=None)
     dtype = model.dtype if model.dtype != "auto" else _stored_dtype(load_config(model))
     tokenizer = load_tokenizer(model)
-    template = get_template(template_name, tokenizer)
-    _compare_settings(model, template_name)
+    check_positions(model)
+    template = get_template(template_for(model, template_name), tokenizer)
     kind = kind_of(model)
     base = load_model(model, dtype=dtype, attention=None, kind=kind)
     bind(base, tokenizer, extended=extended_tokenizer(model) is not None)
@@ -141,24 +142,6 @@ def _check_target(folder: Path, model: ModelArguments, overwrite: bool) -> None:
             raise UserError(f"--output_dir {folder} holds {source}, which the export reads: give another folder")
     if not (folder / "config.json").is_file():
         raise UserError(f"--output_dir {folder} holds no model (config.json), so it is not replaced; give another")
-
-
-def _compare_settings(model: ModelArguments, template: str | None) -> None:
-    """Warn of a chat format or positions other than those of the training that the export is of."""
-    for record in run_records(model)[-1:]:
-        settings = record.get("settings", {})
-        for group, name, now in (
-            ("data", "template", template),
-            ("model", "rope_scaling", model.rope_scaling),
-        ):
-            then = settings.get(group, {}).get(name)
-            if then != now:
-                log.warning(
-                    "trained with --%s %s, exported with %s: give the same, or answers get worse",
-                    name,
-                    then,
-                    now,
-                )
 
 
 def _check_space(network: Any, output_dir: Path, dtype: str) -> None:

@@ -22,6 +22,7 @@ from carellama.disk import say, write_json
 from carellama.engine.base import Engine, Reply, Sampling
 from carellama.errors import UserError
 from carellama.records import Chat, Pair, Place
+from carellama.run_record import as_trained
 from carellama.synthesize.output import Output, asked_in
 from carellama.synthesize.passages import Piece, pieces, questions_of
 from carellama.synthesize.tasks import TASKS, Ask, Unusable, Work, version
@@ -126,7 +127,7 @@ def _engine(
     assert path is not None
     own = not prefix  # the adapters and the template are those of the model that writes
     local = ModelArguments(path, checkpoint_dir=arguments.checkpoint_dir if own else None)
-    data = DataArguments(template=arguments.template if own else None)
+    data = as_trained(local, DataArguments(template=arguments.template if own else None))
     return load(local, data, FinetuningArguments(), batch_size=arguments.parallel), path
 
 

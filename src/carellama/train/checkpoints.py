@@ -10,18 +10,21 @@ ran to its end, or was stopped by a signal, see `carellama.train.loop`).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from accelerate.utils import gather_object
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from carellama.config.distributed import LAUNCH, record_of
 from carellama.disk import write_json
 from carellama.model.readers import make_readable
+from carellama.run_record import RUN_FILE
 from carellama.train.callbacks import LogCallback, any_process
+from carellama.train.resume import apply_changes
 
 STAGING = ".saving"  # a checkpoint is written in here, then moved out
 
@@ -38,6 +41,9 @@ class WholeCheckpoints:
     _initial_global_step: int
     failure: str | None = None
     checkpoint: Path | None = None
+    changes: Mapping[str, Any] = MappingProxyType({})  # options that differ from those of the run that is resumed
+    optimizer: Any
+    lr_scheduler: Any
     _saving = False
 
     def failure_of_any(self, mine: str | None) -> str | None:
@@ -46,6 +52,13 @@ class WholeCheckpoints:
             return None
         failures: list[str | None] = gather_object([mine])
         return next(failure for failure in failures if failure is not None)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load as `Trainer` does; options that --resume_changed names win over those of the checkpoint."""
+        own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        if checkpoint is not None and self.changes:
+            apply_changes(self.optimizer, self.lr_scheduler, own, self.changes)
 
     def save_what_was_learned(self) -> None:
         """Write a checkpoint of the steps since the last one, if there were any."""
@@ -105,19 +118,36 @@ class WholeCheckpoints:
         made = home / STAGING / name
         make_readable(made)
         write_json(made / LAUNCH, record_of(self.args))
+        if (home / RUN_FILE).is_file():
+            shutil.copy(home / RUN_FILE, made / RUN_FILE)
         if str(STAGING) in (self.state.best_model_checkpoint or ""):
             self.state.best_model_checkpoint = str(home / name)
             self.state.save_to_json(str(made / "trainer_state.json"))
         shutil.rmtree(home / name, ignore_errors=True)
         made.rename(home / name)
         shutil.rmtree(home / STAGING, ignore_errors=True)
-        rotate_checkpoints(str(home), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
+        _remove_oldest(home, self.args.save_total_limit, self.state.best_model_checkpoint)
 
     def _finalize_training(self, *args: Any) -> Any:
         """End as `Trainer` does; one that was stopped keeps its last checkpoint, which need not be the best one."""
         if self.state.global_step < self.state.max_steps:
             self.state.best_model_checkpoint = None  # the checkpoint has it
         return super()._finalize_training(*args)  # type: ignore[misc]
+
+
+def _remove_oldest(home: Path, limit: int | None, best: str | None) -> None:
+    """Remove the oldest checkpoints beyond `limit`, never the newest or the best one.
+
+    Each is renamed first: a process that is killed meanwhile leaves no half checkpoint under its name.
+    """
+    found = [path.parent for path in home.glob(f"{PREFIX_CHECKPOINT_DIR}-*/trainer_state.json")]
+    found.sort(key=lambda folder: (folder / "trainer_state.json").stat().st_mtime_ns)
+    kept = {found[-1], *([Path(best)] if best else [])}
+    surplus = len(found) - max(limit, len(kept)) if limit and limit > 0 else 0
+    for folder in [folder for folder in found if folder not in kept][: max(surplus, 0)]:
+        (home / STAGING).mkdir(exist_ok=True)
+        folder.rename(home / STAGING / folder.name)
+        shutil.rmtree(home / STAGING, ignore_errors=True)
 
 
 @contextmanager
