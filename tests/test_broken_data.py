@@ -9,12 +9,17 @@ import tracemalloc
 import pytest
 
 from carellama.config.data import DataArguments
-from carellama.data.convert import BadRecord, Columns, convert, shape_of
+from carellama.data.convert import BadRecord, Columns, convert
+from carellama.data.detect_format import Declared, detect_rows
 from carellama.data.mix import mix, mix_streams
 from carellama.data.read import BadRow, Row, rows
 from carellama.data.sources import load_datasets
 from carellama.errors import UserError
 from carellama.records import Place
+
+
+def format_of(row, columns):
+    return detect_rows([row], Declared(columns)).row_format or "alpaca"
 
 
 def test_an_array_on_one_line_is_read_in_bounded_memory(tmp_path, monkeypatch):
@@ -76,7 +81,7 @@ def test_a_wrong_type_is_a_reason(fields, reason):
     columns = Columns(messages="dialogue" if "dialogue" in fields else None)
     row = Row(fields, Place("a", 1))
     with pytest.raises(BadRecord) as caught:
-        convert(row, columns, shape_of(row, columns))
+        convert(row, columns, format_of(row, columns))
     assert caught.value.reason == reason
 
 
@@ -84,7 +89,7 @@ def test_a_wrong_type_is_a_reason(fields, reason):
 @pytest.mark.parametrize(("role", "text"), [("role", "content"), ("from", "value")])
 def test_the_keys_of_the_turns_tell_the_shape_whatever_the_column(column, role, text):
     row = Row({column: [{role: "user", text: "q"}, {role: "assistant", text: "a"}]}, Place("a", 1))
-    assert len(convert(row, Columns(), shape_of(row, Columns())).messages) == 2
+    assert len(convert(row, Columns(), format_of(row, Columns())).messages) == 2
 
 
 def load(folder, entry, **files):

@@ -219,7 +219,7 @@ def test_tables_and_texts_are_checked_too(tmp_path: Path) -> None:
     text = tmp_path / "a.txt"
     text.write_text(f"{ANSWER}\n\n{ANSWER} Or call us.\n", encoding="utf-8-sig")
     found = check(text)
-    assert (found.encoding, found.usable, found.guess.shape) == ("UTF-8 with BOM", 2, "text")
+    assert (found.encoding, found.usable, found.format.row_format) == ("UTF-8 with BOM", 2, "text")
 
 
 def test_a_file_that_breaks_off_is_judged_up_to_there(tmp_path: Path) -> None:
@@ -258,10 +258,10 @@ def test_the_stage_refuses_other_kinds_of_record(tmp_path: Path) -> None:
 
 
 def test_a_layout_of_the_catalogue_says_how_to_convert(tmp_path: Path) -> None:
-    row = {"Question": "Which helps?", "Options": "A rest\nB smoke", "Answer": "A", "Explanation": "Rest helps."}
+    row = {"utterances": ["patient: Is it a cold?", f"doctor: {ANSWER}"], "description": "Is it a cold?"}
     found = check(write(tmp_path / "a.jsonl", [row]))
-    assert found.entry is None and found.command.startswith("carellama data convert cmexam --from ")
-    assert "cmexam" in "\n".join(lines(found)) and to_dict(found)["catalogue"][0] == "cmexam"
+    assert found.entry is None and found.command.startswith("carellama data convert medical-dialog-hf --from ")
+    assert "medical-dialog-hf" in "\n".join(lines(found)) and to_dict(found)["catalogue"][0] == "medical-dialog-hf"
 
 
 def test_no_text_is_shown(tmp_path: Path) -> None:
@@ -352,19 +352,19 @@ def test_the_command_ends_with_its_code(tmp_path: Path, rows: list[object] | Non
         ("chinese-medical-dialogue/样例_内科5000-6000.head.csv", "alpaca", 3332),
         ("medicalgpt-reward/dpo_zh_500.jsonl", "sharegpt", 499),
         ("carellama-upstream/导诊指导.json", "text", 60),
-        ("cmexam/cmexam_test_01_clinical_depart.csv", None, 606),
+        ("cmexam/cmexam_test_01_clinical_depart.csv", "exam", 606),
     ],
 )
 def test_real_files(real_data: Path, name: str, shape: str | None, usable: int) -> None:
     found = check(real_data / name)
-    assert (found.guess.shape, found.usable, found.rows, found.errors) == (shape, usable, usable, {})
+    assert (found.format.row_format, found.usable, found.rows, found.errors) == (shape, usable, usable, {})
 
 
 @pytest.mark.slow
 def test_a_file_of_a_common_shape_also_names_its_dataset(real_data: Path) -> None:
     """The dataset's own converter may use rows that the plain shape refuses; both ways are said."""
     found = check(real_data / "imcs-v2" / "IMCS-V2_dev_conversation.head.json")
-    assert found.guess.shape == "sharegpt" and found.entry is not None
+    assert found.format.row_format == "sharegpt" and found.entry is not None
     assert found.command.startswith("carellama data convert imcs-v2 --from ")
     assert f"  or        {found.command}" in lines(found)
 

@@ -6,7 +6,8 @@ import pickle
 
 import pytest
 
-from carellama.data.convert import BadRecord, Columns, convert, shape_of
+from carellama.data.convert import BadRecord, Columns, convert
+from carellama.data.detect_format import Declared, detect_rows
 from carellama.data.read import Row
 from carellama.records import Chat, Message, Pair, Place, Text
 
@@ -15,9 +16,13 @@ COLUMNS = Columns(history="history", system="system")
 ALPACA = {"instruction": "q", "output": "a"}
 
 
+def format_of(row, columns):
+    return detect_rows([row], Declared(columns)).row_format or "alpaca"
+
+
 def made(fields, shape=None, columns=COLUMNS, system=None):
     row = Row(fields, PLACE)
-    return convert(row, columns, shape or shape_of(row, columns), system)
+    return convert(row, columns, shape or format_of(row, columns), system)
 
 
 def said(record) -> list[tuple[str, str]]:
@@ -92,7 +97,7 @@ REFUSED = [
     (ALPACA | {"history": "x"}, "history is not a list"),
     (ALPACA | {"history": [["q"]]}, "history holds something else than [question, answer]"),
     (ALPACA | {"history": [["q", ""]]}, "history holds something else than [question, answer]"),
-    (ALPACA | {"output": ["a"]}, "ranked answers are not two"),
+    (ALPACA | {"output": ["a"]}, "fewer than two ranked answers"),
     (ALPACA | {"output": ["a", "a"]}, "chosen and rejected answers are the same"),
     (openai(("user", "q")), "no answer"),
     (openai(("assistant", "a"), ("user", "q")), "turns do not alternate"),

@@ -13,8 +13,8 @@ from carellama.config.datasets import ConvertArguments
 from carellama.config.parse import parse
 from carellama.data.catalogue.convert import Conversion, planned
 from carellama.data.catalogue.layouts import LAYOUTS
-from carellama.data.catalogue.layouts.questions import in_text, letters_of
 from carellama.data.convert import BadRecord
+from carellama.data.exam_options import in_text, letters_of
 from carellama.data.read import Row
 from carellama.errors import UserError
 from carellama.records import NOWHERE, Chat, Question, Record
@@ -88,7 +88,7 @@ def test_each_layout_gives_the_same_question(tmp_path: Path, name: str, suffix: 
     [
         ("AC", "AC"), ("CA", "AC"), ("A,C", "AC"), ("A、C", "AC"), ("ac", "AC"), ("ＡＣ", "AC"), ("(AC)", "AC"),
         ("答案：A", "A"), ("正确答案是A。", "A"), ("Answer: (D)", "D"), ("The correct answer is D", "D"),
-        (["a", "c"], "AC"),        ("12～20次", "B"), ("AAC", "AC"), (" D\n", "D"),
+        (["a", "c"], "AC"), ("12～20次", "B"), (" D\n", "D"), ("B. 12～20次", "B"), (["B"], "B"),
     ],
 )  # fmt: skip
 def test_answers_are_understood(answer: Any, letters: str) -> None:
@@ -100,7 +100,8 @@ def test_answers_are_understood(answer: Any, letters: str) -> None:
     [
         ("E", "the answer is not an option"), ("AE", "the answer is not an option"), ("", "no answer"),
         (None, "no answer"), ([], "no answer"), (2, "the answer is not letters"), ("略", "the answer is not letters"),
-        ("Both", "the answer is not letters"),
+        ("Both", "the answer is not letters"), ("AA", "the answer names a letter twice"),
+        ("AAC", "the answer names a letter twice"), ("A. 12～20次", "the answer is not letters"),
     ],
 )  # fmt: skip
 def test_other_answers_are_a_counted_skip(answer: Any, reason: str) -> None:

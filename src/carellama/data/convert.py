@@ -1,7 +1,7 @@
-"""Rows to records: one function a shape. A row that can not be used raises `BadRecord` (place and reason).
+"""Rows to records: one function a row format. A row that can not be used raises `BadRecord` (place and reason).
 
     alpaca    {"instruction", "input", "output", "history": [[question, answer], ...]}, named by `Columns`;
-              "output": [better, worse] makes a Pair (the seed's reward format);
+              "output": [best, ..., worst] makes a Pair of the first and the last (the 2023 reward format);
               a column named as `good`, true or false, says what a person thought of the answer
     sharegpt  {"conversations": [{"from": "human" | "gpt" | "system", "value"}]}
     openai    {"messages": [{"role": "user" | "assistant" | "system" | "tool", "content"}]}
@@ -10,44 +10,33 @@
 
 `meta`, an object of texts beside them, goes with the record (department, source, ...); so does `tools`, the functions
 that a conversation may call. How a turn is read, with calls, results and weights, says `carellama.data.turns`.
-Nothing is guessed: an empty question, two turns of one role or a missing answer is refused, not repaired.
-The converters of single datasets, which know their quirks, are `carellama.data.catalogue`'s.
+Nothing is repaired: an empty question, two turns of one role or a missing answer is refused. Which format and columns
+a file has is decided by `carellama.data.detect_format`; the converters of single datasets, which know their quirks,
+are `carellama.data.catalogue`'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from carellama.data.column_names import EXAM, has_options, turns_in
+from carellama.data.column_names import Columns as Columns
+from carellama.data.exam_options import in_text, letters_of, make_question, options_of
 from carellama.data.read import Row
+from carellama.data.speakers import is_marked, split_turns, without_mark
 from carellama.data.turns import messages_of, tools_of
 from carellama.errors import lookup
 from carellama.records import BadRecord as BadRecord
 from carellama.records import Chat, Message, Pair, Question, Record, Text, turn_problem
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """Which column holds what; None: there is no such column (`""` in dataset_info.json)."""
-
-    prompt: str | None = "instruction"
-    query: str | None = "input"
-    response: str | None = "output"
-    history: str | None = None
-    system: str | None = None
-    chosen: str | None = "chosen"
-    rejected: str | None = "rejected"
-    messages: str | None = None  # the list of a sharegpt or openai row
-    good: str | None = None  # true or false: whether a person found the answer good
-
 
 Converter = Callable[[Row, Columns, str | None], Record]
 
 
 def convert(row: Row, columns: Columns, shape: str, system: str | None = None) -> Record:
     """Return the record of a row; `system` is the system message of records that have none."""
-    record = lookup(SHAPES, _own_shape(row, columns, shape), "row shape")(row, columns, system)
+    record = lookup(SHAPES, _own_format(row, columns, shape), "row format")(row, columns, system)
     require_unicode(record)
     meta = row.fields.get("meta")
     if isinstance(meta, dict) and meta:
@@ -55,15 +44,16 @@ def convert(row: Row, columns: Columns, shape: str, system: str | None = None) -
     return record
 
 
-def _own_shape(row: Row, columns: Columns, shape: str) -> str:
-    """The shape of one row in a file of conversations: what CareLlama writes has turns only where they are needed."""
+def _own_format(row: Row, columns: Columns, shape: str) -> str:
+    """The format of one row in a file of conversations: what CareLlama writes has turns only where they are needed."""
     if shape not in CONVERSATIONS or any(name in row.fields for name in ("chosen", "rejected")):
         return shape
-    own = shape_of(row, columns)
+    turns = turns_in(row.fields, (columns.messages,) if columns.messages else ())
     if shape == "alpaca":
-        turns = columns.prompt not in row.fields and own in ("sharegpt", "openai")
-        return own if turns else shape
-    return own if own == "alpaca" and {columns.prompt, columns.response} <= set(row.fields) else shape
+        return turns[1] if turns and columns.prompt not in row.fields else shape
+    if turns:
+        return turns[1]
+    return "alpaca" if {columns.prompt, columns.response} <= set(row.fields) else shape
 
 
 def require_unicode(record: Record) -> None:
@@ -92,42 +82,92 @@ def _said(messages: Sequence[Message]) -> list[str]:
     return [text for message in messages for text in (message.content, *(call.arguments for call in message.calls))]
 
 
-def shape_of(row: Row, columns: Columns) -> str:
-    """Detect the shape of a row from its columns."""
-    fields = row.fields
-    for name, shape in ((columns.messages, None), ("conversations", "sharegpt"), ("messages", "openai")):
-        if name and isinstance(fields.get(name), list):
-            turns = fields[name]
-            first = turns[0] if turns and isinstance(turns[0], dict) else {}
-            return "openai" if "role" in first else "sharegpt" if "from" in first else shape or "sharegpt"
-    if isinstance(fields.get("options"), dict) and "question" in fields:
-        return "exam"
-    if columns.response is None or (columns.prompt not in fields and set(fields) <= {"text", "meta", "id", "title"}):
-        return "text"
-    return "alpaca"
+def lengths_of(record: Record) -> tuple[int, int]:
+    """Characters of (all that is asked, all that is answered) in a record; of a text: (0, its characters).
+
+    Of a conversation all turns count, of an exam question the options belong to what is asked and the explanation is
+    the answer, of a preference pair the better answer counts.
+    """
+    if isinstance(record, Text):
+        return 0, len(record.text)
+    if isinstance(record, Question):
+        return len(record.stem) + sum(map(len, record.options.values())), len(record.explanation)
+    messages = record.messages if isinstance(record, Chat) else record.prompt
+    asked = sum(len(message.content) for message in messages if message.role == "user")
+    answered = sum(len(message.content) for message in messages if message.role == "assistant")
+    return asked, answered if isinstance(record, Chat) else len(record.chosen)
 
 
 def _alpaca(row: Row, columns: Columns, system: str | None) -> Record:
-    prompt = _text(row, columns.prompt)
-    query = _text(row, columns.query, required=False)
-    question = "\n".join(part for part in (prompt, query) if part)
-    if not question.strip():
-        raise BadRecord(row.place, "empty question")
+    if columns.options is None and has_options(row.fields):
+        raise BadRecord(row.place, "the row has options: it is an exam question", "not a question with an answer")
+    prompt, query = _text(row, columns.prompt), _text(row, columns.query, required=False)
+    answer = _value(row, columns.response) if columns.response else None
     own = _text(row, columns.system, required=False) or system
     messages = [Message("system", own)] if own else []
-    messages += _history(row, columns.history)
+    history = _history(row, columns.history)
+    reply = answer if isinstance(answer, str) else ""
+    begun, question = _turns_in_question(row, prompt, query, reply, columns)
+    if begun and begun[0].role == "system":
+        both = "\n".join(message.content for message in (*messages, begun[0]))
+        messages, begun = [Message("system", both)], begun[1:]
+    messages += [*history, *begun]
+    question = "\n".join(part for part in (_context(row, columns.context, question), question) if part)
+    if not question.strip():
+        raise BadRecord(row.place, "empty question")
     messages.append(Message("user", question))
-    answer = row.fields.get(columns.response) if columns.response else None
     if isinstance(answer, list):
-        if len(answer) != 2:
-            raise BadRecord(row.place, "ranked answers are not two", f"column {columns.response!r} has {len(answer)}")
-        return _pair(row, messages, answer[0], answer[1])
+        if columns.speakers:
+            answer = [without_mark(one, columns.speakers) if isinstance(one, str) else one for one in answer]
+        if len(answer) < 2:
+            raise BadRecord(
+                row.place, "fewer than two ranked answers", f"column {columns.response!r} has {len(answer)}"
+            )
+        return _pair(row, messages, answer[0], answer[-1])
     if answer is None and columns.chosen in row.fields and columns.rejected in row.fields:
         return _pair(row, messages, row.fields[columns.chosen], row.fields[columns.rejected])
     text = _text(row, columns.response)
+    if columns.speakers:
+        text = without_mark(text, columns.speakers)
     if not text.strip():
         raise BadRecord(row.place, "empty answer")
     return Chat((*messages, Message("assistant", text)), row.place, good=_verdict(row, columns.good))
+
+
+def _turns_in_question(row: Row, prompt: str, query: str, answer: str, columns: Columns) -> tuple[list[Message], str]:
+    """The turns that marks in a question part ([] where there are none), and the question that is answered."""
+    question = "\n".join(part for part in (prompt, query) if part)
+    if columns.speakers is None and is_marked(question, answer):
+        raise BadRecord(row.place, "speaker marks in the question", 'name them under "speakers" in dataset_info.json')
+    before, turns = split_turns(question, columns.speakers) if columns.speakers else ("", [])
+    if not turns:
+        return [], question
+    if turns[-1] == ("assistant", ""):
+        del turns[-1]
+    if not turns or turns[-1][0] != "user":
+        raise BadRecord(row.place, "the marked turns do not end with the user")
+    if turns[0][0] != "user" or not all(text for _, text in turns):
+        raise BadRecord(row.place, "the marked turns do not alternate" if turns[0][0] != "user" else "empty turn")
+    messages = [Message("system", before)] if before else []
+    return [*messages, *(Message(role, text) for role, text in turns[:-1])], turns[-1][1]
+
+
+def _context(row: Row, column: str | None, question: str) -> str:
+    """The passage that a question is about: a text, a list of texts, or an object of either; "" where it is in it."""
+    value = _value(row, column) if column else None
+    text = "\n".join(_texts_in(row, column, value))
+    return "" if text and text in question else text
+
+
+def _texts_in(row: Row, column: str | None, value: Any) -> list[str]:
+    if value is None or isinstance(value, str):
+        return [value.strip()] if value and value.strip() else []
+    if isinstance(value, dict) and isinstance(value.get("contexts"), list):
+        value = value["contexts"]  # PubMedQA: beside them stand the labels of its sections and index terms
+    if isinstance(value, (list, dict)):
+        parts = value.values() if isinstance(value, dict) else value
+        return [text for part in parts for text in _texts_in(row, column, part)]
+    raise BadRecord(row.place, f"column {column!r} is not text", f"found {type(value).__name__}")
 
 
 def _pair(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> Pair:
@@ -216,35 +256,72 @@ def _answer_of(row: Row, value: Any, keys: tuple[str, str]) -> Any:
 
 
 def _plain(row: Row, columns: Columns, system: str | None) -> Record:
-    text = _text(row, columns.prompt if columns.prompt in row.fields else "text")
+    text = _text(row, columns.prompt if columns.prompt and _has(row, columns.prompt) else "text")
     if not text.strip():
         raise BadRecord(row.place, "empty text")
-    return Text(text, row.place)
+    if not columns.speakers:
+        return Text(text, row.place)
+    before, turns = split_turns(text, columns.speakers)
+    if not turns or turns[0][0] != "user" or turns[-1][0] != "assistant" or not all(said for _, said in turns):
+        raise BadRecord(row.place, "the marked turns are no conversation", "user first, assistant last, none empty")
+    messages = [Message("system", before or system or "")] if before or system else []
+    return Chat((*messages, *(Message(role, said) for role, said in turns)), row.place)
 
 
 def _exam(row: Row, columns: Columns, system: str | None) -> Record:
-    stem, options = _text(row, "question"), row.fields.get("options")
+    columns = EXAM if columns.options is None else columns
+    stem = "\n".join(filter(None, (_text(row, columns.prompt), _text(row, columns.query, required=False))))
+    answer = _value(row, columns.response or "answer")
+    if columns.options == ():
+        stem, options = in_text(stem)
+    else:
+        options = exam_options(row, columns.options or ())
     if not stem.strip():
         raise BadRecord(row.place, "empty question")
-    if not isinstance(options, dict) or len(options) < 2 or not all(isinstance(one, str) for one in options.values()):
-        raise BadRecord(row.place, "options are not texts by letter", _columns_of(row.fields))
-    answer = row.fields.get("answer")
-    letters = tuple(answer) if isinstance(answer, (str, list)) else ()
-    if not letters:
-        raise BadRecord(row.place, "no answer")
-    if not set(letters) <= set(options):
-        raise BadRecord(row.place, "the answer is not an option", f"{answer!r} of {', '.join(options)}")
-    number = str(row.fields.get("id") or row.place.line)
-    return Question(number, stem, options, letters, _text(row, "explanation", required=False), row.place)
+    if len(options) < 2:
+        raise BadRecord(row.place, "fewer than two options", _columns_of(row.fields))
+    if answer is None and columns.response not in row.fields:
+        raise BadRecord(row.place, "no answer", _columns_of(row.fields))
+    context = _context(row, columns.context, stem)
+    made = make_question(
+        row, f"{context}\n{stem}" if context else stem, options, answer, form=columns.answer_form,
+        explanation=_value(row, columns.explanation) if columns.explanation else None,
+        id=_value(row, columns.id) if columns.id else None,
+    )  # fmt: skip
+    second = _value(row, columns.answer_check) if columns.answer_check else None
+    if second not in (None, "") and letters_of(row, second, made.options) != made.answers:
+        raise BadRecord(row.place, f"columns {columns.response!r} and {columns.answer_check!r} disagree")
+    return made
+
+
+def exam_options(row: Row, columns: tuple[str, ...]) -> dict[str, str]:
+    """Return the options of a row by letter: of one column, or of a column for each."""
+    if len(columns) == 1:
+        return options_of(_value(row, columns[0]))
+    return options_of([_value(row, name) for name in columns])
+
+
+def _has(row: Row, column: str) -> bool:
+    return column in row.fields or (column.partition(".")[0] in row.fields and "." in column)
+
+
+def _value(row: Row, column: str) -> Any:
+    """The value of a column, or of a path into objects; None where there is none."""
+    value: Any = row.fields.get(column)
+    if value is None and "." in column and column not in row.fields:
+        value = row.fields
+        for step in column.split("."):
+            value = value.get(step) if isinstance(value, dict) else None
+    return value
 
 
 def _text(row: Row, column: str | None, *, required: bool = True) -> str:
     """The text of a column; null counts as absent. `BadRecord` for a missing column or another type."""
-    if column is None or (not required and column not in row.fields):
+    if column is None or (not required and not _has(row, column)):
         return ""
-    if column not in row.fields:
+    if not _has(row, column):
         raise BadRecord(row.place, f"no column {column!r}", _columns_of(row.fields))
-    value = row.fields[column]
+    value = _value(row, column)
     if value is None:
         return ""
     if not isinstance(value, str):

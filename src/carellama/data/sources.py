@@ -1,4 +1,4 @@
-"""Where a dataset is and what it looks like: `dataset_info.json` in the seed's format, or a file by its path.
+"""Where a dataset is and what it looks like: `dataset_info.json` in the 2023 format, or a file by its path.
 
     "name": {
       "file_name": "a.json"            a file (or folder of files) under --dataset_dir; or
@@ -8,31 +8,42 @@
       "file_sha1": "..."               checked against the file
       "columns": {"prompt": ..., "query": ..., "response": ..., "history": ...}   "" = there is no such column
       "ranking": true                  accepted; the rows themselves show whether they hold ranked answers
-      "formatting": "alpaca"           alpaca, sharegpt, openai or text; left out: seen from the first row
+      "formatting": "alpaca"           alpaca, sharegpt, openai, text or exam; left out: detected
+      "answer_form": "index_from_1"    how an exam's answers are written; left out: detected
+      "speakers": {"Human": "user"}    marks in a question that part turns, {}: none; left out: detected
       "system_prompt": "..."           system message of records without one
     }
 
-Of hf_hub_url, script_url and file_name the first that is given counts, as in the seed. A name that is not there
-may be one of the catalogue (`NAME` or `NAME:PART`, once pulled) or the path of a file.
+Of hf_hub_url, script_url and file_name the first that is given counts. A name that is not there may be one of the
+catalogue (`NAME` or `NAME:PART`, once pulled) or the path of a file. What an entry does not say of the format is
+decided by `carellama.data.detect_format`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from carellama.config.data import DataArguments
 from carellama.data.catalogue.convert import records_file
-from carellama.data.catalogue.entries import Split, entries
-from carellama.data.convert import SHAPES, BadRecord, Columns, convert, shape_of
+from carellama.data.catalogue.entries import Split, entries, find
+from carellama.data.column_names import Columns
+from carellama.data.convert import SHAPES
+from carellama.data.detect_format import FIRST_ROWS, STAGE_FORMATS, Declared, detect_file, detect_rows
+from carellama.data.exam_options import FORMS
+from carellama.data.file_format import KIND_NAMES, FileFormat
 from carellama.data.read import KINDS, BadRow, Row, digest, is_data_file, rows
+from carellama.data.speakers import Speakers, named
 from carellama.data.write import COLUMNS as WRITTEN
+from carellama.disk import say
 from carellama.errors import UserError, lookup, nearest, need
 from carellama.records import Place, Record
 
@@ -46,12 +57,17 @@ KEYS = (
     "columns",
     "formatting",
     "ranking",
+    "answer_form",
+    "speakers",
     "system_prompt",
     "subset",
     "split",
 )
-WANTED: dict[str, type] = {"columns": dict, "ranking": bool}  # all others are text
-COLUMNS = ("prompt", "query", "response", "history", "system", "chosen", "rejected", "messages", "good")
+WANTED: dict[str, type] = {"columns": dict, "ranking": bool, "speakers": dict}  # all others are text
+COLUMNS = (
+    *("prompt", "query", "response", "history", "system", "chosen", "rejected", "messages", "good"),
+    *("context", "options", "explanation", "id", "answer_check"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,8 +75,7 @@ class Dataset:
     """One dataset: where its rows come from, and how they are read."""
 
     name: str
-    columns: Columns
-    shape: str | None  # None: seen from the first row
+    declared: Declared = field(default_factory=Declared)  # what its entry says of the format
     system: str | None = None
     files: tuple[Path, ...] = ()
     hub: str | None = None
@@ -68,40 +83,74 @@ class Dataset:
     subset: str | None = None
     split: str = "train"
     folder: Path = Path()
+    formats: tuple[tuple[str, FileFormat], ...] = ()  # of each file by its path; of a hub or script: of all, ""
 
     def rows(self) -> Iterator[Row | BadRow]:
-        """All rows, anew at each call."""
+        """All rows, from the first at each call."""
         if self.hub:
             yield from self._hub_rows()
         elif self.script:
             yield from self._script_rows(self.script)
         else:
-            named = [column for column in astuple(self.columns) if column]
             for path in self.files:
-                yield from rows(path, named)
+                found = self._by_file.get(str(path))
+                yield from rows(path) if found is None else found.rows(path)
 
     def record(self, row: Row | BadRow, system: str | None = None) -> Record:
         """The record of one row; `BadRecord` when it has none."""
-        if isinstance(row, BadRow):
-            raise BadRecord(row.place, row.reason, row.detail)
-        assert self.shape is not None, "the shape is seen before records are made"
-        return convert(row, self.columns, self.shape, self.system or system)
+        return self._by_file.get(row.place.file, self.format).record(row, self.system or system)
 
-    def seen(self) -> Dataset:
-        """This dataset with its shape known. Raises `UserError` when it has no rows."""
-        bad, first = None, None
-        for row in self.rows():
-            if isinstance(row, Row):
-                first = row
-                break
-            bad = bad or row
-        if first is None and bad is not None:
+    @cached_property
+    def _by_file(self) -> dict[str, FileFormat]:
+        return dict(self.formats)
+
+    @property
+    def format(self) -> FileFormat:
+        """The format of the rows: of several files, of the first that has rows."""
+        assert self.formats, "the format is detected before records are made"
+        return self.formats[0][1]
+
+    @property
+    def shape(self) -> str:
+        """The row format."""
+        return str(self.format.row_format)
+
+    @property
+    def columns(self) -> Columns:
+        """Which column holds what."""
+        return self.format.columns
+
+    def detected(self) -> Dataset:
+        """This dataset with its format known. Raises `UserError` when it has no rows, or the format is not clear."""
+        if self.files:
+            found = [(str(path), detect_file(path, self.declared)) for path in self.files]
+        else:
+            found = [("", detect_rows(list(itertools.islice(self.rows(), FIRST_ROWS)), self.declared, self.name))]
+        with_rows = [(path, one) for path, one in found if one.seen]
+        if not with_rows:
+            self._refuse_empty()
+        for path, one in with_rows:
+            one.require(f"{path or self.where}")
+        first_path, first = with_rows[0]
+        for path, one in with_rows[1:]:
+            if None not in (one.kind, first.kind) and one.kind is not first.kind:
+                kinds = f"{first_path} holds {KIND_NAMES[first.kind]}, {path} {KIND_NAMES[one.kind]}"  # type: ignore[index]
+                raise UserError(f"dataset {self.name!r} mixes kinds of records: {kinds}; give each an entry of its own")
+        return replace(self, formats=tuple(with_rows))
+
+    def _refuse_empty(self) -> None:
+        bad = next((row for row in self.rows() if isinstance(row, BadRow)), None)
+        if bad is not None:
             raise UserError(
                 f"dataset {self.name!r} has no usable row; the first is at {bad.place}: {bad.reason} ({bad.detail})"
             )
-        if first is None:
-            raise UserError(f"dataset {self.name!r} is empty: {self.where} holds no record")
-        return self if self.shape else replace(self, shape=shape_of(first, self.columns))
+        raise UserError(f"dataset {self.name!r} is empty: {self.where} holds no record")
+
+    def report_format(self) -> None:
+        """Say what a person should know of a format that was detected: columns not used, rows that do not fit."""
+        for path, one in self.formats:
+            if remarks := one.remarks():
+                say(f"{path or self.name}: {one.describe()}; {'; '.join(remarks)}")
 
     @property
     def where(self) -> str:
@@ -113,6 +162,8 @@ class Dataset:
         parts: list[Any] = [self.hub, self.subset, self.split, *(digest(path) for path in self.files)]
         if self.script:
             parts.append(digest(self.script))
+        parts += [one.layout for _, one in self.formats if one.layout]
+        parts += [repr((one.row_format, one.columns)) for _, one in self.formats[1:]]
         return hashlib.sha1(json.dumps(parts).encode(), usedforsecurity=False).hexdigest()
 
     def _hub_rows(self) -> Iterator[Row]:
@@ -146,19 +197,28 @@ def load_datasets(names: list[str], data: DataArguments) -> list[Dataset]:
     found = []
     for name in names:
         if name not in info and Path(name).is_file():
-            found.append(Dataset(name, WRITTEN, None, files=(Path(name),)).seen())
+            found.append(Dataset(name, files=(Path(name),)).detected())
+            found[-1].report_format()
             continue
         if name not in info and name.partition(":")[0] in entries():
-            split: Split = "train" if data.split == "train" else "held_out"
-            found.append(Dataset(name, WRITTEN, None, files=(records_file(name, split),)).seen())
+            found.append(_of_catalogue(name, data))
             continue
         if name not in info and (Path(name).is_dir() or Path(name).suffix):
             what = "is a folder; name a file in it" if Path(name).is_dir() else "is no file"
             raise UserError(f"{name} {what}, and no dataset of {folder / INFO} or the catalogue has this name")
         if not info:
             raise UserError(f"no {INFO} in {folder} (--dataset_dir), no file {name!r}, and nothing of the catalogue")
-        found.append(_dataset(name, lookup(info, name, f"dataset of {folder / INFO}"), folder, data).seen())
+        found.append(_dataset(name, lookup(info, name, f"dataset of {folder / INFO}"), folder, data).detected())
+        if found[-1].declared.columns is None:
+            found[-1].report_format()
     return found
+
+
+def _of_catalogue(name: str, data: DataArguments) -> Dataset:
+    """A dataset of the catalogue that was pulled: its converted records, whose format is known."""
+    split: Split = "train" if data.split == "train" else "held_out"
+    made = Declared(WRITTEN, STAGE_FORMATS[find(name)[1].stage], speakers=())
+    return Dataset(name, made, files=(records_file(name, split),)).detected()
 
 
 def read_info(folder: Path) -> dict[str, Any]:
@@ -190,10 +250,12 @@ def _dataset(name: str, entry: dict[str, Any], folder: Path, data: DataArguments
     shape = entry.get("formatting")
     if shape is not None:
         lookup(SHAPES, shape, "formatting")
+    form = entry.get("answer_form")
+    if form is not None:
+        lookup(dict.fromkeys(FORMS), form, "answer_form")
     made = Dataset(
         name=name,
-        columns=_columns(entry.get("columns"), where),
-        shape=shape,
+        declared=Declared(_columns(entry.get("columns"), where), shape, _speakers(entry.get("speakers"), where), form),
         system=entry.get("system_prompt"),
         hub=entry["hf_hub_url"] if place == "hf_hub_url" else None,
         subset=entry.get("subset"),
@@ -213,17 +275,30 @@ def _dataset(name: str, entry: dict[str, Any], folder: Path, data: DataArguments
     return replace(made, files=files)
 
 
-def _columns(given: Any, where: str) -> Columns:
-    """The seed's column names; what is not named has the seed's default when no columns are given at all."""
+def _columns(given: Any, where: str) -> Columns | None:
+    """The columns that an entry names; None where it names none. `options` may be a list, a column for each."""
     if given is None:
-        return Columns(history="history")
+        return None
     for key, column in given.items():
-        if column is not None and not isinstance(column, str):
-            raise UserError(f"{where}: column {key!r} must be a name, not {type(column).__name__}")
         if key not in COLUMNS:
             raise UserError(f"{where}: unknown column {key!r}.{nearest(key, COLUMNS)} Known: {', '.join(COLUMNS)}")
-    named = {key: value or None for key, value in given.items()}
+        several = key == "options" and isinstance(column, list) and all(isinstance(one, str) for one in column)
+        if column is not None and not isinstance(column, str) and not several:
+            raise UserError(f"{where}: column {key!r} must be a name, not {type(column).__name__}")
+    named: dict[str, Any] = {key: value or None for key, value in given.items()}
+    if named.get("options"):
+        named["options"] = (named["options"],) if isinstance(named["options"], str) else tuple(named["options"])
     return Columns(**{"query": None, "prompt": None, "response": None, **named})
+
+
+def _speakers(given: Any, where: str) -> Speakers | None:
+    """The speaker marks of an entry; {}: a question is one turn, whatever marks it holds."""
+    if given is None:
+        return None
+    for mark, role in given.items():
+        if role not in ("user", "assistant") or not named(mark):
+            raise UserError(f'{where}: speakers must name "user" or "assistant" for each mark, not {role!r}')
+    return tuple(given.items())
 
 
 def _files(folder: Path) -> Iterator[Path]:

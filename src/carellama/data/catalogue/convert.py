@@ -18,16 +18,17 @@ from carellama.config.datasets import ConvertArguments
 from carellama.config.environment import dataset_home
 from carellama.config.parse import parse
 from carellama.data.catalogue.entries import Entry, Part, Split, entries, find
-from carellama.data.catalogue.layout import Layout, Outcome, first_row, outcomes
+from carellama.data.catalogue.layout import Layout, Outcome, first_row
 from carellama.data.catalogue.layouts import LAYOUTS
 from carellama.data.catalogue.named import files_of, paths_in
-from carellama.data.convert import SHAPES, BadRecord, convert, require_unicode, shape_of
-from carellama.data.read import is_json_lines, rows
+from carellama.data.convert import require_unicode
+from carellama.data.detect_format import STAGE_KINDS, detect_file
+from carellama.data.file_format import KIND_NAMES, FileFormat
 from carellama.data.report import DataReport
-from carellama.data.write import COLUMNS, writer
+from carellama.data.write import writer
 from carellama.disk import made_once, say, write_json
 from carellama.errors import UserError
-from carellama.records import Chat, Question, Record, Text
+from carellama.records import BadRecord, Record
 
 ANOTHER_KIND = "another kind of file"
 VERSION = 2  # of what the converters make; raise it when a layout's records change
@@ -35,24 +36,40 @@ VERSION = 2  # of what the converters make; raise it when a layout's records cha
 
 @dataclass
 class Conversion:
-    """What becomes of some files: which layout reads each, and which no layout fits."""
+    """What becomes of some files: what reads each, which nothing reads, and which were left out."""
 
     name: str
     layouts: dict[str, list[Path]] = field(default_factory=dict)  # layout -> its files
-    unread: dict[Path, str] = field(default_factory=dict)  # file -> why no layout fits
+    formats: dict[Path, FileFormat] = field(default_factory=dict)  # file -> its row format
+    unread: dict[Path, str] = field(default_factory=dict)  # file -> why nothing reads it
+    left_out: list[Path] = field(default_factory=list)  # files of a folder that its dataset does not name
 
     def outcomes(self) -> Iterator[Outcome]:
         """What each row gives: its records, or why it has none."""
+        for path, found in self.formats.items():
+            for row in found.rows(path):
+                try:
+                    yield (found.record(row),)
+                except BadRecord as error:
+                    yield error
         for name, paths in self.layouts.items():
-            layout = LAYOUTS.get(name)
-            if layout is None:
-                for path in paths:
-                    yield from _plain_rows(path, name)
-            elif layout.joined is not None:
+            layout = LAYOUTS[name]
+            if layout.joined is not None:
                 yield from layout.joined(paths)
             else:
                 for path in paths:
                     yield from layout.convert(path)
+
+    def by_kind(self) -> dict[str, Conversion]:
+        """A conversion for each kind of record, so that no output mixes them."""
+        found: dict[str, Conversion] = {}
+        for path, one in self.formats.items():
+            kind = "no records" if one.kind is None else KIND_NAMES[one.kind]
+            found.setdefault(kind, Conversion(self.name)).formats[path] = one
+        for name, paths in self.layouts.items():
+            kind = KIND_NAMES[STAGE_KINDS[LAYOUTS[name].stage]]
+            found.setdefault(kind, Conversion(self.name)).layouts[name] = paths
+        return found
 
     def records(self, report: DataReport) -> Iterator[Record]:
         """All records in order, each row counted in `report`."""
@@ -70,20 +87,51 @@ class Conversion:
                 yield from outcome
 
 
-def _plain_rows(path: Path, shape: str) -> Iterator[Outcome]:
-    """The rows of a file that has one of the common shapes."""
-    return outcomes(rows(path), lambda row: convert(row, COLUMNS, shape))
-
-
 def run(argv: Sequence[str]) -> None:
-    """Convert, write the records, and print the account."""
+    """Convert, write the records, and print the account: a file for each kind of record."""
     (arguments,) = parse((ConvertArguments,), argv, "carellama data convert NAME_OR_FILE", first="name")
     conversion = planned(arguments)
+    outputs = _outputs(conversion, arguments)
+    for path, reason in conversion.unread.items():
+        say(f"not read: {path}: {reason}")
+    if conversion.left_out:
+        names = ", ".join(path.name for path in conversion.left_out[:5])
+        more = ", ..." if len(conversion.left_out) > 5 else ""
+        say(
+            f"left out: {len(conversion.left_out)} files that {conversion.name} does not name: {names}{more} "
+            "(--from FILE converts a file of any name)"
+        )
+    for output, own in outputs.items():
+        made = _written(own, output)
+        print(f"{output}: {', '.join(f'{count} {kind}' for kind, count in made.items())}")
+        for kind in made:
+            if kind != "exam questions":
+                print(f"dataset_info.json: {json.dumps({output.stem: _info(output.name, kind)})}")
+
+
+def _outputs(conversion: Conversion, arguments: ConvertArguments) -> dict[Path, Conversion]:
+    """The files to write: one, or NAME-KIND for each kind of record. `UserError` for one that is there already."""
     output = Path(arguments.output or f"{Path(conversion.name.replace(':', '-')).name}.jsonl")
-    if output.is_dir():
-        raise UserError(f"--output {output} is a folder; give the name of a file to write")
-    if output.exists() and not arguments.overwrite:
-        raise UserError(f"{output} is there already: give --overwrite to replace it, or another --output")
+    kinds = conversion.by_kind()
+    if len(kinds) > 1 and (useless := kinds.pop("no records", None)):
+        conversion.unread |= dict.fromkeys(useless.formats, "no row of the first could be used")
+    if len(kinds) == 1:
+        found = {output: next(iter(kinds.values()))}
+    else:
+        found = {
+            output.with_name(f"{output.stem}-{kind.replace(' ', '-')}{output.suffix}"): own
+            for kind, own in kinds.items()
+        }
+    for path in found:
+        if path.is_dir():
+            raise UserError(f"--output {path} is a folder; give the name of a file to write")
+        if path.exists() and not arguments.overwrite:
+            raise UserError(f"{path} is there already: give --overwrite to replace it, or another --output")
+    return found
+
+
+def _written(conversion: Conversion, output: Path) -> dict[str, int]:
+    """Write the records of one kind; how many of it there are."""
     report = DataReport()
     made: dict[str, int] = {}
     with writer(output) as write:
@@ -94,23 +142,16 @@ def run(argv: Sequence[str]) -> None:
             raise UserError(f"{conversion.name}: no row could be used; {'; '.join(report.lines())}")
     for name, paths in conversion.layouts.items():
         say(f"layout {name}: {', '.join(str(path) for path in paths[:5])}{', ...' if len(paths) > 5 else ''}")
-    for path, reason in conversion.unread.items():
-        say(f"not read: {path}: {reason}")
+    for path, found in conversion.formats.items():
+        say("; ".join([f"{path}: {found.describe()}", *found.remarks()]))
     for line in report.lines():
         say(line)
-    print(f"{output}: {', '.join(f'{count} {kind}' for kind, count in made.items())}")
-    for kind in made:
-        if kind != "exam questions":
-            stem = output.stem
-            print(f"dataset_info.json: {json.dumps({stem: _info(output.name, kind)})}")
-
-
-KINDS: dict[type, str] = {Text: "texts", Chat: "conversations", Question: "exam questions"}
+    return made
 
 
 def kind_of(record: Record) -> str:
     """What a record is called in an account."""
-    return KINDS.get(type(record), "preference pairs")
+    return KIND_NAMES[type(record)]
 
 
 def _info(file_name: str, kind: str) -> dict[str, object]:
@@ -135,7 +176,10 @@ def planned(arguments: ConvertArguments) -> Conversion:
     if not place.exists():
         raise UserError(f"--from {place}: there is no such file or folder")
     if place.is_dir():
-        return of_folder(entry, part, place, arguments.split)
+        found = of_folder(entry, part, place, arguments.split)
+        read = {path for paths in found.layouts.values() for path in paths} | set(found.unread)
+        found.left_out = [path for path in paths_in(place) if path not in read]
+        return found
     return of_file(arguments.name, entry, (part,) if ":" in arguments.name else entry.parts, place)
 
 
@@ -197,34 +241,28 @@ def of_path(place: Path, arguments: ConvertArguments) -> Conversion:
 
 
 def of_unknown(place: Path) -> Conversion:
-    """A file, or all files of a folder, that belong to no named dataset: a common shape, else whatever layout fits."""
+    """A file, or all files of a folder, that belong to no named dataset: read as `detect_file` says."""
     paths = paths_in(place) if place.is_dir() else [place]
     if not paths:
         raise UserError(f"{place} holds no files")
-    shaped: dict[str, list[Path]] = {}
-    others = []
+    found = Conversion(place.resolve().stem)
     for path in paths:
-        shape = _common_shape(path)
-        if shape is None:
-            others.append(path)
+        try:
+            detected = detect_file(path)
+        except UserError as error:
+            found.unread[path] = str(error).removeprefix(f"{path}: ")
+            continue
+        if detected.row_format is None:
+            found.unread[path] = detected.problem
+        elif detected.layout is not None:
+            found.layouts.setdefault(detected.layout, []).append(path)
         else:
-            shaped.setdefault(shape, []).append(path)
-    found = _fitting(place.resolve().stem, others, LAYOUTS)
-    found.layouts = shaped | found.layouts
-    return _some(found)
-
-
-def _common_shape(path: Path) -> str | None:
-    """The shape of a file whose first row is a record as it stands; None for others, and for text files."""
-    try:
-        row = None if path.suffix.lower() == ".txt" or is_json_lines(path) else first_row(path)
-        if row is None:
-            return None
-        shape = shape_of(row, COLUMNS)
-        convert(row, COLUMNS, shape)
-    except UserError:
-        return None
-    return shape if shape in SHAPES else None
+            found.formats[path] = detected
+    if not found.layouts and not found.formats:
+        file, reason = next(iter(found.unread.items()))
+        others = f"; and {len(found.unread) - 1} other files" if len(found.unread) > 1 else ""
+        raise UserError(f"{reason if str(file) in reason else f'{file}: {reason}'}{others}")
+    return found
 
 
 def _fitted(name: str, paths: Sequence[Path], layouts: Mapping[str, Layout]) -> Conversion:

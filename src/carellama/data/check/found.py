@@ -6,9 +6,10 @@ import json
 from array import array
 from typing import Any
 
-import numpy as np
-
 from carellama.data.check.run import Check, Problem
+from carellama.data.file_format import KIND_NAMES
+from carellama.data.stats.run import summary
+from carellama.records import Text
 
 WIDTH = 10  # of the labels
 MOST_COLUMNS = 20  # that are named
@@ -22,9 +23,13 @@ def lines(check: Check) -> list[str]:
     found.append(
         _line("rows", f"{check.rows}, usable: {kinds or 'none'}" + (f"; errors: {refused}" if refused else ""))
     )
-    found.append(_line("shape", _shape(check)))
-    for label, sizes in (("asked", check.asked), ("answered", check.answered)):
-        if sizes:
+    found.append(_line("format", _format(check)))
+    if check.format.unused:
+        found.append(
+            _line("not used", "columns " + ", ".join(repr(name[:40]) for name in check.format.unused[:MOST_COLUMNS]))
+        )
+    for label, sizes in _measures(check):
+        if any(sizes):
             found.append(
                 _line(label, "median {median}, 95% up to {p95}, most {most} characters".format(**_sizes(sizes)))
             )
@@ -51,26 +56,21 @@ def _line(label: str, text: str) -> str:
     return f"  {label:<{WIDTH}}{text}".rstrip()
 
 
-def _shape(check: Check) -> str:
-    guess = check.guess
-    if guess.shape is None and guess.datasets:
-        others = f" (also {', '.join(guess.datasets[1:])})" if guess.datasets[1:] else ""
-        return f"layout of the catalogue's dataset {guess.datasets[0]}{others}"
-    if guess.shape is None:
-        return f"none that is known{_columns(check)}"
-    mapping = ", ".join(f"{what} = {column!r}" for what, column in guess.mapping.items())
-    return f"{guess.shape} ({mapping})"
+def _measures(check: Check) -> tuple[tuple[str, array[int]], ...]:
+    """The lengths under the names that `carellama data stats` gives them."""
+    only_texts = set(check.kinds) == {KIND_NAMES[Text]}
+    return ("question", check.asked), ("text" if only_texts else "answer", check.answered)
 
 
-def _columns(check: Check) -> str:
-    """The columns of a file of no known shape, where they are sure to be names and not texts or patients' numbers."""
-    if check.columns and check.kind.startswith(("CSV", "TSV")):
-        return f": {len(check.columns)} columns; the first line must name them, such as question and answer"
-    if check.rows == 1 and len(check.columns) > 1:
-        return ": the file is one object; rows stand in an array, or one a line"
-    if not check.columns or len(check.columns) > MOST_COLUMNS:
-        return ""
-    return f": it has {', '.join(repr(name[:40]) for name in check.columns)}; name them in dataset_info.json"
+def _format(check: Check) -> str:
+    found = check.format
+    if found.row_format is None:
+        return f"unknown: {found.problem}" if found.problem else "unknown"
+    if found.layout is None:
+        return found.describe()
+    others = f" (also {', '.join(check.datasets[1:])})" if check.datasets[1:] else ""
+    also = f"; also fits {', '.join(found.also)}" if found.also else ""
+    return f"layout {found.layout} of the catalogue's dataset {check.datasets[0]}{others}{also}"
 
 
 def _where(problem: Problem, unit: str) -> str:
@@ -83,9 +83,8 @@ def _where(problem: Problem, unit: str) -> str:
 
 
 def _sizes(sizes: array[int]) -> dict[str, int]:
-    values = np.frombuffer(sizes, dtype=np.uint32)
-    median, most = np.percentile(values, (50, 95))
-    return {"median": int(median), "p95": int(most), "most": int(values.max())}
+    _, median, high, _, most = summary(sizes)
+    return {"median": round(median), "p95": round(high), "most": round(most)}
 
 
 def to_dict(check: Check) -> dict[str, Any]:
@@ -103,14 +102,16 @@ def to_dict(check: Check) -> dict[str, Any]:
         "encoding": check.encoding,
         "rows": check.rows,
         "usable": dict(check.kinds),
-        "shape": check.guess.shape,
-        "columns": check.guess.mapping if check.guess.shape else {},
-        "catalogue": list(check.guess.datasets),
+        "shape": check.format.row_format if check.format.layout is None else None,
+        "layout": check.format.layout,
+        "columns": check.format.mapping,
+        "columns_not_used": list(check.format.unused[:MOST_COLUMNS]),
+        "problem": check.format.problem,
+        "catalogue": list(check.datasets),
         "convert": check.command or None,
         "errors": problems(check.errors),
         "warnings": problems(check.warnings),
-        "asked": _sizes(check.asked) if check.asked else None,
-        "answered": _sizes(check.answered) if check.answered else None,
+        **{label: _sizes(sizes) for label, sizes in _measures(check) if any(sizes)},
         "languages": dict(check.languages),
         "dataset_info": check.entry,
     }

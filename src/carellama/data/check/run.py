@@ -8,13 +8,12 @@ An error is a row that training refuses, a warning a row that looks wrong and ca
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import shlex
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,24 +23,22 @@ import numpy.typing as npt
 
 from carellama.config.datasets import CheckArguments
 from carellama.config.parse import at_least, parse
-from carellama.data.catalogue.layout import Outcome
 from carellama.data.check.faults import Limits, faults_of, question_and_answer, unended
-from carellama.data.check.shapes import Guess, guessed, outcome
-from carellama.data.convert import BadRecord, texts_of
+from carellama.data.check.known_datasets import datasets_for
+from carellama.data.convert import BadRecord, lengths_of, texts_of
+from carellama.data.detect_format import STAGE_KINDS, detect_file, first_rows
 from carellama.data.file_bytes import read_head
+from carellama.data.file_format import KIND_NAMES, FileFormat
 from carellama.data.file_type import ENCODING_NAMES, KNOWN, detect_file_type
 from carellama.data.read import BadRow, Row, is_data_file, rows
 from carellama.data.sources import INFO
 from carellama.disk import write_json
 from carellama.errors import DataError, UserError
-from carellama.records import Chat, Pair, Question, Record, Text
+from carellama.records import Chat, Pair, Record
 from carellama.text import language
 
-FIRST_ROWS = 100  # of which the shape is seen
 MEASURED = 1000  # records whose language is measured, after which every tenth is
 UNENDED_SHARE = 0.1  # of the answers: from here on that they do not end like sentences is a warning
-TAKES: dict[str, type] = {"pt": Text, "sft": Chat, "rm": Pair, "exam": Question}
-NAMES: dict[type, str] = {Text: "texts", Chat: "conversations", Pair: "preference pairs", Question: "exam questions"}
 # Details that tell of the form of a row; others may quote it, and texts are not printed.
 FORMAL = re.compile(r"found \w+|turn \d+|column '[^']{1,40}' has \d+|\d+ under a header of \d+|Expecting|Unterminated")
 QUOTES = re.compile(r"(turn \d+)( is '.*)")
@@ -63,8 +60,9 @@ class Check:
     path: Path
     kind: str = ""
     encoding: str = ""
-    guess: Guess = field(default_factory=Guess)
-    columns: tuple[str, ...] = ()  # of the first row
+    format: FileFormat = field(default_factory=FileFormat)
+    datasets: tuple[str, ...] = ()  # of the catalogue, NAME or NAME:PART, that have files of this format
+    columns: tuple[str, ...] = ()  # of most of the first rows
     rows: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     errors: dict[str, Problem] = field(default_factory=dict)
@@ -74,7 +72,7 @@ class Check:
     answers: int = 0
     lines: array[int] = field(default_factory=lambda: array("q"))  # of each usable record
     hashes: array[int] = field(default_factory=lambda: array("q"))
-    asked: array[int] = field(default_factory=lambda: array("I"))  # characters
+    asked: array[int] = field(default_factory=lambda: array("I"))  # characters, as `lengths_of` counts them
     answered: array[int] = field(default_factory=lambda: array("I"))
     entry: dict[str, dict[str, Any]] | None = None  # of dataset_info.json; None: no records, or to be converted
     most_shown: int = 20
@@ -104,8 +102,10 @@ class Check:
     @property
     def command(self) -> str:
         """The command that converts the file, where a layout of the catalogue reads it."""
-        names, path = self.guess.datasets, shlex.quote(str(self.path))
-        return f"carellama data convert {names[0]} --from {path}" if names else ""
+        path = shlex.quote(str(self.path))
+        if self.datasets:
+            return f"carellama data convert {self.datasets[0]} --from {path}"
+        return f"carellama data convert {path}" if self.format.layout else ""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -157,25 +157,14 @@ def checked(path: Path, arguments: CheckArguments) -> Check:
     check = Check(path, most_shown=arguments.most_shown)
     try:
         check.kind, check.encoding = form_of(path)
-        stream = rows(path)
-        first: list[Row | BadRow] = []
-        broken: UserError | None = None
-        try:
-            for row in stream:
-                first.append(row)
-                if len(first) >= FIRST_ROWS:
-                    break
-        except UserError as error:
-            broken = error
-        check.guess = guessed(path, [row for row in first if isinstance(row, Row)])
+        check.format = detect_file(path)
+        first = [row for row in first_rows(path) if isinstance(row, Row)]
+        check.datasets = datasets_for(path, check.format, first)
+        names = Counter(tuple(row.fields) for row in first).most_common(1)
+        check.columns = names[0][0] if names else ()
         judge = _Judge(check, arguments)
-        if check.guess.layout is not None:
-            judge.layout()
-        else:
-            for row in itertools.chain(first, stream if broken is None else ()):
-                judge.row(row)
-            if broken is not None:
-                raise broken
+        for row in check.format.rows(path) if check.format.row_format else rows(path):
+            judge.row(row)
     except UserError as error:
         check.error(_line_in(error, path), _broken(error, path))
     if not check.rows and not check.errors:
@@ -191,78 +180,57 @@ class _Judge:
         self.check = check
         self.limits = Limits(arguments.longest, arguments.shortest)
         self.stage: str | None = arguments.stage
-        self.takes = TAKES[arguments.stage] if arguments.stage else None
-        self.columns: set[str] | None = None
+        self.takes = STAGE_KINDS[arguments.stage] if arguments.stage else None
 
     def row(self, row: Row | BadRow) -> None:
-        """Judge a row of a common shape."""
+        """Judge a row."""
         check = self.check
         check.rows += 1
         check.unit = row.place.unit
         if isinstance(row, BadRow):
             check.error(row.place.line, row.reason, _formal(row.detail))
             return
-        if self.columns is None:
-            self.columns = set(row.fields)
-            check.columns = tuple(row.fields)
-        elif row.fields.keys() != self.columns:
+        if check.format.row_format is None:
+            check.error(row.place.line, "no known format")
+            return
+        if check.format.layout is None and row.fields.keys() != set(check.columns):
             self.differs(row)
         try:
-            record = outcome(check.guess, row)
+            record = check.format.record(row)
         except BadRecord as error:
             check.error(error.place.line, error.reason, _formal(error.detail))
             return
         self.record(record)
 
     def differs(self, row: Row) -> None:
-        """Warn of a row whose columns are not those of the first, naming the first column that differs."""
-        assert self.columns is not None
-        extra = next((name for name in row.fields if name not in self.columns), None)
-        name = extra if extra is not None else min(self.columns - row.fields.keys())
+        """Warn of a row whose columns are not those of most rows, naming the first column that differs."""
+        usual = set(self.check.columns)
+        extra = next((name for name in row.fields if name not in usual), None)
+        name = extra if extra is not None else min(usual - row.fields.keys())
         detail = f"{'has' if extra is not None else 'has no'} {name[:40]!r}"
-        self.check.warn(row.place.line, "other columns than the first row", detail)
-
-    def layout(self) -> None:
-        """Judge the rows of a file that a layout of the catalogue reads."""
-        layout = self.check.guess.layout
-        assert layout is not None
-        outcomes: Iterator[Outcome]
-        if layout.joined is not None:
-            outcomes = iter(layout.joined([self.check.path]))
-        else:
-            outcomes = layout.convert(self.check.path)
-        for found in outcomes:
-            self.check.rows += 1
-            if isinstance(found, BadRecord):
-                self.check.error(found.place.line, found.reason, _formal(found.detail))
-            else:
-                for record in found:
-                    self.record(record)
+        self.check.warn(row.place.line, "other columns than most rows", detail)
 
     def record(self, record: Record) -> None:
         """Judge a record."""
         check, line = self.check, record.place.line
         if self.takes is not None and not isinstance(record, self.takes):
             check.error(
-                line, f"--stage {self.stage} takes {NAMES[self.takes]}, the row is one of {NAMES[type(record)]}"
+                line,
+                f"--stage {self.stage} takes {KIND_NAMES[self.takes]}, the row is one of {KIND_NAMES[type(record)]}",
             )
             return
-        check.kinds[NAMES[type(record)]] += 1
+        check.kinds[KIND_NAMES[type(record)]] += 1
         text = "\n".join(texts_of(record))
         for fault in faults_of(record, text, self.limits):
             check.warn(line, fault)
         check.lines.append(line)
         check.hashes.append(hash("".join(text.lower().split())))
+        asked, answered = lengths_of(record)
+        check.asked.append(min(asked, 2**32 - 1))
+        check.answered.append(min(answered, 2**32 - 1))
         if isinstance(record, (Chat, Pair)):
-            question, answer = question_and_answer(record)
-            check.asked.append(len(question))
-            check.answered.append(len(answer))
             check.answers += 1
-            check.unended += unended(answer)
-        elif isinstance(record, Text):
-            check.answered.append(len(record.text))
-        else:
-            check.asked.append(len(record.stem))
+            check.unended += unended(question_and_answer(record)[1])
         if check.usable <= MEASURED or check.usable % 10 == 0:
             check.languages[language(text)] += 1
 
@@ -276,7 +244,7 @@ def _finish(check: Check) -> None:
     if check.answers and check.unended / check.answers >= UNENDED_SHARE:
         share = f"{check.unended / check.answers:.0%} of the answers"
         check.warnings["answers that do not end like a sentence, perhaps cut off"] = Problem(check.unended, [], share)
-    made = check.guess.entry(check.path, ranking="preference pairs" in check.kinds) if check.usable else None
+    made = check.format.entry(check.path) if check.usable else None
     if made is not None:
         check.entry = {Path(check.path.name.removesuffix(".gz")).stem: made}
 

@@ -28,6 +28,7 @@ from carellama.data.clean.exams import gather
 from carellama.data.clean.filters import Bounds, refusal
 from carellama.data.clean.identifiers import deidentified
 from carellama.data.convert import BadRecord, texts_of
+from carellama.data.file_format import KIND_NAMES
 from carellama.data.sources import Dataset, load_datasets
 from carellama.data.write import row_of
 from carellama.disk import whole_file
@@ -167,12 +168,8 @@ def _checked(arguments: CleanArguments) -> Bounds:
 
 
 def _require_one_kind(datasets: Sequence[Dataset]) -> None:
-    """Raise `UserError` where texts, conversations or exam questions would come into one file.
-
-    A file is read again by the shape of its first row.
-    """
-    kinds = {"text": "texts", "exam": "exam questions"}
-    found = {kinds.get(str(dataset.shape), "conversations"): dataset.name for dataset in datasets}
+    """Raise `UserError` where texts, conversations or exam questions would come into one file."""
+    found = {KIND_NAMES[dataset.format.kind]: dataset.name for dataset in datasets if dataset.format.kind is not None}
     if len(found) > 1:
         holding = " and ".join(f"{name} holds {kind}" for kind, name in found.items())
         raise UserError(f"{holding}: a file of both can not be read again; clean each kind into its own --output")

@@ -21,11 +21,12 @@ from carellama.config.data import DataArguments
 from carellama.config.datasets import StatsArguments
 from carellama.config.parse import at_least, parse
 from carellama.data.catalogue.convert import kind_of
-from carellama.data.convert import BadRecord, texts_of
+from carellama.data.convert import BadRecord, lengths_of, texts_of
+from carellama.data.file_format import KIND_NAMES
 from carellama.data.sources import Dataset, load_datasets
 from carellama.disk import whole_file
 from carellama.errors import UserError
-from carellama.records import Chat, Pair, Question, Record
+from carellama.records import Chat, Pair, Record, Text
 from carellama.text import language
 
 GROUPED_BY = ("department", "category", "subject")  # keys of a record's meta that say what it is about
@@ -49,6 +50,12 @@ class Stats:
     answered: array[int] = field(default_factory=lambda: array("I"))  # of all the assistant says; of a text, of it all
 
     @property
+    def measures(self) -> tuple[tuple[str, array[int]], ...]:
+        """What the lengths are of, and the lengths."""
+        only_texts = set(self.kinds) == {KIND_NAMES[Text]}
+        return ("question", self.asked), ("text" if only_texts else "answer", self.answered)
+
+    @property
     def used(self) -> int:
         """Records that were measured."""
         return self.kinds.total()
@@ -60,25 +67,13 @@ class Stats:
         group = next((record.meta[key] for key in GROUPED_BY if record.meta.get(key)), None)
         if group:
             self.groups[group] += 1
-        asked, answered = _sizes(record)
+        asked, answered = lengths_of(record)
         self.asked.append(min(asked, 2**32 - 1))
         self.answered.append(min(answered, 2**32 - 1))
         if isinstance(record, (Chat, Pair)):
             messages = record.messages if isinstance(record, Chat) else record.prompt
             self.with_system += messages[0].role == "system"
             self.turns[sum(message.role == "user" for message in messages)] += 1
-
-
-def _sizes(record: Record) -> tuple[int, int]:
-    """Characters of (what is asked, what is answered)."""
-    if isinstance(record, Chat):
-        asked = sum(len(message.content) for message in record.messages if message.role == "user")
-        return asked, sum(len(message.content) for message in record.messages if message.role == "assistant")
-    if isinstance(record, Pair):
-        return sum(len(message.content) for message in record.prompt if message.role == "user"), len(record.chosen)
-    if isinstance(record, Question):
-        return len(record.stem) + sum(map(len, record.options.values())), len(record.explanation)
-    return 0, len(record.text)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -128,7 +123,7 @@ def lines(stats: Stats) -> Iterator[str]:
     if not stats.used:
         return
     yield f"  {'characters':<12}{'mean':>9}{'median':>9}{'95%':>9}{'99%':>9}{'most':>9}"
-    for name, values in (("question", stats.asked), ("answer", stats.answered)):
+    for name, values in stats.measures:
         if any(values):
             mean, *shares = summary(values)
             yield f"  {name:<12}{mean:>9,.0f}" + "".join(f"{share:>9,.0f}" for share in shares)

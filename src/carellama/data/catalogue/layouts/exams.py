@@ -2,8 +2,8 @@
 
     LAYOUTS["apollo-exam"].convert(Path("medqa-usmle_test.jsonl"))
 
-Options and answers are read by `questions.py`. Where a training split may also teach, a second layout of the same
-rows makes a conversation of each (`...-sft`).
+Options and answers are read by `carellama.data.exam_options`. Where a training split may also teach, a second layout
+of the same rows makes a conversation of each (`...-sft`).
 """
 
 from __future__ import annotations
@@ -16,17 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from carellama.data.catalogue.layout import Layout, Outcome, first_row, text_of
-from carellama.data.catalogue.layouts.questions import as_chat, in_text, letters_of, listed, made, question_of
 from carellama.data.convert import BadRecord
+from carellama.data.exam_options import Sample, answer_form, in_text, letters_of, listed, make_question
 from carellama.data.read import BadRow, Row, headless, kind_of, rows
 from carellama.records import Chat, Message, Question
 
 MMLU_COLUMNS = ("question", "A", "B", "C", "D", "answer")
 COPS = ("opa", "opb", "opc", "opd")
-# how MedMCQA's explanations name the right option: "Ans. is 'c' i.e. ...", "Ans. (B)", "Ans: D"
-EXPLAINED = re.compile(
-    r"\W*(?:correct )?ans(?:wer)?(?: is)?[\s.:,-]*(?:is\b)?[\s:]*[('\"‘“\[]*([a-d])\b", re.IGNORECASE
-)
 
 
 def _apollo(row: Row) -> Question:
@@ -37,14 +33,17 @@ def _apollo(row: Row) -> Question:
     stem, context = text_of(row, "question"), text_of(row, "context", required=False)
     options = {letter: text.removesuffix(".") for letter, text in in_text(text_of(row, "option"))[1].items()}
     answer = row.fields.get("anwer", row.fields.get("answer"))
-    return made(row, f"{context}\n{stem}" if context else stem, options, answer, source=row.fields.get("source"))
+    return make_question(
+        row, f"{context}\n{stem}" if context else stem, options, answer, source=row.fields.get("source")
+    )
 
 
 def _aist(row: Row) -> Question:
-    """{problem_id, problem_text, choices, answer ["c"]}: aistairc/medLLM_QA_benchmark."""
-    return made(
+    """{problem_id, problem_text, choices, answer ["c"]}, and PubMedQA's context: aistairc/medLLM_QA_benchmark."""
+    stem, context = text_of(row, "problem_text"), text_of(row, "context", required=False)
+    return make_question(
         row,
-        text_of(row, "problem_text"),
+        f"{context}\n{stem}" if context else stem,
         listed(row, "choices"),
         row.fields.get("answer"),
         id=row.fields.get("problem_id"),
@@ -59,7 +58,7 @@ def _medqa(row: Row) -> Question:
         said = [one for one, text in options.items() if text == answer.strip()]
         if said and not set(said) & set(letters_of(row, letter, options)):
             raise BadRecord(row.place, "answer and answer_idx disagree", f"answer is option {said[0]}, not {letter}")
-    return made(
+    return make_question(
         row,
         text_of(row, "question"),
         options,
@@ -83,19 +82,12 @@ def _medmcqa_rows(path: Path) -> Iterator[Row | BadRow]:
 
 
 def _base_of(path: Path) -> int | None:
-    seen: set[int] = set()
-    votes = {0: 0, 1: 0}
-    for row in rows(path):
-        cop = _number(row.fields.get("cop")) if isinstance(row, Row) else None
-        if cop is None or not isinstance(row, Row) or cop < 0:
-            continue
-        seen.add(cop)
-        said = EXPLAINED.match(str(row.fields.get("exp") or ""))
-        for base in votes:
-            votes[base] += bool(said) and "abcd".find(said[1].lower()) == cop - base  # type: ignore[index]
-    if 0 in seen or 4 in seen:
-        return None if {0, 4} <= seen else int(4 in seen)
-    return None if votes[0] == votes[1] else int(votes[1] > votes[0])
+    form = answer_form(
+        Sample(row, _number(row.fields.get("cop")), dict(zip("ABCD", COPS, strict=True)), row.fields.get("exp"))
+        for row in rows(path)
+        if isinstance(row, Row) and _number(row.fields.get("cop")) is not None
+    )
+    return int(form[-1]) if form is not None and form.startswith("index") else None
 
 
 def _number(value: Any) -> int | None:
@@ -118,7 +110,7 @@ def _medmcqa(row: Row) -> Question:
     if not 0 <= cop - base < 4:
         raise BadRecord(row.place, "the answer is not an option", f"cop {cop}, counted from {base}")
     fields = row.fields
-    return made(
+    return make_question(
         row, text_of(row, "question"), options, "ABCD"[cop - base], explanation=fields.get("exp"), id=fields.get("id"),
         subject=fields.get("subject_name"), topic=fields.get("topic_name"),
     )  # fmt: skip
@@ -127,7 +119,7 @@ def _medmcqa(row: Row) -> Question:
 def _cmexam(row: Row) -> Question:
     """Question, Options (one cell, a line an option), Answer "ABD", Explanation and what the question is about."""
     fields = {name: value for name, value in row.fields.items() if value != "不符合"}  # "does not apply"
-    return made(
+    return make_question(
         row, text_of(row, "Question"), in_text(text_of(row, "Options"))[1], fields.get("Answer"),
         explanation=fields.get("Explanation"), subject=fields.get("Medical Discipline"),
         department=fields.get("Clinical Department"), disease=fields.get("Disease Group"),
@@ -139,7 +131,7 @@ def _cmmlu(row: Row) -> Question:
     """ "", Question, A, B, C, D, Answer: CMMLU, a file a subject."""
     options = {letter: text_of(row, letter, required=False) for letter in "ABCD"}
     number = row.fields.get("")
-    return made(
+    return make_question(
         row, text_of(row, "Question"), options, row.fields.get("Answer"), id=number, subject=_subject(row.place.file)
     )
 
@@ -147,14 +139,16 @@ def _cmmlu(row: Row) -> Question:
 def _mmlu(row: Row) -> Question:
     """question, A, B, C, D, answer, without a header: MMLU, a file a subject."""
     options = {letter: text_of(row, letter, required=False) for letter in "ABCD"}
-    return made(row, text_of(row, "question"), options, row.fields.get("answer"), subject=_subject(row.place.file))
+    return make_question(
+        row, text_of(row, "question"), options, row.fields.get("answer"), subject=_subject(row.place.file)
+    )
 
 
 def _mmlu_hub(row: Row) -> Question:
     """{question, subject, choices, answer 0-3}: MMLU on the hub."""
     options, answer = listed(row, "choices"), _number(row.fields.get("answer"))
     letter = None if answer is None or answer < 0 else "ABCDEFGH"[answer : answer + 1]
-    return made(row, text_of(row, "question"), options, letter, subject=row.fields.get("subject"))
+    return make_question(row, text_of(row, "question"), options, letter, subject=row.fields.get("subject"))
 
 
 def _subject(path: str) -> str:
@@ -180,7 +174,7 @@ def _mmlu_rows(path: Path) -> Iterator[Row | BadRow]:
 def _cmb(row: Row) -> Question:
     """{exam_type, exam_class, exam_subject, question, option {A..F, null allowed}, answer "BCDE"}: CMB-Exam."""
     fields = row.fields
-    return made(
+    return make_question(
         row, text_of(row, "question"), listed(row, "option"), fields.get("answer"), id=fields.get("id"),
         explanation=fields.get("explanation"), subject=fields.get("exam_subject"), exam=fields.get("exam_class"),
         source=fields.get("exam_type"), kind=fields.get("question_type"),
@@ -246,7 +240,7 @@ def _is_question_in_text(path: Path) -> bool:
 def _question_in_text(row: Row) -> Question:
     """{question (its options in the last lines, "A: …"), answer "A"}: questions of CMB-Exam as others hand them on."""
     stem, options = in_text(text_of(row, "question"))
-    return made(row, stem, options, row.fields.get("answer"), source=row.fields.get("source"))
+    return make_question(row, stem, options, row.fields.get("answer"), source=row.fields.get("source"))
 
 
 def _cmb_clin(row: Row) -> Chat:
@@ -263,6 +257,24 @@ def _cmb_clin(row: Row) -> Chat:
         messages += [Message("assistant", answer)]
     meta = {"id": str(row.fields.get("id", "")), "title": text_of(row, "title", required=False)}
     return Chat(tuple(messages), row.place, {name: value for name, value in meta.items() if value})
+
+
+def question_of(row: Row, pair: Any, name: str) -> str:
+    """A text of one of a row's questions; `BadRecord` where it is missing or empty."""
+    if not isinstance(pair, dict):
+        raise BadRecord(row.place, "a question is not an object", type(pair).__name__)
+    return text_of(Row(pair, row.place), name)
+
+
+def as_chat(question: Question) -> Chat:
+    """A question as a conversation: it with its options, and "答案：X" ("Answer: X") with the explanation."""
+    options = "\n".join(f"{letter}. {text}" for letter, text in question.options.items())
+    chinese = re.search("[\u4e00-\u9fff]", question.stem + options)
+    answer = f"{'答案：' if chinese else 'Answer: '}{''.join(question.answers)}"
+    if question.explanation:
+        answer += f"\n{question.explanation}"
+    messages = (Message("user", f"{question.stem}\n{options}"), Message("assistant", answer))
+    return Chat(messages, question.place, {"id": question.id, **question.meta})
 
 
 def _taught(record: Callable[[Row], Question]) -> Callable[[Row], Chat]:

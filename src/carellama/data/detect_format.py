@@ -1,0 +1,335 @@
+"""Which format a file has: its row format with its columns, or the layout of a known dataset.
+
+    found = detect_file(Path("clinic.csv"))     # FileFormat(row_format="alpaca", columns=Columns(prompt="问", ...))
+
+This is the one place of the decision: `data check`, `convert`, `view`, `stats`, `clean` and `--dataset` all ask it. The
+format that fits most of the first rows is the file's; the rows that it does not fit are counted where they are read.
+What the file or its folder is called does not matter. Where two readings are possible `problem` says so, with the
+entry of dataset_info.json that chooses one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from carellama.data.catalogue.layout import Layout
+from carellama.data.catalogue.layouts import LAYOUTS
+from carellama.data.column_names import (
+    LETTERS_ONLY,
+    Columns,
+    Guess,
+    chat_columns,
+    exam_columns,
+    has_options,
+    lower_names,
+    text_columns,
+    turn_columns,
+    turns_in,
+)
+from carellama.data.exam_options import AnswerForm
+from carellama.data.file_format import FileFormat, RowFormat, format_of
+from carellama.data.nearest_format import advice
+from carellama.data.read import BadRow, Row, kind_of, rows
+from carellama.data.speakers import FAMILIES, Speakers, is_marked, named, speaker_evidence
+from carellama.data.write import COLUMNS as WRITTEN
+from carellama.errors import UserError
+from carellama.records import BadRecord, Chat, Pair, Question, Text
+
+FIRST_ROWS = 100  # of which the format is seen
+TEXT_ROW = {"text", "meta", "id", "title"}  # the columns of a row that is a text, whatever an entry says
+SURE_FIELDS = 3  # columns by which a layout is believed though no row becomes a record
+MOST_LINES = 5  # named of the first rows that another format has
+STAGE_KINDS: dict[str, type[Text] | type[Chat] | type[Pair] | type[Question]] = {
+    "pt": Text, "sft": Chat, "rm": Pair, "exam": Question,
+}  # fmt: skip
+STAGE_FORMATS: dict[str, RowFormat] = {"pt": "text", "sft": "alpaca", "rm": "alpaca", "exam": "exam"}
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What an entry of dataset_info.json says of the format; None: nothing, so it is detected."""
+
+    columns: Columns | None = None
+    row_format: RowFormat | None = None
+    speakers: Speakers | None = None
+    answer_form: AnswerForm | None = None
+
+
+def has_rows(path: Path) -> bool:
+    """Whether the type of a file is one of rows; others (documents, spreadsheets) are read by layouts only."""
+    try:
+        kind_of(path)
+    except UserError:
+        return False
+    return True
+
+
+def detect_file(path: Path, declared: Declared | None = None) -> FileFormat:
+    """Detect the format of a file from its first rows. Raises `UserError` for a file that can not be read at all."""
+    declared = declared or Declared()
+    if declared.columns is not None or declared.row_format is not None:
+        expected = declared.columns.used if declared.columns else ()
+        return detect_rows(first_rows(path, expected), declared, path.name)
+    if not has_rows(path):
+        found = _of_layouts(path, ())
+        if found is None:
+            kind_of(path)  # raises, with the types that are known
+        return found or FileFormat()
+    if kind_of(path) == "txt":
+        first = first_rows(path)
+        found = _of_layouts(path, ()) if first else None
+        return replace(found, seen=max(found.seen, len(first))) if found else detect_rows(first, declared, path.name)
+    first = first_rows(path)
+    plain = detect_rows(first, declared, path.name)
+    usable = [row for row in first if isinstance(row, Row)]
+    fits = plain.seen - plain.others if plain.row_format is not None else 0
+    if plain.problem and plain.kind is not None:
+        return plain  # a known format of which one thing is not clear
+    if 2 * fits >= max(1, len(usable)):
+        return plain
+    found = _of_layouts(path, usable)
+    if found is not None and (found.seen - found.others > fits or (found.problem and not fits)):
+        return replace(found, seen=max(found.seen, plain.seen))
+    return plain
+
+
+def first_rows(path: Path, expected: Collection[str] = ()) -> list[Row | BadRow]:
+    """The first rows; of a file that breaks off within them, those up to there (reading on says where)."""
+    found: list[Row | BadRow] = []
+    try:
+        found.extend(itertools.islice(rows(path, expected), FIRST_ROWS))
+    except UserError:
+        if not found:
+            raise
+    return found
+
+
+def detect_rows(first: Sequence[Row | BadRow], declared: Declared | None = None, name: str = "") -> FileFormat:
+    """Detect the format of the rows that a file begins with; `problem` says why where it is not known."""
+    declared = declared or Declared()
+    rows = [row for row in first if isinstance(row, Row)]
+    readings = [_declared(rows, declared)] if declared.columns is not None else _candidates(rows, declared)
+    best: FileFormat | None = None
+    for row_format, guess in readings:
+        columns, unclear, choices = _settle(rows, row_format, guess, declared)
+        found = _fitted(rows, FileFormat(row_format, columns))
+        if best is None or found.seen - found.others > best.seen - best.others:
+            best = replace(found, problem=unclear and advice(name, unclear, choices, row_format, columns))
+    if best is None or best.row_format is None:
+        return FileFormat(seen=len(rows), problem=advice(name, "", {}, None, None, rows))
+    if best.problem:
+        return replace(best, row_format=None)
+    return best
+
+
+def _candidates(rows: Sequence[Row], declared: Declared) -> list[tuple[RowFormat, Guess]]:
+    """The formats that some of the rows have, that of most rows first, each with the columns of those rows."""
+    groups: dict[RowFormat, list[Row]] = {}
+    for row in rows:
+        row_format = declared.row_format or format_of(row.fields)
+        if row_format is not None:
+            groups.setdefault(row_format, []).append(row)
+    found: list[tuple[RowFormat, Guess]] = []
+    for row_format, group in sorted(groups.items(), key=lambda item: -len(item[1])):
+        guess = _columns_for(row_format, group, groups.get("alpaca", ()))
+        exam = exam_columns(group) if row_format == "alpaca" and not declared.row_format else None
+        if exam is not None and _mostly_exam(group, exam):
+            row_format, guess = "exam", exam
+        if guess is None and declared.row_format:
+            guess = Guess(Columns(history="history", system="system"))
+        if guess is not None:
+            found.append((row_format, guess))
+    return found
+
+
+def _mostly_exam(rows: Sequence[Row], guess: Guess) -> bool:
+    """Whether most of the rows, whose options are in their questions, have bare letters as answer."""
+    answers = [row.fields.get(guess.columns.response or "") for row in rows]
+    return 2 * sum(isinstance(one, str) and bool(LETTERS_ONLY.fullmatch(one)) for one in answers) > len(rows)
+
+
+def _columns_for(row_format: RowFormat, rows: Sequence[Row], alpaca: Sequence[Row]) -> Guess | None:
+    if row_format == "exam":
+        return exam_columns(rows)
+    if row_format in ("sharegpt", "openai"):
+        columns = Counter(found[0] for row in rows if (found := turns_in(row.fields)))
+        if not columns:
+            return None
+        return turn_columns(rows, columns.most_common(1)[0][0], chat_columns(alpaca) if alpaca else None)
+    return text_columns(rows) if row_format == "text" else chat_columns(rows)
+
+
+def _declared(rows: Sequence[Row], declared: Declared) -> tuple[RowFormat, Guess]:
+    """The format of rows whose columns an entry names."""
+    columns = declared.columns
+    assert columns is not None
+    if declared.row_format is not None:
+        if declared.row_format == "alpaca" and columns.options is None:
+            columns = replace(columns, options=())  # who writes the format wants it, options or not
+        return declared.row_format, Guess(columns)
+    turns = Counter(
+        found[1] for row in rows if (found := turns_in(row.fields, [columns.messages] if columns.messages else ()))
+    )
+    if 2 * turns.total() > len(rows) and (columns.messages or not _has_prompt(rows, columns)):
+        return ("openai" if turns.most_common(1)[0][0] == "openai" else "sharegpt"), Guess(columns)
+    if columns.options is not None:
+        return "exam", Guess(columns)
+    if columns.messages and rows:
+        return "sharegpt", Guess(columns)
+    if 2 * sum(has_options(row.fields) for row in rows) > len(rows):
+        exam = exam_columns(rows)
+        if exam is not None and columns.prompt in (None, exam.columns.prompt):
+            choices = {"formatting": "exam"}
+            return "exam", Guess(exam.columns, "the rows have options, which the entry's columns do not name", choices)
+    if rows and not _has_prompt(rows, columns) and all(row.fields.keys() <= TEXT_ROW for row in rows):
+        return "text", Guess(columns)
+    if columns.response is None and not (columns.chosen and columns.rejected and lower_names(rows).get(columns.chosen)):
+        return "text", Guess(columns)
+    return "alpaca", Guess(columns)
+
+
+def _has_prompt(rows: Sequence[Row], columns: Columns) -> bool:
+    return any(columns.prompt in row.fields for row in rows)
+
+
+def _settle(
+    rows: Sequence[Row], row_format: RowFormat, guess: Guess, declared: Declared
+) -> tuple[Columns, str, Mapping[str, Any]]:
+    """The columns with what the entry says or the rows show of marks and answers; why they are not clear; the keys."""
+    columns, unclear, choices = guess.columns, guess.unclear, guess.choices
+    if declared.answer_form is not None:
+        columns = replace(columns, answer_form=declared.answer_form)
+        unclear = "" if "answer_form" in choices else unclear
+    elif row_format == "exam" and declared.columns is not None and columns.options is not None:
+        seen = exam_columns([Row(_renamed(row, columns), row.place) for row in rows])
+        if seen is not None and seen.columns.options == ("options",):
+            columns = replace(columns, answer_form=seen.columns.answer_form)
+            if "answer_form" in seen.choices:
+                unclear, choices = seen.unclear, seen.choices
+    if declared.speakers is not None:
+        return replace(columns, speakers=declared.speakers), unclear, choices
+    if row_format == "text":
+        marked = sum(
+            isinstance(text := row.fields.get(columns.prompt or "text"), str) and is_marked(text) for row in rows
+        )
+        if rows and 2 * marked > len(rows):
+            evidence = speaker_evidence([(_texts(row, columns)[0], "", "") for row in rows])
+            why = f"the texts hold turns with the marks {', '.join(evidence.marks)}: conversations, or plain text?"
+            return columns, why, {"speakers": _by_mark(evidence.marks)}
+        return replace(columns, speakers=()), unclear, choices
+    if row_format != "alpaca":
+        return columns, unclear, choices
+    evidence = speaker_evidence([_texts(row, columns) for row in rows])
+    if evidence.unclear > evidence.rows and 2 * evidence.unclear > len(rows):
+        why = f"the questions hold the speaker marks {', '.join(evidence.marks)} behind other text"
+        return columns, why, {"speakers": _by_mark(evidence.marks)}
+    if evidence.rows and evidence.rows >= evidence.transcripts:
+        return replace(columns, speakers=evidence.speakers), unclear, choices
+    return replace(columns, speakers=()) if evidence.transcripts else columns, unclear, choices
+
+
+def _renamed(row: Row, columns: Columns) -> dict[str, Any]:
+    """The fields of an exam row under the usual names."""
+    options = columns.options or ()
+    fields = row.fields
+    value = fields.get(options[0]) if len(options) == 1 else [fields.get(name) for name in options]
+    answer, explanation = fields.get(columns.response or ""), fields.get(columns.explanation or "")
+    return {
+        "question": fields.get(columns.prompt or ""), "options": value, "answer": answer, "explanation": explanation,
+    }  # fmt: skip
+
+
+def _by_mark(marks: Iterable[str]) -> dict[str, str]:
+    """Who speaks behind each mark, as an entry of dataset_info.json says it."""
+    askers = {name for users, _ in FAMILIES for name in users}
+    return {mark: "user" if named(mark) in askers else "assistant" for mark in marks}
+
+
+def _texts(row: Row, columns: Columns) -> tuple[str, str, str]:
+    found = [row.fields.get(name) if name else "" for name in (columns.prompt, columns.query, columns.response)]
+    prompt, query, answer = (value if isinstance(value, str) else "" for value in found)
+    return prompt, query, answer
+
+
+def _fitted(rows: Sequence[Row], found: FileFormat) -> FileFormat:
+    """The format with what it does with the first rows: the kind of most records, rows that do not fit, columns."""
+    kinds: Counter[type] = Counter()
+    outcomes: list[tuple[Row, type | None]] = []
+    for row in rows:
+        try:
+            kind: type | None = type(found.record(row))
+        except BadRecord:
+            kind = None
+        outcomes.append((row, kind))
+        if kind is not None:
+            kinds[kind] += 1
+    kind = kinds.most_common(1)[0][0] if kinds else None
+    missed = [row.place.line for row, own in outcomes if own is None or own is not kind]
+    names = dict.fromkeys(name for row in rows for name in row.fields)
+    used = found.columns.used | {"meta"} | ({"tools"} if found.row_format in ("sharegpt", "openai") else set())
+    return replace(
+        found, kind=kind, others=len(missed), other_lines=tuple(missed[:MOST_LINES]), seen=len(rows),
+        unused=tuple(name for name in names if name not in used),
+    )  # fmt: skip
+
+
+def _of_layouts(path: Path, first: Sequence[Row]) -> FileFormat | None:
+    """The layout by which most of a file's first rows become records; None where none does."""
+    is_text = has_rows(path) and kind_of(path) == "txt"
+    common = set(lower_names(first).values())
+    fits: dict[str, tuple[int, int]] = {}
+    empty: dict[str, str] = {}  # layouts that a file has, by which no row becomes a record, and why
+    for name, layout in LAYOUTS.items():
+        if (is_text and name in ("lines", "text-rows")) or not _may_have(path, common, layout):
+            continue
+        made, rows, reason = (1, 1, "") if name == "document" else _count(path, layout)  # a document is not read twice
+        if made:
+            fits[name] = made, rows
+        elif layout.recognises is not None or len(layout.fields) >= SURE_FIELDS:
+            empty[name] = reason
+    if not fits:
+        return FileFormat(problem=_empty_layouts(empty)) if empty else None
+    # of layouts that fit alike, the one that asks for most columns
+    best = max(fits, key=lambda name: (fits[name][0], len(LAYOUTS[name].fields)))
+    stage = LAYOUTS[best].stage
+    also = tuple(name for name in fits if name != best and fits[name][0] == fits[best][0])
+    made, rows = fits[best]
+    columns = replace(WRITTEN, speakers=())
+    kind = STAGE_KINDS[stage]
+    return FileFormat(STAGE_FORMATS[stage], columns, kind, best, also, seen=rows, others=rows - made)
+
+
+def _empty_layouts(empty: Mapping[str, str]) -> str:
+    name, reason = next(iter(empty.items()))
+    return f"it has the layout {name}, by which no row becomes a record: {reason}"
+
+
+def _may_have(path: Path, names: set[str], layout: Layout) -> bool:
+    if layout.recognises is None:
+        return set(layout.fields) <= names if names else False
+    try:
+        return layout.recognises(path)
+    except UserError:
+        return False
+
+
+def _count(path: Path, layout: Layout) -> tuple[int, int, str]:
+    """(rows that become records, rows, why the first that does not has none) among the first of a file."""
+    made = rows = 0
+    reason = ""
+    try:
+        found = layout.joined([path]) if layout.joined is not None else layout.convert(path)
+        for outcome in itertools.islice(found, FIRST_ROWS):
+            rows += 1
+            if isinstance(outcome, BadRecord):
+                reason = reason or outcome.reason
+            else:
+                made += 1
+    except UserError as error:
+        reason = reason or str(error).removeprefix(f"{path}").strip(" :")
+    return made, rows, reason

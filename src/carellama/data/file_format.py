@@ -1,0 +1,173 @@
+"""What a file is: its row format and columns, or the layout of a known dataset; and its rows and records by it.
+
+    for row in found.rows(path): record = found.record(row)
+
+`carellama.data.detect_format` decides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from carellama.data.catalogue.layouts import LAYOUTS
+from carellama.data.column_names import Columns, chat_columns, has_options, text_columns, turns_in
+from carellama.data.convert import convert
+from carellama.data.read import BadRow, Row, digest, rows
+from carellama.data.write import row_of
+from carellama.errors import UserError
+from carellama.records import NOWHERE, BadRecord, Chat, Pair, Question, Record, Text
+
+RowFormat = Literal["alpaca", "sharegpt", "openai", "text", "exam"]
+KIND_NAMES: dict[type, str] = {
+    Text: "texts", Chat: "conversations", Pair: "preference pairs", Question: "exam questions",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """How the rows of a file become records.
+
+    `row_format` None: no format is known, or which of two it is; `problem` says what to do. With a `layout` the rows
+    are those that it makes, as `carellama.data.write` writes them.
+    """
+
+    row_format: RowFormat | None = None
+    columns: Columns = field(default_factory=Columns)
+    kind: type[Text] | type[Chat] | type[Pair] | type[Question] | None = None  # of the records; None: any
+    layout: str | None = None
+    also: tuple[str, ...] = ()  # other layouts that fit as well
+    unused: tuple[str, ...] = ()  # columns that no record is made of
+    others: int = 0  # of the first rows: those that the format does not fit
+    other_lines: tuple[int, ...] = ()
+    seen: int = 0  # how many rows it was seen from
+    problem: str = ""
+
+    def rows(self, path: Path) -> Iterator[Row | BadRow]:
+        """Yield the rows of a file of this format."""
+        if self.layout is None:
+            yield from rows(path, self.columns.used)
+            return
+        layout = LAYOUTS[self.layout]
+        made = layout.joined([path]) if layout.joined is not None else layout.convert(path)
+        for outcome in made:
+            if isinstance(outcome, BadRecord):
+                yield BadRow(outcome.place, outcome.reason, outcome.detail)
+            else:
+                for record in outcome:
+                    yield Row(row_of(record), record.place)
+
+    def record(self, row: Row | BadRow, system: str | None = None) -> Record:
+        """Return the record of a row; `BadRecord` where it has none, or is of another kind than the file's rows."""
+        if isinstance(row, BadRow):
+            raise BadRecord(row.place, row.reason, row.detail)
+        assert self.row_format is not None, "the format is known before records are made"
+        try:
+            record = convert(row, self.columns, self.row_format, system)
+        except BadRecord as error:
+            other = format_of(row.fields) if self.layout is None else None
+            if other not in (None, self.row_format) and (other != "alpaca" or not self._has_prompt(row)):
+                raise BadRecord(row.place, f"another format than the file's: {other}, not {self.row_format}") from error
+            raise
+        if self.kind is not None and type(record) is not self.kind:
+            kinds = f"{KIND_NAMES[type(record)]}, not {KIND_NAMES[self.kind]}"
+            raise BadRecord(row.place, f"another kind of record than the file's: {kinds}")
+        return record
+
+    def _has_prompt(self, row: Row) -> bool:
+        return bool(self.columns.prompt) and self.columns.prompt in row.fields
+
+    @property
+    def mapping(self) -> dict[str, str]:
+        """What is in which column, for people."""
+        columns = self.columns
+        if self.layout is not None or self.row_format is None:
+            return {}
+        if self.row_format == "text":
+            named: dict[str, str | None] = {"text": columns.prompt or "text"}
+        elif self.row_format == "exam":
+            options = ", ".join(columns.options or ("options",)) if columns.options != () else columns.prompt
+            named = {"question": columns.prompt, "options": options, "answer": columns.response,
+                     "answer again": columns.answer_check, "explanation": columns.explanation}  # fmt: skip
+        elif self.row_format == "alpaca":
+            named = {"question": columns.prompt, "more of it": columns.query, "answer": columns.response,
+                     "history": columns.history}  # fmt: skip
+        else:
+            named = {"turns": columns.messages}
+        named |= {"system": columns.system, "context": columns.context}
+        if columns.chosen and not (self.row_format == "alpaca" and columns.response):
+            named |= {"better answer": columns.chosen, "worse answer": columns.rejected}
+        return {key: name for key, name in named.items() if name}
+
+    def describe(self) -> str:
+        """The format in one line: "alpaca (question = 'ask', answer = 'reply')"."""
+        if self.layout is not None:
+            return f"layout {self.layout}"
+        if self.row_format is None:
+            return "no known format"
+        columns = self.columns
+        about = [f"{what} = {name!r}" for what, name in self.mapping.items()]
+        if columns.answer_form.startswith("index"):
+            about.append(f"answers count from {columns.answer_form[-1]}")
+        if columns.speakers:
+            about.append("turns by speaker marks")
+        return f"{self.row_format} ({', '.join(about)})"
+
+    def remarks(self) -> list[str]:
+        """What a person should know of the reading: columns not used, rows of other formats, other readings."""
+        found: list[str] = []
+        if self.row_format is None:
+            return found
+        if self.unused:
+            found.append(f"columns not used: {', '.join(repr(name[:40]) for name in self.unused)}")
+        if self.others:
+            lines = ", ".join(map(str, self.other_lines)) + (", ..." if self.others > len(self.other_lines) else "")
+            where = f": line {lines}" if self.other_lines else ""
+            found.append(f"{self.others} of the first {self.seen} rows do not fit{where}")
+        if self.also:
+            found.append(f"also fits the layouts {', '.join(self.also)}")
+        return found
+
+    def entry(self, path: Path) -> dict[str, Any] | None:
+        """The entry of dataset_info.json that reads the file so; None where it has to be converted first."""
+        if self.row_format is None or self.layout is not None:
+            return None
+        columns = self.columns
+        found: dict[str, Any] = {"file_name": path.name, "file_sha1": digest(path), "formatting": self.row_format}
+        named: dict[str, Any] = {"prompt": columns.prompt, "query": columns.query, "response": columns.response,
+                                 "history": columns.history}  # fmt: skip
+        more: dict[str, Any] = {"system": columns.system, "messages": columns.messages, "context": columns.context,
+                                "good": columns.good, "explanation": columns.explanation, "id": columns.id,
+                                "answer_check": columns.answer_check}  # fmt: skip
+        if self.row_format == "exam" and columns.options:
+            more["options"] = columns.options[0] if len(columns.options) == 1 else list(columns.options)
+        if self.kind is Pair and not columns.response:
+            more |= {"chosen": columns.chosen, "rejected": columns.rejected}
+        kept = {key: name for key, name in more.items() if name}
+        found["columns"] = {key: name or "" for key, name in named.items()} | kept
+        if columns.answer_form != "letters":
+            found["answer_form"] = columns.answer_form
+        if columns.speakers:
+            found["speakers"] = dict(columns.speakers)
+        return found | {"ranking": True} if self.kind is Pair else found
+
+    def require(self, name: str) -> FileFormat:
+        """Return this format; `UserError` with what to do where it is not known."""
+        if self.row_format is None:
+            raise UserError(f"{name}: {self.problem}")
+        return self
+
+
+def format_of(fields: Mapping[str, Any]) -> RowFormat | None:
+    """The row format that one row has by itself. A row with options is an exam question, whatever else it has."""
+    if has_options(fields):
+        return "exam"
+    turns = turns_in(fields)
+    if turns is not None:
+        return "openai" if turns[1] == "openai" else "sharegpt"
+    row = [Row(dict(fields), NOWHERE)]
+    if chat_columns(row) is not None:
+        return "alpaca"
+    return "text" if text_columns(row) is not None else None

@@ -1,0 +1,128 @@
+"""What to do with rows of no known or no clear format: the columns, the nearest format, the entry to try.
+
+    advice("clinic.jsonl", "", {}, None, None, rows)
+
+Only names of columns are told, never a value; in a table without a header the first row's texts stand where names
+should, so that the names of a table are told only where one of them is known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from carellama.data import column_names as known
+from carellama.data.column_names import NONE, Columns, first_of, lower_names
+from carellama.data.read import Row
+
+MOST_NAMES = 20  # columns that are named
+LONGEST_NAME = 40
+DEEPEST = 4  # objects within objects
+KNOWN = frozenset(
+    name
+    for names in (known.PROMPTS, known.RESPONSES, known.CHOSEN, known.REJECTED, known.HISTORIES, known.SYSTEMS,
+                  known.CONTEXTS, known.TEXTS, known.TURNS, known.STEMS, known.OPTIONS, known.KEYS, known.EXPLANATIONS)
+    for name in names
+)  # fmt: skip
+
+
+def advice(
+    name: str,
+    unclear: str,
+    choices: Mapping[str, Any],
+    row_format: str | None,
+    columns: Columns | None,
+    rows: Sequence[Row] = (),
+) -> str:
+    """Return one line: why the rows of a file are not read, and the entry of dataset_info.json to write."""
+    if unclear and not choices:
+        return unclear
+    if unclear:
+        return f"{unclear}; write in dataset_info.json {_entry(name, dict(choices))}{_other_choice(choices)}"
+    if not rows:
+        return "no row can be read"
+    return f"no known format: {nearest(name, rows)}"
+
+
+def _other_choice(choices: Mapping[str, Any]) -> str:
+    """The other value of a key that chooses between readings."""
+    if "answer_form" in choices:
+        return ', or "index_from_1", or "text" for texts of options'
+    if "speakers" in choices:
+        return ', or "speakers": {} to leave the marks in the text'
+    if choices.get("formatting") == "exam":
+        return ', or "formatting": "alpaca" to leave the options out'
+    return ", or the other column"
+
+
+def _entry(name: str, more: Mapping[str, Any]) -> str:
+    stem = name.removesuffix(".gz").rpartition(".")[0] or name or "NAME"
+    return json.dumps({stem: {"file_name": name or "FILE", **more}}, ensure_ascii=False)
+
+
+def nearest(name: str, rows: Sequence[Row]) -> str:
+    """Return the columns of the rows, and the entry that is likeliest to read them."""
+    paths = text_paths(rows)
+    if not _may_be_told(name, rows):
+        count = len(lower_names(rows, share=0))
+        return f"{count} columns; the first line must name them, such as question and answer"
+    if len(rows) == 1 and all(isinstance(value, dict) for value in rows[0].fields.values()):
+        return "the file is one object; rows stand in an array, or one a line"
+    names = list(dict.fromkeys(path for row in rows for path in row.fields))
+    if len(names) > MOST_NAMES:
+        return f"{len(names)} columns; name those of the question and the answer in dataset_info.json"
+    told = ", ".join(repr(one[:LONGEST_NAME]) for one in names)
+    columns = _likely(paths)
+    if columns is None:
+        return f"the columns are {told}, and no text is in them"
+    what = "text" if columns.response is None else "alpaca"
+    kept = {"prompt": columns.prompt, "query": "", "response": columns.response or "", "history": ""}
+    return f"the columns are {told}; nearest: {what}; try in dataset_info.json {_entry(name, {'columns': kept})}"
+
+
+def _may_be_told(name: str, rows: Sequence[Row]) -> bool:
+    """Whether the columns are sure to be names: those of a table are where one of them is known."""
+    if not name.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".xlsx", ".xls")):
+        return True
+    return any(column in KNOWN for column in lower_names(rows, share=0))
+
+
+def text_paths(rows: Sequence[Row]) -> dict[str, int]:
+    """Return where the texts of rows are, "data.question" in objects, and how many characters each holds in all."""
+    sizes: Counter[str] = Counter()
+    for row in rows:
+        for path, text in _texts(row.fields, ""):
+            sizes[path] += len(text)
+    return dict(sizes)
+
+
+def _texts(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str) and value.strip():
+        yield path, value
+    elif isinstance(value, dict) and depth < DEEPEST:
+        for key, inner in value.items():
+            yield from _texts(inner, f"{path}.{key}" if path else str(key), depth + 1)
+
+
+def _likely(paths: Mapping[str, int]) -> Columns | None:
+    """The columns likeliest to hold a question and its answer, or a text."""
+    by_end = {path.rpartition(".")[2].lower(): path for path in reversed(list(paths))}
+    prompt = first_of(known.PROMPTS, by_end) or _containing(by_end, ("question", "query", "ask", "prompt", "问"))
+    others = {end: path for end, path in by_end.items() if path != prompt}
+    response = first_of(known.RESPONSES, others) or _containing(others, ("answer", "response", "reply", "output", "答"))
+    if prompt and response is None and others:
+        response = max(others.values(), key=lambda path: paths[path])
+    if prompt is None and response is None:
+        longest = max(paths, key=lambda path: paths[path], default=None)
+        return None if longest is None else replace(NONE, prompt=longest)
+    if prompt is None:
+        rest = [path for path in paths if path != response]
+        prompt = max(rest, key=lambda path: paths[path], default=None)
+    return replace(NONE, prompt=prompt or response, response=response if prompt else None)
+
+
+def _containing(names: Mapping[str, str], parts: Sequence[str]) -> str | None:
+    return next((path for part in parts for name, path in names.items() if name.endswith(part)), None)
