@@ -2,11 +2,10 @@
 
     for found in documents(Path("guidelines/")): ...     # Text, or BadRecord for a file that can not be read
 
-markitdown reads the formats. Before it, `word`, `web_page` and `slides` write list numbers, boxes and cells as text that
-it does not lose, and `pdf` marks raised numbers; behind it, `lines` joins wrapped lines and leaves out page headers and
-numbers, and counts them. Classical books in
-their tagged layout become one text a section (`carellama.data.documents.books`). Pictures are not looked at: a scan
-needs OCR before this.
+markitdown reads the formats. Before it, `word`, `web_page` and `slides` write list numbers, boxes and cells as text
+that it does not lose, and `pdf` marks raised numbers; behind it, `lines` joins wrapped lines and leaves out page
+headers and numbers, and counts them. Classical books in their tagged layout become one text a section
+(`carellama.data.documents.books`). Pictures are not looked at: a scan needs OCR before this.
 """
 
 from __future__ import annotations
