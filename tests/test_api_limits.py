@@ -300,7 +300,7 @@ def test_keys_are_asked_for_and_tickets_given_back() -> None:
 
         done = ask(max_tokens=3)
         until(lambda: guard.ended == [done.json()["usage"]["total_tokens"]])
-        assert guard.begun == [len("What is asthma?") // 3 + 1 + 3]
+        assert guard.begun == [len("user: What is asthma?\n") + 3]
         with httpx2.stream("POST", server.url + CHAT, json={"messages": ASKED, "stream": True}, headers=key) as one:
             lines = one.iter_lines()  # held: without it the connection is closed
             next(lines)

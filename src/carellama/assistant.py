@@ -70,16 +70,18 @@ class Assistant:
         """The tokens that an answer starts from, with the system message."""
         return self.engine.count_tokens(self._whole(messages), tools)
 
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
         """The tokens of a text."""
-        return self.engine.tokenize(text)
+        return self.engine.tokenize(text, begin=begin, marks=marks)
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """The text that an answer starts from, with the system message."""
         return self.engine.render(self._whole(messages), tools)
 
-    def continue_text(self, text: str, sampling: Sampling | None = None) -> Generator[Piece, None, Reply]:
-        """Go on with a text."""
+    def continue_text(
+        self, text: str | Sequence[int], sampling: Sampling | None = None
+    ) -> Generator[Piece, None, Reply]:
+        """Continue a text."""
         return self.engine.continue_text(text, sampling or self.sampling)
 
     def close(self) -> None:

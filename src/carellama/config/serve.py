@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Optional
@@ -50,9 +51,18 @@ class ApiArguments:
     queue_timeout: float = field(default=30.0, metadata=about("Seconds that an answer waits for a place; then 429."))
     first_token_timeout: float = field(default=120.0, metadata=about("Seconds from its place to its first token."))
     request_timeout: float = field(default=600.0, metadata=about("Seconds that a request takes in all."))
-    shutdown_timeout: float = field(
-        default=60.0, metadata=about("Seconds that answers under way have after SIGTERM or Ctrl-C.")
+    receive_timeout: float = field(
+        default=30.0,
+        metadata=about("Seconds for the headers of a request, and for its body (and 1 s more for each 1,000 bytes)."),
     )
+    shutdown_timeout: float = field(
+        default=60.0, metadata=about("Seconds that running requests have after SIGTERM or Ctrl-C.")
+    )
+    drain_seconds: Optional[float] = field(
+        default=None,
+        metadata=about("Least seconds of status 503 before the socket closes; default: 0 on loopback, otherwise 5."),
+    )
+    max_header_bytes: int = field(default=65536, metadata=about("Longest headers of a request; past it: status 431."))
     max_body_bytes: int = field(default=4 << 20, metadata=about("Longest body of a request; past it: status 413."))
     max_messages: int = field(default=1024, metadata=about("Most messages, texts or documents of a request."))
     max_choices: int = field(default=8, metadata=about("Largest n: answers to one request."))
@@ -77,13 +87,21 @@ class ApiArguments:
         return _parts(self.cors_origins)
 
     @property
+    def drains(self) -> float:
+        """Seconds that a drain takes at least, so that a load balancer sees /ready fail."""
+        if self.drain_seconds is not None:
+            return self.drain_seconds
+        return 0.0 if is_loopback(self.host) else 5.0
+
+    @property
     def scheme(self) -> str:
         """`https` where there is a certificate."""
         return "https" if self.ssl_certfile else "http"
 
     def __post_init__(self) -> None:
         at_least(self, queue=0, max_body_bytes=1024, max_messages=1, max_choices=1, workers=1, max_new_tokens=1)
-        at_least(self, queue_timeout=0.1, first_token_timeout=0.1, request_timeout=0.1, shutdown_timeout=0)
+        at_least(self, queue_timeout=0.1, first_token_timeout=0.1, request_timeout=0.1, receive_timeout=0.1)
+        at_least(self, shutdown_timeout=0, drain_seconds=0, max_header_bytes=1024)
         at_least(self, temperature=0, top_k=0)
         if not 0 <= self.port <= 65535:
             raise UserError(f"--port is {self.port}; it must be between 0 and 65535")
@@ -100,6 +118,14 @@ class ApiArguments:
         for origin in self.origins:
             if origin != "*" and not (origin.startswith(("http://", "https://")) and origin.count("/") == 2):
                 raise UserError(f"--cors_origins: {origin!r}; write scheme and host, as in https://chat.example.org")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address; a name other than localhost is taken as one that others reach."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _parts(text: str | None) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
 from carellama.config.environment import web_password
 from carellama.config.parse import about, at_least
+from carellama.config.serve import is_loopback
 from carellama.errors import UserError
 
 # HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
@@ -41,12 +41,7 @@ class WebArguments:
     @property
     def loopback(self) -> bool:
         """Whether only this machine reaches the page."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:  # a name
-            return False
+        return is_loopback(self.host)
 
     @property
     def scheme(self) -> str:

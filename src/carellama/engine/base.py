@@ -192,16 +192,23 @@ class Engine(Protocol):
         """Return the number of tokens that an answer to `messages` starts from."""
         ...
 
-    def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of a text, without any that begin or end a sequence."""
+    def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
+        """Return the tokens of a text.
+
+        `begin`: after the token that begins a sequence, if the model has one. `marks`: strings of special tokens in
+        the text (`<|im_start|>`) are these tokens; otherwise they stay text.
+        """
         ...
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the text that an answer to `messages` starts from."""
         ...
 
-    def continue_text(self, text: str, sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Go on with a text that is no conversation; otherwise as `stream`."""
+    def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Continue a text that is not a conversation; otherwise as `stream`.
+
+        A string is tokenised as `tokenize(text, begin=True)` does. Token ids are used as they are.
+        """
         ...
 
     def close(self) -> None:
@@ -213,6 +220,13 @@ def check_adapter(name: str, known: Collection[str]) -> None:
     """Raise `Unsupported` for an adapter that is not among the known ones; "" is none."""
     if name and name not in known:
         raise Unsupported(f"no adapter {name!r}; there are {', '.join(known) or 'none'}")
+
+
+def check_token_ids(ids: Sequence[int], vocabulary: int) -> list[int]:
+    """Return the ids of a prompt. Raises `UserError` for an id that is not below `vocabulary`."""
+    if strange := [token for token in ids if not 0 <= token < vocabulary]:
+        raise UserError(f"the prompt has token {strange[0]}; this model has tokens 0 to {vocabulary - 1:,}")
+    return list(ids)
 
 
 def room_for_answer(prompt_tokens: int, max_new_tokens: int | None, context_tokens: int | None) -> int:

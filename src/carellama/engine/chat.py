@@ -68,6 +68,14 @@ class Chat:
         except UserError:
             return False
 
+    def cut_marks(self, text: str) -> list[str]:
+        """Return a text in parts, cut inside each mark, so that no part has a whole mark in it."""
+        parts, begin = [], 0
+        for match in self._mark.finditer(text):
+            parts.append(text[begin : match.start() + 1])
+            begin = match.start() + 1
+        return [*parts, text[begin:]]
+
     def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
         """Return the text that an answer starts from. Raises `UserError` where the template refuses."""
         if knows_tools(self.jinja):

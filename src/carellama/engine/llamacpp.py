@@ -39,6 +39,7 @@ from carellama.engine.base import (
     Unavailable,
     Unsupported,
     check_adapter,
+    check_token_ids,
     room_for_answer,
 )
 from carellama.engine.chat import TOKENS, VOCABULARY, chat_of
@@ -140,9 +141,13 @@ class LlamaCppEngine:
         answer = self._answer(lambda: self._ids(messages, sampling.tools), sampling)
         return with_calls(with_reasoning(answer, sampling, begun=self.chat.opens_reasoning), sampling)
 
-    def continue_text(self, text: str, sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Go on with a text, marks of which are text; see `Engine.continue_text`."""
-        return self._answer(lambda: self._begun(self.tokenize(text)), sampling)
+    def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Continue a text, see `Engine.continue_text`."""
+
+        def encode() -> list[int]:
+            return self.tokenize(text, begin=True) if isinstance(text, str) else check_token_ids(text, self._words)
+
+        return self._answer(encode, sampling)
 
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
         """For each prompt the log-probability of each choice; see `Engine.logprobs`.
@@ -184,9 +189,10 @@ class LlamaCppEngine:
         """Return the number of tokens that an answer starts from."""
         return len(self._ids(messages, tools))
 
-    def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of a text; marks in it are text."""
-        return self._server.tokenize(text)
+    def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
+        """Return the tokens of a text, see `Engine.tokenize`."""
+        ids = self._server.tokenize(text, marks=marks)
+        return self._begun(ids) if begin else ids
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the text that an answer starts from, by the chat template."""

@@ -162,8 +162,8 @@ class OpenAIEngine:
         answer = self._pieces(lambda give: self._answer_chat(messages, plain, give))
         return with_calls(with_reasoning(answer, sampling), sampling)
 
-    def continue_text(self, text: str, sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Go on with a text by /v1/completions; see `Engine.continue_text`."""
+    def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Continue a text by the server's /v1/completions, which decides how a string is tokenised."""
 
         return self._pieces(lambda give: self._answer_text(text, sampling, give))
 
@@ -206,14 +206,14 @@ class OpenAIEngine:
         han = len(HAN_CHARACTER.findall(text))
         return han + (len(text) - han) // LETTERS_A_TOKEN
 
-    def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of a text by the server's /tokenize; `Unsupported` where it has none."""
+    def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
+        """Return the tokens of a text by the server's /tokenize. Raises `Unsupported` if it has none."""
 
         async def ask(upstream: Upstream) -> list[int]:
             listing = _listed(upstream)
             kind = kind_of(listing.kind)
             if kind.tokenizer:
-                body = tokenize_text(self._name(listing), text, kind)
+                body = tokenize_text(self._name(listing), text, kind, begin=begin, marks=marks)
                 _, found = await self._upstreams.json(upstream, "POST", "/tokenize", body)
                 if isinstance(found, dict) and isinstance(found.get("tokens"), list):
                     return [int(token) for token in found["tokens"]]
@@ -291,7 +291,7 @@ class OpenAIEngine:
             counted = await self._upstreams.ask(lambda upstream: self._count(upstream, messages, sampling.tools))
             raise _too_long(error, counted) from error
 
-    async def _answer_text(self, text: str, sampling: Sampling, give: Give) -> Reply:
+    async def _answer_text(self, text: str | Sequence[int], sampling: Sampling, give: Give) -> Reply:
         def body(upstream: Upstream, model: str) -> dict[str, Any]:
             return text_body(model, text, sampling, kind_of(_listed(upstream).kind))
 

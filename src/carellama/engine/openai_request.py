@@ -64,9 +64,10 @@ def chat_body(model: str, messages: Prompt, sampling: Sampling, kind: Kind) -> d
     return body
 
 
-def text_body(model: str, text: str, sampling: Sampling, kind: Kind) -> dict[str, Any]:
+def text_body(model: str, text: str | Sequence[int], sampling: Sampling, kind: Kind) -> dict[str, Any]:
     """The body for /v1/completions, which goes on with a text. Raises as `chat_body`."""
-    body = {"model": model, "prompt": text, **_sampled(sampling, kind)}
+    prompt = text if isinstance(text, str) else list(text)
+    body = {"model": model, "prompt": prompt, **_sampled(sampling, kind)}
     if sampling.top_logprobs is not None:
         body["logprobs"] = _most(sampling.top_logprobs)
     return body
@@ -88,11 +89,11 @@ def as_wire(messages: Prompt) -> list[dict[str, Any]]:
     return rows
 
 
-def tokenize_text(model: str, text: str, kind: Kind) -> dict[str, Any]:
-    """The body for /tokenize of a text without tokens that begin or end a sequence."""
+def tokenize_text(model: str, text: str, kind: Kind, *, begin: bool, marks: bool) -> dict[str, Any]:
+    """The body for /tokenize of a text, see `Engine.tokenize`. vLLM reads marks as tokens in any case."""
     if kind.tokenizer == "vllm":
-        return {"model": model, "prompt": text, "add_special_tokens": False}
-    return {"content": text, "add_special": False}
+        return {"model": model, "prompt": text, "add_special_tokens": begin, "parse_special": marks}
+    return {"content": text, "add_special": begin, "parse_special": marks}
 
 
 def tokenize_chat(model: str, messages: Prompt, tools: Sequence[Tool]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from carellama.engine.base import (
     Tool,
     Unavailable,
     Unsupported,
+    check_token_ids,
     drain,
     room_for_answer,
 )
@@ -226,9 +227,11 @@ class OpenVINOEngine:
         sampling = settled(sampling)
         return self._told_apart(self._answer(self.tokenizer.encode_chat(messages, sampling.tools), sampling), sampling)
 
-    def continue_text(self, text: str, sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Go on with a text, see `Engine.continue_text`; its special-token strings are special tokens."""
-        return self._answer(self.tokenizer.encode(text, begin=True), sampling)
+    def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Continue a text, see `Engine.continue_text`."""
+        if isinstance(text, str):
+            return self._answer(self.tokenize(text, begin=True), sampling)
+        return self._answer(check_token_ids(text, self.tokenizer.backend.get_vocab_size()), sampling)
 
     def _told_apart(self, stream: Generator[Piece, None, Reply], sampling: Sampling) -> Generator[Piece, None, Reply]:
         """A stream with its reasoning and its calls apart from the answer."""
@@ -262,9 +265,9 @@ class OpenVINOEngine:
         """Return the number of tokens that an answer starts from."""
         return len(self.tokenizer.encode_chat(messages, tools))
 
-    def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of a text."""
-        return self.tokenizer.encode(text)
+    def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
+        """Return the tokens of a text, see `Engine.tokenize`."""
+        return self.tokenizer.encode(text, begin=begin) if marks else self.tokenizer.encode_text(text, begin=begin)
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the text that an answer starts from, special tokens included."""

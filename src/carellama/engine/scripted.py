@@ -81,8 +81,9 @@ class ScriptedEngine:
         answer = self._say(prompt, lambda: self._next(messages), sampling)
         return with_calls(with_reasoning(answer, sampling), sampling)
 
-    def continue_text(self, text: str, sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Go on with a text, see `Engine.continue_text`."""
+    def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Continue a text, see `Engine.continue_text`."""
+        text = text if isinstance(text, str) else "".join(map(chr, text))
         message = Message("user", text)
         self.asked.append((message,))
         return self._say(text, lambda: self._next((message,)), sampling)
@@ -109,8 +110,8 @@ class ScriptedEngine:
         """Return the number of characters of the rendered messages."""
         return len(self.render(messages, tools))
 
-    def tokenize(self, text: str) -> list[int]:
-        """Characters as numbers."""
+    def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
+        """Characters as numbers; there is no token that begins a sequence, and no special token."""
         return [ord(character) for character in text]
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:

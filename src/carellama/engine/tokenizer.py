@@ -49,6 +49,11 @@ class Tokenizer:
         ids: list[int] = self.backend.encode(text, add_special_tokens=begin).ids
         return ids
 
+    def encode_text(self, text: str, *, begin: bool = False) -> list[int]:
+        """Return the ids of a text in which marks stay text; `begin` as in `encode`."""
+        first, *others = self.chat.cut_marks(text)
+        return [*self.encode(first, begin=begin), *(number for part in others for number in self.encode(part))]
+
     def encode_chat(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """Return the ids that an answer starts from. Marks in a person's words are cut, so that they stay text."""
         return [number for text in self.chat.pieces(messages, tools) for number in self.encode(text)]

@@ -34,6 +34,7 @@ from carellama.engine.base import (
     Tool,
     Unsupported,
     check_adapter,
+    check_token_ids,
     drain,
     room_for_answer,
 )
@@ -121,10 +122,14 @@ class TransformersEngine:
         """Return the number of tokens that an answer starts from."""
         return len(self._encode([messages], tools)[0])
 
-    def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of a text; the marks of special tokens in it are text."""
-        ids: list[int] = self._encoder.encode([[Group(("", text, ""), False)]])[0][0].tolist()
-        return ids
+    def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
+        """Return the tokens of a text, see `Engine.tokenize`."""
+        ids: list[int]
+        if marks:
+            ids = self._encoder.backend.encode(text, add_special_tokens=False).ids
+        else:
+            ids = self._encoder.encode([[Group(("", text, ""), False)]])[0][0].tolist()
+        return self._bos + ids if begin and ids[: len(self._bos)] != self._bos else ids
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
@@ -147,9 +152,15 @@ class TransformersEngine:
         sampling = settled(sampling)
         return self._told_apart(self._follow(lambda: self._encode([messages], sampling.tools)[0], sampling), sampling)
 
-    def continue_text(self, text: str, sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Go on with a text; special tokens that are written in it count as such, and bos is put before it."""
-        return self._follow(lambda: self._ids_of(text), sampling)
+    def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Continue a text, see `Engine.continue_text`."""
+
+        def encode() -> list[int]:
+            if isinstance(text, str):
+                return self.tokenize(text, begin=True)
+            return check_token_ids(text, self._vocabulary)
+
+        return self._follow(encode, sampling)
 
     def continue_ids(self, encoded: Sequence[list[int]], sampling: Sampling) -> list[Continuation]:
         """Answer conversations that are given as the ids an answer starts from, for training: ids in, ids out.
@@ -325,10 +336,6 @@ class TransformersEngine:
         else:
             groups = [[self._group(messages, tools)] for messages in prompts]
         return [ids.tolist() for (ids,) in self._encoder.encode(groups)]
-
-    def _ids_of(self, text: str) -> list[int]:
-        ids: list[int] = self._encoder.backend.encode(text, add_special_tokens=False).ids
-        return ids if ids[: len(self._bos)] == self._bos else self._bos + ids
 
     def _first_tokens(self, messages: Prompt, choices: Sequence[str]) -> list[int]:
         """The token that an answer which is a choice begins with."""

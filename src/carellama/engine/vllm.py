@@ -87,12 +87,12 @@ class VLLMEngine(OpenAIEngine):
 
     def end_as(self, template: str, form: Format) -> None:
         """Have answers end where this chat format ends a turn. Raises `UserError` where the model lacks its tokens."""
-        if missing := [token for token in form.tokens if len(self.tokenize(token)) != 1]:
+        if missing := [token for token in form.tokens if len(self.tokenize(token, marks=True)) != 1]:
             raise UserError(
                 f"--template {template} needs the tokens {', '.join(missing)}, which the model does not have"
             )
         ends = [stop for stop in form.stop if "{eos}" not in stop]
-        single = {stop: ids[0] for stop in ends if len(ids := self.tokenize(stop)) == 1}
+        single = {stop: ids[0] for stop in ends if len(ids := self.tokenize(stop, marks=True)) == 1}
         self._stops = tuple(stop for stop in ends if stop not in single)
         self._fields = {"stop_token_ids": list(single.values())} if single else {}
 

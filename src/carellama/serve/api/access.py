@@ -15,7 +15,6 @@ an event loop calls it in a thread. Nothing here logs, or says in an error, what
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import threading
 import time
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from carellama.config import environment
 from carellama.config.keys import SCOPES
+from carellama.config.serve import is_loopback
 from carellama.errors import UserError, need
 
 if TYPE_CHECKING:
@@ -244,8 +244,9 @@ def _over(over: OverLimit, tokens: int) -> Refused:
         return Refused(429, "rate_limit_exceeded", message, over.retry_after)
     wait = over.retry_after if tokens <= over.allowed else None  # no day has room for it
     message = (
-        f"the API key may use {over.allowed:,} tokens a day; {over.used:,} are used or taken by requests that run, and "
-        f"this request may use {tokens:,}; ask for a shorter answer, or wait for the next day (UTC)"
+        f"the API key may use {over.allowed:,} tokens a day; {over.used:,} are used or reserved by running requests, "
+        f"and this request may use {tokens:,} (its prompt and max_tokens for each answer); "
+        "lower max_tokens, shorten the prompt, or wait for the next day (UTC)"
     )
     return Refused(429, "insufficient_quota", message, wait)
 
@@ -282,11 +283,3 @@ def _keyed(place: str) -> Keyed | None:
         return Keyed(opened)
     opened.close()
     return None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address; a name other than localhost is taken for one that all reach."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

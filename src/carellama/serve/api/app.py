@@ -102,7 +102,8 @@ async def _whole_characters(request: Request) -> None:
         try:
             json.dumps(await request.json(), ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise Wrong("the body has half a surrogate pair, which is no character", code="invalid_json") from None
+            text = "the body has half a surrogate pair, which is not a character"
+            raise Wrong(text, "body", "invalid_json") from None
 
 
 async def _wrong_body(request: Request, error: Exception) -> Response:
@@ -112,10 +113,16 @@ async def _wrong_body(request: Request, error: Exception) -> Response:
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "").replace("GET", "GET, HEAD")
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"allow": f"{allowed}, OPTIONS"})
+        error.headers = {"allow": allowed}
     known = {404: "there is no such route; /openapi.json lists them", 405: "this route does not take this method"}
     message = known.get(error.status_code, str(error.detail))
     code = "invalid_json" if error.status_code == 400 else None
-    raise Wrong(message, status=error.status_code, code=code, headers=error.headers)
+    param = "body" if error.status_code in (400, 408, 413) else None
+    raise Wrong(message, param, code, error.status_code, error.headers)
 
 
 @router.get("/v1/models", response_model=protocol.ModelList)
@@ -144,7 +151,7 @@ async def ready(request: Request) -> Response:
     """Whether it takes requests: 503 from SIGTERM on."""
     service, _ = parts_of(request)
     if service.draining:
-        return JSONResponse({"status": "shutting down"}, 503)
+        return JSONResponse({"status": "shutting down"}, 503, {"retry-after": "5"})
     return JSONResponse({"status": "ready"})
 
 
@@ -152,7 +159,7 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """What Prometheus reads; with keys, the scope admin is needed."""
     service, call = parts_of(request)
-    await call.begin("admin", 0)
+    await call.reserve("admin")
     return Response(service.metrics.page(), media_type=service.metrics.content_type)
 
 

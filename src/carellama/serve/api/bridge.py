@@ -62,8 +62,10 @@ def threaded(function: Callable[[], Result]) -> asyncio.Future[Result]:
     return future
 
 
-async def computed(function: Callable[[], Result], line: Line, seconds: float) -> Result:
-    """Return what a function of the engine returns, computed at a place of the line.
+async def computed(
+    function: Callable[[], Result], line: Line, seconds: float, on_begin: Callable[[int], None] = lambda index: None
+) -> Result:
+    """Return what a function of the engine returns, computed at a place of the line; `on_begin(0)` when it begins.
 
     Who leaves before its end leaves the place taken until then. Raises `Refused` by the line, and `TimedOut`.
     """
@@ -73,6 +75,7 @@ async def computed(function: Callable[[], Result], line: Line, seconds: float) -
         nonlocal begun
         async with line.place():
             begun = True
+            on_begin(0)
             return await threaded(function)
 
     task = _kept(asyncio.ensure_future(run()))
@@ -97,8 +100,8 @@ def _kept(task: asyncio.Task[Result]) -> asyncio.Task[Result]:
 class Answers:
     """The answers to one request. To be used on one event loop, which has to run until all threads have ended."""
 
-    def __init__(self, makes: Sequence[Make], line: Line) -> None:
-        self._line = line
+    def __init__(self, makes: Sequence[Make], line: Line, on_begin: Callable[[int], None] = lambda index: None) -> None:
+        self._line, self._on_begin = line, on_begin  # the latter is called when work on an answer begins
         self._box: deque[tuple[int, Item]] = deque()
         self._there = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -188,6 +191,7 @@ class Answers:
                 if self._closed:
                     return
                 self._threads.add(index)
+                self._on_begin(index)
                 if self.begun_at is None:
                     self.begun_at = time.monotonic()
                     self._there.set()  # `begun` counts its seconds from here

@@ -32,17 +32,17 @@ from carellama.serve.api.access import Access, Caller, Open, Refused, Ticket
 from carellama.serve.api.bridge import Answers, Item, threaded
 from carellama.serve.api.line import Line
 from carellama.serve.api.metrics import Metrics
-from carellama.serve.api.refusals import CLOSED, Wrong, log_failure, refusal
+from carellama.serve.api.refusals import CLOSED, DONE, EVENTS, Wrong, event, log_failure, refusal
+from carellama.serve.hosts import names_this_machine
 
 log = logging.getLogger(__name__)
 
 OPEN_ROUTES = {"/health", "/ready", "/docs", "/openapi.json"}  # they say nothing of anybody
 QUIET_ROUTES = {"/health", "/ready", "/metrics"}  # asked every few seconds: logged only where they fail
-BODY_SECONDS = 30.0  # for each part of a body
+BODY_RATE = 1000.0  # bytes a second: each byte that arrived gives a body so much more time
+READS = 1.0  # seconds that a client has to read the error at the end of its stream
 GRACE = 10.0  # seconds over --request_timeout, after which a client that does not read its answer is left
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-LOOPBACK = {"localhost", "127.0.0.1", "::1", "[::1]"}
-BYTES_A_TOKEN = 3  # a guess of how long a text is before it is counted: English has more, Chinese about as many
 Result = TypeVar("Result")
 Scorer = Callable[[Sequence[tuple[Message, ...]], Sequence[str]], list[float]]  # prompts and answers
 
@@ -61,6 +61,7 @@ class Service:
     draining: bool = False  # the server is about to end: no new requests
     created: int = field(default_factory=lambda: int(time.time()))
     ending: set[asyncio.Future[None]] = field(default_factory=set)  # tickets that are being given back
+    running: set[Call] = field(default_factory=set)  # requests that a drain waits for
 
     async def asked(self, function: Callable[[], Result]) -> Result:
         """Ask `access`, in a thread where it has a database to look into."""
@@ -73,41 +74,87 @@ class Service:
         return await threaded(lambda: (self.engine.adapters, self.engine.context_tokens))
 
 
+@dataclass
+class Usage:
+    """Tokens of one request: the same numbers for the reply, the quota, the metrics and the log.
+
+    `prompts` has the tokens of each prompt. A prompt counts once, however many choices answer it, and from the moment
+    that work on it begins. The answers are numbered as they are sent: `choices` of the first prompt, then the next.
+    """
+
+    prompts: Sequence[int] = ()
+    choices: int = 1
+    _begun: dict[int, int] = field(default_factory=dict)  # tokens of each prompt that is worked on
+    _answers: dict[int, int] = field(default_factory=dict)  # of each answer; of an unfinished one, so far
+
+    def begin(self, index: int) -> None:
+        """Count the prompt of an answer, whose work begins."""
+        prompt = index // self.choices
+        self._begun.setdefault(prompt, self.prompts[prompt])
+
+    def add(self, index: int, item: Item) -> None:
+        """Count what came of an answer. A reply has the engine's own numbers, which replace those so far."""
+        if isinstance(item, Piece):
+            self._answers[index] = self._answers.get(index, 0) + max(1, len(item.logprobs))
+        elif isinstance(item, Reply):
+            self._answers[index] = item.completion_tokens
+            self._begun[index // self.choices] = item.prompt_tokens
+
+    @property
+    def prompt(self) -> int:
+        """Tokens of the prompts."""
+        return sum(self._begun.values())
+
+    @property
+    def completion(self) -> int:
+        """Tokens of the answers so far."""
+        return sum(self._answers.values())
+
+    def as_json(self) -> dict[str, int]:
+        """Return the field `usage` of a reply."""
+        total = self.prompt + self.completion
+        return {"prompt_tokens": self.prompt, "completion_tokens": self.completion, "total_tokens": total}
+
+
 class Call:
     """One request: who asks, what it used, and what is to be given back at its end."""
 
-    def __init__(self, service: Service, request_id: str) -> None:
-        self.service, self.id = service, request_id
+    def __init__(self, service: Service, request_id: str, path: str = "") -> None:
+        self.service, self.id, self.path = service, request_id, path
         self.began = time.monotonic()
         self.caller: Caller | None = None
         self.model = ""
         self.context_tokens: int | None = None
         self.status = 0
-        self.estimate = 0  # tokens of the prompt, guessed
-        self.prompt_tokens = 0
+        self.usage = Usage()
         self.first: float | None = None  # seconds to the first token
         self.answers: Answers | None = None
         self.headers: dict[str, str] = {}  # of the response, besides x-request-id
         self.params: dict[str, str] = {}  # field of `Sampling` -> field of the request, where they differ
-        self._answer_tokens: dict[int, int] = {}  # of each answer; of one that did not end, its pieces
+        self.aborted: Exception | None = None  # why the server ends this request
+        self._task = asyncio.current_task()
         self._ticket: asyncio.Future[Ticket] | None = None
+
+    def abort(self, error: Exception) -> None:
+        """End the request now; it is answered with the error."""
+        if self.aborted is None and self._task is not None:
+            self.aborted = error
+            self._task.cancel()
 
     @property
     def until(self) -> float:
         """When the request has to be over, by the monotonic clock."""
         return self.began + self.service.settings.request_timeout
 
-    @property
-    def answer_tokens(self) -> int:
-        """Tokens of the answers so far."""
-        return sum(self._answer_tokens.values())
+    async def reserve(self, scope: str, prompts: Sequence[int] = (), choices: int = 1, answers: int = 0) -> None:
+        """Reserve the tokens of each of `prompts`, and `answers` tokens that all answers together may have.
 
-    async def begin(self, scope: str, text_bytes: int, answer_tokens: int = 0) -> None:
-        """Ask whether the caller may have so much. Raises `Refused` (403, 429)."""
+        Raises `Refused` (403, 429). What is not used is given back at the end of the request.
+        """
         caller, access = self.caller, self.service.access
         assert caller is not None, "a route that needs a caller is not among OPEN_ROUTES"
-        self.estimate = text_bytes // BYTES_A_TOKEN + 1
-        tokens = self.estimate + answer_tokens
+        self.usage = Usage(prompts, choices)
+        tokens = sum(prompts) + answers
         if isinstance(access, Open):
             access.begin(caller, scope, tokens)
             return
@@ -118,35 +165,31 @@ class Call:
         """Count what came of an answer."""
         if self.first is None:
             self.first = time.monotonic() - self.began
-        if isinstance(item, Piece):
-            self._answer_tokens[index] = self._answer_tokens.get(index, 0) + 1
-        elif isinstance(item, Reply):
-            self._answer_tokens[index] = item.completion_tokens
-            self.prompt_tokens += item.prompt_tokens
+        self.usage.add(index, item)
 
     def close(self, method: str, route: str) -> None:
         """Leave the engine, give the ticket back, count and log. Does not wait."""
         if self.answers is not None:
             self.answers.close()
         if self._ticket is not None:
-            used = (self.prompt_tokens or self.estimate) + self.answer_tokens
+            used = self.usage.prompt + self.usage.completion
             self._ticket.add_done_callback(lambda begun: self._end(begun, used))
         seconds, metrics = time.monotonic() - self.began, self.service.metrics
         key = self.caller.id if self.caller else ""
         metrics.requests.labels(route, str(self.status), self.model, key).inc()
         metrics.seconds.labels(route).observe(seconds)
         if self.model:
-            metrics.prompt_tokens.labels(self.model, key).inc(self.prompt_tokens)
-            metrics.answer_tokens.labels(self.model, key).inc(self.answer_tokens)
+            metrics.prompt_tokens.labels(self.model, key).inc(self.usage.prompt)
+            metrics.answer_tokens.labels(self.model, key).inc(self.usage.completion)
         if self.first is not None:
             metrics.first.labels(self.model).observe(self.first)
-            if self.answer_tokens > 1:
-                metrics.each.labels(self.model).observe((seconds - self.first) / (self.answer_tokens - 1))
+            if self.usage.completion > 1:
+                metrics.each.labels(self.model).observe((seconds - self.first) / (self.usage.completion - 1))
         if route not in QUIET_ROUTES or self.status >= 400:
             log.info(
                 "%s %s %s %d %.3f s, key %s, model %s, tokens %d + %d, first after %s",
                 *(self.id, method, route, self.status, seconds, key or "-", self.model or "-"),
-                *(self.prompt_tokens, self.answer_tokens, "-" if self.first is None else f"{self.first:.3f} s"),
+                *(self.usage.prompt, self.usage.completion, "-" if self.first is None else f"{self.first:.3f} s"),
             )
 
     def _end(self, begun: asyncio.Future[Ticket], used: int) -> None:
@@ -171,44 +214,59 @@ class Frame:
             return
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        call = Call(self.service, given if REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}")
+        call = Call(
+            self.service, given if REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}", scope["path"]
+        )
         scope.setdefault("state", {})["call"] = call
         exchange = Exchange(call, receive, send)
         try:
             self._admit(scope, headers)
+            if scope["path"] not in OPEN_ROUTES:
+                self.service.running.add(call)
             async with asyncio.timeout(self.service.settings.request_timeout + GRACE):
-                if scope["path"] not in OPEN_ROUTES:
+                if scope["path"] not in OPEN_ROUTES and scope["method"] != "OPTIONS":
                     given_key = headers.get("authorization")
                     call.caller = await self.service.asked(lambda: self.service.access.caller(given_key))
-                await self.app(scope, exchange.receive, exchange.send)
+                # uvicorn leaves out the body of an answer to HEAD
+                inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+                await self.app(inner, exchange.receive, exchange.send)
         except (asyncio.CancelledError, ClientDisconnect) as left:
-            if not exchange.gone:
+            if not (exchange.gone or call.aborted or self.service.draining):
                 raise
             if isinstance(left, asyncio.CancelledError) and (task := asyncio.current_task()):
                 task.uncancel()
-            call.status = CLOSED
+            await exchange.refuse(call.aborted or shutting_down(), scope)
         except Exception as error:
             await exchange.refuse(error, scope)
         finally:
             exchange.end()
+            self.service.running.discard(call)
             method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other"
             call.close(method, getattr(scope.get("route"), "path", "other"))
 
     def _admit(self, scope: Scope, headers: Headers) -> None:
         """Refuse what no route would take."""
         if self.service.draining and scope["path"] not in OPEN_ROUTES:
-            raise Refused(503, "shutting_down", "the server is shutting down; ask another one, or later", 5)
-        host = headers.get("host", "").lower()
-        if isinstance(self.service.access, Open) and re.sub(r":\d*$", "", host) not in LOOPBACK:
-            # a web page could have its own name point to this machine (DNS rebinding)
-            raise Wrong("without keys this server answers to localhost only; make a key", status=403, code="wrong_host")
+            raise shutting_down()
+        if isinstance(self.service.access, Open) and not names_this_machine(headers.get("host", "")):
+            text = (
+                "this server has no API keys and accepts requests for localhost only; "
+                "create one with carellama keys add"
+            )
+            raise Wrong(text, "host", "wrong_host", 403)
         length, limit = headers.get("content-length", ""), self.service.settings.max_body_bytes
         if length.isdecimal() and int(length[:20]) > limit:
-            raise Wrong(f"the body has {int(length[:20]):,} bytes; at most {limit:,} are taken", status=413)
+            raise Wrong(f"the body has {int(length[:20]):,} bytes; the most is {limit:,}", "body", status=413)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if scope["method"] == "POST" and kind != "application/json":
             # a web page may send other kinds to any server without being asked whether it may
-            raise Wrong("send the body as JSON, with the header Content-Type: application/json", status=415)
+            text = "send the body as JSON, with the header Content-Type: application/json"
+            raise Wrong(text, "content-type", status=415)
+
+
+def shutting_down() -> Refused:
+    """Return the error for requests that a server at its end does not take, or does not finish."""
+    return Refused(503, "shutting_down", "the server is shutting down; try again later, or another server", 5)
 
 
 class Exchange:
@@ -219,6 +277,8 @@ class Exchange:
         self.gone = False  # the client has hung up
         self._task = asyncio.current_task()
         self._size, self._complete, self._started, self._finished = 0, False, False, False
+        self._body_began: float | None = None  # when the body was first waited for, by the loop's clock
+        self._streams = False  # the answer is server-sent events
         self._left = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
 
@@ -227,11 +287,14 @@ class Exchange:
         if self._complete:
             await self._left.wait()
             return {"type": "http.disconnect"}
+        now, seconds = asyncio.get_running_loop().time(), self.call.service.settings.receive_timeout
+        self._body_began = now if self._body_began is None else self._body_began
         try:
-            async with asyncio.timeout(BODY_SECONDS):
+            async with asyncio.timeout_at(self._body_began + seconds + self._size / BODY_RATE):
                 message = await self._receive()
         except TimeoutError:
-            raise HTTPException(408, "the body did not come in time") from None
+            headers = {"connection": "close"}
+            raise HTTPException(408, f"the body did not arrive within {seconds:g} s", headers) from None
         if message["type"] == "http.disconnect":
             self.gone = True
             return message
@@ -249,23 +312,46 @@ class Exchange:
         if message["type"] == "http.response.start":
             self._started = True
             self.call.status = self.call.status or message["status"]
-            MutableHeaders(scope=message).update(self.call.headers | {"x-request-id": self.call.id})
+            headers = MutableHeaders(scope=message)
+            headers.update(self.call.headers | {"x-request-id": self.call.id})
+            self._streams = headers.get("content-type", "").startswith(EVENTS)
+            if self.call.service.draining:
+                headers["connection"] = "close"
         elif not message.get("more_body", False):
             self._finished = True
         await self._send(message)
 
     async def refuse(self, error: Exception, scope: Scope) -> None:
-        """Answer with an error; where the answer has begun, break it off."""
-        status, body, headers = refusal(error, self.call.params)
+        """Answer with an error; a stream that has begun ends with it."""
+        status, body, headers = refusal(error, scope["path"], self.call.params)
         if self.gone:
             self.call.status = CLOSED
+            return
+        if self._finished:
             return
         self.call.status = status
         if status >= 500 and not isinstance(error, Refused):
             log_failure(self.call.id, error)
-        if not self._started:
-            with contextlib.suppress(ClientDisconnect):
-                await JSONResponse(body, status, headers)(scope, self.receive, self.send)
+        try:
+            async with asyncio.timeout(READS):
+                if not self._started:
+                    await JSONResponse(body, status, headers)(scope, self.receive, self.send)
+                elif self._streams:
+                    await self.send({"type": "http.response.body", "body": event(body) + DONE, "more_body": False})
+        except (ClientDisconnect, TimeoutError):
+            pass
+        if not self._finished:
+            await self._cut(scope)
+
+    async def _cut(self, scope: Scope) -> None:
+        """Close the connection of an answer that can not be finished."""
+        self.end()
+        if (cut := scope["state"].get("cut_connection")) is not None:
+            cut()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(READS):
+                    while (await self._receive())["type"] != "http.disconnect":
+                        pass
 
     def end(self) -> None:
         """Stop watching."""

@@ -17,24 +17,23 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from carellama.engine.base import Reply, Sampling, Tool
-from carellama.errors import UserError
-from carellama.records import Message
+from carellama.engine.base import Reply, Sampling
 from carellama.serve.api import protocol
-from carellama.serve.api.bridge import Answers, Make, threaded
+from carellama.serve.api.bridge import Answers, Make
 from carellama.serve.api.calls import Call, Service
 from carellama.serve.api.constraints import CONSTRAINTS, constraint_of
 from carellama.serve.api.fields import HEADER, check_fields
-from carellama.serve.api.messages import begins_with_assistant, conversation, with_user_first
-from carellama.serve.api.refusals import Wrong, log_failure, refusal
+from carellama.serve.api.messages import conversation
+from carellama.serve.api.prepare import answer_tokens, count_texts, prepare_chat
+from carellama.serve.api.refusals import DONE, EVENTS, Wrong, event, log_failure, refusal
 from carellama.serve.api.sampling import adapter_of, sampling_of
-from carellama.serve.api.shapes import ChatShape, Shape, TextShape, event, usage_of
+from carellama.serve.api.shapes import ChatShape, Shape, TextShape
 
 COMMIT = 15.0  # seconds; browsers and proxies wait for a first byte for 60 s or so
 MOST_HEADER = 1000  # characters of a header that lists names
 PAUSE = 10.0  # seconds without a token, after which a stream gets a comment that keeps the connection open
+COMMENT = b": the answer is being computed\n\n"
 TOGETHER = 16384  # bytes of events that are sent together at the most
-DONE = b"data: [DONE]\n\n"
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": protocol.ErrorBody, "description": about}
     for status, about in (
@@ -58,7 +57,7 @@ router = APIRouter()
 class EventStream(Response):
     """Server-sent events, sent as they come."""
 
-    media_type = "text/event-stream"
+    media_type = EVENTS
 
     def __init__(self, events: AsyncIterator[bytes]) -> None:
         self.status_code, self.background, self._events = 200, None, events
@@ -81,10 +80,8 @@ async def chat(request: Request, body: protocol.ChatRequest) -> Response:
     messages = conversation(body.messages)
     sampling = read_sampling(service, call, body, adapter)
     count = choices(service, body)
-    if begins_with_assistant(messages):
-        messages = await _with_fitting_begin(service, messages, sampling.tools)
-    size = sum(len(message.content.encode()) for message in messages) + len(repr(body.tools or ""))
-    await call.begin("chat", size, count * _longest(call, sampling))
+    messages, tokens = await prepare_chat(service, messages, sampling)
+    await call.reserve("chat", [tokens], count, count * answer_tokens(tokens, sampling, call.context_tokens))
     stream = service.engine.stream
     makes: list[Make] = [partial(stream, messages, draw) for draw in draws(sampling, count)]
     return await _answer(service, call, makes, body, ChatShape(call.model, include_usage=_told(body)))
@@ -99,12 +96,13 @@ async def complete(request: Request, body: protocol.CompletionRequest) -> Respon
     limit(service, len(prompts), "prompt")
     sampling = read_sampling(service, call, body, adapter)
     count = choices(service, body)
-    size = sum(len(prompt.encode()) for prompt in prompts)
-    await call.begin("chat", size, count * len(prompts) * _longest(call, sampling))
+    tokens = await count_texts(service, prompts, begin=True)
+    longest = sum(answer_tokens(each, sampling, call.context_tokens) for each in tokens)
+    await call.reserve("chat", tokens, count, count * longest)
     go_on = service.engine.continue_text
     makes: list[Make] = [partial(go_on, prompt, draw) for prompt in prompts for draw in draws(sampling, count)]
     echoes = [prompt for prompt in prompts for _ in range(count)] if body.echo else []
-    shape = TextShape(call.model, include_usage=_told(body), prompts=len(prompts), echoes=echoes)
+    shape = TextShape(call.model, include_usage=_told(body), echoes=echoes)
     return await _answer(service, call, makes, body, shape)
 
 
@@ -115,9 +113,9 @@ async def _answer(
     settings = service.settings
     if len(makes) > settings.queue + service.line.places:
         most = settings.queue + service.line.places
-        raise Wrong(f"the request asks for {len(makes)} answers; at most {most} are taken at once")
+        raise Wrong(f"the request asks for {len(makes)} answers; at most {most} are taken at once", "n")
     service.line.refuse_if_full(len(makes))
-    answers = call.answers = Answers(makes, service.line)
+    answers = call.answers = Answers(makes, service.line, call.usage.begin)
     if body.stream:
         await answers.begun(patience=COMMIT, first=settings.first_token_timeout)
         return EventStream(_events(service, call, answers, shape, len(makes)))
@@ -128,24 +126,25 @@ async def _answer(
             call.note(index, item)
             if isinstance(item, Reply):
                 replies[index] = item
-    return JSONResponse(shape.whole([replies[index] for index in range(len(makes))]))
+    return JSONResponse(shape.whole([replies[index] for index in range(len(makes))], call.usage.as_json()))
 
 
 async def _events(service: Service, call: Call, answers: Answers, shape: Shape, count: int) -> AsyncIterator[bytes]:
     """The events of a stream; those that are there at the same time come together."""
-    replies: dict[int, Reply] = {}
     out = b"".join(event(each) for index in range(count) for each in shape.begin(index))
     first = service.settings.first_token_timeout
     try:
+        if not answers.more:  # `COMMIT` seconds have passed without a byte
+            yield COMMENT + out
+            out = b""
         async for got in answers.items(pause=PAUSE, first=first, until=call.until):
             if got is None:
-                yield out + b": the answer is being computed\n\n"
+                yield out + COMMENT
                 out = b""
                 continue
             index, item = got
             call.note(index, item)
             if isinstance(item, Reply):
-                replies[index] = item
                 out += event(shape.end(index, item))
             elif not isinstance(item, Exception):
                 out += event(shape.piece(index, item))
@@ -153,24 +152,14 @@ async def _events(service: Service, call: Call, answers: Answers, shape: Shape, 
                 yield out
                 out = b""
     except Exception as error:
-        call.status, body, _ = refusal(error, call.params)
+        call.status, body, _ = refusal(error, call.path, call.params)
         if call.status >= 500:
             log_failure(call.id, error)
         yield out + event(body) + DONE
         return
     if shape.include_usage:
-        whole = [replies[index] for index in range(count)]
-        out += event(shape.chunk([], usage_of(whole, shape.prompts)))
+        out += event(shape.chunk([], call.usage.as_json()))
     yield out + DONE
-
-
-async def _with_fitting_begin(service: Service, messages: list[Message], tools: Sequence[Tool]) -> list[Message]:
-    """The conversation as it is where the chat format lets the assistant begin, else behind an empty user turn."""
-    try:
-        await threaded(lambda: service.engine.render(messages, tools))
-    except UserError:
-        return with_user_first(messages)
-    return messages
 
 
 def parts_of(request: Request) -> tuple[Service, Call]:
@@ -233,7 +222,8 @@ def texts(given: str | list[str] | list[int] | list[list[int]], param: str) -> l
             "unsupported_value",
         )
     if not all(words):
-        raise Wrong(f"{param} holds an empty text", param)
+        at = param if isinstance(given, str) else f"{param}.{words.index('')}"
+        raise Wrong(f"{at} is an empty text", at)
     return words
 
 
@@ -242,13 +232,6 @@ def draws(sampling: Sampling, count: int) -> list[Sampling]:
     if sampling.seed is None or count == 1:
         return [sampling] * count
     return [replace(sampling, seed=sampling.seed + index) for index in range(count)]
-
-
-def _longest(call: Call, sampling: Sampling) -> int:
-    """The most tokens that an answer may have."""
-    context = call.context_tokens
-    longest = sampling.max_new_tokens or 0
-    return min(longest, context) if context is not None else longest
 
 
 def _told(body: protocol.SamplingFields) -> bool:

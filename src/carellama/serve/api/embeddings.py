@@ -18,13 +18,15 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from carellama.engine.base import Engine, Unsupported
+from carellama.engine.base import Engine
 from carellama.knowledge.embed import Embedder, Kind
 from carellama.serve.api import protocol
+from carellama.serve.api.access import Refused
 from carellama.serve.api.bridge import threaded
-from carellama.serve.api.calls import BYTES_A_TOKEN, Call, Service
+from carellama.serve.api.calls import Call, Service, Usage
 from carellama.serve.api.chat import ERRORS, limit, named, note_left_out, parts_of, texts
 from carellama.serve.api.embedding_queue import EmbeddingQueue, Vector
+from carellama.serve.api.prepare import count_text
 from carellama.serve.api.refusals import Wrong
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ class VectorModels:
         self.name = embedder.name if embedder is not None else None
         self._embedder = VectorModel(EmbeddingQueue(embedder.embed), embedder.count_tokens) if embedder else None
         chat = EmbeddingQueue(lambda given, kind: engine.embed(given))
-        self._chat = VectorModel(chat, lambda given, kind: _count(engine, given))
+        self._chat = VectorModel(chat, lambda given, kind: sum(count_text(engine, text) for text in given))
         self._warned = False
 
     async def select(self, service: Service, call: Call, model: str | None) -> VectorModel:
@@ -89,7 +91,7 @@ async def embed(request: Request, body: protocol.EmbeddingRequest) -> Response:
         {"object": "embedding", "index": index, "embedding": _base64(vector) if as_text else list(vector)}
         for index, vector in enumerate(vectors)
     ]
-    return JSONResponse({"object": "list", "model": call.model, "data": data, "usage": _usage(call)})
+    return JSONResponse({"object": "list", "model": call.model, "data": data, "usage": call.usage.as_json()})
 
 
 @router.post("/v1/rerank", response_model=protocol.Ranking, responses=ERRORS)
@@ -113,7 +115,7 @@ async def rerank(request: Request, body: protocol.RerankRequest) -> Response:
         for index in order
     ]
     name = f"rerank-{secrets.token_hex(12)}"
-    return JSONResponse({"id": name, "model": call.model, "results": results, "usage": _usage(call)})
+    return JSONResponse({"id": name, "model": call.model, "results": results, "usage": call.usage.as_json()})
 
 
 async def _vectors(
@@ -121,24 +123,16 @@ async def _vectors(
 ) -> list[Vector]:
     """The vectors of texts, whose tokens are counted for the caller's limits."""
     tokens = await threaded(lambda: sum(model.count_tokens(part, kind) for part, kind in given))
-    await call.begin("chat", tokens * BYTES_A_TOKEN)
-    call.prompt_tokens = tokens
+    await call.reserve("chat", [tokens])
+    call.usage.begin(0)  # also of a client that leaves before the end
     vectors: list[Vector] = []
-    for part, kind in given:
-        vectors += await model.queue.embed(part, kind, service.settings.request_timeout)
-    return vectors
-
-
-def _usage(call: Call) -> dict[str, int]:
-    return {"prompt_tokens": call.prompt_tokens, "completion_tokens": 0, "total_tokens": call.prompt_tokens}
-
-
-def _count(engine: Engine, given: Sequence[str]) -> int:
-    """Tokens of texts; an estimate where the engine cannot tell."""
     try:
-        return sum(len(engine.tokenize(text)) for text in given)
-    except Unsupported:
-        return sum(len(text.encode()) // BYTES_A_TOKEN + 1 for text in given)
+        for part, kind in given:
+            vectors += await model.queue.embed(part, kind, service.settings.request_timeout)
+    except Refused:  # no place in the queue
+        call.usage = Usage()
+        raise
+    return vectors
 
 
 def _base64(vector: Sequence[float]) -> str:

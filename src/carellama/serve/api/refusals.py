@@ -8,6 +8,7 @@ operator the kind and the place of it, without the words of the exception, which
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import traceback
@@ -29,7 +30,40 @@ TYPES = {
     503: "service_unavailable",
     504: "timeout",
 }
+CODES = {  # where an error does not name one of its own
+    400: "invalid_value",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+}
+# What an error of the engine is about, by a word in it; otherwise it is about the prompt.
+ABOUT = {
+    "logit_bias": "logit_bias",
+    "JSON schema": "response_format",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "repetition_penalty": "repetition_penalty",
+    "min_p": "min_p",
+    "top_k": "top_k",
+    "top_logprobs": "top_logprobs",
+    "tool_choice": "tool_choice",
+    "tool": "tools",
+    "adapter": "model",
+}
+PROMPTS = {  # the field with the prompt of each route
+    "/v1/completions": "prompt",
+    "/v1/embeddings": "input",
+    "/v1/rerank": "documents",
+    "/rerank": "documents",
+    "/v1/responses": "input",
+    "/tokenize": "prompt",
+}
 CLOSED = 499  # not sent: the client has hung up
+EVENTS = "text/event-stream"
+DONE = b"data: [DONE]\n\n"  # the last event of a stream
 
 
 class Wrong(Exception):
@@ -44,7 +78,8 @@ class Wrong(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.message, self.param, self.code, self.status = message, param, code, status
+        self.message, self.param, self.status = message, param, status
+        self.code = code or CODES.get(status)
         self.headers = dict(headers or {})
 
 
@@ -52,11 +87,14 @@ class TimedOut(TimeoutError):
     """An answer that took longer than it may."""
 
 
-def refusal(error: Exception, params: Mapping[str, str] | None = None) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """Return the status, the body and the headers that an error is answered with.
+def refusal(
+    error: Exception, path: str = "", params: Mapping[str, str] | None = None
+) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Return the status, the body and the headers that an error on a route is answered with.
 
     `params` has the request's names of fields of `Sampling`, where they differ.
     """
+    prompt = PROMPTS.get(path, "messages")
     if isinstance(error, Refused):
         headers = {"retry-after": str(max(1, math.ceil(error.retry_after)))} if error.retry_after is not None else {}
         if error.status == 401:
@@ -65,17 +103,22 @@ def refusal(error: Exception, params: Mapping[str, str] | None = None) -> tuple[
     if isinstance(error, Wrong):
         return error.status, body_of(error.status, error.message, error.param, error.code), error.headers
     if isinstance(error, PromptTooLong):
-        return 400, body_of(400, str(error), "messages", "context_length_exceeded"), {}
+        return 400, body_of(400, str(error), prompt, "context_length_exceeded"), {}
     if isinstance(error, Unsupported):
-        param = (params or {}).get(error.field or "", error.field)
+        param = (params or {}).get(error.field or "", error.field) or _about(error, prompt)
         return 400, body_of(400, str(error), param, "unsupported"), {}
     if isinstance(error, Unavailable):
         return 503, body_of(503, str(error), code="unavailable"), {"retry-after": "5"}
     if isinstance(error, TimeoutError):
         return 504, body_of(504, str(error) or "the request took too long", code="timeout"), {}
     if isinstance(error, UserError):
-        return 400, body_of(400, str(error)), {}
+        return 400, body_of(400, str(error), _about(error, prompt), "invalid_value"), {}
     return 500, body_of(500, "the server failed at this request; its log tells where", code="internal_error"), {}
+
+
+def _about(error: Exception, prompt: str) -> str:
+    """Return the field that an error of the engine is about."""
+    return next((field for word, field in ABOUT.items() if word in str(error)), prompt)
 
 
 def body_of(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
@@ -83,6 +126,11 @@ def body_of(status: int, message: str, param: str | None = None, code: str | Non
     kind = TYPES.get(status, "invalid_request_error")
     said = message.encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair can not be sent
     return {"error": {"message": said, "type": kind, "param": param, "code": code}}
+
+
+def event(data: Mapping[str, Any]) -> bytes:
+    """Return a server-sent event."""
+    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
 def first_fault(faults: Sequence[Mapping[str, Any]]) -> Wrong:
@@ -93,10 +141,10 @@ def first_fault(faults: Sequence[Mapping[str, Any]]) -> Wrong:
     named = [part for part in place if part not in kinds and "[" not in part and "-" not in part]
     param = ".".join(named)[:200].encode("utf-8", "backslashreplace").decode("utf-8") or None
     if fault["type"] == "json_invalid" or (param or "").isdecimal():
-        return Wrong("the body is not JSON", code="invalid_json")
+        return Wrong("the body is not JSON", "body", "invalid_json")
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     message = str(fault["msg"]) if len(str(fault["msg"])) < 300 else "this value is not allowed"
-    return Wrong(f"{param or 'the body'}: {message}{more}", param, "invalid_value")
+    return Wrong(f"{param or 'the body'}: {message}{more}", param or "body", "invalid_value")
 
 
 def log_failure(request: str, error: BaseException) -> None:

@@ -2,9 +2,10 @@
 
     serve(settings, application)      # until SIGTERM or Ctrl-C
 
-From the signal on no new request is taken (503, and the socket is closed); answers under way have
-`--shutdown_timeout` seconds to end. Several workers share the socket; each has an engine of its own. One that dies is
-replaced, and all end when the process that started them does.
+After the signal the server drains: the socket stays open, new requests and /ready get 503, and running requests have
+`--shutdown_timeout` seconds to end. Then those that are left get an error, and the socket closes. Several workers share
+the socket; each has an engine of its own. One that dies is replaced, and all end when the process that started them
+does.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -19,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -30,12 +33,15 @@ from carellama.config.environment import share_metrics
 from carellama.config.serve import ApiArguments
 from carellama.disk import say
 from carellama.errors import UserError
-from carellama.serve.api.calls import Service
+from carellama.serve.api.calls import BODY_RATE, Service, shutting_down
+from carellama.serve.http_protocol import ConnectionLimits, guarded
 
 log = logging.getLogger(__name__)
 
 Application = Callable[[], FastAPI]  # loads the engine; for several workers it is pickled
 KEEP_ALIVE = 30  # seconds that a connection stays open between two requests
+ABORT_SECONDS = 2.0  # for clients to get the error of a request that the server ends
+FILES = 256  # file descriptors that are not for connections
 QUICK_DEATH = 5.0  # seconds: a worker that lives no longer is not replaced
 
 
@@ -83,11 +89,14 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self.app = app
+        self.service: Service = app.state.service
+        self._drains_since: float | None = None  # by the monotonic clock
+        self._told = self._aborted = self._hurries = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
         await super().startup(sockets)
-        service: Service = self.app.state.service
+        service = self.service
         assert sockets, "the socket is made by `listener`"
         host, port = sockets[0].getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
@@ -97,27 +106,66 @@ class Server(uvicorn.Server):
         )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal lets answers end; a second Ctrl-C does not."""
-        self.app.state.service.draining = True
-        if self.should_exit and sig == signal.SIGINT:
-            self.force_exit = True
-        self.should_exit = True
+        """The first signal lets running requests end; a second Ctrl-C does not."""
+        if self._drains_since is None:
+            self._drains_since = time.monotonic()
+            self.service.draining = True
+        elif sig == signal.SIGINT:
+            self._hurries = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Several times a second: go on with a drain."""
+        if self._drains_since is not None and not self.should_exit:
+            self._drain(time.monotonic() - self._drains_since)
+        return await super().on_tick(counter)
+
+    def _drain(self, seconds: float) -> None:
+        """Set `should_exit` when nothing runs, or when the time is over and running requests have got an error."""
+        settings, running = self.service.settings, self.service.running
+        if running and not self._told:
+            self._told = True
+            say(
+                f"shutting down: {len(running)} running request{'s have' if len(running) > 1 else ' has'} "
+                f"{settings.shutdown_timeout:g} s to end; press Ctrl-C again to end now"
+            )
+        if self._hurries or (seconds >= settings.shutdown_timeout and running):
+            if not self._aborted:
+                self._aborted = True
+                for call in list(running):
+                    call.abort(shutting_down())
+            self.should_exit = self._hurries or seconds >= settings.shutdown_timeout + ABORT_SECONDS
+        elif not running and seconds >= settings.drains:
+            self.should_exit = True
 
 
 def _config(app: FastAPI, settings: ApiArguments) -> uvicorn.Config:
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    requests = app.state.service.metrics.requests
+    limits = ConnectionLimits(settings.max_header_bytes, settings.receive_timeout, BODY_RATE, _connections())
     return uvicorn.Config(
         app,
+        http=guarded(limits, lambda status: requests.labels("other", str(status), "", "").inc()),
         log_config=None,
         access_log=False,  # ours has no texts, see serve.calls
         server_header=False,
         proxy_headers=False,
         ws="none",
         timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
+        timeout_graceful_shutdown=round(ABORT_SECONDS),  # `Server` waits for requests before
         ssl_certfile=settings.ssl_certfile,
         ssl_keyfile=settings.ssl_keyfile,
     )
+
+
+def _connections() -> int:
+    """Return the most connections that this process can hold, by its limit of open files, which is raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(ValueError, OSError):  # macOS has another limit besides
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+    return 65536 if soft == resource.RLIM_INFINITY else max(64, soft - FILES)
 
 
 def _check_certificate(settings: ApiArguments) -> None:
@@ -171,11 +219,12 @@ class _Workers:
         self._start()
 
     def _end(self, sig: int, frame: FrameType | None) -> None:
-        """Pass the signal on to all workers; they end once their answers have."""
+        """Pass the signal on to all workers; they drain, and a second Ctrl-C ends them at once."""
+        again = self.ending and sig == signal.SIGINT
         self.ending = True
         for process in self.started:
             if process.pid is not None and process.is_alive():
-                os.kill(process.pid, signal.SIGTERM)
+                os.kill(process.pid, signal.SIGINT if again else signal.SIGTERM)
 
 
 def _work(settings: ApiArguments, application: Application, listening: socket.socket) -> None:

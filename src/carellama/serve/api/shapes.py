@@ -6,7 +6,6 @@ shape.piece(0, Piece("Rest."))      # {"id": "chatcmpl-...", "object": "chat.com
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 import time
@@ -21,19 +20,6 @@ LEAST = -9999.0  # instead of minus infinity, which JSON has no word for; OpenAI
 Json = dict[str, Any]
 
 
-def usage_of(replies: Sequence[Reply], prompts: int = 1) -> Json:
-    """Tokens of the answers to `prompts` prompts; what several answers are to is counted once."""
-    each = max(1, len(replies) // prompts)
-    prompt = sum(reply.prompt_tokens for reply in replies[::each])
-    answer = sum(reply.completion_tokens for reply in replies)
-    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
-
-
-def event(data: Json) -> bytes:
-    """A server-sent event."""
-    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
-
-
 def number(value: float) -> float:
     """A log-probability that JSON can write."""
     return value if math.isfinite(value) else LEAST
@@ -44,8 +30,8 @@ class Shape(ABC):
 
     prefix, whole_object, chunk_object = "", "", ""
 
-    def __init__(self, model: str, *, include_usage: bool = False, prompts: int = 1) -> None:
-        self.include_usage, self.prompts = include_usage, prompts
+    def __init__(self, model: str, *, include_usage: bool = False) -> None:
+        self.include_usage = include_usage
         self.id = f"{self.prefix}-{secrets.token_hex(12)}"
         self._frame = {"id": self.id, "object": self.chunk_object, "created": int(time.time()), "model": model}
 
@@ -54,11 +40,11 @@ class Shape(ABC):
         told: Json = {"usage": usage} if self.include_usage else {}
         return {**self._frame, "choices": choices, **told}
 
-    def whole(self, replies: Sequence[Reply]) -> Json:
+    def whole(self, replies: Sequence[Reply], usage: Json) -> Json:
         """The answer in one piece."""
         choices = [self.choice(index, reply) for index, reply in enumerate(replies)]
         frame = self._frame | {"object": self.whole_object}
-        return {**frame, "choices": choices, "usage": usage_of(replies, self.prompts)}
+        return {**frame, "choices": choices, "usage": usage}
 
     def begin(self, index: int) -> list[Json]:
         """What an answer begins with."""
@@ -82,8 +68,8 @@ class ChatShape(Shape):
 
     prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, model: str, *, include_usage: bool = False, prompts: int = 1) -> None:
-        super().__init__(model, include_usage=include_usage, prompts=prompts)
+    def __init__(self, model: str, *, include_usage: bool = False) -> None:
+        super().__init__(model, include_usage=include_usage)
         self._calls: dict[int, int] = {}  # calls told of each answer
 
     def begin(self, index: int) -> list[Json]:
@@ -127,10 +113,8 @@ class TextShape(Shape):
 
     prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
 
-    def __init__(
-        self, model: str, *, include_usage: bool = False, prompts: int = 1, echoes: Sequence[str] = ()
-    ) -> None:
-        super().__init__(model, include_usage=include_usage, prompts=prompts)
+    def __init__(self, model: str, *, include_usage: bool = False, echoes: Sequence[str] = ()) -> None:
+        super().__init__(model, include_usage=include_usage)
         self._echoes = echoes
         self._said: dict[int, int] = {}  # characters told of each answer: where the next token begins
 

@@ -11,6 +11,7 @@ from carellama.serve.api import protocol
 from carellama.serve.api.bridge import computed, threaded
 from carellama.serve.api.chat import ERRORS, limit, named, parts_of
 from carellama.serve.api.messages import conversation, text_of
+from carellama.serve.api.prepare import count_texts
 from carellama.serve.api.refusals import Wrong
 from carellama.serve.api.sampling import tools_of
 
@@ -23,18 +24,20 @@ async def score(request: Request, body: protocol.ScoreRequest) -> Response:
     service, call = parts_of(request)
     await named(service, call, body.model)
     if (scorer := service.score) is None:
-        raise Wrong("this server has no reward model: start it with --reward_model", code="unsupported")
+        raise Wrong("this server has no reward model: start it with --reward_model", "model", "unsupported")
     limit(service, len(body.messages), "messages")
-    prompts, answers, size = [], [], 0
+    prompts, answers = [], []
     for index, messages in enumerate(body.messages):
         place = f"messages.{index}"
         if len(messages) < 2 or messages[-1].role != "assistant":
             raise Wrong(f"{place} must end with the assistant's answer, after what it answers", place)
         prompts.append(tuple(conversation(messages[:-1], place)))
         answers.append(text_of(messages[-1], f"{place}.{len(messages) - 1}"))
-        size += sum(len(message.content.encode()) for message in prompts[-1]) + len(answers[-1].encode())
-    await call.begin("chat", size)
-    scores = await computed(lambda: scorer(prompts, answers), service.line, service.settings.request_timeout)
+    read = [message.content for prompt in prompts for message in prompt]
+    await call.reserve("chat", [sum(await count_texts(service, [*read, *answers]))])
+    scores = await computed(
+        lambda: scorer(prompts, answers), service.line, service.settings.request_timeout, call.usage.begin
+    )
     name = f"score-{secrets.token_hex(12)}"
     return JSONResponse({"id": name, "object": "list", "model": call.model, "scores": scores})
 
@@ -50,11 +53,11 @@ async def tokenize(request: Request, body: protocol.TokenizeRequest) -> Response
     if body.messages is not None:
         limit(service, len(body.messages), "messages")
         messages, tools = conversation(body.messages), tools_of(body.tools)
-        await call.begin("chat", 0)
+        await call.reserve("chat")
         found = {"count": await threaded(lambda: engine.count_tokens(messages, tools))}
     else:
         text = body.prompt or ""
-        await call.begin("chat", 0)
+        await call.reserve("chat")
         tokens = await threaded(lambda: engine.tokenize(text))
         found = {"count": len(tokens), "tokens": list(tokens)}  # type: ignore[dict-item]
     return JSONResponse(found | {"max_model_len": call.context_tokens})

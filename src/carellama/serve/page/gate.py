@@ -17,6 +17,8 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from carellama.serve.hosts import names_this_machine
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -83,6 +85,8 @@ class Gate:
 
     async def _status(self, method: str, path: str, headers: dict[bytes, bytes]) -> int:
         """The status that a request is refused with; 0: it may pass."""
+        if self.password is None and not names_this_machine(headers.get(b"host", b"").decode("latin-1")):
+            return 403
         origin = headers.get(b"origin")  # of a page: another site's must not use the password that the browser knows
         hosts = (headers.get(b"host"), headers.get(b"x-forwarded-host"))
         if origin is not None and origin.partition(b"://")[2] not in hosts:
@@ -119,9 +123,12 @@ def _basic(header: bytes) -> bytes | None:
 
 async def _refuse(status: int, send: Send) -> None:
     why = {
-        401: b"a user and a password are needed", 403: b"from another site", 404: b"not here",
-        411: b"no content-length", 413: b"too long",
-    }  # fmt: skip
+        401: b"a user and a password are needed",
+        403: b"from another site, or not by the name localhost, which a page without a password needs",
+        404: b"not here",
+        411: b"no content-length",
+        413: b"too long",
+    }
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(why[status])).encode())]
     if status == 401:
         headers.append((b"www-authenticate", b'Basic realm="CareLlama", charset="UTF-8"'))

@@ -27,6 +27,7 @@ from carellama.config.web import WebArguments
 from carellama.engine.base import Reply, Sampling
 from carellama.errors import UserError
 from carellama.safety.notice import Language
+from carellama.serve.http_protocol import ConnectionLimits, guarded
 from carellama.serve.page.gate import Gate
 from carellama.serve.page.markdown import COPY_SCRIPT, answer_markdown, verbatim
 from carellama.serve.page.visits import Visit, Visits
@@ -319,10 +320,17 @@ def run(assistant: Assistant, arguments: WebArguments, password: str | None) -> 
         print(f"Everybody who has the password reaches it at {_tunnel(port)}", flush=True)
     server = _Server(
         uvicorn.Config(
-            app(page, password), log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=3,
-            server_header=False, ssl_certfile=arguments.ssl_certfile, ssl_keyfile=arguments.ssl_keyfile,
+            app(page, password),
+            http=guarded(ConnectionLimits()),
+            log_level="warning",
+            access_log=False,
+            ws="none",
+            timeout_graceful_shutdown=3,
+            server_header=False,
+            ssl_certfile=arguments.ssl_certfile,
+            ssl_keyfile=arguments.ssl_keyfile,
         )
-    )  # fmt: skip
+    )
     server.run(sockets=[listening])
 
 

@@ -1,0 +1,58 @@
+"""Prompts before any work on them: rendered, tokenised and counted by the engine, in a thread.
+
+    messages, tokens = await prepare_chat(service, messages, sampling)
+
+The count is what the quota of a key reserves, so it is the engine's own, by its tokenizer and its chat template. An
+engine whose server can not count (`--engine openai` without /tokenize) estimates; the reply then corrects the number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from carellama.engine.base import Engine, PromptTooLong, Sampling, Unavailable, Unsupported, room_for_answer
+from carellama.errors import UserError
+from carellama.records import Message
+from carellama.serve.api.bridge import threaded
+from carellama.serve.api.calls import Service
+from carellama.serve.api.messages import begins_with_assistant, with_user_first
+
+
+async def prepare_chat(service: Service, messages: list[Message], sampling: Sampling) -> tuple[list[Message], int]:
+    """Return a conversation in an order that the chat format takes, and the number of its tokens.
+
+    A conversation that the assistant begins is put behind an empty user turn if the format demands it.
+    """
+    tools = () if sampling.tool_choice == "none" else sampling.tools
+    engine = service.engine
+
+    def count() -> tuple[list[Message], int]:
+        try:
+            return messages, engine.count_tokens(messages, tools)
+        except (PromptTooLong, Unsupported, Unavailable):
+            raise
+        except UserError:
+            if not begins_with_assistant(messages):
+                raise
+        fitting = with_user_first(messages)
+        return fitting, engine.count_tokens(fitting, tools)
+
+    return await threaded(count)
+
+
+async def count_texts(service: Service, texts: Sequence[str], *, begin: bool = False) -> list[int]:
+    """Return the number of tokens of each text, with `begin` as `Engine.tokenize` has it."""
+    return await threaded(lambda: [count_text(service.engine, text, begin=begin) for text in texts])
+
+
+def count_text(engine: Engine, text: str, *, begin: bool = False) -> int:
+    """Return the number of tokens of a text; an estimate if the engine can not tokenise."""
+    try:
+        return len(engine.tokenize(text, begin=begin))
+    except Unsupported:
+        return engine.count_tokens([Message("user", text)])
+
+
+def answer_tokens(prompt_tokens: int, sampling: Sampling, context_tokens: int | None) -> int:
+    """Return the most tokens that an answer may have. Raises `PromptTooLong` when there is room for none."""
+    return room_for_answer(prompt_tokens, sampling.max_new_tokens, context_tokens)
