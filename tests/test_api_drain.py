@@ -51,7 +51,7 @@ class Process:
             self.lines.append(line)
 
     def ready(self, workers: int) -> str:
-        until(lambda: sum(line.startswith("ready at") for line in self.lines) == workers, 60)
+        until(lambda: "".join(self.lines).count("ready at") == workers, 60)
         return self.lines[0].split()[2].removesuffix("/v1")
 
 
