@@ -209,7 +209,7 @@ def test_a_client_that_does_not_read_its_answer_is_cut(monkeypatch) -> None:
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect(("127.0.0.1", server.port))
-            body = json.dumps({"input": ["x"] * 1000}).encode()
+            body = json.dumps({"model": "carellama", "input": ["x"] * 1000}).encode()
             head = "POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
             connection.sendall(request * 20 + request.replace(b"host", b"connection: close\r\nhost"))

@@ -134,7 +134,7 @@ def test_embeddings_and_tokenize_are_counted_as_they_are(database) -> None:
     with running(echo(), access=access) as server:
         ask = lambda path, **body: httpx2.post(server.url + path, json=body, headers=header)  # noqa: E731
         assert ask("/tokenize", prompt="x" * 500).json()["count"] == 500
-        assert ask("/v1/embeddings", input=["x" * 60, "y" * 41]).status_code == 429
-        done = ask("/v1/embeddings", input=["x" * 60, "y" * 40])
+        assert ask("/v1/embeddings", model="carellama", input=["x" * 60, "y" * 41]).status_code == 429
+        done = ask("/v1/embeddings", model="carellama", input=["x" * 60, "y" * 40])
         assert done.status_code == 200 and done.json()["usage"]["prompt_tokens"] == 100
         until(lambda: tokens_used(database) == 100)

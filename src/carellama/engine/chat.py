@@ -71,7 +71,7 @@ class Chat:
     def cut_marks(self, text: str) -> list[str]:
         """Return a text in parts, cut inside each mark, so that no part has a whole mark in it."""
         parts, begin = [], 0
-        for match in self._mark.finditer(text):
+        for match in self._markup.finditer(text):
             parts.append(text[begin : match.start() + 1])
             begin = match.start() + 1
         return [*parts, text[begin:]]

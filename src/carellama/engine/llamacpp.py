@@ -191,7 +191,8 @@ class LlamaCppEngine:
 
     def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
         """Return the tokens of a text, see `Engine.tokenize`."""
-        ids = self._server.tokenize(text, marks=marks)
+        parts = [text] if marks else self.chat.cut_marks(text)
+        ids = [token for part in parts for token in self._server.tokenize(part, marks=marks)]
         return self._begun(ids) if begin else ids
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
