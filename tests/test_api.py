@@ -135,7 +135,7 @@ def test_the_fields_of_a_request_reach_the_engine() -> None:
         )  # fmt: skip
         ask(client, temperature=0, response_format={"type": "json_object"}, n=2, seed=1)
         ask(client, top_p=0)
-    assert engine.drawn[0] == Sampling(77, top_k=9)
+    assert engine.drawn[0] == Sampling(77, 0.3, top_k=9, repetition_penalty=1.05)
     assert engine.drawn[1] == Sampling(
         6, 0.5, 0.9, 0, 0.1, repetition_penalty=1.0, frequency_penalty=0.25, seed=5, stop=("a", "b"),
         logit_bias=((7, -100.0),), json_schema=schema, top_logprobs=0,

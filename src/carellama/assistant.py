@@ -42,6 +42,11 @@ class Assistant:
         """Those of the engine."""
         return self.engine.adapters
 
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the chat template of the engine has a place for tools."""
+        return self.engine.knows_tools
+
     def notice(self, language: Language) -> str:
         """Return the disclaimer that goes with its answers."""
         return notice(language)

@@ -42,11 +42,21 @@ class ApiArguments:
             metadata=about("Model of /v1/embeddings and /v1/rerank; auto: the first one installed (carellama[embed])."),
         )
     )
-    temperature: float = field(default=1.0, metadata=about("Of requests that give none; 0: the likeliest token."))
+    tools: Literal["auto", "always", "never"] = field(
+        default="auto",
+        metadata=about("Tools that a request offers; auto: left out if the chat template has no place for them."),
+    )
+    context_overflow: Literal["error", "drop_oldest"] = field(
+        default="error",
+        metadata=about("A conversation that leaves no room for an answer; drop_oldest: its oldest turns are left out."),
+    )
+    temperature: float = field(default=0.3, metadata=about("Of requests that give none; 0: the likeliest token."))
     top_p: float = field(default=1.0, metadata=about("Of requests that give none."))
     top_k: int = field(default=0, metadata=about("Of requests that give none; 0: from all tokens."))
-    repetition_penalty: float = field(default=1.0, metadata=about("Of requests that give none; 1: none."))
-    max_new_tokens: int = field(default=2048, metadata=about("Most tokens of an answer, of requests that give none."))
+    repetition_penalty: Optional[float] = field(
+        default=None, metadata=about("Of requests that give none; 1: none; default: 1.05, and 1 with --engine openai.")
+    )
+    max_new_tokens: int = field(default=512, metadata=about("Most tokens of an answer, of requests that give none."))
     queue: int = field(default=64, metadata=about("Answers that may wait for a place; past them: status 429."))
     queue_timeout: float = field(default=30.0, metadata=about("Seconds that an answer waits for a place; then 429."))
     first_token_timeout: float = field(default=120.0, metadata=about("Seconds from its place to its first token."))
@@ -107,7 +117,7 @@ class ApiArguments:
             raise UserError(f"--port is {self.port}; it must be between 0 and 65535")
         if not 0 < self.top_p <= 1:
             raise UserError(f"--top_p is {self.top_p}; it must be above 0 and at most 1")
-        if self.repetition_penalty <= 0:
+        if self.repetition_penalty is not None and self.repetition_penalty <= 0:
             raise UserError(f"--repetition_penalty is {self.repetition_penalty}; it must be above 0 (1: none)")
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             raise UserError("--ssl_certfile and --ssl_keyfile go together: give both, or neither")

@@ -163,6 +163,11 @@ class Engine(Protocol):
         """The names that `Sampling.adapter` may have."""
         ...
 
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the model's chat template has a place for tools; else they are written into the system message."""
+        ...
+
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
     ) -> list[Reply]:

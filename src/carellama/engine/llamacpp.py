@@ -50,6 +50,7 @@ from carellama.engine.reasoning import with_reasoning
 from carellama.engine.schema import lark_of
 from carellama.engine.tools import settled, with_calls
 from carellama.errors import UserError
+from carellama.jinja import knows_tools
 from carellama.model.gguf import Header, read_header
 from carellama.model.machine import free_memory_bytes
 
@@ -118,6 +119,11 @@ class LlamaCppEngine:
         self._lock = threading.Lock()  # of the embedder, which is started when it is first asked
         begin, known = self._server.tokenize("", begin=True)[:1], header.facts.get("tokenizer.ggml.bos_token_id")
         self._begin = begin if begin == [known] or known is None else []  # the token that begins a sequence, if any
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the chat template writes tools itself."""
+        return knows_tools(self.chat.jinja)
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None

@@ -111,6 +111,11 @@ class OpenAIEngine:
         return self._listing().context_tokens
 
     @property
+    def knows_tools(self) -> bool:
+        """Whether the server is sent tools as such: it knows whether its template has a place for them."""
+        return not self._calls_as_text
+
+    @property
     def adapters(self) -> tuple[str, ...]:
         """The other names that the server lists; `model:name` is `name`."""
         return tuple(self._adapters(self._listing()))

@@ -49,6 +49,7 @@ from carellama.engine.reasoning import with_reasoning
 from carellama.engine.tokenizer import ARRAYS, Tokenizer, of_folder, of_gguf
 from carellama.engine.tools import settled, with_calls
 from carellama.errors import UserError, need
+from carellama.jinja import knows_tools
 from carellama.model.gguf import read_header
 
 if TYPE_CHECKING:
@@ -208,6 +209,11 @@ class OpenVINOEngine:
         self.tokenizer = tokenizer
         self.context_tokens = context_tokens
         self.parallel = parallel
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the chat template writes tools itself."""
+        return knows_tools(self.tokenizer.chat.jinja)
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None

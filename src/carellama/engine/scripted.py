@@ -52,11 +52,13 @@ class ScriptedEngine:
         token_seconds: float = 0.0,
         adapters: Sequence[str] = (),
         parallel: int = 64,
+        knows_tools: bool = True,
     ) -> None:
         self.context_tokens = context_tokens
         self.token_seconds = token_seconds  # how long each token takes
         self.adapters = tuple(adapters)
         self.parallel = parallel
+        self.knows_tools = knows_tools
         self.asked: list[tuple[Message, ...]] = []
         self.running = 0  # streams that are neither at their end nor closed
         self._script = script if isinstance(script, str) or callable(script) else list(script)

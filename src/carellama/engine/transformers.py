@@ -45,7 +45,7 @@ from carellama.engine.request import Request, Told
 from carellama.engine.schema import Grammar, Matcher
 from carellama.engine.tools import settled, told, with_calls
 from carellama.errors import UserError
-from carellama.jinja import as_functions, as_rows
+from carellama.jinja import as_functions, as_rows, knows_tools
 from carellama.model.machine import has_gpu
 from carellama.records import Message
 from carellama.template import Group, Template, get_template, markup_tokens
@@ -113,6 +113,11 @@ class TransformersEngine:
         found = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         limits = [int(limit) for limit in (found, self._context) if limit is not None]
         return min(limits, default=None)
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the chat template writes tools itself."""
+        return knows_tools(self.template.jinja)
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the text that an answer starts from, special tokens included."""

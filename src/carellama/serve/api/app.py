@@ -59,7 +59,7 @@ def create_app(
         engine=engine,
         settings=settings,
         access=access,
-        defaults=defaults_of(settings),
+        defaults=defaults_of(settings, engine.name),
         line=Line(engine.parallel, settings.queue, settings.queue_timeout),
         metrics=Metrics(),
         score=score,

@@ -100,8 +100,16 @@ def _kept(task: asyncio.Task[Result]) -> asyncio.Task[Result]:
 class Answers:
     """The answers to one request. To be used on one event loop, which has to run until all threads have ended."""
 
-    def __init__(self, makes: Sequence[Make], line: Line, on_begin: Callable[[int], None] = lambda index: None) -> None:
-        self._line, self._on_begin = line, on_begin  # the latter is called when work on an answer begins
+    def __init__(
+        self,
+        makes: Sequence[Make],
+        line: Line,
+        on_begin: Callable[[int], None] = lambda index: None,
+        *,
+        background: bool = False,
+    ) -> None:
+        self._line, self._background = line, background
+        self._on_begin = on_begin  # called when work on an answer begins
         self._box: deque[tuple[int, Item]] = deque()
         self._there = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -187,7 +195,7 @@ class Answers:
     async def _run(self, index: int, make: Make) -> None:
         """Hold a place while the thread of an answer runs."""
         try:
-            async with self._line.place():
+            async with self._line.place(self._background):
                 if self._closed:
                     return
                 self._threads.add(index)

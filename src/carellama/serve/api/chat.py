@@ -8,6 +8,7 @@ stream, as an event {"error": ...}.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,7 @@ from carellama.serve.api.calls import Call, Service
 from carellama.serve.api.constraints import CONSTRAINTS, constraint_of
 from carellama.serve.api.fields import HEADER, check_fields
 from carellama.serve.api.messages import conversation
+from carellama.serve.api.overflow import fit_to_model, is_task, note_parts
 from carellama.serve.api.prepare import answer_tokens, count_texts, prepare_chat
 from carellama.serve.api.refusals import DONE, EVENTS, Wrong, event, log_failure, refusal
 from carellama.serve.api.sampling import adapter_of, sampling_of
@@ -77,14 +79,18 @@ async def chat(request: Request, body: protocol.ChatRequest) -> Response:
     service, call = parts_of(request)
     adapter = await named(service, call, body.model)
     limit(service, len(body.messages), "messages")
-    messages = conversation(body.messages)
+    pictures: Counter[str] = Counter()
+    messages = conversation(body.messages, left_out=pictures)
     sampling = read_sampling(service, call, body, adapter)
     count = choices(service, body)
+    messages, sampling = await fit_to_model(service, call, messages, sampling)
+    note_parts(call, pictures)
     messages, tokens = await prepare_chat(service, messages, sampling)
     await call.reserve("chat", [tokens], count, count * answer_tokens(tokens, sampling, call.context_tokens))
     stream = service.engine.stream
     makes: list[Make] = [partial(stream, messages, draw) for draw in draws(sampling, count)]
-    return await _answer(service, call, makes, body, ChatShape(call.model, include_usage=_told(body)))
+    shape = ChatShape(call.model, include_usage=_told(body))
+    return await _answer(service, call, makes, body, shape, background=not body.stream or is_task(messages))
 
 
 @router.post("/v1/completions", response_model=protocol.Completion, responses=ERRORS)
@@ -103,19 +109,25 @@ async def complete(request: Request, body: protocol.CompletionRequest) -> Respon
     makes: list[Make] = [partial(go_on, prompt, draw) for prompt in prompts for draw in draws(sampling, count)]
     echoes = [prompt for prompt in prompts for _ in range(count)] if body.echo else []
     shape = TextShape(call.model, include_usage=_told(body), echoes=echoes)
-    return await _answer(service, call, makes, body, shape)
+    return await _answer(service, call, makes, body, shape, background=not body.stream)
 
 
 async def _answer(
-    service: Service, call: Call, makes: Sequence[Make], body: protocol.SamplingFields, shape: Shape
+    service: Service,
+    call: Call,
+    makes: Sequence[Make],
+    body: protocol.SamplingFields,
+    shape: Shape,
+    *,
+    background: bool,
 ) -> Response:
-    """Let the engine answer, and send what it says."""
+    """Let the engine answer, and send what it says; in the background: behind those that a person waits for."""
     settings = service.settings
     if len(makes) > settings.queue + service.line.places:
         most = settings.queue + service.line.places
         raise Wrong(f"the request asks for {len(makes)} answers; at most {most} are taken at once", "n")
-    service.line.refuse_if_full(len(makes))
-    answers = call.answers = Answers(makes, service.line, call.usage.begin)
+    service.line.refuse_if_full(len(makes), background)
+    answers = call.answers = Answers(makes, service.line, call.usage.begin, background=background)
     if body.stream:
         await answers.begun(patience=COMMIT, first=settings.first_token_timeout)
         return EventStream(_events(service, call, answers, shape, len(makes)))

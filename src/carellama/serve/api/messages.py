@@ -13,11 +13,14 @@ that order:
     an assistant at the end is followed by an empty user turn, which the next answer is to
 
 `with_user_first` puts an empty user turn before a conversation that the assistant begins, for formats that demand it.
-Images, sound and files are refused (400), as are calls of tools without results.
+Pictures, sound and files in the last message of the user are refused (400). Clients send a conversation whole each
+time, so earlier ones are left out and counted: else one picture would end the conversation. Calls of tools without
+results are refused.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from carellama.engine.base import Prompt
@@ -28,13 +31,28 @@ from carellama.serve.api.refusals import Wrong
 BETWEEN = "\n\n"  # what joins the texts of two messages
 
 
-def conversation(messages: Sequence[ChatMessage], place: str = "messages") -> list[Message]:
-    """Return the conversation that was sent. Raises `Wrong` (400) for what can not be read as one."""
+# Kinds of parts that a client may send, and what a person calls them.
+KINDS = {
+    **dict.fromkeys(("image_url", "image", "input_image"), "picture"),
+    **dict.fromkeys(("input_audio", "audio", "audio_url"), "sound"),
+    **dict.fromkeys(("video", "video_url", "input_video"), "video"),
+    **dict.fromkeys(("file", "input_file", "document"), "file"),
+}
+
+
+def conversation(
+    messages: Sequence[ChatMessage], place: str = "messages", left_out: Counter[str] | None = None
+) -> list[Message]:
+    """Return the conversation that was sent; pictures and the like that are left out are counted in `left_out`.
+
+    Raises `Wrong` (400) for what can not be read as a conversation.
+    """
+    last = max((index for index, sent in enumerate(messages) if sent.role == "user"), default=len(messages))
     systems: list[str] = []
     turns: list[Message] = []
     for index, sent in enumerate(messages):
         at = f"{place}.{index}"
-        text = text_of(sent, at)
+        text = text_of(sent, at, None if index >= last else left_out if left_out is not None else Counter())
         if sent.role in ("system", "developer"):
             if index == len(messages) - 1:
                 turns.append(Message("user", text))
@@ -69,8 +87,12 @@ def with_user_first(messages: Prompt) -> list[Message]:
     return [*head, Message("user", ""), *messages[len(head) :]]
 
 
-def text_of(sent: ChatMessage, at: str) -> str:
-    """Return the text of a message. Raises `Wrong` (400) for one without, and for parts that are no text."""
+def text_of(sent: ChatMessage, at: str, left_out: Counter[str] | None = None) -> str:
+    """Return the text of a message.
+
+    With `left_out`, parts that are no text are left out and counted there by kind. Raises `Wrong` (400) for them
+    otherwise, and for a message without content.
+    """
     if isinstance(sent.content, str):
         return sent.content
     if sent.content is None:
@@ -79,15 +101,24 @@ def text_of(sent: ChatMessage, at: str) -> str:
         raise Wrong(f"{at}.content is missing: a message of {sent.role} has a text", f"{at}.content")
     texts = []
     for number, part in enumerate(sent.content):
+        where = f"{at}.content.{number}"
         said = part.refusal if part.type == "refusal" else part.text if part.type == "text" else None
-        if said is None:
+        kind = KINDS.get(part.type)
+        if said is not None:
+            texts.append(said)
+        elif part.type in ("text", "refusal"):
+            raise Wrong(f"{where} is of the type {part.type!r} and has no text", where, "unsupported_content")
+        elif left_out is not None:
+            left_out[kind or "part"] += 1
+        elif kind is not None:
+            raise Wrong(f"this model reads text only: remove the {kind} ({where})", where, "unsupported_content")
+        else:
             raise Wrong(
-                f"{at}.content.{number} is of the type {part.type[:40]!r}: this model reads text only, "
-                'as {"type": "text", "text": "..."}',
-                f"{at}.content.{number}",
+                f"{where} is of the type {part.type[:40]!r}: this model reads text only, as "
+                '{"type": "text", "text": "..."}',
+                where,
                 "unsupported_content",
             )
-        texts.append(said)
     return "\n".join(texts)
 
 

@@ -15,18 +15,26 @@ from carellama.serve.api.constraints import constraint_of
 from carellama.serve.api.protocol import ChatRequest, CompletionRequest, FunctionTool, SamplingFields, ToolChoice
 from carellama.serve.api.refusals import Wrong
 
+REPETITION_PENALTY = 1.05  # by default; more makes a model avoid the very numbers of a document that it quotes
 STOPS = 16  # strings
 COMPLETION_TOKENS = 16  # of /v1/completions without max_tokens, as at OpenAI
 
 
-def defaults_of(settings: ApiArguments) -> Sampling:
-    """Return what a request gets for the fields that it leaves out."""
+def defaults_of(settings: ApiArguments, engine: str) -> Sampling:
+    """Return what a request gets for the fields that it leaves out.
+
+    Small models repeat themselves at the defaults of OpenAI. A server behind the openai engine may have no repetition
+    penalty, so it gets none by default.
+    """
+    penalty = settings.repetition_penalty
+    if penalty is None:
+        penalty = 1.0 if engine == "openai" else REPETITION_PENALTY
     return Sampling(
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
         top_p=settings.top_p,
         top_k=settings.top_k,
-        repetition_penalty=settings.repetition_penalty,
+        repetition_penalty=penalty,
     )
 
 

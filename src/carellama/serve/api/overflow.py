@@ -1,0 +1,111 @@
+"""What does not fit: tools for a model that knows none, and conversations that fill the context.
+
+    messages, sampling = await fit_to_model(service, call, messages, sampling)
+
+Nothing is left out in silence: the response says it in a header, and the log too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from carellama.engine.base import Engine, Sampling, Tool
+from carellama.records import Message
+from carellama.serve.api.bridge import threaded
+from carellama.serve.api.calls import Call, Service
+from carellama.serve.api.refusals import Wrong
+
+log = logging.getLogger(__name__)
+
+TOOLS_HEADER, TURNS_HEADER, PARTS_HEADER = "x-carellama-tools", "x-carellama-dropped-messages", "x-carellama-left-out"
+TASK = "### Task:"  # Open WebUI begins its requests for titles, tags and follow-up questions with it
+ToolPolicy = Literal["auto", "always", "never"]
+ANSWER_SHARE = 0.25  # of the context, that is kept free for an answer at most
+
+
+async def fit_to_model(
+    service: Service, call: Call, messages: list[Message], sampling: Sampling
+) -> tuple[list[Message], Sampling]:
+    """Return the conversation and the sampling without tools that the model cannot use and turns that do not fit.
+
+    What is left out is named in headers of the response. Raises `Wrong` (400) as `allowed_tools`.
+    """
+    settings, engine = service.settings, service.engine
+    offered = len(sampling.tools)
+    sampling, why = allowed_tools(sampling, settings.tools, engine.knows_tools)
+    if why:
+        call.headers[TOOLS_HEADER] = f"{offered} left out: {why}"
+        log.info("%s: %d tools are left out: %s", call.id, offered, why)
+    limit = prompt_limit(sampling, call.context_tokens)
+    if settings.context_overflow == "error" or limit is None:
+        return messages, sampling
+    tools = () if sampling.tool_choice == "none" else sampling.tools
+    messages, dropped = await threaded(lambda: drop_oldest(engine, messages, tools, limit))
+    if dropped:
+        call.headers[TURNS_HEADER] = str(dropped)
+        log.info("%s: the %d oldest messages are left out, as the context is full", call.id, dropped)
+    return messages, sampling
+
+
+def note_parts(call: Call, left_out: Counter[str]) -> None:
+    """Say which pictures and the like of earlier messages are left out."""
+    if left_out:
+        said = ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in left_out.items())
+        call.headers[PARTS_HEADER] = said
+        log.info("%s: %s of earlier messages are left out: the model reads text only", call.id, said)
+
+
+def is_task(messages: Sequence[Message]) -> bool:
+    """Return whether a front-end asks for itself: a title, tags, follow-up questions."""
+    return messages[-1].role == "user" and messages[-1].content.lstrip().startswith(TASK)
+
+
+def allowed_tools(sampling: Sampling, policy: ToolPolicy, knows_tools: bool) -> tuple[Sampling, str]:
+    """Return the sampling with the tools that the model is told of, and why some were left out, or "".
+
+    Tools that a request demands are never left out. Raises `Wrong` (400) where the server gives the model none.
+    """
+    if not sampling.tools or sampling.tool_choice == "none":
+        return sampling, ""
+    demanded = sampling.tool_choice != "auto"
+    if policy == "never" and demanded:
+        raise Wrong("this server gives its model no tools (--tools never)", "tool_choice", "unsupported")
+    if demanded or policy == "always" or (policy == "auto" and knows_tools):
+        return sampling, ""
+    why = "--tools never" if policy == "never" else "the chat template has no place for tools (see --tools)"
+    return replace(sampling, tools=()), why
+
+
+def prompt_limit(sampling: Sampling, context_tokens: int | None) -> int | None:
+    """Return the most tokens of a prompt that leaves room for an answer; None: there is no limit."""
+    if context_tokens is None:
+        return None
+    share = max(1, int(context_tokens * ANSWER_SHARE))
+    return context_tokens - min(sampling.max_new_tokens or share, share)
+
+
+def drop_oldest(
+    engine: Engine, messages: Sequence[Message], tools: Sequence[Tool], limit: int
+) -> tuple[list[Message], int]:
+    """Return the conversation without its oldest turns, so that it has at most `limit` tokens, and how many messages.
+
+    The system message and the last turn stay, and a call of tools stays with its results. A conversation whose last
+    turn is too long by itself is returned with that alone: the engine then refuses it.
+    """
+    if engine.count_tokens(messages, tools) <= limit:
+        return list(messages), 0
+    head = [message for message in messages[:1] if message.role == "system"]
+    rest = messages[len(head) :]
+    starts = [index for index, message in enumerate(rest) if message.role == "user"] or [0]
+    low, high = 0, len(starts) - 1  # the conversation from starts[high] on is what is left at least
+    while low < high:
+        middle = (low + high) // 2
+        if engine.count_tokens([*head, *rest[starts[middle] :]], tools) <= limit:
+            high = middle
+        else:
+            low = middle + 1
+    return [*head, *rest[starts[low] :]], starts[low]
