@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
@@ -153,3 +155,55 @@ def test_the_verb_reads_the_seed_flags(tiny_folder, adapter, tmp_path, capsys):
     }
     exporting.main([word for name, value in flags.items() for word in (f"--{name}", str(value))])
     assert "largest difference of logits" in capsys.readouterr().out
+
+
+def front_of(folder: Path) -> dict:
+    return yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+
+
+def test_the_front_matter_is_what_the_hub_reads(tmp_path, adapter):
+    """T4: base_model, its relation, datasets, languages and task were missing."""
+    base = tmp_path / "base"
+    make_model().save_pretrained(base)
+    make_tokenizer().save_pretrained(base)
+    (base / "README.md").write_text("---\nlicense: apache-2.0\nbase_model: acme/tiny-llama\nlanguage: en\n---\ntext\n")
+    record = json.loads((adapter / "run.json").read_text())
+    record["data"] = [
+        {"name": "consult_zh", "hub": None, "languages": ["zh"]},
+        {"name": str(tmp_path / "my.jsonl"), "hub": None, "languages": ["zh", "en"]},
+        {"name": "mm", "hub": "acme/medical", "languages": []},
+    ]
+    record["settings"]["finetuning"] |= {"stage": "sft", "finetuning_type": "lora"}
+    (adapter / "run.json").write_text(json.dumps(record))
+    export_model(arguments(base, adapter), "vicuna", FinetuningArguments(), tmp_path / "out")
+    assert front_of(tmp_path / "out") == {
+        "license": "apache-2.0",
+        "base_model": "acme/tiny-llama",
+        "base_model_relation": "finetune",
+        "datasets": ["consult_zh", "my", "acme/medical"],
+        "language": ["zh", "en"],
+        "pipeline_tag": "text-generation",
+        "library_name": "transformers",
+        "tags": ["medical", "carellama", "sft", "lora"],
+    }
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_the_output_of_a_training_has_a_card_without_paths(kind, tmp_path, tiny_folder):
+    """T4: peft's page named a folder of this machine and said [More Information Needed] everywhere."""
+    from carellama import run as runs
+    from test_variants import config_of
+
+    base = tmp_path / "base"
+    shutil.copytree(tiny_folder, base)
+    (base / "README.md").write_text("---\nlicense: mit\nbase_model:\n- acme/tiny-llama\n---\n")
+    runs.run(config_of(tmp_path, base, finetuning_type=kind, max_steps=2, save_steps=1, save_strategy="steps"))
+    front, text = front_of(tmp_path / "out"), (tmp_path / "out" / "README.md").read_text()
+    assert front["base_model"] == "acme/tiny-llama" and front["license"] == "mit" and front["language"] == ["en"]
+    relation, library = ("adapter", "peft") if kind == "lora" else ("finetune", "transformers")
+    assert (front["base_model_relation"], front["library_name"]) == (relation, library)
+    assert "## Training" in text and str(tmp_path) not in text and "More Information" not in text
+    checkpoint = tmp_path / "out" / "checkpoint-1"
+    assert not (checkpoint / "README.md").exists()
+    written = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    assert written["tokenizer_class"] == "PreTrainedTokenizerFast" and "is_local" not in written

@@ -227,6 +227,11 @@ class Run:
                 self.results |= trainer.evaluate()
                 self._write("eval_results.json", "eval_")
             self._record(sources)
+            if fit and training.should_save:
+                from carellama.export.card import write_checkpoint_card
+
+                kind: Kind = "reward" if self.config.finetuning.stage == "rm" else "causal"
+                write_checkpoint_card(self.output, self.config.model, kind)
         if training.do_predict:
             self._predict(model, chats)
         return self.results

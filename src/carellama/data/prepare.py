@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +37,7 @@ from carellama.data.stream import Mixing, TokenStream
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Pair, Question, Record, Text, Tokens
 from carellama.template import Template
+from carellama.text import language
 
 # The records of each stage, and what to call them.
 TAKES: dict[str, tuple[tuple[type, ...], str]] = {
@@ -46,6 +49,7 @@ TAKES: dict[str, tuple[tuple[type, ...], str]] = {
     "ppo": ((Question, Chat, Pair), "exam questions, conversations and preference pairs"),
     "grpo": ((Question, Chat, Pair), "exam questions, conversations and preference pairs"),
 }
+LANGUAGE_ROWS = 100  # of a dataset, whose language is looked at
 SAMPLED = 64  # training examples that are looked at for reasoning
 LEAD_TOKENS = 48  # before an answer, among which the markup before it is looked for
 PAIRED = ("rm", "dpo")  # both answers of a pair are one example
@@ -259,11 +263,23 @@ def _source(dataset: Dataset, digest: str, report: DataReport | None, store: Tok
     return {
         "name": dataset.name,
         "where": dataset.where,
+        "hub": dataset.hub,
+        "languages": _languages(dataset),
         "sha1": digest,
         "rows": counts.rows if counts else None,
         "used": counts.used if counts else None,
         "tokens": int(store.lengths.sum()) if store else None,
     }
+
+
+def _languages(dataset: Dataset) -> list[str]:
+    """Return which of Chinese and English a tenth or more of the dataset's first rows are in, the most used first."""
+    seen: Counter[str] = Counter()
+    for row in itertools.islice(dataset.rows(), LANGUAGE_ROWS):
+        if isinstance(row, Row):
+            found = language(json.dumps(list(row.fields.values()), ensure_ascii=False, default=str))
+            seen.update(("zh", "en") if found == "mixed" else (found,))
+    return [name for name, count in seen.most_common() if name in ("zh", "en") and count * 10 >= seen.total()]
 
 
 _row_encoder: RowEncoder | None = None  # of this process: set when it starts, see encode_rows

@@ -1,22 +1,29 @@
 """The model card: what a model was made from and how, written from the run.json of its trainings.
 
-It is made by `carellama export`; the front matter is what the Hugging Face hub reads.
+`carellama export` and `carellama train` write it. The front matter is what the Hugging Face hub reads: licence, base,
+relation to it, datasets, languages, task. No path of this machine is in it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import carellama
 from carellama.config.model import ModelArguments
 from carellama.run_record import run_records
 from carellama.template import Template
 
+if TYPE_CHECKING:
+    from carellama.model.load import Kind
+
 PAPERS = re.compile(r"(licen[cs]e|notice|use_policy|.*terms)[^/]*", re.IGNORECASE)
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SHOWN_SETTINGS = {
     "model": ("quantization_bit", "rope_scaling", "rope_factor", "dtype"),
     "data": ("template", "system_prompt", "cutoff_len", "max_source_length", "max_target_length", "packing"),
@@ -39,47 +46,132 @@ SHOWN_SETTINGS = {
 }
 
 
-def write_card(folder: Path, model: ModelArguments, template: Template, parity: str) -> None:
-    """Write README.md of an exported model, and lay the licence texts of the base beside it.
+def write_card(folder: Path, model: ModelArguments, template: Template, parity: str, kind: Kind) -> None:
+    """Write README.md of an exported model, and copy the licence texts of the base beside it.
 
     `parity` says how the written model compares with base and adapters.
     """
-    from carellama.model.hub import EMBEDDED, model_folder
-
-    name = model.model_name_or_path
-    place = model_folder(name, accept_licence=model.accept_licence)
-    licence = EMBEDDED[name].licence if name in EMBEDDED else _licence(place)
-    papers = _copy_papers(place, folder)
-    base = Path(name).name if isinstance(place, Path) else name
-    front = [
-        f"license: {licence or 'unknown'}",
-        "library_name: transformers",
-        "pipeline_tag: text-generation",
-    ]
-    if isinstance(place, str):
-        front.append(f"base_model: {base}")
+    base = find_base(model)
+    licences = _copy_papers(base.place, folder)
+    records = run_records(model)
+    trained = bool(records or model.checkpoints)
+    front = front_matter(base, records, kind, relation="finetune" if trained else base.relation)
     ends = [*template.tokenizer.convert_ids_to_tokens(template.stop_ids), *template.stops]
-    lines = [
-        *("---", *front, "tags: [medical, carellama]", "---"),
-        *(f"# {base}, fine-tuned with CareLlama", ""),
-        "It informs and refers; it does not diagnose, and no answer replaces a doctor. "
-        "Its answers can be wrong: do not use it for decisions about patients.",
-        *("", "仅供学习研究，不能代替医生的诊断和治疗。", ""),
-        f"- base: {base}",
-        f"- licence of the base: {licence or 'unknown; look it up before passing this model on'}"
-        + (f" ({', '.join(papers)})" if papers else ""),
+    facts = [
         f"- chat format: {template.name}, in the tokenizer; "
         f"an answer ends with {' or '.join(f'`{end!r}`' for end in ends)}",
         f"- as written, against base and adapters: {parity}",
+    ]
+    lines = _page(
+        f"{base.name}, {'fine-tuned' if trained else 'exported'} with CareLlama", front, base, licences, facts
+    )
+    (folder / "README.md").write_text("\n".join([*lines, *_trainings(records)]), encoding="utf-8")
+
+
+def write_checkpoint_card(folder: Path, model: ModelArguments, kind: Kind) -> None:
+    """Write README.md of the folder that a training has filled, from its run.json.
+
+    It takes the place of the page that peft writes, which names a folder of this machine and leaves the rest open.
+    """
+    base = find_base(model)
+    records = run_records(dataclasses.replace(model, checkpoint_dir=",".join([*model.checkpoints, str(folder)])))
+    adapter = (folder / "adapter_config.json").is_file()
+    front = front_matter(base, records, kind, relation="adapter" if adapter else "finetune")
+    if adapter:
+        front["library_name"] = "peft"
+    lines = _page(f"{base.name}, {'adapter' if adapter else 'weights'} trained with CareLlama", front, base, [], [])
+    (folder / "README.md").write_text("\n".join([*lines, *_trainings(records)]), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """What is known of the base: enough for a card, and nothing of this machine."""
+
+    name: str
+    place: Path | str
+    hub: str | None  # id of the hub
+    licence: str | None
+    languages: tuple[str, ...]
+    relation: str | None  # of the base as it is to `hub`
+
+
+def find_base(model: ModelArguments) -> BaseModel:
+    """Return what the list of models, or the card beside the base, says of it."""
+    from carellama.model.hub import model_folder
+    from carellama.model.zoo.entries import find_entry
+
+    name = model.model_name_or_path
+    place = model_folder(name, accept_licence=model.accept_licence)
+    entry = find_entry(name)
+    stated = _stated(place)
+    hub = entry.hub if entry else place if isinstance(place, str) else stated.get("base_model")
+    hub = hub[0] if isinstance(hub, list) and hub else hub
+    languages = entry.languages if entry else stated.get("language") or ()
+    licence = entry.licence if entry else stated.get("license")
+    relation = "quantized" if isinstance(place, Path) and not Path(name).expanduser().is_dir() else None
+    return BaseModel(
+        name=Path(name).name if isinstance(place, Path) else name,
+        place=place,
+        hub=hub if isinstance(hub, str) and HUB_ID.fullmatch(hub) else None,
+        licence=str(licence) if licence and licence != "unknown" else None,
+        languages=(languages,) if isinstance(languages, str) else tuple(map(str, languages)),
+        relation=relation,
+    )
+
+
+def front_matter(
+    base: BaseModel, records: Sequence[Mapping[str, Any]], kind: Kind, *, relation: str | None
+) -> dict[str, Any]:
+    """Return the head of a card, which the hub reads: keys and values as its documentation has them."""
+    data = [entry for record in records for entry in record.get("data", []) if isinstance(entry, dict)]
+    names = [str(entry.get("hub") or Path(str(entry.get("name", ""))).stem) for entry in data]
+    languages = [*(language for entry in data for language in entry.get("languages") or ()), *base.languages]
+    settings = [record.get("settings", {}).get("finetuning", {}) for record in records]
+    methods = [str(group[key]) for group in settings for key in ("stage", "finetuning_type") if group.get(key)]
+    front: dict[str, Any] = {
+        "license": base.licence or "unknown",
+        "base_model": base.hub,
+        "base_model_relation": relation if base.hub else None,
+        "datasets": list(dict.fromkeys(name for name in names if name)),
+        "language": list(dict.fromkeys(languages)),
+        "pipeline_tag": "text-classification" if kind == "reward" else "text-generation",
+        "library_name": "transformers",
+        "tags": list(
+            dict.fromkeys(["medical", "carellama", *methods, *(["reward-model"] if kind == "reward" else [])])
+        ),
+    }
+    return {key: value for key, value in front.items() if value}
+
+
+def _page(
+    title: str, front: Mapping[str, Any], base: BaseModel, licences: Sequence[str], facts: Sequence[str]
+) -> list[str]:
+    """The lines of a card above its trainings."""
+    import yaml
+
+    head = yaml.safe_dump(dict(front), allow_unicode=True, sort_keys=False).strip()
+    return [
+        *("---", head, "---", f"# {title}", ""),
+        "It informs and refers; it does not diagnose, and no answer replaces a doctor. "
+        "Its answers can be wrong: do not use it for decisions about patients.",
+        *("", "仅供学习研究，不能代替医生的诊断和治疗。", ""),
+        f"- base: {base.hub or base.name}",
+        f"- licence of the base: {base.licence or 'unknown; look it up before you pass this model on'}"
+        + (f" ({', '.join(licences)})" if licences else ""),
+        *facts,
         f"- made by CareLlama {carellama.__version__}",
         "",
     ]
-    records = run_records(model)
+
+
+def _trainings(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines of all trainings, in order."""
     if not records:
-        lines += ["There is no record of its training (run.json).", ""]
+        return ["There is no record of its training (run.json).", ""]
+    lines = list[str]()
     for number, record in enumerate(records, start=1):
         lines += [f"## Training {number}" if len(records) > 1 else "## Training", "", *_training(record)]
-    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    return lines
 
 
 def _copy_papers(place: Path | str, folder: Path) -> list[str]:
@@ -91,19 +183,26 @@ def _copy_papers(place: Path | str, folder: Path) -> list[str]:
     return [paper.name for paper in papers]
 
 
-def _licence(place: Path | str) -> str | None:
-    """The licence that the base's own card states, if it can be read."""
+def _stated(place: Path | str) -> dict[str, Any]:
+    """Return the front matter of the base's own card, where it can be read; else nothing."""
+    import yaml
+
     if isinstance(place, str):
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(place, "README.md")
-        card = Path(found) if isinstance(found, str) else None
+        cached = try_to_load_from_cache(place, "README.md")
+        card = Path(cached) if isinstance(cached, str) else None
     else:
         card = place / "README.md"
     if card is None or not card.is_file():
-        return None
-    stated = re.search(r"^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-    return stated[1] if stated and stated[1] != "unknown" else None
+        return {}
+    text = card.read_text(encoding="utf-8", errors="replace")
+    head = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
+    try:
+        stated = yaml.safe_load(head[1]) if head else None
+    except yaml.YAMLError:
+        return {}
+    return stated if isinstance(stated, dict) else {}
 
 
 def _training(record: Mapping[str, Any]) -> list[str]:
@@ -124,8 +223,18 @@ def _training(record: Mapping[str, Any]) -> list[str]:
     results = [(name, value) for name, value in record.get("results", {}).items() if _plain(value)]
     lines += _table(["result", "value"], results) if results else []
     versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
-    stated = {"base": record.get("base_model"), "code": record.get("git_commit"), "libraries": versions}
+    stated = {
+        "base": _without_folders(str(record.get("base_model") or "")),
+        "code": record.get("git_commit"),
+        "libraries": versions,
+    }
     return [*lines, *(f"- {name}: {value}" for name, value in stated.items() if value), ""]
+
+
+def _without_folders(text: str) -> str:
+    """Return a text, or a list of paths, with the folders of this machine left out."""
+    parts = text.split(", ")
+    return ", ".join(Path(part).name if part.startswith(("/", "~", "./", "../")) else part for part in parts)
 
 
 def _plain(value: Any) -> bool:
@@ -134,7 +243,9 @@ def _plain(value: Any) -> bool:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     """A Markdown table."""
-    cells = [[f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    cells = [
+        [f"{cell:.6g}" if isinstance(cell, float) else _without_folders(str(cell)) for cell in row] for row in rows
+    ]
     body = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [list(header), *cells]]
     body.insert(1, ["---"] * len(header))
     return [*("| " + " | ".join(row) + " |" for row in body), ""]

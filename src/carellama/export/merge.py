@@ -107,7 +107,7 @@ def export_model(
             parity = check_parity(
                 made, template, expected, dtype=dtype, exact=exact, trust_remote_code=model.trust_remote_code
             )
-            write_card(made, model, template, str(parity))
+            write_card(made, model, template, str(parity), kind)
             _put(made, output_dir, Path(temporary))
     except OSError as error:
         raise UserError(f"can not write {output_dir}: {error}") from error

@@ -28,6 +28,7 @@ from carellama.model.machine import best_dtype
 from carellama.model.readers import PAD_TOKENS
 from carellama.model.shards import is_sharded, read_shards
 from carellama.model.vocabulary import grow
+from carellama.model.zoo.entries import find_entry
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -149,6 +150,9 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
     if kind == "reward":
         config.num_labels, config.problem_type = 1, "regression"
     place = full_checkpoint(model) or _place(model)
+    unpacked = (
+        None if Path(model.model_name_or_path).expanduser().is_dir() else _place(model)
+    )  # of a .gguf, or a hub id
     options = _access(model)
     options["dtype"] = getattr(torch, best_dtype() if dtype == "auto" else dtype)
     family: Any = _family(kind)
@@ -173,6 +177,9 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
     if kind == "reward":
         info["missing_keys"] = [key for key in info["missing_keys"] if key != f"{SCORE}.weight"]
     _complete(info, place)
+    if isinstance(place, Path) and place == unpacked:  # peft writes the name into each adapter
+        entry = find_entry(model.model_name_or_path)
+        network.name_or_path = network.config.name_or_path = entry.hub if entry else model.model_name_or_path
     return network.eval()
 
 

@@ -101,7 +101,7 @@ class WholeCheckpoints:
         with _nothing_half(home / STAGING):
             self.save_model(str(made), _internal_call=True)
             if self.args.should_save:
-                make_readable(made)
+                _finish_files(made)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             for file in made.iterdir():
@@ -116,7 +116,7 @@ class WholeCheckpoints:
     def _put(self, home: Path, name: str) -> None:
         """Give a checkpoint that all processes have finished its place, and remove those that are too many."""
         made = home / STAGING / name
-        make_readable(made)
+        _finish_files(made)
         write_json(made / LAUNCH, record_of(self.args))
         if (home / RUN_FILE).is_file():
             shutil.copy(home / RUN_FILE, made / RUN_FILE)
@@ -148,6 +148,13 @@ def _remove_oldest(home: Path, limit: int | None, best: str | None) -> None:
         (home / STAGING).mkdir(exist_ok=True)
         folder.rename(home / STAGING / folder.name)
         shutil.rmtree(home / STAGING, ignore_errors=True)
+
+
+def _finish_files(folder: Path) -> None:
+    """Spell the files for other programs, and remove peft's page, which names a folder of this machine."""
+    make_readable(folder)
+    if (folder / "adapter_config.json").is_file():
+        (folder / "README.md").unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Names of models: released weights and embedded ones, with base, licence and template."""
