@@ -191,7 +191,9 @@ def places(tmp_path):
 
 
 def test_two_processes_at_once_keep_the_limits_exactly(tmp_path):
-    for place in places(tmp_path):
+    databases = places(tmp_path)
+    assert databases
+    for place in databases:
         database = open_database(place)
         ids = [key_with(database, 30), key_with(database, None, 30), key_with(database, None, None, 305)]
         workers = [worker(place, *ids) for _ in range(2)]

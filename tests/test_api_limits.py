@@ -410,3 +410,4 @@ def test_who_does_not_read_his_answer_is_left_in_the_end(monkeypatch) -> None:
             until(lambda: engine.running == 1)
             until(lambda: 'status="504"' in httpx2.get(f"{server.url}/metrics").text)
             until(lambda: engine.running == 0)
+            assert engine.running == 0

@@ -125,6 +125,7 @@ def test_heldout_questions_are_new(lang):
     for record in train:
         seen.add(key(record["instruction"]))
         seen.update(key(question) for question, _ in record["history"])
+    assert heldout and seen
     for record in heldout:
         assert key(record["instruction"]) not in seen
         for question, _ in record["history"]:
@@ -134,6 +135,7 @@ def test_heldout_questions_are_new(lang):
 @pytest.mark.parametrize("lang", LANGS)
 def test_consultations_hold_no_doses_or_contacts(lang):
     train, heldout = consultations(lang)
+    assert all(map(texts, train + heldout)) and train
     for record in train + heldout:
         for text in texts(record):
             assert not DOSE.search(text), text
@@ -201,7 +203,9 @@ def test_pretraining_text(lang):
 
 @pytest.mark.parametrize("lang", LANGS)
 def test_knowledge_articles(lang):
-    for path in sorted((DATA / "knowledge" / lang).glob("*.md")):
+    articles = sorted((DATA / "knowledge" / lang).glob("*.md"))
+    assert articles
+    for path in articles:
         fields, body = front_matter(path)
         for field in ("title", "language", "source", "source_url"):
             assert filled(fields.get(field, "")), (path.name, field)

@@ -40,6 +40,7 @@ def pull(home: Path, name: str, file: Path) -> None:
 
 
 def test_entries_name_layouts_that_are_there_and_of_their_stage() -> None:
+    assert entries()
     for entry in entries().values():
         assert entry.hosts and entry.parts and entry.licence, entry.name
         assert not entry.same_as or entry.same_as in entries(), entry.name

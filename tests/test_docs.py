@@ -69,6 +69,7 @@ def test_every_verb_of_two_words_is_in_the_pages() -> None:
 
     verbs = [(group, verb) for group, table in GROUPS.items() for verb in table]
 
+    assert verbs
     for language in LANGUAGES:
         text = "".join(page.read_text(encoding="utf-8") for page in (DOCS / language).glob("*.md"))
         for group, verb in verbs:
@@ -80,7 +81,9 @@ def test_every_verb_of_two_words_is_in_the_pages() -> None:
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
     for language in LANGUAGES:
-        for page in (DOCS / language).glob("*.md"):
+        pages = list((DOCS / language).glob("*.md"))
+        assert pages
+        for page in pages:
             assert f"{language}/{page.name}" in navigation
 
 
@@ -98,6 +101,7 @@ def test_every_template_is_in_the_docs(language: str) -> None:
     from carellama.jinja import names
 
     text = (DOCS / language / "templates.md").read_text(encoding="utf-8")
+    assert names()
     for name in names():
         assert f"| `{name}` |" in text
 

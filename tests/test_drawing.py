@@ -18,6 +18,9 @@ from transformers import (
 )
 
 from carellama.engine import drawing
+from carellama.engine.answer import Answer
+from carellama.engine.base import Sampling
+from carellama.engine.request import Request, advance
 
 WIDTH = 400  # more than are ranked at first
 ROW = st.tuples(
@@ -42,6 +45,7 @@ def test_rows_are_cut_as_transformers_cuts_each_alone(rows, seed, spread) -> Non
     scores = scores_of(len(rows), seed, spread)
     temperature, top_k, top_p, min_p = (list(column) for column in zip(*rows, strict=True))
     found = drawing.cut(scores, column(temperature), torch.tensor(top_k), column(top_p), column(min_p))
+    assert len(found) == len(rows) > 0
     for at, (heat, k, p, least) in enumerate(rows):
         warpers = [TemperatureLogitsWarper(heat)]
         warpers += [TopKLogitsWarper(k)] if k else []
@@ -60,6 +64,7 @@ def test_repetition_is_penalised_as_in_transformers(rows) -> None:
     longest = max(len(ids) for _, ids in rows)
     ids = torch.tensor([ids + ids[:1] * (longest - len(ids)) for _, ids in rows])
     found = drawing.repeated(scores, ids, column(penalty for penalty, _ in rows))
+    assert len(found) == len(rows) > 0
     for at, (penalty, row) in enumerate(rows):
         expected = RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([row]), scores[at : at + 1])
         torch.testing.assert_close(found[at], expected[0])
@@ -72,6 +77,7 @@ def test_presence_and_frequency_are_those_of_openai(said, presence, frequency) -
     scores = scores_of(1, 1)
     ids, times = torch.tensor([[*said, 0, 0]]), column([*([1] * len(said)), 0, 0])[None]
     (found,) = drawing.counted(scores, ids, times, column([presence]), column([frequency])).tolist()
+    assert len(found) == scores.shape[-1] > 0
     for token, before in enumerate(scores[0].tolist()):
         count = said.count(token)
         assert found[token] == pytest.approx(before - count * frequency - (count > 0) * presence, abs=1e-4)
@@ -101,3 +107,15 @@ def test_equal_scores_stay_or_go_together() -> None:
     scores = torch.tensor([[1.0, 2.0, 2.0, 2.0, 0.0]])
     left = drawing.cut(scores, column([1]), torch.tensor([2]), column([0.1]), column([0]))
     assert torch.isfinite(left[0]).tolist() == [False, True, True, True, False]
+
+
+def test_a_presence_penalty_does_not_count_the_prompt() -> None:
+    """Token 3 stands in the prompt and 5 in the answer: only 5 loses, as in OpenAI's API."""
+    scores = torch.zeros(1, WIDTH)
+    scores[0, 3], scores[0, 5], scores[0, 7] = 4.0, 5.0, 3.0
+    answer = Answer(lambda ids: "x" * len(ids), (), ())
+    sampling = Sampling(temperature=0, presence_penalty=1.5)
+    request = Request([3, 3, 3, 7], 9, sampling, answer, lambda told: None, name=str)
+    for _ in range(3):
+        advance(scores, [request])
+    assert request.said == [5, 3, 5]

@@ -81,6 +81,13 @@ def test_an_answer_ends_before_the_first_stop_string(text: str, stops: list[str]
     assert answer.stopped == bool(found)
 
 
+@pytest.mark.parametrize("stops", [("two", "one"), ("one", "two")])
+def test_of_two_stop_strings_in_one_token_the_first_in_the_text_ends_the_answer(stops) -> None:
+    answer = Answer(lambda ids: "a one b two c" if ids else "", (), stops)
+    assert "".join(read(answer, [0])) == answer.text == "a "
+    assert answer.stopped
+
+
 def test_a_space_after_a_new_line_is_kept_by_decoders_that_strip_the_first_one() -> None:
     words = ["Yes.", "\n", " Rest", " and", " drink", "\n", " ", " Call"]
 

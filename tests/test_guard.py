@@ -38,6 +38,8 @@ def test_small_losses_may_jump():
     for step in range(2 * FEWEST):
         guard.check((-1) ** step * 1e-3, step, [])
     guard.check(5.0, 30, [])
+    with pytest.raises(Diverged, match="after "):  # 10 more than the usual is too much
+        guard.check(11.0, 31, [])
 
 
 def test_a_run_that_diverges_ends_with_its_last_good_checkpoint(tmp_path, tiny_folder, monkeypatch):

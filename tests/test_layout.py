@@ -129,6 +129,7 @@ def test_the_table_has_no_part_that_is_gone() -> None:
 
 def test_names_are_words_of_the_field() -> None:
     """`base` is refused for folders only: engine/base.py holds the protocol, not a pile of base classes."""
+    assert MODULES
     for path in PACKAGE.rglob("*"):
         if "__pycache__" in path.parts:
             continue
@@ -150,8 +151,10 @@ def test_sizes(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_only_config_reads_the_environment(path: Path) -> None:
     if name_of(path).partition(".")[0] == "config":
-        return
-    for node in ast.walk(tree_of(path)):
+        pytest.skip("it may")
+    nodes = list(ast.walk(tree_of(path)))
+    assert nodes
+    for node in nodes:
         names = {node.attr} if isinstance(node, ast.Attribute) else set()
         if isinstance(node, ast.ImportFrom) and node.module in ("os", "sys"):
             names = {alias.name for alias in node.names}

@@ -200,6 +200,7 @@ def test_a_field_of_any_other_type_costs_its_row_at_most(
     (tmp_path / "plain.jsonl").write_text(lines([fields]), encoding="utf-8")
     expected = records(name, tmp_path / "plain.jsonl")
     path = tmp_path / "junk.jsonl"
+    assert fields and expected
     for field in fields:
         others = [fields | {field: value} for value in JUNK] + [{key: fields[key] for key in fields if key != field}]
         path.write_text(lines([fields, *others, fields]), encoding="utf-8")

@@ -81,6 +81,7 @@ def test_the_next_command_is_one_that_works(tmp_path: Path, dataset: str, there:
 
 def test_no_two_hosts_of_one_place_hold_a_dataset_twice() -> None:
     """Places of the same files say so by `holds`; what is fetched from several places is something else each time."""
+    assert entries()
     for name, entry in entries().items():
         fetched = Counter(
             (host.holds, host.kind, host.repo) for host in entry.hosts if host.kind not in ("manual", "url")
@@ -91,6 +92,7 @@ def test_no_two_hosts_of_one_place_hold_a_dataset_twice() -> None:
 def test_a_host_is_fetched_into_files_that_a_part_takes() -> None:
     """Each exact file name of a host belongs to a part, for training or held out, under the folder it is kept in."""
     left = {"pubmedqa": {"data/test_ground_truth.json"}}  # read beside the questions
+    assert any(host.files for entry in entries().values() for host in entry.hosts if host.kind != "manual")
     for name, entry in entries().items():
         for host in entry.hosts:
             if host.kind == "manual":

@@ -369,3 +369,21 @@ def test_two_processes_ask_different_prompts_and_end_with_the_same_weights(tmp_p
     }  # fmt: skip
     assert json.loads((tmp_path / "out/eval_results.json").read_text())["eval_samples"] == 4
     shutil.rmtree(tmp_path / "out")
+
+
+def test_each_epoch_draws_other_answers_to_the_same_prompts(tmp_path, trained, monkeypatch):
+    """E: with the seed of an epoch left out of a rollout's, a second epoch repeats the answers of the first."""
+    drawn = []
+    rollout = PPOTrainer.rollout
+
+    def remembered(self, epoch, number):
+        made = rollout(self, epoch, number)
+        drawn.append((epoch, {one.source: one.input_ids.tolist() for one in made.tokens}))
+        return made
+
+    monkeypatch.setattr(PPOTrainer, "rollout", remembered)
+    options = {"num_train_epochs": 2, "ppo_epochs": 1, "learning_rate": 0, "max_samples": 8, "max_new_tokens": 12}
+    runs.run(ppo(tmp_path, trained, **options, temperature=2))
+    (_, first), (_, second) = drawn
+    assert [epoch for epoch, _ in drawn] == [0, 1] and first.keys() == second.keys() and len(first) == 8
+    assert sum(first[source] == second[source] for source in first) <= 2, "the policy is the same, the draws are not"

@@ -153,6 +153,7 @@ def test_gradients_of_chunked_log_probabilities_are_those_of_the_whole_softmax(e
         model = make_model(attn_implementation=attention.register(), tie_word_embeddings=False)
         (record_logps(model, collate_row(examples), chunked=chunked)[0] * weights).sum().backward()
         grads.append({name: one.grad for name, one in model.named_parameters()})
+    assert grads[0].keys() == grads[1].keys() != set()
     for name, one in grads[0].items():
         torch.testing.assert_close(one, grads[1][name], rtol=1e-3, atol=1e-5, msg=name)
 

@@ -204,7 +204,9 @@ def test_the_labelled_identifiers_are_found_and_little_else(language):
 
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_labelled_sentences_are_clean_when_masked(language):
-    for row in identifiers.rows(language):
+    rows = list(identifiers.rows(language))
+    assert rows
+    for row in rows:
         masked, counts = MASK(row["text"])
         assert find(masked) == [] and MASK(masked) == (masked, {})
         assert (masked == row["text"]) == (not counts)

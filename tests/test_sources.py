@@ -129,5 +129,6 @@ def test_an_empty_dataset_is_an_error(tmp_path):
 def test_the_datasets_of_this_project_all_become_records():
     folder = Path(__file__).resolve().parent.parent / "data"
     names = list(json.loads((folder / "dataset_info.json").read_text(encoding="utf-8")))
+    assert names
     for dataset in loaded(folder, *names):
         assert all(dataset.record(row) for row in dataset.rows()), dataset.name

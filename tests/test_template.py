@@ -175,6 +175,7 @@ def test_a_system_message_beats_the_default_and_a_template_may_have_none() -> No
 
 def test_the_rule_of_a_format_is_what_its_jinja_renders() -> None:
     """The documented rule, written out a second time by plain concatenation."""
+    assert formats()
     for name, form in formats().items():
         tokenizer = tokenizer_for(name, "bytes")
         bos, eos = tokenizer.bos_token, tokenizer.eos_token
