@@ -80,7 +80,7 @@ def test_calls_of_tools_and_their_results() -> None:
     _, assistant, result = conversation(sent)
     assert (assistant.calls[0].name, assistant.calls[0].arguments) == ("department", '{"of": "ear"}')
     assert (result.role, result.content, result.call_id) == ("tool", "ENT", "c1")
-    with pytest.raises(Wrong, match="results are missing"):
+    with pytest.raises(Wrong, match="calls 1 tool and its result is missing"):
         conversation(sent[:2])
     with pytest.raises(Wrong, match="no message before it makes"):
         conversation([sent[0], sent[2]])

@@ -318,7 +318,13 @@ def test_beams_refuse_what_they_do_not_know() -> None:
 def test_a_text_is_gone_on_with_from_its_own_tokens() -> None:
     engine = engine_of()
     ids = engine.tokenizer("<|im_start|>user", add_special_tokens=False).input_ids
-    assert engine._ids_of("<|im_start|>user") == ids
+    assert engine.tokenize("<|im_start|>user", begin=True, marks=True) == ids
+    as_text = engine.tokenize("<|im_start|>user", begin=True)
+    assert len(as_text) > len(ids) and engine.tokenizer.decode(as_text) == "<|im_start|>user"
+    of_ids = drain(engine.continue_text(engine.tokenize("Fever", begin=True), GREEDY))
+    assert of_ids == drain(engine.continue_text("Fever", GREEDY))
+    with pytest.raises(UserError, match="has token 99999"):
+        drain(engine.continue_text([1, 99999], GREEDY))
     pieces = [piece for piece in engine.continue_text("Fever", GREEDY) if piece != Piece()]
     assert pieces
     with pytest.raises(UserError, match="no token"):

@@ -222,13 +222,18 @@ def _application(argv: Sequence[str]) -> Any:
 
     quieten()  # a worker is a process of its own
     model, data, finetuning, engine, settings = parse(API_GROUPS, argv, "carellama api")
-    access = access_for(settings.host, settings.keys)  # before the model is loaded: it may refuse
+    access = access_for(settings.host, settings.database)  # before the model is loaded: it may refuse
     from carellama.engine.choose import choose
     from carellama.knowledge.embed import load_embedder
     from carellama.model.machine import physical_cores
 
     score = None
     if settings.reward_model:
+        from carellama.model.paths import check_model, check_reward_model
+
+        check_reward_model(settings.reward_model)
+        if engine.engine != "openai" and not engine.endpoints:
+            check_model(model, engine.adapter_folders)  # the reward model loads before it, and slowly
         from carellama.train.rewards import load_scorer
 
         score = load_scorer(settings.reward_model, model)

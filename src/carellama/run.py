@@ -28,7 +28,7 @@ from carellama.config.ppo import PPOArguments
 from carellama.config.stages import PreferenceArguments, RewardArguments
 from carellama.disk import write_json
 from carellama.errors import UserError, need
-from carellama.model.hub import check_name
+from carellama.model.paths import check_model
 from carellama.run_record import as_trained, write_run
 
 if TYPE_CHECKING:
@@ -82,10 +82,7 @@ def start(argv: Sequence[str], prog: str, settings: dict[str, Any]) -> None:
 def check_early(argv: Sequence[str], prog: str, settings: dict[str, Any], *more: type) -> None:
     """Answer misspelt options and paths that do not exist before any library is loaded. Raises `UserError`."""
     model, data, *_ = parse_light((*LIGHT_GROUPS, *more), argv, prog, settings)
-    check_name(model.model_name_or_path)
-    for folder in model.checkpoints:
-        if not Path(folder).expanduser().is_dir():
-            raise UserError(f"--checkpoint_dir {folder}: there is no such folder")
+    check_model(model)
     info = Path(data.dataset_dir, "dataset_info.json")
     named = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
     for name in (*data.datasets, *data.eval_datasets):

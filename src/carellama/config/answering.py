@@ -19,6 +19,9 @@ from carellama.errors import UserError
 # ruff: noqa: UP045
 
 
+LEAST_CONTEXT = 64  # tokens: a chat format alone takes some thirty
+
+
 @dataclass
 class EngineArguments:
     """What runs the model."""
@@ -67,7 +70,7 @@ class EngineArguments:
         return [part.strip() for part in (self.endpoint or "").split(",") if part.strip()]
 
     def __post_init__(self) -> None:
-        at_least(self, parallel=1, context_tokens=1, tensor_parallel_size=1, pipeline_parallel_size=1)
+        at_least(self, parallel=1, context_tokens=LEAST_CONTEXT, tensor_parallel_size=1, pipeline_parallel_size=1)
         for name, folder in self.adapter_folders.items():
             if not (name.replace("-", "").replace("_", "").isalnum() and folder):
                 raise UserError(f"--adapters: {name!r}={folder!r}; write NAME=FOLDER, NAME of letters, digits, - and _")

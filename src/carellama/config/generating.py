@@ -22,8 +22,8 @@ class GeneratingArguments:
     length_penalty: float = field(default=1.0, metadata=about("Beam search: above 0 favours long answers."))
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or self.max_new_tokens < 1:
+        if not 0 <= self.temperature <= 2 or not 0 < self.top_p <= 1 or self.top_k < 0 or self.max_new_tokens < 1:
             raise UserError(
-                f"sampling: temperature {self.temperature} (at least 0), top_p {self.top_p} (above 0, at most 1), "
+                f"sampling: temperature {self.temperature} (0 to 2), top_p {self.top_p} (above 0, at most 1), "
                 f"top_k {self.top_k} (at least 0), max_new_tokens {self.max_new_tokens} (at least 1)"
             )

@@ -16,6 +16,7 @@ WHERE = (
     "SQLite file, or postgresql://USER:PASSWORD@HOST/NAME; default: $CARELLAMA_DATABASE, else carellama.db in the "
     "user's data folder."
 )
+OLD = ["--keys"]  # what `carellama api` called the database
 # what the database can hold, and a calendar
 MOST = {"requests_per_minute": 2**31 - 1, "concurrent": 2**31 - 1, "tokens_per_day": 10**15, "days": 36500}
 
@@ -34,7 +35,7 @@ class AddArguments:
         default=None, metadata=about("Most tokens of prompts and answers in a day (UTC); default: no limit.")
     )
     days: Optional[int] = field(default=None, metadata=about("Days until it ends; default: it does not."))
-    database: Optional[str] = field(default=None, metadata=about(WHERE))
+    database: Optional[str] = field(default=None, metadata=about(WHERE, aliases=OLD))
 
     @property
     def scope_names(self) -> tuple[str, ...]:
@@ -59,7 +60,7 @@ class ListArguments:
     """How the keys are listed."""
 
     json: bool = field(default=False, metadata=about("Print JSON instead of a table."))
-    database: Optional[str] = field(default=None, metadata=about(WHERE))
+    database: Optional[str] = field(default=None, metadata=about(WHERE, aliases=OLD))
 
 
 @dataclass
@@ -67,4 +68,4 @@ class RevokeArguments:
     """Which key is ended."""
 
     id: str = field(metadata=about("The key's id, as `keys list` shows it (first word)."))
-    database: Optional[str] = field(default=None, metadata=about(WHERE))
+    database: Optional[str] = field(default=None, metadata=about(WHERE, aliases=OLD))

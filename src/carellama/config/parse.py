@@ -52,6 +52,9 @@ def at_least(options: Any, **least: float) -> None:
             raise UserError(f"--{name} is {value}; it must be at least {bound}")
 
 
+TRUTHS = {"true", "false", "yes", "no", "t", "f", "y", "n", "1", "0"}  # what transformers reads as a bool
+
+
 class _Parser(HfArgumentParser):
     """`HfArgumentParser` whose mistakes are `UserError`s with the nearest value, and that takes no abbreviations."""
 
@@ -79,9 +82,9 @@ def parse(
 ) -> list[Any]:
     """Read `argv` (flags, or a YAML file followed by flags) into one instance of each dataclass.
 
-    `extra` holds values that the verb sets and the user may still override. The words before the first flag are
-    the value of the option `first`, where one is named. Raises `UserError` for an unknown flag (with the nearest
-    name), a wrong value, or a file that is not a mapping of known keys.
+    `extra` holds values that the verb sets and the user may still override. Words that belong to no flag, before or
+    behind the flags, are the value of the option `first`, if one is named. Raises `UserError` for an unknown flag (with
+    the nearest name), a wrong value, or a file that is not a mapping of known keys.
     """
     return parse_asked(groups, argv, prog, extra, first)[0]
 
@@ -95,10 +98,10 @@ def parse_asked(
 ) -> tuple[list[Any], dict[str, str]]:
     """`parse`, and beside it the options that were given, as they were written."""
     argv = list(argv)
-    if first is not None:
-        count = next((at for at, word in enumerate(argv) if word.startswith("-") and word != "-"), len(argv))
-        argv = [f"--{first}", *argv] if count else argv
     reader = parser(groups, prog)
+    if first is not None:
+        free, flags = _free_words(argv, reader)
+        argv = [f"--{first}", *free, *flags] if free else flags
     words, given, notes = _words(argv, reader, extra, yaml_first=first is None)
     for note in notes:
         log.warning("%s", note)
@@ -112,6 +115,39 @@ def parse_asked(
     if unknown:
         _unknown(unknown[0], _names(reader))
     return list(parsed), _asked(words)
+
+
+def _free_words(argv: Sequence[str], reader: _Parser) -> tuple[list[str], list[str]]:
+    """Return the words that belong to no flag, and the others, by how many values each flag takes."""
+    actions = {option: action for action in reader._actions for option in action.option_strings}
+    free: list[str] = []
+    flags: list[str] = []
+    left = 0.0  # values that the last flag still takes
+    maybe = False  # whether it can do without: true or false may follow it, a word of its own may not
+    for at, word in enumerate(argv):
+        if word == "--":
+            return [*free, *argv[at + 1 :]], flags
+        if word.startswith("-") and word != "-" and not (left == 1 and _is_number(word)):
+            name, joined, _ = word.partition("=")
+            takes = getattr(actions.get(name), "nargs", None)
+            left = 0 if joined or takes == 0 else float("inf") if takes in ("+", "*") else 1
+            maybe = takes == "?"
+            flags.append(word)
+        elif left and not (maybe and word.lower() not in TRUTHS):
+            left -= 1
+            flags.append(word)
+        else:
+            left = 0
+            free.append(word)
+    return free, flags
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _asked(words: Sequence[str]) -> dict[str, str]:
@@ -180,6 +216,8 @@ def _words(
 
 def _unknown(word: str, known: Sequence[str]) -> NoReturn:
     name = word.partition("=")[0]
+    if not word.startswith("-"):
+        raise UserError(f"unexpected word {word!r}: write options as --name value, and texts with spaces in quotes")
     raise UserError(f"unknown option {name!r}.{nearest(name, ['--' + name for name in known])} See --help.")
 
 

@@ -26,8 +26,9 @@ class ApiArguments:
 
     host: str = field(default="127.0.0.1", metadata=about("Address to listen at; another than loopback needs keys."))
     port: int = field(default=8000, metadata=about("Port to listen at; 0: any that is free."))
-    keys: Optional[str] = field(
-        default=None, metadata=about("Database of the keys, a file or a URL; default: that of `carellama keys`.")
+    database: Optional[str] = field(
+        default=None,
+        metadata=about("Database of the API keys, a file or a URL; default: as `carellama keys`.", aliases=["--keys"]),
     )
     model_alias: Optional[str] = field(
         default=None,
@@ -113,6 +114,8 @@ class ApiArguments:
         at_least(self, queue_timeout=0.1, first_token_timeout=0.1, request_timeout=0.1, receive_timeout=0.1)
         at_least(self, shutdown_timeout=0, drain_seconds=0, max_header_bytes=1024)
         at_least(self, temperature=0, top_k=0)
+        if self.temperature > 2:
+            raise UserError(f"--temperature is {self.temperature}; it must be between 0 and 2")
         if not 0 <= self.port <= 65535:
             raise UserError(f"--port is {self.port}; it must be between 0 and 65535")
         if not 0 < self.top_p <= 1:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from carellama.disk import say
 from carellama.engine.base import Engine
 from carellama.errors import UserError
+from carellama.model.paths import check_model
 from carellama.model.to_gguf import NotConvertible
 from carellama.run_record import as_trained
 
@@ -45,8 +46,12 @@ def choose(
         data = as_trained(model, data, arguments.adapter_folders.values())
     if arguments.engine != "auto":
         check(arguments.engine, model)
+        if arguments.engine != "openai":
+            check_model(model, arguments.adapter_folders)
         return load(arguments.engine, model, data, finetuning, arguments)
     name, reason = pick(model, arguments)
+    if name != "openai":
+        check_model(model, arguments.adapter_folders)
     say(f"engine {name}: {reason}; --engine takes another")
     try:
         return load(name, model, data, finetuning, arguments)

@@ -26,6 +26,7 @@ from carellama.config.model import ModelArguments
 from carellama.config.parse import parse, parser
 from carellama.errors import UserError
 from carellama.export.card import write_card
+from carellama.model.paths import check_model
 from carellama.model.readers import make_readable
 from carellama.run_record import check_positions, template_for
 from carellama.template import Template, get_template
@@ -44,6 +45,7 @@ def main(argv: Sequence[str]) -> None:
         parser(EXPORT_GROUPS, "carellama export").print_help()
         return
     model, data, finetuning, where = parse(EXPORT_GROUPS, argv, "carellama export")
+    check_model(model)  # before a library is loaded
     folder = Path(where.output_dir).expanduser()
     parity = export_model(
         model,

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.errors import UserError, nearest
-from carellama.model.load import ADAPTER, SCORE, adapter_settings, full_checkpoint
+from carellama.model.load import SCORE, adapter_settings, full_checkpoint
 from carellama.model.lora import KINDS, TRAINED, activate, new_adapter, peft_quiet, widths
+from carellama.model.paths import ADAPTER
 
 if TYPE_CHECKING:
     import torch

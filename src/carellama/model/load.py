@@ -25,6 +25,7 @@ from carellama.config.model import ModelArguments
 from carellama.errors import UserError, nearest, need
 from carellama.model.hub import EMBEDDED, model_folder
 from carellama.model.machine import best_dtype
+from carellama.model.paths import ADAPTER, check_checkpoints
 from carellama.model.readers import PAD_TOKENS
 from carellama.model.shards import is_sharded, read_shards
 from carellama.model.vocabulary import grow
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 
 PICKLES = ("*.bin", "*.pt", "*.pth")
 Kind = Literal["causal", "reward"]
-ADAPTER = "adapter_config.json"  # marks the folder of an adapter
 SCORE = "score"  # transformers' name of the head of a sequence classification model
 QUICK_BYTES = 4 << 30  # smaller models load without a progress bar
 
@@ -205,20 +205,9 @@ def bind(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, extend
 
 def full_checkpoint(model: ModelArguments) -> Path | None:
     """The checkpoint that holds whole weights (of full or freeze training), if the first one does."""
+    check_checkpoints(model.checkpoints)
     for index, name in enumerate(model.checkpoints):
-        folder = Path(name).expanduser()
-        if not folder.is_dir():
-            raise UserError(f"--checkpoint_dir {name}: there is no such folder")
-        if (folder / ADAPTER).is_file():
-            continue
-        if not (folder / "config.json").is_file():
-            last = sorted(folder.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
-            hint = f"; its last checkpoint is {last[-1]}" if last else ""
-            raise UserError(
-                f"--checkpoint_dir {name} holds neither an adapter (adapter_config.json) "
-                f"nor a model (config.json){hint}"
-            )
-        if index:
+        if index and not (Path(name).expanduser() / ADAPTER).is_file():
             raise UserError(
                 f"--checkpoint_dir {name} holds a whole model, which would undo the checkpoints before it: "
                 "give it first"

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from carellama.assistant import Assistant
 from carellama.engine.base import Reply
-from carellama.errors import UserError, lookup
+from carellama.errors import UserError, lookup, nearest
 from carellama.records import Message
 from carellama.serve.conversation import Conversation
 from carellama.serve.styling import Styled
@@ -139,6 +139,9 @@ class Talk:
             self._note(HELP)
         elif word in self.commands:
             self.commands[word](rest.strip())
+        elif word[:1] == "/" and word[1:].isalpha():  # not a path, a date or a share
+            known = ["/help", "/clear", "/exit", *self.commands]
+            raise UserError(f"unknown command {word}.{nearest(word, known)} /help lists the commands")
         else:
             self._answer(line)
 

@@ -36,7 +36,7 @@ def add(argv: Sequence[str]) -> None:
     limits = keys.Limits(options.requests_per_minute, options.concurrent, options.tokens_per_day)
     key, whole = keys.add(database, name=options.name, scopes=options.scope_names, limits=limits, days=options.days)
     database.close()
-    say(f"a key for {key.name}, id {key.id}, in {database.name}; it is shown this once:")
+    say(f"a key for {key.name}, id {key.id}, in {database.name}; it is shown only once:")
     print(whole)
 
 

@@ -86,7 +86,11 @@ class OverLimit(Exception):
 
 
 class NotUsable(Exception):
-    """The key was revoked, or it ended, since it was looked up."""
+    """The key was revoked, or it ended, since it was looked up: `state` says which."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__(state)
+        self.state = state
 
 
 def begin(database: Database, key_id: str, tokens: int) -> Lease:
@@ -97,8 +101,11 @@ def begin(database: Database, key_id: str, tokens: int) -> Lease:
         # with PostgreSQL this row is what requests of one key wait for; SQLite has one writer
         row = connection.execute(LOCK_KEY, {"p_key": key_id}).one_or_none()
         now = database.now(connection)
-        if row is None or (key := key_of(row)).state(now) != "active":
-            raise NotUsable(key_id)
+        if row is None:
+            raise NotUsable("deleted")
+        key = key_of(row)
+        if (state := key.state(now)) != "active":
+            raise NotUsable(state)
         over = _over(connection, key, now, tokens)
         if over is None:
             lease = Lease(uuid.uuid4().hex, key_id, now, int(now // DAY_SECONDS), tokens)

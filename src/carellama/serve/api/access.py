@@ -125,7 +125,7 @@ class Keyed(Access):
         if not matches(key, parts[2]) or key is None:
             raise _unknown("that is no API key of this server")
         if (state := key.state(time.time())) != "active":
-            raise _unknown(f"the API key of id {key.id} is {state}")
+            raise _ended(key.id, state)
         return Caller(key.id, key.name, frozenset(key.scopes))
 
     def _look_up(self, id: str) -> Key | None:
@@ -157,10 +157,10 @@ class Keyed(Access):
             lease = usage.begin(self._database, caller.id, tokens)
         except usage.OverLimit as over:
             raise _over(over, tokens) from over
-        except usage.NotUsable:
+        except usage.NotUsable as ended:
             with self._lock:
                 self._seen.pop(caller.id, None)
-            raise _unknown(f"the API key of id {caller.id} is revoked or has expired") from None
+            raise _ended(caller.id, ended.state) from None
         except UserError as error:
             raise _away(error) from error
         ticket = Held(self._database, lease)
@@ -227,6 +227,10 @@ class Held(Ticket):
 
 def _unknown(message: str) -> Refused:
     return Refused(401, "invalid_api_key", message)
+
+
+def _ended(id: str, state: str) -> Refused:
+    return _unknown(f"the API key with id {id} is {state}")
 
 
 def _away(error: UserError) -> Refused:

@@ -30,6 +30,7 @@ from carellama.serve.api import chat, embeddings, protocol, texts
 from carellama.serve.api.access import Access
 from carellama.serve.api.calls import Frame, Scorer, Service
 from carellama.serve.api.chat import parts_of
+from carellama.serve.api.depth import check_depth
 from carellama.serve.api.embeddings import VectorModels
 from carellama.serve.api.line import Line
 from carellama.serve.api.metrics import Metrics
@@ -97,8 +98,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _whole_characters(request: Request) -> None:
-    """Refuse a body with half a surrogate pair, which JSON can write and no text can hold."""
-    if b"\\u" in await request.body():
+    """Refuse a body that is nested too deep, or has half a surrogate pair, which no text can hold."""
+    body = await request.body()
+    check_depth(body, "body")
+    if b"\\u" in body:
         try:
             json.dumps(await request.json(), ensure_ascii=False).encode()
         except UnicodeEncodeError:

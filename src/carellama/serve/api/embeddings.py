@@ -94,6 +94,7 @@ async def embed(request: Request, body: protocol.EmbeddingRequest) -> Response:
     return JSONResponse({"object": "list", "model": call.model, "data": data, "usage": call.usage.as_json()})
 
 
+@router.post("/rerank", response_model=protocol.Ranking, responses=ERRORS, include_in_schema=False)
 @router.post("/v1/rerank", response_model=protocol.Ranking, responses=ERRORS)
 async def rerank(request: Request, body: protocol.RerankRequest) -> Response:
     """The documents, the closest to the query first."""

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 
 from carellama.engine.base import Prompt
 from carellama.records import Message, ToolCall
+from carellama.serve.api.depth import check_depth
 from carellama.serve.api.protocol import ChatMessage
 from carellama.serve.api.refusals import Wrong
 
@@ -63,6 +64,8 @@ def conversation(
         elif sent.role == "tool":
             turns.append(_result(sent, text, turns, at))
         elif sent.tool_calls:
+            for number, call in enumerate(sent.tool_calls):
+                check_depth(call.function.arguments.encode(), f"{at}.tool_calls.{number}.function.arguments")
             calls = [ToolCall(call.id, call.function.name, call.function.arguments) for call in sent.tool_calls]
             turns.append(Message("assistant", text, tuple(calls)))
         elif text.strip():
@@ -146,9 +149,10 @@ def _answered(turns: Sequence[Message], place: str) -> None:
             results.add(later.call_id)
         missing = [call.id for call in turn.calls if call.id not in results]
         if missing:
+            calls = f"{len(turn.calls)} tools and {len(missing)} of the results {'is' if len(missing) == 1 else 'are'}"
             raise Wrong(
-                f"the assistant calls {len(turn.calls)} tools and {len(missing)} of the results are missing: a message "
-                "of the role tool with its tool_call_id must follow for each",
+                f"the assistant calls {'1 tool and its result is' if len(turn.calls) == 1 else calls} missing: "
+                "send a message of the role tool with the tool_call_id of each call after it",
                 place,
             )
 

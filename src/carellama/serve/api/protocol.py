@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 MODEL = Field(default=None, max_length=256, description="carellama, or carellama:ADAPTER; left out: carellama")
 
@@ -73,7 +73,9 @@ class Function(Wire):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     description: str | None = None
     parameters: dict[str, Any] | None = Field(default=None, description="JSON schema of its arguments")
-    strict: bool | None = Field(default=None, description="true: a call whose arguments break the schema is no call")
+    strict: StrictBool | None = Field(
+        default=None, description="true: a call whose arguments break the schema is no call"
+    )
 
 
 class FunctionTool(Wire):
@@ -101,7 +103,7 @@ class JsonSchema(Wire):
 
     name: str = ""
     description: str | None = None
-    strict: bool | None = Field(default=None, description="the answer keeps to the schema either way")
+    strict: StrictBool | None = Field(default=None, description="the answer keeps to the schema either way")
     schema_: dict[str, Any] = Field(alias="schema")
 
 
@@ -120,14 +122,14 @@ class StructuredOutputs(Wire):
     regex: str | None = None
     choice: list[str] | None = None
     grammar: str | None = None
-    json_object: bool | None = None
+    json_object: StrictBool | None = None
 
 
 class StreamOptions(Wire):
     """What a stream tells besides the answer."""
 
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = Field(default=None, description="no padding is sent")
+    include_usage: StrictBool | None = None
+    include_obfuscation: StrictBool | None = Field(default=None, description="no padding is sent")
     continuous_usage_stats: Literal[False] | None = None
 
 
@@ -135,7 +137,7 @@ class SamplingFields(Wire):
     """How an answer is drawn: the fields that chat and completion share; null: the server's default."""
 
     model: str | None = MODEL
-    stream: bool | None = None
+    stream: StrictBool | None = None
     stream_options: StreamOptions | None = None
     n: Whole | None = Field(default=None, ge=1, le=128)
     max_tokens: TokenCount | None = None
@@ -151,7 +153,7 @@ class SamplingFields(Wire):
     stop: str | list[str] | None = None
     logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = None
     min_tokens: Whole | None = Field(default=None, ge=0, le=1 << 31)
-    ignore_eos: bool | None = None
+    ignore_eos: StrictBool | None = None
     stop_token_ids: list[Whole] | None = Field(default=None, max_length=64)
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
@@ -172,11 +174,11 @@ class ChatRequest(SamplingFields):
 
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: TokenCount | None = None
-    logprobs: bool | None = None
+    logprobs: StrictBool | None = None
     top_logprobs: Whole | None = Field(default=None, ge=0, le=20)
     tools: list[FunctionTool] | None = Field(default=None, max_length=128)
     tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
-    parallel_tool_calls: bool | None = Field(default=None, description="false: at most one call")
+    parallel_tool_calls: StrictBool | None = Field(default=None, description="false: at most one call")
     modalities: list[str] | None = Field(default=None, description="text only")
 
 
@@ -184,7 +186,7 @@ class CompletionRequest(SamplingFields):
     """POST /v1/completions; max_tokens is 16 where it is left out, as at OpenAI."""
 
     prompt: str | list[str] | list[int] | list[list[int]]
-    echo: bool | None = None
+    echo: StrictBool | None = None
     best_of: Whole | None = None
     logprobs: Whole | None = Field(default=None, ge=0, le=20)
 
@@ -215,7 +217,7 @@ class RerankRequest(Wire):
     query: Text
     documents: list[Text | Document] = Field(min_length=1)
     top_n: Whole | None = Field(default=None, ge=1)
-    return_documents: bool | None = None
+    return_documents: StrictBool | None = None
 
 
 class ScoreRequest(Wire):

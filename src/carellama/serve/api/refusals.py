@@ -61,6 +61,19 @@ PROMPTS = {  # the field with the prompt of each route
     "/v1/responses": "input",
     "/tokenize": "prompt",
 }
+KINDS = {  # pydantic's kinds of faults, in the words of JSON
+    "missing": "is missing",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "list_type": "must be an array",
+    "string_type": "must be a string",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+}
 CLOSED = 499  # not sent: the client has hung up
 EVENTS = "text/event-stream"
 DONE = b"data: [DONE]\n\n"  # the last event of a stream
@@ -143,8 +156,11 @@ def first_fault(faults: Sequence[Mapping[str, Any]]) -> Wrong:
     if fault["type"] == "json_invalid" or (param or "").isdecimal():
         return Wrong("the body is not JSON", "body", "invalid_json")
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    message = str(fault["msg"]) if len(str(fault["msg"])) < 300 else "this value is not allowed"
-    return Wrong(f"{param or 'the body'}: {message}{more}", param or "body", "invalid_value")
+    message = KINDS.get(fault["type"]) or str(fault["msg"]).removeprefix("Value error, ").replace(
+        "Input should", "must"
+    )
+    message = message if len(message) < 300 else "has a value that is not allowed"
+    return Wrong(f"{param or 'the body'} {message}{more}", param or "body", "invalid_value")
 
 
 def log_failure(request: str, error: BaseException) -> None:
