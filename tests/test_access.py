@@ -313,8 +313,11 @@ def test_a_revoked_key_is_no_longer_remembered_once_begin_refused_it(server):
     made, database, header = server
     caller = made.caller(header)
     keys.revoke(database, caller.id)
-    assert refusal(made.begin, caller, "chat", 1).status == 401
-    assert refusal(made.caller, header).status == 401
+    begun = refusal(made.begin, caller, "chat", 1)
+    assert begun.status == 401
+    again = refusal(made.caller, header)
+    assert again.status == 401 and again.message == begun.message  # A25: there were two wordings
+    assert begun.message == f"the API key with id {caller.id} is revoked"
 
 
 def test_an_expired_key_is_refused(server, monkeypatch):

@@ -57,6 +57,15 @@ def held(engine: ScriptedEngine, *typed: str | type[BaseException], system: str 
     return talk.conversation, notes.getvalue()
 
 
+def test_an_unknown_command_does_not_go_to_the_model() -> None:
+    """A16: `/retri` was answered by the model."""
+    engine = ScriptedEngine("Rest.")
+    _, notes = held(engine, "/retri", "/HELP me", "/帮助")
+    assert engine.asked == [] and notes.count("error: unknown command") == 3 and "Did you mean '/retry'?" in notes
+    held(engine, "/etc/hosts: what is it?", "1/2 tablet?", "/5")
+    assert len(engine.asked) == 3
+
+
 def test_answers_are_printed_and_the_conversation_remembered(capsys) -> None:
     engine = ScriptedEngine(["Rest.", "发烧请就医。"])
     conversation, notes = held(engine, "I feel ill", "", "发烧")
