@@ -17,6 +17,7 @@ from carellama.errors import UserError
 from carellama.safety import checksums
 from carellama.safety.privacy import KINDS, Deidentifier, find
 from carellama.safety.spelling import compact, fold
+from carellama.safety.word_lists import english, groups, medical_terms
 from conftest import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
@@ -71,6 +72,89 @@ def test_a_masked_text_has_nothing_left_and_masking_it_again_changes_nothing(pie
     masked, _ = MASK(text)
     assert find(masked) == []
     assert MASK(masked) == (masked, {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "孩子外用尤卓尔，可以吗？",
+        "他莫西芬和吡罗昔康贴片能一起用吗？",
+        "靶向药物是曲妥珠单抗（赫赛汀），降压药换成海捷亚",
+        "慢严舒柠颗粒怎么吃？夏桑菊呢？",
+        "可以服用金银花、薄荷或者丁香。",
+        "每天吃易坦静，小儿咳喘灵，玉屏风散",
+        "睡前氯硝西泮半片，早上安理申一片",
+        "不知名的新药高欣宁口服液，一天两次",
+        "家里有华乐平，0.5g一片",
+        "避免孩子暴露在烟雾中，及时通知医生。",
+        "患者应行胃镜检查，患儿家长可以陪同",
+        "他的并发症·白癜风",
+        "窦性心动过速危险吗？叫窦性心律。这叫虹视还是眩光？",
+        "针刺梁丘、足三里。服用伊可新AD和钙。",
+        "宝宝便便有血丝，吃吃这两天还不见好转，拉拉又哭",
+        "我是仲景智能医学助手，很高兴为您服务。",
+        "你好，我是小康，一个AI健康助手",
+        "高敏hbVdna结果是多少？阴超正常。",
+        "给孩子用小儿七星茶可以吗",
+        "我从老家安徽宿州市萧县坐高铁到鹤壁，当天发烧38.5度",
+        "I am Clara, an AI assistant trained on medical texts.",
+        "Take Terrell 5 mg, then Ringer's lactate; Asp and Glu residues.",
+        "英文名:Ampeptide Elemente",
+    ],
+)
+def test_medicines_findings_and_assistants_are_no_persons(text):
+    """D4: medicines, herbs, words and the assistant's own name were masked as persons."""
+    assert MASK(text) == (text, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("姓名：丁香，性别：女", "丁香"),
+        ("患者丁香，女，30岁，服用丁香后好转", "丁香"),
+        ("我叫高峰，今年45岁", "高峰"),
+        ("联系人：文静", "文静"),
+        ("主治医师：白英", "白英"),
+        ("骨科石医生", "石"),
+        ("妇四于主任", "于"),
+    ],
+)
+def test_a_person_named_like_a_herb_is_a_person(text, name):
+    """D4, D5: a word of the lists is a name where a label, a title, or age and sex say so."""
+    assert name in [found.text for found in find(text) if found.kind == "NAME"]
+
+
+def test_a_name_in_one_record_is_treated_alike():
+    """D5: the first mention of a physician was masked, a later one behind another verb stayed."""
+    texts = [
+        "您好马医生，谢谢。又来麻烦马医生给看看。",
+        "忘了跟你说了马医生。",
+        "提高医生水平",
+        "找黄建安教授",
+        "黄教授好",
+    ]
+    masked, counts = MASK.texts(texts)
+    assert masked == [
+        "您好[NAME_1]医生，谢谢。又来麻烦[NAME_1]医生给看看。",
+        "忘了跟你说了[NAME_1]医生。",
+        "提高医生水平",
+        "找[NAME_2]教授",
+        "[NAME_3]教授好",
+    ]
+    assert counts == {"NAME": 5}
+
+
+def test_a_word_that_is_a_medicine_in_one_mention_is_one_in_all():
+    """D5: 易坦静 alone looks like a name; 易坦静口服液 in the same record says what it is."""
+    texts = ["楚乐康能去痰吗？", "楚乐康口服液一天两次"]
+    assert MASK.texts(texts) == (texts, {})
+
+
+def test_the_word_lists_name_their_source():
+    for file in sorted((REPOSITORY / "src/carellama/safety/lists").glob("*.txt")):
+        head = file.read_text(encoding="utf-8").splitlines()[:2]
+        assert all(line.startswith("# ") for line in head) and groups(file.name)
+    assert len(medical_terms().words) > 7000 and len(english().drugs) > 400
 
 
 def test_each_removal_is_counted():

@@ -77,6 +77,7 @@ _LIVES = pattern(
     r"(?:家住在?|现?住在|现?居住[在于]|现住|住于|我住|租住在?|暂住在?|寄[到往给]|快递到|送到|搬到|居于|"
     r"现居|老家在?|家在|户籍是)\s?(?P<value>[^\n。;；:,]{3,60})"
 )
+_HOUSE_NUMBER = pattern(rf"{_N}\s?[号栋幢楼组室]|村")
 _ADDRESS_WORD = pattern(
     rf"[省市区县旗镇乡村路街巷弄号楼栋幢座室组队屯庄寨]|大道|胡同|花园|小区|公寓|单元|大厦|自治|社区|"
     rf"苑|宿舍|之[一二三四五\d]|{_PROVINCES}|{_CITIES}|\d-\d|\d{{3}}"
@@ -85,7 +86,7 @@ _NEXT = pattern(
     r"[ ,，、()]{0,3}(?:电话|手机|联系|邮编|邮政|身份证|姓名|性别|年龄|职业|民族|婚姻|入院|住院|就诊|"
     r"主诉|因|患者|病人|医保|工作单位|QQ|微信|邮箱|收件人|收货人|\d{11}|1[3-9]\d|tel|phone|email|"
     r"e-mail|"
-    r"出生|生于|现病|既往|病史|籍贯|文化|记录|病历|今年|有|距离|附近|最近|想|请问|离)",
+    r"出生|生于|现病|既往|病史|籍贯|文化|记录|病历|今年|有|距离|附近|最近|想|请问|离|[坐乘][高火汽飞动大客]|坐车|乘车|开车|回来|过来|来[到的]|返回|当天|打车)",
     re.IGNORECASE,
 )
 _POSTCODE_ZH = pattern(
@@ -121,7 +122,7 @@ _ZIP = r"\d{5}(?: ?- ?\d{4})?(?!\d)"
 _CAPOST = r"[ABCEGHJ-NPRSTVXY]\d[A-Z][ \-]?\d[A-Z]\d(?![A-Za-z0-9])"
 _CITY = r"[A-Z][A-Za-z.'\-]+(?: (?:[A-Z][A-Za-z.'\-]+|upon|on|of|the|le|de|under)){0,3}"
 _APT = (
-    r"(?:(?:Apartment|Apt|Unit|Suite|Ste|Flat|Floor|Fl|Room|Rm|Bldg|Building|Lot|No)\.? "
+    r"(?:(?:Apartment|Apt|Unit|Suite|Ste|Flat|Floor|Fl|Room|Rm|Bldg|Building|Lot|No)(?![a-z])\.? "
     r"?#?\s?\d{0,4}[A-Za-z]?\d{0,3}|# ?\d{1,5}[A-Za-z]?|\d{1,2}(?:st|nd|rd|th) (?:Floor|Fl))"
 )
 _REST = (
@@ -232,16 +233,14 @@ def _chinese(plain: str) -> Iterator[Found]:
     for match in _MARKED_ZH.finditer(plain):
         length = _address_length(match["value"])
         words = len(set(_ADDRESS_WORD.findall(match["value"][:length])))
-        if length and (
-            match["colon"] in tuple(":=>") or words >= 2 or re.search(r"[号栋幢楼村组室]", match["value"][:length])
-        ):
+        if length and (match["colon"] in tuple(":=>") or words >= 2 or _HOUSE_NUMBER.search(match["value"][:length])):
             yield "ADDRESS", match.start("value"), match.start("value") + length, 0.9
     for match in _LIVES.finditer(plain):
         length = _address_length(match["value"])
         value = match["value"][:length]
         if (
-            re.search(r"[县区镇乡村屯路街巷弄号栋幢]|小区|花园|大道|公寓", value)
-            and not re.search("院|病房|科|床", value)
+            re.search(r"[镇乡村屯路街巷弄号栋幢]|小区|花园|大道|公寓", value)
+            and not re.search("院|病房|科|床|[城山农乡郊]区|郊外|农村|乡村|城市|乡下|城镇|一[座栋个片]|[的很]", value)
             and len(value) > 3
         ):
             yield "ADDRESS", match.start("value"), match.start("value") + length, 0.8
@@ -259,7 +258,8 @@ def _chinese(plain: str) -> Iterator[Found]:
             if re.search(
                 r"[路街巷弄道里村屯庄镇乡区县]|期\d|小区|花园|苑|公寓|大厦|家园|胡同|城|园|府", rest
             ) and not re.search(
-                "病区|医院|居民|[名例]|的|政府|病房|床|[内外儿妇]科|门诊|诊室|病室|公式|单元格|区域", rest
+                "病区|医院|居民|[名例]|的|城市|农村|乡村|普及|道路|政府|病房|床|[内外儿妇]科|门诊|诊室|病室|公式|单元格|区域",
+                rest,
             ):
                 yield "ADDRESS", start, end, score
 

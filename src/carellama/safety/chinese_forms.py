@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from carellama.safety.chinese_prose import around, dictionary, given_names
+from carellama.safety.chinese_prose import around, dictionary, given_names, is_token
+from carellama.safety.medical_context import within_word
 from carellama.safety.name_lists import RARE_SURNAMES, SOUNDS, SURNAMES
+from carellama.safety.word_lists import medical_terms
 from carellama.text import HAN
 
 Found = tuple[str, int, int, float]
@@ -45,6 +47,15 @@ _NO_PET = frozenset(
     "小心 小区 小二 小三 小米 小宝 姥姥 姑姑 舅舅 太太 伯伯 娃娃 阿姨 阿公 阿婆 小伙 小朋 小的 小肠 小脑 "
     "小指 小麦 阿胶 宝贝 常常 刚刚 天天 渐渐 慢慢 往往 偏偏 仅仅 ".split()
 )
+_VERBS = frozenset("用吃喝打给开有是在和的不没要想能会可做看买说把被让抱带生")  # 给孩子用小儿七星茶
+_PETS = frozenset("豆糖果团圆妞蛋点米饼虎牛猫兔熊鱼鹿桃橙柚梨枣核壳毛丫妹囡仔崽壮嘟咚嘻哈闹奇当丁铛咪卡布")
+
+
+def _is_pet(character: str) -> bool:
+    """Whether a character is doubled to call a child: 朵朵, 豆豆, but not 吃吃, 便便."""
+    return character in _PETS or given_names().get(character, -99.0) >= -8.0
+
+
 _THEN = rf"$|[^{HAN}]|今|昨|说|来|已|最近|的|你|您|这|那|是|和|家|从|在|又|也|去|打|问|帮|给|把|让|跟|吗|吧|呢|啊|呀"
 _OLD = re.compile(  # 老马, 小李
     rf"(?:(?<![{HAN}])|(?<=[床的和跟找给让请叫是号])|(?<=同事|邻居|朋友|病友|护士|护工|医生|大夫|老师|司机|"
@@ -70,7 +81,12 @@ def forms(plain: str) -> Iterator[Found]:
             yield "NAME", *match.span(), 0.5
     for match in _PET.finditer(plain):
         group = next(name for name in ("one", "two", "three") if match[name])
-        if match[group] not in _NO_PET and (group != "three" or words.get(match[group], -20.0) < -12.5):
+        pet, single = match[group], words.get(match[group], -20.0) >= -12.5
+        if pet[0] in _VERBS or (len(pet) > 2 and pet[-2:] in words) or pet in _NO_PET:
+            continue
+        if (group == "three" and single) or (pet[:1] == pet[1:2] and not _is_pet(pet[0])):
+            continue
+        if not within_word(plain, *match.span(group)) and pet not in medical_terms().words:
             yield "NAME", *match.span(group), 0.5
     if "老" in plain or "小" in plain:
         yield from _old(plain)
@@ -79,14 +95,28 @@ def forms(plain: str) -> Iterator[Found]:
             yield "NAME", *match.span("one"), 0.5
     for match in _FOREIGN.finditer(plain) if "·" in plain else ():
         first = match[0].partition("·")[0]  # 收据抬头写艾琳·彼得罗娃: words before it are none of it
-        if first[-2:] not in _BOOKS:
+        if first[-2:] not in _BOOKS and not _listed(match[0]):
             cut = max((at for at in range(len(first)) if _worded(first[:at])), default=0)
             yield "NAME", match.start() + cut, match.end(), 0.5
     for match in _KATAKANA.finditer(plain):
         yield "NAME", *match.span(), 0.5
     for match in _APART.finditer(plain) if "  " in plain else ():
-        if match["one"] in SURNAMES and match["two"] in given_names():
+        start = match.start()
+        if match["one"] in SURNAMES and match["two"] in given_names() and is_token(plain, start, start + 1):
             yield "NAME", match.start(), match.end(), 0.5
+
+
+def _listed(text: str) -> bool:
+    """Whether a dot parts words and not a foreign name: 并发症·白癜风."""
+    known = dictionary()
+    return any(
+        part not in known.people
+        and (part in known.words or part in medical_terms().words)
+        and not all(character in SOUNDS for character in part)
+        for word in text.split("·")
+        for part in {word, word[-2:], word[:2]}
+        if len(part) > 1
+    )
 
 
 def _old(plain: str) -> Iterator[Found]:
@@ -99,6 +129,7 @@ def _old(plain: str) -> Iterator[Found]:
             and surname not in _NOT_OLD
             and words.get(size + surname, -20.0) < (-9.0 if size == "老" else -12.0)
             and not (len(whole := plain[match.start("size") : match.end() + 1]) > 2 and whole in words)  # 小苏打
+            and size + surname not in medical_terms().words  # 小叶, 小梁
         ):
             yield "NAME", *match.span("one"), 0.5
 

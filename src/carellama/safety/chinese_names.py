@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from carellama.safety.chinese_prose import around, is_token, likelihood
+from carellama.safety.medical_context import evidence
 from carellama.safety.name_lists import COMPOUND_SURNAMES, GIVEN, NOT_NAMES_ZH, RARE_SURNAMES, SURNAMES, WORD_BEFORE
 from carellama.text import HAN
 
@@ -72,7 +74,7 @@ _SURNAMED = re.compile(
     rf"(?:我|本人|患者|免贵|先生|女士)?(?:免贵)?姓(?P<value>{_COMPOUND}|[{HAN}])(?=$|"
     rf"[\s,.。;!?，；、名的氏])(?:名(?P<given>[{HAN}]{{1,2}}))?"
 )
-_TITLE = re.compile(
+TITLE = re.compile(
     r"(?P<title>(?:副?主任|副?教授|医[生师]|大夫|护士长?|护师|护长|先生|女士|小姐|太太|院长|所长|科长|专家|老师|阿姨|叔叔|大爷|大妈|大叔|"
     r"奶奶|爷爷|师傅|博士|同志|药师|技师|老先生|老太太|老人家|主治|经理|总(?![是在之有会体的共觉算结胆蛋量数分胆])|"
     r"主管|队长|班长|同学|师姐|师兄|老板|姐(?![姐妹])|哥(?!哥)|婶|嫂|叔(?!叔))+)"
@@ -87,6 +89,7 @@ _DEAR = re.compile(
 _TITLES = frozenset(
     "先生 女士 小姐 太太 医生 医师 大夫 主任 教授 阿姨 叔叔 老师 护士 同志 师傅 大爷 大妈 姓名 性别".split()
 )
+_CLINICAL = frozenset("医生 医师 大夫 主任 副主任 教授 副教授 护士 护士长 院长".split())
 _NO_SINGLE = frozenset("向和同那时应从有别都过如经当由且但能后所求单再是帮问来公计全还让叫查支因只请位名要信国门强权班")
 _BEFORE_YU = re.compile(r"[由对关至位求属在处基归鉴便善等利介终过用大小高低多少源]$")
 
@@ -96,19 +99,36 @@ def names(plain: str) -> Iterator[Found]:
     for match in _STRONG_NAME.finditer(plain):
         group = "colon" if match["colon"] else "value"
         sure = group == "colon" or plain[match.start(group) - 1] in "是为 "
-        length = _after_marker(plain, match.start(group), match[group], sure=sure)
-        if length:
+        start = match.start(group)
+        length = _after_marker(plain, start, match[group], sure=sure)
+        if length and (sure or _plausible(plain, start, start + length)):
             yield "NAME", match.start(group), match.start(group) + length, 0.9
     for match in _WEAK_NAME.finditer(plain):
-        length = _likely(plain, match.start("value"), match["value"])
-        if length:
-            yield "NAME", match.start("value"), match.start("value") + length, 0.7
+        start = match.start("value")
+        length = _likely(plain, start, match["value"])
+        if length and _plausible(plain, start, start + length):
+            yield "NAME", start, start + length, 0.7
     for match in _SURNAMED.finditer(plain):
         if match["value"] in SURNAMES or match["value"] in COMPOUND_SURNAMES:
             yield "NAME", *match.span("value"), 0.8
             if match["given"]:
                 yield "NAME", *match.span("given"), 0.8
     yield from _titled(plain)
+
+
+def _plausible(plain: str, start: int, end: int) -> bool:
+    """Whether a name of a surname and a given name is not words by all odds: 孩子暴露, 患者应行; nor a medicine."""
+    if not HAN_ONLY.match(plain[start:end]) or plain[start : start + 2] in COMPOUND_SURNAMES:
+        return True
+    said = around(plain, start, end)
+    if evidence(plain, start, end, named=said >= 12.0) <= -7.0:
+        return False
+    return said >= 12.0 or likelihood(plain, start, end) > -9.5
+
+
+def has_surname(name: str) -> str:
+    """Return the surname that Chinese characters begin with, "" if they begin with none."""
+    return name[: _surname_length(name)]
 
 
 def _surname_length(name: str) -> int:
@@ -204,7 +224,7 @@ def _likely(plain: str, start: int, value: str) -> int:
 
 def _titled(plain: str) -> Iterator[Found]:
     """Names before a title: a whole name, or a surname alone."""
-    for match in _TITLE.finditer(plain):
+    for match in TITLE.finditer(plain):
         at = match.start()
         spaced = _SPACED_BEFORE.search(plain, max(0, at - 7), at)
         choices = [spaced[0].rstrip()] if spaced else []
@@ -220,11 +240,16 @@ def _titled(plain: str) -> Iterator[Found]:
             ):
                 continue  # 谢谢周医生: the name begins behind the word
             if len(joined) >= 2 and joined not in COMPOUND_SURNAMES:
-                if is_name(joined) and (len(joined) > 2 or joined[0] not in RARE_SURNAMES or _free(before)):
+                if (
+                    is_name(joined)
+                    and (len(joined) > 2 or joined[0] not in RARE_SURNAMES or _free(before))
+                    and (spaced or _plausible(plain, start, at))
+                ):
                     yield "NAME", start, start + len(name), 0.7
                     break
-            elif joined in COMPOUND_SURNAMES or _is_single(
-                joined, before, match["title"], plain[match.end() : match.end() + 2]
+            elif joined in COMPOUND_SURNAMES or (
+                _is_single(joined, before, match["title"], plain[match.end() : match.end() + 2])
+                and (spaced or _free(before) or is_token(plain, start, match.end()))
             ):
                 yield "NAME", start, start + len(name), 0.65
                 break
@@ -246,4 +271,4 @@ def _is_single(surname: str, before: str, title: str, after: str) -> bool:
         return False
     if title in ("总", "主治", "专家", "经理", "科长", "所长"):
         return surname not in RARE_SURNAMES and _free(before)
-    return surname not in RARE_SURNAMES or _free(before)
+    return surname not in RARE_SURNAMES or title in _CLINICAL or _free(before)

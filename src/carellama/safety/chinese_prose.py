@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carellama.errors import need
+from carellama.safety.medical_context import evidence
 from carellama.safety.name_lists import (
     COMPOUND_SURNAMES,
     JAPANESE_SURNAMES,
@@ -27,7 +28,7 @@ from carellama.safety.name_lists import (
     SURNAME_ORDER,
     WORD_BEFORE,
 )
-from carellama.safety.ordinary_words import MEDICAL_ZH
+from carellama.safety.word_lists import medical_terms
 from carellama.text import HAN
 
 Found = tuple[str, int, int, float]
@@ -37,6 +38,7 @@ _LONGEST = 6  # characters of a word
 _UNKNOWN = -18.0  # log probability of a character that is no word: once in the dictionary's 60 million
 _PRIOR = -9.5  # log probability of a name where nothing is known of its place
 _NEEDED = -1.5
+_NAMED = 7.5  # what stands around says that it is a name, though it is a word
 
 # What stands before or behind a name, and by how much it makes one likelier (differences of log probabilities).
 _BEFORE: tuple[tuple[re.Pattern[str], float], ...] = (
@@ -46,7 +48,7 @@ _BEFORE: tuple[tuple[re.Pattern[str], float], ...] = (
             r"(?:配偶|原告|被告|产妇|孕妇|病员|病患|儿媳|女婿|儿媳妇|老伴|老公|老婆|媳妇|对象|户主|组长|班长|队长|院长|所长|法人|患者|病人|家属|医生|医师|大夫|"
             r"护士长?|主任|药师|技师|护工|教授|联系人|监护人|居民|职工|员工|学生|同学|"
             r"母亲|父亲|妻子|丈夫|爱人|儿子|女儿|其[子女妻夫父母]|之[子女妻夫父母]|[爸妈弟妹哥姐爷奶]|孩子|宝宝|同事|朋友|"
-            r"周[一二三四五六日天]|经办|陪护|陪同|[叫名@]|一助|二助|麻醉|主刀|[者员师士长友方属人]|签名|姓名|签字)[:：是为叫\-—]{0,2}[\s\"'(\[]{0,2}$"
+            r"周[一二三四五六日天]|经办|陪护|陪同|(?<![这那也都就又])叫|(?<![一二两三多几药商品别学文剂])名|@|一助|二助|麻醉|主刀|(?<![或再])者|[员师士友属]|(?<![增生成延身细])长|(?<![地配处药复])方|(?<![多些有的每数国等让使成他别令个数类常])人|签名|姓名|签字)[:：是为叫\-—]{0,2}[\s\"'(\[]{0,2}$"
         ),
         8.0,
     ),
@@ -112,9 +114,8 @@ def dictionary() -> Dictionary:
                 people.add(word)
             elif len(word) == 2 and kind.startswith("v"):
                 verbs.add(word)
-    for word in MEDICAL_ZH:
+    for word in medical_terms().words:
         counts[word] = max(counts.get(word, 0), 300)
-        people.discard(word)
     most = math.log(total)
     return Dictionary(
         {word: math.log(max(count, 1)) - most for word, count in counts.items()}, frozenset(verbs), frozenset(people)
@@ -178,8 +179,12 @@ def names(plain: str) -> Iterator[Found]:
                 margin += 2.5 if text[at:end] in people else 0.0
                 if margin < _NEEDED - 12.0:
                     continue
-                margin += around(plain, offset + at, offset + end) - _against(text, at, end)
-                if margin > _NEEDED:
+                said = around(plain, offset + at, offset + end)
+                margin += said - _against(text, at, end, named=said >= _NAMED)
+                if (
+                    margin > _NEEDED
+                    and margin + evidence(plain, offset + at, offset + end, named=said >= _NAMED) > _NEEDED
+                ):
                     found.append((margin, at, end))
         taken: set[int] = set()
         for _, at, end in sorted(found, reverse=True):
@@ -196,6 +201,9 @@ _GIVEN_ONLY = re.compile(  # 那个建军啊, 念慈这孩子
 )
 
 
+_NO_GIVEN = frozenset(
+    "宝宝 宝贝 宝 大家 您 小 先生 女士 小姐 太太 医生 医师 大夫 主任 教授 老师 护士 院长 阿姨 叔叔".split()
+)
 _DRUG = re.compile(  # behind a transliteration or a plant: 莫昔芬, 柯萨奇病毒, 霍奇金淋巴瘤
     "[唑尼芬丁酸片汤丸散菌酮啶嗪酯膏胶糖碱酶肽胺钠钙钾镁锌铁苷霉韦剂氏国市省县镇村路街线症穴岛舌疮]|[林康素普替沙那格学科管征病](?![复区来遍情历房床])|病毒|综合|试验|制药|公司|"
     "淋巴|嗜血|现象|指数|评分|医院|大学|冲剂|滴[眼鼻耳剂丸]|细胞|疫苗|染色|培养|..?[唑钠胺酮啶嗪酯酶肽苷霉菌]"
@@ -203,13 +211,13 @@ _DRUG = re.compile(  # behind a transliteration or a plant: 莫昔芬, 柯萨奇
 _CHEMICAL = re.compile("[唑酸汤丸散菌酮啶嗪酯膏胶糖碱酶肽胺钠钙钾镁霉剂]$")
 
 
-def _against(text: str, at: int, end: int) -> float:
+def _against(text: str, at: int, end: int, *, named: bool) -> float:
     """By how much it is less likely: a word after all, the beginning of a drug or disease, or wishes for a child."""
     name, known = text[at:end], dictionary()
     if (
-        (name in known.words and name not in known.people)
+        (name in known.words and name not in known.people and not (named and name in medical_terms().words))
         or text[at : at + 2] in NOT_NAMES_ZH
-        or name[1:] in ("宝宝", "宝贝", "宝", "大家", "您", "小")
+        or name[1:] in _NO_GIVEN
         or (text[at - 1 : at] and text[at - 1] in WORD_BEFORE.get(name[0], ""))
     ):
         return 99.0
@@ -218,6 +226,30 @@ def _against(text: str, at: int, end: int) -> float:
     # 霍奇 in 霍奇金淋巴瘤: part of a longer word that is written by its sound
     around_it = text[at - 1 : at] + text[end : end + 1]
     return 3.0 if any(one in SOUNDS for one in around_it) and all(one in SOUNDS for one in name) else 0.0
+
+
+def likelihood(plain: str, start: int, end: int) -> float:
+    """Return the logarithm of how much likelier a name is than words, by the characters alone (about -30 to 10)."""
+    begin, stop = start, end
+    while begin and start - begin < 8 and re.match(f"[{HAN}]", plain[begin - 1]):
+        begin -= 1
+    while stop < len(plain) and stop - end < 8 and re.match(f"[{HAN}]", plain[stop]):
+        stop += 1
+    forth, back = _split(plain[begin:stop])
+    size = 2 if plain[start : start + 2] in _surnames() and end - start > 2 else 1
+    name = _surnames().get(plain[start : start + size], -12.0)
+    name += sum(map(_rare, plain[start + size : end])) + (-0.4 if end - start - size == 2 else -1.1)
+    return forth[start - begin] + _PRIOR + name + back[end - begin] - forth[-1]
+
+
+def is_token(plain: str, at: int, end: int) -> bool:
+    """Whether the likeliest words of the run of characters from the last mark to `end` part it at `at`."""
+    begin = at
+    while begin and at - begin < 8 and re.match(f"[{HAN}]", plain[begin - 1]):
+        begin -= 1
+    text, place = plain[begin:end], at - begin
+    forth, back = _split(text)
+    return forth[place] + back[place] > forth[-1] - 1e-6
 
 
 def _split(text: str) -> tuple[list[float], list[float]]:

@@ -41,21 +41,29 @@ _NUMBERED = (
 # word before says that it is of a thing.
 _FREE = pattern(
     r"(?<![A-Za-z0-9.\-/_@#&=?+:%])(?=[A-Z0-9\-/]*[A-Z])(?=(?:[A-Z\-/]*[0-9]){5})(?![0-9.]+(?:E|"
-    r"X10)[0-9])(?!(?:[A-Z]\d){3})[A-Z0-9]+(?:[\-/][A-Z0-9]+){0,5}(?![A-Za-z0-9_@=.%]|-[a-z]|"
-    r"/[a-z])"
+    r"X10)[0-9])(?!(?:[A-Z]\d){3})[A-Z0-9]+(?:[\-/][A-Z0-9]+){0,5}(?![A-Za-z0-9_@=.%]|[\-/][A-Za-z0-9])"
 )
 _THING = pattern(
     r"(?:model|cat(?:alog(?:ue)?)?|lot|batch|version|type|part|product|item|grant|trial|protocol|"
     r"registration|registered|isbn|issn|pmid|doi|icd(?:-?1[01])?|atc|cas|cpt|"
     r"loinc|snomed|ndc|variant|mutation|gene|snp|strain|plasmid|clone|antibody|accession|geo|"
     r"figure|fig|table|ref|standard|iso|astm|reg|"
-    r"型号|批号|货号|规格|文号|准字|字号|标准|备案|注册证?|登记号|版本|编码为|基因|突变|位点|菌株|代码|基金|项目|课题|条例|专利|"
+    r"型号|批号|货号|别名|代号|化合物|试剂|规格|文号|准字|字号|标准|备案|注册证?|登记号|版本|编码为|基因|突变|位点|菌株|代码|基金|项目|课题|条例|专利|"
     r"许可证?)[号\w]{0,2}[.:：#\s]{0,3}(?:no|number)?[.:：#\s]{0,3}$",
     re.IGNORECASE,
 )
 _KNOWN_CODE = pattern(
     r"(?:NCT|PMC|CHICTR|ISRCTN|EUCTR|RS|NM_?|GSE|GSM|SRR|PRJNA|CVCL|CHEMBL|DB|HMDB|GO|HP|OMIM|"
     r"ORPHA|COVID|SARS|PM|H1N|B1|CD|IL|DSM|GB|YY|ISO|GCP)-?\d|[HZSJTBF]\d{8}$|[A-Z]\d{2}[.X]?\d*$"
+)
+_MEASURED = pattern(  # 10000U, TAT1500-3000U, BP150-160/90, IQ120-129, G3P1010, pages P295-P296, T1N0M0
+    r"(?:[A-Z]{1,6}-?)?\d+(?:[\-/]\d+)*(?:U|IU|KU|MU|EU|D|DA|KDA?|E|MG|UG|MCG|NG|ML|DL|G|L|KG|CM|MM|MIN|H|HZ|KHZ|MHZ|C|F|S|W|V|MV|X|Y|M)(?:/[A-Z0-9]+)*|"
+    r"[A-Z]{1,6}\d{1,3}-\d{1,3}(?:/\d{1,3}(?:-\d{1,3})?)?|[A-Z]{1,6}\d{1,3}/\d{1,3}(?:-\d{1,3}/\d{1,3})?|"
+    r"(?:CA-?\d{2,3}|CA15-3|CEA|AFP|PSA|SCC|NSE|TSH|FT3|FT4|T3|T4|ALT|AST|GGT|ALP|LDH|CK-?MB|CK|HBA1C|WBC|RBC|PLT|HGB|HCT|MCV|"
+    r"NEUT|CRP|ESR|PCT|BNP|PRO-?BNP|NT-PROBNP|LDL-?C?|HDL-?C?|TG|TC|GLU|CREA?|BUN|UA|HCG|FSH|LH|PRL|AMH|INR|PTT?|APTT|FIB|"
+    r"HB[VSCE][A-Z]*(?:-DNA)?|HCV(?:-RNA)?|HPV\d{0,2}|EBV(?:-DNA)?|CMV(?:-DNA)?|TP|ALB|TBIL|DBIL|TBA|CD\d{1,2}|IG[GMAED]\d?|"
+    r"BMI|BP|HR|RR|HCO3|LVEF|EF|EGFR|IL-?\d{0,2}|TNF|MMSE|MOCA|GCS|IQ|SPO2|PAO2|PACO2|FEV1?|FVC|PEF)-?\d+(?:[\-/]\d+)?|"
+    r"G\d{1,2}P\d{1,4}(?:A\d+)?(?:L\d+)?|P\d+-P?\d+|\d+-[A-Z]+\d+"
 )
 _SOURCE = pattern(r"文章编号|论文编号|PMID|NCT\d|ISBN|ISSN|PMID|PMC\d|DOI|国药|ChiCTR|ISRCTN|[HZSJ]\d{8}$|GB/?T")
 
@@ -68,7 +76,7 @@ def codes(plain: str) -> Iterator[Found]:
 
 def _free(plain: str) -> Iterator[Found]:
     for match in _FREE.finditer(plain):
-        if sum(map(str.isdigit, match[0])) < 5:
+        if sum(map(str.isdigit, match[0])) < 5 or _MEASURED.fullmatch(match[0]):
             continue
         if (
             _KNOWN_CODE.match(match[0])

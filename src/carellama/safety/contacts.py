@@ -57,7 +57,8 @@ _ACCOUNT = pattern(
     r"(?:微\s?信号?|微\s?信\s?(?:id|账号|帐号|号码)|薇信号?|威信号?|微x|V信号?|(?<![A-Za-z])(?:VX|WX|"
     r"wechat|weixin|wei ?xin)(?:号| ?id)?|支付宝(?:账号|帐号|号)?|抖音号?|微博(?:号|账号|ID|昵称)?|"
     r"小红书号?|快手号?|钉钉号?|陌陌号?|飞信号?|"
-    r"QQ号?|Q号|扣扣号?|(?<![A-Za-z])(?:skype|telegram|whatsapp|line id|snapchat|instagram|insta|IG|"
+    r"QQ号?|Q号|扣扣号?|(?<![A-Za-z])(?:skype|telegram|whatsapp|line id|snapchat|instagram|insta|(?-i:IG|"
+    r"ig)(?![A-Za-z])|"
     r"twitter|facebook|FB|tiktok|discord|zoom|linkedin|github|kik|viber|signal)(?: (?:id|handle|"
     r"username|account|name|user))?|"
     r"(?<![A-Za-z])(?:user ?name|user ?id|login(?: name| id)?|handle|screen name|account name)|"
@@ -75,17 +76,18 @@ _LOOSE = pattern(
     r"by|posts? as|logged in as|"
     r"signed in as|known as|find me|line)(?![A-Za-z])(?:\s(?:on|for|at|in|to|the|my|is|was|name|"
     r"handle|id|account|consult|forum|called|as|[a-z]{2,9})){0,4}"
-    r"(?:\s?[:=(]\s?|\s)[\"'@]?|(?:用户名?|账户|账号|帐号|登录|登陆|工号|网名|昵称|(?<![A-Za-z])ID|微信|微博|抖音|小红书|快手|(?<![A-Za-z])[QV]信)"
+    r"(?:\s?[:=(]\s?|\s)[\"'@]?|(?:用户名?|账户|账号|帐号|登录|登陆|工号|网名|昵称|(?<![A-Za-z])ID|微信|微博|"
+    r"抖音|小红书|快手|(?<![A-Za-z])[QV]信)"
     r"[^\n.,;。，；A-Za-z0-9\"]{0,16})"
     r"(?P<value>(?:live:)?@?(?=[A-Za-z0-9_.\-]*[_\d])(?=[A-Za-z0-9_.\-]*[A-Za-z])[A-Za-z][A-Za-z0-9_.\-]{3,30})(?![A-Za-z0-9_@(])",
     re.IGNORECASE,
 )
 _HAN_HANDLE = pattern(  # 论坛账号 深夜查房侠_77
-    rf"(?:账号|帐号|昵称|网名|用户名?|ID|"
+    rf"(?:账号|帐号|昵称|网名|用户名?|(?<![A-Za-z])ID(?![A-Za-z])|"
     rf"马甲)[:：是为叫]?\s?[\"'「“]?(?P<value>(?=[{HAN}A-Za-z0-9_]*[_0-9])(?=[{HAN}A-Za-z0-9_]*[{HAN}])[{HAN}A-Za-z][{HAN}A-Za-z0-9_]{{2,15}})(?![{HAN}A-Za-z0-9_])"
 )
 _NUMBERED = pattern(
-    r"(?<![A-Za-z0-9_.@/\-#=])(?P<word>[a-z]{4,16})(?P<more>[_.][a-z]+)?_?\d{2,4}(?![A-Za-z0-9@]|[.\-/]\w)"
+    r"(?<![A-Za-z0-9_.@/\-#=&])(?P<word>[a-z]{4,16})(?P<more>[_.][a-z]+)?_?\d{2,4}(?![A-Za-z0-9@]|[.\-/]\w)"
 )  # mgarrison44
 _USER = pattern(
     r"(?:微信号?|QQ|抖音号?|小红书|微博|VX|wx|快手|钉钉|"
@@ -95,13 +97,13 @@ _USER = pattern(
     re.I,
 )
 _ADD_ME = pattern(
-    r"(?:加我?(?:微信|薇信|VX|WX|V信|QQ|扣扣|V|Q)|(?:add me|find me|follow me|message me|dm me|DM)(?: "
+    r"(?:加我?(?:微信|薇信|VX|WX|V信|QQ|扣扣|V|Q)|(?:add me|find me|follow me|message me|dm me|DM(?= ?@))(?: "
     r"(?:on|at) [A-Za-z]+)?(?: (?:as|at|via))?)[:,]?\s{0,2}(?P<value>@?" + _HANDLE + r")(?![A-Za-z0-9_])",
     re.IGNORECASE,
 )
 _AT_HANDLE = pattern(
     r"(?<![A-Za-z0-9/])u/[A-Za-z0-9_\-]{3,30}(?![A-Za-z0-9_/])|"
-    r"(?<![A-Za-z0-9._%+\-/@])@(?=[A-Za-z0-9_.]*[a-z_])[A-Za-z][A-Za-z0-9_.]{2,30}[A-Za-z0-9_](?![A-Za-z0-9_@])"
+    r"(?<![A-Za-z0-9._%+\-/@])@(?=[A-Za-z0-9_.]*[a-z_])[A-Za-z][A-Za-z0-9_.]{2,30}[A-Za-z0-9_](?![A-Za-z0-9_@(])"
 )
 
 _URL = pattern(

@@ -52,7 +52,8 @@ _DATE = (
 )
 _BIRTH_ZH = (
     r"(?:出\s?生\s?(?:年\s?月\s?日?|日\s?期|时\s?间|年份|日|在|于|为|是)?|生\s?日|诞辰|诞生于?|"
-    r"(?<![发产药卫医学先])生\s?于|生在|出世于?|birth_?date|date_?of_?birth|dob|csrq|birthday|birth(?=[\"' ]*[:=|]))"
+    r"(?<![发产药卫医学先])生\s?于|(?<![发产药卫医学先])生在|出世于?|birth_?date|date_?of_?birth|dob|csrq|"
+    r"birthday|birth(?=[\"' ]*[:=|]))"
     r"[\"']?\s{0,3}(?:\([^()\n\d]{0,12}\))?\s?[:=>|]?\s{0,3}(?:是|为|在|于)?(?:公历|农历|阳历|阴历)?\s?[\"']?"
 )
 _BIRTH_EN = (
@@ -65,7 +66,8 @@ _BIRTH = pattern(rf"(?:{_BIRTH_ZH}|(?i:{_BIRTH_EN}))(?P<value>{_DATE}")
 _BIRTH_SHORT = pattern(
     rf"(?:{_BIRTH_ZH}|(?i:{_BIRTH_EN}))(?P<value>[0-3]\d [01]\d (?:1[89]|20)\d\d|(?:0\d|"
     rf"1[0-2])(?:[0-2]\d|3[01])(?:1[89]|20)\d\d|"
-    r"(?:[0-2]\d|3[01])(?:0\d|1[0-2])(?:1[89]|20)\d\d|(?:0?\d|1[0-2])[-/](?:(?:1[89]|20)\d\d|\d\d))(?![\d/.\-])"
+    r"(?:[0-2]\d|3[01])(?:0\d|1[0-2])(?:1[89]|20)\d\d|(?:0?\d|1[0-2])[-/](?:(?:1[89]|20)\d\d|\d\d))(?![\d/.\-]|"
+    r"\s?(?:个?[月岁周天日年]|小时|分钟|[mg]))"
 )
 _BEFORE = pattern(
     rf"(?<![\d.])(?P<value>{_FULL}))(?:"
@@ -90,6 +92,7 @@ _DIALLED = pattern(
     r"[\"']?[\s:：,，]{0,3}(?:\([^()\d\n]{1,16}\))?[\s:：,，@]{0,3}(?P<value>[+(]?\d[\d()]*(?:[ "
     r"\-]{1,2}\(?\d+\)?){0,4})(?![\dA-Za-z/.:]|[ \-]\d)"
 )
+_YEARS = pattern(rf"(?:1[4-9]|20)\d\d ?- ?(?:1[4-9]|20)\d\d|{_FULL})")
 _ANY = pattern(rf"(?<![\d.]){_FULL})")
 MONTHS = dict(zip("jan feb mar apr may jun jul aug sep oct nov dec".split(), range(1, 13), strict=True))
 
@@ -106,7 +109,11 @@ def beside(plain: str, end: int) -> Iterator[Found]:
     """Yield the day in the cell behind a name, or the phone number behind it: `end` is where the name ends."""
     if match := _CELL.match(plain, end):
         yield "BIRTH_DATE", *match.span("value"), 0.6
-    elif (match := _DIALLED.match(plain, end)) and 7 <= sum(map(str.isdigit, match["value"])) <= 13:
+    elif (
+        (match := _DIALLED.match(plain, end))
+        and 7 <= sum(map(str.isdigit, match["value"])) <= 13
+        and not _YEARS.fullmatch(match["value"].strip("()"))
+    ):
         yield "PHONE", *match.span("value"), 0.5
 
 

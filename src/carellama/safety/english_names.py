@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from carellama.safety.english_prose import MACHINE
 from carellama.safety.name_lists import EPONYM_AFTER, FIRST_NAMES, LAST_NAMES, NOT_NAMES_EN
-from carellama.safety.ordinary_words import ORDINARY, PHRASES_EN
 from carellama.safety.spelling import pattern
+from carellama.safety.word_lists import english
 
 Found = tuple[str, int, int, float]
 
@@ -111,7 +112,7 @@ def _known_word(word: str) -> bool:
 
 def _ordinary(bare: str) -> bool:
     """Whether a word in lower case is an everyday one by the list or its ending, and no known name."""
-    if bare in ORDINARY:
+    if bare in english().ordinary:
         return True
     return bool(len(bare) > 4 and _ORDINARY.search(bare) and bare not in FIRST_NAMES and bare not in LAST_NAMES)
 
@@ -163,9 +164,11 @@ def _cut(
         return
     if (
         (all_names and len(bare_text) < 3)
-        or bare_text.lower() in PHRASES_EN
+        or bare_text.lower() in english().phrases
         or plain.startswith("_", start + len(bare_text))
     ):
+        return
+    if MACHINE.match(plain, start + len(bare_text)):
         return
     if bare_text.isupper() and len(bare_text) < 5 and " " not in bare_text and not _known_word(bare_text):
         return

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carellama.safety.name_lists import EPONYM_AFTER, FIRST_NAMES, LAST_NAMES, NOT_NAMES_EN, WORLD_NAMES
-from carellama.safety.ordinary_words import DRUGS_EN, ORDINARY, PHRASES_EN, PLACES_EN
 from carellama.safety.spelling import pattern
+from carellama.safety.word_lists import english
 from carellama.text import HAN
 
 Found = tuple[str, int, int, float]
@@ -66,6 +66,7 @@ _ROLE = (
     r"late)"
 )
 _BEFORE: tuple[tuple[re.Pattern[str], float], ...] = (
+    (pattern(r"(?:[药品商别学书英外文专曲剂通]名|成分|药物|制剂)[:=(]?\s?$"), -4.0),
     (pattern(rf"(?<![a-z]){_ROLE}(?:'s)?(?: name)?(?: is| was)?\.?(?:\s?[:(=,]|\s?-)?\s{{0,2}}[\"'(]?$", re.I), 4.0),
     (
         pattern(
@@ -90,7 +91,7 @@ _BEFORE: tuple[tuple[re.Pattern[str], float], ...] = (
         ),
         1.5,
     ),
-    (pattern(r"[医师生士人者名员友士家属][:=(]?\s?$"), 3.0),
+    (pattern(r"(?:[医师生士人者员友士家属]|(?<![药品商别学书英外文专曲剂通])名)[:=(]?\s?$"), 3.0),
     (pattern(r"(?:^|\n|\s)-{1,2}\s?$"), 2.5),
     (pattern(r"(?:\b[A-Za-z]{2,}|\)):\s{1,3}$"), 2.0),
     (pattern(r"(?:^|[\n.!?;,|\t>]|-- ?|\*)\s{0,3}$"), 0.5),
@@ -109,7 +110,23 @@ _BODY = (
     r"Valley|Beach|Hall|Church|Society|Association|Inc|Ltd|Company|Group|Study|Trial|Journal|et al|General|Memorial|"
     r"virus|fever|gland|duct|tube|method|test|sign|scale|score|index|stain|syndrome|disease)\b"
 )
+MACHINE = pattern(  # I am Clara, an AI assistant
+    r"['’]?s?[,.]?\s(?:(?:and\s)?(?:I am|I'm|is)\s)?(?:an?|the|your|our)\s(?:[\w\-]+\s){0,4}"
+    r"(?:AI|A\.I\.|artificial|assistant|chat ?bots?|bot|language model|LLM|machine|software|app)\b",
+    re.IGNORECASE,
+)
 _BEHIND: tuple[tuple[re.Pattern[str], float], ...] = (
+    (MACHINE, -9.0),
+    (
+        pattern(
+            r"(?:'s)?,?\s\(?\d+(?:\.\d+)?\s?(?:mg|mcg|µg|μg|g|ml|units?|iu|%|tabs?|tablets?|caps?|puffs?|drops?)\b|"
+            r"\s(?:tablets?|capsules?|pills?|cream|ointment|gel|drops|spray|inhaler|injections?|syrup|lotion|solution|"
+            r"vaccine|patch|suppositor(?:y|ies)|brand|dose|formula|grade|class|bodies|body|cells?|granules|line|view|"
+            r"agar|medium|plasty|suture|knife|blade|forceps|retractor|speculum|needle|reaction|effect|equation|pulse)\b",
+            re.IGNORECASE,
+        ),
+        -6.0,
+    ),
     (pattern(rf"(?:{EPONYM_AFTER}|{_BODY})", re.I), -9.0),
     (pattern(rf" ?[{HAN}]{{0,4}}[级征病型期分法]|[ -](?:[IVX]+|[0-9](?:[a-d]|\+)?)(?![A-Za-z0-9])"), -4.0),
     (pattern(r"\s(?:family|household|twins|residence|brothers|sisters)\b"), 7.0),
@@ -167,10 +184,10 @@ def lists() -> Lists:
             group = groups.setdefault(line.strip("[]"), set())
         elif line and not line.startswith("#"):
             group.update(line.split())
-    places = PLACES_EN
+    places = english().places
     first = (groups["first"] | groups["both"] | FIRST_NAMES | WORLD_NAMES) - places
     last = (groups["last"] | groups["both"] | LAST_NAMES) - places
-    return Lists(frozenset(first), frozenset(last), frozenset(groups["words"] | ORDINARY))
+    return Lists(frozenset(first), frozenset(last), frozenset(groups["words"] | english().ordinary))
 
 
 def _weight(word: str) -> float | None:
@@ -184,9 +201,10 @@ def _weight(word: str) -> float | None:
     capitals = word.isupper()
     if _NO_WORD.search(word) and not _CAMEL.match(word):
         return None
-    if bare in PLACES_EN and bare in FIRST_NAMES and not capitals:
+    words = english()
+    if bare in words.places and bare in FIRST_NAMES and not capitals:
         return 1.5
-    if bare in NOT_NAMES_EN or bare in PLACES_EN or bare in DRUGS_EN:
+    if bare in NOT_NAMES_EN or bare in words.places or bare in words.drugs:
         return None
     if bare in lists_.words:
         return 1.5 if first and bare in FIRST_NAMES and not capitals else None
@@ -221,7 +239,7 @@ def names(plain: str) -> Iterator[Found]:
         worth = _worth(run) + (1.0 if "," in plain[start:end] else 0.0) + _around(plain, start, end)
         if plain[last:start] in (" and ", " & ", "/", ", ", " or ", ", and "):
             worth += 2.5  # one of several: Drs. Feldman and Osei
-        if worth >= _NEEDED and plain[start:end].lower() not in PHRASES_EN:
+        if worth >= _NEEDED and plain[start:end].lower() not in english().phrases:
             last = end
             yield "NAME", start, end - (2 if plain[start:end].endswith("'s") else 0), 0.5
         index += len(run)
@@ -296,7 +314,7 @@ def _worth(run: list[re.Match[str]]) -> float:
     if max(weights) <= 1.0 and any(len(word) > 1 and word.isupper() for word in words):
         return -9.0  # PCWP, RVSP: no name is known in these capitals
     if len(words) == 1 and (words[0].isupper() or len(words[0]) < 3):
-        weights[0] -= 1.5  # GERD, ANCA and ELISA are names as well
+        weights[0] -= 1.5 if words[0].isupper() else 3.0  # GERD, ANCA and ELISA are names as well
     long = sum(weight > 0.5 for weight in weights)
     return sum(weights) + (1.5 if long > 1 else 0.5 if len(words) > 1 else 0.0)
 
@@ -341,7 +359,7 @@ def _lower(plain: str, tokens: list[re.Match[str]]) -> Iterator[Found]:
             yield "NAME", token.start(), end, 0.45
     for match in _TITLED.finditer(plain):
         bare = match["value"]
-        if bare not in known.words and bare not in NOT_NAMES_EN and bare not in DRUGS_EN and not _ENDINGS.search(bare):
+        if not (bare in known.words or bare in NOT_NAMES_EN or bare in english().drugs or _ENDINGS.search(bare)):
             yield "NAME", *match.span("value"), 0.45
 
 

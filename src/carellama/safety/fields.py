@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from carellama.safety.chinese_names import is_name
 from carellama.safety.name_lists import NOT_NAMES_EN
-from carellama.safety.ordinary_words import ORDINARY
+from carellama.safety.word_lists import english
 from carellama.text import HAN
 
 Found = tuple[str, int, int, float]
@@ -123,7 +123,7 @@ def _end(kind: str, value: str, *, keyed: bool, sure: bool) -> int:
             return len(value) if "·" in value or is_name(value, sure=sure) else 0
         value = re.split(r" / |  ", value)[0]
         words = re.split("[ +]+", value.lower().replace(".", ""))
-        if not _LATIN_NAME.match(value) or any(word in NOT_NAMES_EN or word in ORDINARY for word in words):
+        if not _LATIN_NAME.match(value) or any(word in NOT_NAMES_EN or word in english().ordinary for word in words):
             return 0
         particle = r"(?:al|el)-[A-Z]|(?:de|la|van|von|der|bin|del|da)$"
         return (

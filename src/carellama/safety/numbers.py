@@ -307,6 +307,8 @@ def _phones(plain: str) -> Iterator[Found]:
             plain, max(0, match.start() - 20), match.end("marker")
         ):
             continue
+        if match["marker"].strip() == "pH" or _DECIMALS.search(match["value"]):
+            continue
         short = word in ("no", "number", "home", "work", "号码", "contact") and len(digits) < 9
         if not is_public(digits) and not short and not UNIT.match(plain, match.end()) and not _dated(match["value"]):
             yield "PHONE", *match.span("value"), 0.7
@@ -327,6 +329,7 @@ def _phones(plain: str) -> Iterator[Found]:
         yield "PHONE", *match.span(), 0.7
 
 
+_DECIMALS = pattern(r"(?<!\d)\d{1,3}\.\d{1,2}(?!\d)[^\d.]+\d{1,3}\.\d")  # pH 7.35, 7.41
 _PUBLIC = pattern(
     r"hot[ -]?line|help[ -]?line|热线\W{0,3}[是为]?\W{0,2}(?=\d)|(?:热线|客服)(?:电话|"
     r"号码)?\W{0,3}[是为]?\W{0,2}$|hotlines|toll.free",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Literal
 
 from carellama.errors import UserError, lookup, need
@@ -29,14 +29,15 @@ from carellama.safety import (
     fields,
     international,
     numbers,
+    same_names,
 )
 from carellama.safety.identifiers import DEFAULT_KINDS, KINDS, Identifier
-from carellama.safety.name_lists import EPONYM_AFTER, NOT_NAMES_EN
+from carellama.safety.same_names import Found
 from carellama.safety.spelling import compact, fold
 from carellama.safety.surrogates import Surrogates
 from carellama.text import HAN_CHARACTER
 
-__all__ = ["DEFAULT_KINDS", "KINDS", "Deidentifier", "Identifier", "Record", "find"]
+__all__ = ["DEFAULT_KINDS", "KINDS", "Deidentifier", "Identifier", "Record", "find", "find_all"]
 
 PLACEHOLDER = re.compile(r"\[(" + "|".join(KINDS) + r")_(\d+)\]")
 _DIGITS = re.compile(
@@ -56,7 +57,7 @@ _CONTACT = re.compile(
 )
 _DIGIT = re.compile(r"\d")
 
-Finder = Callable[[str], Iterator[tuple[str, int, int, float]]]
+Finder = Callable[[str], Iterator[Found]]
 # What finds, and the cheap pattern without which there is nothing to find.
 FINDERS: tuple[tuple[Finder, re.Pattern[str]], ...] = (
     (numbers.numbers, _DIGITS),
@@ -79,13 +80,32 @@ FINDERS: tuple[tuple[Finder, re.Pattern[str]], ...] = (
 
 
 def find(text: str, kinds: Collection[str] | None = None) -> list[Identifier]:
-    """The identifiers of a text, in order, not overlapping, with half-open character offsets into the text as given.
+    """Return the identifiers of a text, in order, not overlapping, with half-open character offsets into the text.
 
     `kinds`: only these (default: `DEFAULT_KINDS`, all but other dates). `UserError` for an unknown one.
     """
+    return find_all([text], kinds)[0]
+
+
+def find_all(texts: Sequence[str], kinds: Collection[str] | None = None) -> list[list[Identifier]]:
+    """Return the identifiers of each text of one record: a name found in one text is found in all.
+
+    `kinds` as in `find`.
+    """
     wanted = _kinds(kinds)
-    plain = fold(text)
-    found: set[tuple[str, int, int, float]] = set()
+    plains = [fold(text) for text in texts]
+    found = [_search(plain, wanted) for plain in plains]
+    if "NAME" in wanted or "BIRTH_DATE" in wanted or "PHONE" in wanted:
+        same_names.treat_alike(plains, found)
+        for plain, spans in zip(plains, found, strict=True):
+            ends = [end for kind, _, end, _ in spans if kind == "NAME"]
+            spans.update(day for end in ends for day in dates.beside(plain, end))
+    return [_identifiers(text, plain, spans, wanted) for text, plain, spans in zip(texts, plains, found, strict=True)]
+
+
+def _search(plain: str, wanted: Collection[str]) -> set[Found]:
+    """Ask every finder whose pattern says that it may find something."""
+    found: set[Found] = set()
     asked = set()
     for finder, gate in FINDERS:
         if finder not in asked and gate.search(plain):
@@ -93,10 +113,10 @@ def find(text: str, kinds: Collection[str] | None = None) -> list[Identifier]:
             found.update(finder(plain))
     if "DATE" in wanted:
         found.update(dates.dates(plain))
-    if any(kind == "NAME" for kind, *_ in found):
-        spans = [(start, end) for kind, start, end, _ in found if kind == "NAME"]
-        found.update(_again(plain, [plain[start:end] for start, end in spans]))
-        found.update(day for _, end in spans for day in dates.beside(plain, end))
+    return found
+
+
+def _identifiers(text: str, plain: str, found: Iterable[Found], wanted: Collection[str]) -> list[Identifier]:
     taken = [match.span() for match in PLACEHOLDER.finditer(plain)] if "[" in plain else []
     return [
         Identifier(kind, start, end, text[start:end], score)
@@ -113,10 +133,10 @@ def _kinds(kinds: Collection[str] | None) -> frozenset[str]:
     return frozenset(kinds)
 
 
-def _apart(found: Iterable[tuple[str, int, int, float]]) -> list[tuple[str, int, int, float]]:
+def _apart(found: Iterable[Found]) -> list[Found]:
     """One span where several overlap: the kind of the surest, from the first to the last character of all."""
     ordered = sorted(found, key=lambda span: (span[1], -span[2], -span[3], span[0]))
-    merged: list[tuple[str, int, int, float]] = []
+    merged: list[Found] = []
     for span in ordered:
         if merged and span[1] < merged[-1][2]:
             last = merged[-1]
@@ -125,28 +145,6 @@ def _apart(found: Iterable[tuple[str, int, int, float]]) -> list[tuple[str, int,
         else:
             merged.append(span)
     return merged
-
-
-def _again(plain: str, names: Iterable[str]) -> Iterator[tuple[str, int, int, float]]:
-    """Further mentions of names that were found: whole Chinese names, whole English names and their parts."""
-    wanted: set[str] = set()
-    for name in names:
-        if HAN_CHARACTER.search(name):
-            wanted.update(part for part in (name, name.replace(" ", "")) if len(part) > 1)
-            continue
-        wanted.add(name)
-        wanted.update(
-            word
-            for word in re.findall(r"[A-Za-z'’\-]{3,}", name)
-            if word[0].isupper() and word.lower() not in NOT_NAMES_EN
-        )
-    for name in sorted(wanted, key=len, reverse=True):
-        if HAN_CHARACTER.search(name):
-            pattern = re.compile(re.escape(name))
-        else:
-            pattern = re.compile(rf"(?<![A-Za-z\-]){re.escape(name)}(?![A-Za-z])(?!{EPONYM_AFTER})")
-        for match in pattern.finditer(plain):
-            yield "NAME", *match.span(), 0.6
 
 
 class Record:
@@ -223,32 +221,10 @@ class Deidentifier:
         texts = list(texts)
         scope = Record(self, texts, record)
         counts: Counter[str] = Counter()
-        made = []
-        names = self._names(texts) if len(texts) > 1 else set()
-        for text in texts:
-            found = find(text, self.kinds)
-            if names:
-                found = _with(text, found, names)
-            while found:
-                counts.update(identifier.kind for identifier in found)
-                text = scope.replace(text, found)
-                # what was cut out may let another come together: look again, until nothing is left
-                found = find(text, self.kinds) if self.mode == "mask" else []
-            made.append(text)
-        return made, counts
-
-    def _names(self, texts: list[str]) -> set[str]:
-        if "NAME" not in self.kinds:
-            return set()
-        return {fold(found.text) for text in texts for found in find(text, ["NAME"])}
-
-
-def _with(text: str, found: list[Identifier], names: set[str]) -> list[Identifier]:
-    """The identifiers of a text, and in it the names found in others of the record."""
-    taken = [(one.start, one.end) for one in found] + [match.span() for match in PLACEHOLDER.finditer(text)]
-    more = [
-        Identifier("NAME", start, end, text[start:end], score)
-        for _, start, end, score in _apart(_again(fold(text), names))
-        if not any(start < right and left < end for left, right in taken)
-    ]
-    return sorted([*found, *more], key=lambda one: one.start)
+        found = find_all(texts, self.kinds)
+        while any(found):
+            counts.update(identifier.kind for some in found for identifier in some)
+            texts = [scope.replace(text, some) for text, some in zip(texts, found, strict=True)]
+            # what was cut out may let another come together: look again, until nothing is left
+            found = find_all(texts, self.kinds) if self.mode == "mask" else []
+        return texts, counts

@@ -1,0 +1,105 @@
+"""The same name in one record is treated alike: found once with confidence, it is found in all its texts.
+
+    treat_alike(["您好马医生", "又来麻烦马医生"], found)   # adds 马 in the second text to found[1]
+
+A name also counts in part (Jane, after Jane Doe; 小明, after 王小明; 黄教授, after 黄建安教授).
+A word that only looked like a name is dropped everywhere if one of its mentions is a medicine (易坦静口服液).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from carellama.safety.chinese_names import TITLE, has_surname
+from carellama.safety.chinese_prose import dictionary, is_token
+from carellama.safety.medical_context import evidence, within_word
+from carellama.safety.name_lists import COMPOUND_SURNAMES, EPONYM_AFTER, NOT_NAMES_EN
+from carellama.safety.word_lists import medical_terms
+from carellama.text import HAN_CHARACTER
+
+Found = tuple[str, int, int, float]  # kind, start, end, score
+
+_SURE = 0.6  # score from which something says that it is a name: a label, a title, a form
+_THING = -8.0  # evidence from which a mention is a medicine
+
+
+def treat_alike(plains: Sequence[str], found: Sequence[set[Found]]) -> None:
+    """Add further mentions of the names in `found`, and drop what is a medicine in another mention."""
+    names: dict[str, float] = {}
+    for plain, spans in zip(plains, found, strict=True):
+        for kind, start, end, score in spans:
+            if kind == "NAME":
+                name = plain[start:end]
+                names[name] = max(score, names.get(name, 0.0))
+    if not names:
+        return
+    things = {name for name, score in names.items() if score < _SURE and _is_thing(name, plains)}
+    for plain, spans in zip(plains, found, strict=True):
+        if things:
+            dropped = [span for span in spans if span[0] == "NAME" and plain[span[1] : span[2]] in things]
+            spans.difference_update(dropped)
+        for mention in _mentions(plain, names.keys() - things):
+            spans.add(mention)
+
+
+def _is_thing(name: str, plains: Sequence[str]) -> bool:
+    """Whether a mention of these Chinese characters, found as a name or not, is a medicine or the like."""
+    return (
+        len(name) > 1
+        and bool(HAN_CHARACTER.search(name))
+        and any(
+            evidence(plain, match.start(), match.end()) <= _THING
+            for plain in plains
+            for match in re.finditer(re.escape(name), plain)
+        )
+    )
+
+
+def _mentions(plain: str, names: set[str]) -> Iterator[Found]:
+    chinese = {name for name in names if HAN_CHARACTER.search(name)}
+    for name in sorted(chinese, key=len, reverse=True):
+        for part in {name, name.replace(" ", "")} | _given(name):
+            if len(part) > 1:
+                for match in re.finditer(re.escape(part), plain):
+                    if not within_word(plain, *match.span()):
+                        yield "NAME", *match.span(), 0.6
+    surnames = {surname for name in chinese if (surname := has_surname(name))}
+    if surnames:
+        yield from _titled(plain, surnames)
+    for word in _english(names - chinese):
+        pattern = re.compile(rf"(?<![A-Za-z\-]){re.escape(word)}(?![A-Za-z])(?!{EPONYM_AFTER})")
+        for match in pattern.finditer(plain):
+            yield "NAME", *match.span(), 0.6
+
+
+def _given(name: str) -> set[str]:
+    """The given name of two characters alone, unless it is a word: 小明 of 王小明."""
+    given = name[-2:]
+    size = len(name) - 2
+    if (size != 1 and name[:-2] not in COMPOUND_SURNAMES) or not has_surname(name) or given in medical_terms().words:
+        return set()
+    known = dictionary()
+    return {given} if given not in known.words or given in known.people else set()
+
+
+def _titled(plain: str, surnames: set[str]) -> Iterator[Found]:
+    """The surnames before a title: 马 in 又来麻烦马医生."""
+    for match in TITLE.finditer(plain):
+        end = match.start() - (plain[match.start() - 1 : match.start()] == "姓")
+        for size in (2, 1):
+            start = end - size
+            if start >= 0 and plain[start:end] in surnames and is_token(plain, start, end):
+                yield "NAME", start, end, 0.6
+                break
+
+
+def _english(names: set[str]) -> set[str]:
+    """Whole English names, and their words that begin with a capital."""
+    parts = {
+        word
+        for name in names
+        for word in re.findall(r"[A-Za-z'’\-]{3,}", name)
+        if word[0].isupper() and word.lower() not in NOT_NAMES_EN
+    }
+    return names | parts

@@ -1,0 +1,85 @@
+"""Words that are no names of persons: medicines, herbs, syndromes, eponyms, places, everyday words with a capital.
+
+    medical_terms().spans("服用他莫西芬")   # [(2, 6)]
+
+The words are data in `lists/`, one group a paragraph, each file with its source. This module only reads them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+_LISTS = Path(__file__).with_name("lists")
+
+
+def groups(name: str) -> dict[str, frozenset[str]]:
+    """Read a list of `lists/`: the words of each `[group]`; a line with `|` holds phrases."""
+    made: dict[str, set[str]] = {}
+    for line in (_LISTS / name).read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            group = made.setdefault(line.strip("[]"), set())
+        elif line and not line.startswith("#"):
+            group.update(part.strip() for part in line.split("|" if "|" in line else None) if part.strip())
+    return {group: frozenset(words) for group, words in made.items()}
+
+
+class English(NamedTuple):
+    """English words in lower case."""
+
+    ordinary: frozenset[str]  # everyday words that titles and headings write with a capital
+    places: frozenset[str]  # towns, countries, peoples, eponyms: a name only behind a title or another name
+    phrases: frozenset[str]  # of two words or more, that are names of persons as well
+    drugs: frozenset[str]  # brands of medicines
+
+
+@cache
+def english() -> English:
+    """Read the English words."""
+    made = groups("words_en.txt")
+    return English(made["ordinary"], made["places"] | made["eponyms"], made["phrases"], made["drugs"])
+
+
+class Terms:
+    """Chinese medical words, found in a text as the longest at each place."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.words = frozenset(words)
+        by_start: dict[str, list[str]] = {}
+        for word in self.words:
+            by_start.setdefault(word[:2], []).append(word)
+        self._by_start = {start: tuple(sorted(some, key=len, reverse=True)) for start, some in by_start.items()}
+
+    def spans(self, plain: str) -> list[tuple[int, int]]:
+        """Return where words of the list stand, in order; those that stand wholly within another are left out."""
+        made: list[tuple[int, int]] = []
+        for start in range(len(plain) - 1):
+            for word in self._by_start.get(plain[start : start + 2], ()):
+                if plain.startswith(word, start):
+                    if not made or start + len(word) > made[-1][1]:
+                        made.append((start, start + len(word)))
+                    break
+        made.extend(match.span() for match in _BY_STEM.finditer(plain))
+        return sorted(made)
+
+
+# Stems of international nonproprietary names in Chinese (WHO, "The use of stems in the selection of INN"; Chinese
+# Pharmacopoeia Commission): a medicine is known by its end though no list has it.
+_STEMS = (
+    "西泮|唑仑|沙坦|普利|洛尔|地平|他汀|贝特|列汀|列净|格列[\u4e00-\u9fff]|鲁肽|双胍|噻嗪|塞米|昔康|昔布|洛芬|洛韦|那韦|夫定|福韦|匹韦|替拉韦|"
+    "司他|他滨|紫杉|替康|比星|霉素|环素|沙星|西林|培南|头孢|硝唑|康唑|芬净|司琼|必利|拉唑|替丁|曲坦|曲普坦|他定|沙班|加群|肝素|格雷|替尼|单抗|帕利|"
+    "西芬|卢定|芦定|西利|佐米|度胺|昔芬|瑞林|卡因|溴铵|库铵|特罗|司特|茶碱|芬太尼|曲马多|西汀|拉法辛|米帕明|替林|巴比妥|哌啶醇|拉嗪|噻吨|奈德|米松|泼尼|卡松|孕酮|"
+    "雌醇|膦酸|单酯|洛新|罗辛|那新|雄胺|碘醇|葡胺|司亭|泊帕|泊汀|促红素|胰岛素|干扰素|球蛋白|白蛋白|克肟|噻肟|曲松|呋辛|哌酮|他啶|舒巴坦|巴坦"
+)
+_BY_STEM = re.compile(rf"[\u4e00-\u9fff]{{0,3}}?(?:{_STEMS})(?:钠|钾|钙|酯|胺)?")
+
+
+@cache
+def medical_terms() -> Terms:
+    """Read the Chinese medical words."""
+    return Terms(
+        word for name in ("medical_zh.txt", "thuocl_medical.txt") for words in groups(name).values() for word in words
+    )
