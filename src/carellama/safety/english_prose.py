@@ -122,7 +122,9 @@ _BEHIND: tuple[tuple[re.Pattern[str], float], ...] = (
             r"(?:'s)?,?\s\(?\d+(?:\.\d+)?\s?(?:mg|mcg|µg|μg|g|ml|units?|iu|%|tabs?|tablets?|caps?|puffs?|drops?)\b|"
             r"\s(?:tablets?|capsules?|pills?|cream|ointment|gel|drops|spray|inhaler|injections?|syrup|lotion|solution|"
             r"vaccine|patch|suppositor(?:y|ies)|brand|dose|formula|grade|class|bodies|body|cells?|granules|line|view|"
-            r"agar|medium|plasty|suture|knife|blade|forceps|retractor|speculum|needle|reaction|effect|equation|pulse)\b",
+            r"agar|medium|plasty|suture|knife|blade|forceps|retractor|speculum|needle|reaction|effect|equation|pulse|"
+            r"screws?|appliance|plates?|rods?|pins?|wires?|clamps?|splint|brace|stents?|implant|prosthesis|valve|graft|shunt|repair|flap|"
+            r"incision|approach|technique|diet|regimen|staging|model|theory|exercises?|tubes?|bag|mask|lamp|chart|table)\b",
             re.IGNORECASE,
         ),
         -6.0,
