@@ -171,6 +171,9 @@ def _declared(rows: Sequence[Row], declared: Declared) -> tuple[RowFormat, Guess
     if declared.row_format is not None:
         if declared.row_format == "alpaca" and columns.options is None:
             columns = replace(columns, options=())  # who writes the format wants it, options or not
+        if declared.row_format == "exam" and columns.options is None and columns.prompt != WRITTEN.prompt:
+            found = exam_columns(rows)
+            columns = replace(columns, options=found.columns.options if found else ())
         return declared.row_format, Guess(columns)
     turns = Counter(
         found[1] for row in rows if (found := turns_in(row.fields, [columns.messages] if columns.messages else ()))

@@ -68,7 +68,7 @@ class FileFormat:
             record = convert(row, self.columns, self.row_format, system)
         except BadRecord as error:
             other = format_of(row.fields) if self.layout is None else None
-            if other not in (None, self.row_format) and (other != "alpaca" or not self._has_prompt(row)):
+            if other not in (None, self.row_format) and (other != "alpaca" or not self._has_columns(row)):
                 raise BadRecord(row.place, f"another format than the file's: {other}, not {self.row_format}") from error
             raise
         if self.kind is not None and type(record) is not self.kind:
@@ -76,8 +76,10 @@ class FileFormat:
             raise BadRecord(row.place, f"another kind of record than the file's: {kinds}")
         return record
 
-    def _has_prompt(self, row: Row) -> bool:
-        return bool(self.columns.prompt) and self.columns.prompt in row.fields
+    def _has_columns(self, row: Row) -> bool:
+        """Whether a row has the columns that tell the format, so that only its values are wrong."""
+        telling = self.columns.options or (self.columns.prompt,)
+        return any(name in row.fields for name in telling)
 
     @property
     def mapping(self) -> dict[str, str]:

@@ -1,0 +1,466 @@
+"""One decision on what a file is: each command says the same of it, whatever it is called, or asks.
+
+The faults D1, D2, D6 to D12, D15 and D20 were different answers of the commands, or a wrong one without a word.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carellama.config.data import DataArguments
+from carellama.config.datasets import CheckArguments
+from carellama.data import view
+from carellama.data.catalogue.convert import of_unknown
+from carellama.data.catalogue.convert import run as run_convert
+from carellama.data.check.found import lines
+from carellama.data.check.found import to_dict as check_report
+from carellama.data.check.run import Check, checked
+from carellama.data.clean.run import run as run_clean
+from carellama.data.convert import lengths_of
+from carellama.data.detect_format import detect_file
+from carellama.data.sources import Dataset, load_datasets
+from carellama.data.stats.run import measured, summary
+from carellama.errors import UserError
+from carellama.records import BadRecord, Chat, Message, Pair, Question, Record, Text
+
+ASK, SAY, NO = "感冒了要怎么办？", "多喝温水，注意休息。", "不用管它。"
+STEM, REST, SMOKE = "Which helps against a cold?", "Rest and water", "Smoking"
+AB = {"A": REST, "B": SMOKE}
+PASSAGE = "We studied 40 patients. Rest halved the cough."
+EXAM = Question("1", STEM, AB, ("A",))
+CHAT = Chat((Message("user", ASK), Message("assistant", SAY)))
+TURNS = Chat(
+    (Message("user", "头痛"), Message("assistant", "多久了？"), Message("user", "三天"), Message("assistant", SAY))
+)
+PAIR = Pair((Message("user", ASK),), SAY, NO)
+
+# rows as different people write them, all of the same exam question
+EXAMS: dict[str, dict[str, Any]] = {
+    "options-list": {"question": STEM, "options": [REST, SMOKE], "answer": "A", "explanation": ""},
+    "options-lettered": {"question": STEM, "options": [f"A. {REST}", f"B. {SMOKE}"], "answer": "A"},
+    "options-text": {"question": STEM, "options": f"A. {REST} B. {SMOKE}", "answer": "A"},
+    "options-lines": {"Question": STEM, "Options": f"A {REST}\nB {SMOKE}", "Answer": "A"},
+    "options-object": {"question": STEM, "options": AB, "answer": "A"},
+    "options-key-value": {
+        "question": STEM, "options": [{"key": one, "value": text} for one, text in AB.items()], "answer": "A",
+    },
+    "options-label-text": {
+        "question": STEM, "choices": [{"label": one, "text": text} for one, text in AB.items()], "answerKey": "A",
+    },
+    "options-two-lists": {"question": STEM, "choices": {"label": ["A", "B"], "text": [REST, SMOKE]}, "answerKey": "A"},
+    "options-columns": {"question": STEM, "opa": REST, "opb": SMOKE, "answer": "A"},
+    "options-numbered": {"question": STEM, "option1": REST, "option2": SMOKE, "answer": 1},
+    "options-zh": {"题干": STEM, "选项": [REST, SMOKE], "正确答案": "A", "解析": ""},
+    "options-in-question": {"question": f"{STEM}\nA. {REST}\nB. {SMOKE}", "answer": "A"},
+    "answer-text": {"question": STEM, "options": [REST, SMOKE], "answer": REST},
+    "answer-twice": {"question": STEM, "answer": REST, "options": AB, "answer_idx": "A", "meta_info": "x"},
+    "answer-with-its-text": {"question": STEM, "options": [REST, SMOKE], "answer": f"A. {REST}"},
+    "answer-from-0": {"question": STEM, "choices": [REST, SMOKE], "answer": 0},
+    "answer-small-letter": {"problem_id": "1", "problem_text": STEM, "choices": [REST, SMOKE], "answer": ["a"]},
+}  # fmt: skip
+# a row as somebody writes it, and the record that it is
+DIALECTS: dict[str, tuple[dict[str, Any], Record]] = {
+    **{name: (row, EXAM) for name, row in EXAMS.items()},
+    "passage": (
+        {"question": STEM, "context": PASSAGE, "options": [REST, SMOKE], "answer": "A"},
+        Question("1", f"{PASSAGE}\n{STEM}", AB, ("A",)),
+    ),
+    "passages": (
+        {"question": STEM, "context": {"contexts": [PASSAGE], "labels": ["x"]}, "options": AB, "answer": "A"},
+        Question("1", f"{PASSAGE}\n{STEM}", AB, ("A",)),
+    ),
+    "question-answer": ({"question": ASK, "answer": SAY}, CHAT),
+    "alpaca": ({"instruction": ASK, "input": "", "output": SAY, "history": []}, CHAT),
+    "zh": ({"问": ASK, "答": SAY}, CHAT),
+    "question-with-passage": (
+        {"question": ASK, "context": [PASSAGE], "answer": SAY},
+        Chat((Message("user", f"{PASSAGE}\n{ASK}"), Message("assistant", SAY))),
+    ),
+    "sharegpt": ({"conversations": [{"from": "human", "value": ASK}, {"from": "gpt", "value": SAY}]}, CHAT),
+    "openai": ({"dialogue": [{"role": "user", "content": ASK}, {"role": "assistant", "content": SAY}]}, CHAT),
+    "ranked-2": ({"instruction": ASK, "output": [SAY, NO]}, PAIR),
+    "ranked-3": ({"instruction": ASK, "output": [SAY, "休息。", NO]}, PAIR),
+    "chosen": ({"question": ASK, "response_chosen": SAY, "response_rejected": NO}, PAIR),
+    "marks": ({"input": "病人：头痛\n医生：多久了？\n病人：三天\n医生：", "target": SAY}, TURNS),
+    "marks-escaped": ({"input": "病人：头痛\\n医生：多久了？\\n病人：三天\\n医生：", "target": SAY}, TURNS),
+    "marks-in-line": ({"instruction": "<user>: 头痛 <bot>: 多久了？ <user>: 三天", "input": "", "output": SAY}, TURNS),
+    "marks-of-both": ({"question": f"问：{ASK}", "answer": f"答：{SAY}"}, CHAT),
+    "utterances": ({"utterances": [f"patient: {ASK}", f"doctor: {SAY}"]}, CHAT),
+    "text": ({"title": "Colds", "content": SAY}, Text(SAY)),
+}  # fmt: skip
+FILES = ("a.jsonl", "cmcqa/medical_sft.json", "medmcqa/train.json", "hh-rlhf/exam.jsonl")
+
+
+def write(path: Path, *rows: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def check(path: Path) -> Check:
+    return checked(path, CheckArguments(files=[str(path)]))
+
+
+def dataset(path: Path) -> Dataset:
+    return load_datasets([str(path)], DataArguments())[0]
+
+
+def entry(folder: Path, name: str, **keys: Any) -> Dataset:
+    (folder / "dataset_info.json").write_text(json.dumps({"d": {"file_name": name, **keys}}), encoding="utf-8")
+    return load_datasets(["d"], DataArguments(dataset_dir=str(folder)))[0]
+
+
+def bare(record: Record) -> Any:
+    """What a record holds, without its place, id and metadata."""
+    if isinstance(record, Question):
+        return record.stem, record.options, record.answers, record.explanation
+    if isinstance(record, Text):
+        return record.text
+    if isinstance(record, Pair):
+        return record.prompt, record.chosen, record.rejected
+    return record.messages
+
+
+def records(found: Dataset) -> tuple[list[Any], list[str]]:
+    """(what the rows hold, why the others hold nothing)."""
+    made, refused = [], []
+    for row in found.rows():
+        try:
+            made.append(bare(found.record(row)))
+        except BadRecord as error:
+            refused.append(error.reason)
+    return made, refused
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_all_commands_read_a_file_alike_whatever_it_is_called(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """D1, D2, D6, D7, D11."""
+    row, expected = DIALECTS[name]
+    formats = []
+    for file in FILES:
+        path = write(tmp_path / file, row)
+        found, made = check(path), dataset(path)
+        assert not found.errors and found.kinds.total() == 1
+        conversion = of_unknown(path)
+        assert found.format == made.format == detect_file(path)
+        assert list(conversion.formats.values()) + list(conversion.layouts) in ([found.format], [found.format.layout])
+        assert records(made) == ([bare(expected)], [])
+        assert [bare(record) for outcome in conversion.outcomes() for record in outcome] == [bare(expected)]  # type: ignore[union-attr]
+        assert measured(made).kinds == found.kinds
+        formats.append(found.format)
+    assert formats[1:] == formats[:-1]
+    view.run([str(path)])
+    assert "not usable" not in capsys.readouterr().out
+    run_convert([str(path), "--output", str(tmp_path / "out.jsonl")])
+    assert records(dataset(tmp_path / "out.jsonl")) == ([bare(expected)], [])
+
+
+def test_clean_reads_a_file_as_the_others(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", DIALECTS["options-columns"][0])
+    run_clean([str(path), "--output", str(tmp_path / "out.jsonl"), "--catalogue_exams", "false"])
+    assert records(dataset(tmp_path / "out.jsonl")) == ([bare(EXAM)], [])
+
+
+@pytest.mark.parametrize("name", [name for name in DIALECTS if name != "utterances"])
+def test_the_suggested_entry_reads_the_same(tmp_path: Path, name: str) -> None:
+    row, expected = DIALECTS[name]
+    found = check(write(tmp_path / "a.jsonl", row))
+    assert found.entry is not None
+    (tmp_path / "dataset_info.json").write_text(json.dumps(found.entry), encoding="utf-8")
+    (made,) = load_datasets(["a"], DataArguments(dataset_dir=str(tmp_path)))
+    assert records(made) == ([bare(expected)], [])
+
+
+def exam(answer: Any, options: Any = ("w", "x", "y", "z"), **more: Any) -> dict[str, Any]:
+    return {
+        "question": STEM,
+        "options": list(options) if isinstance(options, tuple) else options,
+        "answer": answer,
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "answers"),
+    [
+        ([exam(2), exam(4)], "BD"),  # a 4 of 4: from 1
+        ([exam(2), exam(0)], "CA"),  # a 0: from 0
+        ([exam("2"), exam("4")], "BD"),
+        ([exam(1), exam(2, explanation="Ans. is 'c'")], "BC"),  # the explanation tells
+        ([exam("a"), exam("A,C"), exam(["A", "C"]), exam("AC")], "A AC AC AC"),
+        ([exam("10", tuple("abcdefghij"))], "J"),
+        ([exam("1,3"), exam("4")], "AC D"),
+        ([exam(2, {"1": "w", "2": "x", "3": "y"})], "B"),  # the options' own numbers tell
+        ([exam("AB", ("O", "A", "B", "AB")), exam("D", ("O", "A", "B", "AB"))], " D"),  # letters, or the fourth text
+        ([exam("y"), exam("X")], "CB"),  # texts of options
+    ],
+)
+def test_answers_are_read_by_the_evidence_of_all_rows(tmp_path: Path, rows: list[dict[str, Any]], answers: str) -> None:
+    """D1, D15."""
+    made = records(dataset(write(tmp_path / "a.jsonl", *rows)))[0]
+    assert ["".join(one[2]) for one in made] == (
+        [one for one in answers.split(" ") if one] if " " in answers else list(answers)
+    )
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [exam(1), exam(3)],  # from 0 or from 1
+        [exam(0), exam(4)],  # from neither
+        [exam("3", ("2", "3", "4", "5"))],  # the second text, or the third option
+        [exam("A", ("O", "A", "B", "AB"))],  # the letter, or the second text
+    ],
+)
+def test_unclear_answers_are_asked_for(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    path = write(tmp_path / "a.jsonl", *rows)
+    with pytest.raises(UserError, match="answer_form") as refused:
+        dataset(path)
+    assert str(refused.value).count(str(path)) == 1
+    with pytest.raises(UserError, match="answer_form"):
+        of_unknown(path)
+    assert "answer_form" in "\n".join(lines(check(path)))
+    for form in ("index_from_0", "letters", "text"):
+        assert entry(tmp_path, "a.jsonl", answer_form=form).format.columns.answer_form == form
+
+
+@pytest.mark.parametrize("answer", ["AA", "E", "略", None, "AAC"])
+def test_an_answer_that_is_none_is_a_counted_row(tmp_path: Path, answer: Any) -> None:
+    made, refused = records(dataset(write(tmp_path / "a.jsonl", exam("A"), exam("B"), exam(answer))))
+    assert len(made) == 2 and len(refused) == 1
+
+
+def test_answers_that_disagree_are_refused(tmp_path: Path) -> None:
+    row = {"question": STEM, "options": AB, "answer": REST, "answer_idx": "A"}
+    made, refused = records(dataset(write(tmp_path / "a.jsonl", row, row | {"answer_idx": "B"})))
+    assert len(made) == 1 and refused == ["columns 'answer_idx' and 'answer' disagree"]
+
+
+def test_a_row_with_options_is_never_a_question_with_an_answer(tmp_path: Path) -> None:
+    """D1: also where most rows of the file are, and where the row comes late."""
+    path = write(tmp_path / "a.jsonl", *({"question": ASK, "answer": SAY} for _ in range(150)), exam("A"))
+    made, refused = records(dataset(path))
+    assert len(made) == 150 and refused == ["another format than the file's: exam, not alpaca"]
+
+
+def test_columns_that_are_not_used_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """D2: nothing is dropped without a word."""
+    path = write(tmp_path / "a.jsonl", {"question": ASK, "answer": SAY, "triage_note": "x"})
+    assert "not used  columns 'triage_note'" in "\n".join(lines(check(path)))
+    assert check_report(check(path))["columns_not_used"] == ["triage_note"]
+    dataset(path)
+    assert "columns not used: 'triage_note'" in capsys.readouterr().err
+    run_convert([str(path), "--output", str(tmp_path / "out.jsonl")])
+    assert "columns not used: 'triage_note'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("first", [2, 3])
+def test_ranked_answers_are_pairs_whatever_row_comes_first(tmp_path: Path, first: int) -> None:
+    """D6."""
+    rows = [
+        {"instruction": ASK, "input": "", "output": [SAY, "休息。", NO, "睡觉。"][:count]}
+        for count in (first, 5 - first, 4, 1)
+    ]
+    made, refused = records(dataset(write(tmp_path / "a.jsonl", *rows)))
+    ends = {2: "休息。", 3: NO, 4: "睡觉。"}
+    assert [pair[1:] for pair in made] == [(SAY, ends[count]) for count in (first, 5 - first, 4)]
+    assert refused == ["fewer than two ranked answers"]
+
+
+def test_texts_with_marks_are_asked_for(tmp_path: Path) -> None:
+    """D7: a text of turns is a conversation or plain text; nobody but its owner knows."""
+    path = write(tmp_path / "a.jsonl", {"text": f"### Human: {ASK}\n### Assistant: {SAY}"})
+    with pytest.raises(UserError, match=r'### Human:, ### Assistant:.*"speakers"'):
+        dataset(path)
+    assert records(entry(tmp_path, "a.jsonl", speakers={"### Human:": "user", "Assistant": "assistant"}))[0] == [
+        CHAT.messages
+    ]
+    plain = entry(tmp_path, "a.jsonl", speakers={})
+    assert records(plain)[0] == [f"### Human: {ASK}\n### Assistant: {SAY}"]
+
+
+def test_marks_behind_an_instruction_are_asked_for(tmp_path: Path) -> None:
+    """D7: the instruction may be a system message, or the dialogue a text to work on."""
+    row = {"instruction": "你是医生。", "input": f"病人：{ASK}\n医生：", "output": SAY}
+    path = write(tmp_path / "a.jsonl", row)
+    with pytest.raises(UserError, match=r"病人：, 医生：.*speakers"):
+        dataset(path)
+    made = records(entry(tmp_path, "a.jsonl", speakers={"病人": "user", "医生": "assistant"}))[0]
+    assert made == [(Message("system", "你是医生。"), *CHAT.messages)]
+    (messages,) = records(entry(tmp_path, "a.jsonl", speakers={}))[0]
+    assert messages[0].content == f"你是医生。\n病人：{ASK}\n医生："
+
+
+def test_a_transcript_to_work_on_stays_a_text(tmp_path: Path) -> None:
+    row = {"input": f"病人：{ASK}\n医生：{SAY}", "target": "感冒，已给建议。"}
+    (messages,) = records(dataset(write(tmp_path / "a.jsonl", row)))[0]
+    assert messages == (Message("user", row["input"]), Message("assistant", row["target"]))
+
+
+def test_marks_that_come_late_are_refused(tmp_path: Path) -> None:
+    """D7: a question with marks is not trained as one turn because the first rows have none."""
+    plain = {"question": ASK, "answer": SAY}
+    path = write(tmp_path / "a.jsonl", *[plain] * 120, plain | {"question": f"病人：{ASK}\n医生：哦\n病人：嗯"})
+    assert records(dataset(path))[1] == ["speaker marks in the question"]
+
+
+@pytest.mark.parametrize(
+    "question", ["Patient: a man of 40 coughs. What helps?", "他问：怎么办？医生答：休息。对吗？", "Q: what is it?"]
+)
+def test_a_quoted_mark_is_text(tmp_path: Path, question: str) -> None:
+    (messages,) = records(dataset(write(tmp_path / "a.jsonl", {"question": question, "answer": SAY})))[0]
+    assert messages[0].content == question
+
+
+def test_a_folder_of_several_kinds_has_an_output_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """D8."""
+    write(tmp_path / "in" / "a.jsonl", exam("A"))
+    write(tmp_path / "in" / "b.jsonl", {"question": ASK, "answer": SAY})
+    write(tmp_path / "in" / "c.jsonl", {"问": ASK, "答": SAY})
+    run_convert([str(tmp_path / "in"), "--output", str(tmp_path / "out.jsonl")])
+    assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == [
+        "out-conversations.jsonl",
+        "out-exam-questions.jsonl",
+    ]
+    assert "1 exam questions" in capsys.readouterr().out
+    for path, kind in (("out-conversations", Chat), ("out-exam-questions", Question)):
+        made = dataset(tmp_path / f"{path}.jsonl")
+        assert made.format.kind is kind and not records(made)[1]
+
+
+def test_a_dataset_does_not_mix_kinds(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a.jsonl", exam("A"))
+    write(tmp_path / "in" / "b.jsonl", {"question": ASK, "answer": SAY})
+    with pytest.raises(UserError, match=r"a\.jsonl holds exam questions, .*b\.jsonl conversations"):
+        entry(tmp_path, "in")
+
+
+def test_the_format_of_most_rows_decides_and_the_others_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """D9: the first row does not decide."""
+    odd = {"note": "header", "version": 2}
+    path = write(tmp_path / "a.jsonl", {"question": ASK, "answer": SAY}, odd, *[exam("A")] * 5)
+    found = check(path)
+    assert found.usable == 5 and sorted(line for one in found.errors.values() for line in one.lines) == [1, 2]
+    assert found.errors["another format than the file's: alpaca, not exam"].lines == [1]
+    assert len(records(dataset(path))[0]) == 5
+    assert "2 of the first 7 rows do not fit: line 1, 2" in capsys.readouterr().err
+
+
+def test_files_that_a_dataset_does_not_name_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """D10."""
+    rows = [{"query": ASK, "response": SAY}]
+    for name in ("ChatMed_Consult-v0.3.json", "mine.json", "notes.txt"):
+        write(tmp_path / "in" / name, *rows)
+    run_convert(["chatmed-consult", "--from", str(tmp_path / "in"), "--output", str(tmp_path / "out.jsonl")])
+    said = capsys.readouterr().err
+    assert "left out: 2 files" in said and "mine.json, notes.txt" in said
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (
+            {"type": "t", "question": ASK, "reference_answer": SAY},
+            ('"prompt": "question"', '"response": "reference_answer"'),
+        ),
+        ({"id": 1, "data": {"q": ASK, "a": SAY}}, ('"prompt": "data.q"', '"response": "data.a"')),
+        (
+            {"id": 7, "patient_question": ASK, "doctor_reply": SAY},
+            ('"prompt": "patient_question"', '"response": "doctor_reply"'),
+        ),
+    ],
+)
+def test_a_file_of_no_known_format_says_what_to_write(
+    tmp_path: Path, row: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    """D12: the columns, the nearest format, the entry, and the path once; and the entry works."""
+    path = write(tmp_path / "mine.jsonl", row)
+    with pytest.raises(UserError) as refused:
+        dataset(path)
+    told = str(refused.value)
+    assert told.count(str(path)) == 1 and "\n" not in told and "nearest: alpaca" in told
+    assert all(repr(name) in told for name in row) and all(part in told for part in expected)
+    assert SAY not in told and ASK not in told
+    with pytest.raises(UserError) as converting:
+        of_unknown(path)
+    assert str(converting.value) == told
+    (tmp_path / "dataset_info.json").write_text(told[told.index("{") :], encoding="utf-8")
+    (made,) = load_datasets(["mine"], DataArguments(dataset_dir=str(tmp_path)))
+    assert records(made)[0] == [CHAT.messages]
+
+
+@pytest.mark.parametrize(
+    ("row", "choice"),
+    [
+        ({"question": ASK, "answer": SAY, "response": NO}, "response"),
+        ({"instruction": "Answer.", "question": ASK, "answer": SAY}, "question"),
+        ({"question": ASK, "answer": SAY, "chosen": "x", "rejected": "y"}, "chosen"),
+        ({"question": ASK, "answer": "B"}, "options"),
+    ],
+)
+def test_two_columns_for_one_thing_are_asked_for(tmp_path: Path, row: dict[str, Any], choice: str) -> None:
+    path = write(tmp_path / "a.jsonl", row)
+    with pytest.raises(UserError, match=choice):
+        dataset(path)
+    assert check(path).errors and not check(path).usable
+
+
+def test_a_table_without_names_of_columns_shows_none_of_its_texts(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("zebrafish,Rest and drink.\nzebrafish,Rest.\n")
+    for reading in (dataset, of_unknown):
+        with pytest.raises(UserError) as refused:
+            reading(path)
+        assert "zebrafish" not in str(refused.value)
+
+
+def test_a_table_may_hold_options_as_text(tmp_path: Path) -> None:
+    text = io.StringIO()
+    csv.writer(text).writerows(
+        [["question", "options", "answer"], [STEM, repr([REST, SMOKE]), "2"], [STEM, json.dumps(AB), "1"]]
+    )
+    (tmp_path / "a.csv").write_text(text.getvalue())
+    made, refused = records(dataset(tmp_path / "a.csv"))
+    assert [one[1:3] for one in made] == [(AB, ("B",)), (AB, ("A",))] and not refused
+
+
+def test_an_entry_that_leaves_options_out_has_to_say_so(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", exam("A"))
+    columns = {"prompt": "question", "query": "", "response": "answer", "history": ""}
+    with pytest.raises(UserError, match=r'"formatting": "exam".*"formatting": "alpaca"'):
+        entry(tmp_path, "a.jsonl", columns=columns)
+    assert records(entry(tmp_path, "a.jsonl", columns=columns, formatting="alpaca"))[0] == [
+        (Message("user", STEM), Message("assistant", "A"))
+    ]
+
+
+def test_check_and_stats_measure_the_same_under_the_same_names(tmp_path: Path) -> None:
+    """D20."""
+    turns = [
+        {"from": who, "value": text}
+        for who, text in (("human", "头痛"), ("gpt", "多久了？"), ("human", "三天"), ("gpt", SAY))
+    ]
+    path = write(tmp_path / "a.jsonl", *[{"conversations": turns}] * 3, {"conversations": turns[:2]})
+    report, stats = check_report(check(path)), measured(dataset(path))
+    for label, values in stats.measures:
+        _, median, high, _, most = summary(values)
+        assert report[label] == {"median": round(median), "p95": round(high), "most": round(most)}
+    assert list(stats.asked) == [4, 4, 4, 2] and lengths_of(TURNS) == (4, 4 + len(SAY))
+
+
+def test_the_answers_of_a_file_with_speaker_marks_keep_a_wrong_key_out(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", {"text": SAY})
+    with pytest.raises(UserError, match='"user" or "assistant"'):
+        entry(tmp_path, "a.jsonl", speakers={"病人": "patient"})
+    with pytest.raises(UserError, match="answer_form"):
+        entry(tmp_path, "a.jsonl", answer_form="numbers")
