@@ -56,11 +56,17 @@ EXAMS: dict[str, dict[str, Any]] = {
     "options-two-lists": {"question": STEM, "choices": {"label": ["A", "B"], "text": [REST, SMOKE]}, "answerKey": "A"},
     "options-columns": {"question": STEM, "opa": REST, "opb": SMOKE, "answer": "A"},
     "options-numbered": {"question": STEM, "option1": REST, "option2": SMOKE, "answer": 1},
+    "options-small": {"question": STEM, "options": f"(a) {REST} (b) {SMOKE}", "answer": "a"},
+    "options-counted": {"question": STEM, "options": f"1. {REST}\n2. {SMOKE}", "answer": "1"},
+    "options-parted": {"question": STEM, "options": f"{REST}|{SMOKE}", "answer": "A"},
+    "options-two-columns": {"question": STEM, "A": REST, "B": SMOKE, "answer": "A"},
+    "options-in-input": {"instruction": STEM, "input": f"A. {REST}\nB. {SMOKE}", "output": "A"},
     "options-zh": {"题干": STEM, "选项": [REST, SMOKE], "正确答案": "A", "解析": ""},
     "options-in-question": {"question": f"{STEM}\nA. {REST}\nB. {SMOKE}", "answer": "A"},
     "answer-text": {"question": STEM, "options": [REST, SMOKE], "answer": REST},
     "answer-twice": {"question": STEM, "answer": REST, "options": AB, "answer_idx": "A", "meta_info": "x"},
     "answer-with-its-text": {"question": STEM, "options": [REST, SMOKE], "answer": f"A. {REST}"},
+    "answer-and-index": {"question": STEM, "options": [REST, SMOKE], "answer": "A", "answer_index": 0},
     "answer-from-0": {"question": STEM, "choices": [REST, SMOKE], "answer": 0},
     "answer-small-letter": {"problem_id": "1", "problem_text": STEM, "choices": [REST, SMOKE], "answer": ["a"]},
 }  # fmt: skip
@@ -230,6 +236,22 @@ def test_unclear_answers_are_asked_for(tmp_path: Path, rows: list[dict[str, Any]
     assert "answer_form" in "\n".join(lines(check(path)))
     for form in ("index_from_0", "letters", "text"):
         assert entry(tmp_path, "a.jsonl", answer_form=form).format.columns.answer_form == form
+
+
+@pytest.mark.parametrize("options", [["0.5 mg", "1.5 mg"], ["A cells", "B cells"], ["1:2", "2:3"], ["2 h", "4 h"]])
+def test_the_texts_of_options_stay_whole(tmp_path: Path, options: list[str]) -> None:
+    """A dose is no numbered option, and cells of a kind are no letter."""
+    for written in (options, "|".join(options)):
+        made = records(dataset(write(tmp_path / "a.jsonl", exam("A", written))))[0]
+        assert list(made[0][1].values()) == options
+
+
+def test_a_column_that_may_hold_options_is_asked_for(tmp_path: Path) -> None:
+    row = {"question": ASK, "answer": SAY, "options": {"temperature": 1}}
+    path = write(tmp_path / "a.jsonl", row)
+    with pytest.raises(UserError, match="'options' may hold the options of an exam"):
+        dataset(path)
+    assert records(entry(tmp_path, "a.jsonl", formatting="alpaca"))[0] == [CHAT.messages]
 
 
 @pytest.mark.parametrize("answer", ["AA", "E", "略", None, "AAC"])

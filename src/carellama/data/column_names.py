@@ -96,6 +96,7 @@ CHOSEN = ("chosen", "response_chosen", "better", "accepted")
 REJECTED = ("rejected", "response_rejected", "worse", "refused")
 HISTORIES = ("history",)
 SYSTEMS = ("system", "system_prompt")
+VERDICTS = ("good", "label", "kto_tag")
 CONTEXTS = ("context", "contexts", "passage", "abstract", "vignette", "case", "background", "case_description",
             "clinical_case", "材料", "病例", "背景")  # fmt: skip
 TEXTS = ("text", "content", "正文", "内容", "document", "passage", "paragraph", "body")
@@ -160,7 +161,7 @@ def option_columns(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
                 if end not in group:
                     break
                 columns.append(group[end])
-            if len(columns) >= (2 if prefix else 3):
+            if len(columns) >= (2 if prefix or columns == ["A", "B"] else 3):
                 found.append(tuple(columns))
                 break
     return tuple(found)
@@ -176,6 +177,13 @@ def options_in(fields: Mapping[str, Any], columns: tuple[str, ...]) -> dict[str,
 def has_options(fields: Mapping[str, Any]) -> bool:
     """Whether a row has options: then it is an exam question, whatever else it has."""
     return any(options_in(fields, columns) for columns in option_columns(tuple(fields)))
+
+
+def unread_options(fields: Mapping[str, Any]) -> str | None:
+    """The column of a row that is called as options are and holds something that is not read as options."""
+    lower = {name.strip().lower(): name for name in reversed(list(fields))}
+    column = first_of(OPTIONS, lower)
+    return column if column is not None and fields[column] not in (None, "", [], {}) else None
 
 
 def turns_in(fields: Mapping[str, Any], columns: Iterable[str] = ()) -> tuple[str, str] | None:
@@ -194,7 +202,7 @@ def turn_columns(rows: Sequence[Row], column: str, others: Guess | None = None) 
     names, anywhere = lower_names(rows), lower_names(rows, share=0)
     chosen, rejected = first_of(CHOSEN, names), first_of(REJECTED, names)
     pair = (chosen, rejected) if chosen and rejected else (None, None)
-    system, good = first_of(SYSTEMS, anywhere), anywhere.get("good")
+    system, good = first_of(SYSTEMS, anywhere), _verdicts(rows, anywhere)
     return Guess(
         replace(
             others.columns if others else NONE,
@@ -227,10 +235,14 @@ def chat_columns(rows: Sequence[Row]) -> Guess | None:
     query = first_of(QUERIES.get(prompt.strip().lower(), ()), names)
     columns = Columns(
         prompt=prompt, query=query, response=response, chosen=pair[0], rejected=pair[1],
-        history=first_of(HISTORIES, anywhere), system=first_of(SYSTEMS, anywhere), good=anywhere.get("good"),
+        history=first_of(HISTORIES, anywhere), system=first_of(SYSTEMS, anywhere), good=_verdicts(rows, anywhere),
         context=_context(rows, names, (prompt, query, response)),
     )  # fmt: skip
     answers = [str(row.fields.get(response)) for row in rows] if response else []
+    unread = [column for row in rows if (column := unread_options(row.fields))]
+    if 2 * len(unread) > len(rows):
+        why = f"{unread[0]!r} may hold the options of an exam, and is not understood"
+        return Guess(columns, why, {"formatting": "alpaca"})
     if answers and all(map(LETTERS_ONLY.fullmatch, answers)):
         return Guess(columns, f"the answers in {response!r} are letters, and no column holds their options")
     if response and pair[0] and _filled(rows, response):
@@ -256,6 +268,15 @@ def chat_columns(rows: Sequence[Row]) -> Guess | None:
         choice = {"columns": {"prompt": prompt, "query": query or "", "response": rival, "history": ""}}
         return Guess(columns, f"{response!r} and {rival!r} may both hold the answer", choice)
     return Guess(columns)
+
+
+def _verdicts(rows: Sequence[Row], names: Mapping[str, str]) -> str | None:
+    """The column that says whether an answer is good: of its name, or true and false under the name of a label."""
+    for name in VERDICTS:
+        values = [row.fields.get(names[name]) for row in rows] if name in names else []
+        if values and (name == "good" or all(isinstance(value, bool) for value in values)):
+            return names[name]
+    return None
 
 
 def _filled(rows: Sequence[Row], column: str) -> bool:
@@ -295,14 +316,18 @@ def exam_columns(rows: Sequence[Row]) -> Guess | None:
     )
     options = sets.most_common(1)[0][0] if sets else ()
     stem = first_of([name for name in STEMS if names.get(name) not in options], names)
-    if stem is None or (not options and not _options_in_question(rows, stem)):
+    if stem is None:
         return None
     taken = {stem, *options}
     query = first_of([name for name in QUERIES.get(stem.strip().lower(), ()) if names.get(name) not in taken], names)
+    if not options and not _options_in_question(rows, (stem, query)):
+        return None
     keys = [names[name] for name in KEYS if name in names and names[name] not in {*taken, query}]
-    given = {name: _answers(rows, stem, options, name) for name in keys}
+    given = {name: _answers(rows, (stem, query), options, name) for name in keys}
     fitting = {name: fits for name, (fits, _) in given.items() if fits}
-    response = max(fitting, key=lambda name: fitting[name], default=next(iter(keys), None))
+    most = max(fitting.values(), default=0)  # an answer in letters goes before one whose numbers are not clear
+    clear = {name: fits for name, fits in fitting.items() if given[name][1] is not None and 2 * fits >= most} or fitting
+    response = max(clear, key=lambda name: clear[name], default=next(iter(keys), None))
     form = given[response][1] if response else "letters"
     checks = [
         name for name, fits in fitting.items()
@@ -322,13 +347,14 @@ def exam_columns(rows: Sequence[Row]) -> Guess | None:
     return Guess(columns)
 
 
-def _answers(rows: Sequence[Row], stem: str, options: tuple[str, ...], column: str) -> tuple[int, AnswerForm | None]:
+def _answers(
+    rows: Sequence[Row], stem: tuple[str, str | None], options: tuple[str, ...], column: str
+) -> tuple[int, AnswerForm | None]:
     """(rows whose answer in this column names an option, how it is written: None where that is not clear)."""
     samples = []
     for row in rows:
         if column in row.fields:
-            text = row.fields.get(stem)
-            found = options_in(row.fields, options) if options else in_text(text)[1] if isinstance(text, str) else {}
+            found = options_in(row.fields, options) if options else in_text(_joined(row, stem))[1]
             first = first_key(row.fields.get(options[0])) if len(options) == 1 else _first_number(options)
             said = next((row.fields[name] for name in row.fields if name.strip().lower() in EXPLANATIONS), None)
             if found:
@@ -351,7 +377,11 @@ def _first_number(options: tuple[str, ...]) -> int | None:
     return int(end) if end in ("0", "1") else None
 
 
-def _options_in_question(rows: Sequence[Row], stem: str) -> bool:
-    """Whether most questions end in their options, and the answers are letters."""
-    texts = [row.fields.get(stem) for row in rows]
-    return 2 * sum(isinstance(text, str) and len(in_text(text)[1]) > 1 for text in texts) > len(rows)
+def _options_in_question(rows: Sequence[Row], stem: tuple[str, str | None]) -> bool:
+    """Whether most questions end in their options."""
+    return 2 * sum(len(in_text(_joined(row, stem))[1]) > 1 for row in rows) > len(rows)
+
+
+def _joined(row: Row, columns: tuple[str, str | None]) -> str:
+    values = [row.fields.get(name) for name in columns if name]
+    return "\n".join(value for value in values if isinstance(value, str) and value)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from carellama.data.column_names import EXAM, has_options, turns_in
+from carellama.data.column_names import EXAM, has_options, turns_in, unread_options
 from carellama.data.column_names import Columns as Columns
 from carellama.data.exam_options import in_text, letters_of, make_question, options_of
 from carellama.data.read import Row
@@ -99,7 +99,7 @@ def lengths_of(record: Record) -> tuple[int, int]:
 
 
 def _alpaca(row: Row, columns: Columns, system: str | None) -> Record:
-    if columns.options is None and has_options(row.fields):
+    if columns.options is None and (has_options(row.fields) or unread_options(row.fields)):
         raise BadRecord(row.place, "the row has options: it is an exam question", "not a question with an answer")
     prompt, query = _text(row, columns.prompt), _text(row, columns.query, required=False)
     answer = _value(row, columns.response) if columns.response else None

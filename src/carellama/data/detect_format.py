@@ -43,6 +43,7 @@ from carellama.records import BadRecord, Chat, Pair, Question, Text
 FIRST_ROWS = 100  # of which the format is seen
 TEXT_ROW = {"text", "meta", "id", "title"}  # the columns of a row that is a text, whatever an entry says
 SURE_FIELDS = 3  # columns by which a layout is believed though no row becomes a record
+BESIDE_OPTIONS = ("prompt-cblue", "imcs-report-pairs")  # layouts whose options are the labels of a task
 MOST_LINES = 5  # named of the first rows that another format has
 STAGE_KINDS: dict[str, type[Text] | type[Chat] | type[Pair] | type[Question]] = {
     "pt": Text, "sft": Chat, "rm": Pair, "exam": Question,
@@ -88,8 +89,8 @@ def detect_file(path: Path, declared: Declared | None = None) -> FileFormat:
     plain = detect_rows(first, declared, path.name)
     usable = [row for row in first if isinstance(row, Row)]
     fits = plain.seen - plain.others if plain.row_format is not None else 0
-    if plain.problem and plain.kind is not None:
-        return plain  # a known format of which one thing is not clear
+    if plain.unclear:
+        return plain
     if 2 * fits >= max(1, len(usable)):
         return plain
     found = _of_layouts(path, usable)
@@ -123,7 +124,7 @@ def detect_rows(first: Sequence[Row | BadRow], declared: Declared | None = None,
     if best is None or best.row_format is None:
         return FileFormat(seen=len(rows), problem=advice(name, "", {}, None, None, rows))
     if best.problem:
-        return replace(best, row_format=None)
+        return replace(best, row_format=None, unclear=True)
     return best
 
 
@@ -137,6 +138,8 @@ def _candidates(rows: Sequence[Row], declared: Declared) -> list[tuple[RowFormat
     found: list[tuple[RowFormat, Guess]] = []
     for row_format, group in sorted(groups.items(), key=lambda item: -len(item[1])):
         guess = _columns_for(row_format, group, groups.get("alpaca", ()))
+        if guess is not None and declared.row_format and guess.choices.get("formatting") == declared.row_format:
+            guess = Guess(replace(guess.columns, options=()))  # the entry has chosen
         exam = exam_columns(group) if row_format == "alpaca" and not declared.row_format else None
         if exam is not None and _mostly_exam(group, exam):
             row_format, guess = "exam", exam
@@ -171,9 +174,9 @@ def _declared(rows: Sequence[Row], declared: Declared) -> tuple[RowFormat, Guess
     if declared.row_format is not None:
         if declared.row_format == "alpaca" and columns.options is None:
             columns = replace(columns, options=())  # who writes the format wants it, options or not
-        if declared.row_format == "exam" and columns.options is None and columns.prompt != WRITTEN.prompt:
-            found = exam_columns(rows)
-            columns = replace(columns, options=found.columns.options if found else ())
+        if declared.row_format == "exam" and columns.options is None:
+            seen = exam_columns(rows)
+            columns = replace(columns, options=seen.columns.options if seen else ())
         return declared.row_format, Guess(columns)
     turns = Counter(
         found[1] for row in rows if (found := turns_in(row.fields, [columns.messages] if columns.messages else ()))
@@ -287,7 +290,10 @@ def _of_layouts(path: Path, first: Sequence[Row]) -> FileFormat | None:
     common = set(lower_names(first).values())
     fits: dict[str, tuple[int, int]] = {}
     empty: dict[str, str] = {}  # layouts that a file has, by which no row becomes a record, and why
+    optioned = 2 * sum(has_options(row.fields) for row in first) > len(first)
     for name, layout in LAYOUTS.items():
+        if optioned and layout.stage != "exam" and name not in BESIDE_OPTIONS:
+            continue
         if (is_text and name in ("lines", "text-rows")) or not _may_have(path, common, layout):
             continue
         made, rows, reason = (1, 1, "") if name == "document" else _count(path, layout)  # a document is not read twice

@@ -33,7 +33,14 @@ MARK = re.compile(
 INLINE = re.compile(r"(?:^|(?<=\s))(?:[(（]\s*([A-JＡ-Ｊ])\s*[)）][.．、:：]?|([A-JＡ-Ｊ])[.．、:：)）])[ \t\u3000]*")
 # the same without a space before it, in a text that holds nothing but options: "A.这个B.那个"
 TIGHT = re.compile(r"(?:^|(?<=[^A-Za-z]))(?:[(（]\s*([A-JＡ-Ｊ])\s*[)）]|([A-JＡ-Ｊ])[.．、:：])[ \t\u3000]*")
-PREFIX = re.compile(r"\s*(?:[(（]\s*([A-JＡ-Ｊa-j])\s*[)）][.．、:：]?|([A-JＡ-Ｊ])(?:[.．、:：)）]|\s(?=\S)))\s*")
+# the same in small letters, or in numbers, in a text that holds nothing but options
+SMALL = tuple(
+    re.compile(one.pattern.replace("A-J", "a-j").replace("Ａ-Ｊ", "ａ-ｊ"), one.flags) for one in (MARK, INLINE)
+)
+NUMBERED = re.compile(r"(?:^|(?<=\s))[(（]?(10|[0-9])[.．、:：)）](?!\d)[ \t\u3000]*")  # not the 0. of "0.5 mg"
+PREFIX = re.compile(
+    r"\s*(?:[(（]\s*([A-JＡ-Ｊa-j])\s*[)）][.．、:：]?|([A-JＡ-Ｊ])[.．、:：)）])\s*"
+)  # not of "A cells"
 ANSWER_WORDS = re.compile(r"^(?:THE|CORRECT|RIGHT|ANSWER|IS|正确|参考|答案|选项|应?选|[为是:\s])+", re.IGNORECASE)
 BETWEEN = re.compile(r"[\s,，、;；/|&()\[\]【】.。'\"]+|和|及|AND")
 STRAY_QUOTE = re.compile(r'\s*\n"(?=\.?$)')  # MedQA ends some last options with a line break and a quote
@@ -71,7 +78,7 @@ def _marks(pattern: re.Pattern[str], text: str) -> list[tuple[str, re.Match[str]
     """The letters that begin the options of a text, from A on. One may be missing, but not where letters are bare."""
     marks: list[tuple[str, re.Match[str]]] = []
     for match in pattern.finditer(text):
-        letter = unicodedata.normalize("NFKC", match[1] or match[2])
+        letter = unicodedata.normalize("NFKC", match[1] or match[2]).upper()
         bare = match[0].strip() == match[2]
         if letter == "A" and len(marks) == 1 and _frame(marks[0][1]) == "" and not bare:
             marks.clear()  # the first was a word of the stem: "A man of 40 ..."
@@ -116,11 +123,27 @@ def _options_in(text: str) -> dict[str, str]:
                 return options_of(parse(text)) if text else {}
             except (ValueError, SyntaxError, RecursionError, MemoryError):
                 continue
-    before, options = _parted(text, MARK, INLINE, TIGHT)
-    if options and not before:
-        return _filled(options)
-    parts = [part.strip() for part in re.split(r"[\r\n]+|\|", text) if part.strip()]
+    for patterns in ((MARK, INLINE, TIGHT), SMALL):
+        before, options = _parted(text, *patterns)
+        if options and not before:
+            return _filled(options)
+    numbered = _numbered(text)
+    if numbered:
+        return _listed([text for _, text in numbered])
+    parts = [part.strip() for part in re.split(r"[\r\n]+|[|;；]", text) if part.strip()]
     return _listed(parts) if len(parts) > 1 else {}
+
+
+def _numbered(text: str) -> list[tuple[int, str]]:
+    """The options of a text by the numbers before them, which count up from 0 or 1; [] where there are none."""
+    marks = list(NUMBERED.finditer(text))
+    if len(marks) < 2 or text[: marks[0].start()].strip():
+        return []
+    numbers = [int(mark[1]) for mark in marks]
+    if numbers[0] > 1 or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        return []
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    return [(number, text[mark.end() : end].strip()) for number, mark, end in zip(numbers, marks, ends, strict=True)]
 
 
 def _of_objects(value: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -137,6 +160,8 @@ def _listed(value: Sequence[Any]) -> dict[str, str]:
     if len(value) > len(LETTERS) or not all(isinstance(one, str | int | float | None) for one in value):
         return {}
     texts = [_plain(one) for one in value]
+    if numbered := _numbered("\n".join(texts)):
+        texts = [text for _, text in numbered] if len(numbered) == len(texts) else texts
     prefixes = [PREFIX.match(text) for text in texts]
     letters = [unicodedata.normalize("NFKC", found[1] or found[2]).upper() for found in prefixes if found]
     if letters == list(LETTERS[: len(texts)]):
@@ -157,7 +182,10 @@ def _keyed(value: Mapping[str, Any]) -> dict[str, str]:
 
 
 def first_key(value: Any) -> int | None:
-    """0 or 1 for options whose keys are numbers that count up from there; None for all others."""
+    """0 or 1 for options whose keys, or the numbers before them, count up from there; None for all others."""
+    if isinstance(value, str | list | tuple):
+        numbered = _numbered(value if isinstance(value, str) else "\n".join(map(_plain, value)))
+        return numbered[0][0] if numbered else None
     keys = list(map(str, value)) if isinstance(value, Mapping) else []
     for first in (0, 1):
         if 2 <= len(keys) <= len(LETTERS) and keys == [str(number) for number in range(first, first + len(keys))]:

@@ -43,7 +43,8 @@ class FileFormat:
     others: int = 0  # of the first rows: those that the format does not fit
     other_lines: tuple[int, ...] = ()
     seen: int = 0  # how many rows it was seen from
-    problem: str = ""
+    problem: str = ""  # why the format is not known
+    unclear: bool = False  # the columns are known, and two readings of them are possible
 
     def rows(self, path: Path) -> Iterator[Row | BadRow]:
         """Yield the rows of a file of this format."""

@@ -20,6 +20,8 @@ from carellama.data.read import Row
 
 MOST_NAMES = 20  # columns that are named
 LONGEST_NAME = 40
+QUESTION_ENDS = ("question", "query", "ask", "prompt", "patient", "问")
+ANSWER_ENDS = ("answer", "response", "reply", "output", "doctor", "答")
 DEEPEST = 4  # objects within objects
 KNOWN = frozenset(
     name
@@ -53,6 +55,8 @@ def _other_choice(choices: Mapping[str, Any]) -> str:
         return ', or "index_from_1", or "text" for texts of options'
     if "speakers" in choices:
         return ', or "speakers": {} to leave the marks in the text'
+    if choices.get("formatting") == "alpaca":
+        return " to leave it out, or write the options as a list"
     if choices.get("formatting") == "exam":
         return ', or "formatting": "alpaca" to leave the options out'
     return ", or the other column"
@@ -69,7 +73,7 @@ def nearest(name: str, rows: Sequence[Row]) -> str:
     if not _may_be_told(name, rows):
         count = len(lower_names(rows, share=0))
         return f"{count} columns; the first line must name them, such as question and answer"
-    if len(rows) == 1 and all(isinstance(value, dict) for value in rows[0].fields.values()):
+    if len(rows) == 1 and len(rows[0].fields) > 1 and all(isinstance(value, dict) for value in rows[0].fields.values()):
         return "the file is one object; rows stand in an array, or one a line"
     names = list(dict.fromkeys(path for row in rows for path in row.fields))
     if len(names) > MOST_NAMES:
@@ -110,9 +114,9 @@ def _texts(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, str]]:
 def _likely(paths: Mapping[str, int]) -> Columns | None:
     """The columns likeliest to hold a question and its answer, or a text."""
     by_end = {path.rpartition(".")[2].lower(): path for path in reversed(list(paths))}
-    prompt = first_of(known.PROMPTS, by_end) or _containing(by_end, ("question", "query", "ask", "prompt", "问"))
+    prompt = first_of(known.PROMPTS, by_end) or _ending(by_end, QUESTION_ENDS)
     others = {end: path for end, path in by_end.items() if path != prompt}
-    response = first_of(known.RESPONSES, others) or _containing(others, ("answer", "response", "reply", "output", "答"))
+    response = first_of(known.RESPONSES, others) or _ending(others, ANSWER_ENDS)
     if prompt and response is None and others:
         response = max(others.values(), key=lambda path: paths[path])
     if prompt is None and response is None:
@@ -124,5 +128,5 @@ def _likely(paths: Mapping[str, int]) -> Columns | None:
     return replace(NONE, prompt=prompt or response, response=response if prompt else None)
 
 
-def _containing(names: Mapping[str, str], parts: Sequence[str]) -> str | None:
-    return next((path for part in parts for name, path in names.items() if name.endswith(part)), None)
+def _ending(names: Mapping[str, str], ends: Sequence[str]) -> str | None:
+    return next((path for end in ends for name, path in names.items() if name.endswith(end)), None)

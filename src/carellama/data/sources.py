@@ -35,7 +35,7 @@ from typing import Any
 from carellama.config.data import DataArguments
 from carellama.data.catalogue.convert import records_file
 from carellama.data.catalogue.entries import Split, entries, find
-from carellama.data.column_names import Columns
+from carellama.data.column_names import EXAM, Columns
 from carellama.data.convert import SHAPES
 from carellama.data.detect_format import FIRST_ROWS, STAGE_FORMATS, Declared, detect_file, detect_rows
 from carellama.data.exam_options import FORMS
@@ -217,7 +217,8 @@ def load_datasets(names: list[str], data: DataArguments) -> list[Dataset]:
 def _of_catalogue(name: str, data: DataArguments) -> Dataset:
     """A dataset of the catalogue that was pulled: its converted records, whose format is known."""
     split: Split = "train" if data.split == "train" else "held_out"
-    made = Declared(WRITTEN, STAGE_FORMATS[find(name)[1].stage], speakers=())
+    stage = find(name)[1].stage
+    made = Declared(EXAM if stage == "exam" else WRITTEN, STAGE_FORMATS[stage], speakers=(), answer_form="letters")
     return Dataset(name, made, files=(records_file(name, split),)).detected()
 
 
