@@ -17,10 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
-from carellama.config import datasets, keys
+from carellama.config import datasets, keys, models
 from carellama.config import run as config
 from carellama.config.answering import TALK_GROUPS
 from carellama.config.ask import AskArguments
+from carellama.config.convert import LlamaArguments
 from carellama.config.export import EXPORT_GROUPS
 from carellama.config.plan import PlanArguments
 from carellama.config.recipe import RecipeArguments
@@ -46,9 +47,10 @@ GROUPS: dict[str, Sequence[type]] = {
     "api": API_GROUPS,
     "demo": (DemoArguments,),
     "tokenizer": (TokenizerArguments,),
+    "convert_llama": (LlamaArguments,),
     **{
         f"{part}_{name.removesuffix('Arguments').lower()}": (group,)
-        for part, module in (("data", datasets), ("keys", keys))
+        for part, module in (("data", datasets), ("keys", keys), ("models", models))
         for name, group in vars(module).items()
         if name.endswith("Arguments")
     },

@@ -236,9 +236,10 @@ def reads(path: Path) -> set[str]:
 def option_fields() -> Iterator[tuple[str, str]]:
     """(class, field) of the dataclasses of options, with their properties; not what transformers reads."""
     from carellama import demo
-    from carellama.config import answering, datasets, keys, serve
+    from carellama.config import answering, datasets, keys, models, serve
     from carellama.config import run as config
     from carellama.config.ask import AskArguments
+    from carellama.config.convert import LlamaArguments
     from carellama.config.export import EXPORT_GROUPS
     from carellama.config.tokenizer import TokenizerArguments
     from carellama.config.web import WebArguments
@@ -249,11 +250,17 @@ def option_fields() -> Iterator[tuple[str, str]]:
         *answering.TALK_GROUPS,
         *serve.API_GROUPS,
         demo.DemoArguments,
+        LlamaArguments,
         TokenizerArguments,
         AskArguments,
         WebArguments,
         config.RunConfig,
-        *(group for part in (datasets, keys) for name, group in vars(part).items() if name.endswith("Arguments")),
+        *(
+            group
+            for part in (datasets, keys, models)
+            for name, group in vars(part).items()
+            if name.endswith("Arguments")
+        ),
     }
     for group in sorted(groups, key=lambda group: group.__name__):
         theirs = {

@@ -75,7 +75,15 @@ KEY_VERBS = {
     "list": ("carellama.store.commands:list_keys", "List the keys, their limits, and what was used of them."),
     "revoke": ("carellama.store.commands:revoke", "End a key for good."),
 }
-GROUPS = {"data": DATA_VERBS, "keys": KEY_VERBS}  # verbs of two words
+CONVERT_VERBS = {
+    "llama": ("carellama.model.llama_weights:main", "Original LLaMA and Llama 2 weights to a model folder."),
+}
+MODEL_VERBS = {
+    "list": ("carellama.model.zoo.show:list_models", "List the models that have a name here."),
+    "show": ("carellama.model.zoo.show:show", "Show one model: base, method, template, licence, hub id."),
+}
+# verbs of two words
+GROUPS = {"data": DATA_VERBS, "keys": KEY_VERBS, "models": MODEL_VERBS, "convert": CONVERT_VERBS}
 PATIENCE = 5.0  # seconds that the other processes wait before they say what went wrong
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -133,6 +141,8 @@ for _verb, (_, _about) in VERBS.items():
 for _group, _help in {
     "data": "Datasets: fetch, convert, check, clean.",
     "keys": "API keys: who may use `carellama api`, and how much.",
+    "models": "Models by name: released weights and embedded ones.",
+    "convert": "Weights of other formats to a model folder.",
 }.items():
     _words = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_help)
     for _verb, (_, _about) in GROUPS[_group].items():
