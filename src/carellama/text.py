@@ -16,7 +16,11 @@ from typing import Literal
 HAN = "㐀-䶿一-鿿豈-﫿\U00020000-\U000323af"
 WORD = re.compile(rf"[{HAN}]|[^\W_{HAN}]+(?:['’.\-][^\W_{HAN}]+)*")
 SIGNS = "<>≤≥+±%−"  # without them opposites would compare equal: >140 and <140, HBsAg (+) and HBsAg (-)
-NOT_WORD = re.compile(rf"(?:(?![{SIGNS}])[\W_])+")
+# Between two digits a sign is part of the number: 1.5, 1~5, 1/5 and 10^9 are not 15, 1 5 or 109. (1,000 is 1000.)
+RAISED = re.compile(r"(?<=\d)(?=[⁰¹²³⁴-⁹½⅓⅔¼¾⅛]+)(?<![⁰¹²³⁴-⁹])")
+RANGE = re.compile(r"(?<=\d)\s?[-–—~]\s?(?=\d)")
+THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+NOT_WORD = re.compile(rf"(?:(?![{SIGNS}]|(?<=\d)[.~/*:^](?=\d))[\W_])+")
 NO_SPACE = re.compile(rf"(?<=[{HAN}{SIGNS}]) | (?=[{HAN}{SIGNS}])")
 NEGATIVE = re.compile(r"\(\s*[-–—]\s*\)")
 HAN_CHARACTER = re.compile(rf"[{HAN}]")
@@ -43,9 +47,11 @@ Language = Literal["zh", "en", "mixed", "other"]
 def folded(text: str) -> str:
     """The form in which texts are compared: NFKC, lower case, only letters, digits and `SIGNS`, one space between.
 
-    Chinese characters stand without spaces, so that a line break within a sentence makes no difference.
+    Chinese characters stand without spaces, so that a line break within a sentence makes no difference. Signs within a
+    number stay.
     """
-    text = NEGATIVE.sub("−", unicodedata.normalize("NFKC", text).lower())
+    text = NEGATIVE.sub("−", unicodedata.normalize("NFKC", RAISED.sub("^", text)).lower().replace("×", "*"))
+    text = THOUSANDS.sub("", RANGE.sub("~", text))
     return NO_SPACE.sub("", NOT_WORD.sub(" ", text).strip())
 
 
