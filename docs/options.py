@@ -30,6 +30,7 @@ from carellama.config.tokenizer import TokenizerArguments
 from carellama.config.web import WebArguments
 from carellama.demo import DemoArguments
 from carellama.jinja import formats
+from carellama.model.zoo.field import field_sections
 
 DOCS = Path(__file__).resolve().parent
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
@@ -93,7 +94,8 @@ def filled(text: str, language: str) -> str:
     """Return the page with its tables as the code has them now."""
 
     def table(name: str) -> str:
-        return templates(language) if name == "templates" else options(name, language)
+        made = {"templates": templates, "field": field}.get(name)
+        return options(name, language) if made is None else made(language)
 
     return TABLE.sub(lambda found: found[1] + table(found[2]) + found[3], text)
 
@@ -121,6 +123,14 @@ def templates(language: str) -> str:
         for name, form in formats().items()
     ]
     return "\n" + "\n".join(_table(WORDS[language]["templates"], rows)) + "\n\n"
+
+
+def field(language: str) -> str:
+    """The models, deployments, resources and lessons of the field."""
+    parts = []
+    for section in field_sections("zh" if language == "zh" else "en"):
+        parts += [f"### {section.title}", "", *_table(section.header, section.rows), ""]
+    return "\n" + "\n".join(parts) + "\n"
 
 
 def _fields(group: type, words: dict[str, Any]) -> list[tuple[str, Any, str, str]]:
