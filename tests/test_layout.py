@@ -69,7 +69,7 @@ IMPORTS: dict[str, set[str]] = {
     "knowledge": {"config"},
     "synthesize": {"config", "records", "text", "disk", "data", "engine", "run_record"},
     # it and the server are handed an engine: they name the types of engine.base and load none
-    "assistant": {"records", "engine.base", "safety.notice"},
+    "assistant": {"records", "text", "engine.base", "safety.notice"},
     "serve": {"config", "records", "disk", "assistant", "engine.base", "safety.notice", "store", "knowledge"},
     "store": {"config", "records", "disk"},
 }

@@ -190,6 +190,17 @@ def test_an_assistant_brings_its_system_message_and_sampling() -> None:
     assert "不能代替医生" in assistant.notice("zh") and "does not diagnose" in assistant.notice("en")
 
 
+def test_a_question_in_a_language_that_the_model_never_learned_is_answered_with_a_warning(capsys) -> None:
+    """The embedded English model answered a Chinese question with hundreds of dashes, and nothing was said (P4)."""
+    english = Assistant(ScriptedEngine("--"), None, SAMPLING, ("en",))
+    ask(english, "头痛怎么办？")
+    assert "没有学过" in capsys.readouterr().err
+    ask(english, "What helps against a headache?")
+    ask(Assistant(ScriptedEngine("--"), None, SAMPLING), "头痛怎么办？")
+    assert not capsys.readouterr().err
+    assert english.speaks("38.5 ℃") and not english.speaks("孩子发烧 38.5 度怎么办")
+
+
 def test_ctrl_c_stops_the_answer_and_what_was_said_is_remembered(capsys) -> None:
     class Stopped(ScriptedEngine):
         def stream(self, messages, sampling):

@@ -200,6 +200,14 @@ def test_the_language_is_the_browsers_until_another_is_chosen() -> None:
     assert len(page.speak("en", visitor())) == len(rest) + 1
 
 
+def test_the_page_warns_of_a_language_that_the_model_never_learned() -> None:
+    from carellama.serve.page.web import Page
+
+    page = Page(Assistant(ScriptedEngine("--"), None, Sampling(64), ("en",)), WebArguments())
+    assert WORDS["zh"]["other language"] in asked(page, "头痛怎么办？", language="zh")[-1][-3]
+    assert WORDS["en"]["other language"] not in asked(page, "What is asthma?", "b")[-1][-3]
+
+
 def test_what_a_browser_would_run_or_load_shows_as_text() -> None:
     wild = "<script>alert(1)</script> <IMG src=x onerror=y> <!-- --> ![p](https://example.org/p.png) ![q][1] 1 < 2 <3"
     tame = answer_markdown(wild)

@@ -14,6 +14,7 @@ from collections.abc import Generator, Sequence
 from carellama.engine.base import Engine, OnReply, Piece, Prompt, Reply, Sampling, Tool
 from carellama.records import Message
 from carellama.safety.notice import Language, notice
+from carellama.text import language
 
 AS_OPENAI = Sampling()
 
@@ -22,11 +23,18 @@ class Assistant:
     """Passes everything on to its engine; see there for what each method takes, gives and raises.
 
     `system_prompt` goes before conversations that have no system message; None: they stay as they are. `sampling` is
-    that of callers who say nothing.
+    that of callers who say nothing. `languages` are those that the model was trained on; empty: nobody knows.
     """
 
-    def __init__(self, engine: Engine, system_prompt: str | None = None, sampling: Sampling = AS_OPENAI) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        system_prompt: str | None = None,
+        sampling: Sampling = AS_OPENAI,
+        languages: Sequence[str] = (),
+    ) -> None:
         self.engine = engine
+        self.languages = tuple(languages)
         self.system_prompt = system_prompt
         self.sampling = sampling
         self.name = engine.name
@@ -47,9 +55,14 @@ class Assistant:
         """Whether the chat template of the engine has a place for tools."""
         return self.engine.knows_tools
 
-    def notice(self, language: Language) -> str:
-        """Return the disclaimer that goes with its answers."""
-        return notice(language)
+    def notice(self, shown: Language) -> str:
+        """Return the disclaimer that goes with its answers, in the language that the page or terminal shows."""
+        return notice(shown)
+
+    def speaks(self, text: str) -> bool:
+        """Return False for a text in Chinese or English where the model is known to have learned only others."""
+        found = language(text)
+        return not self.languages or found not in ("zh", "en") or found in self.languages
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling | None = None, *, on_reply: OnReply | None = None

@@ -201,8 +201,13 @@ def _assistant(
     from carellama.assistant import Assistant
     from carellama.engine.base import Sampling
     from carellama.engine.choose import choose
+    from carellama.model.zoo.entries import find_entry
 
-    assistant = Assistant(choose(model, data, finetuning, engine), data.system_prompt, Sampling.of(generating))
+    entry = None if model.checkpoints else find_entry(model.model_name_or_path)  # training may have taught it more
+    assistant = Assistant(
+        choose(model, data, finetuning, engine), data.system_prompt, Sampling.of(generating),
+        entry.languages if entry else (),
+    )  # fmt: skip
     try:
         yield assistant
     finally:

@@ -36,6 +36,7 @@ class Styled:
         self._block = False  # within a code block
         self._fence = False  # on the line that opens or closes one
         self._heading = False
+        self._before = ""  # the last sign of the line that was given out
 
     def add(self, text: str) -> str:
         """Take a piece; return what can be printed."""
@@ -82,32 +83,34 @@ class Styled:
         return ""
 
     def _inline(self, text: str, *, complete: bool) -> tuple[str, str]:
-        """Style bold and code of a line; return also what is held back, as its end may yet come."""
+        """Style bold and code of a line; return also what is held back, as its end may yet come.
+
+        The sign before a mark and the one behind it decide whether it is one: 2**3.
+        """
         if self._block or self._fence:
             return text, ""
-        if complete:
-            return self._spans(text, BOLD if self._heading else ""), ""
-        # the sign behind a mark, and the one before it, decide whether it is one: 2**3
-        end = max((span.end() for span in SPAN.finditer(text) if span.end() < len(text)), default=0)
-        openings = (mark.start() for mark in MAY_OPEN.finditer(text, end))
-        held = next(
-            (at for at in openings if len(text) - at <= HELD_CHARS + 4), len(text) + 1
-        )  # 4: the marks themselves
-        cut = max(end, held - 1)
-        return self._spans(text[:cut], BOLD if self._heading else ""), text[cut:]
+        line, at = self._before + text, len(self._before)
+        spans = [span for span in SPAN.finditer(line, at) if complete or span.end() < len(line)]
+        end = spans[-1].end() if spans else at
+        openings = () if complete else (mark.start() for mark in MAY_OPEN.finditer(line, end))
+        cut = next((mark for mark in openings if len(line) - mark <= HELD_CHARS + 4), len(line))  # 4: the marks
+        out = ""
+        for span in spans:
+            out += line[at : span.start()] + self._styled(span, BOLD if self._heading else "")
+            at = span.end()
+        self._before = line[cut - 1 : cut]
+        return out + line[at:cut], line[cut:]
 
-    def _spans(self, text: str, style: str) -> str:
-        """A text with its complete spans styled, in a surrounding style."""
-
-        def form(span: re.Match[str]) -> str:
-            if span["code"]:
-                return f"{PLAIN}{style}{CODE}{span['code']}{PLAIN}{style}"
-            return f"{PLAIN}{BOLD}{self._spans(span['bold'], BOLD)}{PLAIN}{style}"
-
-        return SPAN.sub(form, text)
+    def _styled(self, span: re.Match[str], style: str) -> str:
+        """A complete span, within a surrounding style."""
+        if span["code"]:
+            return f"{PLAIN}{style}{CODE}{span['code']}{PLAIN}{style}"
+        inside = SPAN.sub(lambda inner: self._styled(inner, BOLD), span["bold"])
+        return f"{PLAIN}{BOLD}{inside}{PLAIN}{style}"
 
     def _end_line(self) -> str:
         styled = self._heading or self._block or self._fence
         self._line_begins = True
         self._fence = self._heading = False
+        self._before = ""
         return PLAIN if styled else ""

@@ -39,6 +39,10 @@ clear          forget the conversation · 清空对话
 /help          this list · 显示帮助
 exit           leave (also Ctrl-D, or Ctrl-C twice) · 退出
 Ctrl-C         stop the answer · 停止回答"""
+OTHER_LANGUAGE = (
+    "(This model was not trained on the language of the question: do not rely on its answer. · "
+    "这个模型没有学过提问所用的语言，请不要采信它的回答。)"
+)
 LEAVE = ("exit", "/exit", "quit", "/quit")
 BASE = "carellama"  # the name of the model as it was loaded, as in the API
 # Control characters of an answer could move the cursor or retitle the window; tabs and new lines stay.
@@ -59,6 +63,8 @@ def chat(assistant: Assistant) -> None:
 
 def ask(assistant: Assistant, question: str, *, as_json: bool = False) -> None:
     """Answer one question on stdout: as it streams, or whole as JSON with why it ended and its tokens."""
+    if not assistant.speaks(question):
+        print(OTHER_LANGUAGE, file=sys.stderr)
     stream = assistant.stream([Message("user", question)])
     try:
         while True:
@@ -196,6 +202,8 @@ class Talk:
         try:
             if dropped := self.conversation.make_room(self.assistant, question, self.sampling):
                 self._note(f"({dropped} oldest turns no longer fit. · 最早的 {dropped} 轮对话已省略。)")
+            if not self.assistant.speaks(question):
+                self._note(OTHER_LANGUAGE)
             reply = self._say(question, said)
             if reply.finish_reason == "length":
                 note = f"(cut after {reply.completion_tokens} tokens, see --max_new_tokens · 已达最大长度)"

@@ -164,6 +164,8 @@ class Page:
         try:
             if turns := visit.conversation.make_room(self.assistant, visit.question, sampling):
                 notes.append(words["dropped"].format(turns=turns))
+            if not self.assistant.speaks(visit.question):
+                notes.append(words["other language"])
             reply = yield from self._stream(visit, sampling)
             if reply is None:
                 notes.append(words["stopped"])
