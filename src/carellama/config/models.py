@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
 
 from carellama.config.parse import about
 
@@ -11,12 +13,17 @@ from carellama.config.parse import about
 class ListArguments:
     """How the models are listed."""
 
-    json: bool = field(default=False, metadata=about("Print one JSON list instead of a table."))
+    field: bool = dataclasses.field(
+        default=False,
+        metadata=about("The medical models, deployments, resources and lessons of the field, and what became of them."),
+    )
+    language: Literal["en", "zh"] = dataclasses.field(default="en", metadata=about("Language of --field."))
+    json: bool = dataclasses.field(default=False, metadata=about("Print one JSON list instead of a table."))
 
 
 @dataclass
 class ShowArguments:
     """Which model is shown."""
 
-    name: str = field(metadata=about("Name of the model, or its hub id (first word)."))
-    json: bool = field(default=False, metadata=about("Print one JSON object instead of lines."))
+    name: str = dataclasses.field(metadata=about("Name of the model, or its hub id (first word)."))
+    json: bool = dataclasses.field(default=False, metadata=about("Print one JSON object instead of lines."))

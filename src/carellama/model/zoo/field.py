@@ -59,7 +59,7 @@ class Section:
 
 
 @functools.cache
-def _load() -> dict[str, list[dict[str, Any]]]:
+def load_field() -> dict[str, list[dict[str, Any]]]:
     """Return the entries of field.yaml by section."""
     text = (importlib.resources.files(__package__) / "field.yaml").read_text(encoding="utf-8")
     loaded: dict[str, list[dict[str, Any]]] = yaml.safe_load(text)
@@ -72,7 +72,7 @@ def field_sections(language: Language) -> tuple[Section, ...]:
         Section(
             TITLES[name][language], HEADERS[name][language], tuple(_row(name, entry, language) for entry in entries)
         )
-        for name, entries in _load().items()
+        for name, entries in load_field().items()
     )
 
 

@@ -13,13 +13,18 @@ from carellama.config.models import ListArguments, ShowArguments
 from carellama.config.parse import parse
 from carellama.errors import UserError, nearest
 from carellama.model.zoo.entries import ModelEntry, find_entry, load_entries
+from carellama.model.zoo.field import field_lines, load_field
 
 COLUMNS = ("name", "kind", "base", "licence", "hub")
 
 
 def list_models(argv: Sequence[str]) -> None:
-    """Print all models as a table, or as JSON."""
+    """Print all models as a table, the field that they come from, or either as JSON."""
     (options,) = parse((ListArguments,), argv, "carellama models list")
+    if options.field:
+        field = load_field() if options.json else field_lines(options.language)
+        print(json.dumps(field, ensure_ascii=False, indent=2) if options.json else "\n".join(field))
+        return
     rows = [asdict(entry) for entry in load_entries()]
     if options.json:
         print(json.dumps(rows, ensure_ascii=False, indent=2))
