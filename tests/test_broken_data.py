@@ -11,7 +11,7 @@ import pytest
 from carellama.config.data import DataArguments
 from carellama.data.convert import BadRecord, Columns, convert
 from carellama.data.detect_format import Declared, detect_rows
-from carellama.data.mix import mix, mix_streams
+from carellama.data.mix import check_probabilities, mix
 from carellama.data.read import BadRow, Row, rows
 from carellama.data.sources import load_datasets
 from carellama.errors import UserError
@@ -137,4 +137,4 @@ def test_a_file_of_bad_rows_is_not_called_empty(tmp_path):
 def test_shares_as_people_write_them():
     assert len(mix([3, 5], "interleave_over", [0.5, 0.5000005], 0)) >= 8
     with pytest.raises(UserError, match="interleave_probs"):
-        next(mix_streams([[1], [2]], "interleave_over", [1.0, 0.0], 0))
+        check_probabilities("interleave_over", [1.0, 0.0])

@@ -1,6 +1,7 @@
 """Checks on the bundled sample data (English and Chinese)."""
 
 import collections
+import hashlib
 import json
 import pathlib
 import re
@@ -213,3 +214,10 @@ def test_knowledge_articles(lang):
         assert re.match(r"https?://\S+$", fields["source_url"])
         assert "\n## " in body
         assert not EMAIL.search(body)
+
+
+def test_dataset_info_has_the_checksum_of_each_file():
+    """T18: without them, a changed file would be trained on without a word."""
+    info = json.loads((DATA / "dataset_info.json").read_text(encoding="utf-8"))
+    sums = {name: hashlib.sha1((DATA / entry["file_name"]).read_bytes()).hexdigest() for name, entry in info.items()}
+    assert {name: entry["file_sha1"] for name, entry in info.items()} == sums and sums

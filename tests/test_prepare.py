@@ -13,7 +13,8 @@ from carellama.config.parse import as_flags
 from carellama.config.run import RunConfig, run_config
 from carellama.data import cache
 from carellama.data.convert import BadRecord
-from carellama.data.prepare import Examples, Prepared, conversations, prepare
+from carellama.data.examples import Examples, metric_names
+from carellama.data.prepare import Prepared, conversations, prepare
 from carellama.errors import UserError
 from carellama.model.load import load_config, load_tokenizer
 from carellama.template import get_template
@@ -165,6 +166,134 @@ def test_a_record_that_interleaving_repeats_is_held_out_everywhere(tmp_path, tin
     paths = rows_file(tmp_path, "a", 4), rows_file(tmp_path, "b", 20)
     found = prepared(config_of(tmp_path, *paths, mix_strategy="interleave_over", val_size=6), tiny_folder)
     assert not set(names_in(found.train)) & set(names_in(found.held_out))
+
+
+def copy_of(path: Path, name: str) -> Path:
+    copy = path.with_name(name)
+    copy.write_bytes(path.read_bytes())
+    return copy
+
+
+@pytest.mark.parametrize("strategy", ["concat", "interleave_over", "interleave_under"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_equal_records_fall_on_one_side_and_are_counted(tmp_path, tiny_folder, names_in, caplog, strategy, apart):
+    """D17: of 10 records twice in the data, all that were held out had their copy in training. T23: once each."""
+    path = rows_file(tmp_path, "a", 10, long=(3,))
+    paths = [path, copy_of(path, "again.jsonl")] if apart else [path]
+    if not apart:
+        path.write_text(path.read_text(encoding="utf-8") * 2, encoding="utf-8")
+    found = prepared(config_of(tmp_path, *paths, val_size=4, mix_strategy=strategy, cutoff_len=100), tiny_folder)
+    train, held = Counter(names_in(found.train)), Counter(names_in(found.held_out))
+    assert len(held) == 4 and not set(held) & set(train) and len(train) == 6
+    assert all(count == 1 for name, count in held.items() if name != "a3"), "evaluated once"
+    said = [line for entry in found.report.datasets.values() for line in entry.said]
+    assert "4 records held out for evaluation" in said and "4 copies of held-out records left out of training" in said
+    assert "4 records are equal to held-out ones" in caplog.text
+
+
+def test_held_out_records_of_a_mix_are_evaluated_once(tmp_path, tiny_folder, names_in):
+    """T23: `--val_size 10 --mix_strategy interleave_over` evaluated each record of the small dataset four times."""
+    paths = rows_file(tmp_path, "a", 5), rows_file(tmp_path, "b", 20)
+    found = prepared(config_of(tmp_path, *paths, mix_strategy="interleave_over", val_size=10), tiny_folder)
+    held = names_in(found.held_out)
+    assert len(held) == len(set(held)) == 10
+    assert set(held) | set(names_in(found.train)) == {*(f"a{n}" for n in range(5)), *(f"b{n}" for n in range(20))}
+
+
+def test_an_epoch_takes_other_rows_of_the_larger_dataset(tmp_path, tiny_folder, names_in):
+    """T24: `interleave_under` took the first 15 of 60 rows in every epoch, and the report said "used 60"."""
+    paths = rows_file(tmp_path, "a", 60), rows_file(tmp_path, "b", 15)
+    found = prepared(config_of(tmp_path, *paths, mix_strategy="interleave_under"), tiny_folder)
+    seen: list[str] = []
+    size = len(found.train)
+    for epoch in range(4):
+        found.train.set_epoch(epoch)
+        names = names_in(found.train)
+        assert len(names) == size and {name for name in names if name[0] == "b"} == {f"b{n}" for n in range(15)}
+        seen += [name for name in names if name[0] == "a"]
+    assert set(seen) == {f"a{n}" for n in range(60)} and max(Counter(seen).values()) <= 2
+    first, second = found.report.to_dict().values()
+    taken = size - 15
+    assert first["said"] == [f"{taken} of 60 examples in an epoch (interleave_under), others in each"]
+    assert "said" not in second
+    packed = prepared(config_of(tmp_path, *paths, mix_strategy="interleave_under", packing=True), tiny_folder)
+    (line, *_) = (entry.said for entry in packed.report.datasets.values())
+    assert line[0].endswith("the same in each, as they are packed")
+
+
+@pytest.mark.slow
+def test_the_trainer_s_loader_begins_each_epoch_with_its_own_rows(tmp_path, tiny_folder, names_in):
+    """T24: also in the processes of a loader that live on from epoch to epoch."""
+    from accelerate import Accelerator
+    from torch.utils.data import DataLoader
+
+    paths = rows_file(tmp_path, "a", 12), rows_file(tmp_path, "b", 3)
+    found = prepared(config_of(tmp_path, *paths, mix_strategy="interleave_under"), tiny_folder)
+    loader = DataLoader(found.train, batch_size=2, num_workers=1, persistent_workers=True, collate_fn=list)
+    loader = Accelerator(cpu=True).prepare_data_loader(loader)
+    epochs = []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        epochs.append({name for batch in loader for name in names_in(batch) if name[0] == "a"})
+    assert epochs[0] == {"a0", "a1", "a2"} and epochs[1] == {"a3", "a4", "a5"}
+
+
+def test_a_dataset_that_is_also_evaluated_is_counted_once(tmp_path, tiny_folder, caplog):
+    """T13: "8 rows, 8 used" for a file of 4."""
+    path = rows_file(tmp_path, "a", 4)
+    found = prepared(config_of(tmp_path, path, eval_dataset=path), tiny_folder)
+    assert [(entry.rows, entry.used) for entry in found.report.datasets.values()] == [(4, 4)]
+    assert len(found.sources) == 1 and "4 of 4 records of --eval_dataset are also in the training data" in caplog.text
+    found = prepared(config_of(tmp_path, path, eval_dataset=path, max_samples=3), tiny_folder)
+    assert [(name.endswith("(evaluation)"), entry.rows) for name, entry in found.report.datasets.items()] == [
+        (False, 3), (True, 4),
+    ]  # fmt: skip
+
+
+def test_max_samples_does_not_cut_what_is_evaluated(tmp_path, tiny_folder, names_in):
+    """T26: `--max_samples 5 --eval_dataset E` evaluated 5 of E's 15 rows."""
+    one, other = rows_file(tmp_path, "a", 9), rows_file(tmp_path, "b", 15)
+    options = {"max_samples": 5, "eval_dataset": other}
+    found = prepared(config_of(tmp_path, one, **options), tiny_folder)
+    assert len(found.train) == 5 and len(found.held_out) == 15
+    assert [entry.said for entry in found.report.datasets.values()] == [
+        ["the first 5 rows were read, as --max_samples says"], [],
+    ]  # fmt: skip
+    found = prepared(config_of(tmp_path, one, **options, max_eval_samples=4), tiny_folder)
+    assert len(found.train) == 5 and names_in(found.held_out) == ["b0", "b1", "b2", "b3"]
+    alone = {"do_train": False, "do_eval": True}
+    assert len(prepared(config_of(tmp_path, other, max_samples=7, **alone), tiny_folder).held_out) == 7
+    assert len(prepared(config_of(tmp_path, other, max_eval_samples=8, **alone), tiny_folder).held_out) == 8
+    predict = {"do_train": False, "do_predict": True, "predict_with_generate": True}
+    assert len(conversations(config_of(tmp_path, one, **options, **predict))) == 15
+    assert len(conversations(config_of(tmp_path, other, max_samples=6, **predict))) == 6
+    with pytest.raises(UserError, match="--max_eval_samples is for --eval_dataset"):
+        config_of(tmp_path, one, val_size=2, max_eval_samples=4)
+
+
+def test_several_evaluated_datasets_are_told_apart(tmp_path, tiny_folder, names_in):
+    """T27: `--eval_dataset A,B` gave one loss for both."""
+    paths = [rows_file(tmp_path, name, count) for name, count in (("a", 4), ("b", 3), ("c", 2))]
+    found = prepared(config_of(tmp_path, paths[0], eval_dataset=f"{paths[1]},{paths[2]}"), tiny_folder)
+    names = names_in(found.held_out)
+    assert {name: names[where] for name, where in found.parts.items()} == {"b": ["b0", "b1", "b2"], "c": ["c0", "c1"]}
+    assert prepared(config_of(tmp_path, paths[0], eval_dataset=paths[1]), tiny_folder).parts == {}
+    assert metric_names(["x/b.jsonl", "y/b.jsonl", "my data"]) == ["b", "b_2", "my_data"]
+
+
+@pytest.mark.slow
+def test_each_evaluated_dataset_has_a_loss_of_its_own(tmp_path, tiny_folder):
+    """T27: and one for all of them, which lies between."""
+    paths = [rows_file(tmp_path, name, count) for name, count in (("b", 3), ("c", 5))]
+    options = {"model_name_or_path": tiny_folder, "do_train": False, "do_eval": True, "bf16": False}
+    found = runs.run(config_of(tmp_path, ",".join(map(str, paths)), **options))
+    assert [found[f"eval_{name}samples"] for name in ("", "b_", "c_")] == [8, 3, 5]
+    low, high = sorted((found["eval_b_loss"], found["eval_c_loss"]))
+    assert low < found["eval_loss"] < high
+    for path, name in zip(paths, "bc", strict=True):
+        alone = runs.run(config_of(tmp_path, path, **options))
+        assert alone["eval_loss"] == pytest.approx(found[f"eval_{name}_loss"], rel=1e-5)
+        assert "eval_b_loss" not in alone
 
 
 def test_another_dataset_can_be_held_out(tmp_path, tiny_folder, names_in):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import itertools
 import json
+import os
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from torch.utils.data import DataLoader
@@ -94,17 +98,75 @@ def test_a_data_loader_with_workers_loses_nothing(tmp_path, stream_of, names):
     assert sorted(name for batch in batches for name in names(batch)) == sorted(f"a{n}" for n in range(24))
 
 
-def test_the_first_records_are_held_out(tmp_path, stream_of, names):
-    path = rows_file(tmp_path, "a", 20, bad=(1,), long=(2,))
-    found = stream_of(path, val_size=3, on_bad_record="skip", cutoff_len=100)
-    held = names(found.held_out)
-    assert set(held) == {"a0", "a2", "a3"} and len(held) > 3, "a split record is held out whole"
-    assert Counter(names(found.train, 32)) == Counter({f"a{n}": 2 for n in range(4, 20)})
+def test_held_out_records_are_drawn_over_all_datasets(tmp_path, stream_of, names):
+    """T25: `--val_size 6` took the first rows of the first dataset."""
+    one, other = rows_file(tmp_path, "a", 20, bad=(1,), long=(2,)), rows_file(tmp_path, "b", 20)
+    options = {"val_size": 8, "on_bad_record": "skip", "cutoff_len": 100}
+    found = stream_of(one, other, **options)
+    held = set(names(found.held_out))
+    assert len(held) == 8 and {name[0] for name in held} == {"a", "b"}
+    assert held != {f"a{n}" for n in (0, *range(2, 9))}, "not the first ones"
+    assert set(names(stream_of(other, one, **options).held_out)) == held, "whatever the order of the files"
+    assert set(names(stream_of(one, other, seed=1, **options).held_out)) != held
+    train = names(found.train, 80)
+    assert set(train) == {f"{file}{n}" for file in "ab" for n in range(20) if (file, n) != ("a", 1)} - held
     found.settle()
-    (report,) = found.report.to_dict().values()
-    assert (report["rows"], report["used"], len(report["skipped"])) == (20, 19, 1)
-    with pytest.raises(UserError, match="--val_size 30"):
-        stream_of(path, val_size=30, on_bad_record="skip")
+    reports = found.report.to_dict().values()
+    assert [(report["rows"], report["used"]) for report in reports] == [(20, 19), (20, 20)]
+    with pytest.raises(UserError, match="--val_size 39: the data has 39 different usable records"):
+        stream_of(one, other, **options | {"val_size": 39})
+
+
+def test_copies_of_held_out_records_are_not_streamed(tmp_path, stream_of, names):
+    """D17: records that are twice in the data were trained on and held out."""
+    one, other = rows_file(tmp_path, "a", 10), tmp_path / "copy.jsonl"
+    other.write_text(one.read_text(encoding="utf-8"), encoding="utf-8")
+    found = stream_of(one, other, val_size=4)
+    held = names(found.held_out)
+    assert len(held) == len(set(held)) == 4
+    assert not set(held) & set(names(found.train, 60))
+    found.settle()
+    (first, second) = found.report.to_dict().values()
+    assert (first["used"], second["used"]) == (10, 6) and first["said"] == ["4 records held out for evaluation"]
+    assert second["skipped"]["a copy of a held-out record"]["count"] == 4
+
+
+class CountingFile(io.FileIO):
+    """A file that counts what is read of it, by its name."""
+
+    read_bytes: ClassVar[Counter[str]] = Counter()
+
+    def readinto(self, buffer):
+        count = super().readinto(buffer)
+        self.read_bytes[Path(str(self.name)).name] += count or 0
+        return count
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_is_read_once_an_epoch_and_its_beginning_before(tmp_path, stream_of, monkeypatch, packed):
+    """D21: each file was read whole two or three times before its first row, and again for each epoch and worker."""
+    path = rows_file(tmp_path, "a", 200)
+    filler = "".join(json.dumps({"note": "x" * 1000}) + "\n" for _ in range(4000))  # 4 MB
+    text = path.read_text(encoding="utf-8") + filler
+    path.write_text(text, encoding="utf-8")
+    if packed:
+        path = tmp_path / "a.jsonl.gz"
+        path.write_bytes(gzip.compress(text.encode(), 1))
+    os.utime(path, (1, 1))  # not just written
+    size = path.stat().st_size
+    plain = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda self, mode="r", *words, **more: io.BufferedReader(CountingFile(self, "rb"))
+        if mode == "rb" else plain(self, mode, *words, **more),
+    )  # fmt: skip
+    CountingFile.read_bytes.clear()
+    found = stream_of(path, on_bad_record="skip", buffer_size=1)
+    found.train.first()
+    before = CountingFile.read_bytes[path.name]
+    assert before < 3.5e6 if not packed else before < 4 * size, "the beginning: to detect, to look, to begin"
+    CountingFile.read_bytes.clear()
+    epochs = list(itertools.islice(found.train, 401))
+    assert len(epochs) == 401 and 2 * size <= CountingFile.read_bytes[path.name] < 2 * size + 1.2e6
 
 
 def test_another_dataset_can_be_held_out(tmp_path, stream_of, names):
@@ -113,14 +175,15 @@ def test_another_dataset_can_be_held_out(tmp_path, stream_of, names):
 
 
 def test_streams_are_mixed_as_asked(tmp_path, stream_of, names):
+    """T24: interleaved, the same first rows of the larger dataset came in every epoch."""
     paths = rows_file(tmp_path, "a", 2), rows_file(tmp_path, "b", 4)
 
     def order(strategy: str, count: int) -> str:
         return " ".join(names(stream_of(*paths, mix_strategy=strategy, buffer_size=1).train, count))
 
-    assert order("concat", 6) == "a0 a1 b0 b1 b2 b3"
-    assert order("interleave_under", 3) == "a0 b0 a1"
-    assert order("interleave_over", 8) == "a0 b0 a1 b1 a0 b2 a1 b3"
+    assert order("concat", 8) == "a0 a1 b0 b1 b2 b3 a0 a1"
+    assert order("interleave_under", 9) == "a0 b0 a1 b1 a0 b2 a1 b3 a0"
+    assert order("interleave_over", 9) == "a0 b0 a1 b1 a0 b2 a1 b3 a0"
 
 
 def test_rows_that_interleaving_repeats_are_counted_once(tmp_path, stream_of, names):
@@ -194,6 +257,28 @@ def run_of(tmp_path, tiny_folder):
         return losses(tmp_path / name), json.loads((tmp_path / name / "data_report.json").read_text())
 
     return run_of
+
+
+@pytest.mark.slow
+def test_a_stream_resumes_with_the_workers_and_files_that_it_had(tmp_path, run_of, monkeypatch):
+    """T28: resumed with other workers, 41 of 62 records were trained on again; a file that changed was not noticed."""
+    from carellama.train.trainer import RowTrainer
+
+    path, step = rows_file(tmp_path, "a", 30), RowTrainer.compute_loss
+
+    def killed(self, *args, **kwargs):
+        if self.state.global_step == 2:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(RowTrainer, "compute_loss", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_of(path, "cut")
+    with pytest.raises(UserError, match=r"--dataloader_num_workers \(0, now 2\)"):
+        run_of(path, "cut", dataloader_num_workers=2)
+    rows_file(tmp_path, "a", 31)
+    with pytest.raises(UserError, match=r"dataset contents \(.*a\.jsonl\)"):
+        run_of(path, "cut")
 
 
 @pytest.mark.slow

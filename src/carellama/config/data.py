@@ -39,7 +39,10 @@ class DataArguments:
     cutoff_len: Optional[int] = field(
         default=None, metadata=about("Most tokens of a whole record, instead of the two lengths above.")
     )
-    max_samples: Optional[int] = field(default=None, metadata=about("Use this many records of each dataset."))
+    max_samples: Optional[int] = field(default=None, metadata=about("Use the first so many rows of each --dataset."))
+    max_eval_samples: Optional[int] = field(
+        default=None, metadata=about("Use the first so many rows of each dataset that is evaluated or predicted.")
+    )
     eval_dataset: Optional[str] = field(
         default=None,
         metadata=about("Name(s) or files to evaluate on, comma separated, instead of --val_size."),
@@ -84,6 +87,11 @@ class DataArguments:
         return [part.strip() for part in (self.eval_dataset or "").split(",") if part.strip()]
 
     @property
+    def eval_limit(self) -> int | None:
+        """How many rows of each --dataset are used where it is evaluated and not trained on."""
+        return self.max_eval_samples if self.max_eval_samples is not None else self.max_samples
+
+    @property
     def probabilities(self) -> list[float] | None:
         """`interleave_probs` as numbers."""
         if self.interleave_probs is None:
@@ -106,7 +114,15 @@ class DataArguments:
         return min(source, most), min(target, most), min(whole, most)
 
     def __post_init__(self) -> None:
-        at_least(self, max_source_length=1, max_target_length=1, cutoff_len=1, max_samples=1, buffer_size=1)
+        at_least(
+            self,
+            max_source_length=1,
+            max_target_length=1,
+            cutoff_len=1,
+            max_samples=1,
+            max_eval_samples=1,
+            buffer_size=1,
+        )
         if self.val_size < 0 or (self.val_size >= 1 and self.val_size != int(self.val_size)):
             raise UserError(f"--val_size is {self.val_size}; give a share below 1 or a whole number of records")
         shares = self.probabilities

@@ -233,6 +233,8 @@ def check_run(config: RunConfig) -> None:
             raise UserError("--streaming has no known length: give --max_steps")
         if 0 < data.val_size < 1:
             raise UserError("--streaming needs --val_size as a number of records, not a share")
+    if data.max_eval_samples and training.do_train and not data.eval_dataset:
+        raise UserError("--max_eval_samples is for --eval_dataset; with --val_size it says how many are held out")
     if data.eval_dataset and data.val_size:
         raise UserError("--eval_dataset and --val_size both hold out data: give one of them")
     if training.do_train and training.do_eval and not (data.eval_dataset or data.val_size):

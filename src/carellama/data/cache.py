@@ -40,6 +40,7 @@ from carellama.records import Tokens
 VERSION = 3  # of the tokens' meaning: raise it when the same input would be encoded otherwise
 BATCH_ROWS = 100  # what one thread or process encodes at a time,
 BATCH_CHARS = 2_000_000  # whichever comes first
+HASHES = "hashes.npy"  # in the folder of a cache: a hash of each record
 SHARD_BATCHES = 100  # batches a shard covers: what a killed run encodes again at the most
 
 BatchEncoder = Callable[[Sequence[Any]], tuple[pa.RecordBatch, dict[str, Any]]]
@@ -86,6 +87,34 @@ class TokenStore:
         start, end = offsets[index - self._starts[chunk] : index - self._starts[chunk] + 2]
         source = f"{self.name} row {self.records[index] + 1}"
         return Tokens(ids[start:end], labels[start:end], bool(self.good[index]), source)
+
+    def record_starts(self) -> np.ndarray:
+        """Return the first entry of each record, in order, (R,)."""
+        return np.flatnonzero(np.diff(self.records, prepend=-1))
+
+    def record_hashes(self) -> np.ndarray:
+        """Return a 64-bit hash of the tokens, labels and `good` of each record, (R,); kept beside the shards."""
+        path = self.shards[0].parent / HASHES if self.shards else None
+        starts = self.record_starts()
+        if path is not None and path.exists():
+            found: np.ndarray = np.load(path, allow_pickle=False)
+            if len(found) == len(starts):
+                return found
+        made = np.zeros(len(starts), dtype=np.uint64)
+        for number, (start, end) in enumerate(itertools.pairwise([*starts.tolist(), len(self)])):
+            digest = hashlib.blake2b(digest_size=8)
+            for entry in range(start, end):
+                one = self[entry]
+                digest.update(np.array([len(one), one.good], dtype=np.int64).tobytes())
+                digest.update(one.input_ids.tobytes() + one.labels.tobytes())
+            made[number] = int.from_bytes(digest.digest(), "little")
+        if path is not None:
+            temporary = path.with_suffix(f".{platform.node()}-{os.getpid()}.tmp")
+            with contextlib.suppress(OSError), temporary.open("wb") as file:  # a cache that is read only has none
+                np.save(file, made, allow_pickle=False)
+                file.flush()
+                temporary.replace(path)
+        return made
 
 
 def encode_rows(

@@ -15,7 +15,9 @@ import gzip
 import hashlib
 import io
 import lzma
+import time
 import zlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -100,15 +102,31 @@ def read_head(path: Path, size: int) -> bytes:
     return b"".join(parts)
 
 
+def file_state(path: Path) -> tuple[int, int]:
+    """Return size and time of change of a file, by which what was seen of it is remembered.
+
+    A file that was written within the last two seconds is given a state of its own: it may be written again without
+    a change of either.
+    """
+    state = path.stat()
+    recent = time.time_ns() - state.st_mtime_ns < 2 * 10**9
+    return state.st_size, -time.monotonic_ns() if recent else state.st_mtime_ns
+
+
 def sha1_of(path: Path) -> str:
-    """Return the SHA-1 of a file's bytes, in hex: the checksum of `file_sha1`."""
-    found = hashlib.sha1(usedforsecurity=False)
+    """Return the SHA-1 of a file's bytes, in hex: the checksum of `file_sha1`. A file is read once for it."""
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(READ_BYTES):
-                found.update(chunk)
+        return _sha1(path, *file_state(path))
     except OSError as error:
         raise UserError(f"can not read {path}: {error}") from error
+
+
+@lru_cache(maxsize=256)
+def _sha1(path: Path, size: int, changed: int) -> str:
+    found = hashlib.sha1(usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(READ_BYTES):
+            found.update(chunk)
     return found.hexdigest()
 
 

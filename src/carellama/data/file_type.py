@@ -24,6 +24,7 @@ from carellama.data.file_bytes import (
     READ_ERRORS,
     compression_of,
     encoding_by_head,
+    file_state,
     read_error,
     read_head,
 )
@@ -99,8 +100,7 @@ def is_data_file(path: Path) -> bool:
 def detect_file_type(path: Path) -> FileType:
     """Return what a file is. `UserError` for a file without rows, `DataError` for text that cannot be decoded."""
     try:
-        state = path.stat()
-        return _detect(path, state.st_size, state.st_mtime_ns)
+        return _detect(path, *file_state(path))
     except READ_ERRORS as error:
         raise read_error(path, error) from error
 

@@ -28,6 +28,12 @@ def turns(datasets: int, probabilities: Sequence[float] | None, seed: int) -> It
         yield from numbers.choice(datasets, size=1024, p=shares).tolist()
 
 
+def check_probabilities(strategy: str, probabilities: Sequence[float] | None) -> None:
+    """Raise `UserError` for a share of 0 where all datasets are to be used up."""
+    if probabilities is not None and strategy == "interleave_over" and not all(probabilities):
+        raise UserError("--interleave_probs has a 0: with interleave_over that dataset would never be used up")
+
+
 def mix(sizes: Sequence[int], strategy: str, probabilities: Sequence[float] | None, seed: int) -> np.ndarray:
     """Return (dataset, entry) pairs, shape (N, 2).
 
@@ -37,8 +43,7 @@ def mix(sizes: Sequence[int], strategy: str, probabilities: Sequence[float] | No
     if strategy == "concat":
         parts = [np.column_stack([np.full(size, number), np.arange(size)]) for number, size in enumerate(sizes)]
         return np.concatenate([np.zeros((0, 2), dtype=np.int64), *parts])
-    if probabilities is not None and strategy == "interleave_over" and not all(probabilities):
-        raise UserError("--interleave_probs has a 0: with interleave_over that dataset would never be used up")
+    check_probabilities(strategy, probabilities)
     if not all(sizes):
         raise UserError("one of the datasets is empty: it can not be interleaved")
     pairs = _interleave(sizes, strategy, turns(len(sizes), probabilities, seed))
@@ -57,32 +62,21 @@ def _interleave(sizes: Sequence[int], strategy: str, order: Iterator[int]) -> It
                 return
 
 
-def mix_streams(
-    streams: Sequence[Iterable[Item]], strategy: str, probabilities: Sequence[float] | None, seed: int
-) -> Iterator[Item]:
-    """The same over streams of unknown length; each must give a fresh iterator whenever it is iterated."""
-    if strategy == "concat":
-        for stream in streams:
-            yield from stream
-        return
-    if probabilities is not None and strategy == "interleave_over" and not all(probabilities):
-        raise UserError("--interleave_probs has a 0: with interleave_over that dataset would never be used up")
+def mix_streams(streams: Sequence[Iterable[Item]], probabilities: Sequence[float] | None, seed: int) -> Iterator[Item]:
+    """Yield items of several streams in turn, without end: a stream that is used up begins again.
+
+    Each stream gives a fresh iterator whenever it is iterated. Raises `UserError` for one that has no items.
+    """
     running = [iter(stream) for stream in streams]
     nothing = object()
-    ahead = [next(items, nothing) for items in running]  # one item ahead, to know what is used up
-    if nothing in ahead:
-        raise UserError("one of the datasets is empty: it can not be interleaved")
-    full = set[int]()
     for turn in turns(len(streams), probabilities, seed):
-        item = ahead[turn]
-        yield item  # type: ignore[misc]
-        ahead[turn] = next(running[turn], nothing)
-        if ahead[turn] is nothing:
-            full.add(turn)
-            if strategy == "interleave_under" or len(full) == len(streams):
-                return
+        item = next(running[turn], nothing)
+        if item is nothing:
             running[turn] = iter(streams[turn])
-            ahead[turn] = next(running[turn])
+            item = next(running[turn], nothing)
+        if item is nothing:
+            raise UserError("one of the datasets is empty: it can not be interleaved")
+        yield item  # type: ignore[misc]
 
 
 def held_out(records: int, val_size: float, seed: int) -> np.ndarray:

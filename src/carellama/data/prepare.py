@@ -28,8 +28,8 @@ from carellama.data.answers import AnswerEncoder
 from carellama.data.cache import TokenStore, batch_of, encode_rows, finished, key_of, open_store
 from carellama.data.convert import BadRecord
 from carellama.data.encode import Encoder
-from carellama.data.mix import held_out, mix
-from carellama.data.pack import pack
+from carellama.data.examples import Examples, chosen, mixed
+from carellama.data.held_out import HeldOut, hold_out, record_of_entries, shared_records
 from carellama.data.read import BadRow, Row
 from carellama.data.report import DataReport
 from carellama.data.sources import Dataset, load_datasets
@@ -57,46 +57,6 @@ GOES_ON = "--on_bad_record skip leaves such rows out and counts them"
 log = logging.getLogger(__name__)
 
 
-class Examples:
-    """Encoded records by number, for a data loader: each a list of `Tokens` (a whole window, when packed).
-
-    `entries` (N, 2) are (store, entry) pairs, in the order of the mix; each stands for `width` entries that lie
-    together in the store (the two answers of a pair).
-    """
-
-    def __init__(
-        self, stores: Sequence[TokenStore], entries: np.ndarray, window: int | None = None, width: int = 1
-    ) -> None:
-        self.stores, self.entries, self.width = stores, entries, width
-        self.lengths = _of_entries([store.lengths.reshape(-1, width).sum(1) for store in stores], entries)
-        self.windows = pack(self.lengths, window) if window else None
-
-    def __len__(self) -> int:
-        return len(self.entries) if self.windows is None else len(self.windows)
-
-    def __getitem__(self, index: int) -> list[Tokens]:
-        chosen = [index] if self.windows is None else self.windows[index]
-        return [
-            self.stores[store][int(entry) * self.width + part]
-            for store, entry in self.entries[chosen]
-            for part in range(self.width)
-        ]
-
-    @property
-    def tokens(self) -> int:
-        """All tokens."""
-        return int(self.lengths.sum())
-
-
-def _of_entries(values: Sequence[np.ndarray], entries: np.ndarray) -> np.ndarray:
-    """Gather `values[store][entry]` for all (store, entry) pairs."""
-    found = np.zeros(len(entries), dtype=np.int64)
-    for store, own in enumerate(values):
-        chosen = entries[:, 0] == store
-        found[chosen] = own[entries[chosen, 1]]
-    return found
-
-
 @dataclass(frozen=True)
 class Prepared:
     """What a run trains on and is measured by, with the account of every record."""
@@ -111,6 +71,11 @@ class Prepared:
     def streams(self) -> bool:
         """Whether the training data is encoded while training, and so not yet accounted for."""
         return not isinstance(self.train, Examples)
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        """The held-out examples of each dataset, by its name in metrics; {} for a single one."""
+        return self.held_out.parts if isinstance(self.held_out, Examples) else {}
 
     def first(self) -> list[Tokens]:
         """One training example."""
@@ -231,15 +196,16 @@ def last_answer_only(record: Chat) -> Chat:
 
 
 def encode_dataset(
-    dataset: Dataset, config: RunConfig, tokenizer: Any, template: Template
+    dataset: Dataset, config: RunConfig, tokenizer: Any, template: Template, limit: int | None
 ) -> tuple[TokenStore, DataReport, dict[str, Any]]:
-    """Return a dataset's tokens (encoding what is not cached), its account, and its entry for run.json."""
+    """Return the tokens of a dataset's first rows (encoding what is not cached), their report, and its entry for
+    run.json. `limit`: how many rows, None for all."""
     data, stage = config.data, config.finetuning.stage
     digest = dataset.digest()
     backend = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
     key = key_of(
         digest, dataset.name, dataset.columns, dataset.shape, dataset.system or data.system_prompt, stage,
-        backend, template.jinja, template.stops, template.stop_ids, data.lengths, data.max_samples,
+        backend, template.jinja, template.stops, template.stop_ids, data.lengths, limit,
         data.on_bad_record, data.mask_history,
     )  # fmt: skip
     folder = Path(data.data_cache_dir or cache_home() / "tokens") / key
@@ -247,25 +213,30 @@ def encode_dataset(
         shutil.rmtree(folder, ignore_errors=True)
     report = finished(folder)
     if report is None:
-        rows = itertools.islice(dataset.rows(), data.max_samples)
+        rows = itertools.islice(dataset.rows(), limit)
         arguments = (dataset, tokenizer, template, stage, data)
         report = encode_rows(
             rows, _encode, folder,
             workers=data.preprocessing_num_workers, initializer=_start, initargs=arguments, name=dataset.name,
         )  # fmt: skip
     store = open_store(folder, dataset.name)
-    return store, report, _source(dataset, digest, report, store)
+    return store, report, _source(dataset, report, store)
 
 
-def _source(dataset: Dataset, digest: str, report: DataReport | None, store: TokenStore | None) -> dict[str, Any]:
-    """A dataset's entry in run.json; of a stream the counts are not known yet."""
+def _source(dataset: Dataset, report: DataReport | None, store: TokenStore | None) -> dict[str, Any]:
+    """Return a dataset's entry in run.json. Of a stream the counts are not known yet, nor is the SHA-1 of files that
+    were not checked: only a whole read would show it, so their sizes and times identify them."""
     counts = report.datasets[dataset.name] if report else None
     return {
         "name": dataset.name,
         "where": dataset.where,
         "hub": dataset.hub,
         "languages": _languages(dataset),
-        "sha1": digest,
+        "sha1": dataset.digest() if store or dataset.checked else None,
+        "files": [
+            {"name": path.name, "bytes": path.stat().st_size, "modified": int(path.stat().st_mtime)}
+            for path in dataset.files
+        ],
         "rows": counts.rows if counts else None,
         "used": counts.used if counts else None,
         "tokens": int(store.lengths.sum()) if store else None,
@@ -304,48 +275,98 @@ def data_seed(config: RunConfig) -> int:
 def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
     """Encode, mix, hold out and pack the datasets of a run. Raises `UserError` before anything is trained."""
     data, seed = config.data, data_seed(config)
-    streams = data.streaming and config.training.do_train
     packed = data.packing if data.packing is not None else config.finetuning.stage == "pt"
     window = data.lengths[2] if packed else None
     width = 2 if config.finetuning.stage in PAIRED else 1
-    report, sources = DataReport(), []
-
-    def encoded(names: list[str]) -> list[TokenStore]:
-        stores = []
-        for dataset in load_datasets(names, data):
-            store, counts, entry = encode_dataset(dataset, config, tokenizer, template)
-            report.merge(counts)
-            sources.append(entry)
-            if not len(store):
-                raise UserError(f"dataset {dataset.name!r}: no row could be used; see {'; '.join(counts.lines()[1:])}")
-            stores.append(store)
-        return stores
-
-    if streams:
-        stream = _stream(config, tokenizer, template, window, width, seed)
-        held: Examples | list[list[Tokens]] | None = None
-        if data.eval_dataset:
-            others = encoded(data.eval_datasets)
-            held = Examples(others, mix([len(store) // width for store in others], "concat", None, seed), width=width)
-        elif data.val_size:
-            held, counts = stream.hold_out(int(data.val_size))
-            report.merge(counts)
-        sources += [_source(dataset, dataset.digest(), None, None) for dataset in stream.datasets]
-        return Prepared(stream, held, report, sources, packed)
-    stores = encoded(data.datasets)
+    encoding = _Encoding(config, tokenizer, template)
+    if data.streaming and config.training.do_train:
+        return _prepare_stream(config, encoding, window, width, packed)
+    limit = data.max_samples if config.training.do_train else data.eval_limit
+    stores = encoding.stores(data.datasets, limit)
     if config.finetuning.stage == "kto" and config.training.do_train:
         _both_kinds(stores)
-    order = mix([len(store) // width for store in stores], data.mix_strategy, data.probabilities, seed)
+    entries = [np.arange(len(store) // width) for store in stores]
     out = None
     if data.eval_dataset:
-        others = encoded(data.eval_datasets)
-        out = Examples(others, mix([len(store) // width for store in others], "concat", None, seed), width=width)
+        others = encoding.stores(data.eval_datasets, data.max_eval_samples)
+        out = mixed(others, [np.arange(len(store) // width) for store in others], width=width)
+        if config.training.do_train:
+            encoding.count_shared(others, stores)
     elif data.val_size:
-        order, out_order = _hold_out(order, stores, data.val_size, seed, width)
-        out = Examples(stores, out_order, width=width)
-    elif not config.training.do_train:
-        out = Examples(stores, order, width=width)
-    return Prepared(Examples(stores, order, window, width), out, report, sources, packed)
+        held = hold_out(stores, data.val_size, seed, width)
+        entries, out = held.train, chosen(stores, held.entries, width)
+        encoding.count_held_out(stores, held, out)
+    if not config.training.do_train:  # each record once, whatever the mix
+        every = mixed(stores, entries, width=width)
+        return Prepared(every, every if out is None else out, encoding.report, encoding.sources, packed)
+    train = mixed(stores, entries, data.mix_strategy, data.probabilities, seed, window=window, width=width)
+    encoding.count_shares(stores, train, data.mix_strategy)
+    return Prepared(train, out, encoding.report, encoding.sources, packed)
+
+
+class _Encoding:
+    """Encodes the datasets of a run, each once, with the report of all and their entries for run.json."""
+
+    def __init__(self, config: RunConfig, tokenizer: Any, template: Template) -> None:
+        self.config, self.tokenizer, self.template = config, tokenizer, template
+        self.report = DataReport()
+        self.sources: list[dict[str, Any]] = []
+        self._names: dict[Path, str] = {}  # folder of a store -> its name in the report
+
+    def stores(self, names: list[str], limit: int | None) -> list[TokenStore]:
+        """Return the tokens of these datasets, counted in the report unless they are there already."""
+        found = []
+        for dataset in load_datasets(names, self.config.data):
+            store, counts, entry = encode_dataset(dataset, self.config, self.tokenizer, self.template, limit)
+            if not len(store):
+                raise UserError(f"dataset {dataset.name!r}: no row could be used; see {'; '.join(counts.lines()[1:])}")
+            folder = store.shards[0].parent
+            if folder not in self._names:
+                name = dataset.name if dataset.name not in self.report.datasets else f"{dataset.name} (evaluation)"
+                self._names[folder] = name
+                self.report.merge(counts.renamed(dataset.name, name))
+                self.sources.append(entry | {"name": name})
+                if limit is not None and entry["rows"] == limit:
+                    self.report.say(name, f"the first {limit} rows were read, as {self._limit_option(limit)} says")
+            found.append(store)
+        return found
+
+    def _limit_option(self, limit: int) -> str:
+        return "--max_samples" if limit == self.config.data.max_samples else "--max_eval_samples"
+
+    def _say(self, store: TokenStore, line: str) -> None:
+        self.report.say(self._names[store.shards[0].parent], line)
+
+    def count_shared(self, others: Sequence[TokenStore], stores: Sequence[TokenStore]) -> None:
+        """Say how many records of --eval_dataset are trained on too."""
+        for store in others:
+            shared, records = shared_records(store, stores), len(store.record_starts())
+            if shared:
+                line = f"{shared} of {records} records of --eval_dataset are also in the training data"
+                self._say(store, line)
+                log.warning("%s: %s: its loss is lower than that of new records", store.name, line)
+
+    def count_held_out(self, stores: Sequence[TokenStore], held: HeldOut, out: Examples) -> None:
+        """Say how many records are held out, and how many copies of them are left out."""
+        for number, store in enumerate(stores):
+            entries = held.entries[held.entries[:, 0] == number, 1]
+            records = len(np.unique(record_of_entries(store, out.width)[entries]))
+            self._say(store, f"{records} records held out for evaluation")
+            if held.copies[number]:
+                self._say(store, f"{held.copies[number]} copies of held-out records left out of training")
+        if any(held.copies):
+            log.warning(
+                "--val_size: %d records are equal to held-out ones and are left out of training", sum(held.copies)
+            )
+
+    def count_shares(self, stores: Sequence[TokenStore], train: Examples, strategy: str) -> None:
+        """Say what an epoch takes of each dataset where a mix takes a part of it, or repeats it."""
+        for store, share in zip(stores, train.shares, strict=True):
+            if share.taken < share.size:
+                how = "others in each" if train.rotates else "the same in each, as they are packed"
+                self._say(store, f"{share.taken} of {share.size} examples in an epoch ({strategy}), {how}")
+            elif share.taken > share.size:
+                self._say(store, f"{share.taken} examples in an epoch, repeated from {share.size} ({strategy})")
 
 
 def _both_kinds(stores: Sequence[TokenStore]) -> None:
@@ -358,28 +379,29 @@ def _both_kinds(stores: Sequence[TokenStore]) -> None:
         )
 
 
-def _stream(
-    config: RunConfig, tokenizer: Any, template: Template, window: int | None, width: int, seed: int
-) -> TokenStream:
-    """The datasets of a run as a stream."""
+def _prepare_stream(config: RunConfig, encoding: _Encoding, window: int | None, width: int, packed: bool) -> Prepared:
+    """Prepare the datasets of a run as a stream, and encode those that it is evaluated on."""
     data = config.data
     datasets = load_datasets(data.datasets, data)
-    encoders = [RowEncoder(dataset, tokenizer, template, config.finetuning.stage, data).encode for dataset in datasets]
-    mixing = Mixing(data.mix_strategy, data.probabilities, seed, data.buffer_size, window, data.max_samples, width)
+    encoders = [
+        RowEncoder(dataset, encoding.tokenizer, encoding.template, config.finetuning.stage, data).encode
+        for dataset in datasets
+    ]
+    mixing = Mixing(
+        data.mix_strategy, data.probabilities, data_seed(config), data.buffer_size, window, data.max_samples, width
+    )
     stream = TokenStream(datasets, encoders, mixing, Path(config.training.output_dir) / ".stream")
     if config.training.should_save:
         stream.forget()  # of an earlier run
-    return stream
-
-
-def _hold_out(
-    order: np.ndarray, stores: Sequence[TokenStore], val_size: float, seed: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Split the order by record: the parts of a record that was split, and its repeats, stay on one side."""
-    origins = np.column_stack([order[:, 0], _of_entries([store.records[::width] for store in stores], order)])
-    _, record = np.unique(origins, axis=0, return_inverse=True)
-    out = np.isin(record, held_out(int(record.max()) + 1, val_size, seed))
-    return order[~out], order[out]
+    held: Examples | list[list[Tokens]] | None = None
+    if data.eval_dataset:
+        others = encoding.stores(data.eval_datasets, data.max_eval_samples)
+        held = mixed(others, [np.arange(len(store) // width) for store in others], width=width)
+    elif data.val_size:
+        held, counts = stream.hold_out(int(data.val_size))
+        encoding.report.merge(counts)
+    sources = encoding.sources + [_source(dataset, None, None) for dataset in datasets]
+    return Prepared(stream, held, encoding.report, sources, packed)
 
 
 def conversations(config: RunConfig) -> list[Chat]:
@@ -387,8 +409,9 @@ def conversations(config: RunConfig) -> list[Chat]:
     data = config.data
     found: list[Chat] = []
     report = DataReport()
+    limit = data.max_eval_samples if data.eval_dataset else data.eval_limit
     for dataset in load_datasets(data.eval_datasets or data.datasets, data):
-        for row in itertools.islice(dataset.rows(), data.max_samples):
+        for row in itertools.islice(dataset.rows(), limit):
             report.row(dataset.name)
             try:
                 record = dataset.record(row, data.system_prompt)

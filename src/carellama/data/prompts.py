@@ -10,15 +10,17 @@ refused, as what is asked would be lost. All of it is counted. What judges the a
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from carellama.config.run import RunConfig
 from carellama.data.convert import BadRecord
+from carellama.data.examples import metric_names
 from carellama.data.mix import held_out, mix
 from carellama.data.prepare import GOES_ON, TAKES, data_seed
 from carellama.data.read import BadRow, Row
@@ -31,6 +33,7 @@ from carellama.template import Template
 from carellama.text import HAN_CHARACTER
 from carellama.tokenise import GroupEncoder
 
+log = logging.getLogger(__name__)
 EARLIER = "earlier turns left out"
 ASKS = {  # (language, several answers): how an exam question is to be answered
     ("en", False): 'Answer with the letter of the one right option, as in "Answer: X".',
@@ -74,6 +77,7 @@ class Tasks:
     sources: list[dict[str, Any]]
     encode: Callable[[Task], list[int]]
     streams: bool = False
+    parts: dict[str, slice] = field(default_factory=dict)  # of `held_out`: the tasks of each dataset, if several
 
     def first(self) -> list[Tokens]:
         """The first prompt as tokens, none of them learned."""
@@ -115,44 +119,43 @@ def prepare_tasks(config: RunConfig, tokenizer: Any, template: Template) -> Task
     """Read, check, mix and hold out the prompts of a run. Raises `UserError` before anything is trained."""
     data, seed = config.data, data_seed(config)
     encoder = GroupEncoder(tokenizer)
-    report, sources = DataReport(), list[dict[str, Any]]()
     reader = _Reader(config, lambda prompt: len(prompt_ids(encoder, template, [prompt])[0]))
-
-    def read(names: list[str]) -> list[list[Task]]:
-        found = []
-        for dataset in load_datasets(names, data):
-            tasks, counts = reader.read(dataset)
-            report.merge(counts)
-            entry = counts.datasets[dataset.name]
-            sources.append(
-                {"name": dataset.name, "where": dataset.where, "sha1": dataset.digest(), "rows": entry.rows,
-                 "used": entry.used, "tokens": None}
-            )  # fmt: skip
-            if not tasks:
-                raise UserError(f"dataset {dataset.name!r}: no row could be used; see {'; '.join(counts.lines()[1:])}")
-            found.append(tasks)
-        return found
-
-    stores = read(data.datasets)
-    order = mix([len(tasks) for tasks in stores], data.mix_strategy, data.probabilities, seed)
-    train, out = [stores[number][entry] for number, entry in order.tolist()], None
+    training = config.training.do_train
+    sets = reader.read_all(data.datasets, data.max_samples if training else data.eval_limit)
+    out: list[_PromptSet] | None = None
     if data.eval_dataset:
-        out = [task for tasks in read(data.eval_datasets) for task in tasks]
+        out = reader.read_all(data.eval_datasets, data.max_eval_samples)
+        if training:
+            reader.count_shared(out, sets)
     elif data.val_size:
-        train, out = _split(order, stores, data.val_size, seed)
-    elif not config.training.do_train:
-        out = train
-    return Tasks(train, out, report, sources, lambda task: prompt_ids(encoder, template, [task.prompt])[0])
+        sets, out = reader.hold_out(sets, data.val_size, seed)
+    elif not training:
+        out = sets
+    train = [task for one in sets for task in one.tasks]
+    if training:
+        order = mix([len(one.tasks) for one in sets], data.mix_strategy, data.probabilities, seed)
+        train = [sets[number].tasks[entry] for number, entry in order.tolist()]
+        reader.count_shares(order, sets, data.mix_strategy)
+    held = None if out is None else [task for one in out for task in one.tasks]
+    return Tasks(
+        train, held, reader.report, reader.sources, lambda task: prompt_ids(encoder, template, [task.prompt])[0],
+        parts=_parts(out or []),
+    )  # fmt: skip
 
 
-def _split(
-    order: np.ndarray, stores: Sequence[Sequence[Task]], val_size: float, seed: int
-) -> tuple[list[Task], list[Task]]:
-    """Hold out records, each with its repeats."""
-    _, record = np.unique(order, axis=0, return_inverse=True)
-    out = np.isin(record, held_out(int(record.max()) + 1, val_size, seed))
-    train = [stores[number][entry] for number, entry in order[~out].tolist()]
-    return train, [stores[number][entry] for number, entry in np.unique(order[out], axis=0).tolist()]
+@dataclass(frozen=True)
+class _PromptSet:
+    """The prompts of one dataset, and its name in the report."""
+
+    name: str
+    tasks: list[Task]
+
+
+def _parts(sets: Sequence[_PromptSet]) -> dict[str, slice]:
+    """Return where the prompts of each dataset are when all stand one after the other; {} for a single one."""
+    ends = np.cumsum([0, *(len(one.tasks) for one in sets)]).tolist()
+    every = zip(metric_names([one.name for one in sets]), itertools.pairwise(ends), strict=True)
+    return {name: slice(*ends) for name, ends in every} if len(sets) > 1 else {}
 
 
 class _Reader:
@@ -160,6 +163,8 @@ class _Reader:
 
     def __init__(self, config: RunConfig, tokens: Callable[[Sequence[Message]], int]) -> None:
         self.data, self.stage, self.tokens = config.data, config.finetuning.stage, tokens
+        self.report, self.sources = DataReport(), list[dict[str, Any]]()
+        self._sets: dict[tuple[str, int | None], _PromptSet] = {}
         self.takes, self.wanted = TAKES[self.stage]
         self.rewards = config.grpo.names
         context = getattr(load_config(config.model).get_text_config(), "max_position_embeddings", None)
@@ -172,11 +177,81 @@ class _Reader:
                 f"the model takes {context:,} tokens in all"
             )
 
-    def read(self, dataset: Dataset) -> tuple[list[Task], DataReport]:
-        """Raises `BadRecord` for a row that can not be used, unless such rows are skipped."""
+    def read_all(self, names: list[str], limit: int | None) -> list[_PromptSet]:
+        """Return the prompts of these datasets, each counted once in `report` and `sources`."""
+        found = []
+        for dataset in load_datasets(names, self.data):
+            key = (dataset.name, limit)
+            if key not in self._sets:
+                self._sets[key] = self._counted(dataset, limit)
+            found.append(self._sets[key])
+        return found
+
+    def _counted(self, dataset: Dataset, limit: int | None) -> _PromptSet:
+        tasks, counts = self.read(dataset, limit)
+        if not tasks:
+            raise UserError(f"dataset {dataset.name!r}: no row could be used; see {'; '.join(counts.lines()[1:])}")
+        name = dataset.name if dataset.name not in self.report.datasets else f"{dataset.name} (evaluation)"
+        entry = counts.datasets[dataset.name]
+        self.report.merge(counts.renamed(dataset.name, name))
+        if entry.rows == limit:
+            option = "--max_samples" if limit == self.data.max_samples else "--max_eval_samples"
+            self.report.say(name, f"the first {limit} rows were read, as {option} says")
+        self.sources.append(
+            {"name": name, "where": dataset.where, "sha1": dataset.digest(), "rows": entry.rows, "used": entry.used,
+             "tokens": None}
+        )  # fmt: skip
+        return _PromptSet(name, tasks)
+
+    def count_shared(self, others: Sequence[_PromptSet], sets: Sequence[_PromptSet]) -> None:
+        """Say how many prompts of --eval_dataset are trained on too."""
+        known = {task.prompt for one in sets for task in one.tasks}
+        for other in others:
+            if shared := sum(task.prompt in known for task in other.tasks):
+                line = f"{shared} of {len(other.tasks)} prompts of --eval_dataset are also in the training data"
+                self.report.say(other.name, line)
+                log.warning("%s: %s", other.name, line)
+
+    def count_shares(self, order: np.ndarray, sets: Sequence[_PromptSet], strategy: str) -> None:
+        """Say what an epoch takes of each dataset where a mix takes a part of it, or repeats it."""
+        for number, one in enumerate(sets):
+            taken, size = int((order[:, 0] == number).sum()), len(one.tasks)
+            if taken < size:
+                self.report.say(one.name, f"{taken} of {size} prompts in an epoch ({strategy}), the same in each")
+            elif taken > size:
+                self.report.say(one.name, f"{taken} prompts in an epoch, repeated from {size} ({strategy})")
+
+    def hold_out(
+        self, sets: Sequence[_PromptSet], val_size: float, seed: int
+    ) -> tuple[list[_PromptSet], list[_PromptSet]]:
+        """Divide the prompts of all datasets: a held-out prompt is evaluated once, and its copies are left out."""
+        numbers: dict[tuple[Message, ...], int] = {}
+        for task in (task for one in sets for task in one.tasks):
+            numbers.setdefault(task.prompt, len(numbers))
+        chosen = set(held_out(len(numbers), val_size, seed).tolist())
+        train, out = list[_PromptSet](), list[_PromptSet]()
+        for one in sets:
+            left = [task for task in one.tasks if numbers[task.prompt] not in chosen]
+            held = {task.prompt: task for task in reversed(one.tasks) if numbers[task.prompt] in chosen}
+            for earlier in out:
+                for task in earlier.tasks:
+                    held.pop(task.prompt, None)
+            self.report.say(one.name, f"{len(held)} prompts held out for evaluation")
+            if copies := len(one.tasks) - len(left) - len(held):
+                self.report.say(one.name, f"{copies} copies of held-out prompts left out of training")
+                log.warning("%s: %d copies of held-out prompts are left out of training", one.name, copies)
+            train.append(_PromptSet(one.name, left))
+            out.append(_PromptSet(one.name, list(reversed(held.values()))))
+        return train, [one for one in out if one.tasks]
+
+    def read(self, dataset: Dataset, limit: int | None) -> tuple[list[Task], DataReport]:
+        """Return the prompts of the first rows and their report.
+
+        Raises `BadRecord` for a row that can not be used, unless such rows are skipped.
+        """
         report, found = DataReport(), list[Task]()
         report.row(dataset.name, 0)
-        for row in itertools.islice(dataset.rows(), self.data.max_samples):
+        for row in itertools.islice(dataset.rows(), limit):
             report.row(dataset.name)
             try:
                 task = self._task(dataset, row)

@@ -36,6 +36,7 @@ class DatasetReport:
     rows: int = 0
     used: int = 0
     done: dict[Kind, dict[str, Cases]] = field(default_factory=lambda: {"skipped": {}, "shortened": {}, "split": {}})
+    said: list[str] = field(default_factory=list)  # what an epoch takes of the records, and what is held out
 
     @property
     def skipped(self) -> int:
@@ -62,12 +63,23 @@ class DataReport:
         if kind == "skipped":
             entry.used -= 1
 
+    def say(self, dataset: str, line: str) -> None:
+        """Add a line on what is made of the records of a dataset."""
+        self.datasets[dataset].said.append(line)
+
+    def renamed(self, old: str, new: str) -> DataReport:
+        """Return this report with one dataset under another name."""
+        report = DataReport()
+        report.datasets = {new if name == old else name: entry for name, entry in self.datasets.items()}
+        return report
+
     def merge(self, other: DataReport) -> None:
         """Add the account of rows that come after those of this one."""
         for name, theirs in other.datasets.items():
             ours = self.datasets.setdefault(name, DatasetReport())
             ours.rows += theirs.rows
             ours.used += theirs.used
+            ours.said += theirs.said
             for kind, reasons in theirs.done.items():
                 for reason, cases in reasons.items():
                     ours.done[kind].setdefault(reason, Cases()).add(cases.count, cases.places)
@@ -82,6 +94,7 @@ class DataReport:
                 for reason, cases in reasons.items():
                     first = ", ".join(cases.places) + (", ..." if cases.count > len(cases.places) else "")
                     found.append(f"  {kind} {cases.count}: {reason} ({first})")
+            found += [f"  {line}" for line in entry.said]
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,6 +107,7 @@ class DataReport:
                     kind: {reason: {"count": cases.count, "first": cases.places} for reason, cases in reasons.items()}
                     for kind, reasons in entry.done.items()
                 },
+                **({"said": entry.said} if entry.said else {}),
             }
             for name, entry in self.datasets.items()
         }
@@ -107,5 +121,5 @@ class DataReport:
                 kind: {reason: Cases(cases["count"], list(cases["first"])) for reason, cases in entry[kind].items()}
                 for kind in ("skipped", "shortened", "split")
             }
-            report.datasets[name] = DatasetReport(entry["rows"], entry["used"], done)
+            report.datasets[name] = DatasetReport(entry["rows"], entry["used"], done, list(entry.get("said", [])))
         return report

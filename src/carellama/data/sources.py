@@ -84,6 +84,7 @@ class Dataset:
     split: str = "train"
     folder: Path = Path()
     formats: tuple[tuple[str, FileFormat], ...] = ()  # of each file by its path; of a hub or script: of all, ""
+    checked: bool = False  # the files were read and have the SHA-1 of file_sha1
 
     def rows(self) -> Iterator[Row | BadRow]:
         """All rows, from the first at each call."""
@@ -272,8 +273,8 @@ def _dataset(name: str, entry: dict[str, Any], folder: Path, data: DataArguments
     missing = [str(file) for file in files if not file.is_file()]
     if missing or not files:
         raise UserError(f"{where}: no file {path}")
-    _check_sum(path, entry.get("file_sha1"), name)
-    return replace(made, files=files)
+    _check_sum(path, entry.get("file_sha1"))
+    return replace(made, files=files, checked="file_sha1" in entry)
 
 
 def _columns(given: Any, where: str) -> Columns | None:
@@ -320,13 +321,12 @@ def _script(name: str, folder: Path, where: str, trusted: bool) -> Path:
     return script
 
 
-def _check_sum(path: Path, expected: str | None, name: str) -> None:
+def _check_sum(path: Path, expected: str | None) -> None:
     if path.is_dir():
         if expected:
             raise UserError(f"{path} is a folder: file_sha1 is the sum of one file")
         return
     if not expected:
-        log.info("dataset %s: no file_sha1 in %s, so %s is taken as it is", name, INFO, path.name)
         return
     found = digest(path)
     if found != expected.lower():

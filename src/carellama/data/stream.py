@@ -14,8 +14,10 @@ not, then comes out as a `Failure` in place of a batch.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import logging
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,15 +29,16 @@ import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from carellama.config.environment import world
-from carellama.data.mix import mix_streams
+from carellama.data.mix import check_probabilities, mix_streams
 from carellama.data.pack import pack
 from carellama.data.read import BadRow, Row
 from carellama.data.report import KEPT_PLACES, Cases, DataReport
 from carellama.data.sources import Dataset
 from carellama.disk import write_json
 from carellama.errors import UserError
-from carellama.records import Tokens
+from carellama.records import Place, Tokens
 
+log = logging.getLogger(__name__)
 ENCODED_ROWS = 128  # rows encoded at a time: what the first batch waits for
 
 Item = TypeVar("Item")
@@ -64,10 +67,28 @@ class Entry:
     tokens: list[Tokens]
 
 
+@dataclass(slots=True)
+class _Drawn:
+    """A row that is held out, with its tokens, its report and the copies of it."""
+
+    dataset: int
+    row: int
+    tokens: list[Tokens]
+    report: DataReport
+    copies: list[tuple[int, Place]]
+
+
+def row_hash(row: Row, seed: int) -> int:
+    """Return a 64-bit hash of what a row holds, another for each seed; the order of its columns does not count."""
+    text = json.dumps(row.fields, sort_keys=True, ensure_ascii=False, default=str)
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=str(seed).encode())
+    return int.from_bytes(digest.digest(), "little")
+
+
 class TokenStream(IterableDataset):
     """Examples for ever: in each epoch every record once, or as the mix takes them.
 
-    `skip` (one number a dataset) rows at the start of each dataset are held out.
+    Rows whose `row_hash` is in `held` are held out.
     """
 
     def __init__(
@@ -75,7 +96,7 @@ class TokenStream(IterableDataset):
     ) -> None:
         self.datasets, self.encoders, self.mixing = datasets, encoders, mixing
         self.account = account
-        self.skip = [0] * len(datasets)
+        self.held: frozenset[int] = frozenset()
 
     def __iter__(self) -> Iterator[list[Tokens]]:
         shard, shards = shard_of_this_process()
@@ -99,25 +120,71 @@ class TokenStream(IterableDataset):
             yield from examples
 
     def entries(self, shard: int, shards: int, epoch: int, account: _Account) -> Iterator[Entry]:
-        """The records of one epoch of one shard, mixed, in the order of their files."""
+        """The records of one shard: of one epoch, in the order of their files, or interleaved without end.
+
+        Interleaved datasets have no common epoch: each begins again when it is used up, so that all of it is used.
+        """
         mixing = self.mixing
         parts = [_Part(self, number, shard, shards, epoch, account) for number in range(len(self.datasets))]
-        return mix_streams(parts, mixing.strategy, mixing.probabilities, _seed(mixing.seed, epoch))
+        if mixing.strategy == "concat":
+            return itertools.chain.from_iterable(parts)
+        check_probabilities(mixing.strategy, mixing.probabilities)
+        return mix_streams(parts, mixing.probabilities, mixing.seed)
 
     def hold_out(self, count: int) -> tuple[list[list[Tokens]], DataReport]:
-        """Take the first `count` records of the mix out of the stream; return their examples and account."""
-        account = _Account(None)
-        found = list(itertools.islice(self.entries(0, 1, 0, account), count))
-        if len(found) < count:
-            raise UserError(f"--val_size {count}: the data has {len(found)} usable records; leave some to train on")
-        for entry in found:
-            self.skip[entry.dataset] = max(self.skip[entry.dataset], entry.row + 1)
-        report = DataReport()
-        for number in range(len(self.datasets)):  # the rows up to the last one that was taken, no others
-            rows = list(itertools.islice(self._rows(number), self.skip[number]))
-            if rows:
-                report.merge(self.encoders[number](rows)[2])
-        return [example for entry in found for example in self._of(entry)], report
+        """Take `count` different records of all datasets out of the stream; return their examples and report.
+
+        Reads all rows once, without encoding them, and draws those with the smallest hashes: the same ones in any
+        order of the files, and each copy of a row with it.
+        """
+        log.info("--val_size %d: reading all rows once to draw the held-out records", count)
+        drawn: dict[int, _Drawn] = {}
+        largest = 0  # of the hashes that are drawn
+        left = 0  # rows that are not drawn
+        for number in range(len(self.datasets)):
+            for at, row in enumerate(self._rows(number)):
+                if not isinstance(row, Row):
+                    continue
+                key = row_hash(row, self.mixing.seed)
+                if key in drawn:
+                    drawn[key].copies.append((number, row.place))
+                    continue
+                if len(drawn) == count and key > largest:
+                    left += 1
+                    continue
+                tokens, _, report = self.encoders[number]([row])
+                if not tokens:
+                    continue
+                drawn[key] = _Drawn(number, at, tokens, report, [])
+                if len(drawn) > count:
+                    del drawn[largest]
+                    left += 1
+                largest = max(drawn)
+        if len(drawn) < count or not left:
+            raise UserError(
+                f"--val_size {count}: the data has {len(drawn) + left} different usable records; leave some to train on"
+            )
+        self.held = frozenset(drawn)
+        return self._held_examples(drawn)
+
+    def _held_examples(self, drawn: dict[int, _Drawn]) -> tuple[list[list[Tokens]], DataReport]:
+        """The examples of the rows that were drawn, in the order of the files, and the report of them and their
+        copies."""
+        report, examples = DataReport(), list[list[Tokens]]()
+        for one in sorted(drawn.values(), key=lambda one: (one.dataset, one.row)):
+            report.merge(one.report)
+            source = f"{self.datasets[one.dataset].name} row {one.row + 1}"
+            tokens = [replace(token, source=source) for token in one.tokens]
+            examples += self._of(Entry(one.dataset, one.row, tokens))
+        for one in drawn.values():
+            for number, place in one.copies:
+                name = self.datasets[number].name
+                report.row(name)
+                report.note(name, "skipped", place, "a copy of a held-out record")
+        for number, dataset in enumerate(self.datasets):
+            if count := sum(one.dataset == number for one in drawn.values()):
+                report.say(dataset.name, f"{count} records held out for evaluation")
+        return examples, report
 
     def counted(self) -> DataReport:
         """What all processes and workers have read so far in their first pass."""
@@ -207,7 +274,12 @@ class _Part(Iterable[Entry]):
 
     def __iter__(self) -> Iterator[Entry]:
         account, self.account = self.account, None  # a second pass is not counted again
-        numbered = itertools.islice(enumerate(self.stream._rows(self.number)), self.stream.skip[self.number], None)
+        numbered: Iterator[tuple[int, Row | BadRow]] = enumerate(self.stream._rows(self.number))
+        if held := self.stream.held:
+            seed = self.stream.mixing.seed
+            numbered = (
+                (at, row) for at, row in numbered if not isinstance(row, Row) or row_hash(row, seed) not in held
+            )
         mine = itertools.islice(numbered, self.shard, None, self.shards)
         while batch := list(itertools.islice(mine, ENCODED_ROWS)):
             tokens, origins, report = self.stream.encoders[self.number]([row for _, row in batch])
@@ -265,10 +337,6 @@ def _cases(report: DataReport) -> Iterator[tuple[tuple[str, str, str], Cases]]:
 
 
 def _file_and_line(place: str) -> tuple[str, int]:
-    file, _, line = place.rpartition(":")
+    """Split a `Place` that was written: file and line, or file and row."""
+    file, _, line = place.rpartition(", row ") if ", row " in place else place.rpartition(":")
     return file, int(line)
-
-
-def _seed(seed: int, epoch: int) -> int:
-    """Another mix in each epoch."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

@@ -26,7 +26,8 @@ from carellama.config.environment import world
 from carellama.config.finetuning import COMPARING
 from carellama.config.run import RunConfig
 from carellama.config.stages import REFERENCE_FREE, TOGETHER
-from carellama.data.prepare import PAIRED, Examples
+from carellama.data.examples import Examples
+from carellama.data.prepare import PAIRED
 from carellama.model.blank import blank_adapters, blank_model
 from carellama.model.fused import fuses
 from carellama.model.machine import best_dtype, has_gpu, memory_bytes

@@ -103,6 +103,7 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
         for one, dtype in zip(learned, dtypes, strict=True):
             one.data = one.data.to(dtype)
         self.reward_func_names = list(rewards)
+        self.eval_parts = tasks.parts  # the held-out prompts of each dataset
         if self.template.stop_ids:
             self.eos_token_ids = self.template.stop_ids
             self.generation_kwargs["eos_token_id"] = self.generation_config.eos_token_id = self.template.stop_ids
@@ -235,6 +236,9 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
             values, key = values[~np.isnan(values)], name if name == "reward" else f"rewards_{name}"
             if len(values):
                 metrics |= with_intervals({key: values})
+        for name, where in (self.eval_parts if eval_dataset is None else {}).items():
+            of_part = with_intervals({"reward": whole[where][scored[where]]}) | {"samples": len(whole[where])}
+            metrics |= {f"{name}_{key}": value for key, value in of_part.items()}
         metrics |= shares | {
             "length": float(lengths.mean()), "samples": len(found), "unscored": int((~scored).sum()),
             "runtime": round(time.monotonic() - started, 4),

@@ -74,6 +74,7 @@ class PPOTrainer(RowTrainer):
             config.training.ddp_find_unused_parameters = False  # it would not find the value head, behind forward
         numbers = Prepared(train, held_out, tasks.report, tasks.sources, packed=False)
         super().__init__(config, model, tokenizer, numbers)
+        self.eval_parts = tasks.parts
         if self.sharded:
             raise UserError("--stage ppo answers with whole weights: launch it with DDP, not FSDP or DeepSpeed")
         assert config.reward.reward_model is not None

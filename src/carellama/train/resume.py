@@ -44,7 +44,9 @@ HARMLESS = frozenset(
     judge_endpoint on_bad_record
     """.split()
 )
-EVALUATION = frozenset("eval_strategy eval_steps eval_delay eval_dataset bf16_full_eval fp16_full_eval".split())
+EVALUATION = frozenset(
+    "eval_strategy eval_steps eval_delay eval_dataset max_eval_samples bf16_full_eval fp16_full_eval".split()
+)
 ANSWERS = frozenset(  # read by --do_predict, and by the stages that learn from their own answers
     """
     do_sample temperature top_p top_k num_beams max_new_tokens repetition_penalty length_penalty
@@ -121,8 +123,9 @@ def _is_harmless(name: str, config: RunConfig) -> bool:
 
 
 def _contents(sources: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, Any]:
-    """Name to digest of the training data."""
-    return {str(one["name"]): one.get("sha1") for one in sources if one.get("name") in config.data.datasets}
+    """Name to digest of the training data; of a stream, whose files are not read for one, their sizes and times."""
+    named = [one for one in sources if one.get("name") in config.data.datasets]
+    return {str(one["name"]): one.get("sha1") or one.get("files") for one in named}
 
 
 def _refuse(config: RunConfig, checkpoint: str, found: Mapping[str, Sequence[Any]]) -> None:

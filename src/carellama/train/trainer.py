@@ -93,6 +93,7 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
         self.noise = config.training.neftune_noise_alpha
         self.neftune_noise_alpha = None  # ours knows where records begin, see carellama.train.noise
         self.loraplus_lr_ratio = config.finetuning.loraplus_lr_ratio
+        self.eval_parts: dict[str, slice] = prepared.parts  # the examples of each held-out dataset
         self.row_limit = config.row_limit
         self.together = TOGETHER.get(config.finetuning.stage, 1)
         self._guard = LossGuard()
@@ -214,7 +215,7 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Return the stage's metrics over the whole set, with the number of records."""
+        """Return the stage's metrics over the whole set, with the number of records; of several datasets each too."""
         started = time.monotonic()
         batches = self.get_eval_dataloader(eval_dataset)
         if not self.accelerator._models:  # evaluation without training before it
@@ -227,6 +228,9 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
             self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         records = in_order(gather_object(values), self.accelerator.num_processes, len(batches.dataset)).numpy()
         named = {"samples": len(records)} | self.summary(records)
+        for name, where in (self.eval_parts if eval_dataset is None else {}).items():
+            of_part = {"samples": len(records[where])} | self.summary(records[where])
+            named |= {f"{name}_{key}": value for key, value in of_part.items()}
         named["runtime"] = round(time.monotonic() - started, 4)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in named.items()}
         self.log(metrics)
