@@ -29,7 +29,10 @@ def _sheets(path: Path, most_rows: int | None = None) -> Iterator[tuple[str, lis
                 cells = book.get_sheet_by_name(name).to_python(skip_empty_area=False, nrows=most_rows)
                 yield name, [[_text(cell) for cell in row] for row in cells]
     except (calamine.CalamineError, OSError) as error:
-        raise DataError(f"can not read {path}: not a whole spreadsheet ({error or type(error).__name__})") from error
+        raise DataError(
+            f"can not read {path}: not a whole spreadsheet ({error or type(error).__name__}); save it again, or "
+            "rename it if it is something else"
+        ) from error
 
 
 def _text(cell: Any) -> str:
