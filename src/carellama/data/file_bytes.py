@@ -24,6 +24,7 @@ from typing import Any, Protocol, TextIO
 from carellama.errors import DataError, UserError
 
 READ_BYTES = 1 << 20  # read at a time
+FIRST_BYTES = 1 << 16  # read first
 UTF8_SAMPLE_BYTES = 64  # non-ASCII bytes of valid UTF-8 before a bad one: it is damaged UTF-8, not GB18030
 COMMON_SHARE = 0.8  # of the non-ASCII characters of GB18030 text that GB2312 has; of other encodings read so, fewer
 READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what damage inside a compressed file raises
@@ -187,10 +188,12 @@ def _utf16_without_mark(head: bytes) -> str:
 class _Utf8Bytes(io.RawIOBase):
     """The bytes of a text file as UTF-8, each checked. The encoding is chosen at the first bytes that are not ASCII."""
 
-    def __init__(self, file: Bytes, path: Path) -> None:
+    def __init__(self, file: Bytes, path: Path, encoding: str | None = None) -> None:
         self._file, self._path = file, path
+        self._encoding = encoding or ""
         self._decoder: codecs.IncrementalDecoder | None = None  # None: all was ASCII so far
-        self._encoding = ""
+        if encoding:
+            self._decoder = codecs.getincrementaldecoder(encoding)()
         self._lines = 1
         self._ready, self._at = b"", 0
         self._first, self._ended = True, False
@@ -216,12 +219,13 @@ class _Utf8Bytes(io.RawIOBase):
         super().close()
 
     def _read_chunk(self) -> bytes:
-        """Return `READ_BYTES` bytes, fewer at the end only."""
+        """Return `READ_BYTES` bytes, fewer at the first time (who looks at one row needs no more) and at the end."""
+        size = min(FIRST_BYTES, READ_BYTES) if self._first else READ_BYTES
         parts, length = [], 0
-        while length < READ_BYTES and (part := self._file.read(READ_BYTES - length)):
+        while length < size and (part := self._file.read(size - length)):
             parts.append(part)
             length += len(part)
-        self._ended = length < READ_BYTES
+        self._ended = length < size
         return b"".join(parts)
 
     def _decoded(self, chunk: bytes) -> bytes:
@@ -255,10 +259,10 @@ class _Utf8Bytes(io.RawIOBase):
             raise DataError(f"{self._path}:{self._lines - 1 + int(line)}:{reason}") from error
 
 
-def open_text(path: Path, newline: str | None = None) -> TextIO:
-    """Open a text file, decompressed and decoded; `newline` as for `open`.
+def open_text(path: Path, newline: str | None = None, encoding: str | None = None) -> TextIO:
+    """Open a text file, decompressed and decoded; `newline` as for `open`, `encoding` None: it is detected.
 
     Reading raises `DataError` with the line of a byte that is not of the file's encoding, and `READ_ERRORS`.
     """
-    raw = _Utf8Bytes(open_bytes(path), path)
+    raw = _Utf8Bytes(open_bytes(path), path, encoding)
     return io.TextIOWrapper(io.BufferedReader(raw, 1 << 16), encoding="utf-8", newline=newline)

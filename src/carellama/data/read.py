@@ -50,7 +50,8 @@ def _text_rows(path: Path, form: FileType, expected: Collection[str]) -> Iterato
     # newline="" for csv, which keeps line breaks inside quotes; json and txt take any
     newline = "" if form.type in ("csv", "tsv") else None
     try:
-        with open_text(path, newline) as text:
+        known = None if form.encoding == "utf-8" else form.encoding  # utf-8: its beginning may be ASCII only
+        with open_text(path, newline, known) as text:
             if form.type in ("csv", "tsv"):
                 yield from read_csv(text, str(path), form.delimiter, expected=expected)
             elif form.type == "txt":
