@@ -117,6 +117,8 @@ def test_the_embedding_model_answers_and_is_listed(caplog) -> None:
         ]
         wrong = httpx2.post(f"{server.v1}/embeddings", json={"input": "a", "model": "other"})
         assert wrong.status_code == 404 and "counting, carellama" in wrong.json()["error"]["message"]
+        chat = httpx2.post(f"{server.v1}/chat/completions", json={"model": "counting", "messages": ASKED})
+        assert chat.status_code == 404 and "writes no answers" in chat.json()["error"]["message"]
         empty = httpx2.post(f"{server.v1}/rerank", json={"query": "q", "documents": ["a", ""]})
         assert empty.json()["error"]["param"] == "documents.1"
         refused = httpx2.post(f"{server.v1}/embeddings", json={"input": "a", "truncate": True})

@@ -64,6 +64,7 @@ def create_app(
         line=Line(engine.parallel, settings.queue, settings.queue_timeout),
         metrics=Metrics(),
         score=score,
+        embedding_model=embedder.name if embedder is not None else None,
     )
     service.metrics.watch(service.line)
     app = FastAPI(
@@ -186,8 +187,8 @@ async def _models(request: Request) -> list[dict[str, Any]]:
     adapters, context_tokens = await service.facts()
     parents = dict.fromkeys(names) | {f"{names[0]}:{adapter}": names[0] for adapter in adapters}
     models = [(name, parent, context_tokens) for name, parent in parents.items()]
-    if (embedder := request.app.state.vector_models.name) is not None:
-        models.append((embedder, None, None))
+    if service.embedding_model is not None:
+        models.append((service.embedding_model, None, None))
     return [
         {
             "id": name,

@@ -58,6 +58,7 @@ class Service:
     line: Line
     metrics: Metrics
     score: Scorer | None = None  # of a reward model
+    embedding_model: str | None = None  # the name of the model that makes vectors, if there is one
     draining: bool = False  # the server is about to end: no new requests
     created: int = field(default_factory=lambda: int(time.time()))
     ending: set[asyncio.Future[None]] = field(default_factory=set)  # tickets that are being given back

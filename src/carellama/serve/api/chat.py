@@ -185,6 +185,11 @@ async def named(service: Service, call: Call, model: str | None, *others: str | 
     `others` are names that the route takes besides, for the message.
     """
     names = service.settings.names
+    if model is not None and model == service.embedding_model:
+        raise Wrong(
+            f"{model} is an embedding model: it makes vectors and writes no answers; send model: {names[0]}",
+            *("model", "model_not_found", 404),
+        )
     adapters, call.context_tokens = await service.facts()
     adapter = adapter_of(model, names, adapters, *filter(None, others))
     call.model = model or names[0]
