@@ -69,6 +69,9 @@ WARNINGS = [
     ("Rest.<|im_end|>", "prompt markup left in the text"),
     ("### Response:\nRest.", "prompt markup left in the text"),
     ("答：多喝水，注意休息。", "prompt markup left in the text"),
+    ("医生：多喝水，注意休息。", "prompt markup left in the text"),
+    ("Rest. <user>: And then? <bot>: Drink.", "prompt markup left in the text"),
+    ("Rest.\\nDrink water.", "line breaks written as \\n"),
     ("Dear <NAME>, rest.", "placeholder left in the text"),
     ("Dear {name}, rest.", "placeholder left in the text"),
     ("作为AI语言模型，我不能诊断。", "boilerplate of a language model"),
@@ -86,6 +89,7 @@ HARMLESS = [
     "The formula is $\\frac{alpha}{beta}$, written out.",
     "The number 123456789012345 is of no one.",
     "体温超过 38.5℃ 时请就医；问题不大。",
+    "The gradient $\\nabla f$ and the unit Patient: day are no marks.",
     "Â is a letter, and so is Ã in SÃO.",
 ]
 

@@ -181,9 +181,14 @@ def has_options(fields: Mapping[str, Any]) -> bool:
 
 def unread_options(fields: Mapping[str, Any]) -> str | None:
     """The column of a row that is called as options are and holds something that is not read as options."""
-    lower = {name.strip().lower(): name for name in reversed(list(fields))}
-    column = first_of(OPTIONS, lower)
+    columns = option_columns(tuple(fields))
+    column = columns[0][0] if columns and len(columns[0]) == 1 else None
     return column if column is not None and fields[column] not in (None, "", [], {}) else None
+
+
+def may_be_exam(fields: Mapping[str, Any]) -> bool:
+    """Whether a row has options, or a column that may hold some: it is not trained as a question with an answer."""
+    return bool(option_columns(tuple(fields))) and (has_options(fields) or unread_options(fields) is not None)
 
 
 def turns_in(fields: Mapping[str, Any], columns: Iterable[str] = ()) -> tuple[str, str] | None:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from carellama.data.column_names import EXAM, has_options, turns_in, unread_options
+from carellama.data.column_names import EXAM, may_be_exam, turns_in
 from carellama.data.column_names import Columns as Columns
 from carellama.data.exam_options import in_text, letters_of, make_question, options_of
 from carellama.data.read import Row
@@ -48,12 +48,12 @@ def _own_format(row: Row, columns: Columns, shape: str) -> str:
     """The format of one row in a file of conversations: what CareLlama writes has turns only where they are needed."""
     if shape not in CONVERSATIONS or any(name in row.fields for name in ("chosen", "rejected")):
         return shape
+    if shape == "alpaca" and columns.prompt in row.fields:
+        return shape
     turns = turns_in(row.fields, (columns.messages,) if columns.messages else ())
-    if shape == "alpaca":
-        return turns[1] if turns and columns.prompt not in row.fields else shape
     if turns:
         return turns[1]
-    return "alpaca" if {columns.prompt, columns.response} <= set(row.fields) else shape
+    return "alpaca" if shape == "alpaca" or {columns.prompt, columns.response} <= set(row.fields) else shape
 
 
 def require_unicode(record: Record) -> None:
@@ -99,7 +99,7 @@ def lengths_of(record: Record) -> tuple[int, int]:
 
 
 def _alpaca(row: Row, columns: Columns, system: str | None) -> Record:
-    if columns.options is None and (has_options(row.fields) or unread_options(row.fields)):
+    if columns.options is None and may_be_exam(row.fields):
         raise BadRecord(row.place, "the row has options: it is an exam question", "not a question with an answer")
     prompt, query = _text(row, columns.prompt), _text(row, columns.query, required=False)
     answer = _value(row, columns.response) if columns.response else None
@@ -112,9 +112,10 @@ def _alpaca(row: Row, columns: Columns, system: str | None) -> Record:
         both = "\n".join(message.content for message in (*messages, begun[0]))
         messages, begun = [Message("system", both)], begun[1:]
     messages += [*history, *begun]
-    question = "\n".join(part for part in (_context(row, columns.context, question), question) if part)
     if not question.strip():
         raise BadRecord(row.place, "empty question")
+    if columns.context and (context := _context(row, columns.context, question)):
+        question = f"{context}\n{question}"
     messages.append(Message("user", question))
     if isinstance(answer, list):
         if columns.speakers:
@@ -317,6 +318,9 @@ def _value(row: Row, column: str) -> Any:
 
 def _text(row: Row, column: str | None, *, required: bool = True) -> str:
     """The text of a column; null counts as absent. `BadRecord` for a missing column or another type."""
+    value = row.fields.get(column) if column else None
+    if isinstance(value, str):
+        return value
     if column is None or (not required and not _has(row, column)):
         return ""
     if not _has(row, column):

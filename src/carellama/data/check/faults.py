@@ -34,7 +34,8 @@ class Scan:
 
 TAG = "p|br|div|span|a|b|i|u|em|strong|li|ul|ol|td|tr|th|table|tbody|img|font|h[1-6]|sub|sup|script|style|center|hr|pre"
 MARKUP = ("<s>", "</s>", "INST]", "<|", "<<SYS", "###", "问：", "答：", "问:", "答:", "Human:", "Assistant:", "USER:",
-          "ASSISTANT:", "Human：", "Assistant：")  # fmt: skip
+          "ASSISTANT:", "Human：", "Assistant：", "病人：", "病人:", "患者：", "患者:", "医生：", "医生:",
+          "<user>", "<bot>", "<human>", "Doctor:", "Patient:")  # fmt: skip
 IDENTIFIERS = "possible identifiers (carellama data clean --deidentify mask)"
 SCANS = (
     Scan("replacement characters (U+FFFD): the text was decoded wrongly", ("�",), re.compile("�")),
@@ -54,7 +55,8 @@ SCANS = (
         MARKUP,
         re.compile(
             r"</?s>|\[/?INST\]|<\|\w+\|>|<</?SYS>>|^[ \t]*###[ \t]*(?:Instruction|Input|Response|Human|Assistant)\b"
-            r"|^[ \t]*(?:问|答|Human|Assistant|USER|ASSISTANT)[:：]",
+            r"|^[ \t]*(?:问|答|病人|患者|医生|Human|Assistant|USER|ASSISTANT|Doctor)[:：]"
+            r"|<(?:user|bot|human|assistant)>[:：]|\\n(?:问|答|病人|患者|医生|Human|Assistant|Doctor|Patient)[:：]",
             re.MULTILINE,
         ),
     ),
@@ -75,6 +77,7 @@ SCANS = (
             re.IGNORECASE,
         ),
     ),
+    Scan("line breaks written as \\n", ("\\n",), re.compile(r"\\n(?![a-z])")),
     Scan(IDENTIFIERS, ("@",), re.compile(r"[\w.+-]+@[\w-]+\.\w")),
 )  # fmt: skip
 NUMBERS = re.compile(r"(?<![0-9])(?:1[3-9][0-9]{9}|[1-9][0-9]{16}[0-9Xx])(?![0-9])")  # Chinese mobile, identity card
