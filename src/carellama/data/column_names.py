@@ -16,7 +16,16 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from carellama.data.exam_options import AnswerForm, Sample, answer_form, first_key, in_text, letters_of, options_of
+from carellama.data.exam_options import (
+    FORMS,
+    AnswerForm,
+    Sample,
+    answer_forms,
+    first_key,
+    in_text,
+    letters_of,
+    options_of,
+)
 from carellama.data.read import Row
 from carellama.data.speakers import Speakers
 from carellama.records import BadRecord
@@ -121,6 +130,10 @@ KEYS = ("answer_idx", "answer_index", "answer_key", "answerkey", "answer_letter"
 EXPLANATIONS = ("explanation", "exp", "rationale", "解析", "答案解析", "analysis", "reasoning", "solution", "cot")
 IDS = ("id", "problem_id", "question_id", "qid", "编号", "题号")
 OPTION_COLUMN = re.compile(r"(op|opt|option|choice|ending|选项|备选)?[ _.\-]?([a-j]|10|[0-9])")
+MEANINGS: dict[AnswerForm, str] = {
+    "letters": "letters", "text": "texts of options",
+    "index_from_0": "counted from 0", "index_from_1": "counted from 1",
+}  # fmt: skip
 LETTERS_ONLY = re.compile(r"\W*[A-H](?:\W*[A-H])*\W*")  # the answers of an exam
 
 
@@ -331,31 +344,28 @@ def exam_columns(rows: Sequence[Row]) -> Guess | None:
     given = {name: _answers(rows, (stem, query), options, name) for name in keys}
     fitting = {name: fits for name, (fits, _) in given.items() if fits}
     most = max(fitting.values(), default=0)  # an answer in letters goes before one whose numbers are not clear
-    clear = {name: fits for name, fits in fitting.items() if given[name][1] is not None and 2 * fits >= most} or fitting
+    clear = {name: fits for name, fits in fitting.items() if len(given[name][1]) == 1 and 2 * fits >= most} or fitting
     response = max(clear, key=lambda name: clear[name], default=next(iter(keys), None))
-    form = given[response][1] if response else "letters"
+    forms = given[response][1] if response else FORMS[:1]
     checks = [
         name for name, fits in fitting.items()
-        if name != response and given[name][1] in ("letters", "text") and 2 * fits >= fitting[response or ""]
+        if name != response and given[name][1][0] in ("letters", "text") and 2 * fits >= fitting[response or ""]
     ]  # fmt: skip
     columns = replace(
-        NONE, prompt=stem, query=query, response=response, options=options, answer_form=form or "letters",
+        NONE, prompt=stem, query=query, response=response, options=options, answer_form=forms[0],
         context=_context(rows, names, (stem, query, response)), explanation=first_of(EXPLANATIONS, names),
         id=first_of(IDS, names), answer_check=next(iter(checks), None),
     )  # fmt: skip
-    if response and form is None:
-        return Guess(
-            columns,
-            f"the answers in {response!r} may be counted from 0 or from 1, or be texts of options",
-            {"answer_form": "index_from_0"},
-        )
+    if len(forms) > 1:
+        ways = " or ".join(MEANINGS[form] for form in forms)
+        return Guess(columns, f"the answers in {response!r} may be {ways}", {"answer_form": forms})
     return Guess(columns)
 
 
 def _answers(
     rows: Sequence[Row], stem: tuple[str, str | None], options: tuple[str, ...], column: str
-) -> tuple[int, AnswerForm | None]:
-    """(rows whose answer in this column names an option, how it is written: None where that is not clear)."""
+) -> tuple[int, tuple[AnswerForm, ...]]:
+    """(rows whose answer in this column names an option, how it may be written: several where that is not clear)."""
     samples = []
     for row in rows:
         if column in row.fields:
@@ -364,16 +374,14 @@ def _answers(
             said = next((row.fields[name] for name in row.fields if name.strip().lower() in EXPLANATIONS), None)
             if found:
                 samples.append(Sample(row, row.fields[column], found, said, first))
-    form = answer_form(samples)
+    forms = answer_forms(samples)
     fits = 0
     for sample in samples:
         try:
-            fits += bool(
-                letters_of(row=sample.row, answer=sample.answer, options=sample.options, form=form or "index_from_0")
-            )
+            fits += bool(letters_of(sample.row, sample.answer, sample.options, forms[0]))
         except BadRecord:
             continue
-    return fits, form
+    return fits, forms
 
 
 def _first_number(options: tuple[str, ...]) -> int | None:

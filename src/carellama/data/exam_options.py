@@ -352,10 +352,16 @@ class Sample:
 
 
 def answer_form(samples: Iterable[Sample]) -> AnswerForm | None:
-    """Return how the answers of a file are written, by evidence over its rows; None where two ways fit them.
+    """Return how the answers of a file are written; None where several ways fit them alike (`answer_forms`)."""
+    forms = answer_forms(samples)
+    return forms[0] if len(forms) == 1 else None
+
+
+def answer_forms(samples: Iterable[Sample]) -> tuple[AnswerForm, ...]:
+    """Return the ways in which the answers of a file may be written, by evidence over its rows: one where it is clear.
 
     A 0 tells that numbers count from 0, the number of the last option that they count from 1; where neither occurs an
-    explanation may tell ("Ans. is 'c'").
+    explanation may tell ("Ans. is 'c'"), or the options' own numbers.
     """
     fits: dict[AnswerForm, int] = dict.fromkeys(FORMS, 0)
     votes: dict[AnswerForm, int] = dict.fromkeys(FORMS, 0)
@@ -363,26 +369,22 @@ def answer_form(samples: Iterable[Sample]) -> AnswerForm | None:
     differ: set[frozenset[AnswerForm]] = set()
     for sample in samples:
         readings = _readings(sample)
+        said = EXPLAINED.match(sample.explanation) if isinstance(sample.explanation, str) else None
         for form, letters in readings.items():
             fits[form] += 1
-            said = EXPLAINED.match(sample.explanation) if isinstance(sample.explanation, str) else None
-            votes[form] += bool(said) and letters == (said[1].upper(),)  # type: ignore[index]
+            votes[form] += said is not None and letters == (said[1].upper(),)
             votes[form] += sample.first is not None and form == f"index_from_{sample.first}"
             differ |= {frozenset({form, other}) for other, theirs in readings.items() if theirs != letters}
         indexes = {form for form in readings if form.startswith("index")}
         if len(indexes) == 1 and _numbers(sample.answer) is not None:
             only |= indexes
+    if len(only) == 2:  # a 0 and the number of the last option
+        return tuple(sorted(only))
     most = max(fits.values())
-    best = [form for form in FORMS if fits[form] == most and most]
-    if len(only) == 2:
-        return None
-    if not best:
-        return "letters"
+    best = [form for form in FORMS if fits[form] == most and most] or list(FORMS[:1])
     rivals = [form for form in best if frozenset({form, best[0]}) in differ or form == best[0]]
-    if len(rivals) == 1:
-        return best[0]
     voted = sorted(rivals, key=lambda form: -votes[form])
-    return voted[0] if votes[voted[0]] > votes[voted[1]] else None
+    return tuple(voted[:1] if len(voted) == 1 or votes[voted[0]] > votes[voted[1]] else rivals)
 
 
 def _readings(sample: Sample) -> dict[AnswerForm, tuple[str, ...]]:

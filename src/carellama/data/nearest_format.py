@@ -43,7 +43,8 @@ def advice(
     if unclear and not choices:
         return unclear
     if unclear:
-        return f"{unclear}; write in dataset_info.json {_entry(name, dict(choices))}{_other_choice(choices)}"
+        first = {key: value[0] if isinstance(value, tuple) else value for key, value in choices.items()}
+        return f"{unclear}; write in dataset_info.json {_entry(name, first)}{_other_choice(choices)}"
     if not rows:
         return "no row can be read"
     return f"no known format: {nearest(name, rows)}"
@@ -52,7 +53,7 @@ def advice(
 def _other_choice(choices: Mapping[str, Any]) -> str:
     """The other value of a key that chooses between readings."""
     if "answer_form" in choices:
-        return ', or "index_from_1", or "text" for texts of options'
+        return "".join(f', or "{form}"' for form in choices["answer_form"][1:])
     if "speakers" in choices:
         return ', or "speakers": {} to leave the marks in the text'
     if choices.get("formatting") == "alpaca":

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from carellama.config.data import DataArguments
+from carellama.config.environment import world
 from carellama.data.catalogue.convert import records_file
 from carellama.data.catalogue.entries import Split, entries, find
 from carellama.data.column_names import EXAM, Columns
@@ -149,7 +150,7 @@ class Dataset:
 
     def report_format(self) -> None:
         """Say what a person should know of a format that was detected: columns not used, rows that do not fit."""
-        for path, one in self.formats:
+        for path, one in self.formats if world()[0] == 0 else ():
             if remarks := one.remarks():
                 say(f"{path or self.name}: {one.describe()}; {'; '.join(remarks)}")
 

@@ -65,7 +65,7 @@ def _measures(check: Check) -> tuple[tuple[str, array[int]], ...]:
 def _format(check: Check) -> str:
     found = check.format
     if found.row_format is None:
-        return f"unknown: {found.problem}" if found.problem else "unknown"
+        return found.problem or "no known format"
     if found.layout is None:
         return found.describe()
     others = f" (also {', '.join(check.datasets[1:])})" if check.datasets[1:] else ""

@@ -191,7 +191,7 @@ class _Judge:
             check.error(row.place.line, row.reason, _formal(row.detail))
             return
         if check.format.row_format is None:
-            check.error(row.place.line, "no known format")
+            check.error(row.place.line, "the format is not clear" if check.format.unclear else "no known format")
             return
         if check.format.layout is None and row.fields.keys() != set(check.columns):
             self.differs(row)
