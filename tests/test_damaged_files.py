@@ -57,11 +57,11 @@ def zipped(**files: str) -> bytes:
     return file.getvalue()
 
 
-def parquet() -> bytes:
+def parquet(*, twice: bool = False) -> bytes:
     from pyarrow import parquet as format
 
-    sink = pa.BufferOutputStream()
-    format.write_table(pa.Table.from_pylist(ROWS), sink)
+    sink, rows = pa.BufferOutputStream(), pa.Table.from_pylist(ROWS)
+    format.write_table(pa.Table.from_arrays(rows.columns, ["output", "output"]) if twice else rows, sink)
     return sink.getvalue().to_pybytes()
 
 
@@ -93,6 +93,12 @@ CASES: list[tuple[str, str | bytes, int, str]] = [
     ("short_row.csv", "instruction,output\na,b\nc\nd,e,f\n", 1, "wrong number of fields"),
     ("nul.csv", "instruction,output\nc\0ough,b\na,b\n", 1, "NUL character"),
     ("nul.jsonl", LINES + "\0\0\0\n", 20, "broken JSON"),
+    ("nul_escape.jsonl", LINES + '{"instruction":"a\\u0000b","output":"c"}\n', 20, "NUL character"),
+    ("no_nul.jsonl", LINES + '{"instruction":"a\\\\u0000b","output":"c"}\n', 21, ""),
+    ("nul.json", '[{"instruction":"a\\u0000b","output":"c"},\n' + ARRAY[1:], 20, "NUL character"),
+    ("two_tables.csv", table(",") * 2, 40, "the header again.*remove"),
+    ("two_marks.jsonl", ("\ufeff" + LINES) * 2, 40, ""),
+    ("same_columns.parquet", parquet(twice=True), 0, "columns 1 and 2 have the same name.*rename"),
     ("bom.csv", "\ufeff" + table(","), 20, ""),
     ("crlf.jsonl", LINES.replace("\n", "\r\n"), 20, ""),
     ("cr.jsonl", LINES.replace("\n", "\r"), 20, ""),
@@ -213,18 +219,17 @@ def test_a_notice_is_said_once_however_often_a_file_is_read(tmp_path, caplog):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [("pointer.json", LFS, "git lfs pull"), ("headless.csv", table(",", header=""), "does not look like a header")],
-)
-def test_the_commands_refuse_in_one_line(tmp_path, name, content, message):
-    (tmp_path / name).write_text(content, encoding="utf-8")
-    train = ["train", "--model_name_or_path", "none", "--dataset", name, "--output_dir", "out", "--template", "default"]
-    for words in (["data", "check", name], ["data", "stats", name], train):
-        found = subprocess.run(
-            [sys.executable, "-m", "carellama", *words], cwd=tmp_path, capture_output=True, text=True
-        )
+def test_the_commands_refuse_in_one_line(tmp_path, tiny_folder):
+    files = {"pointer.json": LFS, "headless.csv": table(",", header="")}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    train = ["train", "--model_name_or_path", str(tiny_folder), "--output_dir", "out", "--dataset"]
+    for words, name, message in (
+        (["data", "check"], "headless.csv", "does not look like a header"),
+        (train, "headless.csv", "headless.csv:1: the first line does not look like a header"),
+        (train, "pointer.json", "git lfs pull"),
+    ):
+        command = [sys.executable, "-m", "carellama", *words, name]
+        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         said = found.stdout + found.stderr
-        assert found.returncode and "Traceback" not in said and WORDS not in said
-        if words is not train:
-            assert message in said
+        assert found.returncode and message in said and "Traceback" not in said and WORDS not in said

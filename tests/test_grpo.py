@@ -254,6 +254,45 @@ def test_conversations_and_pairs_are_asked_without_their_answers(mine, tiny_fold
         tasks_of(mine, tiny_folder, data, max_source_length=5)
 
 
+def asked(tasks) -> list[str]:
+    return [task.prompt[-1].content for task in tasks]
+
+
+def prompts_file(folder: Path, name: str, count: int) -> Path:
+    rows = [{"instruction": f"{name}{number}?", "input": "", "output": "Good."} for number in range(count)]
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_equal_prompts_fall_on_one_side_and_are_counted(mine, tiny_folder):
+    """D17, T23: prompts that are twice in the data were trained on and held out."""
+    one, other = prompts_file(mine, "a", 8), mine / "again.jsonl"
+    other.write_text(one.read_text())
+    tasks = tasks_of(mine, tiny_folder, f"{one},{other}", val_size=3, mix_strategy="interleave_over")
+    held, train = asked(tasks.held_out), asked(tasks.train)
+    assert len(held) == len(set(held)) == 3 and not set(held) & set(train) and len(set(train)) == 5
+    said = [line for entry in tasks.report.datasets.values() for line in entry.said]
+    assert "3 prompts held out for evaluation" in said and "3 copies of held-out prompts left out of training" in said
+
+
+def test_evaluated_prompts_are_counted_once_and_whole(mine, tiny_folder):
+    """T13, T24, T26, T27 for prompts."""
+    one, other = prompts_file(mine, "a", 6), prompts_file(mine, "b", 5)
+    tasks = tasks_of(mine, tiny_folder, one, eval_dataset=f"{one},{other}", max_samples=4)
+    assert len(tasks.train) == 4 and asked(tasks.held_out) == [
+        *(f"a{n}?" for n in range(6)),
+        *(f"b{n}?" for n in range(5)),
+    ]
+    assert {name: len(tasks.held_out[where]) for name, where in tasks.parts.items()} == {"a": 6, "b": 5}
+    same = tasks_of(mine, tiny_folder, one, eval_dataset=one)
+    assert [(entry.rows, entry.said) for entry in same.report.datasets.values()] == [
+        (6, ["6 of 6 prompts of --eval_dataset are also in the training data"])
+    ]
+    mixed = tasks_of(mine, tiny_folder, f"{prompts_file(mine, 'c', 2)},{one}", mix_strategy="interleave_under")
+    assert mixed.report.datasets[str(one)].said == ["1 of 6 prompts in an epoch (interleave_under), the same in each"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from statistics import median
 from typing import Any, TextIO
 
-from carellama.data.rows import BadRow, Row
+from carellama.data.rows import NUL, BadRow, Row
 from carellama.errors import DataError
 from carellama.records import Place
 
@@ -26,7 +26,6 @@ EXCEL_LINE = re.compile(r'\ufeff?\s*"?sep=([,;|\t])"?\s*?(?:\r?\n|\r|$)', re.IGN
 SENTENCE = re.compile(r"[。？！?!；，,]|[.:：] |[.]$|[\r\n]|\d{5}")  # what a column is not called
 SNAKE_CASE = re.compile(r"[A-Za-z]+(_[A-Za-z0-9]+)+")
 DIGIT = re.compile(r"\d")
-NUL = "a NUL character in the row, where the file is damaged; remove it"
 NO_HEADER = "the first line does not look like a header; write the names of the columns in it, such as question,answer"
 # Names of columns, in lower case: one of them makes a first line a header.
 COLUMN_NAMES = frozenset(
@@ -151,6 +150,8 @@ def _rows(reader: Any, header: Sequence[str], name: str, skipped: int) -> Iterat
         before = reader.line_num
         if any("\0" in value for value in values):
             yield BadRow(place, NUL)
+        elif values == header:
+            yield BadRow(place, "the header again, as in files put one after the other; remove this line")
         elif len(values) == len(header):
             yield Row(dict(zip(header, values, strict=True)), place)
         elif len(values) > 1 or (values and values[0].strip()):  # else a blank line
@@ -163,5 +164,8 @@ def _quote_reason(error: csv.Error) -> str:
     if "unexpected end" in text or "field larger" in text:
         return "a quote is opened in this row and not closed; close it, or write a quote inside a field twice"
     if "expected after" in text:
-        return "text follows a closing quote in the row that begins here; write a quote inside a field twice"
+        return (
+            "text follows a closing quote in the row that begins here; close the quote that is open, or write a quote "
+            "inside a field twice"
+        )
     return f"broken CSV ({text})"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 from carellama.data.file_bytes import READ_BYTES
+from carellama.data.rows import NUL
 from carellama.errors import DataError
 from carellama.records import Place
 
@@ -29,6 +30,7 @@ WRAPPERS = frozenset(
     "data rows records items examples samples instances dataset train training documents articles results qas".split()
 )
 SEVERAL_LISTS = "the object holds several lists of objects; save the rows to train on as a file with one array"
+NUL_ESCAPE = "\\u0000"
 NAN_NOTICE = "has NaN in place of some values, which JSON does not have; it is read as a missing value"
 COMMA_NOTICE = "has commas between its objects and no brackets around them, and is read so"
 TRAILING_NOTICE = "has a comma behind the last row, and is read so"
@@ -129,9 +131,10 @@ class _JsonBuffer:
                 raise _data_error(place, error) from error
             if isinstance(found, (int, float)) and NUMBER_GOES_ON.match(self.buffer, end) and self._read_more():
                 continue  # the buffer may end inside the number
+            escaped = self.buffer.find(NUL_ESCAPE, self.at, end) >= 0
             self.line += self.buffer.count("\n", self.at, end)
             self.at = end
-            return _checked(found, place, self.decoder, self.notice)
+            return _checked(found, place, self.decoder, self.notice, may_hold_nul=escaped)
 
     @property
     def place(self) -> Place:
@@ -166,7 +169,7 @@ class _JsonBuffer:
         return near_end or "Unterminated string" in str(error)
 
 
-def _checked(value: Any, place: Place, decoder: _Decoder, notice: Notice) -> JsonValue:
+def _checked(value: Any, place: Place, decoder: _Decoder, notice: Notice, *, may_hold_nul: bool) -> JsonValue:
     if decoder.nan:
         decoder.nan = False
         notice(NAN_NOTICE)
@@ -174,7 +177,16 @@ def _checked(value: Any, place: Place, decoder: _Decoder, notice: Notice) -> Jso
         key = decoder.repeated
         shown = f"the key {key!r}" if key.isascii() and key.isidentifier() and len(key) <= 40 else ""
         return JsonValue(value, place, "a key occurs twice in one object, so its value is not certain", shown)
+    if may_hold_nul and _holds_nul(value):
+        return JsonValue(value, place, NUL)
     return JsonValue(value, place)
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(map(_holds_nul, parts))
 
 
 def read_json(text: TextIO, name: str, notice: Notice) -> Iterator[JsonValue]:
@@ -245,7 +257,7 @@ def _is_line(line: str, kind: type = dict) -> bool:
 def _json_lines(lines: Iterator[str], name: str, first: int, notice: Notice) -> Iterator[JsonValue]:
     decoder = _Decoder()
     for number, line in enumerate(lines, first):
-        text = line.strip()
+        text = line.strip().lstrip("\ufeff")  # a mark in the middle, where files were put one after the other
         if not text:
             continue
         if text.endswith(",") and text[0] in "{[":
@@ -265,7 +277,7 @@ def _json_line(text: str, place: Place, decoder: _Decoder, notice: Notice, *, en
             error.pos >= len(text) or error.msg.startswith("Unterminated")
         )
         return JsonValue(None, place, *json_error(error, at_end=unfinished and not ended))
-    return _checked(value, place, decoder, notice)
+    return _checked(value, place, decoder, notice, may_hold_nul=NUL_ESCAPE in text)
 
 
 def _wrapped_at(head: str, name: str) -> tuple[str, int] | None:

@@ -14,12 +14,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from carellama.data.csv_reader import NUL, read_csv
+from carellama.data.csv_reader import read_csv, repeated_reason
 from carellama.data.file_bytes import READ_ERRORS, encoding_by_head, open_bytes, open_text, read_error, sha1_of
 from carellama.data.file_type import SUFFIXES as KINDS
 from carellama.data.file_type import FileType, detect_file_type, is_data_file, say_notice
 from carellama.data.json_reader import JsonValue, read_json, read_json_members, read_json_values
-from carellama.data.rows import BadRow, Row
+from carellama.data.rows import NUL, BadRow, Row
 from carellama.errors import UserError
 from carellama.records import Place
 
@@ -170,6 +170,8 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 
     try:
         file = parquet.ParquetFile(path)
+        if reason := repeated_reason(file.schema_arrow.names):
+            raise UserError(f"{path}: {reason}")
         number = 0
         for batch in file.iter_batches(batch_size=1024):
             for fields in batch.to_pylist():

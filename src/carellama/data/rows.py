@@ -10,6 +10,8 @@ from typing import Any
 
 from carellama.records import Place
 
+NUL = "a NUL character in the row, where the file is damaged; remove it"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

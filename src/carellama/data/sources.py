@@ -143,8 +143,9 @@ class Dataset:
     def _refuse_empty(self) -> None:
         bad = next((row for row in self.rows() if isinstance(row, BadRow)), None)
         if bad is not None:
+            detail = f" ({bad.detail})" if bad.detail else ""
             raise UserError(
-                f"dataset {self.name!r} has no usable row; the first is at {bad.place}: {bad.reason} ({bad.detail})"
+                f"dataset {self.name!r} has no usable row; the first is at {bad.place}: {bad.reason}{detail}"
             )
         raise UserError(f"dataset {self.name!r} is empty: {self.where} holds no record")
 
