@@ -86,6 +86,8 @@ CASES: list[tuple[str, str | bytes, int, str]] = [
     ("bar.csv", table("|"), 20, r"with \|"),
     ("excel.csv", "sep=;\r\n" + table(";").replace("\n", "\r\n"), 20, "semicolons"),
     ("headless.csv", table(",", header=""), 0, "does not look like a header.*names of the columns"),
+    ("headless_short.csv", f"{WORDS},休息\n" + table(",", header=""), 0, "does not look like a header"),
+    ("headless_names.csv", "Ann Lee,cough\n" + table(",", header=""), 0, "does not look like a header"),
     ("same_columns.csv", "instruction,output,output\n咳嗽,a,b\n", 0, "columns 2 and 3 have the same name.*rename"),
     ("same_words.csv", f"{WORDS},{WORDS}\na,b\n", 0, "columns 1 and 2 have the same name; rename"),
     ("open_quote.csv", f'instruction,output\n"{WORDS},b\nc,d\n', 0, "a quote is opened.*close it"),
@@ -93,9 +95,9 @@ CASES: list[tuple[str, str | bytes, int, str]] = [
     ("short_row.csv", "instruction,output\na,b\nc\nd,e,f\n", 1, "wrong number of fields"),
     ("nul.csv", "instruction,output\nc\0ough,b\na,b\n", 1, "NUL character"),
     ("nul.jsonl", LINES + "\0\0\0\n", 20, "broken JSON"),
-    ("nul_escape.jsonl", LINES + '{"instruction":"a\\u0000b","output":"c"}\n', 20, "NUL character"),
+    ("nul_escape.jsonl", LINES + '{"instruction":"a\\u0000b","output":"c"}\n', 21, "NUL characters in texts"),
     ("no_nul.jsonl", LINES + '{"instruction":"a\\\\u0000b","output":"c"}\n', 21, ""),
-    ("nul.json", '[{"instruction":"a\\u0000b","output":"c"},\n' + ARRAY[1:], 20, "NUL character"),
+    ("nul.json", '[{"instruction":"a\\u0000b","output":"c"},\n' + ARRAY[1:], 21, "NUL characters in texts"),
     ("two_tables.csv", table(",") * 2, 40, "the header again.*remove"),
     ("two_marks.jsonl", ("\ufeff" + LINES) * 2, 40, ""),
     ("same_columns.parquet", parquet(twice=True), 0, "columns 1 and 2 have the same name.*rename"),
@@ -226,7 +228,6 @@ def test_the_commands_refuse_in_one_line(tmp_path, tiny_folder):
     train = ["train", "--model_name_or_path", str(tiny_folder), "--output_dir", "out", "--dataset"]
     for words, name, message in (
         (["data", "check"], "headless.csv", "does not look like a header"),
-        (train, "headless.csv", "headless.csv:1: the first line does not look like a header"),
         (train, "pointer.json", "git lfs pull"),
     ):
         command = [sys.executable, "-m", "carellama", *words, name]

@@ -73,7 +73,7 @@ def test_shares_are_kept():
 def test_an_empty_dataset_can_not_be_interleaved(strategy):
     with pytest.raises(UserError, match="empty"):
         mix([3, 0], strategy, None, 0)
-    with pytest.raises(UserError, match="empty"):
+    with pytest.raises(UserError, match="dataset 2 of 2 has no usable record"):
         list(mix_streams([Stream(0, 3), Stream(1, 0)], None, 0))
 
 

@@ -250,6 +250,13 @@ def test_a_dataset_that_is_also_evaluated_is_counted_once(tmp_path, tiny_folder,
     ]  # fmt: skip
 
 
+def test_a_dataset_that_is_named_twice_is_said(tmp_path, tiny_folder, caplog):
+    path = rows_file(tmp_path, "a", 4)
+    found = prepared(config_of(tmp_path, path, path), tiny_folder)
+    assert len(found.train) == 8 and [entry.rows for entry in found.report.datasets.values()] == [4]
+    assert "is named more than once: its records are used as often" in caplog.text
+
+
 def test_max_samples_does_not_cut_what_is_evaluated(tmp_path, tiny_folder, names_in):
     """T26: `--max_samples 5 --eval_dataset E` evaluated 5 of E's 15 rows."""
     one, other = rows_file(tmp_path, "a", 9), rows_file(tmp_path, "b", 15)

@@ -207,7 +207,10 @@ def test_packed_windows_hold_every_record_once(tmp_path, stream_of, names):
 
 def test_max_samples_and_empty_parts(tmp_path, stream_of, names, monkeypatch):
     path = rows_file(tmp_path, "a", 9)
-    assert set(names(stream_of(path, max_samples=2).train, 20)) == {"a0", "a1"}
+    found = stream_of(path, max_samples=2)
+    assert set(names(found.train, 20)) == {"a0", "a1"}
+    found.settle()
+    assert found.report.datasets[str(path)].said == ["the first 2 rows at most were read, as --max_samples says"]
     monkeypatch.setattr(stream, "world", lambda: (4, 5))
     with pytest.raises(UserError, match="part 5 of 5 of the data has no usable record"):
         next(iter(stream_of(path, max_samples=2).train))

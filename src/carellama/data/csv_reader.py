@@ -80,6 +80,8 @@ def header_reason(names: Sequence[str], rows: Sequence[Sequence[str]], expected:
         return NO_HEADER
     if any(name.lstrip("-").replace(".", "", 1).isdigit() for name in written):
         return NO_HEADER
+    if any(not name.isascii() or " " in name for name in written):  # they may be a patient's words, and are not shown
+        return NO_HEADER
     for at, name in enumerate(names):
         cells = [row[at] for row in rows if at < len(row)]
         if cells and len(name) < median(map(len, cells)) / 2:  # names are shorter than what they name

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 from carellama.data.file_bytes import READ_BYTES
-from carellama.data.rows import NUL
 from carellama.errors import DataError
 from carellama.records import Place
 
@@ -31,6 +30,7 @@ WRAPPERS = frozenset(
 )
 SEVERAL_LISTS = "the object holds several lists of objects; save the rows to train on as a file with one array"
 NUL_ESCAPE = "\\u0000"
+NUL_NOTICE = "has NUL characters in texts; they are kept, and carellama data check names the lines"
 NAN_NOTICE = "has NaN in place of some values, which JSON does not have; it is read as a missing value"
 COMMA_NOTICE = "has commas between its objects and no brackets around them, and is read so"
 TRAILING_NOTICE = "has a comma behind the last row, and is read so"
@@ -178,7 +178,7 @@ def _checked(value: Any, place: Place, decoder: _Decoder, notice: Notice, *, may
         shown = f"the key {key!r}" if key.isascii() and key.isidentifier() and len(key) <= 40 else ""
         return JsonValue(value, place, "a key occurs twice in one object, so its value is not certain", shown)
     if may_hold_nul and _holds_nul(value):
-        return JsonValue(value, place, NUL)
+        notice(NUL_NOTICE)
     return JsonValue(value, place)
 
 

@@ -75,7 +75,10 @@ def mix_streams(streams: Sequence[Iterable[Item]], probabilities: Sequence[float
             running[turn] = iter(streams[turn])
             item = next(running[turn], nothing)
         if item is nothing:
-            raise UserError("one of the datasets is empty: it can not be interleaved")
+            raise UserError(
+                f"dataset {turn + 1} of {len(streams)} has no usable record for this process or worker, so it can not "
+                "be interleaved; use fewer processes or --dataloader_num_workers, or leave --streaming out"
+            )
         yield item  # type: ignore[misc]
 
 

@@ -87,6 +87,10 @@ class Prepared:
             return
         self.report.merge(self.train.counted())
         self.train.forget()
+        limit = self.train.mixing.max_samples
+        for dataset in self.train.datasets:
+            if limit is not None and dataset.name in self.report.datasets:
+                self.report.say(dataset.name, f"the first {limit} rows at most were read, as --max_samples says")
         for source in self.sources:
             if source["tokens"] is None and source["name"] in self.report.datasets:
                 counts = self.report.datasets[source["name"]]
@@ -315,7 +319,7 @@ class _Encoding:
 
     def stores(self, names: list[str], limit: int | None) -> list[TokenStore]:
         """Return the tokens of these datasets, counted in the report unless they are there already."""
-        found = []
+        found: list[TokenStore] = []
         for dataset in load_datasets(names, self.config.data):
             store, counts, entry = encode_dataset(dataset, self.config, self.tokenizer, self.template, limit)
             if not len(store):
@@ -328,6 +332,9 @@ class _Encoding:
                 self.sources.append(entry | {"name": name})
                 if limit is not None and entry["rows"] == limit:
                     self.report.say(name, f"the first {limit} rows were read, as {self._limit_option(limit)} says")
+            elif any(other.shards == store.shards for other in found):
+                self.report.say(self._names[folder], "named more than once: its records are used as often")
+                log.warning("dataset %r is named more than once: its records are used as often", dataset.name)
             found.append(store)
         return found
 
