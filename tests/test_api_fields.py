@@ -167,12 +167,13 @@ def test_what_limits_nothing(given: dict[str, Any]) -> None:
         ({"structured_outputs": {}}, "structured_outputs", "limits nothing"),
         ({"structured_outputs": {"structural_tag": "x"}}, "structured_outputs.structural_tag", "not supported"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "needs"),
-        ({"response_format": {"type": "regex", "value": "a"}}, "response_format.type", "Input should be"),
+        ({"response_format": {"type": "regex", "value": "a"}}, "response_format.type", "must be"),
         ({"guided_regex": "a", "tools": [TOOL]}, "guided_regex", "does not go with tools"),
         ({"min_tokens": 9, "max_tokens": 3}, "min_tokens", "above the most"),
         ({"repeat_penalty": 1.1, "repetition_penalty": 1.2}, "repeat_penalty", "the same"),
-        ({"max_tokens": True}, "max_tokens", "should be a number"),
-        ({"temperature": "0.5"}, "temperature", "should be a number"),
+        ({"max_tokens": 5, "max_completion_tokens": 9}, "max_tokens", "the same"),
+        ({"max_tokens": True}, "max_tokens", "must be a number"),
+        ({"temperature": "0.5"}, "temperature", "must be a number"),
         ({"stop_token_ids": [-1]}, "stop_token_ids", "from 0"),
         ({"json_schema": SCHEMA}, "json_schema", "has no json_schema"),  # of the scripted engine
         ({"guided_json": SCHEMA}, "guided_json", "has no json_schema"),
@@ -187,6 +188,17 @@ def test_what_contradicts_itself_is_refused_with_the_field(
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert error["param"] == param and says in error["message"], error
+
+
+def test_a_conversation_is_counted_as_a_chat_counts_it() -> None:
+    with running(echo(knows_tools=False)) as server:
+        counts = [
+            httpx2.post(f"{server.url}/tokenize", json={"messages": ASKED, **more}).json()["count"]
+            for more in ({}, {"tools": [TOOL]})
+        ]
+        assert counts[0] == counts[1] == post(server, tools=[TOOL]).json()["usage"]["prompt_tokens"]
+        wrong = httpx2.post(f"{server.url}/tokenize", json={"prompt": "x", "truncate_prompt_tokens": 3})
+        assert wrong.json()["error"]["param"] == "truncate_prompt_tokens"
 
 
 def test_strict_functions_and_their_arguments() -> None:

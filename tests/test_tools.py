@@ -53,7 +53,7 @@ def test_a_required_call_that_is_cut_is_never_text(choice: str, size: int) -> No
     if size >= len('{"name": "d') or choice == "department":
         (call,) = reply.calls
         assert call.name == "department"
-        assert call.arguments == CALL[CALL.index('{"of"') : size].removesuffix("}") or size == len(CALL) - 1
+        assert call.arguments in ('{"of": "ear"}', CALL[CALL.index('{"of"') : size] or "{")
     else:
         assert not reply.calls  # it may still become either
 

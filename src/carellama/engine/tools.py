@@ -169,12 +169,15 @@ class CallReader:
         """The call that a cut JSON object would have become, where its function is certain."""
         found = CUT_CALL.match(text)
         if found and found[1] in self.tools:
-            arguments = (found[2] or "") if takes_arguments(self.tools[found[1]]) else "{}"
-            return _call(found[1], arguments)
+            return self._part_of_call(found[1], found[2] or "")
         begun = CUT_NAME.match(text)
         begin = begun[1] if begun else ""
         fitting = [tool.name for tool in self.required if tool.name.startswith(begin)]
-        return _call(fitting[0], "") if len(fitting) == 1 and not found else None
+        return self._part_of_call(fitting[0], "") if len(fitting) == 1 and not found else None
+
+    def _part_of_call(self, name: str, arguments: str) -> ToolCall:
+        """A call with what there is of its arguments: no JSON, so that no client takes it for one without arguments."""
+        return _call(name, (arguments or "{") if takes_arguments(self.tools[name]) else "{}")
 
 
 def with_calls(stream: Generator[Piece, None, Reply], sampling: Sampling) -> Generator[Piece, None, Reply]:

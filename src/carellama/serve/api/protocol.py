@@ -233,6 +233,7 @@ class TokenizeRequest(Wire):
     model: str | None = MODEL
     prompt: Text | None = None
     messages: list[ChatMessage] | None = Field(default=None, min_length=1)
+    add_special_tokens: bool | None = Field(default=None, description="true: with the token that begins a sequence")
     tools: list[FunctionTool] | None = Field(default=None, max_length=128)
 
 

@@ -95,9 +95,12 @@ def _of_chat(body: ChatRequest) -> dict[str, Any]:
         raise Wrong("modalities: this model writes text only", "modalities", "unsupported_value")
     if body.top_logprobs is not None and not body.logprobs:
         raise Wrong("top_logprobs needs logprobs: true", "top_logprobs")
+    limits = {one for one in (body.max_completion_tokens, body.max_tokens) if one is not None}
+    if len(limits) > 1:
+        raise Wrong("max_tokens and max_completion_tokens are the same; send one of them", "max_tokens")
     tools = tools_of(body.tools)
     return {
-        "max_new_tokens": body.max_completion_tokens or body.max_tokens,
+        "max_new_tokens": limits.pop() if limits else None,
         "top_logprobs": (body.top_logprobs or 0) if body.logprobs else None,
         "tools": tools,
         "tool_choice": _choice(body, [tool.name for tool in tools]),

@@ -7,10 +7,12 @@ import secrets
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from carellama.engine.base import Sampling
 from carellama.serve.api import protocol
 from carellama.serve.api.bridge import computed, threaded
-from carellama.serve.api.chat import ERRORS, limit, named, parts_of
+from carellama.serve.api.chat import ERRORS, limit, named, note_left_out, parts_of
 from carellama.serve.api.messages import conversation, text_of
+from carellama.serve.api.overflow import allowed_tools
 from carellama.serve.api.prepare import count_texts
 from carellama.serve.api.refusals import Wrong
 from carellama.serve.api.sampling import tools_of
@@ -22,6 +24,7 @@ router = APIRouter()
 async def score(request: Request, body: protocol.ScoreRequest) -> Response:
     """What a reward model thinks of the last message of each conversation: the higher the better."""
     service, call = parts_of(request)
+    note_left_out(call, body)
     await named(service, call, body.model)
     if (scorer := service.score) is None:
         raise Wrong("this server has no reward model: start it with --reward_model", "model", "unsupported")
@@ -46,18 +49,22 @@ async def score(request: Request, body: protocol.ScoreRequest) -> Response:
 async def tokenize(request: Request, body: protocol.TokenizeRequest) -> Response:
     """The tokens of a text, or how many an answer to a conversation starts from."""
     service, call = parts_of(request)
+    note_left_out(call, body)
     await named(service, call, body.model)
     engine = service.engine
     if (body.prompt is None) == (body.messages is None):
         raise Wrong("send either prompt or messages", "prompt")
     if body.messages is not None:
         limit(service, len(body.messages), "messages")
-        messages, tools = conversation(body.messages), tools_of(body.tools)
+        offered = Sampling(tools=tools_of(body.tools))
+        tools = allowed_tools(offered, service.settings.tools, engine.knows_tools)[0].tools  # as a chat counts them
+        messages = conversation(body.messages)
         await call.reserve("chat")
         found = {"count": await threaded(lambda: engine.count_tokens(messages, tools))}
     else:
         text = body.prompt or ""
         await call.reserve("chat")
-        tokens = await threaded(lambda: engine.tokenize(text))
+        begin = bool(body.add_special_tokens)
+        tokens = await threaded(lambda: engine.tokenize(text, begin=begin))
         found = {"count": len(tokens), "tokens": list(tokens)}  # type: ignore[dict-item]
     return JSONResponse(found | {"max_model_len": call.context_tokens})
