@@ -29,6 +29,7 @@ from carellama.config.stages import PreferenceArguments, RewardArguments
 from carellama.disk import write_json
 from carellama.errors import UserError, need
 from carellama.model.paths import check_model
+from carellama.model.zoo.pull import with_named_weights
 from carellama.run_record import as_trained, write_run
 
 if TYPE_CHECKING:
@@ -126,8 +127,9 @@ def run(config: RunConfig) -> dict[str, Any]:
 
 
 def with_trained_template(config: RunConfig) -> RunConfig:
-    """The options with the chat format that the checkpoints of --checkpoint_dir were trained with."""
-    return replace(config, data=as_trained(config.model, config.data))
+    """The options with named weights resolved, and with the chat format that the checkpoints were trained with."""
+    model, data = with_named_weights(config.model, config.data)
+    return replace(config, model=model, data=as_trained(model, data))
 
 
 def prepared_run(config: RunConfig) -> tuple[Any, Any, Added | None, Any]:

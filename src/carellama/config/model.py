@@ -16,11 +16,11 @@ class ModelArguments:
     """Which model, in which precision, with which checkpoints on top."""
 
     model_name_or_path: str = field(
-        metadata=about("Model folder, hub id, .gguf file, or embedded name (smollm2-135m, gemma3-270m).")
+        metadata=about("Model folder, hub id, .gguf file, or a name of `carellama models list` (smollm2-135m).")
     )
     checkpoint_dir: Optional[str] = field(
         default=None,
-        metadata=about("Folder(s) of earlier training, comma separated; adapters are merged in this order."),
+        metadata=about("Folder(s) of earlier training or named adapters, comma separated; merged in this order."),
     )
     model_revision: str = field(default="main", metadata=about("Branch, tag or commit of a hub model."))
     cache_dir: Optional[str] = field(default=None, metadata=about("Where hub downloads are kept."))

@@ -16,6 +16,7 @@ from carellama.engine.base import Engine
 from carellama.errors import UserError
 from carellama.model.paths import check_model
 from carellama.model.to_gguf import NotConvertible
+from carellama.model.zoo.pull import with_named_weights
 from carellama.run_record import as_trained
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def choose(
     An architecture that can not be converted for llama.cpp is answered by transformers, if nobody chose otherwise.
     """
     if not arguments.endpoints:
+        if arguments.engine != "openai":
+            model, data = with_named_weights(model, data)
         data = as_trained(model, data, arguments.adapter_folders.values())
     if arguments.engine != "auto":
         check(arguments.engine, model)

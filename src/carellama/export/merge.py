@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carellama.config.data import DataArguments
 from carellama.config.export import EXPORT_GROUPS
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
@@ -28,6 +29,7 @@ from carellama.errors import UserError
 from carellama.export.card import write_card
 from carellama.model.paths import check_model
 from carellama.model.readers import make_readable
+from carellama.model.zoo.pull import with_named_weights
 from carellama.run_record import check_positions, template_for
 from carellama.template import Template, get_template
 
@@ -77,6 +79,7 @@ def export_model(
     from carellama.model.adapter import merge, prepare
     from carellama.model.load import bind, extended_tokenizer, kind_of, load_config, load_model, load_tokenizer
 
+    model, data = with_named_weights(model, DataArguments(template=template_name))
     _check_target(output_dir, model, overwrite)
     if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", max_shard_size, re.IGNORECASE):
         raise UserError(f"--max_shard_size {max_shard_size}: give a size like 5GB or 500MB")
@@ -86,7 +89,7 @@ def export_model(
     dtype = model.dtype if model.dtype != "auto" else _stored_dtype(load_config(model))
     tokenizer = load_tokenizer(model)
     check_positions(model)
-    template = get_template(template_for(model, template_name), tokenizer)
+    template = get_template(template_for(model, data.template), tokenizer)
     kind = kind_of(model)
     base = load_model(model, dtype=dtype, attention=None, kind=kind)
     bind(base, tokenizer, extended=extended_tokenizer(model) is not None)

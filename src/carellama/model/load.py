@@ -51,7 +51,7 @@ def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     place = extended_tokenizer(model) or _place(model)
-    with _explained(place, "tokenizer"):
+    with as_user_error(place, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", **_access(model))
     if own := _chat_template(model):
         tokenizer.chat_template = own
@@ -102,11 +102,11 @@ def load_config(model: ModelArguments) -> PretrainedConfig:
     from transformers import AutoConfig
 
     place = _place(model)
-    with _explained(place, "configuration"):
+    with as_user_error(place, "configuration"):
         config = AutoConfig.from_pretrained(place, **_access(model))
     full = full_checkpoint(model)
     if full:
-        with _explained(full, "configuration"):
+        with as_user_error(full, "configuration"):
             trained = AutoConfig.from_pretrained(full)
             _same_shape(config, place, trained, full)
         config.get_text_config().vocab_size = trained.get_text_config().vocab_size  # tokens may have been added
@@ -165,7 +165,7 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
         options["attn_implementation"] = attention
     if model.quantization_bit:
         options["quantization_config"] = _quantization(model, options["dtype"])
-    with _explained(place, "model"), quiet_loading(place):
+    with as_user_error(place, "model"), quiet_loading(place):
         network, info = family.from_pretrained(
             source,
             config=config,
@@ -248,7 +248,7 @@ def _ask_hub(name: str, revision: str, cache_dir: str | None, token: str | None)
     level = chatter.get_verbosity()
     chatter.set_verbosity_error()  # of its retries; the last error is reported
     try:
-        with _explained(name, "configuration"):
+        with as_user_error(name, "configuration"):
             hf_hub_download(name, "config.json", revision=revision, cache_dir=cache_dir, token=token)
     finally:
         chatter.set_verbosity(level)
@@ -361,7 +361,7 @@ def quiet_loading(place: Path | str) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(place: Path | str, what: str) -> Iterator[None]:
+def as_user_error(place: Path | str, what: str) -> Iterator[None]:
     """Turn what transformers and the hub raise over the user's input into one line."""
     from safetensors import SafetensorError
 

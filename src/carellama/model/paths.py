@@ -11,6 +11,7 @@ from pathlib import Path
 from carellama.config.model import ModelArguments
 from carellama.errors import UserError
 from carellama.model.hub import check_name
+from carellama.model.zoo.entries import find_entry
 
 ADAPTER = "adapter_config.json"  # marks the folder of an adapter
 
@@ -32,6 +33,8 @@ def check_checkpoints(names: Sequence[str], option: str = "--checkpoint_dir") ->
     for name in names:
         folder = Path(name).expanduser()
         if not folder.is_dir():
+            if find_entry(name):
+                continue  # released weights, which are fetched
             raise UserError(f"{option} {name}: there is no such folder")
         if not (folder / ADAPTER).is_file() and not (folder / "config.json").is_file():
             last = sorted(folder.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)

@@ -1,0 +1,184 @@
+"""Models by name: the entries, the commands that list them, and the released weights from a double of the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from carellama.config.data import DataArguments
+from carellama.config.model import ModelArguments
+from carellama.errors import UserError
+from carellama.jinja import names
+from carellama.model.adapter import merge, prepare
+from carellama.model.hub import EMBEDDED
+from carellama.model.zoo import pull
+from carellama.model.zoo.entries import find_entry, load_entries
+from carellama.model.zoo.pull import to_safetensors, with_named_weights
+from carellama.model.zoo.show import list_models, show
+from conftest import make_model, make_tokenizer
+from test_adapter import logits, lora, trained
+
+RELEASED = ("CareLlama2-7b-chat-sft-multi", "CareLlama2-7b-chat-sft-med", "CareLlama1-7b-merge")
+
+
+def test_entries_are_whole_and_name_what_is_there() -> None:
+    entries = load_entries()
+    assert {entry.name for entry in entries} >= {*RELEASED, *EMBEDDED}
+    for entry in entries:
+        assert entry.licence and entry.source.startswith("https://") and entry.hub.count("/") == 1
+        assert (entry.kind == "embedded") == (entry.name in EMBEDDED)
+        if entry.kind == "adapter":
+            assert entry.base.count("/") == 1 and entry.template in names() and entry.method and entry.base_licence
+    assert find_entry("carellama1-7B-merge") is find_entry("wangrongsheng/CareLlama1-7b-merge") is not None
+
+
+def test_models_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    list_models([])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["name", "kind", "base", "licence", "hub"] and len(lines) == len(load_entries()) + 1
+    list_models(["--json", "true"])
+    assert {row["name"] for row in json.loads(capsys.readouterr().out)} >= set(RELEASED)
+    show(["CareLlama2-7b-chat-sft-med"])
+    text = capsys.readouterr().out
+    assert "meta-llama/Llama-2-7b-chat-hf" in text and "QLoRA" in text and "llama2" in text and "academic" in text
+    with pytest.raises(UserError, match=r"Did you mean 'CareLlama1-7b-merge'"):
+        show(["CareLlama1-7b-merg"])
+
+
+def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pull, "pull_adapter", lambda entry, model: tmp_path / "fetched")
+    model, data = with_named_weights(ModelArguments(RELEASED[0]), DataArguments())
+    assert model.model_name_or_path == "meta-llama/Llama-2-7b-chat-hf" and data.template == "llama2"
+    assert model.checkpoints == [str(tmp_path / "fetched")]
+    model, data = with_named_weights(ModelArguments("base", RELEASED[2]), DataArguments(template="vicuna"))
+    assert (model.model_name_or_path, data.template) == ("base", "vicuna")
+    assert model.checkpoints == [str(tmp_path / "fetched")]
+    (tmp_path / RELEASED[0]).mkdir()
+    model, data = with_named_weights(ModelArguments(RELEASED[0]), DataArguments())
+    assert (model.model_name_or_path, model.checkpoints, data.template) == (RELEASED[0], [], None)
+
+
+class Trap:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, ("trapped",)
+
+
+def test_pickled_adapters_run_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for content in ({"a": Trap()}, [1, 2], {"a": 1}):
+        torch.save(content, tmp_path / "adapter_model.bin")
+        with pytest.raises(UserError, match=r"adapter_model.bin"):
+            to_safetensors(tmp_path / "adapter_model.bin", tmp_path / "adapter_model.safetensors")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter_model.bin"]
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[str]:
+    """A double of the hub with a small base and two adapters on it: one pickled, as in 2023, one as safetensors."""
+    base, adapter = tmp_path / "base", trained(make_model(), tmp_path / "adapter")
+    make_model().save_pretrained(base)
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(base)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    kept = {key: config[key] for key in ("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "target_modules")}
+    files: dict[str, bytes] = {}
+    for repository in ("meta-llama/Llama-2-7b-chat-hf", "huggyllama/llama-7b"):
+        files |= {f"{repository}/{path.name}": path.read_bytes() for path in base.iterdir()}
+    for name in (RELEASED[0], RELEASED[2]):
+        files[f"wangrongsheng/{name}/adapter_config.json"] = json.dumps(
+            kept | {"base_model_name_or_path": "x"}
+        ).encode()
+    torch.save(load_file(adapter / "adapter_model.safetensors"), tmp_path / "adapter_model.bin")
+    files[f"wangrongsheng/{RELEASED[0]}/adapter_model.bin"] = (tmp_path / "adapter_model.bin").read_bytes()
+    safe = (adapter / "adapter_model.safetensors").read_bytes()
+    files[f"wangrongsheng/{RELEASED[2]}/adapter_model.safetensors"] = safe
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            repository, _, rest = self.path.lstrip("/").partition("/resolve/")
+            body = files.get(f"{repository}/{rest.partition('/')[2]}")
+            if repository.startswith("api/models/"):  # what a repository holds
+                repository = "/".join(repository.split("/")[2:4])
+                held = [{"rfilename": name.split("/", 2)[2]} for name in files if name.startswith(f"{repository}/")]
+                body = json.dumps({"id": repository, "sha": "a" * 40, "siblings": held, "tags": []}).encode()
+                body = body if held and "/tree/" not in self.path else None
+            self.send_response(404 if body is None else 200)
+            known = any(name.startswith(f"{repository}/") for name in files)
+            if body is None:
+                self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
+            body = body or b""
+            self.send_header("X-Repo-Commit", "a" * 40)
+            self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def of_hub(hub: str, folder: Path, program: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(folder / "hub"),
+        "NO_PROXY": "*", "CARELLAMA_CACHE": str(folder / "cache"),
+    }  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=folder, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.slow
+def test_released_weights_by_name_bring_their_base(hub: str, tmp_path: Path) -> None:
+    """export, ask (as chat and api load models) and train, all by name; the third weights on a base that is given."""
+    rows = [{"instruction": "What is asthma?", "input": "", "output": "A disease of the airways."}] * 8
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    short = ["--max_steps", "1", "--per_device_train_batch_size", "2", "--use_cpu", "true", "--save_strategy", "no"]
+    program = f"""
+from carellama.cli import call
+name = {RELEASED[0]!r}
+call("export", ["--model_name_or_path", name, "--output_dir", "out"])
+call("ask", ["What is asthma?", "--model_name_or_path", name, "--engine", "transformers", "--max_new_tokens", "4"])
+call("train", ["--model_name_or_path", name, "--dataset", "rows.json", "--output_dir", "more", *{short!r}])
+call("export", ["--model_name_or_path", "base", "--checkpoint_dir", {RELEASED[2]!r}, "--output_dir", "third"])
+"""
+    done = of_hub(hub, tmp_path, program)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("fetching CareLlama2-7b-chat-sft-multi") == 1 and "academic use only" in done.stderr
+    adapted = prepare(
+        make_model(), ModelArguments("x", checkpoint_dir=str(tmp_path / "adapter")), lora(), trainable=False
+    )
+    expected = logits(merge(adapted))
+    for output in ("out", "third"):
+        written = AutoModelForCausalLM.from_pretrained(tmp_path / output)
+        torch.testing.assert_close(logits(written), expected, atol=1e-4, rtol=1e-4)
+    assert "<<SYS>>" in (tmp_path / "out" / "chat_template.jinja").read_text()
+    assert "Human: " in (tmp_path / "third" / "chat_template.jinja").read_text()
+    record = json.loads((tmp_path / "more" / "run.json").read_text())
+    assert record["settings"]["data"]["template"] == "llama2"
+    assert record["base_model"] == "meta-llama/Llama-2-7b-chat-hf"
+    missing = of_hub(
+        hub, tmp_path, f"from carellama.cli import call; call('ask', ['x', '--model_name_or_path', {RELEASED[1]!r}])"
+    )
+    assert missing.returncode == 2 and "wangrongsheng/CareLlama2-7b-chat-sft-med" in missing.stderr.splitlines()[-1]
