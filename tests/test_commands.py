@@ -208,6 +208,44 @@ def test_two_processes_that_stream_stop_together_and_go_on(workplace: Path) -> N
     assert (report["mm"]["rows"], report["mm"]["used"]) == (40, 39)
 
 
+DIVERGES_IN_ONE = """
+import os, sys
+from carellama.cli import call
+from carellama.train.causal import CausalTrainer
+
+batch_loss = CausalTrainer.batch_loss
+
+
+def poisoned(self, model, batch):
+    total, count = batch_loss(self, model, batch)
+    return total * (float("nan") if os.environ["RANK"] == "1" and self.state.global_step == 2 else 1), count
+
+
+CausalTrainer.batch_loss = poisoned
+try:
+    call("train", sys.argv[1:])
+except SystemExit as left:
+    open(f"{left.code} of {os.environ['RANK']}", "w").close()
+"""
+
+
+@pytest.mark.slow
+def test_an_impossible_loss_in_one_of_two_processes_ends_both(workplace: Path) -> None:
+    """Fault T17: the others waited in their next collective operation until it timed out."""
+    (workplace / "run.py").write_text(DIVERGES_IN_ONE)
+    began = time.monotonic()
+    done = command(
+        workplace, str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node", "2", "--master_port", "29514",
+        "run.py", "--dataset", "mm", "--model_name_or_path", "./model", "--max_steps", "6", "--bf16", "false",
+        "--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2", "--output_dir", "two",
+        "--save_steps", "1", seconds=120,
+    )  # fmt: skip
+    assert sorted(path.name for path in workplace.glob("* of ?")) == ["2 of 0", "2 of 1"]
+    assert "error: the loss is not a number, in step 3, which was not taken; its batch: " in done.stderr
+    assert (workplace / "two/checkpoint-2").is_dir() and not (workplace / "two/checkpoint-3").exists()
+    assert time.monotonic() - began < 90
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_losses(workplace: Path) -> None:
     run = ["train", "--dataset", "mm", "--model_name_or_path", "./model", "--max_steps", "16", "--logging_steps", "1",

@@ -12,34 +12,47 @@ from carellama import run as runs
 from carellama.config.parse import as_flags
 from carellama.config.run import run_config
 from carellama.train.causal import CausalTrainer
-from carellama.train.guard import FEWEST, Diverged, LossGuard
+from carellama.train.guard import FEWEST, Diverged, LossGuard, Term
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_no_number_is_never_taken(loss):
-    with pytest.raises(Diverged, match=r"in step 3.*its batch: a row 1, a row 7"):
-        LossGuard().check(loss, 2, ["a row 1", "a row 7"])
+    problem = LossGuard().problem(loss, 2, ["a row 1", "a row 7"])
+    assert problem and "in step 3" in problem and "its batch: a row 1, a row 7." in problem
 
 
 def test_a_loss_far_above_the_usual_is_not_taken():
     guard = LossGuard()
-    guard.check(1e6, 0, [])  # nothing is known yet
+    assert guard.problem(1e6, 0, []) is None  # nothing is known yet
     for step in range(FEWEST):
-        guard.check(2.0 + step / 10, step + 1, [])
-    guard.check(12.0, 20, [])  # high, and possible
-    with pytest.raises(Diverged, match=r"is 40, after 2\.55 in the batches before"):
-        guard.check(40.0, 21, [f"a row {number}" for number in range(20)])
-    guard.check(2.0, 22, [])
+        assert guard.problem(2.0 + step / 10, step + 1, []) is None
+    assert guard.problem(12.0, 20, []) is None  # high, and possible
+    problem = guard.problem(40.0, 21, [f"a row {number}" for number in range(20)])
+    assert problem and "is 40, after 2.55 in the batches before" in problem
+    assert guard.problem(2.0, 22, []) is None
 
 
 def test_small_losses_may_jump():
     """Of rewards, losses are near 0 and change their sign."""
     guard = LossGuard()
-    for step in range(2 * FEWEST):
-        guard.check((-1) ** step * 1e-3, step, [])
-    guard.check(5.0, 30, [])
-    with pytest.raises(Diverged, match="after "):  # 10 more than the usual is too much
-        guard.check(11.0, 31, [])
+    problems = [guard.problem((-1) ** step * 1e-3, step, []) for step in range(2 * FEWEST)]
+    assert problems == [None] * (2 * FEWEST) and guard.problem(5.0, 30, []) is None
+    assert "after " in (guard.problem(11.0, 31, []) or ""), "10 more than the usual is too much"
+
+
+def test_the_term_that_jumped_is_named_and_not_the_records():
+    """Fault T29: grpo's records were blamed where the KL term had jumped."""
+    guard = LossGuard()
+    assert [guard.problem(0.1, step, []) for step in range(FEWEST)] == [None] * FEWEST
+    term = Term("the KL term (--grpo_beta 0.04 x 1000)", 40.0, "lower --learning_rate")
+    problem = guard.problem(41.0, 12, ["a row 1"], [term])
+    assert (
+        problem and "40 of it is the KL term (--grpo_beta 0.04 x 1000): lower" in problem and "a row 1" not in problem
+    )
+    small = Term("the KL term", 1.0, "")
+    assert "a row 1" in (guard.problem(41.0, 12, ["a row 1"], [small]) or "")
+    endless = Term("the KL term", math.nan, "")
+    assert "nan of it is the KL term" in (guard.problem(math.nan, 12, ["a row 1"], [endless]) or "")
 
 
 def test_a_run_that_diverges_ends_with_its_last_good_checkpoint(tmp_path, tiny_folder, monkeypatch):

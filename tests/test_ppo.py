@@ -263,6 +263,9 @@ def test_a_checkpoint_within_a_rollout_of_another_size_is_refused(tmp_path, trai
     options = {"max_steps": 4, "ppo_epochs": 2, "ppo_buffer_size": 2, "save_strategy": "steps", "save_steps": 3}
     runs.run(ppo(tmp_path, trained, per_device_train_batch_size=4, **options))
     again = {"resume_from_checkpoint": tmp_path / "out/checkpoint-3", "output_dir": tmp_path / "again"}
+    with pytest.raises(UserError, match=r"--per_device_train_batch_size \(4, now 2\)"):
+        runs.run(ppo(tmp_path, trained, per_device_train_batch_size=2, **options, **again))
+    again["resume_changed"] = "per_device_train_batch_size"  # the rollout that was begun has its own size all the same
     with pytest.raises(SystemExit):
         runs.run(ppo(tmp_path, trained, per_device_train_batch_size=2, **options, **again))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from carellama import run as runs
 from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
+from carellama.config.run import run_config
 from carellama.config.tokenizer import TokenizerArguments
 from carellama.data import pieces
 from carellama.engine.transformers import load as load_engine
@@ -258,7 +260,11 @@ def test_learned_pieces_save_tokens_on_texts_held_out(tmp_path, tiny_folder, cap
     assert set(TERMS) <= set(learned) and len(learned) <= 20
     assert all(2 <= len(piece) <= 3 for piece in learned) and account["pieces"] == learned
     assert account["measured_on"] == "held out" and account["tokens_after"] < 0.7 * account["tokens_before"]
-    assert f"{account['per_1000'][0]:.1f} -> {account['per_1000'][1]:.1f}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"{account['per_1000'][0]:.1f} -> {account['per_1000'][1]:.1f}" in told
+    command = shlex.split(told.splitlines()[-1].removeprefix("next: "))
+    assert command[:4] == ["carellama", "train", "--stage", "pt"] and "--add_tokens" in command
+    assert run_config([*command[2:], "--do_train", "--bf16", "false"]).data.datasets
     tokenizer = make_tokenizer()
     put(tokenizer, learned)
     text = "有糖尿病和高血压，头晕时请多喝水，量血压也请复查。"

@@ -116,6 +116,8 @@ def run(argv: Sequence[str]) -> None:
     for step in steps:
         results[step.name] = _measured(folder, step.name, step.checkpoints, step.stage, measures)
     _write_table(folder, results)
+    if command := _next_command(steps):
+        print(f"next: {command}")
 
 
 def read_chain(path: str) -> tuple[Path, list[Step], dict[str, dict[str, Any]]]:
@@ -324,4 +326,16 @@ def _write_table(folder: Path, results: Mapping[str, Mapping[str, Metric]]) -> N
     with whole_file(folder / "table.md") as file:
         file.write(compare(measured, markdown=True))
     print(compare(measured), end="")
-    say(f"written to {folder / 'table.md'}")
+    print(f"  table  {folder / 'table.md'}")
+
+
+def _next_command(steps: Sequence[Step]) -> str:
+    """Return the command that talks to the model of the last stage that answers; "" if there is none."""
+    last = next((step for step in reversed(steps) if step.stage not in ("rm", "pt")), None)
+    if last is None:
+        return ""
+    names = ("model_name_or_path", "model_revision", "cache_dir", "rope_scaling", "rope_factor", "trust_remote_code",
+             "allow_pickle", "accept_licence")  # fmt: skip
+    options = {name: last.options[name] for name in names if last.options.get(name)}
+    options["checkpoint_dir"] = ",".join(map(str, last.checkpoints))
+    return shlex.join(["carellama", "chat", *as_flags(options)])

@@ -11,10 +11,12 @@ from __future__ import annotations
 import importlib
 import logging
 import math
+import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +72,23 @@ def plan(argv: Sequence[str]) -> None:
         write_json(Path(options.report), made)
     if not made["fits"]:
         raise UserError(refusal(made))
+    print(f"next: {shlex.join(['carellama', 'train', *_without(argv, fields(PlanArguments))])}")
+
+
+def _without(argv: Sequence[str], options: Sequence[Field[Any]]) -> list[str]:
+    """Return the words of a command line without these options and their values."""
+    names = {option.name for option in options}
+    words: list[str] = []
+    drops = False
+    for word in argv:
+        if word.startswith("--"):
+            name, joined, _ = word[2:].partition("=")
+            drops = name.replace("-", "_") in names and not joined
+            if name.replace("-", "_") in names:
+                continue
+        if not drops:
+            words.append(word)
+    return words
 
 
 def planned(config: RunConfig, steps: int, folder: Path) -> dict[str, Any]:

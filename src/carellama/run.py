@@ -30,13 +30,14 @@ from carellama.disk import write_json
 from carellama.errors import UserError, need
 from carellama.model.paths import check_model
 from carellama.model.zoo.pull import with_named_weights
-from carellama.run_record import as_trained, write_run
+from carellama.run_record import as_trained, read_run, write_run
 
 if TYPE_CHECKING:
     from carellama.config.run import RunConfig
     from carellama.model.load import Kind
     from carellama.model.vocabulary import Added
     from carellama.train.loop import Stopped
+    from carellama.train.summary import History
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def start(argv: Sequence[str], prog: str, settings: dict[str, Any]) -> None:
     if helps:
         parser(RUN_GROUPS, prog).print_help()
         return
-    run(run_config(argv, prog, **settings))
+    run(run_config(argv, prog, **settings), summary=True)
 
 
 def check_early(argv: Sequence[str], prog: str, settings: dict[str, Any], *more: type) -> None:
@@ -92,14 +93,16 @@ def check_early(argv: Sequence[str], prog: str, settings: dict[str, Any], *more:
             raise UserError(f"{name} is no file, and no dataset of {info} has this name")
 
 
-def run(config: RunConfig) -> dict[str, Any]:
-    """Do what the options ask for and return all results. Raises `UserError` before any work is lost."""
+def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
+    """Do what the options ask for and return all results; with `summary` print them. Raises `UserError` early."""
     from carellama.data.prepare import conversations
 
     if world()[0] > 0:  # one process speaks for all
         logging.getLogger("carellama").setLevel(logging.ERROR)
     config = with_trained_template(config)
     training = config.training
+    from carellama.train.output_folder import claim
+
     output = Path(training.output_dir)
     with training.main_process_first(desc="claim the output folder"):
         checkpoint = claim(output, config) if training.do_train else None
@@ -122,7 +125,12 @@ def run(config: RunConfig) -> dict[str, Any]:
         from carellama.plan import check
 
         check(config, prepared, added)
-    results = Run(config, tokenizer, template, output, added).do(prepared, chats, checkpoint)
+    runner = Run(config, tokenizer, template, output, added)
+    results = runner.do(prepared, chats, checkpoint)
+    if summary and training.should_save:
+        from carellama.train.summary import print_summary
+
+        print_summary(config, results, runner.history)
     return results
 
 
@@ -145,8 +153,8 @@ def prepared_run(config: RunConfig) -> tuple[Any, Any, Added | None, Any]:
         added = add_tokens(tokenizer, Path(config.finetuning.add_tokens).expanduser())
     template = get_template(config.data.template, tokenizer)
     prepared = None
-    keep_to_window(config)
     if config.training.do_train or config.training.do_eval:
+        keep_to_window(config)
         with config.training.main_process_first(desc="encode the data"):
             prepared = prepared_for(config)(config, tokenizer, template)
     if isinstance(prepared, Prepared) and config.training.do_train and config.data.template is None:
@@ -196,11 +204,13 @@ class Run:
         self.added = added
         self.results: dict[str, Any] = {}
         self.resumed: list[dict[str, Any]] = []
+        self.history: History | None = None
 
     def do(self, prepared: Any, chats: list[Any], checkpoint: str | None) -> dict[str, Any]:
         """Load the model; train, evaluate and predict as asked."""
         from carellama.train.loop import Stopped
         from carellama.train.resume import check_changes, history
+        from carellama.train.summary import History
 
         training = self.config.training
         fit = training.do_train
@@ -225,7 +235,10 @@ class Run:
             if training.do_eval:
                 self.results |= trainer.evaluate()
                 self._write("eval_results.json", "eval_")
+            self.history = History.of(trainer.state, loads_best=training.load_best_model_at_end)
             self._record(sources)
+            if fit:
+                self._plot()
             if fit and training.should_save:
                 from carellama.export.card import write_checkpoint_card
 
@@ -233,6 +246,7 @@ class Run:
                 write_checkpoint_card(self.output, self.config.model, kind)
         if training.do_predict:
             self._predict(model, chats)
+            self._record(sources)
         return self.results
 
     def load(self) -> Any:
@@ -281,11 +295,12 @@ class Run:
         from carellama.train.loop import run
 
         self.results |= run(self.config, trainer, checkpoint)
+
+    def _plot(self) -> None:
         if self.config.finetuning.plot_loss and self.config.training.should_save:
             from carellama.train.plot import plot_loss
 
-            if picture := plot_loss(self.output):
-                log.info("loss curve: %s", picture)
+            plot_loss(self.output, kept=self.history.kept if self.history else None)
 
     def _settle(self, prepared: Any, trainer: Any) -> None:
         """Write the account of a stream, when all processes have ended theirs."""
@@ -329,8 +344,12 @@ class Run:
             write_json(self.output / name, found)
 
     def _record(self, sources: list[dict[str, Any]]) -> None:
-        if not self.config.training.should_save:
+        training = self.config.training
+        if not training.should_save:
             return
+        earlier = (None if training.do_train else read_run(self.output)) or {}
+        if earlier.get("settings", {}).get("training", {}).get("do_train"):
+            return  # the folder of a training keeps the record of it
         from carellama.config.run import settings_of
 
         write_run(
@@ -376,58 +395,6 @@ def attention_of(config: RunConfig, kind: Kind) -> str | None:
 
     chosen = attention.choose(config.model.attention, model_class(config.model, kind))
     return None if config.finetuning.stage == "grpo" and chosen == attention.PACKED else chosen
-
-
-def claim(output: Path, config: RunConfig) -> str | None:
-    """Guard the output folder; return the checkpoint to go on from, if any.
-
-    A finished run, or files that are not ours, are not touched unless --overwrite_output_dir is given; an unfinished
-    run of ours is gone on with.
-    """
-    training = config.training
-    asked = training.resume_from_checkpoint
-    if asked and str(asked).lower() not in ("true", "false"):
-        if not Path(asked, "trainer_state.json").is_file():
-            raise UserError(f"--resume_from_checkpoint {asked}: not a checkpoint (no trainer_state.json in it)")
-        return str(asked)
-    if not output.exists() or not any(output.iterdir()):
-        return None
-    checkpoints = sorted(output.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
-    if training.overwrite_output_dir:
-        if training.should_save:
-            clear(output)
-        return None
-    if (output / "train_results.json").exists():
-        raise UserError(
-            f"{output} holds a finished run; give --overwrite_output_dir to replace it, or another --output_dir"
-        )
-    if checkpoints:
-        last = str(checkpoints[-1].parent)
-        log.info("going on from %s (give --overwrite_output_dir to begin anew)", last)
-        return last
-    # one that was killed before its first checkpoint has begun nothing worth keeping
-    foreign = next((path for path in output.iterdir() if not any(path.match(name) for name in BEGUN)), None)
-    if foreign is not None and not (output / "run.json").exists():
-        raise UserError(
-            f"{output} holds {foreign.name} and no run; give --overwrite_output_dir or another --output_dir"
-        )
-    return None
-
-
-OURS = ("run.json", "data_report.json", "trainer_log.jsonl", "trainer_state.json", "*_results.json", "*.png",
-        "generated_predictions.jsonl", "adapter_*", "*.safetensors")  # fmt: skip
-BEGUN = ("data_report.json", "trainer_log.jsonl", ".saving", ".stream", ".*.tmp")  # all that lies there before run.json
-
-
-def clear(output: Path) -> None:
-    """Remove what an earlier run wrote into its output folder, and nothing else."""
-    import shutil
-
-    for folder in [*output.glob("checkpoint-*"), output / ".saving", output / "runs"]:
-        shutil.rmtree(folder, ignore_errors=True)
-    for pattern in OURS:
-        for path in output.glob(pattern):
-            path.unlink()
 
 
 def report(prepared: Any, output: Path) -> None:

@@ -12,6 +12,7 @@ It changes no model: `carellama train --add_tokens pieces.txt` adds the tokens, 
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ from typing import Any
 
 from carellama.config.data import DataArguments
 from carellama.config.model import ModelArguments
-from carellama.config.parse import parse
+from carellama.config.parse import as_flags, parse
 from carellama.config.tokenizer import TokenizerArguments
 from carellama.data.convert import BadRecord, texts_of
 from carellama.data.sources import load_datasets
@@ -74,7 +75,22 @@ def run(argv: Sequence[str]) -> None:
         f"{output}: {len(learned.pieces):,} pieces; tokens per 1,000 characters {before:.1f} -> {after:.1f} "
         f"on {learned.measured_texts:,} texts {learned.measured_on} ({learned.measured_characters:,} characters)"
     )
-    print(f"train with them: carellama train --add_tokens {output} ...")
+    print(f"  files  {output}, {output}.json\nnext: {_training(arguments)}")
+
+
+def _training(arguments: TokenizerArguments) -> str:
+    """Return the command that trains the new tokens on the same data."""
+    data = DataArguments(dataset_dir=arguments.dataset_dir)
+    plain = all(dataset.shape == "text" for dataset in load_datasets(arguments.names, data))
+    options = {
+        "stage": "pt" if plain else "sft",
+        "model_name_or_path": arguments.model_name_or_path,
+        "dataset": arguments.names,
+        "dataset_dir": None if arguments.dataset_dir == DataArguments.dataset_dir else arguments.dataset_dir,
+        "add_tokens": arguments.output,
+        "output_dir": f"{Path(arguments.output).with_suffix('')}_trained",
+    }
+    return shlex.join(["carellama", "train", *as_flags(options)])
 
 
 def learn(arguments: TokenizerArguments) -> Learned:

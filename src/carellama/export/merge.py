@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -58,6 +59,8 @@ def main(argv: Sequence[str]) -> None:
         overwrite=where.overwrite_output_dir,
     )
     print(f"exported to {folder}: {parity}")
+    if parity.top1_agreement is not None:  # a reward model does not answer
+        print(f"next: carellama chat --model_name_or_path {shlex.quote(str(folder))}")
 
 
 def export_model(

@@ -10,7 +10,7 @@ ran to its end, or was stopped by a signal, see `carellama.train.loop`).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from carellama.disk import write_json
 from carellama.model.readers import make_readable
 from carellama.run_record import RUN_FILE
 from carellama.train.callbacks import LogCallback, any_process
+from carellama.train.guard import Diverged, LossGuard, Term
 from carellama.train.resume import apply_changes
 
 STAGING = ".saving"  # a checkpoint is written in here, then moved out
@@ -45,6 +46,7 @@ class WholeCheckpoints:
     optimizer: Any
     lr_scheduler: Any
     _saving = False
+    _guard: LossGuard
 
     def failure_of_any(self, mine: str | None) -> str | None:
         """Return the first failure of all processes, or None."""
@@ -59,6 +61,16 @@ class WholeCheckpoints:
         super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
         if checkpoint is not None and self.changes:
             apply_changes(self.optimizer, self.lr_scheduler, own, self.changes)
+
+    def check_loss(self, loss: float, records: Sequence[str], terms: Sequence[Term] = ()) -> None:
+        """Raise `Diverged` in all processes if the loss of any of them cannot be right.
+
+        One that stopped alone would leave the others waiting in their next collective operation.
+        """
+        problem = self._guard.problem(loss, self.state.global_step, records, terms)
+        failure = self.failure_of_any(problem) if self.accelerator.num_processes > 1 else problem
+        if failure is not None:
+            raise Diverged(failure)
 
     def save_what_was_learned(self) -> None:
         """Write a checkpoint of the steps since the last one, if there were any."""

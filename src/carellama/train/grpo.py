@@ -48,8 +48,9 @@ from carellama.template import Template, get_template
 from carellama.tokenise import GroupEncoder
 from carellama.train.checkpoints import WholeCheckpoints, log_of
 from carellama.train.constitution import ConstitutionReward, judge_of, read_constitution
-from carellama.train.guard import LossGuard
+from carellama.train.guard import LossGuard, Term
 from carellama.train.rewards import check_reward, load_reward
+from carellama.train.summary import EvaluationTable
 from carellama.train.trainer import with_intervals
 from carellama.train.verifiable import Reward, answer_of, rewards_of
 
@@ -98,7 +99,7 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
             train_dataset=_table(tasks.train or tasks.held_out or []),
             eval_dataset=_table(tasks.held_out) if tasks.held_out else None,
             processing_class=tokenizer,
-            callbacks=[log_of(config.training.output_dir)],
+            callbacks=[EvaluationTable(), log_of(config.training.output_dir)],
         )
         for one, dtype in zip(learned, dtypes, strict=True):
             one.data = one.data.to(dtype)
@@ -166,8 +167,17 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Answer, judge and learn. Raises `Diverged`, before the step is taken, for an impossible loss."""
         loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
-        self._guard.check(float(loss), self.state.global_step, list(dict.fromkeys(row["place"] for row in inputs)))
+        self.check_loss(float(loss), list(dict.fromkeys(row["place"] for row in inputs)), self.loss_terms())
         return loss
+
+    def loss_terms(self) -> list[Term]:
+        """The KL term of the last batch, by the mean that TRL has logged."""
+        measured = self._metrics["train"].get("kl", [])
+        if not self.beta or not measured:
+            return []
+        name = f"the KL term (--grpo_beta {self.beta:g} x {measured[-1]:.4g})"
+        advice = "the model has moved far away from the reference; lower --learning_rate"
+        return [Term(name, self.beta * measured[-1] / self.args.gradient_accumulation_steps, advice)]
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         asked = [[Message(turn["role"], turn["content"]) for turn in prompt] for prompt in prompts]

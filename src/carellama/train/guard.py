@@ -1,6 +1,6 @@
 """Stops a training whose loss is no number or explodes, before the weights take the step, and says where.
 
-guard = LossGuard(); guard.check(loss, "consult_en row 18")   # raises Diverged
+LossGuard().problem(math.nan, 3, ["consult_en row 18"])   # "the loss is not a number, in step 4, ..."
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from carellama.errors import UserError
 
@@ -22,22 +23,36 @@ class Diverged(UserError):
     """The loss of a batch is not finite, or far above what it was."""
 
 
+@dataclass(frozen=True)
+class Term:
+    """A part of a loss that has a cause of its own: what it is called, its value, and what to do about it."""
+
+    name: str
+    value: float
+    advice: str
+
+
 class LossGuard:
     """Knows the losses of the last batches."""
 
     def __init__(self) -> None:
         self._losses: deque[float] = deque(maxlen=REMEMBERED)
 
-    def check(self, loss: float, step: int, records: Sequence[str]) -> None:
-        """Take the loss of a batch; raise `Diverged` with the records in it where it can not be right."""
+    def problem(self, loss: float, step: int, records: Sequence[str], terms: Sequence[Term] = ()) -> str | None:
+        """Take the loss of a batch; say what is wrong where it cannot be right, with the records or the term to blame.
+
+        A term is to blame if it is not finite, or is more than half of what the loss has risen by.
+        """
         usual = statistics.median(self._losses) if len(self._losses) >= FEWEST else None
         if math.isfinite(loss) and (usual is None or loss <= max(TIMES * usual, usual + ABOVE)):
             self._losses.append(loss)
-            return
+            return None
         what = "is not a number" if math.isnan(loss) else "is infinite" if math.isinf(loss) else f"is {loss:.4g}"
         before = f", after {usual:.4g} in the batches before" if usual is not None and math.isfinite(loss) else ""
+        begins = f"the loss {what}{before}, in step {step + 1}, which was not taken; "
+        ends = "; the last checkpoint is as good as it was"
+        for term in terms:
+            if not math.isfinite(term.value) or term.value > (loss - (usual or 0)) / 2:
+                return f"{begins}{term.value:.4g} of it is {term.name}: {term.advice}{ends}"
         named = ", ".join(records[:SHOWN]) + (f" and {len(records) - SHOWN} more" if len(records) > SHOWN else "")
-        raise Diverged(
-            f"the loss {what}{before}, in step {step + 1}, which was not taken; its batch: {named or 'not known'}. "
-            "Look at these records, or lower --learning_rate; the last checkpoint is as good as it was"
-        )
+        return f"{begins}its batch: {named or 'not known'}. Look at these records, or lower --learning_rate{ends}"

@@ -1,4 +1,4 @@
-"""The loss curve as a picture: each logged loss (or reward, where answers get one), and the same smoothed.
+"""The loss curve as a picture: each logged loss (or reward, where answers get one), the same smoothed, evaluations.
 
 plot_loss(Path("output"))  # reads trainer_log.jsonl, writes training_loss.png
 """
@@ -6,11 +6,15 @@ plot_loss(Path("output"))  # reads trainer_log.jsonl, writes training_loss.png
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from carellama.disk import named
 from carellama.errors import need
+from carellama.run_record import read_run
+
+TITLE = 90  # characters
 
 
 def smooth(values: Sequence[float], weight: float = 0.85) -> list[float]:
@@ -26,32 +30,43 @@ def smooth(values: Sequence[float], weight: float = 0.85) -> list[float]:
     return smoothed
 
 
-def plot_loss(folder: Path) -> Path | None:
-    """Draw `training_loss.png` from the run's log; None when nothing was logged."""
+CURVES = {"ppo": ("ppo/score", "eval_score", "score of an answer"),
+          "grpo": ("reward", "eval_reward", "mean reward of an answer")}  # fmt: skip
+UNITS = {"rm": "pair", "dpo": "pair", "kto": "answer"}  # what the loss of a stage is a mean over; else tokens
+
+
+def plot_loss(folder: Path, *, kept: int | None = None) -> Path | None:
+    """Draw `training_loss.png` from the log and run.json of a run; None when nothing was logged.
+
+    `kept` is the step whose weights were loaded at the end, and which an evaluation after the training is of.
+    """
     need("matplotlib", extra="plot", why="--plot_loss")
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     lines = (folder / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()
     entries = [json.loads(line) for line in lines]
+    record = read_run(folder) or {}
+    stage = str(record.get("stage", "sft"))
+    unit = f"loss per {UNITS.get(stage, 'token')}{'' if stage in UNITS else ' (nats)'}"
+    trained, held_out, unit = CURVES.get(stage, ("loss", "eval_loss", unit))
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    drawn = False
-    curve = "reward" if any("reward" in entry for entry in entries) else "loss"
-    for key, label in ((curve, f"training {curve}"), (f"eval_{curve}", f"held-out {curve}")):
-        points = [(entry["current_steps"], entry[key]) for entry in entries if key in entry]
-        if not points:
-            continue
-        steps, losses = zip(*points, strict=True)
-        drawn = True
-        if key == curve:
-            axes.plot(steps, losses, color="tab:blue", alpha=0.35, label=label)
-            axes.plot(steps, smooth(losses), color="tab:blue", label=f"{label}, smoothed")
-        else:
-            axes.plot(steps, losses, color="tab:orange", marker="o", label=label)
-    if not drawn:
+    points = [(entry["current_steps"], entry[trained]) for entry in entries if trained in entry]
+    evaluated = _evaluations(entries, held_out, kept)
+    if not points and not evaluated:
         return None
-    unit = "mean reward of an answer" if curve == "reward" else "loss per token (nats)"
-    axes.set(xlabel="step", ylabel=unit, title=folder.resolve().name)
+    name = unit.partition(" ")[0]
+    if points:
+        steps, values = zip(*points, strict=True)
+        marker = "o" if len(points) == 1 else None
+        axes.plot(steps, values, color="tab:blue", alpha=0.35, marker=marker, label=f"training {name}")
+        axes.plot(steps, smooth(values), color="tab:blue", label=f"training {name}, smoothed")
+    if evaluated:
+        steps, values = zip(*evaluated, strict=True)
+        axes.plot(steps, values, color="tab:orange", marker="o", label=f"held-out {name}")
+    axes.set(xlabel="step", ylabel=unit, title=_title(record) or folder.resolve().name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     path = folder / "training_loss.png"
@@ -63,3 +78,23 @@ def plot_loss(folder: Path) -> Path | None:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _evaluations(entries: Sequence[Mapping[str, Any]], key: str, kept: int | None) -> list[tuple[int, float]]:
+    """(step, value) of each evaluation, the last one of a step; after the training, of the weights that were kept."""
+    found: dict[int, float] = {}
+    ended = False
+    for entry in entries:
+        ended = ended or "train_runtime" in entry
+        if key in entry:
+            found[kept if ended and kept is not None else entry["current_steps"]] = entry[key]
+    return sorted(found.items())
+
+
+def _title(record: Mapping[str, Any]) -> str:
+    """Model, stage and dataset of a run."""
+    data = record.get("settings", {}).get("data", {}).get("dataset")
+    if not record.get("base_model") or not data:
+        return ""
+    title = f"{Path(record['base_model']).name}, {record.get('stage')} on {data}"
+    return title if len(title) <= TITLE else f"{title[: TITLE - 1]}…"

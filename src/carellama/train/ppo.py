@@ -47,6 +47,7 @@ from carellama.model.adapter import Reference
 from carellama.records import Tokens
 from carellama.template import Template, get_template
 from carellama.train.advantages import Moments, adapted, clipped_losses, generalised_advantages, shaped_rewards
+from carellama.train.guard import Term
 from carellama.train.loss import token_logps
 from carellama.train.rewards import check_reward, load_reward
 from carellama.train.rollout import NUMBERS, Rollout, joined, read_state, write_state
@@ -291,6 +292,15 @@ class PPOTrainer(RowTrainer):
             }
         )
         return losses.each.sum(), self.units(batch)
+
+    def loss_terms(self) -> list[Term]:
+        """The term of the values, of the last batch."""
+        values = self._noted.get("ppo/value_loss")
+        if not values:
+            return []
+        name = f"the value term (--ppo_value_coef {self.how.ppo_value_coef:g} x {values[-1]:.4g})"
+        advice = "the value head is far from the scores; give --ppo_score_norm, or lower --learning_rate"
+        return [Term(name, self.how.ppo_value_coef * values[-1], advice)]
 
     def units(self, batch: dict[str, Any]) -> torch.Tensor:
         """Tokens of the answers."""

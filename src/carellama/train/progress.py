@@ -93,6 +93,13 @@ class Progress(TrainerCallback):
         if state.is_world_process_zero and self.live is None:
             print(self.line(state, logs["tokens_per_second"], logs["matrix_share"]), file=sys.stderr, flush=True)
 
+    def show(self, line: str) -> None:
+        """Print a line above the live one."""
+        if self.live is not None:
+            self.live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the line."""
         self.close()

@@ -39,11 +39,12 @@ from carellama.model.lora import PISSA_RAW, TRAINED, plain_adapter
 from carellama.model.shards import gathered
 from carellama.records import IGNORED
 from carellama.train.checkpoints import WholeCheckpoints, log_of
-from carellama.train.guard import LossGuard
+from carellama.train.guard import LossGuard, Term
 from carellama.train.loss import head_is_plain
 from carellama.train.noise import embedding_noise
 from carellama.train.progress import Progress, Work
 from carellama.train.rows import layout
+from carellama.train.summary import EvaluationTable
 
 ENDS = ("", "_low", "_high")  # of the names of a mean and its interval
 
@@ -78,6 +79,7 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
         for shown in (ProgressCallback, PrinterCallback):  # ours says more
             self.remove_callback(shown)
         self.add_callback(self.progress)
+        self.add_callback(EvaluationTable(self.progress.show))
         self.add_callback(log_of(config.training.output_dir))
         self.model_accepts_loss_kwargs = True  # compute_loss below divides by the step's units itself
         engine = engine_of(config.training)
@@ -151,8 +153,12 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
         borders = inputs.get("cu_seq_lens_q")
         pairs = inputs["input_ids"].shape[1] * inputs["input_ids"].numel() if borders is None else squares(borders)
         self.work.add(inputs["input_ids"].numel(), targets, pairs)
-        self._guard.check(float(loss), self.state.global_step, inputs.get("sources", []))
+        self.check_loss(float(loss), inputs.get("sources", []), self.loss_terms())
         return loss
+
+    def loss_terms(self) -> list[Term]:
+        """Return the parts of the last batch's loss that have causes of their own; none in most stages."""
+        return []
 
     def parts(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         """A row in parts of at most --row_tokens, whose losses add up to its own; a padded batch as it is."""
