@@ -105,3 +105,13 @@ def test_a_mark_that_a_person_types_is_text_in_training_and_serving(mark):
     assert ids[: len(prompt)] == prompt and prompt.count(number) == ends // 2
     words = GroupEncoder(tokenizer).encode([[template.prompt_group((Message("user", "发烧"),))]])[0][0].tolist()
     assert tokenizer.convert_tokens_to_ids("发烧") in words, "words that were added to a vocabulary stay tokens"
+
+
+def test_a_split_conversation_learns_no_answer_twice(tiny_tokenizer):
+    """The parts have earlier turns as context, which the part before has learned."""
+    messages = [Message("user" if at % 2 == 0 else "assistant", f"{'qa'[at % 2]}{at // 2}") for at in range(10)]
+    encoder = Encoder(tiny_tokenizer, get_template(None, tiny_tokenizer), (60, 60, 60))
+    (encoded,) = encoder.encode([Chat(tuple(messages))])
+    texts = [tiny_tokenizer.decode(tokens.input_ids.tolist()) for tokens in encoded.tokens]
+    assert len(texts) == 3 and "a3" in texts[1] and "a3" in texts[2]
+    assert said(tiny_tokenizer, encoded) == "a0a1|a2a3|a4"

@@ -198,13 +198,15 @@ def test_the_mask_of_three_turns_is_the_answers_with_their_ends(name):
     messages = [(Message("user", question), Message("assistant", answer)) for question, answer in TURNS]
     encoder = Encoder(tokenizer, get_template(name, tokenizer), (1000, 1000, 2000))
     (encoded,) = encoder.encode([Chat(tuple(message for turn in messages for message in turn))])
-    (tokens,) = encoded.tokens
     runs_of, before = [], False
-    for token, label in zip(tokens.input_ids.tolist(), tokens.labels.tolist(), strict=True):
-        if label != IGNORED:
-            runs_of += [] if before else [[]]
-            runs_of[-1].append(token)
-        before = label != IGNORED
+    for tokens in encoded.tokens:  # one, or one an answer where only the last one is ended
+        for token, label in zip(tokens.input_ids.tolist(), tokens.labels.tolist(), strict=True):
+            if label != IGNORED:
+                runs_of += [] if before else [[]]
+                runs_of[-1].append(token)
+            before = label != IGNORED
+        before = False
+    assert len(encoded.tokens) == (1 if form.assistant_suffix else 3)
     end = form.assistant_suffix.replace("{eos}", tokenizer.eos_token)
     assert [tokenizer.decode(run, skip_special_tokens=False) for run in runs_of] == [
         answer + (end or tokenizer.eos_token) for _, answer in TURNS

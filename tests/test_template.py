@@ -88,9 +88,10 @@ def test_the_ids_decode_to_the_rendered_text(name: str | None, kind: str) -> Non
     encoder = Encoder(tokenizer, template, WIDE)
     for content in CONTENTS:
         record = chat(content, f"A {content}", "and then?", content or "x", system=f"S {content}")
-        (tokens,) = encoder.encode([record])[0].tokens
+        tokens = encoder.encode([record])[0].tokens[-1]  # one an answer where only the last has an end
         text = template.render(record.messages)
         said = decoded(tokenizer, tokens.input_ids)
+        said = said.removesuffix(tokenizer.eos_token) if name == "chatglm2" else said  # which its Jinja does not write
         # what follows the end of the last answer (a line break in ChatML) is markup that nobody reads or learns
         assert text.rstrip().startswith(said.rstrip()), (name, kind, content)
         assert not text[len(said) :].strip()
@@ -101,10 +102,11 @@ def test_a_clean_conversation_has_the_ids_of_its_jinja(name: str | None) -> None
     tokenizer = tokenizer_for(name, "bytes")
     template = get_template(name, tokenizer)
     record = chat("What is asthma?", "It is a disease.", "发烧怎么办？", "多喝水。")
-    (tokens,) = Encoder(tokenizer, template, WIDE).encode([record])[0].tokens
+    ids = Encoder(tokenizer, template, WIDE).encode([record])[0].tokens[-1].input_ids.tolist()
     rows = [{"role": message.role, "content": message.content} for message in record.messages]
     whole = tokenizer.apply_chat_template(rows, chat_template=template.jinja, tokenize=False)
-    assert tokens.input_ids.tolist() == tokenizer(whole.rstrip("\n"), add_special_tokens=False).input_ids
+    whole += tokenizer.eos_token if name == "chatglm2" else ""  # its Jinja does not write the end of the last answer
+    assert ids == tokenizer(whole.rstrip("\n"), add_special_tokens=False).input_ids
 
 
 @pytest.mark.parametrize("kind", ["bytes", "always", "first", "legacy"])
@@ -273,3 +275,19 @@ def test_a_template_taken_at_its_word_renders_the_same(name: str | None) -> None
         whole = template.render(messages)
         end = tokenizer.eos_token or ""
         assert whole.startswith(said) or (whole + end).startswith(said), (name, content)
+
+
+def test_old_formats_end_answers_as_the_released_models_do() -> None:
+    """T9: ChatGLM2 ends the last answer alone, Baichuan each one, both with eos."""
+    talk = chat("q1", "a1", "q2", "a2")
+    found = {}
+    for name in ("chatglm2", "baichuan"):
+        tokenizer = tokenizer_for(name, "first")
+        encoder = Encoder(tokenizer, get_template(name, tokenizer), WIDE)
+        found[name] = [
+            decoded(tokenizer, tokens.input_ids).replace(" ", "") for tokens in encoder.encode([talk])[0].tokens
+        ]
+    first = "[gMASK]sop[Round1]\n\n问：q1\n\n答：a1"
+    assert found["chatglm2"] == [f"{first}</s>", f"{first}\n\n[Round2]\n\n问：q2\n\n答：a2</s>"]
+    user, assistant = "<reserved_102>", "<reserved_103>"
+    assert found["baichuan"] == [f"{user}q1{assistant}a1</s>{user}q2{assistant}a2</s>"]

@@ -8,8 +8,10 @@ from collections import Counter
 import pytest
 
 from carellama.data.clean.identifiers import deidentified
-from carellama.data.convert import BadRecord, convert, shape_of, texts_of
+from carellama.config.data import DataArguments
+from carellama.data.convert import BadRecord, convert, texts_of
 from carellama.data.read import Row
+from carellama.data.sources import load_datasets
 from carellama.data.write import COLUMNS, row_of
 from carellama.records import Chat, Message, Pair, Place, Tool, ToolCall
 from carellama.safety.privacy import Deidentifier
@@ -30,8 +32,7 @@ TOOLS = [{"type": "function", "function": {"name": "weather", "description": "By
 
 
 def made(fields):
-    row = Row(fields, PLACE)
-    return convert(row, COLUMNS, shape_of(row, COLUMNS))
+    return convert(Row(fields, PLACE), COLUMNS, "sharegpt" if "conversations" in fields else "openai")
 
 
 def openai(*turns, **more):
@@ -149,7 +150,7 @@ RECORDS = [
 def test_a_written_record_is_read_again(record):
     """Also within a file of plain rows, whose shape the first row says."""
     row = Row(json.loads(json.dumps(row_of(record))), PLACE)
-    assert convert(row, COLUMNS, shape_of(row, COLUMNS)) == record
+    assert convert(row, COLUMNS, "openai" if "messages" in row.fields else "alpaca") == record
     if isinstance(record, Chat):
         assert convert(row, COLUMNS, "alpaca") == record
 
@@ -167,3 +168,19 @@ def test_identifiers_are_removed_from_calls_as_well():
     assert json.loads(clean.messages[1].calls[0].arguments) == {"to": "[PHONE_1]"}
     assert [message.role for message in clean.messages] == ["user", "assistant", "tool", "assistant"]
     assert isinstance(RECORDS[4], Pair)
+
+
+@pytest.mark.parametrize("name", ["openai", "sharegpt", "mixed"])
+def test_files_with_tool_calls_are_read_by_their_own_format(tmp_path, name):
+    calls = {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "Oslo"}}'}
+    turns = [{"from": "human", "value": "Rain?"}, calls, {"from": "observation", "value": "rain"}]
+    rows = {
+        "openai": [{"messages": [ASK, CALL, RESULT, ANSWER], "tools": TOOLS}] * 2,
+        "sharegpt": [{"conversations": [*turns, {"from": "gpt", "value": "Yes."}], "tools": json.dumps(TOOLS)}] * 2,
+        "mixed": [{"instruction": "q", "input": "", "output": "a"}] * 2 + [row_of(RECORDS[0])],
+    }[name]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (dataset,) = load_datasets([str(tmp_path / "a.jsonl")], DataArguments())
+    records = [dataset.record(row) for row in dataset.rows()]
+    assert len(records) == len(rows) and records[-1].tools[0].name == "weather"
+    assert [message.role for message in records[-1].messages] == ["user", "assistant", "tool", "assistant"]

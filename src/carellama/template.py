@@ -222,8 +222,9 @@ class Template:
         key = (at, self._key(messages, tools))
         steady = self._steady.get(key)
         if steady is None:
-            alone = self._skeleton(messages[: at + 1], tools).groups
-            steady = self._skeleton(messages, tools).groups[: len(alone)] == alone
+            alone = self._skeleton(messages[: at + 1], tools)
+            within = self._skeleton(messages, tools).groups[: len(alone.groups)]
+            steady = within == alone.groups and alone.ends  # else only a last answer gets an end
             if not _calls(messages):
                 self._steady[key] = steady
         return steady
