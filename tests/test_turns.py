@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from carellama.data.clean.identifiers import deidentified
 from carellama.config.data import DataArguments
+from carellama.data.clean.identifiers import deidentified
 from carellama.data.convert import BadRecord, convert, texts_of
 from carellama.data.read import Row
 from carellama.data.sources import load_datasets
