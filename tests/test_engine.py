@@ -81,6 +81,12 @@ def test_an_answer_ends_before_the_first_stop_string(text: str, stops: list[str]
     assert answer.stopped == bool(found)
 
 
+def test_an_end_token_ends_the_answer_and_is_counted() -> None:
+    answer = Answer(utf8, [ord("E")], ())
+    assert "".join(read(answer, b"abEcd")) == answer.text == "ab"
+    assert answer.stopped and answer.tokens == 3
+
+
 @pytest.mark.parametrize("stops", [("two", "one"), ("one", "two")])
 def test_of_two_stop_strings_in_one_token_the_first_in_the_text_ends_the_answer(stops) -> None:
     answer = Answer(lambda ids: "a one b two c" if ids else "", (), stops)

@@ -132,7 +132,9 @@ def test_kto(tmp_path, tiny_folder, tiny_tokenizer, model):
     options = {"pref_beta": 0.5, "kto_chosen_weight": 2.0, "kto_rejected_weight": 0.7}
     assert logged(tmp_path, tiny_folder, "kto", rows, **options) == pytest.approx(wanted, abs=1e-5)
     lines = [json.loads(line) for line in (tmp_path / "out/trainer_log.jsonl").read_text().splitlines()]
-    assert [line["kl"] for line in lines if "kl" in line] == pytest.approx(drifts, abs=1e-5)
+    assert [line["kl"] for line in lines if "kl" in line] == pytest.approx(
+        [drift / 0.5 for drift in drifts], abs=1e-5
+    ), "in nats, without beta"
     assert drifts[0] == 0 and max(drifts) > 1e-3, "the baseline counts in this test"
 
 

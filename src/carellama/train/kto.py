@@ -42,7 +42,7 @@ class KTOTrainer(RowTrainer):
         """Sum of the losses of the answers."""
         losses, rewards, drift = self._judged(model, batch)
         good = batch["good"]
-        noted = {"kl": float(drift)}
+        noted = {"kl": float(drift) / self.preference.pref_beta}  # in nats, as TRL logs it
         if good.any():
             noted["rewards/chosen"] = float(rewards[good].mean())
         if not good.all():
