@@ -39,7 +39,8 @@ _ENDINGS = re.compile(
     r"sartan|statin|azole|idine|mab|nib|vir|parin|xaban|gliptin|formin|azepam|codone|profen|"
     r"coccus|bacter|amine|phylline|"
     r"terol|sone|olone|caine|ostomy|oid|ectin|afil|tidine|setron|dipine|zosin|oxacin|cycline|"
-    r"thiazide|semide|triptan|lukast|ians|eans|plasma|bacillus|algia|dynia|guinity|sulfate|oleate|phosphate|nates|chloride|philus|varum|valgum)$"
+    r"thiazide|semide|triptan|lukast|illin|omycin|asone|olide|dronate|gliflozin|bactam|-pak|ians|eans|plasma|"
+    r"bacillus|algia|dynia|guinity|sulfate|oleate|phosphate|nates|chloride|philus|varum|valgum)$"
 )
 _KIN = (
     r"dtr|dau|mother|father|mom|mum|mama|papa|dad|husband|wife|son|daughter|sister|brother|"
@@ -66,6 +67,26 @@ _ROLE = (
     r"late)"
 )
 _BEFORE: tuple[tuple[re.Pattern[str], float], ...] = (
+    (pattern(r"\bSt\.?\s$"), -5.0),
+    (
+        pattern(
+            r"\b(?:given|taking|taken|takes?|took|prescribed|using|used|tried|dose of|course of|tablets? of|mg "
+            r"of|allergic to|"
+            r"called in|brand|drugs?|medications?|medicines?|antibiotics?|foods?|such as|products?|includ(?:ing|"
+            r"es?)|contains?|"
+            r"(?:to|from|in|at|near|around) (?=Cape|Port|New|Lake))[\s:,]{1,3}$",
+            re.I,
+        ),
+        -3.0,
+    ),
+    (
+        pattern(
+            rf"[{HAN}](?:发作|征|病|综合征|试验|法|症|线|骨折|反射|瘤|体|管|腺|细胞|评分|量表|分期|分型|公司|"
+            rf"品牌|牌|集团|药业|食管|颗粒|疗法|指数)"
+            r"\s?[(（]$"
+        ),
+        -6.0,
+    ),
     (pattern(r"(?:[药品商别学书英外文专曲剂通]名|成分|药物|制剂)[:=(]?\s?$"), -4.0),
     (pattern(rf"(?<![a-z]){_ROLE}(?:'s)?(?: name)?(?: is| was)?\.?(?:\s?[:(=,]|\s?-)?\s{{0,2}}[\"'(]?$", re.I), 4.0),
     (
@@ -123,13 +144,21 @@ _BEHIND: tuple[tuple[re.Pattern[str], float], ...] = (
             r"\s(?:tablets?|capsules?|pills?|cream|ointment|gel|drops|spray|inhaler|injections?|syrup|lotion|solution|"
             r"vaccine|patch|suppositor(?:y|ies)|brand|dose|formula|grade|class|bodies|body|cells?|granules|line|view|"
             r"agar|medium|plasty|suture|knife|blade|forceps|retractor|speculum|needle|reaction|effect|equation|pulse|"
-            r"screws?|appliance|plates?|rods?|pins?|wires?|clamps?|splint|brace|stents?|implant|prosthesis|valve|graft|shunt|repair|flap|"
-            r"incision|approach|technique|diet|regimen|staging|model|theory|exercises?|tubes?|bag|mask|lamp|chart|table)\b",
+            r"screws?|appliance|plates?|rods?|pins?|wires?|clamps?|splint|brace|stents?|implant|prosthesis|"
+            r"valve|graft|shunt|repair|flap|"
+            r"incision|approach|technique|diet|regimen|staging|model|theory|exercises?|tubes?|bag|mask|lamp|chart|table|products?|paint|store|shop|foods?|pharmacy|labs?|laborator(?:y|ies)|sauce|company)\b",
             re.IGNORECASE,
         ),
         -6.0,
     ),
     (pattern(rf"(?:{EPONYM_AFTER}|{_BODY})", re.I), -9.0),
+    (
+        pattern(
+            rf" ?[{HAN}]{{0,8}}(?:炎|征|病(?![史人房历])|综合|瘤|颗粒|细胞|反应|试验|量表|评分|指数|现象|定律|"
+            rf"公式|菌|膜|发作|骨折|反射|公司|品牌|疗法)"
+        ),
+        -5.0,
+    ),
     (pattern(rf" ?[{HAN}]{{0,4}}[级征病型期分法]|[ -](?:[IVX]+|[0-9](?:[a-d]|\+)?)(?![A-Za-z0-9])"), -4.0),
     (pattern(r"\s(?:family|household|twins|residence|brothers|sisters)\b"), 7.0),
     (
@@ -239,13 +268,28 @@ def names(plain: str) -> Iterator[Found]:
             continue
         start, end = run[0].start(), run[-1].end()
         worth = _worth(run) + (1.0 if "," in plain[start:end] else 0.0) + _around(plain, start, end)
-        if plain[last:start] in (" and ", " & ", "/", ", ", " or ", ", and "):
+        if plain[last:start] in (" and ", " & ", "/", ", ", " or ", ", and ") and _worth(run) >= 2.0:
             worth += 2.5  # one of several: Drs. Feldman and Osei
+        if _shouted(plain, start, end):
+            worth -= 3.0
         if worth >= _NEEDED and plain[start:end].lower() not in english().phrases:
             last = end
             yield "NAME", start, end - (2 if plain[start:end].endswith("'s") else 0), 0.5
         index += len(run)
     yield from _lower(plain, tokens)
+
+
+def _listed(word: str) -> bool:
+    """Whether a word is in a list of names."""
+    known, bare = lists(), re.sub(r"['’]s$|\.$", "", word.lower())
+    return bare in known.first or bare in known.last
+
+
+def _shouted(plain: str, start: int, end: int) -> bool:
+    """Whether all letters around are capitals, so that those of a word say nothing: THIS IS A MIRACLE DRUG."""
+    around = plain[max(0, start - 24) : start] + plain[end : end + 24]
+    letters = [character for character in around if character.isascii() and character.isalpha()]
+    return len(letters) > 11 and all(map(str.isupper, letters))
 
 
 def _run(plain: str, tokens: list[re.Match[str]], index: int) -> list[re.Match[str]]:
@@ -277,9 +321,20 @@ def _run(plain: str, tokens: list[re.Match[str]], index: int) -> list[re.Match[s
             break
         weight = _weight(word)
         if weight is None:
-            if run and (_weight(run[0][0]) or 0.0) > 1.0 and word[1:].islower() and len(run) < 3:
+            if (
+                run
+                and (_weight(run[0][0]) or 0.0) > 1.0
+                and word[1:].islower()
+                and len(run) < 3
+                and not _ENDINGS.search(word.lower())
+            ):
                 after = tokens[index + len(run) + 1 : index + len(run) + 2]
-                if after and plain[token.end() : after[0].start()] == " " and (_weight(after[0][0]) or 0.0) >= 1.5:
+                if (
+                    after
+                    and after[0][0][0].isupper()
+                    and plain[token.end() : after[0].start()] == " "
+                    and (_weight(after[0][0]) or 0.0) >= 1.5
+                ):
                     run += [token, after[0]]  # Mehmet Can Aksoy
                 elif _family(word):
                     run.append(token)
@@ -317,6 +372,8 @@ def _worth(run: list[re.Match[str]]) -> float:
         return -9.0  # PCWP, RVSP: no name is known in these capitals
     if len(words) == 1 and (words[0].isupper() or len(words[0]) < 3):
         weights[0] -= 1.5 if words[0].isupper() else 3.0  # GERD, ANCA and ELISA are names as well
+    if len(words) == 1 and not _listed(words[0]):  # Rhineton, Observatn: what stands around has to say more
+        weights[0] -= 1.0
     long = sum(weight > 0.5 for weight in weights)
     return sum(weights) + (1.5 if long > 1 else 0.5 if len(words) > 1 else 0.0)
 
