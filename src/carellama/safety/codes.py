@@ -63,7 +63,7 @@ _MEASURED = pattern(  # 10000U, TAT1500-3000U, BP150-160/90, IQ120-129, G3P1010,
     r"NEUT|CRP|ESR|PCT|BNP|PRO-?BNP|NT-PROBNP|LDL-?C?|HDL-?C?|TG|TC|GLU|CREA?|BUN|UA|HCG|FSH|LH|PRL|AMH|INR|PTT?|APTT|FIB|"
     r"HB[VSCE][A-Z]*(?:-DNA)?|HCV(?:-RNA)?|HPV\d{0,2}|EBV(?:-DNA)?|CMV(?:-DNA)?|TP|ALB|TBIL|DBIL|TBA|CD\d{1,2}|IG[GMAED]\d?|"
     r"BMI|BP|HR|RR|HCO3|LVEF|EF|EGFR|IL-?\d{0,2}|TNF|MMSE|MOCA|GCS|IQ|SPO2|PAO2|PACO2|FEV1?|FVC|PEF)-?\d+(?:[\-/]\d+)?|"
-    r"G\d{1,2}P\d{1,4}(?:A\d+)?(?:L\d+)?|P\d+-P?\d+|\d+-[A-Z]+\d+"
+    r"G\d{1,2}P\d{1,4}(?:A\d+)?(?:L\d+)?|P\d+-P?\d+|\d+(?:COPY|COPIES|IU|CFU|PFU|CELLS?)/?\d*|\d+-[A-Z]+\d+"
 )
 _SOURCE = pattern(r"文章编号|论文编号|PMID|NCT\d|ISBN|ISSN|PMID|PMC\d|DOI|国药|ChiCTR|ISRCTN|[HZSJ]\d{8}$|GB/?T")
 

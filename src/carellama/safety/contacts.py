@@ -89,6 +89,12 @@ _HAN_HANDLE = pattern(  # 论坛账号 深夜查房侠_77
 _NUMBERED = pattern(
     r"(?<![A-Za-z0-9_.@/\-#=&])(?P<word>[a-z]{4,16})(?P<more>[_.][a-z]+)?_?\d{2,4}(?![A-Za-z0-9@]|[.\-/]\w)"
 )  # mgarrison44
+_OWNER = pattern(
+    r"(?:(?<![a-z])(?:by|user|id|name|handle|log[io]n|nick|author|operator|vx|wx|tester|reviewer|contact|me)|"
+    r"微信|[VQ]信|账号|"
+    r"用户|网名|昵称|[@:])\W{0,3}$",
+    re.IGNORECASE,
+)
 _USER = pattern(
     r"(?:微信号?|QQ|抖音号?|小红书|微博|VX|wx|快手|钉钉|"
     r"企业微信)[:=是为]?\s?(?P<han>(?=[A-Za-z0-9\-_.]*[a-z])[A-Za-z][A-Za-z0-9\-_.]{5,30})(?![A-Za-z0-9_@])|"
@@ -184,7 +190,7 @@ def contacts(plain: str) -> Iterator[Found]:
     for match in _HAN_HANDLE.finditer(plain):
         yield "ACCOUNT", *match.span("value"), 0.5
     for match in _NUMBERED.finditer(plain):
-        if match["word"] not in lists().words and not match["word"].startswith(("covid", "sars")):
+        if match["word"] not in lists().words and _OWNER.search(plain, max(0, match.start() - 16), match.start()):
             yield "ACCOUNT", *match.span(), 0.5
     if "@" in plain or "u/" in plain:
         for match in _AT_HANDLE.finditer(plain):

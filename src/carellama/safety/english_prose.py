@@ -128,7 +128,8 @@ _BODY = (
     r"University|College|School|House|Ward|Unit|"
     r"Cent(?:re|er)|Health|Healthcare|Pharma\w*|Foundation|Institute|Trust|Court|Building|Park|"
     r"County|City|Island|Bay|River|"
-    r"Valley|Beach|Hall|Church|Society|Association|Inc|Ltd|Company|Group|Study|Trial|Journal|et al|General|Memorial|"
+    r"Valley|Beach|Hall|Church|Society|Association|Inc|Ltd|Company|Group|Study|Trial|Journal|et al|General|"
+    r"Memorial|Falls?|"
     r"virus|fever|gland|duct|tube|method|test|sign|scale|score|index|stain|syndrome|disease)\b"
 )
 MACHINE = pattern(  # I am Clara, an AI assistant
@@ -155,7 +156,8 @@ _BEHIND: tuple[tuple[re.Pattern[str], float], ...] = (
     (
         pattern(
             rf" ?[{HAN}]{{0,8}}(?:炎|征|病(?![史人房历])|综合|瘤|颗粒|细胞|反应|试验|量表|评分|指数|现象|定律|"
-            rf"公式|菌|膜|发作|骨折|反射|公司|品牌|疗法)"
+            rf"公式|菌|膜|发作|骨折|反射|公司|品牌|疗法|液|平板|琼脂|线|抗原|方程|杂音|角|定理|固定)|"
+            r" [A-D]期"
         ),
         -5.0,
     ),
@@ -279,10 +281,16 @@ def names(plain: str) -> Iterator[Found]:
     yield from _lower(plain, tokens)
 
 
+def _leads(token: re.Match[str]) -> bool:
+    """Whether a word begins a line or sentence and a word in lower case follows: Keycare only covers ..."""
+    before, behind = token.string[: token.start()].rstrip(" "), token.string[token.end() : token.end() + 3]
+    return (not before or before[-1] in "\n.!?:") and bool(re.match(r" [a-z]{2}", behind))
+
+
 def _listed(word: str) -> bool:
     """Whether a word is in a list of names."""
     known, bare = lists(), re.sub(r"['’]s$|\.$", "", word.lower())
-    return bare in known.first or bare in known.last
+    return bare in known.first or bare in known.last or bare in FIRST_NAMES
 
 
 def _shouted(plain: str, start: int, end: int) -> bool:
@@ -373,7 +381,7 @@ def _worth(run: list[re.Match[str]]) -> float:
     if len(words) == 1 and (words[0].isupper() or len(words[0]) < 3):
         weights[0] -= 1.5 if words[0].isupper() else 3.0  # GERD, ANCA and ELISA are names as well
     if len(words) == 1 and not _listed(words[0]):  # Rhineton, Observatn: what stands around has to say more
-        weights[0] -= 1.0
+        weights[0] -= 1.0 if words[0].isupper() or not _leads(run[0]) else 3.0
     long = sum(weight > 0.5 for weight in weights)
     return sum(weights) + (1.5 if long > 1 else 0.5 if len(words) > 1 else 0.0)
 

@@ -120,5 +120,6 @@ def _is_address(plain: str, start: int, text: str) -> bool:
 def _phones_abroad(plain: str) -> Iterator[Found]:
     library = need("phonenumbers", extra="clean", why="de-identification")
     for match in library.PhoneNumberMatcher(plain, None, leniency=library.Leniency.VALID):
-        if not is_helpline(plain, match.start, match.end):
+        free = library.number_type(match.number) == library.PhoneNumberType.TOLL_FREE
+        if not free and not is_helpline(plain, match.start, match.end):
             yield "PHONE", match.start, match.end, 0.4

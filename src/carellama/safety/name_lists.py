@@ -89,6 +89,7 @@ SOUNDS = (  # characters that foreign names are written with
 )
 # Beginnings of everyday, medical and drug words that look like surname and given name.
 NOT_NAMES_ZH = frozenset(
+    "易致 易感 易发 易引 易导 易造 易患 易被 易受 易出 易产 易过 易怒 易激 易惊 易醒 易疲 易饿 易胖 易累 易困 易于 "
     "凌晨 由经 病房 段为 祝健 第五 左胸 高热 高烧 高血 高危 高龄 高度 高脂 高糖 高中 高考 高位 高频 "
     "高兴 高强 高新 高尿 高钾 高钠 高原 "
     "白天 白带 白术 白芍 白芷 白及 白细 白血 白癜 白领 白班 白蛋 "

@@ -53,7 +53,8 @@ _RECORD_EN = (
 MARKED: tuple[tuple[str, str, int], ...] = (
     (
         "ID_CARD",
-        r"身\s?份\s?证(?:件)?\s?(?:号码|号|编号)?|身份号码?|证件(?:号码|号)|居民证号?|身分证(?:号码|号|字号)?|身分證(?:號碼|號)?|"
+        r"身\s?份\s?证(?:件)?\s?(?:号码|号|编号)?|身份号码?|证件(?:号码|号)|居民证号?|身分证(?:号码|号|字号)?|"
+        r"身分證(?:號碼|號)?|"
         r"身份證(?:號碼|號)?|"
         r"\b(?:(?:national |resident )?id(?:entity)?[ -]?card(?: no\b\.?| number)?|national id|citizen id|"
         r"id no\b\.?|id number)",
@@ -329,6 +330,10 @@ def _phones(plain: str) -> Iterator[Found]:
         yield "PHONE", *match.span(), 0.7
 
 
+_HOTLINE = pattern(  # 0600 123 456 (the department's hotline)
+    r"\W{0,3}(?:\(?(?:this is |it is )?(?:the|a|our) )?(?:[\w-]+ ){0,3}(?:hot|help|info|crisis) ?-?line|\W{0,2}热线",
+    re.IGNORECASE,
+)
 _DECIMALS = pattern(r"(?<!\d)\d{1,3}\.\d{1,2}(?!\d)[^\d.]+\d{1,3}\.\d")  # pH 7.35, 7.41
 _PUBLIC = pattern(
     r"hot[ -]?line|help[ -]?line|热线\W{0,3}[是为]?\W{0,2}(?=\d)|(?:热线|客服)(?:电话|"
@@ -346,7 +351,11 @@ def is_helpline(plain: str, start: int, end: int) -> bool:
     """Whether the number from `start` to `end` is a helpline by itself or by the word before it."""
     if re.search("fax|传真", plain[max(0, start - 30) : start], re.IGNORECASE):
         return False
-    return is_public(re.sub(r"\D", "", plain[start:end])) or bool(_PUBLIC.search(plain, max(0, start - 16), start))
+    return (
+        is_public(re.sub(r"\D", "", plain[start:end]))
+        or bool(_PUBLIC.search(plain, max(0, start - 16), start))
+        or bool(_HOTLINE.match(plain, end))
+    )
 
 
 def _dated(text: str) -> bool:
