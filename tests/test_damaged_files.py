@@ -88,6 +88,7 @@ CASES: list[tuple[str, str | bytes, int, str]] = [
     ("headless.csv", table(",", header=""), 0, "does not look like a header.*names of the columns"),
     ("headless_short.csv", f"{WORDS},休息\n" + table(",", header=""), 0, "does not look like a header"),
     ("headless_names.csv", "Ann Lee,cough\n" + table(",", header=""), 0, "does not look like a header"),
+    ("english_names.csv", "ask1,say1\n" + table(",", header=""), 0, "no column|columns|format"),
     ("same_columns.csv", "instruction,output,output\n咳嗽,a,b\n", 0, "columns 2 and 3 have the same name.*rename"),
     ("same_words.csv", f"{WORDS},{WORDS}\na,b\n", 0, "columns 1 and 2 have the same name; rename"),
     ("open_quote.csv", f'instruction,output\n"{WORDS},b\nc,d\n', 0, "a quote is opened.*close it"),

@@ -88,6 +88,8 @@ def header_reason(names: Sequence[str], rows: Sequence[Sequence[str]], expected:
             return ""
         if cells and not DIGIT.search(name) and all(map(DIGIT.search, cells)):  # a number has no name of its kind
             return ""
+        if cells and not any(map(str.isascii, cells)):  # English names of Chinese values
+            return ""
     return NO_HEADER if rows else ""
 
 

@@ -49,6 +49,7 @@ def rows(path: Path, expected: Collection[str] = ()) -> Iterator[Row | BadRow]:
 def _text_rows(path: Path, form: FileType, expected: Collection[str]) -> Iterator[Row | BadRow]:
     # newline="" for csv, which keeps line breaks inside quotes; json and txt take any
     newline = "" if form.type in ("csv", "tsv") else None
+    errors = READ_ERRORS  # a local name: a stream may be closed when the interpreter ends, without its globals
     try:
         known = None if form.encoding == "utf-8" else form.encoding  # utf-8: its beginning may be ASCII only
         with open_text(path, newline, known) as text:
@@ -62,7 +63,7 @@ def _text_rows(path: Path, form: FileType, expected: Collection[str]) -> Iterato
                         yield Row({"text": line.rstrip("\n")}, Place(str(path), number))
             else:
                 yield from map(_row, read_json(text, str(path), _notice(path)))
-    except READ_ERRORS as error:
+    except errors as error:
         raise read_error(path, error) from error
 
 
