@@ -63,6 +63,7 @@ EXAMS: dict[str, dict[str, Any]] = {
     "options-in-input": {"instruction": STEM, "input": f"A. {REST}\nB. {SMOKE}", "output": "A"},
     "options-zh": {"题干": STEM, "选项": [REST, SMOKE], "正确答案": "A", "解析": ""},
     "options-in-question": {"question": f"{STEM}\nA. {REST}\nB. {SMOKE}", "answer": "A"},
+    "options-in-prompt": {"instruction": f"{STEM}\nA: {REST}\nB: {SMOKE}\nAnswer:", "output": "A"},
     "answer-text": {"question": STEM, "options": [REST, SMOKE], "answer": REST},
     "answer-twice": {"question": STEM, "answer": REST, "options": AB, "answer_idx": "A", "meta_info": "x"},
     "answer-with-its-text": {"question": STEM, "options": [REST, SMOKE], "answer": f"A. {REST}"},
@@ -97,6 +98,7 @@ DIALECTS: dict[str, tuple[dict[str, Any], Record]] = {
     "marks-escaped": ({"input": "病人：头痛\\n医生：多久了？\\n病人：三天\\n医生：", "target": SAY}, TURNS),
     "marks-in-line": ({"instruction": "<user>: 头痛 <bot>: 多久了？ <user>: 三天", "input": "", "output": SAY}, TURNS),
     "marks-of-both": ({"question": f"问：{ASK}", "answer": f"答：{SAY}"}, CHAT),
+    "marks-ranked": ({"question": f"病人：{ASK}\n医生：", "chosen": f"医生：{SAY}", "rejected": f"医生：{NO}"}, PAIR),
     "utterances": ({"utterances": [f"patient: {ASK}", f"doctor: {SAY}"]}, CHAT),
     "text": ({"title": "Colds", "content": SAY}, Text(SAY)),
 }  # fmt: skip
@@ -435,6 +437,15 @@ def test_two_columns_for_one_thing_are_asked_for(tmp_path: Path, row: dict[str, 
     with pytest.raises(UserError, match=choice):
         dataset(path)
     assert check(path).errors and not check(path).usable
+
+
+def test_rows_without_names_of_columns_say_how_to_write_them(tmp_path: Path) -> None:
+    """D12."""
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([[ASK, SAY], [ASK, SAY]], ensure_ascii=False), encoding="utf-8")
+    with pytest.raises(UserError, match="is not an object; write each row as an object with named columns") as refused:
+        of_unknown(path)
+    assert ASK not in str(refused.value)
 
 
 def test_a_table_without_names_of_columns_shows_none_of_its_texts(tmp_path: Path) -> None:

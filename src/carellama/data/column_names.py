@@ -16,16 +16,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from carellama.data.exam_options import (
-    FORMS,
-    AnswerForm,
-    Sample,
-    answer_forms,
-    first_key,
-    in_text,
-    letters_of,
-    options_of,
-)
+from carellama.data.exam_answers import FORMS, AnswerForm, Sample, answer_forms, letters_of
+from carellama.data.exam_options import first_key, in_text, options_of
 from carellama.data.read import Row
 from carellama.data.speakers import Speakers
 from carellama.records import BadRecord

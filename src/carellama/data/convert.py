@@ -23,7 +23,8 @@ from typing import Any
 
 from carellama.data.column_names import EXAM, may_be_exam, turns_in
 from carellama.data.column_names import Columns as Columns
-from carellama.data.exam_options import in_text, letters_of, make_question, options_of
+from carellama.data.exam_answers import letters_of, make_question
+from carellama.data.exam_options import in_text, options_of
 from carellama.data.read import Row
 from carellama.data.speakers import is_marked, split_turns, without_mark
 from carellama.data.turns import messages_of, tools_of
@@ -117,16 +118,16 @@ def _alpaca(row: Row, columns: Columns, system: str | None) -> Record:
     if columns.context and (context := _context(row, columns.context, question)):
         question = f"{context}\n{question}"
     messages.append(Message("user", question))
+    if answer is None and columns.chosen in row.fields and columns.rejected in row.fields:
+        answer = [row.fields[columns.chosen], row.fields[columns.rejected]]
     if isinstance(answer, list):
-        if columns.speakers:
-            answer = [without_mark(one, columns.speakers) if isinstance(one, str) else one for one in answer]
+        speakers = columns.speakers or ()
+        answer = [without_mark(one, speakers) if speakers and isinstance(one, str) else one for one in answer]
         if len(answer) < 2:
             raise BadRecord(
                 row.place, "fewer than two ranked answers", f"column {columns.response!r} has {len(answer)}"
             )
         return _pair(row, messages, answer[0], answer[-1])
-    if answer is None and columns.chosen in row.fields and columns.rejected in row.fields:
-        return _pair(row, messages, row.fields[columns.chosen], row.fields[columns.rejected])
     text = _text(row, columns.response)
     if columns.speakers:
         text = without_mark(text, columns.speakers)

@@ -31,7 +31,7 @@ from carellama.data.column_names import (
     turn_columns,
     turns_in,
 )
-from carellama.data.exam_options import AnswerForm
+from carellama.data.exam_answers import AnswerForm
 from carellama.data.file_format import FileFormat, RowFormat, format_of
 from carellama.data.nearest_format import advice
 from carellama.data.read import BadRow, Row, kind_of, rows
@@ -120,9 +120,10 @@ def detect_rows(first: Sequence[Row | BadRow], declared: Declared | None = None,
         columns, unclear, choices = _settle(rows, row_format, guess, declared)
         found = _fitted(rows, FileFormat(row_format, columns))
         if best is None or found.seen - found.others > best.seen - best.others:
-            best = replace(found, problem=unclear and advice(name, unclear, choices, row_format, columns))
+            best = replace(found, problem=unclear and advice(name, unclear, choices))
     if best is None or best.row_format is None:
-        return FileFormat(seen=len(rows), problem=advice(name, "", {}, None, None, rows))
+        bad = next((row for row in first if isinstance(row, BadRow)), None)
+        return FileFormat(seen=len(rows), problem=advice(name, "", {}, rows, bad))
     if best.problem:
         return replace(best, row_format=None, unclear=True)
     return best

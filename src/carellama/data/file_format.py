@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from carellama.data.catalogue.layouts import LAYOUTS
-from carellama.data.column_names import Columns, chat_columns, has_options, text_columns, turns_in
+from carellama.data.column_names import (
+    STEMS,
+    Columns,
+    chat_columns,
+    first_of,
+    has_options,
+    text_columns,
+    turns_in,
+)
 from carellama.data.convert import convert
 from carellama.data.read import BadRow, Row, digest, rows
 from carellama.data.write import row_of
@@ -165,9 +173,9 @@ class FileFormat:
 
 def format_of(fields: Mapping[str, Any]) -> RowFormat | None:
     """The row format that one row has by itself. A row with options is an exam question, whatever else it has."""
-    if has_options(fields):
-        return "exam"
     turns = turns_in(fields)
+    if has_options(fields) and (turns is None or first_of(STEMS, {name.strip().lower(): name for name in fields})):
+        return "exam"
     if turns is not None:
         return "openai" if turns[1] == "openai" else "sharegpt"
     row = [Row(dict(fields), NOWHERE)]

@@ -1,6 +1,6 @@
 """What to do with rows of no known or no clear format: the columns, the nearest format, the entry to try.
 
-    advice("clinic.jsonl", "", {}, None, None, rows)
+    advice("clinic.jsonl", "", {}, rows)
 
 Only names of columns are told, never a value; in a table without a header the first row's texts stand where names
 should, so that the names of a table are told only where one of them is known.
@@ -16,7 +16,7 @@ from typing import Any
 
 from carellama.data import column_names as known
 from carellama.data.column_names import NONE, Columns, first_of, lower_names
-from carellama.data.read import Row
+from carellama.data.read import BadRow, Row
 
 MOST_NAMES = 20  # columns that are named
 LONGEST_NAME = 40
@@ -32,12 +32,7 @@ KNOWN = frozenset(
 
 
 def advice(
-    name: str,
-    unclear: str,
-    choices: Mapping[str, Any],
-    row_format: str | None,
-    columns: Columns | None,
-    rows: Sequence[Row] = (),
+    name: str, unclear: str, choices: Mapping[str, Any], rows: Sequence[Row] = (), bad: BadRow | None = None
 ) -> str:
     """Return one line: why the rows of a file are not read, and the entry of dataset_info.json to write."""
     if unclear and not choices:
@@ -45,9 +40,14 @@ def advice(
     if unclear:
         first = {key: value[0] if isinstance(value, tuple) else value for key, value in choices.items()}
         return f"{unclear}; write in dataset_info.json {_entry(name, first)}{_other_choice(choices)}"
-    if not rows:
+    if rows:
+        return f"no known format: {nearest(name, rows)}"
+    if bad is None:
         return "no row can be read"
-    return f"no known format: {nearest(name, rows)}"
+    what = f"no row can be read: {bad.place.unit} {bad.place.line} is {bad.reason}"
+    if bad.reason == "not an object":
+        what += "; write each row as an object with named columns, such as question and answer"
+    return what
 
 
 def _other_choice(choices: Mapping[str, Any]) -> str:
