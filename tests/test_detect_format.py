@@ -311,6 +311,23 @@ def test_texts_with_marks_are_asked_for(tmp_path: Path) -> None:
     assert records(plain)[0] == [f"### Human: {ASK}\n### Assistant: {SAY}"]
 
 
+def test_who_declares_a_text_is_not_asked(tmp_path: Path) -> None:
+    text = f"### Human: {ASK}\n### Assistant: {SAY}"
+    write(tmp_path / "a.jsonl", {"text": text})
+    columns = {"prompt": "text", "query": "", "response": "", "history": ""}
+    assert records(entry(tmp_path, "a.jsonl", formatting="text"))[0] == [text]
+    assert records(entry(tmp_path, "a.jsonl", columns=columns))[0] == [text]
+
+
+def test_turns_that_marks_part_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """D7: also where an entry names the columns, as its owner may not know of the marks."""
+    row, expected = DIALECTS["marks"]
+    write(tmp_path / "a.jsonl", row)
+    made = entry(tmp_path, "a.jsonl", columns={"prompt": "input", "query": "", "response": "target", "history": ""})
+    assert records(made)[0] == [bare(expected)]
+    assert "parted into turns at their speaker marks" in capsys.readouterr().err
+
+
 def test_marks_behind_an_instruction_are_asked_for(tmp_path: Path) -> None:
     """D7: the instruction may be a system message, or the dialogue a text to work on."""
     row = {"instruction": "你是医生。", "input": f"病人：{ASK}\n医生：", "output": SAY}

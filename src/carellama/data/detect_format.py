@@ -224,7 +224,7 @@ def _settle(
         marked = sum(
             isinstance(text := row.fields.get(columns.prompt or "text"), str) and is_marked(text) for row in rows
         )
-        if rows and 2 * marked > len(rows):
+        if rows and 2 * marked > len(rows) and declared.columns is None and declared.row_format is None:
             evidence = speaker_evidence([(_texts(row, columns)[0], "", "") for row in rows])
             why = f"the texts hold turns with the marks {', '.join(evidence.marks)}: conversations, or plain text?"
             return columns, why, {"speakers": _by_mark(evidence.marks)}

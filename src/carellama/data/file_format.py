@@ -122,8 +122,6 @@ class FileFormat:
         about = [f"{what} = {name!r}" for what, name in self.mapping.items()]
         if columns.answer_form.startswith("index"):
             about.append(f"answers count from {columns.answer_form[-1]}")
-        if columns.speakers:
-            about.append("turns by speaker marks")
         return f"{self.row_format} ({', '.join(about)})"
 
     def remarks(self) -> list[str]:
@@ -133,6 +131,8 @@ class FileFormat:
             return found
         if self.unused:
             found.append(f"columns not used: {', '.join(repr(name[:40]) for name in self.unused)}")
+        if self.columns.speakers:
+            found.append("the questions are parted into turns at their speaker marks")
         if self.others:
             lines = ", ".join(map(str, self.other_lines)) + (", ..." if self.others > len(self.other_lines) else "")
             where = f": line {lines}" if self.other_lines else ""

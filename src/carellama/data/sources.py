@@ -212,8 +212,9 @@ def load_datasets(names: list[str], data: DataArguments) -> list[Dataset]:
         if not info:
             raise UserError(f"no {INFO} in {folder} (--dataset_dir), no file {name!r}, and nothing of the catalogue")
         found.append(_dataset(name, lookup(info, name, f"dataset of {folder / INFO}"), folder, data).detected())
-        if found[-1].declared.columns is None:
-            found[-1].report_format()
+        made = found[-1]
+        if made.declared.columns is None or (made.format.columns.speakers and made.declared.speakers is None):
+            made.report_format()
     return found
 
 

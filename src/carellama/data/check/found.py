@@ -67,7 +67,8 @@ def _format(check: Check) -> str:
     if found.row_format is None:
         return found.problem or "no known format"
     if found.layout is None:
-        return found.describe()
+        marked = "; the questions are parted into turns at their speaker marks" if found.columns.speakers else ""
+        return found.describe() + marked
     others = f" (also {', '.join(check.datasets[1:])})" if check.datasets[1:] else ""
     also = f"; also fits {', '.join(found.also)}" if found.also else ""
     return f"layout {found.layout} of the catalogue's dataset {check.datasets[0]}{others}{also}"
