@@ -5,8 +5,6 @@ The faults D1, D2, D6 to D12, D15 and D20 were different answers of the commands
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -14,27 +12,38 @@ from typing import Any
 import pytest
 
 from carellama.config.data import DataArguments
-from carellama.config.datasets import CheckArguments
 from carellama.data import view
 from carellama.data.catalogue.convert import of_unknown
 from carellama.data.catalogue.convert import run as run_convert
 from carellama.data.check.found import lines
 from carellama.data.check.found import to_dict as check_report
-from carellama.data.check.run import Check, checked
 from carellama.data.clean.run import run as run_clean
 from carellama.data.convert import lengths_of
 from carellama.data.detect_format import detect_file
-from carellama.data.sources import Dataset, load_datasets
+from carellama.data.sources import load_datasets
 from carellama.data.stats.run import measured, summary
 from carellama.errors import UserError
-from carellama.records import BadRecord, Chat, Message, Pair, Question, Record, Text
+from carellama.records import Chat, Message, Pair, Question, Record, Text
+from file_rows import (
+    AB,
+    ASK,
+    CHAT,
+    NO,
+    PASSAGE,
+    REST,
+    SAY,
+    SMOKE,
+    STEM,
+    bare,
+    check,
+    dataset,
+    entry,
+    exam,
+    records,
+    write,
+)
 
-ASK, SAY, NO = "感冒了要怎么办？", "多喝温水，注意休息。", "不用管它。"
-STEM, REST, SMOKE = "Which helps against a cold?", "Rest and water", "Smoking"
-AB = {"A": REST, "B": SMOKE}
-PASSAGE = "We studied 40 patients. Rest halved the cough."
 EXAM = Question("1", STEM, AB, ("A",))
-CHAT = Chat((Message("user", ASK), Message("assistant", SAY)))
 TURNS = Chat(
     (Message("user", "头痛"), Message("assistant", "多久了？"), Message("user", "三天"), Message("assistant", SAY))
 )
@@ -105,47 +114,6 @@ DIALECTS: dict[str, tuple[dict[str, Any], Record]] = {
 FILES = ("a.jsonl", "cmcqa/medical_sft.json", "medmcqa/train.json", "hh-rlhf/exam.jsonl")
 
 
-def write(path: Path, *rows: dict[str, Any]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def check(path: Path) -> Check:
-    return checked(path, CheckArguments(files=[str(path)]))
-
-
-def dataset(path: Path) -> Dataset:
-    return load_datasets([str(path)], DataArguments())[0]
-
-
-def entry(folder: Path, name: str, **keys: Any) -> Dataset:
-    (folder / "dataset_info.json").write_text(json.dumps({"d": {"file_name": name, **keys}}), encoding="utf-8")
-    return load_datasets(["d"], DataArguments(dataset_dir=str(folder)))[0]
-
-
-def bare(record: Record) -> Any:
-    """What a record holds, without its place, id and metadata."""
-    if isinstance(record, Question):
-        return record.stem, record.options, record.answers, record.explanation
-    if isinstance(record, Text):
-        return record.text
-    if isinstance(record, Pair):
-        return record.prompt, record.chosen, record.rejected
-    return record.messages
-
-
-def records(found: Dataset) -> tuple[list[Any], list[str]]:
-    """(what the rows hold, why the others hold nothing)."""
-    made, refused = [], []
-    for row in found.rows():
-        try:
-            made.append(bare(found.record(row)))
-        except BadRecord as error:
-            refused.append(error.reason)
-    return made, refused
-
-
 @pytest.mark.parametrize("name", DIALECTS)
 def test_all_commands_read_a_file_alike_whatever_it_is_called(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
@@ -185,94 +153,6 @@ def test_the_suggested_entry_reads_the_same(tmp_path: Path, name: str) -> None:
     (tmp_path / "dataset_info.json").write_text(json.dumps(found.entry), encoding="utf-8")
     (made,) = load_datasets(["a"], DataArguments(dataset_dir=str(tmp_path)))
     assert records(made) == ([bare(expected)], [])
-
-
-def exam(answer: Any, options: Any = ("w", "x", "y", "z"), **more: Any) -> dict[str, Any]:
-    return {
-        "question": STEM,
-        "options": list(options) if isinstance(options, tuple) else options,
-        "answer": answer,
-        **more,
-    }
-
-
-@pytest.mark.parametrize(
-    ("rows", "answers"),
-    [
-        ([exam(2), exam(4)], "BD"),  # a 4 of 4: from 1
-        ([exam(2), exam(0)], "CA"),  # a 0: from 0
-        ([exam("2"), exam("4")], "BD"),
-        ([exam(1), exam(2, explanation="Ans. is 'c'")], "BC"),  # the explanation tells
-        ([exam("a"), exam("A,C"), exam(["A", "C"]), exam("AC")], "A AC AC AC"),
-        ([exam("10", tuple("abcdefghij"))], "J"),
-        ([exam("1,3"), exam("4")], "AC D"),
-        ([exam(2, {"1": "w", "2": "x", "3": "y"})], "B"),  # the options' own numbers tell
-        ([exam("AB", ("O", "A", "B", "AB")), exam("D", ("O", "A", "B", "AB"))], " D"),  # letters, or the fourth text
-        ([exam("y"), exam("X")], "CB"),  # texts of options
-    ],
-)
-def test_answers_are_read_by_the_evidence_of_all_rows(tmp_path: Path, rows: list[dict[str, Any]], answers: str) -> None:
-    """D1, D15."""
-    made = records(dataset(write(tmp_path / "a.jsonl", *rows)))[0]
-    assert ["".join(one[2]) for one in made] == (
-        [one for one in answers.split(" ") if one] if " " in answers else list(answers)
-    )
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [
-        [exam(1), exam(3)],  # from 0 or from 1
-        [exam(0), exam(4)],  # from neither
-        [exam("3", ("2", "3", "4", "5"))],  # the second text, or the third option
-        [exam("A", ("O", "A", "B", "AB"))],  # the letter, or the second text
-    ],
-)
-def test_unclear_answers_are_asked_for(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
-    path = write(tmp_path / "a.jsonl", *rows)
-    with pytest.raises(UserError, match="answer_form") as refused:
-        dataset(path)
-    assert str(refused.value).count(str(path)) == 1
-    with pytest.raises(UserError, match="answer_form"):
-        of_unknown(path)
-    assert "answer_form" in "\n".join(lines(check(path)))
-    for form in ("index_from_0", "letters", "text"):
-        assert entry(tmp_path, "a.jsonl", answer_form=form).format.columns.answer_form == form
-
-
-@pytest.mark.parametrize("options", [["0.5 mg", "1.5 mg"], ["A cells", "B cells"], ["1:2", "2:3"], ["2 h", "4 h"]])
-def test_the_texts_of_options_stay_whole(tmp_path: Path, options: list[str]) -> None:
-    """A dose is no numbered option, and cells of a kind are no letter."""
-    for written in (options, "|".join(options)):
-        made = records(dataset(write(tmp_path / "a.jsonl", exam("A", written))))[0]
-        assert list(made[0][1].values()) == options
-
-
-def test_a_column_that_may_hold_options_is_asked_for(tmp_path: Path) -> None:
-    row = {"question": ASK, "answer": SAY, "options": {"temperature": 1}}
-    path = write(tmp_path / "a.jsonl", row)
-    with pytest.raises(UserError, match="'options' may hold the options of an exam"):
-        dataset(path)
-    assert records(entry(tmp_path, "a.jsonl", formatting="alpaca"))[0] == [CHAT.messages]
-
-
-@pytest.mark.parametrize("answer", ["AA", "E", "略", None, "AAC"])
-def test_an_answer_that_is_none_is_a_counted_row(tmp_path: Path, answer: Any) -> None:
-    made, refused = records(dataset(write(tmp_path / "a.jsonl", exam("A"), exam("B"), exam(answer))))
-    assert len(made) == 2 and len(refused) == 1
-
-
-def test_answers_that_disagree_are_refused(tmp_path: Path) -> None:
-    row = {"question": STEM, "options": AB, "answer": REST, "answer_idx": "A"}
-    made, refused = records(dataset(write(tmp_path / "a.jsonl", row, row | {"answer_idx": "B"})))
-    assert len(made) == 1 and refused == ["columns 'answer_idx' and 'answer' disagree"]
-
-
-def test_a_row_with_options_is_never_a_question_with_an_answer(tmp_path: Path) -> None:
-    """D1: also where most rows of the file are, and where the row comes late."""
-    path = write(tmp_path / "a.jsonl", *({"question": ASK, "answer": SAY} for _ in range(150)), exam("A"))
-    made, refused = records(dataset(path))
-    assert len(made) == 150 and refused == ["another format than the file's: exam, not alpaca"]
 
 
 def test_columns_that_are_not_used_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -472,26 +352,6 @@ def test_a_table_without_names_of_columns_shows_none_of_its_texts(tmp_path: Path
         with pytest.raises(UserError) as refused:
             reading(path)
         assert "zebrafish" not in str(refused.value)
-
-
-def test_a_table_may_hold_options_as_text(tmp_path: Path) -> None:
-    text = io.StringIO()
-    csv.writer(text).writerows(
-        [["question", "options", "answer"], [STEM, repr([REST, SMOKE]), "2"], [STEM, json.dumps(AB), "1"]]
-    )
-    (tmp_path / "a.csv").write_text(text.getvalue())
-    made, refused = records(dataset(tmp_path / "a.csv"))
-    assert [one[1:3] for one in made] == [(AB, ("B",)), (AB, ("A",))] and not refused
-
-
-def test_an_entry_that_leaves_options_out_has_to_say_so(tmp_path: Path) -> None:
-    write(tmp_path / "a.jsonl", exam("A"))
-    columns = {"prompt": "question", "query": "", "response": "answer", "history": ""}
-    with pytest.raises(UserError, match=r'"formatting": "exam".*"formatting": "alpaca"'):
-        entry(tmp_path, "a.jsonl", columns=columns)
-    assert records(entry(tmp_path, "a.jsonl", columns=columns, formatting="alpaca"))[0] == [
-        (Message("user", STEM), Message("assistant", "A"))
-    ]
 
 
 def test_check_and_stats_measure_the_same_under_the_same_names(tmp_path: Path) -> None:

@@ -1,0 +1,119 @@
+"""Exam questions of any file: options and answers mean what their writer meant, or their owner is asked.
+
+The faults D1 and D15 were options that were dropped, and answers that were refused or read as something else.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carellama.data.catalogue.convert import of_unknown
+from carellama.data.check.found import lines
+from carellama.errors import UserError
+from carellama.records import Message
+from file_rows import AB, ASK, CHAT, REST, SAY, SMOKE, STEM, check, dataset, entry, exam, records, write
+
+
+@pytest.mark.parametrize(
+    ("rows", "answers"),
+    [
+        ([exam(2), exam(4)], "BD"),  # a 4 of 4: from 1
+        ([exam(2), exam(0)], "CA"),  # a 0: from 0
+        ([exam("2"), exam("4")], "BD"),
+        ([exam(1), exam(2, explanation="Ans. is 'c'")], "BC"),  # the explanation tells
+        ([exam("a"), exam("A,C"), exam(["A", "C"]), exam("AC")], "A AC AC AC"),
+        ([exam("10", tuple("abcdefghij"))], "J"),
+        ([exam("1,3"), exam("4")], "AC D"),
+        ([exam(2, {"1": "w", "2": "x", "3": "y"})], "B"),  # the options' own numbers tell
+        ([exam("AB", ("O", "A", "B", "AB")), exam("D", ("O", "A", "B", "AB"))], " D"),  # letters, or the fourth text
+        ([exam("y"), exam("X")], "CB"),  # texts of options
+    ],
+)
+def test_answers_are_read_by_the_evidence_of_all_rows(tmp_path: Path, rows: list[dict[str, Any]], answers: str) -> None:
+    """D1, D15."""
+    made = records(dataset(write(tmp_path / "a.jsonl", *rows)))[0]
+    assert ["".join(one[2]) for one in made] == (
+        [one for one in answers.split(" ") if one] if " " in answers else list(answers)
+    )
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [exam(1), exam(3)],  # from 0 or from 1
+        [exam(0), exam(4)],  # from neither
+        [exam("3", ("2", "3", "4", "5"))],  # the second text, or the third option
+        [exam("A", ("O", "A", "B", "AB"))],  # the letter, or the second text
+    ],
+)
+def test_unclear_answers_are_asked_for(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    path = write(tmp_path / "a.jsonl", *rows)
+    with pytest.raises(UserError, match="answer_form") as refused:
+        dataset(path)
+    assert str(refused.value).count(str(path)) == 1
+    with pytest.raises(UserError, match="answer_form"):
+        of_unknown(path)
+    assert "answer_form" in "\n".join(lines(check(path)))
+    for form in ("index_from_0", "letters", "text"):
+        assert entry(tmp_path, "a.jsonl", answer_form=form).format.columns.answer_form == form
+
+
+@pytest.mark.parametrize("options", [["0.5 mg", "1.5 mg"], ["A cells", "B cells"], ["1:2", "2:3"], ["2 h", "4 h"]])
+def test_the_texts_of_options_stay_whole(tmp_path: Path, options: list[str]) -> None:
+    """A dose is no numbered option, and cells of a kind are no letter."""
+    for written in (options, "|".join(options)):
+        made = records(dataset(write(tmp_path / "a.jsonl", exam("A", written))))[0]
+        assert list(made[0][1].values()) == options
+
+
+def test_a_column_that_may_hold_options_is_asked_for(tmp_path: Path) -> None:
+    row = {"question": ASK, "answer": SAY, "options": {"temperature": 1}}
+    path = write(tmp_path / "a.jsonl", row)
+    with pytest.raises(UserError, match="'options' may hold the options of an exam"):
+        dataset(path)
+    assert records(entry(tmp_path, "a.jsonl", formatting="alpaca"))[0] == [CHAT.messages]
+
+
+@pytest.mark.parametrize("answer", ["AA", "E", "略", None, "AAC"])
+def test_an_answer_that_is_none_is_a_counted_row(tmp_path: Path, answer: Any) -> None:
+    made, refused = records(dataset(write(tmp_path / "a.jsonl", exam("A"), exam("B"), exam(answer))))
+    assert len(made) == 2 and len(refused) == 1
+
+
+def test_answers_that_disagree_are_refused(tmp_path: Path) -> None:
+    row = {"question": STEM, "options": AB, "answer": REST, "answer_idx": "A"}
+    made, refused = records(dataset(write(tmp_path / "a.jsonl", row, row | {"answer_idx": "B"})))
+    assert len(made) == 1 and refused == ["columns 'answer_idx' and 'answer' disagree"]
+
+
+def test_a_row_with_options_is_never_a_question_with_an_answer(tmp_path: Path) -> None:
+    """D1: also where most rows of the file are, and where the row comes late."""
+    path = write(tmp_path / "a.jsonl", *({"question": ASK, "answer": SAY} for _ in range(150)), exam("A"))
+    made, refused = records(dataset(path))
+    assert len(made) == 150 and refused == ["another format than the file's: exam, not alpaca"]
+
+
+def test_a_table_may_hold_options_as_text(tmp_path: Path) -> None:
+    text = io.StringIO()
+    csv.writer(text).writerows(
+        [["question", "options", "answer"], [STEM, repr([REST, SMOKE]), "2"], [STEM, json.dumps(AB), "1"]]
+    )
+    (tmp_path / "a.csv").write_text(text.getvalue())
+    made, refused = records(dataset(tmp_path / "a.csv"))
+    assert [one[1:3] for one in made] == [(AB, ("B",)), (AB, ("A",))] and not refused
+
+
+def test_an_entry_that_leaves_options_out_has_to_say_so(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", exam("A"))
+    columns = {"prompt": "question", "query": "", "response": "answer", "history": ""}
+    with pytest.raises(UserError, match=r'"formatting": "exam".*"formatting": "alpaca"'):
+        entry(tmp_path, "a.jsonl", columns=columns)
+    assert records(entry(tmp_path, "a.jsonl", columns=columns, formatting="alpaca"))[0] == [
+        (Message("user", STEM), Message("assistant", "A"))
+    ]
