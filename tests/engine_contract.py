@@ -156,7 +156,9 @@ class Contract:
         sampling = replace(GREEDY, max_new_tokens=64, json_schema=SCHEMA)
         if not self.may("json_schema"):
             return self.refused(engine, sampling)
-        found = json.loads(drain(engine.stream(PROMPTS[0], sampling)).text)
+        text = drain(engine.stream(PROMPTS[0], sampling)).text
+        found = json.loads(text)
+        assert text == json.dumps(found)  # A12: no white space that is not needed
         assert isinstance(found["urgent"], bool) and len(found) == 1
         return None
 

@@ -211,3 +211,15 @@ def test_strict_functions_and_their_arguments() -> None:
             tools = [{"type": "function", "function": strict}]
             answer = post(served, messages=[message], tools=tools).json()["choices"][0]
         assert (answer["finish_reason"] == "tool_calls") is calls
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "chat_id session_id id features background_tasks params tool_servers variables files filter_ids tool_ids",
+        "models route provider transforms plugins user_id conversation_id conversation_mode enabledSearch apiMode",
+        "stream_usage extra_headers metadata store service_tier safety_identifier keep_alive",
+    ],
+)  # Open WebUI; OpenRouter, Dify and LobeChat; LangChain and others
+def test_front_ends_are_served_as_they_are(names: str) -> None:
+    check_fields(chat(**dict.fromkeys(names.split(), "x")))

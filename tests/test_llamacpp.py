@@ -145,6 +145,8 @@ def test_a_schema_that_can_not_be_kept_to_is_refused(llama: LlamaCppEngine) -> N
 def test_what_llama_cpp_would_drop_is_refused(llama: LlamaCppEngine) -> None:
     with pytest.raises(UserError, match="tokens 0 to 49,151"):
         drain(llama.stream(PROMPTS[0], replace(GREEDY, logit_bias=((49152, 1.0),))))
+    with pytest.raises(UserError, match="stop_token_ids names token 49152"):
+        drain(llama.stream(PROMPTS[0], replace(GREEDY, stop_token_ids=(49152,))))
     with pytest.raises(UserError, match="empty"):
         drain(llama.continue_text("", GREEDY))
     with pytest.raises(UserError, match="1 to 256 tokens"):

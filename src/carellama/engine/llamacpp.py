@@ -295,6 +295,8 @@ class LlamaCppEngine:
     def _body(self, ids: list[int], room: int, sampling: Sampling) -> dict[str, Any]:
         """A request for an answer, but for a presence penalty (llama.cpp, tools/server/README.md, POST /completion)."""
         biases = dict(sampling.logit_bias)
+        if strange := [token for token in sampling.stop_token_ids if not 0 <= token < self._words]:
+            raise UserError(f"stop_token_ids names token {strange[0]}; this model has tokens 0 to {self._words - 1:,}")
         if strange := [token for token in biases if not 0 <= token < self._words]:
             raise UserError(f"logit_bias names token {strange[0]}; this model has tokens 0 to {self._words - 1:,}")
         if sampling.frequency_penalty:

@@ -39,7 +39,7 @@ async def fit_to_model(
     sampling, why = allowed_tools(sampling, settings.tools, engine.knows_tools)
     if why:
         call.headers[TOOLS_HEADER] = f"{offered} left out: {why}"
-        log.info("%s: %d tools are left out: %s", call.id, offered, why)
+        log.info("%s: %d of %d tools left out: %s", call.id, offered, offered, why)
     limit = prompt_limit(sampling, call.context_tokens)
     if settings.context_overflow == "error" or limit is None:
         return messages, sampling
