@@ -270,7 +270,7 @@ def test_completions(client) -> None:
     for chunk in client.completions.create(model="carellama", prompt=["ab", "cd"], stream=True, echo=True):
         texts[chunk.choices[0].index] += chunk.choices[0].text
     assert texts == ["abab", "cdcd"]
-    for wrong in ({"prompt": [1, 2]}, {"prompt": ""}, {"suffix": "x"}, {"best_of": 3}):
+    for wrong in ({"prompt": []}, {"prompt": [1, -2]}, {"prompt": ""}, {"suffix": "x"}, {"best_of": 3}):
         with pytest.raises(openai.BadRequestError):
             client.completions.create(**{"model": "carellama", "prompt": "x", **wrong})
 

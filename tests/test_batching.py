@@ -311,7 +311,7 @@ def test_adapters_answer_beside_each_other(tmp_path, tiny_folder) -> None:
 
 
 def test_beams_refuse_what_they_do_not_know() -> None:
-    with pytest.raises(Unsupported, match="beam search has no json_schema"):
+    with pytest.raises(Unsupported, match="beam search has no schema"):
         drain(engine_of().stream(PROMPTS[0], replace(GREEDY, num_beams=2, json_schema={})))
 
 

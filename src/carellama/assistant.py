@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
-from carellama.engine.base import Engine, OnReply, Piece, Prompt, Reply, Sampling, Tool
+from carellama.engine.base import Engine, OnReply, Piece, Prompt, Reply, Sampling, TokenLogprob, Tool
 from carellama.records import Message
 from carellama.safety.notice import Language, notice
 from carellama.text import language
@@ -91,6 +91,14 @@ class Assistant:
     def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
         """The tokens of a text."""
         return self.engine.tokenize(text, begin=begin, marks=marks)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of tokens."""
+        return self.engine.detokenize(ids)
+
+    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> list[TokenLogprob]:
+        """The log-probabilities of the tokens of a prompt."""
+        return self.engine.prompt_logprobs(ids, count, adapter)
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """The text that an answer starts from, with the system message."""

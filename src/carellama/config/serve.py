@@ -26,6 +26,13 @@ class ApiArguments:
 
     host: str = field(default="127.0.0.1", metadata=about("Address to listen at; another than loopback needs keys."))
     port: int = field(default=8000, metadata=about("Port to listen at; 0: any that is free."))
+    parse_special: bool = field(
+        default=False,
+        metadata=about(
+            "/v1/completions: read strings of special tokens in a prompt (<|im_start|>) as these tokens, for clients "
+            "that write the chat format themselves; default: they are text."
+        ),
+    )
     database: Optional[str] = field(
         default=None,
         metadata=about("Database of the API keys, a file or a URL; default: as `carellama keys`.", aliases=["--keys"]),

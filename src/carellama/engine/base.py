@@ -90,7 +90,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token that was said, its log-probability before temperature and penalties, and the likeliest in its place."""
+    """A token, its log-probability before temperature and penalties, and the likeliest in its place.
+
+    The log-probability is NaN for a first token, which nothing precedes.
+    """
 
     token: str
     logprob: float
@@ -105,6 +108,7 @@ class Piece:
     reasoning: str = ""  # of an endpoint that tells it apart
     logprobs: tuple[TokenLogprob, ...] = ()
     call: ToolCall | None = None  # a whole one
+    of_prompt: bool = False  # it repeats the prompt: none of its tokens was written
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +207,14 @@ class Engine(Protocol):
         `begin`: after the token that begins a sequence, if the model has one. `marks`: strings of special tokens in
         the text (`<|im_start|>`) are these tokens; otherwise they stay text.
         """
+        ...
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, with the strings of special tokens."""
+        ...
+
+    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> list[TokenLogprob]:
+        """Return each token of a prompt with its log-probability, and the `count` likeliest in its place."""
         ...
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:

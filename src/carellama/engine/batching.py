@@ -124,7 +124,7 @@ class Batcher:
         self._ready, self._switch = ready, switch
         self._changed = threading.Condition()
         self._waiting: list[Request] = []
-        self._jobs: list[tuple[Future[Any], Callable[[], Any]]] = []
+        self._jobs: list[tuple[Future[Any], Callable[[], Any], str]] = []
         self._reading: Rows | None = None
         self._running: dict[str, Rows] = {}  # by adapter
         self._alone: list[Request] = []  # those that model.generate answers
@@ -136,10 +136,10 @@ class Batcher:
         """Take requests, in the order of their turns."""
         self._start(lambda: self._waiting.extend(requests))
 
-    def run(self, job: Callable[[], Result]) -> Result:
+    def run(self, job: Callable[[], Result], adapter: str = "") -> Result:
         """Do something with the model between two passes, and return its result."""
         future: Future[Result] = Future()
-        self._start(lambda: self._jobs.append((future, job)))
+        self._start(lambda: self._jobs.append((future, job, adapter)))
         result = future.result()
         self.leave([])
         return result
@@ -211,9 +211,9 @@ class Batcher:
             self._changed.notify_all()
             if group:
                 self._guarded(group, lambda: self._begin(group))
-        for future, job in jobs:
+        for future, job, adapter in jobs:
             try:
-                self._switch("")
+                self._switch(adapter)
                 future.set_result(job())
             except Exception as error:  # raised again by who waits
                 future.set_exception(error)
@@ -304,7 +304,7 @@ class Batcher:
     def _give_up(self, error: Exception) -> None:
         with self._changed:
             self._fail(self._there(), error)
-            for future, _ in self._jobs:
+            for future, _, _ in self._jobs:
                 future.set_exception(error)
             self._waiting, self._jobs, self._alone = [], [], []
             self._reading, self._running = None, {}

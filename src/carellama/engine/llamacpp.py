@@ -201,6 +201,17 @@ class LlamaCppEngine:
         ids = [token for part in parts for token in self._server.tokenize(part, marks=marks)]
         return self._begun(ids) if begin else ids
 
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens."""
+        return self._server.text_of(check_token_ids(ids, self._words))
+
+    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> list[TokenLogprob]:
+        """Raises `Unsupported`: llama.cpp's server tells those of the answer only."""
+        raise Unsupported(
+            "the llamacpp engine does not compute the log-probabilities of a prompt (echo with logprobs): "
+            "start the server with --engine transformers"
+        )
+
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the text that an answer starts from, by the chat template."""
         return self.chat.render(messages, tools)

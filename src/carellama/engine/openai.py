@@ -27,6 +27,7 @@ from carellama.engine.base import (
     PromptTooLong,
     Reply,
     Sampling,
+    TokenLogprob,
     Tool,
     Unavailable,
     Unsupported,
@@ -225,6 +226,17 @@ class OpenAIEngine:
             raise Unsupported(f"{upstream.host} has no /tokenize that is known here")
 
         return self._wait(self._upstreams.ask(ask))
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Raises `Unsupported`: the protocol has no word for it."""
+        raise Unsupported("the openai engine does not turn tokens into text (echo): send the prompt as text")
+
+    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> list[TokenLogprob]:
+        """Raises `Unsupported`: servers differ in it; ask the server itself."""
+        raise Unsupported(
+            "the openai engine does not compute the log-probabilities of a prompt (echo with logprobs): "
+            "start the server with --engine transformers"
+        )
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the messages as lines of `role: content`; the server's chat format is not known here."""

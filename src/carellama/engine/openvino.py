@@ -275,6 +275,19 @@ class OpenVINOEngine:
         """Return the tokens of a text, see `Engine.tokenize`."""
         return self.tokenizer.encode(text, begin=begin) if marks else self.tokenizer.encode_text(text, begin=begin)
 
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens."""
+        backend = self.tokenizer.backend
+        text: str = backend.decode(check_token_ids(ids, backend.get_vocab_size()), skip_special_tokens=False)
+        return text
+
+    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> list[TokenLogprob]:
+        """Raises `Unsupported`: its pipelines tell those of the answer only."""
+        raise Unsupported(
+            "the openvino engine does not compute the log-probabilities of a prompt (echo with logprobs): "
+            "start the server with --engine transformers"
+        )
+
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the text that an answer starts from, special tokens included."""
         return self.tokenizer.chat.render(messages, tools)

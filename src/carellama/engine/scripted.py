@@ -116,6 +116,19 @@ class ScriptedEngine:
         """Characters as numbers; there is no token that begins a sequence, and no special token."""
         return [ord(character) for character in text]
 
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Numbers as characters."""
+        return "".join(map(chr, ids))
+
+    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> list[TokenLogprob]:
+        """A vowel is likely, and the likeliest is always "e"."""
+        check_adapter(adapter, self.adapters)
+        found = [TokenLogprob(chr(ids[0]), math.nan)]
+        for token in map(chr, ids[1:]):
+            own = -0.5 if token == "e" else -1.0 if token in "aiou" else -4.0
+            found.append(TokenLogprob(token, own, (("e", -0.5), ("a", -1.0))[:count]))
+        return found
+
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the messages as lines of `role: content`."""
         return "".join(f"{message.role}: {message.content}\n" for message in told(messages, tools))

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from carellama.engine.base import (
     PromptTooLong,
     Reply,
     Sampling,
+    TokenLogprob,
     Tool,
     Unsupported,
     check_adapter,
@@ -43,6 +45,7 @@ from carellama.engine.generation import seeded
 from carellama.engine.reasoning import with_reasoning
 from carellama.engine.request import Request, Told
 from carellama.engine.schema import Grammar, Matcher
+from carellama.engine.scoring import prompt_logprobs
 from carellama.engine.tools import settled, told, with_calls
 from carellama.errors import UserError
 from carellama.jinja import as_functions, as_rows, knows_tools
@@ -135,6 +138,24 @@ class TransformersEngine:
         else:
             ids = self._encoder.encode([[Group(("", text, ""), False)]])[0][0].tolist()
         return self._bos + ids if begin and ids[: len(self._bos)] != self._bos else ids
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, special tokens included."""
+        known = check_token_ids(ids, self._vocabulary)
+        text = self.tokenizer.decode(known, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text
+
+    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> list[TokenLogprob]:
+        """Return each token of a prompt with its log-probability; see `Engine.prompt_logprobs`."""
+        check_adapter(adapter, self.adapters)
+        known = check_token_ids(ids, self._vocabulary)
+        if not known:
+            raise UserError("the prompt has no token")
+        if self.context_tokens is not None and len(known) > self.context_tokens:
+            raise PromptTooLong(len(known), self.context_tokens)
+        run = partial(self._batcher.run, adapter=adapter)
+        return prompt_logprobs(self.model, known, count, self._name, run)
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None

@@ -26,7 +26,7 @@ from carellama import __version__
 from carellama.config.serve import ApiArguments
 from carellama.engine.base import Engine
 from carellama.knowledge.embed import Embedder
-from carellama.serve.api import chat, embeddings, protocol, texts
+from carellama.serve.api import chat, embeddings, protocol, responses, texts
 from carellama.serve.api.access import Access
 from carellama.serve.api.calls import Frame, Scorer, Service
 from carellama.serve.api.chat import parts_of
@@ -73,7 +73,7 @@ def create_app(
     app.state.service = service
     app.state.vector_models = VectorModels(engine, embedder)
     app.include_router(router)
-    for part in (chat.router, texts.router, embeddings.router):
+    for part in (chat.router, responses.router, texts.router, embeddings.router):
         app.include_router(part, dependencies=[Depends(KEY), Depends(_whole_characters)])
     app.add_exception_handler(RequestValidationError, _wrong_body)
     app.add_exception_handler(HTTPException, _no_route)

@@ -95,7 +95,7 @@ class Usage:
 
     def add(self, index: int, item: Item) -> None:
         """Count what came of an answer. A reply has the engine's own numbers, which replace those so far."""
-        if isinstance(item, Piece):
+        if isinstance(item, Piece) and not item.of_prompt:
             self._answers[index] = self._answers.get(index, 0) + max(1, len(item.logprobs))
         elif isinstance(item, Reply):
             self._answers[index] = item.completion_tokens

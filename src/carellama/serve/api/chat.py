@@ -24,9 +24,10 @@ from carellama.serve.api.bridge import Answers, Make
 from carellama.serve.api.calls import Call, Service
 from carellama.serve.api.constraints import CONSTRAINTS, constraint_of
 from carellama.serve.api.fields import HEADER, check_fields
-from carellama.serve.api.messages import conversation
+from carellama.serve.api.messages import conversation, with_system
 from carellama.serve.api.overflow import fit_to_model, is_task, note_parts
-from carellama.serve.api.prepare import answer_tokens, count_texts, prepare_chat
+from carellama.serve.api.prepare import answer_tokens, prepare_chat
+from carellama.serve.api.prompts import check_scoring, continued, read_prompts, reserve_prompts
 from carellama.serve.api.refusals import DONE, EVENTS, Wrong, event, log_failure, refusal
 from carellama.serve.api.sampling import adapter_of, sampling_of
 from carellama.serve.api.shapes import ChatShape, Shape, TextShape
@@ -77,10 +78,22 @@ class EventStream(Response):
 async def chat(request: Request, body: protocol.ChatRequest) -> Response:
     """Answer a conversation."""
     service, call = parts_of(request)
+    makes, background = await chat_makes(service, call, body)
+    shape = ChatShape(call.model, include_usage=_told(body))
+    return await answer(service, call, makes, body, shape, background=background)
+
+
+async def chat_makes(
+    service: Service, call: Call, body: protocol.ChatRequest, *, place: str = "messages", system: str | None = None
+) -> tuple[list[Make], bool]:
+    """Return what makes the answers to a conversation, whose tokens are reserved, and whether nobody waits for them.
+
+    `place` is the name of the messages in errors; `system` goes before their system message.
+    """
     adapter = await named(service, call, body.model)
-    limit(service, len(body.messages), "messages")
+    limit(service, len(body.messages), place)
     pictures: Counter[str] = Counter()
-    messages = conversation(body.messages, left_out=pictures)
+    messages = with_system(conversation(body.messages, place, left_out=pictures), system)
     sampling = read_sampling(service, call, body, adapter)
     count = choices(service, body)
     messages, sampling = await fit_to_model(service, call, messages, sampling)
@@ -89,8 +102,7 @@ async def chat(request: Request, body: protocol.ChatRequest) -> Response:
     await call.reserve("chat", [tokens], count, count * answer_tokens(tokens, sampling, call.context_tokens))
     stream = service.engine.stream
     makes: list[Make] = [partial(stream, messages, draw) for draw in draws(sampling, count)]
-    shape = ChatShape(call.model, include_usage=_told(body))
-    return await _answer(service, call, makes, body, shape, background=not body.stream or is_task(messages))
+    return makes, not body.stream or is_task(messages)
 
 
 @router.post("/v1/completions", response_model=protocol.Completion, responses=ERRORS)
@@ -98,21 +110,24 @@ async def complete(request: Request, body: protocol.CompletionRequest) -> Respon
     """Go on with a text, which is no conversation."""
     service, call = parts_of(request)
     adapter = await named(service, call, body.model)
-    prompts = texts(body.prompt, "prompt")
-    limit(service, len(prompts), "prompt")
+    several = isinstance(body.prompt, list) and not any(isinstance(one, int) for one in body.prompt)
+    limit(service, len(body.prompt) if several else 1, "prompt")
+    check_scoring(body)
     sampling = read_sampling(service, call, body, adapter)
     count = choices(service, body)
-    tokens = await count_texts(service, prompts, begin=True)
-    longest = sum(answer_tokens(each, sampling, call.context_tokens) for each in tokens)
-    await call.reserve("chat", tokens, count, count * longest)
-    go_on = service.engine.continue_text
-    makes: list[Make] = [partial(go_on, prompt, draw) for prompt in prompts for draw in draws(sampling, count)]
-    echoes = [prompt for prompt in prompts for _ in range(count)] if body.echo else []
-    shape = TextShape(call.model, include_usage=_told(body), echoes=echoes)
-    return await _answer(service, call, makes, body, shape, background=not body.stream)
+    prompts = await read_prompts(service, body)
+    await reserve_prompts(call, prompts, sampling, count)
+    scored = body.logprobs if body.echo else None
+    makes: list[Make] = [
+        partial(continued, service.engine, prompt, draw, scored)
+        for prompt in prompts
+        for draw in draws(sampling, count)
+    ]
+    shape = TextShape(call.model, include_usage=_told(body))
+    return await answer(service, call, makes, body, shape, background=not body.stream)
 
 
-async def _answer(
+async def answer(
     service: Service,
     call: Call,
     makes: Sequence[Make],
@@ -143,7 +158,7 @@ async def _answer(
 
 async def _events(service: Service, call: Call, answers: Answers, shape: Shape, count: int) -> AsyncIterator[bytes]:
     """The events of a stream; those that are there at the same time come together."""
-    out = b"".join(event(each) for index in range(count) for each in shape.begin(index))
+    out = b"".join(shape.event(each) for index in range(count) for each in shape.begin(index))
     first = service.settings.first_token_timeout
     try:
         if not answers.more:  # `COMMIT` seconds have passed without a byte
@@ -157,9 +172,9 @@ async def _events(service: Service, call: Call, answers: Answers, shape: Shape, 
             index, item = got
             call.note(index, item)
             if isinstance(item, Reply):
-                out += event(shape.end(index, item))
+                out += b"".join(map(shape.event, shape.end(index, item)))
             elif not isinstance(item, Exception):
-                out += event(shape.piece(index, item))
+                out += b"".join(map(shape.event, shape.piece(index, item)))
             if not answers.more or len(out) >= TOGETHER:
                 yield out
                 out = b""
@@ -169,9 +184,7 @@ async def _events(service: Service, call: Call, answers: Answers, shape: Shape, 
             log_failure(call.id, error)
         yield out + event(body) + DONE
         return
-    if shape.include_usage:
-        out += event(shape.chunk([], call.usage.as_json()))
-    yield out + DONE
+    yield out + b"".join(map(shape.event, shape.finish(call.usage.as_json()))) + DONE
 
 
 def parts_of(request: Request) -> tuple[Service, Call]:

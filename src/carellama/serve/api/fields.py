@@ -36,6 +36,7 @@ class Field(NamedTuple):
 
 TABLE: list[tuple[Effect, str, tuple[Any, ...], str]] = [  # effect, about, neutral values, names
     ("used", "", (), "messages model prompt stream stream_options n max_tokens max_completion_tokens best_of echo"),
+    ("used", "of /v1/completions and /tokenize", (), "parse_special"),
     ("used", "", (), "temperature top_p top_k min_p repetition_penalty presence_penalty frequency_penalty seed"),
     ("used", "", (), "stop logit_bias logprobs top_logprobs modalities tools tool_choice parallel_tool_calls"),
     ("used", "repetition_penalty by llama.cpp's name", (), "repeat_penalty"),

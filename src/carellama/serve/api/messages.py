@@ -79,6 +79,15 @@ def conversation(
     return [*([Message("system", BETWEEN.join(systems))] if systems else []), *found]
 
 
+def with_system(messages: Sequence[Message], system: str | None) -> list[Message]:
+    """Return a conversation with a text before its system message."""
+    if not system:
+        return list(messages)
+    if messages and messages[0].role == "system":
+        return [Message("system", f"{system}{BETWEEN}{messages[0].content}"), *messages[1:]]
+    return [Message("system", system), *messages]
+
+
 def begins_with_assistant(messages: Prompt) -> bool:
     """Whether the assistant speaks first."""
     return next(message.role for message in messages if message.role != "system") == "assistant"

@@ -186,7 +186,14 @@ class CompletionRequest(SamplingFields):
     """POST /v1/completions; max_tokens is 16 where it is left out, as at OpenAI."""
 
     prompt: str | list[str] | list[int] | list[list[int]]
+    max_tokens: Annotated[Whole, Field(ge=0, le=1 << 31)] | None = None
     echo: StrictBool | None = None
+    parse_special: StrictBool | None = Field(
+        default=None, description="true: strings of special tokens in a prompt are these tokens; default: the server's"
+    )
+    add_special_tokens: StrictBool | None = Field(
+        default=None, description="false: without the token that begins a sequence"
+    )
     best_of: Whole | None = None
     logprobs: Whole | None = Field(default=None, ge=0, le=20)
 
@@ -232,6 +239,10 @@ class TokenizeRequest(Wire):
 
     model: str | None = MODEL
     prompt: Text | None = None
+    parse_special: StrictBool | None = Field(default=None, description="of a prompt, as in /v1/completions")
+    add_special_tokens: StrictBool | None = Field(
+        default=None, description="of a prompt: true: with the token that begins a sequence"
+    )
     messages: list[ChatMessage] | None = Field(default=None, min_length=1)
     add_special_tokens: bool | None = Field(default=None, description="true: with the token that begins a sequence")
     tools: list[FunctionTool] | None = Field(default=None, max_length=128)
@@ -339,8 +350,8 @@ class TextLogprobs(Said):
     """Of the tokens of a completion, side by side."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]  # null: nothing precedes the first token of a prompt
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 

@@ -51,6 +51,7 @@ ABOUT = {
     "top_logprobs": "top_logprobs",
     "tool_choice": "tool_choice",
     "tool": "tools",
+    "echo": "echo",
     "adapter": "model",
 }
 PROMPTS = {  # the field with the prompt of each route

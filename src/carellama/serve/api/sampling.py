@@ -111,9 +111,8 @@ def _of_chat(body: ChatRequest) -> dict[str, Any]:
 def _of_completion(body: CompletionRequest) -> dict[str, Any]:
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise Wrong("best_of other than n is not supported", "best_of", "unsupported_parameter")
-    if body.echo and body.logprobs is not None:
-        raise Wrong("echo with logprobs is not supported: those of the prompt are not computed", "echo")
-    return {"max_new_tokens": body.max_tokens or COMPLETION_TOKENS, "top_logprobs": body.logprobs}
+    longest = COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
+    return {"max_new_tokens": longest, "top_logprobs": body.logprobs}
 
 
 def _repetition(body: SamplingFields) -> float | None:

@@ -1,7 +1,7 @@
 """Answers as OpenAI's API writes them: whole, or as the chunks of a stream. `serve.api.protocol` has their types.
 
 shape = ChatShape("carellama", include_usage=True)
-shape.piece(0, Piece("Rest."))      # {"id": "chatcmpl-...", "object": "chat.completion.chunk", "choices": [...]}
+shape.piece(0, Piece("Rest."))      # [{"id": "chatcmpl-...", "object": "chat.completion.chunk", "choices": [...]}]
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from carellama.engine.base import Piece, Reply, TokenLogprob
 from carellama.records import ToolCall
+from carellama.serve.api.refusals import event
 
 LEAST = -9999.0  # instead of minus infinity, which JSON has no word for; OpenAI's own
 Json = dict[str, Any]
@@ -50,17 +51,25 @@ class Shape(ABC):
         """What an answer begins with."""
         return []
 
+    def finish(self, usage: Json) -> list[Json]:
+        """What a stream ends with, after all answers."""
+        return [self.chunk([], usage)] if self.include_usage else []
+
+    def event(self, data: Json) -> bytes:
+        """A server-sent event."""
+        return event(data)
+
     @abstractmethod
     def choice(self, index: int, reply: Reply) -> Json:
         """A whole answer."""
 
     @abstractmethod
-    def piece(self, index: int, piece: Piece) -> Json:
-        """A chunk with a piece of an answer."""
+    def piece(self, index: int, piece: Piece) -> list[Json]:
+        """What a stream has for a piece of an answer."""
 
     @abstractmethod
-    def end(self, index: int, reply: Reply) -> Json:
-        """The chunk that tells why an answer ended."""
+    def end(self, index: int, reply: Reply) -> list[Json]:
+        """What a stream has for the end of an answer."""
 
 
 class ChatShape(Shape):
@@ -76,7 +85,7 @@ class ChatShape(Shape):
         """The role."""
         return [self._delta(index, {"role": "assistant", "content": ""})]
 
-    def piece(self, index: int, piece: Piece) -> Json:
+    def piece(self, index: int, piece: Piece) -> list[Json]:
         """A delta."""
         delta: Json = {}
         if piece.reasoning:
@@ -87,11 +96,11 @@ class ChatShape(Shape):
             delta["tool_calls"] = [{"index": number, **_call(piece.call)}]
         if piece.text or not delta:
             delta["content"] = piece.text
-        return self._delta(index, delta, _logprobs(piece.logprobs) if piece.logprobs else None)
+        return [self._delta(index, delta, _logprobs(piece.logprobs) if piece.logprobs else None)]
 
-    def end(self, index: int, reply: Reply) -> Json:
+    def end(self, index: int, reply: Reply) -> list[Json]:
         """An empty delta with the reason."""
-        return self._delta(index, {}, finish=reply.finish_reason)
+        return [self._delta(index, {}, finish=reply.finish_reason)]
 
     def choice(self, index: int, reply: Reply) -> Json:
         """A message."""
@@ -109,34 +118,28 @@ class ChatShape(Shape):
 
 
 class TextShape(Shape):
-    """/v1/completions; `echoes` are the prompts, where they are to be repeated, one for each answer."""
+    """/v1/completions. An echo of the prompt is a part of the answer's text."""
 
     prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
 
-    def __init__(self, model: str, *, include_usage: bool = False, echoes: Sequence[str] = ()) -> None:
+    def __init__(self, model: str, *, include_usage: bool = False) -> None:
         super().__init__(model, include_usage=include_usage)
-        self._echoes = echoes
         self._said: dict[int, int] = {}  # characters told of each answer: where the next token begins
 
-    def begin(self, index: int) -> list[Json]:
-        """The prompt, if it is to be repeated."""
-        return [self._text(index, self._echoes[index])] if self._echoes else []
-
-    def piece(self, index: int, piece: Piece) -> Json:
+    def piece(self, index: int, piece: Piece) -> list[Json]:
         """A piece of the text."""
         logprobs = _side_by_side(piece.logprobs, self._said.get(index, 0)) if piece.logprobs else None
         self._said[index] = self._said.get(index, 0) + sum(len(one.token) for one in piece.logprobs)
-        return self._text(index, piece.text, logprobs)
+        return [self._text(index, piece.text, logprobs)]
 
-    def end(self, index: int, reply: Reply) -> Json:
+    def end(self, index: int, reply: Reply) -> list[Json]:
         """An empty text with the reason."""
-        return self._text(index, "", finish=reply.finish_reason)
+        return [self._text(index, "", finish=reply.finish_reason)]
 
     def choice(self, index: int, reply: Reply) -> Json:
         """A text."""
-        text = (self._echoes[index] if self._echoes else "") + reply.text
         logprobs = _side_by_side(reply.logprobs, 0) if reply.logprobs else None
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reply.finish_reason}
+        return {"index": index, "text": reply.text, "logprobs": logprobs, "finish_reason": reply.finish_reason}
 
     def _text(self, index: int, text: str, logprobs: Json | None = None, finish: str | None = None) -> Json:
         return self.chunk([{"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}])
@@ -146,18 +149,28 @@ def _call(call: ToolCall) -> Json:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
+def logprobs_of(tokens: Sequence[TokenLogprob]) -> list[Json]:
+    """The log-probabilities of tokens, each with the likeliest in its place."""
+    return [
+        {**_logprob(one.token, one.logprob), "top_logprobs": [_logprob(*likely) for likely in one.top]}
+        for one in tokens
+    ]
+
+
 def _logprobs(tokens: Sequence[TokenLogprob]) -> Json:
-    return {
-        "content": [
-            {**_logprob(one.token, one.logprob), "top_logprobs": [_logprob(*likely) for likely in one.top]}
-            for one in tokens
-        ],
-        "refusal": None,
-    }
+    return {"content": logprobs_of(tokens), "refusal": None}
 
 
 def _logprob(token: str, logprob: float) -> Json:
     return {"token": token, "logprob": number(logprob), "bytes": list(token.encode("utf-8", "replace"))}
+
+
+def _likeliest(token: TokenLogprob) -> Json:
+    """The likeliest tokens and the token itself, as OpenAI has it. Of those with the same text the likeliest counts."""
+    found: Json = {}
+    for text, logprob in (*token.top, (token.token, token.logprob)):
+        found.setdefault(text, number(logprob))
+    return found
 
 
 def _side_by_side(tokens: Sequence[TokenLogprob], offset: int) -> Json:
@@ -167,7 +180,7 @@ def _side_by_side(tokens: Sequence[TokenLogprob], offset: int) -> Json:
         offset += len(one.token)
     return {
         "tokens": [one.token for one in tokens],
-        "token_logprobs": [number(one.logprob) for one in tokens],
-        "top_logprobs": [{token: number(logprob) for token, logprob in one.top} for one in tokens],
+        "token_logprobs": [None if math.isnan(one.logprob) else number(one.logprob) for one in tokens],
+        "top_logprobs": [None if math.isnan(one.logprob) else _likeliest(one) for one in tokens],
         "text_offset": starts,
     }

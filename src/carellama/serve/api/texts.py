@@ -64,7 +64,7 @@ async def tokenize(request: Request, body: protocol.TokenizeRequest) -> Response
     else:
         text = body.prompt or ""
         await call.reserve("chat")
-        begin = bool(body.add_special_tokens)
-        tokens = await threaded(lambda: engine.tokenize(text, begin=begin))
+        begin, marks = bool(body.add_special_tokens), bool(body.parse_special)
+        tokens = await threaded(lambda: engine.tokenize(text, begin=begin, marks=marks))
         found = {"count": len(tokens), "tokens": list(tokens)}  # type: ignore[dict-item]
     return JSONResponse(found | {"max_model_len": call.context_tokens})

@@ -1,0 +1,54 @@
+"""Log-probabilities of the tokens of a prompt, by a model of transformers: what an exam by likelihood is scored with.
+
+    tokens = prompt_logprobs(model, ids, count=1, name=decode_one, run=batcher_run)
+
+The prompt is read in chunks with a KV cache, each chunk a job of its own, so that answers under way go on in between
+and the scores of the whole vocabulary are in memory for one chunk only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from carellama.engine.base import TokenLogprob
+
+CHUNK = 128  # tokens
+Job = Callable[[], tuple[list[TokenLogprob], Any]]
+
+
+def prompt_logprobs(
+    model: Any, ids: Sequence[int], count: int, name: Callable[[int], str], run: Callable[[Job], Any]
+) -> list[TokenLogprob]:
+    """Return each token of a prompt with its log-probability after those before it, and the `count` likeliest there.
+
+    Nothing precedes the first token: its log-probability is NaN.
+    """
+    found = [TokenLogprob(name(ids[0]), math.nan)]
+    cache: Any = None
+    for begin in range(0, len(ids) - 1, CHUNK):
+        chunk = ids[begin : begin + CHUNK + 1]  # the last one is only predicted
+        told, cache = run(partial(_read, model, chunk, cache, count, name))
+        found += told
+    return found
+
+
+def _read(
+    model: Any, chunk: Sequence[int], cache: Any, count: int, name: Callable[[int], str]
+) -> tuple[list[TokenLogprob], Any]:
+    """Read all tokens of a chunk but the last; return what the model says of all but the first, and the cache."""
+    given = torch.tensor([chunk[:-1]], device=model.device)  # (1, T)
+    out = model(input_ids=given, past_key_values=cache, use_cache=True)
+    chances = out.logits[0].float().log_softmax(-1)  # (T, V)
+    values, likeliest = chances.topk(min(count, chances.shape[-1]))  # (T, count)
+    said = chances.gather(1, torch.tensor(chunk[1:], device=chances.device)[:, None])[:, 0].tolist()  # (T,)
+    rows = zip(chunk[1:], said, values.tolist(), likeliest.tolist(), strict=True)
+    told = [
+        TokenLogprob(name(token), own, tuple((name(each), value) for each, value in zip(tops, tops_of, strict=True)))
+        for token, own, tops_of, tops in rows
+    ]
+    return told, out.past_key_values
