@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -28,6 +29,7 @@ from carellama.engine.base import (
     Tool,
     Unsupported,
     check_adapter,
+    check_token_ids,
     drain,
     room_for_answer,
 )
@@ -85,7 +87,7 @@ class ScriptedEngine:
 
     def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Continue a text, see `Engine.continue_text`."""
-        text = text if isinstance(text, str) else "".join(map(chr, text))
+        text = text if isinstance(text, str) else self.detokenize(text)
         message = Message("user", text)
         self.asked.append((message,))
         return self._say(text, lambda: self._next((message,)), sampling)
@@ -118,7 +120,7 @@ class ScriptedEngine:
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Numbers as characters."""
-        return "".join(map(chr, ids))
+        return "".join(map(chr, check_token_ids(ids, sys.maxunicode + 1)))
 
     def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> list[TokenLogprob]:
         """A vowel is likely, and the likeliest is always "e"."""
