@@ -1,8 +1,8 @@
-"""Log-probabilities of the tokens of a prompt, by a model of transformers: what an exam by likelihood is scored with.
+"""What a model of transformers says of given tokens: their log-probabilities, and the mean of its states over them.
 
     tokens = prompt_logprobs(model, ids, count=1, name=decode_one, run=batcher_run)
 
-The prompt is read in chunks with a KV cache, each chunk a job of its own, so that answers under way go on in between
+A prompt is read in chunks with a KV cache, each chunk a job of its own, so that answers under way go on in between
 and the scores of the whole vocabulary are in memory for one chunk only.
 """
 
@@ -52,3 +52,15 @@ def _read(
         for token, own, tops_of, tops in rows
     ]
     return told, out.past_key_values
+
+
+def mean_states(model: Any, encoded: list[list[int]]) -> list[list[float]]:
+    """The last layer's states, their mean over the tokens of each text, at length 1."""
+    longest = max(map(len, encoded))
+    device = model.device
+    ids = torch.tensor([one + [0] * (longest - len(one)) for one in encoded], device=device)  # (B, T)
+    seen = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in encoded], device=device)
+    states = model.base_model(input_ids=ids, attention_mask=seen, use_cache=False).last_hidden_state
+    summed = (states.float() * seen[..., None]).sum(1)  # (B, H); the mean has the same direction
+    vectors: list[list[float]] = torch.nn.functional.normalize(summed, dim=-1).tolist()
+    return vectors

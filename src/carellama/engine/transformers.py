@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers import GenerationConfig
 
 from carellama.engine.answer import Answer
@@ -45,7 +44,7 @@ from carellama.engine.generation import seeded
 from carellama.engine.reasoning import with_reasoning
 from carellama.engine.request import Request, Told
 from carellama.engine.schema import Grammar, Matcher
-from carellama.engine.scoring import prompt_logprobs
+from carellama.engine.scoring import mean_states, prompt_logprobs
 from carellama.engine.tools import settled, told, with_calls
 from carellama.errors import UserError
 from carellama.jinja import as_functions, as_rows, knows_tools
@@ -229,7 +228,9 @@ class TransformersEngine:
             while together < len(order) and (together + 1) * len(encoded[order[together]]) <= EMBEDDED_TOGETHER:
                 together += 1
             batch, order = order[:together], order[together:]
-            vectors = self._batcher.run(lambda batch=batch: self._means([encoded[index] for index in batch]))  # type: ignore[misc]
+            vectors = self._batcher.run(
+                lambda batch=batch: mean_states(self.model, [encoded[index] for index in batch])
+            )  # type: ignore[misc]
             found |= zip(batch, vectors, strict=True)
         return [found[index] for index in range(len(texts))]
 
@@ -377,17 +378,6 @@ class TransformersEngine:
         start = self._group(messages)  # the template puts something before every answer
         alone = [[start, Group(("", choice, ""), False)] for choice in choices]
         return [int(groups[-1][0]) for groups in self._encoder.encode(alone)]
-
-    def _means(self, encoded: list[list[int]]) -> list[list[float]]:
-        """The last layer's states, their mean over the tokens of each text, at length 1."""
-        longest = max(map(len, encoded))
-        device = self.model.device
-        ids = torch.tensor([one + [0] * (longest - len(one)) for one in encoded], device=device)  # (B, T)
-        seen = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in encoded], device=device)
-        states = self.model.base_model(input_ids=ids, attention_mask=seen, use_cache=False).last_hidden_state
-        summed = (states.float() * seen[..., None]).sum(1)  # (B, H); the mean has the same direction
-        vectors: list[list[float]] = torch.nn.functional.normalize(summed, dim=-1).tolist()
-        return vectors
 
     def _decode(self, ids: Sequence[int]) -> str:
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
