@@ -228,9 +228,8 @@ class TransformersEngine:
             while together < len(order) and (together + 1) * len(encoded[order[together]]) <= EMBEDDED_TOGETHER:
                 together += 1
             batch, order = order[:together], order[together:]
-            vectors = self._batcher.run(
-                lambda batch=batch: mean_states(self.model, [encoded[index] for index in batch])
-            )  # type: ignore[misc]
+            part = [encoded[index] for index in batch]
+            vectors = self._batcher.run(partial(mean_states, self.model, part))
             found |= zip(batch, vectors, strict=True)
         return [found[index] for index in range(len(texts))]
 

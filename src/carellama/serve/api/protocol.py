@@ -244,7 +244,6 @@ class TokenizeRequest(Wire):
         default=None, description="of a prompt: true: with the token that begins a sequence"
     )
     messages: list[ChatMessage] | None = Field(default=None, min_length=1)
-    add_special_tokens: bool | None = Field(default=None, description="true: with the token that begins a sequence")
     tools: list[FunctionTool] | None = Field(default=None, max_length=128)
 
 
