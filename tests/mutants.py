@@ -60,7 +60,7 @@ TABLE = [
     ("masks: a person's <tool_call> is a token", "tokenise.py", "marks = markup_tokens(tokenizer)", "marks = special_tokens(tokenizer)", "test_masks.py -k types"),
     # Losses.
     ("loss: positions predict themselves", "train/loss.py", 'F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)', 'batch["labels"]', f"{PAPER} test_sft"),
-    ("loss: a border belongs to the record before", "train/loss.py", "torch.bucketize(place, borders[1:], right=True)", "torch.bucketize(place, borders[1:])", "test_preferences.py -k each_record_alone"),
+    ("loss: a border belongs to the record before", "train/loss.py", "torch.bucketize(place, borders[1:], right=True)", "torch.bucketize(place, borders[1:])", "test_preferences.py -k second_token"),
     ("loss: a step is the mean of its batches", "train/trainer.py", "total / (num_items_in_batch if num_items_in_batch is not None else count.clamp(min=1))", "total / count.clamp(min=1)", f"{PAPER} test_sft"),
     ("loss: the row's length scales the noise", "train/noise.py", "return lengths.float().repeat_interleave(lengths)[None]", "return lengths.sum().float().repeat(int(lengths.sum()))[None]", "test_variants.py"),
     ("dpo: smoothing adds", "train/preference.py", "- smooth * F.logsigmoid(-beta * ahead)", "+ smooth * F.logsigmoid(-beta * ahead)", f"{PAPER} test_dpo"),

@@ -134,6 +134,16 @@ def plain_logps(model, examples) -> list[float]:
     return found
 
 
+def test_a_record_is_learned_from_its_second_token_on():
+    """The position at a border belongs to the record that begins there, as of plain texts it is learned from."""
+    texts = [np.arange(3, 3 + length, dtype=np.int32) for length in (4, 2, 5)]
+    examples = [[Tokens(ids, np.concatenate([[IGNORED], ids[1:]]).astype(np.int32))] for ids in texts]
+    model = make_model(attn_implementation=attention.register())
+    sums, lengths = record_logps(model, collate_row(examples), chunked=True)
+    torch.testing.assert_close(sums, torch.tensor(plain_logps(model, examples)), rtol=1e-4, atol=1e-4)
+    assert lengths.tolist() == [3, 1, 4]
+
+
 @pytest.mark.parametrize("chunked", [True, False])
 @pytest.mark.parametrize("layout", ["row", "padded"])
 def test_log_probabilities_are_those_of_each_record_alone(encoder, layout, chunked):
