@@ -63,12 +63,13 @@ def kto(model, ref, records: Sequence[Record], good: Sequence[bool], beta: float
         answer = [label for label in records[at - 1][1] if label != -100]
         mixed.append((prompt(record) + answer, [-100] * len(prompt(record)) + answer))
     with torch.no_grad():
-        z = torch.stack([reward(record) for record in mixed]).mean().clamp(min=0)
+        drift = torch.stack([reward(record) for record in mixed]).mean()
+    z = drift.clamp(min=0)
     each = []
     for record, liked in zip(records, good, strict=True):
         value = reward(record) - z
         each.append(w_good * (1 - torch.sigmoid(value)) if liked else w_bad * (1 - torch.sigmoid(-value)))
-    return torch.stack(each).mean(), z
+    return torch.stack(each).mean(), drift
 
 
 def values(model, head, record: Record) -> torch.Tensor:

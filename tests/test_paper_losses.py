@@ -108,8 +108,12 @@ def test_dpo(tmp_path, tiny_folder, tiny_tokenizer, model, options):
     assert logged(tmp_path, tiny_folder, "dpo", pair_rows(), **options) == pytest.approx(wanted, abs=1e-5)
 
 
-def test_kto(tmp_path, tiny_folder, tiny_tokenizer, model):
-    """E: swapped weights, no baseline and no clamp each change one of the three losses."""
+@pytest.mark.parametrize(("w_good", "w_bad"), [(2.0, 0.7), (0.1, 5.0)])
+def test_kto(tmp_path, tiny_folder, tiny_tokenizer, model, w_good, w_bad):
+    """E: swapped weights, no baseline and no clamp each change one of the losses.
+
+    The mean of the mismatched answers rises with the first weights; with the second it falls below 0.
+    """
     answers = [(GOOD, True), (BAD, False)]
     rows = [
         {"instruction": question, "input": "", "output": answer, "good": good}
@@ -124,22 +128,22 @@ def test_kto(tmp_path, tiny_folder, tiny_tokenizer, model):
     ref, drifts = copy.deepcopy(model), []
 
     def loss() -> torch.Tensor:
-        found, drift = paper.kto(model, ref, records, [True, False], 0.5, w_good=2.0, w_bad=0.7)
+        found, drift = paper.kto(model, ref, records, [True, False], 0.5, w_good=w_good, w_bad=w_bad)
         drifts.append(float(drift))
         return found
 
     wanted = paper.trained(model, loss, STEPS, RATE)
-    options = {"pref_beta": 0.5, "kto_chosen_weight": 2.0, "kto_rejected_weight": 0.7}
+    options = {"pref_beta": 0.5, "kto_chosen_weight": w_good, "kto_rejected_weight": w_bad}
     assert logged(tmp_path, tiny_folder, "kto", rows, **options) == pytest.approx(wanted, abs=1e-5)
     lines = [json.loads(line) for line in (tmp_path / "out/trainer_log.jsonl").read_text().splitlines()]
     assert [line["kl"] for line in lines if "kl" in line] == pytest.approx(
-        [drift / 0.5 for drift in drifts], abs=1e-5
+        [max(drift, 0) / 0.5 for drift in drifts], abs=1e-5
     ), "in nats, without beta"
-    assert drifts[0] == 0 and max(drifts) > 1e-3, "the baseline counts in this test"
+    assert drifts[0] == 0 and (max(drifts) > 1e-3 if w_good > w_bad else min(drifts) < -1e-3)
 
 
 def test_ppo(tmp_path, tiny_folder, model, monkeypatch):
-    """Three passes over one rollout: the answers are the run's, all numbers of them are worked out again."""
+    """Two passes over one rollout and one over the next: the answers are the run's, all else is worked out again."""
     rollouts = []
     answered = PPOTrainer._answered
 
@@ -153,20 +157,26 @@ def test_ppo(tmp_path, tiny_folder, model, monkeypatch):
     monkeypatch.setattr("carellama.train.ppo.check_reward", lambda *_: None)
     monkeypatch.setattr("carellama.train.ppo.load_reward", lambda *_: lambda prompts, answers: [0.0] * len(answers))
     options = {
-        "ppo_epochs": STEPS, "ppo_kl_coef": 0.3, "ppo_gamma": 0.9, "ppo_lambda": 0.8, "ppo_clip": 0.1,
+        "ppo_epochs": 2, "ppo_kl_coef": 0.3, "ppo_gamma": 0.9, "ppo_lambda": 0.8, "ppo_clip": 0.1,
         "ppo_value_clip": 0.05, "ppo_value_coef": 0.4, "reward_model": "none", "max_new_tokens": 9,
         "temperature": 1, "top_p": 1, "top_k": 0,
     }  # fmt: skip
     found = logged(tmp_path, tiny_folder, "ppo", pair_rows(), **options)
-    ((tokens, scores),) = rollouts
-    records = [(one.input_ids.tolist(), one.labels.tolist()) for one in tokens]
+    assert len(rollouts) == 2
     head, ref = torch.nn.Linear(64, 1), copy.deepcopy(model)
     torch.nn.init.zeros_(head.weight)
     torch.nn.init.zeros_(head.bias)
-    rollout = paper.ppo_rollout(model, head, ref, records, scores, 0.3, 0.9, 0.8)
-    wanted = paper.trained(
-        model, lambda: paper.ppo(model, head, records, rollout, 0.1, 0.05, 0.4), STEPS, RATE, head.parameters()
-    )
+    losses, drawn = [], []
+
+    def loss() -> torch.Tensor:
+        tokens, scores = rollouts[len(losses) // 2]
+        records = [(one.input_ids.tolist(), one.labels.tolist()) for one in tokens]
+        if len(losses) % 2 == 0:
+            drawn.append(paper.ppo_rollout(model, head, ref, records, scores, 0.3, 0.9, 0.8))
+        losses.append(paper.ppo(model, head, records, drawn[-1], 0.1, 0.05, 0.4))
+        return losses[-1]
+
+    wanted = paper.trained(model, loss, STEPS, RATE, head.parameters())
     assert found == pytest.approx(wanted, abs=1e-5)
     assert len(set(found)) == STEPS
 
