@@ -197,7 +197,8 @@ def test_the_output_of_a_training_has_a_card_without_paths(kind, tmp_path, tiny_
     base = tmp_path / "base"
     shutil.copytree(tiny_folder, base)
     (base / "README.md").write_text("---\nlicense: mit\nbase_model:\n- acme/tiny-llama\n---\n")
-    runs.run(config_of(tmp_path, base, finetuning_type=kind, max_steps=2, save_steps=1, save_strategy="steps"))
+    runs.run(config_of(tmp_path, base, finetuning_type=kind, max_steps=2, save_steps=1,
+        save_strategy="steps", template="vicuna"))  # fmt: skip
     front, text = front_of(tmp_path / "out"), (tmp_path / "out" / "README.md").read_text()
     assert front["base_model"] == "acme/tiny-llama" and front["license"] == "mit" and front["language"] == ["en"]
     relation, library = ("adapter", "peft") if kind == "lora" else ("finetune", "transformers")
@@ -207,3 +208,6 @@ def test_the_output_of_a_training_has_a_card_without_paths(kind, tmp_path, tiny_
     assert not (checkpoint / "README.md").exists()
     written = json.loads((checkpoint / "tokenizer_config.json").read_text())
     assert written["tokenizer_class"] == "PreTrainedTokenizerFast" and "is_local" not in written
+    assert "USER: " in written["chat_template"]  # that of --template, not the base's ChatML
+    if kind == "full":
+        assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"] == [2]

@@ -150,6 +150,9 @@ def test_a_reward_model_scores_a_padded_batch_as_it_was_trained(family: str, tmp
         assert ids[0, -1] != network.config.pad_token_id == tokenizer.pad_token_id
         states = network.base_model(input_ids=ids)[0]
         assert network.score(states)[0, -1, 0].item() == pytest.approx(score, abs=1e-4)
+    again = get_template(None, load_tokenizer(ModelArguments(str(tmp_path / "out"))))  # `--reward_model out`
+    for messages, text in zip(conversations(), texts, strict=True):
+        assert "".join(group.text for group in again.groups(messages)) == text
     prompt = tokenizer.apply_chat_template(rows[0][:1], tokenize=False, add_generation_prompt=True)
     assert prompt == template.render(conversations()[0][:1], add_generation_prompt=True)
     assert network.config.problem_type == "regression"  # else vLLM squashes the score

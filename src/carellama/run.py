@@ -278,10 +278,21 @@ class Run:
         bind(model, self.tokenizer, extended=bool(new or extended_tokenizer(config.model)))
         if self.added:
             begin(model, self.added)
+        if fit and config.finetuning.stage != "pt":
+            self._name_chat_format(model)
         model = adapter.prepare(model, config.model, config.finetuning, trainable=fit, tokens=new)
         if fit:
             log.info("%s", adapter.trainable_line(model))
         return model
+
+    def _name_chat_format(self, model: Any) -> None:
+        """Write the trained chat format and its end tokens into what checkpoints save for other programs."""
+        self.tokenizer.chat_template = self.template.jinja
+        ends = list(dict.fromkeys([*self.template.stop_ids, self.tokenizer.eos_token_id]))
+        for config in (model.config, model.config.get_text_config()):
+            config.eos_token_id = ends if len(ends) > 1 else ends[0]
+        if getattr(model, "generation_config", None) is not None:
+            model.generation_config.eos_token_id = ends
 
     def trainer(self, model: Any, prepared: Any) -> Any:
         """The trainer of the stage."""
