@@ -106,6 +106,8 @@ def changed_options(
     for group, options in now.items():
         before = then.get(group, {})
         for name, value in options.items():
+            if name == "dataloader_num_workers" and max(before.get(name, 0), 1) == max(value, 1):
+                continue  # one worker reads a stream in the order that the process itself does
             if name in before and before[name] != value and not _is_harmless(name, config):
                 found[name] = [before[name], value]
     return found
