@@ -375,18 +375,23 @@ def test_two_processes_ask_different_prompts_and_end_with_the_same_weights(tmp_p
 
 
 def test_each_epoch_draws_other_answers_to_the_same_prompts(tmp_path, trained, monkeypatch):
-    """E: with the seed of an epoch left out of a rollout's, a second epoch repeats the answers of the first."""
+    """E: with the epoch left out of a rollout's seeds, a second epoch repeats the answers of the first.
+
+    All prompts are the same, so that the order of an epoch does not hide it.
+    """
     drawn = []
     rollout = PPOTrainer.rollout
 
     def remembered(self, epoch, number):
         made = rollout(self, epoch, number)
-        drawn.append((epoch, {one.source: one.input_ids.tolist() for one in made.tokens}))
+        drawn.append((epoch, [one.input_ids.tolist() for one in made.tokens]))
         return made
 
     monkeypatch.setattr(PPOTrainer, "rollout", remembered)
-    options = {"num_train_epochs": 2, "ppo_epochs": 1, "learning_rate": 0, "max_samples": 8, "max_new_tokens": 12}
-    runs.run(ppo(tmp_path, trained, **options, temperature=2))
+    rows = json.loads((trained / "pairs.json").read_text(encoding="utf-8"))[:1] * 8
+    (tmp_path / "same.json").write_text(json.dumps(rows), encoding="utf-8")
+    options = {"num_train_epochs": 2, "ppo_epochs": 1, "learning_rate": 0, "max_new_tokens": 12, "temperature": 2}
+    runs.run(ppo(tmp_path, trained, dataset=tmp_path / "same.json", **options))
     (_, first), (_, second) = drawn
-    assert [epoch for epoch, _ in drawn] == [0, 1] and first.keys() == second.keys() and len(first) == 8
-    assert sum(first[source] == second[source] for source in first) <= 2, "the policy is the same, the draws are not"
+    assert [epoch for epoch, _ in drawn] == [0, 1] and len(first) == len(second) == 8
+    assert sum(one == other for one, other in zip(first, second, strict=True)) <= 2, "the policy is the same"
