@@ -35,6 +35,8 @@ class Sure:
     def block(self, statements: list[ast.stmt]) -> bool:
         seen: set[str] = set()  # what assertions before have looked at
         for statement in statements:
+            if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) and self.block(statement.body):
+                self.asserting = self.asserting | {statement.name}  # it asserts where it is called
             if self.statement(statement, seen):
                 return True
             if isinstance(statement, ast.Assert):
