@@ -22,6 +22,7 @@ import pytest
 TESTS = sorted(Path(__file__).parent.glob("test_*.py"))
 HELPERS = sorted(path for path in Path(__file__).parent.glob("*.py") if not path.name.startswith("test_"))
 WRAPPERS = {"enumerate", "reversed", "sorted", "list", "tuple", "set", "map", "product", "items", "values", "keys"}
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 FULL = (ast.ListComp, ast.DictComp, ast.SetComp)
 RAISES = {"raises", "warns", "deprecated_call", "fail"}
 
@@ -39,6 +40,8 @@ class Sure:
                 self.asserting = self.asserting | {statement.name}  # it asserts where it is called
             if self.statement(statement, seen):
                 return True
+            if isinstance(statement, FUNCTIONS) and self.block(statement.body):
+                self.asserting = {*self.asserting, statement.name}  # where it is called from here on
             if isinstance(statement, ast.Assert):
                 seen |= names_in(statement)
             if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
@@ -183,6 +186,11 @@ def test_both_branches():
     else:
         with pytest.raises(ValueError):
             call()
+
+def test_calls_a_function_of_its_own():
+    async def holds_too():
+        assert True
+    asyncio.run(holds_too())
 
 def test_named_list():
     rows = [1, 2]
