@@ -330,6 +330,9 @@ def _phones(plain: str) -> Iterator[Found]:
         yield "PHONE", *match.span(), 0.7
 
 
+_HOTLINES = pattern(
+    r"(?:hot|help|crisis) ?-?lines?\W{1,4}(?:\+?\d[\d ()\-]{5,17}\W{1,4})+$", re.IGNORECASE
+)  # several numbers
 _HOTLINE = pattern(  # 0600 123 456 (the department's hotline)
     r"\W{0,3}(?:\(?(?:this is |it is )?(?:the|a|our) )?(?:[\w-]+ ){0,3}(?:hot|help|info|crisis) ?-?line|\W{0,2}热线",
     re.IGNORECASE,
@@ -354,6 +357,7 @@ def is_helpline(plain: str, start: int, end: int) -> bool:
     return (
         is_public(re.sub(r"\D", "", plain[start:end]))
         or bool(_PUBLIC.search(plain, max(0, start - 16), start))
+        or bool(_HOTLINES.search(plain, max(0, start - 100), start))
         or bool(_HOTLINE.match(plain, end))
     )
 
