@@ -1,13 +1,13 @@
 """Precision of de-identification on real consultations: what is masked there, and how much of it is an identifier.
 
-    python benchmarks/identifiers_real.py --data ../data            # counts by kind against the labels
-    python benchmarks/identifiers_real.py --data ../data --list     # each find with 20 characters around it
+    python benchmarks/identifiers_real.py ../data 2            # sample 2: counts by kind against the labels
+    python benchmarks/identifiers_real.py ../data 2 --list     # each find with 20 characters around it
 
-`--data` is a folder with the public files that SOURCES names, one folder for each source. Rows are drawn by a seed
-(`--sample`); a row is in one sample only. Sample 1 served to mend the rules. Samples 2 to 5 were measured once, each
-before anybody read its finds, and the rules were mended after each but the last. `identifiers_real.jsonl` holds the
-verdicts of a reader: the source, the row, the text within the row, the offsets and the kind of a find, and whether it
-is an identifier. It holds no text. A find without a verdict is counted as unread.
+The first argument is a folder with the public files that SOURCES names, one folder for each source. Rows are drawn by
+a seed, the second argument; a row is in one sample only. Sample 1 served to mend the rules. Samples 2 to 5 were
+measured once, each before anybody read its finds, and the rules were mended after each. `identifiers_real.jsonl` holds
+the verdicts of a reader: the source, the row, the text within the row, the offsets and the kind of a find, and whether
+it is an identifier. It holds no text. A find without a verdict is counted as unread.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def context(text: str, one: Identifier) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the sources")
-    parser.add_argument("--sample", type=int, default=5, choices=tuple(SAMPLES), help="which rows")
+    parser.add_argument("data", type=Path, help="folder with the sources")
+    parser.add_argument("sample", type=int, nargs="?", default=5, choices=tuple(SAMPLES), help="which rows")
     parser.add_argument("--list", action="store_true", help="print each find")
     options = parser.parse_args()
     known, counts, characters = verdicts(options.sample), defaultdict(Counter), 0
