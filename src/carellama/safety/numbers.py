@@ -241,7 +241,8 @@ def numbers(plain: str) -> Iterator[Found]:
         yield "INSURANCE_NUMBER", *match.span(), 0.6
     for form in (_PLATE, _PLATE_UK):
         for match in form.finditer(plain):
-            yield "VEHICLE", *match.span(), 0.7
+            if not _VALUE_BEHIND.match(plain, match.end()):  # EF89 GLU:5.6 are two lab values
+                yield "VEHICLE", *match.span(), 0.7
 
 
 def _usual_id(text: str) -> bool:
@@ -337,6 +338,7 @@ _HOTLINE = pattern(  # 0600 123 456 (the department's hotline)
     r"\W{0,3}(?:\(?(?:this is |it is )?(?:the|a|our) )?(?:[\w-]+ ){0,3}(?:hot|help|info|crisis) ?-?line|\W{0,2}热线",
     re.IGNORECASE,
 )
+_VALUE_BEHIND = pattern(r"\s?(?:[:=]|为)?\s?\d")
 _DECIMALS = pattern(r"(?<!\d)\d{1,3}\.\d{1,2}(?!\d)[^\d.]+\d{1,3}\.\d")  # pH 7.35, 7.41
 _PUBLIC = pattern(
     r"hot[ -]?line|help[ -]?line|热线\W{0,3}[是为]?\W{0,2}(?=\d)|(?:热线|客服)(?:电话|"
