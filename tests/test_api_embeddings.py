@@ -128,7 +128,7 @@ def test_the_embedding_model_answers_and_is_listed(caplog) -> None:
 def test_without_an_embedding_model_the_error_says_what_to_install() -> None:
     with running(echo()) as server:
         answer = httpx2.post(f"{server.v1}/embeddings", json={"input": "a"})
-    assert answer.status_code == 400 and "carellama[embed]" in answer.json()["error"]["message"]
+    assert answer.status_code == 400 and "pip install -e '.[embed]'" in answer.json()["error"]["message"]
 
 
 def test_a_document_in_many_requests_holds_up_no_chat() -> None:

@@ -291,7 +291,7 @@ def test_ctrl_c_saves_a_checkpoint(workplace: Path) -> None:
 
 MISTAKES = {
     "unknown option": (["train", "--leraning_rate", "1"], "Did you mean '--learning_rate'"),
-    "unknown verb": (["trian"], "Did you mean 'train'"),
+    "unknown command": (["trian"], "unknown command 'trian'. Did you mean 'train'"),
     "unknown before missing": (["train", "--lora_rnk", "8"], "Did you mean '--lora_rank'"),
     "wrong value": (
         ["train", "--stage", "sfft"],
@@ -325,6 +325,21 @@ def test_a_mistake_is_answered_in_one_line(workplace: Path, name: str) -> None:
     assert expected in line
     assert done.stderr.strip().splitlines()[-1] == line
     assert {path.name for path in workplace.iterdir()} - set(before) <= {"output", "cache"}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["web"], "carellama web needs --model_name_or_path (such as --model_name_or_path smollm2-135m)"),
+        (["keys", "add"], "carellama keys add needs --name; see carellama keys add --help"),
+        (["data", "convert", "FILE"], "FILE: there is no such file or folder"),
+    ],
+)
+def test_what_is_missing_is_named_with_the_next_step(tmp_path: Path, words: list[str], expected: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "carellama", *words], capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {expected}")
 
 
 def test_yaml_and_flags_are_one_thing(workplace: Path) -> None:

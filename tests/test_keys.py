@@ -203,7 +203,7 @@ def test_a_file_that_can_not_be_written_is_one_line(place, capsys):
 
 def test_postgresql_without_its_driver_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(UserError, match=r"pip install 'carellama\[postgres\]'$"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[postgres\]' in the folder"):
         open_database("postgresql://user:geheim@127.0.0.1/name")
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carellama.errors import UserError
+from carellama.errors import UserError, install
 from carellama.evaluate import metrics
 from carellama.evaluate.metrics import NAMES, Metric, Scorer, common_subsequence, flat, score, with_intervals
 from carellama.evaluate.table import compare, metrics_of
@@ -98,10 +98,10 @@ def test_no_records_have_no_interval(scorer) -> None:
 
 def test_a_missing_library_names_the_extra(monkeypatch) -> None:
     def missing(module: str, *, extra: str, why: str):
-        raise UserError(f"{why} needs {module}: pip install 'carellama[{extra}]'")
+        raise UserError(f"{why} needs {module}: {install(extra)}")
 
     monkeypatch.setattr(metrics, "need", missing)
-    with pytest.raises(UserError, match=r"carellama\[metrics\]"):
+    with pytest.raises(UserError, match=r"'\.\[metrics\]'"):
         Scorer()
 
 

@@ -1,9 +1,9 @@
-"""The `carellama` command. Each verb imports its module when it is called, so `carellama --help` loads nothing heavy.
+"""The `carellama` command. A command imports its module when it runs: `carellama --help` loads little.
 
     carellama train examples/sft.yaml
     carellama chat --model_name_or_path smollm2-135m --checkpoint_dir output
 
-The options of a verb are the dataclasses of `carellama.config`, which parses them: `carellama train --help`.
+The options of a command are the dataclasses of `carellama.config`, which parses them: `carellama train --help`.
 """
 
 from __future__ import annotations
@@ -33,54 +33,56 @@ if TYPE_CHECKING:
     from carellama.config.generating import GeneratingArguments
     from carellama.config.model import ModelArguments
 
+HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="carellama",
+    context_settings=HELP_FLAGS,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="A workshop for medical language models: fine-tune, evaluate, export, talk. "
-    "It informs and refers; it does not diagnose.",
+    help="Fine-tune, evaluate, export and serve medical language models. "
+    "Models inform and refer; they do not diagnose.",
 )
 
 # verb -> (where it is done, what it is for)
 VERBS = {
-    "train": ("carellama.run:train", "Fine-tune or pretrain a model (and evaluate, and predict)."),
-    "plan": ("carellama.plan:plan", "Memory, steps and time of a training, before it is begun."),
-    "recipe": ("carellama.chain:run", "Stages of training in turn, by a recipe, and a table of what each brought."),
-    "predict": ("carellama.run:predict", "Let a model answer a dataset; BLEU-4 and ROUGE of its answers."),
+    "train": ("carellama.run:train", "Fine-tune or pretrain a model."),
+    "plan": ("carellama.plan:plan", "Estimate memory, steps and time before training."),
+    "recipe": ("carellama.chain:run", "Run several training stages and compare results."),
+    "predict": ("carellama.run:predict", "Answer a dataset and score it (BLEU-4, ROUGE)."),
     "eval": ("carellama.run:evaluate", "Loss and perplexity of a model on a dataset."),
     "export": ("carellama.export.merge:main", "Merge adapters into a model folder with a model card."),
-    "tokenizer": ("carellama.data.pieces:run", "Learn Chinese pieces that a tokenizer lacks (tokenizer train)."),
+    "tokenizer": ("carellama.data.pieces:run", "Learn Chinese tokens for a tokenizer."),
     "chat": ("carellama.cli:chat", "Talk to a model in the terminal."),
-    "ask": ("carellama.cli:ask", "One question, one answer, for scripts."),
+    "ask": ("carellama.cli:ask", "Answer one question, for scripts."),
     "web": ("carellama.cli:web", "Talk to a model in the browser."),
     "api": ("carellama.cli:api", "Serve a model over OpenAI's API."),
-    "demo": ("carellama.demo:run", "Fine-tune, evaluate and export the embedded model on the bundled data."),
+    "demo": ("carellama.demo:run", "Run the whole pipeline once on the bundled data."),
 }
 DATA_VERBS = {
     "list": ("carellama.data.catalogue.show:list_datasets", "List the datasets of the field."),
     "show": ("carellama.data.catalogue.show:show", "Show one dataset: where it lives, its terms, its parts."),
     "pull": ("carellama.data.catalogue.pull:run", "Fetch a dataset."),
-    "convert": ("carellama.data.catalogue.convert:run", "A dataset, a file or documents to records."),
-    "clean": ("carellama.data.clean.run:run", "Take out duplicates, useless rows, exam questions, identifiers."),
-    "synthesize": ("carellama.synthesize.run:run", "Instruction data from documents or records, by a model."),
-    "mix": ("carellama.data.recipe:run", "Several datasets into one file, by a recipe."),
-    "stats": ("carellama.data.stats.run:run", "Lengths, turns, languages, departments: a table, and a page."),
+    "convert": ("carellama.data.catalogue.convert:run", "Convert a dataset, a file or documents to records."),
+    "clean": ("carellama.data.clean.run:run", "Remove duplicates, exam questions and identifiers."),
+    "synthesize": ("carellama.synthesize.run:run", "Write training data from documents with a model."),
+    "mix": ("carellama.data.recipe:run", "Mix several datasets into one file."),
+    "stats": ("carellama.data.stats.run:run", "Count lengths, turns, languages and departments."),
     "view": ("carellama.data.view:run", "Page through records, with the encoded example."),
-    "check": ("carellama.data.check.run:run", "Report every problem of a file, with its lines."),
+    "check": ("carellama.data.check.run:run", "Report every problem of a file, with line numbers."),
 }
 KEY_VERBS = {
-    "add": ("carellama.store.commands:add", "Make a key; it is printed this once."),
-    "list": ("carellama.store.commands:list_keys", "List the keys, their limits, and what was used of them."),
-    "revoke": ("carellama.store.commands:revoke", "End a key for good."),
+    "add": ("carellama.store.commands:add", "Create a key; it is printed only once."),
+    "list": ("carellama.store.commands:list_keys", "List the keys, their limits and usage."),
+    "revoke": ("carellama.store.commands:revoke", "Revoke a key for good."),
 }
 CONVERT_VERBS = {
-    "llama": ("carellama.model.llama_weights:main", "Original LLaMA and Llama 2 weights to a model folder."),
+    "llama": ("carellama.model.llama_weights:main", "Convert original LLaMA and Llama 2 weights."),
 }
 MODEL_VERBS = {
-    "list": ("carellama.model.zoo.show:list_models", "List the models that have a name here."),
-    "show": ("carellama.model.zoo.show:show", "Show one model: base, method, template, licence, hub id."),
+    "list": ("carellama.model.zoo.show:list_models", "List the models that CareLlama knows by name."),
+    "show": ("carellama.model.zoo.show:show", "Show the base, method, template and licence of one."),
 }
 # verbs of two words
 GROUPS = {"data": DATA_VERBS, "keys": KEY_VERBS, "models": MODEL_VERBS, "convert": CONVERT_VERBS}
@@ -89,7 +91,7 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def call(verb: str, argv: Sequence[str]) -> None:
-    """Run a verb (`train`, `data pull`) in this process; a `UserError` is one line and ends with exit code 2."""
+    """Run a command (`train`, `data pull`) in this process; a `UserError` is one line and ends with exit code 2."""
     words = verb.split()
     table = GROUPS.get(words[0], VERBS)
     module, _, name = table[words[-1]][0].partition(":")
@@ -144,7 +146,7 @@ for _group, _help in {
     "models": "Models by name: released weights and embedded ones.",
     "convert": "Weights of other formats to a model folder.",
 }.items():
-    _words = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_help)
+    _words = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_help, context_settings=HELP_FLAGS)
     for _verb, (_, _about) in GROUPS[_group].items():
         _add(_words, _verb, _about, f"{_group} ")
     app.add_typer(_words, name=_group)
@@ -267,7 +269,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 
 def main() -> None:
-    """Run the command line; an unknown verb is answered in one line."""
+    """Run the command line; an unknown command is answered in one line."""
     from carellama.errors import nearest
 
     words = sys.argv[1:3]
@@ -276,5 +278,5 @@ def main() -> None:
     else:
         verb, known = "".join(words[:1]), [*VERBS, *GROUPS]
     if verb and not verb.startswith("-") and verb not in known:
-        fail(f"unknown verb {verb!r}.{nearest(verb, known)} Verbs: {', '.join(known)}.")
+        fail(f"unknown command {verb!r}.{nearest(verb, known)} Commands: {', '.join(known)}.")
     app()

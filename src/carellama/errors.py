@@ -39,6 +39,11 @@ def lookup(table: Mapping[str, Value], name: str, what: str) -> Value:
     raise UserError(f"unknown {what} {name!r}.{nearest(name, table)} Known: {', '.join(sorted(table)) or 'none'}.")
 
 
+def install(extra: str) -> str:
+    """Return the command that installs an extra, for error messages. The package is not on a package index."""
+    return f"run pip install -e '.[{extra}]' in the folder of the CareLlama repository"
+
+
 def need(module: str, *, extra: str, why: str) -> ModuleType:
     """Import an optional module, or say which extra brings it: `need("nltk", extra="metrics", why="BLEU")`."""
     try:
@@ -46,4 +51,4 @@ def need(module: str, *, extra: str, why: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0]:
             raise
-        raise UserError(f"{why} needs {error.name}: pip install 'carellama[{extra}]'") from error
+        raise UserError(f"{why} needs {error.name}: {install(extra)}") from error

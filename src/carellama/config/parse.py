@@ -52,6 +52,7 @@ def at_least(options: Any, **least: float) -> None:
             raise UserError(f"--{name} is {value}; it must be at least {bound}")
 
 
+EXAMPLE_MODEL = "--model_name_or_path smollm2-135m"
 TRUTHS = {"true", "false", "yes", "no", "t", "f", "y", "n", "1", "0"}  # what transformers reads as a bool
 
 
@@ -59,7 +60,13 @@ class _Parser(HfArgumentParser):
     """`HfArgumentParser` whose mistakes are `UserError`s with the nearest value, and that takes no abbreviations."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(message)
+        missing = message.removeprefix("the following arguments are required: ")
+        if missing == message:
+            raise UserError(message)
+        names = [name.partition("/")[0] for name in missing.split(", ")]
+        command = " ".join(word for word in self.prog.split() if word.islower())  # without FILE... at its end
+        example = f" (such as {EXAMPLE_MODEL})" if "--model_name_or_path" in names else ""
+        raise UserError(f"{command} needs {', '.join(names)}{example}; see {command} --help")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

@@ -47,7 +47,7 @@ class ApiArguments:
     embedding_model: Literal["auto", "multilingual-e5-small", "universal-sentence-encoder-multilingual", "none"] = (
         field(
             default="auto",
-            metadata=about("Model of /v1/embeddings and /v1/rerank; auto: the first one installed (carellama[embed])."),
+            metadata=about("Model of /v1/embeddings and /v1/rerank; auto: the first one installed (extra embed)."),
         )
     )
     tools: Literal["auto", "always", "never"] = field(

@@ -73,7 +73,8 @@ def nearest(name: str, rows: Sequence[Row]) -> str:
     paths = text_paths(rows)
     if not _may_be_told(name, rows):
         count = len(lower_names(rows, share=0))
-        return f"{count} columns; the first line must name them, such as question and answer"
+        how = "name them in the first line, such as question and answer, or in dataset_info.json (columns)"
+        return f"{count} columns; {how}"
     if len(rows) == 1 and len(rows[0].fields) > 1 and all(isinstance(value, dict) for value in rows[0].fields.values()):
         return "the file is one object; rows stand in an array, or one a line"
     names = list(dict.fromkeys(path for row in rows for path in row.fields))

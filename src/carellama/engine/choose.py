@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from carellama.disk import say
 from carellama.engine.base import Engine
-from carellama.errors import UserError
+from carellama.errors import UserError, install
 from carellama.model.paths import check_model
 from carellama.model.to_gguf import NotConvertible
 from carellama.model.zoo.pull import with_named_weights
@@ -76,7 +76,7 @@ def pick(model: ModelArguments, arguments: EngineArguments) -> tuple[str, str]:
         return "transformers", "there is a GPU, and vllm is not installed"
     if installed("xllamacpp"):
         return "llamacpp", "there is no GPU, and xllamacpp is installed"
-    return "transformers", "there is no GPU (pip install 'carellama[llamacpp]' brings a faster one for a CPU)"
+    return "transformers", f"there is no GPU; for a faster engine on a CPU {install('llamacpp')}"
 
 
 def check(name: str, model: ModelArguments) -> None:

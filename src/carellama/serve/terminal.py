@@ -95,7 +95,7 @@ def question_of(words: Sequence[str]) -> str:
     piped = list(words) == ["-"]
     question = sys.stdin.buffer.read().decode("utf-8", errors="replace").strip() if piped else " ".join(words).strip()
     if not question:
-        raise UserError('the question is empty; write it behind the verb, or "-" to read it from stdin')
+        raise UserError('the question is empty; write it after the command, or "-" to read it from stdin')
     return question
 
 

@@ -43,7 +43,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL, make_url
 
-from carellama.errors import UserError
+from carellama.errors import UserError, install
 
 # Times are seconds since 1970 (UTC), days are whole ones since then. Limits that are NULL do not limit.
 METADATA = MetaData()
@@ -206,7 +206,7 @@ class Database:
                 connect_args={"connect_timeout": max(2, round(self._busy_seconds))},
             )
         except ModuleNotFoundError as error:
-            raise UserError(f"PostgreSQL needs {error.name}: pip install 'carellama[postgres]'") from error
+            raise UserError(f"PostgreSQL needs {error.name}: {install('postgres')}") from error
 
         @event.listens_for(engine, "begin")
         def begun(connection: Connection) -> None:

@@ -27,7 +27,7 @@ from carellama.data.file_format import KIND_NAMES, FileFormat
 from carellama.data.report import DataReport
 from carellama.data.write import writer
 from carellama.disk import made_once, say, write_json
-from carellama.errors import UserError
+from carellama.errors import UserError, nearest
 from carellama.records import BadRecord, Record
 
 ANOTHER_KIND = "another kind of file"
@@ -166,9 +166,14 @@ def _info(file_name: str, kind: str) -> dict[str, object]:
 def planned(arguments: ConvertArguments) -> Conversion:
     """Find the files and the layout of each. `UserError` where nothing can be converted."""
     given = Path(arguments.name).expanduser()
-    looks_so = given.exists() or given.suffix or "/" in arguments.name
-    if arguments.name and arguments.name.partition(":")[0] not in entries() and looks_so:
-        return of_path(given, arguments)
+    name = arguments.name.partition(":")[0]
+    if arguments.name and name not in entries():
+        if given.exists() or given.suffix or "/" in arguments.name:
+            return of_path(given, arguments)
+        hint = nearest(name, entries())
+        raise UserError(
+            f"{name}: there is no such file or folder, and the catalogue has no dataset of this name.{hint}"
+        )
     entry, part = find(arguments.name)
     if arguments.from_path is None:
         return of_folder(entry, part, pulled(entry), arguments.split)

