@@ -1,4 +1,4 @@
-"""`python src/api_demo.py`: the seed's server; carellama api is the same verb."""
+"""`python src/api_demo.py`: the server of August 2023; the same as `carellama api`."""
 
 import sys
 

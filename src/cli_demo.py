@@ -1,4 +1,4 @@
-"""`python src/cli_demo.py`: the seed's terminal chat; carellama chat is the same verb."""
+"""`python src/cli_demo.py`: the terminal chat of August 2023; the same as `carellama chat`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python src/export_model.py`: the seed's export script; carellama export is the same verb."""
+"""`python src/export_model.py`: the export script of August 2023; the same as `carellama export`."""
 
 import sys
 

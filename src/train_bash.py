@@ -1,4 +1,4 @@
-"""`python src/train_bash.py`: the seed's training script; carellama train is the same verb."""
+"""`python src/train_bash.py`: the training script of August 2023; the same as `carellama train`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python src/web_demo.py`: the seed's web page; carellama web is the same verb."""
+"""`python src/web_demo.py`: the web page of August 2023; the same as `carellama web`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""One run as the seed's `train_bash.py` does it: train, evaluate, predict, in this order, as asked.
+"""One run as `train_bash.py` of 2023 does it: train, evaluate, predict, in this order, as asked.
 
     carellama train --stage sft --do_train --model_name_or_path smollm2-135m --dataset consult_en --output_dir output
 

@@ -1,4 +1,4 @@
-"""The options of a run: the seed's argument groups as dataclasses, and transformers' training flags.
+"""The options of a run: the argument groups of 2023 as dataclasses, and transformers' training flags.
 
 config = run_config(["--do_train", "--model_name_or_path", "smollm2-135m", ...])
 """

@@ -3,7 +3,7 @@
     with writer(Path("records.jsonl")) as write:
         write(record)
 
-The rows are the seed's: {"text"}, {"instruction", "input", "output", "history", "system"}, the same with
+The rows are those of 2023: {"text"}, {"instruction", "input", "output", "history", "system"}, the same with
 "output": [chosen, rejected] or with "good": true or false, and {"id", "question", "options", "answer",
 "explanation"}; `meta` beside them. A conversation with tools, or with an answer that is not learned, is written as an
 openai row {"messages", "tools"}.

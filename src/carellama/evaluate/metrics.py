@@ -1,4 +1,4 @@
-"""BLEU-4 and ROUGE-1/2/L as the seed computes them, so that the numbers compare with published ones.
+"""BLEU-4 and ROUGE-1/2/L as LLaMA-Efficient-Tuning computes them, so that the numbers compare with published ones.
 
     score(["多喝水。"], ["多喝水，注意休息。"]).metrics["rouge-1"].value
 

@@ -140,7 +140,7 @@ def targets(model: PreTrainedModel, finetuning: FinetuningArguments) -> list[str
 
 
 def _default_targets(model: PreTrainedModel, known: list[str], kind: str) -> list[str]:
-    """The seed's layers where the model has them, else those of peft's table, else all."""
+    """The layers of 2023 where the model has them, else those of peft's table, else all."""
     from peft import utils
 
     table = getattr(utils, f"TRANSFORMERS_MODELS_TO_{'IA3' if kind == 'ia3' else 'LORA'}_TARGET_MODULES_MAPPING")
