@@ -1,4 +1,4 @@
-"""`cd Gradio && python app.py`: the seed's deployment page, on the model that `export_model.py` left in output_export.
+"""`cd Gradio && python app.py`: the deployment page of 2023, on the model that `export_model.py` left in output_export.
 
 Options of `carellama web` may follow.
 """

@@ -3,9 +3,9 @@
     predict(engine, chats, Sampling.of(GeneratingArguments()), Path("predict_output"))
 
 Writes `generated_predictions.jsonl` (prompt, label, predict; one line a record, in the order given) and
-`predict_results.json` (the metric names of 2023, with intervals and counts). Reasoning before an answer is no part of label and
-predict, and is written beside them as `reasoning`. With several processes (torchrun,
-accelerate) each answers its share and the first one writes. It neither chooses records nor loads a model.
+`predict_results.json` (the metric names of 2023, with intervals and counts). Reasoning before an answer is no part of
+label and predict, and is written beside them as `reasoning`. With several processes (torchrun, accelerate) each answers
+its share and the first one writes. It neither chooses records nor loads a model.
 """
 
 from __future__ import annotations
