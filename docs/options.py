@@ -62,7 +62,7 @@ WORDS = {
         "required": "required",
         "none": "none",
         "all": "These are CareLlama's own; every flag of transformers' "
-        f"[`Seq2SeqTrainingArguments`]({TRAINER_FLAGS}) is taken as well.",
+        f"[`Seq2SeqTrainingArguments`]({TRAINER_FLAGS}) is accepted as well.",
         "templates": ("`--template`", "format", "tokens that the tokenizer must have"),
     },
     "zh": {
