@@ -149,6 +149,15 @@ def test_a_repeated_row_names_the_first_of_its_kind(hashes: list[int]) -> None:
     assert list(zip(repeated.tolist(), firsts.tolist(), strict=True)) == expected
 
 
+def test_a_spreadsheet_without_known_columns_is_converted_as_a_document(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["Dose", "Drug"])
+    book.active.append([5, "x"])
+    book.save(tmp_path / "a.xlsx")
+    assert check(tmp_path / "a.xlsx").command == f"carellama data convert {tmp_path / 'a.xlsx'}"
+
+
 def test_rows_that_are_the_same_but_for_case_and_spaces_are_repeated(tmp_path: Path) -> None:
     rows: list[object] = [good(0), good(1), {key: str(text).upper() + " " for key, text in good(0).items()}]
     found = check(write(tmp_path / "a.jsonl", rows)).warnings["the same as an earlier row"]

@@ -11,10 +11,14 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from carellama.data.catalogue.convert import run as convert
+from carellama.data.clean.run import run as clean
+from carellama.errors import UserError
 from conftest import REPOSITORY
 
 SFT = (
@@ -340,6 +344,19 @@ def test_what_is_missing_is_named_with_the_next_step(tmp_path: Path, words: list
         [sys.executable, "-m", "carellama", *words], capture_output=True, text=True, timeout=120, cwd=tmp_path
     )
     assert done.returncode == 2 and done.stderr.startswith(f"error: {expected}")
+
+
+@pytest.mark.parametrize("run", [convert, clean])
+def test_a_source_is_not_replaced_by_what_is_made_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[[list[str]], None]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = Path("clinic.csv")
+    source.write_text("question,answer\nIs it flu?,It may be.\n")
+    before = source.read_text()
+    with pytest.raises(UserError, match="the original stays"):
+        run([str(source), "--output", str(source), "--overwrite"])
+    assert source.read_text() == before
 
 
 def test_yaml_and_flags_are_one_thing(workplace: Path) -> None:

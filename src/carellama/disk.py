@@ -20,7 +20,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -123,6 +123,12 @@ def _dead(process: int) -> bool:
     except (OSError, OverflowError):  # another user's, or no process number at all
         return False
     return False
+
+
+def refuse_sources(output: Path, sources: Iterable[Path]) -> None:
+    """Raise `UserError` if `output` is one of the files that a command reads, which --overwrite would replace."""
+    if output.exists() and any(source.exists() and output.samefile(source) for source in sources):
+        raise UserError(f"{output} is a file that this command reads: give another name, so that the original stays")
 
 
 def write_json(path: Path, value: Any) -> None:

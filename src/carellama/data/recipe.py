@@ -36,7 +36,7 @@ from carellama.data.read import digest
 from carellama.data.report import DataReport
 from carellama.data.sources import Dataset, load_datasets
 from carellama.data.write import row_of
-from carellama.disk import whole_file, write_json
+from carellama.disk import refuse_sources, whole_file, write_json
 from carellama.errors import UserError, nearest
 from carellama.records import Record
 
@@ -151,6 +151,7 @@ def mix_recipe(recipe: Recipe, output: Path, arguments: MixArguments) -> dict[st
     """Write the mix and return its account. Memory: 16 bytes for each record of the mix."""
     data = DataArguments(dataset_dir=arguments.dataset_dir)
     datasets = load_datasets([portion.name for portion in recipe.portions], data)
+    refuse_sources(output, (source for dataset in datasets for source in dataset.files))
     skips = arguments.on_bad_record == "skip"
     reports = [DataReport() for _ in datasets]
     kinds: dict[str, str] = {}

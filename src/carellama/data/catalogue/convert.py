@@ -26,7 +26,7 @@ from carellama.data.detect_format import STAGE_KINDS, detect_file
 from carellama.data.file_format import KIND_NAMES, FileFormat
 from carellama.data.report import DataReport
 from carellama.data.write import writer
-from carellama.disk import made_once, say, write_json
+from carellama.disk import made_once, refuse_sources, say, write_json
 from carellama.errors import UserError, nearest
 from carellama.records import BadRecord, Record
 
@@ -125,6 +125,8 @@ def _outputs(conversion: Conversion, arguments: ConvertArguments) -> dict[Path, 
     for path in found:
         if path.is_dir():
             raise UserError(f"--output {path} is a folder; give the name of a file to write")
+        refuse_sources(path, (source for paths in conversion.layouts.values() for source in paths))
+        refuse_sources(path, conversion.formats)
         if path.exists() and not arguments.overwrite:
             raise UserError(f"{path} is there already: give --overwrite to replace it, or another --output")
     return found

@@ -69,6 +69,8 @@ def _format(check: Check) -> str:
     if found.layout is None:
         marked = "; the questions are parted into turns at their speaker marks" if found.columns.speakers else ""
         return found.describe() + marked
+    if found.layout == "document":
+        return "no column names of rows, so its text is read as a document, for --stage pt"
     others = f" (also {', '.join(check.datasets[1:])})" if check.datasets[1:] else ""
     also = f"; also fits {', '.join(found.also)}" if found.also else ""
     return f"layout {found.layout} of the catalogue's dataset {check.datasets[0]}{others}{also}"

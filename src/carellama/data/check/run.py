@@ -103,7 +103,7 @@ class Check:
     def command(self) -> str:
         """The command that converts the file, where a layout of the catalogue reads it."""
         path = shlex.quote(str(self.path))
-        if self.datasets:
+        if self.datasets and self.format.layout != "document":
             return f"carellama data convert {self.datasets[0]} --from {path}"
         return f"carellama data convert {path}" if self.format.layout else ""
 

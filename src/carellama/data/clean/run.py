@@ -31,7 +31,7 @@ from carellama.data.convert import BadRecord, texts_of
 from carellama.data.file_format import KIND_NAMES
 from carellama.data.sources import Dataset, load_datasets
 from carellama.data.write import row_of
-from carellama.disk import whole_file
+from carellama.disk import refuse_sources, whole_file
 from carellama.errors import UserError, lookup
 from carellama.records import Place, Record
 from carellama.safety.privacy import Deidentifier
@@ -61,6 +61,8 @@ def clean(arguments: CleanArguments) -> tuple[Account, int]:
     deidentifier = _deidentifier(arguments)
     datasets = load_datasets(arguments.names, DataArguments(dataset_dir=arguments.dataset_dir))
     _require_one_kind(datasets)
+    for path in filter(None, (output, listed)):
+        refuse_sources(path, (source for dataset in datasets for source in dataset.files))
     exams = Exams(arguments.exam_characters, arguments.exam_similarity)
     gather(arguments.exams or [], exams, catalogue=arguments.catalogue_exams)
     with ExitStack() as stack:
