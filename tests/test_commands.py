@@ -1,4 +1,4 @@
-"""The commands as people type them, through subprocess: the seed's, verbatim, and the verbs; and their mistakes."""
+"""The commands as people type them, through subprocess, those of 2023 verbatim; and their mistakes."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ MISTAKES = {
     "train --model_name_or_path m --dataset d --learning_rat 1": "Did you mean '--learning_rate'?",
     "train --model_name_or_path ./nothere --dataset d": "--model_name_or_path ./nothere: there is no such folder",
     "train --model_name_or_path m --checkpoint_dir nothere --dataset d": "--checkpoint_dir nothere: there is no such",
-    "train missing.yaml": "can not read missing.yaml",
+    "train missing.yaml": "cannot read missing.yaml: no such file or directory",
     "eval --model_name_or_path m --dataset nothere.json": "nothere.json is no file",
     "predict --model_name_or_path m --dataset d --temperature x": "--temperature",
     "plan --model_name_or_path m --stage sftt": "'sftt' is not one of pt, sft, rm",

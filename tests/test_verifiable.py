@@ -183,7 +183,7 @@ def test_rules_of_the_user(tmp_path):
         path.write_text(text)
         with pytest.raises(UserError, match=r"rules\.yaml"):
             read_constitution(path)
-    with pytest.raises(UserError, match="can not read"):
+    with pytest.raises(UserError, match="cannot read"):
         read_constitution(tmp_path / "none.yaml")
 
 

@@ -39,6 +39,15 @@ def lookup(table: Mapping[str, Value], name: str, what: str) -> Value:
     raise UserError(f"unknown {what} {name!r}.{nearest(name, table)} Known: {', '.join(sorted(table)) or 'none'}.")
 
 
+def read_failure(error: BaseException) -> str:
+    """Return why a file cannot be read, without the error number and the path that Python adds."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[0].lower() + error.strerror[1:]
+    return str(error)
+
+
 def install(extra: str) -> str:
     """Return the command that installs an extra, for error messages. The package is not on a package index."""
     return f"run pip install -e '.[{extra}]' in the folder of the CareLlama repository"

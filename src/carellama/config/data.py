@@ -60,7 +60,7 @@ class DataArguments:
     packing: Optional[bool] = field(
         default=None, metadata=about("Fill windows of --cutoff_len whole; default: only for plain text.")
     )
-    overwrite_cache: bool = field(default=False, metadata=about("Encode anew even if the token cache has it."))
+    overwrite_cache: bool = field(default=False, metadata=about("Encode again even if the token cache has the data."))
     data_cache_dir: Optional[str] = field(
         default=None, metadata=about("Folder of the token cache; default: the user's cache folder.")
     )

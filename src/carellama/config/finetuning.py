@@ -21,8 +21,8 @@ class FinetuningArguments:
     stage: Literal["pt", "sft", "rm", "dpo", "kto", "ppo", "grpo"] = field(
         default="sft",
         metadata=about(
-            "pt: plain text; sft: conversations; rm: reward model; dpo, kto: preferences; ppo: scores of own answers; "
-            "grpo: rewards of own answers that are compared."
+            "pt: plain text; sft: conversations; rm: reward model; dpo, kto: preferences; "
+            "ppo, grpo: reinforcement learning from rewards."
         ),
     )
     finetuning_type: Literal["lora", "freeze", "full", "none"] = field(
@@ -54,7 +54,7 @@ class FinetuningArguments:
     resume_lora_training: Optional[bool] = field(
         default=None,
         metadata=about(
-            "Go on training the last adapter of --checkpoint_dir (default for pt, sft, rm); else merge it, begin anew."
+            "Train the last adapter of --checkpoint_dir further (default for pt, sft, rm); false: merge it first."
         ),
     )
     num_layer_trainable: int = field(

@@ -17,7 +17,7 @@ class GeneratingArguments:
     top_p: float = field(default=0.7, metadata=about("Sample from the likeliest tokens of this total probability."))
     top_k: int = field(default=50, metadata=about("Sample from this many likeliest tokens; 0: from all."))
     num_beams: int = field(default=1, metadata=about("Beam search; 1: none."))
-    max_new_tokens: int = field(default=512, metadata=about("Most tokens of an answer."))
+    max_new_tokens: int = field(default=512, metadata=about("Maximum length of an answer in tokens."))
     repetition_penalty: float = field(default=1.0, metadata=about("Above 1: repeat less."))
     length_penalty: float = field(default=1.0, metadata=about("Beam search: above 0 favours long answers."))
 

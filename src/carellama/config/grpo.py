@@ -46,7 +46,9 @@ class GRPOArguments:
     rollout_temperature: float = field(
         default=1.0, metadata=about("Temperature of those answers; they are drawn from the whole vocabulary.")
     )
-    grpo_beta: float = field(default=0.04, metadata=about("How closely the reference is kept to; 0: not at all."))
+    grpo_beta: float = field(
+        default=0.04, metadata=about("Strength of the KL penalty to the reference model; 0: none.")
+    )
     grpo_loss: Literal["dapo", "grpo", "dr_grpo", "bnpo"] = field(
         default="dapo", metadata=about("How the losses of tokens are averaged; grpo: within each answer first.")
     )

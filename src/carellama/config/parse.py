@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import yaml
 
 from carellama.config.transformers_options import training_options, translate, translate_settings
-from carellama.errors import UserError, nearest
+from carellama.errors import UserError, nearest, read_failure
 
 log = logging.getLogger(__name__)
 
@@ -233,7 +233,7 @@ def read_yaml(path: str) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"can not read {path}: {error}") from error
+        raise UserError(f"cannot read {path}: {read_failure(error)}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):

@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from carellama.errors import DataError, UserError
+from carellama.errors import DataError, UserError, read_failure
 
 READ_BYTES = 1 << 20  # read at a time
 FIRST_BYTES = 1 << 16  # read first
@@ -119,7 +119,7 @@ def sha1_of(path: Path) -> str:
     try:
         return _sha1(path, *file_state(path))
     except OSError as error:
-        raise UserError(f"can not read {path}: {error}") from error
+        raise UserError(f"cannot read {path}: {read_failure(error)}") from error
 
 
 @lru_cache(maxsize=256)

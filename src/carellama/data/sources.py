@@ -45,7 +45,7 @@ from carellama.data.read import KINDS, BadRow, Row, digest, is_data_file, rows
 from carellama.data.speakers import Speakers, named
 from carellama.data.write import COLUMNS as WRITTEN
 from carellama.disk import say
-from carellama.errors import UserError, lookup, nearest, need
+from carellama.errors import UserError, lookup, nearest, need, read_failure
 from carellama.records import Place, Record
 
 log = logging.getLogger(__name__)
@@ -234,7 +234,7 @@ def read_info(folder: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: broken JSON ({error.msg})") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"can not read {path}: {error}") from error
+        raise UserError(f"cannot read {path}: {read_failure(error)}") from error
     if not isinstance(info, dict) or not all(isinstance(entry, dict) for entry in info.values()):
         raise UserError(f"{path} must hold an object with one entry for each dataset")
     return info

@@ -24,7 +24,7 @@ from carellama.config.environment import endpoint_key
 from carellama.config.grpo import GRPOArguments
 from carellama.disk import say
 from carellama.engine.base import Engine, Prompt, Sampling
-from carellama.errors import UserError
+from carellama.errors import UserError, read_failure
 from carellama.records import Message
 from carellama.text import HAN_CHARACTER
 from carellama.train.verifiable import answer_of
@@ -87,7 +87,7 @@ def _yaml(path: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"can not read {path}: {error}") from error
+        raise UserError(f"cannot read {path}: {read_failure(error)}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     return found if isinstance(found, dict) else {}

@@ -19,7 +19,7 @@ from typing import Literal, TextIO
 from carellama.data.catalogue.layout import Layout, Outcome
 from carellama.data.convert import BadRecord
 from carellama.data.read import encoding_of
-from carellama.errors import DataError, UserError
+from carellama.errors import DataError, UserError, read_failure
 from carellama.records import Chat, Message, Pair, Place
 
 Kind = Literal["questions", "answers", "triples", "labels"]
@@ -44,7 +44,7 @@ def opened(path: Path) -> Iterator[TextIO]:
             with archive.open(max(members, key=lambda one: one.file_size)) as member:
                 yield io.TextIOWrapper(member, encoding="utf-8-sig", newline="")
     except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"can not read {path}: {error}") from error
+        raise UserError(f"cannot read {path}: {read_failure(error)}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 ({error.reason})") from error
 
