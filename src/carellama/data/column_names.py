@@ -97,11 +97,20 @@ CHOSEN = ("chosen", "response_chosen", "better", "accepted")
 REJECTED = ("rejected", "response_rejected", "worse", "refused")
 HISTORIES = ("history",)
 SYSTEMS = ("system", "system_prompt")
-VERDICTS = ("good", "label", "kto_tag")
+VERDICTS = ("good", "label", "kto_tag", "is_good", "thumbs_up", "desirable")
+VERDICT_WORDS = {
+    "true": True, "1": True, "1.0": True, "good": True, "desirable": True,
+    "false": False, "0": False, "0.0": False, "bad": False, "undesirable": False,
+}  # fmt: skip
+NUMBERS = {"0", "1", "0.0", "1.0"}  # a label of 0 or 1 alone may be a class
+RANKS = ("rank", "ranks", "ranking", "rankings")  # of ranked answers: 1 is the best
+SCORES = ("score", "scores", "rating", "ratings", "reward", "rewards")  # of ranked answers: most is best
 CONTEXTS = ("context", "contexts", "passage", "abstract", "vignette", "case", "background", "case_description",
-            "clinical_case", "材料", "病例", "背景")  # fmt: skip
+            "clinical_case", "patient_case", "case_text", "case_summary", "case_presentation", "scenario",
+            "clinical_scenario", "clinical_vignette", "patient_note", "clinical_note", "材料", "病例", "背景", "案例",
+            "病历", "共用题干")  # fmt: skip
 TEXTS = ("text", "content", "正文", "内容", "document", "passage", "paragraph", "body")
-TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "turns")
+TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "turns", "prompt", "chosen")
 STEMS = ("question", "stem", "problem_text", "problem", "query", "题目", "题干", "问题", "试题", "prompt",
          "instruction", "input", "text", "q", "ques", "sent1")  # fmt: skip
 OPTIONS = (
@@ -122,6 +131,7 @@ KEYS = ("answer_idx", "answer_index", "answer_key", "answerkey", "answer_letter"
 EXPLANATIONS = ("explanation", "exp", "rationale", "解析", "答案解析", "analysis", "reasoning", "solution", "cot")
 IDS = ("id", "problem_id", "question_id", "qid", "编号", "题号")
 OPTION_COLUMN = re.compile(r"(op|opt|option|choice|ending|选项|备选)?[ _.\-]?([a-j]|10|[0-9])")
+NAME_PARTS = re.compile(r"[\s\-_]+|(?<=[a-z0-9])(?=[A-Z])")
 MEANINGS: dict[AnswerForm, str] = {
     "letters": "letters", "text": "texts of options",
     "index_from_0": "counted from 0", "index_from_1": "counted from 1",
@@ -138,10 +148,15 @@ class Guess:
     choices: Mapping[str, Any] = field(default_factory=dict)  # keys of dataset_info.json that would choose one
 
 
+def plain_name(name: str) -> str:
+    """A column's name as the known ones are written: "Correct Answer" and "correctAnswer" are "correct_answer"."""
+    return NAME_PARTS.sub("_", name.strip()).lower()
+
+
 def lower_names(rows: Sequence[Row], *, share: float = 0.5) -> dict[str, str]:
-    """The columns that so many of the rows have, by their names in lower case."""
+    """The columns that so many of the rows have, by their plain names."""
     counts = Counter(name for row in rows for name in row.fields)
-    return {name.strip().lower(): name for name, count in reversed(counts.items()) if count >= share * len(rows)}
+    return {plain_name(name): name for name, count in reversed(counts.items()) if count >= share * len(rows)}
 
 
 def first_of(known: Iterable[str], among: Mapping[str, str]) -> str | None:
@@ -152,7 +167,7 @@ def first_of(known: Iterable[str], among: Mapping[str, str]) -> str | None:
 @lru_cache(maxsize=256)
 def option_columns(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     """Columns that may hold options: one that holds them all, or several ("opa", "opb", ...) that hold one each."""
-    lower = {name.strip().lower(): name for name in reversed(names)}
+    lower = {plain_name(name): name for name in reversed(names)}
     found: list[tuple[str, ...]] = [(lower[name],) for name in OPTIONS if name in lower]
     groups: dict[str, dict[str, str]] = {}
     for name, column in lower.items():
@@ -198,7 +213,7 @@ def may_be_exam(fields: Mapping[str, Any]) -> bool:
 
 def turns_in(fields: Mapping[str, Any], columns: Iterable[str] = ()) -> tuple[str, str] | None:
     """(column, row format) of a list of turns; None where a row has none. An empty list is none."""
-    lower = {name.strip().lower(): name for name in reversed(list(fields))}
+    lower = {plain_name(name): name for name in reversed(list(fields))}
     for name in (*columns, *(lower[name] for name in TURNS if name in lower)):
         value = fields.get(name)
         first = value[0] if isinstance(value, list) and value else None
@@ -226,9 +241,17 @@ def turn_columns(rows: Sequence[Row], column: str, others: Guess | None = None) 
 
 
 def text_columns(rows: Sequence[Row]) -> Guess | None:
-    """The column of rows that hold a text; None where there is none."""
-    text = first_of(TEXTS, lower_names(rows))
-    return Guess(replace(NONE, prompt=text)) if text else None
+    """The column of rows that hold a text; None where there is none. Beside a question it may be the answer."""
+    names = lower_names(rows)
+    text = first_of(TEXTS, names)
+    if text is None:
+        return None
+    question = first_of([name for name in (*QUESTIONS, "input") if names.get(name) != text], names)
+    held = [row.fields.get(question) for row in rows] if question else []
+    if question and 2 * sum(isinstance(one, str) and bool(one.strip()) for one in held) > len(rows):
+        choice = {"columns": {"prompt": question, "query": "", "response": text, "history": ""}}
+        return Guess(replace(NONE, prompt=text), f"{text!r} may be the answer to {question!r}, or a text alone", choice)
+    return Guess(replace(NONE, prompt=text))
 
 
 def chat_columns(rows: Sequence[Row]) -> Guess | None:
@@ -242,7 +265,7 @@ def chat_columns(rows: Sequence[Row]) -> Guess | None:
     pair = (chosen, rejected) if chosen and rejected else (None, None)
     if not prompt or not (response or pair[0]):
         return None
-    query = first_of(QUERIES.get(prompt.strip().lower(), ()), names)
+    query = first_of(QUERIES.get(plain_name(prompt), ()), names)
     columns = Columns(
         prompt=prompt, query=query, response=response, chosen=pair[0], rejected=pair[1],
         history=first_of(HISTORIES, anywhere), system=first_of(SYSTEMS, anywhere), good=_verdicts(rows, anywhere),
@@ -255,6 +278,8 @@ def chat_columns(rows: Sequence[Row]) -> Guess | None:
         return Guess(columns, why, {"formatting": "alpaca"})
     if answers and all(map(LETTERS_ONLY.fullmatch, answers)):
         return Guess(columns, f"the answers in {response!r} are letters, and no column holds their options")
+    if order := _other_order(rows, names, response):
+        return Guess(columns, f"{response!r} holds ranked answers, and {order!r} another order: sort them, best first")
     if response and pair[0] and _filled(rows, response):
         return Guess(
             replace(columns, chosen=None, rejected=None),
@@ -281,11 +306,28 @@ def chat_columns(rows: Sequence[Row]) -> Guess | None:
 
 
 def _verdicts(rows: Sequence[Row], names: Mapping[str, str]) -> str | None:
-    """The column that says whether an answer is good: of its name, or true and false under the name of a label."""
+    """The column that says whether an answer is good: true and false, their words, or both 0 and 1; null: unknown."""
     for name in VERDICTS:
         values = [row.fields.get(names[name]) for row in rows] if name in names else []
-        if values and (name == "good" or all(isinstance(value, bool) for value in values)):
+        if values and name == "good":
             return names[name]
+        given = {str(value).strip().lower() for value in values if value not in (None, "")}
+        both = len({VERDICT_WORDS.get(word) for word in given}) == 2
+        if given and given <= VERDICT_WORDS.keys() and (both or not given <= NUMBERS):
+            return names[name]
+    return None
+
+
+def _other_order(rows: Sequence[Row], names: Mapping[str, str], response: str | None) -> str | None:
+    """A column of ranks or scores by which the answers of some row do not stand best first."""
+    for name in (*RANKS, *SCORES):
+        for row in rows if response and name in names else ():
+            answers, values = row.fields.get(response or ""), row.fields.get(names[name])
+            if not (isinstance(answers, list) and isinstance(values, list) and len(answers) == len(values)):
+                continue
+            numbers = all(isinstance(value, int | float) for value in values)
+            if numbers and values != sorted(values, reverse=name in SCORES):
+                return names[name]
     return None
 
 
@@ -329,7 +371,7 @@ def exam_columns(rows: Sequence[Row]) -> Guess | None:
     if stem is None:
         return None
     taken = {stem, *options}
-    query = first_of([name for name in QUERIES.get(stem.strip().lower(), ()) if names.get(name) not in taken], names)
+    query = first_of([name for name in QUERIES.get(plain_name(stem), ()) if names.get(name) not in taken], names)
     if not options and not _options_in_question(rows, (stem, query)):
         return None
     keys = [names[name] for name in KEYS if name in names and names[name] not in {*taken, query}]
@@ -363,7 +405,7 @@ def _answers(
         if column in row.fields:
             found = options_in(row.fields, options) if options else in_text(_joined(row, stem))[1]
             first = first_key(row.fields.get(options[0])) if len(options) == 1 else _first_number(options)
-            said = next((row.fields[name] for name in row.fields if name.strip().lower() in EXPLANATIONS), None)
+            said = next((row.fields[name] for name in row.fields if plain_name(name) in EXPLANATIONS), None)
             if found:
                 samples.append(Sample(row, row.fields[column], found, said, first))
     forms = answer_forms(samples)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from carellama.data.column_names import EXAM, may_be_exam, turns_in
+from carellama.data.column_names import EXAM, VERDICT_WORDS, may_be_exam, turns_in
 from carellama.data.column_names import Columns as Columns
 from carellama.data.exam_answers import letters_of, make_question
 from carellama.data.exam_options import in_text, options_of
@@ -223,10 +223,14 @@ def _dialogue(row: Row, column: str, keys: tuple[str, str], columns: Columns, sy
         raise BadRecord(row.place, "turns do not alternate", problem)
     tools = tools_of(row.place, row.fields.get("tools"))
     chosen, rejected = (row.fields.get(name) if name else None for name in (columns.chosen, columns.rejected))
+    if spoken and chosen is not None and rejected is not None:
+        answers = [_answer_of(row, value, keys, messages) for value in (chosen, rejected)]
+        if spoken[-1].role == "assistant":
+            if spoken[-1].content != answers[0]:
+                raise BadRecord(row.place, "the conversation ends with another answer than the chosen one")
+            messages = messages[:-1]
+        return replace(_pair(row, messages, *answers), tools=tools)
     if spoken and spoken[-1].role in ("user", "tool"):
-        if chosen is not None and rejected is not None:
-            answers = [_answer_of(row, value, keys) for value in (chosen, rejected)]
-            return replace(_pair(row, messages, *answers), tools=tools)
         reason = f"the conversation ends with the {'user' if spoken[-1].role == 'user' else 'result of a call'}"
         raise BadRecord(row.place, "no answer", reason)
     if not spoken:
@@ -241,20 +245,28 @@ def _verdict(row: Row, column: str | None) -> bool | None:
     value = row.fields.get(column) if column else None
     if value is None or isinstance(value, bool):
         return value
-    known = {"true": True, "false": False, "1": True, "0": False}
-    if str(value).lower() not in known:
+    word = str(value).strip().lower()
+    if not word:  # an empty cell of a table
+        return None
+    if word not in VERDICT_WORDS:
         raise BadRecord(row.place, f"column {column!r} is not true or false", f"found {type(value).__name__}")
-    return known[str(value).lower()]
+    return VERDICT_WORDS[word]
 
 
-def _answer_of(row: Row, value: Any, keys: tuple[str, str]) -> Any:
-    """A chosen or rejected answer: text, or a turn (in a list of its own, as in TRL's data)."""
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-        value = value[0]
-    if not isinstance(value, dict):
+def _answer_of(row: Row, value: Any, keys: tuple[str, str], messages: Sequence[Message]) -> Any:
+    """A chosen or rejected answer: text, a turn, or a list of turns: the answer, or all of them (as in TRL's data)."""
+    turns = value if isinstance(value, list) else [value]
+    if not turns or not all(isinstance(turn, dict) for turn in turns):
         return value
-    (answer,) = messages_of(row.place, [{keys[0]: "assistant", **value}], keys)
-    return answer.content if not answer.calls else None
+    *before, answer = messages_of(row.place, [{keys[0]: "assistant", **turn} for turn in turns], keys)
+    prompt = [*messages[:-1]] if messages[-1].role == "assistant" else [*messages]
+    if before and _spoken(before) != _spoken(prompt):
+        raise BadRecord(row.place, "a chosen or rejected answer follows other turns than the conversation's")
+    return answer.content if answer.role == "assistant" and not answer.calls else None
+
+
+def _spoken(messages: Sequence[Message]) -> list[Message]:
+    return [message for message in messages if message.role != "system"]
 
 
 def _plain(row: Row, columns: Columns, system: str | None) -> Record:

@@ -141,6 +141,8 @@ def _candidates(rows: Sequence[Row], declared: Declared) -> list[tuple[RowFormat
         guess = _columns_for(row_format, group, groups.get("alpaca", ()))
         if guess is not None and declared.row_format and guess.choices.get("formatting") == declared.row_format:
             guess = Guess(replace(guess.columns, options=()))  # the entry has chosen
+        if guess is not None and declared.row_format == "text":
+            guess = Guess(guess.columns)
         exam = exam_columns(group) if row_format == "alpaca" and not declared.row_format else None
         if exam is not None and _mostly_exam(group, exam):
             row_format, guess = "exam", exam

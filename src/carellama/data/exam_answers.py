@@ -20,6 +20,7 @@ from carellama.records import BadRecord, Question
 
 AnswerForm = Literal["letters", "text", "index_from_0", "index_from_1"]
 FORMS: tuple[AnswerForm, ...] = get_args(AnswerForm)
+OPTION_WORD = re.compile(r"^\W*(?:option|choice|选项)[\s_\-]*(?=(?:[A-J]|\d+)\W*$)", re.IGNORECASE)  # "Option 3"
 ANSWER_WORDS = re.compile(r"^(?:THE|CORRECT|RIGHT|ANSWER|IS|正确|参考|答案|选项|应?选|[为是:\s])+", re.IGNORECASE)
 BETWEEN = re.compile(r"[\s,，、;；/|&()\[\]【】.。'\"]+|和|及|AND")
 # how explanations name the right option: "Ans. is 'c' i.e. ...", "Ans. (B)", "Ans: D"
@@ -91,7 +92,7 @@ def letters_of(row: Row, answer: Any, options: Mapping[str, str], form: AnswerFo
         return same
     if not isinstance(answer, str):
         raise BadRecord(row.place, "the answer is not letters", f"found {type(answer).__name__}")
-    letters = BETWEEN.sub("", ANSWER_WORDS.sub("", plain).upper())
+    letters = BETWEEN.sub("", ANSWER_WORDS.sub("", OPTION_WORD.sub("", plain)).upper())
     if not letters or not set(letters) <= set(LETTERS):
         found = PREFIX.match(plain)
         if len(same) != 1 and found and _same_text(plain[found.end() :], options) == (found[1] or found[2],):
@@ -131,7 +132,7 @@ def _folded(text: str) -> str:
 def _numbers(answer: Any) -> list[int] | None:
     """The whole numbers that an answer consists of: 2, 2.0, "2", "1,3", [1, 3]; None for all others."""
     if isinstance(answer, str):
-        parts: list[Any] = re.split(r"[,，、;；\s]+", answer.strip())
+        parts: list[Any] = re.split(r"[,，、;；\s]+", OPTION_WORD.sub("", answer).strip())
     else:
         parts = answer if isinstance(answer, list) else [answer]
     found = []

@@ -150,13 +150,36 @@ def _listed(value: Sequence[Any]) -> dict[str, str]:
     if len(value) > len(LETTERS) or not all(isinstance(one, str | int | float | None) for one in value):
         return {}
     texts = [_plain(one) for one in value]
-    if numbered := _numbered("\n".join(texts)):
-        texts = [text for _, text in numbered] if len(numbered) == len(texts) else texts
-    prefixes = [PREFIX.match(text) for text in texts]
-    letters = [unicodedata.normalize("NFKC", found[1] or found[2]).upper() for found in prefixes if found]
-    if letters == list(LETTERS[: len(texts)]):
-        texts = [text[found.end() :] for text, found in zip(texts, prefixes, strict=True) if found]
-    return without_empty(dict(zip(LETTERS, texts, strict=False)))
+    if numbers := _own_numbers(texts):
+        parts = [NUMBERED.sub("", text, count=1) for text in texts]
+        return without_empty(
+            {LETTERS[number - min(numbers)]: part for number, part in zip(numbers, parts, strict=True)}
+        )
+    return without_empty(_own_letters(texts) or dict(zip(LETTERS, texts, strict=False)))
+
+
+def _own_numbers(texts: Sequence[str]) -> list[int]:
+    """The numbers that the texts begin with, in any order, where they are all those from 0 or 1 on; else []."""
+    found = [mark for text in texts if (mark := NUMBERED.match(text))]
+    numbers = [int(mark[1]) for mark in found]
+    first = min(numbers, default=2)
+    complete = first < 2 and len(numbers) == len(texts) and sorted(numbers) == list(range(first, first + len(texts)))
+    return numbers if complete else []
+
+
+def _own_letters(texts: Sequence[str]) -> dict[str, str]:
+    """The options by the letters that their texts begin with: all from A on in any order, or in order without one.
+
+    {} where a text has no letter, or others: "E. coli" is no option E.
+    """
+    marks = [(text, PREFIX.match(text)) for text in texts if text]
+    options = {
+        unicodedata.normalize("NFKC", mark[1] or mark[2]).upper(): text[mark.end() :] for text, mark in marks if mark
+    }
+    letters, count = list(options), len(marks)
+    complete = sorted(letters) == list(LETTERS[:count])
+    one_missing = letters == sorted(letters) and letters[:1] == ["A"] and letters[-1:] == [*LETTERS[count : count + 1]]
+    return options if len(letters) == count and (complete or one_missing) else {}
 
 
 def _keyed(value: Mapping[str, Any]) -> dict[str, str]:
@@ -173,14 +196,27 @@ def _keyed(value: Mapping[str, Any]) -> dict[str, str]:
 
 def first_key(value: Any) -> int | None:
     """0 or 1 for options whose keys, or the numbers before them, count up from there; None for all others."""
-    if isinstance(value, str | list | tuple):
-        numbered = _numbered(value if isinstance(value, str) else "\n".join(map(_plain, value)))
+    if isinstance(value, str):
+        numbered = _numbered(value)
         return numbered[0][0] if numbered else None
-    keys = list(map(str, value)) if isinstance(value, Mapping) else []
+    keys = _keys_of(value)
+    if not keys and isinstance(value, list | tuple):
+        return min(_own_numbers([_plain(one) for one in value]), default=None)
     for first in (0, 1):
         if 2 <= len(keys) <= len(LETTERS) and keys == [str(number) for number in range(first, first + len(keys))]:
             return first
     return None
+
+
+def _keys_of(value: Any) -> list[str]:
+    """The keys of options: of an object, of a list of objects, or of the list beside that of the texts."""
+    if isinstance(value, Mapping):
+        listed = next((value[name] for name in KEYS if isinstance(value.get(name), list)), None)
+        return [str(key) for key in (value if listed is None else listed)]
+    if isinstance(value, list | tuple) and value and all(isinstance(one, Mapping) for one in value):
+        name = next((name for name in KEYS if all(name in one for one in value)), None)
+        return [str(one[name]) for one in value] if name else []
+    return []
 
 
 def _plain(value: Any) -> str:

@@ -19,6 +19,7 @@ from carellama.data.column_names import (
     chat_columns,
     first_of,
     has_options,
+    plain_name,
     text_columns,
     turns_in,
 )
@@ -107,7 +108,7 @@ class FileFormat:
                      "history": columns.history}  # fmt: skip
         else:
             named = {"turns": columns.messages}
-        named |= {"system": columns.system, "context": columns.context}
+        named |= {"system": columns.system, "context": columns.context, "judged good": columns.good}
         if columns.chosen and not (self.row_format == "alpaca" and columns.response):
             named |= {"better answer": columns.chosen, "worse answer": columns.rejected}
         return {key: name for key, name in named.items() if name}
@@ -174,7 +175,7 @@ class FileFormat:
 def format_of(fields: Mapping[str, Any]) -> RowFormat | None:
     """The row format that one row has by itself. A row with options is an exam question, whatever else it has."""
     turns = turns_in(fields)
-    if has_options(fields) and (turns is None or first_of(STEMS, {name.strip().lower(): name for name in fields})):
+    if has_options(fields) and (turns is None or first_of(STEMS, {plain_name(name): name for name in fields})):
         return "exam"
     if turns is not None:
         return "openai" if turns[1] == "openai" else "sharegpt"

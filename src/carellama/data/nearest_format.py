@@ -60,6 +60,8 @@ def _other_choice(choices: Mapping[str, Any]) -> str:
         return " to leave it out, or write the options as a list"
     if choices.get("formatting") == "exam":
         return ', or "formatting": "alpaca" to leave the options out'
+    if known.plain_name(choices["columns"].get("response") or "") in known.TEXTS:
+        return ', or "formatting": "text" to leave the question out'
     return ", or the other column"
 
 
@@ -83,7 +85,7 @@ def nearest(name: str, rows: Sequence[Row]) -> str:
     told = ", ".join(repr(one[:LONGEST_NAME]) for one in names)
     columns = _likely(paths)
     if columns is None:
-        return f"the columns are {told}, and no text is in them"
+        return f"the columns are {told}, and none of them holds a text"
     what = "text" if columns.response is None else "alpaca"
     kept = {"prompt": columns.prompt, "query": "", "response": columns.response or "", "history": ""}
     return f"the columns are {told}; nearest: {what}; try in dataset_info.json {_entry(name, {'columns': kept})}"

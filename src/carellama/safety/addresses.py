@@ -120,7 +120,11 @@ _STATES = (
 _UKPOST = r"(?:GIR ?0AA|[A-Z]{1,2}\d[A-Z\d]? {0,2}\d[ABD-HJLNP-UW-Z]{2})(?![A-Za-z0-9])"
 _ZIP = r"\d{5}(?: ?- ?\d{4})?(?!\d)"
 _CAPOST = r"[ABCEGHJ-NPRSTVXY]\d[A-Z][ \-]?\d[A-Z]\d(?![A-Za-z0-9])"
-_CITY = r"[A-Z][A-Za-z.'\-]+(?: (?:[A-Z][A-Za-z.'\-]+|upon|on|of|the|le|de|under)){0,3}"
+_TOWN = r"(?:[A-Z][a-z]{0,2}\. ?)?[A-Z][A-Za-z'’\-]+"  # a dot ends a sentence, but not in St. Louis
+_CITY = rf"{_TOWN}(?: (?:{_TOWN}|upon|on|of|the|le|de|under)){{0,3}}"
+# behind a street in small letters: a town with a capital letter, or up to two words before a postcode
+_TOWNS = rf"(?:, ?(?-i:{_CITY})(?![A-Za-z])){{0,3}}"
+_TOWNS_LOWER = r"(?:, ?[a-z'’\-]+(?: [a-z'’\-]+){0,2}){1,3}"
 _APT = (
     r"(?:(?:Apartment|Apt|Unit|Suite|Ste|Flat|Floor|Fl|Room|Rm|Bldg|Building|Lot|No)(?![a-z])\.? "
     r"?#?\s?\d{0,4}[A-Za-z]?\d{0,3}|# ?\d{1,5}[A-Za-z]?|\d{1,2}(?:st|nd|rd|th) (?:Floor|Fl))"
@@ -151,16 +155,16 @@ _STREET_LOWER = pattern(
     rf"was)?\s{{0,2}}[\"']?"
     rf"(?P<value>(?:{_APT},? )?(?:[a-z'.\-]+ (?:house|court|building|lodge|towers?|mansions|hall|"
     rf"cottage|apartments),? )?\d{{1,5}}[A-Za-z]?,? (?:[A-Za-z0-9'’.\-]+ "
-    rf"){{1,5}}?(?:{_SUFFIX})\b(?: (?:{_SUFFIX})\b)?\.?(?:,? {_APT})?(?:, ?[A-Za-z](?:[A-Za-z'’ "
-    rf".\-]{{0,23}}[A-Za-z])){{0,3}}(?:,? "
-    rf"(?:{_STATES})\b)?(?:,? (?:{_ZIP}|{_UKPOST}|{_CAPOST}))?)",
+    rf"){{1,5}}?(?:{_SUFFIX})\b(?: (?:{_SUFFIX})\b)?\.?(?:,? {_APT})?(?:{_TOWNS_LOWER}(?:,? "
+    rf"(?:{_STATES})\b)?,? (?:{_ZIP}|{_UKPOST}|{_CAPOST})|{_TOWNS}(?:,? "
+    rf"(?-i:{_STATES})\b)?(?:,? (?:{_ZIP}|{_UKPOST}|{_CAPOST}))?))",
     re.IGNORECASE,
 )
 _NAMED_HOUSE = pattern(
     rf"(?i:address|lives? at|living at|resid(?:es|ing) at|resident of|home)[\"']?(?:\s?[:=]| "
     rf"is)?\s{{0,2}}[\"']?(?P<value>(?:[A-Z][A-Za-z'’.\-]+|\d+[A-Za-z]?)(?:,? (?:[A-Z][A-Za-z'’.\-]+|"
-    rf"\d+[A-Za-z]?|of|the|on|upon)){{0,5}}(?:, ?(?:[A-Z][A-Za-z'’.\-]+|\d+)(?: "
-    rf"[A-Z][A-Za-z'’.\-]+){{0,3}}){{1,4}}(?:,? {_UKPOST}|,? {_ZIP})?)"
+    rf"\d+[A-Za-z]?|of|the|on|upon)){{0,5}}(?:, ?(?:{_TOWN}|\d+)(?: "
+    rf"{_TOWN}){{0,3}}){{1,4}}(?:,? {_UKPOST}|,? {_ZIP})?)"
 )
 _BOX = pattern(
     rf"\bP\.? ?O\.? ?Box (?:No\.? ?)?#?\d{{1,7}}(?:,\s?{_CITY}(?:,? (?:{_STATES})(?![A-Za-z]))?(?:,? "

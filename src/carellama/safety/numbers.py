@@ -173,7 +173,9 @@ _PHONE_MARKED = pattern(
     r"reach(?:ed)?(?: (?:me|him|her|us))?(?: (?:at|on|by))?|ring|whatsapp|pager?|beeper|fon|landline|"
     r"direct line|line|(?:home|work)(?! ?(?:ph|tel|mob|cell))|"
     r"number|no)\b\.?(?: (?:me|us|him|her|back))?(?: (?:at|on))?)"
-    r"[^\d\n。;+(]{0,14}?(?P<value>[+(]{0,2}\d(?:[ .\-()/·*,]{0,3}\d){6,14}" + _EXTENSION + r")(?![0-9A-Za-z])",
+    r"[^\d\n。;+(]{0,14}?(?P<value>[+(]{0,2}\d(?:(?:[ .\-()/·*]{0,3}|, ?(?=\d{3}))\d){6,14}"
+    + _EXTENSION
+    + r")(?![0-9A-Za-z])",
     re.IGNORECASE,
 )
 _PAGER = pattern(

@@ -170,6 +170,10 @@ def _question_answer(row: Row) -> Chat:
     names = (("questions", "answers"), ("question", "answer"), ("问", "答"), ("instruction", "output"))
     asked, answered = next((pair for pair in names if pair[0] in row.fields), names[0])
     about = _about(row, "id", "score", department="label", diseases="related_diseases")
+    lists = [row.fields.get(name) for name in (asked, answered)]
+    flat = [len(one) for one in lists if isinstance(one, list) and all(isinstance(text, str) for text in one)]
+    if len(flat) == 2 and flat[0] == flat[1] > 1:
+        raise BadRecord(row.place, "as many answers as questions in one row: write a row for each")
     question, answer = (COLONS.sub("", first_text(row, name)) for name in (asked, answered))
     if not question or not answer:
         raise BadRecord(row.place, f"column {answered if question else asked!r} is empty")

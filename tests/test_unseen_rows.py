@@ -1,0 +1,139 @@
+"""Rows in the styles of published datasets whose answers, order or passages a careless reader gets wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carellama.data.exam_options import first_key, options_of
+from carellama.records import Chat, Message, Pair, Question, Record
+from carellama.safety.privacy import Deidentifier
+from file_rows import ASK, NO, PASSAGE, REST, SAY, SMOKE, STEM, bare, check, dataset, exam, records, write
+
+ASKED = {"role": "user", "content": ASK}
+PAIR = Pair((Message("user", ASK),), SAY, NO)
+
+
+def _turns(answer: str) -> list[dict[str, str]]:
+    return [ASKED, {"role": "assistant", "content": answer}]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["B. beta", "A. alpha", "C. gamma"], {"B": "beta", "A": "alpha", "C": "gamma"}),
+        (["A. alpha", "C. gamma", "D. delta"], {"A": "alpha", "C": "gamma", "D": "delta"}),
+        (["A. alpha", None, "C. gamma"], {"A": "alpha", "C": "gamma"}),
+        (["2. beta", "1. alpha"], {"B": "beta", "A": "alpha"}),
+        (["E. coli", "C. difficile", "B. cereus"], {"A": "E. coli", "B": "C. difficile", "C": "B. cereus"}),
+        (["0.5 mg", "1.5 mg"], {"A": "0.5 mg", "B": "1.5 mg"}),
+    ],
+)
+def test_options_keep_the_letters_and_numbers_that_they_begin_with(options: Any, expected: dict[str, str]) -> None:
+    """Listed in another order, or without one, they had the letters of their positions: a wrong answer was right."""
+    assert options_of(options) == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"label": ["1", "2", "3", "4"], "text": ["w", "x", "y", "z"]},
+        [{"key": str(number), "value": text} for number, text in enumerate("wxyz", 1)],
+        ["2. x", "1. w", "3. y", "4. z"],
+    ],
+)
+def test_the_numbers_of_options_tell_what_their_answers_count_from(options: Any, tmp_path: Path) -> None:
+    assert first_key(options) == 1
+    found = dataset(write(tmp_path / "a.jsonl", *(exam(answer, options) for answer in ("1", "2", "3"))))
+    assert [made[2] for made in records(found)[0]] == [("A",), ("B",), ("C",)]
+
+
+ROWS: dict[str, tuple[dict[str, Any], Record]] = {
+    "pair beside all turns": ({"messages": _turns(SAY), "chosen": _turns(SAY), "rejected": _turns(NO)}, PAIR),
+    "pair of texts beside all turns": ({"messages": _turns(SAY), "chosen": SAY, "rejected": NO}, PAIR),
+    "pair of conversations": ({"prompt": ASK, "chosen": _turns(SAY), "rejected": _turns(NO)}, PAIR),
+    "pair behind turns": ({"prompt": [ASKED], "chosen": _turns(SAY)[1:], "rejected": _turns(NO)[1:]}, PAIR),
+    "judged by words": (
+        {"prompt": ASK, "completion": NO, "label": "False"},
+        Chat((Message("user", ASK), Message("assistant", NO)), good=False),
+    ),
+    "passage of a patient": (
+        {"Patient Note": PASSAGE, "question": ASK, "answer": SAY},
+        Chat((Message("user", f"{PASSAGE}\n{ASK}"), Message("assistant", SAY))),
+    ),
+    "scenario of an exam": (
+        {"scenario": PASSAGE, "question": STEM, "options": [REST, SMOKE], "answer": "A"},
+        Question("1", f"{PASSAGE}\n{STEM}", {"A": REST, "B": SMOKE}, ("A",)),
+    ),
+    "names in capitals": (
+        {"Question": STEM, "OptionA": REST, "OptionB": SMOKE, "CorrectAnswer": "B"},
+        Question("1", STEM, {"A": REST, "B": SMOKE}, ("B",)),
+    ),
+    "answer by the name of its column": (
+        {"Question": STEM, "Option 1": REST, "Option 2": SMOKE, "Correct Answer": "Option 2"},
+        Question("1", STEM, {"A": REST, "B": SMOKE}, ("B",)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_nothing_of_a_row_is_lost(name: str, tmp_path: Path) -> None:
+    row, expected = ROWS[name]
+    found = dataset(write(tmp_path / "a.jsonl", row))
+    assert records(found) == ([bare(expected)], [])
+    if isinstance(expected, Chat):
+        (made,) = (found.record(one) for one in found.rows())
+        assert isinstance(made, Chat) and made.good == expected.good
+
+
+@pytest.mark.parametrize("labels", [[1, 0], ["true", "false"], [True, False, None], ["desirable", "undesirable"]])
+def test_answers_that_a_person_found_bad_are_not_taken_for_good(labels: list[Any], tmp_path: Path) -> None:
+    """Words, 0 and 1, or one null among true and false made the column unknown: all were learned alike."""
+    rows = [{"prompt": f"{ASK}{number}", "completion": SAY, "label": label} for number, label in enumerate(labels)]
+    found = dataset(write(tmp_path / "a.jsonl", *rows))
+    made = [found.record(row) for row in found.rows()]
+    assert [one.good for one in made if isinstance(one, Chat)] == [True, False, None][: len(labels)]
+
+
+def test_a_label_of_one_number_alone_is_no_judgement(tmp_path: Path) -> None:
+    assert "label" in check(write(tmp_path / "a.jsonl", {"question": ASK, "answer": SAY, "label": 1})).format.unused
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"instruction": ASK, "output": [NO, SAY], "scores": [1.0, 5.0]}, "another order"),
+        ({"instruction": ASK, "output": [NO, SAY], "rank": [2, 1]}, "another order"),
+        ({"input": ASK, "reasoning_content": "x", "content": SAY}, "may be the answer to 'input'"),
+        ({"query": ASK, "passage": PASSAGE}, "may be the answer to 'query'"),
+    ],
+)
+def test_what_may_be_read_in_two_ways_is_refused(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    """The worse answer was the better one; the question was left out, and its answer learned as a plain text."""
+    found = check(write(tmp_path / "a.jsonl", row))
+    assert reason in found.format.problem and not found.kinds
+
+
+def test_ranked_answers_in_the_order_of_their_scores_are_read(tmp_path: Path) -> None:
+    row = {"instruction": ASK, "output": [SAY, NO], "scores": [5.0, 1.0], "rank": [1, 2]}
+    assert records(dataset(write(tmp_path / "a.jsonl", row))) == ([bare(PAIR)], [])
+
+
+def test_questions_in_columns_are_not_cut_to_the_first(tmp_path: Path) -> None:
+    row = {"questions": [ASK, "头痛？"], "answers": [SAY, "休息。"]}
+    assert not check(write(tmp_path / "a.jsonl", row)).kinds
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "My address is 221B Baker Street, London. My husband takes a drug.",
+        "I live at 12 oak street, takes aspirin 81 mg.",
+        "phone 415-555-2671, 5 tablets a day",
+    ],
+)
+def test_an_identifier_ends_before_the_words_behind_it(kept: str) -> None:
+    clean, _ = Deidentifier()(kept)
+    assert clean.endswith(("]. My husband takes a drug.", "], takes aspirin 81 mg.", "], 5 tablets a day"))
