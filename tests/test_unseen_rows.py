@@ -127,13 +127,20 @@ def test_questions_in_columns_are_not_cut_to_the_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kept",
+    ("text", "kept"),
     [
-        "My address is 221B Baker Street, London. My husband takes a drug.",
-        "I live at 12 oak street, takes aspirin 81 mg.",
-        "phone 415-555-2671, 5 tablets a day",
+        ("My address is 221B Baker Street, London. My husband takes a drug.", ". My husband takes a drug."),
+        ("I live at 12 oak street, takes aspirin 81 mg.", ", takes aspirin 81 mg."),
+        ("phone 415-555-2671, 5 tablets a day", ", 5 tablets a day"),
+        ("电话13812345678 120/80", " 120/80"),
+        ("电话13812345678，2型糖尿病", "，2型糖尿病"),
     ],
 )
-def test_an_identifier_ends_before_the_words_behind_it(kept: str) -> None:
-    clean, _ = Deidentifier()(kept)
-    assert clean.endswith(("]. My husband takes a drug.", "], takes aspirin 81 mg.", "], 5 tablets a day"))
+def test_an_identifier_ends_before_the_words_behind_it(text: str, kept: str) -> None:
+    """The town ran on over 25 characters, the number over the dose behind it, the name over a verb."""
+    clean, _ = Deidentifier()(text)
+    assert clean.endswith(f"]{kept}")
+
+
+def test_a_name_with_a_verb_behind_it_has_the_number_of_the_name() -> None:
+    assert Deidentifier()("丈夫孙浩。孙浩应查精液")[0] == "丈夫[NAME_1]。[NAME_1]应查精液"

@@ -315,7 +315,9 @@ def _phones(plain: str) -> Iterator[Found]:
             continue
         short = word in ("no", "number", "home", "work", "号码", "contact") and len(digits) < 9
         if not is_public(digits) and not short and not UNIT.match(plain, match.end()) and not _dated(match["value"]):
-            yield "PHONE", *match.span("value"), 0.7
+            start = match.start("value")
+            whole = _MOBILE.match(plain, start) or _NANP.match(plain, start)  # 13812345678 120/80: a value follows it
+            yield "PHONE", start, min(whole.end(), match.end("value")) if whole else match.end("value"), 0.7
     for form, score in ((_LANDLINE, 0.8), (_NANP, 0.6), (_UK, 0.7), (_PLUS, 0.8)):
         for match in form.finditer(plain):
             digits = re.sub(r"\D", "", match[0])

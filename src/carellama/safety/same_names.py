@@ -9,7 +9,7 @@ A word that only looked like a name is dropped everywhere if one of its mentions
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from carellama.safety.chinese_names import TITLE, has_surname
 from carellama.safety.chinese_prose import dictionary, is_token
@@ -21,6 +21,7 @@ from carellama.text import HAN_CHARACTER
 Found = tuple[str, int, int, float]  # kind, start, end, score
 
 _SURE = 0.6  # score from which something says that it is a name: a label, a title, a form
+_BEHIND = frozenset("应需须宜要能可会已未曾将仍又也都")  # begin what is said of a person
 _THING = -8.0  # evidence from which a mention is a medicine
 
 
@@ -39,8 +40,16 @@ def treat_alike(plains: Sequence[str], found: Sequence[set[Found]]) -> None:
         if things:
             dropped = [span for span in spans if span[0] == "NAME" and plain[span[1] : span[2]] in things]
             spans.difference_update(dropped)
-        for mention in _mentions(plain, names.keys() - things):
+        longer = [span for span in spans if span[0] == "NAME" and _runs_on(plain[span[1] : span[2]], names)]
+        spans.difference_update(longer)
+        spans.update((kind, start, end - 1, score) for kind, start, end, score in longer)
+        for mention in _mentions(plain, {name for name in names.keys() - things if not _runs_on(name, names)}):
             spans.add(mention)
+
+
+def _runs_on(name: str, names: Collection[str]) -> bool:
+    """Whether a name is another one of the record with the verb behind it: 孙浩应 of 孙浩应复查."""
+    return len(name) > 2 and name[-1] in _BEHIND and name[:-1] in names
 
 
 def _is_thing(name: str, plains: Sequence[str]) -> bool:
