@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from carellama.data.check.run import files_of
 from carellama.data.exam_options import first_key, options_of
+from carellama.errors import UserError
 from carellama.records import Chat, Message, Pair, Question, Record
 from carellama.safety.privacy import Deidentifier
 from file_rows import ASK, NO, PASSAGE, REST, SAY, SMOKE, STEM, bare, check, dataset, exam, records, write
@@ -144,3 +146,27 @@ def test_an_identifier_ends_before_the_words_behind_it(text: str, kept: str) -> 
 
 def test_a_name_with_a_verb_behind_it_has_the_number_of_the_name() -> None:
     assert Deidentifier()("丈夫孙浩。孙浩应查精液")[0] == "丈夫[NAME_1]。[NAME_1]应查精液"
+
+
+@pytest.mark.parametrize(
+    ("row", "advice"),
+    [
+        (
+            {"source": "x", "instruction": ASK, "completions": [{"response": SAY}]},
+            "'completions' holds a list of objects",
+        ),
+        ({"title": "x", "description": PASSAGE, "questions": [exam("A")]}, "'questions' holds a list of objects"),
+        ({"id": "x", "question": ASK, "context": PASSAGE, "answers": {"text": [SAY]}}, "known to hold the answer"),
+    ],
+)
+def test_the_advice_names_no_column_at_random_as_the_answer(row: dict[str, Any], advice: str, tmp_path: Path) -> None:
+    problem = check(write(tmp_path / "a.jsonl", row)).format.problem
+    assert advice in problem and '"response": "source"' not in problem and '"response": "context"' not in problem
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.html", "<html><p>5 mg</p></html>"), ("a.md", "# Dose\n\n5 mg\n")])
+def test_check_says_of_a_document_that_it_is_one(name: str, text: str, tmp_path: Path) -> None:
+    """It called a guideline an error page, and advised to download it once more, though convert reads it."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match="data convert turns documents into texts"):
+        files_of([str(tmp_path / name)])

@@ -200,6 +200,8 @@ def _zip_type(path: Path) -> TypeName:
 
 def _refuse_foreign_text(path: Path, text: str) -> None:
     start = text.lstrip()[:1000]
+    if data_suffix(path.name) in (".html", ".htm"):
+        raise UserError(f"{path} is a web page, not rows: {CONVERT}")
     if WEB_PAGE.match(start) or (start.startswith("<?xml") and WEB_PAGE.search(start)):
         raise UserError(
             f"{path} is a web page, not rows (often an error page saved in place of a file): download the file again "
@@ -235,6 +237,8 @@ def _text_type(path: Path, text: str, named: TypeName | None, *, cut: bool) -> t
             f"{path}:{line}: not JSON, which begins with {{ or [; save the rows as JSON Lines, or name a table .csv "
             "and plain text .txt"
         )
+    if data_suffix(path.name) == ".md":
+        raise UserError(f"{path} is a document, not rows: {CONVERT}")
     raise UserError(f"{path}: unknown file type {data_suffix(path.name) or 'without suffix'!r}; known: {KNOWN}")
 
 

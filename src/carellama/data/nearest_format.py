@@ -83,12 +83,30 @@ def nearest(name: str, rows: Sequence[Row]) -> str:
     if len(names) > MOST_NAMES:
         return f"{len(names)} columns; name those of the question and the answer in dataset_info.json"
     told = ", ".join(repr(one[:LONGEST_NAME]) for one in names)
+    if lists := [one for one in names if _holds_objects(rows, one)]:
+        return (
+            f"the columns are {told}; {lists[0][:LONGEST_NAME]!r} holds a list of objects that no format reads: write "
+            "a row for each, with columns such as question and answer, or turns with role and content"
+        )
     columns = _likely(paths)
+    if columns is not None and columns.response is None and known.plain_name(columns.prompt or "") in known.QUESTIONS:
+        kept = {"prompt": columns.prompt, "query": "", "response": "...", "history": ""}
+        return (
+            f"the columns are {told}; none of them is known to hold the answer to {columns.prompt!r}: name it in "
+            f"dataset_info.json {_entry(name, {'columns': kept})}"
+        )
     if columns is None:
         return f"the columns are {told}, and none of them holds a text"
     what = "text" if columns.response is None else "alpaca"
     kept = {"prompt": columns.prompt, "query": "", "response": columns.response or "", "history": ""}
     return f"the columns are {told}; nearest: {what}; try in dataset_info.json {_entry(name, {'columns': kept})}"
+
+
+def _holds_objects(rows: Sequence[Row], column: str) -> bool:
+    """Whether a column of most rows is a list of objects."""
+    values = [row.fields.get(column) for row in rows]
+    held = [isinstance(value, list) and bool(value) and isinstance(value[0], dict) for value in values]
+    return 2 * sum(held) > len(rows)
 
 
 def _may_be_told(name: str, rows: Sequence[Row]) -> bool:
@@ -121,8 +139,6 @@ def _likely(paths: Mapping[str, int]) -> Columns | None:
     prompt = first_of(known.PROMPTS, by_end) or _ending(by_end, QUESTION_ENDS)
     others = {end: path for end, path in by_end.items() if path != prompt}
     response = first_of(known.RESPONSES, others) or _ending(others, ANSWER_ENDS)
-    if prompt and response is None and others:
-        response = max(others.values(), key=lambda path: paths[path])
     if prompt is None and response is None:
         longest = max(paths, key=lambda path: paths[path], default=None)
         return None if longest is None else replace(NONE, prompt=longest)
