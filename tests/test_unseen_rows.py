@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from carellama.data.check.run import files_of
+from carellama.data.detect_format import FIRST_ROWS
 from carellama.data.exam_options import first_key, options_of
 from carellama.errors import UserError
 from carellama.records import Chat, Message, Pair, Question, Record
 from carellama.safety.privacy import Deidentifier
-from file_rows import ASK, NO, PASSAGE, REST, SAY, SMOKE, STEM, bare, check, dataset, exam, records, write
+from file_rows import ASK, CHAT, NO, PASSAGE, REST, SAY, SMOKE, STEM, bare, check, dataset, exam, records, write
 
 ASKED = {"role": "user", "content": ASK}
 PAIR = Pair((Message("user", ASK),), SAY, NO)
@@ -69,6 +70,23 @@ ROWS: dict[str, tuple[dict[str, Any], Record]] = {
         {"scenario": PASSAGE, "question": STEM, "options": [REST, SMOKE], "answer": "A"},
         Question("1", f"{PASSAGE}\n{STEM}", {"A": REST, "B": SMOKE}, ("A",)),
     ),
+    "passage with numbers": (
+        {"context": {"age": 45, "bp": "150/95"}, "question": ASK, "answer": SAY},
+        Chat((Message("user", f"age: 45\nbp: 150/95\n{ASK}"), Message("assistant", SAY))),
+    ),
+    "passage in the second column": (
+        {"context": "", "abstract": PASSAGE, "question": ASK, "answer": SAY},
+        Chat((Message("user", f"{PASSAGE}\n{ASK}"), Message("assistant", SAY))),
+    ),
+    "passage named as a text": (
+        {"document": PASSAGE, "question": ASK, "answer": SAY},
+        Chat((Message("user", f"{PASSAGE}\n{ASK}"), Message("assistant", SAY))),
+    ),
+    "the prompt once more": ({"text": f"Q: {ASK} A: {SAY}", "question": ASK, "answer": SAY}, CHAT),
+    "more of a question": (
+        {"question": ASK, "input": PASSAGE, "output": SAY},
+        Chat((Message("user", f"{ASK}\n{PASSAGE}"), Message("assistant", SAY))),
+    ),
     "names in capitals": (
         {"Question": STEM, "OptionA": REST, "OptionB": SMOKE, "CorrectAnswer": "B"},
         Question("1", STEM, {"A": REST, "B": SMOKE}, ("B",)),
@@ -109,6 +127,7 @@ def test_a_label_of_one_number_alone_is_no_judgement(tmp_path: Path) -> None:
         ({"instruction": ASK, "output": [NO, SAY], "scores": [1.0, 5.0]}, "another order"),
         ({"instruction": ASK, "output": [NO, SAY], "rank": [2, 1]}, "another order"),
         ({"input": ASK, "reasoning_content": "x", "content": SAY}, "may be the answer to 'input'"),
+        ({"background": "Flu.", "case": PASSAGE, "question": ASK, "answer": SAY}, "may both hold what"),
         ({"query": ASK, "passage": PASSAGE}, "may be the answer to 'query'"),
     ],
 )
@@ -170,3 +189,31 @@ def test_check_says_of_a_document_that_it_is_one(name: str, text: str, tmp_path:
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match="data convert turns documents into texts"):
         files_of([str(tmp_path / name)])
+
+
+NURSE = Message("system", "You are a nurse.")
+
+
+@pytest.mark.parametrize(
+    ("row", "more", "expected"),
+    [
+        ({"question": ASK, "answer": SAY}, {"context": PASSAGE}, Message("user", f"{PASSAGE}\n{ASK}")),
+        ({"instruction": ASK, "output": SAY}, {"input": PASSAGE}, Message("user", f"{ASK}\n{PASSAGE}")),
+        ({"instruction": ASK, "output": SAY}, {"system": NURSE.content}, NURSE),
+        ({"messages": _turns(SAY)}, {"system": NURSE.content}, NURSE),
+        ({"instruction": ASK, "output": SAY}, {"history": [[STEM, REST]]}, Message("user", STEM)),
+    ],
+)
+def test_a_column_that_begins_late_is_read(
+    row: dict[str, Any], more: dict[str, Any], expected: Message, tmp_path: Path
+) -> None:
+    """The columns are those of the first rows: the passage of a later row was left out of its question."""
+    found = dataset(write(tmp_path / "a.jsonl", *[row] * FIRST_ROWS, {**row, **more}))
+    made, refused = records(found)
+    assert made[-1][0] == expected and made[0] == bare(CHAT) and not refused
+
+
+def test_an_option_that_begins_late_is_refused(tmp_path: Path) -> None:
+    row = {"question": STEM, "A": REST, "B": SMOKE, "C": "x", "answer": "A"}
+    made, refused = records(dataset(write(tmp_path / "a.jsonl", *[row] * FIRST_ROWS, {**row, "D": "y"})))
+    assert len(made) == FIRST_ROWS and refused == ["column 'D' is not in the first rows, so it would be lost"]

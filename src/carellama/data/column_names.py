@@ -92,7 +92,13 @@ ANSWERS = (
     "医生回复",
 )
 RESPONSES = (*ANSWERS, "a")
-QUERIES = {"instruction": ("input",), "title": ("ask", "question", "content"), "prompt": ("input",)}
+QUERIES = {
+    "instruction": ("input",),
+    "title": ("ask", "question", "content"),
+    "prompt": ("input",),
+    "question": ("input",),
+    "query": ("input",),
+}
 CHOSEN = ("chosen", "response_chosen", "better", "accepted")
 REJECTED = ("rejected", "response_rejected", "worse", "refused")
 HISTORIES = ("history",)
@@ -110,6 +116,7 @@ CONTEXTS = ("context", "contexts", "passage", "abstract", "vignette", "case", "b
             "clinical_scenario", "clinical_vignette", "patient_note", "clinical_note", "材料", "病例", "背景", "案例",
             "病历", "共用题干")  # fmt: skip
 TEXTS = ("text", "content", "正文", "内容", "document", "passage", "paragraph", "body")
+PASSAGES = ("document", "content", "text", "article", "paragraph", "正文", "内容")  # beside a question they may hold it
 TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "turns", "prompt", "chosen")
 STEMS = ("question", "stem", "problem_text", "problem", "query", "题目", "题干", "问题", "试题", "prompt",
          "instruction", "input", "text", "q", "ques", "sent1")  # fmt: skip
@@ -132,6 +139,7 @@ EXPLANATIONS = ("explanation", "exp", "rationale", "解析", "答案解析", "an
 IDS = ("id", "problem_id", "question_id", "qid", "编号", "题号")
 OPTION_COLUMN = re.compile(r"(op|opt|option|choice|ending|选项|备选)?[ _.\-]?([a-j]|10|[0-9])")
 NAME_PARTS = re.compile(r"[\s\-_]+|(?<=[a-z0-9])(?=[A-Z])")
+LATE = frozenset((*QUESTIONS, "input", *CONTEXTS, *OPTIONS, *CHOSEN, *REJECTED))
 MEANINGS: dict[AnswerForm, str] = {
     "letters": "letters", "text": "texts of options",
     "index_from_0": "counted from 0", "index_from_1": "counted from 1",
@@ -197,6 +205,32 @@ def options_in(fields: Mapping[str, Any], columns: tuple[str, ...]) -> dict[str,
 def has_options(fields: Mapping[str, Any]) -> bool:
     """Whether a row has options: then it is an exam question, whatever else it has."""
     return any(options_in(fields, columns) for columns in option_columns(tuple(fields)))
+
+
+def with_late_columns(row: Row, columns: Columns, seen: tuple[str, ...], row_format: str) -> Columns:
+    """The columns of a row with those that none of the first rows had; `BadRecord` for one that would be lost."""
+    turns = row_format in ("sharegpt", "openai")
+    for name in row.fields:
+        if name in seen or name in columns.used or row.fields[name] in (None, "", []):
+            continue
+        plain = plain_name(name)
+        option = OPTION_COLUMN.fullmatch(plain)
+        if plain in SYSTEMS and columns.system is None:
+            columns = replace(columns, system=name)
+        elif plain == "good" and columns.good is None:
+            columns = replace(columns, good=name)
+        elif turns and plain not in (*CHOSEN, *REJECTED):
+            continue
+        elif plain in HISTORIES and row_format == "alpaca":
+            columns = replace(columns, history=name)
+        elif plain in QUERIES.get(plain_name(columns.prompt or ""), ()) and columns.query is None:
+            columns = replace(columns, query=name)
+        elif plain in CONTEXTS and columns.context is None and row_format != "text":
+            columns = replace(columns, context=name)
+        elif plain in LATE or (option and (option[1] or option[2].isalpha())):
+            reason = f"column {name!r} is not in the first rows, so it would be lost"
+            raise BadRecord(row.place, reason, 'name it under "columns" in dataset_info.json')
+    return columns
 
 
 def unread_options(fields: Mapping[str, Any]) -> str | None:
@@ -276,6 +310,8 @@ def chat_columns(rows: Sequence[Row]) -> Guess | None:
     if 2 * len(unread) > len(rows):
         why = f"{unread[0]!r} may hold the options of an exam, and is not understood"
         return Guess(columns, why, {"formatting": "alpaca"})
+    if two := _two_contexts(rows, names, columns):
+        return Guess(columns, *two)
     if answers and all(map(LETTERS_ONLY.fullmatch, answers)):
         return Guess(columns, f"the answers in {response!r} are letters, and no column holds their options")
     if order := _other_order(rows, names, response):
@@ -354,10 +390,30 @@ def _rival(
 
 
 def _context(rows: Sequence[Row], names: Mapping[str, str], used: tuple[str | None, ...]) -> str | None:
-    """The column of a passage: a text, or a list or object of texts."""
-    column = first_of([name for name in CONTEXTS if names.get(name) not in used], names)
-    values = [row.fields.get(column) for row in rows] if column else []
-    return column if any(isinstance(value, (str, list, dict)) and value for value in values) else None
+    """The column of a passage: a text, or a list or object of texts. A text that holds the question is none."""
+    for column in (names[name] for name in CONTEXTS if name in names and names[name] not in used):
+        if any(isinstance(row.fields.get(column), (str, list, dict)) and row.fields[column] for row in rows):
+            return column
+    for column in (names[name] for name in PASSAGES if name in names and names[name] not in used):
+        pairs = [(row.fields.get(used[0] or ""), row.fields.get(column)) for row in rows]
+        apart = [isinstance(text, str) and bool(text) and str(asked) not in text for asked, text in pairs]
+        if 2 * sum(apart) > len(rows):
+            return column
+    return None
+
+
+def _two_contexts(rows: Sequence[Row], names: Mapping[str, str], columns: Columns) -> tuple[str, dict[str, Any]] | None:
+    """Why it is not clear which column holds the passage, and the keys that choose one."""
+    used = (columns.prompt, columns.query, columns.response, columns.context, *(columns.options or ()))
+    rival = _rival(rows, names, columns.context, CONTEXTS, used) if columns.context else None
+    if rival is None:
+        return None
+    chosen: dict[str, Any] = {"prompt": columns.prompt, "query": columns.query or "", "history": ""}
+    chosen["response"] = columns.response or ""
+    if columns.options:
+        chosen["options"] = columns.options[0] if len(columns.options) == 1 else list(columns.options)
+    why = f"{columns.context!r} and {rival!r} may both hold what the question is about"
+    return why, {"columns": chosen | {"context": columns.context}}
 
 
 def exam_columns(rows: Sequence[Row]) -> Guess | None:
@@ -390,6 +446,8 @@ def exam_columns(rows: Sequence[Row]) -> Guess | None:
         context=_context(rows, names, (stem, query, response)), explanation=first_of(EXPLANATIONS, names),
         id=first_of(IDS, names), answer_check=next(iter(checks), None),
     )  # fmt: skip
+    if two := _two_contexts(rows, names, columns):
+        return Guess(columns, *two)
     if len(forms) > 1:
         ways = " or ".join(MEANINGS[form] for form in forms)
         return Guess(columns, f"the answers in {response!r} may be {ways}", {"answer_form": forms})

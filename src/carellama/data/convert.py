@@ -166,9 +166,13 @@ def _texts_in(row: Row, column: str | None, value: Any) -> list[str]:
         return [value.strip()] if value and value.strip() else []
     if isinstance(value, dict) and isinstance(value.get("contexts"), list):
         value = value["contexts"]  # PubMedQA: beside them stand the labels of its sections and index terms
+    if isinstance(value, dict) and any(isinstance(part, int | float) for part in value.values()):
+        value = [f"{key}: {part}" for key, part in value.items() if part is not None]  # {"age": 45}: no number alone
     if isinstance(value, (list, dict)):
         parts = value.values() if isinstance(value, dict) else value
         return [text for part in parts for text in _texts_in(row, column, part)]
+    if isinstance(value, int | float):
+        return [str(value)]
     raise BadRecord(row.place, f"column {column!r} is not text", f"found {type(value).__name__}")
 
 

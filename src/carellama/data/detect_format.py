@@ -126,7 +126,8 @@ def detect_rows(first: Sequence[Row | BadRow], declared: Declared | None = None,
         return FileFormat(seen=len(rows), problem=advice(name, "", {}, rows, bad))
     if best.problem:
         return replace(best, row_format=None, unclear=True)
-    return best
+    names = tuple(dict.fromkeys(name for row in rows for name in row.fields))
+    return best if declared.columns is not None else replace(best, names=names)
 
 
 def _candidates(rows: Sequence[Row], declared: Declared) -> list[tuple[RowFormat, Guess]]:

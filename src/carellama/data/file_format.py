@@ -22,6 +22,7 @@ from carellama.data.column_names import (
     plain_name,
     text_columns,
     turns_in,
+    with_late_columns,
 )
 from carellama.data.convert import convert
 from carellama.data.read import BadRow, Row, digest, rows
@@ -53,6 +54,7 @@ class FileFormat:
     other_lines: tuple[int, ...] = ()
     seen: int = 0  # how many rows it was seen from
     problem: str = ""  # why the format is not known
+    names: tuple[str, ...] = ()  # the columns that it was seen from; (): an entry names those to read
     unclear: bool = False  # the columns are known, and two readings of them are possible
 
     def rows(self, path: Path) -> Iterator[Row | BadRow]:
@@ -74,8 +76,11 @@ class FileFormat:
         if isinstance(row, BadRow):
             raise BadRecord(row.place, row.reason, row.detail)
         assert self.row_format is not None, "the format is known before records are made"
+        columns = self.columns
+        if self.names and not row.fields.keys() <= set(self.names):
+            columns = with_late_columns(row, columns, self.names, self.row_format)
         try:
-            record = convert(row, self.columns, self.row_format, system)
+            record = convert(row, columns, self.row_format, system)
         except BadRecord as error:
             other = format_of(row.fields) if self.layout is None else None
             if other not in (None, self.row_format) and (other != "alpaca" or not self._has_columns(row)):
