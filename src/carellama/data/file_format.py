@@ -77,9 +77,9 @@ class FileFormat:
             raise BadRecord(row.place, row.reason, row.detail)
         assert self.row_format is not None, "the format is known before records are made"
         columns = self.columns
-        if self.names and not row.fields.keys() <= set(self.names):
-            columns = with_late_columns(row, columns, self.names, self.row_format)
         try:
+            if self.names and not row.fields.keys() <= set(self.names):
+                columns = with_late_columns(row, columns, self.names, self.row_format)
             record = convert(row, columns, self.row_format, system)
         except BadRecord as error:
             other = format_of(row.fields) if self.layout is None else None
