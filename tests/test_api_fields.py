@@ -35,10 +35,20 @@ BESIDE: dict[str, dict[str, Any]] = {  # those that need others beside them
     "tool_choice": {"tools": [TOOL], "tool_choice": "required"},
     "parallel_tool_calls": {"tools": [TOOL], "parallel_tool_calls": False},
 }
-# What the routes themselves do with a field is tested in test_api.py and test_api_embeddings.py.
+# What the routes themselves do with a field is tested in test_api.py, test_api_embeddings.py and
+# test_api_scoring.py.
 OF_ROUTES = {
     *("messages", "model", "prompt", "stream", "stream_options", "n", "echo", "best_of", "modalities", "input"),
-    *("input_type", "encoding_format", "dimensions", "query", "documents", "top_n", "return_documents"),
+    *(
+        "parse_special",
+        "input_type",
+        "encoding_format",
+        "dimensions",
+        "query",
+        "documents",
+        "top_n",
+        "return_documents",
+    ),
 }
 
 
@@ -62,6 +72,7 @@ def test_the_table_has_every_declared_field() -> None:
         for request in (ChatRequest, CompletionRequest, EmbeddingRequest, RerankRequest)
         for name in request.model_fields
     }
+    declared -= {"add_special_tokens"}  # used by /v1/completions and /tokenize, which declare it; refused elsewhere
     assert {name for name in declared if FIELDS[name].effect == "used"} == declared - {"user"}
     used = {name for name, field in FIELDS.items() if field.effect == "used"}
     assert used == declared - {"user"} == {*DRAWN, *BESIDE, *OF_ROUTES}

@@ -146,4 +146,5 @@ def test_a_full_disk_is_told_from_other_failures(tmp_path):
 
     assert full(OSError(28, "No space left on device")) and not full(OSError(13, "Permission denied"))
     assert full(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert full(Exception("No space left on device (os error 28)")), "as the tokenizers library says it"
     assert not full(SafetensorError("invalid header")) and not full(RuntimeError("shapes differ"))

@@ -191,7 +191,8 @@ def test_transformers_reads_the_same_models(version: str, written: dict[str, Wri
         assert answer["length"] <= answer["rows"], name
         assert answer["eos"] in expected["ends"], name
         key = "scores" if one.reward else "logits"
-        assert answer[key] == pytest.approx(expected[key], abs=1e-4), name
+        # relative, too: SmolLM2's logits reach 20, and kernels of the same product round them by up to 2e-4
+        assert answer[key] == pytest.approx(expected[key], abs=1e-4, rel=5e-5), name
 
 
 def test_end_tokens_and_answers_are_the_same_in_both_versions(written: dict[str, Written], answers: Any) -> None:

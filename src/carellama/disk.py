@@ -30,7 +30,8 @@ from carellama.errors import UserError
 
 def say(line: str) -> None:
     """Tell the person that something long begins."""
-    print(line, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{line}\n")  # in one piece: workers of a server write beside each other
+    sys.stderr.flush()
 
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -45,13 +46,14 @@ def full(error: BaseException) -> bool:
 def _reason(error: BaseException) -> str | None:
     """The reason in the system's words, of an error or what it came from; None for all other errors.
 
-    safetensors gives the system's number in the text of its own error; torch only says that it could not write.
+    safetensors and tokenizers give the system's number in the text of their own errors; torch only says that it could
+    not write.
     """
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in NO_ROOM:
             return os.strerror(seen.errno)
-        if type(seen).__name__ == "SafetensorError":
+        if type(seen).__name__ in ("SafetensorError", "Exception"):
             for number in NO_ROOM:
                 if f"os error {number})" in str(seen):
                     return os.strerror(number)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +108,7 @@ def run(argv: Sequence[str]) -> None:
         for kind in made:
             if kind != "exam questions":
                 print(f"dataset_info.json: {json.dumps({output.stem: _info(output.name, kind)})}")
+    print(f"next: carellama data check {' '.join(shlex.quote(str(output)) for output in outputs)}")
 
 
 def _outputs(conversion: Conversion, arguments: ConvertArguments) -> dict[Path, Conversion]:

@@ -10,6 +10,7 @@ files have no names, so that nothing stays of a run that is killed; the next run
 from __future__ import annotations
 
 import json
+import shlex
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -52,6 +53,7 @@ def run(argv: Sequence[str]) -> None:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(account.masked.items())) or "none"
         print(f"identifiers replaced ({arguments.deidentify}) in {account.changed} rows: {kinds}")
     print(f"{arguments.output}: {written} records")
+    print(f"next: carellama data check {shlex.quote(arguments.output)}")
 
 
 def clean(arguments: CleanArguments) -> tuple[Account, int]:
