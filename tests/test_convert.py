@@ -44,6 +44,13 @@ def test_alpaca_joins_prompt_and_query_and_puts_the_history_before():
     assert record.place == PLACE
 
 
+def test_a_system_message_in_a_column_and_one_in_the_turns_are_both_kept() -> None:
+    """The one of the column was lost without a word."""
+    turns = [("system", "S2"), ("user", "q"), ("assistant", "a")]
+    assert made({"system": "S1", **openai(*turns)}).messages[0] == Message("system", "S1\nS2")
+    assert made({"system": "S2", **openai(*turns)}).messages[0] == Message("system", "S2")
+
+
 @pytest.mark.parametrize("absent", [{}, {"input": ""}, {"input": None, "history": None}, {"history": []}])
 def test_absent_null_and_empty_columns_are_the_same(absent):
     assert made(ALPACA | absent) == made(ALPACA)

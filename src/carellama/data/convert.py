@@ -219,9 +219,11 @@ def _dialogue(row: Row, column: str, keys: tuple[str, str], columns: Columns, sy
     if not isinstance(turns, list) or not turns:
         raise BadRecord(row.place, f"column {column!r} is not a list of turns", _columns_of(row.fields))
     messages = messages_of(row.place, turns, keys)
-    own = _text(row, columns.system, required=False) or system
-    if messages[0].role != "system" and own:
-        messages.insert(0, Message("system", own))
+    own = _text(row, columns.system, required=False)
+    if messages[0].role != "system":
+        messages[:0] = [Message("system", own or system or "")] if own or system else []
+    elif own.strip() and own.strip() != messages[0].content.strip():
+        messages[0] = Message("system", f"{own}\n{messages[0].content}")  # neither is lost
     spoken = messages[1:] if messages[0].role == "system" else messages
     if problem := turn_problem(spoken):
         raise BadRecord(row.place, "turns do not alternate", problem)
