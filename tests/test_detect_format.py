@@ -374,3 +374,16 @@ def test_the_answers_of_a_file_with_speaker_marks_keep_a_wrong_key_out(tmp_path:
         entry(tmp_path, "a.jsonl", speakers={"病人": "patient"})
     with pytest.raises(UserError, match="answer_form"):
         entry(tmp_path, "a.jsonl", answer_form="numbers")
+
+
+def test_a_layout_names_the_columns_that_it_does_not_use(tmp_path: Path) -> None:
+    """A column that no record of a layout holds was dropped without a word."""
+    path = tmp_path / "rows.jsonl"
+    row = {
+        "input": "我咳嗽三天了，需要吃药吗？选项：是，否", "target": "上述问题的答案：否", "task_dataset": "CHIP-X",
+        "answer_choices": ["是", "否"], "note": "患者长期服用华法林抗凝治疗",
+    }  # fmt: skip
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for _ in range(3)), encoding="utf-8")
+    found = detect_file(path)
+    assert found.layout == "prompt-cblue" and "note" in found.unused and "input" not in found.unused
+    assert any("columns not used" in remark and "'note'" in remark for remark in found.remarks())

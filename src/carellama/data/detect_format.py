@@ -11,8 +11,9 @@ entry of dataset_info.json that chooses one.
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from carellama.data.column_names import (
     turn_columns,
     turns_in,
 )
+from carellama.data.convert import texts_of
 from carellama.data.exam_answers import AnswerForm
 from carellama.data.file_format import FileFormat, RowFormat, format_of
 from carellama.data.nearest_format import advice
@@ -44,6 +46,8 @@ FIRST_ROWS = 100  # of which the format is seen
 TEXT_ROW = {"text", "meta", "id", "title"}  # the columns of a row that is a text, whatever an entry says
 SURE_FIELDS = 3  # columns by which a layout is believed though no row becomes a record
 BESIDE_OPTIONS = ("prompt-cblue", "imcs-report-pairs")  # layouts whose options are the labels of a task
+COMPARED_ROWS = 20  # whose texts are looked for in the records of a layout
+TELLING_CHARS = 6  # of a text that can be looked for; shorter ones are letters, labels and identifiers
 MOST_LINES = 5  # named of the first rows that another format has
 STAGE_KINDS: dict[str, type[Text] | type[Chat] | type[Pair] | type[Question]] = {
     "pt": Text, "sft": Chat, "rm": Pair, "exam": Question,
@@ -314,7 +318,46 @@ def _of_layouts(path: Path, first: Sequence[Row]) -> FileFormat | None:
     made, rows = fits[best]
     columns = replace(WRITTEN, speakers=())
     kind = STAGE_KINDS[stage]
-    return FileFormat(STAGE_FORMATS[stage], columns, kind, best, also, seen=rows, others=rows - made)
+    unused = _columns_lost(LAYOUTS[best], first)
+    return FileFormat(STAGE_FORMATS[stage], columns, kind, best, also, unused, seen=rows, others=rows - made)
+
+
+def _columns_lost(layout: Layout, first: Sequence[Row]) -> tuple[str, ...]:
+    """The columns with texts of which none comes into the records that a layout makes of the first rows."""
+    if layout.record is None:
+        return ()
+    kept: dict[str, bool] = {}
+    for row in first[:COMPARED_ROWS]:
+        try:
+            made = layout.record(row)
+        except BadRecord:
+            continue
+        records = made if isinstance(made, Sequence) else (made,)
+        text = squeezed(" ".join(part for record in records for part in (*texts_of(record), *record.meta.values())))
+        for name, value in row.fields.items():
+            if parts := [end for part in leaves(value) for line in part.splitlines() if (end := telling_end(line))]:
+                kept[name] = kept.get(name, False) or any(part in text for part in parts)
+    return tuple(name for name, is_kept in kept.items() if not is_kept)
+
+
+def leaves(value: Any) -> Iterator[str]:
+    """Yield the texts of a value, also within lists and objects."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from leaves(part)
+
+
+def squeezed(text: str) -> str:
+    """Return a text without white space, in lower case, so that layouts may rewrap it."""
+    return "".join(text.split()).lower()
+
+
+def telling_end(line: str) -> str:
+    """Return the last words of a line, behind which no speaker's mark stands; "" where it has too few signs."""
+    words = re.findall(r"\w+", squeezed(line)) if len(squeezed(line)) >= TELLING_CHARS else []
+    return words[-1][-TELLING_CHARS:] if words and len(words[-1]) > 1 else ""
 
 
 def _empty_layouts(empty: Mapping[str, str]) -> str:
