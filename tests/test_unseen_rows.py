@@ -117,8 +117,13 @@ def test_answers_that_a_person_found_bad_are_not_taken_for_good(labels: list[Any
     assert [one.good for one in made if isinstance(one, Chat)] == [True, False, None][: len(labels)]
 
 
-def test_a_label_of_one_number_alone_is_no_judgement(tmp_path: Path) -> None:
-    assert "label" in check(write(tmp_path / "a.jsonl", {"question": ASK, "answer": SAY, "label": 1})).format.unused
+def test_a_label_of_zero_alone_may_be_a_class_and_one_of_one_alone_is_a_judgement(tmp_path: Path) -> None:
+    """Where the first hundred labels are 1, a 0 behind them was learned as a good answer."""
+    assert "label" in check(write(tmp_path / "a.jsonl", {"question": ASK, "answer": SAY, "label": 0})).format.unused
+    rows = [{"question": f"{ASK}{number}", "answer": SAY, "label": int(number < 120)} for number in range(121)]
+    found = dataset(write(tmp_path / "b.jsonl", *rows))
+    last = [found.record(row) for row in found.rows()][-1]
+    assert isinstance(last, Chat) and last.good is False
 
 
 @pytest.mark.parametrize(

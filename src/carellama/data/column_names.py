@@ -108,7 +108,7 @@ VERDICT_WORDS = {
     "true": True, "1": True, "1.0": True, "good": True, "desirable": True,
     "false": False, "0": False, "0.0": False, "bad": False, "undesirable": False,
 }  # fmt: skip
-NUMBERS = {"0", "1", "0.0", "1.0"}  # a label of 0 or 1 alone may be a class
+ZERO = {"0", "0.0"}
 RANKS = ("rank", "ranks", "ranking", "rankings")  # of ranked answers: 1 is the best
 SCORES = ("score", "scores", "rating", "ratings", "reward", "rewards")  # of ranked answers: most is best
 CONTEXTS = ("context", "contexts", "passage", "abstract", "vignette", "case", "background", "case_description",
@@ -342,14 +342,17 @@ def chat_columns(rows: Sequence[Row]) -> Guess | None:
 
 
 def _verdicts(rows: Sequence[Row], names: Mapping[str, str]) -> str | None:
-    """The column that says whether an answer is good: true and false, their words, or both 0 and 1; null: unknown."""
+    """The column that says whether an answer is good: true and false, their words, or 1 and 0; null: unknown.
+
+    0 alone may be a class. 1 alone changes nothing, and a 0 after the first rows is not learned as a good answer.
+    """
     for name in VERDICTS:
         values = [row.fields.get(names[name]) for row in rows] if name in names else []
         if values and name == "good":
             return names[name]
         given = {str(value).strip().lower() for value in values if value not in (None, "")}
         both = len({VERDICT_WORDS.get(word) for word in given}) == 2
-        if given and given <= VERDICT_WORDS.keys() and (both or not given <= NUMBERS):
+        if given and given <= VERDICT_WORDS.keys() and (both or given - ZERO):
             return names[name]
     return None
 
