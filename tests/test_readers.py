@@ -32,7 +32,7 @@ from carellama.export.parity import conversations
 from carellama.model import to_gguf
 from carellama.model.adapter import prepare
 from carellama.model.gguf import read_header
-from carellama.model.hub import model_folder
+from carellama.model.hub import EMBEDDED, model_folder
 from carellama.model.load import bind, extended_tokenizer, load_model, load_tokenizer
 from carellama.records import Message
 from carellama.template import get_template
@@ -49,6 +49,27 @@ GOLDEN = "患者发烧三天，体温 38.5℃，BP 120/80 mmHg。\n\nTake 500 mg
 MESSAGES = [{"role": "user", "content": "发烧三天了怎么办？ What helps?"}]
 IDS = [5, 6, 7, 8, 9, 10, 11, 12] * 10  # longer than the window of the sliding layers
 TERMS = ("糖尿病", "高血压", "胰岛素")
+
+
+# In a process that has multiplied other matrices, oneDNN takes other kernels, which round SmolLM2's logits by 2e-4.
+LOGITS = """
+import json, sys, torch
+from carellama.config.model import ModelArguments
+from carellama.model.load import load_model
+network = load_model(ModelArguments(sys.argv[1]), dtype="float32", attention=None, kind="causal").eval()
+with torch.no_grad():
+    print(json.dumps(network(input_ids=torch.tensor([json.loads(sys.argv[2])])).logits[0, -1].tolist()))
+"""
+
+
+@cache
+def logits_in_a_fresh_process(name: str) -> list[float]:
+    """The last logits of an embedded model, as this package loads it."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOGITS, name, json.dumps(IDS)], capture_output=True, text=True, check=True
+    )
+    found: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 @dataclass
@@ -83,6 +104,8 @@ class Written:
                 encoded = GroupEncoder(tokenizer).encode([template.groups(turns) for turns in conversations()])
                 rows = [[int(token) for part in parts for token in part] for parts in encoded]
                 self.expected["scores"] = [network(input_ids=torch.tensor([row])).logits[0, 0].item() for row in rows]
+            elif self.source.model_name_or_path in EMBEDDED:
+                self.expected["logits"] = logits_in_a_fresh_process(self.source.model_name_or_path)
             else:
                 self.expected["logits"] = network(input_ids=torch.tensor([IDS])).logits[0, -1].tolist()
 
@@ -191,8 +214,7 @@ def test_transformers_reads_the_same_models(version: str, written: dict[str, Wri
         assert answer["length"] <= answer["rows"], name
         assert answer["eos"] in expected["ends"], name
         key = "scores" if one.reward else "logits"
-        # relative, too: SmolLM2's logits reach 20, and kernels of the same product round them by up to 2e-4
-        assert answer[key] == pytest.approx(expected[key], abs=1e-4, rel=5e-5), name
+        assert answer[key] == pytest.approx(expected[key], abs=1e-4), name
 
 
 def test_end_tokens_and_answers_are_the_same_in_both_versions(written: dict[str, Written], answers: Any) -> None:
