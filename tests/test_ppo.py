@@ -118,6 +118,14 @@ def test_the_gradient_is_the_policy_gradient_until_the_ratio_leaves_its_bounds()
     assert losses.value == pytest.approx((0.1**2 + 3**2) / 2 / 4)
 
 
+def test_a_value_that_left_its_bounds_is_learned_from_the_bound():
+    """Without the clip, a value that reached its return in one step would cost nothing."""
+    how = PPOArguments(ppo_value_clip=0.2)
+    old = {name: torch.zeros(1) for name in ("logps", "values", "advantages")} | {"returns": torch.ones(1)}
+    losses = clipped_losses(torch.zeros(1), torch.ones(1), old, how)
+    assert losses.value == pytest.approx((0.2 - 1) ** 2 / 2)
+
+
 def test_moments_are_those_of_all_batches():
     numbers, moments = np.random.default_rng(0).normal(3, 2, 50), Moments()
     for batch in np.split(numbers, [7, 20, 20, 41]):
