@@ -55,6 +55,10 @@ class ToolCall:
     name: str
     arguments: str  # a JSON object
 
+    def to_openai(self) -> dict[str, Any]:
+        """Return the call as OpenAI's messages hold it, with its arguments as text."""
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:

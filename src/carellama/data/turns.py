@@ -164,10 +164,7 @@ def rows_of(messages: Sequence[Message]) -> list[dict[str, Any]]:
     for message in messages:
         row: dict[str, Any] = {"role": message.role, "content": message.content}
         if message.calls:
-            row["tool_calls"] = [
-                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-                for call in message.calls
-            ]
+            row["tool_calls"] = [call.to_openai() for call in message.calls]
         if message.call_id:
             row["tool_call_id"] = message.call_id
         if not message.learned:

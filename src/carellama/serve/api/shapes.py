@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from carellama.engine.base import Piece, Reply, TokenLogprob
-from carellama.records import ToolCall
 from carellama.serve.api.refusals import event
 
 LEAST = -9999.0  # instead of minus infinity, which JSON has no word for; OpenAI's own
@@ -93,7 +92,7 @@ class ChatShape(Shape):
         if piece.call is not None:
             number = self._calls.get(index, 0)
             self._calls[index] = number + 1
-            delta["tool_calls"] = [{"index": number, **_call(piece.call)}]
+            delta["tool_calls"] = [{"index": number, **piece.call.to_openai()}]
         if piece.text or not delta:
             delta["content"] = piece.text
         return [self._delta(index, delta, _logprobs(piece.logprobs) if piece.logprobs else None)]
@@ -106,7 +105,7 @@ class ChatShape(Shape):
         """A message."""
         message: Json = {"role": "assistant", "content": reply.text, "refusal": None}
         if reply.calls:
-            message["tool_calls"] = [_call(call) for call in reply.calls]
+            message["tool_calls"] = [call.to_openai() for call in reply.calls]
             message["content"] = reply.text or None
         if reply.reasoning:
             message["reasoning_content"] = reply.reasoning
@@ -143,10 +142,6 @@ class TextShape(Shape):
 
     def _text(self, index: int, text: str, logprobs: Json | None = None, finish: str | None = None) -> Json:
         return self.chunk([{"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}])
-
-
-def _call(call: ToolCall) -> Json:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def logprobs_of(tokens: Sequence[TokenLogprob]) -> list[Json]:
