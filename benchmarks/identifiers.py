@@ -17,8 +17,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from carellama.safety.identifiers import KINDS, Identifier
-from carellama.safety.privacy import Deidentifier, find
+from carellama.privacy.deidentify import Deidentifier, find
+from carellama.privacy.kinds import KINDS, Identifier
 
 SETS = Path(__file__).resolve().parent.parent / "tests"
 PLAIN = {

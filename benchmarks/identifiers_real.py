@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from carellama.safety.privacy import Identifier, find_all
+from carellama.privacy.deidentify import Identifier, find_all
 
 LABELS = Path(__file__).with_name("identifiers_real.jsonl")
 SOURCES = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carellama.safety.checksums import id_card_check, is_luhn, luhn_check
+from carellama.privacy.checksums import id_card_check, is_luhn, luhn_check
 
 
 def luhn_by_hand(digits: str) -> bool:

@@ -42,7 +42,8 @@ IMPORTS: dict[str, set[str]] = {
     "skeleton": {"jinja", "text"},
     "template": {"records", "jinja", "skeleton", "text"},
     "export": {"config", "disk", "records", "template", "tokenise", "model", "run_record"},
-    "safety": {"records", "text"},
+    "privacy": {"text"},
+    "safety": {"config", "records", "text"},
     "tokenise": {"template"},
     # model.load: the tokenizer that counts the tokens of a mix; model.vocabulary: how it is extended
     "data": {
@@ -53,7 +54,7 @@ IMPORTS: dict[str, set[str]] = {
         "tokenise",
         "config",
         "disk",
-        "safety",
+        "privacy",
         "model.load",
         "model.vocabulary",
     },
@@ -69,8 +70,8 @@ IMPORTS: dict[str, set[str]] = {
     "knowledge": {"config"},
     "synthesize": {"config", "records", "text", "disk", "data", "engine", "run_record"},
     # it and the server are handed an engine: they name the types of engine.base and load none
-    "assistant": {"records", "text", "engine.base", "safety.notice"},
-    "serve": {"config", "records", "disk", "assistant", "engine.base", "safety.notice", "store", "knowledge"},
+    "assistant": {"records", "text", "engine.base", "safety.notices"},
+    "serve": {"config", "records", "disk", "assistant", "engine.base", "safety.notices", "store", "knowledge"},
     "store": {"config", "records", "disk"},
 }
 NOT_NAMES = {"utils", "util", "misc", "common", "helpers", "helper", "extras", "core", "manager", "managers"}

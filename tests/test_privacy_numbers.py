@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carellama.safety.privacy import Deidentifier
+from carellama.privacy.deidentify import Deidentifier
 
 MASK = Deidentifier()
 SURROGATE = Deidentifier(mode="surrogate", secret=b"s")

@@ -187,7 +187,7 @@ def test_an_assistant_brings_its_system_message_and_sampling() -> None:
     assert engine.asked == [(Message("system", "Brief."), *asked), own]
     assert [reply.text for reply in replies] == ["fo", "fo"] and assistant.generate([own], Sampling())[0].text == "four"
     assert assistant.count_tokens(asked) == engine.count_tokens(engine.asked[0]) > engine.count_tokens(asked)
-    assert "不能代替医生" in assistant.notice("zh") and "does not diagnose" in assistant.notice("en")
+    assert "不能代替医生" in assistant.disclaimer("zh") and "does not diagnose" in assistant.disclaimer("en")
 
 
 def test_a_question_in_a_language_that_the_model_never_learned_is_answered_with_a_warning(capsys) -> None:

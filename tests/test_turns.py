@@ -13,8 +13,8 @@ from carellama.data.convert import BadRecord, convert, texts_of
 from carellama.data.read import Row
 from carellama.data.sources import load_datasets
 from carellama.data.write import COLUMNS, row_of
+from carellama.privacy.deidentify import Deidentifier
 from carellama.records import Chat, Message, Pair, Place, Tool, ToolCall
-from carellama.safety.privacy import Deidentifier
 
 PLACE = Place("a.jsonl", 3)
 ASK = {"role": "user", "content": "Is it raining in Oslo?"}

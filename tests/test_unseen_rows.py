@@ -11,8 +11,8 @@ from carellama.data.check.run import files_of
 from carellama.data.detect_format import FIRST_ROWS
 from carellama.data.exam_options import first_key, options_of
 from carellama.errors import UserError
+from carellama.privacy.deidentify import Deidentifier
 from carellama.records import Chat, Message, Pair, Question, Record
-from carellama.safety.privacy import Deidentifier
 from file_rows import ASK, CHAT, NO, PASSAGE, REST, SAY, SMOKE, STEM, bare, check, dataset, exam, records, write
 
 ASKED = {"role": "user", "content": ASK}

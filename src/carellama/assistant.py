@@ -13,7 +13,7 @@ from collections.abc import Generator, Sequence
 
 from carellama.engine.base import Engine, OnReply, Piece, Prompt, Reply, Sampling, TokenLogprob, Tool
 from carellama.records import Message
-from carellama.safety.notice import Language, notice
+from carellama.safety.notices import Language, disclaimer
 from carellama.text import language
 
 AS_OPENAI = Sampling()
@@ -55,9 +55,9 @@ class Assistant:
         """Whether the chat template of the engine has a place for tools."""
         return self.engine.knows_tools
 
-    def notice(self, shown: Language) -> str:
+    def disclaimer(self, shown: Language) -> str:
         """Return the disclaimer that goes with its answers, in the language that the page or terminal shows."""
-        return notice(shown)
+        return disclaimer(shown)
 
     def speaks(self, text: str) -> bool:
         """Return False for a text in Chinese or English where the model is known to have learned only others."""

@@ -1,1 +1,1 @@
-"""What keeps users and their data safe: de-identification of texts."""
+"""What stands beside the model: emergencies, requests it must not answer, and what a person is told first."""

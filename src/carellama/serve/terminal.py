@@ -114,7 +114,7 @@ class Talk:
 
     def run(self, read: ReadLine) -> None:
         """Read questions and commands until the person leaves."""
-        self._note("\n".join((GREETING, self.assistant.notice("en"), self.assistant.notice("zh"))))
+        self._note("\n".join((GREETING, self.assistant.disclaimer("en"), self.assistant.disclaimer("zh"))))
         interrupted = False
         while True:
             try:

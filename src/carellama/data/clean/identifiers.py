@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from carellama.data.convert import BadRecord, texts_of
+from carellama.privacy.deidentify import Deidentifier
+from carellama.privacy.fields import kind_of
 from carellama.records import Chat, Message, Pair, Question, Record, Text
-from carellama.safety.fields import kind_of
-from carellama.safety.privacy import Deidentifier
 from carellama.text import HAN_CHARACTER
 
 # Keys that say so of a field but not of a line of text, where "name: ..." may be that of a drug.

@@ -34,8 +34,8 @@ from carellama.data.sources import Dataset, load_datasets
 from carellama.data.write import row_of
 from carellama.disk import refuse_sources, whole_file
 from carellama.errors import UserError, lookup
+from carellama.privacy.deidentify import Deidentifier
 from carellama.records import Place, Record
-from carellama.safety.privacy import Deidentifier
 from carellama.text import Language
 
 BATCH = 512  # records looked up among the exams at once

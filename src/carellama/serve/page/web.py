@@ -26,7 +26,7 @@ from carellama.assistant import Assistant
 from carellama.config.web import WebArguments
 from carellama.engine.base import Reply, Sampling
 from carellama.errors import UserError
-from carellama.safety.notice import Language
+from carellama.safety.notices import Language
 from carellama.serve.http_protocol import ConnectionLimits, guarded
 from carellama.serve.page.gate import Gate
 from carellama.serve.page.markdown import COPY_SCRIPT, answer_markdown, verbatim
@@ -129,7 +129,7 @@ class Page:
     def speak(self, language: Language, request: gr.Request) -> list[Any]:
         """Say everything in another language."""
         words = WORDS[language]
-        fresh = [gr.update(value=self.assistant.notice(language))]
+        fresh = [gr.update(value=self.assistant.disclaimer(language))]
         for word, component in self.labelled.items():
             if isinstance(component, gr.Button):
                 fresh.append(gr.update(value=words[word]))
@@ -224,7 +224,7 @@ class Page:
                     [("中文", "zh"), ("English", "en")], value="en", show_label=False, container=False, scale=0,
                     min_width=200, elem_id="language",
                 )  # fmt: skip
-            notice = gr.Markdown(self.assistant.notice("en"), elem_id="notice")
+            notice = gr.Markdown(self.assistant.disclaimer("en"), elem_id="notice")
             chat = gr.Chatbot(
                 label=words["conversation"], scale=1, height="48vh", buttons=["copy"], feedback_options=None,
                 allow_tags=False, latex_delimiters=[], elem_id="chat",

@@ -3,14 +3,14 @@
     WORDS["zh"]["ask"]
     told(PromptTooLong(900, 512), "zh")
 
-The disclaimer is in `carellama.safety.notice`.
+The disclaimer is in `carellama.safety.notices`.
 """
 
 from __future__ import annotations
 
 from carellama.engine.base import PromptTooLong, Unavailable, Unsupported
 from carellama.errors import UserError
-from carellama.safety.notice import Language
+from carellama.safety.notices import Language
 
 WORDS: dict[Language, dict[str, str]] = {
     "en": {

@@ -2,7 +2,7 @@
 
     list(forms("我孩子朵朵咳嗽"))   # [("NAME", 3, 5, 0.5)]
 
-Each is a form of its own; names of a surname and a given name are found in `chinese_prose`.
+Each is a form of its own; names of a surname and a given name are found in `names_zh_prose`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from carellama.safety.chinese_prose import around, dictionary, given_names, is_token
-from carellama.safety.medical_context import within_word
-from carellama.safety.name_lists import RARE_SURNAMES, SOUNDS, SURNAMES
-from carellama.safety.word_lists import medical_terms
+from carellama.privacy.medical_context import within_word
+from carellama.privacy.names_zh_prose import around, dictionary, given_names, is_token
+from carellama.privacy.word_lists import medical_terms
+from carellama.privacy.words import RARE_SURNAMES, SOUNDS, SURNAMES
 from carellama.text import HAN
 
 Found = tuple[str, int, int, float]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from carellama.safety.spelling import CHINESE_DIGITS, pattern
+from carellama.privacy.normalize import CHINESE_DIGITS, pattern
 
 Found = tuple[str, int, int, float]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from carellama.safety.spelling import pattern
+from carellama.privacy.normalize import pattern
 from carellama.text import HAN
 
 Found = tuple[str, int, int, float]

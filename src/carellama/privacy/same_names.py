@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 
-from carellama.safety.chinese_names import TITLE, has_surname
-from carellama.safety.chinese_prose import dictionary, is_token
-from carellama.safety.medical_context import evidence, within_word
-from carellama.safety.name_lists import COMPOUND_SURNAMES, EPONYM_AFTER, NOT_NAMES_EN
-from carellama.safety.word_lists import medical_terms
+from carellama.privacy.medical_context import evidence, within_word
+from carellama.privacy.names_zh import TITLE, has_surname
+from carellama.privacy.names_zh_prose import dictionary, is_token
+from carellama.privacy.word_lists import medical_terms
+from carellama.privacy.words import COMPOUND_SURNAMES, EPONYM_AFTER, NOT_NAMES_EN
 from carellama.text import HAN_CHARACTER
 
 Found = tuple[str, int, int, float]  # kind, start, end, score

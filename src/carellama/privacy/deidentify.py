@@ -16,25 +16,25 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Literal
 
 from carellama.errors import UserError, lookup, need
-from carellama.safety import (
+from carellama.privacy import (
     addresses,
-    chinese_forms,
-    chinese_names,
-    chinese_prose,
     codes,
     contacts,
     dates,
-    english_names,
-    english_prose,
     fields,
     international,
+    names_en,
+    names_en_prose,
+    names_zh,
+    names_zh_forms,
+    names_zh_prose,
     numbers,
     same_names,
 )
-from carellama.safety.identifiers import DEFAULT_KINDS, KINDS, Identifier
-from carellama.safety.same_names import Found
-from carellama.safety.spelling import compact, fold
-from carellama.safety.surrogates import Surrogates
+from carellama.privacy.kinds import DEFAULT_KINDS, KINDS, Identifier
+from carellama.privacy.normalize import compact, fold
+from carellama.privacy.same_names import Found
+from carellama.privacy.surrogates import Surrogates
 from carellama.text import HAN_CHARACTER
 
 __all__ = ["DEFAULT_KINDS", "KINDS", "Deidentifier", "Identifier", "Record", "find", "find_all"]
@@ -69,11 +69,11 @@ FINDERS: tuple[tuple[Finder, re.Pattern[str]], ...] = (
     ),
     (dates.births, _BIRTH_WORD),
     (contacts.contacts, _CONTACT),
-    (chinese_names.names, HAN_CHARACTER),
-    (chinese_prose.names, HAN_CHARACTER),
-    (chinese_forms.forms, HAN_CHARACTER),
-    (english_names.names, _LATIN),
-    (english_prose.names, _LATIN),
+    (names_zh.names, HAN_CHARACTER),
+    (names_zh_prose.names, HAN_CHARACTER),
+    (names_zh_forms.forms, HAN_CHARACTER),
+    (names_en.names, _LATIN),
+    (names_en_prose.names, _LATIN),
     (fields.fields, re.compile(r"[:=|^]|</|/[A-Z]{0,4}\d")),
     (international.international, re.compile(r"\d|::")),
 )
@@ -205,7 +205,7 @@ class Deidentifier:
         self.kinds = _kinds(kinds)
         self.surrogates = Surrogates(secret if secret is not None else secrets.token_bytes(32))
         need("phonenumbers", extra="clean", why="de-identification")
-        chinese_prose.dictionary_file()
+        names_zh_prose.dictionary_file()
 
     def __call__(self, text: str) -> tuple[str, Counter[str]]:
         """Return the text without identifiers, and how many of each kind it had."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from carellama.safety.numbers import DAY, UNIT
-from carellama.safety.spelling import pattern
+from carellama.privacy.normalize import pattern
+from carellama.privacy.numbers import DAY, UNIT
 
 Found = tuple[str, int, int, float]
 

@@ -2,7 +2,7 @@
 
     list(names(fold("患者王小明，男，45岁")))   # [("NAME", 2, 5, 0.8)]
 
-Names that stand in a sentence are found in `chinese_prose`.
+Names that stand in a sentence are found in `names_zh_prose`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from carellama.safety.chinese_prose import around, is_token, likelihood
-from carellama.safety.medical_context import evidence
-from carellama.safety.name_lists import COMPOUND_SURNAMES, GIVEN, NOT_NAMES_ZH, RARE_SURNAMES, SURNAMES, WORD_BEFORE
+from carellama.privacy.medical_context import evidence
+from carellama.privacy.names_zh_prose import around, is_token, likelihood
+from carellama.privacy.words import COMPOUND_SURNAMES, GIVEN, NOT_NAMES_ZH, RARE_SURNAMES, SURNAMES, WORD_BEFORE
 from carellama.text import HAN
 
 Found = tuple[str, int, int, float]

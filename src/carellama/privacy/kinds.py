@@ -2,7 +2,7 @@
 
     KINDS["PHONE"].meaning   # "telephone, mobile and fax numbers"
 
-It finds nothing itself: `carellama.safety.privacy.find` does.
+It finds nothing itself: `carellama.privacy.deidentify.find` does.
 """
 
 from __future__ import annotations

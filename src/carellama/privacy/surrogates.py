@@ -16,10 +16,10 @@ import re
 import string
 from collections.abc import Iterator
 
-from carellama.safety import dates
-from carellama.safety.checksums import id_card_check, luhn_check
-from carellama.safety.name_lists import COMPOUND_SURNAMES
-from carellama.safety.spelling import CHINESE_DIGITS, compact, fold
+from carellama.privacy import dates
+from carellama.privacy.checksums import id_card_check, luhn_check
+from carellama.privacy.normalize import CHINESE_DIGITS, compact, fold
+from carellama.privacy.words import COMPOUND_SURNAMES
 from carellama.text import HAN_CHARACTER
 
 _SURNAMES_ZH = "赵钱孙李周吴郑王冯陈褚卫蒋沈韩杨朱秦尤许何吕施张孔曹严华金魏陶姜"

@@ -2,7 +2,7 @@
 
     is_id_card("11010519491231002X")   # True: the region, the date and the check digit fit
 
-They take plain digits (`carellama.safety.spelling.compact`) and know nothing of the text around.
+They take plain digits (`carellama.privacy.normalize.compact`) and know nothing of the text around.
 """
 
 from __future__ import annotations

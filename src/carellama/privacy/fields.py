@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from carellama.safety.chinese_names import is_name
-from carellama.safety.name_lists import NOT_NAMES_EN
-from carellama.safety.word_lists import english
+from carellama.privacy.names_zh import is_name
+from carellama.privacy.word_lists import english
+from carellama.privacy.words import NOT_NAMES_EN
 from carellama.text import HAN
 
 Found = tuple[str, int, int, float]

@@ -1,6 +1,6 @@
 """What a person has to know before the first answer, in Chinese and English.
 
-    notice("zh")
+    disclaimer("zh")
 
 Texts of this project. Whatever shows answers shows it: the web page always, the terminal when it begins.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 Language = Literal["en", "zh"]
-NOTICES: dict[Language, str] = {
+DISCLAIMERS: dict[Language, str] = {
     "en": "CareLlama informs about health. It does not diagnose, it can be wrong, and it does not replace a doctor. "
     "In an emergency call your local emergency number.",
     "zh": "CareLlama 仅提供健康信息，不作诊断；回答可能有误，不能代替医生。"
@@ -18,6 +18,6 @@ NOTICES: dict[Language, str] = {
 }
 
 
-def notice(language: Language) -> str:
+def disclaimer(language: Language) -> str:
     """Return the disclaimer."""
-    return NOTICES[language]
+    return DISCLAIMERS[language]

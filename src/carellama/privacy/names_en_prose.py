@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from carellama.safety.name_lists import EPONYM_AFTER, FIRST_NAMES, LAST_NAMES, NOT_NAMES_EN, WORLD_NAMES
-from carellama.safety.spelling import pattern
-from carellama.safety.word_lists import english
+from carellama.privacy.normalize import pattern
+from carellama.privacy.word_lists import english
+from carellama.privacy.words import EPONYM_AFTER, FIRST_NAMES, LAST_NAMES, NOT_NAMES_EN, WORLD_NAMES
 from carellama.text import HAN
 
 Found = tuple[str, int, int, float]
@@ -212,7 +212,7 @@ class Lists(NamedTuple):
 def lists() -> Lists:
     """Read the lists: given names, surnames, everyday words."""
     groups: dict[str, set[str]] = {}
-    for line in Path(__file__).with_name("names_en.txt").read_text(encoding="utf-8").splitlines():
+    for line in Path(__file__).with_name("lists").joinpath("names_en.txt").read_text(encoding="utf-8").splitlines():
         if line.startswith("["):
             group = groups.setdefault(line.strip("[]"), set())
         elif line and not line.startswith("#"):

@@ -13,9 +13,9 @@ import re
 from collections.abc import Iterator
 
 from carellama.errors import need
-from carellama.safety.checksums import is_iban
-from carellama.safety.numbers import is_helpline
-from carellama.safety.spelling import pattern
+from carellama.privacy.checksums import is_iban
+from carellama.privacy.normalize import pattern
+from carellama.privacy.numbers import is_helpline
 
 Found = tuple[str, int, int, float]
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carellama.errors import need
-from carellama.safety.medical_context import evidence
-from carellama.safety.name_lists import (
+from carellama.privacy.medical_context import evidence
+from carellama.privacy.word_lists import medical_terms
+from carellama.privacy.words import (
     COMPOUND_SURNAMES,
     JAPANESE_SURNAMES,
     NOT_NAMES_ZH,
@@ -28,7 +29,6 @@ from carellama.safety.name_lists import (
     SURNAME_ORDER,
     WORD_BEFORE,
 )
-from carellama.safety.word_lists import medical_terms
 from carellama.text import HAN
 
 Found = tuple[str, int, int, float]
@@ -126,7 +126,7 @@ def dictionary() -> Dictionary:
 def given_names() -> dict[str, float]:
     """The log probability of each character of given names."""
     made = {}
-    for line in Path(__file__).with_name("names_zh.txt").read_text(encoding="utf-8").splitlines():
+    for line in Path(__file__).with_name("lists").joinpath("names_zh.txt").read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             rank, characters = line.split(" ")
             made.update(dict.fromkeys(characters, -float(rank)))

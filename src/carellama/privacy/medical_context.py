@@ -2,7 +2,7 @@
 
     evidence("服用易坦静口服液", 2, 5)   # -18.0: a verb of taking before it, a form of medicine behind it
 
-Positive evidence (姓名, 医生, 男) is in `chinese_prose`. Values are differences of log probabilities.
+Positive evidence (姓名, 医生, 男) is in `names_zh_prose`. Values are differences of log probabilities.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from carellama.safety.word_lists import medical_terms
+from carellama.privacy.word_lists import medical_terms
 
 _TAKE = re.compile(  # what people do with medicines, points and creams
     r"(?:服用?|口服|吃|喝|含服|泡水|煎服?|外用|外涂|涂抹?|抹|外擦|擦|敷|喷|滴|注射|输液?|静滴|静点|静推|泵入|"

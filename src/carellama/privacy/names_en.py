@@ -2,7 +2,7 @@
 
     list(names("Seen by Dr. Jane Doe today"))   # [("NAME", 12, 20, 0.8)]
 
-Names that stand in a sentence are found in `english_prose`.
+Names that stand in a sentence are found in `names_en_prose`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from carellama.safety.english_prose import MACHINE
-from carellama.safety.name_lists import EPONYM_AFTER, FIRST_NAMES, LAST_NAMES, NOT_NAMES_EN
-from carellama.safety.spelling import pattern
-from carellama.safety.word_lists import english
+from carellama.privacy.names_en_prose import MACHINE
+from carellama.privacy.normalize import pattern
+from carellama.privacy.word_lists import english
+from carellama.privacy.words import EPONYM_AFTER, FIRST_NAMES, LAST_NAMES, NOT_NAMES_EN
 
 Found = tuple[str, int, int, float]
 

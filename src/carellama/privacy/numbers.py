@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from carellama.safety.checksums import is_date, is_id_card, is_luhn, is_nhs
-from carellama.safety.spelling import pattern
+from carellama.privacy.checksums import is_date, is_id_card, is_luhn, is_nhs
+from carellama.privacy.normalize import pattern
 
 Found = tuple[str, int, int, float]  # kind, start, end, score
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from carellama.safety.english_prose import lists
-from carellama.safety.spelling import pattern
+from carellama.privacy.names_en_prose import lists
+from carellama.privacy.normalize import pattern
 from carellama.text import HAN
 
 Found = tuple[str, int, int, float]

@@ -1,0 +1,1 @@
+"""De-identification: identifiers of persons in a text, masked or replaced."""
