@@ -1,10 +1,9 @@
-"""What the columns of rows hold, by their names and values: questions, answers, options, turns, texts.
+"""Columns of rows by their names: which hold questions, answers, options, turns, texts, and what a row itself shows.
 
-    chat_columns(rows)       # Guess(Columns(prompt="问", response="答"), unclear="")
-    exam_columns(rows)       # Guess(Columns(prompt="question", options=("opa", "opb"), response="cop"), ...)
+    first_of(QUESTIONS, lower_names(rows))      # "Question"
+    has_options(row.fields)                     # whether it is an exam question
 
-Where two columns could hold the same thing, `unclear` says which, and nothing is chosen. Which format a file has is
-decided by `carellama.data.detect_format`.
+The columns of a whole file are guessed by `carellama.data.guess_columns`.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from carellama.data.exam_answers import FORMS, AnswerForm, Sample, answer_forms, letters_of
-from carellama.data.exam_options import first_key, in_text, options_of
+from carellama.data.exam_answers import AnswerForm
+from carellama.data.exam_options import options_of
 from carellama.data.read import Row
 from carellama.data.speakers import Speakers
 from carellama.records import BadRecord
@@ -147,15 +146,6 @@ MEANINGS: dict[AnswerForm, str] = {
 LETTERS_ONLY = re.compile(r"\W*[A-H](?:\W*[A-H])*\W*")  # the answers of an exam
 
 
-@dataclass(frozen=True)
-class Guess:
-    """Which column holds what, or why that is not clear: the readings, and what is to be written to choose one."""
-
-    columns: Columns
-    unclear: str = ""
-    choices: Mapping[str, Any] = field(default_factory=dict)  # keys of dataset_info.json that would choose one
-
-
 def plain_name(name: str) -> str:
     """A column's name as the known ones are written: "Correct Answer" and "correctAnswer" are "correct_answer"."""
     return NAME_PARTS.sub("_", name.strip()).lower()
@@ -254,242 +244,3 @@ def turns_in(fields: Mapping[str, Any], columns: Iterable[str] = ()) -> tuple[st
         if isinstance(first, dict) and ("role" in first or "from" in first):
             return name, "openai" if "role" in first else "sharegpt"
     return None
-
-
-def turn_columns(rows: Sequence[Row], column: str, others: Guess | None = None) -> Guess:
-    """The columns of rows with a list of turns; `others`: those of the conversations among them without one."""
-    names, anywhere = lower_names(rows), lower_names(rows, share=0)
-    chosen, rejected = first_of(CHOSEN, names), first_of(REJECTED, names)
-    pair = (chosen, rejected) if chosen and rejected else (None, None)
-    system, good = first_of(SYSTEMS, anywhere), _verdicts(rows, anywhere)
-    return Guess(
-        replace(
-            others.columns if others else NONE,
-            messages=column,
-            system=system,
-            chosen=pair[0],
-            rejected=pair[1],
-            good=good,
-        )
-    )
-
-
-def text_columns(rows: Sequence[Row]) -> Guess | None:
-    """The column of rows that hold a text; None where there is none. Beside a question it may be the answer."""
-    names = lower_names(rows)
-    text = first_of(TEXTS, names)
-    if text is None:
-        return None
-    question = first_of([name for name in (*QUESTIONS, "input") if names.get(name) != text], names)
-    held = [row.fields.get(question) for row in rows] if question else []
-    if question and 2 * sum(isinstance(one, str) and bool(one.strip()) for one in held) > len(rows):
-        choice = {"columns": {"prompt": question, "query": "", "response": text, "history": ""}}
-        return Guess(replace(NONE, prompt=text), f"{text!r} may be the answer to {question!r}, or a text alone", choice)
-    return Guess(replace(NONE, prompt=text))
-
-
-def chat_columns(rows: Sequence[Row]) -> Guess | None:
-    """The columns of rows with a question and its answer or ranked answers; None where there are no such columns."""
-    names, anywhere = lower_names(rows), lower_names(rows, share=0)
-    response = first_of(RESPONSES, names)
-    prompt = first_of([name for name in PROMPTS if names.get(name) != response], names)
-    if "title" in names and first_of(QUERIES["title"], names) and response:
-        prompt = names["title"]
-    chosen, rejected = first_of(CHOSEN, names), first_of(REJECTED, names)
-    pair = (chosen, rejected) if chosen and rejected else (None, None)
-    if not prompt or not (response or pair[0]):
-        return None
-    query = first_of(QUERIES.get(plain_name(prompt), ()), names)
-    columns = Columns(
-        prompt=prompt, query=query, response=response, chosen=pair[0], rejected=pair[1],
-        history=first_of(HISTORIES, anywhere), system=first_of(SYSTEMS, anywhere), good=_verdicts(rows, anywhere),
-        context=_context(rows, names, (prompt, query, response)),
-    )  # fmt: skip
-    answers = [str(row.fields.get(response)) for row in rows] if response else []
-    unread = [column for row in rows if (column := unread_options(row.fields))]
-    if 2 * len(unread) > len(rows):
-        why = f"{unread[0]!r} may hold the options of an exam, and is not understood"
-        return Guess(columns, why, {"formatting": "alpaca"})
-    if two := _two_contexts(rows, names, columns):
-        return Guess(columns, *two)
-    if answers and all(map(LETTERS_ONLY.fullmatch, answers)):
-        return Guess(columns, f"the answers in {response!r} are letters, and no column holds their options")
-    if order := _other_order(rows, names, response):
-        return Guess(columns, f"{response!r} holds ranked answers, and {order!r} another order: sort them, best first")
-    if response and pair[0] and _filled(rows, response):
-        return Guess(
-            replace(columns, chosen=None, rejected=None),
-            f"{response!r} holds an answer, and {pair[0]!r} and {pair[1]!r} hold a better and a worse one",
-            {
-                "columns": {
-                    "prompt": prompt,
-                    "query": query or "",
-                    "response": "",
-                    "chosen": pair[0],
-                    "rejected": pair[1],
-                }
-            },
-        )
-    rival = _rival(rows, names, prompt, QUESTIONS, (prompt, query, response))
-    if rival:
-        choice = {"columns": {"prompt": prompt, "query": rival, "response": response or "", "history": ""}}
-        return Guess(columns, f"{prompt!r} and {rival!r} may both hold the question", choice)
-    rival = _rival(rows, names, response, ANSWERS, (prompt, query, response)) if response else None
-    if rival:
-        choice = {"columns": {"prompt": prompt, "query": query or "", "response": rival, "history": ""}}
-        return Guess(columns, f"{response!r} and {rival!r} may both hold the answer", choice)
-    return Guess(columns)
-
-
-def _verdicts(rows: Sequence[Row], names: Mapping[str, str]) -> str | None:
-    """The column that says whether an answer is good: true and false, their words, or 1 and 0; null: unknown.
-
-    0 alone may be a class. 1 alone changes nothing, and a 0 after the first rows is not learned as a good answer.
-    """
-    for name in VERDICTS:
-        values = [row.fields.get(names[name]) for row in rows] if name in names else []
-        if values and name == "good":
-            return names[name]
-        given = {str(value).strip().lower() for value in values if value not in (None, "")}
-        both = len({VERDICT_WORDS.get(word) for word in given}) == 2
-        if given and given <= VERDICT_WORDS.keys() and (both or given - ZERO):
-            return names[name]
-    return None
-
-
-def _other_order(rows: Sequence[Row], names: Mapping[str, str], response: str | None) -> str | None:
-    """A column of ranks or scores by which the answers of some row do not stand best first."""
-    for name in (*RANKS, *SCORES):
-        for row in rows if response and name in names else ():
-            answers, values = row.fields.get(response or ""), row.fields.get(names[name])
-            if not (isinstance(answers, list) and isinstance(values, list) and len(answers) == len(values)):
-                continue
-            numbers = all(isinstance(value, int | float) for value in values)
-            if numbers and values != sorted(values, reverse=name in SCORES):
-                return names[name]
-    return None
-
-
-def _filled(rows: Sequence[Row], column: str) -> bool:
-    return any(row.fields.get(column) not in (None, "", []) for row in rows)
-
-
-def _rival(
-    rows: Sequence[Row], names: Mapping[str, str], column: str, known: Iterable[str], used: tuple[str | None, ...]
-) -> str | None:
-    """Another column with a name of the same meaning, and a text in most rows that the first does not hold."""
-    for name in known:
-        other = names.get(name)
-        if other is None or other in used:
-            continue
-        pairs = [(row.fields.get(column), row.fields.get(other)) for row in rows]
-        differ = sum(
-            isinstance(text, str) and bool(text.strip()) and (not isinstance(own, str) or text.strip() not in own)
-            for own, text in pairs
-        )
-        if 2 * differ >= len(rows):
-            return other
-    return None
-
-
-def _context(rows: Sequence[Row], names: Mapping[str, str], used: tuple[str | None, ...]) -> str | None:
-    """The column of a passage: a text, or a list or object of texts. A text that holds the question is none."""
-    for column in (names[name] for name in CONTEXTS if name in names and names[name] not in used):
-        if any(isinstance(row.fields.get(column), (str, list, dict)) and row.fields[column] for row in rows):
-            return column
-    for column in (names[name] for name in PASSAGES if name in names and names[name] not in used):
-        pairs = [(row.fields.get(used[0] or ""), row.fields.get(column)) for row in rows]
-        apart = [isinstance(text, str) and bool(text) and str(asked) not in text for asked, text in pairs]
-        if 2 * sum(apart) > len(rows):
-            return column
-    return None
-
-
-def _two_contexts(rows: Sequence[Row], names: Mapping[str, str], columns: Columns) -> tuple[str, dict[str, Any]] | None:
-    """Why it is not clear which column holds the passage, and the keys that choose one."""
-    used = (columns.prompt, columns.query, columns.response, columns.context, *(columns.options or ()))
-    rival = _rival(rows, names, columns.context, CONTEXTS, used) if columns.context else None
-    if rival is None:
-        return None
-    chosen: dict[str, Any] = {"prompt": columns.prompt, "query": columns.query or "", "history": ""}
-    chosen["response"] = columns.response or ""
-    if columns.options:
-        chosen["options"] = columns.options[0] if len(columns.options) == 1 else list(columns.options)
-    why = f"{columns.context!r} and {rival!r} may both hold what the question is about"
-    return why, {"columns": chosen | {"context": columns.context}}
-
-
-def exam_columns(rows: Sequence[Row]) -> Guess | None:
-    """The columns of exam questions; None where no column is known to hold the question."""
-    names = lower_names(rows)
-    sets = Counter(
-        columns for row in rows for columns in option_columns(tuple(row.fields)) if options_in(row.fields, columns)
-    )
-    options = sets.most_common(1)[0][0] if sets else ()
-    stem = first_of([name for name in STEMS if names.get(name) not in options], names)
-    if stem is None:
-        return None
-    taken = {stem, *options}
-    query = first_of([name for name in QUERIES.get(plain_name(stem), ()) if names.get(name) not in taken], names)
-    if not options and not _options_in_question(rows, (stem, query)):
-        return None
-    keys = [names[name] for name in KEYS if name in names and names[name] not in {*taken, query}]
-    given = {name: _answers(rows, (stem, query), options, name) for name in keys}
-    fitting = {name: fits for name, (fits, _) in given.items() if fits}
-    most = max(fitting.values(), default=0)  # an answer in letters goes before one whose numbers are not clear
-    clear = {name: fits for name, fits in fitting.items() if len(given[name][1]) == 1 and 2 * fits >= most} or fitting
-    response = max(clear, key=lambda name: clear[name], default=next(iter(keys), None))
-    forms = given[response][1] if response else FORMS[:1]
-    checks = [
-        name for name, fits in fitting.items()
-        if name != response and given[name][1][0] in ("letters", "text") and 2 * fits >= fitting[response or ""]
-    ]  # fmt: skip
-    columns = replace(
-        NONE, prompt=stem, query=query, response=response, options=options, answer_form=forms[0],
-        context=_context(rows, names, (stem, query, response)), explanation=first_of(EXPLANATIONS, names),
-        id=first_of(IDS, names), answer_check=next(iter(checks), None),
-    )  # fmt: skip
-    if two := _two_contexts(rows, names, columns):
-        return Guess(columns, *two)
-    if len(forms) > 1:
-        ways = " or ".join(MEANINGS[form] for form in forms)
-        return Guess(columns, f"the answers in {response!r} may be {ways}", {"answer_form": forms})
-    return Guess(columns)
-
-
-def _answers(
-    rows: Sequence[Row], stem: tuple[str, str | None], options: tuple[str, ...], column: str
-) -> tuple[int, tuple[AnswerForm, ...]]:
-    """(rows whose answer in this column names an option, how it may be written: several where that is not clear)."""
-    samples = []
-    for row in rows:
-        if column in row.fields:
-            found = options_in(row.fields, options) if options else in_text(_joined(row, stem))[1]
-            first = first_key(row.fields.get(options[0])) if len(options) == 1 else _first_number(options)
-            said = next((row.fields[name] for name in row.fields if plain_name(name) in EXPLANATIONS), None)
-            if found:
-                samples.append(Sample(row, row.fields[column], found, said, first))
-    forms = answer_forms(samples)
-    fits = 0
-    for sample in samples:
-        try:
-            fits += bool(letters_of(sample.row, sample.answer, sample.options, forms[0]))
-        except BadRecord:
-            continue
-    return fits, forms
-
-
-def _first_number(options: tuple[str, ...]) -> int | None:
-    """What the numbers in the names of option columns count from; None for letters."""
-    end = options[0][-1:] if options else ""
-    return int(end) if end in ("0", "1") else None
-
-
-def _options_in_question(rows: Sequence[Row], stem: tuple[str, str | None]) -> bool:
-    """Whether most questions end in their options."""
-    return 2 * sum(len(in_text(_joined(row, stem))[1]) > 1 for row in rows) > len(rows)
-
-
-def _joined(row: Row, columns: tuple[str, str | None]) -> str:
-    values = [row.fields.get(name) for name in columns if name]
-    return "\n".join(value for value in values if isinstance(value, str) and value)

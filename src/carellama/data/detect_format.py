@@ -20,21 +20,11 @@ from typing import Any
 
 from carellama.data.catalogue.layout import Layout
 from carellama.data.catalogue.layouts import LAYOUTS
-from carellama.data.column_names import (
-    LETTERS_ONLY,
-    Columns,
-    Guess,
-    chat_columns,
-    exam_columns,
-    has_options,
-    lower_names,
-    text_columns,
-    turn_columns,
-    turns_in,
-)
+from carellama.data.column_names import LETTERS_ONLY, Columns, has_options, lower_names, turns_in
 from carellama.data.convert import texts_of
 from carellama.data.exam_answers import AnswerForm
 from carellama.data.file_format import FileFormat, RowFormat, format_of
+from carellama.data.guess_columns import Guess, chat_columns, exam_columns, text_columns, turn_columns
 from carellama.data.nearest_format import advice
 from carellama.data.read import BadRow, Row, kind_of, rows
 from carellama.data.speakers import FAMILIES, Speakers, is_marked, named, speaker_evidence

@@ -3,7 +3,7 @@ r"""Options of exam questions, in whatever way a file writes them, by letter.
     options_of(["A. rest", "B. smoke"])             # {"A": "rest", "B": "smoke"}
     in_text("Which?\nA. rest\nB. smoke")            # ("Which?", {"A": "rest", "B": "smoke"})
 
-It does not know which columns hold them: `carellama.data.column_names` does. Answers are read by `exam_answers`.
+It does not know which columns hold them: `carellama.data.guess_columns` does. Answers are read by `exam_answers`.
 """
 
 from __future__ import annotations

@@ -16,15 +16,14 @@ from carellama.data.catalogue.layouts import LAYOUTS
 from carellama.data.column_names import (
     STEMS,
     Columns,
-    chat_columns,
     first_of,
     has_options,
     plain_name,
-    text_columns,
     turns_in,
     with_late_columns,
 )
 from carellama.data.convert import convert
+from carellama.data.guess_columns import chat_columns, text_columns
 from carellama.data.read import BadRow, Row, digest, rows
 from carellama.data.write import row_of
 from carellama.errors import UserError
