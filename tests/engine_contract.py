@@ -2,7 +2,7 @@
 
     class TestScripted(Contract): ...
 
-A subclass gives the fixture `engine` and says in `LACKS` what its engine can not do: that has to be refused in one
+A subclass gives the fixture `engine` and says in `LACKS` what its engine cannot do: that has to be refused in one
 line, and nothing else may be.
 """
 

@@ -156,7 +156,7 @@ def main(words: list[str]) -> int:
 
 
 def problem_of(mutant: Mutant) -> str:
-    """Why a mutation can not be applied, or ""."""
+    """Why a mutation cannot be applied, or ""."""
     path = REPOSITORY / "src/carellama" / mutant.file
     if not path.is_file():
         return f"no file {mutant.file}"

@@ -178,7 +178,7 @@ def test_broken_checkpoints_are_refused_in_one_line(tmp_path):
         lambda path: (path / "adapter_model.safetensors").rename(path / "adapter_model.bin"),
         "allow_pickle true",
     )
-    refused(lambda path: (path / "adapter_config.json").write_text("{"), "can not read")
+    refused(lambda path: (path / "adapter_config.json").write_text("{"), "cannot read")
     refused(lambda path: (path / "adapter_config.json").write_text('{"peft_type": "LILY"}'), "has peft_type LILY")
     refused(lambda path: (path / "adapter_config.json").unlink(), "neither an adapter")
     with pytest.raises(UserError, match="no such folder"):

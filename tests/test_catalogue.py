@@ -114,7 +114,7 @@ def test_a_pulled_dataset_is_trained_on_by_its_name(tmp_path: Path, consult: Pat
         (["bare.json"], "bare.json: no row can be read"),
         (["picture.json"], "picture.json is a picture, not rows: give the text as .txt"),
         (["good.jsonl", "--output", "empty"], "--output empty is a folder"),
-        (["good.jsonl", "--output", "good.jsonl/x"], "can not write good.jsonl/x: "),
+        (["good.jsonl", "--output", "good.jsonl/x"], "cannot write good.jsonl/x: "),
         (["good.jsonl", "--split", "held_out"], "good.jsonl is taken whole"),
         (["good.jsonl", "--from", "good.jsonl"], "give it alone, without --from"),
         (["meddg", "--from", "picture.docx"], "picture.docx is a picture, not rows: give the text as .txt"),

@@ -90,7 +90,7 @@ def test_each_stage_begins_from_the_right_checkpoints(tmp_path, tiny_folder):
     [
         ({"stages": {"sft": {"stage": "sftt", "dataset": "a"}}}, "sft"),
         ({"stages": {"sft": {"dataset": "a", "after": "pt"}}}, "does not stand before it"),
-        ({"stages": {"../x": {"dataset": "a"}}}, "can not be a stage's name"),
+        ({"stages": {"../x": {"dataset": "a"}}}, "cannot be a stage's name"),
         ({"stages": {}}, "has no stages"),
         ({"stages": {"sft": {"dataset": "a", "learning_rat": 1}}}, "--learning_rate"),
         (

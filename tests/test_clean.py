@@ -240,7 +240,7 @@ def test_a_killed_run_leaves_nothing_and_the_next_one_works(tmp_path: Path) -> N
 
 
 def until_something_waits(process: int) -> None:
-    """Wait until a process has written to a file without a name; where that can not be seen, a second."""
+    """Wait until a process has written to a file without a name; where that cannot be seen, a second."""
     for _ in range(600):
         if not (files := Path(f"/proc/{process}/fd")).is_dir():
             time.sleep(1)
@@ -257,7 +257,7 @@ def until_something_waits(process: int) -> None:
         ({"threshold": 2.0}, "threshold 2 is not between"),
         ({"languages": "cn"}, "unknown language 'cn'"),
         ({"secret_file": "x"}, "--secret_file is for"),
-        ({"deidentify": "surrogate", "secret_file": "nowhere"}, "can not read --secret_file"),
+        ({"deidentify": "surrogate", "secret_file": "nowhere"}, "cannot read --secret_file"),
         ({"removed_text": True}, "needs --removed"),
         ({"exam_characters": 3}, "below 8"),
         ({"exam_similarity": 0.2}, "neither 0 nor between"),

@@ -307,7 +307,7 @@ MISTAKES = {
     "template": (["train", "--template", "llama3"], "needs the tokens"),
     "unknown template": (["train", "--template", "lama2"], "Did you mean 'llama2'"),
     "held out": (["train", "--do_train", "--do_eval"], "needs held-out data"),
-    "quantised full": (["train", "--finetuning_type", "full", "--quantization_bit", "4"], "can not be trained"),
+    "quantised full": (["train", "--finetuning_type", "full", "--quantization_bit", "4"], "cannot be trained"),
     "checkpoint": (["train", "--checkpoint_dir", "nowhere"], "nowhere"),
     "output": (["train", "--output_dir", "data"], "and no run; give --overwrite_output_dir"),
     "yaml": (["train", "bad.yaml"], "Did you mean 'lora_rank'"),

@@ -299,7 +299,7 @@ def test_shards_that_are_damaged_or_no_shards_are_refused(fsdp: SimpleNamespace,
         read_shards(tmp_path / "bad")
     index.write_bytes(whole)
     next(index.parent.glob("*.distcp")).unlink()
-    with pytest.raises(UserError, match="can not read the shards"):
+    with pytest.raises(UserError, match="cannot read the shards"):
         read_shards(tmp_path / "bad")
 
 

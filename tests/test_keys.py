@@ -165,7 +165,7 @@ def test_what_is_wrong_with_a_file_is_one_line(tmp_path):
         open_database(str(damaged))
     with pytest.raises(UserError, match="is a folder"):
         open_database(str(tmp_path))
-    with pytest.raises(UserError, match="can not write"):
+    with pytest.raises(UserError, match="cannot write"):
         open_database(str(damaged / "below.db"))
 
 
@@ -197,7 +197,7 @@ def test_a_file_that_can_not_be_written_is_one_line(place, capsys):
     added(capsys)
     opened = open_database(str(place))
     only_read(opened)
-    with pytest.raises(UserError, match="can not be written; check the permissions"):
+    with pytest.raises(UserError, match="cannot be written; check the permissions"):
         keys.add(opened, name="x", scopes=("chat",), limits=keys.Limits())
 
 

@@ -128,6 +128,13 @@ def test_the_table_has_no_part_that_is_gone() -> None:
     assert {name for allowed in IMPORTS.values() for name in allowed} <= known
 
 
+def test_cannot_is_one_word() -> None:
+    """In what the program says and in its pages; "Can not map tensor" is the converter's own message."""
+    pages = [*MODULES, *(REPOSITORY / "docs").rglob("*.md")]
+    apart = re.compile(r"\bcan not\b(?! (?:only|just|merely)\b)|\bCan not\b(?! map tensor)")
+    assert [str(path) for path in pages if apart.search(path.read_text(encoding="utf-8"))] == []
+
+
 def test_names_are_words_of_the_field() -> None:
     """`base` is refused for folders only: engine/base.py holds the protocol, not a pile of base classes."""
     assert MODULES

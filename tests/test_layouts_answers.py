@@ -222,7 +222,7 @@ def paper(decision: str) -> dict:
 def test_pubmedqa_never_trains_on_test_questions_nor_shows_the_conclusion(tmp_path: Path) -> None:
     path = tmp_path / "ori_pqal.json"
     path.write_text(json.dumps({"1": paper("yes"), "2": paper("no")}))
-    assert not LAYOUTS["pubmedqa"].fits(path), "which are test questions can not be told yet"
+    assert not LAYOUTS["pubmedqa"].fits(path), "which are test questions cannot be told yet"
     assert len(records("pubmedqa-exam", path)) == 2
     (tmp_path / "test_ground_truth.json").write_text('{"2": "no"}')
     (chat,) = records("pubmedqa", path)
@@ -274,7 +274,7 @@ def test_labelled_questions_of_the_hub_are_an_exam_only(tmp_path: Path, name: st
     made = as_parquet(
         tmp_path / name / "train.parquet", hub_paper(1, "no", **context), hub_paper(2, decision, **context)
     )
-    assert not LAYOUTS["pubmedqa"].fits(made), "which are test questions can not be told"
+    assert not LAYOUTS["pubmedqa"].fits(made), "which are test questions cannot be told"
     assert [question.id for question in records("pubmedqa-exam", made)] == ["1", "2"]
     (made.parent / "test_ground_truth.json").write_text(json.dumps({"2": decision}))
     assert [chat.meta["id"] for chat in records("pubmedqa", made)] == ["1"]

@@ -213,5 +213,5 @@ def test_neither_torch_nor_transformers_is_loaded() -> None:
 def test_a_file_that_is_no_model_is_one_line(tmp_path) -> None:
     damaged = tmp_path / "model.gguf"
     damaged.write_bytes(b"GGUF\x03\x00\x00\x00" + bytes(16))
-    with pytest.raises(UserError, match="can not load"):
+    with pytest.raises(UserError, match="cannot load"):
         LlamaCppEngine(damaged, template="default", parallel=1, context_tokens=64)

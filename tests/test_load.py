@@ -1,4 +1,4 @@
-"""Loading of models: precisions, stretched positions, and one line for what can not be loaded."""
+"""Loading of models: precisions, stretched positions, and one line for what cannot be loaded."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_what_can_not_be_loaded_is_said_in_one_line(folder, tmp_path):
     (folder / "config.json").write_text('{"model_type": "unheard-of"}')
     assert_refused(folder, "unheard-of")
     (folder / "config.json").write_text('{"model_type": ')
-    assert_refused(folder, "can not load the")
+    assert_refused(folder, "cannot load the")
     assert_refused(tmp_path / "none", "no such folder")
     with pytest.raises(UserError, match="hub"):
         load_tokenizer(ModelArguments(model_name_or_path="nobody/no-such-model"))
@@ -124,7 +124,7 @@ def test_incomplete_and_damaged_weights_are_refused(folder):
     assert_refused(folder, "has in other sizes 6 of the weights")
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    assert_refused(folder, "can not load the model")
+    assert_refused(folder, "cannot load the model")
 
 
 def test_code_of_the_model_runs_only_if_it_is_trusted(folder):

@@ -1,4 +1,4 @@
-"""`carellama plan`: the parts of the memory behave as they do in a training, and what can not fit is refused early."""
+"""`carellama plan`: the parts of the memory behave as they do in a training, and what cannot fit is refused early."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_what_can_not_work_is_refused_before_any_answer(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no records"):
         predict(engine, [], SAMPLING, tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="can not write"):
+    with pytest.raises(UserError, match="cannot write"):
         predict(engine, chats(), SAMPLING, tmp_path / "file" / "out")
     assert not engine.asked
 

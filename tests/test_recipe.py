@@ -94,7 +94,7 @@ def test_bad_rows_stop_or_are_counted(tmp_path: Path) -> None:
 def test_kinds_are_not_mixed(tmp_path: Path) -> None:
     a = write(tmp_path, "a", 3)
     (tmp_path / "t.txt").write_text("Plain text.\n")
-    with pytest.raises(UserError, match=r"texts.*conversations.*can not be mixed"):
+    with pytest.raises(UserError, match=r"texts.*conversations.*cannot be mixed"):
         mixed(tmp_path, f"datasets: [{{name: {a}}}, {{name: {tmp_path / 't.txt'}}}]")
 
 

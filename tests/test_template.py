@@ -222,7 +222,7 @@ def test_a_template_without_an_end_learns_the_eos_token(tiny_tokenizer) -> None:
 
 def test_a_template_that_drops_the_system_message_is_refused(tiny_tokenizer) -> None:
     deaf = "{% for m in messages if m['role'] != 'system' %}{{ m['content'] }}{% endfor %}"
-    with pytest.raises(UserError, match="can not carry the roles system"):
+    with pytest.raises(UserError, match="cannot carry the roles system"):
         Template("deaf", deaf, tiny_tokenizer, []).groups(chat("q", "a", system="s").messages)
 
 

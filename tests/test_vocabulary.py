@@ -65,7 +65,7 @@ def test_a_file_has_one_token_a_line(terms, tmp_path):
         bad.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=said):
             read_tokens(bad)
-    with pytest.raises(UserError, match="can not read"):
+    with pytest.raises(UserError, match="cannot read"):
         read_tokens(tmp_path / "nowhere.txt")
 
 

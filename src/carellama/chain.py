@@ -136,7 +136,7 @@ def read_chain(path: str) -> tuple[Path, list[Step], dict[str, dict[str, Any]]]:
     for name, own in stages.items():
         if name in (BASE, MADE, MEASURES) or not name.replace("-", "").replace("_", "").isalnum():
             raise UserError(
-                f"{path}: {name!r} can not be a stage's name: it names a folder, and these are taken: "
+                f"{path}: {name!r} cannot be a stage's name: it names a folder, and these are taken: "
                 f"{BASE}, {MADE}, {MEASURES}"
             )
         steps[name] = _step(name, settings | own, steps, folder, path)

@@ -87,7 +87,7 @@ def named(path: Path) -> Iterator[None]:
 def whole_file(path: Path) -> Iterator[TextIO]:
     """Open a UTF-8 text file for writing; it gets its name, and replaces an older one, when the block ends well.
 
-    Raises `UserError` where there can be no such file: a folder of that name, or a place that can not be written.
+    Raises `UserError` where there can be no such file: a folder of that name, or a place that cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
     if path.is_dir():
@@ -97,7 +97,7 @@ def whole_file(path: Path) -> Iterator[TextIO]:
         _sweep(path)
         opened = temporary.open("w", encoding="utf-8", newline="\n")
     except OSError as error:
-        raise UserError(f"can not write {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     try:
         with named(path), opened as file:
             yield file
@@ -144,7 +144,7 @@ def made_once(target: Path) -> Iterator[Path | None]:
     """Give the process that has to make the folder `target` an empty one to fill, all others None.
 
     When the block ends the filled folder gets the name `target`. Raises `UserError` for a full disk or a
-    folder that can not be written.
+    folder that cannot be written.
     """
     from filelock import FileLock
 
@@ -165,4 +165,4 @@ def made_once(target: Path) -> Iterator[Path | None]:
                 yield filled
                 filled.rename(target)
     except OSError as error:
-        raise UserError(f"can not write into {target.parent}: {error}") from error
+        raise UserError(f"cannot write into {target.parent}: {error}") from error

@@ -2,7 +2,7 @@
 
     carellama plan examples/sft.yaml
 
-`check` is the same at the start of `carellama train`, without the measured steps: a training that can not fit is
+`check` is the same at the start of `carellama train`, without the measured steps: a training that cannot fit is
 refused before its weights are read, with the changes that would make it fit.
 """
 
@@ -114,7 +114,7 @@ def check(config: RunConfig, prepared: Any, added: Any) -> None:
         found = fitted(config, prepared, added)
     except UserError:
         raise
-    except Exception as error:  # a model whose code can not be built without weights may well train
+    except Exception as error:  # a model whose code cannot be built without weights may well train
         log.warning("memory: no estimate of this model (%s)", " ".join(str(error).split())[:100])
         return
     have = "" if found["available"] is None else f" of {gigabytes(found['available'])}"

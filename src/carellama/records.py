@@ -37,7 +37,7 @@ NOWHERE = Place("<memory>", 0)
 
 
 class BadRecord(DataError):
-    """A row that can not become a record; `reason` is what the report counts it under."""
+    """A row that cannot become a record; `reason` is what the report counts it under."""
 
     def __init__(self, place: Place, reason: str, detail: str = "") -> None:
         super().__init__(place, reason, detail)
@@ -180,7 +180,7 @@ class Tokens:
 
     def __post_init__(self) -> None:
         assert self.input_ids.shape == self.labels.shape and self.input_ids.ndim == 1, "ids and labels differ"
-        assert len(self.input_ids) and self.labels[0] == IGNORED, "the first position can not be predicted"
+        assert len(self.input_ids) and self.labels[0] == IGNORED, "the first position cannot be predicted"
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -114,7 +114,7 @@ def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"--output_dir {output} can not be made: {error.strerror}") from error
+            raise UserError(f"--output_dir {output} cannot be made: {error.strerror}") from error
     tokenizer, template, added, prepared = prepared_run(config)
     if prepared and training.should_save and not prepared.streams:
         report(prepared, output)

@@ -110,7 +110,7 @@ class _Cutter:
         if found != [at for at, row in enumerate(self.held) if SLOT.fullmatch(row["content"])]:
             roles = ", ".join(row["role"] for row in self.rows)
             raise UserError(
-                f"the chat template can not carry the roles {roles}: it drops or moves one; "
+                f"the chat template cannot carry the roles {roles}: it drops or moves one; "
                 "leave out the system message or choose another --template"
             )
 

@@ -203,7 +203,7 @@ class Template:
         return found
 
     def _check_tools(self, messages: Sequence[Message], tools: Sequence[Tool]) -> None:
-        """Raise `UserError` for tools that the template can not write."""
+        """Raise `UserError` for tools that the template cannot write."""
         if not tools and not any(message.calls or message.role == "tool" for message in messages):
             return
         if not self.knows_tools:

@@ -194,7 +194,7 @@ class GroupEncoder:
             tokens = [self.backend.id_to_token(found[len(head)]) if len(found) > len(head) else "" for found in whole]
             if apart and not tokens[0].startswith(("▁", "Ġ")) and bare == "a":
                 return anchor, head
-        raise UserError("this tokenizer merges text across every boundary tried; its chats can not be split safely")
+        raise UserError("this tokenizer merges text across every boundary tried; its chats cannot be split safely")
 
     def _ids_of(self, pieces: Sequence[_Piece]) -> list[Ids]:
         """The ids of each piece; those of markup are remembered."""

@@ -68,7 +68,7 @@ class DataArguments:
         default=None, metadata=about("Processes that encode; default: threads, one a core.")
     )
     on_bad_record: Literal["error", "skip"] = field(
-        default="error", metadata=about("A record that can not be used: stop, or skip and count it.")
+        default="error", metadata=about("A record that cannot be used: stop, or skip and count it.")
     )
     trust_dataset_script: bool = field(
         default=False, metadata=about("Run the Python script of a dataset with script_url.")

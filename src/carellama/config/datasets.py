@@ -90,7 +90,7 @@ class MixArguments:
         metadata=about("Model whose tokenizer counts the tokens of each part; default: characters are counted."),
     )
     on_bad_record: Literal["error", "skip"] = field(
-        default="error", metadata=about("A record that can not be used: stop, or skip and count it.")
+        default="error", metadata=about("A record that cannot be used: stop, or skip and count it.")
     )
     overwrite: bool = field(default=False, metadata=about("Replace the output if it is there."))
 

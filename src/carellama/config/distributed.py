@@ -1,9 +1,9 @@
-"""The engine that trains in several processes: which one was asked for, and what it can not do.
+"""The engine that trains in several processes: which one was asked for, and what it cannot do.
 
     engine = engine_of(config.training)   # Engine("FSDP2", 8, state="SHARDED_STATE_DICT")
 
 The engines are torch's DDP and FSDP2 and DeepSpeed's ZeRO, started by torchrun or `accelerate launch`; the loop that
-uses them is transformers'. What one of them can not do is refused before anything is loaded, and none is exchanged
+uses them is transformers'. What one of them cannot do is refused before anything is loaded, and none is exchanged
 for another without a word: without a GPU accelerate would go on as DDP where FSDP was asked for.
 """
 
@@ -104,7 +104,7 @@ def engine_of(training: Any) -> Engine:
 
 
 def check_engine(config: RunConfig) -> None:
-    """Raise `UserError` for what the engine can not do, with what to do instead."""
+    """Raise `UserError` for what the engine cannot do, with what to do instead."""
     if lonely():
         raise UserError(
             "accelerate launch started one process of several: on a CPU it needs mpirun for more; take "
@@ -190,7 +190,7 @@ def step_batch(training: Any) -> int:
 
 
 def check_resume(config: RunConfig, checkpoint: str) -> None:
-    """Raise `UserError` where this launch can not go on from a checkpoint as the one before would have."""
+    """Raise `UserError` where this launch cannot go on from a checkpoint as the one before would have."""
     try:
         made = json.loads(Path(checkpoint, LAUNCH).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -152,7 +152,7 @@ def _parts(value: str | None) -> list[str]:
 
 
 def check_grpo(config: RunConfig) -> None:
-    """Raise `UserError` for what stage grpo can not do, and for its options in another stage."""
+    """Raise `UserError` for what stage grpo cannot do, and for its options in another stage."""
     training, grpo = config.training, config.grpo
     if config.finetuning.stage != "grpo":
         if grpo.names:

@@ -54,7 +54,7 @@ class PPOArguments:
 
 
 def check_ppo(config: RunConfig) -> None:
-    """Raise `UserError` for what stage ppo can not do, and for a reward model in a stage that has no use for one."""
+    """Raise `UserError` for what stage ppo cannot do, and for a reward model in a stage that has no use for one."""
     generating, training, stage = config.generating, config.training, config.finetuning.stage
     if stage != "ppo":
         if config.reward.reward_model and stage != "grpo":

@@ -213,7 +213,7 @@ def check_run(config: RunConfig) -> None:
     if model.quantization_bit and finetuning.finetuning_type in ("full", "freeze"):
         raise UserError(
             f"--quantization_bit works with --finetuning_type lora, not {finetuning.finetuning_type}: "
-            "quantised weights can not be trained"
+            "quantised weights cannot be trained"
         )
     if model.quantization_bit and training.do_train:
         if finetuning.pissa_init:

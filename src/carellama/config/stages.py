@@ -11,7 +11,7 @@ from carellama.errors import UserError
 # HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
 # ruff: noqa: UP045
 
-# how many neighbouring records the loss of a stage can not take apart: one text, the answers of a pair; else all
+# how many neighbouring records the loss of a stage cannot take apart: one text, the answers of a pair; else all
 TOGETHER = {"pt": 1, "sft": 1, "rm": 2, "dpo": 2}
 REFERENCE_FREE = ("orpo", "simpo")  # losses of dpo that compare with no other model
 

@@ -72,7 +72,7 @@ def credentials(arguments: WebArguments) -> str | None:
         try:
             found = Path(source).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"can not read --password_file {source}: {error}") from error
+            raise UserError(f"cannot read --password_file {source}: {error}") from error
     if found is None:
         if arguments.loopback and not arguments.share:
             return None

@@ -1,4 +1,4 @@
-"""Rows to records: one function a row format. A row that can not be used raises `BadRecord` (place and reason).
+"""Rows to records: one function a row format. A row that cannot be used raises `BadRecord` (place and reason).
 
     alpaca    {"instruction", "input", "output", "history": [[question, answer], ...]}, named by `Columns`;
               "output": [best, ..., worst] makes a Pair of the first and the last (the 2023 reward format);
@@ -58,7 +58,7 @@ def _own_format(row: Row, columns: Columns, shape: str) -> str:
 
 
 def require_unicode(record: Record) -> None:
-    """Raise `BadRecord` for a text that UTF-8 can not hold: JSON may escape half a surrogate pair."""
+    """Raise `BadRecord` for a text that UTF-8 cannot hold: JSON may escape half a surrogate pair."""
     try:
         for text in texts_of(record):
             if not text.isascii():

@@ -65,7 +65,7 @@ def has_rows(path: Path) -> bool:
 
 
 def detect_file(path: Path, declared: Declared | None = None) -> FileFormat:
-    """Detect the format of a file from its first rows. Raises `UserError` for a file that can not be read at all."""
+    """Detect the format of a file from its first rows. Raises `UserError` for a file that cannot be read at all."""
     declared = declared or Declared()
     if declared.columns is not None or declared.row_format is not None:
         expected = declared.columns.used if declared.columns else ()

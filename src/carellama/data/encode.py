@@ -52,7 +52,7 @@ class _Example:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """Why a record can not be rendered."""
+    """Why a record cannot be rendered."""
 
     reason: str
 
@@ -117,7 +117,7 @@ class Encoder:
         return encoded
 
     def _examples_of(self, record: Record) -> list[_Example] | _Refused:
-        """What to tokenise for a record, or why the template can not render it."""
+        """What to tokenise for a record, or why the template cannot render it."""
         if isinstance(record, Text):
             parts = [Group(("", part, ""), True, frozenset({1})) for part in _stretches(record.text)]
             return [_Example((), parts)]
@@ -198,7 +198,7 @@ class Encoder:
     def cut_turn(
         self, groups: Sequence[Group], ids: Sequence[Ids], room: int, *, continues: bool
     ) -> tuple[Ids, Ids, list[str]] | None:
-        """Cut one turn to its lengths and to `room` tokens: ids and what was done; None: it can not be done."""
+        """Cut one turn to its lengths and to `room` tokens: ids and what was done; None: it cannot be done."""
         prompt, answer = ids
         reasons = []
         most = min(self.source, room - min(len(answer), self.target, max(room // 4, 1)))
@@ -247,7 +247,7 @@ class Encoder:
         return [len(ids[0]) for ids in self.groups.encode(prompts)]
 
     def _shorten(self, group: Group, room: int, *, continues: bool) -> Ids | None:
-        """Cut the end of a prompt's longest words until it has at most `room` tokens; None: it can not."""
+        """Cut the end of a prompt's longest words until it has at most `room` tokens; None: it cannot."""
         at = max(range(1, len(group.parts), 2), key=lambda at: len(group.parts[at]))
         words = group.parts[at]
         before = [Group((self.template.tokenizer.eos_token or "\n",), False)] if continues else []

@@ -58,10 +58,10 @@ def read_error(path: Path, error: Exception) -> UserError:
     """Return the error for a file that cannot be read: where it ends too early, the advice to copy it again."""
     early = isinstance(error, EOFError) or "truncated" in str(error).lower()
     if early:
-        return UserError(f"can not read {path}: the compressed file ends in the middle; copy or download it again")
+        return UserError(f"cannot read {path}: the compressed file ends in the middle; copy or download it again")
     if isinstance(error, OSError) and error.errno is not None:
-        return UserError(f"can not read {path}: {error.strerror}")
-    return UserError(f"can not read {path}: the compressed data is damaged ({error}); copy or download it again")
+        return UserError(f"cannot read {path}: {error.strerror}")
+    return UserError(f"cannot read {path}: the compressed data is damaged ({error}); copy or download it again")
 
 
 def compression_of(start: bytes) -> str:

@@ -137,7 +137,7 @@ def _detect(path: Path, size: int, changed: int) -> FileType:
             notices.append(f"is {NAMES[binary]}, whatever its name says, and is read so")
         return FileType(binary, compression, notice="; ".join(notices))
     if named in ("parquet", "sheet") and head:
-        raise UserError(f"can not read {path}: the content is not {NAMES[named]}; save the file again, or rename it")
+        raise UserError(f"cannot read {path}: the content is not {NAMES[named]}; save the file again, or rename it")
     encoding = encoding_by_head(head, path, whole=len(head) < READ_BYTES)
     text = head.decode(encoding, "ignore").removeprefix("\ufeff")
     _refuse_foreign_text(path, text)
@@ -187,7 +187,7 @@ def _zip_type(path: Path) -> TypeName:
             names = archive.namelist()
             kind = archive.read("mimetype")[:60] if "mimetype" in names else b""
     except (zipfile.BadZipFile, *READ_ERRORS) as error:
-        raise UserError(f"can not read {path}: a zip file or workbook that is not whole; copy it again") from error
+        raise UserError(f"cannot read {path}: a zip file or workbook that is not whole; copy it again") from error
     if any(name.startswith("xl/workbook.") for name in names) or b"spreadsheet" in kind:
         return "sheet"
     if any(name.startswith(("word/", "ppt/")) for name in names) or kind:

@@ -45,7 +45,7 @@ def mix(sizes: Sequence[int], strategy: str, probabilities: Sequence[float] | No
         return np.concatenate([np.zeros((0, 2), dtype=np.int64), *parts])
     check_probabilities(strategy, probabilities)
     if not all(sizes):
-        raise UserError("one of the datasets is empty: it can not be interleaved")
+        raise UserError("one of the datasets is empty: it cannot be interleaved")
     pairs = _interleave(sizes, strategy, turns(len(sizes), probabilities, seed))
     return np.fromiter(pairs, dtype=np.dtype((np.int64, 2)))
 
@@ -76,7 +76,7 @@ def mix_streams(streams: Sequence[Iterable[Item]], probabilities: Sequence[float
             item = next(running[turn], nothing)
         if item is nothing:
             raise UserError(
-                f"dataset {turn + 1} of {len(streams)} has no usable record for this process or worker, so it can not "
+                f"dataset {turn + 1} of {len(streams)} has no usable record for this process or worker, so it cannot "
                 "be interleaved; use fewer processes or --dataloader_num_workers, or leave --streaming out"
             )
         yield item  # type: ignore[misc]

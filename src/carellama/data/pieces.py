@@ -94,7 +94,7 @@ def _training(arguments: TokenizerArguments) -> str:
 
 
 def learn(arguments: TokenizerArguments) -> Learned:
-    """Find the pieces. Raises `UserError` for texts without Chinese, and a tokenizer that can not be extended."""
+    """Find the pieces. Raises `UserError` for texts without Chinese, and a tokenizer that cannot be extended."""
     from carellama.model.load import load_tokenizer
     from carellama.model.vocabulary import put
 
@@ -102,7 +102,7 @@ def learn(arguments: TokenizerArguments) -> Learned:
     texts, held, skipped = _texts(arguments)
     runs = Counter(found for text in texts for found in RUN.findall(text))
     if not runs:
-        unusable = f" ({skipped:,} rows can not be used: carellama data check)" if skipped else ""
+        unusable = f" ({skipped:,} rows cannot be used: carellama data check)" if skipped else ""
         raise UserError(f"{', '.join(arguments.names)}: no Chinese characters to learn from{unusable}")
     say(f"learning from {sum(map(len, texts)):,} characters")
     chosen = _chosen(runs, tokenizer, arguments)
@@ -122,7 +122,7 @@ def learn(arguments: TokenizerArguments) -> Learned:
 
 
 def _texts(arguments: TokenizerArguments) -> tuple[list[str], list[str], int]:
-    """(texts to learn from, texts held out, rows that can not be used)."""
+    """(texts to learn from, texts held out, rows that cannot be used)."""
     found: tuple[list[str], list[str]] = ([], [])
     room, skipped, number = arguments.max_characters, 0, 0
     for dataset in load_datasets(arguments.names, DataArguments(dataset_dir=arguments.dataset_dir)):

@@ -247,7 +247,7 @@ class _Reader:
     def read(self, dataset: Dataset, limit: int | None) -> tuple[list[Task], DataReport]:
         """Return the prompts of the first rows and their report.
 
-        Raises `BadRecord` for a row that can not be used, unless such rows are skipped.
+        Raises `BadRecord` for a row that cannot be used, unless such rows are skipped.
         """
         report, found = DataReport(), list[Task]()
         report.row(dataset.name, 0)

@@ -180,5 +180,5 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                 yield Row(fields, Place(str(path), number, "row"))
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(
-            f"can not read {path}: the Parquet file is damaged or not whole; copy or download it again"
+            f"cannot read {path}: the Parquet file is damaged or not whole; copy or download it again"
         ) from error

@@ -209,7 +209,7 @@ def _records(
             kind = kind_of(record)
             other = next((name for name, found in kinds.items() if found != kind), None)
             if other is not None:
-                raise UserError(f"{dataset.name} holds {kind}, {other} holds {kinds[other]}: they can not be mixed")
+                raise UserError(f"{dataset.name} holds {kind}, {other} holds {kinds[other]}: they cannot be mixed")
             kinds.setdefault(dataset.name, kind)
         yield record
 

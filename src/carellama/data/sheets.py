@@ -30,7 +30,7 @@ def _sheets(path: Path, most_rows: int | None = None) -> Iterator[tuple[str, lis
                 yield name, [[_text(cell) for cell in row] for row in cells]
     except (calamine.CalamineError, OSError) as error:
         raise DataError(
-            f"can not read {path}: not a whole spreadsheet ({error or type(error).__name__}); save it again, or "
+            f"cannot read {path}: not a whole spreadsheet ({error or type(error).__name__}); save it again, or "
             "rename it if it is something else"
         ) from error
 

@@ -176,7 +176,7 @@ class Dataset:
             for number, fields in enumerate(stream, 1):
                 yield Row(fields, Place(str(self.hub), number))
         except (OSError, ValueError) as error:
-            raise UserError(f"can not read the hub dataset {self.hub}: {str(error).partition(chr(10))[0]}") from error
+            raise UserError(f"cannot read the hub dataset {self.hub}: {str(error).partition(chr(10))[0]}") from error
 
     def _script_rows(self, script: Path) -> Iterator[Row | BadRow]:
         spec = importlib.util.spec_from_file_location(f"dataset_script_{script.stem}", script)

@@ -227,7 +227,7 @@ class TokenStream(IterableDataset):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What comes in place of examples, and of a batch, once the data can not be used.
+    """What comes in place of examples, and of a batch, once the data cannot be used.
 
     It is not raised where it happens: an exception that leaves a worker of a data loader arrives as another one,
     with the worker's traceback in its text.

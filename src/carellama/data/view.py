@@ -2,7 +2,7 @@
 
     carellama data view consult_zh --start 10 --tokenizer smollm2-135m --template default
 
-A row that can not be used is shown with the reason. On a terminal Enter goes on and q ends.
+A row that cannot be used is shown with the reason. On a terminal Enter goes on and q ends.
 """
 
 from __future__ import annotations

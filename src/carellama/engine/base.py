@@ -151,7 +151,7 @@ class Engine(Protocol):
     """Answers conversations. Safe to be called from several threads; `parallel` of them are answered at once.
 
     All methods raise `PromptTooLong` for a prompt that leaves no room for an answer, `Unsupported` for what this
-    engine can not do, and `Unavailable` where it depends on something that does not answer.
+    engine cannot do, and `Unavailable` where it depends on something that does not answer.
     """
 
     name: str  # transformers, llamacpp, ...

@@ -8,7 +8,7 @@ One thread computes. It is there while there is work, and within `ready()`; when
 before. New prompts are read in parts, with a pass of the running answers after each part, so that they are not held up.
 Answers with the same adapter make a batch. A request in whose batch a pass fails is told the error; the others go on.
 
-A model whose cache can not be joined (`carellama.engine.cache.why_not`) answers a batch after the other with
+A model whose cache cannot be joined (`carellama.engine.cache.why_not`) answers a batch after the other with
 `model.generate`, as does beam search.
 """
 
@@ -262,7 +262,7 @@ class Batcher:
             self._alone = group
 
     def _joined(self, group: list[Request]) -> bool:
-        """Whether these can be computed with others. Says once why this model's answers can not."""
+        """Whether these can be computed with others. Says once why this model's answers cannot."""
         if self._joins is None:
             own = type(self.model).__module__.startswith("transformers.models.")
             reason = why_not(self.model) or ("" if own else tried(self.model))

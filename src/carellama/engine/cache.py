@@ -102,7 +102,7 @@ def keep(store: DynamicCache, rows: Sequence[int], width: int) -> None:
 
 
 def why_not(model: Any) -> str:
-    """Say why the cache of a model can not be joined so, or nothing."""
+    """Say why the cache of a model cannot be joined so, or nothing."""
     config = model.config
     if getattr(config, "is_encoder_decoder", False):
         return "it has an encoder"

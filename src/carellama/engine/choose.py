@@ -39,9 +39,9 @@ READS_GGUF = ("llamacpp", "openvino")
 def choose(
     model: ModelArguments, data: DataArguments, finetuning: FinetuningArguments, arguments: EngineArguments
 ) -> Engine:
-    """Return the engine of a model. Raises `UserError` where it can not be made.
+    """Return the engine of a model. Raises `UserError` where it cannot be made.
 
-    An architecture that can not be converted for llama.cpp is answered by transformers, if nobody chose otherwise.
+    An architecture that cannot be converted for llama.cpp is answered by transformers, if nobody chose otherwise.
     """
     if not arguments.endpoints:
         if arguments.engine != "openai":
@@ -80,7 +80,7 @@ def pick(model: ModelArguments, arguments: EngineArguments) -> tuple[str, str]:
 
 
 def check(name: str, model: ModelArguments) -> None:
-    """Refuse options that the chosen engine can not keep to."""
+    """Refuse options that the chosen engine cannot keep to."""
     wrong = [option for option in OF_TRANSFORMERS if getattr(model, option)]
     if name in READS_GGUF and wrong:
         hint = " (--gguf_type q8_0 or q4_0 makes its weights smaller)" if "quantization_bit" in wrong else ""

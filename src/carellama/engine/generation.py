@@ -1,4 +1,4 @@
-"""A batch of answers by transformers' own `model.generate`: beam search, and models whose rows can not be joined.
+"""A batch of answers by transformers' own `model.generate`: beam search, and models whose rows cannot be joined.
 
     answer(model, requests)     # the tokens are chosen by carellama.engine.request, as everywhere
     search(model, requests)     # beam search

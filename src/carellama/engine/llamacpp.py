@@ -72,7 +72,7 @@ def load(
 ) -> LlamaCppEngine:
     """Make the engine of a model; a folder is converted to a .gguf first (`carellama.model.to_gguf`).
 
-    Raises `UserError` for what can not be loaded or converted, and for options that are not llama.cpp's.
+    Raises `UserError` for what cannot be loaded or converted, and for options that are not llama.cpp's.
     """
     from carellama.model.to_gguf import gguf_of, lora_gguf_of
 

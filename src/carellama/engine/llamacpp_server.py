@@ -3,7 +3,7 @@
     server = Server(Settings(Path("model.gguf"), context_tokens=2048, parallel=4))
     for event in Completion(server, {"prompt": server.tokenize("Asthma is"), "stream": True}).events(0.5): ...
 
-The server listens too, as it can not be told not to: on a Unix socket in a folder that only this user can enter. Words
+The server listens too, as it cannot be told not to: on a Unix socket in a folder that only this user can enter. Words
 are turned into tokens that way; answers come by calls within the process. Nothing of a prompt is logged.
 """
 
@@ -66,7 +66,7 @@ class _Held:
 
 
 class Server:
-    """A model that is loaded. Raises `UserError` where it can not be."""
+    """A model that is loaded. Raises `UserError` where it cannot be."""
 
     def __init__(self, settings: Settings) -> None:
         xllamacpp = package()
@@ -79,7 +79,7 @@ class Server:
         except RuntimeError as error:
             self._end()
             raise UserError(
-                f"llama.cpp can not load {settings.path} ({settings.context_tokens:,} tokens for each of "
+                f"llama.cpp cannot load {settings.path} ({settings.context_tokens:,} tokens for each of "
                 f"{settings.parallel} requests): the file is damaged, of a kind that it does not know, or too large "
                 "for the memory; what llama.cpp says stands above"
             ) from error

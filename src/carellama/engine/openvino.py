@@ -4,7 +4,7 @@
 
 It takes a .gguf, the folder of a model that OpenVINO's tools converted, or any other model by way of a .gguf. The
 library runs in a process of its own (`openvino_process.py` says why); prompts are rendered and tokenised here, as
-in training. It can not: bias tokens, answer with several adapters, tell the likeliest tokens beside the one said, make
+in training. It cannot: bias tokens, answer with several adapters, tell the likeliest tokens beside the one said, make
 vectors, and take presence and frequency penalties as OpenAI defines them. All of these are refused. A seed is
 best effort: the sums for a prompt differ a little once its beginning is in the cache.
 """
@@ -132,9 +132,7 @@ class Process:
         if "ready" not in line:
             self.close()
             why = line.get("failed") or f"its process ended with code {self._child.returncode}"
-            raise UserError(
-                f"OpenVINO can not load {settings['model']} ({why}); take --engine llamacpp or transformers"
-            )
+            raise UserError(f"OpenVINO cannot load {settings['model']} ({why}); take --engine llamacpp or transformers")
         threading.Thread(target=self._read, name="carellama-openvino", daemon=True).start()
 
     def begin(self, ids: list[int], answer: Answer, sampling: Sampling, news: News, config: dict[str, Any]) -> Request:
@@ -246,7 +244,7 @@ class OpenVINOEngine:
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
         """See `Engine.logprobs`. A request a choice, which has to say it: prompts are read once, by way of the cache.
 
-        Raises `Unsupported` for a choice that begins with a token that this can not force.
+        Raises `Unsupported` for a choice that begins with a token that this cannot force.
         """
         firsts = [self.tokenize(choice)[:1] for choice in choices]
         texts = [self.tokenizer.decode(ids) for ids in firsts]
@@ -343,7 +341,7 @@ class OpenVINOEngine:
 
 
 def refuse(sampling: Sampling) -> None:
-    """Raise `Unsupported` for what the pipeline can not do, or does otherwise than `Sampling` says."""
+    """Raise `Unsupported` for what the pipeline cannot do, or does otherwise than `Sampling` says."""
     ends = next((name for name in ("min_tokens", "ignore_eos", "stop_token_ids") if getattr(sampling, name)), None)
     for field, what, asked in (
         ("logit_bias", "has no logit_bias", sampling.logit_bias),
@@ -412,7 +410,7 @@ def _whole(request: Request) -> Generator[Piece, None, Reply]:
 def load(
     model: ModelArguments, data: DataArguments, finetuning: FinetuningArguments, arguments: EngineArguments
 ) -> OpenVINOEngine:
-    """Load a model into a process of OpenVINO GenAI. Raises `UserError` for what can not be loaded."""
+    """Load a model into a process of OpenVINO GenAI. Raises `UserError` for what cannot be loaded."""
     if importlib.util.find_spec("openvino_genai") is None:
         need("openvino_genai", extra="openvino", why="--engine openvino")  # raises
     if arguments.adapter_folders:

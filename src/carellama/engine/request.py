@@ -3,7 +3,7 @@
     request = Request(ids, room, sampling, answer, tell, name=str)
     advance(scores, [request, ...])     # chooses a token for each row of scores (B, V), and tells
 
-Whoever computes the scores (`carellama.engine.batching`, or `model.generate` where a model's cache can not be joined)
+Whoever computes the scores (`carellama.engine.batching`, or `model.generate` where a model's cache cannot be joined)
 hands them to `advance`; so all rules of sampling are here and in `carellama.engine.drawing`, once.
 """
 

@@ -67,7 +67,7 @@ class Tokenizer:
 def of_gguf(path: Path, header: Header, template: str | None) -> Tokenizer:
     """Return the tokenizer of a .gguf, from its header with `ARRAYS`, and its chat format or the named one.
 
-    Raises `UserError` for a vocabulary that can not be read faithfully, and as `chat_of` does.
+    Raises `UserError` for a vocabulary that cannot be read faithfully, and as `chat_of` does.
     """
     facts = header.facts
     tokens, kinds = facts.get(TOKENS) or [], facts.get(KINDS) or []

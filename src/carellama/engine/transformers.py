@@ -418,7 +418,7 @@ def load(
     *,
     batch_size: int | None = None,
 ) -> TransformersEngine:
-    """Load a model with its checkpoints, adapters and template. Raises `UserError` for what can not be loaded.
+    """Load a model with its checkpoints, adapters and template. Raises `UserError` for what cannot be loaded.
 
     An adapter of `--adapters` answers on top of the checkpoints of `--checkpoint_dir`.
     """

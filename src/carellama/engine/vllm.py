@@ -189,7 +189,7 @@ def load(
 ) -> VLLMEngine:
     """Start vLLM with a model, its checkpoint and adapters; return when it answers.
 
-    Raises `UserError` for what vLLM can not serve, where there is no vLLM, and when it dies at its start.
+    Raises `UserError` for what vLLM cannot serve, where there is no vLLM, and when it dies at its start.
     """
     program = shutil.which("vllm") or shutil.which(str(Path(sys.executable).with_name("vllm")))
     if program is None:
@@ -249,7 +249,7 @@ def _weights(model: ModelArguments, arguments: EngineArguments) -> tuple[str, di
 
 
 def _flags(model: ModelArguments, data: DataArguments, arguments: EngineArguments, folder: Path) -> list[str]:
-    """The flags of `vllm serve` that the options stand for. Raises `UserError` for what it can not do."""
+    """The flags of `vllm serve` that the options stand for. Raises `UserError` for what it cannot do."""
     if model.rope_scaling:
         raise UserError("--engine vllm takes no --rope_scaling: give --vllm_args with --hf-overrides of vLLM")
     if model.quantization_bit == 8:
@@ -297,7 +297,7 @@ def _rank(folder: Path) -> int:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind, rank = config["peft_type"], max([config["r"], *(config.get("rank_pattern") or {}).values()])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"can not read {path} as an adapter's: {error}") from error
+        raise UserError(f"cannot read {path} as an adapter's: {error}") from error
     why = [name for name in NOT_SERVED if config.get(name)] if kind == "LORA" else [f"peft_type {kind}"]
     if why:
         raise UserError(f"{folder} has {why[0]}, which vLLM does not serve: merge it with carellama export")

@@ -239,7 +239,7 @@ def _open(out_dir: Path, rank: int) -> Path:
         out_dir.mkdir(parents=True, exist_ok=True)
         partial.write_text("", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"can not write predictions into {out_dir}: {error.strerror or error}") from error
+        raise UserError(f"cannot write predictions into {out_dir}: {error.strerror or error}") from error
     return partial
 
 

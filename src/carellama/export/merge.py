@@ -75,7 +75,7 @@ def export_model(
     """Write the model with its checkpoints merged to `output_dir`, which appears at once and whole.
 
     A base that was trained on quantised is taken unquantised. Raises `UserError` for a folder that is not
-    empty (or, with `overwrite`, holds no model), for too little disk space, and for what can not be loaded.
+    empty (or, with `overwrite`, holds no model), for too little disk space, and for what cannot be loaded.
     """
     from carellama.export.parity import check_parity, measure
     from carellama.export.scoring import prepare_scoring
@@ -87,7 +87,7 @@ def export_model(
     if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", max_shard_size, re.IGNORECASE):
         raise UserError(f"--max_shard_size {max_shard_size}: give a size like 5GB or 500MB")
     if model.quantization_bit:
-        log.info("export takes the base unquantised: adapters can not be merged into quantised weights")
+        log.info("export takes the base unquantised: adapters cannot be merged into quantised weights")
         model = replace(model, quantization_bit=None)
     dtype = model.dtype if model.dtype != "auto" else _stored_dtype(load_config(model))
     tokenizer = load_tokenizer(model)
@@ -118,7 +118,7 @@ def export_model(
             write_card(made, model, template, str(parity), kind)
             _put(made, output_dir, Path(temporary))
     except OSError as error:
-        raise UserError(f"can not write {output_dir}: {error}") from error
+        raise UserError(f"cannot write {output_dir}: {error}") from error
     return parity
 
 

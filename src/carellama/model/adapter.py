@@ -43,7 +43,7 @@ def prepare(
 
     Adapters are merged in their order, but the last stays an adapter: it is trained further (unless
     `--resume_lora_training false`, or with freeze and full), or answers as it was trained. A quantised base
-    can not take merged weights without loss; there all adapters stay side by side. `tokens` are new ids, whose
+    cannot take merged weights without loss; there all adapters stay side by side. `tokens` are new ids, whose
     rows of the embedding and the head are trained as well. Returns a peft model or `model` itself. Raises
     `UserError` for an adapter of another model and for layers that are not there.
     """
@@ -153,7 +153,7 @@ def merge(model: Any) -> PreTrainedModel:
     if not isinstance(model, PeftModel):
         return model
     if getattr(model.get_base_model(), "is_quantized", False):
-        raise UserError("adapters can not be merged into quantised weights without loss: leave --quantization_bit out")
+        raise UserError("adapters cannot be merged into quantised weights without loss: leave --quantization_bit out")
     for layer in model.modules():
         if isinstance(layer, BaseTunerLayer):
             weight = layer.get_param() if hasattr(layer, "get_param") else layer.get_base_layer().weight  # of experts
@@ -221,7 +221,7 @@ def side_by_side(
 
 
 def _alone(config: dict[str, Any]) -> str:
-    """Say why an adapter can not answer beside others, or nothing."""
+    """Say why an adapter cannot answer beside others, or nothing."""
     if config["peft_type"] != "LORA":
         return f"is an adapter of the kind {config['peft_type']}, not LORA"
     if config.get("use_dora"):

@@ -109,7 +109,7 @@ def blank_adapters(
         config.inference_mode, config.task_type = False, None
         with peft_quiet():
             return get_peft_model(network, config, adapter_name=TRAINED)
-    # pissa: its matrices have the same sizes, and can not be found without weights
+    # pissa: its matrices have the same sizes, and cannot be found without weights
     plain = dataclasses.replace(finetuning, pissa_init=False)
     lora.log.disabled = True  # the adapters themselves will say which layers they are for
     try:

@@ -48,12 +48,12 @@ class Header:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether the file begins as a GGUF does. Raises `UserError` for a file that can not be read."""
+    """Whether the file begins as a GGUF does. Raises `UserError` for a file that cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(4) == b"GGUF"
     except OSError as error:
-        raise UserError(f"can not read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
 def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
@@ -114,7 +114,7 @@ def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:
 
     It is kept in the cache by the file's content, so a changed file is converted anew; `papers` (licence
     texts) are copied into it. From then on the model loads like any other: in 4 bit, in parts, on any device.
-    Raises `UserError` for a damaged file, and for an architecture or tokenizer that can not be converted
+    Raises `UserError` for a damaged file, and for an architecture or tokenizer that cannot be converted
     faithfully.
     """
     folder = model_home() / f"{path.stem}-{content_key(path)}"
@@ -170,7 +170,7 @@ def _convert(path: Path, folder: Path) -> None:
     except (ValueError, NotImplementedError) as error:
         first = str(error).splitlines()[0]
         raise UserError(
-            f"{path} can not be converted ({first}): if it is whole, take the model's folder instead"
+            f"{path} cannot be converted ({first}): if it is whole, take the model's folder instead"
         ) from error
     tokenizer.model_max_length = config.max_position_embeddings
     model.generation_config = GenerationConfig(

@@ -89,11 +89,11 @@ def _chat_template(model: ModelArguments) -> str | None:
 
 
 def adapter_settings(folder: Path) -> dict[str, Any]:
-    """What the adapter_config.json of a folder says. `UserError` where it can not be read."""
+    """What the adapter_config.json of a folder says. `UserError` where it cannot be read."""
     try:
         settings = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"can not read {folder / ADAPTER}: {error}") from error
+        raise UserError(f"cannot read {folder / ADAPTER}: {error}") from error
     return settings if isinstance(settings, dict) else {}
 
 
@@ -369,7 +369,7 @@ def as_user_error(place: Path | str, what: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         hint = nearest(place, EMBEDDED) if isinstance(place, str) else ""
-        raise UserError(f"can not load the {what} of {place}: {_reason(error)}.{hint}") from error
+        raise UserError(f"cannot load the {what} of {place}: {_reason(error)}.{hint}") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -380,7 +380,7 @@ def _reason(error: BaseException) -> str:
         hub.GatedRepoError: "the hub wants its terms accepted on its page there, and --hf_auth_token",
         hub.RepositoryNotFoundError: "there is no such folder, and none on the hub (--hf_auth_token?)",
         hub.RevisionNotFoundError: "the hub does not have this --model_revision",
-        hub.LocalEntryNotFoundError: "there is no such folder, and the hub can not be reached",
+        hub.LocalEntryNotFoundError: "there is no such folder, and the hub cannot be reached",
         hub.OfflineModeIsEnabled: "there is no such folder, and the hub is switched off (HF_HUB_OFFLINE)",
     }
     cause: BaseException | None = error

@@ -43,7 +43,7 @@ def new_adapter(model: Any, finetuning: FinetuningArguments, tokens: Sequence[in
     """Put a fresh adapter on the model, beside those that a quantised base has.
 
     Rows of the embedding and of the head for the ids `tokens` are trained with it. Raises `UserError` for layers
-    that are not there, and for what the kind of adapter can not do.
+    that are not there, and for what the kind of adapter cannot do.
     """
     from peft import PeftModel, get_peft_model
 

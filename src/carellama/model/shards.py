@@ -74,9 +74,9 @@ def read_shards(folder: Path) -> dict[str, torch.Tensor]:
         load({"model": weights}, storage_reader=reader, no_dist=True)
     except CheckpointException as error:
         reason = next((wrapped[0] for wrapped in error.failures.values()), error)
-        raise UserError(f"can not read the shards of {folder}: {reason}") from error
+        raise UserError(f"cannot read the shards of {folder}: {reason}") from error
     except (OSError, EOFError, AttributeError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-        raise UserError(f"can not read the shards of {folder}: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"cannot read the shards of {folder}: {' '.join(str(error).split())[:200]}") from error
     return weights
 
 

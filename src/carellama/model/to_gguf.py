@@ -129,7 +129,7 @@ def base_folder(model: ModelArguments) -> Path:
         )
     except (OSError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"can not fetch {place} from the hub: {first}") from error
+        raise UserError(f"cannot fetch {place} from the hub: {first}") from error
 
 
 def converter() -> Path:
@@ -182,7 +182,7 @@ def _merge(model: ModelArguments, folder: Path) -> None:
 
 
 def _convert(folder: Path, target: Path, gguf_type: str, what: str, *flags: str, pickles: bool = False) -> None:
-    """Convert a folder, called `what` in errors; what the converter can not write itself is made from its 16 bits."""
+    """Convert a folder, called `what` in errors; what the converter cannot write itself is made from its 16 bits."""
     written = target if gguf_type != "q4_0" else target.with_suffix(".f16")
     with _without_code(folder, pickles=pickles) as safe:
         words = [str(safe), "--outfile", str(written), "--outtype", "f16" if gguf_type == "q4_0" else gguf_type]
@@ -234,7 +234,7 @@ def _run(code: str, words: Sequence[str], what: str) -> None:
         reason = _last(lines)
         known = any(word in reason for word in UNKNOWN_TO_IT)  # the rest may be want of memory or disk
         kind = ConverterRefuses if known else NotConvertible
-        raise kind(f"{what} can not be turned into a .gguf: {reason}")
+        raise kind(f"{what} cannot be turned into a .gguf: {reason}")
 
 
 def _last(lines: Sequence[str]) -> str:

@@ -38,13 +38,13 @@ class Added:
 def read_tokens(path: Path) -> list[str]:
     """Read a file with one token a line; empty lines and repetitions are left out.
 
-    Raises `UserError` for a file that can not be read or has no tokens, and for a line with white space or that is
+    Raises `UserError` for a file that cannot be read or has no tokens, and for a line with white space or that is
     too long to be a token.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"can not read the tokens of {path}: {error}") from error
+        raise UserError(f"cannot read the tokens of {path}: {error}") from error
     tokens = []
     for number, line in enumerate(lines, 1):
         token = line.strip()
@@ -84,7 +84,7 @@ def put(tokenizer: Any, tokens: list[str]) -> None:
     if not _keeps_text(tokenizer, tokens):
         _space_at_start_only(tokenizer)
         if not _keeps_text(tokenizer, tokens):
-            raise UserError("this tokenizer changes the text around added tokens; its vocabulary can not be extended")
+            raise UserError("this tokenizer changes the text around added tokens; its vocabulary cannot be extended")
         log.info("the tokenizer puts its space at the start of a text only now, not behind every added token")
 
 

@@ -17,7 +17,7 @@ from carellama.privacy.numbers import DAY, UNIT
 Found = tuple[str, int, int, float]
 
 _CODE = r"(?P<value>(?=[A-Z\-/]{0,8}[0-9*])(?:[A-Z]{1,8}[\-/ ]?)?[0-9A-Z*]+(?:[\-/][0-9A-Z*]+){0,5})(?![A-Za-z0-9.%])"
-# Any word that ends in "number" or "no.": who a number is of can not be seen, but that it is one of somebody's.
+# Any word that ends in "number" or "no.": who a number is of cannot be seen, but that it is one of somebody's.
 _NUMBERED = (
     pattern(
         r"(?<![批型货文信符代色准床楼房标刊栋本])(?<!注册)(?<!备案)(?<!许可)(?:编\s?[号码]|[证卡单件户册次]\s?号码?|序列号|号码?|[码号]|"

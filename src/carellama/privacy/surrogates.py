@@ -176,7 +176,7 @@ _PLACES = re.compile(rf"[0-9]+|[{''.join(CHINESE_DIGITS)}十廿正冬腊初]+|[A
 
 
 def move(text: str, days: int) -> str:
-    """A date moved by so many days, in the same spelling; one that can not be read becomes a day of its decade."""
+    """A date moved by so many days, in the same spelling; one that cannot be read becomes a day of its decade."""
     plain = fold(text)
     if len(digits := re.sub(r"\D", "", plain)) == 8 and plain.strip().isdigit():
         moved = _moved(int(digits[:4]), int(digits[4:6]), int(digits[6:]), days)

@@ -185,7 +185,7 @@ class Talk:
         except FileExistsError:
             raise UserError(f"{file} is there already and was left as it is; give another name") from None
         except OSError as error:
-            raise UserError(f"can not write {file}: {error.strerror}") from error
+            raise UserError(f"cannot write {file}: {error.strerror}") from error
         self._note(f"saved · 已保存: {file}")
 
     def _retry(self, _: str) -> None:

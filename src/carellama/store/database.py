@@ -87,12 +87,12 @@ BUSY_SECONDS = 5.0  # how long one waits for another's transaction
 POSTGRES_LOCK = 0x0CA2E11A  # of those that make or change the tables at the same time
 SQLITE_SAYS = {  # what it says, and what to do
     "is locked": "another program has held it for {busy:g} s; end that program, or try again",
-    "readonly": "it can not be written; check the permissions of the file and of its folder",
-    "unable to open": "it can not be opened; check the permissions of the file and of its folder",
+    "readonly": "it cannot be written; check the permissions of the file and of its folder",
+    "unable to open": "it cannot be opened; check the permissions of the file and of its folder",
     "not a database": "it is damaged, or no SQLite file; bring back a copy, or name another file",
     "malformed": "it is damaged; bring back a copy, or name another file",
     "is full": "the disk is full; make room there",
-    "disk I/O": "the disk can not be read or written",
+    "disk I/O": "the disk cannot be read or written",
 }
 
 
@@ -287,7 +287,7 @@ def _there(path: Path, make: bool) -> bool:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # the files that SQLite puts beside it get its mode
     except OSError as error:
-        raise UserError(f"can not write {path}: {error.strerror}") from error
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
     return True
 
 
@@ -304,7 +304,7 @@ def _url(place: str) -> URL:
     if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
         return url.set(drivername="postgresql+psycopg")
     raise UserError(
-        f"a database of {url.drivername}:// can not be used; give the path of a SQLite file, or "
+        f"a database of {url.drivername}:// cannot be used; give the path of a SQLite file, or "
         "postgresql://USER:PASSWORD@HOST:PORT/NAME"
     )
 

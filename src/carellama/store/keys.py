@@ -58,7 +58,7 @@ class Key:
 def add(
     database: Database, *, name: str, scopes: Sequence[str], limits: Limits, days: int | None = None
 ) -> tuple[Key, str]:
-    """Make a key that ends after `days`; return it, and the whole key, which can not be had again."""
+    """Make a key that ends after `days`; return it, and the whole key, which cannot be had again."""
     secret = secrets.token_hex(32)
     with database.writing() as connection:
         now = database.now(connection)
@@ -102,7 +102,7 @@ def find(database: Database, id: str) -> Key | None:
 
 
 def every(database: Database) -> list[Key]:
-    """All keys, the oldest first; also those that can not be used any more."""
+    """All keys, the oldest first; also those that cannot be used any more."""
     with database.reading() as connection:
         return [key_of(row) for row in connection.execute(select(KEYS).order_by(KEYS.c.created, KEYS.c.id))]
 

@@ -2,7 +2,7 @@
 
     carellama data synthesize data/knowledge --task qa --records 50 --endpoint http://localhost:8000/v1 --model NAME
 
-What comes of it is written by a machine: read some of it before training on it. Replies that can not be used are
+What comes of it is written by a machine: read some of it before training on it. Replies that cannot be used are
 counted by reason and listed in the account, OUTPUT.json, without their text; nothing is repaired.
 """
 

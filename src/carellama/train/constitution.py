@@ -164,7 +164,7 @@ def verdicts_in(reply: str, rules: int) -> list[bool | None] | None:
 
 
 def _inert(text: str) -> str:
-    """Text that can not end the tag that it stands in."""
+    """Text that cannot end the tag that it stands in."""
     return re.sub(r"<(?=/?(?:conversation|answer)>)", "< ", text)
 
 

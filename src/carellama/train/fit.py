@@ -5,7 +5,7 @@
 
 By `carellama.train.footprint`, which goes through a step without numbers, with the largest batch of the data. By
 formula: what allocators keep, answers that are written while training, shards of FSDP and DeepSpeed, and models that
-torch can not go through without numbers (Korthikanti et al. 2022, arXiv:2205.05198, eq. 2 and table 2).
+torch cannot go through without numbers (Korthikanti et al. 2022, arXiv:2205.05198, eq. 2 and table 2).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 SLACK = 0.05  # of a step's memory on a GPU, which its allocator keeps in pieces and kernels need inside themselves
 CONTEXT = 600 << 20  # of a GPU: CUDA itself and the libraries' kernels and workspaces
-HOLES = 0.25  # of what layers put into the C library's heap: what it can not use again, see benchmarks/plan_error.py
+HOLES = 0.25  # of what layers put into the C library's heap: what it cannot use again, see benchmarks/plan_error.py
 KERNELS = 100 << 20  # of oneDNN on a CPU in bfloat16, see `carellama.config.environment.few_kernels`
 EPOCHS = 5  # at most, whose orders are drawn to find the largest batch
 ADVISED_ROW = 256  # tokens, fewer of which bring little
@@ -94,7 +94,7 @@ def estimate(config: RunConfig, prepared: Any, setting: Setting, process: int | 
         found = measured(model, stack, batch, how)
     except Exception as error:  # of whatever a model does that needs values
         reason = " ".join(str(error).split())[:100]
-        notes.append(f"by a rule of thumb: this model can not be gone through without its weights ({reason})")
+        notes.append(f"by a rule of thumb: this model cannot be gone through without its weights ({reason})")
         found = by_rule(fixed(model, stack, how), network.config.get_text_config(), batch, how)
     parts = {part: size for part, size in found.parts.items() if size or part == "gradients"}
     if config.finetuning.stage in ("ppo", "grpo"):

@@ -142,7 +142,7 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
         return judged
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
-        """The rewards (answers of all processes, rewards). Raises `Unable` where one of them can not be given."""
+        """The rewards (answers of all processes, rewards). Raises `Unable` where one of them cannot be given."""
         spoken = [[{**one[0], "content": self._spoken(answer_of(one))}] for one in completions]
         found = super()._calculate_rewards(inputs, prompts, spoken, completion_ids_list)  # (N, K)
         infinite = torch.isinf(found).any(0).tolist()
@@ -155,7 +155,7 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
         return found
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; a reward that can not be given ends it early, with a checkpoint, and `failure` says why."""
+        """Train; a reward that cannot be given ends it early, with a checkpoint, and `failure` says why."""
         try:
             with _quiet():
                 return super().train(*args, **kwargs)
@@ -310,7 +310,7 @@ class _ReferenceModel:
 
 
 def _trl_arguments(config: RunConfig) -> Any:
-    """The run's training flags as TRL's. Raises `UserError` for what it can not do."""
+    """The run's training flags as TRL's. Raises `UserError` for what it cannot do."""
     training, grpo = config.training, config.grpo
     theirs = {field.name for field in dataclasses.fields(GRPOConfig) if field.init}
     shared = {

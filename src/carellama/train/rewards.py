@@ -11,7 +11,7 @@
                       the answer, and that answers {"scores": [number, ...]}
 
 A score is one of texts: an answer is decoded, and encoded again as the reward model was trained to read it, with its
-own tokenizer and template. What can not fit is refused by `check_reward`, before any weights are read. The texts leave
+own tokenizer and template. What cannot fit is refused by `check_reward`, before any weights are read. The texts leave
 the machine only for a server that is not on it; `load_reward` says so.
 """
 
@@ -55,7 +55,7 @@ REQUEST = 32  # conversations sent together
 
 
 def check_reward(name: str, config: RunConfig, tokenizer: Any) -> None:
-    """Raise `UserError` for a reward that can not score this policy's answers; no weights are read.
+    """Raise `UserError` for a reward that cannot score this policy's answers; no weights are read.
 
     An adapter must have a score head, and the policy's vocabulary (token by token, by its own tokenizer); another
     model needs one label and a tokenizer of its own that it has room for; a server must answer.
@@ -299,7 +299,7 @@ def _settings(folder: Path) -> dict[str, Any] | None:
     try:
         settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"can not read how {path} was trained") from error
+        raise UserError(f"cannot read how {path} was trained") from error
     return settings
 
 
@@ -329,7 +329,7 @@ def _check_adapter(folder: Path, model: ModelArguments, tokenizer: Any) -> None:
     try:
         theirs = AutoTokenizer.from_pretrained(str(folder)).get_vocab()
     except (OSError, ValueError) as error:
-        raise UserError(f"--reward_model {folder}: its tokenizer can not be read") from error
+        raise UserError(f"--reward_model {folder}: its tokenizer cannot be read") from error
     ours = tokenizer.get_vocab()
     different = sum(theirs.get(token) != number for token, number in ours.items()) + len(theirs.keys() - ours.keys())
     if different:

@@ -46,7 +46,7 @@ def layout(model: Any, tokenizer: Any, *, packing: bool, sharded: bool) -> Any:
     if not dispatches(type(base)):
         reason = "it computes its attention by itself"
     elif not takes_packed_rows(implementation):
-        reason = f"attention {implementation!r} can not keep records apart in one row"
+        reason = f"attention {implementation!r} cannot keep records apart in one row"
     elif not (reason := why_padded(base, sharded=sharded)):
         return collate_row
     else:
@@ -69,7 +69,7 @@ def padded_attention(model: Any) -> str:
 
 
 def why_padded(model: Any, *, sharded: bool = False) -> str:
-    """Say why a model can not keep the records of a row apart, or nothing where it does.
+    """Say why a model cannot keep the records of a row apart, or nothing where it does.
 
     First by what its configuration and weights say, then (unless `sharded`) by running it on twelve tokens.
     """

@@ -65,7 +65,7 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
     def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
         experts = any("expert" in name for name, _ in model.named_modules())  # not all of which every batch goes to
         if isinstance(model, PeftModel) and config.training.ddp_find_unused_parameters is None and not experts:
-            config.training.ddp_find_unused_parameters = False  # which transformers can not know of an adapter
+            config.training.ddp_find_unused_parameters = False  # which transformers cannot know of an adapter
         super().__init__(
             model=model,
             args=config.training,

@@ -1,11 +1,11 @@
 """Rewards that can be checked: the right letter, citations that hold, a format, a length.
 
-    letters_in("It can not be A, so the answer is B.", "ABCD")     # {"B"}
+    letters_in("It cannot be A, so the answer is B.", "ABCD")     # {"B"}
     citation_score('It "lasts a week" [2].', {2: "A cold lasts a week or more."})   # 1.0
 
 Pure functions of an answer, and `rewards_of`, which makes of them (and of any function that a person names) what
 TRL's trainers take: `reward(prompts, completions, completion_ids, **columns) -> one number an answer`. The columns are
-those of `carellama.data.prompts.Task`. What can not be read is counted and scored 0: it is never guessed.
+those of `carellama.data.prompts.Task`. What cannot be read is counted and scored 0: it is never guessed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ QUOTED = re.compile(r"[“\"「『]([^“”\"「」『』\n]{2,})[”\"」』](
 
 
 def letters_in(answer: str, options: Collection[str]) -> frozenset[str] | None:
-    """The letters that an answer settles on, in Chinese or English; None: it can not be read.
+    """The letters that an answer settles on, in Chinese or English; None: it cannot be read.
 
     Read are, in this order: what the last "the answer is ...", "答案：..." or "故选..." names; an answer that is
     nothing but letters; one that begins with a letter and a mark ("B. Beta cells") where no other line does. "A or B",
@@ -135,7 +135,7 @@ def length_score(tokens: int, low: int, high: int) -> float:
 def rewards_of(arguments: GRPOArguments) -> dict[str, Reward]:
     """The rewards that `--rewards` names, but for `model` and `constitution`, which `carellama.train.grpo` loads.
 
-    Raises `UserError` for a function that can not be imported.
+    Raises `UserError` for a function that cannot be imported.
     """
     made: dict[str, Reward] = {}
     for name in arguments.names:

@@ -35,7 +35,7 @@ class NotFetched(Exception):
 
 
 class NoConnection(NotFetched):
-    """A host can not be reached; the text is its name."""
+    """A host cannot be reached; the text is its name."""
 
 
 @dataclass(frozen=True)

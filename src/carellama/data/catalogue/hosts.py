@@ -54,7 +54,7 @@ def page_of(host: Host) -> str:
 
 
 def listing(host: Host, token: str | None) -> tuple[str, list[Remote]]:
-    """(revision, files) of a host. Raises `NotFetched` where it can not be reached or has none of the files."""
+    """(revision, files) of a host. Raises `NotFetched` where it cannot be reached or has none of the files."""
     kinds = {
         "huggingface": _of_hub,
         "modelscope": _of_modelscope,

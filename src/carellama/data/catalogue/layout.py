@@ -65,7 +65,7 @@ def outcomes(found: Iterable[Row | BadRow], record: Callable[[Row], Record | Seq
 
 
 def first_row(path: Path, reader: Rows = rows) -> Row | None:
-    """The first usable row of a file, None where it has none. Raises `UserError` for a file that can not be read."""
+    """The first usable row of a file, None where it has none. Raises `UserError` for a file that cannot be read."""
     return next((row for row in reader(path) if isinstance(row, Row)), None)
 
 

@@ -24,10 +24,10 @@ def fits(name: str, pattern: str) -> bool:
 def paths_in(folder: Path) -> list[Path]:
     """All files of a folder and its folders, without those whose name, or whose folder's name, begins with a dot.
 
-    Raises `UserError` for a folder that can not be read.
+    Raises `UserError` for a folder that cannot be read.
     """
     if not os.access(folder, os.R_OK | os.X_OK):
-        raise UserError(f"can not read the folder {folder}: permission denied")
+        raise UserError(f"cannot read the folder {folder}: permission denied")
     return sorted(
         path
         for path in folder.rglob("*")

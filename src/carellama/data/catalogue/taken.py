@@ -139,7 +139,7 @@ def unpack(archive: Path, folder: Path, name: str | None = None) -> dict[str, di
     except zipfile.BadZipFile as error:
         raise NotFetched(f"{archive.name} is not a whole zip: {error}") from error
     except (RuntimeError, NotImplementedError) as error:  # encrypted, or packed in a way that Python does not know
-        raise NotFetched(f"{archive.name} can not be unpacked: {error}") from error
+        raise NotFetched(f"{archive.name} cannot be unpacked: {error}") from error
     return found
 
 

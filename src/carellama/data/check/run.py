@@ -128,7 +128,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def files_of(names: Sequence[str]) -> list[Path]:
-    """The files named, and those in the folders named. `UserError` for what is not there or can not be checked."""
+    """The files named, and those in the folders named. `UserError` for what is not there or cannot be checked."""
     found: list[Path] = []
     for name in names:
         path = Path(name).expanduser()

@@ -143,7 +143,7 @@ def _write_unique(
 
 
 def _checked(arguments: CleanArguments) -> Bounds:
-    """The bounds of the filters. `UserError` for options that can not be."""
+    """The bounds of the filters. `UserError` for options that cannot be."""
     for path in filter(None, (arguments.output, arguments.removed)):
         if Path(path).exists() and not arguments.overwrite:
             raise UserError(f"{path} is there already: give --overwrite to replace it, or another name")
@@ -176,7 +176,7 @@ def _require_one_kind(datasets: Sequence[Dataset]) -> None:
     found = {KIND_NAMES[dataset.format.kind]: dataset.name for dataset in datasets if dataset.format.kind is not None}
     if len(found) > 1:
         holding = " and ".join(f"{name} holds {kind}" for kind, name in found.items())
-        raise UserError(f"{holding}: a file of both can not be read again; clean each kind into its own --output")
+        raise UserError(f"{holding}: a file of both cannot be read again; clean each kind into its own --output")
 
 
 def _deidentifier(arguments: CleanArguments) -> Deidentifier | None:
@@ -189,7 +189,7 @@ def _deidentifier(arguments: CleanArguments) -> Deidentifier | None:
         try:
             secret = Path(arguments.secret_file).read_bytes()
         except OSError as error:
-            raise UserError(f"can not read --secret_file {arguments.secret_file}: {error.strerror}") from error
+            raise UserError(f"cannot read --secret_file {arguments.secret_file}: {error.strerror}") from error
         if len(secret) < 16:
             raise UserError(f"--secret_file {arguments.secret_file} holds {len(secret)} bytes; give at least 16")
     return Deidentifier(mode=arguments.deidentify, secret=secret)

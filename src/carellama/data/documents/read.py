@@ -1,6 +1,6 @@
 """Documents to plain text for pretraining: docx, pdf, html, md, xlsx, pptx and text books.
 
-    for found in documents(Path("guidelines/")): ...     # Text, or BadRecord for a file that can not be read
+    for found in documents(Path("guidelines/")): ...     # Text, or BadRecord for a file that cannot be read
 
 markitdown reads the formats. Before it, `word`, `web_page` and `slides` write list numbers, boxes and cells as text
 that it does not lose, and `pdf` marks raised numbers; behind it, `lines` joins wrapped lines and leaves out page
@@ -42,7 +42,7 @@ SUFFIXES = (*CONVERTERS, *SHEETS, *READ)
 PRINTED = (".docx", ".pdf", ".txt")  # may hold page headers and numbers
 PARTIAL = (".downloading", ".crdownload", ".part", ".download")
 CHUNK_CHARS = 4000  # of a record at the most, where the text has a place to divide it
-CODELESS_SHARE = 0.2  # of the characters of a PDF: with more of them its text can not be read
+CODELESS_SHARE = 0.2  # of the characters of a PDF: with more of them its text cannot be read
 
 MARKDOWN = {
     "escape_asterisks": False,
@@ -69,7 +69,7 @@ def documents(
     """Yield the texts of a file, or of all files below a folder, in the order of their names.
 
     `dropped` counts what was left out, by reason. The line of a place is the number of the paragraph in the document,
-    from 1; of a classical book, the line of the section. A file that can not be read is a `BadRecord`, and the others
+    from 1; of a classical book, the line of the section. A file that cannot be read is a `BadRecord`, and the others
     go on. `UserError` where there is no such file, or markitdown is not installed.
     """
     if not path.exists():
@@ -99,7 +99,7 @@ def _document(path: Path, chunk_chars: int | None, dropped: Counter[str]) -> Ite
 
 
 def text_of_document(path: Path, dropped: Counter[str]) -> str:
-    """The text of one document, as Markdown where its format has structure. `BadRecord` where it can not be read."""
+    """The text of one document, as Markdown where its format has structure. `BadRecord` where it cannot be read."""
     suffix = path.suffix.lower()
     place = Place(str(path), 1)
     if suffix in PARTIAL:

@@ -3,7 +3,7 @@
     carellama data stats consult_zh consult_en --html stats.html
 
 Lengths are in characters: how many tokens they are depends on the model (`carellama data mix --tokenizer`). Rows
-that can not be used are counted, not measured. Eight bytes a record are kept.
+that cannot be used are counted, not measured. Eight bytes a record are kept.
 """
 
 from __future__ import annotations

@@ -235,8 +235,8 @@ def _ended(id: str, state: str) -> Refused:
 
 def _away(error: UserError) -> Refused:
     """The database is away; what is wrong with it is for the log, not for the caller."""
-    log.error("API keys can not be checked: %s", error)
-    return Refused(503, "service_unavailable", "API keys can not be checked at the moment; try again later", 5.0)
+    log.error("API keys cannot be checked: %s", error)
+    return Refused(503, "service_unavailable", "API keys cannot be checked at the moment; try again later", 5.0)
 
 
 def _over(over: OverLimit, tokens: int) -> Refused:
@@ -259,7 +259,7 @@ def access_for(host: str, database: str | None) -> Access:
     """What a server on this address needs; `database` is the place of one, None the user's own.
 
     Keys are asked for wherever the database has any, also ended ones: revoking the last key does not open a server.
-    Without any, a loopback address is open, and every other one is a `UserError`. A database that can not be read is a
+    Without any, a loopback address is open, and every other one is a `UserError`. A database that cannot be read is a
     `UserError` too. It is looked at once: a first key that is added later is asked for from the next start on.
     """
     if (keyed := _keyed(database or environment.database())) is not None:

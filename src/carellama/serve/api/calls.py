@@ -345,7 +345,7 @@ class Exchange:
             await self._cut(scope)
 
     async def _cut(self, scope: Scope) -> None:
-        """Close the connection of an answer that can not be finished."""
+        """Close the connection of an answer that cannot be finished."""
         self.end()
         if (cut := scope["state"].get("cut_connection")) is not None:
             cut()

@@ -46,7 +46,7 @@ def conversation(
 ) -> list[Message]:
     """Return the conversation that was sent; pictures and the like that are left out are counted in `left_out`.
 
-    Raises `Wrong` (400) for what can not be read as a conversation.
+    Raises `Wrong` (400) for what cannot be read as a conversation.
     """
     last = max((index for index, sent in enumerate(messages) if sent.role == "user"), default=len(messages))
     systems: list[str] = []

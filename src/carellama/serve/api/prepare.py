@@ -3,7 +3,7 @@
     messages, tokens = await prepare_chat(service, messages, sampling)
 
 The count is what the quota of a key reserves, so it is the engine's own, by its tokenizer and its chat template. An
-engine whose server can not count (`--engine openai` without /tokenize) estimates; the reply then corrects the number.
+engine whose server cannot count (`--engine openai` without /tokenize) estimates; the reply then corrects the number.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ async def count_texts(service: Service, texts: Sequence[str], *, begin: bool = F
 
 
 def count_text(engine: Engine, text: str, *, begin: bool = False) -> int:
-    """Return the number of tokens of a text; an estimate if the engine can not tokenise."""
+    """Return the number of tokens of a text; an estimate if the engine cannot tokenise."""
     try:
         return len(engine.tokenize(text, begin=begin))
     except Unsupported:

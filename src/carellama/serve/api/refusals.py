@@ -2,7 +2,7 @@
 
     status, body, headers = refusal(PromptTooLong(9000, 8192))      # 400, context_length_exceeded
 
-What a client can not help gets status 500 and a sentence that says nothing of the request; `log_failure` tells the
+What a client cannot help gets status 500 and a sentence that says nothing of the request; `log_failure` tells the
 operator the kind and the place of it, without the words of the exception, which may repeat what a patient wrote.
 """
 
@@ -81,7 +81,7 @@ DONE = b"data: [DONE]\n\n"  # the last event of a stream
 
 
 class Wrong(Exception):
-    """A request that can not be answered as it is: OpenAI's `invalid_request_error`."""
+    """A request that cannot be answered as it is: OpenAI's `invalid_request_error`."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ def _about(error: Exception, prompt: str) -> str:
 def body_of(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
     """Return the body of an error."""
     kind = TYPES.get(status, "invalid_request_error")
-    said = message.encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair can not be sent
+    said = message.encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair cannot be sent
     return {"error": {"message": said, "type": kind, "param": param, "code": code}}
 
 

@@ -46,7 +46,7 @@ QUICK_DEATH = 5.0  # seconds: a worker that lives no longer is not replaced
 
 
 def serve(settings: ApiArguments, application: Application) -> None:
-    """Serve until SIGTERM or Ctrl-C. Raises `UserError` where it can not listen, or not with this certificate."""
+    """Serve until SIGTERM or Ctrl-C. Raises `UserError` where it cannot listen, or not with this certificate."""
     with listener(settings) as listening:
         _check_certificate(settings)
         if settings.workers == 1:
@@ -66,7 +66,7 @@ def listener(settings: ApiArguments) -> socket.socket:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
-            f"can not listen at --host {settings.host} --port {settings.port}: {reason}; take another --port, or end "
+            f"cannot listen at --host {settings.host} --port {settings.port}: {reason}; take another --port, or end "
             "what listens there"
         ) from error
     return listening
@@ -189,7 +189,7 @@ class _Workers:
         self.ending = False
 
     def run(self) -> None:
-        """Until a signal, or until a worker can not be started."""
+        """Until a signal, or until a worker cannot be started."""
         for sig in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sig, self._end)
         with tempfile.TemporaryDirectory(prefix="carellama-metrics-") as folder:

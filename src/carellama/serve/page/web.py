@@ -312,7 +312,7 @@ def app(page: Page, password: str | None) -> FastAPI:
 
 
 def run(assistant: Assistant, arguments: WebArguments, password: str | None) -> None:
-    """Serve the page until SIGINT or SIGTERM. Raises `UserError` for an address that can not be had."""
+    """Serve the page until SIGINT or SIGTERM. Raises `UserError` for an address that cannot be had."""
     page = Page(assistant, arguments)
     listening = _listen(arguments)
     host, port = listening.getsockname()[:2]
@@ -354,7 +354,7 @@ def _listen(arguments: WebArguments) -> socket.socket:
         return socket.create_server((arguments.host, arguments.port), family=family)
     except OSError as error:
         raise UserError(
-            f"can not listen at {arguments.host}, port {arguments.port} ({error.strerror}); "
+            f"cannot listen at {arguments.host}, port {arguments.port} ({error.strerror}); "
             "give another --port or --host"
         ) from error
 

@@ -43,7 +43,7 @@ WORDS: dict[Language, dict[str, str]] = {
         "wait": "One moment ...",
         "prompt too long": "The conversation has {prompt:,} tokens and the model takes {context:,} in all. "
         "Shorten the question or clear the conversation.",
-        "unsupported": "This model can not do that",
+        "unsupported": "This model cannot do that",
         "unavailable": "What runs the model does not answer. Try again in a moment.",
         "refused": "That did not work",
         "broken": "Something went wrong on the server. The administrator finds it in the log.",

@@ -32,7 +32,7 @@ def test_decisions(path: Path) -> dict[str, str] | None:
     try:
         found = json.loads(beside.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"can not read {beside}: {error}") from error
+        raise UserError(f"cannot read {beside}: {error}") from error
     return {str(pmid): str(decision) for pmid, decision in found.items()}
 
 
