@@ -117,3 +117,35 @@ def test_an_entry_that_leaves_options_out_has_to_say_so(tmp_path: Path) -> None:
     assert records(entry(tmp_path, "a.jsonl", columns=columns, formatting="alpaca"))[0] == [
         (Message("user", STEM), Message("assistant", "A"))
     ]
+
+
+@pytest.mark.parametrize(
+    "text", ["A.甲；B.乙；C.丙", "A.甲；B.乙；C.丙。", "A. 甲; B. 乙; C. 丙;", "(A)甲，(B)乙，(C)丙"]
+)
+def test_what_parts_the_options_of_a_cell_is_no_part_of_them(text: str, tmp_path: Path) -> None:
+    made, _ = records(dataset(write(tmp_path / "a.jsonl", exam("B", text))))
+    assert made[0][1] == {"A": "甲", "B": "乙", "C": "丙"}
+
+
+def _flagged(*right: bool, name: str = "is_correct") -> list[dict[str, Any]]:
+    return [{"text": text, name: flag} for text, flag in zip((REST, SMOKE), right, strict=True)]
+
+
+@pytest.mark.parametrize("name", ["is_correct", "isCorrect", "correct"])
+def test_options_that_say_whether_they_are_right_are_the_answer(name: str, tmp_path: Path) -> None:
+    """They were refused, as no column holds the answer."""
+    rows = [{"question": STEM, "options": _flagged(*right, name=name)} for right in ((False, True), (True, True))]
+    path = write(tmp_path / "a.jsonl", *rows, {"question": STEM, "options": _flagged(False, False, name=name)})
+    made, refused = records(dataset(path))
+    assert [(one[1], one[2]) for one in made] == [(AB, ("B",)), (AB, ("A", "B"))]
+    assert refused == ["no option is marked as right"]
+    found = check(path).entry
+    assert found is not None
+    own = records(entry(tmp_path, path.name, **{key: value for key, value in found["a"].items() if key != "file_name"}))
+    assert own == (made, refused)
+
+
+def test_an_answer_that_the_options_do_not_mark_is_refused(tmp_path: Path) -> None:
+    rows = [{"question": STEM, "options": _flagged(True, False), "answer": answer} for answer in "AAB"]
+    made, refused = records(dataset(write(tmp_path / "a.jsonl", *rows)))
+    assert len(made) == 2 and refused == ["column 'answer' and the option marked as right disagree"]

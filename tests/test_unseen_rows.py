@@ -13,7 +13,8 @@ from carellama.data.exam_options import first_key, options_of
 from carellama.errors import UserError
 from carellama.privacy.deidentify import Deidentifier
 from carellama.records import Chat, Message, Pair, Question, Record
-from file_rows import ASK, CHAT, NO, PASSAGE, REST, SAY, SMOKE, STEM, bare, check, dataset, exam, records, write
+from file_rows import ASK, CHAT, NO, PASSAGE, REST, SAY, SMOKE, STEM, bare, check, dataset, entry, exam, records, write
+from test_prepare import config_of, prepared
 
 ASKED = {"role": "user", "content": ASK}
 PAIR = Pair((Message("user", ASK),), SAY, NO)
@@ -222,3 +223,62 @@ def test_an_option_that_begins_late_is_refused(tmp_path: Path) -> None:
     row = {"question": STEM, "A": REST, "B": SMOKE, "C": "x", "answer": "A"}
     made, refused = records(dataset(write(tmp_path / "a.jsonl", *[row] * FIRST_ROWS, {**row, "D": "y"})))
     assert len(made) == FIRST_ROWS and refused == ["column 'D' is not in the first rows, so it would be lost"]
+
+
+def test_the_entry_of_check_names_columns_that_begin_late(tmp_path: Path) -> None:
+    """The entry lacked the passage of a later row, so that the same file was read by it without the passage."""
+    row = {"question": ASK, "answer": SAY}
+    path = write(tmp_path / "a.jsonl", *[row] * FIRST_ROWS, {**row, "context": PASSAGE, "ward": "B12"})
+    found = check(path)
+    assert found.entry is not None and found.entry["a"]["columns"]["context"] == "context"
+    assert found.format.unused == ("ward",)
+    assert records(entry(tmp_path, path.name, **{k: v for k, v in found.entry["a"].items() if k != "file_name"})) == (
+        records(dataset(path))
+    )
+
+
+def test_an_entry_that_ignores_a_column_is_told_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"question": ASK, "answer": SAY, "ward": "B12"}
+    path = write(tmp_path / "a.jsonl", *[row] * FIRST_ROWS, {**row, "context": PASSAGE})
+    columns = {"prompt": "question", "response": "answer"}
+    made, refused = records(entry(tmp_path, path.name, columns=columns))
+    assert "columns not used: 'ward'" in capsys.readouterr().err
+    assert len(made) == FIRST_ROWS and refused == ["column 'context' is not in the first rows, so it would be lost"]
+    assert records(entry(tmp_path, path.name, columns={**columns, "context": ""})) == ([bare(CHAT)] * 101, [])
+    late = records(entry(tmp_path, path.name, columns={**columns, "context": "context"}))[0][-1]
+    assert late[0].content == f"{PASSAGE}\n{ASK}"
+
+
+def test_a_table_named_txt_is_read_as_a_table(tmp_path: Path) -> None:
+    """The header of a tab-separated table was a text to train on, as was each row."""
+    path = tmp_path / "a.txt"
+    path.write_text(f"question\tanswer\n{ASK}\t{SAY}\n", encoding="utf-8")
+    assert records(dataset(path)) == ([bare(CHAT)], [])
+    path.write_text(f"question,answer\n{ASK},{SAY}\n", encoding="utf-8")
+    assert records(dataset(path)) == ([bare(CHAT)], [])
+    path.write_text(f"{ASK}\t{SAY}\n{STEM}\t{REST}\n", encoding="utf-8")
+    with pytest.raises(UserError, match="2 columns, divided by tabs"):
+        dataset(path)
+    assert len(records(entry(tmp_path, path.name, formatting="text"))[0]) == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["1.\tDrink water.\n2.\tRest.\n", "Rest, water, text.\nDrink, sleep, eat.\n", f"{ASK}\n{SAY}"]
+)
+def test_texts_that_are_like_a_table_are_texts(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(text, encoding="utf-8")
+    assert records(dataset(path)) == (text.splitlines(), [])
+
+
+def test_a_file_without_answers_is_called_what_its_columns_say(tmp_path: Path) -> None:
+    """It was said to have the layout of a dataset that it does not come from."""
+    found = check(write(tmp_path / "a.json", *[{"instruction": ASK, "input": "", "output": ""}] * 2))
+    assert found.format.row_format == "alpaca" and found.errors["empty answer"].lines == [1, 2]
+
+
+def test_columns_that_are_not_used_are_in_the_report(tmp_path: Path, tiny_folder: Path) -> None:
+    path = write(tmp_path / "a.jsonl", *[{"question": ASK, "answer": SAY, "ward": "B12"}] * 3)
+    for streaming in (False, True):
+        found = prepared(config_of(tmp_path, path, streaming=streaming, max_steps=1), tiny_folder)
+        assert found.report.to_dict()[str(path)]["said"] == ["columns not used: 'ward'"]

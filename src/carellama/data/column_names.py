@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -139,6 +139,7 @@ IDS = ("id", "problem_id", "question_id", "qid", "编号", "题号")
 OPTION_COLUMN = re.compile(r"(op|opt|option|choice|ending|选项|备选)?[ _.\-]?([a-j]|10|[0-9])")
 NAME_PARTS = re.compile(r"[\s\-_]+|(?<=[a-z0-9])(?=[A-Z])")
 LATE = frozenset((*QUESTIONS, "input", *CONTEXTS, *OPTIONS, *CHOSEN, *REJECTED))
+ADDED_LATE = ("system", "good", "history", "query", "context", "explanation")  # the rest changes what a row is
 MEANINGS: dict[AnswerForm, str] = {
     "letters": "letters", "text": "texts of options",
     "index_from_0": "counted from 0", "index_from_1": "counted from 1",
@@ -197,30 +198,52 @@ def has_options(fields: Mapping[str, Any]) -> bool:
     return any(options_in(fields, columns) for columns in option_columns(tuple(fields)))
 
 
-def with_late_columns(row: Row, columns: Columns, seen: tuple[str, ...], row_format: str) -> Columns:
-    """The columns of a row with those that none of the first rows had; `BadRecord` for one that would be lost."""
-    turns = row_format in ("sharegpt", "openai")
+def with_late_columns(
+    row: Row, columns: Columns, seen: Collection[str], row_format: str, left_out: Collection[str] | None = None
+) -> Columns:
+    """The columns of a row with those that none of the first rows had; `BadRecord` for one that would be lost.
+
+    `left_out` are the keys that an entry of dataset_info.json says there is no column for. It names all others, so that
+    none is added to them; None: no entry names any.
+    """
     for name in row.fields:
         if name in seen or name in columns.used or row.fields[name] in (None, "", []):
             continue
-        plain = plain_name(name)
-        option = OPTION_COLUMN.fullmatch(plain)
-        if plain in SYSTEMS and columns.system is None:
-            columns = replace(columns, system=name)
-        elif plain == "good" and columns.good is None:
-            columns = replace(columns, good=name)
-        elif turns and plain not in (*CHOSEN, *REJECTED):
+        key = _late_key(plain_name(name), columns, row_format)
+        if key is None:
             continue
-        elif plain in HISTORIES and row_format == "alpaca":
-            columns = replace(columns, history=name)
-        elif plain in QUERIES.get(plain_name(columns.prompt or ""), ()) and columns.query is None:
-            columns = replace(columns, query=name)
-        elif plain in CONTEXTS and columns.context is None and row_format != "text":
-            columns = replace(columns, context=name)
-        elif plain in LATE or (option and (option[1] or option[2].isalpha())):
+        free = getattr(columns, key) is None
+        if left_out is None and free and key in ADDED_LATE:
+            columns = replace(columns, **{key: name})
+        elif left_out is None or (free and key not in left_out):
             reason = f"column {name!r} is not in the first rows, so it would be lost"
-            raise BadRecord(row.place, reason, 'name it under "columns" in dataset_info.json')
+            or_not = f', or leave it out with "{key}": ""' if left_out is not None else ""
+            raise BadRecord(row.place, reason, f'name it under "columns" in dataset_info.json{or_not}')
     return columns
+
+
+def _late_key(plain: str, columns: Columns, row_format: str) -> str | None:
+    """What a column that begins after the first rows holds, by its plain name; None where nothing is known of it."""
+    option = OPTION_COLUMN.fullmatch(plain)
+    if plain in SYSTEMS:
+        return "system"
+    if plain in VERDICTS and plain != "label":
+        return "good"
+    if row_format in ("sharegpt", "openai"):
+        return plain if plain in ("chosen", "rejected") else "chosen" if plain in (*CHOSEN, *REJECTED) else None
+    if plain in HISTORIES and row_format == "alpaca":
+        return "history"
+    if plain in QUERIES.get(plain_name(columns.prompt or ""), ()) and columns.query is None:
+        return "query"
+    if plain in CONTEXTS and row_format != "text":
+        return "context"
+    if plain in EXPLANATIONS and row_format == "exam":
+        return "explanation"
+    if plain in OPTIONS or (option and (option[1] or option[2].isalpha())):
+        return "options"
+    if plain in (*CHOSEN, *REJECTED):
+        return "chosen" if plain in CHOSEN else "rejected"
+    return "prompt" if plain in LATE else None
 
 
 def unread_options(fields: Mapping[str, Any]) -> str | None:

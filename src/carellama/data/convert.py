@@ -24,7 +24,7 @@ from typing import Any
 from carellama.data.column_names import EXAM, VERDICT_WORDS, may_be_exam, turns_in
 from carellama.data.column_names import Columns as Columns
 from carellama.data.exam_answers import letters_of, make_question
-from carellama.data.exam_options import in_text, options_of
+from carellama.data.exam_options import correct_in, in_text, options_of
 from carellama.data.read import Row
 from carellama.data.speakers import is_marked, split_turns, without_mark
 from carellama.data.turns import messages_of, tools_of
@@ -292,6 +292,9 @@ def _exam(row: Row, columns: Columns, system: str | None) -> Record:
     columns = EXAM if columns.options is None else columns
     stem = "\n".join(filter(None, (_text(row, columns.prompt), _text(row, columns.query, required=False))))
     answer = _value(row, columns.response or "answer")
+    flagged = correct_in(_value(row, columns.options[0])) if columns.options and len(columns.options) == 1 else None
+    if flagged == () and answer in (None, ""):
+        raise BadRecord(row.place, "no option is marked as right")
     if columns.options == ():
         stem, options = in_text(stem)
     else:
@@ -300,17 +303,22 @@ def _exam(row: Row, columns: Columns, system: str | None) -> Record:
         raise BadRecord(row.place, "empty question")
     if len(options) < 2:
         raise BadRecord(row.place, "fewer than two options", _columns_of(row.fields))
+    form = columns.answer_form
+    if flagged and answer in (None, ""):
+        answer, form, flagged = list(flagged), "letters", None
     if answer is None and columns.response not in row.fields:
         raise BadRecord(row.place, "no answer", _columns_of(row.fields))
     context = _context(row, columns.context, stem)
     made = make_question(
-        row, f"{context}\n{stem}" if context else stem, options, answer, form=columns.answer_form,
+        row, f"{context}\n{stem}" if context else stem, options, answer, form=form,
         explanation=_value(row, columns.explanation) if columns.explanation else None,
         id=_value(row, columns.id) if columns.id else None,
     )  # fmt: skip
     second = _value(row, columns.answer_check) if columns.answer_check else None
     if second not in (None, "") and letters_of(row, second, made.options) != made.answers:
         raise BadRecord(row.place, f"columns {columns.response!r} and {columns.answer_check!r} disagree")
+    if flagged is not None and flagged != made.answers:
+        raise BadRecord(row.place, f"column {columns.response!r} and the option marked as right disagree")
     return made
 
 

@@ -58,6 +58,19 @@ def find_delimiter(text: str, own: str, *, cut: bool) -> str:
     return ""
 
 
+def find_table(text: str, *, cut: bool) -> str:
+    """Return the delimiter of a text that is a table under a header, "" for text: its rows are alike, and its header
+    has a known name; two of them where commas or the like divide it, as sentences may be divided so too."""
+    for delimiter in ("\t", *DELIMITERS.replace("\t", "")):
+        rows = _first_rows(text, delimiter, cut)
+        if len(rows) < 2 or len(rows[0]) < 2 or any(len(row) != len(rows[0]) for row in rows):
+            continue
+        known = sum(name.strip().lower() in COLUMN_NAMES or bool(SNAKE_CASE.fullmatch(name)) for name in rows[0])
+        if known >= (1 if delimiter == "\t" else 2) and not header_reason(rows[0], rows[1:]):
+            return delimiter
+    return ""
+
+
 def _first_rows(text: str, delimiter: str, cut: bool) -> list[list[str]]:
     """The first rows of a text; the last one is left out where it may not be whole."""
     lines = text.lstrip("\ufeff").splitlines(keepends=True)

@@ -14,7 +14,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,12 @@ from carellama.data.convert import texts_of
 from carellama.data.exam_answers import AnswerForm
 from carellama.data.file_format import FileFormat, RowFormat, format_of
 from carellama.data.guess_columns import Guess, chat_columns, exam_columns, text_columns, turn_columns
-from carellama.data.nearest_format import advice
+from carellama.data.nearest_format import advice, table_reason
 from carellama.data.read import BadRow, Row, kind_of, rows
 from carellama.data.speakers import FAMILIES, Speakers, is_marked, named, speaker_evidence
 from carellama.data.write import COLUMNS as WRITTEN
 from carellama.errors import UserError
-from carellama.records import BadRecord, Chat, Pair, Question, Text
+from carellama.records import BadRecord, Chat, Pair, Place, Question, Record, Text
 
 FIRST_ROWS = 100  # of which the format is seen
 TEXT_ROW = {"text", "meta", "id", "title"}  # the columns of a row that is a text, whatever an entry says
@@ -53,6 +53,7 @@ class Declared:
     row_format: RowFormat | None = None
     speakers: Speakers | None = None
     answer_form: AnswerForm | None = None
+    left_out: frozenset[str] = frozenset()  # keys of `columns` that are "": there is no such column
 
 
 def has_rows(path: Path) -> bool:
@@ -78,7 +79,11 @@ def detect_file(path: Path, declared: Declared | None = None) -> FileFormat:
     if kind_of(path) == "txt":
         first = first_rows(path)
         found = _of_layouts(path, ()) if first else None
-        return replace(found, seen=max(found.seen, len(first))) if found else detect_rows(first, declared, path.name)
+        if found:
+            return replace(found, seen=max(found.seen, len(first)))
+        if unclear := table_reason(first, path.name):
+            return FileFormat(seen=len(first), problem=unclear, unclear=True)
+        return detect_rows(first, declared, path.name)
     first = first_rows(path)
     plain = detect_rows(first, declared, path.name)
     usable = [row for row in first if isinstance(row, Row)]
@@ -88,7 +93,7 @@ def detect_file(path: Path, declared: Declared | None = None) -> FileFormat:
     if 2 * fits >= max(1, len(usable)):
         return plain
     found = _of_layouts(path, usable)
-    if found is not None and (found.seen - found.others > fits or (found.problem and not fits)):
+    if found is not None and (found.seen - found.others > fits or (found.problem and plain.row_format is None)):
         return replace(found, seen=max(found.seen, plain.seen))
     return plain
 
@@ -121,7 +126,7 @@ def detect_rows(first: Sequence[Row | BadRow], declared: Declared | None = None,
     if best.problem:
         return replace(best, row_format=None, unclear=True)
     names = tuple(dict.fromkeys(name for row in rows for name in row.fields))
-    return best if declared.columns is not None else replace(best, names=names)
+    return replace(best, names=names, left_out=None if declared.columns is None else declared.left_out)
 
 
 def _candidates(rows: Sequence[Row], declared: Declared) -> list[tuple[RowFormat, Guess]]:
@@ -275,7 +280,7 @@ def _fitted(rows: Sequence[Row], found: FileFormat) -> FileFormat:
     kind = kinds.most_common(1)[0][0] if kinds else None
     missed = [row.place.line for row, own in outcomes if own is None or own is not kind]
     names = dict.fromkeys(name for row in rows for name in row.fields)
-    used = found.columns.used | {"meta"} | ({"tools"} if found.row_format in ("sharegpt", "openai") else set())
+    used = found.columns.used | found.not_lost
     return replace(
         found, kind=kind, others=len(missed), other_lines=tuple(missed[:MOST_LINES]), seen=len(rows),
         unused=tuple(name for name in names if name not in used),
@@ -286,7 +291,7 @@ def _of_layouts(path: Path, first: Sequence[Row]) -> FileFormat | None:
     """The layout by which most of a file's first rows become records; None where none does."""
     is_text = has_rows(path) and kind_of(path) == "txt"
     common = set(lower_names(first).values())
-    fits: dict[str, tuple[int, int]] = {}
+    fits: dict[str, _Tried] = {}
     empty: dict[str, str] = {}  # layouts that a file has, by which no row becomes a record, and why
     optioned = 2 * sum(has_options(row.fields) for row in first) > len(first)
     for name, layout in LAYOUTS.items():
@@ -294,35 +299,33 @@ def _of_layouts(path: Path, first: Sequence[Row]) -> FileFormat | None:
             continue
         if (is_text and name in ("lines", "text-rows")) or not _may_have(path, common, layout):
             continue
-        made, rows, reason = (1, 1, "") if name == "document" else _count(path, layout)  # a document is not read twice
-        if made:
-            fits[name] = made, rows
+        own = _Tried(1, 1) if name == "document" else _tried(path, layout)  # a document is not read twice
+        if own.made:
+            fits[name] = own
         elif layout.recognises is not None or len(layout.fields) >= SURE_FIELDS:
-            empty[name] = reason
+            empty[name] = own.reason
     if not fits:
         return FileFormat(problem=_empty_layouts(empty)) if empty else None
     # of layouts that fit alike, the one that asks for most columns
-    best = max(fits, key=lambda name: (fits[name][0], len(LAYOUTS[name].fields)))
+    best = max(fits, key=lambda name: (fits[name].made, len(LAYOUTS[name].fields)))
     stage = LAYOUTS[best].stage
-    also = tuple(name for name in fits if name != best and fits[name][0] == fits[best][0])
-    made, rows = fits[best]
+    also = tuple(name for name in fits if name != best and fits[name].made == fits[best].made)
+    own = fits[best]
     columns = replace(WRITTEN, speakers=())
     kind = STAGE_KINDS[stage]
-    unused = _columns_lost(LAYOUTS[best], first)
-    return FileFormat(STAGE_FORMATS[stage], columns, kind, best, also, unused, seen=rows, others=rows - made)
+    unused = _columns_lost(own.records, first) if LAYOUTS[best].record is not None else ()
+    return FileFormat(
+        STAGE_FORMATS[stage], columns, kind, best, also, unused, seen=own.rows, others=own.rows - own.made
+    )
 
 
-def _columns_lost(layout: Layout, first: Sequence[Row]) -> tuple[str, ...]:
-    """The columns with texts of which none comes into the records that a layout makes of the first rows."""
-    if layout.record is None:
-        return ()
+def _columns_lost(made: Mapping[Place, Sequence[Record]], first: Sequence[Row]) -> tuple[str, ...]:
+    """The columns with texts of which none comes into the records that a layout made of the first rows."""
     kept: dict[str, bool] = {}
     for row in first[:COMPARED_ROWS]:
-        try:
-            made = layout.record(row)
-        except BadRecord:
+        records = made.get(row.place)
+        if not records:
             continue
-        records = made if isinstance(made, Sequence) else (made,)
         text = squeezed(" ".join(part for record in records for part in (*texts_of(record), *record.meta.values())))
         for name, value in row.fields.items():
             if parts := [end for part in leaves(value) for line in part.splitlines() if (end := telling_end(line))]:
@@ -364,18 +367,28 @@ def _may_have(path: Path, names: set[str], layout: Layout) -> bool:
         return False
 
 
-def _count(path: Path, layout: Layout) -> tuple[int, int, str]:
-    """(rows that become records, rows, why the first that does not has none) among the first of a file."""
-    made = rows = 0
-    reason = ""
+@dataclass
+class _Tried:
+    """What a layout makes of the first rows of a file."""
+
+    made: int = 0  # rows that become records
+    rows: int = 0
+    reason: str = ""  # why the first row that becomes none does not
+    records: dict[Place, tuple[Record, ...]] = field(default_factory=dict)  # of the first rows, by their place
+
+
+def _tried(path: Path, layout: Layout) -> _Tried:
+    tried = _Tried()
     try:
         found = layout.joined([path]) if layout.joined is not None else layout.convert(path)
         for outcome in itertools.islice(found, FIRST_ROWS):
-            rows += 1
+            tried.rows += 1
             if isinstance(outcome, BadRecord):
-                reason = reason or outcome.reason
-            else:
-                made += 1
+                tried.reason = tried.reason or outcome.reason
+                continue
+            tried.made += 1
+            if outcome and tried.rows <= COMPARED_ROWS:
+                tried.records[outcome[0].place] = outcome
     except UserError as error:
-        reason = reason or str(error).removeprefix(f"{path}").strip(" :")
-    return made, rows, reason
+        tried.reason = tried.reason or str(error).removeprefix(f"{path}").strip(" :")
+    return tried

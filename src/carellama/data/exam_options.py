@@ -38,8 +38,13 @@ PREFIX = re.compile(r"\s*(?:[(（]\s*([A-JＡ-Ｊa-j])\s*[)）][.．、:：]?|([
 # what ends a prompt behind its options
 ANSWER_CUE = re.compile(r"\n\s*(?:the )?(?:correct )?(?:answer|正确答案|答案|答)(?: is)?\s*[:：]\s*$", re.IGNORECASE)
 STRAY_QUOTE = re.compile(r'\s*\n"(?=\.?$)')  # MedQA ends some last options with a line break and a quote
+SEPARATORS = frozenset(";；,，、|/")
 KEYS = ("key", "label", "letter", "id", "option", "index", "name")  # of an option that is an object
 TEXTS = ("value", "text", "content", "option_text", "answer", "option", "description")
+FLAGS = ("is_correct", "iscorrect", "correct", "is_answer", "isanswer", "is_right", "isright", "right")  # lower case
+FLAG_WORDS = {
+    "true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "none": False, "": False,
+}  # fmt: skip
 
 
 def in_text(text: str) -> tuple[str, dict[str, str]]:
@@ -60,8 +65,17 @@ def _parted(text: str, *patterns: re.Pattern[str]) -> tuple[str, dict[str, str]]
     if len(marks) < 2:
         return text.strip(), {}
     ends = [match.start() for _, match in marks[1:]] + [len(text)]
-    options = {letter: text[match.end() : end].strip() for (letter, match), end in zip(marks, ends, strict=True)}
-    return text[: marks[0][1].start()].strip(), options
+    texts = without_separators([text[match.end() : end].strip() for (_, match), end in zip(marks, ends, strict=True)])
+    return text[: marks[0][1].start()].strip(), {letter: text for (letter, _), text in zip(marks, texts, strict=True)}
+
+
+def without_separators(texts: Sequence[str]) -> list[str]:
+    """Return options without what parts them: one sign that ends all but the last, as in "A. rest; B. smoke"."""
+    ends = {text[-1:] for text in texts[:-1]}
+    if len(ends) != 1 or not ends <= SEPARATORS:
+        return list(texts)
+    *others, last = texts
+    return [*(text[:-1].rstrip() for text in others), last.rstrip("".join(ends) + ".。").rstrip()]
 
 
 def _marks(pattern: re.Pattern[str], text: str) -> list[tuple[str, re.Match[str]]]:
@@ -87,6 +101,7 @@ def options_of(value: Any) -> dict[str, str]:
     """Return the options of a cell by letter; {} where it holds none. Empty options (padding) are left out.
 
     {"A": text}, {"1": text}, [text, ...], ["A. text", ...], [{"key": "A", "value": text}, ...],
+    [{"text": text, "is_correct": true}, ...] (`correct_in` says which are right),
     {"label": ["A", ...], "text": [...]}, "A. text B. text", a text a line, or a list written as text.
     """
     if isinstance(value, str):
@@ -107,12 +122,9 @@ def options_of(value: Any) -> dict[str, str]:
 
 def _options_in(text: str) -> dict[str, str]:
     """The options of a text that holds nothing else."""
-    if text[:1] in ("[", "{"):  # a list or an object in a table's cell
-        for parse in (json.loads, ast.literal_eval):
-            try:
-                return options_of(parse(text)) if text else {}
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
-                continue
+    value = _unpacked(text)
+    if value is not text:
+        return options_of(value)
     for patterns in ((MARK, INLINE, TIGHT), SMALL):
         before, options = _parted(text, *patterns)
         if options and not before:
@@ -122,6 +134,17 @@ def _options_in(text: str) -> dict[str, str]:
         return _listed([text for _, text in numbered])
     parts = [part.strip() for part in re.split(r"[\r\n]+|[|;；]", text) if part.strip()]
     return _listed(parts) if len(parts) > 1 else {}
+
+
+def _unpacked(value: Any) -> Any:
+    """The list or object that a table's cell holds as text; any other value as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                return parse(value)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+    return value
 
 
 def _numbered(text: str) -> list[tuple[int, str]]:
@@ -142,7 +165,39 @@ def _of_objects(value: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     text = next((name for name in TEXTS if name in names and name != key), None)
     if text is None:
         return {}
-    return _keyed({str(one[key]): one[text] for one in value}) if key else _listed([one[text] for one in value])
+    keyed = _keyed({str(one[key]): one[text] for one in value}) if key else {}
+    if keyed or (key and _flag_of(value) is None):
+        return keyed
+    return _listed([one[text] for one in value])
+
+
+def _flag_of(value: Sequence[Mapping[str, Any]]) -> str | None:
+    """The key by which each option says whether it is right; None where they have none."""
+    for name in value[0]:
+        words = {str(one.get(name, "")).strip().lower() for one in value}
+        if name.lower() in FLAGS and words <= FLAG_WORDS.keys():
+            return name
+    return None
+
+
+def correct_in(value: Any) -> tuple[str, ...] | None:
+    """Return the letters of the options that are objects and say they are right; None where options say nothing."""
+    value = _unpacked(value)
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(one, Mapping) for one in value):
+        return None
+    name = _flag_of(value)
+    if name is None:
+        return None
+    letters = list(options_of([{**one, name: None} for one in value]))
+    right = [FLAG_WORDS[str(one.get(name, "")).strip().lower()] for one in value]
+    filled = [is_right for one, is_right in zip(value, right, strict=True) if _has_text(one)]
+    if len(filled) != len(letters):
+        return None
+    return tuple(sorted(letter for letter, is_right in zip(letters, filled, strict=True) if is_right))
+
+
+def _has_text(option: Mapping[str, Any]) -> bool:
+    return any(_plain(option[name]) for name in TEXTS if name in option)
 
 
 def _listed(value: Sequence[Any]) -> dict[str, str]:

@@ -53,7 +53,8 @@ class FileFormat:
     other_lines: tuple[int, ...] = ()
     seen: int = 0  # how many rows it was seen from
     problem: str = ""  # why the format is not known
-    names: tuple[str, ...] = ()  # the columns that it was seen from; (): an entry names those to read
+    names: tuple[str, ...] = ()  # the columns that it was seen from
+    left_out: frozenset[str] | None = None  # keys that an entry says there is no column for; None: it names none
     unclear: bool = False  # the columns are known, and two readings of them are possible
 
     def rows(self, path: Path) -> Iterator[Row | BadRow]:
@@ -77,8 +78,8 @@ class FileFormat:
         assert self.row_format is not None, "the format is known before records are made"
         columns = self.columns
         try:
-            if self.names and not row.fields.keys() <= set(self.names):
-                columns = with_late_columns(row, columns, self.names, self.row_format)
+            if self.has_late(row):
+                columns = self.with_late(row, columns)
             record = convert(row, columns, self.row_format, system)
         except BadRecord as error:
             other = format_of(row.fields) if self.layout is None else None
@@ -89,6 +90,19 @@ class FileFormat:
             kinds = f"{KIND_NAMES[type(record)]}, not {KIND_NAMES[self.kind]}"
             raise BadRecord(row.place, f"another kind of record than the file's: {kinds}")
         return record
+
+    @property
+    def not_lost(self) -> set[str]:
+        """Columns that records hold though no column map names them."""
+        return {"meta", "tools"} if self.row_format in ("sharegpt", "openai") else {"meta"}
+
+    def has_late(self, row: Row) -> bool:
+        """Whether a row has columns that none of the first rows had."""
+        return bool(self.names) and not row.fields.keys() <= set(self.names)
+
+    def with_late(self, row: Row, columns: Columns) -> Columns:
+        """Return these columns with those of the row that begin after the first rows; `BadRecord` as for the row."""
+        return with_late_columns(row, columns, self.names, str(self.row_format), self.left_out)
 
     def _has_columns(self, row: Row) -> bool:
         """Whether a row has the columns that tell the format, so that only its values are wrong."""
@@ -105,7 +119,7 @@ class FileFormat:
             named: dict[str, str | None] = {"text": columns.prompt or "text"}
         elif self.row_format == "exam":
             options = ", ".join(columns.options or ("options",)) if columns.options != () else columns.prompt
-            named = {"question": columns.prompt, "options": options, "answer": columns.response,
+            named = {"question": columns.prompt, "options": options, "answer": columns.response or options,
                      "answer again": columns.answer_check, "explanation": columns.explanation}  # fmt: skip
         elif self.row_format == "alpaca":
             named = {"question": columns.prompt, "more of it": columns.query, "answer": columns.response,

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from carellama.data.csv_reader import excel_delimiter, find_delimiter
+from carellama.data.csv_reader import excel_delimiter, find_delimiter, find_table
 from carellama.data.file_bytes import (
     COMPRESSIONS,
     READ_BYTES,
@@ -226,6 +226,8 @@ def _text_type(path: Path, text: str, named: TypeName | None, *, cut: bool) -> t
         delimiter = excel_delimiter(text) or find_delimiter(text, own, cut=cut) or own
         return "tsv" if delimiter == "\t" else "csv", delimiter
     if named == "txt":
+        if delimiter := excel_delimiter(text) or find_table(text, cut=cut):
+            return "tsv" if delimiter == "\t" else "csv", delimiter
         return "txt", own
     if start[0] in "[{" or _is_json(start):
         return "json", own

@@ -48,7 +48,7 @@ from carellama.data.column_names import (
     unread_options,
 )
 from carellama.data.exam_answers import FORMS, AnswerForm, Sample, answer_forms, letters_of
-from carellama.data.exam_options import first_key, in_text
+from carellama.data.exam_options import correct_in, first_key, in_text
 from carellama.data.read import Row
 from carellama.records import BadRecord
 
@@ -244,7 +244,8 @@ def exam_columns(rows: Sequence[Row]) -> Guess | None:
     fitting = {name: fits for name, (fits, _) in given.items() if fits}
     most = max(fitting.values(), default=0)  # an answer in letters goes before one whose numbers are not clear
     clear = {name: fits for name, fits in fitting.items() if len(given[name][1]) == 1 and 2 * fits >= most} or fitting
-    response = max(clear, key=lambda name: clear[name], default=next(iter(keys), None))
+    flagged = len(options) == 1 and 2 * sum(bool(correct_in(row.fields.get(options[0]))) for row in rows) > len(rows)
+    response = max(clear, key=lambda name: clear[name], default=None if flagged else next(iter(keys), None))
     forms = given[response][1] if response else FORMS[:1]
     checks = [
         name for name, fits in fitting.items()

@@ -9,6 +9,7 @@ should, so that the names of a table are told only where one of them is known.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ MOST_NAMES = 20  # columns that are named
 LONGEST_NAME = 40
 QUESTION_ENDS = ("question", "query", "ask", "prompt", "patient", "问")
 ANSWER_ENDS = ("answer", "response", "reply", "output", "doctor", "答")
+LIST_NUMBER = re.compile(r"\W*\w{1,4}\W*")
 DEEPEST = 4  # objects within objects
 KNOWN = frozenset(
     name
@@ -100,6 +102,22 @@ def nearest(name: str, rows: Sequence[Row]) -> str:
     what = "text" if columns.response is None else "alpaca"
     kept = {"prompt": columns.prompt, "query": "", "response": columns.response or "", "history": ""}
     return f"the columns are {told}; nearest: {what}; try in dataset_info.json {_entry(name, {'columns': kept})}"
+
+
+def table_reason(rows: Sequence[Row | BadRow], name: str) -> str:
+    """Return why lines of text may be a table without a header, and what to write for either; "" where they are text.
+
+    Tabs divide each of them alike, and behind a number at the beginning, as in a list, there are more."""
+    cells = [str(row.fields.get("text", "")).strip().split("\t") for row in rows if isinstance(row, Row)]
+    counts = {len(one) for one in cells}
+    if len(cells) < 2 or len(counts) != 1 or counts <= {1}:
+        return ""
+    if counts == {2} and all(LIST_NUMBER.fullmatch(one[0]) for one in cells):
+        return ""
+    return (
+        f"each line has {counts.pop()} columns, divided by tabs: name them in the first line, such as question and "
+        f"answer, or to train on the lines as texts write in dataset_info.json {_entry(name, {'formatting': 'text'})}"
+    )
 
 
 def _holds_objects(rows: Sequence[Row], column: str) -> bool:

@@ -330,6 +330,7 @@ class _Encoding:
                 self._names[folder] = name
                 self.report.merge(counts.renamed(dataset.name, name))
                 self.sources.append(entry | {"name": name})
+                self.report.say_all(name, dataset.remarks())
                 if limit is not None and entry["rows"] == limit:
                     self.report.say(name, f"the first {limit} rows were read, as {self._limit_option(limit)} says")
             elif any(other.shards == store.shards for other in found):
@@ -407,6 +408,9 @@ def _prepare_stream(config: RunConfig, encoding: _Encoding, window: int | None, 
     elif data.val_size:
         held, counts = stream.hold_out(int(data.val_size))
         encoding.report.merge(counts)
+    for dataset in datasets:
+        encoding.report.row(dataset.name, 0)
+        encoding.report.say_all(dataset.name, dataset.remarks())
     sources = encoding.sources + [_source(dataset, None, None) for dataset in datasets]
     return Prepared(stream, held, encoding.report, sources, packed)
 

@@ -194,6 +194,7 @@ class _Reader:
         name = dataset.name if dataset.name not in self.report.datasets else f"{dataset.name} (evaluation)"
         entry = counts.datasets[dataset.name]
         self.report.merge(counts.renamed(dataset.name, name))
+        self.report.say_all(name, dataset.remarks())
         if entry.rows == limit:
             option = "--max_samples" if limit == self.data.max_samples else "--max_eval_samples"
             self.report.say(name, f"the first {limit} rows were read, as {option} says")

@@ -6,7 +6,7 @@ line of its first cases.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -66,6 +66,11 @@ class DataReport:
     def say(self, dataset: str, line: str) -> None:
         """Add a line on what is made of the records of a dataset."""
         self.datasets[dataset].said.append(line)
+
+    def say_all(self, dataset: str, lines: Iterable[str]) -> None:
+        """Add lines, each once."""
+        said = self.datasets[dataset].said
+        said += [line for line in lines if line not in said]
 
     def renamed(self, old: str, new: str) -> DataReport:
         """Return this report with one dataset under another name."""

@@ -155,6 +155,11 @@ class Dataset:
             if remarks := one.remarks():
                 say(f"{path or self.name}: {one.describe()}; {'; '.join(remarks)}")
 
+    def remarks(self) -> list[str]:
+        """The same as lines of a report; with the file before each where there are several."""
+        several = len(self.formats) > 1
+        return [f"{path}: {line}" if several else line for path, one in self.formats for line in one.remarks()]
+
     @property
     def where(self) -> str:
         """The place of the dataset, for messages."""
@@ -212,9 +217,7 @@ def load_datasets(names: list[str], data: DataArguments) -> list[Dataset]:
         if not info:
             raise UserError(f"no {INFO} in {folder} (--dataset_dir), no file {name!r}, and nothing of the catalogue")
         found.append(_dataset(name, lookup(info, name, f"dataset of {folder / INFO}"), folder, data).detected())
-        made = found[-1]
-        if made.declared.columns is None or (made.format.columns.speakers and made.declared.speakers is None):
-            made.report_format()
+        found[-1].report_format()
     return found
 
 
@@ -260,7 +263,13 @@ def _dataset(name: str, entry: dict[str, Any], folder: Path, data: DataArguments
         lookup(dict.fromkeys(FORMS), form, "answer_form")
     made = Dataset(
         name=name,
-        declared=Declared(_columns(entry.get("columns"), where), shape, _speakers(entry.get("speakers"), where), form),
+        declared=Declared(
+            _columns(entry.get("columns"), where),
+            shape,
+            _speakers(entry.get("speakers"), where),
+            form,
+            frozenset(key for key, column in (entry.get("columns") or {}).items() if not column),
+        ),
         system=entry.get("system_prompt"),
         hub=entry["hf_hub_url"] if place == "hf_hub_url" else None,
         subset=entry.get("subset"),

@@ -14,7 +14,7 @@ import shlex
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,7 @@ def checked(path: Path, arguments: CheckArguments) -> Check:
         judge = _Judge(check, arguments)
         for row in check.format.rows(path) if check.format.row_format else rows(path):
             judge.row(row)
+        check.format = replace(check.format, columns=judge.columns, unused=tuple(judge.unused))
     except UserError as error:
         check.error(_line_in(error, path), _broken(error, path))
     if not check.rows and not check.errors:
@@ -181,6 +182,8 @@ class _Judge:
         self.limits = Limits(arguments.longest, arguments.shortest)
         self.stage: str | None = arguments.stage
         self.takes = STAGE_KINDS[arguments.stage] if arguments.stage else None
+        self.columns = check.format.columns  # with those that begin after the first rows
+        self.unused = dict.fromkeys(check.format.unused)
 
     def row(self, row: Row | BadRow) -> None:
         """Judge a row."""
@@ -200,7 +203,19 @@ class _Judge:
         except BadRecord as error:
             check.error(error.place.line, error.reason, _formal(error.detail))
             return
+        if check.format.has_late(row):
+            self.late(row)
         self.record(record)
+
+    def late(self, row: Row) -> None:
+        """Take the columns of a row that begin after the first rows into the entry, or count them as not used."""
+        found = self.check.format
+        try:
+            self.columns = found.with_late(row, self.columns)
+        except BadRecord as error:
+            self.check.warn(row.place.line, "columns that no single entry can name together", _formal(error.detail))
+        known = {*found.names, *found.not_lost, *self.columns.used}
+        self.unused |= dict.fromkeys(name for name in row.fields if name not in known)
 
     def differs(self, row: Row) -> None:
         """Warn of a row whose columns are not those of most rows, naming the first column that differs."""

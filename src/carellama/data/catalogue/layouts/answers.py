@@ -35,6 +35,7 @@ QUESTION_MARK = re.compile(r"^\s*(?:问题|问)\s*[:：]\s*")
 ANSWER_MARK = re.compile(r"\s*(?:回答|答)\s*[:：]\s*$")
 COLONS = re.compile(r"^[\s:：]+")
 SPEAKERS = re.compile(r"<(user|bot)>\s*[:：]\s*")
+FEWEST_BLOCKS = 2  # one may be any two lines
 LINK = re.compile(r"^\s*https?://\S+\s*$")
 # "Chat Doctor" where it stands for the name of a site or a doctor: in a greeting, or in thanks and signatures
 GREETED = re.compile(
@@ -267,7 +268,7 @@ def _is_blocks(path: Path) -> bool:
         found.append(isinstance(row, Row) and bool(row.fields["ask"]) and "\n" not in row.fields["answer"])
         if len(found) == 20:
             break
-    return bool(found) and sum(found) >= 0.9 * len(found) and not _single_spaced(path)
+    return len(found) >= FEWEST_BLOCKS and sum(found) >= 0.9 * len(found) and not _single_spaced(path)
 
 
 def _single_spaced(path: Path) -> bool:
