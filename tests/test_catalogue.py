@@ -150,9 +150,7 @@ def test_a_folder_is_converted_as_far_as_its_files_are_data(tmp_path: Path, caps
     (tmp_path / "in" / "a.jsonl").write_text('{"instruction": "a?", "output": "b"}\n')
     run([str(tmp_path / "in"), "--output", str(tmp_path / "out.jsonl")])
     said = capsys.readouterr()
-    assert (
-        "1 conversations" in said.out and "not read: " in said.err and "notes.py: unknown file type '.py'" in said.err
-    )
+    assert "1 conversation" in said.out and "not read: " in said.err and "notes.py: unknown file type '.py'" in said.err
 
 
 def test_what_a_killed_process_left_of_an_output_goes(tmp_path: Path, consult: Path) -> None:

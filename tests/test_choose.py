@@ -16,7 +16,9 @@ from carellama.engine import choose as module
 from carellama.engine.choose import choose
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
+from carellama.model.paths import check_model
 from carellama.model.to_gguf import NotConvertible
+from carellama.model.zoo import pull
 
 REST = (DataArguments(), FinetuningArguments())
 MODEL = ModelArguments("a-model")
@@ -95,3 +97,23 @@ def test_what_can_not_be_converted_is_answered_by_transformers(made: list[str], 
     assert "engine transformers instead: Model Strange is not supported" in capsys.readouterr().err
     with pytest.raises(NotConvertible):
         choose(MODEL, *REST, EngineArguments(engine="llamacpp"))
+
+
+def test_adapters_may_be_released_weights(tmp_path, monkeypatch) -> None:
+    """`--adapters med=CareLlama2-7b-chat-sft-med` was a folder that is not there."""
+    (tmp_path / "adapter_config.json").write_text("{}")
+    monkeypatch.setattr(pull, "pull_adapter", lambda entry, model: tmp_path)
+    given: list[EngineArguments] = []
+    double = ModuleType("double_of_named")
+    double.load = lambda model, data, finetuning, arguments: given.append(arguments)
+    monkeypatch.setitem(sys.modules, double.__name__, double)
+    monkeypatch.setitem(module.LOADERS, "transformers", f"{double.__name__}:load")
+    monkeypatch.setattr(module, "as_trained", lambda model, data, folders: data)
+    monkeypatch.setattr(module, "check", lambda name, model: None)
+    arguments = EngineArguments(engine="transformers", adapters=f"med=CareLlama2-7b-chat-sft-med,own={tmp_path}")
+    check_model(MODEL, arguments.adapter_folders)  # before anything is fetched
+    choose(MODEL, *REST, arguments)
+    assert given[0].adapter_folders == {"med": str(tmp_path), "own": str(tmp_path)}
+    monkeypatch.setattr(pull, "pull_adapter", lambda entry, model: None)
+    with pytest.raises(UserError, match="is a whole model"):
+        choose(MODEL, *REST, arguments)

@@ -223,7 +223,7 @@ def test_a_killed_run_leaves_nothing_and_the_next_one_works(tmp_path: Path) -> N
     command = [sys.executable, "-m", "carellama", "data", "clean", "rows.jsonl", *options, "--deidentify", "mask"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
-        while "are kept out" not in running.stderr.readline():  # then it begins to read
+        while "not looked for" not in running.stderr.readline():  # then it begins to read
             assert running.poll() is None
         until_something_waits(running.pid)
         running.send_signal(signal.SIGKILL)
@@ -328,7 +328,7 @@ def test_a_conversation_stays_while_one_of_its_answers_is_of_use() -> None:
     bounds = Bounds(shortest_answer=2)
     assert refusal(chat(CHINESE, "不客气！"), bounds) is None and refusal(chat(CHINESE, "嗯"), bounds) is None
     assert refusal(chat("您好", "不客气！"), bounds) == ("boilerplate", "nothing but a phrase (zh)")
-    assert refusal(chat("嗯", "…………"), bounds) == ("answer too short", "1 characters")
+    assert refusal(chat("嗯", "…………"), bounds) == ("answer too short", "1 character")
     assert refusal(chat("7"), Bounds(shortest_answer=1)) is None
 
 
@@ -393,3 +393,24 @@ def test_planted_duplicates_are_found_among_real_rows(real_files: list[str], num
     assert len(planted) == len(gone) == 40
     assert [row["reason"] for row in gone].count("near duplicate") == 20
     assert all(row["partner"].startswith(name) for row in gone)
+
+
+def test_a_row_of_a_file_without_lines_is_named_as_a_row(tmp_path: Path) -> None:
+    """The duplicates of a Parquet file were said to be lines of it."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path, listed = tmp_path / "a.parquet", tmp_path / "removed.jsonl"
+    parquet.write_table(pa.table({"question": ["What is asthma?"] * 2, "answer": [LONG] * 2}), path)
+    clean(CleanArguments([str(path)], output=str(tmp_path / "c.jsonl"), removed=str(listed), catalogue_exams=False))
+    (removed,) = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert (removed["place"], removed["partner"]) == (f"{path}, row 2", f"{path}, row 1")
+
+
+def test_no_exam_is_not_called_a_number_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"question": "What is asthma?", "answer": LONG}) + "\n")
+    run([str(path), "--output", str(tmp_path / "c.jsonl"), "--catalogue_exams", "false"])
+    said = capsys.readouterr()
+    assert "0 exam" not in said.err and "exam questions are not looked for" in said.err
+    assert "1 row, 1 used" in said.out and said.out.count("1 record\n") == 1

@@ -158,7 +158,7 @@ def test_the_suggested_entry_reads_the_same(tmp_path: Path, name: str) -> None:
 def test_columns_that_are_not_used_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """D2: nothing is dropped without a word."""
     path = write(tmp_path / "a.jsonl", {"question": ASK, "answer": SAY, "triage_note": "x"})
-    assert "not used  columns 'triage_note'" in "\n".join(lines(check(path)))
+    assert "not used  column 'triage_note'" in "\n".join(lines(check(path)))
     assert check_report(check(path))["columns_not_used"] == ["triage_note"]
     dataset(path)
     assert "columns not used: 'triage_note'" in capsys.readouterr().err
@@ -251,7 +251,7 @@ def test_a_folder_of_several_kinds_has_an_output_each(tmp_path: Path, capsys: py
         "out-conversations.jsonl",
         "out-exam-questions.jsonl",
     ]
-    assert "1 exam questions" in capsys.readouterr().out
+    assert "1 exam question" in capsys.readouterr().out
     for path, kind in (("out-conversations", Chat), ("out-exam-questions", Question)):
         made = dataset(tmp_path / f"{path}.jsonl")
         assert made.format.kind is kind and not records(made)[1]
@@ -274,7 +274,7 @@ def test_the_format_of_most_rows_decides_and_the_others_are_named(
     assert found.usable == 5 and sorted(line for one in found.errors.values() for line in one.lines) == [1, 2]
     assert found.errors["another format than the file's: alpaca, not exam"].lines == [1]
     assert len(records(dataset(path))[0]) == 5
-    assert "2 of the first 7 rows do not fit: line 1, 2" in capsys.readouterr().err
+    assert "2 of the first 7 rows do not fit: lines 1, 2" in capsys.readouterr().err
 
 
 def test_files_that_a_dataset_does_not_name_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,8 @@ IMPORTS: dict[str, set[str]] = {
     "privacy": {"text"},
     "safety": {"config", "records", "text"},
     "tokenise": {"template"},
-    # model.load: the tokenizer that counts the tokens of a mix; model.vocabulary: how it is extended
+    # model.load, model.zoo.pull: the tokenizer that counts the tokens of a mix, also of a model by its name;
+    # model.vocabulary: how it is extended
     "data": {
         "records",
         "text",
@@ -57,6 +58,7 @@ IMPORTS: dict[str, set[str]] = {
         "privacy",
         "model.load",
         "model.vocabulary",
+        "model.zoo.pull",
     },
     "model": {"config", "disk"},
     "run_record": {"config", "disk"},

@@ -264,7 +264,7 @@ def test_max_samples_does_not_cut_what_is_evaluated(tmp_path, tiny_folder, names
     found = prepared(config_of(tmp_path, one, **options), tiny_folder)
     assert len(found.train) == 5 and len(found.held_out) == 15
     assert [entry.said for entry in found.report.datasets.values()] == [
-        ["the first 5 rows were read, as --max_samples says"], [],
+        ["reading ended after 5 rows, as --max_samples says"], [],
     ]  # fmt: skip
     found = prepared(config_of(tmp_path, one, **options, max_eval_samples=4), tiny_folder)
     assert len(found.train) == 5 and names_in(found.held_out) == ["b0", "b1", "b2", "b3"]

@@ -131,3 +131,13 @@ def test_tokens_are_counted_with_the_named_tokenizer(tmp_path: Path, tiny_tokeni
     found, account = mixed(tmp_path, f"datasets: [{{name: {a}}}]", "--tokenizer", str(tmp_path / "model"))
     ids = tiny_tokenizer([*found, "answer"], add_special_tokens=False)["input_ids"]
     assert account["tokens"] == sum(map(len, ids[:-1])) + 5 * len(ids[-1])
+
+
+def test_records_that_an_earlier_part_has_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mix of two parts with the same records said nothing of them."""
+    a, b = write(tmp_path, "a", 4), tmp_path / "b.jsonl"
+    same = [json.loads(line) | {"meta": {"source": "b"}} for line in a.read_text().splitlines()[:3]]
+    b.write_text("".join(json.dumps(row) + "\n" for row in same))
+    _, account = mixed(tmp_path, f"datasets: [{{name: {a}}}, {{name: {b}}}]")
+    assert [part["in_earlier_parts"] for part in account["parts"]] == [0, 3]
+    assert f"{b}: 3 of 3 records" in (said := capsys.readouterr().out) and "3 equal to records of parts above" in said

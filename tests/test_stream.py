@@ -210,7 +210,7 @@ def test_max_samples_and_empty_parts(tmp_path, stream_of, names, monkeypatch):
     found = stream_of(path, max_samples=2)
     assert set(names(found.train, 20)) == {"a0", "a1"}
     found.settle()
-    assert found.report.datasets[str(path)].said == ["the first 2 rows at most were read, as --max_samples says"]
+    assert found.report.datasets[str(path)].said == ["reading ended after 2 rows at most, as --max_samples says"]
     monkeypatch.setattr(stream, "world", lambda: (4, 5))
     with pytest.raises(UserError, match="part 5 of 5 of the data has no usable record"):
         next(iter(stream_of(path, max_samples=2).train))
@@ -337,3 +337,15 @@ def test_a_stopped_run_keeps_its_last_checkpoint_beside_the_best(tmp_path, run_o
     with pytest.raises(SystemExit):
         run_of(rows_file(tmp_path, "a", 30, bad=(18,)), "cut", buffer_size=2, **best)
     assert sorted(path.name for path in (tmp_path / "cut").glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
+
+
+def test_records_that_are_evaluated_too_are_counted(tmp_path, stream_of, caplog):
+    """Only the path without --streaming counted them."""
+    one, other = rows_file(tmp_path, "a", 6), tmp_path / "b.jsonl"
+    other.write_text("".join(one.read_text().splitlines(keepends=True)[:2]))
+    found = stream_of(one, eval_dataset=other)
+    list(itertools.islice(found.train, 6))
+    found.settle()
+    line = "2 records of those read also in --eval_dataset"
+    assert found.report.datasets[str(one)].said == [line] and line in caplog.text
+    assert found.report.to_dict()[str(one)]["shared"] == 2

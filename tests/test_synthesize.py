@@ -230,3 +230,10 @@ def test_contradictions_are_one_line(folder: Path, flags: list[str], hint: str) 
     with pytest.raises(UserError, match=hint):
         run([str(folder / "articles"), "--output", str(folder / "x.jsonl"), *flags])
     assert not (folder / "x.jsonl").exists()
+
+
+def test_an_endpoint_that_does_not_answer_leaves_no_file(folder: Path) -> None:
+    flags = ["--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--task", "qa", "--parallel", "2"]
+    with pytest.raises(UserError, match="nothing answers"):
+        run([str(folder / "articles"), "--output", str(folder / "x.jsonl"), *flags])
+    assert not list(folder.glob("x.jsonl*"))

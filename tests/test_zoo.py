@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from carellama.config.data import DataArguments
 from carellama.config.model import ModelArguments
+from carellama.data import pieces, recipe, view
 from carellama.errors import UserError
 from carellama.jinja import names
 from carellama.model.adapter import merge, prepare
@@ -182,3 +184,19 @@ call("export", ["--model_name_or_path", "base", "--checkpoint_dir", {RELEASED[2]
         hub, tmp_path, f"from carellama.cli import call; call('ask', ['x', '--model_name_or_path', {RELEASED[1]!r}])"
     )
     assert missing.returncode == 2 and "wangrongsheng/CareLlama2-7b-chat-sft-med" in missing.stderr.splitlines()[-1]
+
+
+def test_a_released_name_is_resolved_wherever_a_model_is_named(tmp_path, tiny_folder, monkeypatch, capsys) -> None:
+    """Only training and the engines knew the names: here the adapter's base is a folder."""
+    entry = replace(next(one for one in load_entries() if one.kind == "adapter"), base=str(tiny_folder), template="")
+    monkeypatch.setattr(pull, "find_entry", lambda name: entry if name == entry.name else None)
+    monkeypatch.setattr(pull, "pull_adapter", lambda entry, model: tmp_path)
+    path = tmp_path / "a.jsonl"
+    row = {"question": "头痛怎么办？", "answer": "头痛时注意休息，头痛加重请就医。"}
+    path.write_text(json.dumps(row) + "\n")
+    view.run([str(path), "--tokenizer", entry.name])
+    assert "of them learned" in capsys.readouterr().out
+    assert recipe._counter(entry.name)([], [])["tokens"] == 0
+    options = ["--model_name_or_path", entry.name, "--output", str(tmp_path / "p.txt"), "--min_count", "2"]
+    pieces.run(["train", str(path), *options])
+    assert "头痛" in (tmp_path / "p.txt").read_text(encoding="utf-8")

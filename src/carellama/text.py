@@ -44,6 +44,11 @@ MIXED_SHARE = 0.2  # of the letters: less of the other language does not make a 
 Language = Literal["zh", "en", "mixed", "other"]
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number and its noun, which agree: "1 row", "2 rows", "1 copy", "1,200 copies" (`plural`)."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def folded(text: str) -> str:
     """The form in which texts are compared: NFKC, lower case, only letters, digits and `SIGNS`, one space between.
 

@@ -22,7 +22,7 @@ import multiprocessing
 import os
 import platform
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -102,12 +102,7 @@ class TokenStore:
                 return found
         made = np.zeros(len(starts), dtype=np.uint64)
         for number, (start, end) in enumerate(itertools.pairwise([*starts.tolist(), len(self)])):
-            digest = hashlib.blake2b(digest_size=8)
-            for entry in range(start, end):
-                one = self[entry]
-                digest.update(np.array([len(one), one.good], dtype=np.int64).tobytes())
-                digest.update(one.input_ids.tobytes() + one.labels.tobytes())
-            made[number] = int.from_bytes(digest.digest(), "little")
+            made[number] = record_hash(self[entry] for entry in range(start, end))
         if path is not None:
             temporary = path.with_suffix(f".{platform.node()}-{os.getpid()}.tmp")
             with contextlib.suppress(OSError), temporary.open("wb") as file:  # a cache that is read only has none
@@ -115,6 +110,15 @@ class TokenStore:
                 file.flush()
                 temporary.replace(path)
         return made
+
+
+def record_hash(entries: Iterable[Tokens]) -> int:
+    """Return the 64-bit hash by which records are compared: of the tokens, labels and `good` of their entries."""
+    digest = hashlib.blake2b(digest_size=8)
+    for one in entries:
+        digest.update(np.array([len(one), one.good], dtype=np.int64).tobytes())
+        digest.update(one.input_ids.tobytes() + one.labels.tobytes())
+    return int.from_bytes(digest.digest(), "little")
 
 
 def encode_rows(

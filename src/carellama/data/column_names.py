@@ -214,7 +214,8 @@ def with_late_columns(
             continue
         free = getattr(columns, key) is None
         if left_out is None and free and key in ADDED_LATE:
-            columns = replace(columns, **{key: name})
+            own: dict[str, Any] = {key: name}
+            columns = replace(columns, **own)
         elif left_out is None or (free and key not in left_out):
             reason = f"column {name!r} is not in the first rows, so it would be lost"
             or_not = f', or leave it out with "{key}": ""' if left_out is not None else ""

@@ -61,7 +61,7 @@ def find_delimiter(text: str, own: str, *, cut: bool) -> str:
 def find_table(text: str, *, cut: bool) -> str:
     """Return the delimiter of a text that is a table under a header, "" for text: its rows are alike, and its header
     has a known name; two of them where commas or the like divide it, as sentences may be divided so too."""
-    for delimiter in ("\t", *DELIMITERS.replace("\t", "")):
+    for delimiter in sorted(DELIMITERS, key="\t".__ne__):
         rows = _first_rows(text, delimiter, cut)
         if len(rows) < 2 or len(rows[0]) < 2 or any(len(row) != len(rows[0]) for row in rows):
             continue

@@ -283,6 +283,7 @@ def _fitted(rows: Sequence[Row], found: FileFormat) -> FileFormat:
     used = found.columns.used | found.not_lost
     return replace(
         found, kind=kind, others=len(missed), other_lines=tuple(missed[:MOST_LINES]), seen=len(rows),
+        unit=rows[0].place.unit if rows else "line",
         unused=tuple(name for name in names if name not in used),
     )  # fmt: skip
 

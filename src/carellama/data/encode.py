@@ -18,6 +18,7 @@ import numpy as np
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Message, Place, Record, Text, Tokens
 from carellama.template import Group, Template
+from carellama.text import counted
 from carellama.tokenise import GroupEncoder, Ids, adds_bos
 
 UNBOUNDED = 1 << 30  # tokens
@@ -92,9 +93,11 @@ class Encoder:
         self.template = template
         self.source, self.target, self.whole = lengths
         if self.whole < 2:
-            raise UserError(f"records of {self.whole} token have nothing to predict; give a longer --cutoff_len")
+            raise UserError(
+                f"records of {counted(self.whole, 'token')} have nothing to predict; give a longer --cutoff_len"
+            )
         self.no_room = (
-            f"the prompt's markup alone leaves no room for an answer in {self.whole} tokens (--cutoff_len), "
+            f"the prompt's markup alone leaves no room for an answer in {counted(self.whole, 'token')} (--cutoff_len), "
             f"of which the prompt may have {self.source} (--max_source_length)"
         )
         self.eos = _as_ids([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])

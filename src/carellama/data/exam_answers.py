@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from carellama.data.exam_options import LETTERS, PREFIX, without_empty
 from carellama.data.read import Row
 from carellama.records import BadRecord, Question
+from carellama.text import counted
 
 AnswerForm = Literal["letters", "text", "index_from_0", "index_from_1"]
 FORMS: tuple[AnswerForm, ...] = get_args(AnswerForm)
@@ -116,7 +117,7 @@ def _stripped(answer: str | list[Any]) -> bool:
 
 
 def _size(text: str) -> str:
-    return f"{len(text)} characters of other text"
+    return f"{counted(len(text), 'character')} of other text"
 
 
 def _same_text(answer: str, options: Mapping[str, str]) -> tuple[str, ...]:

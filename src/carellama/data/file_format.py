@@ -28,6 +28,7 @@ from carellama.data.read import BadRow, Row, digest, rows
 from carellama.data.write import row_of
 from carellama.errors import UserError
 from carellama.records import NOWHERE, BadRecord, Chat, Pair, Question, Record, Text
+from carellama.text import counted
 
 RowFormat = Literal["alpaca", "sharegpt", "openai", "text", "exam"]
 KIND_NAMES: dict[type, str] = {
@@ -51,6 +52,7 @@ class FileFormat:
     unused: tuple[str, ...] = ()  # columns that no record is made of
     others: int = 0  # of the first rows: those that the format does not fit
     other_lines: tuple[int, ...] = ()
+    unit: str = "line"  # of these, as of their places
     seen: int = 0  # how many rows it was seen from
     problem: str = ""  # why the format is not known
     names: tuple[str, ...] = ()  # the columns that it was seen from
@@ -154,8 +156,9 @@ class FileFormat:
             found.append("the questions are parted into turns at their speaker marks")
         if self.others:
             lines = ", ".join(map(str, self.other_lines)) + (", ..." if self.others > len(self.other_lines) else "")
-            where = f": line {lines}" if self.other_lines else ""
-            found.append(f"{self.others} of the first {self.seen} rows do not fit{where}")
+            where = f": {self.unit}{'s' * (self.others > 1)} {lines}" if self.other_lines else ""
+            do = "does" if self.others == 1 else "do"
+            found.append(f"{self.others} of the first {counted(self.seen, 'row')} {do} not fit{where}")
         if self.also:
             found.append(f"also fits the layouts {', '.join(self.also)}")
         return found
@@ -188,6 +191,11 @@ class FileFormat:
         if self.row_format is None:
             raise UserError(f"{name}: {self.problem}")
         return self
+
+
+def counted_kind(count: int, kind: str) -> str:
+    """Return a number of records and what they are, by a name of `KIND_NAMES`: "1 text", "2 exam questions"."""
+    return counted(count, kind.removesuffix("s"))
 
 
 def format_of(fields: Mapping[str, Any]) -> RowFormat | None:

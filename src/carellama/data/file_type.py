@@ -29,6 +29,7 @@ from carellama.data.file_bytes import (
     read_head,
 )
 from carellama.errors import DataError, UserError
+from carellama.text import counted
 
 log = logging.getLogger(__name__)
 TypeName = Literal["json", "csv", "tsv", "txt", "parquet", "sheet"]
@@ -195,7 +196,7 @@ def _zip_type(path: Path) -> TypeName:
     if any(name.endswith("data.pkl") for name in names):
         raise UserError(f"{path} is a file of PyTorch, not rows: save the rows as JSON Lines")
     files = sum(not name.endswith("/") for name in names)
-    raise UserError(f"{path} is a zip archive of {files} file{'s' * (files != 1)}, not rows: {UNPACK}")
+    raise UserError(f"{path} is a zip archive of {counted(files, 'file')}, not rows: {UNPACK}")
 
 
 def _refuse_foreign_text(path: Path, text: str) -> None:

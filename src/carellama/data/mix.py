@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from carellama.errors import UserError
+from carellama.text import counted
 
 Item = TypeVar("Item")
 
@@ -87,7 +88,7 @@ def held_out(records: int, val_size: float, seed: int) -> np.ndarray:
     wanted = round(records * val_size) if val_size < 1 else int(val_size)
     if val_size and not 0 < wanted < records:
         raise UserError(
-            f"--val_size {val_size:g} of {records} records would hold out {wanted}; leave some on both sides"
+            f"--val_size {val_size:g} of {counted(records, 'record')} would hold out {wanted}; leave some on both sides"
         )
     chosen: np.ndarray = np.sort(np.random.default_rng(seed).permutation(records)[:wanted])
     return chosen

@@ -18,6 +18,7 @@ from typing import Any
 from carellama.data import column_names as known
 from carellama.data.column_names import NONE, Columns, first_of, lower_names
 from carellama.data.read import BadRow, Row
+from carellama.text import counted
 
 MOST_NAMES = 20  # columns that are named
 LONGEST_NAME = 40
@@ -78,12 +79,12 @@ def nearest(name: str, rows: Sequence[Row]) -> str:
     if not _may_be_told(name, rows):
         count = len(lower_names(rows, share=0))
         how = "name them in the first line, such as question and answer, or in dataset_info.json (columns)"
-        return f"{count} columns; {how}"
+        return f"{counted(count, 'column')}; {how}"
     if len(rows) == 1 and len(rows[0].fields) > 1 and all(isinstance(value, dict) for value in rows[0].fields.values()):
         return "the file is one object; rows stand in an array, or one a line"
     names = list(dict.fromkeys(path for row in rows for path in row.fields))
     if len(names) > MOST_NAMES:
-        return f"{len(names)} columns; name those of the question and the answer in dataset_info.json"
+        return f"{counted(len(names), 'column')}; name those of the question and the answer in dataset_info.json"
     told = ", ".join(repr(one[:LONGEST_NAME]) for one in names)
     if lists := [one for one in names if _holds_objects(rows, one)]:
         return (

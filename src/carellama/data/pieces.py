@@ -27,7 +27,7 @@ from carellama.data.convert import BadRecord, texts_of
 from carellama.data.sources import load_datasets
 from carellama.disk import say, whole_file, write_json
 from carellama.errors import UserError
-from carellama.text import HAN
+from carellama.text import HAN, counted
 
 RUN = re.compile(rf"[{HAN}]+")
 HELD_OUT = 20  # of so many records one is measured on
@@ -72,8 +72,9 @@ def run(argv: Sequence[str]) -> None:
     before, after = learned.rates
     write_json(output.with_name(f"{output.name}.json"), asdict(learned) | {"per_1000": [before, after]})
     print(
-        f"{output}: {len(learned.pieces):,} pieces; tokens per 1,000 characters {before:.1f} -> {after:.1f} "
-        f"on {learned.measured_texts:,} texts {learned.measured_on} ({learned.measured_characters:,} characters)"
+        f"{output}: {counted(len(learned.pieces), 'piece')}; tokens per 1,000 characters {before:.1f} -> {after:.1f} "
+        f"on {counted(learned.measured_texts, 'text')} {learned.measured_on} "
+        f"({counted(learned.measured_characters, 'character')})"
     )
     print(f"  files  {output}, {output}.json\nnext: {_training(arguments)}")
 
@@ -97,12 +98,14 @@ def learn(arguments: TokenizerArguments) -> Learned:
     """Find the pieces. Raises `UserError` for texts without Chinese, and a tokenizer that cannot be extended."""
     from carellama.model.load import load_tokenizer
     from carellama.model.vocabulary import put
+    from carellama.model.zoo.pull import with_named_weights
 
-    tokenizer = load_tokenizer(ModelArguments(model_name_or_path=arguments.model_name_or_path))
+    model, _ = with_named_weights(ModelArguments(model_name_or_path=arguments.model_name_or_path), DataArguments())
+    tokenizer = load_tokenizer(model)
     texts, held, skipped = _texts(arguments)
     runs = Counter(found for text in texts for found in RUN.findall(text))
     if not runs:
-        unusable = f" ({skipped:,} rows cannot be used: carellama data check)" if skipped else ""
+        unusable = f" ({counted(skipped, 'row')} cannot be used: carellama data check)" if skipped else ""
         raise UserError(f"{', '.join(arguments.names)}: no Chinese characters to learn from{unusable}")
     say(f"learning from {sum(map(len, texts)):,} characters")
     chosen = _chosen(runs, tokenizer, arguments)

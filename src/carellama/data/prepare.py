@@ -37,7 +37,7 @@ from carellama.data.stream import Mixing, TokenStream
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Pair, Question, Record, Text, Tokens
 from carellama.template import Template
-from carellama.text import language
+from carellama.text import counted, language
 
 # The records of each stage, and what to call them.
 TAKES: dict[str, tuple[tuple[type, ...], str]] = {
@@ -90,7 +90,13 @@ class Prepared:
         limit = self.train.mixing.max_samples
         for dataset in self.train.datasets:
             if limit is not None and dataset.name in self.report.datasets:
-                self.report.say(dataset.name, f"the first {limit} rows at most were read, as --max_samples says")
+                self.report.say(
+                    dataset.name, f"reading ended after {counted(limit, 'row')} at most, as --max_samples says"
+                )
+            if dataset.name in self.report.datasets and (shared := self.report.datasets[dataset.name].shared):
+                line = f"{counted(shared, 'record')} of those read also in --eval_dataset"
+                self.report.say(dataset.name, line)
+                log.warning("%s: %s: its loss is lower than that of new records", dataset.name, line)
         for source in self.sources:
             if source["tokens"] is None and source["name"] in self.report.datasets:
                 counts = self.report.datasets[source["name"]]
@@ -332,7 +338,10 @@ class _Encoding:
                 self.sources.append(entry | {"name": name})
                 self.report.say_all(name, dataset.remarks())
                 if limit is not None and entry["rows"] == limit:
-                    self.report.say(name, f"the first {limit} rows were read, as {self._limit_option(limit)} says")
+                    self.report.say(
+                        name,
+                        f"reading ended after {counted(limit, 'row')}, as {self._limit_option(limit)} says",
+                    )
             elif any(other.shards == store.shards for other in found):
                 self.report.say(self._names[folder], "named more than once: its records are used as often")
                 log.warning("dataset %r is named more than once: its records are used as often", dataset.name)
@@ -350,7 +359,7 @@ class _Encoding:
         for store in others:
             shared, records = shared_records(store, stores), len(store.record_starts())
             if shared:
-                line = f"{shared} of {records} records of --eval_dataset are also in the training data"
+                line = f"{shared} of {counted(records, 'record')} of --eval_dataset are also in the training data"
                 self._say(store, line)
                 log.warning("%s: %s: its loss is lower than that of new records", store.name, line)
 
@@ -359,9 +368,11 @@ class _Encoding:
         for number, store in enumerate(stores):
             entries = held.entries[held.entries[:, 0] == number, 1]
             records = len(np.unique(record_of_entries(store, out.width)[entries]))
-            self._say(store, f"{records} records held out for evaluation")
+            self._say(store, f"{counted(records, 'record')} held out for evaluation")
             if held.copies[number]:
-                self._say(store, f"{held.copies[number]} copies of held-out records left out of training")
+                self._say(
+                    store, f"{counted(held.copies[number], 'copy', 'copies')} of held-out records left out of training"
+                )
         if any(held.copies):
             log.warning(
                 "--val_size: %d records are equal to held-out ones and are left out of training", sum(held.copies)
@@ -372,9 +383,11 @@ class _Encoding:
         for store, share in zip(stores, train.shares, strict=True):
             if share.taken < share.size:
                 how = "others in each" if train.rotates else "the same in each, as they are packed"
-                self._say(store, f"{share.taken} of {share.size} examples in an epoch ({strategy}), {how}")
+                self._say(store, f"{share.taken} of {counted(share.size, 'example')} in an epoch ({strategy}), {how}")
             elif share.taken > share.size:
-                self._say(store, f"{share.taken} examples in an epoch, repeated from {share.size} ({strategy})")
+                self._say(
+                    store, f"{counted(share.taken, 'example')} in an epoch, repeated from {share.size} ({strategy})"
+                )
 
 
 def _both_kinds(stores: Sequence[TokenStore]) -> None:
@@ -405,6 +418,7 @@ def _prepare_stream(config: RunConfig, encoding: _Encoding, window: int | None, 
     if data.eval_dataset:
         others = encoding.stores(data.eval_datasets, data.max_eval_samples)
         held = mixed(others, [np.arange(len(store) // width) for store in others], width=width)
+        stream.evaluated = frozenset(np.concatenate([store.record_hashes() for store in others]).tolist())
     elif data.val_size:
         held, counts = stream.hold_out(int(data.val_size))
         encoding.report.merge(counts)

@@ -30,7 +30,7 @@ from carellama.errors import UserError
 from carellama.model.load import load_config
 from carellama.records import IGNORED, NOWHERE, Chat, Message, Pair, Place, Question, Record, Tokens
 from carellama.template import Template
-from carellama.text import HAN_CHARACTER
+from carellama.text import HAN_CHARACTER, counted
 from carellama.tokenise import GroupEncoder
 
 log = logging.getLogger(__name__)
@@ -197,7 +197,7 @@ class _Reader:
         self.report.say_all(name, dataset.remarks())
         if entry.rows == limit:
             option = "--max_samples" if limit == self.data.max_samples else "--max_eval_samples"
-            self.report.say(name, f"the first {limit} rows were read, as {option} says")
+            self.report.say(name, f"reading ended after {counted(limit, 'row')}, as {option} says")
         self.sources.append(
             {"name": name, "where": dataset.where, "sha1": dataset.digest(), "rows": entry.rows, "used": entry.used,
              "tokens": None}
@@ -209,7 +209,9 @@ class _Reader:
         known = {task.prompt for one in sets for task in one.tasks}
         for other in others:
             if shared := sum(task.prompt in known for task in other.tasks):
-                line = f"{shared} of {len(other.tasks)} prompts of --eval_dataset are also in the training data"
+                line = (
+                    f"{shared} of {counted(len(other.tasks), 'prompt')} of --eval_dataset are also in the training data"
+                )
                 self.report.say(other.name, line)
                 log.warning("%s: %s", other.name, line)
 
@@ -218,9 +220,11 @@ class _Reader:
         for number, one in enumerate(sets):
             taken, size = int((order[:, 0] == number).sum()), len(one.tasks)
             if taken < size:
-                self.report.say(one.name, f"{taken} of {size} prompts in an epoch ({strategy}), the same in each")
+                self.report.say(
+                    one.name, f"{taken} of {counted(size, 'prompt')} in an epoch ({strategy}), the same in each"
+                )
             elif taken > size:
-                self.report.say(one.name, f"{taken} prompts in an epoch, repeated from {size} ({strategy})")
+                self.report.say(one.name, f"{counted(taken, 'prompt')} in an epoch, repeated from {size} ({strategy})")
 
     def hold_out(
         self, sets: Sequence[_PromptSet], val_size: float, seed: int
@@ -237,9 +241,11 @@ class _Reader:
             for earlier in out:
                 for task in earlier.tasks:
                     held.pop(task.prompt, None)
-            self.report.say(one.name, f"{len(held)} prompts held out for evaluation")
+            self.report.say(one.name, f"{counted(len(held), 'prompt')} held out for evaluation")
             if copies := len(one.tasks) - len(left) - len(held):
-                self.report.say(one.name, f"{copies} copies of held-out prompts left out of training")
+                self.report.say(
+                    one.name, f"{counted(copies, 'copy', 'copies')} of held-out prompts left out of training"
+                )
                 log.warning("%s: %d copies of held-out prompts are left out of training", one.name, copies)
             train.append(_PromptSet(one.name, left))
             out.append(_PromptSet(one.name, list(reversed(held.values()))))

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ from carellama.data.write import row_of
 from carellama.disk import refuse_sources, whole_file, write_json
 from carellama.errors import UserError, nearest
 from carellama.records import Record
+from carellama.text import counted
 
 KEYS = ("seed", "total", "datasets")
 PART_KEYS = ("name", "weight", "records", "repeat")
@@ -78,12 +80,15 @@ def run(argv: Sequence[str]) -> None:
     for part in account["parts"]:
         share = part[unit] / max(1, account[unit])
         print(
-            f"{part['name']}: {part['taken']} of {part['available']} records "
+            f"{part['name']}: {part['taken']} of {counted(part['available'], 'record')} "
             f"({part['taken'] / account['records']:.1%}), {part[unit]:,} {unit} ({share:.1%})"
             + (f", taken up to {part['times']} times" if part["times"] > 1 else "")
             + (f", {part['skipped']} skipped" if part["skipped"] else "")
+            + (f", {part['in_earlier_parts']} equal to records of parts above" if part["in_earlier_parts"] else "")
         )
-    print(f"{output}: {account['records']} records, {account[unit]:,} {unit}, sha1 {account['sha1'][:12]}...")
+    print(
+        f"{output}: {counted(account['records'], 'record')}, {account[unit]:,} {unit}, sha1 {account['sha1'][:12]}..."
+    )
 
 
 def read_recipe(path: str) -> Recipe:
@@ -148,7 +153,7 @@ def chosen(available: int, wanted: int, seed: int, name: str) -> np.ndarray:
 
 
 def mix_recipe(recipe: Recipe, output: Path, arguments: MixArguments) -> dict[str, Any]:
-    """Write the mix and return its account. Memory: 16 bytes for each record of the mix."""
+    """Write the mix and return its account. Memory: 24 bytes for each record of the mix."""
     data = DataArguments(dataset_dir=arguments.dataset_dir)
     datasets = load_datasets([portion.name for portion in recipe.portions], data)
     refuse_sources(output, (source for dataset in datasets for source in dataset.files))
@@ -163,16 +168,19 @@ def mix_recipe(recipe: Recipe, output: Path, arguments: MixArguments) -> dict[st
     output.parent.mkdir(parents=True, exist_ok=True)
     parts: list[dict[str, Any]] = []
     offsets: list[np.ndarray] = []
+    hashes: list[np.ndarray] = []  # of the records taken of each part
     with tempfile.TemporaryFile(dir=output.parent) as unordered:
         for dataset, report, there, want in zip(datasets, reports, available, wanted, strict=True):
             times = chosen(there, want, recipe.seed, dataset.name)
-            at, sizes = _write(_records(dataset, skips), times, unordered, count)
+            at, sizes, own = _write(_records(dataset, skips), times, unordered, count)
+            copies = int(np.isin(own, np.concatenate(hashes)).sum()) if hashes else 0
             offsets.append(at)
+            hashes.append(own)
             parts.append(
                 {
                     "name": dataset.name, "where": dataset.where, "sha1": dataset.digest(),
                     "available": there, "skipped": report.datasets[dataset.name].skipped, "taken": want,
-                    "times": int(times.max(initial=0)), **sizes,
+                    "times": int(times.max(initial=0)), "in_earlier_parts": copies, **sizes,
                 }
             )  # fmt: skip
         order = np.concatenate(offsets)
@@ -226,7 +234,7 @@ def _wanted(recipe: Recipe, available: Sequence[int]) -> list[int]:
             raise UserError(f"{portion.name} has no usable record")
         if want > there and not portion.repeat:
             raise UserError(
-                f"{portion.name} has {there} usable records and the recipe takes {want}: "
+                f"{portion.name} has {counted(there, 'usable record')} and the recipe takes {want}: "
                 "take fewer, or give it repeat: true"
             )
         found.append(want)
@@ -235,9 +243,11 @@ def _wanted(recipe: Recipe, available: Sequence[int]) -> list[int]:
 
 def _write(
     records: Iterator[Record], times: np.ndarray, file: BinaryIO, count: Any
-) -> tuple[np.ndarray, dict[str, int]]:
-    """Append the chosen records as lines; return where each line to be written begins, and the sizes of all."""
+) -> tuple[np.ndarray, dict[str, int], np.ndarray]:
+    """Append the chosen records as lines; return where each line to be written begins, the sizes of all, and a hash
+    of each record, which tells equal ones whatever is known about them (`meta`, `id`)."""
     offsets: list[int] = []
+    hashes = array("Q")
     sizes: dict[str, int] = dict.fromkeys(count([], []), 0)
     batch: list[Record] = []
     repeats: list[int] = []
@@ -252,13 +262,16 @@ def _write(
         if not repeat:
             continue
         offsets += [file.tell()] * repeat
-        file.write(json.dumps(row_of(record), ensure_ascii=False).encode() + b"\n")
+        row = row_of(record)
+        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        text = json.dumps({key: value for key, value in row.items() if key not in ("meta", "id")}).encode()
+        hashes.append(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little"))
         batch.append(record)
         repeats.append(repeat)
         if len(batch) == COUNTED_TOGETHER:
             settle()
     settle()
-    return np.array(offsets, dtype=np.int64), sizes
+    return np.array(offsets, dtype=np.int64), sizes, np.array(hashes, dtype=np.uint64)
 
 
 def _counter(model: str | None) -> Any:
@@ -272,8 +285,9 @@ def _counter(model: str | None) -> Any:
         return characters
     from carellama.config.model import ModelArguments
     from carellama.model.load import load_tokenizer
+    from carellama.model.zoo.pull import with_named_weights
 
-    tokenizer = load_tokenizer(ModelArguments(model_name_or_path=model))
+    tokenizer = load_tokenizer(with_named_weights(ModelArguments(model_name_or_path=model), DataArguments())[0])
 
     def tokens(records: Sequence[Record], repeats: Sequence[int]) -> dict[str, int]:
         texts = [text for record in records for text in texts_of(record)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from carellama.records import Place
+from carellama.text import counted
 
 KEPT_PLACES = 5  # places remembered for each reason
 Kind = Literal["skipped", "shortened", "split"]
@@ -36,6 +37,7 @@ class DatasetReport:
     rows: int = 0
     used: int = 0
     done: dict[Kind, dict[str, Cases]] = field(default_factory=lambda: {"skipped": {}, "shortened": {}, "split": {}})
+    shared: int = 0  # used records of a stream that are also evaluated on
     said: list[str] = field(default_factory=list)  # what an epoch takes of the records, and what is held out
 
     @property
@@ -84,6 +86,7 @@ class DataReport:
             ours = self.datasets.setdefault(name, DatasetReport())
             ours.rows += theirs.rows
             ours.used += theirs.used
+            ours.shared += theirs.shared
             ours.said += theirs.said
             for kind, reasons in theirs.done.items():
                 for reason, cases in reasons.items():
@@ -94,7 +97,7 @@ class DataReport:
         """The account as lines for a log."""
         found = []
         for name, entry in self.datasets.items():
-            found.append(f"{name}: {entry.rows} rows, {entry.used} used, {entry.skipped} skipped")
+            found.append(f"{name}: {counted(entry.rows, 'row')}, {entry.used} used, {entry.skipped} skipped")
             for kind, reasons in entry.done.items():
                 for reason, cases in reasons.items():
                     first = ", ".join(cases.places) + (", ..." if cases.count > len(cases.places) else "")
@@ -112,6 +115,7 @@ class DataReport:
                     kind: {reason: {"count": cases.count, "first": cases.places} for reason, cases in reasons.items()}
                     for kind, reasons in entry.done.items()
                 },
+                **({"shared": entry.shared} if entry.shared else {}),
                 **({"said": entry.said} if entry.said else {}),
             }
             for name, entry in self.datasets.items()
@@ -126,5 +130,7 @@ class DataReport:
                 kind: {reason: Cases(cases["count"], list(cases["first"])) for reason, cases in entry[kind].items()}
                 for kind in ("skipped", "shortened", "split")
             }
-            report.datasets[name] = DatasetReport(entry["rows"], entry["used"], done, list(entry.get("said", [])))
+            report.datasets[name] = DatasetReport(
+                entry["rows"], entry["used"], done, entry.get("shared", 0), list(entry.get("said", []))
+            )
         return report

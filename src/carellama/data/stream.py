@@ -29,6 +29,7 @@ import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from carellama.config.environment import world
+from carellama.data.cache import record_hash
 from carellama.data.mix import check_probabilities, mix_streams
 from carellama.data.pack import pack
 from carellama.data.read import BadRow, Row
@@ -37,6 +38,7 @@ from carellama.data.sources import Dataset
 from carellama.disk import write_json
 from carellama.errors import UserError
 from carellama.records import Place, Tokens
+from carellama.text import counted
 
 log = logging.getLogger(__name__)
 ENCODED_ROWS = 128  # rows encoded at a time: what the first batch waits for
@@ -97,6 +99,7 @@ class TokenStream(IterableDataset):
         self.datasets, self.encoders, self.mixing = datasets, encoders, mixing
         self.account = account
         self.held: frozenset[int] = frozenset()
+        self.evaluated: frozenset[int] = frozenset()  # `record_hash` of records that training is evaluated on
 
     def __iter__(self) -> Iterator[list[Tokens]]:
         shard, shards = shard_of_this_process()
@@ -183,7 +186,7 @@ class TokenStream(IterableDataset):
                 report.note(name, "skipped", place, "a copy of a held-out record")
         for number, dataset in enumerate(self.datasets):
             if count := sum(one.dataset == number for one in drawn.values()):
-                report.say(dataset.name, f"{count} records held out for evaluation")
+                report.say(dataset.name, f"{counted(count, 'record')} held out for evaluation")
         return examples, report
 
     def counted(self) -> DataReport:
@@ -283,12 +286,18 @@ class _Part(Iterable[Entry]):
         mine = itertools.islice(numbered, self.shard, None, self.shards)
         while batch := list(itertools.islice(mine, ENCODED_ROWS)):
             tokens, origins, report = self.stream.encoders[self.number]([row for _, row in batch])
+            records = [
+                (batch[origin][0], [one for _, one in group])
+                for origin, group in itertools.groupby(zip(origins, tokens, strict=True), key=lambda pair: pair[0])
+            ]
             if account:
+                if evaluated := self.stream.evaluated:
+                    shared = sum(record_hash(entries) in evaluated for _, entries in records)
+                    report.datasets[self.stream.datasets[self.number].name].shared += shared
                 account.add(report)
-            for origin, group in itertools.groupby(zip(origins, tokens, strict=True), key=lambda pair: pair[0]):
-                row = batch[origin][0]
+            for row, entries in records:
                 source = f"{self.stream.datasets[self.number].name} row {row + 1}"
-                yield Entry(self.number, row, [replace(one, source=source) for _, one in group])
+                yield Entry(self.number, row, [replace(one, source=source) for one in entries])
 
 
 class _Account:

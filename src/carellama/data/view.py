@@ -21,6 +21,7 @@ from carellama.data.encode import Encoder
 from carellama.data.sources import load_datasets
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Pair, Question, Record, Text, Tokens
+from carellama.text import counted
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 GREEN, GREY, PLAIN = "\033[32m", "\033[90m", "\033[0m"
@@ -91,12 +92,14 @@ def _encoder(arguments: ViewArguments) -> Callable[[Record], str]:
     """A function from a record to its tokens as text."""
     from carellama.config.model import ModelArguments
     from carellama.model.load import load_tokenizer
+    from carellama.model.zoo.pull import with_named_weights
     from carellama.template import get_template
 
     assert arguments.tokenizer is not None
-    tokenizer = load_tokenizer(ModelArguments(model_name_or_path=arguments.tokenizer))
-    lengths = DataArguments(cutoff_len=arguments.cutoff_len).lengths
-    encoder = Encoder(tokenizer, get_template(arguments.template, tokenizer), lengths)
+    data = DataArguments(cutoff_len=arguments.cutoff_len, template=arguments.template)
+    model, data = with_named_weights(ModelArguments(model_name_or_path=arguments.tokenizer), data)
+    tokenizer = load_tokenizer(model)
+    encoder = Encoder(tokenizer, get_template(data.template, tokenizer), data.lengths)
 
     def encoded(record: Record) -> str:
         if not isinstance(record, (Text, Chat)):
@@ -117,4 +120,4 @@ def coloured(tokens: Tokens, tokenizer: Any) -> str:
         + PLAIN
         for learned, group in itertools.groupby(pairs, key=lambda pair: pair[1])
     )
-    return f"{text}\n{len(tokens)} tokens, {int((tokens.labels != IGNORED).sum())} of them learned"
+    return f"{text}\n{counted(len(tokens), 'token')}, {int((tokens.labels != IGNORED).sum())} of them learned"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from carellama.disk import say
@@ -16,7 +17,7 @@ from carellama.engine.base import Engine
 from carellama.errors import UserError, install
 from carellama.model.paths import check_model
 from carellama.model.to_gguf import NotConvertible
-from carellama.model.zoo.pull import with_named_weights
+from carellama.model.zoo.pull import with_named_folders, with_named_weights
 from carellama.run_record import as_trained
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ def choose(
     if not arguments.endpoints:
         if arguments.engine != "openai":
             model, data = with_named_weights(model, data)
+            folders = with_named_folders(arguments.adapter_folders, model)
+            joined = ",".join(f"{name}={folder}" for name, folder in folders.items())
+            arguments = replace(arguments, adapters=joined or None)
         data = as_trained(model, data, arguments.adapter_folders.values())
     if arguments.engine != "auto":
         check(arguments.engine, model)

@@ -22,6 +22,8 @@ def check_model(model: ModelArguments, adapters: Mapping[str, str] | None = None
     check_checkpoints(model.checkpoints)
     for name, folder in (adapters or {}).items():
         option = f"--adapters {name}={folder}"
+        if find_entry(folder) and not Path(folder).expanduser().exists():
+            continue  # released weights, which are fetched
         if not Path(folder).expanduser().is_dir():
             raise UserError(f"{option}: there is no such folder")
         if not (Path(folder).expanduser() / ADAPTER).is_file():

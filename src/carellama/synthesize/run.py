@@ -26,7 +26,7 @@ from carellama.run_record import as_trained
 from carellama.synthesize.output import Output, asked_in
 from carellama.synthesize.passages import Piece, pieces, questions_of
 from carellama.synthesize.tasks import TASKS, Ask, Unusable, Work, version
-from carellama.text import folded
+from carellama.text import counted, folded
 
 
 @dataclass
@@ -146,12 +146,15 @@ def synthesize(
         account.done_before = len(todo) - len(left)
         maker = _Maker(arguments, account, output, {"model": engine, "judge": judge or engine})
         maker.names = {"model": name, "judge": judge_name or name}
+        ended = False
         try:
             for at in range(0, len(left), arguments.parallel):
                 maker.make(left[at : at + arguments.parallel])
                 say(f"{min(at + arguments.parallel, len(left))} of {len(left)}: {account.written} written")
+            ended = True
         finally:
-            write_json(path.with_name(f"{path.name}.json"), account.as_json(arguments))
+            if ended or account.written or output.before:  # else nothing is there that it could tell of
+                write_json(path.with_name(f"{path.name}.json"), account.as_json(arguments))
             _show(arguments, account, output)
     return account
 
@@ -254,7 +257,7 @@ def _show(arguments: SynthesizeArguments, account: Account, output: Output) -> N
         print(f"not written: {len(places)} x {reason} ({places[0]}{', ...' if len(places) > 1 else ''})")
     for of, (prompt, completion) in account.tokens.items():
         if prompt or completion:
-            print(f"{of}: {prompt:,} prompt tokens, {completion:,} completion tokens")
+            print(f"{of}: {counted(prompt, 'prompt token')}, {counted(completion, 'completion token')}")
     cost = account.cost(arguments)
     if cost is not None:
         print(f"cost: {cost:.4f}")

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from carellama.config.data import DataArguments
 from carellama.config.environment import own_key
 from carellama.config.model import ModelArguments
 from carellama.config.run import RunConfig
@@ -41,6 +42,7 @@ from carellama.errors import UserError
 from carellama.model import attention
 from carellama.model.adapter import adapter_config, attach, prepare, side_by_side
 from carellama.model.load import SCORE, bind, full_checkpoint, load_config, load_model, load_tokenizer, model_class
+from carellama.model.zoo.pull import with_named_weights
 from carellama.records import IGNORED, Message, Tokens
 from carellama.template import Group, Template, get_template
 from carellama.tokenise import GroupEncoder
@@ -248,6 +250,7 @@ def load_scorer(name: str, model: ModelArguments) -> Scorer:
     from carellama.config.parse import parse
     from carellama.config.run import RUN_GROUPS
 
+    model, _ = with_named_weights(dataclasses.replace(model, checkpoint_dir=None), DataArguments())
     options = parse(RUN_GROUPS, ["--model_name_or_path", model.model_name_or_path], "carellama api")
     config = RunConfig(dataclasses.replace(model, checkpoint_dir=None), *options[1:])
     tokenizer = load_tokenizer(config.model)

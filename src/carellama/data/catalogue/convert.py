@@ -24,12 +24,13 @@ from carellama.data.catalogue.layouts import LAYOUTS
 from carellama.data.catalogue.named import files_of, paths_in
 from carellama.data.convert import require_unicode
 from carellama.data.detect_format import STAGE_KINDS, detect_file
-from carellama.data.file_format import KIND_NAMES, FileFormat
+from carellama.data.file_format import KIND_NAMES, FileFormat, counted_kind
 from carellama.data.report import DataReport
 from carellama.data.write import writer
 from carellama.disk import made_once, refuse_sources, say, write_json
 from carellama.errors import UserError, nearest
 from carellama.records import BadRecord, Record
+from carellama.text import counted
 
 ANOTHER_KIND = "another kind of file"
 VERSION = 2  # of what the converters make; raise it when a layout's records change
@@ -99,12 +100,13 @@ def run(argv: Sequence[str]) -> None:
         names = ", ".join(path.name for path in conversion.left_out[:5])
         more = ", ..." if len(conversion.left_out) > 5 else ""
         say(
-            f"left out: {len(conversion.left_out)} files that {conversion.name} does not name: {names}{more} "
+            f"left out: {counted(len(conversion.left_out), 'file')} that {conversion.name} does not name: "
+            f"{names}{more} "
             "(--from FILE converts a file of any name)"
         )
     for output, own in outputs.items():
         made = _written(own, output)
-        print(f"{output}: {', '.join(f'{count} {kind}' for kind, count in made.items())}")
+        print(f"{output}: {', '.join(counted_kind(count, kind) for kind, count in made.items())}")
         for kind in made:
             if kind != "exam questions":
                 print(f"dataset_info.json: {json.dumps({output.stem: _info(output.name, kind)})}")
@@ -269,7 +271,7 @@ def of_unknown(place: Path) -> Conversion:
             found.formats[path] = detected
     if not found.layouts and not found.formats:
         file, reason = next(iter(found.unread.items()))
-        others = f"; and {len(found.unread) - 1} other files" if len(found.unread) > 1 else ""
+        others = f"; and {counted(len(found.unread) - 1, 'other file')}" if len(found.unread) > 1 else ""
         raise UserError(f"{reason if str(file) in reason else f'{file}: {reason}'}{others}")
     return found
 
@@ -282,7 +284,7 @@ def _fitted(name: str, paths: Sequence[Path], layouts: Mapping[str, Layout]) -> 
 def _some(found: Conversion) -> Conversion:
     if not found.layouts:
         file, reason = next(((str(path), why) for path, why in found.unread.items()), (found.name, "no files"))
-        others = f" and {len(found.unread) - 1} other files" if len(found.unread) > 1 else ""
+        others = f" and {counted(len(found.unread) - 1, 'other file')}" if len(found.unread) > 1 else ""
         raise UserError(f"{file} has no layout of {found.name} ({reason}){others}; see carellama data check")
     return found
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from carellama.disk import say, write_json
 from carellama.errors import UserError
+from carellama.text import counted
 
 if TYPE_CHECKING:
     import httpx2
@@ -134,7 +135,7 @@ def download(remote: Remote, target: Path) -> Fetched:
         return download(Remote(remote.name, remote.lfs_url, length, remote.sha256 or oid, page=remote.page), target)
     if remote.size is not None and size != remote.size:
         _forget(part)
-        raise NotFetched(f"{remote.name} has {size:,} bytes instead of {remote.size:,}")
+        raise NotFetched(f"{remote.name} has {counted(size, 'byte')} instead of {remote.size:,}")
     if remote.sha256 and sha256 != remote.sha256.lower():
         _forget(part)
         raise NotFetched(f"{remote.name} was changed or damaged: its SHA-256 is {sha256} instead of {remote.sha256}")

@@ -27,6 +27,7 @@ from carellama.data.catalogue.named import next_step
 from carellama.data.catalogue.taken import read_record, take, unpack
 from carellama.disk import say, write_json
 from carellama.errors import UserError
+from carellama.text import counted
 
 
 def run(argv: Sequence[str]) -> None:
@@ -163,7 +164,7 @@ class _Pull:
             got = hosts.fetch(host, revision, remote, self.incoming / host.holds, self.token)
             files |= _placed(remote, got, self.incoming, host.holds)
             write_json(self.incoming / "pulled.json", {"files": self.waiting | self.files | files})
-            print(f"fetched {remote.name} ({got.size:,} bytes)")
+            print(f"fetched {remote.name} ({counted(got.size, 'byte')})")
         self.files |= files
         self.sources.append({"source": host.kind, "repo": host.repo, "revision": revision, "holds": host.holds})
 
@@ -225,5 +226,5 @@ def settle(entry: Entry, home: Path, files: dict[str, dict[str, Any]], sources: 
     write_json(home / "pulled.json", record)
     shutil.rmtree(incoming, ignore_errors=True)
     total = sum(own["bytes"] for own in files.values())
-    print(f"{entry.name}: {len(files)} files, {total:,} bytes in {target}")
+    print(f"{entry.name}: {counted(len(files), 'file')}, {counted(total, 'byte')} in {target}")
     print(f"next: {next_step(entry, target)}")

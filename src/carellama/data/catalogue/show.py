@@ -16,6 +16,7 @@ from carellama.config.parse import parse
 from carellama.data.catalogue.entries import Entry, Host, entries, find
 from carellama.data.catalogue.named import next_step
 from carellama.data.catalogue.taken import read_record
+from carellama.text import counted
 
 HEADINGS = ("name", "stage", "language", "rows", "licence", "where", "needs", "pulled")
 
@@ -34,7 +35,7 @@ def list_datasets(argv: Sequence[str]) -> None:
         _table(rows)
     else:
         _columns(rows)
-    print(f"{len(chosen)} of {len(entries())} datasets; more of one: carellama data show NAME")
+    print(f"{len(chosen)} of {counted(len(entries()), 'dataset')}; more of one: carellama data show NAME")
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
@@ -130,7 +131,7 @@ def _pulled(entry: Entry) -> list[str]:
     record = read_record(home)
     if not (home / "files").is_dir():
         waiting = read_record(home / "incoming").get("files", {})
-        half = f" (a pull was stopped; {len(waiting)} files are here)" if (home / "incoming").is_dir() else ""
+        half = f" (a pull was stopped; {counted(len(waiting), 'file')} here)" if (home / "incoming").is_dir() else ""
         by_hand = all(host.kind == "manual" for host in entry.hosts)
         way = " --from FOLDER" if by_hand else ""
         accept = " --accept_licence" if entry.accept else ""

@@ -19,6 +19,7 @@ from carellama.data.catalogue.entries import Entry
 from carellama.data.catalogue.fetch import NotFetched, room_for, sha256_of
 from carellama.data.catalogue.named import fits, paths_in
 from carellama.errors import UserError
+from carellama.text import counted
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -93,13 +94,13 @@ def _taken(path: Path, name: str, incoming: Path) -> dict[str, dict[str, Any]]:
     of = {"name": name, "url": path.resolve().as_uri(), "bytes": size, "sha256": sha256}
     if name.lower().endswith(".zip"):
         members = unpack(path, incoming, name)
-        print(f"unpacked {name} ({len(members)} files)")
+        print(f"unpacked {name} ({counted(len(members), 'file')})")
         return {member: own | {"of": of} for member, own in members.items()}
     room_for(size, incoming)
     target = incoming / name
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, target)
-    print(f"copied {name} ({size:,} bytes)")
+    print(f"copied {name} ({counted(size, 'byte')})")
     return {name: {"bytes": size, "sha256": sha256, "of": of}}
 
 

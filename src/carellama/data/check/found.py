@@ -7,9 +7,10 @@ from array import array
 from typing import Any
 
 from carellama.data.check.run import Check, Problem
-from carellama.data.file_format import KIND_NAMES
+from carellama.data.file_format import KIND_NAMES, counted_kind
 from carellama.data.stats.run import summary
 from carellama.records import Text
+from carellama.text import counted
 
 WIDTH = 10  # of the labels
 MOST_COLUMNS = 20  # that are named
@@ -18,16 +19,15 @@ MOST_COLUMNS = 20  # that are named
 def lines(check: Check) -> list[str]:
     """The findings as lines; no text of the file is among them."""
     found = [str(check.path), _line("kind", ", ".join(part for part in (check.kind, check.encoding) if part) or "?")]
-    kinds = ", ".join(f"{count} {kind}" for kind, count in check.kinds.items())
+    kinds = ", ".join(counted_kind(count, kind) for kind, count in check.kinds.items())
     refused = sum(problem.count for problem in check.errors.values())
     found.append(
         _line("rows", f"{check.rows}, usable: {kinds or 'none'}" + (f"; errors: {refused}" if refused else ""))
     )
     found.append(_line("format", _format(check)))
     if check.format.unused:
-        found.append(
-            _line("not used", "columns " + ", ".join(repr(name[:40]) for name in check.format.unused[:MOST_COLUMNS]))
-        )
+        names = ", ".join(repr(name[:40]) for name in check.format.unused[:MOST_COLUMNS])
+        found.append(_line("not used", f"column{'s' * (len(check.format.unused) > 1)} {names}"))
     for label, sizes in _measures(check):
         if any(sizes):
             found.append(
@@ -36,7 +36,9 @@ def lines(check: Check) -> list[str]:
     if check.languages:
         measured = check.languages.total()
         shares = ", ".join(f"{name} {count / measured:.0%}" for name, count in check.languages.most_common())
-        found.append(_line("language", shares + (f" (of {measured} records)" if measured < check.usable else "")))
+        found.append(
+            _line("language", shares + (f" (of {counted(measured, 'record')})" if measured < check.usable else ""))
+        )
     unit = check.unit
     for label, table in (("errors", check.errors), ("warnings", check.warnings)):
         found.append(_line(label, "" if table else "none"))

@@ -18,6 +18,7 @@ from carellama.data.report import DataReport
 from carellama.disk import say
 from carellama.errors import UserError
 from carellama.records import Question
+from carellama.text import counted
 
 
 def gather(names: Sequence[str], exams: Exams, *, catalogue: bool = True) -> Exams:
@@ -44,7 +45,10 @@ def gather(names: Sequence[str], exams: Exams, *, catalogue: bool = True) -> Exa
     if missing:
         say(f"not checked for, as they are not on this machine: {', '.join(missing)}")
     exams.done()
-    say(f"{len(exams.questions)} exam questions are kept out")
+    if exams.questions:
+        say(f"{counted(len(exams.questions), 'exam question')} kept out")
+    else:
+        say("no exam is on this machine and none is given (--exams): exam questions are not looked for")
     return exams
 
 
@@ -56,6 +60,6 @@ def _take(exams: Exams, name: str, conversion: Conversion, needed: bool = False)
     for path, reason in conversion.unread.items():
         say(f"exam {name}: not read: {path}: {reason}")
     if skipped := sum(entry.skipped for entry in report.datasets.values()):
-        say(f"exam {name}: {skipped} rows are no question and were not checked for")
+        say(f"exam {name}: {counted(skipped, 'row')} without a question, not checked for")
     if needed and len(exams.questions) == before:
         raise UserError(f"--exams {name} holds no exam question; see carellama data check {name} --stage exam")

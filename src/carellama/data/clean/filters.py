@@ -24,7 +24,7 @@ from importlib import resources
 import yaml
 
 from carellama.records import Chat, Pair, Question, Record, Text
-from carellama.text import is_chinese, language, ngrams, words
+from carellama.text import counted, is_chinese, language, ngrams, words
 
 FEWEST_WORDS = 50
 RUN = 15  # words
@@ -92,8 +92,8 @@ def _letters(text: str) -> int:
 def _length(text: str, shortest: int, longest: int) -> Refusal | None:
     """Too short: too few letters and digits, as a dash is no answer, but 7 is one; too long: too many characters."""
     if shortest and (letters := _letters(text)) < shortest:
-        return "short", f"{letters} characters"
-    return ("long", f"{len(text)} characters") if longest and len(text.strip()) > longest else None
+        return "short", counted(letters, "character")
+    return ("long", counted(len(text), "character")) if longest and len(text.strip()) > longest else None
 
 
 @cache

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TextIO, get_args
+from typing import Literal, TextIO, get_args
 
 from carellama.config.data import DataArguments
 from carellama.config.datasets import CleanArguments
@@ -36,7 +36,7 @@ from carellama.disk import refuse_sources, whole_file
 from carellama.errors import UserError, lookup
 from carellama.privacy.deidentify import Deidentifier
 from carellama.records import Place, Record
-from carellama.text import Language
+from carellama.text import Language, counted
 
 BATCH = 512  # records looked up among the exams at once
 
@@ -51,8 +51,8 @@ def run(argv: Sequence[str]) -> None:
         print(line)
     if arguments.deidentify:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(account.masked.items())) or "none"
-        print(f"identifiers replaced ({arguments.deidentify}) in {account.changed} rows: {kinds}")
-    print(f"{arguments.output}: {written} records")
+        print(f"identifiers replaced ({arguments.deidentify}) in {counted(account.changed, 'row')}: {kinds}")
+    print(f"{arguments.output}: {counted(written, 'record')}")
     print(f"next: carellama data check {shlex.quote(arguments.output)}")
 
 
@@ -101,6 +101,7 @@ class Kept:
     numbers: array[int] = field(default_factory=lambda: array("Q"))  # of the row in the input
     files: array[int] = field(default_factory=lambda: array("I"))  # the file, a number of `names`
     lines: array[int] = field(default_factory=lambda: array("Q"))
+    rows: bytearray = field(default_factory=bytearray)  # 1 where `lines` counts rows
     names: list[str] = field(default_factory=list)
 
     def add(self, origin: int, number: int, place: Place) -> None:
@@ -111,10 +112,12 @@ class Kept:
             self.names.append(place.file)
         self.files.append(len(self.names) - 1)
         self.lines.append(place.line)
+        self.rows.append(place.unit == "row")
 
     def place(self, number: int) -> Place:
         """Where a record was read."""
-        return Place(self.names[self.files[number]], self.lines[number])
+        unit: Literal["line", "row"] = "row" if self.rows[number] else "line"
+        return Place(self.names[self.files[number]], self.lines[number], unit)
 
 
 def _write_unique(
@@ -191,7 +194,9 @@ def _deidentifier(arguments: CleanArguments) -> Deidentifier | None:
         except OSError as error:
             raise UserError(f"cannot read --secret_file {arguments.secret_file}: {error.strerror}") from error
         if len(secret) < 16:
-            raise UserError(f"--secret_file {arguments.secret_file} holds {len(secret)} bytes; give at least 16")
+            raise UserError(
+                f"--secret_file {arguments.secret_file} holds {counted(len(secret), 'byte')}; give at least 16"
+            )
     return Deidentifier(mode=arguments.deidentify, secret=secret)
 
 

@@ -22,12 +22,12 @@ from carellama.config.datasets import StatsArguments
 from carellama.config.parse import at_least, parse
 from carellama.data.catalogue.convert import kind_of
 from carellama.data.convert import BadRecord, lengths_of, texts_of
-from carellama.data.file_format import KIND_NAMES
+from carellama.data.file_format import KIND_NAMES, counted_kind
 from carellama.data.sources import Dataset, load_datasets
 from carellama.disk import whole_file
 from carellama.errors import UserError
 from carellama.records import Chat, Pair, Record, Text
-from carellama.text import language
+from carellama.text import counted, language
 
 GROUPED_BY = ("department", "category", "subject")  # keys of a record's meta that say what it is about
 MOST_GROUPS = 20  # shown of them; the others are counted together
@@ -116,8 +116,8 @@ def measured(dataset: Dataset, most: int | None = None) -> Stats:
 
 def lines(stats: Stats) -> Iterator[str]:
     """The tables of one dataset."""
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in stats.kinds.most_common())
-    yield f"{stats.name} ({stats.where}): {stats.rows:,} rows, {kinds or 'no records'}"
+    kinds = ", ".join(counted_kind(count, kind) for kind, count in stats.kinds.most_common())
+    yield f"{stats.name} ({stats.where}): {counted(stats.rows, 'row')}, {kinds or 'no records'}"
     for reason, count in stats.skipped.most_common():
         yield f"  not usable {count:,}: {reason}"
     if not stats.used:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import pickle
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,21 @@ def with_named_weights(model: ModelArguments, data: DataArguments) -> tuple[Mode
     if data.template is None and template:
         log.info("template %s: %s was trained with it", template, used[-1].name)
     return replace(model, checkpoint_dir=",".join(checkpoints) or None), replace(data, template=template)
+
+
+def with_named_folders(adapters: Mapping[str, str], model: ModelArguments) -> dict[str, str]:
+    """Return the folders of `--adapters` (name to folder) with those of released weights in place of their names.
+
+    Raises `UserError` for weights that cannot be fetched, or that are a whole model.
+    """
+    found: dict[str, str] = {}
+    for name, folder in adapters.items():
+        entry = None if _is_there(folder) else find_entry(folder)
+        own = pull_adapter(entry, model) if entry and entry.kind == "adapter" else None
+        if entry and own is None:
+            raise UserError(f"--adapters {name}={folder} is a whole model; give it as --model_name_or_path")
+        found[name] = str(own) if own else folder
+    return found
 
 
 def _is_there(name: str) -> bool:
