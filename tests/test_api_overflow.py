@@ -73,7 +73,7 @@ def test_tools_for_a_model_that_knows_none(caplog) -> None:
         answer = chat(server, tools=[TOOL])
         assert answer.json()["usage"] == plain.json()["usage"]
         assert answer.headers["x-carellama-tools"] == (
-            "1 left out: the chat template has no place for tools (see --tools)"
+            "1 left out: the chat template has no place for tools, or its calls cannot be read (see --tools)"
         )
         assert "1 of 1 tools left out" in caplog.text
         none = chat(server, tools=[TOOL], tool_choice="none")

@@ -16,7 +16,8 @@ from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.engine.base import Piece, Sampling, Tool, Unsupported, drain
-from carellama.engine.transformers import TransformersEngine, load
+from carellama.engine.transformers import TransformersEngine
+from carellama.engine.transformers_load import load
 from carellama.errors import UserError
 from carellama.records import Message, ToolCall
 from carellama.template import get_template
@@ -254,7 +255,9 @@ TOOL = Tool("dose", "The dose of a drug", {"type": "object", "properties": {"dru
 WITH_TOOLS = (
     "{% if tools %}<tools>{{ tools | tojson }}</tools>{% endif %}"
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
-    "{% if message.tool_calls %}{{ message.tool_calls | tojson }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% for call in message.tool_calls or [] %}"
+    "{{ '<tool_call>' + (call.function | tojson) + '</tool_call>' }}{% endfor %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 

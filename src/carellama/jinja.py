@@ -11,6 +11,7 @@ The named formats are the YAML files of `templates/`. In training a template is 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -278,6 +279,7 @@ def _kind(node: nodes.Node | None, names: dict[str, str]) -> str:
     raise _Unsure
 
 
+NINE = re.compile(r"\bid\s*\|\s*length\s*(?:!=|<|==)\s*9\b")  # a template that checks the ids of calls
 MARKUP = re.compile(r"</?(?:think|tool_?calls?|tool_response|tools?|reasoning|arg_key|arg_value)>|<[|｜][^<>]+[|｜]>")
 
 
@@ -311,6 +313,20 @@ def knows_tools(jinja: str) -> bool:
     return "tools" in jinja and "tool_calls" in jinja
 
 
+def speaks_harmony(jinja: str) -> bool:
+    """Whether a chat template is of gpt-oss, whose answers are messages of channels (github.com/openai/harmony)."""
+    return "<|channel|>" in jinja and "<|message|>" in jinja
+
+
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endofturn|>")  # tokens that end an answer
+HARMONY_ENDS = ("<|return|>", "<|call|>")  # <|end|> ends a message there: the next one may be the answer
+
+
+def turn_ends(jinja: str) -> list[str]:
+    """Return the usual end tokens of an answer that a chat template writes."""
+    return [end for end in (HARMONY_ENDS if speaks_harmony(jinja) else TURN_ENDS) if end in jinja]
+
+
 def as_rows(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Messages as chat templates take them: arguments of calls as objects."""
     rows: list[dict[str, Any]] = []
@@ -338,6 +354,22 @@ def without_thoughts(rows: list[dict[str, Any]], jinja: str) -> list[dict[str, A
         if row["role"] == "assistant":
             answer = split_reasoning(row["content"])[3]
             row["content"] = answer.lstrip("\n") if cuts else answer
+    return rows
+
+
+def with_short_ids(rows: list[dict[str, Any]], jinja: str) -> list[dict[str, Any]]:
+    """Return the rows with ids of calls of nine letters or digits, where the template takes no others (Mistral's)."""
+    if not NINE.search(jinja):
+        return rows
+
+    def short(given: str) -> str:
+        return given if re.fullmatch(r"[A-Za-z0-9]{9}", given) else hashlib.sha256(given.encode()).hexdigest()[:9]
+
+    for row in rows:
+        for call in row.get("tool_calls", ()):
+            call["id"] = short(call["id"])
+        if "tool_call_id" in row:
+            row["tool_call_id"] = short(row["tool_call_id"])
     return rows
 
 

@@ -39,6 +39,8 @@ from carellama.jinja import (
     jinja_of,
     knows_tools,
     reasoning_allowed,
+    turn_ends,
+    with_short_ids,
     without_reasoning,
     without_thoughts,
 )
@@ -46,7 +48,6 @@ from carellama.records import Message, Tool
 from carellama.skeleton import Parts, Rows, Skeleton, Slot, make_skeleton, places_of
 from carellama.text import THOUGHT, opens_reasoning, split_reasoning
 
-TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endofturn|>")  # tokens that end an answer
 ASKED = (Message("user", "x"),)
 LEARNED = (*ASKED, Message("assistant", "x"))
 Key = tuple[Any, ...]  # what a skeleton depends on
@@ -231,7 +232,7 @@ class Template:
 
     def _rows(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Messages as chat templates take them, with the reasoning of an answer that ends the conversation."""
-        rows = without_thoughts(as_rows(messages), self.jinja)
+        rows = with_short_ids(without_thoughts(as_rows(messages), self.jinja), self.jinja)
         if self._marks(messages):
             if self._reasons:
                 rows[-1]["reasoning_content"] = split_reasoning(messages[-1].content)[1].strip()
@@ -255,7 +256,7 @@ class Template:
                 add_generation_prompt=start,
                 **({} if thinking is None else {"enable_thinking": thinking}),
             )
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise UserError(f"the chat template {self.name!r} refuses this conversation: {error}") from error
         assert isinstance(text, str)
         return text
@@ -369,5 +370,5 @@ def get_template(name: str | None, tokenizer: Any) -> Template:
 
 def _own_stops(tokenizer: Any) -> list[str]:
     """The eos token and the usual end-of-turn tokens that this tokenizer's own template writes."""
-    written = [stop for stop in TURN_ENDS if stop in tokenizer.chat_template and is_token(tokenizer, stop)]
+    written = [stop for stop in turn_ends(tokenizer.chat_template) if is_token(tokenizer, stop)]
     return list(dict.fromkeys([*([tokenizer.eos_token] if tokenizer.eos_token else []), *written]))

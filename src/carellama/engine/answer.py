@@ -6,11 +6,27 @@ It knows no model; it is handed a function that decodes ids.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 Decode = Callable[[Sequence[int]], str]
 BROKEN = "\ufffd"  # what decoders write for bytes that are not (yet) a character
 PATIENCE = 8  # tokens waited for a character to become whole: with four bytes at most, it never will
+
+
+def keeping(decode: Decode, marks: Mapping[int, str]) -> Decode:
+    """Return `decode`, which leaves special tokens out of a text, so that it keeps these: token to text."""
+    if not marks:
+        return decode
+
+    def decode_with_marks(ids: Sequence[int]) -> str:
+        text, begin = "", 0
+        for at, token in enumerate(ids):
+            if token in marks:
+                text += decode(ids[begin:at]) + marks[token]
+                begin = at + 1
+        return text + decode(ids[begin:])
+
+    return decode_with_marks
 
 
 class Answer:

@@ -169,7 +169,10 @@ class Engine(Protocol):
 
     @property
     def knows_tools(self) -> bool:
-        """Whether the model's chat template has a place for tools; else they are written into the system message."""
+        """Whether the model's chat template writes tools, and calls in a form that is read (`engine.call_forms`).
+
+        Else they are written into the system message.
+        """
         ...
 
     def generate(

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from carellama.engine.base import Tool
+from carellama.engine.parts import reads_calls
 from carellama.engine.tools import told
 from carellama.errors import UserError
 from carellama.jinja import (
@@ -27,8 +28,8 @@ from carellama.jinja import (
     format_for,
     is_markup,
     jinja_of,
-    knows_tools,
     render_chat,
+    with_short_ids,
     without_thoughts,
 )
 from carellama.model.gguf import Header
@@ -61,6 +62,11 @@ class Chat:
         return _any_of((*self.marks, *self.more, OPEN))
 
     @cached_property
+    def knows_tools(self) -> bool:
+        """Whether the template writes tools, and calls in a form that is read here; else they are told as text."""
+        return reads_calls(self.jinja, lambda messages, tools: self._render(messages, tools, own=True))
+
+    @cached_property
     def opens_reasoning(self) -> bool:
         """Whether an answer begins within its reasoning, as the generation prompt has opened it."""
         try:
@@ -78,11 +84,16 @@ class Chat:
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
         """Return the text that an answer starts from. Raises `UserError` where the template refuses."""
-        if knows_tools(self.jinja):
+        asks = bool(tools) or any(message.calls or message.role == "tool" for message in messages)
+        return self._render(messages, tools, own=not asks or self.knows_tools)
+
+    def _render(self, messages: Sequence[Message], tools: Sequence[Tool], *, own: bool) -> str:
+        """The text; `own`: tools and calls as the template writes them."""
+        if own:
             rows, functions = as_rows(messages), as_functions(tools)
         else:
             rows, functions = as_rows(told(messages, tools)), []
-        rows = without_thoughts(rows, self.jinja)
+        rows = with_short_ids(without_thoughts(rows, self.jinja), self.jinja)
         return render_chat(self.jinja, rows, tools=functions or None, bos=self.bos, eos=self.eos)
 
     def pieces(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[str]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from carellama.config.model import ModelArguments
 
 LOADERS = {
-    "transformers": "carellama.engine.transformers:load",
+    "transformers": "carellama.engine.transformers_load:load",
     "llamacpp": "carellama.engine.llamacpp:load",
     "openvino": "carellama.engine.openvino:load",
     "openai": "carellama.engine.openai:load",

@@ -45,12 +45,11 @@ from carellama.engine.base import (
 from carellama.engine.chat import TOKENS, VOCABULARY, chat_of
 from carellama.engine.llamacpp_server import Completion, Server, Settings, package
 from carellama.engine.llamacpp_steps import Steps
+from carellama.engine.parts import kept_marks, told_apart
 from carellama.engine.places import Places
-from carellama.engine.reasoning import with_reasoning
 from carellama.engine.schema import lark_of
-from carellama.engine.tools import settled, with_calls
+from carellama.engine.tools import settled
 from carellama.errors import UserError
-from carellama.jinja import knows_tools
 from carellama.model.gguf import Header, read_header
 from carellama.model.machine import free_memory_bytes
 
@@ -122,8 +121,8 @@ class LlamaCppEngine:
 
     @property
     def knows_tools(self) -> bool:
-        """Whether the chat template writes tools itself."""
-        return knows_tools(self.chat.jinja)
+        """Whether the chat template writes tools itself, and calls that are read; see `Engine.knows_tools`."""
+        return self.chat.knows_tools
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
@@ -145,7 +144,7 @@ class LlamaCppEngine:
         """Yield the answer as it comes; see `Engine.stream`."""
         sampling = settled(sampling)
         answer = self._answer(lambda: self._ids(messages, sampling.tools), sampling)
-        return with_calls(with_reasoning(answer, sampling, begun=self.chat.opens_reasoning), sampling)
+        return told_apart(answer, sampling, jinja=self.chat.jinja, begun=self.chat.opens_reasoning)
 
     def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Continue a text, see `Engine.continue_text`."""
@@ -330,7 +329,8 @@ class LlamaCppEngine:
             "repeat_last_n": self.context_tokens,
             "seed": -1 if sampling.seed is None else sampling.seed % 0xFFFFFFFF,  # the last one asks for chance
             "stop": [*self.chat.stops, *sampling.stop],
-            "preserved_tokens": self.chat.stops,  # one that is a token is said, and found as a stop string
+            # a stop string that is a token is said, and found; marks of calls are read
+            "preserved_tokens": [*self.chat.stops, *kept_marks(self.chat.jinja, sampling)],
             "logit_bias": list(biases.items()),
             "lora": [
                 {"id": index, "scale": float(name == sampling.adapter)} for index, name in enumerate(self.adapters)

@@ -43,8 +43,9 @@ from carellama.engine.openai_request import (
     tokenize_text,
 )
 from carellama.engine.openai_response import Reader, TooLong, events, parsed, refused, shares, unit
+from carellama.engine.parts import told_apart
 from carellama.engine.reasoning import with_reasoning
-from carellama.engine.tools import settled, told, with_calls
+from carellama.engine.tools import settled, told
 from carellama.engine.upstreams import PAUSES, Failed, Listing, Upstream, Upstreams
 from carellama.errors import UserError
 from carellama.text import HAN_CHARACTER
@@ -166,7 +167,7 @@ class OpenAIEngine:
         plain = replace(sampling, tools=())
         messages = told(messages, sampling.tools)
         answer = self._pieces(lambda give: self._answer_chat(messages, plain, give))
-        return with_calls(with_reasoning(answer, sampling), sampling)
+        return told_apart(answer, sampling)
 
     def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Continue a text by the server's /v1/completions, which decides how a string is tokenised."""
@@ -294,7 +295,7 @@ class OpenAIEngine:
             return drain(with_reasoning(_whole(reply), sampling)) if give is None else reply
         sampling = settled(sampling)
         reply = await self._answer_chat(told(messages, sampling.tools), replace(sampling, tools=()), give)
-        return drain(with_calls(with_reasoning(_whole(reply), sampling), sampling))
+        return drain(told_apart(_whole(reply), sampling))
 
     async def _answer_chat(self, messages: Prompt, sampling: Sampling, give: Give | None) -> Reply:
         sampling = replace(sampling, stop=(*sampling.stop, *self._stops))

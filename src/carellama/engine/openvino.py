@@ -45,11 +45,10 @@ from carellama.engine.base import (
     room_for_answer,
 )
 from carellama.engine.openvino_schema import choice_grammar, grammar_of
-from carellama.engine.reasoning import with_reasoning
+from carellama.engine.parts import kept_marks, told_apart
 from carellama.engine.tokenizer import ARRAYS, Tokenizer, of_folder, of_gguf
-from carellama.engine.tools import settled, with_calls
+from carellama.engine.tools import settled
 from carellama.errors import UserError, need
-from carellama.jinja import knows_tools
 from carellama.model.gguf import read_header
 
 if TYPE_CHECKING:
@@ -210,8 +209,8 @@ class OpenVINOEngine:
 
     @property
     def knows_tools(self) -> bool:
-        """Whether the chat template writes tools itself."""
-        return knows_tools(self.tokenizer.chat.jinja)
+        """Whether the chat template writes tools itself, and calls that are read; see `Engine.knows_tools`."""
+        return self.tokenizer.chat.knows_tools
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
@@ -239,7 +238,8 @@ class OpenVINOEngine:
 
     def _told_apart(self, stream: Generator[Piece, None, Reply], sampling: Sampling) -> Generator[Piece, None, Reply]:
         """A stream with its reasoning and its calls apart from the answer."""
-        return with_calls(with_reasoning(stream, sampling, begun=self.tokenizer.chat.opens_reasoning), sampling)
+        chat = self.tokenizer.chat
+        return told_apart(stream, sampling, jinja=chat.jinja, begun=chat.opens_reasoning)
 
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
         """See `Engine.logprobs`. A request a choice, which has to say it: prompts are read once, by way of the cache.
@@ -334,7 +334,8 @@ class OpenVINOEngine:
     def _begin(self, ids: list[int], sampling: Sampling, news: News, grammar: str | None = None) -> Request:
         refuse(sampling)
         room = room_for_answer(len(ids), sampling.max_new_tokens, self.context_tokens)
-        answer = Answer(self.tokenizer.decode, self.tokenizer.stop_ids, [*self.tokenizer.stops, *sampling.stop])
+        decode = self.tokenizer.decode_keeping(kept_marks(self.tokenizer.chat.jinja, sampling))
+        answer = Answer(decode, self.tokenizer.stop_ids, [*self.tokenizer.stops, *sampling.stop])
         return self.process.begin(
             ids, answer, sampling, news, config_of(sampling, room, self.tokenizer.stop_ids, grammar)
         )

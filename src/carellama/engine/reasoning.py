@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import replace
 
-from carellama.engine.base import Piece, Reply, Sampling
+from carellama.engine.base import FinishReason, Piece, Reply, Sampling
+from carellama.engine.reading import Reader, held_back, read_stream
 from carellama.text import THINK, THOUGHT
 
 
-class ReasoningReader:
+class ReasoningReader(Reader):
     """Takes the text of an answer as it comes, and gives it out as (reasoning, answer).
 
     White space around the marks belongs to neither. `begun`: the prompt has opened the reasoning.
@@ -28,8 +29,20 @@ class ReasoningReader:
         self._held = ""
         self._fresh = True  # nothing but white space came since the mark
 
-    def add(self, text: str) -> tuple[str, str]:
-        """Take a piece; return the reasoning and the answer in it that are certain."""
+    def add(self, piece: Piece) -> list[Piece]:
+        """Take a piece; return it with the reasoning and the answer in it that are certain."""
+        if not piece.text:
+            return [piece]
+        reasoning, text = self._add(piece.text)
+        return [replace(piece, text=text, reasoning=piece.reasoning + reasoning)]
+
+    def end(self, finish_reason: FinishReason) -> list[Piece]:
+        """Return what was held back, at the end of the answer."""
+        reasoning, text = self._rest()
+        return [Piece(text, reasoning)] if reasoning or text else []
+
+    def _add(self, text: str) -> tuple[str, str]:
+        """The reasoning and the answer that are certain."""
         self._held += text
         if self._within is None and not self._decide():
             return "", ""
@@ -40,15 +53,10 @@ class ReasoningReader:
             reasoning = self._held[:at].strip() if self._fresh else self._held[:at].rstrip()
             self._held, self._within, self._fresh = self._held[at + len(THOUGHT) :], False, True
             return reasoning, self._answer()
-        certain = self._held
-        for size in range(len(THOUGHT) - 1, 0, -1):
-            if certain.endswith(THOUGHT[:size]):
-                certain = certain[:-size]
-                break
+        certain = self._held[: len(self._held) - held_back(self._held, [THOUGHT])]
         return self._given(certain.rstrip()), ""
 
-    def end(self) -> tuple[str, str]:
-        """Return what was held back, at the end of the answer."""
+    def _rest(self) -> tuple[str, str]:
         held, self._held = self._held, ""
         if self._within or (self._within is None and self._begun):
             return (held.strip() if self._fresh else held.rstrip()), ""
@@ -81,27 +89,5 @@ def with_reasoning(
 ) -> Generator[Piece, None, Reply]:
     """Return the stream with its reasoning told apart; one that is held to a schema has none."""
     if sampling.json_schema is not None or sampling.regex or sampling.choice or sampling.grammar:
-        return (yield from stream)
-    reader = ReasoningReader(begun=begun)
-    said, thought = "", ""
-    try:
-        while True:
-            try:
-                piece = next(stream)
-            except StopIteration as end:
-                reply: Reply = end.value
-                break
-            if not piece.text:
-                thought += piece.reasoning
-                yield piece
-                continue
-            reasoning, text = reader.add(piece.text)
-            said, thought = said + text, thought + reasoning + piece.reasoning
-            yield replace(piece, text=text, reasoning=piece.reasoning + reasoning)
-        reasoning, text = reader.end()
-        said, thought = said + text, thought + reasoning
-        if reasoning or text:
-            yield Piece(text, reasoning)
-    finally:
-        stream.close()
-    return replace(reply, text=said, reasoning=thought or reply.reasoning)
+        return stream
+    return read_stream(stream, ReasoningReader(begun=begun))

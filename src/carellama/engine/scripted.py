@@ -33,8 +33,8 @@ from carellama.engine.base import (
     drain,
     room_for_answer,
 )
-from carellama.engine.reasoning import with_reasoning
-from carellama.engine.tools import settled, told, with_calls
+from carellama.engine.parts import told_apart
+from carellama.engine.tools import settled, told
 from carellama.records import Message
 
 Script = str | Sequence[str] | Callable[[Prompt], str]
@@ -83,7 +83,7 @@ class ScriptedEngine:
         self.asked.append(tuple(messages))
         prompt = self.render(messages, sampling.tools)
         answer = self._say(prompt, lambda: self._next(messages), sampling)
-        return with_calls(with_reasoning(answer, sampling), sampling)
+        return told_apart(answer, sampling)
 
     def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Continue a text, see `Engine.continue_text`."""

@@ -17,12 +17,13 @@ from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers,
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE
 
+from carellama.engine.answer import Decode, keeping
 from carellama.engine.base import Tool
 from carellama.engine.chat import CONTROL, KINDS, TOKENS, USER_DEFINED, Chat, chat_of
 from carellama.errors import UserError
+from carellama.jinja import turn_ends
 from carellama.model.gguf import AS_GPT2, DIGITS_APART, Header
 from carellama.records import Message
-from carellama.template import TURN_ENDS
 
 MERGES = "tokenizer.ggml.merges"
 ARRAYS = (TOKENS, KINDS, MERGES)  # of a header that are read here
@@ -39,7 +40,7 @@ class Tokenizer:
     def __init__(self, backend: Backend, chat: Chat) -> None:
         self.backend = backend
         self.chat = chat
-        ends = [chat.eos, *chat.stops, *(mark for mark in TURN_ENDS if mark in chat.jinja)]
+        ends = [chat.eos, *chat.stops, *turn_ends(chat.jinja)]
         tokens = {end: backend.token_to_id(end) for end in ends if end}
         self.stop_ids = [number for number in tokens.values() if number is not None]
         self.stops = [end for end, number in tokens.items() if number is None and end in chat.stops]
@@ -57,6 +58,11 @@ class Tokenizer:
     def encode_chat(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """Return the ids that an answer starts from. Marks in a person's words are cut, so that they stay text."""
         return [number for text in self.chat.pieces(messages, tools) for number in self.encode(text)]
+
+    def decode_keeping(self, marks: Sequence[str]) -> Decode:
+        """Return `decode` that keeps these of the special tokens."""
+        numbers = {self.backend.token_to_id(mark): mark for mark in marks}
+        return keeping(self.decode, {number: mark for number, mark in numbers.items() if number is not None})
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, without special tokens."""

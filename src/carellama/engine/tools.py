@@ -1,12 +1,13 @@
 """Tools as text: how a model is told of functions that it may call, and how its calls are read from its answer.
 
     messages = told(messages, sampling.tools)                  # for a chat template that knows no tools
-    reader = CallReader(); pieces = reader.add('<tool_call>{"name": ...}</tool_call>')
+    stream = with_calls(stream, sampling)                      # its pieces have text or a call
 
 A template that knows tools (`knows_tools`) writes them itself. Else they are written into the system message in the
 form that Hermes and Qwen models were trained with (github.com/NousResearch/Hermes-Function-Calling): a call is a JSON
-object in <tool_call>, its result stands in <tool_response>. Calls are read in that form, and as a bare JSON object
-{"name", "arguments" or "parameters"} that is the whole answer, which Llama 3 writes and a JSON schema makes sure of.
+object in <tool_call>, its result stands in <tool_response>. Calls are read in all forms of
+`carellama.engine.call_forms`, and as a bare JSON object {"name", "arguments" or "parameters"} that is the whole answer,
+which Llama 3 writes and a JSON schema makes sure of.
 
 The example in the system message is no JSON, so that a model that repeats it makes no call. A call that the limit of
 tokens cuts is a call with part of its arguments and the finish reason `length`, as OpenAI's API returns it.
@@ -21,6 +22,8 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
 from carellama.engine.base import FinishReason, Piece, Reply, Sampling, Tool
+from carellama.engine.call_forms import CUT_CALL, FORMS, Written, read_json
+from carellama.engine.reading import Reader, held_back, read_stream
 from carellama.engine.tool_schema import call_schema, fits, takes_arguments, with_answer
 from carellama.errors import UserError
 from carellama.jinja import arguments_of, as_functions
@@ -36,8 +39,7 @@ To call one, answer with a JSON object of its name and arguments within <tool_ca
 <tool_call>
 {{"name": <function-name>, "arguments": <args-json-object>}}
 </tool_call>"""
-# A call that was cut: the name, and what there is of the arguments.
-CUT_CALL = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)"(?:\s*,\s*"(?:arguments|parameters)"\s*:\s*(.*))?', re.DOTALL)
+# A call in JSON that was cut within its name.
 CUT_NAME = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)')
 
 
@@ -94,86 +96,127 @@ def required_tools(sampling: Sampling) -> list[Tool]:
     return [tool for tool in sampling.tools if sampling.tool_choice in ("required", tool.name)]
 
 
-class CallReader:
+class CallReader(Reader):
     """Takes the text of an answer as it comes, and gives it out with the calls told apart.
 
-    `required` are the tools of which one must be called: then the whole answer is a call.
+    Where a tool must be called, the whole answer is a call.
     """
 
-    def __init__(self, tools: Sequence[Tool], required: Sequence[Tool] = ()) -> None:
-        self.tools = {tool.name: tool for tool in tools}
-        self.required = list(required)
+    def __init__(self, sampling: Sampling) -> None:
+        self.tools = {tool.name: tool for tool in sampling.tools}
+        self.required = required_tools(sampling)
         self.cut = False  # whether the last call is only part of one
+        self._several = sampling.parallel_calls
+        self._called = False
         self._held = ""
         self._begun = False  # whether anything but white space was given out
+        self._behind = False  # behind a call, whose white space is none of the text
 
-    def add(self, text: str) -> Iterator[Piece]:
+    def add(self, piece: Piece) -> Iterator[Piece]:
         """Take a piece of the answer; yield what is certain."""
-        self._held += text
-        if self.required or (not self._begun and self._held.lstrip()[:1] in ("", "{")):
-            return  # a bare call, or what may become one: known at the end
-        while True:
-            at = self._held.find(OPEN)
-            if at < 0:
-                keep = next((n for n in range(len(OPEN) - 1, 0, -1) if self._held.endswith(OPEN[:n])), 0)
-                yield from self._say(self._held[: len(self._held) - keep])
-                self._held = self._held[len(self._held) - keep :]
-                return
-            yield from self._say(self._held[:at].rstrip())
-            self._held = self._held[at:]
-            end = self._held.find(CLOSE)
-            if end < 0:
-                return
-            yield self._read(self._held[len(OPEN) : end], self._held[: end + len(CLOSE)])
-            self._held = self._held[end + len(CLOSE) :].lstrip()
+        first, *others = [*self._add(piece.text)] or [Piece()]
+        reasoning, call = piece.reasoning + first.reasoning, first.call or piece.call
+        yield replace(first, logprobs=piece.logprobs, reasoning=reasoning, call=call)
+        yield from others
 
     def end(self, finish_reason: FinishReason) -> Iterator[Piece]:
         """Yield what was held back. A call that the limit of tokens cut is a call with part of its arguments."""
         text, self._held = self._held, ""
-        inner = text.lstrip().removeprefix(OPEN)
         if not text.strip() and not self.required:
+            yield from self._say("" if self._behind else text)
             return
-        piece = self._read(inner, text)
-        if piece.call is None and (self.required or finish_reason == "length"):
-            call = self._cut_call(inner)
-            self.cut = call is not None
-            if call is not None or (self.required and inner[:1] in ("", "{")):
-                yield Piece(call=call)  # half a call is not the answer's text
+        form = next((form for form in FORMS if text.lstrip().startswith(form.open)), None)
+        inner = text.lstrip().removeprefix(form.open) if form else text
+        complete = finish_reason != "length"
+        may_be_cut = bool(self.required) or not complete
+        found: Sequence[Written] | None = None
+        if form is not None:
+            found = form.read(inner[: len(inner) - held_back(inner, [form.close])], self.tools, complete)
+        elif self.required or inner.lstrip().startswith("{"):
+            found = read_json(inner)
+        calls = self._calls(found, may_be_cut=may_be_cut)
+        if calls is None and self.required and inner[:1] in ("", "{"):
+            calls = self._begun_call(inner)  # half a call is not the answer's text
+        if calls is None and form is not None and self._called and not complete:
+            calls, self.cut = list[ToolCall](), True  # another call, cut before its name
+        yield from self._given(text, calls)
+
+    def finish_reason(self, given: FinishReason) -> FinishReason:
+        """Return `tool_calls` where there is a whole call."""
+        return "tool_calls" if self._called and not self.cut else given
+
+    def _add(self, text: str) -> Iterator[Piece]:
+        self._held += text
+        if self.required or (not self._begun and self._held.lstrip()[:1] in ("", "{")):
+            return  # a bare call, or what may become one: known at the end
+        while True:
+            if self._behind:
+                self._held = self._held.lstrip()
+                self._behind = not self._held
+            places = [(at, form) for form in FORMS if (at := self._held.find(form.open)) >= 0]
+            if not places:
+                keep = held_back(self._held, (form.open for form in FORMS))
+                certain = self._held[: len(self._held) - keep].rstrip()  # white space before a call is none of the text
+                yield from self._say(certain)
+                self._held = self._held[len(certain) :]
                 return
-        yield piece
+            at, form = min(places, key=lambda place: place[0])
+            certain = self._held[:at].rstrip()
+            yield from self._say(certain)
+            self._held, at = self._held[len(certain) :], at - len(certain)
+            end = self._held.find(form.close, at) if form.close else -1
+            if end < 0:
+                return
+            whole = self._held[: end + len(form.close)]
+            self._held = self._held[len(whole) :]
+            found = form.read(whole[at + len(form.open) : end], self.tools, True)
+            yield from self._given(whole, self._calls(found, may_be_cut=False))
 
     def _say(self, text: str) -> Iterator[Piece]:
-        if text:
+        if text and not (self._called and not self._several):
             self._begun = True
             yield Piece(text)
 
-    def _read(self, inner: str, whole: str) -> Piece:
-        """The call that a JSON object stands for; what is none, or of a tool that was not given, is text."""
-        self._begun = True
-        try:
-            found = json.loads(inner)
-            name = found["name"]
-            arguments = found["arguments"] if "arguments" in found else found["parameters"]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            return Piece(whole)
-        tool = self.tools.get(name) if isinstance(name, str) else None
-        if tool is None or not isinstance(arguments, dict):
-            return Piece(whole)
-        if not takes_arguments(tool):
-            arguments = {}
-        if tool.strict and not fits(arguments, tool.parameters):
-            return Piece(whole)
-        return Piece(call=_call(name, json.dumps(arguments, ensure_ascii=False)))
+    def _given(self, text: str, calls: Sequence[ToolCall] | None) -> Iterator[Piece]:
+        """Give calls out, or the text where it is none; behind an only call nothing more."""
+        if calls is None:
+            yield from self._say(text)
+            return
+        self._begun = self._behind = True
+        for call in calls:
+            if self._several or not self._called:
+                self._called = True
+                yield Piece(call=call)
 
-    def _cut_call(self, text: str) -> ToolCall | None:
-        """The call that a cut JSON object would have become, where its function is certain."""
-        found = CUT_CALL.match(text)
-        if found and found[1] in self.tools:
-            return self._part_of_call(found[1], found[2] or "")
+    def _calls(self, found: Sequence[Written] | None, *, may_be_cut: bool) -> list[ToolCall] | None:
+        """The calls of tools that were given; None where any is of another, or breaks the schema of a strict one."""
+        calls: list[ToolCall] = []
+        for number, one in enumerate(found or ()):
+            tool = self.tools.get(one.name)
+            if tool is None:
+                self.cut = bool(calls) and may_be_cut and isinstance(one.arguments, str)  # within the name
+                return calls if self.cut else None
+            if isinstance(one.arguments, str):
+                if not may_be_cut or number < len(found or ()) - 1:
+                    return None
+                self.cut = True
+                calls.append(self._part_of_call(one.name, one.arguments))
+                continue
+            arguments = one.arguments if takes_arguments(tool) else {}
+            if not isinstance(arguments, dict) or (tool.strict and not fits(arguments, tool.parameters)):
+                return None
+            calls.append(_call(one.name, json.dumps(arguments, ensure_ascii=False)))
+        return calls or None
+
+    def _begun_call(self, text: str) -> list[ToolCall]:
+        """The call that must be made, where it was cut but its function is certain; else none."""
         begun = CUT_NAME.match(text)
         begin = begun[1] if begun else ""
         fitting = [tool.name for tool in self.required if tool.name.startswith(begin)]
-        return self._part_of_call(fitting[0], "") if len(fitting) == 1 and not found else None
+        if len(fitting) != 1 or CUT_CALL.match(text):
+            return []
+        self.cut = True
+        return [self._part_of_call(fitting[0], "")]
 
     def _part_of_call(self, name: str, arguments: str) -> ToolCall:
         """A call with what there is of its arguments: no JSON, so that no client takes it for one without arguments."""
@@ -181,35 +224,8 @@ class CallReader:
 
 
 def with_calls(stream: Generator[Piece, None, Reply], sampling: Sampling) -> Generator[Piece, None, Reply]:
-    """A stream of text with its calls told apart; without tools as it was."""
-    if not sampling.tools:
-        return (yield from stream)
-    reader = CallReader(sampling.tools, required_tools(sampling))
-    text, calls = "", list[ToolCall]()
-    try:
-        while True:
-            try:
-                piece = next(stream)
-            except StopIteration as end:
-                reply: Reply = end.value
-                break
-            first, *others = [*reader.add(piece.text)] or [Piece()]
-            for one in (replace(first, logprobs=piece.logprobs, reasoning=piece.reasoning), *others):
-                if calls and not sampling.parallel_calls:
-                    one = replace(one, text="", call=None)
-                text += one.text
-                calls += [one.call] if one.call else []
-                yield one
-        for one in reader.end(reply.finish_reason):
-            if calls and not sampling.parallel_calls:
-                continue
-            text += one.text
-            calls += [one.call] if one.call else []
-            yield one
-    finally:
-        stream.close()
-    finish: FinishReason = "tool_calls" if calls and not reader.cut else reply.finish_reason
-    return replace(reply, text=text, calls=tuple(calls), finish_reason=finish)
+    """Return the stream with its calls told apart; without tools as it was."""
+    return read_stream(stream, CallReader(sampling)) if sampling.tools else stream
 
 
 def _call(name: str, arguments: str) -> ToolCall:

@@ -1,6 +1,6 @@
 """Answers with a transformers model, all that are under way together, a token each a pass; CPU and GPU alike.
 
-    engine = load(ModelArguments("smollm2-135m"), DataArguments(), FinetuningArguments())
+    engine = TransformersEngine(model, tokenizer, get_template(None, tokenizer))     # or `engine.transformers_load`
 
 It may be made of a model in the middle of its training: each call answers with the weights of that moment, and leaves
 the model as it was. Not for a model whose weights are sharded over processes (FSDP, ZeRO-3). How answers are computed
@@ -16,15 +16,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import GenerationConfig
 
-from carellama.engine.answer import Answer
+from carellama.engine.answer import Answer, Decode, keeping
 from carellama.engine.base import (
     HEARTBEAT,
-    MOST_CONTEXT,
     OnReply,
     Piece,
     Prompt,
@@ -41,25 +39,18 @@ from carellama.engine.base import (
 )
 from carellama.engine.batching import Batcher
 from carellama.engine.generation import seeded
-from carellama.engine.reasoning import with_reasoning
+from carellama.engine.parts import kept_marks, reads_calls, told_apart
 from carellama.engine.request import Request, Told
 from carellama.engine.schema import Grammar, Matcher
 from carellama.engine.scoring import mean_states, prompt_logprobs
-from carellama.engine.tools import settled, told, with_calls
+from carellama.engine.tools import settled, told
 from carellama.errors import UserError
-from carellama.jinja import as_functions, as_rows, knows_tools
-from carellama.model.machine import has_gpu
+from carellama.jinja import as_functions, as_rows
 from carellama.records import Message
-from carellama.template import Group, Template, get_template, markup_tokens
+from carellama.template import Group, Template, markup_tokens
 from carellama.tokenise import GroupEncoder, adds_bos
 
-if TYPE_CHECKING:
-    from carellama.config.answering import EngineArguments
-    from carellama.config.data import DataArguments
-    from carellama.config.finetuning import FinetuningArguments
-    from carellama.config.model import ModelArguments
-
-__all__ = ["Continuation", "TransformersEngine", "load", "seeded"]
+__all__ = ["Continuation", "TransformersEngine", "seeded"]
 
 GENERATES_WITH = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")  # others are for training
 BATCH = 8  # answers computed together, unless told
@@ -104,6 +95,7 @@ class TransformersEngine:
         self._context = context_tokens
         self._encoder = GroupEncoder(tokenizer)
         self._marks = markup_tokens(tokenizer)
+        self._knows_tools = reads_calls(template.jinja, self._render_own)
         self._bos: list[int] = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
         self._batcher = Batcher(self.model, batch_size, ready=self._ready, switch=switch)
         self._grammar: Grammar | None = None
@@ -118,8 +110,8 @@ class TransformersEngine:
 
     @property
     def knows_tools(self) -> bool:
-        """Whether the chat template writes tools itself."""
-        return knows_tools(self.template.jinja)
+        """Whether the chat template writes tools itself, and calls that are read; see `Engine.knows_tools`."""
+        return self._knows_tools
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the text that an answer starts from, special tokens included."""
@@ -239,7 +231,7 @@ class TransformersEngine:
 
     def _told_apart(self, stream: Generator[Piece, None, Reply], sampling: Sampling) -> Generator[Piece, None, Reply]:
         """A stream with its reasoning and its calls apart from the answer."""
-        return with_calls(with_reasoning(stream, sampling, begun=self.template.opens_reasoning), sampling)
+        return told_apart(stream, sampling, jinja=self.template.jinja, begun=self.template.opens_reasoning)
 
     def _follow(self, encode: Callable[[], list[int]], sampling: Sampling) -> Generator[Piece, None, Reply]:
         """The stream of one answer."""
@@ -322,7 +314,7 @@ class TransformersEngine:
         room = room_for_answer(len(ids), sampling.max_new_tokens, self.context_tokens)
         stops = [*self.template.stops, *sampling.stop]
         ends = () if sampling.ignore_eos else tuple(self.template.stop_ids)
-        answer = Answer(self._decode, (*ends, *sampling.stop_token_ids), stops)
+        answer = Answer(self._decode_for(sampling), (*ends, *sampling.stop_token_ids), stops)
         matcher = self._matcher(sampling) if sampling.constrained else None
         return Request(
             ids, room, sampling, answer, tell, name=self._name, index=index, matcher=matcher, choices=choices
@@ -349,7 +341,7 @@ class TransformersEngine:
         written = json.dumps(
             [as_functions(tools), [row.get("tool_calls") for row in as_rows(messages)]], ensure_ascii=False
         )
-        if not self.template.knows_tools or any(mark in written for mark in self._marks):
+        if not self.knows_tools or any(mark in written for mark in self._marks):
             return self.template.prompt_group(told(messages, tools))
         return self.template.prompt_group(messages, tools)
 
@@ -377,6 +369,16 @@ class TransformersEngine:
         start = self._group(messages)  # the template puts something before every answer
         alone = [[start, Group(("", choice, ""), False)] for choice in choices]
         return [int(groups[-1][0]) for groups in self._encoder.encode(alone)]
+
+    def _render_own(self, messages: Prompt, tools: Sequence[Tool]) -> str:
+        return self.template.render(messages, add_generation_prompt=messages[-1].role != "assistant", tools=tools)
+
+    def _decode_for(self, sampling: Sampling) -> Decode:
+        """What turns the tokens of an answer into text: without special tokens, but for marks of its parts."""
+        marks = kept_marks(self.template.jinja, sampling)
+        numbers = self.tokenizer.convert_tokens_to_ids(list(marks)) if marks else []
+        known = self.tokenizer.added_tokens_decoder
+        return keeping(self._decode, {n: mark for n, mark in zip(numbers, marks, strict=True) if n in known})
 
     def _decode(self, ids: Sequence[int]) -> str:
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -408,71 +410,6 @@ class TransformersEngine:
             model.train(training)
             if model.config._attn_implementation != attention:
                 model.set_attn_implementation(attention)
-
-
-def load(
-    model: ModelArguments,
-    data: DataArguments,
-    finetuning: FinetuningArguments,
-    arguments: EngineArguments | None = None,
-    *,
-    batch_size: int | None = None,
-) -> TransformersEngine:
-    """Load a model with its checkpoints, adapters and template. Raises `UserError` for what cannot be loaded.
-
-    An adapter of `--adapters` answers on top of the checkpoints of `--checkpoint_dir`.
-    """
-    from carellama.model.adapter import attach, prepare
-    from carellama.model.load import bind, extended_tokenizer, load_model, load_tokenizer
-
-    tokenizer = load_tokenizer(model)
-    template = get_template(data.template, tokenizer)  # a wrong one shows before the weights are read
-    network = load_model(model, dtype=model.dtype, attention=None)
-    bind(network, tokenizer, extended=extended_tokenizer(model) is not None)
-    prepared = prepare(network, model, finetuning, trainable=False)
-    as_loaded = list(prepared.active_adapters) if hasattr(prepared, "peft_config") else []
-    names = list(arguments.adapter_folders) if arguments else []
-    for name in names:
-        assert arguments is not None
-        folder = Path(arguments.adapter_folders[name]).expanduser()
-        prepared = attach(prepared, folder, f"{BESIDE}{name}", model)
-    if has_gpu() and not model.quantization_bit:  # bitsandbytes has put a quantised model there already
-        prepared = prepared.to("cuda")
-    context = None
-    if arguments is not None:
-        context = arguments.context_tokens or (None if has_gpu() else MOST_CONTEXT)
-    return TransformersEngine(
-        prepared,
-        tokenizer,
-        template,
-        batch_size or (arguments.parallel if arguments else BATCH),
-        adapters=names,
-        switch=_Switch(prepared, as_loaded) if names else lambda adapter: None,
-        context_tokens=context,
-    )
-
-
-BESIDE = "beside_"  # before the name of an adapter in peft, where checkpoints have names of their own
-
-
-class _Switch:
-    """Lets one of several adapters of a peft model answer."""
-
-    def __init__(self, model: Any, as_loaded: list[str]) -> None:
-        self.model, self.as_loaded = model, as_loaded
-        self.answers: str | None = None
-        self("")
-
-    def __call__(self, adapter: str) -> None:
-        if adapter == self.answers:
-            return
-        active = [*self.as_loaded, f"{BESIDE}{adapter}"] if adapter else self.as_loaded
-        if active:
-            self.model.base_model.enable_adapter_layers()
-            self.model.base_model.set_adapter(active)
-        else:
-            self.model.base_model.disable_adapter_layers()
-        self.answers = adapter
 
 
 def _check_beams(sampling: Sampling) -> None:

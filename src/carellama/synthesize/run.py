@@ -122,7 +122,7 @@ def _engine(
     from carellama.config.data import DataArguments
     from carellama.config.finetuning import FinetuningArguments
     from carellama.config.model import ModelArguments
-    from carellama.engine.transformers import load
+    from carellama.engine.transformers_load import load
 
     assert path is not None
     own = not prefix  # the adapters and the template are those of the model that writes

@@ -180,7 +180,7 @@ def judge_of(arguments: GRPOArguments) -> Engine:
     from carellama.config.data import DataArguments
     from carellama.config.finetuning import FinetuningArguments
     from carellama.config.model import ModelArguments
-    from carellama.engine.transformers import load
+    from carellama.engine.transformers_load import load
 
     assert arguments.judge_model_name_or_path is not None, "checked with the options"
     return load(ModelArguments(arguments.judge_model_name_or_path), DataArguments(), FinetuningArguments())

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 TOOLS_HEADER, TURNS_HEADER, PARTS_HEADER = "x-carellama-tools", "x-carellama-dropped-messages", "x-carellama-left-out"
 TASK = "### Task:"  # Open WebUI begins its requests for titles, tags and follow-up questions with it
+NO_PLACE = "the chat template has no place for tools, or its calls cannot be read (see --tools)"
 ToolPolicy = Literal["auto", "always", "never"]
 ANSWER_SHARE = 0.25  # of the context, that is kept free for an answer at most
 
@@ -76,7 +77,7 @@ def allowed_tools(sampling: Sampling, policy: ToolPolicy, knows_tools: bool) -> 
         raise Wrong("this server gives its model no tools (--tools never)", "tool_choice", "unsupported")
     if demanded or policy == "always" or (policy == "auto" and knows_tools):
         return sampling, ""
-    why = "--tools never" if policy == "never" else "the chat template has no place for tools (see --tools)"
+    why = "--tools never" if policy == "never" else NO_PLACE
     return replace(sampling, tools=()), why
 
 

@@ -1,0 +1,72 @@
+"""The parts of an answer (reasoning, text, calls of tools), told apart by the marks of the model's chat format.
+
+    stream = told_apart(stream, sampling, jinja=template.jinja, begun=template.opens_reasoning)
+
+All engines pass their answers through here. `reads_calls` asks a chat template to write a call and sees whether it is
+read: of a template whose calls are not, tools are told and called as text (`carellama.engine.tools`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+
+from carellama.engine import call_forms, harmony
+from carellama.engine.base import Piece, Reply, Sampling, Tool, drain
+from carellama.engine.harmony import HarmonyReader
+from carellama.engine.reading import read_stream
+from carellama.engine.reasoning import with_reasoning
+from carellama.engine.tools import with_calls
+from carellama.errors import UserError
+from carellama.jinja import knows_tools, speaks_harmony
+from carellama.records import Message, ToolCall
+
+Render = Callable[[Sequence[Message], Sequence[Tool]], str]
+# A call that a template is asked to write. Mistral's templates take ids of nine letters or digits.
+VALUE = "Reykjavik"
+TRIED = Tool("get_hours", "", {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]})
+CALL = ToolCall("a1b2c3d4e", TRIED.name, f'{{"city": "{VALUE}"}}')
+BEHIND = 120  # characters behind a value in which its call ends
+
+
+def told_apart(
+    stream: Generator[Piece, None, Reply], sampling: Sampling, *, jinja: str = "", begun: bool = False
+) -> Generator[Piece, None, Reply]:
+    """Return the stream with its reasoning and its calls apart from the answer.
+
+    `jinja` is the model's chat template; `begun`: the prompt has opened the reasoning.
+    """
+    if speaks_harmony(jinja) and not sampling.constrained:
+        return read_stream(stream, HarmonyReader(sampling))
+    return with_calls(with_reasoning(stream, sampling, begun=begun), sampling)
+
+
+def kept_marks(jinja: str, sampling: Sampling) -> tuple[str, ...]:
+    """Return the special tokens that have to be in the text of an answer, so that its parts can be told apart."""
+    return (harmony.MARKS if speaks_harmony(jinja) else ()) + (call_forms.MARKS if sampling.tools else ())
+
+
+def reads_calls(jinja: str, render: Render) -> bool:
+    """Return whether a chat template writes tools, and calls in a form that is read here."""
+    if not knows_tools(jinja):
+        return False
+    asked = (Message("user", "x"),)
+    try:
+        before = render(asked, [TRIED])
+        whole = render((*asked, Message("assistant", "", (CALL,)), Message("tool", "x", call_id=CALL.id)), [TRIED])
+    except UserError:
+        return False
+    common = next((at for at, (one, other) in enumerate(zip(before, whole, strict=False)) if one != other), len(before))
+    written = whole[common:]
+    at = written.find(VALUE) + len(VALUE)
+    return at >= len(VALUE) and any(_reads(written[:end], jinja) for end in range(at, at + BEHIND))
+
+
+def _reads(answer: str, jinja: str) -> bool:
+    """Whether an answer is the one call that was asked for."""
+
+    def said() -> Generator[Piece, None, Reply]:
+        yield Piece(answer)
+        return Reply(answer, "stop", 0, 0)
+
+    reply = drain(told_apart(said(), Sampling(tools=(TRIED,)), jinja=jinja))
+    return [(call.name, call.arguments) for call in reply.calls] == [(CALL.name, CALL.arguments)]

@@ -1,0 +1,68 @@
+"""A stream of text read by something that tells parts of it apart: reasoning, calls of tools.
+
+    reply = yield from read_stream(stream, ReasoningReader())
+
+A reader is given each piece as it comes and gives out what is certain. The reply at the end is what it gave out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable
+from dataclasses import replace
+
+from carellama.engine.base import FinishReason, Piece, Reply
+from carellama.records import ToolCall
+
+
+class Reader(ABC):
+    """Takes the pieces of one answer and gives them out with parts told apart."""
+
+    @abstractmethod
+    def add(self, piece: Piece) -> Iterable[Piece]:
+        """Take a piece; return what is certain."""
+
+    @abstractmethod
+    def end(self, finish_reason: FinishReason) -> Iterable[Piece]:
+        """Return what was held back, at the end of the answer."""
+
+    def finish_reason(self, given: FinishReason) -> FinishReason:
+        """Return why the answer ended, by why its stream did."""
+        return given
+
+
+def read_stream(stream: Generator[Piece, None, Reply], reader: Reader) -> Generator[Piece, None, Reply]:
+    """Yield a stream as a reader gives it out. Closing it closes the stream."""
+    text, reasoning, calls = "", "", list[ToolCall]()
+    reply: Reply | None = None
+    try:
+        while reply is None:
+            try:
+                piece = next(stream)
+            except StopIteration as end:
+                reply = end.value
+                assert isinstance(reply, Reply)
+                found = reader.end(reply.finish_reason)
+            else:
+                found = reader.add(piece)
+            for one in found:
+                text, reasoning = text + one.text, reasoning + one.reasoning
+                calls += [one.call] if one.call is not None else []
+                yield one
+    finally:
+        stream.close()
+    return replace(
+        reply,
+        text=text,
+        reasoning=reasoning or reply.reasoning,
+        calls=tuple(calls) or reply.calls,
+        finish_reason=reader.finish_reason(reply.finish_reason),
+    )
+
+
+def held_back(text: str, marks: Iterable[str]) -> int:
+    """Return how many characters at the end of a text may be the beginning of one of the marks."""
+    return max(
+        (size for mark in marks for size in range(1, min(len(mark), len(text) + 1)) if text.endswith(mark[:size])),
+        default=0,
+    )

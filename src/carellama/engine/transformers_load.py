@@ -1,0 +1,84 @@
+"""A transformers model with its checkpoints, adapters and template, made into an engine.
+
+engine = load(ModelArguments("smollm2-135m"), DataArguments(), FinetuningArguments())
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carellama.engine.base import MOST_CONTEXT
+from carellama.engine.transformers import BATCH, TransformersEngine
+from carellama.model.machine import has_gpu
+from carellama.template import get_template
+
+if TYPE_CHECKING:
+    from carellama.config.answering import EngineArguments
+    from carellama.config.data import DataArguments
+    from carellama.config.finetuning import FinetuningArguments
+    from carellama.config.model import ModelArguments
+
+BESIDE = "beside_"  # before the name of an adapter in peft, where checkpoints have names of their own
+
+
+def load(
+    model: ModelArguments,
+    data: DataArguments,
+    finetuning: FinetuningArguments,
+    arguments: EngineArguments | None = None,
+    *,
+    batch_size: int | None = None,
+) -> TransformersEngine:
+    """Load a model with its checkpoints, adapters and template. Raises `UserError` for what cannot be loaded.
+
+    An adapter of `--adapters` answers on top of the checkpoints of `--checkpoint_dir`.
+    """
+    from carellama.model.adapter import attach, prepare
+    from carellama.model.load import bind, extended_tokenizer, load_model, load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+    template = get_template(data.template, tokenizer)  # a wrong one shows before the weights are read
+    network = load_model(model, dtype=model.dtype, attention=None)
+    bind(network, tokenizer, extended=extended_tokenizer(model) is not None)
+    prepared = prepare(network, model, finetuning, trainable=False)
+    as_loaded = list(prepared.active_adapters) if hasattr(prepared, "peft_config") else []
+    names = list(arguments.adapter_folders) if arguments else []
+    for name in names:
+        assert arguments is not None
+        folder = Path(arguments.adapter_folders[name]).expanduser()
+        prepared = attach(prepared, folder, f"{BESIDE}{name}", model)
+    if has_gpu() and not model.quantization_bit:  # bitsandbytes has put a quantised model there already
+        prepared = prepared.to("cuda")
+    context = None
+    if arguments is not None:
+        context = arguments.context_tokens or (None if has_gpu() else MOST_CONTEXT)
+    return TransformersEngine(
+        prepared,
+        tokenizer,
+        template,
+        batch_size or (arguments.parallel if arguments else BATCH),
+        adapters=names,
+        switch=_Switch(prepared, as_loaded) if names else lambda adapter: None,
+        context_tokens=context,
+    )
+
+
+class _Switch:
+    """Lets one of several adapters of a peft model answer."""
+
+    def __init__(self, model: Any, as_loaded: list[str]) -> None:
+        self.model, self.as_loaded = model, as_loaded
+        self.answers: str | None = None
+        self("")
+
+    def __call__(self, adapter: str) -> None:
+        if adapter == self.answers:
+            return
+        active = [*self.as_loaded, f"{BESIDE}{adapter}"] if adapter else self.as_loaded
+        if active:
+            self.model.base_model.enable_adapter_layers()
+            self.model.base_model.set_adapter(active)
+        else:
+            self.model.base_model.disable_adapter_layers()
+        self.answers = adapter
