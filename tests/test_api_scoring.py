@@ -15,7 +15,7 @@ import torch
 
 from api_server import running, until
 from carellama.engine.base import Sampling, drain
-from carellama.engine.llamacpp import LlamaCppEngine
+from carellama.engine.openai import OpenAIEngine
 from carellama.engine.scripted import ScriptedEngine
 from carellama.engine.transformers import TransformersEngine
 from carellama.template import get_template
@@ -47,7 +47,7 @@ def test_log_probabilities_of_a_prompt_are_those_of_the_model(engine) -> None:
     """Across chunks too: the prompt is longer than one."""
     ids = engine.tokenize("Fever and cough. " * 30, begin=True)
     assert len(ids) > 200
-    first, *found = engine.prompt_logprobs(ids, 2)
+    first, *found = drain(engine.prompt_logprobs(ids, 2))
     with torch.no_grad():
         whole = engine.model(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)  # (T, V)
     assert first.logprob != first.logprob and first.top == ()
@@ -73,7 +73,7 @@ def test_the_harness_gets_its_log_likelihood(server, engine) -> None:
         assert told["token_logprobs"][0] is None and told["top_logprobs"][0] is None
         assert len(told["tokens"]) == len(told["text_offset"]) == len(told["token_logprobs"])
     for (total, greedy), ids in zip(scored, prompts, strict=True):
-        own = engine.prompt_logprobs(ids, 1)[len(context) :]
+        own = drain(engine.prompt_logprobs(ids, 1))[len(context) :]
         assert total == pytest.approx(sum(one.logprob for one in own))
         assert greedy == all(one.logprob == one.top[0][1] for one in own)
     assert out["usage"]["prompt_tokens"] == sum(map(len, prompts))
@@ -145,13 +145,22 @@ def test_special_tokens_in_a_prompt_are_text_unless_asked_for(server, engine) ->
 
 def test_an_engine_that_can_not_score_says_so() -> None:
     class CanNot(ScriptedEngine):
-        prompt_logprobs = LlamaCppEngine.prompt_logprobs
+        prompt_logprobs = OpenAIEngine.prompt_logprobs
 
     with running(CanNot("ok")) as server:
         status, out = complete(server, prompt="tea", echo=True, logprobs=1, max_tokens=0)
         assert status == 400 and out["error"]["code"] == "unsupported" and out["error"]["param"] == "echo"
+        assert "--engine transformers or llamacpp" in out["error"]["message"]
         assert complete(server, prompt="tea", echo=True)[1]["choices"][0]["text"] == "teaok"
         until(lambda: not server.service.running)
+
+
+def test_scoring_ends_when_the_client_hangs_up() -> None:
+    with running(ScriptedEngine("ok", token_seconds=0.05)) as server:
+        with pytest.raises(httpx2.ReadTimeout):
+            body = {"prompt": "tea " * 500, "echo": True, "logprobs": 1, "max_tokens": 0}
+            httpx2.post(f"{server.v1}/completions", json=body, timeout=0.5)
+        until(lambda: not server.service.line.running, 3)
 
 
 def test_a_prompt_of_marks_is_continued_as_its_ids(engine) -> None:

@@ -134,6 +134,45 @@ def test_letters_that_are_unlikely_are_found_too(llama: LlamaCppEngine, monkeypa
 
 
 @pytest.mark.slow
+def test_letters_are_found_where_the_likeliest_token_is_part_of_a_character(llama: LlamaCppEngine) -> None:
+    """llama.cpp tells nothing of such a token: all choices had the log-probability minus infinity."""
+    ids = llama.tokenize("Repeat: 发烧发烧发烧发烧发烧发烧发", begin=True)
+    for cut in (0, 1, 2):
+        known = drain(llama._next_token(ids[: len(ids) - cut], 5))
+        assert len(known) == 5 and max(known.values()) > -2
+
+
+@pytest.mark.slow
+def test_log_probabilities_of_a_prompt(llama: LlamaCppEngine) -> None:
+    """A11: refused. Held to those of the tokens that the model writes itself, and of parts of characters."""
+    ids = llama.tokenize("Asthma is a disease of", begin=True)
+    reply = drain(llama.continue_text(ids, replace(GREEDY, max_new_tokens=6, top_logprobs=3)))
+    written = llama.tokenize(reply.text)
+    assert len(written) == len(reply.logprobs)
+    scored = drain(llama.prompt_logprobs([*ids, *written], 3))
+    assert len(scored) == len(ids) + len(written) and scored[0].logprob != scored[0].logprob
+    assert "".join(one.token for one in scored) == llama.detokenize([*ids, *written])
+    for given, said in zip(scored[len(ids) :], reply.logprobs, strict=True):
+        assert given.token == said.token == given.top[0][0]
+        assert given.logprob == pytest.approx(said.logprob, abs=0.1)  # computed one by one, and in a batch
+        assert len(given.top) == 3
+    marked = llama.tokenize("<|im_end|>\n感冒", marks=True)
+    parts = drain(llama.prompt_logprobs(marked, 1))
+    assert parts[0].token == "<|im_end|>" and all(-60 < one.logprob < 0 for one in parts[1:])
+    with pytest.raises(UserError, match="takes 256 in all"):
+        drain(llama.prompt_logprobs(marked * 100, 1))
+
+
+@pytest.mark.slow
+def test_scoring_that_is_left_frees_its_place(llama: LlamaCppEngine) -> None:
+    streams = [llama.prompt_logprobs(llama.tokenize("a b c d e f g"), 1) for _ in range(2 * llama.parallel)]
+    for stream in streams:
+        next(stream)
+        stream.close()
+    assert len(drain(llama.prompt_logprobs(llama.tokenize("a b"), 1))) == 2
+
+
+@pytest.mark.slow
 def test_a_schema_that_can_not_be_kept_to_is_refused(llama: LlamaCppEngine) -> None:
     with pytest.raises(Unsupported, match="JSON schema"):
         drain(llama.stream(PROMPTS[0], replace(GREEDY, json_schema={"type": "nonsense"})))

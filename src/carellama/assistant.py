@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
-from carellama.engine.base import Engine, OnReply, Piece, Prompt, Reply, Sampling, TokenLogprob, Tool
+from carellama.engine.base import Engine, OnReply, Piece, Prompt, Reply, Sampling, Scored, Tool
 from carellama.records import Message
 from carellama.safety.notices import Language, disclaimer
 from carellama.text import language
@@ -96,7 +96,7 @@ class Assistant:
         """The text of tokens."""
         return self.engine.detokenize(ids)
 
-    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> list[TokenLogprob]:
+    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> Generator[Piece, None, Scored]:
         """The log-probabilities of the tokens of a prompt."""
         return self.engine.prompt_logprobs(ids, count, adapter)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from carellama.errors import UserError
 from carellama.records import Message, ToolCall
@@ -98,6 +98,9 @@ class TokenLogprob:
     token: str
     logprob: float
     top: tuple[tuple[str, float], ...] = ()
+
+
+Scored = list[TokenLogprob]  # the tokens of a prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +219,11 @@ class Engine(Protocol):
         """Return the text of tokens, with the strings of special tokens."""
         ...
 
-    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> list[TokenLogprob]:
-        """Return each token of a prompt with its log-probability, and the `count` likeliest in its place."""
+    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> Generator[Piece, None, Scored]:
+        """Return each token of a prompt with its log-probability, and the `count` likeliest in its place.
+
+        A generator with that value: it yields empty pieces in between, and closing it stops the computation.
+        """
         ...
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
@@ -262,11 +268,14 @@ def room_for_answer(prompt_tokens: int, max_new_tokens: int | None, context_toke
 ENDLESS = 1 << 20  # tokens, where neither the caller nor the model has a limit
 
 
-def drain(stream: Generator[Piece, None, Reply]) -> Reply:
+Value = TypeVar("Value")
+
+
+def drain(stream: Generator[Piece, None, Value]) -> Value:
     """Read a stream to its end; return its value."""
     while True:
         try:
             next(stream)
         except StopIteration as end:
-            reply: Reply = end.value
-            return reply
+            value: Value = end.value
+            return value

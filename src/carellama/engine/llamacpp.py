@@ -32,8 +32,10 @@ from carellama.engine.base import (
     OnReply,
     Piece,
     Prompt,
+    PromptTooLong,
     Reply,
     Sampling,
+    Scored,
     TokenLogprob,
     Tool,
     Unavailable,
@@ -43,6 +45,7 @@ from carellama.engine.base import (
     room_for_answer,
 )
 from carellama.engine.chat import TOKENS, VOCABULARY, chat_of
+from carellama.engine.llamacpp_scores import FORCED, LIKELIEST, Scores
 from carellama.engine.llamacpp_server import Completion, Server, Settings, package
 from carellama.engine.llamacpp_steps import Steps
 from carellama.engine.parts import kept_marks, told_apart
@@ -62,7 +65,6 @@ if TYPE_CHECKING:
 LEAST_CONTEXT = 2048  # tokens; it is not made smaller than this for want of memory
 CACHE_SHARE = 0.5  # of the free memory, that the caches of all slots may take
 EMBED_TOKENS = 2048  # of a text that a vector is made of
-LIKELIEST = 1024  # tokens among which the letters of an exam are looked for first
 SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")  # in the order of transformers
 
 
@@ -117,6 +119,7 @@ class LlamaCppEngine:
         self._embedder: Server | None = None
         self._lock = threading.Lock()  # of the embedder, which is started when it is first asked
         begin, known = self._server.tokenize("", begin=True)[:1], header.facts.get("tokenizer.ggml.bos_token_id")
+        self._plain = self._server.tokenize("a")[0]  # a token of whole characters
         self._begin = begin if begin == [known] or known is None else []  # the token that begins a sequence, if any
 
     @property
@@ -204,12 +207,21 @@ class LlamaCppEngine:
         """Return the text of tokens."""
         return self._server.text_of(check_token_ids(ids, self._words))
 
-    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> list[TokenLogprob]:
-        """Raises `Unsupported`: llama.cpp's server tells those of the answer only."""
-        raise Unsupported(
-            "the llamacpp engine does not compute the log-probabilities of a prompt (echo with logprobs): "
-            "start the server with --engine transformers"
-        )
+    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> Generator[Piece, None, Scored]:
+        """Return each token of a prompt with its log-probability; see `Engine.prompt_logprobs`. A request a token."""
+        check_adapter(adapter, self.adapters)
+        known = check_token_ids(ids, self._words)
+        if not known:
+            raise UserError("the prompt has no token")
+        if len(known) > self.context_tokens:
+            raise PromptTooLong(len(known), self.context_tokens)
+        place = yield from self._turn(Piece())
+        try:
+            fields = {"lora": self._lora(adapter)}
+            scores = Scores(self._server, plain=self._plain, words=self._words, fields=fields)
+            return (yield from scores.of_prompt(known, count))
+        finally:
+            self._places.leave(place)
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the text that an answer starts from, by the chat template."""
@@ -332,9 +344,7 @@ class LlamaCppEngine:
             # a stop string that is a token is said, and found; marks of calls are read
             "preserved_tokens": [*self.chat.stops, *kept_marks(self.chat.jinja, sampling)],
             "logit_bias": list(biases.items()),
-            "lora": [
-                {"id": index, "scale": float(name == sampling.adapter)} for index, name in enumerate(self.adapters)
-            ],
+            "lora": self._lora(sampling.adapter),
         }
         if sampling.ignore_eos:
             body["ignore_eos"] = True
@@ -344,9 +354,16 @@ class LlamaCppEngine:
             body["n_probs"] = max(1, sampling.top_logprobs)
         return body
 
+    def _lora(self, adapter: str) -> list[dict[str, Any]]:
+        return [{"id": index, "scale": float(name == adapter)} for index, name in enumerate(self.adapters)]
+
     def _next_token(self, ids: list[int], count: int) -> Generator[Piece, None, dict[int, float]]:
-        """The log-probabilities of so many likeliest tokens after a prompt."""
+        """The log-probabilities of so many likeliest tokens after a prompt.
+
+        Another token is forced: llama.cpp tells nothing where it says part of a character.
+        """
         body = {"prompt": ids, "stream": True, "n_predict": 1, "temperature": 0, "n_probs": count, "cache_prompt": True}
+        body["logit_bias"] = [[self._plain, FORCED]]
         found: dict[int, float] = {}
         with closing(self._events(body)) as events:
             for event in events:

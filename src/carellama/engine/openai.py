@@ -27,7 +27,7 @@ from carellama.engine.base import (
     PromptTooLong,
     Reply,
     Sampling,
-    TokenLogprob,
+    Scored,
     Tool,
     Unavailable,
     Unsupported,
@@ -232,11 +232,11 @@ class OpenAIEngine:
         """Raises `Unsupported`: the protocol has no word for it."""
         raise Unsupported("the openai engine does not turn tokens into text (echo): send the prompt as text")
 
-    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> list[TokenLogprob]:
+    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> Generator[Piece, None, Scored]:
         """Raises `Unsupported`: servers differ in it; ask the server itself."""
         raise Unsupported(
             "the openai engine does not compute the log-probabilities of a prompt (echo with logprobs): "
-            "start the server with --engine transformers"
+            "start the server with --engine transformers or llamacpp"
         )
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:

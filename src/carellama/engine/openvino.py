@@ -36,6 +36,7 @@ from carellama.engine.base import (
     Prompt,
     Reply,
     Sampling,
+    Scored,
     TokenLogprob,
     Tool,
     Unavailable,
@@ -279,11 +280,11 @@ class OpenVINOEngine:
         text: str = backend.decode(check_token_ids(ids, backend.get_vocab_size()), skip_special_tokens=False)
         return text
 
-    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> list[TokenLogprob]:
+    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> Generator[Piece, None, Scored]:
         """Raises `Unsupported`: its pipelines tell those of the answer only."""
         raise Unsupported(
             "the openvino engine does not compute the log-probabilities of a prompt (echo with logprobs): "
-            "start the server with --engine transformers"
+            "start the server with --engine transformers or llamacpp"
         )
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:

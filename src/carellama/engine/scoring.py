@@ -9,13 +9,13 @@ and the scores of the whole vocabulary are in memory for one chunk only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 
-from carellama.engine.base import TokenLogprob
+from carellama.engine.base import Piece, Scored, TokenLogprob
 
 CHUNK = 128  # tokens
 Job = Callable[[], tuple[list[TokenLogprob], Any]]
@@ -23,7 +23,7 @@ Job = Callable[[], tuple[list[TokenLogprob], Any]]
 
 def prompt_logprobs(
     model: Any, ids: Sequence[int], count: int, name: Callable[[int], str], run: Callable[[Job], Any]
-) -> list[TokenLogprob]:
+) -> Generator[Piece, None, Scored]:
     """Return each token of a prompt with its log-probability after those before it, and the `count` likeliest there.
 
     Nothing precedes the first token: its log-probability is NaN.
@@ -34,6 +34,7 @@ def prompt_logprobs(
         chunk = ids[begin : begin + CHUNK + 1]  # the last one is only predicted
         told, cache = run(partial(_read, model, chunk, cache, count, name))
         found += told
+        yield Piece()
     return found
 
 

@@ -25,6 +25,7 @@ from carellama.engine.base import (
     Prompt,
     Reply,
     Sampling,
+    Scored,
     TokenLogprob,
     Tool,
     Unsupported,
@@ -122,13 +123,15 @@ class ScriptedEngine:
         """Numbers as characters."""
         return "".join(map(chr, check_token_ids(ids, sys.maxunicode + 1)))
 
-    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> list[TokenLogprob]:
+    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> Generator[Piece, None, Scored]:
         """A vowel is likely, and the likeliest is always "e"."""
         check_adapter(adapter, self.adapters)
         found = [TokenLogprob(chr(ids[0]), math.nan)]
         for token in map(chr, ids[1:]):
             own = -0.5 if token == "e" else -1.0 if token in "aiou" else -4.0
             found.append(TokenLogprob(token, own, (("e", -0.5), ("a", -1.0))[:count]))
+            time.sleep(self.token_seconds)
+            yield Piece()
         return found
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:

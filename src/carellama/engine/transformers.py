@@ -29,7 +29,7 @@ from carellama.engine.base import (
     PromptTooLong,
     Reply,
     Sampling,
-    TokenLogprob,
+    Scored,
     Tool,
     Unsupported,
     check_adapter,
@@ -137,7 +137,7 @@ class TransformersEngine:
         assert isinstance(text, str)
         return text
 
-    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> list[TokenLogprob]:
+    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> Generator[Piece, None, Scored]:
         """Return each token of a prompt with its log-probability; see `Engine.prompt_logprobs`."""
         check_adapter(adapter, self.adapters)
         known = check_token_ids(ids, self._vocabulary)
@@ -146,7 +146,7 @@ class TransformersEngine:
         if self.context_tokens is not None and len(known) > self.context_tokens:
             raise PromptTooLong(len(known), self.context_tokens)
         run = partial(self._batcher.run, adapter=adapter)
-        return prompt_logprobs(self.model, known, count, self._name, run)
+        return (yield from prompt_logprobs(self.model, known, count, self._name, run))
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None

@@ -69,7 +69,7 @@ def continued(
     logprobs: tuple[TokenLogprob, ...] = ()
     if scored is not None:
         assert not isinstance(prompt.given, str), "a prompt that is scored is read as ids"
-        logprobs = tuple(engine.prompt_logprobs(prompt.given, scored, sampling.adapter))
+        logprobs = tuple((yield from engine.prompt_logprobs(prompt.given, scored, sampling.adapter)))
     if prompt.echo:
         yield Piece(prompt.echo, logprobs=logprobs, of_prompt=True)
     if sampling.max_new_tokens:
