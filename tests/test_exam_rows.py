@@ -149,3 +149,26 @@ def test_an_answer_that_the_options_do_not_mark_is_refused(tmp_path: Path) -> No
     rows = [{"question": STEM, "options": _flagged(True, False), "answer": answer} for answer in "AAB"]
     made, refused = records(dataset(write(tmp_path / "a.jsonl", *rows)))
     assert len(made) == 2 and refused == ["column 'answer' and the option marked as right disagree"]
+
+
+def test_options_in_columns_count_from_0(tmp_path: Path) -> None:
+    """The first of them was left out, and the answer counted from the second."""
+    row = {"question": STEM, "option_0": "w", "option_1": "x", "option_2": "y", "correct": "option_1"}
+    made, _ = records(dataset(write(tmp_path / "a.jsonl", row)))
+    assert made[0][1:3] == ({"A": "w", "B": "x", "C": "y"}, ("B",))
+
+
+def test_small_letters_in_a_question_are_its_options(tmp_path: Path) -> None:
+    """The question was learned with the bare letter as its answer."""
+    rows = [{"input": f"{STEM} (a) 5 mg (b) 10 mg (c) 15 mg", "output": letter} for letter in "bc"]
+    made, _ = records(dataset(write(tmp_path / "a.jsonl", *rows)))
+    assert [one[:3] for one in made] == [
+        (STEM, {"A": "5 mg", "B": "10 mg", "C": "15 mg"}, (letter,)) for letter in "BC"
+    ]
+
+
+def test_circled_numbers_begin_options(tmp_path: Path) -> None:
+    rows = [exam("②", "① 5 mg ② 10 mg ③ 15 mg"), exam("①", "①5 mg；②10 mg；③15 mg")]
+    made, _ = records(dataset(write(tmp_path / "a.jsonl", *rows)))
+    assert [one[1] for one in made] == [{"A": "5 mg", "B": "10 mg", "C": "15 mg"}] * 2
+    assert [one[2] for one in made] == [("B",), ("A",)]

@@ -282,3 +282,83 @@ def test_columns_that_are_not_used_are_in_the_report(tmp_path: Path, tiny_folder
     for streaming in (False, True):
         found = prepared(config_of(tmp_path, path, streaming=streaming, max_steps=1), tiny_folder)
         assert found.report.to_dict()[str(path)]["said"] == ["columns not used: 'ward'"]
+
+
+@pytest.mark.parametrize(("name", "up", "down"), [("label", 1, -1), ("thumbs", "up", "down"), ("标签", "好", "坏")])
+def test_an_answer_that_a_person_did_not_like_is_not_learned(name: str, up: Any, down: Any, tmp_path: Path) -> None:
+    """Only 1 and 0 were judgements; with 1 and -1 the bad answers were learned as the good ones."""
+    rows = [{"prompt": ASK, "completion": SAY, name: value} for value in (up, down)]
+    found = dataset(write(tmp_path / "a.jsonl", *rows))
+    assert [found.record(row).good for row in found.rows()] == [True, False]  # type: ignore[union-attr]
+    graded = dataset(write(tmp_path / "b.jsonl", *rows, {**rows[0], name: 0}))
+    assert graded.format.columns.good is None or name != "label"
+
+
+def test_an_entry_of_ranked_answers_in_another_order_is_asked(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", *[{"q": ASK, "responses": [NO, SAY], "scores": [1, 5]}] * 2)
+    with pytest.raises(UserError, match="'scores' another order"):
+        entry(tmp_path, path.name, columns={"prompt": "q", "response": "responses"})
+
+
+@pytest.mark.parametrize(
+    ("header", "cell"),
+    [
+        ("conversations", '"[{""from"": ""human"", ""value"": ""%s""}, {""from"": ""gpt"", ""value"": ""%s""}]"'),
+        ("messages", "\"[{'role': 'user', 'content': '%s'}, {'role': 'assistant', 'content': '%s'}]\""),
+        ("instruction,output,history", "%s,%s,[]"),
+        ("instruction,input,output", "%s,NaN,%s"),
+    ],
+)
+def test_a_table_may_hold_lists_as_text_and_missing_values(header: str, cell: str, tmp_path: Path) -> None:
+    """Turns as text were to be trained on as a text, every row with "[]" was refused, and NaN was asked."""
+    path = tmp_path / "a.csv"
+    path.write_text(f"{header}\n{cell % (ASK, SAY)}\n", encoding="utf-8")
+    assert records(dataset(path)) == ([bare(CHAT)], [])
+
+
+def test_an_array_a_line_is_no_list_of_texts(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'["{ASK}", "{SAY}"]\n["{STEM}", "{REST}"]\n', encoding="utf-8")
+    with pytest.raises(UserError, match="not an object"):
+        dataset(path)
+
+
+def test_a_comma_before_a_closing_bracket_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"question": "q", "answer": "a",}]', encoding="utf-8")
+    with pytest.raises(UserError, match="a comma before the closing bracket"):
+        dataset(path)
+
+
+def test_binary_columns_are_left_out_by_name(tmp_path: Path) -> None:
+    """A column of bytes beside texts ended `check` with a traceback."""
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [{"note": b"\x89PNG", "question": ASK, "answer": SAY}, {"note": None, "question": "", "answer": ""}]
+    parquet.write_table(pa.Table.from_pylist(rows[:1]), tmp_path / "a.parquet")
+    assert check(tmp_path / "a.parquet").format.unused == ("note",)
+    parquet.write_table(pa.Table.from_pylist([{"question": b"q", "answer": b"a"}]), tmp_path / "b.parquet")
+    assert "column 'question' is not text" in check(tmp_path / "b.parquet").errors
+
+
+def test_a_column_without_a_value_is_not_called_unused(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"question,answer,\n{ASK},{SAY},\n", encoding="utf-8")
+    assert check(path).format.unused == ()
+
+
+def test_two_lines_are_no_conversation(tmp_path: Path) -> None:
+    """They had the layout of a dataset of blocks, and a comma of the first was rewritten."""
+    path = tmp_path / "a.txt"
+    path.write_text("Rest, water and sleep.\nThey help, as a rule.\n")
+    assert records(dataset(path))[0] == path.read_text().splitlines()
+
+
+def test_the_sheet_of_a_row_is_named(tmp_path: Path) -> None:
+    """Row 2 of the second sheet was told as row 2 of the file."""
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for sheet, answer in ((book.active, SAY), (book.create_sheet("b"), "")):
+        sheet.append(["question", "answer"])
+        sheet.append([ASK, answer])
+    book.save(tmp_path / "a.xlsx")
+    assert check(tmp_path / "a.xlsx").errors["empty answer"].lines == ["2 (sheet 2)"]

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from carellama.data.exam_answers import AnswerForm
-from carellama.data.exam_options import options_of
+from carellama.data.exam_options import options_of, unpacked
 from carellama.data.read import Row
 from carellama.data.speakers import Speakers
 from carellama.records import BadRecord
@@ -102,12 +102,14 @@ CHOSEN = ("chosen", "response_chosen", "better", "accepted")
 REJECTED = ("rejected", "response_rejected", "worse", "refused")
 HISTORIES = ("history",)
 SYSTEMS = ("system", "system_prompt")
-VERDICTS = ("good", "label", "kto_tag", "is_good", "thumbs_up", "desirable")
+VERDICTS = ("good", "label", "kto_tag", "is_good", "thumbs_up", "desirable", "thumbs", "thumb", "feedback", "verdict",
+            "标签", "评价")  # fmt: skip
 VERDICT_WORDS = {
-    "true": True, "1": True, "1.0": True, "good": True, "desirable": True,
-    "false": False, "0": False, "0.0": False, "bad": False, "undesirable": False,
+    "true": True, "1": True, "1.0": True, "good": True, "desirable": True, "up": True, "like": True, "好": True,
+    "false": False, "0": False, "0.0": False, "-1": False, "-1.0": False, "bad": False, "undesirable": False,
+    "down": False, "dislike": False, "坏": False, "差": False,
 }  # fmt: skip
-ZERO = {"0", "0.0"}
+ZERO, MINUS = {"0", "0.0"}, {"-1", "-1.0"}
 RANKS = ("rank", "ranks", "ranking", "rankings")  # of ranked answers: 1 is the best
 SCORES = ("score", "scores", "rating", "ratings", "reward", "rewards")  # of ranked answers: most is best
 CONTEXTS = ("context", "contexts", "passage", "abstract", "vignette", "case", "background", "case_description",
@@ -118,7 +120,7 @@ TEXTS = ("text", "content", "正文", "内容", "document", "passage", "paragrap
 PASSAGES = ("document", "content", "text", "article", "paragraph", "正文", "内容")  # beside a question they may hold it
 TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "turns", "prompt", "chosen")
 STEMS = ("question", "stem", "problem_text", "problem", "query", "题目", "题干", "问题", "试题", "prompt",
-         "instruction", "input", "text", "q", "ques", "sent1")  # fmt: skip
+         "instruction", "input", "text", "q", "ques", "sent1", "question_stem", "question_text")  # fmt: skip
 OPTIONS = (
     "options",
     "option",
@@ -132,7 +134,8 @@ OPTIONS = (
     "备选项",
 )
 KEYS = ("answer_idx", "answer_index", "answer_key", "answerkey", "answer_letter", "answer_option", "correct_option",
-        "correct_choice", "correct_answer", "right_answer", "cop", "answer", "anwer", "答案", "正确答案", "参考答案",
+        "correct_choice", "correct_answer", "correct_answers", "correct_options", "right_answer", "right_answers",
+        "cop", "answer", "anwer", "答案", "正确答案", "参考答案",
         "correct", "gold", "key", "ans", "target", "output", "response", "label")  # fmt: skip
 EXPLANATIONS = ("explanation", "exp", "rationale", "解析", "答案解析", "analysis", "reasoning", "solution", "cot")
 IDS = ("id", "problem_id", "question_id", "qid", "编号", "题号")
@@ -174,7 +177,7 @@ def option_columns(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
         if match and (match[1] or match[2].isalpha()):
             groups.setdefault(match[1] or "", {})[match[2]] = column
     for prefix, group in groups.items():
-        for first in ("abcdefghij", [str(number) for number in range(1, 11)], [str(number) for number in range(10)]):
+        for first in ("abcdefghij", [str(number) for number in range(10)], [str(number) for number in range(1, 11)]):
             columns = []
             for end in first:
                 if end not in group:
@@ -228,7 +231,7 @@ def _late_key(plain: str, columns: Columns, row_format: str) -> str | None:
     option = OPTION_COLUMN.fullmatch(plain)
     if plain in SYSTEMS:
         return "system"
-    if plain in VERDICTS and plain != "label":
+    if plain in VERDICTS[2:] or plain == "good":
         return "good"
     if row_format in ("sharegpt", "openai"):
         return plain if plain in ("chosen", "rejected") else "chosen" if plain in (*CHOSEN, *REJECTED) else None
@@ -263,7 +266,7 @@ def turns_in(fields: Mapping[str, Any], columns: Iterable[str] = ()) -> tuple[st
     """(column, row format) of a list of turns; None where a row has none. An empty list is none."""
     lower = {plain_name(name): name for name in reversed(list(fields))}
     for name in (*columns, *(lower[name] for name in TURNS if name in lower)):
-        value = fields.get(name)
+        value = unpacked(fields.get(name))
         first = value[0] if isinstance(value, list) and value else None
         if isinstance(first, dict) and ("role" in first or "from" in first):
             return name, "openai" if "role" in first else "sharegpt"

@@ -24,7 +24,7 @@ from typing import Any
 from carellama.data.column_names import EXAM, VERDICT_WORDS, may_be_exam, turns_in
 from carellama.data.column_names import Columns as Columns
 from carellama.data.exam_answers import letters_of, make_question
-from carellama.data.exam_options import correct_in, in_text, options_of
+from carellama.data.exam_options import correct_in, in_question, options_of, unpacked
 from carellama.data.read import Row
 from carellama.data.speakers import is_marked, split_turns, without_mark
 from carellama.data.turns import messages_of, tools_of
@@ -186,7 +186,7 @@ def _pair(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> Pair:
 
 
 def _history(row: Row, column: str | None) -> list[Message]:
-    turns = row.fields.get(column) if column else None
+    turns = unpacked(row.fields.get(column)) if column else None
     if turns is None or turns == "":
         return []
     if not isinstance(turns, list):
@@ -215,7 +215,7 @@ def _turns_column(row: Row, columns: Columns, usual: str) -> str:
 
 
 def _dialogue(row: Row, column: str, keys: tuple[str, str], columns: Columns, system: str | None) -> Record:
-    turns = row.fields.get(column)
+    turns = unpacked(row.fields.get(column))
     if not isinstance(turns, list) or not turns:
         raise BadRecord(row.place, f"column {column!r} is not a list of turns", _columns_of(row.fields))
     messages = messages_of(row.place, turns, keys)
@@ -296,7 +296,7 @@ def _exam(row: Row, columns: Columns, system: str | None) -> Record:
     if flagged == () and answer in (None, ""):
         raise BadRecord(row.place, "no option is marked as right")
     if columns.options == ():
-        stem, options = in_text(stem)
+        stem, options = in_question(stem)
     else:
         options = exam_options(row, columns.options or ())
     if not stem.strip():

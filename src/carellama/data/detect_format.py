@@ -24,7 +24,7 @@ from carellama.data.column_names import LETTERS_ONLY, Columns, has_options, lowe
 from carellama.data.convert import texts_of
 from carellama.data.exam_answers import AnswerForm
 from carellama.data.file_format import FileFormat, RowFormat, format_of
-from carellama.data.guess_columns import Guess, chat_columns, exam_columns, text_columns, turn_columns
+from carellama.data.guess_columns import Guess, chat_columns, exam_columns, other_order, text_columns, turn_columns
 from carellama.data.nearest_format import advice, table_reason
 from carellama.data.read import BadRow, Row, kind_of, rows
 from carellama.data.speakers import FAMILIES, Speakers, is_marked, named, speaker_evidence
@@ -38,6 +38,7 @@ SURE_FIELDS = 3  # columns by which a layout is believed though no row becomes a
 BESIDE_OPTIONS = ("prompt-cblue", "imcs-report-pairs")  # layouts whose options are the labels of a task
 COMPARED_ROWS = 20  # whose texts are looked for in the records of a layout
 TELLING_CHARS = 6  # of a text that can be looked for; shorter ones are letters, labels and identifiers
+ROLE_KEYS = ("role", "from", "speaker")  # of a turn: what they hold is no text of it
 MOST_LINES = 5  # named of the first rows that another format has
 STAGE_KINDS: dict[str, type[Text] | type[Chat] | type[Pair] | type[Question]] = {
     "pt": Text, "sft": Chat, "rm": Pair, "exam": Question,
@@ -156,7 +157,7 @@ def _candidates(rows: Sequence[Row], declared: Declared) -> list[tuple[RowFormat
 def _mostly_exam(rows: Sequence[Row], guess: Guess) -> bool:
     """Whether most of the rows, whose options are in their questions, have bare letters as answer."""
     answers = [row.fields.get(guess.columns.response or "") for row in rows]
-    return 2 * sum(isinstance(one, str) and bool(LETTERS_ONLY.fullmatch(one)) for one in answers) > len(rows)
+    return 2 * sum(isinstance(one, str) and bool(LETTERS_ONLY.fullmatch(one.upper())) for one in answers) > len(rows)
 
 
 def _columns_for(row_format: RowFormat, rows: Sequence[Row], alpaca: Sequence[Row]) -> Guess | None:
@@ -199,6 +200,9 @@ def _declared(rows: Sequence[Row], declared: Declared) -> tuple[RowFormat, Guess
         return "text", Guess(columns)
     if columns.response is None and not (columns.chosen and columns.rejected and lower_names(rows).get(columns.chosen)):
         return "text", Guess(columns)
+    if columns.response and (order := other_order(rows, lower_names(rows), columns.response)):
+        why = f"{columns.response!r} holds ranked answers, and {order!r} another order: sort them, best first"
+        return "alpaca", Guess(columns, why)
     return "alpaca", Guess(columns)
 
 
@@ -279,7 +283,7 @@ def _fitted(rows: Sequence[Row], found: FileFormat) -> FileFormat:
             kinds[kind] += 1
     kind = kinds.most_common(1)[0][0] if kinds else None
     missed = [row.place.line for row, own in outcomes if own is None or own is not kind]
-    names = dict.fromkeys(name for row in rows for name in row.fields)
+    names = dict.fromkeys(name for row in rows for name, value in row.fields.items() if value not in (None, "", [], {}))
     used = found.columns.used | found.not_lost
     return replace(
         found, kind=kind, others=len(missed), other_lines=tuple(missed[:MOST_LINES]), seen=len(rows),
@@ -335,11 +339,12 @@ def _columns_lost(made: Mapping[Place, Sequence[Record]], first: Sequence[Row]) 
 
 
 def leaves(value: Any) -> Iterator[str]:
-    """Yield the texts of a value, also within lists and objects."""
+    """Yield the texts of a value, also within lists and objects; not who speaks them."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | dict):
-        for part in value.values() if isinstance(value, dict) else value:
+        parts = [part for key, part in value.items() if key not in ROLE_KEYS] if isinstance(value, dict) else value
+        for part in parts:
             yield from leaves(part)
 
 

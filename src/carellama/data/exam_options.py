@@ -33,6 +33,7 @@ SMALL = tuple(
     re.compile(one.pattern.replace("A-J", "a-j").replace("Ａ-Ｊ", "ａ-ｊ"), one.flags) for one in (MARK, INLINE)
 )
 NUMBERED = re.compile(r"(?:^|(?<=\s))[(（]?(10|[0-9])[.．、:：)）](?!\d)[ \t\u3000]*")  # not the 0. of "0.5 mg"
+CIRCLED = re.compile(r"(?:^|(?<=[\s;；]))([①-⑩])[.．、:：]?(?![①-⑩])")
 # the letter of one option: not of "A cells"
 PREFIX = re.compile(r"\s*(?:[(（]\s*([A-JＡ-Ｊa-j])\s*[)）][.．、:：]?|([A-JＡ-Ｊ])[.．、:：)）])\s*")
 # what ends a prompt behind its options
@@ -54,6 +55,15 @@ def in_text(text: str) -> tuple[str, dict[str, str]]:
     the option before it. Where no line begins an option they are looked for within the lines.
     """
     return _parted(text, MARK, INLINE)
+
+
+def in_question(text: str) -> tuple[str, dict[str, str]]:
+    """The same for a question whose answer is a letter: its options may have small letters, "(a) rest (b) smoke"."""
+    for patterns in ((MARK, INLINE), (SMALL[1],)):
+        stem, options = _parted(text, *patterns)
+        if options:
+            return stem, options
+    return text.strip(), {}
 
 
 def _parted(text: str, *patterns: re.Pattern[str]) -> tuple[str, dict[str, str]]:
@@ -122,7 +132,7 @@ def options_of(value: Any) -> dict[str, str]:
 
 def _options_in(text: str) -> dict[str, str]:
     """The options of a text that holds nothing else."""
-    value = _unpacked(text)
+    value = unpacked(text)
     if value is not text:
         return options_of(value)
     for patterns in ((MARK, INLINE, TIGHT), SMALL):
@@ -136,8 +146,8 @@ def _options_in(text: str) -> dict[str, str]:
     return _listed(parts) if len(parts) > 1 else {}
 
 
-def _unpacked(value: Any) -> Any:
-    """The list or object that a table's cell holds as text; any other value as it is."""
+def unpacked(value: Any) -> Any:
+    """Return the list or object that a table's cell holds as text; any other value as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         for parse in (json.loads, ast.literal_eval):
             try:
@@ -149,6 +159,7 @@ def _unpacked(value: Any) -> Any:
 
 def _numbered(text: str) -> list[tuple[int, str]]:
     """The options of a text by the numbers before them, which count up from 0 or 1; [] where there are none."""
+    text = CIRCLED.sub(lambda mark: f"\n{unicodedata.normalize('NFKC', mark[1])}. ", text)
     marks = list(NUMBERED.finditer(text))
     if len(marks) < 2 or text[: marks[0].start()].strip():
         return []
@@ -156,7 +167,8 @@ def _numbered(text: str) -> list[tuple[int, str]]:
     if numbers[0] > 1 or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
         return []
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    return [(number, text[mark.end() : end].strip()) for number, mark, end in zip(numbers, marks, ends, strict=True)]
+    texts = without_separators([text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)])
+    return list(zip(numbers, texts, strict=True))
 
 
 def _of_objects(value: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -182,7 +194,7 @@ def _flag_of(value: Sequence[Mapping[str, Any]]) -> str | None:
 
 def correct_in(value: Any) -> tuple[str, ...] | None:
     """Return the letters of the options that are objects and say they are right; None where options say nothing."""
-    value = _unpacked(value)
+    value = unpacked(value)
     if not isinstance(value, list | tuple) or not value or not all(isinstance(one, Mapping) for one in value):
         return None
     name = _flag_of(value)

@@ -121,7 +121,8 @@ class FileFormat:
             named: dict[str, str | None] = {"text": columns.prompt or "text"}
         elif self.row_format == "exam":
             options = ", ".join(columns.options or ("options",)) if columns.options != () else columns.prompt
-            named = {"question": columns.prompt, "options": options, "answer": columns.response or options,
+            answer = columns.response or (options if self.kind is Question else None)  # options that say they are right
+            named = {"question": columns.prompt, "options": options, "answer": answer,
                      "answer again": columns.answer_check, "explanation": columns.explanation}  # fmt: skip
         elif self.row_format == "alpaca":
             named = {"question": columns.prompt, "more of it": columns.query, "answer": columns.response,

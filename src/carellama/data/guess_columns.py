@@ -24,6 +24,7 @@ from carellama.data.column_names import (
     KEYS,
     LETTERS_ONLY,
     MEANINGS,
+    MINUS,
     NONE,
     PASSAGES,
     PROMPTS,
@@ -48,7 +49,7 @@ from carellama.data.column_names import (
     unread_options,
 )
 from carellama.data.exam_answers import FORMS, AnswerForm, Sample, answer_forms, letters_of
-from carellama.data.exam_options import correct_in, first_key, in_text
+from carellama.data.exam_options import correct_in, first_key, in_question
 from carellama.data.read import Row
 from carellama.records import BadRecord
 
@@ -111,7 +112,7 @@ def chat_columns(rows: Sequence[Row]) -> Guess | None:
         history=first_of(HISTORIES, anywhere), system=first_of(SYSTEMS, anywhere), good=_verdicts(rows, anywhere),
         context=_context(rows, names, (prompt, query, response)),
     )  # fmt: skip
-    answers = [str(row.fields.get(response)) for row in rows] if response else []
+    answers = [one if isinstance(one := row.fields.get(response), str) else "" for row in rows] if response else []
     unread = [column for row in rows if (column := unread_options(row.fields))]
     if 2 * len(unread) > len(rows):
         why = f"{unread[0]!r} may hold the options of an exam, and is not understood"
@@ -120,7 +121,7 @@ def chat_columns(rows: Sequence[Row]) -> Guess | None:
         return Guess(columns, *two)
     if answers and all(map(LETTERS_ONLY.fullmatch, answers)):
         return Guess(columns, f"the answers in {response!r} are letters, and no column holds their options")
-    if order := _other_order(rows, names, response):
+    if order := other_order(rows, names, response):
         return Guess(columns, f"{response!r} holds ranked answers, and {order!r} another order: sort them, best first")
     if response and pair[0] and _filled(rows, response):
         return Guess(
@@ -157,13 +158,15 @@ def _verdicts(rows: Sequence[Row], names: Mapping[str, str]) -> str | None:
         if values and name == "good":
             return names[name]
         given = {str(value).strip().lower() for value in values if value not in (None, "")}
+        if given & ZERO and given & MINUS:  # three grades, of which the middle is neither
+            continue
         both = len({VERDICT_WORDS.get(word) for word in given}) == 2
         if given and given <= VERDICT_WORDS.keys() and (both or given - ZERO):
             return names[name]
     return None
 
 
-def _other_order(rows: Sequence[Row], names: Mapping[str, str], response: str | None) -> str | None:
+def other_order(rows: Sequence[Row], names: Mapping[str, str], response: str | None) -> str | None:
     """A column of ranks or scores by which the answers of some row do not stand best first."""
     for name in (*RANKS, *SCORES):
         for row in rows if response and name in names else ():
@@ -271,7 +274,7 @@ def _answers(
     samples = []
     for row in rows:
         if column in row.fields:
-            found = options_in(row.fields, options) if options else in_text(_joined(row, stem))[1]
+            found = options_in(row.fields, options) if options else in_question(_joined(row, stem))[1]
             first = first_key(row.fields.get(options[0])) if len(options) == 1 else _first_number(options)
             said = next((row.fields[name] for name in row.fields if plain_name(name) in EXPLANATIONS), None)
             if found:
@@ -294,7 +297,7 @@ def _first_number(options: tuple[str, ...]) -> int | None:
 
 def _options_in_question(rows: Sequence[Row], stem: tuple[str, str | None]) -> bool:
     """Whether most questions end in their options."""
-    return 2 * sum(len(in_text(_joined(row, stem))[1]) > 1 for row in rows) > len(rows)
+    return 2 * sum(len(in_question(_joined(row, stem))[1]) > 1 for row in rows) > len(rows)
 
 
 def _joined(row: Row, columns: tuple[str, str | None]) -> str:

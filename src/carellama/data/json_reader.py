@@ -79,6 +79,10 @@ def json_error(error: Exception, *, at_end: bool = False) -> tuple[str, str]:
         return "nested too deeply: brackets within brackets, a thousand and more", ""
     if not isinstance(error, json.JSONDecodeError):
         return "broken JSON", "a number of more than 4,300 digits"
+    if error.doc[error.pos : error.pos + 1] in ("}", "]") and error.doc[
+        max(0, error.pos - 64) : error.pos
+    ].rstrip().endswith(","):
+        return "a comma before the closing bracket of a list or an object, which JSON does not take; remove it", ""
     detail = error.msg.removesuffix(" starting at").removesuffix(" at")
     if at_end:
         return END, detail
@@ -201,6 +205,11 @@ def read_json(text: TextIO, name: str, notice: Notice) -> Iterator[JsonValue]:
     if start.lstrip()[0] == "{" and (start.endswith("\n") or len(start) < READ_BYTES):
         second = text.readline()
         if _is_line(second) or (_is_line(start) and _wrapped_at(start, name) is None):
+            yield from _json_lines(itertools.chain((start, second), text), name, line, notice)
+            return
+    if start.lstrip()[0] == "[" and start.endswith("\n") and _is_line(start, list):
+        second = text.readline(READ_BYTES)
+        if second.lstrip().startswith("[") and not _is_list_of_objects(json.loads(start)):  # no rows: an array a line
             yield from _json_lines(itertools.chain((start, second), text), name, line, notice)
             return
     yield from _json_values(_JsonBuffer(start + second, text, name, line, notice))

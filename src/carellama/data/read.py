@@ -27,6 +27,7 @@ __all__ = ["KINDS", "BadRow", "Row", "digest", "encoding_of", "headless", "is_da
            "json_lines", "keyed", "kind_of", "rows", "values"]  # fmt: skip
 
 digest = sha1_of
+NAN = frozenset({"NaN", "nan"})
 
 
 def rows(path: Path, expected: Collection[str] = ()) -> Iterator[Row | BadRow]:
@@ -54,7 +55,7 @@ def _text_rows(path: Path, form: FileType, expected: Collection[str]) -> Iterato
         known = None if form.encoding == "utf-8" else form.encoding  # utf-8: its beginning may be ASCII only
         with open_text(path, newline, known) as text:
             if form.type in ("csv", "tsv"):
-                yield from read_csv(text, str(path), form.delimiter, expected=expected)
+                yield from _without_nan(read_csv(text, str(path), form.delimiter, expected=expected), path)
             elif form.type == "txt":
                 for number, line in enumerate(text, 1):
                     if "\0" in line:
@@ -65,6 +66,15 @@ def _text_rows(path: Path, form: FileType, expected: Collection[str]) -> Iterato
                 yield from map(_row, read_json(text, str(path), _notice(path)))
     except errors as error:
         raise read_error(path, error) from error
+
+
+def _without_nan(found: Iterator[Row | BadRow], path: Path) -> Iterator[Row | BadRow]:
+    """The rows of a table, where pandas may have written NaN for a missing value."""
+    for row in found:
+        if isinstance(row, Row) and not NAN.isdisjoint(row.fields.values()):
+            say_notice(path, "has NaN in place of some values; it is read as a missing value")
+            row = Row({name: "" if value in NAN else value for name, value in row.fields.items()}, row.place)
+        yield row
 
 
 def values(path: Path) -> Iterator[Row | BadRow]:

@@ -34,7 +34,7 @@ from carellama.data.read import BadRow, Row, is_data_file, rows
 from carellama.data.sources import INFO
 from carellama.disk import write_json
 from carellama.errors import DataError, UserError
-from carellama.records import Chat, Pair, Record
+from carellama.records import Chat, Pair, Place, Record
 from carellama.text import language
 
 MEASURED = 1000  # records whose language is measured, after which every tenth is
@@ -49,7 +49,7 @@ class Problem:
     """How often something is wrong, and where first."""
 
     count: int = 0
-    lines: list[int] = field(default_factory=list)
+    lines: list[int | str] = field(default_factory=list)  # text: with the sheet of a workbook
     detail: str = ""  # of the first case
 
 
@@ -83,21 +83,26 @@ class Check:
         """Records that training could take."""
         return self.kinds.total()
 
-    def error(self, line: int, reason: str, detail: str = "") -> None:
+    def error(self, line: int | Place, reason: str, detail: str = "") -> None:
         """Count a row that training refuses."""
         self._note(self.errors, line, reason, detail)
 
-    def warn(self, line: int, reason: str, detail: str = "") -> None:
+    def warn(self, line: int | Place, reason: str, detail: str = "") -> None:
         """Count something suspicious of a row."""
         self._note(self.warnings, line, reason, detail)
 
-    def _note(self, table: dict[str, Problem], line: int, reason: str, detail: str) -> None:
+    def _note(self, table: dict[str, Problem], line: int | Place, reason: str, detail: str) -> None:
         problem = table.get(reason)
         if problem is None:
             problem = table[reason] = Problem(detail=detail)
         problem.count += 1
         if len(problem.lines) < self.most_shown:
-            problem.lines.append(line)
+            problem.lines.append(line if isinstance(line, int) else self._line_of(line))
+
+    def _line_of(self, place: Place) -> int | str:
+        """The line or row of a place, with the sheet of a workbook but its first."""
+        sheet = place.file.removeprefix(str(self.path)).strip()
+        return f"{place.line} {sheet}" if sheet.startswith("(sheet ") else place.line
 
     @property
     def command(self) -> str:
@@ -191,17 +196,17 @@ class _Judge:
         check.rows += 1
         check.unit = row.place.unit
         if isinstance(row, BadRow):
-            check.error(row.place.line, row.reason, _formal(row.detail))
+            check.error(row.place, row.reason, _formal(row.detail))
             return
         if check.format.row_format is None:
-            check.error(row.place.line, "the format is not clear" if check.format.unclear else "no known format")
+            check.error(row.place, "the format is not clear" if check.format.unclear else "no known format")
             return
         if check.format.layout is None and row.fields.keys() != set(check.columns):
             self.differs(row)
         try:
             record = check.format.record(row)
         except BadRecord as error:
-            check.error(error.place.line, error.reason, _formal(error.detail))
+            check.error(error.place, error.reason, _formal(error.detail))
             return
         if check.format.has_late(row):
             self.late(row)
@@ -213,7 +218,7 @@ class _Judge:
         try:
             self.columns = found.with_late(row, self.columns)
         except BadRecord as error:
-            self.check.warn(row.place.line, "columns that no single entry can name together", _formal(error.detail))
+            self.check.warn(row.place, "columns that no single entry can name together", _formal(error.detail))
         known = {*found.names, *found.not_lost, *self.columns.used}
         self.unused |= dict.fromkeys(name for name in row.fields if name not in known)
 
@@ -223,11 +228,11 @@ class _Judge:
         extra = next((name for name in row.fields if name not in usual), None)
         name = extra if extra is not None else min(usual - row.fields.keys())
         detail = f"{'has' if extra is not None else 'has no'} {name[:40]!r}"
-        self.check.warn(row.place.line, "other columns than most rows", detail)
+        self.check.warn(row.place, "other columns than most rows", detail)
 
     def record(self, record: Record) -> None:
         """Judge a record."""
-        check, line = self.check, record.place.line
+        check, line = self.check, record.place
         if self.takes is not None and not isinstance(record, self.takes):
             check.error(
                 line,
@@ -238,7 +243,7 @@ class _Judge:
         text = "\n".join(texts_of(record))
         for fault in faults_of(record, text, self.limits):
             check.warn(line, fault)
-        check.lines.append(line)
+        check.lines.append(line.line)
         check.hashes.append(hash("".join(text.lower().split())))
         asked, answered = lengths_of(record)
         check.asked.append(min(asked, 2**32 - 1))
@@ -254,7 +259,7 @@ def _finish(check: Check) -> None:
     """Count what only all rows together show."""
     lines, firsts = duplicates(np.array(check.hashes), np.array(check.lines))
     if len(lines):
-        shown = [int(line) for line in lines[: check.most_shown]]
+        shown: list[int | str] = [int(line) for line in lines[: check.most_shown]]
         check.warnings["the same as an earlier row"] = Problem(len(lines), shown, f"line {firsts[0]} again")
     if check.answers and check.unended / check.answers >= UNENDED_SHARE:
         share = f"{check.unended / check.answers:.0%} of the answers"

@@ -1,4 +1,4 @@
-"""Prepare a pptx for markitdown: numbers of lists as text, cells of a table as columns.
+"""Prepare a pptx for markitdown: numbers of lists as text, raised numbers marked, cells of a table as columns.
 
     open_slides(Path("lecture.pptx"))
 
@@ -40,12 +40,23 @@ def open_slides(path: Path) -> io.BytesIO:
                 root = parse(data)
                 for body in (element for element in root.iter() if element.tag.endswith("}txBody")):
                     _number_paragraphs(body)
+                for run in root.iter(f"{A}r"):
+                    _raise(run)
                 for text in (text for cell in root.iter(f"{A}tc") for text in cell.iter(f"{A}t")):
                     text.text = escape_pipes(text.text or "")
                 data = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
             target.writestr(item, data)
     made.seek(0)
     return made
+
+
+def _raise(run: Any) -> None:
+    """Mark the text of a raised or lowered run: 10 and a raised 9 would be read as 109."""
+    properties, text = run.find(f"{A}rPr"), run.find(f"{A}t")
+    baseline = "" if properties is None else properties.get("baseline", "")
+    if re.search("[1-9]", baseline) and text is not None and text.text:
+        tag = "sub" if baseline.startswith("-") else "sup"
+        text.text = f"<{tag}>{text.text}</{tag}>"
 
 
 def _number_paragraphs(body: Any) -> None:

@@ -16,15 +16,24 @@ from carellama.data.documents.word import escape_pipes
 from carellama.data.read import encoding_of
 from carellama.errors import need
 
+# What a browser shows as lines of their own and markitdown does not, so that numbers would run together.
+IMPLIED_BLOCKS = ("option", "optgroup", "summary", "details", "legend", "fieldset", "textarea", "button", "figcaption",
+                  "address", "section", "article", "aside", "header", "footer", "main", "center", "dir")  # fmt: skip
+
 
 def open_web_page(path: Path, dropped: Counter[str]) -> io.BytesIO:
     """The web page as UTF-8 without its menus (`nav`), and with an empty cell below each that spans rows."""
+    need("lxml", extra="documents", why="reading .html")  # it ends items and cells as a browser does: <li>a <li>b
     soup = need("bs4", extra="documents", why="reading .html").BeautifulSoup(
-        path.read_bytes().decode(encoding_of(path)), "html.parser"
+        path.read_bytes().decode(encoding_of(path)), "lxml"
     )
     for menu in soup("nav"):
         menu.extract()
         dropped["menu of a web page"] += 1
+    for item in soup(IMPLIED_BLOCKS):
+        item.name = "div"
+    for formula in soup("math"):
+        _open_formula(formula)
     for row in soup("tr"):
         for column, cell in enumerate(row.find_all(["td", "th"], recursive=False)):
             spans = [int(cell[name]) if str(cell.get(name, "")).isdigit() else 1 for name in ("rowspan", "colspan")]
@@ -41,6 +50,27 @@ def open_web_page(path: Path, dropped: Counter[str]) -> io.BytesIO:
     for numbered in soup("ol"):
         _number_items(numbered)
     return io.BytesIO(str(soup).encode())
+
+
+def _open_formula(formula: Any) -> None:
+    """Write a formula in MathML in one line: m and a raised 2 must not become m2, nor a fraction its two numbers."""
+    for copy in formula(["annotation", "annotation-xml"]):
+        copy.extract()
+    for scripts in formula(["msup", "msub", "msubsup"]):
+        names = {"msup": ("sup",), "msub": ("sub",), "msubsup": ("sub", "sup")}[scripts.name]
+        for child, name in zip(scripts.find_all(recursive=False)[1:], names, strict=False):
+            child.name = name
+    for fraction in formula("mfrac"):
+        parts = fraction.find_all(recursive=False)
+        for part in parts:
+            if not part.get_text().strip().replace(".", "", 1).isalnum():
+                part.insert(0, "(")
+                part.append(")")
+        if len(parts) == 2:
+            parts[0].insert_after("/")
+    for root in formula(["msqrt", "mroot"]):
+        root.insert(0, "√(")
+        root.append(")")
 
 
 def _number_items(numbered: Any) -> None:

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from carellama.data.documents.numbering import FORMATS
+from carellama.data.documents.word_runs import open_runs
 from carellama.errors import need
 
 W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 SPACE = "{http://www.w3.org/XML/1998/namespace}space"
+NOTES = ("word/footnotes.xml", "word/endnotes.xml")
 LEVELS = 9
 NO_LIST = "0"  # the numId that takes a paragraph out of the list of its style
 UNKNOWN_FORMAT = "number format that is not known, written in digits"
@@ -47,8 +49,13 @@ def open_word(path: Path, dropped: Counter[str]) -> io.BytesIO:
         )
         for item in source.infolist():
             data = source.read(item)
+            if item.filename in NOTES:
+                root = parse(data)
+                open_runs(root, dropped)
+                data = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
             if item.filename == "word/document.xml":
                 root = parse(data)
+                open_runs(root, dropped)
                 _open_boxes(root)
                 number_paragraphs(root, numbering, styles, dropped)
                 for text in (text for cell in root.iter(f"{W}tc") for text in cell.iter(f"{W}t")):

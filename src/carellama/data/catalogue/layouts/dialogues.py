@@ -211,7 +211,7 @@ def _is_report_pair(path: Path) -> bool:
     asked, column = _pair_columns(first.fields) if first is not None else ([], None)
     if first is None or not asked or column is None:
         return False
-    return any(section in json.dumps(first.fields[column], ensure_ascii=False) for section in REPORT[:2])
+    return any(section in json.dumps(first.fields[column], ensure_ascii=False, default=str) for section in REPORT[:2])
 
 
 def _report_pair(row: Row) -> Chat:
