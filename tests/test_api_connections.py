@@ -215,3 +215,33 @@ def test_a_client_that_does_not_read_its_answer_is_cut(monkeypatch) -> None:
             connection.sendall(request * 20 + request.replace(b"host", b"connection: close\r\nhost"))
             until(lambda: len(connections) == 1)
             until(lambda: len(connections) == 0)
+
+
+WISH = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_wish_for_http2_is_ignored(size, chunked) -> None:
+    """Java's client (Spring AI, LangChain4j) sends it with each request: the body was lost, "the body is missing"."""
+    body = json.dumps({"messages": ASKED, "max_tokens": 5}).encode()
+    sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    length = "transfer-encoding: chunked" if chunked else f"content-length: {len(body)}"
+    one = f"{HEAD}{WISH}{length}\r\n\r\n".encode() + sent
+    last = f"{HEAD}{WISH.replace('Upgrade,', 'close, Upgrade,')}{length}\r\n\r\n".encode() + sent
+    with running(echo()) as server, connect(server) as connection:
+        whole = one + one + last  # on one connection, each behind the other
+        for at in range(0, len(whole), size):
+            connection.sendall(whole[at : at + size])
+        answers = rest(connection)
+        assert answers.count(b"HTTP/1.1 200 OK") == 3 and answers.count(b'"completion_tokens":5') == 3
+        assert not server.service.running
+        healthy(server)
+
+
+@pytest.mark.parametrize("line", [b"CONNECT evil.example:443 HTTP/1.1", b"PRI * HTTP/2.0"])
+def test_tunnels_and_http2_are_refused(line) -> None:
+    with running(echo()) as server, connect(server) as connection:
+        connection.sendall(line + b"\r\nhost: localhost\r\n\r\nSM\r\n\r\n")
+        assert answer(connection)[0] == 400
+        healthy(server)

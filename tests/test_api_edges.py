@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import socket
 
 import httpx2
 import pytest
@@ -102,3 +104,91 @@ def test_rerank_has_both_of_its_names(server) -> None:
     for path in ("/rerank", "/v1/rerank"):
         status, answer = post(server, body, path)
         assert status == 200 and answer["results"][0]["index"] == 1
+
+
+STRICT = '"messages": [{"role": "user", "content": "q"}]'
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "says"),
+    [
+        (f'{{{STRICT}, "max_tokens": 3, "max_tokens": 5}}', "max_tokens", "'max_tokens' twice"),
+        (f'{{{STRICT}, {STRICT}}}', "messages", "'messages' twice"),
+        ('{"messages": [{"role": "user", "content": "a", "content": "b"}]}', "content", "'content' twice"),
+        (f'{{{STRICT}, "metadata": NaN}}', "body", "NaN is not a number"),
+        (f'{{{STRICT}, "json_schema": {{"x": -Infinity}}}}', "body", "-Infinity is not a number"),
+        (f'{{{STRICT}, "seed": {"9" * 5000}}}', "body", "too many digits"),
+        (f"{{{STRICT}}} trailing", "body", "Extra data at line 1, column 50"),
+        (f"{{{STRICT}\n,}}", "body", "line 2, column"),
+        ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "body", "half a surrogate pair"),
+        (f"{{{STRICT}}}".encode("utf-16"), "body", "not UTF-8"),
+        (b'{"messages": [{"role": "user", "content": "caf\xe9"}]}', "body", "not UTF-8 (byte 47)"),
+    ],
+)  # fmt: skip
+def test_only_strict_json_is_read(server, body, param, says) -> None:
+    """The last of two equal names was taken, and a schema with NaN told to the model, without a word."""
+    content = body if isinstance(body, bytes) else body.encode()
+    answer = httpx2.post(server.url + CHAT, content=content, headers={"content-type": "application/json"})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["code"]) == (400, param, "invalid_json")
+    assert says in error["message"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_json(server) -> None:
+    content = b"\xef\xbb\xbf{" + STRICT.encode() + b"}"
+    headers = {"content-type": "application/json"}
+    assert httpx2.post(server.url + CHAT, content=content, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(("name", "coding"), [("content-encoding", "gzip"), ("transfer-encoding", "gzip, chunked")])
+def test_compressed_bodies_are_named(server, name, coding) -> None:
+    """The error was: there was an error parsing the body."""
+    body, whole = gzip.compress(b"{}"), name == "content-encoding"
+    length = f"content-length: {len(body)}\r\n" if whole else ""
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{name}: {coding}\r\n{length}"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        sent = body if whole else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        connection.sendall(head.encode() + b"\r\n" + sent)
+        answer = connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 415 ") and b"send the body uncompressed" in answer and name.encode() in answer
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "says"),
+    [
+        ("/v1/completions", {"prompt": [True]}, "prompt", "array of token ids"),
+        ("/v1/completions", {"prompt": [1.0]}, "prompt", "array of token ids"),
+        ("/v1/completions", {"prompt": ["a", [1]]}, "prompt", "array of token ids"),
+        ("/v1/embeddings", {"input": [True]}, "input", "a text or an array"),
+        (CHAT, {"messages": ASKED, "stop": [None]}, "stop.0", "must be a string"),
+        (CHAT, {"messages": ASKED, "stop": 5}, "stop", "a text or an array of texts"),
+        (CHAT, {"messages": [{"role": "user", "content": 5}]}, "messages.0.content", "an array of parts"),
+        (CHAT, {"messages": [{"role": "user", "content": [{"text": "q"}]}]}, "messages.0.content.0.type", "is missing"),
+        (CHAT, {"messages": ASKED, "tool_choice": "any"}, "tool_choice", '"required"'),
+        (CHAT, {"messages": ASKED, "logit_bias": {" 1": 1}}, "logit_bias", "numbers of tokens"),
+        (CHAT, {"messages": ASKED, "logit_bias": {"1_0": 1}}, "logit_bias", "numbers of tokens"),
+        (CHAT, {"messages": ASKED, "logit_bias": {"１": 1}}, "logit_bias", "numbers of tokens"),
+        ("/v1/rerank", {"query": "q", "documents": [{"txt": "a"}]}, "documents.0.text", "is missing"),
+        ("/v1/responses", {"input": []}, "input", "must have at least 1 entry"),
+    ],
+)  # fmt: skip
+def test_what_takes_several_forms_names_them(server, path, body, param, says) -> None:
+    """true and 1.0 were token 1, "1_0" was token 10; "prompt must be a string (and 4 more)" named one form of four."""
+    status, answer = post(server, body, path)
+    assert (status, answer["error"]["param"]) == (400, param)
+    assert says in answer["error"]["message"] and "more)" not in answer["error"]["message"]
+
+
+def test_two_hosts_are_refused(server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_refusal_of_an_earlier_answer_is_read() -> None:
+    """An assistant's message without content lost its refusal."""
+    engine = echo()
+    with running(engine) as server:
+        sent = [*ASKED, {"role": "assistant", "content": None, "refusal": "I cannot help with that."}, *ASKED]
+        assert post(server, {"messages": sent})[0] == 200
+    assert [message.content for message in engine.asked[0]][1] == "I cannot help with that."

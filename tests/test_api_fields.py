@@ -127,7 +127,18 @@ def test_fields_of_messages(name: str) -> None:
             check_fields(body)
         assert wrong.value.param == f"messages.0.{name}"
     else:
-        assert check_fields(body) == [f"messages.{name}"]
+        assert check_fields(body) == ([] if OF_MESSAGES[name].effect == "harmless" else [f"messages.{name}"])
+
+
+def test_unknown_fields_of_messages() -> None:
+    """They were ignored without a word, also a misspelt one that carries the calls of tools."""
+
+    def left_out(**fields: Any) -> list[str]:
+        return check_fields(ChatRequest.model_validate({"messages": [{"role": "user", "content": "q", **fields}]}))
+
+    assert left_out(importance="high", function_call=None) == ["messages.importance"]
+    with pytest.raises(Wrong, match=r"messages\.0\.tool_call: no such field; did you mean tool_calls\?"):
+        left_out(tool_call=[{"id": "1"}])
 
 
 @pytest.mark.parametrize(

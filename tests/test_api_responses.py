@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import httpx2
 import openai
+import pydantic
 import pytest
 
 from api_server import running
 from carellama.engine.base import Piece, Reply
 from carellama.engine.scripted import ScriptedEngine
+from carellama.engine.transformers import TransformersEngine
 from carellama.records import ToolCall
+from carellama.template import get_template
+from conftest import make_model, make_tokenizer
 
 TOOL = {
     "type": "function",
@@ -144,6 +148,53 @@ def test_what_is_not_done_is_refused(client, fields, param, says) -> None:
     assert refused.value.param == param and refused.value.code
 
 
+class Triage(pydantic.BaseModel):
+    urgent: bool
+
+
+def test_the_text_is_json_of_a_schema() -> None:
+    """`text.format` by a model whose tokens are held to it: whole, as a stream, and as any object."""
+    tokenizer = make_tokenizer()
+    engine = TransformersEngine(make_model(), tokenizer, get_template(None, tokenizer))
+    asked = {"model": "carellama", "input": "Chest pain", "max_output_tokens": 40}
+    with running(engine) as server, openai.OpenAI(base_url=server.v1, api_key="-", max_retries=0) as client:
+        whole = client.responses.parse(**asked, text_format=Triage)
+        assert isinstance(whole.output_parsed, Triage) and whole.status == "completed"
+        assert whole.text.format.type == "json_schema" and whole.text.format.schema_["required"] == ["urgent"]
+        with client.responses.stream(**asked, text_format=Triage) as events:
+            said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+            streamed = events.get_final_response()
+        assert streamed.output_text == said and isinstance(streamed.output_parsed, Triage)
+        free = client.responses.create(**asked, text={"format": {"type": "json_object"}})
+        assert free.output_text.startswith("{") and free.text.format.type == "json_object"
+    engine.close()
+
+
+def test_errors_have_the_names_of_this_route(client) -> None:
+    """They were `response_format` for a schema that cannot be kept to, and `json_schema` for a demanded call."""
+    with pytest.raises(openai.BadRequestError, match="has no json_schema") as refused:
+        client.responses.parse(model="carellama", input="x", text_format=Triage)
+    assert refused.value.param == "text.format"
+    with pytest.raises(openai.BadRequestError, match="has no json_schema") as refused:
+        client.responses.create(model="carellama", input="x", tools=[TOOL], tool_choice="required")
+    assert refused.value.param == "tool_choice"
+
+
+def test_what_is_sent_along_comes_back_or_is_named(client) -> None:
+    """`metadata` came back empty, and an unknown `include` was ignored without a word."""
+    sent = client.responses.with_raw_response.create(
+        model="carellama",
+        input="x",
+        metadata={"case": "7"},
+        include=["reasoning.encrypted_content", "file_search_call.results"],
+    )
+    assert sent.parse().metadata == {"case": "7"}
+    assert sent.headers["x-carellama-ignored"] == "include.file_search_call.results"
+    last = list(client.responses.create(model="carellama", input="x", stream=True,
+                                        stream_options={"include_obfuscation": False}))[-1]  # fmt: skip
+    assert last.type == "response.completed"
+
+
 def test_an_item_is_named_by_its_own_place(client) -> None:
     call = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
     items = [
@@ -154,7 +205,7 @@ def test_an_item_is_named_by_its_own_place(client) -> None:
     ]
     with pytest.raises(openai.BadRequestError) as refused:
         client.responses.create(model="carellama", input=items)
-    assert refused.value.param == "input.3.tool_call_id"
+    assert refused.value.param == "input.3.call_id"
 
 
 def test_an_error_in_the_middle_of_a_stream_is_raised_by_the_client() -> None:

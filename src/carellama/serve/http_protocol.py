@@ -69,6 +69,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unparsed = 0  # bytes since the parser last found a header's end, a part of a body, or a chunk
         self._rejected = self._lost = False
         self._answered_at: float | None = None  # when the answer was complete, if before the request was
+        self._wish: list[tuple[bytes, bytes]] = []  # headers of a request that asks for another protocol
         self._cycles: list[RequestResponseCycle] = []  # that are not answered, in their order
         self._timer: asyncio.TimerHandle | None = None
 
@@ -128,14 +129,35 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unparsed += len(part)
         try:
             self.parser.feed_data(part)
-        except httptools.HttpParserUpgrade:
-            self._unsupported_upgrade_warning()
+        except httptools.HttpParserUpgrade as upgrade:
+            self._without_upgrade(part[upgrade.args[0] :])
         except httptools.HttpParserError:
             if not self._rejected:
                 self.reject(400, "invalid_http", "this is not an HTTP/1.1 request")
         else:
             if self._unparsed > self.limits.header_bytes:
                 self._reject_headers()
+
+    def _without_upgrade(self, rest: bytes) -> None:
+        """Read a request again that asks for another protocol, as one that does not (RFC 9110, section 7.8).
+
+        Java's client asks for HTTP/2 so in each request. The parser takes the body of such a request for the other
+        protocol: it is read by a new one, behind the same headers without the wish.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        if method == b"CONNECT":  # which asks for a tunnel
+            self.send_400_response("")
+            return
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version.encode())]
+        for name, value in self._wish:
+            if name == b"connection":
+                kept = next((one for one in (b"close", b"keep-alive") if one in value.lower()), b"")
+                lines += [b"connection: " + kept] if kept else []
+            elif name not in (b"upgrade", b"http2-settings"):
+                lines.append(name + b": " + value)
+        self._wish, self._unparsed = [], 0
+        self.parser = httptools.HttpRequestParser(self)
+        self._parse(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -163,6 +185,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Hand the request to the application, unless too many wait behind each other."""
         self._in_headers, self._unparsed = False, 0
+        if self.parser.should_upgrade():
+            self._wish = list(self.headers)
+            return
         if len(self.pipeline) >= PIPELINED:
             self.reject(400, "too_many_requests", f"at most {PIPELINED} requests may wait on one connection")
             raise ValueError("too many pipelined requests")
@@ -182,6 +207,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is complete: from now on it is the application's time."""
+        if self._wish:
+            return
         self._unparsed, self._started = 0, False
         self.complete = not self.cycle.response_complete
         if self._timer is not None:

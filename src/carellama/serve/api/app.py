@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import html
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -30,7 +29,6 @@ from carellama.serve.api import chat, embeddings, protocol, responses, texts
 from carellama.serve.api.access import Access
 from carellama.serve.api.calls import Frame, Scorer, Service
 from carellama.serve.api.chat import parts_of
-from carellama.serve.api.depth import check_depth
 from carellama.serve.api.embeddings import VectorModels
 from carellama.serve.api.line import Line
 from carellama.serve.api.metrics import Metrics
@@ -74,7 +72,7 @@ def create_app(
     app.state.vector_models = VectorModels(engine, embedder)
     app.include_router(router)
     for part in (chat.router, responses.router, texts.router, embeddings.router):
-        app.include_router(part, dependencies=[Depends(KEY), Depends(_whole_characters)])
+        app.include_router(part, dependencies=[Depends(KEY)])
     app.add_exception_handler(RequestValidationError, _wrong_body)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_middleware(Frame, service=service)
@@ -96,18 +94,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     ending = app.state.service.ending
     if ending:
         await asyncio.wait(set(ending), timeout=ENDING)
-
-
-async def _whole_characters(request: Request) -> None:
-    """Refuse a body that is nested too deep, or has half a surrogate pair, which no text can hold."""
-    body = await request.body()
-    check_depth(body, "body")
-    if b"\\u" in body:
-        try:
-            json.dumps(await request.json(), ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            text = "the body has half a surrogate pair, which is not a character"
-            raise Wrong(text, "body", "invalid_json") from None
 
 
 async def _wrong_body(request: Request, error: Exception) -> Response:

@@ -247,6 +247,8 @@ class Frame:
 
     def _admit(self, scope: Scope, headers: Headers) -> None:
         """Refuse what no route would take."""
+        if len(headers.getlist("host")) > 1:  # RFC 9112, section 3.2: proxies may read another one than we do
+            raise Wrong("the request has two Host headers", "host")
         if self.service.draining and scope["path"] not in OPEN_ROUTES:
             raise shutting_down()
         if isinstance(self.service.access, Open) and not names_this_machine(headers.get("host", "")):
@@ -263,6 +265,9 @@ class Frame:
             # a web page may send other kinds to any server without being asked whether it may
             text = "send the body as JSON, with the header Content-Type: application/json"
             raise Wrong(text, "content-type", status=415)
+        for name, plain in (("content-encoding", "identity"), ("transfer-encoding", "chunked")):
+            if (coding := headers.get(name, plain).strip().lower()) not in ("", plain):
+                raise Wrong(f"{name} is {coding[:64]!r}: send the body uncompressed", name, status=415)
 
 
 def shutting_down() -> Refused:

@@ -24,6 +24,7 @@ from carellama.serve.api.bridge import Answers, Make
 from carellama.serve.api.calls import Call, Service
 from carellama.serve.api.constraints import CONSTRAINTS, constraint_of
 from carellama.serve.api.fields import HEADER, check_fields
+from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.api.messages import conversation, with_system
 from carellama.serve.api.overflow import fit_to_model, is_task, note_parts
 from carellama.serve.api.prepare import answer_tokens, prepare_chat
@@ -54,7 +55,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         ("default", "Any other error"),
     )
 }
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 
 class EventStream(Response):
@@ -216,12 +217,18 @@ def read_sampling(
     note_left_out(call, body)
     if (constraint := constraint_of(body)) is not None:
         call.params |= dict.fromkeys(CONSTRAINTS, constraint.param)
-    return sampling_of(body, service.defaults, adapter)
+    sampling = sampling_of(body, service.defaults, adapter)
+    if sampling.tools and sampling.tool_choice not in ("auto", "none"):
+        call.params["json_schema"] = "tool_choice"  # a demanded call is JSON of a schema
+    return sampling
 
 
-def note_left_out(call: Call, body: protocol.Wire) -> None:
-    """Name the fields that are left out in a header of the response. Raises `Wrong` (400) for those refused."""
-    if left_out := check_fields(body):
+def note_left_out(call: Call, body: protocol.Wire, others: Sequence[str] = ()) -> None:
+    """Name the fields that are left out, and `others`, in a header of the response.
+
+    Raises `Wrong` (400) for those refused.
+    """
+    if left_out := [*check_fields(body), *others]:
         call.headers[HEADER] = re.sub(r"[^\x20-\x7e]", "?", ", ".join(left_out))[:MOST_HEADER]
 
 

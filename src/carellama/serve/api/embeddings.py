@@ -27,11 +27,12 @@ from carellama.serve.api.bridge import threaded
 from carellama.serve.api.calls import Call, Service, Usage
 from carellama.serve.api.chat import ERRORS, limit, named, note_left_out, parts_of, texts
 from carellama.serve.api.embedding_queue import EmbeddingQueue, Vector
+from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.api.prepare import count_text
 from carellama.serve.api.refusals import Wrong
 
 log = logging.getLogger(__name__)
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 
 @dataclass

@@ -101,6 +101,9 @@ TABLE: list[tuple[Effect, str, tuple[Any, ...], str]] = [  # effect, about, neut
 FIELDS = {name: Field(effect, about, neutral) for effect, about, neutral, names in TABLE for name in names.split()}
 # Of a message. `prefix` and `partial` ask that the answer continues an assistant's message.
 OF_MESSAGES = {
+    # what clients keep of an earlier answer
+    **dict.fromkeys(("annotations", "audio", "reasoning_content", "reasoning", "reasoning_details"), Field("harmless")),
+    **dict.fromkeys(("id", "timestamp", "created_at", "createdAt", "metadata", "cache_control"), Field("harmless")),
     "name": Field("left out", "chat templates have no names"),
     "prefix": Field("refused", "send the beginning of the answer to /v1/completions", (False,)),
     "partial": Field("refused", "send the beginning of the answer to /v1/completions", (False,)),
@@ -119,11 +122,13 @@ def check_fields(body: Wire) -> list[str]:
     left_out = [name for name, value in (body.model_extra or {}).items() if _is_left_out(name, value, known)]
     for index, message in enumerate(getattr(body, "messages", None) or ()):
         for name, value in (getattr(message, "model_extra", None) or {}).items():
-            field = OF_MESSAGES.get(name)
-            if field is None or not _asks(field, value):
+            field, where = OF_MESSAGES.get(name), f"messages.{index}.{name[:64]}"
+            near = difflib.get_close_matches(name, type(message).model_fields, 1, 0.8)
+            if field is None and value and near:
+                raise Wrong(f"{where}: no such field; did you mean {near[0]}?", where, "unknown_parameter")
+            if value is None or (field is not None and (field.effect == "harmless" or not _asks(field, value))):
                 continue
-            if field.effect == "refused":
-                where = f"messages.{index}.{name}"
+            if field is not None and field.effect == "refused":
                 raise Wrong(f"{where} is not supported: {field.about}", where, "unsupported_parameter")
             left_out.append(f"messages.{name}")
     found = list(dict.fromkeys(left_out))

@@ -109,7 +109,7 @@ def text_of(sent: ChatMessage, at: str, left_out: Counter[str] | None = None) ->
         return sent.content
     if sent.content is None:
         if sent.role == "assistant":
-            return ""
+            return sent.refusal or ""
         raise Wrong(f"{at}.content is missing: a message of {sent.role} has a text", f"{at}.content")
     texts = []
     for number, part in enumerate(sent.content):

@@ -25,6 +25,7 @@ def _number(value: Any) -> Any:
 
 Whole = Annotated[int, BeforeValidator(_number)]
 Number = Annotated[float, BeforeValidator(_number)]
+TokenId = Annotated[int, Field(strict=True)]
 TokenCount = Annotated[Whole, Field(ge=1, le=1 << 31)]
 Text = Annotated[str, Field(max_length=1 << 26)]
 
@@ -63,6 +64,7 @@ class ChatMessage(Wire):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | list[Part] | None = None
+    refusal: Text | None = Field(default=None, description="of an assistant: read where there is no content")
     tool_calls: list[Call] | None = None
     tool_call_id: str | None = Field(default=None, max_length=256)
 
@@ -185,7 +187,7 @@ class ChatRequest(SamplingFields):
 class CompletionRequest(SamplingFields):
     """POST /v1/completions; max_tokens is 16 where it is left out, as at OpenAI."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | list[str] | list[TokenId] | list[list[TokenId]]
     max_tokens: Annotated[Whole, Field(ge=0, le=1 << 31)] | None = None
     echo: StrictBool | None = None
     parse_special: StrictBool | None = Field(
@@ -202,7 +204,7 @@ class EmbeddingRequest(Wire):
     """POST /v1/embeddings."""
 
     model: str | None = MODEL
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | list[str] | list[TokenId] | list[list[TokenId]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Whole | None = Field(default=None, ge=1)
     input_type: Literal["query", "document", "passage", "search_query", "search_document"] | None = Field(

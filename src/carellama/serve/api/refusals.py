@@ -68,12 +68,21 @@ KINDS = {  # pydantic's kinds of faults, in the words of JSON
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
     "list_type": "must be an array",
+    "too_short": "must have at least 1 entry",
     "string_type": "must be a string",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
+}
+PYTHON_TYPES = {"str", "int", "float", "bool", "ToolChoice", "NamedTool", "Document"}
+FORMS = {  # fields that take several forms
+    "prompt": "must be a text, an array of texts, an array of token ids, or an array of such arrays",
+    "input": "must be a text or an array",
+    "content": 'must be a text, or an array of parts as {"type": "text", "text": "..."}',
+    "stop": "must be a text or an array of texts",
+    "tool_choice": 'must be "auto", "none", "required", or an object of the type "function" with its name',
 }
 CLOSED = 499  # not sent: the client has hung up
 EVENTS = "text/event-stream"
@@ -149,19 +158,30 @@ def event(data: Mapping[str, Any]) -> bytes:
 
 def first_fault(faults: Sequence[Mapping[str, Any]]) -> Wrong:
     """Return the error of a body that has wrong types or values, by pydantic's list of them; values are left out."""
-    fault = faults[0]
-    place = [str(part) for part in fault["loc"] if part != "body"]
-    kinds = {"str", "int", "float", "bool", "ToolChoice", "Document"}
-    named = [part for part in place if part not in kinds and "[" not in part and "-" not in part]
+    named = _path(faults[0])
+    forms = [fault for fault in faults if _path(fault)[: len(named)] == named]  # where several forms are allowed
+    fault = max(forms, key=lambda one: len(_path(one)))  # of the form that the value comes closest to
+    alike = [one for one in forms if len(_path(one)) == len(_path(fault))]
+    allowed = FORMS.get(named[-1]) if named and len(alike) > 1 and len(_path(fault)) - len(named) < 2 else None
+    named = named if allowed else _path(fault)
     param = ".".join(named)[:200].encode("utf-8", "backslashreplace").decode("utf-8") or None
     if fault["type"] == "json_invalid" or (param or "").isdecimal():
         return Wrong("the body is not JSON", "body", "invalid_json")
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    message = KINDS.get(fault["type"]) or str(fault["msg"]).removeprefix("Value error, ").replace(
-        "Input should", "must"
+    others = len({tuple(_path(one)) for one in faults if one not in forms})
+    more = f" (and {others} more)" if others else ""
+    message = (
+        allowed
+        or KINDS.get(fault["type"])
+        or str(fault["msg"]).removeprefix("Value error, ").replace("Input should", "must")
     )
     message = message if len(message) < 300 else "has a value that is not allowed"
     return Wrong(f"{param or 'the body'} {message}{more}", param or "body", "invalid_value")
+
+
+def _path(fault: Mapping[str, Any]) -> list[str]:
+    """Where a fault is, in the words of JSON: without the names of our types."""
+    place = [str(part) for part in fault["loc"] if part != "body"]
+    return [part for part in place if part not in PYTHON_TYPES and "[" not in part and "-" not in part]
 
 
 def log_failure(request: str, error: BaseException) -> None:

@@ -19,23 +19,26 @@ from starlette.responses import Response
 from carellama.engine.base import Piece, Reply
 from carellama.records import ToolCall
 from carellama.serve.api.chat import ERRORS, answer, chat_makes, note_left_out, parts_of
+from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.api.refusals import Wrong
-from carellama.serve.api.responses_request import ResponsesRequest, as_chat
+from carellama.serve.api.responses_request import INCLUDED, NAMES, ResponsesRequest, as_chat
 from carellama.serve.api.shapes import Json, Shape, logprobs_of
 
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 
 @router.post("/v1/responses", response_model=None, responses=ERRORS)
 async def respond(request: Request, body: ResponsesRequest) -> Response:
     """Answer a conversation, as a response of items."""
     service, call = parts_of(request)
-    note_left_out(call, body)
+    note_left_out(call, body, [f"include.{one}" for one in body.include or () if one not in INCLUDED])
     chat, items = as_chat(body)
     try:
         makes, background = await chat_makes(service, call, chat, place="input", system=body.instructions)
     except Wrong as error:
         raise _of_item(error, items) from None
+    finally:
+        call.params = {field: NAMES.get(name, name) for field, name in call.params.items()}
     return await answer(service, call, makes, chat, ResponsesShape(call.model, body), background=background)
 
 
@@ -43,6 +46,7 @@ def _of_item(error: Wrong, items: Sequence[int]) -> Wrong:
     """Return an error of a message as one of the item of the request."""
 
     def renamed(text: str) -> str:
+        text = text.replace("tool_call_id", "call_id").replace("the assistant's tool_calls", "the function_call items")
         return re.sub(r"\binput\.(\d+)", lambda at: f"input.{items[int(at[1])]}", text)
 
     param = renamed(error.param) if error.param else None
@@ -52,10 +56,7 @@ def _of_item(error: Wrong, items: Sequence[int]) -> Wrong:
 class ResponsesShape(Shape):
     """A response of items: reasoning, a message, calls of functions."""
 
-    prefix = "resp"
-
     def __init__(self, model: str, body: ResponsesRequest) -> None:
-        super().__init__(model, include_usage=True)
         self.id = f"resp_{secrets.token_hex(24)}"
         self._head: Json = {
             "id": self.id,
@@ -65,7 +66,7 @@ class ResponsesShape(Shape):
             "error": None,
             "instructions": body.instructions,
             "max_output_tokens": body.max_output_tokens,
-            "metadata": {},
+            "metadata": body.metadata or {},
             "parallel_tool_calls": body.parallel_tool_calls is not False,
             "previous_response_id": None,
             "store": False,
@@ -131,10 +132,6 @@ class ResponsesShape(Shape):
         """The whole response."""
         done = "incomplete" if self._finish == "length" else "completed"
         return [self._told(f"response.{done}", response=self._response(done, self._output, usage))]
-
-    def choice(self, index: int, reply: Reply) -> Json:
-        """A response has no choices."""
-        raise NotImplementedError
 
     def _response(self, status: str, output: Sequence[Json], usage: Json | None = None) -> Json:
         told = None

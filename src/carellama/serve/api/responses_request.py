@@ -15,6 +15,7 @@ from carellama.serve.api.protocol import (
     MODEL,
     ChatRequest,
     Number,
+    StreamOptions,
     Text,
     TokenCount,
     Whole,
@@ -32,6 +33,8 @@ REFUSED = {  # fields that ask for what there is not, and why not
     "context_management": "texts are never cut",
 }
 
+LOGPROBS = "message.output_text.logprobs"
+INCLUDED = {LOGPROBS, "reasoning.encrypted_content"}  # the latter is of OpenAI's models: ours is not encrypted
 NAMES = {"messages": "input", "max_tokens": "max_output_tokens", "response_format": "text.format"}  # as chat has them
 
 
@@ -100,6 +103,8 @@ class ResponsesRequest(Wire):
     top_p: Number | None = Field(default=None, ge=0, le=1)
     top_logprobs: Whole | None = Field(default=None, ge=0, le=20)
     include: list[str] | None = None
+    metadata: dict[str, str] | None = Field(default=None, max_length=16, description="sent back with the answer")
+    stream_options: StreamOptions | None = None
     text: TextOptions | None = None
     tools: list[ToolItem] | None = Field(default=None, max_length=128)
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
@@ -116,7 +121,7 @@ class ResponsesRequest(Wire):
     @property
     def wants_logprobs(self) -> bool:
         """Whether log-probabilities are asked for."""
-        return "message.output_text.logprobs" in (self.include or ()) or bool(self.top_logprobs)
+        return LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
 
 
 def as_chat(body: ResponsesRequest) -> tuple[ChatRequest, list[int]]:

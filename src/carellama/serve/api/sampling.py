@@ -151,10 +151,6 @@ def _stops(stop: str | list[str] | None) -> tuple[str, ...] | None:
 def _bias(bias: dict[str, float] | None) -> tuple[tuple[int, float], ...] | None:
     if not bias:
         return None
-    try:
-        found = tuple((int(token), added) for token, added in bias.items())
-    except ValueError:
-        found = ((-1, 0.0),)
-    if not all(0 <= token < 1 << 31 for token, _ in found):
+    if not all(token.isascii() and token.isdecimal() and len(token) <= 10 and int(token) < 1 << 31 for token in bias):
         raise Wrong("logit_bias: its keys are numbers of tokens, from 0", "logit_bias")
-    return found
+    return tuple((int(token), added) for token, added in bias.items())

@@ -26,7 +26,35 @@ def number(value: float) -> float:
 
 
 class Shape(ABC):
-    """What chat and completion share."""
+    """How the answers to one request are written: whole, or as the events of a stream."""
+
+    def begin(self, index: int) -> list[Json]:
+        """What an answer begins with."""
+        return []
+
+    def event(self, data: Json) -> bytes:
+        """A server-sent event."""
+        return event(data)
+
+    @abstractmethod
+    def whole(self, replies: Sequence[Reply], usage: Json) -> Json:
+        """The answers in one piece."""
+
+    @abstractmethod
+    def piece(self, index: int, piece: Piece) -> list[Json]:
+        """What a stream has for a piece of an answer."""
+
+    @abstractmethod
+    def end(self, index: int, reply: Reply) -> list[Json]:
+        """What a stream has for the end of an answer."""
+
+    @abstractmethod
+    def finish(self, usage: Json) -> list[Json]:
+        """What a stream ends with, after all answers."""
+
+
+class ChoiceShape(Shape):
+    """What chat and completion share: answers are choices of one object."""
 
     prefix, whole_object, chunk_object = "", "", ""
 
@@ -46,32 +74,16 @@ class Shape(ABC):
         frame = self._frame | {"object": self.whole_object}
         return {**frame, "choices": choices, "usage": usage}
 
-    def begin(self, index: int) -> list[Json]:
-        """What an answer begins with."""
-        return []
-
     def finish(self, usage: Json) -> list[Json]:
-        """What a stream ends with, after all answers."""
+        """The tokens, where they were asked for."""
         return [self.chunk([], usage)] if self.include_usage else []
-
-    def event(self, data: Json) -> bytes:
-        """A server-sent event."""
-        return event(data)
 
     @abstractmethod
     def choice(self, index: int, reply: Reply) -> Json:
         """A whole answer."""
 
-    @abstractmethod
-    def piece(self, index: int, piece: Piece) -> list[Json]:
-        """What a stream has for a piece of an answer."""
 
-    @abstractmethod
-    def end(self, index: int, reply: Reply) -> list[Json]:
-        """What a stream has for the end of an answer."""
-
-
-class ChatShape(Shape):
+class ChatShape(ChoiceShape):
     """/v1/chat/completions."""
 
     prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
@@ -116,7 +128,7 @@ class ChatShape(Shape):
         return self.chunk([{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}])
 
 
-class TextShape(Shape):
+class TextShape(ChoiceShape):
     """/v1/completions. An echo of the prompt is a part of the answer's text."""
 
     prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"

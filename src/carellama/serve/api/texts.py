@@ -11,13 +11,14 @@ from carellama.engine.base import Sampling
 from carellama.serve.api import protocol
 from carellama.serve.api.bridge import computed, threaded
 from carellama.serve.api.chat import ERRORS, limit, named, note_left_out, parts_of
+from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.api.messages import conversation, text_of
 from carellama.serve.api.overflow import allowed_tools
 from carellama.serve.api.prepare import count_texts
 from carellama.serve.api.refusals import Wrong
 from carellama.serve.api.sampling import tools_of
 
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 
 @router.post("/v1/score", response_model=protocol.Scores, responses=ERRORS)

@@ -1,0 +1,82 @@
+"""Bodies of requests as strict JSON: nothing that one reader takes in another way than the next.
+
+    router = APIRouter(route_class=JsonRoute)
+
+Python's parser takes the last of two equal names, and NaN and Infinity as numbers; FastAPI answers what it cannot read
+with one sentence. Here each of these is an error that names it (RFC 8259, sections 4, 6 and 8.1).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from carellama.serve.api.depth import check_depth
+from carellama.serve.api.refusals import Wrong
+
+
+def read_json(body: bytes) -> Any:
+    """Return the value of a JSON text. Raises `Wrong` (400) for what is not strict JSON in UTF-8."""
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Wrong(f"the body is not UTF-8 (byte {error.start + 1:,})", "body", "invalid_json") from None
+    check_depth(body, "body")
+    try:
+        value = json.loads(text, object_pairs_hook=_each_once, parse_constant=_no_number)
+    except json.JSONDecodeError as error:
+        where = f"{error.msg} at line {error.lineno}, column {error.colno}"
+        raise Wrong(f"the body is not JSON: {where}", "body", "invalid_json") from None
+    except ValueError:  # Python's limit of digits
+        raise Wrong("the body has a number of too many digits", "body", "invalid_json") from None
+    if "\\u" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            message = "the body has half a surrogate pair, which is not a character"
+            raise Wrong(message, "body", "invalid_json") from None
+    return value
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)[:64]
+        raise Wrong(f"an object has {twice!r} twice; send it once", twice, "invalid_json")
+    return found
+
+
+def _no_number(name: str) -> NoReturn:
+    raise Wrong(f"the body is not JSON: {name} is not a number", "body", "invalid_json")
+
+
+class _JsonRequest(Request):
+    """A request whose body was read."""
+
+    value: Any = None
+
+    async def json(self) -> Any:
+        """Return the value of the body."""
+        return self.value
+
+
+class JsonRoute(APIRoute):
+    """A route that reads the body of a request by `read_json`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request."""
+        handle = super().get_route_handler()
+
+        async def read_and_handle(request: Request) -> Response:
+            given = _JsonRequest(request.scope, request.receive)
+            if body := await given.body():
+                given.value = read_json(body)
+            return await handle(given)
+
+        return read_and_handle
