@@ -11,6 +11,7 @@ from pathlib import Path
 
 from carellama.config.run import RunConfig
 from carellama.errors import UserError
+from carellama.run_record import RUN_FILE
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ def claim(output: Path, config: RunConfig) -> str | None:
     run of ours is gone on with.
     """
     training = config.training
+    _check_sources(output, config)
     asked = training.resume_from_checkpoint
     if asked and str(asked).lower() not in ("true", "false"):
         if not Path(asked, "trainer_state.json").is_file():
@@ -31,6 +33,7 @@ def claim(output: Path, config: RunConfig) -> str | None:
         return None
     checkpoints = sorted(output.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
     if training.overwrite_output_dir:
+        _check_trained(output)
         if training.should_save:
             clear(output)
         return None
@@ -54,8 +57,35 @@ def claim(output: Path, config: RunConfig) -> str | None:
     return None
 
 
-OURS = ("run.json", "data_report.json", "trainer_log.jsonl", "trainer_state.json", "*_results.json", "*.png",
+def _check_sources(output: Path, config: RunConfig) -> None:
+    """Raise `UserError` for an output folder that holds what the training reads: it would be replaced."""
+    reads = {"model_name_or_path": [config.model.model_name_or_path], "checkpoint_dir": config.model.checkpoints,
+             "reward_model": (config.reward.reward_model or "").split(","),
+             "judge_model_name_or_path": [config.grpo.judge_model_name_or_path or ""]}  # fmt: skip
+    target = output.expanduser().resolve()
+    for option, names in reads.items():
+        for name in filter(None, names):
+            path = Path(name).expanduser()
+            resolved = path.resolve()
+            inside = resolved.parent == target and resolved.name.startswith("checkpoint-")
+            if path.exists() and (resolved == target or inside):
+                raise UserError(
+                    f"--output_dir {output} holds --{option} {name}, which this training reads: give another folder"
+                )
+
+
+def _check_trained(output: Path) -> None:
+    """Raise `UserError` for weights that no training has written: they are not replaced."""
+    if any(output.glob("*.safetensors")) and not any(any(output.glob(name)) for name in TRAINED):
+        raise UserError(
+            f"--output_dir {output} holds weights and no run ({RUN_FILE}), so it is not replaced: give another folder"
+        )
+
+
+OURS = (RUN_FILE, "data_report.json", "trainer_log.jsonl", "trainer_state.json", "train_results.json",
+        "eval_results.json", "predict_results.json", "all_results.json", "training_loss.png",
         "generated_predictions.jsonl", "adapter_*", "*.safetensors")  # fmt: skip
+TRAINED = (RUN_FILE, "trainer_state.json", "trainer_log.jsonl", "checkpoint-*/trainer_state.json")
 BEGUN = ("data_report.json", "trainer_log.jsonl", ".saving", ".stream", ".*.tmp")  # all that lies there before run.json
 
 
