@@ -12,7 +12,7 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.errors import UserError
 from carellama.model import adapter
-from carellama.model.adapter import merge, prepare, trainable_line
+from carellama.model.adapter import check_adapter_options, merge, prepare, trainable_line
 from carellama.model.lora import linear_layers
 from conftest import make_model
 
@@ -223,3 +223,42 @@ def test_a_quantised_base_keeps_all_adapters_and_trains_the_last(tmp_path, tiny_
     shake(learning, 3).train()(input_ids=IDS, labels=IDS).loss.backward()
     silent = [n for n, p in learning.named_parameters() if p.requires_grad and not p.grad.any()]
     assert not silent, "an evaluation must not end the learning"
+
+
+OTHER = {  # options of an adapter -> what the one that is trained further has
+    "lora_rank=16": "--lora_rank 16: the adapter .* has 8",
+    "lora_alpha=5.0": "has 32",
+    "lora_dropout=0.3": "has 0",
+    "lora_target=q_proj": "has q_proj,v_proj",
+    "use_dora=True": "has False",
+    "use_rslora=True": "has False",
+    "peft_type=ia3": "has lora",
+    "pissa_init=True": "--resume_lora_training false",
+}
+
+
+@pytest.mark.parametrize("given", OTHER)
+def test_an_adapter_that_is_trained_further_keeps_its_kind_and_rank(tmp_path, given):
+    """Another --lora_rank was accepted, and run.json had it, while the adapter was trained with its own."""
+    first = trained(make_model(), tmp_path / "first")
+    name, _, value = given.partition("=")
+    wanted = {"lora_target": "q_proj,v_proj", name: type(getattr(lora(), name))(value if value != "True" else 1)}
+    options = FinetuningArguments(**wanted)
+    with pytest.raises(UserError, match=OTHER[given]):
+        check_adapter_options(base(first), options, [name])
+    check_adapter_options(base(first), options, [])  # a default is no wish
+    check_adapter_options(base(first), FinetuningArguments(**wanted, resume_lora_training=False), [name])
+    check_adapter_options(base(), options, [name])
+
+
+def test_an_adapter_may_be_given_its_own_options_again(tmp_path):
+    first = trained(make_model(), tmp_path / "first", lora_rank=4)
+    check_adapter_options(base(first), lora(lora_rank=4, lora_target="v_proj,q_proj"), ["lora_rank", "lora_target"])
+
+
+def test_all_layers_are_not_those_of_an_adapter_of_two(tmp_path):
+    first = trained(make_model(), tmp_path / "first")
+    with pytest.raises(UserError, match=r"--lora_target all: .* has q_proj,v_proj"):
+        prepare(make_model(), base(first), lora(lora_target="all"), trainable=True)
+    every = trained(make_model(), tmp_path / "every", lora_target="all")
+    assert prepare(make_model(), base(every), lora(lora_target="all"), trainable=True).peft_config

@@ -165,3 +165,19 @@ def test_flash_attention_is_taken_where_it_is_already_here(monkeypatch, tmp_path
     assert attention.choose("auto", LlamaForCausalLM) == "flash_attention_2"
     monkeypatch.setattr(attention, "has_gpu", lambda: False)
     assert attention.choose("auto", LlamaForCausalLM) == "packed"
+
+
+def test_a_compiled_model_learns_from_rows_as_it_does_otherwise() -> None:
+    """--torch_compile ended in "Cannot view a tensor with shape" (aot_eager finds what inductor does, and is quick)."""
+    torch.compiler.reset()
+    model = make_model(attn_implementation=register())
+    batch = collate_row([[tokens] for tokens in records((5, 19, 8))])
+    inputs = {name: batch[name] for name in ("input_ids", "position_ids", "cu_seq_lens_q")}
+    plain = model(**inputs, use_cache=False).logits
+    plain.square().mean().backward()
+    expected = gradients(model)
+    compiled = torch.compile(model, backend="aot_eager")(**inputs, use_cache=False).logits
+    compiled.square().mean().backward()
+    torch.testing.assert_close(compiled, plain, atol=1e-5, rtol=1e-5)
+    for one, other in zip(gradients(model), expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)

@@ -183,3 +183,22 @@ def test_processes_make_the_same_tokens_as_threads(tmp_path, tiny_folder, monkey
         other[n][0].input_ids.tolist() for n in range(len(other))
     ]
     assert found["threads"].report.to_dict() == found["processes"].report.to_dict()
+
+
+def test_a_worker_is_as_quiet_as_the_process_that_starts_it(monkeypatch):
+    """Each worker of --preprocessing_num_workers printed bitsandbytes' line on a kernel that it does without."""
+    import logging
+
+    from carellama.data import cache
+
+    logger = logging.getLogger("bitsandbytes")
+    monkeypatch.setattr(logger, "level", logging.ERROR)
+    with cache._executor(2, None, ()) as executor:
+        assert executor.submit(level_of, "bitsandbytes").result() == logging.ERROR
+
+
+def level_of(name: str) -> int:
+    """The level of a logger in this process."""
+    import logging
+
+    return logging.getLogger(name).level

@@ -145,6 +145,11 @@ def test_a_quantised_run_is_exported_from_the_whole_base(tiny_folder, adapter, t
     assert "quantization_config" not in config
 
 
+def test_an_export_prints_no_bars_of_transformers(tiny_folder, tmp_path, capfd):
+    export_model(arguments(tiny_folder), "vicuna", FinetuningArguments(), tmp_path / "out")
+    assert "%|" not in capfd.readouterr().err
+
+
 def test_the_verb_reads_the_seed_flags(tiny_folder, adapter, tmp_path, capsys):
     flags = {
         "model_name_or_path": tiny_folder,

@@ -13,7 +13,8 @@ import pytest
 from carellama.config.answering import TALK_GROUPS
 from carellama.config.export import EXPORT_GROUPS
 from carellama.config.parse import parser
-from carellama.config.run import RUN_GROUPS, UNSUPPORTED, TrainingArguments, run_config
+from carellama.config.run import RUN_GROUPS, TrainingArguments, run_config
+from carellama.config.training_flags import UNSUPPORTED
 from carellama.config.transformers_options import FOREIGN, training_options, translate, translate_settings
 from carellama.errors import UserError
 from test_layout import HEAVY
@@ -93,7 +94,9 @@ def test_a_settings_file_of_another_program_is_read() -> None:
 def test_a_flag_of_transformers_that_would_be_ignored_is_refused(name: str, tmp_path: Path) -> None:
     """--label_smoothing_factor 0.1 was accepted and changed nothing."""
     value = {"label_smoothing_factor": "0.1", "generation_config": "x", "length_column_name": "x",
-             "include_for_metrics": "loss"}.get(name, "4" if name.startswith("generation") else "true")  # fmt: skip
+             "include_for_metrics": "loss", "label_names": "x", "eval_accumulation_steps": "2",
+             "eval_do_concat_batches": "false", "debug": "underflow_overflow"}  # fmt: skip
+    value = value.get(name, "4" if name.startswith("generation") else "true")
     words = f"--do_train --dataset d --model_name_or_path m --output_dir {tmp_path} --bf16 false --{name} {value}"
     with pytest.raises(UserError, match=f"--{name} .* has no effect"):
         run_config(words.split())

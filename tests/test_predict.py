@@ -97,7 +97,14 @@ def test_an_interrupted_prediction_keeps_its_answers(tmp_path: Path) -> None:
     assert not (tmp_path / PREDICTIONS).exists()
 
 
-def test_what_can_not_work_is_refused_before_any_answer(tmp_path: Path) -> None:
+def test_no_answer_at_all_is_no_score_of_zero(tmp_path: Path) -> None:
+    """A dataset of prompts that are all too long got a BLEU-4 of 0.0 and exit code 0."""
+    long = [Chat((Message("user", "x" * 500), Message("assistant", "y")), Place("b.jsonl", n)) for n in (1, 2)]
+    with pytest.raises(UserError, match="no record could be answered: each of the 2 prompts"):
+        predict(ScriptedEngine("x", context_tokens=200), long, SAMPLING, tmp_path, progress=False)
+
+
+def test_what_cannot_work_is_refused_before_any_answer(tmp_path: Path) -> None:
     engine = ScriptedEngine("x")
     with pytest.raises(UserError, match="no records"):
         predict(engine, [], SAMPLING, tmp_path)

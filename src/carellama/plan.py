@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from carellama import run as runs
 from carellama.config.environment import local_processes, world
-from carellama.config.parse import parse, parser
+from carellama.config.parse import parse_asked, parser
 from carellama.config.plan import PlanArguments
 from carellama.disk import write_json
 from carellama.errors import UserError
@@ -56,15 +56,14 @@ def plan(argv: Sequence[str]) -> None:
     helps = "--help" in argv or "-h" in argv
     if not helps:
         runs.check_early(argv, "carellama plan", {"do_train": True}, PlanArguments)
-    from carellama.config.run import RUN_GROUPS, RunConfig, check_run  # it loads transformers, which takes seconds
+    from carellama.config.run import RUN_GROUPS, RunConfig, checked  # it loads transformers, which takes seconds
 
     groups = (*RUN_GROUPS, PlanArguments)
     if helps:
         parser(groups, "carellama plan").print_help()
         return
-    *parts, options = parse(groups, argv, "carellama plan", {"do_train": True})
-    config = RunConfig(*parts)
-    check_run(config)
+    (*parts, options), asked = parse_asked(groups, argv, "carellama plan", {"do_train": True})
+    config = checked(RunConfig(*parts), asked)
     with tempfile.TemporaryDirectory(prefix="carellama-plan-") as folder:
         made = planned(config, options.plan_steps, Path(folder))
     print("\n".join(table(made)))

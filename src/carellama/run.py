@@ -11,7 +11,8 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -111,6 +112,8 @@ def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
 
             check_resume(config, checkpoint)
             check_changes(config, checkpoint)
+        elif training.resume_changed:
+            log.warning("--resume_changed has no effect: there is no checkpoint to resume, the run begins at step 0")
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -123,7 +126,9 @@ def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
     chats = conversations(config) if training.do_predict else []
     if training.do_train:
         from carellama.plan import check
+        from carellama.train.optimizer import check_optimizer
 
+        check_optimizer(training)
         check(config, prepared, added)
     runner = Run(config, tokenizer, template, output, added)
     results = runner.do(prepared, chats, checkpoint)
@@ -143,10 +148,13 @@ def with_trained_template(config: RunConfig) -> RunConfig:
 def prepared_run(config: RunConfig) -> tuple[Any, Any, Added | None, Any]:
     """Return (tokenizer, template, added tokens, encoded data), all of a run that needs no model."""
     from carellama.data.prepare import Prepared, asked_as_learned
+    from carellama.model.adapter import check_adapter_options
     from carellama.model.load import load_tokenizer
     from carellama.model.vocabulary import add_tokens
     from carellama.template import get_template
 
+    if config.training.do_train:
+        check_adapter_options(config.model, config.finetuning, config.asked)
     tokenizer = load_tokenizer(config.model)
     added = None
     if config.finetuning.add_tokens:
@@ -300,7 +308,9 @@ class Run:
         from carellama.train import STAGES
 
         module, _, name = lookup(STAGES, self.config.finetuning.stage, "stage").partition(":")
-        return getattr(importlib.import_module(module), name)(self.config, model, self.tokenizer, prepared)
+        kind = getattr(importlib.import_module(module), name)
+        with reached_hub(self.config.training):
+            return kind(self.config, model, self.tokenizer, prepared)
 
     def _train(self, trainer: Any, checkpoint: str | None) -> None:
         from carellama.train.loop import run
@@ -386,6 +396,19 @@ class Run:
             "row_tokens": config.row_limit,
             **record_of(config.training),
         }
+
+
+@contextmanager
+def reached_hub(training: Any) -> Iterator[None]:
+    """Turn the error of a hub that cannot be reached, or does not let in, into one line."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except (OSError, HfHubHTTPError) as error:
+        if not training.push_to_hub:
+            raise
+        raise UserError(f"--push_to_hub: {' '.join(str(error).split())}") from error
 
 
 def weights_dtype(config: RunConfig) -> str:

@@ -90,5 +90,7 @@ class FinetuningArguments:
         if self.loraplus_lr_ratio is not None and self.loraplus_lr_ratio <= 0:
             raise UserError(f"--loraplus_lr_ratio is {self.loraplus_lr_ratio}; it must be above 0 (16 is usual)")
         at_least(self, lora_rank=1)
+        if not 0 < self.lora_alpha < float("inf"):
+            raise UserError(f"--lora_alpha is {self.lora_alpha}; it must be above 0, or the adapter changes nothing")
         if not 0 <= self.lora_dropout < 1:
             raise UserError(f"--lora_dropout is {self.lora_dropout}; it must be in [0, 1)")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -21,9 +22,11 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.generating import GeneratingArguments
 from carellama.config.grpo import GRPOArguments, check_grpo
 from carellama.config.model import ModelArguments
+from carellama.config.no_effect import options_without_effect
 from carellama.config.parse import about, at_least, parse_asked
 from carellama.config.ppo import PPOArguments, check_ppo
 from carellama.config.stages import TOGETHER, PreferenceArguments, RewardArguments
+from carellama.config.training_flags import check_training_flags, greater_is_better
 from carellama.errors import UserError, lookup
 from carellama.model.machine import best_dtype, has_gpu, training_dtype
 
@@ -34,21 +37,6 @@ log = logging.getLogger(__name__)
 
 LIGER = {"rope": True, "rms_norm": True, "swiglu": True, "cross_entropy": False, "fused_linear_cross_entropy": False}
 ROW_TOKENS = 768  # whose products are about as fast as those of more
-
-
-# flags of transformers that its own loss, batches or evaluation would read: (default, what to do instead)
-UNSUPPORTED: dict[str, tuple[Any, str]] = {
-    "label_smoothing_factor": (0.0, "the loss is that of the stage; for dpo there is --dpo_label_smoothing"),
-    "generation_max_length": (None, "--max_new_tokens sets the length of an answer"),
-    "generation_num_beams": (None, "give --num_beams"),
-    "generation_config": (None, "give --temperature, --top_p, --top_k, --num_beams and --max_new_tokens"),
-    "sortish_sampler": (False, "batches have no padding; leave it out"),
-    "prediction_loss_only": (False, "evaluation gives the metrics of the stage; leave it out"),
-    "batch_eval_metrics": (False, "evaluation gives the metrics of the stage; leave it out"),
-    "include_for_metrics": ([], "evaluation gives the metrics of the stage; leave it out"),
-    "length_column_name": ("length", "records are not grouped by length; leave it out"),
-}  # fmt: skip
-SAMPLING = ("random", "sequential")  # ways of --train_sampling_strategy that need no lengths
 
 
 @dataclass
@@ -100,22 +88,27 @@ class TrainingArguments(Seq2SeqTrainingArguments):
 
     def __post_init__(self) -> None:
         at_least(self, row_tokens=0)
+        given = dict(vars(self))
+        if given["greater_is_better"] is None and self.metric_for_best_model:
+            self.greater_is_better = greater_is_better(self.metric_for_best_model)
         before_devices(self, gpu=has_gpu())
+        fastest = training_dtype if self.do_train else best_dtype
         if not has_gpu() and self.fp16:
-            log.warning("--fp16 needs a GPU: going on in %s on this CPU", best_dtype())
+            log.warning("--fp16 needs a GPU: going on in %s on this CPU", "bfloat16" if self.bf16 else fastest())
             self.fp16 = False
             os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
         if self.bf16 is None:
-            fastest = training_dtype if self.do_train else best_dtype
             self.bf16 = not self.fp16 and fastest() == "bfloat16"
         _settle_liger(self)
         self.remove_unused_columns = False  # a batch is made of Tokens, which have no columns
-        self.label_names = ["labels"]
+        self.label_names = given["label_names"] or ["labels"]
         trackers = _trackers(self.report_to)
         # transformers' TensorBoard writes into the working folder where nothing is trained
         self.report_to = trackers if self.do_train else []  # type: ignore[assignment]
         try:
-            super().__post_init__()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+                super().__post_init__()
         except (ValueError, ImportError) as error:
             raise UserError(str(error).replace("\n", " ")) from error
         after_devices(self)
@@ -196,9 +189,16 @@ RUN_GROUPS = (
 def run_config(argv: Sequence[str], prog: str = "carellama train", **extra: Any) -> RunConfig:
     """Read and cross-check the options of one run."""
     groups, asked = parse_asked(RUN_GROUPS, argv, prog, extra)
-    asked = {name: value for name, value in asked.items() if not name.endswith("_token")}
-    config = dataclasses.replace(RunConfig(*groups), asked=asked)
+    return checked(RunConfig(*groups), asked)
+
+
+def checked(config: RunConfig, asked: Mapping[str, str]) -> RunConfig:
+    """Return the options with what was asked, cross-checked; a line names those that have no effect."""
+    config = dataclasses.replace(config, asked={name: asked[name] for name in asked if not name.endswith("_token")})
     check_run(config)
+    if world()[0] == 0:
+        for line in options_without_effect(config, asked):
+            log.warning("%s", line)
     return config
 
 
@@ -253,23 +253,11 @@ def check_run(config: RunConfig) -> None:
         raise UserError("--row_tokens is for one process: several learn from their batches as a whole")
     check_ppo(config)
     check_grpo(config)
-    _check_unsupported(training)
+    check_training_flags(config)
     check_engine(config)
     if len(model.checkpoints) > 1 and finetuning.finetuning_type != "lora":
         raise UserError(
             f"--checkpoint_dir has {len(model.checkpoints)} folders; only lora adapters can be merged in turn"
-        )
-
-
-def _check_unsupported(training: Any) -> None:
-    """Raise `UserError` for flags of transformers that would be accepted and have no effect here."""
-    for name, (default, instead) in UNSUPPORTED.items():
-        if (value := getattr(training, name)) != default:
-            raise UserError(f"--{name} {value} has no effect on this training: {instead}")
-    if training.train_sampling_strategy not in SAMPLING:
-        raise UserError(
-            f"--train_sampling_strategy {training.train_sampling_strategy}: batches have no padding, so grouping by "
-            f"length saves nothing; known: {', '.join(SAMPLING)}"
         )
 
 

@@ -13,6 +13,15 @@ from carellama.errors import UserError
 
 # how many neighbouring records the loss of a stage cannot take apart: one text, the answers of a pair; else all
 TOGETHER = {"pt": 1, "sft": 1, "rm": 2, "dpo": 2}
+# what evaluation measures in each stage, of all the data; of several held-out datasets also under DATASET_
+PAIRS_MEASURED = ("loss", "accuracy", "margin")
+METRICS = {
+    "pt": ("loss", "perplexity"), "sft": ("loss", "perplexity"), "rm": PAIRS_MEASURED, "dpo": PAIRS_MEASURED,
+    "kto": ("loss", "rewards_chosen", "rewards_rejected", "margin"), "ppo": ("score", "kl", "length", "ended"),
+    "grpo": ("reward", "length"),
+}  # fmt: skip
+LESS_IS_BETTER = ("loss", "perplexity", "kl")
+ENDS = ("_low", "_high")  # of the names of an interval's ends
 REFERENCE_FREE = ("orpo", "simpo")  # losses of dpo that compare with no other model
 
 

@@ -18,8 +18,10 @@ import gc
 import hashlib
 import itertools
 import json
+import logging
 import multiprocessing
 import os
+import pickle
 import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -210,7 +212,16 @@ def _executor(workers: int | None, initializer: Callable[..., None] | None, init
             initializer(*initargs)
         return ThreadPoolExecutor(_threads())
     context = multiprocessing.get_context("spawn")  # forking a process with torch's threads may hang
-    return ProcessPoolExecutor(workers, context, initializer, initargs)
+    payload = pickle.dumps((initializer, initargs))
+    return ProcessPoolExecutor(workers, context, _begin, (logging.getLogger("bitsandbytes").level, payload))
+
+
+def _begin(level: int, payload: bytes) -> None:
+    """Start a worker: one library says less, as in this process, before what the worker needs imports it."""
+    logging.getLogger("bitsandbytes").setLevel(level)
+    initializer, initargs = pickle.loads(payload)
+    if initializer:
+        initializer(*initargs)
 
 
 def _in_order(

@@ -121,6 +121,11 @@ def predict(
             _write(out_dir / PREDICTIONS, (prediction.line() for prediction in predictions))
             _write(out_dir / RESULTS, [json.dumps(results.to_dict(), indent=2) + "\n"])
         partial.unlink()
+    if results is not None and not results.samples:
+        raise UserError(
+            f"no record could be answered: each of the {len(chats)} prompts leaves no room for an answer in the "
+            f"{engine.context_tokens:,} tokens of the model"
+        )
     return results
 
 

@@ -26,9 +26,11 @@ from carellama.config.export import EXPORT_GROUPS
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.parse import parse, parser
+from carellama.disk import say
 from carellama.errors import UserError
 from carellama.export.card import write_card
 from carellama.model.paths import check_model
+from carellama.model.quiet import QUICK_BYTES, quiet_bars
 from carellama.model.readers import make_readable
 from carellama.model.zoo.pull import with_named_weights
 from carellama.run_record import check_positions, template_for
@@ -110,6 +112,8 @@ def export_model(
         output_dir.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}.", dir=output_dir.parent) as temporary:
             made = Path(temporary) / "model"
+            if (needed := _bytes_of(merged, dtype)) > QUICK_BYTES:
+                say(f"writing {needed / 1e9:.1f} GB to {output_dir}")
             _save(merged, tokenizer, template, made, max_shard_size)
             del base, adapted, merged
             parity = check_parity(
@@ -152,9 +156,14 @@ def _check_target(folder: Path, model: ModelArguments, overwrite: bool) -> None:
         raise UserError(f"--output_dir {folder} holds no model (config.json), so it is not replaced; give another")
 
 
+def _bytes_of(network: Any, dtype: str) -> int:
+    """The disk space that the folder takes at most."""
+    return int(network.num_parameters() * _torch_dtype(dtype).itemsize * 1.02) + (64 << 20)
+
+
 def _check_space(network: Any, output_dir: Path, dtype: str) -> None:
     """Refuse when the disk has less space than the weights take."""
-    needed = int(network.num_parameters() * _torch_dtype(dtype).itemsize * 1.02) + (64 << 20)
+    needed = _bytes_of(network, dtype)
     place = next(parent for parent in output_dir.absolute().parents if parent.exists())
     free = shutil.disk_usage(place).free
     if free < needed:
@@ -178,7 +187,8 @@ def _save(network: Any, tokenizer: Any, template: Template, folder: Path, max_sh
         network.generation_config.eos_token_id = ends
         network.generation_config.pad_token_id = tokenizer.pad_token_id
     try:
-        network.save_pretrained(folder, max_shard_size=max_shard_size)
+        with quiet_bars():
+            network.save_pretrained(folder, max_shard_size=max_shard_size)
     except SafetensorError as error:
         raise UserError(f"cannot write the weights: {error}") from error
     tokenizer.save_pretrained(folder)

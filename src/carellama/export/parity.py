@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from carellama.errors import UserError
-from carellama.model.load import Kind, quiet_loading
+from carellama.model.load import Kind
+from carellama.model.quiet import quiet_loading
 from carellama.records import Message
 from carellama.template import Template
 from carellama.tokenise import GroupEncoder

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.errors import UserError, nearest
 from carellama.model.load import SCORE, adapter_settings, full_checkpoint
-from carellama.model.lora import KINDS, TRAINED, activate, new_adapter, peft_quiet, widths
+from carellama.model.lora import KINDS, TRAINED, activate, linear_layers, new_adapter, peft_quiet, widths
 from carellama.model.paths import ADAPTER
 
 if TYPE_CHECKING:
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
+
+OF_ADAPTER = {  # option -> its name in adapter_config.json
+    "peft_type": "peft_type", "lora_rank": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout",
+    "lora_target": "target_modules", "use_rslora": "use_rslora", "use_dora": "use_dora",
+    "oft_block_size": "oft_block_size",
+}  # fmt: skip
 
 
 def prepare(
@@ -47,11 +53,9 @@ def prepare(
     rows of the embedding and the head are trained as well. Returns a peft model or `model` itself. Raises
     `UserError` for an adapter of another model and for layers that are not there.
     """
-    folders = [Path(name).expanduser() for name in arguments.checkpoints[full_checkpoint(arguments) is not None :]]
+    folders = _folders(arguments)
     kind = finetuning.finetuning_type
-    resumed = bool(folders) and trainable and kind == "lora" and finetuning.goes_on_with_adapter
-    if resumed and (adapter_config(folders[-1]).get("task_type") == "SEQ_CLS") != (finetuning.stage == "rm"):
-        resumed = False  # a reward model begins on the merged language model, with a score of its own
+    resumed = trainable and trained_further(arguments, finetuning) is not None
     kept = folders[-1:] if resumed or not trainable else []
     if arguments.quantization_bit:
         last = TRAINED if kept else "earlier"
@@ -71,6 +75,10 @@ def prepare(
                 f"--add_tokens brings {len(tokens)} tokens that the adapter {folders[-1]} does not have: "
                 "give --resume_lora_training false, which merges it and trains a new one"
             )
+        there = adapter_config(folders[-1]).get("target_modules")
+        base = prepared.get_base_model()
+        if finetuning.lora_target == "all" and isinstance(there, list) and set(there) != set(linear_layers(base)):
+            raise _other_adapter("lora_target", "all", folders[-1], ",".join(sorted(there)))
         log.info("going on with the adapter %s, with its own kind, rank and layers", folders[-1])
     elif kind == "freeze":
         freeze_layers(prepared, finetuning)
@@ -82,6 +90,48 @@ def prepare(
     else:
         prepared.requires_grad_(kind == "full")
     return prepared
+
+
+def _folders(arguments: ModelArguments) -> list[Path]:
+    """The adapters of --checkpoint_dir, in their order."""
+    return [Path(name).expanduser() for name in arguments.checkpoints[full_checkpoint(arguments) is not None :]]
+
+
+def trained_further(arguments: ModelArguments, finetuning: FinetuningArguments) -> Path | None:
+    """Return the adapter that a training goes on with; None where it begins a new one."""
+    folders = _folders(arguments)
+    if not folders or finetuning.finetuning_type != "lora" or not finetuning.goes_on_with_adapter:
+        return None
+    if (adapter_config(folders[-1]).get("task_type") == "SEQ_CLS") != (finetuning.stage == "rm"):
+        return None  # a reward model begins on the merged language model, with a score of its own
+    return folders[-1]
+
+
+def check_adapter_options(arguments: ModelArguments, finetuning: FinetuningArguments, asked: Collection[str]) -> None:
+    """Raise `UserError` where an adapter is trained further that is not of the kind, rank or layers that are asked."""
+    folder = trained_further(arguments, finetuning)
+    if folder is None:
+        return
+    has = adapter_config(folder)
+    has["peft_type"] = str(has.get("peft_type", "")).lower()
+    found = {option: has[key] for option, key in OF_ADAPTER.items() if key in has}
+    if finetuning.pissa_init:
+        found["pissa_init"] = "a beginning already"
+    for option, there in found.items():
+        wanted = getattr(finetuning, option)
+        if option == "lora_target" and wanted is not None:
+            if not isinstance(there, list) or wanted.strip() == "all":
+                continue  # which layers those are shows with the model
+            wanted, there = (",".join(sorted({part.strip() for part in names})) for names in (wanted.split(","), there))
+        if option in asked and wanted != there:
+            raise _other_adapter(option, wanted, folder, there)
+
+
+def _other_adapter(option: str, wanted: Any, folder: Path, there: Any) -> UserError:
+    return UserError(
+        f"--{option} {wanted}: the adapter {folder} is trained further and has {there}; leave the option out, or give "
+        "--resume_lora_training false, which merges it and trains a new one"
+    )
 
 
 def _stay_differentiable(model: torch.nn.Module) -> None:

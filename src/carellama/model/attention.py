@@ -97,6 +97,7 @@ def _causal(length: int, like: torch.Tensor) -> torch.Tensor:
     return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # its products are cut where records end, which is in other places in every batch
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,

@@ -22,6 +22,7 @@ from typing import IO, Any
 from carellama.config.environment import model_home
 from carellama.disk import made_once, say
 from carellama.errors import UserError
+from carellama.model.quiet import quiet_bars
 from carellama.model.readers import make_readable
 
 # Byte-level vocabularies whose merges were learned with every digit apart, by llama.cpp's name for them
@@ -178,7 +179,8 @@ def _convert(path: Path, folder: Path) -> None:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model.save_pretrained(folder)
+    with quiet_bars():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     make_readable(folder)
     (folder / "README.md").write_text(_card(path, header), encoding="utf-8")

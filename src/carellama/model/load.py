@@ -26,6 +26,7 @@ from carellama.errors import UserError, nearest, need
 from carellama.model.hub import EMBEDDED, model_folder
 from carellama.model.machine import best_dtype
 from carellama.model.paths import ADAPTER, check_checkpoints
+from carellama.model.quiet import quiet_loading
 from carellama.model.readers import PAD_TOKENS
 from carellama.model.shards import is_sharded, read_shards
 from carellama.model.vocabulary import grow
@@ -39,7 +40,6 @@ log = logging.getLogger(__name__)
 PICKLES = ("*.bin", "*.pt", "*.pth")
 Kind = Literal["causal", "reward"]
 SCORE = "score"  # transformers' name of the head of a sequence classification model
-QUICK_BYTES = 4 << 30  # smaller models load without a progress bar
 
 
 def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
@@ -340,24 +340,6 @@ def _complete(info: dict[str, Any], place: Path | str) -> None:
     if info["unexpected_keys"]:
         first = sorted(info["unexpected_keys"])[0]
         log.warning("%s: %d weights have no use here (%s)", place, len(info["unexpected_keys"]), first)
-
-
-@contextmanager
-def quiet_loading(place: Path | str) -> Iterator[None]:
-    """Keep transformers' load report off the screen (it is checked), and its bars where loading is quick."""
-    from transformers.utils import logging as chatter
-
-    size = sum(file.stat().st_size for file in place.glob("*.safetensors")) if isinstance(place, Path) else None
-    level, bars = chatter.get_verbosity(), chatter.is_progress_bar_enabled()
-    chatter.set_verbosity_error()
-    if size is not None and size < QUICK_BYTES:
-        chatter.disable_progress_bar()
-    try:
-        yield
-    finally:
-        chatter.set_verbosity(level)
-        if bars:
-            chatter.enable_progress_bar()
 
 
 @contextmanager

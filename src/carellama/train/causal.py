@@ -22,6 +22,8 @@ from carellama.train.trainer import ENDS, RowTrainer, with_intervals
 class CausalTrainer(RowTrainer):
     """Next-token prediction; evaluation gives the token-weighted loss and perplexity."""
 
+    sums = True
+
     def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the losses of the supervised tokens."""
         return row_loss(model, batch, chunked=self.chunked, dtype=self.head_dtype)

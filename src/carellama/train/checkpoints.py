@@ -21,6 +21,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from carellama.config.distributed import LAUNCH, record_of
 from carellama.disk import write_json
+from carellama.errors import UserError
+from carellama.model.quiet import quiet_bars
 from carellama.model.readers import make_readable
 from carellama.run_record import RUN_FILE
 from carellama.train.callbacks import LogCallback, any_process
@@ -62,6 +64,14 @@ class WholeCheckpoints:
         if checkpoint is not None and self.changes:
             apply_changes(self.optimizer, self.lr_scheduler, own, self.changes)
 
+    def _determine_best_metric(self, metrics: Any, trial: Any) -> Any:
+        """Compare as `Trainer` does. Raises `UserError` for a metric of which there is none."""
+        try:
+            return super()._determine_best_metric(metrics, trial)  # type: ignore[misc]
+        except KeyError as error:
+            known = ", ".join(name.removeprefix("eval_") for name in metrics if name.startswith("eval_"))
+            raise UserError(f"--metric_for_best_model {self.args.metric_for_best_model}: there are {known}") from error
+
     def check_loss(self, loss: float, records: Sequence[str], terms: Sequence[Term] = ()) -> None:
         """Raise `Diverged` in all processes if the loss of any of them cannot be right.
 
@@ -94,7 +104,8 @@ class WholeCheckpoints:
         self._saving = True
         with _nothing_half(home / STAGING):
             try:
-                super()._save_checkpoint(model, trial)  # type: ignore[misc]
+                with quiet_bars():
+                    super()._save_checkpoint(model, trial)  # type: ignore[misc]
             finally:
                 self._saving = False
             self.accelerator.wait_for_everyone()
@@ -111,7 +122,8 @@ class WholeCheckpoints:
             shutil.rmtree(home / STAGING, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         with _nothing_half(home / STAGING):
-            self.save_model(str(made), _internal_call=True)
+            with quiet_bars():
+                self.save_model(str(made), _internal_call=True)
             if self.args.should_save:
                 _finish_files(made)
         self.accelerator.wait_for_everyone()

@@ -49,6 +49,7 @@ from carellama.tokenise import GroupEncoder
 from carellama.train.checkpoints import WholeCheckpoints, log_of
 from carellama.train.constitution import ConstitutionReward, judge_of, read_constitution
 from carellama.train.guard import LossGuard, Term
+from carellama.train.optimizer import OwnOptimizer
 from carellama.train.rewards import check_reward, load_reward
 from carellama.train.summary import EvaluationTable
 from carellama.train.trainer import with_intervals
@@ -80,7 +81,7 @@ def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Tasks:
     return tasks
 
 
-class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
+class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
     """TRL's trainer with our prompts, reference, evaluation and guarantees; see the head of this module."""
 
     def __init__(self, config: RunConfig, model: Any, tokenizer: Any, tasks: Tasks) -> None:
@@ -101,6 +102,7 @@ class RolloutTrainer(WholeCheckpoints, GRPOTrainer):
             processing_class=tokenizer,
             callbacks=[EvaluationTable(), log_of(config.training.output_dir)],
         )
+        self.loraplus_lr_ratio = config.finetuning.loraplus_lr_ratio
         for one, dtype in zip(learned, dtypes, strict=True):
             one.data = one.data.to(dtype)
         self.reward_func_names = list(rewards)

@@ -12,9 +12,10 @@ What differs from `Trainer`:
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,14 +43,17 @@ from carellama.train.checkpoints import WholeCheckpoints, log_of
 from carellama.train.guard import LossGuard, Term
 from carellama.train.loss import head_is_plain
 from carellama.train.noise import embedding_noise
+from carellama.train.optimizer import OwnOptimizer
 from carellama.train.progress import Progress, Work
 from carellama.train.rows import layout
 from carellama.train.summary import EvaluationTable
 
+log = logging.getLogger(__name__)
+
 ENDS = ("", "_low", "_high")  # of the names of a mean and its interval
 
 
-class RowTrainer(WholeCheckpoints, Trainer, ABC):
+class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
     """A `Trainer` over packed rows (or padded batches) of `carellama.data.collate`; each stage is a subclass.
 
     A stage says what is summed in a step (`batch_loss`), over how many of what (`units`), and what evaluation
@@ -61,6 +65,7 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
     """
 
     passes = 0.0
+    sums = False  # whether what is measured are sums over tokens, which add up for the pieces of a record
 
     def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
         experts = any("expert" in name for name, _ in model.named_modules())  # not all of which every batch goes to
@@ -94,7 +99,7 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
         self.head_dtype = torch.bfloat16 if self.args.bf16 else None
         self.noise = config.training.neftune_noise_alpha
         self.neftune_noise_alpha = None  # ours knows where records begin, see carellama.train.noise
-        self.loraplus_lr_ratio = config.finetuning.loraplus_lr_ratio
+        self.loraplus_lr_ratio = config.finetuning.loraplus_lr_ratio  # see carellama.train.optimizer
         self.eval_parts: dict[str, slice] = prepared.parts  # the examples of each held-out dataset
         self.row_limit = config.row_limit
         self.together = TOGETHER.get(config.finetuning.stage, 1)
@@ -181,6 +186,7 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
         """The trainer's loader; of a stream, which divides itself among the processes, a plain one."""
         data = self.train_dataset
         if not isinstance(data, TokenStream):
+            self._check_last_batch(len(data))
             loader: DataLoader = super().get_train_dataloader()
             return loader
         workers = self.args.dataloader_num_workers
@@ -190,8 +196,22 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
             collate_fn=partial(collate_or_fail, self.data_collator),
             num_workers=workers,
             prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
+            persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context if workers else None,
             pin_memory=self.args.dataloader_pin_memory,
         )
+
+    def _check_last_batch(self, examples: int) -> None:
+        """Say what --dataloader_drop_last leaves out. Raises `UserError` where that is everything."""
+        batch = self._train_batch_size * self.args.world_size
+        if not self.args.dataloader_drop_last or not examples % batch:
+            return
+        if examples < batch:
+            raise UserError(
+                f"--dataloader_drop_last leaves out a batch that is not full, and all {examples} examples are fewer "
+                f"than the {batch} of a batch: leave it out, or lower --per_device_train_batch_size"
+            )
+        log.warning("--dataloader_drop_last: %d of %d examples are left out of each epoch", examples % batch, examples)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -232,10 +252,11 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
         for inputs in batches:
             values.append(self.batch_values(model, self._prepare_inputs(inputs)))
             self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        records = in_order(gather_object(values), self.accelerator.num_processes, len(batches.dataset)).numpy()
-        named = {"samples": len(records)} | self.summary(records)
+        entries = in_order(gather_object(values), self.accelerator.num_processes, len(batches.dataset)).numpy()
+        sources = self.sources_of(batches.dataset)
+        named = self._measures(entries, sources)
         for name, where in (self.eval_parts if eval_dataset is None else {}).items():
-            of_part = {"samples": len(records[where])} | self.summary(records[where])
+            of_part = self._measures(entries[where], sources[where])
             named |= {f"{name}_{key}": value for key, value in of_part.items()}
         named["runtime"] = round(time.monotonic() - started, 4)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in named.items()}
@@ -243,21 +264,14 @@ class RowTrainer(WholeCheckpoints, Trainer, ABC):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def create_optimizer(self, model: Any = None) -> Any:
-        """The trainer's optimiser; with LoRA+ its B matrices learn faster (Hayou et al., arXiv:2402.12354)."""
-        if self.optimizer is None and self.loraplus_lr_ratio and isinstance(self.model, PeftModel):
-            from peft.optimizers import create_loraplus_optimizer
+    def sources_of(self, data: Any) -> list[str]:
+        """The record that each entry of a set is of: a long one is cut into several."""
+        return [data[number][0].source for number in range(len(data))] if self.sums else [""] * len(data)
 
-            learning = self.model if model is None else model
-            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, learning)
-            self.optimizer: Any = create_loraplus_optimizer(
-                learning,
-                kind,
-                loraplus_lr_ratio=self.loraplus_lr_ratio,
-                weight_decay=self.args.weight_decay,
-                **settings,
-            )
-        return super().create_optimizer(model)
+    def _measures(self, entries: np.ndarray, sources: Sequence[str]) -> dict[str, float]:
+        """The stage's metrics of entries, (entries, K), and their number: of records, where the stage adds them up."""
+        values = whole_records(entries, sources) if self.sums else entries
+        return {"samples": len(values)} | self.summary(values)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save as `Trainer` does; under FSDP whole weights, whatever its checkpoints hold, and adapters always whole.
@@ -318,6 +332,16 @@ def in_order(every: list[torch.Tensor], processes: int, examples: int) -> torch.
     turns = len(every) // processes
     dealt = [every[at] for turn in range(turns) for at in range(turn, len(every), turns)]
     return torch.cat(dealt)[:examples]
+
+
+def whole_records(entries: np.ndarray, sources: Sequence[str]) -> np.ndarray:
+    """Add up the neighbouring entries that are of one record: (entries, K) sums -> (records, K).
+
+    They are no samples of their own: an interval over them would be too narrow.
+    """
+    begins = [at for at, source in enumerate(sources) if not at or source != sources[at - 1]]
+    whole: np.ndarray = np.add.reduceat(entries, begins, axis=0) if begins else entries
+    return whole
 
 
 def squares(borders: torch.Tensor) -> int:

@@ -1,0 +1,206 @@
+"""Options that a run accepts and has no use for: a line names them, so that nobody takes them to have worked.
+
+    options_without_effect(config, asked)   # ["--lora_rank has no effect: --finetuning_type full trains no adapter"]
+
+`asked` are the options that were given; one that has its default value is not named. Options that contradict each
+other are refused elsewhere (`carellama.config.run`, `carellama.config.training_flags`). Loads no library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from carellama.config.generating import GeneratingArguments
+from carellama.config.grpo import GRPOArguments
+from carellama.config.ppo import PPOArguments
+
+if TYPE_CHECKING:
+    from carellama.config.run import RunConfig
+
+
+def _fields(group: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(group))
+
+
+ANSWERS = _fields(GeneratingArguments)
+SHARED_WITH_GRPO = ("max_new_tokens",)
+LEARNING = (  # read by a training alone
+    "learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps",
+    "optim", "optim_args", "optim_target_modules", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+    "gradient_accumulation_steps", "per_device_train_batch_size", "max_grad_norm", "save_strategy", "save_steps",
+    "save_total_limit", "gradient_checkpointing", "activation_checkpointing", "neftune_noise_alpha", "row_tokens",
+    "loraplus_lr_ratio", "plot_loss", "overwrite_output_dir", "resume_changed", "report_to",
+    "load_best_model_at_end", "metric_for_best_model", "streaming", "mix_strategy", "skip_plan",
+)  # fmt: skip
+OF_HUB = ("hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push", "hub_revision")
+OF_WORKERS = ("dataloader_persistent_workers", "dataloader_multiprocessing_context", "dataloader_in_order")
+ADAPTER = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target", "peft_type", "oft_block_size")
+OF_KIND = {  # of a kind of adapters: what it does not have
+    "vera": ("lora_alpha",), "oft": ("lora_rank", "lora_alpha"), "hra": ("lora_alpha", "lora_dropout"),
+    "ia3": ("lora_rank", "lora_alpha", "lora_dropout"),
+}  # fmt: skip
+# optimizers that read --optim_args, and --optim_target_modules, by a part of their names
+WITH_ARGUMENTS = ("galore", "apollo", "lomo", "ademamix", "anyprecision", "rmsprop", "stable_adamw", "schedule_free",
+                  "sgd", "adagrad")  # fmt: skip
+WITH_TARGETS = ("galore", "apollo")
+
+
+def options_without_effect(config: RunConfig, asked: Mapping[str, str]) -> list[str]:
+    """Return a line for each reason, with the options that were given and have no effect for it."""
+    given = [name for name, value in asked.items() if value.lower() != "none" and _is_set(config, name)]
+    lines: list[str] = []
+    named: set[str] = set()
+    for options, reason in _reasons(config):
+        found = [name for name in given if name in options and name not in named]
+        named.update(found)
+        if found:
+            names = ", ".join(f"--{name}" for name in found)
+            lines.append(f"{names} {'have' if len(found) > 1 else 'has'} no effect: {reason}")
+    return lines
+
+
+def _is_set(config: RunConfig, name: str) -> bool:
+    """Whether an option has another value than its default."""
+    for group in dataclasses.fields(config):
+        options = getattr(config, group.name)
+        if not dataclasses.is_dataclass(options):
+            continue
+        for field in dataclasses.fields(options):
+            if field.name == name:
+                return bool(getattr(options, name) != field.default)
+    return False
+
+
+def _reasons(config: RunConfig) -> list[tuple[Collection[str], str]]:
+    """All reasons that hold for this run, each with the options that it makes useless."""
+    found = _of_stage(config) + _of_generating(config) + _of_data(config)
+    if not config.training.do_train:
+        return [*found, (LEARNING, "nothing is trained (--do_train)")]
+    return found + _of_adapter(config) + _of_training(config)
+
+
+def _of_stage(config: RunConfig) -> list[tuple[Collection[str], str]]:
+    stage, loss = config.finetuning.stage, config.preference.pref_loss
+    found: list[tuple[Collection[str], str]] = []
+    if stage != "dpo":
+        found.append(
+            (("pref_loss", "pref_ftx", "dpo_label_smoothing", "simpo_gamma"), f"not in --stage {stage}, but dpo")
+        )
+    elif loss != "simpo":
+        found.append((("simpo_gamma",), f"--pref_loss {loss} has no margin; simpo has"))
+    if stage not in ("dpo", "kto"):
+        found.append((("pref_beta",), f"not in --stage {stage}, but dpo and kto"))
+    if stage != "kto":
+        found.append((("kto_chosen_weight", "kto_rejected_weight"), f"not in --stage {stage}, but kto"))
+    if stage != "ppo":
+        found.append((_fields(PPOArguments), f"not in --stage {stage}, but ppo"))
+    if stage != "grpo":
+        found.append((_fields(GRPOArguments), f"not in --stage {stage}, but grpo"))
+    if stage != "sft":
+        found.append((("mask_history",), f"not in --stage {stage}, but sft"))
+    if stage == "ppo":
+        found.append((("dataloader_drop_last",), "--stage ppo fills its last rollout"))
+    if stage == "pt":
+        found.append((("template", "system_prompt"), "--stage pt learns texts as they are"))
+    if not (config.reward.reward_model or "").startswith("http"):
+        found.append((("reward_timeout",), "--reward_model is not the address of a server"))
+    if not config.model.quantization_bit:
+        found.append((("quantization_type", "double_quantization"), "--quantization_bit is not given"))
+    elif config.model.quantization_bit != 4:
+        found.append((("quantization_type", "double_quantization"), "only --quantization_bit 4 reads it"))
+    if not config.model.rope_scaling:
+        found.append((("rope_factor",), "--rope_scaling is not given"))
+    return found
+
+
+def _of_generating(config: RunConfig) -> list[tuple[Collection[str], str]]:
+    stage, training, generating = config.finetuning.stage, config.training, config.generating
+    if stage == "grpo":
+        others = [name for name in ANSWERS if name not in SHARED_WITH_GRPO]
+        return [(others, "--stage grpo samples by --rollout_temperature alone")]
+    if not training.do_predict and stage != "ppo":
+        return [(ANSWERS, "nothing is answered (--do_predict)")]
+    found: list[tuple[Collection[str], str]] = []
+    if not generating.do_sample:
+        found.append((("temperature", "top_p", "top_k"), "--do_sample false takes the likeliest token"))
+    elif not generating.temperature:
+        found.append((("top_p", "top_k"), "--temperature 0 takes the likeliest token"))
+    if generating.num_beams == 1:
+        found.append((("length_penalty",), "it is of beam search (--num_beams)"))
+    return found
+
+
+def _of_data(config: RunConfig) -> list[tuple[Collection[str], str]]:
+    data, training = config.data, config.training
+    found: list[tuple[Collection[str], str]] = []
+    if not data.streaming:
+        found.append((("buffer_size",), "--streaming is not given: all records are shuffled"))
+    elif training.do_train:
+        found.append((("dataloader_drop_last",), "a stream has no last batch"))
+        found.append((("num_train_epochs",), "a stream ends at --max_steps"))
+    if len(data.datasets) < 2:
+        found.append((("mix_strategy",), "there is one dataset"))
+    if not training.do_train and not training.do_eval:
+        found.append((("val_size",), "nothing is evaluated by its loss (--do_eval)"))
+    elif training.do_train and not training.do_eval and training.eval_strategy == "no":
+        measured = "nothing is evaluated (--do_eval, --eval_strategy)"
+        found.append((("val_size",), f"{measured}, and its records are only taken away from the training"))
+        if not training.do_predict:
+            found.append((("eval_dataset", "max_eval_samples"), measured))
+    return found
+
+
+def _of_adapter(config: RunConfig) -> list[tuple[Collection[str], str]]:
+    finetuning = config.finetuning
+    kind, found = finetuning.finetuning_type, list[tuple[Collection[str], str]]()
+    if kind != "freeze":
+        found.append((("num_layer_trainable", "name_module_trainable"), "only --finetuning_type freeze reads it"))
+    if not config.model.checkpoints:
+        found.append((("resume_lora_training",), "there is no --checkpoint_dir"))
+    if kind != "lora":
+        found.append(((*ADAPTER, "pissa_iter", "resume_lora_training"), f"--finetuning_type {kind} trains no adapter"))
+        return found
+    found.append((OF_KIND.get(finetuning.peft_type, ()), f"--peft_type {finetuning.peft_type} does not have it"))
+    if finetuning.peft_type != "oft":
+        found.append((("oft_block_size",), "it is of --peft_type oft"))
+    if not finetuning.pissa_init:
+        found.append((("pissa_iter",), "--pissa_init is not given"))
+    return found
+
+
+def _of_training(config: RunConfig) -> list[tuple[Collection[str], str]]:
+    training: Any = config.training
+    optim = str(getattr(training.optim, "value", training.optim))
+    chooses = training.load_best_model_at_end or training.save_strategy == "best"
+    plateau = training.lr_scheduler_type == "reduce_lr_on_plateau"
+    cases: list[tuple[bool, Collection[str], str]] = [
+        (training.max_steps > 0, ("num_train_epochs",), "--max_steps is given"),
+        (training.eval_strategy == "no", ("eval_steps", "eval_delay"), "--eval_strategy is no"),
+        (training.eval_strategy == "epoch", ("eval_steps",), "--eval_strategy is epoch"),
+        (training.save_strategy != "steps", ("save_steps",), f"--save_strategy is {_name(training.save_strategy)}"),
+        (training.save_strategy == "no", ("save_total_limit",), "--save_strategy is no"),
+        (training.logging_strategy != "steps", ("logging_steps",),
+         f"--logging_strategy is {_name(training.logging_strategy)}"),
+        (not chooses and not plateau, ("metric_for_best_model", "greater_is_better"), "no best step is chosen "
+         "(--load_best_model_at_end)"),
+        (not training.push_to_hub, OF_HUB, "--push_to_hub is not given"),
+        (not any(name in optim for name in WITH_ARGUMENTS), ("optim_args",), f"--optim {optim} does not read it"),
+        (not any(name in optim for name in WITH_TARGETS), ("optim_target_modules",),
+         f"--optim {optim} does not read it"),
+        (not training.report_to, ("run_name",), "there is no tracker (--report_to)"),
+        ("trackio" not in training.report_to, ("project", "trackio_space_id", "trackio_bucket_id",
+         "trackio_static_space_id"), "--report_to trackio is not given"),
+        (not training.dataloader_num_workers, OF_WORKERS, "--dataloader_num_workers is 0"),
+        (not training.gradient_checkpointing and not training.activation_checkpointing,
+         ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"),
+         "--activation_checkpointing is not given"),
+        (not training.use_liger_kernel, ("liger_kernel_config",), "--use_liger_kernel is not given"),
+        (training.learning_rate == 0, ("learning_rate",), "at a rate of 0 nothing is learned"),
+    ]  # fmt: skip
+    return [(options, reason) for holds, options, reason in cases if holds]
+
+
+def _name(value: Any) -> str:
+    return str(getattr(value, "value", value))

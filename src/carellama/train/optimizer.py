@@ -1,0 +1,72 @@
+"""The optimizer and the schedule of a training: LoRA+, and one line for settings that the libraries refuse.
+
+    class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer): ...
+    check_optimizer(training)    # before the model is loaded
+
+A class to put before transformers' `Trainer`. Optimizers and schedules themselves are transformers'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import Trainer, get_scheduler
+
+from carellama.errors import UserError
+
+REFUSALS = (ImportError, ValueError, TypeError, KeyError)  # of transformers and torch, over a person's settings
+
+
+class OwnOptimizer:
+    """Makes the optimizer; with LoRA+ the B matrices of an adapter learn faster (Hayou et al., arXiv:2402.12354)."""
+
+    args: Any
+    model: Any
+    optimizer: Any
+    loraplus_lr_ratio: float | None = None
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Return the optimizer. Raises `UserError` for options that it does not take."""
+        with _of_option("--optim", self.args.optim):
+            if self.optimizer is None and self.loraplus_lr_ratio and isinstance(self.model, PeftModel):
+                from peft.optimizers import create_loraplus_optimizer
+
+                learning = self.model if model is None else model
+                kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.args, learning)
+                self.optimizer = create_loraplus_optimizer(
+                    learning,
+                    kind,
+                    loraplus_lr_ratio=self.loraplus_lr_ratio,
+                    weight_decay=self.args.weight_decay,
+                    **settings,
+                )
+            return super().create_optimizer(model)  # type: ignore[misc]
+
+
+def check_optimizer(training: Any) -> None:
+    """Raise `UserError` for a schedule that does not take its settings, and for an optimizer that is not installed."""
+    with _of_option("--lr_scheduler_type", training.lr_scheduler_type):
+        some = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=training.learning_rate)
+        get_scheduler(training.lr_scheduler_type, some, 0, 1000, scheduler_specific_kwargs=training.lr_scheduler_kwargs)
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(training)
+    except ImportError as error:
+        raise _refusal("--optim", training.optim, error) from error
+    except Exception:  # some need the model: they are asked again when it is there
+        return
+
+
+@contextmanager
+def _of_option(option: str, value: Any) -> Iterator[None]:
+    try:
+        yield
+    except REFUSALS as error:
+        raise _refusal(option, value, error) from error
+
+
+def _refusal(option: str, value: Any, error: Exception) -> UserError:
+    return UserError(f"{option} {getattr(value, 'value', value)}: {' '.join(str(error).split())}")
