@@ -8,7 +8,9 @@ of its family; vocabularies and weights are made here.
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ GEMMA = (
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
 SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?!\S)|\s+"
+QWEN_SPLIT = SPLIT.replace(r"\p{N}{1,3}", r"\p{N}").replace(r"|\s+(?!", r"|\s*[\r\n]+|\s+(?!")
 SIZES: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 256, "torch_dtype": "float32", "use_cache": True,
@@ -82,7 +85,7 @@ BASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str], tuple[str | No
     "gemma3": (
         {"model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"], "rope_theta": 1000000.0,
          "rope_local_base_freq": 10000.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "head_dim": 8,
-         "sliding_window": 12, "sliding_window_pattern": 2, "query_pre_attn_scalar": 8},
+         "sliding_window": 12, "sliding_window_pattern": 6, "num_hidden_layers": 6, "query_pre_attn_scalar": 8},
         {"tokenizer_class": "GemmaTokenizer", "chat_template": GEMMA, "add_bos_token": True, "add_eos_token": False},
         ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>"],
         ("<bos>", "<eos>", "<pad>", "<unk>"),
@@ -103,27 +106,26 @@ BASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str], tuple[str | No
 }  # fmt: skip
 
 
-def write_base(family: str, folder: Path, *, seed: int = 0) -> Path:
-    """Write the base of a family; return its folder."""
+def write_base(family: str, folder: Path, *, tokenizer_of: Path | None = None, seed: int = 0) -> Path:
+    """Write the base of a family; return its folder.
+
+    tokenizer_of: a model folder whose tokenizer it gets instead of one of its own (llama.cpp knows few).
+    """
     import torch
+    from tokenizers import Tokenizer
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    settings, about, specials, (bos, eos, pad, unk) = BASES[family]
+    settings = BASES[family][0]
     folder.mkdir(parents=True)
-    tokenizer = _tokenizer(family, specials, bos)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    named = {"bos_token": bos, "eos_token": eos, "pad_token": pad, "unk_token": unk}
-    added = {
-        str(tokenizer.token_to_id(token)): {
-            "content": token, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False,
-            "special": token not in ("<think>", "</think>"),
-        }
-        for token in specials
-    }  # fmt: skip
-    _write(
-        folder / "tokenizer_config.json", {"model_max_length": 256} | about | named | {"added_tokens_decoder": added}
-    )
-    ids = {f"{name}_id": tokenizer.token_to_id(token) for name, token in named.items() if token and name != "unk_token"}
+    if tokenizer_of is None:
+        _write_tokenizer(family, folder)
+    else:
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copy(tokenizer_of / name, folder / name)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    about = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    named = {name: about.get(name) for name in ("bos_token", "eos_token", "pad_token")}
+    ids = {f"{name}_id": tokenizer.token_to_id(token) for name, token in named.items() if token}
     config = SIZES | settings | ids | {"vocab_size": tokenizer.get_vocab_size()}
     if family in ("bloom", "gpt2"):
         config = {
@@ -141,6 +143,24 @@ def write_base(family: str, folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
+def _write_tokenizer(family: str, folder: Path) -> None:
+    """Write tokenizer.json and tokenizer_config.json of a family."""
+    _, about, specials, (bos, eos, pad, unk) = BASES[family]
+    tokenizer = _tokenizer(family, specials, bos)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    named = {"bos_token": bos, "eos_token": eos, "pad_token": pad, "unk_token": unk}
+    added = {
+        str(tokenizer.token_to_id(token)): {
+            "content": token, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False,
+            "special": token not in ("<think>", "</think>"),
+        }
+        for token in specials
+    }  # fmt: skip
+    _write(
+        folder / "tokenizer_config.json", {"model_max_length": 256} | about | named | {"added_tokens_decoder": added}
+    )
+
+
 def _tokenizer(family: str, specials: list[str], bos: str | None) -> Any:
     """Train the tokenizer of a family on the corpus of the tests."""
     from tokenizers import (
@@ -156,17 +176,10 @@ def _tokenizer(family: str, specials: list[str], bos: str | None) -> Any:
     )
 
     spm = family in ("mistral", "gemma3")
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True) if spm else models.BPE())
-    alphabet, extra = [], [f"<0x{byte:02X}>" for byte in range(256)] if spm else []
     if spm:
-        replace = normalizers.Replace(" ", "▁")
-        tokenizer.normalizer = (
-            normalizers.Sequence([normalizers.Prepend("▁"), replace]) if family == "mistral" else replace
-        )
-        steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-        tokenizer.decoder = decoders.Sequence(steps + [decoders.Strip(" ", 1, 0)] * (family == "mistral"))
+        tokenizer = _sentencepiece(specials, prefix=family == "mistral")
     else:
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        tokenizer = Tokenizer(models.BPE())
         tokenizer.decoder = decoders.ByteLevel()
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         if family in ("llama3", "qwen2", "qwen3"):
@@ -176,18 +189,11 @@ def _tokenizer(family: str, specials: list[str], bos: str | None) -> Any:
             ])  # fmt: skip
         if family in ("qwen2", "qwen3"):
             tokenizer.normalizer = normalizers.NFC()
-    trainer = trainers.BpeTrainer(
-        vocab_size=len(specials) + len(extra) + (300 if not spm else 150), special_tokens=[*specials, *extra],
-        initial_alphabet=alphabet, show_progress=False,
-    )  # fmt: skip
-    if spm:  # SentencePiece learns no piece with a space inside
-        tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    if extra:  # bytes are ordinary entries of the vocabulary
-        state = json.loads(tokenizer.to_str())
-        state["pre_tokenizer"] = None
-        state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] not in extra]
-        tokenizer = Tokenizer.from_str(json.dumps(state))
+        trainer = trainers.BpeTrainer(
+            vocab_size=len(specials) + 300, special_tokens=specials,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
+        )  # fmt: skip
+        tokenizer.train_from_iterator(CORPUS, trainer)
     for token in ("<think>", "</think>"):
         if token in specials:
             tokenizer.add_tokens([AddedToken(token, normalized=False, special=False)])
@@ -196,6 +202,43 @@ def _tokenizer(family: str, specials: list[str], bos: str | None) -> Any:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", pair=f"{bos} $A {bos}:1 $B:1", special_tokens=[(bos, number)]
         )
+    return tokenizer
+
+
+def _sentencepiece(specials: list[str], *, prefix: bool) -> Any:
+    """Train a SentencePiece model and return it as tokenizer.json has it, in the way of transformers' converter.
+
+    prefix: whether a space stands before every text, as in Llama 2.
+    """
+    from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+
+    known = {"pad": "<pad>", "eos": "<eos>", "bos": "<bos>", "unk": "<unk>"}
+    known |= {} if "<eos>" in specials else {"eos": "</s>", "bos": "<s>"}
+    written = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS), model_writer=written, vocab_size=600, hard_vocab_limit=False, model_type="bpe",
+        byte_fallback=True, character_coverage=1.0, normalization_rule_name="identity", add_dummy_prefix=prefix,
+        remove_extra_whitespaces=False, minloglevel=2,
+        user_defined_symbols=[token for token in specials if token not in known.values()],
+        **{f"{name}_id": specials.index(token) if token in specials else -1 for name, token in known.items()},
+        **{f"{name}_piece": token for name, token in known.items()},
+    )  # fmt: skip
+    trained = SentencePieceProcessor(model_proto=written.getvalue())
+    ids = {trained.id_to_piece(number): number for number in range(len(trained))}
+    merges = []
+    for piece, number in ids.items():
+        pairs = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
+        known_pairs = sorted((ids[left], ids[right], left, right) for left, right in pairs if {left, right} <= {*ids})
+        if piece not in specials and not trained.is_byte(number):
+            merges += [(-trained.get_score(number), left, right) for _, _, left, right in known_pairs]
+    ordered = [(left, right) for _, left, right in sorted(merges, key=lambda merge: merge[0])]
+    tokenizer = Tokenizer(models.BPE(ids, ordered, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    replace = normalizers.Replace(" ", "▁")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), replace]) if prefix else replace
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence(steps + [decoders.Strip(" ", 1, 0)] * prefix)
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in specials])
     return tokenizer
 
 

@@ -1,4 +1,4 @@
-"""A program that is not ours: reads model folders with plain transformers (5 or 4.57), tokenizers or peft.
+"""A program that is not ours: reads model folders with plain transformers (5 or 4.57) or peft.
 
     python stranger.py jobs.json answers.json
 
@@ -6,11 +6,11 @@ jobs.json is a list of {"name", "folder", "text", "ids", "messages"}, with "adap
 "conversations" for a reward model. It must not import this project.
 """
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
 
-import tokenizers
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
@@ -22,8 +22,6 @@ def read(job):
     folder = job["folder"]
     tokenizer = AutoTokenizer.from_pretrained(job.get("adapter", folder))
     answer = {"class": type(tokenizer).__name__} | read_tokenizer(tokenizer, job)
-    alone = tokenizers.Tokenizer.from_file(str(Path(job.get("adapter", folder), "tokenizer.json")))
-    answer["ids_of_tokenizers"] = alone.encode(job["text"], add_special_tokens=False).ids
     if "conversations" in job:
         return answer | read_scores(tokenizer, folder, job["conversations"])
     model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32)
@@ -73,6 +71,7 @@ def read_scores(tokenizer, folder, conversations):
 
 
 def main(jobs, answers):
+    assert not importlib.util.find_spec("carellama")
     torch.set_num_threads(1)  # sums in the same order everywhere
     found = {}
     for job in json.loads(Path(jobs).read_text()):

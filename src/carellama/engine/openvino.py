@@ -422,6 +422,12 @@ def load(
         tokenizer, limit = of_folder(place, data.template), _context_of(place)
     else:
         header = read_header(place, ARRAYS)
+        if header.scales_positions:
+            raise UserError(
+                f"{place.name} scales its positions (rope scaling, as Llama 3.1), which OpenVINO ignores in a .gguf: "
+                "its answers would be wrong; use --engine llamacpp or transformers, or convert the model with "
+                "optimum-intel and give that folder"
+            )
         if header.facts.get("general.file_type") in ROUNDED:
             say(
                 f"{place.name} has 4-bit blocks with a minimum, which OpenVINO rounds: its answers are worse than the "

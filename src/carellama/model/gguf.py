@@ -42,10 +42,17 @@ class Header:
 
     facts: dict[str, Any]
     weights: int
+    tensors: frozenset[str] = frozenset()  # their names
 
     def of_architecture(self, name: str) -> Any:
         """A fact that stands under the name of the architecture, as `llama.context_length`; None: not stated."""
         return self.facts.get(f"{self.facts.get('general.architecture')}.{name}")
+
+    @property
+    def scales_positions(self) -> bool:
+        """Return whether positions are scaled: by a fact (linear, YaRN) or by a tensor of factors (Llama 3.1)."""
+        kind = self.of_architecture("rope.scaling.type") or "none"
+        return kind != "none" or any(name.startswith("rope_f") for name in self.tensors)
 
 
 def is_gguf(path: Path) -> bool:
@@ -72,7 +79,8 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
             for _ in range(pairs):
                 name = _string(file)
                 facts[name] = _value(file, _number(file, "I"), whole=name in arrays)
-            return Header(facts, sum(_tensor_size(file) for _ in range(tensors)))
+            sizes = [_tensor(file) for _ in range(tensors)]
+            return Header(facts, sum(size for _, size in sizes), frozenset(name for name, _ in sizes))
     except (struct.error, KeyError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged or cut short ({error}); fetch it again") from error
 
@@ -102,12 +110,12 @@ def _value(file: IO[bytes], kind: int, *, whole: bool = False) -> Any:
     return found if whole else length
 
 
-def _tensor_size(file: IO[bytes]) -> int:
-    """Read the description of one tensor; return how many weights it has."""
-    _string(file)
+def _tensor(file: IO[bytes]) -> tuple[str, int]:
+    """Read the description of one tensor; return its name and how many weights it has."""
+    name = _string(file)
     dimensions = struct.unpack(f"<{(count := _number(file, 'I'))}Q", file.read(8 * count))
     _number(file, "I"), _number(file, "Q")  # the number format, and where the weights lie
-    return math.prod(dimensions)
+    return name, math.prod(dimensions)
 
 
 def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:

@@ -6,18 +6,29 @@
 
 transformers 5 renames what transformers 4, vLLM, llama.cpp and others still read by its old name, and writes how a
 tokenizer was loaded. Every folder that CareLlama writes (checkpoint, adapter, export, unpacked GGUF) goes through
-`make_readable`. Weights and `tokenizer.json` are the same for all readers and stay as they are.
+`make_readable`. Weights and `tokenizer.json` are the same for all readers and stay as they are; llama.cpp's converter
+gets a `tokenizer.model` besides, which transformers 5 no longer writes (`carellama.model.sentencepiece_file`).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from carellama.disk import write_json
+from carellama.model.sentencepiece_file import (
+    FILE,
+    added_tokens,
+    is_sentencepiece,
+    space_before,
+    write_tokenizer_model,
+)
+
+log = logging.getLogger(__name__)
 
 CONFIG, TOKENIZER, GENERATION = "config.json", "tokenizer_config.json", "generation_config.json"
 # What says how and from where our process loaded the files, or which file the author of a .gguf began with.
@@ -30,18 +41,23 @@ PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|endof
 UNUSED_TOKEN = re.compile(r"pad|reserved|unused", re.IGNORECASE)
 # transformers 4 writes these of GPT-NeoX by other names (GPTNeoXConfig of both versions).
 NEOX_NAMES = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
+# tokens; BLOOM was trained on texts of this length (Le Scao et al. 2022, table 3), and ALiBi sets no limit.
+BLOOM_TOKENS = 2048
 
 
 def make_readable(folder: Path) -> None:
     """Rewrite config.json, generation_config.json and tokenizer_config.json of `folder`; a missing one is skipped.
 
-    A second call changes nothing. Raises `OSError` if a file cannot be written.
+    `tokenizer.model` is written for a tokenizer of SentencePiece's kind. A second call changes nothing.
+    Raises `OSError` if a file cannot be written.
     """
     _rewrite(folder / CONFIG, readable_config)
     _rewrite(folder / GENERATION, readable_generation_config)
     tokenizer = folder / "tokenizer.json"
     if tokenizer.is_file():
         _rewrite(folder / TOKENIZER, lambda config: readable_tokenizer_config(config, folder))
+        if not write_tokenizer_model(folder):
+            log.warning("SentencePiece splits words in another way than %s; no %s is written", tokenizer, FILE)
 
 
 def readable_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -53,6 +69,10 @@ def readable_config(config: dict[str, Any]) -> dict[str, Any]:
             part["torch_dtype"] = part["dtype"]
         if "num_local_experts" in part:  # Qwen3-MoE of transformers 4 has no other name for it
             part.setdefault("num_experts", part["num_local_experts"])
+        if part.get("model_type") == "gpt2" and "n_positions" in part:  # llama.cpp's converter knows the old name only
+            part.setdefault("n_ctx", part["n_positions"])
+        if part.get("model_type") == "bloom":  # else llama.cpp's converter takes hidden_size for the longest context
+            part.setdefault("seq_length", BLOOM_TOKENS)
         if part.get("use_cache") is False:  # gradient checkpointing switches it off
             part["use_cache"] = True
     return config
@@ -111,9 +131,13 @@ def readable_tokenizer_config(config: dict[str, Any], folder: Path) -> dict[str,
         config["extra_special_tokens"] = extra
     elif extra:  # transformers 4 reads a list under this name only, transformers 5 under both
         config["additional_special_tokens"] = [*extra, *config.get("additional_special_tokens", [])]
-    state = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")).get("pre_tokenizer") or {}
-    if "add_prefix_space" in state:  # transformers sets the file's by this one
-        config["add_prefix_space"] = state["add_prefix_space"]
+    state = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    words = state.get("pre_tokenizer") or {}
+    if "add_prefix_space" in words:  # transformers sets the file's by this one
+        config["add_prefix_space"] = words["add_prefix_space"]
+    if is_sentencepiece(state):  # llama.cpp's converter reads these two here, and not in tokenizer.model
+        config["add_prefix_space"] = space_before(state) != "never"
+        config["added_tokens_decoder"] = added_tokens(state)
     return config
 
 

