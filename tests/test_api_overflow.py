@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from typing import Any
 
 import httpx2
@@ -16,7 +17,7 @@ from carellama.engine.scripted import ScriptedEngine
 from carellama.records import Message, ToolCall
 from carellama.serve.api.access import Refused
 from carellama.serve.api.line import Line
-from carellama.serve.api.overflow import allowed_tools, drop_oldest, is_task, prompt_limit
+from carellama.serve.api.overflow import allowed_tools, drop_oldest, is_task, prompt_limit, tools_that_fit
 from carellama.serve.api.refusals import Wrong
 from carellama.serve.api.sampling import defaults_of
 
@@ -83,6 +84,42 @@ def test_tools_for_a_model_that_knows_none(caplog) -> None:
     with running(echo(), tools="never") as server:
         assert chat(server, tools=[TOOL]).headers["x-carellama-tools"] == "1 left out: --tools never"
         assert chat(server, tools=[TOOL], tool_choice="required").json()["error"]["param"] == "tool_choice"
+
+
+MANY = [
+    {"type": "function", "function": {"name": f"tool_{number}", "description": "d" * 100, "parameters": {}}}
+    for number in range(36)
+]
+
+
+@pytest.mark.parametrize("overflow", ["error", "drop_oldest"])
+def test_tools_are_cut_to_those_that_fit(caplog, overflow: str) -> None:
+    """A19: with 36 tools a request was refused, or its history dropped; now the conversation comes first."""
+    engine = echo(context_tokens=4000)
+    history = [{"role": message.role, "content": message.content} for message in turns(8)]
+    whole = engine.count_tokens(turns(8))
+    with running(engine, context_overflow=overflow) as server, caplog.at_level(logging.INFO):
+        answer = chat(server, messages=history, tools=MANY, max_tokens=100)
+        assert answer.status_code == 200 and "x-carellama-dropped-messages" not in answer.headers
+        left = int(re.match(r"(\d+) of 36 left out: ", answer.headers["x-carellama-tools"])[1])
+        assert 0 < left < 36 and f"{left} of 36 tools left out" in caplog.text
+        assert whole < answer.json()["usage"]["prompt_tokens"] <= 3900
+        assert "x-carellama-tools" not in chat(server, messages=history, tools=MANY[:3], max_tokens=100).headers
+        refused = chat(server, messages=history, tools=MANY, tool_choice="required")
+        assert "for 36 tools)" in refused.json()["error"]["message"]
+    with running(engine, tools="always") as server:
+        assert chat(server, messages=history, tools=MANY).json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_tools_that_were_called_stay() -> None:
+    engine, tools = ScriptedEngine(""), [Tool(f"tool_{number}", "d" * 100) for number in range(20)]
+    asked = [Message("user", "q")]
+    called = [*asked, Message("assistant", "", (ToolCall("c", "tool_17", "{}"),)), Message("tool", "r", call_id="c")]
+    limit = engine.count_tokens(called, tools[:5])
+    assert tools_that_fit(engine, asked, tools, limit) == tuple(tools[:5])
+    assert [tool.name for tool in tools_that_fit(engine, called, tools, limit)][-1] == "tool_17"
+    assert tools_that_fit(engine, called, tools[:2], limit) == tuple(tools[:2])
+    assert tools_that_fit(engine, called, tools, 5) == tuple(tools)  # too long by itself: the engine refuses it
 
 
 def test_demanded_tools_are_never_left_out() -> None:

@@ -130,10 +130,14 @@ class Reply:
 class PromptTooLong(UserError):
     """The prompt leaves no room for an answer."""
 
-    def __init__(self, prompt_tokens: int, context_tokens: int) -> None:
+    def __init__(self, prompt_tokens: int, context_tokens: int, tools: tuple[int, int] | None = None) -> None:
+        share, advice = "", "shorten the conversation"
+        if tools is not None:  # how many, and their tokens
+            share = f" ({tools[1]:,} of them for {tools[0]} tool{'s' * (tools[0] != 1)})"
+            advice = "offer fewer tools, shorten the conversation"
         super().__init__(
-            f"the prompt has {prompt_tokens:,} tokens and the model takes {context_tokens:,} in all; "
-            "shorten the conversation or take a model with a longer context"
+            f"the prompt has {prompt_tokens:,} tokens{share} and the model takes {context_tokens:,} in all; "
+            f"{advice} or take a model with a longer context"
         )
         self.prompt_tokens, self.context_tokens = prompt_tokens, context_tokens
 

@@ -27,7 +27,7 @@ from carellama.serve.api.fields import HEADER, check_fields
 from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.api.messages import conversation, with_system
 from carellama.serve.api.overflow import fit_to_model, is_task, note_parts
-from carellama.serve.api.prepare import answer_tokens, prepare_chat
+from carellama.serve.api.prepare import check_room, prepare_chat
 from carellama.serve.api.prompts import check_scoring, continued, read_prompts, reserve_prompts
 from carellama.serve.api.refusals import DONE, EVENTS, Wrong, event, log_failure, refusal
 from carellama.serve.api.sampling import adapter_of, sampling_of
@@ -100,7 +100,8 @@ async def chat_makes(
     messages, sampling = await fit_to_model(service, call, messages, sampling)
     note_parts(call, pictures)
     messages, tokens = await prepare_chat(service, messages, sampling)
-    await call.reserve("chat", [tokens], count, count * answer_tokens(tokens, sampling, call.context_tokens))
+    room = await check_room(service, messages, tokens, sampling, call.context_tokens)
+    await call.reserve("chat", [tokens], count, count * room)
     stream = service.engine.stream
     makes: list[Make] = [partial(stream, messages, draw) for draw in draws(sampling, count)]
     return makes, not body.stream or is_task(messages)

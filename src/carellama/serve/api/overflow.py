@@ -1,4 +1,4 @@
-"""What does not fit: tools for a model that knows none, and conversations that fill the context.
+"""What does not fit: tools for a model that knows none, too many tools, and conversations that fill the context.
 
     messages, sampling = await fit_to_model(service, call, messages, sampling)
 
@@ -42,13 +42,22 @@ async def fit_to_model(
         call.headers[TOOLS_HEADER] = f"{offered} left out: {why}"
         log.info("%s: %d of %d tools left out: %s", call.id, offered, offered, why)
     limit = prompt_limit(sampling, call.context_tokens)
-    if settings.context_overflow == "error" or limit is None:
+    if limit is None:
         return messages, sampling
-    tools = () if sampling.tool_choice == "none" else sampling.tools
-    messages, dropped = await threaded(lambda: drop_oldest(engine, messages, tools, limit))
-    if dropped:
-        call.headers[TURNS_HEADER] = str(dropped)
-        log.info("%s: the %d oldest messages are left out, as the context is full", call.id, dropped)
+    may_cut = bool(sampling.tools) and sampling.tool_choice == "auto" and settings.tools == "auto"
+    if settings.context_overflow == "drop_oldest":
+        tools = () if may_cut or sampling.tool_choice == "none" else sampling.tools
+        messages, dropped = await threaded(lambda: drop_oldest(engine, messages, tools, limit))
+        if dropped:
+            call.headers[TURNS_HEADER] = str(dropped)
+            log.info("%s: the %d oldest messages are left out, as the context is full", call.id, dropped)
+    if may_cut:
+        fitting = await threaded(lambda: tools_that_fit(engine, messages, sampling.tools, limit))
+        if (cut := offered - len(fitting)) > 0:
+            why = f"with the conversation they have more than {limit:,} tokens (see --tools)"
+            call.headers[TOOLS_HEADER] = f"{cut} of {offered} left out: {why}"
+            log.info("%s: %d of %d tools left out: %s", call.id, cut, offered, why)
+            sampling = replace(sampling, tools=fitting)
     return messages, sampling
 
 
@@ -79,6 +88,32 @@ def allowed_tools(sampling: Sampling, policy: ToolPolicy, knows_tools: bool) -> 
         return sampling, ""
     why = "--tools never" if policy == "never" else NO_PLACE
     return replace(sampling, tools=()), why
+
+
+def tools_that_fit(engine: Engine, messages: Sequence[Message], tools: Sequence[Tool], limit: int) -> tuple[Tool, ...]:
+    """Return the tools that a prompt of at most `limit` tokens has room for beside the conversation, in their order.
+
+    Those that the conversation has called come first, then the first ones offered. A conversation that is too long by
+    itself leaves all of them, for the engine to refuse.
+    """
+
+    def fits(count: int) -> bool:
+        return engine.count_tokens(messages, first(count)) <= limit
+
+    called = {call.name for message in messages for call in message.calls}
+    order = sorted(tools, key=lambda tool: tool.name not in called)
+
+    def first(count: int) -> tuple[Tool, ...]:
+        kept = {tool.name for tool in order[:count]}
+        return tuple(tool for tool in tools if tool.name in kept)
+
+    if fits(len(tools)) or not fits(0):
+        return tuple(tools)
+    low, high = 0, len(tools) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return first(low)
 
 
 def prompt_limit(sampling: Sampling, context_tokens: int | None) -> int | None:

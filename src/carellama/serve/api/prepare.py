@@ -40,6 +40,20 @@ async def prepare_chat(service: Service, messages: list[Message], sampling: Samp
     return await threaded(count)
 
 
+async def check_room(
+    service: Service, messages: Sequence[Message], tokens: int, sampling: Sampling, context_tokens: int | None
+) -> int:
+    """Return the most tokens that an answer may have. Raises `PromptTooLong`, with the share that tools have in it."""
+    try:
+        return answer_tokens(tokens, sampling, context_tokens)
+    except PromptTooLong as error:
+        if not sampling.tools or sampling.tool_choice == "none":
+            raise
+        alone = await threaded(lambda: service.engine.count_tokens(messages))
+        tools = (len(sampling.tools), tokens - alone)
+        raise PromptTooLong(error.prompt_tokens, error.context_tokens, tools) from None
+
+
 async def count_texts(service: Service, texts: Sequence[str], *, begin: bool = False) -> list[int]:
     """Return the number of tokens of each text, with `begin` as `Engine.tokenize` has it."""
     return await threaded(lambda: [count_text(service.engine, text, begin=begin) for text in texts])
