@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from api_server import running, until
-from carellama.engine.base import Sampling, drain
+from carellama.engine.base import Piece, Sampling, TokenLogprob, drain
 from carellama.engine.openai import OpenAIEngine
 from carellama.engine.scripted import ScriptedEngine
 from carellama.engine.transformers import TransformersEngine
+from carellama.serve.api.shapes import TextShape, offsets
 from carellama.template import get_template
 from conftest import make_model, make_tokenizer
 
@@ -153,6 +154,23 @@ def test_an_engine_that_can_not_score_says_so() -> None:
         assert "--engine transformers or llamacpp" in out["error"]["message"]
         assert complete(server, prompt="tea", echo=True)[1]["choices"][0]["text"] == "teaok"
         until(lambda: not server.service.running)
+
+
+def test_offsets_of_parts_of_a_character_are_those_of_the_character() -> None:
+    """Each part counted as a character of its own: the tokens behind a rare Chinese one had offsets that are too far."""
+    parts = ["Dr", " \ufffd", "\ufffd", "\ufffd", " says", " \ufffd\ufffd", "\ufffd", "!"]
+    tokens = [TokenLogprob(part, -1.0) for part in parts]
+    text = "Dr 肺 says 肺!"
+    right = [0, 2, 3, 3, 4, 9, 10, 11]
+    assert offsets(tokens, text, 0, 0) == (right, 12)
+    shape, streamed = TextShape("m"), []
+    for token, said in zip(tokens, ["Dr", " ", "", "肺", " says", " ", "肺", "!"], strict=True):
+        streamed += shape.piece(0, Piece(said, logprobs=(token,)))[0]["choices"][0]["logprobs"]["text_offset"]
+    assert streamed == right
+    held = TextShape("m")  # "w" may become a stop string
+    for said, token, at in (("", "w", 0), ("wx", "x", 1)):
+        (chunk,) = held.piece(0, Piece(said, logprobs=(TokenLogprob(token, -1.0),)))
+        assert chunk["choices"][0]["logprobs"]["text_offset"] == [at]
 
 
 def test_scoring_ends_when_the_client_hangs_up() -> None:

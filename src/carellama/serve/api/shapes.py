@@ -16,6 +16,7 @@ from typing import Any
 from carellama.engine.base import Piece, Reply, TokenLogprob
 from carellama.serve.api.refusals import event
 
+BROKEN = "\ufffd"  # in the text of a token that is part of a character
 LEAST = -9999.0  # instead of minus infinity, which JSON has no word for; OpenAI's own
 Json = dict[str, Any]
 
@@ -135,12 +136,16 @@ class TextShape(ChoiceShape):
 
     def __init__(self, model: str, *, include_usage: bool = False) -> None:
         super().__init__(model, include_usage=include_usage)
-        self._said: dict[int, int] = {}  # characters told of each answer: where the next token begins
+        self._said: dict[int, int] = {}  # characters told of each answer
+        self._next: dict[int, int] = {}  # where the next token of each begins; ahead of `_said` where text is held back
 
     def piece(self, index: int, piece: Piece) -> list[Json]:
         """A piece of the text."""
-        logprobs = _side_by_side(piece.logprobs, self._said.get(index, 0)) if piece.logprobs else None
-        self._said[index] = self._said.get(index, 0) + sum(len(one.token) for one in piece.logprobs)
+        said, at = self._said.get(index, 0), self._next.get(index, 0)
+        starts, at = offsets(piece.logprobs, piece.text, said, at)
+        self._said[index] = said + len(piece.text)
+        self._next[index] = max(at, self._said[index])
+        logprobs = _side_by_side(piece.logprobs, starts) if piece.logprobs else None
         return [self._text(index, piece.text, logprobs)]
 
     def end(self, index: int, reply: Reply) -> list[Json]:
@@ -149,7 +154,8 @@ class TextShape(ChoiceShape):
 
     def choice(self, index: int, reply: Reply) -> Json:
         """A text."""
-        logprobs = _side_by_side(reply.logprobs, 0) if reply.logprobs else None
+        starts, _ = offsets(reply.logprobs, reply.text, 0, 0)
+        logprobs = _side_by_side(reply.logprobs, starts) if reply.logprobs else None
         return {"index": index, "text": reply.text, "logprobs": logprobs, "finish_reason": reply.finish_reason}
 
     def _text(self, index: int, text: str, logprobs: Json | None = None, finish: str | None = None) -> Json:
@@ -180,14 +186,28 @@ def _likeliest(token: TokenLogprob) -> Json:
     return found
 
 
-def _side_by_side(tokens: Sequence[TokenLogprob], offset: int) -> Json:
+def offsets(tokens: Sequence[TokenLogprob], text: str, text_at: int, at: int) -> tuple[list[int], int]:
+    """Return where each token begins, the first of them at `at`, and where the next one does.
+
+    `text` is what came with them, and begins at `text_at`. Tokens that are parts of a character all begin with it; the
+    first token behind them is looked for in the text.
+    """
     starts = []
+    broken = False
     for one in tokens:
-        starts.append(offset)
-        offset += len(one.token)
+        if broken and one.token and BROKEN not in one.token:
+            found = text.find(one.token, max(0, at - text_at))
+            at, broken = (text_at + found if found >= 0 else at), False
+        starts.append(at)
+        at += len(one.token.replace(BROKEN, ""))
+        broken = broken or BROKEN in one.token
+    return starts, at
+
+
+def _side_by_side(tokens: Sequence[TokenLogprob], starts: Sequence[int]) -> Json:
     return {
         "tokens": [one.token for one in tokens],
         "token_logprobs": [None if math.isnan(one.logprob) else number(one.logprob) for one in tokens],
         "top_logprobs": [None if math.isnan(one.logprob) else _likeliest(one) for one in tokens],
-        "text_offset": starts,
+        "text_offset": list(starts),
     }
