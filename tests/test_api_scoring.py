@@ -157,7 +157,7 @@ def test_an_engine_that_can_not_score_says_so() -> None:
 
 
 def test_offsets_of_parts_of_a_character_are_those_of_the_character() -> None:
-    """Each part counted as a character of its own: the tokens behind a rare Chinese one had offsets that are too far."""
+    """Each part counted as a character of its own: the tokens behind a rare one had offsets that are too far."""
     parts = ["Dr", " \ufffd", "\ufffd", "\ufffd", " says", " \ufffd\ufffd", "\ufffd", "!"]
     tokens = [TokenLogprob(part, -1.0) for part in parts]
     text = "Dr 肺 says 肺!"

@@ -11,6 +11,7 @@ import pytest
 
 from api_server import echo, running, until
 from carellama.engine.scripted import ScriptedEngine
+from carellama.serve.api import chat
 from carellama.serve.api.access import Keyed
 from carellama.store import keys, usage
 from carellama.store.database import open_database
@@ -138,3 +139,37 @@ def test_embeddings_and_tokenize_are_counted_as_they_are(database) -> None:
         done = ask("/v1/embeddings", model="carellama", input=["x" * 60, "y" * 40])
         assert done.status_code == 200 and done.json()["usage"]["prompt_tokens"] == 100
         until(lambda: tokens_used(database) == 100)
+
+
+HOURS = [{"type": "function", "function": {"name": "hours", "parameters": {"type": "object", "properties": {}}}}]
+CALL = '<tool_call>{"name": "hours", "arguments": {}}'
+
+
+def test_who_hangs_up_within_a_call_is_charged_for_it(database) -> None:
+    """The tokens of a call are held back until it is whole: who left before that had them for nothing."""
+    access, header = keyed(database, 100_000)
+    engine = ScriptedEngine(CALL + " " * 1000, token_seconds=0.01)
+    with running(engine, access=access) as server:
+        for stream in (False, True):
+            before = tokens_used(database) if stream else 0
+            with pytest.raises(httpx2.ReadTimeout), httpx2.stream(
+                "POST", server.url + CHAT, json={"messages": PROMPT, "tools": HOURS, "stream": stream}, headers=header,
+                timeout=httpx2.Timeout(10, read=1),
+            ) as answer:  # fmt: skip
+                answer.read()
+            until(lambda: not engine.running)
+            until(lambda before=before: tokens_used(database) > before + COUNT + 20)
+
+
+def test_a_long_call_is_no_want_of_a_first_token(monkeypatch) -> None:
+    """A call that took longer than --first_token_timeout was ended as if the model had said nothing."""
+    monkeypatch.setattr(chat, "PAUSE", 0.2)
+    engine = ScriptedEngine(CALL + "</tool_call>", token_seconds=0.02)  # about a second
+    body = {"messages": PROMPT, "tools": HOURS}
+    with running(engine, first_token_timeout=0.4) as server:
+        whole = httpx2.post(server.url + CHAT, json=body, timeout=20).json()
+        assert whole["choices"][0]["finish_reason"] == "tool_calls"
+        streamed = httpx2.post(server.url + CHAT, json=body | {"stream": True}, timeout=20).text
+        assert '"finish_reason":"tool_calls"' in streamed and streamed.endswith("data: [DONE]\n\n")
+        assert streamed.count(": the answer is being computed") >= 2  # proxies keep the connection open
+        assert streamed.count("data: ") == 4  # the role, the call, its end, and the mark of the end

@@ -112,6 +112,12 @@ class Piece:
     logprobs: tuple[TokenLogprob, ...] = ()
     call: ToolCall | None = None  # a whole one
     of_prompt: bool = False  # it repeats the prompt: none of its tokens was written
+    held: bool = False  # a token was written whose text is held back, as it may belong to a call
+
+    @property
+    def shows(self) -> bool:
+        """Whether it has anything to show."""
+        return bool(self.text or self.reasoning or self.logprobs or self.call)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,9 @@ def read_stream(stream: Generator[Piece, None, Reply], reader: Reader) -> Genera
                 assert isinstance(reply, Reply)
                 found = reader.end(reply.finish_reason)
             else:
-                found = reader.add(piece)
+                found = list(reader.add(piece)) or [Piece()]
+                if (piece.text or piece.held) and not any(one.shows for one in found):
+                    found = [replace(found[0], held=True)]
             for one in found:
                 text, reasoning = text + one.text, reasoning + one.reasoning
                 calls += [one.call] if one.call is not None else []

@@ -214,7 +214,7 @@ class Answers:
             try:
                 while not self._closed:
                     piece = next(stream)
-                    if piece.text or piece.reasoning or piece.logprobs or piece.call:
+                    if piece.shows or piece.held:
                         self._put(index, piece)
             except StopIteration as end:
                 self._put(index, end.value)

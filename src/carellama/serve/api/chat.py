@@ -8,6 +8,7 @@ stream, as an event {"error": ...}.
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -161,7 +162,7 @@ async def answer(
 async def _events(service: Service, call: Call, answers: Answers, shape: Shape, count: int) -> AsyncIterator[bytes]:
     """The events of a stream; those that are there at the same time come together."""
     out = b"".join(shape.event(each) for index in range(count) for each in shape.begin(index))
-    first = service.settings.first_token_timeout
+    first, sent = service.settings.first_token_timeout, time.monotonic()
     try:
         if not answers.more:  # `COMMIT` seconds have passed without a byte
             yield COMMENT + out
@@ -169,17 +170,19 @@ async def _events(service: Service, call: Call, answers: Answers, shape: Shape, 
         async for got in answers.items(pause=PAUSE, first=first, until=call.until):
             if got is None:
                 yield out + COMMENT
-                out = b""
+                out, sent = b"", time.monotonic()
                 continue
             index, item = got
             call.note(index, item)
             if isinstance(item, Reply):
                 out += b"".join(map(shape.event, shape.end(index, item)))
-            elif not isinstance(item, Exception):
+            elif not isinstance(item, Exception) and item.shows:
                 out += b"".join(map(shape.event, shape.piece(index, item)))
-            if not answers.more or len(out) >= TOGETHER:
+            elif not out and time.monotonic() - sent >= PAUSE:
+                out = COMMENT  # a call is being written, which is told as a whole
+            if out and (not answers.more or len(out) >= TOGETHER):
                 yield out
-                out = b""
+                out, sent = b"", time.monotonic()
     except Exception as error:
         call.status, body, _ = refusal(error, call.path, call.params)
         if call.status >= 500:
