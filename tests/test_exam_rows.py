@@ -172,3 +172,27 @@ def test_circled_numbers_begin_options(tmp_path: Path) -> None:
     made, _ = records(dataset(write(tmp_path / "a.jsonl", *rows)))
     assert [one[1] for one in made] == [{"A": "5 mg", "B": "10 mg", "C": "15 mg"}] * 2
     assert [one[2] for one in made] == [("B",), ("A",)]
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("A、维生素C、叶酸B、铁C、钙D、锌", ["维生素C、叶酸", "铁", "钙", "锌"]),
+        (
+            "A. E. coli B. C. difficile C. S. aureus D. H. pylori",
+            ["E. coli", "C. difficile", "S. aureus", "H. pylori"],
+        ),
+        ("A. E. coli B. H. pylori", ["E. coli", "H. pylori"]),
+        ("A. B. fragilis B. E. coli", ["B. fragilis", "E. coli"]),
+        ([{"A": "5"}, {"B": "10"}], ["5", "10"]),
+        ([["A", "5"], ["B", "10"]], ["5", "10"]),
+        ("A. 1.5; B. 2.5; C. 3.5.", ["1.5", "2.5", "3.5"]),
+    ],
+)
+def test_a_letter_within_an_option_begins_no_option(text: Any, options: list[str], tmp_path: Path) -> None:
+    """The C of vitamin C was option C, so that B was lost, and of two bacteria "coli B." was left."""
+    made, _ = records(dataset(write(tmp_path / "a.jsonl", exam("B", text))))
+    assert made[0][1] == dict(zip("ABCD", options, strict=False))
+    inside = f"{STEM} {text}" if isinstance(text, str) and text.startswith("A. ") else None
+    asked = [{"question": inside or STEM, "answer": "B", **({} if inside else {"options": text})}]
+    assert records(dataset(write(tmp_path / "b.jsonl", *asked)))[0] == made

@@ -85,21 +85,42 @@ def without_separators(texts: Sequence[str]) -> list[str]:
     if len(ends) != 1 or not ends <= SEPARATORS:
         return list(texts)
     *others, last = texts
-    return [*(text[:-1].rstrip() for text in others), last.rstrip("".join(ends) + ".。").rstrip()]
+    sign = "".join(ends)
+    one_sentence = "\n" not in last and not re.search(r"[。.]\s*\S", last)
+    return [*(text[:-1].rstrip() for text in others), last.rstrip(sign + ".。" if one_sentence else sign).rstrip()]
 
 
 def _marks(pattern: re.Pattern[str], text: str) -> list[tuple[str, re.Match[str]]]:
-    """The letters that begin the options of a text, from A on. One may be missing, but not where letters are bare."""
+    """The letters that begin the options of a text, from A on. One may be missing, but not where letters are bare.
+
+    Letters that count up without a gap are believed, unless a gap makes more options of the text: the C of "A、维生素C、"
+    is none where B follows.
+    """
+    found = [(unicodedata.normalize("NFKC", match[1] or match[2]).upper(), match) for match in pattern.finditer(text)]
+    whole, gaps = _counted(found, gaps=False), _counted(found, gaps=True)
+    return gaps if len(gaps) > len(whole) else whole
+
+
+def _counted(found: Sequence[tuple[str, re.Match[str]]], *, gaps: bool) -> list[tuple[str, re.Match[str]]]:
+    """The marks among the letters found that count up; `gaps`: one letter may be missing between two."""
     marks: list[tuple[str, re.Match[str]]] = []
-    for match in pattern.finditer(text):
-        letter = unicodedata.normalize("NFKC", match[1] or match[2]).upper()
+    for at, (letter, match) in enumerate(found):
         bare = match[0].strip() == match[2]
         if letter == "A" and len(marks) == 1 and _frame(marks[0][1]) == "" and not bare:
             marks.clear()  # the first was a word of the stem: "A man of 40 ..."
         following = LETTERS[LETTERS.index(marks[-1][0]) + 1 :] if marks else "A"
-        if letter == following[:1] or (letter in following and not bare and _frame(match) == _frame(marks[0][1])):
-            marks.append((letter, match))
+        next_one = letter == following[:1]
+        if not next_one and not (gaps and letter in following and not bare and _frame(match) == _frame(marks[0][1])):
+            continue
+        if marks and match.start() == marks[-1][1].end() and _is_name(letter, found[at + 1 :], gaps and not next_one):
+            continue
+        marks.append((letter, match))
     return marks
+
+
+def _is_name(letter: str, after: Sequence[tuple[str, re.Match[str]]], out_of_order: bool) -> bool:
+    """Whether a letter right behind a mark begins its text, as in "A. E. coli" and "B. C. difficile C. ..."."""
+    return out_of_order or any(other == letter for other, _ in after)
 
 
 def _frame(mark: re.Match[str]) -> str:
@@ -125,9 +146,25 @@ def options_of(value: Any) -> dict[str, str]:
         return _keyed({str(key): text for key, text in value.items()})
     if not isinstance(value, Sequence) or len(value) < 2:
         return {}
+    if pairs := _pairs(value):
+        return _keyed(pairs)
     if all(isinstance(one, Mapping) for one in value):
         return _of_objects(value)
     return _listed(value)
+
+
+def _pairs(value: Sequence[Any]) -> dict[str, Any]:
+    """The options of [{"A": text}, {"B": text}] or [["A", text], ["B", text]], as Parquet's maps are; else {}."""
+    pairs: list[tuple[Any, Any]] = []
+    for one in value:
+        if isinstance(one, Mapping) and len(one) == 1:
+            pairs += one.items()
+        elif isinstance(one, list | tuple) and len(one) == 2 and len(str(one[0]).strip("().: ")) == 1:
+            pairs.append((one[0], one[1]))
+        else:
+            return {}
+    found = {str(key): text for key, text in pairs}
+    return found if len(found) == len(pairs) else {}
 
 
 def _options_in(text: str) -> dict[str, str]:
