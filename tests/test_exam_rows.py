@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,20 @@ def test_a_letter_within_an_option_begins_no_option(text: Any, options: list[str
     inside = f"{STEM} {text}" if isinstance(text, str) and text.startswith("A. ") else None
     asked = [{"question": inside or STEM, "answer": "B", **({} if inside else {"options": text})}]
     assert records(dataset(write(tmp_path / "b.jsonl", *asked)))[0] == made
+
+
+@pytest.mark.parametrize("given", [["one 1", "two 2"], {"A": "one 1", "B": "two 2"}, 12])
+def test_an_explanation_may_be_a_list_or_an_object(given: Any, tmp_path: Path) -> None:
+    """It was read as none, although its column was said to be used."""
+    made, _ = records(dataset(write(tmp_path / "a.jsonl", exam("B", explanation=given))))
+    expected = {list: "one 1\ntwo 2", dict: "A: one 1\nB: two 2", int: "12"}
+    assert made[0][3] == expected[type(given)]
+
+
+def test_columns_in_traditional_characters_and_decimals(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    made, _ = records(dataset(write(tmp_path / "a.jsonl", {"題目": STEM, "選項": AB, "答案": "B"})))
+    assert made[0][:3] == (STEM, AB, ("B",))
+    row = {"question": STEM, "A": Decimal("0.50"), "B": Decimal("1.50"), "answer": "B"}
+    parquet.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
+    assert records(dataset(tmp_path / "a.parquet"))[0][0][1] == {"A": "0.50", "B": "1.50"}

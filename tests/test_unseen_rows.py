@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from carellama.data.check.found import lines
 from carellama.data.check.run import files_of
 from carellama.data.detect_format import FIRST_ROWS
 from carellama.data.exam_options import first_key, options_of
@@ -362,3 +363,13 @@ def test_the_sheet_of_a_row_is_named(tmp_path: Path) -> None:
         sheet.append([ASK, answer])
     book.save(tmp_path / "a.xlsx")
     assert check(tmp_path / "a.xlsx").errors["empty answer"].lines == ["2 (sheet 2)"]
+
+
+def test_turns_that_a_layout_leaves_out_are_told(tmp_path: Path) -> None:
+    """A question without an answer at the end was left out of a conversation without a word."""
+    turns = [("human", ASK), ("gpt", SAY), ("human", "那我明天可以去上班吗？")]
+    rows = [{"conversations": [{"from": role, "value": text} for role, text in turns]}] * 3
+    found = check(write(tmp_path / "a.jsonl", *rows))
+    assert found.usable == 3 and found.format.partly == ("conversations",) and not found.format.unused
+    assert any("questions without an answer" in one for one in dataset(tmp_path / "a.jsonl").remarks())
+    assert any("in part" in line for line in lines(found))

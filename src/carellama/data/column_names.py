@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from carellama.data.csv_reader import SIMPLIFIED
 from carellama.data.exam_answers import AnswerForm
 from carellama.data.exam_options import options_of, unpacked
 from carellama.data.read import Row
@@ -152,7 +153,7 @@ LETTERS_ONLY = re.compile(r"\W*[A-H](?:\W*[A-H])*\W*")  # the answers of an exam
 
 def plain_name(name: str) -> str:
     """A column's name as the known ones are written: "Correct Answer" and "correctAnswer" are "correct_answer"."""
-    return NAME_PARTS.sub("_", name.strip()).lower()
+    return NAME_PARTS.sub("_", name.strip()).lower().translate(SIMPLIFIED)
 
 
 def lower_names(rows: Sequence[Row], *, share: float = 0.5) -> dict[str, str]:

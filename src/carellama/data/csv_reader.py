@@ -39,6 +39,12 @@ COLUMN_NAMES = frozenset(
 )
 
 
+# Traditional characters in names of columns, which are known in simplified ones.
+SIMPLIFIED = str.maketrans(
+    "問題選項內幹備參確醫復標籤評價對話診斷歷試卷號編類", "问题选项内干备参确医复标签评价对话诊断历试卷号编类"
+)
+
+
 def excel_delimiter(text: str) -> str:
     """Return the delimiter of Excel's first line `sep=;`, "" where there is no such line."""
     found = EXCEL_LINE.match(text)
@@ -65,7 +71,7 @@ def find_table(text: str, *, cut: bool) -> str:
         rows = _first_rows(text, delimiter, cut)
         if len(rows) < 2 or len(rows[0]) < 2 or any(len(row) != len(rows[0]) for row in rows):
             continue
-        known = sum(name.strip().lower() in COLUMN_NAMES or bool(SNAKE_CASE.fullmatch(name)) for name in rows[0])
+        known = sum(is_column_name(name) or bool(SNAKE_CASE.fullmatch(name)) for name in rows[0])
         if known >= (1 if delimiter == "\t" else 2) and not header_reason(rows[0], rows[1:]):
             return delimiter
     return ""
@@ -86,7 +92,7 @@ def header_reason(names: Sequence[str], rows: Sequence[Sequence[str]], expected:
 
     `expected` are the names that the caller looks for.
     """
-    if any(name.strip().lower() in COLUMN_NAMES or name in expected or SNAKE_CASE.fullmatch(name) for name in names):
+    if any(is_column_name(name) or name in expected or SNAKE_CASE.fullmatch(name) for name in names):
         return ""
     written = [name.strip() for name in names if name.strip()]
     if not written or any(len(name) > MAX_NAME_CHARS or SENTENCE.search(name) for name in written):
@@ -106,11 +112,16 @@ def header_reason(names: Sequence[str], rows: Sequence[Sequence[str]], expected:
     return NO_HEADER if rows else ""
 
 
+def is_column_name(name: str) -> bool:
+    """Whether a name is one that columns of medical datasets have."""
+    return name.strip().lower().translate(SIMPLIFIED) in COLUMN_NAMES
+
+
 def repeated_reason(names: Sequence[str]) -> str:
     """Return which columns of a header have the same name, "" where all differ."""
     for at, name in enumerate(names):
         if name in names[:at]:
-            shown = f" ({name!r})" if name.strip().lower() in COLUMN_NAMES else ""
+            shown = f" ({name!r})" if is_column_name(name) else ""
             return f"columns {names.index(name) + 1} and {at + 1} have the same name{shown}; rename one of them"
     return ""
 

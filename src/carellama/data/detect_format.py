@@ -93,8 +93,8 @@ def detect_file(path: Path, declared: Declared | None = None) -> FileFormat:
         return plain
     if 2 * fits >= max(1, len(usable)):
         return plain
-    found = _of_layouts(path, usable)
-    if found is not None and (found.seen - found.others > fits or (found.problem and plain.row_format is None)):
+    found = _of_layouts(path, usable, plain.columns.used if plain.row_format else ())
+    if found is not None and (found.seen - found.others > fits or (found.problem and not fits)):
         return replace(found, seen=max(found.seen, plain.seen))
     return plain
 
@@ -292,8 +292,11 @@ def _fitted(rows: Sequence[Row], found: FileFormat) -> FileFormat:
     )  # fmt: skip
 
 
-def _of_layouts(path: Path, first: Sequence[Row]) -> FileFormat | None:
-    """The layout by which most of a file's first rows become records; None where none does."""
+def _of_layouts(path: Path, first: Sequence[Row], usual: Collection[str] = ()) -> FileFormat | None:
+    """The layout by which most of a file's first rows become records; None where none does.
+
+    Where no row becomes a record, a layout is named that asks for other columns than the `usual` ones of a row format.
+    """
     is_text = has_rows(path) and kind_of(path) == "txt"
     common = set(lower_names(first).values())
     fits: dict[str, _Tried] = {}
@@ -307,7 +310,9 @@ def _of_layouts(path: Path, first: Sequence[Row]) -> FileFormat | None:
         own = _Tried(1, 1) if name == "document" else _tried(path, layout)  # a document is not read twice
         if own.made:
             fits[name] = own
-        elif layout.recognises is not None or len(layout.fields) >= SURE_FIELDS:
+        elif layout.recognises is not None or (
+            len(layout.fields) >= SURE_FIELDS and not set(layout.fields) <= set(usual)
+        ):
             empty[name] = own.reason
     if not fits:
         return FileFormat(problem=_empty_layouts(empty)) if empty else None
@@ -318,15 +323,19 @@ def _of_layouts(path: Path, first: Sequence[Row]) -> FileFormat | None:
     own = fits[best]
     columns = replace(WRITTEN, speakers=())
     kind = STAGE_KINDS[stage]
-    unused = _columns_lost(own.records, first) if LAYOUTS[best].record is not None else ()
+    unused, partly = _columns_lost(own.records, first) if LAYOUTS[best].record is not None else ((), ())
     return FileFormat(
-        STAGE_FORMATS[stage], columns, kind, best, also, unused, seen=own.rows, others=own.rows - own.made
+        STAGE_FORMATS[stage], columns, kind, best, also, unused, partly, seen=own.rows, others=own.rows - own.made
     )
 
 
-def _columns_lost(made: Mapping[Place, Sequence[Record]], first: Sequence[Row]) -> tuple[str, ...]:
-    """The columns with texts of which none comes into the records that a layout made of the first rows."""
+def _columns_lost(
+    made: Mapping[Place, Sequence[Record]], first: Sequence[Row]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns with texts of which none comes into the records that a layout made of the first rows, and those with
+    lists of texts of which some do not."""
     kept: dict[str, bool] = {}
+    partly: dict[str, None] = {}
     for row in first[:COMPARED_ROWS]:
         records = made.get(row.place)
         if not records:
@@ -334,8 +343,12 @@ def _columns_lost(made: Mapping[Place, Sequence[Record]], first: Sequence[Row]) 
         text = squeezed(" ".join(part for record in records for part in (*texts_of(record), *record.meta.values())))
         for name, value in row.fields.items():
             if parts := [end for part in leaves(value) for line in part.splitlines() if (end := telling_end(line))]:
-                kept[name] = kept.get(name, False) or any(part in text for part in parts)
-    return tuple(name for name, is_kept in kept.items() if not is_kept)
+                found = [part in text for part in parts]
+                kept[name] = kept.get(name, False) or any(found)
+                if isinstance(value, list) and not all(found):
+                    partly[name] = None
+    lost = tuple(name for name, is_kept in kept.items() if not is_kept)
+    return lost, tuple(name for name in partly if kept[name])
 
 
 def leaves(value: Any) -> Iterator[str]:

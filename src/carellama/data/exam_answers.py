@@ -59,10 +59,19 @@ def make_question(
         stem=stem.strip(),
         options=given,
         answers=letters_of(row, answer, given, form),
-        explanation=explanation.strip() if isinstance(explanation, str) else "",
+        explanation=explanation_of(explanation),
         place=row.place,
         meta=meta,
     )
+
+
+def explanation_of(value: Any) -> str:
+    """Return an explanation as text: of a list the texts below each other, of an object each behind its key."""
+    if isinstance(value, Mapping):
+        return "\n".join(f"{key}: {text}" for key, one in value.items() if (text := explanation_of(one)))
+    if isinstance(value, list | tuple):
+        return "\n".join(filter(None, map(explanation_of, value)))
+    return "" if value is None or value != value else str(value).strip()
 
 
 def letters_of(row: Row, answer: Any, options: Mapping[str, str], form: AnswerForm = "letters") -> tuple[str, ...]:

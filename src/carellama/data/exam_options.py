@@ -13,6 +13,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from carellama.data.read import Row
@@ -86,15 +87,15 @@ def without_separators(texts: Sequence[str]) -> list[str]:
         return list(texts)
     *others, last = texts
     sign = "".join(ends)
-    one_sentence = "\n" not in last and not re.search(r"[。.]\s*\S", last)
+    one_sentence = "\n" not in last and not re.search(r"。\s*\S|\.\s+\S", last)
     return [*(text[:-1].rstrip() for text in others), last.rstrip(sign + ".。" if one_sentence else sign).rstrip()]
 
 
 def _marks(pattern: re.Pattern[str], text: str) -> list[tuple[str, re.Match[str]]]:
     """The letters that begin the options of a text, from A on. One may be missing, but not where letters are bare.
 
-    Letters that count up without a gap are believed, unless a gap makes more options of the text: the C of "A、维生素C、"
-    is none where B follows.
+    Letters that count up without a gap are believed, unless a gap makes more options of the text: the C of
+    "A、维生素C、" is none where B follows.
     """
     found = [(unicodedata.normalize("NFKC", match[1] or match[2]).upper(), match) for match in pattern.finditer(text)]
     whole, gaps = _counted(found, gaps=False), _counted(found, gaps=True)
@@ -251,7 +252,7 @@ def _has_text(option: Mapping[str, Any]) -> bool:
 
 def _listed(value: Sequence[Any]) -> dict[str, str]:
     """The options of a list, whose letters are those that its texts begin with, or else count up."""
-    if len(value) > len(LETTERS) or not all(isinstance(one, str | int | float | None) for one in value):
+    if len(value) > len(LETTERS) or not all(isinstance(one, str | int | float | Decimal | None) for one in value):
         return {}
     texts = [_plain(one) for one in value]
     if numbers := _own_numbers(texts):
@@ -288,7 +289,7 @@ def _own_letters(texts: Sequence[str]) -> dict[str, str]:
 
 def _keyed(value: Mapping[str, Any]) -> dict[str, str]:
     """The options of an object: its keys are letters, or numbers that count up from 0 or 1."""
-    if not all(isinstance(text, str | int | float | None) for text in value.values()):
+    if not all(isinstance(text, str | int | float | Decimal | None) for text in value.values()):
         return {}
     keys = [unicodedata.normalize("NFKC", key).strip().strip("().:").upper() for key in value]
     if first_key(value) is not None:

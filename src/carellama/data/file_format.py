@@ -35,6 +35,8 @@ KIND_NAMES: dict[type, str] = {
     Text: "texts", Chat: "conversations", Pair: "preference pairs", Question: "exam questions",
 }  # fmt: skip
 
+PARTLY = "texts left out, such as greetings and questions without an answer, of"
+
 
 @dataclass(frozen=True)
 class FileFormat:
@@ -50,6 +52,7 @@ class FileFormat:
     layout: str | None = None
     also: tuple[str, ...] = ()  # other layouts that fit as well
     unused: tuple[str, ...] = ()  # columns that no record is made of
+    partly: tuple[str, ...] = ()  # columns with lists of texts, of which a layout leaves some out
     others: int = 0  # of the first rows: those that the format does not fit
     other_lines: tuple[int, ...] = ()
     unit: str = "line"  # of these, as of their places
@@ -153,6 +156,8 @@ class FileFormat:
             return found
         if self.unused:
             found.append(f"columns not used: {', '.join(repr(name[:40]) for name in self.unused)}")
+        if self.partly:
+            found.append(f"{PARTLY} {', '.join(repr(name[:40]) for name in self.partly)}")
         if self.columns.speakers:
             found.append("the questions are parted into turns at their speaker marks")
         if self.others:

@@ -7,7 +7,7 @@ from array import array
 from typing import Any
 
 from carellama.data.check.run import Check, Problem
-from carellama.data.file_format import KIND_NAMES, counted_kind
+from carellama.data.file_format import KIND_NAMES, PARTLY, counted_kind
 from carellama.data.stats.run import summary
 from carellama.records import Text
 from carellama.text import counted
@@ -28,6 +28,8 @@ def lines(check: Check) -> list[str]:
     if check.format.unused:
         names = ", ".join(repr(name[:40]) for name in check.format.unused[:MOST_COLUMNS])
         found.append(_line("not used", f"column{'s' * (len(check.format.unused) > 1)} {names}"))
+    if check.format.partly:
+        found.append(_line("in part", f"{PARTLY} {', '.join(repr(name[:40]) for name in check.format.partly)}"))
     for label, sizes in _measures(check):
         if any(sizes):
             found.append(
@@ -111,6 +113,7 @@ def to_dict(check: Check) -> dict[str, Any]:
         "layout": check.format.layout,
         "columns": check.format.mapping,
         "columns_not_used": list(check.format.unused[:MOST_COLUMNS]),
+        "columns_in_part": list(check.format.partly),
         "problem": check.format.problem,
         "catalogue": list(check.datasets),
         "convert": check.command or None,
