@@ -34,7 +34,8 @@ from test_variants import config_of
 
 GOLDEN = (
     "患者发烧三天，体温 38.5℃，BP 120/80 mmHg。糖尿病、高血压。\n\nTake 500 mg of paracetamol  (2×); any "
-    "allergies?  无😷 What are the symptoms of asthma? See a doctor at once if breathing is hard."
+    "allergies?  无😷 What are the symptoms of asthma? See a doctor at once if breathing is hard. "
+    "Sweating, a tired heart: these differ where all merges have one score"
 )
 MESSAGES = [{"role": "user", "content": "发烧三天了怎么办？ What helps?"}]
 IDS = [5, 6, 7, 8, 9, 10, 11, 12] * 10  # longer than the window of the sliding layers
