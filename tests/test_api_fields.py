@@ -130,6 +130,20 @@ def test_fields_of_messages(name: str) -> None:
         assert check_fields(body) == ([] if OF_MESSAGES[name].effect == "harmless" else [f"messages.{name}"])
 
 
+def test_unknown_fields_within_objects() -> None:
+    """`include_usge` was ignored, and the client waited for its usage in vain."""
+    tool = {"type": "function", "cache": True, "function": {"name": "f", "parameters": {"anything": 1}, "pure": True}}
+    schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"x": 1}, "note": "n"}}
+    assert check_fields(chat(tools=[tool, tool], response_format=schema)) == [
+        "response_format.json_schema.note",
+        "tools.cache",
+        "tools.function.pure",
+    ]
+    with pytest.raises(Wrong, match="did you mean include_usage") as wrong:
+        check_fields(chat(stream_options={"include_usge": True}))
+    assert wrong.value.param == "stream_options.include_usge"
+
+
 def test_unknown_fields_of_messages() -> None:
     """They were ignored without a word, also a misspelt one that carries the calls of tools."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any, Literal, NamedTuple
 
 from carellama.serve.api.protocol import Wire
@@ -131,9 +131,26 @@ def check_fields(body: Wire) -> list[str]:
             if field is not None and field.effect == "refused":
                 raise Wrong(f"{where} is not supported: {field.about}", where, "unsupported_parameter")
             left_out.append(f"messages.{name}")
+    for place, part in _parts(body):
+        names = {field.alias or name for name, field in type(part).model_fields.items()}
+        for name, value in (part.model_extra or {}).items():
+            where = f"{place}.{name[:64]}"
+            if value is not None and (near := difflib.get_close_matches(name, names, 1, 0.8)):
+                raise Wrong(f"{where}: no such field; did you mean {near[0]}?", where, "unknown_parameter")
+            left_out += [where] if value is not None else []
     found = list(dict.fromkeys(left_out))
     _say_once(found)
     return found
+
+
+def _parts(body: Wire, place: str = "") -> Iterator[tuple[str, Wire]]:
+    """The objects within a request with their names; but messages and items, and what reads its own fields."""
+    for name in type(body).model_fields:
+        value = getattr(body, name)
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, Wire) and name not in ("messages", "input", "documents", "structured_outputs"):
+                yield f"{place}{name}", one
+                yield from _parts(one, f"{place}{name}.")
 
 
 def _is_left_out(name: str, value: Any, known: Collection[str]) -> bool:
