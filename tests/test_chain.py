@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from carellama.chain import Step, _again, _forget_measures, read_chain
+from carellama.chain import (
+    Step,
+    _again,
+    _forget_measures,
+    _measured_so,
+    _refuse_other_settings,
+    data_of,
+    read_chain,
+)
+from carellama.disk import write_json
 from carellama.errors import UserError
 
 SHORT = {"max_new_tokens": 8, "temperature": 1, "top_p": 1, "top_k": 0}
@@ -155,3 +164,40 @@ def test_what_a_reward_model_has_scored_is_done_again_with_it(tmp_path, tiny_fol
     stages["rm"]["max_steps"] = 3
     _, steps, _ = read_chain(str(recipe(tmp_path, tiny_folder, stages=stages)))
     assert steps[2].made != before
+
+
+def test_a_stage_is_not_done_before_with_other_data(tmp_path, tiny_folder):
+    """Records were added to a dataset, and the stage that had learned the old ones counted as done."""
+    _, (step, *_), _ = read_chain(str(recipe(tmp_path, tiny_folder)))
+    step.account.parent.mkdir(parents=True)
+    write_json(step.account, step.made | {"data": data_of(step.flags)})
+    _refuse_other_settings(step, set(), data_of(step.flags))
+    (tmp_path / "chats.json").write_text(json.dumps([{"instruction": "a", "output": "b"}]), encoding="utf-8")
+    with pytest.raises(UserError, match=r"other contents of .*chats.json: give --redo sft"):
+        _refuse_other_settings(step, set(), data_of(step.flags))
+    _refuse_other_settings(step, {"sft"}, data_of(step.flags))
+
+
+def test_what_was_measured_on_other_data_is_measured_again(tmp_path):
+    write_json(tmp_path / "measure.json", {"dataset": "a", "data": {"a": "1"}})
+    assert _measured_so(tmp_path, {"dataset": "a"}, {"a": "1"})
+    assert not _measured_so(tmp_path, {"dataset": "a"}, {"a": "2"})
+    assert not _measured_so(tmp_path, {"dataset": "b"}, {"a": "1"})
+    write_json(tmp_path / "measure.json", {"dataset": "a"})  # as an earlier version wrote it
+    assert _measured_so(tmp_path, {"dataset": "a"}, {"a": "2"})
+
+
+def test_options_of_all_stages_are_those_that_a_stage_uses(tmp_path, tiny_folder, caplog):
+    path = recipe(tmp_path, tiny_folder)
+    content = yaml.safe_load(path.read_text())
+    content["settings"] |= {"pref_beta": 0.2, "lora_rank": 4}
+    content["stages"]["rm"]["simpo_gamma"] = 1
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    with caplog.at_level("WARNING", "carellama"):
+        _, steps, measures = read_chain(str(path))
+    assert ["--pref_beta" in step.flags for step in steps] == [False, False, False, True]
+    assert all("--lora_rank" in step.flags for step in steps)
+    assert "learning_rate" not in measures["answers"] and "model_name_or_path" in measures["answers"]
+    assert [line.partition(":")[0] for line in caplog.messages if "no effect" in line] == [
+        "--simpo_gamma has no effect"
+    ]

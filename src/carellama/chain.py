@@ -25,13 +25,14 @@ not taken for done, and not replaced unless --redo says so. Every stage is measu
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -39,7 +40,8 @@ from typing import Any
 from carellama.config.finetuning import COMPARING
 from carellama.config.parse import as_flags, parse, read_yaml
 from carellama.config.recipe import RecipeArguments
-from carellama.config.run import run_config
+from carellama.config.run import RunConfig, shared_config
+from carellama.data.sources import load_datasets
 from carellama.disk import say, whole_file, write_json
 from carellama.errors import UserError, lookup, nearest
 from carellama.evaluate.metrics import Metric
@@ -51,6 +53,8 @@ MADE, MEASURES = "settings", "measured"  # folders beside those of the stages: w
 MEASURE = "measure.json"  # the options of a measure, beside its finished results
 MEASURED = ("loss", "perplexity", "accuracy", "margin", "reward", "score")
 BASE = "base"
+DATA = "data"  # key of the digests beside the options
+log = logging.getLogger("carellama")
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Step:
     launch: tuple[str, ...]
     folder: Path
     checkpoints: tuple[Path, ...]  # that hold what it learned, on the base
+    unused: frozenset[str] = frozenset()  # options of all stages that this one has no use for
 
     @property
     def stage(self) -> str:
@@ -77,8 +82,8 @@ class Step:
 
     @property
     def flags(self) -> list[str]:
-        """The options as flags."""
-        return as_flags(self.options)
+        """The options that it uses as flags."""
+        return as_flags({name: value for name, value in self.options.items() if name not in self.unused})
 
     @property
     def account(self) -> Path:
@@ -96,13 +101,15 @@ def run(argv: Sequence[str]) -> None:
     """`carellama recipe`."""
     (arguments,) = parse((RecipeArguments,), argv, "carellama recipe FILE.yaml", first="recipe")
     folder, steps, measures = read_chain(arguments.recipe)
+    if not arguments.dry_run:
+        data = {step.name: data_of(step.flags) for step in steps}
     if arguments.dry_run:
         for step in steps:
             print(shlex.join(_command(step.launch, "train", step.flags)))
         return
     again = _again(steps, arguments.redo or [])
     for step in steps:
-        _refuse_other_settings(step, again)
+        _refuse_other_settings(step, again, data[step.name])
     for number, step in enumerate(steps, 1):
         if step.name in again:
             shutil.rmtree(step.folder, ignore_errors=True)
@@ -111,7 +118,7 @@ def run(argv: Sequence[str]) -> None:
             say(f"stage {number} of {len(steps)}, {step.name}: done before")
             continue
         say(f"stage {number} of {len(steps)}, {step.name}: {shlex.join(['carellama', 'train', *step.flags])}")
-        _train(step)
+        _train(step, data[step.name])
     results = {BASE: _measured(folder, BASE, (), "sft", measures)}
     for step in steps:
         results[step.name] = _measured(folder, step.name, step.checkpoints, step.stage, measures)
@@ -139,14 +146,16 @@ def read_chain(path: str) -> tuple[Path, list[Step], dict[str, dict[str, Any]]]:
                 f"{path}: {name!r} cannot be a stage's name: it names a folder, and these are taken: "
                 f"{BASE}, {MADE}, {MEASURES}"
             )
-        steps[name] = _step(name, settings | own, steps, folder, path)
-        run_config(steps[name].flags)
+        step = _step(name, settings | own, steps, folder, path)
+        _, unused = shared_config(step.flags, settings.keys() - own.keys(), "carellama train")
+        steps[name] = replace(step, unused=frozenset(unused))
     found = {name: settings | own for name, own in measures.items()}
     for name, options in found.items():
         options = {key: value for key, value in options.items() if key not in OWN}
         _reward(options, steps, path, name)
-        run_config(as_flags(_for_eval(options, folder / MEASURES)), "carellama eval", do_eval=True)
-        found[name] = options
+        flags = as_flags(_for_eval(options, folder / MEASURES))
+        _, unused = shared_config(flags, settings.keys() - measures[name].keys(), "carellama eval", do_eval=True)
+        found[name] = {key: value for key, value in options.items() if key not in unused}
     return folder, list(steps.values()), found
 
 
@@ -219,15 +228,34 @@ def _again(steps: Sequence[Step], redo: Sequence[str]) -> set[str]:
     return found
 
 
-def _refuse_other_settings(step: Step, again: set[str]) -> None:
-    """A folder that was made with other settings is neither taken for done nor written over."""
+def data_of(flags: Sequence[str]) -> dict[str, str]:
+    """The digest of each dataset that a run of these options reads."""
+    level = log.level
+    log.setLevel(logging.ERROR)  # the run itself says how it reads them
+    try:
+        config: RunConfig = shared_config(flags, (), "carellama train")[0]
+        names = list(dict.fromkeys([*config.data.datasets, *config.data.eval_datasets]))
+        return {dataset.name: dataset.digest() for dataset in load_datasets(names, config.data)}
+    finally:
+        log.setLevel(level)
+
+
+def _refuse_other_settings(step: Step, again: set[str], data: Mapping[str, str]) -> None:
+    """A folder that was made with other settings or data is neither taken for done nor written over."""
     try:
         made = json.loads(step.account.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return
     now = json.loads(json.dumps(step.made, default=str))
-    if step.name in again or made == now:
+    was = made.pop(DATA, data)  # an earlier version did not write it
+    if step.name in again or (made == now and was == data):
         return
+    if made == now:
+        names = [name for name in {**was, **data} if was.get(name) != data.get(name)]
+        raise UserError(
+            f"stage {step.name} in {step.folder} was made with other contents of {', '.join(names)}: give "
+            f"--redo {step.name} to run it and what comes after it again, or another output_dir"
+        )
     names = [
         key for key in {**made["options"], **now["options"]} if made["options"].get(key) != now["options"].get(key)
     ]
@@ -238,10 +266,10 @@ def _refuse_other_settings(step: Step, again: set[str]) -> None:
     )
 
 
-def _train(step: Step) -> None:
+def _train(step: Step, data: Mapping[str, str]) -> None:
     """Run a stage to its end in a process of its own, which a signal to this one reaches as well."""
     step.account.parent.mkdir(parents=True, exist_ok=True)
-    write_json(step.account, step.made)
+    write_json(step.account, step.made | {DATA: data})
     code = _run(_command(step.launch, "train", step.flags))
     if code == 130:
         raise SystemExit(130)
@@ -293,12 +321,13 @@ def _measured(
         options = _for_eval(options, home)
         if checkpoints:
             options["checkpoint_dir"] = ",".join(map(str, checkpoints))
-        if not _measured_so(home, options):
+        data = data_of(as_flags(options))
+        if not _measured_so(home, options, data):
             shutil.rmtree(home, ignore_errors=True)
             say(f"measuring {name}: {measure}")
             if code := _run(_command((), "eval", as_flags(options))):
                 raise SystemExit(130) if code == 130 else UserError(f"measuring {name} ended with exit code {code}")
-            write_json(home / MEASURE, options)
+            write_json(home / MEASURE, options | {DATA: data})
         results = json.loads((home / "eval_results.json").read_text(encoding="utf-8"))
         for metric in MEASURED:
             key = f"eval_{metric}"
@@ -308,13 +337,13 @@ def _measured(
     return found
 
 
-def _measured_so(home: Path, options: Mapping[str, Any]) -> bool:
-    """Whether a folder holds what these options measure; with others it is measured anew."""
+def _measured_so(home: Path, options: Mapping[str, Any], data: Mapping[str, str]) -> bool:
+    """Whether a folder holds what these options measure on this data; with others it is measured anew."""
     try:
         made = json.loads((home / MEASURE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return False
-    return bool(made == json.loads(json.dumps(options, default=str)))
+    return bool(made.pop(DATA, data) == data and made == json.loads(json.dumps(options, default=str)))
 
 
 def _write_table(folder: Path, results: Mapping[str, Mapping[str, Metric]]) -> None:

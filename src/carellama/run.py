@@ -126,9 +126,7 @@ def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
     chats = conversations(config) if training.do_predict else []
     if training.do_train:
         from carellama.plan import check
-        from carellama.train.optimizer import check_optimizer
 
-        check_optimizer(training)
         check(config, prepared, added)
     runner = Run(config, tokenizer, template, output, added)
     results = runner.do(prepared, chats, checkpoint)
@@ -154,6 +152,9 @@ def prepared_run(config: RunConfig) -> tuple[Any, Any, Added | None, Any]:
     from carellama.template import get_template
 
     if config.training.do_train:
+        from carellama.train.optimizer import check_optimizer
+
+        check_optimizer(config.training)
         check_adapter_options(config.model, config.finetuning, config.asked)
     tokenizer = load_tokenizer(config.model)
     added = None

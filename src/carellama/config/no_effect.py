@@ -49,16 +49,24 @@ WITH_TARGETS = ("galore", "apollo")
 
 def options_without_effect(config: RunConfig, asked: Mapping[str, str]) -> list[str]:
     """Return a line for each reason, with the options that were given and have no effect for it."""
-    given = [name for name, value in asked.items() if value.lower() != "none" and _is_set(config, name)]
     lines: list[str] = []
+    for found, reason in without_effect(config, asked):
+        names = ", ".join(f"--{name}" for name in found)
+        lines.append(f"{names} {'have' if len(found) > 1 else 'has'} no effect: {reason}")
+    return lines
+
+
+def without_effect(config: RunConfig, asked: Mapping[str, str]) -> list[tuple[list[str], str]]:
+    """Return the options that were given and have no effect, by the reason."""
+    given = [name for name, value in asked.items() if value.lower() != "none" and _is_set(config, name)]
+    groups: list[tuple[list[str], str]] = []
     named: set[str] = set()
     for options, reason in _reasons(config):
         found = [name for name in given if name in options and name not in named]
         named.update(found)
         if found:
-            names = ", ".join(f"--{name}" for name in found)
-            lines.append(f"{names} {'have' if len(found) > 1 else 'has'} no effect: {reason}")
-    return lines
+            groups.append((found, reason))
+    return groups
 
 
 def _is_set(config: RunConfig, name: str) -> bool:

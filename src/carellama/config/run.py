@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -22,7 +22,7 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.generating import GeneratingArguments
 from carellama.config.grpo import GRPOArguments, check_grpo
 from carellama.config.model import ModelArguments
-from carellama.config.no_effect import options_without_effect
+from carellama.config.no_effect import options_without_effect, without_effect
 from carellama.config.parse import about, at_least, parse_asked
 from carellama.config.ppo import PPOArguments, check_ppo
 from carellama.config.stages import TOGETHER, PreferenceArguments, RewardArguments
@@ -192,12 +192,23 @@ def run_config(argv: Sequence[str], prog: str = "carellama train", **extra: Any)
     return checked(RunConfig(*groups), asked)
 
 
-def checked(config: RunConfig, asked: Mapping[str, str]) -> RunConfig:
-    """Return the options with what was asked, cross-checked; a line names those that have no effect."""
+def shared_config(argv: Sequence[str], shared: Collection[str], prog: str, **extra: Any) -> tuple[RunConfig, set[str]]:
+    """Read and cross-check as `run_config` does; `shared` options are those of several runs, which need not use all.
+
+    Returns with the options the shared ones that have no effect on this run. A line names the others of that kind.
+    """
+    groups, asked = parse_asked(RUN_GROUPS, argv, prog, extra)
+    config = checked(RunConfig(*groups), asked, shared)
+    return config, {name for names, _ in without_effect(config, asked) for name in names if name in shared}
+
+
+def checked(config: RunConfig, asked: Mapping[str, str], shared: Collection[str] = ()) -> RunConfig:
+    """Return the options with what was asked, cross-checked; a line names those that have no effect, but `shared`."""
     config = dataclasses.replace(config, asked={name: asked[name] for name in asked if not name.endswith("_token")})
     check_run(config)
     if world()[0] == 0:
-        for line in options_without_effect(config, asked):
+        own = {name: value for name, value in asked.items() if name not in shared}
+        for line in options_without_effect(config, own):
             log.warning("%s", line)
     return config
 
