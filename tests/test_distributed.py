@@ -113,7 +113,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Pa
         (folder / name).write_text(json.dumps(rows), encoding="utf-8")
     (folder / "sharded.json").write_text('{"state_dict_type": "SHARDED_STATE_DICT"}')
     (folder / "drive.py").write_text(DRIVE)
-    (folder / "rewards_of_mine.py").write_text(REWARDS)
+    (folder / "rewards_of_processes.py").write_text(REWARDS)
     (folder / "model").symlink_to(tiny_folder)
     return folder
 
@@ -198,7 +198,7 @@ RUNS = {
 ANSWERING = {
     "ppo": {"stage": "ppo", "reward_model": "one_rm", "top_k": 1, "temperature": 1, "max_new_tokens": 6,
             "ppo_epochs": 2, "max_steps": 3},
-    "grpo": {"stage": "grpo", "rewards": "rewards_of_mine:short", "num_generations": 4, "grpo_beta": 0.1,
+    "grpo": {"stage": "grpo", "rewards": "rewards_of_processes:short", "num_generations": 4, "grpo_beta": 0.1,
              "max_new_tokens": 6, "per_device_train_batch_size": 16},
 }  # fmt: skip
 

@@ -57,6 +57,7 @@ def prepare(
     kind = finetuning.finetuning_type
     resumed = trainable and trained_further(arguments, finetuning) is not None
     kept = folders[-1:] if resumed or not trainable else []
+    every = set(linear_layers(model)) if resumed else set()
     if arguments.quantization_bit:
         last = TRAINED if kept else "earlier"
         prepared = side_by_side(model, folders, arguments, last, trained=resumed)
@@ -76,8 +77,7 @@ def prepare(
                 "give --resume_lora_training false, which merges it and trains a new one"
             )
         there = adapter_config(folders[-1]).get("target_modules")
-        base = prepared.get_base_model()
-        if finetuning.lora_target == "all" and isinstance(there, list) and set(there) != set(linear_layers(base)):
+        if finetuning.lora_target == "all" and isinstance(there, list) and set(there) != every:
             raise _other_adapter("lora_target", "all", folders[-1], ",".join(sorted(there)))
         log.info("going on with the adapter %s, with its own kind, rank and layers", folders[-1])
     elif kind == "freeze":
