@@ -144,7 +144,7 @@ def _detect(path: Path, size: int, changed: int) -> FileType:
     _refuse_foreign_text(path, text)
     kind, delimiter = _text_type(path, text, named, cut=len(head) == READ_BYTES)
     if named is None or (kind != named and {kind, named} != {"csv", "tsv"}):
-        what = f"a table separated by {_delimiter_name(delimiter)}" if kind in ("csv", "tsv") else NAMES[kind]
+        what = f"a table separated by {_delimiter_name(delimiter)}" if delimiter in ";|" else NAMES[kind]
         notices.append(f"holds {what}, whatever its name says, and is read so")
     elif kind in ("csv", "tsv") and delimiter != {"csv": ",", "tsv": "\t"}[named]:
         notices.append(f"separates its columns with {_delimiter_name(delimiter)}, and is read so")
