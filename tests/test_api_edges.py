@@ -170,6 +170,8 @@ def test_compressed_bodies_are_named(server, name, coding) -> None:
         (CHAT, {"messages": ASKED, "logit_bias": {"１": 1}}, "logit_bias", "numbers of tokens"),
         ("/v1/rerank", {"query": "q", "documents": [{"txt": "a"}]}, "documents.0.text", "is missing"),
         ("/v1/responses", {"input": []}, "input", "must have at least 1 entry"),
+        (CHAT, {"messages": ASKED, "tools": [{"function": {"name": "a b"}}]}, "tools.0.function.name", "must match"),
+        (CHAT, {"messages": ASKED, "model": "m" * 300}, "model", "must have at most 256"),
     ],
 )  # fmt: skip
 def test_what_takes_several_forms_names_them(server, path, body, param, says) -> None:

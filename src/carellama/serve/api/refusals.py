@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -169,11 +170,8 @@ def first_fault(faults: Sequence[Mapping[str, Any]]) -> Wrong:
         return Wrong("the body is not JSON", "body", "invalid_json")
     others = len({tuple(_path(one)) for one in faults if one not in forms})
     more = f" (and {others} more)" if others else ""
-    message = (
-        allowed
-        or KINDS.get(fault["type"])
-        or str(fault["msg"]).removeprefix("Value error, ").replace("Input should", "must")
-    )
+    words = str(fault["msg"]).removeprefix("Value error, ")
+    message = allowed or KINDS.get(fault["type"]) or re.sub(r"^(?:Input|String|List|Dictionary) should", "must", words)
     message = message if len(message) < 300 else "has a value that is not allowed"
     return Wrong(f"{param or 'the body'} {message}{more}", param or "body", "invalid_value")
 
