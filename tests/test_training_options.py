@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from carellama import run as runs
 from carellama.config.parse import as_flags
@@ -148,3 +149,19 @@ def test_overwriting_removes_nothing_that_no_training_wrote(tmp_path: Path, tiny
     runs.run(config_of(tmp_path, tiny_folder, output_dir=pictures, overwrite_output_dir=True, save_strategy="no"))
     runs.run(config_of(tmp_path, tiny_folder, output_dir=pictures, overwrite_output_dir=True, save_strategy="no"))
     assert [(pictures / name).read_text(encoding="utf-8") for name in ("scan.png", "my_results.json")] == ["mine"] * 2
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_a_model_without_numbers_has_no_loss(tmp_path: Path, tiny_folder: Path, stage: str) -> None:
+    """An evaluation gave a loss of NaN, an accuracy of 0.0 and exit code 0."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_folder, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.0.self_attn.q_proj.weight"][0, 0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    pairs = [{"instruction": f"Q{n}", "output": ["good", "bad"]} for n in range(3)]
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
+    given = {"do_train": None, "do_eval": True, "max_steps": None, "stage": stage}
+    data = {"dataset": tmp_path / "pairs.json"} if stage == "dpo" else {}
+    with pytest.raises(UserError, match=r"the loss of . of . evaluated records is not a number, from .* row 1 on"):
+        runs.run(config_of(tmp_path, folder, **given, **data))

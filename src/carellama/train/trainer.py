@@ -253,6 +253,7 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
             values.append(self.batch_values(model, self._prepare_inputs(inputs)))
             self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         entries = in_order(gather_object(values), self.accelerator.num_processes, len(batches.dataset)).numpy()
+        check_finite(entries, batches.dataset)
         sources = self.sources_of(batches.dataset)
         named = self._measures(entries, sources)
         for name, where in (self.eval_parts if eval_dataset is None else {}).items():
@@ -342,6 +343,18 @@ def whole_records(entries: np.ndarray, sources: Sequence[str]) -> np.ndarray:
     begins = [at for at, source in enumerate(sources) if not at or source != sources[at - 1]]
     whole: np.ndarray = np.add.reduceat(entries, begins, axis=0) if begins else entries
     return whole
+
+
+def check_finite(entries: np.ndarray, data: Any) -> None:
+    """Raise `UserError` where what was measured of a record is no number: no mean of it says anything."""
+    bad = np.flatnonzero(~np.isfinite(entries).all(axis=1))
+    if len(bad):
+        first = getattr(data[int(bad[0])][0], "source", "") if isinstance(data[int(bad[0])], list) else ""
+        raise UserError(
+            f"the loss of {len(bad):,} of {len(entries):,} evaluated records is not a number"
+            f"{f', from {first} on' if first else ''}: the weights are damaged, or overflow in this precision "
+            "(--dtype float32)"
+        )
 
 
 def squares(borders: torch.Tensor) -> int:
