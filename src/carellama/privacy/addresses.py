@@ -74,8 +74,11 @@ _MARKED_ZH = pattern(
     re.IGNORECASE,
 )
 _LIVES = pattern(
-    r"(?:家住在?|现?住在|现?居住[在于]|现住|住于|我住|租住在?|暂住在?|寄[到往给]|快递到|送到|搬到|居于|"
+    r"(?:家住在?|现?住在|现?居住[在于]|现住|住于|我住在?|租住在?|暂住在?|寄[到往给]|快递到|送到|搬到|居于|"
     r"现居|老家在?|家在|户籍是)\s?(?P<value>[^\n。;；:,]{3,60})"
+)
+_COUNTY = pattern(
+    rf"{_STARTS}{_SPACE}(?:[{HAN}]{{1,4}}?市)?[{HAN}]{{1,4}}?(?:(?<![市城山农郊地病小社景校园厂])区|县|旗)(?![域长医人])"
 )
 _HOUSE_NUMBER = pattern(rf"{_N}\s?[号栋幢楼组室]|村")
 _ADDRESS_WORD = pattern(
@@ -248,6 +251,8 @@ def _chinese(plain: str) -> Iterator[Found]:
             and len(value) > 3
         ):
             yield "ADDRESS", match.start("value"), match.start("value") + length, 0.8
+        elif "住" in match[0][:4] and (county := _COUNTY.match(plain, match.start("value"))):
+            yield "ADDRESS", *county.span(), 0.8
     for form, score in ((_FREE, 0.8), (_VILLAGE, 0.7), (_ROAD_ONLY, 0.6), (_HOUSE_ONLY, 0.6)):
         for match in form.finditer(plain):
             text = match[0]

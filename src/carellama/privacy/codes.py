@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from carellama.privacy.medical_context import ALIASES
 from carellama.privacy.normalize import pattern
 from carellama.privacy.numbers import DAY, UNIT
 
@@ -53,8 +54,8 @@ _THING = pattern(
     re.IGNORECASE,
 )
 _KNOWN_CODE = pattern(
-    r"(?:NCT|PMC|CHICTR|ISRCTN|EUCTR|RS|NM_?|GSE|GSM|SRR|PRJNA|CVCL|CHEMBL|DB|HMDB|GO|HP|OMIM|"
-    r"ORPHA|COVID|SARS|PM|H1N|B1|CD|IL|DSM|GB|YY|ISO|GCP)-?\d|[HZSJTBF]\d{8}$|[A-Z]\d{2}[.X]?\d*$"
+    r"(?:FY|NCT|PMC|CHICTR|ISRCTN|EUCTR|RS|NM_?|GSE|GSM|SRR|PRJNA|CVCL|CHEMBL|DB|HMDB|GO|HP|OMIM|"
+    r"ORPHA|COVID|SARS|PM|H1N|B1|CD|IL|DSM|GB|YY|ISO|GCP)-?\d|[HZSJTBF]\d{8}$|\d{1,3}M?[A-Z]{1,2}-[A-Z]|[A-Z]\d{2}[.X]?\d*$"
 )
 _MEASURED = pattern(  # 10000U, TAT1500-3000U, BP150-160/90, IQ120-129, G3P1010, pages P295-P296, T1N0M0
     r"(?:[A-Z]{1,6}-?)?\d+(?:[\-/]\d+)*(?:U|IU|KU|MU|EU|D|DA|KDA?|E|MG|UG|MCG|NG|ML|DL|G|L|KG|CM|MM|MIN|H|HZ|KHZ|MHZ|C|F|S|W|V|MV|X|Y|M)(?:/[A-Z0-9]+)*|"
@@ -76,12 +77,13 @@ def codes(plain: str) -> Iterator[Found]:
 
 def _free(plain: str) -> Iterator[Found]:
     for match in _FREE.finditer(plain):
-        if sum(map(str.isdigit, match[0])) < 5 or _MEASURED.fullmatch(match[0]):
+        if sum(map(str.isdigit, match[0])) < 5 or len(match[0]) < 7 or _MEASURED.fullmatch(match[0]):
             continue
         if (
             _KNOWN_CODE.match(match[0])
             or _SOURCE.search(plain, max(0, match.start() - 4), match.end())
             or _THING.search(plain, max(0, match.start() - 24), match.start())
+            or ALIASES.search(plain, max(0, match.start() - 160), match.start())
         ):
             continue
         if UNIT.match(plain, match.end()) or re.match(r"\d{2,4}[\-/]\d{1,2}[\-/]\d{1,2}", match[0]):

@@ -128,7 +128,7 @@ _PERSONAL = pattern(
     r"mrn|email|mail|phone|mobile|patient|patient_?id|user|user_?id|uid|openid|"
     r"auth|session|ssn|dob|tel))=[^&\s])"
     r"|(?:portal|mychart|//my\.|patient|records?\b|/visit|chart|share|pan\.|drive|dropbox|docs\.|"
-    r"forms|zoom|meet|teams|invite|//t\.|"
+    r"(?<![a-z])forms|zoom|meet|teams|invite|//t\.|"
     r"/[rsdvjup]/)[^\s]*?(?:/\d{4,}(?:/|$)|(?<=[/=])(?=[\w\-]*\d)(?=[\w\-]*[a-z])[\w\-]{8,})|"
     r"[?&](?:pt|pid|code|key|k|sn|s|t|sid|cid|rid|share|invite|case|order|visit)=[\w\-]*\d"
     r"|//[\w.\-]+:[^@/\s]+@|\.(?:blogspot|wordpress|tumblr|github)\.(?:com|io)|/(?=[\w\-]*(?:patient|"
@@ -147,10 +147,11 @@ _SOURCE = pattern(  # what is cited, and belongs to nobody
     re.IGNORECASE,
 )
 _OWN = pattern(
-    r"\b(?:my|her|his|their|our|patient's|pt's)\b[^.\n:]{0,16}[: ]{1,2}$|(?:blog|profile|homepage|"
-    r"主页|博客|空间|网盘|个人网站|相册|店铺|分享)[^.。\n]{0,6}$",
+    r"\b(?:my|her|his|patient's|pt's)\b[^.\n:]{0,16}[: ]{1,2}$|(?:blog|profile|homepage|"
+    r"主页|博客|空间|网盘|个人网站|相册|店铺|分享)(?<![./]blog)\s?(?:[:是为]|is|at)?\s{0,2}$",
     re.IGNORECASE,
 )
+_PROGRAM = pattern(r"[{};]\s*\n|```|\b(?:import|class|SELECT|def|var|const) \w", re.ASCII)  # @Service, s2.student_id
 _WORDS = ("handle", "login", "signal", "zoom", "账号", "帐号", "line id", "昵称")  # nothing but words without a colon
 _NOT_HANDLES = frozenset(
     "is are was the and with for from that this your their group chat pay video call number account "
@@ -179,6 +180,19 @@ def contacts(plain: str) -> Iterator[Found]:
             if sure and value.isalpha() and match["is"].lower() == "is":
                 continue  # "Facebook is down"
             yield "ACCOUNT", match.start("value"), match.start("value") + len(value), 0.8
+    if not _PROGRAM.search(plain):
+        yield from _handles(plain)
+    if "/" in plain or "www" in lower:
+        for match in _URL.finditer(plain):
+            url = match[0].rstrip(".,;:!?'\")]")
+            if (
+                _PERSONAL.search(url) or _OWN.search(plain, max(0, match.start() - 24), match.start())
+            ) and not _SOURCE.match(url):
+                yield "URL", match.start(), match.start() + len(url), 0.95
+
+
+def _handles(plain: str) -> Iterator[Found]:
+    """Yield names in networks that their form tells, not a word and a mark before them."""
     for form in (_LOOSE, _USER):
         for match in form.finditer(plain):
             group = "value" if match["value"] else "han"
@@ -195,13 +209,6 @@ def contacts(plain: str) -> Iterator[Found]:
     if "@" in plain or "u/" in plain:
         for match in _AT_HANDLE.finditer(plain):
             yield "ACCOUNT", *match.span(), 0.5
-    if "/" in plain or "www" in lower:
-        for match in _URL.finditer(plain):
-            url = match[0].rstrip(".,;:!?'\")]")
-            if (
-                _PERSONAL.search(url) or _OWN.search(plain, max(0, match.start() - 24), match.start())
-            ) and not _SOURCE.match(url):
-                yield "URL", match.start(), match.start() + len(url), 0.95
 
 
 def _emails(plain: str) -> Iterator[Found]:

@@ -20,10 +20,10 @@ _TAKE = re.compile(  # what people do with medicines, points and creams
     r"药是|药有|针[刺灸]|艾灸|灸|取穴|配穴|主穴|穴位|成分|组成|复方|注射用|盐酸|硫酸|磷酸|醋酸|枸橼酸|马来酸|"
     r"富马酸|酒石酸|甲磺酸|苯磺酸|琥珀酸|乳酸|牌子?|品牌)"
     r"(?:了|过|着|点|些|的|的是|是|为|有|一点|一些|一种|个|几[片粒天盒]|[一二两三四五六\d]+(?:片|粒|袋|支|包|盒|"
-    r"瓶|天|周)(?:的)?)?"
+    r"瓶|天|周)(?:的)?){0,2}"
     r"(?:进口|国产|小儿|儿童|复方)?[:\s\"'(\[《,]*$"
 )
-_ALIASES = re.compile(r"(?:别名|商品名|又名|药品名称|常用药物?|药物(?:有|包括|治疗))[:：是为]?[^\n。]{0,150}$")
+ALIASES = re.compile(r"(?:别名|商品名|又名|药品名称|常用药物?|药物(?:有|包括|治疗))[:：是为]?[^\n。]{0,150}$")
 _NO_TAKE = re.compile(r"(?:作|信|费|学|雇|聘|启|录|任|重|请|离|展|打|公|召|推|切|张|睁|分|让|散)(?:用|开)$|[^服]用药$")
 _FORM = re.compile(  # what stands behind the name of a medicine, a sign, a point, a test
     r"(?:[(\[][^()\[\]]{0,12}[)\]])?(?:缓释|控释|肠溶|分散|口服|咀嚼|泡腾|滴[眼鼻耳剂丸管液]|注射|混悬|干混悬|"
@@ -33,7 +33,7 @@ _FORM = re.compile(  # what stands behind the name of a medicine, a sign, a poin
     r" ?[\d.]+\s?(?:mg|g|ml|毫克|克|毫升|片|粒|支|袋|包|丸|瓶|盒|贴|万?单位|u?ug|iu|万u|u)(?![A-Za-z])|"
     r"(?:[一二两三四半几]|1/\d)\s?(?:片|粒|支|袋|包|丸|瓶|盒|贴)|每[天日次晚早][一二两三\d]|[AB]?[DEK]\d?(?![A-Za-z])|"
     r"是(?:一种|属于|什么|治)[^,。]{0,6}药|这[个种]?药|的?(?:用法|用量|剂量|副作用|药效|说明书|疗程)|"
-    r"[征症](?![状候求])|氏|综合征|试验|染色|评分|量表|指数|分型|分期|分级|定律|小体|结节|憩室|穴|病毒|杆菌|球菌|原虫|制药|药业|公司|牌)",
+    r"[\-—][一-鿿]|[征症](?![状候求])|氏|综合征|试验|染色|评分|量表|指数|分型|分期|分级|定律|小体|结节|憩室|穴|病毒|杆菌|球菌|原虫|制药|药业|公司|牌)",
     re.IGNORECASE,
 )
 _MACHINE = re.compile(  # 我是小康，一个AI助手
@@ -47,6 +47,11 @@ _JOINED = re.compile(r"\s?[、/+和及与或跟]\s?")
 _FORM_BEFORE = re.compile(
     r"(?:片|胶囊|颗粒|丸|口服液|注射液|糖浆|软膏|乳膏|滴剂|合剂|散|汤|冲剂)(?:\d+\w{0,3})?[、,，/+和及与或跟]\s?$"
 )
+
+_NEAR = 12  # characters
+_FORM_NEAR = re.compile("胶囊|颗粒|冲剂|口服液|注射液|糖浆|软膏|乳膏|[汤片丸散膏](?=[,，、;；。和或])")
+_SUCH_AS = re.compile(r"(?:如|像|包括|含有?|或|补充)[,，:]?$|比如说?[,，]?$")
+_DOES = re.compile(r"等|改善|治疗|缓解|调理|联合|配合|预防|清热|退热|检查")
 
 
 @lru_cache(maxsize=64)
@@ -67,11 +72,21 @@ def evidence(plain: str, start: int, end: int, *, named: bool = False) -> float:
         worth -= 8.0
     if _FORM.match(plain, end):
         worth -= 10.0
-    if _ALIASES.search(plain, max(0, start - 160), start):
+    if ALIASES.search(plain, max(0, start - 160), start):
         worth -= 8.0
     if _INTRODUCED.search(before) and _MACHINE.match(plain, end):
         worth -= 14.0
     return worth - _company(plain, start, end)
+
+
+def remedies(plain: str, start: int, end: int) -> float:
+    """Return by how much medicines that stand near, or what is said of them, speak against a name no word tells."""
+    near = sum(
+        left < end + _NEAR and right > start - _NEAR for left, right in _terms(plain) if right <= start or left >= end
+    )
+    worth = 3.0 * min(near + len(_FORM_NEAR.findall(plain, max(0, start - _NEAR), end + _NEAR)), 3)
+    worth += 4.0 if _SUCH_AS.search(plain, max(0, start - 8), start) else 0.0
+    return worth + (4.0 if _DOES.match(plain, end) else 0.0)
 
 
 def _word(plain: str, start: int, end: int) -> float:

@@ -10,19 +10,20 @@ their surroundings. A place, a drug or an eponym is told by the lists and by the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from carellama.privacy.normalize import pattern
-from carellama.privacy.word_lists import english
-from carellama.privacy.words import EPONYM_AFTER, FIRST_NAMES, LAST_NAMES, NOT_NAMES_EN, WORLD_NAMES
+from carellama.privacy.word_lists import english, scowl
+from carellama.privacy.words import EPONYM_AFTER, FIRST_NAMES, LAST_NAMES, NOT_NAMES_EN, SOUNDS, WORLD_NAMES
 from carellama.text import HAN
 
 Found = tuple[str, int, int, float]
 
 _NEEDED = 4.5
+_THING = -3.0
 _LETTER = "A-Za-zÀ-ÖØ-öø-ÿĀ-ſƠ-ưẠ-ỹ"
 _WORD = re.compile(
     rf"(?<![{_LETTER}0-9_@.'])(?<![{_LETTER}0-9]-)(?<![^{_LETTER}]/)(?:[A-Z]\.(?:[A-Z]\.)*|"
@@ -68,6 +69,7 @@ _ROLE = (
 )
 _BEFORE: tuple[tuple[re.Pattern[str], float], ...] = (
     (pattern(r"\bSt\.?\s$"), -5.0),
+    (pattern(r"(?:^|\n|\()[A-H]\s?[:.)]\s?$"), -1.0),  # an option of a question
     (
         pattern(
             r"\b(?:given|taking|taken|takes?|took|prescribed|using|used|tried|dose of|course of|tablets? of|mg "
@@ -88,6 +90,9 @@ _BEFORE: tuple[tuple[re.Pattern[str], float], ...] = (
         -6.0,
     ),
     (pattern(r"(?:[药品商别学书英外文专曲剂通]名|成分|药物|制剂)[:=(]?\s?$"), -4.0),
+    # 白术 (Bai Zhu): the same word in Latin letters; behind one that is written by its sound, it may be a name
+    (pattern(rf"(?<![{HAN}])[{SOUNDS}]{{2,6}}\s?\($"), -4.0),
+    (pattern(rf"(?![医生师士人者员友属])[{HAN}]\s?\((?:[A-Za-z]+,?\s?){{0,2}}$"), -12.0),
     (pattern(rf"(?<![a-z]){_ROLE}(?:'s)?(?: name)?(?: is| was)?\.?(?:\s?[:(=,]|\s?-)?\s{{0,2}}[\"'(]?$", re.I), 4.0),
     (
         pattern(
@@ -127,7 +132,7 @@ _BODY = (
     r"\s(?:Hospital|Clinic|Infirmary|Street|St\b|Road|Rd|Avenue|Ave|Lane|Drive|Medical|Medicine|"
     r"University|College|School|House|Ward|Unit|"
     r"Cent(?:re|er)|Health|Healthcare|Pharma\w*|Foundation|Institute|Trust|Court|Building|Park|"
-    r"County|City|Island|Bay|River|"
+    r"County|City|Town|Island|Bay|River|"
     r"Valley|Beach|Hall|Church|Society|Association|Inc|Ltd|Company|Group|Study|Trial|Journal|et al|General|"
     r"Memorial|Falls?|"
     r"virus|fever|gland|duct|tube|method|test|sign|scale|score|index|stain|syndrome|disease)\b"
@@ -161,7 +166,7 @@ _BEHIND: tuple[tuple[re.Pattern[str], float], ...] = (
         ),
         -5.0,
     ),
-    (pattern(rf" ?[{HAN}]{{0,4}}[级征病型期分法]|[ -](?:[IVX]+|[0-9](?:[a-d]|\+)?)(?![A-Za-z0-9])"), -4.0),
+    (pattern(rf" ?[{HAN}]{{0,4}}[级征病型期分法类]|[ -](?:[IVX]+|[0-9](?:[a-d]|\+)?)(?![A-Za-z0-9])"), -4.0),
     (pattern(r"\s(?:family|household|twins|residence|brothers|sisters)\b"), 7.0),
     (
         pattern(
@@ -200,6 +205,19 @@ _BEHIND: tuple[tuple[re.Pattern[str], float], ...] = (
 _FIELD = pattern(rf"(?:(?<![a-z]){_ROLE}(?:'s)?(?: name)?\s?[:=]|\||^|\bre:)\s{{0,3}}[\"'(]?$", re.I | re.M)
 
 
+_FORMS = (
+    ("ies", "y"),
+    ("es", ""),
+    ("s", ""),
+    ("ied", "y"),
+    ("ed", ""),
+    ("ed", "e"),
+    ("ing", ""),
+    ("ing", "e"),
+    ("ly", ""),
+)
+
+
 class Lists(NamedTuple):
     """What words are, in lower case."""
 
@@ -220,7 +238,17 @@ def lists() -> Lists:
     places = english().places
     first = (groups["first"] | groups["both"] | FIRST_NAMES | WORLD_NAMES) - places
     last = (groups["last"] | groups["both"] | LAST_NAMES) - places
-    return Lists(frozenset(first), frozenset(last), frozenset(groups["words"] | english().ordinary))
+    words = groups["words"] | english().ordinary | scowl()
+    return Lists(frozenset(first), frozenset(last), frozenset(words))
+
+
+def _is_form(bare: str) -> bool:
+    """Whether a word in lower case is a form of an everyday word: leukocytes, dizzily."""
+    words = lists().words
+    return any(
+        bare.endswith(ending) and len(bare) - len(ending) > 2 and bare[: len(bare) - len(ending)] + rest in words
+        for ending, rest in _FORMS
+    )
 
 
 def _weight(word: str) -> float | None:
@@ -246,6 +274,8 @@ def _weight(word: str) -> float | None:
             return None
         worth = 4.0 if first else 3.0
         return worth - 1.5 if capitals else worth
+    if _is_form(bare):
+        return None
     if "-" in bare:
         if capitals:  # AL-RASHID, but not HTLV-II or NEO-FFI
             known = any(len(part) > 3 and part in lists_.first | lists_.last for part in bare.split("-"))
@@ -394,6 +424,20 @@ def _around(plain: str, start: int, end: int) -> float:
     left = next((worth for form, worth in _BEFORE if form.search(before)), 0.0)
     right = next((worth for form, worth in _BEHIND if form.match(behind)), 0.0)
     return left + right
+
+
+def is_part_of_thing(plain: str, start: int, end: int) -> bool:
+    """Whether what stands around says that it is a thing: Langerhans cells."""
+    return _around(plain, start, end) <= _THING
+
+
+def is_thing(name: str, plains: Iterable[str]) -> bool:
+    """Whether half of the mentions of one word stand as a thing does: in the Sami language, the Sami."""
+    if " " in name:
+        return False
+    form = re.compile(rf"(?<![{_LETTER}\-]){re.escape(name)}(?![{_LETTER}])")
+    worths = [_around(plain, *match.span()) for plain in plains for match in form.finditer(plain)]
+    return 2 * sum(worth < 0.0 for worth in worths) >= len(worths) > 0
 
 
 def _lower(plain: str, tokens: list[re.Match[str]]) -> Iterator[Found]:

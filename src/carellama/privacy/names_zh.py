@@ -76,7 +76,7 @@ _SURNAMED = re.compile(
 )
 TITLE = re.compile(
     r"(?P<title>(?:副?主任|副?教授|医[生师]|大夫|护士长?|护师|护长|先生|女士|小姐|太太|院长|所长|科长|专家|老师|阿姨|叔叔|大爷|大妈|大叔|"
-    r"奶奶|爷爷|师傅|博士|同志|药师|技师|老先生|老太太|老人家|主治|经理|总(?![是在之有会体的共觉算结胆蛋量数分胆])|"
+    r"奶奶|爷爷|师傅|博士|同志|药师|技师|老先生|老太太|老人家|主治|经理|总(?=$|[^一-鿿]|[您你好说来让叫找]|今天|昨天|已经)|"
     r"主管|队长|班长|同学|师姐|师兄|老板|姐(?![姐妹])|哥(?!哥)|婶|嫂|叔(?!叔))+)"
     r"(?!治疗|职称|学会|建议书|办公|信箱|站|协会|团队的)"
 )
@@ -91,6 +91,7 @@ _TITLES = frozenset(
 )
 _CLINICAL = frozenset("医生 医师 大夫 主任 副主任 教授 副教授 护士 护士长 院长".split())
 _NO_SINGLE = frozenset("向和同那时应从有别都过如经当由且但能后所求单再是帮问来公计全还让叫查支因只请位名要信国门强权班")
+_USED = re.compile(r"[用买吃喝涂抹擦敷喷](?:了|过|着)?$")
 _BEFORE_YU = re.compile(r"[由对关至位求属在处基归鉴便善等利介终过用大小高低多少源]$")
 
 
@@ -265,6 +266,8 @@ def _is_single(surname: str, before: str, title: str, after: str) -> bool:
         return False
     if before[-1:] and before[-1] in WORD_BEFORE.get(surname, ""):
         return False
+    if surname in RARE_SURNAMES and _USED.search(before):
+        return False  # 用皮护士
     if surname == "于" and after[:1] in ("处", "那"):
         return False
     if surname == "于" and _BEFORE_YU.search(before):

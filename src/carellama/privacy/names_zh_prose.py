@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carellama.errors import need
-from carellama.privacy.medical_context import evidence
+from carellama.privacy.medical_context import evidence, remedies
+from carellama.privacy.names_zh_clues import clues
 from carellama.privacy.word_lists import medical_terms
 from carellama.privacy.words import (
     COMPOUND_SURNAMES,
@@ -37,47 +38,13 @@ _RUN = re.compile(rf"[{HAN}]{{2,}}")
 _LONGEST = 6  # characters of a word
 _UNKNOWN = -18.0  # log probability of a character that is no word: once in the dictionary's 60 million
 _PRIOR = -9.5  # log probability of a name where nothing is known of its place
-_NEEDED = -1.5
+_NEEDED = -1.5  # where a word says that it is a name
+_NEEDED_ON = -0.5  # where nothing behind says that it ends: 一患者张口受限
+_NEEDED_ALONE = 1.0  # where no word does: in consultations a name seldom stands so
 _NAMED = 7.5  # what stands around says that it is a name, though it is a word
 
-# What stands before or behind a name, and by how much it makes one likelier (differences of log probabilities).
-_BEFORE: tuple[tuple[re.Pattern[str], float], ...] = (
-    (re.compile(r"(?:我是|我叫|我系|名叫|姓名|[他她]叫|全名|本名)[:是为叫]?\s?[\"']?$"), 9.0),
-    (
-        re.compile(
-            r"(?:配偶|原告|被告|产妇|孕妇|病员|病患|儿媳|女婿|儿媳妇|老伴|老公|老婆|媳妇|对象|户主|组长|班长|队长|院长|所长|法人|患者|病人|家属|医生|医师|大夫|"
-            r"护士长?|主任|药师|技师|护工|教授|联系人|监护人|居民|职工|员工|学生|同学|"
-            r"母亲|父亲|妻子|丈夫|爱人|儿子|女儿|其[子女妻夫父母]|之[子女妻夫父母]|[爸妈弟妹哥姐爷奶]|孩子|宝宝|同事|朋友|"
-            r"周[一二三四五六日天]|经办|陪护|陪同|(?<![这那也都就又才不算])叫|(?<![一二两三多几药商品别学文剂])名|@|一助|二助|麻醉|主刀|(?<![或再])者|[员师士友属]|(?<![增生成延身细])长|(?<![地配处药复])方|(?<![多些有的每数国等让使成他别令个数类常])人|签名|姓名|签字)[:：是为叫\-—]{0,2}[\s\"'(\[]{0,2}$"
-        ),
-        8.0,
-    ),
-    (
-        re.compile(
-            r"(?:那个|[由给找请让替和跟与向]|联系|通知|告知|转告|感谢|谢谢|您好|你好|兹有|关于|代|[、/:])\s?[\"']?$"
-        ),
-        3.0,
-    ),
-    (re.compile(r"[{HAN}]{2,6}[:：]\s?$".replace("{HAN}", HAN)), 5.5),
-    (re.compile(r"(?:^|[\n,.。，;；!?！？()\[\]|\s\d\-])$"), 2.5),
-)
-_BEHIND: tuple[tuple[re.Pattern[str], float], ...] = (
-    (
-        re.compile(
-            r"(?:[这那]孩子|小朋友|啊你|呀你|先生|女士|小姐|太太|同志|医生|医师|大夫|护士|主任|教授|老师|师傅|阿姨|叔叔|同学|经理|"
-            r"[\s,，(]{0,2}(?:男|女)(?:性)?[\s,，;)、\d]|[\s,，(]{0,2}\d{1,3}\s?岁|之[子女妻夫父母]|本人|收$|[白夜早晚中]班)"
-        ),
-        5.0,
-    ),
-    (
-        re.compile(
-            r"(?:称|说|来|已|于|在|他|她|的(?:[他她]|报告|病历|电话|结果|家属|手机|检查|住院|主治|号|处方|药|片子|化验|身份|床|标本|血|体温|女儿|儿子|妈|爸)|"
-            r"签|核对|打|问|反映|表示|主诉|自述|诉|因|今|昨|和|与|及|是|有|没|要|想|把|被|到|去|给|做|住|出院|入院|负责|预约)"
-        ),
-        2.0,
-    ),
-    (re.compile(r"(?:$|[\n,.。，;；!?！？()\[\]|\s:/、])"), 2.5),
-)
+_LINK_KINDS = frozenset("dpuyrmckfte")  # jieba's: adverbs, prepositions, particles, pronouns, numbers, conjunctions
+_LINK_VERBS = frozenset("是有说到来要去见找叫让给请问看想使")
 
 
 class Dictionary(NamedTuple):
@@ -86,6 +53,7 @@ class Dictionary(NamedTuple):
     words: dict[str, float]
     verbs: frozenset[str]
     people: frozenset[str]
+    links: frozenset[str]  # characters that stand alone between words: 的, 在, 把
 
 
 def dictionary_file() -> Path:
@@ -100,7 +68,7 @@ def dictionary_file() -> Path:
 @cache
 def dictionary() -> Dictionary:
     """Read jieba's dictionary, rare names of persons left out. `UserError` where it is not installed."""
-    counts, verbs, people = {}, set(), set()
+    counts, verbs, people, links = {}, set(), set(), set()
     total = 0
     with dictionary_file().open(encoding="utf-8") as lines:
         for line in lines:
@@ -114,11 +82,16 @@ def dictionary() -> Dictionary:
                 people.add(word)
             elif len(word) == 2 and kind.startswith("v"):
                 verbs.add(word)
+            elif len(word) == 1 and (kind[0] in _LINK_KINDS or word in _LINK_VERBS):
+                links.add(word)
     for word in medical_terms().words:
         counts[word] = max(counts.get(word, 0), 300)
     most = math.log(total)
     return Dictionary(
-        {word: math.log(max(count, 1)) - most for word, count in counts.items()}, frozenset(verbs), frozenset(people)
+        {word: math.log(max(count, 1)) - most for word, count in counts.items()},
+        frozenset(verbs),
+        frozenset(people),
+        frozenset(links),
     )
 
 
@@ -179,12 +152,15 @@ def names(plain: str) -> Iterator[Found]:
                 margin += 2.5 if text[at:end] in people else 0.0
                 if margin < _NEEDED - 12.0:
                     continue
-                said = around(plain, offset + at, offset + end)
-                margin += said - _against(text, at, end, named=said >= _NAMED)
-                if (
-                    margin > _NEEDED
-                    and margin + evidence(plain, offset + at, offset + end, named=said >= _NAMED) > _NEEDED
-                ):
+                left, right = clues(plain, offset + at, offset + end)
+                ends = right.worth or _acts(plain, offset + end)  # what stands behind may stand behind a name
+                said, needed = left.worth + ends, _NEEDED if ends else _NEEDED_ON
+                named = said >= _NAMED
+                margin += said - _against(text, at, end, named=named)
+                if not (left.telling or right.telling):
+                    needed = _NEEDED_ALONE
+                    margin -= _left_over(text, at, end, forth, back) + remedies(plain, offset + at, offset + end)
+                if margin > needed and margin + evidence(plain, offset + at, offset + end, named=named) > needed:
                     found.append((margin, at, end))
         taken: set[int] = set()
         for _, at, end in sorted(found, reverse=True):
@@ -275,8 +251,23 @@ def _split(text: str) -> tuple[list[float], list[float]]:
 
 
 def around(plain: str, start: int, end: int) -> float:
-    """What stands around says."""
-    before, behind = plain[max(0, start - 8) : start], plain[end : end + 8]
-    left = next((worth for form, worth in _BEFORE if form.search(before)), 0.0)
-    right = next((worth for form, worth in _BEHIND if form.match(behind)), 0.0)
-    return left + (right or (2.0 if behind[:2] in dictionary().verbs else 0.0))
+    """Return by how much what stands around makes a name likelier."""
+    left, right = clues(plain, start, end)
+    return left.worth + (right.worth or _acts(plain, end))
+
+
+def _acts(plain: str, end: int) -> float:
+    """By how much a verb behind a name makes it likelier."""
+    return 2.0 if plain[end : end + 2] in dictionary().verbs else 0.0
+
+
+def _left_over(text: str, at: int, end: int, forth: list[float], back: list[float]) -> float:
+    """By how much it is less likely, because a character before or behind it is no word: 慢|严舒柠, 连花清|瘟."""
+    words, links, worth = dictionary().words, dictionary().links, 0.0
+    for left, right in ((at - 1, at), (end, end + 1)):
+        if left < 0 or right > len(text) or text[left:right] in links:
+            continue
+        value = words.get(text[left:right], _UNKNOWN)
+        whole = forth[left] + value >= forth[right] - 1e-6 if right == at else value + back[right] >= back[left] - 1e-6
+        worth += 6.0 if whole else 0.0
+    return worth

@@ -307,8 +307,10 @@ def _phones(plain: str) -> Iterator[Found]:
     for match in _PHONE_MARKED.finditer(plain):
         digits = re.sub(r"\D", "", match["value"])
         word = match["marker"].lower().strip()
-        if plain[match.start("value") - 1 : match.start("value")] == "/" or _PUBLIC.search(
-            plain, max(0, match.start() - 20), match.end("marker")
+        if (
+            plain[match.start("value") - 1 : match.start("value")] == "/"
+            or _PUBLIC.search(plain, max(0, match.start() - 20), match.end("marker"))
+            or _HOTLINE.match(plain, match.end())
         ):
             continue
         if match["marker"].strip() == "pH" or _DECIMALS.search(match["value"]):
@@ -329,7 +331,7 @@ def _phones(plain: str) -> Iterator[Found]:
     for match in _PAGER.finditer(plain):
         yield "PHONE", *match.span("value"), 0.6
     for match in _SINGLE.finditer(plain):
-        if re.match(r"[01+]", match[0]):
+        if re.match(r"[01+]", match[0]) and re.sub(r"\D", "", match[0]) not in "01234567890":  # 1 2 3 4 5 6 7 8 9
             yield "PHONE", *match.span(), 0.6
     for match in _SPOKEN.finditer(plain):
         yield "PHONE", *match.span(), 0.7

@@ -12,6 +12,8 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 
 from carellama.privacy.medical_context import evidence, within_word
+from carellama.privacy.names_en_prose import is_part_of_thing
+from carellama.privacy.names_en_prose import is_thing as is_thing_en
 from carellama.privacy.names_zh import TITLE, has_surname
 from carellama.privacy.names_zh_prose import dictionary, is_token
 from carellama.privacy.word_lists import medical_terms
@@ -35,7 +37,11 @@ def treat_alike(plains: Sequence[str], found: Sequence[set[Found]]) -> None:
                 names[name] = max(score, names.get(name, 0.0))
     if not names:
         return
-    things = {name for name, score in names.items() if score < _SURE and _is_thing(name, plains)}
+    things = {
+        name
+        for name, score in names.items()
+        if score < _SURE and (_is_thing(name, plains) or (name.isascii() and is_thing_en(name, plains)))
+    }
     for plain, spans in zip(plains, found, strict=True):
         if things:
             dropped = [span for span in spans if span[0] == "NAME" and plain[span[1] : span[2]] in things]
@@ -71,7 +77,7 @@ def _mentions(plain: str, names: set[str]) -> Iterator[Found]:
         for part in {name, name.replace(" ", "")} | _given(name):
             if len(part) > 1:
                 for match in re.finditer(re.escape(part), plain):
-                    if not within_word(plain, *match.span()):
+                    if not within_word(plain, *match.span()) and not _is_titled(plain, *match.span()):
                         yield "NAME", *match.span(), 0.6
     surnames = {surname for name in chinese if (surname := has_surname(name))}
     if surnames:
@@ -79,7 +85,14 @@ def _mentions(plain: str, names: set[str]) -> Iterator[Found]:
     for word in _english(names - chinese):
         pattern = re.compile(rf"(?<![A-Za-z\-]){re.escape(word)}(?![A-Za-z])(?!{EPONYM_AFTER})")
         for match in pattern.finditer(plain):
-            yield "NAME", *match.span(), 0.6
+            if not is_part_of_thing(plain, *match.span()):
+                yield "NAME", *match.span(), 0.6
+
+
+def _is_titled(plain: str, start: int, end: int) -> bool:
+    """Whether the last character begins a title: 陈主 of 陈主任."""
+    title = TITLE.match(plain, end - 1)
+    return bool(title) and title.end() > end  # type: ignore[union-attr]
 
 
 def _given(name: str) -> set[str]:

@@ -43,6 +43,12 @@ def english() -> English:
     return English(made["ordinary"], made["places"] | made["eponyms"], made["phrases"], made["drugs"])
 
 
+@cache
+def scowl() -> frozenset[str]:
+    """Read further everyday words in lower case."""
+    return groups("scowl_en.txt")["words"]
+
+
 class Terms:
     """Chinese medical words, found in a text as the longest at each place."""
 

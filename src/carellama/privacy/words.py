@@ -280,7 +280,8 @@ EPONYM_AFTER = (
     r"criteria|classification|reflex|phenomenon|esophagus|oesophagus|cyst|node|nodes|fracture|catheter|"
     r"procedure|operation|"
     r"manoeuvre|maneuver|stain|anemia|anaemia|chorea|dementia|disorder|ulcer|disease|law|formula|"
-    r"position|method|needle))"
+    r"position|method|needle|layer|membrane|capsule|ducts?|glands?|canal|foramen|fascia|ligament|pouch|fossa|space|triangle|triad|tetrad|pentad|"
+    r"gangrene|techniques?|ratio|discrepancy|index|guidelines?|staging|grading|rule|hypothesis|theory|nodules?|granulomatosis))"
 )
 # Given names of the world that the lists of names_en.txt hold too few of.
 WORLD_NAMES = frozenset(
