@@ -82,7 +82,7 @@ TABLE = [
     ("ppo: the score comes first", "train/advantages.py", "rewards[-1] += score", "rewards[0] += score", f"{PAPER} test_ppo"),
     ("ppo: nothing is discounted", "train/advantages.py", "ahead = error + gamma * decay * ahead", "ahead = error + gamma * ahead", f"{PAPER} test_ppo"),
     ("ppo: no clip", "train/advantages.py", "kept = ratio.clamp(1 - how.ppo_clip, 1 + how.ppo_clip)", "kept = ratio", "test_ppo.py -k ratio_leaves"),
-    ("ppo: values are not clipped", "train/advantages.py", ".clamp(-how.ppo_value_clip, how.ppo_value_clip)", "", f"{PAPER} test_ppo"),
+    ("ppo: values are not clipped", "train/advantages.py", ".clamp(-how.ppo_value_clip, how.ppo_value_clip)", "", "test_ppo.py -k left_its_bounds"),
     ("ppo: advantages keep their mean", "train/ppo.py", "(0.0 if shift else moments.mean)", "moments.mean", f"{PAPER} test_ppo"),
     ("ppo: each epoch draws the same answers", "train/ppo.py", "return [self.seed, epoch, number, self.args.process_index]", "return [self.seed, number, self.args.process_index]", "test_ppo.py -k draws_other"),
     ("ppo: moments of batches are not joined", "train/advantages.py", "apart**2 * self.count * count / both", "0.0", "test_ppo.py -k moments"),
