@@ -27,6 +27,7 @@ MASK = Deidentifier()
         "(A) 占总能量的50%～60%",
         "明代温病学家有叶天士、薛生白、吴鞠通",
         "1. 白术（Bai Zhu）健脾。2. 黄连 (Huang Lian) 清热。",
+        "Human: May I drink wine?\n\nAssistant: Hm, actually I think not.\n\nAssistant: Rust is a powdered alloy.",
         "Hemoglobin 14.5 g/dL\nLeukocytes 16,500/mm3",
         "caries by Kennedy第一类",
         "Folds of Wharton's duct and Bowman's layer were intact, by Bolton ratio.",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from carellama.privacy.names_en_prose import MACHINE
+from carellama.privacy.names_en_prose import MACHINE, SPEAKER, is_listed
 from carellama.privacy.normalize import pattern
 from carellama.privacy.word_lists import english
 from carellama.privacy.words import EPONYM_AFTER, FIRST_NAMES, LAST_NAMES, NOT_NAMES_EN
@@ -71,6 +71,7 @@ _SIGN_OFF = pattern(
 )
 
 
+_NAME_LINE = re.compile(r"[A-Z][\w.'\-]*(?:,? [A-Z][\w.'\-]*){1,3}\s*(?:\n|$)")  # nothing else stands in the line
 _STOP_AT = pattern(
     r"(?:,? )(?:(?i:dob|mrn|age|sex|gender|date|phone|tel|id|male|female|born|address|and|is|was|has|"
     r"who|with|the|on|at|in|from|for|ssn|nhs|room|ward|md|email|e-mail|cell|mobile|my|i|i'm|we|but|"
@@ -92,7 +93,8 @@ _ORDINARY = pattern(  # endings of words that are no names, unless the lists kno
 def names(plain: str) -> Iterator[Found]:
     """Yield the names in a folded text with Latin letters: (kind, start, end, score)."""
     for match in _MARKED.finditer(plain):
-        yield from _cut(plain, match, loose=True, score=0.85)
+        if not _is_speech(plain, match.start("value")):
+            yield from _cut(plain, match, loose=True, score=0.85)
     for match in _TITLE.finditer(plain):
         lower = match["value"].islower()
         if not lower or _known(match["value"]):
@@ -103,6 +105,16 @@ def names(plain: str) -> Iterator[Found]:
     for match in _SIGN_OFF.finditer(plain):
         if len(match["value"].split()) <= 3:
             yield from _cut(plain, match, score=0.7, loose=_known_word(match["value"].split()[0]), all_names=True)
+
+
+def _is_speech(plain: str, start: int) -> bool:
+    """Whether what somebody says begins here, and not a name: Assistant: Hm, I think."""
+    first = re.match(r"[^\s,.!?]*", plain[start : start + 40])
+    return bool(
+        SPEAKER.search(plain, max(0, start - 16), start)
+        and not (first and is_listed(first[0]))
+        and not _NAME_LINE.match(plain, start)
+    )
 
 
 def _known_word(word: str) -> bool:

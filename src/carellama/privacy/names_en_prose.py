@@ -67,7 +67,11 @@ _ROLE = (
     r"rabbi|father|reverend|imam|sponsor|landlord|deceased|pp|scrub|circulating|widow|widower|"
     r"late)"
 )
+SPEAKER = re.compile(  # who says what follows: Assistant: Hm, I think
+    r"(?:^|\n)\s{0,2}(?:Assistant|Human|User|Bot|AI|Agent|Customer|Patient|Doctor|Nurse|Mother|Father|Friend|Student|Teacher):\s{1,2}$"
+)
 _BEFORE: tuple[tuple[re.Pattern[str], float], ...] = (
+    (SPEAKER, 0.5),
     (pattern(r"\bSt\.?\s$"), -5.0),
     (pattern(r"(?:^|\n|\()[A-H]\s?[:.)]\s?$"), -1.0),  # an option of a question
     (
@@ -317,7 +321,7 @@ def _leads(token: re.Match[str]) -> bool:
     return (not before or before[-1] in "\n.!?:") and bool(re.match(r" [a-z]{2}", behind))
 
 
-def _listed(word: str) -> bool:
+def is_listed(word: str) -> bool:
     """Whether a word is in a list of names."""
     known, bare = lists(), re.sub(r"['’]s$|\.$", "", word.lower())
     return bare in known.first or bare in known.last or bare in FIRST_NAMES
@@ -410,7 +414,7 @@ def _worth(run: list[re.Match[str]]) -> float:
         return -9.0  # PCWP, RVSP: no name is known in these capitals
     if len(words) == 1 and (words[0].isupper() or len(words[0]) < 3):
         weights[0] -= 1.5 if words[0].isupper() else 3.0  # GERD, ANCA and ELISA are names as well
-    if len(words) == 1 and not _listed(words[0]):  # Rhineton, Observatn: what stands around has to say more
+    if len(words) == 1 and not is_listed(words[0]):  # Rhineton, Observatn: what stands around has to say more
         weights[0] -= 1.0 if words[0].isupper() or not _leads(run[0]) else 3.0
     long = sum(weight > 0.5 for weight in weights)
     return sum(weights) + (1.5 if long > 1 else 0.5 if len(words) > 1 else 0.0)
