@@ -1,7 +1,8 @@
 """Draw 300 texts of real patients for triage, and show the labels that two readers gave them.
 
-    python benchmarks/triage_real.py FOLDER                  # how many of each source and level
-    python benchmarks/triage_real.py FOLDER --texts real.jsonl   # id and text of each, for a labeller
+    python benchmarks/triage_real.py FOLDER                          # how many of each source and level
+    python benchmarks/triage_real.py FOLDER --texts /tmp/real.jsonl  # with their text, for a labeller or
+    carellama safety eval /tmp/real.jsonl                            # for the safety layer
 
 FOLDER holds the public files that SOURCES names, one folder for each source. The texts are other people's and are not
 part of this project: `data/triage/real.jsonl` keeps the source, the row, a digest of the text and its level.
@@ -95,15 +96,16 @@ def main() -> None:
     asked.add_argument("--texts", type=Path, help="write id and text of each to this file")
     options = asked.parse_args()
     drawn = draw(options.folder)
-    if options.texts:
-        options.texts.write_text(
-            "".join(json.dumps({"id": row["id"], "text": row["text"]}, ensure_ascii=False) + "\n" for row in drawn),
-            encoding="utf-8",
-        )
     levels = {row["id"]: row for row in map(json.loads, LABELS.read_text(encoding="utf-8").splitlines())}
     changed = [row["id"] for row in drawn if levels.get(row["id"], row)["digest"] != row["digest"]]
     if changed:
         raise SystemExit(f"{len(changed)} texts are not those that were labelled, the first {changed[0]}")
+    if options.texts:
+        keys = ("level", "labels", "language")
+        rows = [
+            {"id": row["id"], "text": row["text"], **{key: levels[row["id"]][key] for key in keys}} for row in drawn
+        ]
+        options.texts.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     for source in SOURCES:
         counts = Counter(str(levels.get(row["id"], {}).get("level")) for row in drawn if row["source"] == source)
         print(source, dict(sorted(counts.items())))

@@ -25,6 +25,7 @@ from carellama.config.convert import LlamaArguments
 from carellama.config.export import EXPORT_GROUPS
 from carellama.config.plan import PlanArguments
 from carellama.config.recipe import RecipeArguments
+from carellama.config.safety import SafetyCheckArguments, SafetyEvalArguments, SafetyTrainArguments
 from carellama.config.serve import API_GROUPS
 from carellama.config.tokenizer import TokenizerArguments
 from carellama.config.web import WebArguments
@@ -49,6 +50,9 @@ GROUPS: dict[str, Sequence[type]] = {
     "demo": (DemoArguments,),
     "tokenizer": (TokenizerArguments,),
     "convert_llama": (LlamaArguments,),
+    "safety_eval": (SafetyEvalArguments,),
+    "safety_check": (SafetyCheckArguments,),
+    "safety_train": (SafetyTrainArguments,),
     **{
         f"{part}_{name.removesuffix('Arguments').lower()}": (group,)
         for part, module in (("data", datasets), ("keys", keys), ("models", models))

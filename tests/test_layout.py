@@ -42,8 +42,10 @@ IMPORTS: dict[str, set[str]] = {
     "skeleton": {"jinja", "text"},
     "template": {"records", "jinja", "skeleton", "text"},
     "export": {"config", "disk", "records", "template", "tokenise", "model", "run_record"},
+    "intervals": set(),
+    "rules": {"text"},
     "privacy": {"text"},
-    "safety": {"config", "records", "text"},
+    "safety": {"config", "records", "text", "rules", "engine.base"},
     "tokenise": {"template"},
     # model.load, model.zoo.pull: the tokenizer that counts the tokens of a mix, also of a model by its name;
     # model.vocabulary: how it is extended
@@ -67,12 +69,12 @@ IMPORTS: dict[str, set[str]] = {
         *("config", "disk", "records", "text", "template", "tokenise", "data", "model", "engine", "evaluate.metrics"),
         "run_record",
     },
-    "evaluate": {"config", "records", "text", "data", "engine"},
+    "evaluate": {"config", "records", "text", "data", "engine", "disk", "intervals", "safety"},
     "engine": {"config", "records", "template", "tokenise", "model", "disk", "text", "jinja", "run_record"},
     "knowledge": {"config"},
     "synthesize": {"config", "records", "text", "disk", "data", "engine", "run_record"},
     # it and the server are handed an engine: they name the types of engine.base and load none
-    "assistant": {"records", "text", "engine.base", "safety.notices"},
+    "assistant": {"records", "text", "engine.base", "safety"},
     "serve": {"config", "records", "disk", "assistant", "engine.base", "safety.notices", "store", "knowledge"},
     "store": {"config", "records", "disk"},
 }

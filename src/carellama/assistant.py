@@ -13,7 +13,9 @@ from collections.abc import Generator, Sequence
 
 from carellama.engine.base import Engine, OnReply, Piece, Prompt, Reply, Sampling, Scored, Tool
 from carellama.records import Message
+from carellama.safety.layer import SafetyLayer
 from carellama.safety.notices import Language, disclaimer
+from carellama.safety.screened import screened_reply, screened_stream
 from carellama.text import language
 
 AS_OPENAI = Sampling()
@@ -24,6 +26,7 @@ class Assistant:
 
     `system_prompt` goes before conversations that have no system message; None: they stay as they are. `sampling` is
     that of callers who say nothing. `languages` are those that the model was trained on; empty: nobody knows.
+    `safety` says what comes before an answer and what stops one; None: answers are the engine's.
     """
 
     def __init__(
@@ -32,8 +35,10 @@ class Assistant:
         system_prompt: str | None = None,
         sampling: Sampling = AS_OPENAI,
         languages: Sequence[str] = (),
+        safety: SafetyLayer | None = None,
     ) -> None:
         self.engine = engine
+        self.safety = safety
         self.languages = tuple(languages)
         self.system_prompt = system_prompt
         self.sampling = sampling
@@ -68,13 +73,26 @@ class Assistant:
         self, prompts: Sequence[Prompt], sampling: Sampling | None = None, *, on_reply: OnReply | None = None
     ) -> list[Reply]:
         """Answer each conversation."""
-        return self.engine.generate(
-            [self._whole(messages) for messages in prompts], sampling or self.sampling, on_reply=on_reply
-        )
+        sampling = sampling or self.sampling
+        whole = [self._whole(messages) for messages in prompts]
+        if self.safety is None:
+            return self.engine.generate(whole, sampling, on_reply=on_reply)
+        screenings = [self.safety.screen(messages) for messages in prompts]
+
+        def tell(index: int, reply: Reply) -> None:
+            if on_reply is not None:
+                on_reply(index, screened_reply(screenings[index], reply, sampling))
+
+        replies = self.engine.generate(whole, sampling, on_reply=tell)
+        return [screened_reply(one, reply, sampling) for one, reply in zip(screenings, replies, strict=True)]
 
     def stream(self, messages: Prompt, sampling: Sampling | None = None) -> Generator[Piece, None, Reply]:
-        """Yield the answer piece by piece."""
-        return self.engine.stream(self._whole(messages), sampling or self.sampling)
+        """Yield the answer piece by piece; what the safety layer has to say comes first, before the engine begins."""
+        sampling = sampling or self.sampling
+        screening = self.safety.screen(messages) if self.safety else None
+        if screening is None or not screening.notices:
+            return self.engine.stream(self._whole(messages), sampling)
+        return screened_stream(screening, self.engine, self._whole(messages), sampling)
 
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
         """The log-probability of each choice as the beginning of the answer."""

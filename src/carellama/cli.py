@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from carellama.config.finetuning import FinetuningArguments
     from carellama.config.generating import GeneratingArguments
     from carellama.config.model import ModelArguments
+    from carellama.config.safety import SafetyArguments
+    from carellama.safety.layer import SafetyLayer
 
 HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
@@ -84,8 +86,19 @@ MODEL_VERBS = {
     "list": ("carellama.model.zoo.show:list_models", "List the models that CareLlama knows by name."),
     "show": ("carellama.model.zoo.show:show", "Show the base, method, template and licence of one."),
 }
+SAFETY_VERBS = {
+    "eval": ("carellama.evaluate.triage:evaluate", "Measure missed emergencies and false alarms."),
+    "train": ("carellama.evaluate.train_triage:train", "Learn the classifier from labelled texts."),
+    "check": ("carellama.safety.check:check", "Check rules of triage and run their examples."),
+}
 # verbs of two words
-GROUPS = {"data": DATA_VERBS, "keys": KEY_VERBS, "models": MODEL_VERBS, "convert": CONVERT_VERBS}
+GROUPS = {
+    "data": DATA_VERBS,
+    "keys": KEY_VERBS,
+    "models": MODEL_VERBS,
+    "convert": CONVERT_VERBS,
+    "safety": SAFETY_VERBS,
+}
 PATIENCE = 5.0  # seconds that the other processes wait before they say what went wrong
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -145,6 +158,7 @@ for _group, _help in {
     "keys": "API keys: who may use `carellama api`, and how much.",
     "models": "Models by name: released weights and embedded ones.",
     "convert": "Weights of other formats to a model folder.",
+    "safety": "Emergencies: measure what is missed, check rules.",
 }.items():
     _words = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_help, context_settings=HELP_FLAGS)
     for _verb, (_, _about) in GROUPS[_group].items():
@@ -198,6 +212,7 @@ def _assistant(
     finetuning: FinetuningArguments,
     generating: GeneratingArguments,
     engine: EngineArguments,
+    safety: SafetyArguments,
 ) -> Iterator[Assistant]:
     """Load the engine that the options name; close it afterwards."""
     from carellama.assistant import Assistant
@@ -205,15 +220,30 @@ def _assistant(
     from carellama.engine.choose import choose
     from carellama.model.zoo.entries import find_entry
 
+    layer = _safety(safety)  # faulty rules show before the weights are read
     entry = None if model.checkpoints else find_entry(model.model_name_or_path)  # training may have taught it more
     assistant = Assistant(
         choose(model, data, finetuning, engine), data.system_prompt, Sampling.of(generating),
-        entry.languages if entry else (),
+        entry.languages if entry else (), layer,
     )  # fmt: skip
     try:
         yield assistant
     finally:
         assistant.close()
+
+
+def _safety(options: SafetyArguments) -> SafetyLayer | None:
+    """Return the safety layer that the options ask for."""
+    if options.safety == "off":
+        return None
+    from pathlib import Path
+
+    from carellama.config.safety import split_files
+    from carellama.safety.layer import SafetyLayer
+
+    return SafetyLayer(
+        options.safety, options.country, [Path(one) for one in split_files(options.red_flags)], options.classifier
+    )
 
 
 def api(argv: Sequence[str]) -> None:
@@ -222,7 +252,8 @@ def api(argv: Sequence[str]) -> None:
     from carellama.config.serve import API_GROUPS
     from carellama.errors import need
 
-    *_, settings = parse(API_GROUPS, argv, "carellama api")
+    *_, safety, settings = parse(API_GROUPS, argv, "carellama api")
+    _safety(safety)  # faulty rules show before the weights are read
     need("fastapi", extra="serve", why="carellama api")
     from carellama.serve.api.server import serve
 
@@ -238,7 +269,7 @@ def _application(argv: Sequence[str]) -> Any:
     from carellama.serve.api.app import create_app
 
     quieten()  # a worker is a process of its own
-    model, data, finetuning, engine, settings = parse(API_GROUPS, argv, "carellama api")
+    model, data, finetuning, engine, safety, settings = parse(API_GROUPS, argv, "carellama api")
     access = access_for(settings.host, settings.database)  # before the model is loaded: it may refuse
     from carellama.engine.choose import choose
     from carellama.knowledge.embed import load_embedder
@@ -255,7 +286,7 @@ def _application(argv: Sequence[str]) -> Any:
 
         score = load_scorer(settings.reward_model, model)
     embedder = load_embedder(settings.embedding_model, max(1, physical_cores() // 2))  # the chat has the others
-    assistant = Assistant(choose(model, data, finetuning, engine), data.system_prompt)
+    assistant = Assistant(choose(model, data, finetuning, engine), data.system_prompt, safety=_safety(safety))
     return create_app(assistant, settings, access=access, score=score, embedder=embedder)
 
 

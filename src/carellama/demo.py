@@ -192,7 +192,7 @@ def ask_both(folder: Path, question: str, model: dict[str, Any]) -> None:
     for title, options in (("before", model), ("after", {"model_name_or_path": folder / "model"})):
         argv = as_flags(options)
         asked = [*argv, "--do_sample", "false", "--max_new_tokens", "160"]
-        models, data, finetuning, generating, _ = parse(TALK_GROUPS, asked, "carellama chat")
+        models, data, finetuning, generating, *_ = parse(TALK_GROUPS, asked, "carellama chat")
         engine = load(models, data, finetuning)
         (reply,) = engine.generate([(Message("user", question),)], Sampling.of(generating))
         print(f"\n[{title}]\n{reply.text.strip()}", flush=True)

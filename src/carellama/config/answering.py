@@ -13,6 +13,7 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.generating import GeneratingArguments
 from carellama.config.model import ModelArguments
 from carellama.config.parse import about, at_least
+from carellama.config.safety import SafetyArguments
 from carellama.errors import UserError
 
 # HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
@@ -78,4 +79,5 @@ class EngineArguments:
             raise UserError("--engine openai needs --endpoint, as in http://localhost:8000/v1")
 
 
-TALK_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments, EngineArguments)
+ANSWER_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments, EngineArguments)
+TALK_GROUPS = (*ANSWER_GROUPS, SafetyArguments)

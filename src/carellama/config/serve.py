@@ -12,6 +12,7 @@ from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.parse import about, at_least
+from carellama.config.safety import SafetyArguments
 from carellama.errors import UserError
 
 # HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
@@ -152,4 +153,4 @@ def _parts(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
-API_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, EngineArguments, ApiArguments)
+API_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, EngineArguments, SafetyArguments, ApiArguments)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Prompt = Sequence[Message]
 OnReply = Callable[[int, "Reply"], None]  # told the prompt's index and its reply, in the order of completion
-FinishReason = Literal["stop", "length", "tool_calls"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]  # the last: stopped by the safety layer
 MOST_CONTEXT = 8192  # tokens of prompt and answer on a CPU, unless told: a cache takes memory as they grow
 HEARTBEAT = 0.5  # seconds after which a stream that has nothing to say yields an empty piece
 
@@ -104,6 +104,20 @@ Scored = list[TokenLogprob]  # the tokens of a prompt
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """What stands beside the model has to say of an answer: an emergency, or a sentence that contradicts it."""
+
+    kind: Literal["emergency", "contradiction"]
+    level: str  # emergency, urgent or soon
+    text: str
+    rule: str = ""  # the id of the rule that fired
+
+    def as_json(self) -> dict[str, str]:
+        """Return it as the API sends it."""
+        return {"kind": self.kind, "level": self.level, "rule": self.rule, "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """What came of an answer since the piece before; an empty one tells that the engine is at work."""
 
@@ -113,11 +127,12 @@ class Piece:
     call: ToolCall | None = None  # a whole one
     of_prompt: bool = False  # it repeats the prompt: none of its tokens was written
     held: bool = False  # a token was written whose text is held back, as it may belong to a call
+    notices: tuple[Notice, ...] = ()  # of an assistant; an engine has none
 
     @property
     def shows(self) -> bool:
         """Whether it has anything to show."""
-        return bool(self.text or self.reasoning or self.logprobs or self.call)
+        return bool(self.text or self.reasoning or self.logprobs or self.call or self.notices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +146,7 @@ class Reply:
     reasoning: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
     calls: tuple[ToolCall, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 class PromptTooLong(UserError):

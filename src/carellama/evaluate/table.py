@@ -46,7 +46,7 @@ def compare(runs: Mapping[str, Mapping[str, Metric]], *, markdown: bool = False)
         counts = list(dict.fromkeys(f"{metric.n:,}" for metric in found if metric is not None))
         label = f"{name} (lower is better)" if name.rpartition(" ")[2] in LOWER_IS_BETTER else name
         table.append([label, *map(_cell, found), *change, " / ".join(counts)])
-    return _markdown(table) if markdown else _aligned(table)
+    return _markdown(table) if markdown else aligned(table)
 
 
 def _cell(metric: Metric | None) -> str:
@@ -64,7 +64,7 @@ def _change(before: Metric | None, after: Metric | None) -> str:
     return f"{after.value - before.value:+.{4 if before.low is None else 2}f}"
 
 
-def _aligned(table: list[list[str]]) -> str:
+def aligned(table: list[list[str]]) -> str:
     """Columns padded to the same width on screen; names to the left, numbers to the right."""
     widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
     lines = []

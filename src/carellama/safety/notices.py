@@ -1,13 +1,22 @@
-"""What a person has to know before the first answer, in Chinese and English.
+"""What a person is told before the model speaks: the disclaimer, and in an emergency one action and whom to call.
 
     disclaimer("zh")
+    emergency_notice(triage(messages).findings[0], country="CN", language="zh")
 
-Texts of this project. Whatever shows answers shows it: the web page always, the terminal when it begins.
+Texts of this project; the numbers are data with their source, `countries.yaml`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
 from typing import Literal
+
+import yaml
+
+from carellama.errors import lookup
+from carellama.safety.triage import Finding
 
 Language = Literal["en", "zh"]
 DISCLAIMERS: dict[Language, str] = {
@@ -16,8 +25,54 @@ DISCLAIMERS: dict[Language, str] = {
     "zh": "CareLlama 仅提供健康信息，不作诊断；回答可能有误，不能代替医生。"
     "紧急情况请立即拨打当地急救电话（中国大陆为 120）。",
 }
+DEFAULT_COUNTRY: dict[Language, str] = {"en": "US", "zh": "CN"}
+_HEADS: dict[Language, dict[str, str]] = {
+    "en": {"emergency": "**This may be an emergency.**", "urgent": "**This should be seen today.**"},
+    "zh": {"emergency": "**这可能是紧急情况。**", "urgent": "**这种情况今天就应就医。**"},
+}
+_CALL: dict[Language, dict[str, str]] = {
+    "en": {"ambulance": "Ambulance: {}.", "crisis": "Crisis line: {}.", "poison": "Poison centre: {}."},
+    "zh": {"ambulance": "急救电话：{}。", "crisis": "心理援助热线：{}。", "poison": "中毒咨询：{}。"},
+}
+_OVERRULED: dict[Language, str] = {
+    "en": "See a doctor today; if it gets worse, call an ambulance.",
+    "zh": "请今天就医；如果加重，请立即拨打急救电话。",
+}
+_CONTRADICTION: dict[Language, str] = {
+    "en": "The answer was stopped here: it made light of what may be an emergency. Follow the notice above.",
+    "zh": "回答已在此停止：它淡化了可能的紧急情况。请按上面的提示去做。",
+}
+# Which line helps besides the ambulance, by the system of the rule.
+_LINES = {"mind": "crisis", "poisoning": "poison"}
 
 
 def disclaimer(language: Language) -> str:
-    """Return the disclaimer."""
+    """Return what goes with every conversation."""
     return DISCLAIMERS[language]
+
+
+@cache
+def countries() -> Mapping[str, Mapping[str, str]]:
+    """Return the numbers to call by country."""
+    text = resources.files("carellama.safety").joinpath("countries.yaml").read_text(encoding="utf-8")
+    read: Mapping[str, Mapping[str, str]] = yaml.safe_load(text)
+    return read
+
+
+def emergency_notice(finding: Finding, language: Language, country: str | None = None) -> str:
+    """Return one paragraph: how urgent it is, one action, and the numbers of the country.
+
+    `country` None: that of the language (China, United States). Raises `UserError` for a country without numbers.
+    """
+    numbers = lookup(countries(), country or DEFAULT_COUNTRY[language], "country")
+    rule = finding.rule
+    parts = [_HEADS[language][finding.level], _OVERRULED[language] if finding.overruled else rule.do[language]]
+    if finding.level == "emergency":
+        wanted = ["ambulance", *([_LINES[rule.system]] if rule.system in _LINES else [])]
+        parts += [_CALL[language][line].format(numbers[line]) for line in wanted if line in numbers]
+    return ("" if language == "zh" else " ").join(parts)
+
+
+def contradiction_notice(language: Language) -> str:
+    """Return what is said where an answer that makes light of an emergency is stopped."""
+    return _CONTRADICTION[language]

@@ -69,6 +69,8 @@ def ask(assistant: Assistant, question: str, *, as_json: bool = False) -> None:
     try:
         while True:
             piece = next(stream)
+            for notice in piece.notices if not piece.text else ():
+                print(notice.text, file=sys.stderr)
             if not as_json:
                 print(piece.text.translate(CONTROL), end="", flush=True)
     except StopIteration as end:
@@ -83,6 +85,7 @@ def ask(assistant: Assistant, question: str, *, as_json: bool = False) -> None:
         }
         row: dict[str, Any] = {"text": reply.text, "finish_reason": reply.finish_reason, "usage": usage}
         row |= {"reasoning": reply.reasoning} if reply.reasoning else {}
+        row |= {"notices": [notice.as_json() for notice in reply.notices]} if reply.notices else {}
         print(json.dumps(row, ensure_ascii=False))
         return
     print(flush=True)
@@ -231,6 +234,8 @@ class Talk:
                 if piece.reasoning and not reasons:
                     self._note("(reasoning · 思考中)")
                     reasons = True
+                for notice in piece.notices if not piece.text else ():
+                    self._note(notice.text)
                 said.append(piece.text)
                 text = piece.text.translate(CONTROL)
                 print(styled.add(text) if styled else text, end="", flush=True)

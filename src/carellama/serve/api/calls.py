@@ -95,7 +95,7 @@ class Usage:
 
     def add(self, index: int, item: Item) -> None:
         """Count what came of an answer. A reply has the engine's own numbers, which replace those so far."""
-        if isinstance(item, Piece) and not item.of_prompt:
+        if isinstance(item, Piece) and not item.of_prompt and not item.notices:
             self._answers[index] = self._answers.get(index, 0) + max(1, len(item.logprobs))
         elif isinstance(item, Reply):
             self._answers[index] = item.completion_tokens
@@ -164,7 +164,10 @@ class Call:
 
     def note(self, index: int, item: Item) -> None:
         """Count what came of an answer."""
-        if self.first is None:
+        notices = item.notices if isinstance(item, Piece) else ()
+        for notice in notices:
+            self.service.metrics.notices.labels(notice.kind, notice.level).inc()
+        if self.first is None and not notices:
             self.first = time.monotonic() - self.began
         self.usage.add(index, item)
 

@@ -39,6 +39,8 @@ class Metrics:
         )
         self.prompt_tokens = Counter("carellama_prompt_tokens", "Tokens of prompts.", whose, registry=here)
         self.answer_tokens = Counter("carellama_answer_tokens", "Tokens of answers.", whose, registry=here)
+        name, about = "carellama_safety_notices", "Notices of the safety layer."
+        self.notices = Counter(name, about, ("kind", "level"), registry=here)
         name, about = "carellama_time_to_first_token_seconds", "From the request to its first token."
         self.first = Histogram(name, about, ("model",), buckets=FIRST, registry=here)
         name, about = "carellama_time_per_output_token_seconds", "Mean time of the tokens after the first."

@@ -317,6 +317,15 @@ class SaidCall(Said):
     function: SaidFunction
 
 
+class SaidNotice(Said):
+    """What the safety layer says of an answer."""
+
+    kind: Literal["emergency", "contradiction"]
+    level: Literal["emergency", "urgent", "soon"]
+    rule: str
+    text: str
+
+
 class SaidMessage(Said):
     """The assistant's answer."""
 
@@ -325,6 +334,7 @@ class SaidMessage(Said):
     refusal: None
     reasoning_content: str | None = None
     tool_calls: list[SaidCall] | None = None
+    notices: list[SaidNotice] | None = None
 
 
 class ChatChoice(Said):
@@ -333,7 +343,7 @@ class ChatChoice(Said):
     index: int
     message: SaidMessage
     logprobs: Logprobs | None
-    finish_reason: Literal["stop", "length", "tool_calls"]
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class ChatCompletion(Said):
@@ -362,7 +372,7 @@ class TextChoice(Said):
     index: int
     text: str
     logprobs: TextLogprobs | None
-    finish_reason: Literal["stop", "length", "tool_calls"]
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class Completion(Said):

@@ -106,6 +106,8 @@ class ChatShape(ChoiceShape):
             number = self._calls.get(index, 0)
             self._calls[index] = number + 1
             delta["tool_calls"] = [{"index": number, **piece.call.to_openai()}]
+        if piece.notices:
+            delta["notices"] = [notice.as_json() for notice in piece.notices]
         if piece.text or not delta:
             delta["content"] = piece.text
         return [self._delta(index, delta, _logprobs(piece.logprobs) if piece.logprobs else None)]
@@ -122,6 +124,8 @@ class ChatShape(ChoiceShape):
             message["content"] = reply.text or None
         if reply.reasoning:
             message["reasoning_content"] = reply.reasoning
+        if reply.notices:
+            message["notices"] = [notice.as_json() for notice in reply.notices]
         logprobs = _logprobs(reply.logprobs) if reply.logprobs else None
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reply.finish_reason}
 

@@ -194,6 +194,8 @@ class Page:
                     reply: Reply = end.value
                     return reply
                 visit.partial += piece.text
+                if piece.notices and not piece.text:
+                    visit.note = piece.notices[-1].text
                 if (now := time.monotonic()) >= due:
                     due = now + TICK
                     yield

@@ -1,0 +1,213 @@
+"""Texts with how urgent they are, from the files that users have: vignettes of this project and of others.
+
+    load_cases(Path("data/triage/test.jsonl"))
+    load_cases(Path("vignettes.csv"), scale="esi")        # labels 1 to 5
+
+Read are JSON, JSON lines, CSV and tables. The text stands in `turns`, `messages`, `prompt` (HealthBench) or a column
+such as `text`, `vignette`, `question`; the label in `level` or a column such as `label`, `triage`, `urgency`. Labels
+are words of the usual scales in English and Chinese; bare numbers need the name of the scale. A label that is not known
+is refused: nothing is guessed. Rows of HealthBench that are not about referrals in an emergency are left out and
+counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from carellama.data.read import BadRow, rows
+from carellama.errors import UserError
+from carellama.records import Message
+from carellama.safety.triage_rules import Level
+from carellama.text import language
+
+Label = Literal["emergency", "urgent", "soon", "routine"]
+LABELS: tuple[Label, ...] = get_args(Label)
+Scale = Literal["esi", "ctas", "manchester", "cn4"]
+SCALES: dict[str, dict[str, Label]] = {
+    # Emergency Severity Index and Canadian Triage and Acuity Scale: 1 resuscitation ... 5 non-urgent
+    "esi": {"1": "emergency", "2": "emergency", "3": "urgent", "4": "soon", "5": "routine"},
+    "ctas": {"1": "emergency", "2": "emergency", "3": "urgent", "4": "soon", "5": "routine"},
+    "manchester": {"1": "emergency", "2": "emergency", "3": "urgent", "4": "soon", "5": "routine"},
+    # 急诊患者病情分级: 1 濒危 2 危重 3 急症 4 非急症
+    "cn4": {"1": "emergency", "2": "emergency", "3": "urgent", "4": "soon"},
+}
+_WORDS: dict[Label, str] = {
+    "emergency": "emergency|emergent|emergency care|requires emergency care|requiring emergent care|em|immediate|"
+    "immediately|resuscitation|critical|very urgent|red|orange|999|911|call 999|call 911|ambulance|call an ambulance|"
+    "er|ed|a&e|ae|er now|ed now|emergency department|emergency room|emergency department now|call an ambulance now|"
+    "急诊|急救|立即就医|立即|濒危|危重|一级|二级|i级|ii级|ⅰ级|ⅱ级|红色|橙色|紧急",
+    "urgent": "urgent|today|same day|same-day|yellow|urgent care|within hours|see a doctor today|急症|三级|iii级|ⅲ级|"
+    "黄色|当天就医|今天就医|尽快就医|尽快",
+    "soon": "soon|non-emergency|non emergency|nonemergency|nonemergent|non-emergent|non emergent|not emergency|"
+    "non-emergency care|requiring nonemergent care|less urgent|semi-urgent|semi urgent|standard|green|gp|see gp|"
+    "primary care|see a doctor|1 day|1 week|one week|within a week|within days|outpatient|ne|非急症|非紧急|四级|iv级|"
+    "ⅳ级|绿色|门诊|择期",
+    "routine": "routine|self-care|self care|selfcare|self-care reasonable|requiring self-care only|home|home care|"
+    "stay home|non-urgent|non urgent|nonurgent|blue|none|sc|not urgent|自我护理|居家|居家观察|"
+    "无需就医|不急|常规|蓝色|非急诊",
+}
+KNOWN: dict[str, Label] = {word: level for level, words in _WORDS.items() for word in words.split("|")}
+HEALTHBENCH: dict[str, Label | None] = {
+    "emergent": "emergency",
+    "conditionally-emergent": None,  # it depends on what the person has not said: neither a miss nor a false alarm
+    "non-emergent": "soon",
+}
+TEXT_KEYS = (
+    *("text", "vignette", "case", "question", "input", "presentation", "description", "patient", "content", "query"),
+    *("case_vignette", "clinical_vignette", "patient_message", "chief_complaint", "主诉", "文本", "病例", "问题"),
+)
+LABEL_KEYS = (
+    *("level", "label", "triage", "urgency", "acuity", "severity", "gold", "triage_level", "correct_triage"),
+    *(
+        "gold_level",
+        "target",
+        "answer",
+        "category",
+        "triage_label",
+        "ground_truth",
+        "correct_triage_level",
+        "分级",
+        "标签",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A conversation, and how soon the person must be seen."""
+
+    id: str
+    messages: tuple[Message, ...]
+    level: Label
+    language: str
+    near_miss: bool = False  # it has words of an emergency and is none
+    population: str = ""
+    system: str = ""
+    traits: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()  # of each labeller
+
+    @property
+    def is_emergency(self) -> bool:
+        """Whether not to send this person to an emergency department is a miss."""
+        return self.level == "emergency"
+
+
+@dataclass
+class Cases:
+    """The cases of a file, and what was left out of it, counted by its reason."""
+
+    cases: list[Case] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+def load_cases(path: Path, scale: str | None = None) -> Cases:
+    """Read a file of cases. Raises `UserError` with the line for a row without text or with an unknown label."""
+    found = Cases()
+    for number, (place, row) in enumerate(_rows(path), 1):
+        tags = row.get("example_tags")
+        if isinstance(tags, list):
+            reason, label = _healthbench(tags)
+            if reason:
+                found.left_out[reason] = found.left_out.get(reason, 0) + 1
+                continue
+        else:
+            label = _label(row, place, scale)
+        assert label
+        messages = _messages(row, place)
+        found.cases.append(
+            Case(
+                id=str(row.get("id") or row.get("prompt_id") or number),
+                messages=messages,
+                level=label,
+                language=str(row.get("language") or language(" ".join(one.content for one in messages))),
+                near_miss=bool(row.get("near_miss")),
+                population=str(row.get("population") or ""),
+                system=str(row.get("system") or ""),
+                traits=tuple(row.get("traits") or ()),
+                labels=tuple(row.get("labels") or ()),
+            )
+        )
+    if not found.cases:
+        raise UserError(f"{path} has no case to measure by{_and(found.left_out)}")
+    return found
+
+
+def _and(left_out: Mapping[str, int]) -> str:
+    return "".join(f"; {count:,} rows left out: {reason}" for reason, count in left_out.items())
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; the vignettes of this project are in data/triage")
+    for row in rows(path, (*TEXT_KEYS, *LABEL_KEYS)):
+        if isinstance(row, BadRow):
+            raise UserError(f"{row.place}: {row.reason}")
+        yield str(row.place), row.fields
+
+
+def _healthbench(tags: Sequence[str]) -> tuple[str, Label | None]:
+    """Why a row of HealthBench is left out, or its level."""
+    if "theme:emergency_referrals" not in tags:
+        return "not about referrals in an emergency", None
+    for tag in tags:
+        category = tag.removeprefix("physician_agreed_category:")
+        if category in HEALTHBENCH:
+            label = HEALTHBENCH[category]
+            return ("" if label else f"{category}: it depends on what was not said"), label
+    return "no category agreed by physicians", None
+
+
+def _label(row: Mapping[str, Any], place: str, scale: str | None) -> Label:
+    key = next((name for name in LABEL_KEYS if row.get(name) not in (None, "")), None)
+    if key is None:
+        raise UserError(f"{place}: no label; one of the columns {', '.join(LABEL_KEYS[:6])} says how urgent it is")
+    given = str(row[key]).strip().lower()
+    number = re.fullmatch(r"(?:esi|ctas|mts|level|triage|等级|级别)?[\s:_-]*([1-5])(?:\.0)?级?", given)
+    if number:
+        named = scale or next((name for name in ("esi", "ctas") if given.startswith(name)), None)
+        if named is None:
+            raise UserError(f"{place}: {key} is {row[key]!r}; say which scale it is: --scale {' | '.join(SCALES)}")
+        if number[1] not in SCALES[named]:
+            raise UserError(f"{place}: {key} is {row[key]!r}; {named} goes to {max(SCALES[named])}")
+        return SCALES[named][number[1]]
+    level = KNOWN.get(re.sub(r"[\s_]+", " ", given))
+    if level is None:
+        raise UserError(
+            f"{place}: {key} is {str(row[key])[:40]!r}, which is no level that is known; levels: {', '.join(LABELS)}, "
+            "or words of ESI, CTAS, Manchester, NHS 111 and 急诊四级"
+        )
+    return level
+
+
+def _messages(row: Mapping[str, Any], place: str) -> tuple[Message, ...]:
+    for key in ("turns", "messages", "prompt", "conversation", "conversations"):
+        if isinstance(row.get(key), list):
+            made = tuple(_message(turn, place) for turn in row[key])
+            if any(one.role == "user" for one in made):
+                return made
+    for key in (*TEXT_KEYS, "prompt"):
+        if isinstance(row.get(key), str) and row[key].strip():
+            return (Message("user", row[key]),)
+    raise UserError(f"{place}: no text; one of the columns {', '.join(TEXT_KEYS[:6])} holds it")
+
+
+def _message(turn: Any, place: str) -> Message:
+    if isinstance(turn, Mapping):
+        role, content = turn.get("role") or turn.get("from"), turn.get("content") or turn.get("value")
+    elif isinstance(turn, list) and len(turn) == 2:
+        role, content = turn
+    else:
+        role, content = None, None
+    role = {"human": "user", "gpt": "assistant", "patient": "user", "doctor": "assistant"}.get(str(role), role)
+    if role not in ("system", "user", "assistant") or not isinstance(content, str):
+        raise UserError(f"{place}: a turn is neither a role and a text nor a pair of them")
+    return Message(role, content)  # type: ignore[arg-type]
+
+
+def as_label(level: Level | None) -> Label:
+    """Return the label of what was found; nothing found is `routine`."""
+    return level or "routine"

@@ -1,0 +1,178 @@
+"""A second reader beside the rules: a linear classifier of word sequences, for what no rule has a word for.
+
+    classifier = load_classifier()
+    classifier.score("...")       # the log-odds that a text tells of an emergency
+    classifier.says_emergency("...")
+
+Features are sequences of one to three Chinese characters, and of one or two words in Latin letters; a text scores the
+sum of their weights over the square root of their number, plus a bias (logistic regression). A long text is read in
+windows, of which the highest counts, so that a preamble changes nothing. Weights are a readable table,
+`classifier.tsv.gz`, one sequence a line; `carellama safety train` makes it from labelled texts. It knows no negation
+but by the sequences it has seen, gives no reason, and names no rule. Where it is sure that a text is harmless, an
+emergency that a shipped rule found is shown as one for today (`safety.triage`).
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+from carellama.errors import UserError, read_failure
+from carellama.rules import normalize
+
+HAN_RUN = re.compile(r"[㐀-鿿]+")
+LATIN_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?")
+HAN_LENGTHS, WORD_LENGTHS = (1, 2, 3), (1, 2)
+STEM = 5  # letters of a longer word that count by themselves: vomit of vomiting
+WINDOW_HAN, WINDOW_WORDS = 160, 120  # of a window; the next begins in its middle, where no sequence is read across
+WEIGHTS = "classifier.tsv.gz"
+BIAS, THRESHOLD, FLOOR = "#bias", "#threshold", "#floor"  # names of lines that are no sequence
+ENOUGH = 20  # known sequences of a window, below which the classifier says of no text that it is harmless
+Verdict = Literal["emergency", "harmless", "unsure"]
+
+
+def features(text: str) -> set[str]:
+    """Return the word sequences of a text of `normalize`."""
+    found: set[str] = set()
+    for run in HAN_RUN.findall(text):
+        for length in HAN_LENGTHS:
+            found.update(run[at : at + length] for at in range(len(run) - length + 1))
+    words = [_number(word) if word[0].isdigit() else word for word in LATIN_WORD.findall(text)]
+    for length in WORD_LENGTHS:
+        found.update(" ".join(words[at : at + length]) for at in range(len(words) - length + 1))
+    found.update(f"{word[:STEM]}*" for word in words if len(word) > STEM)
+    return found
+
+
+def _number(word: str) -> str:
+    """A number by how long it is: <2> for 38 and 12."""
+    return f"<{len(word.partition('.')[0])}>"
+
+
+def blocks(text: str) -> list[str]:
+    """Return the parts of a text of `normalize`, of which two neighbours are a window; a short text is one part."""
+    size = WINDOW_HAN if HAN_RUN.search(text) else WINDOW_WORDS * 6
+    if len(text) <= size * 3 // 2:
+        return [text]
+    return [text[begin : begin + size // 2] for begin in range(0, len(text), size // 2)]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Weights of word sequences; from which score a text is an emergency, and below which it is harmless."""
+
+    weights: Mapping[str, float]
+    bias: float
+    threshold: float
+    floor: float
+
+    def score(self, text: str) -> float:
+        """Return the highest log-odds of a window of the text."""
+        return self._score(text)[0]
+
+    def verdict(self, text: str) -> Verdict:
+        """Return what the text is; a short text, or one of unknown words, is never harmless."""
+        score, known = self._score(text)
+        if score >= self.threshold:
+            return "emergency"
+        return "harmless" if score < self.floor and known >= ENOUGH else "unsure"
+
+    def _score(self, text: str) -> tuple[float, int]:
+        """The highest log-odds of a window, and how many sequences of it are known."""
+        known = [self._known(block) for block in blocks(normalize(text))]
+        both = known if len(known) == 1 else [one | other for one, other in pairwise(known)]
+        return max((self._log_odds(one), len(one)) for one in both)
+
+    def _known(self, text: str) -> dict[str, float]:
+        """The weights of the sequences of a text."""
+        weights = self.weights
+        return {one: weights[one] for one in features(text) if one in weights}
+
+    def _log_odds(self, known: Mapping[str, float]) -> float:
+        return self.bias + sum(known.values()) / math.sqrt(len(known)) if known else self.bias
+
+    def save(self, path: Path) -> None:
+        """Write the table, sorted by sequence."""
+        limits = {BIAS: self.bias, THRESHOLD: self.threshold, FLOOR: self.floor}
+        lines = [f"{name}\t{value:.4f}" for name, value in limits.items()]
+        lines += [f"{name}\t{weight:.3f}" for name, weight in sorted(self.weights.items())]
+        path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0))
+
+
+def read_classifier(data: bytes, name: str) -> Classifier:
+    """Read a table of weights. Raises `UserError` with the line that is none."""
+    weights: dict[str, float] = {}
+    try:
+        lines = gzip.decompress(data).decode().splitlines()
+    except (OSError, EOFError, UnicodeDecodeError):
+        raise UserError(f"{name} is no gzip file of UTF-8 text; carellama safety train writes one") from None
+    for number, line in enumerate(lines, 1):
+        sequence, _, weight = line.rpartition("\t")
+        try:
+            weights[sequence] = float(weight)
+        except ValueError:
+            raise UserError(f"{name}, line {number}: a sequence, a tab and a number are expected") from None
+    if not weights.keys() >= {BIAS, THRESHOLD, FLOOR}:
+        raise UserError(f"{name} has no lines {BIAS}, {THRESHOLD} and {FLOOR}; carellama safety train writes them")
+    return Classifier(weights, weights.pop(BIAS), weights.pop(THRESHOLD), weights.pop(FLOOR))
+
+
+@cache
+def load_classifier(path: str | None = None) -> Classifier:
+    """Return the classifier of a file; None: that which CareLlama ships. Raises `UserError`."""
+    if path is None:
+        return read_classifier(resources.files("carellama.safety").joinpath(WEIGHTS).read_bytes(), WEIGHTS)
+    try:
+        return read_classifier(Path(path).read_bytes(), path)
+    except OSError as error:
+        raise UserError(f"the weights {path} cannot be read: {read_failure(error)}") from None
+
+
+def fit(texts: Iterable[str], labels: Iterable[bool], *, least: int = 2, penalty: float = 0.1) -> Classifier:
+    """Return the classifier of labelled texts, with both limits at even odds.
+
+    `least`: texts that a sequence must be in. `penalty`: of the squared weights, over the number of texts.
+    """
+    import torch
+
+    sets = [features(normalize(text)) for text in texts]
+    counts: dict[str, int] = {}
+    for found in sets:
+        for one in found:
+            counts[one] = counts.get(one, 0) + 1
+    names = sorted(one for one, count in counts.items() if count >= least)
+    if not names:
+        raise UserError(f"no word sequence is in {least} texts; give more texts, or a smaller --min_count")
+    index = {one: at for at, one in enumerate(names)}
+    rows, columns, values = [], [], []
+    for row, found in enumerate(sets):
+        known = [index[one] for one in found if one in index]
+        rows += [row] * len(known)
+        columns += known
+        values += [1 / math.sqrt(len(known) or 1)] * len(known)
+    places = torch.tensor([rows, columns])
+    matrix = torch.sparse_coo_tensor(places, values, (len(sets), len(names)), check_invariants=True).coalesce()
+    target = torch.tensor([float(label) for label in labels])
+    weights = torch.zeros(len(names), requires_grad=True)
+    bias = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights, bias], max_iter=300, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        scores = torch.sparse.mm(matrix, weights[:, None])[:, 0] + bias
+        value = torch.nn.functional.binary_cross_entropy_with_logits(scores, target)
+        value = value + penalty * weights.square().sum() / len(target)
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    learned = dict(zip(names, weights.tolist(), strict=True))
+    return Classifier(learned, bias.item(), 0.0, 0.0)

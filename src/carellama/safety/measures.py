@@ -1,0 +1,195 @@
+"""Numbers of a text that decide how urgent it is: temperature, oxygen, blood pressure, age, tablets and others.
+
+    find_measures(normalize("宝宝两个月大，烧到39度"))    # {"age": [... value=0.167], "temperature": [... value=39.0]}
+
+Each number is read with the words around it, in digits or in words of either language. Units: degrees Celsius, percent,
+mmHg, beats and breaths a minute, mmol/L, years, weeks of pregnancy, metres, hours. A number without a label or a unit
+that says what it is, or outside of what is possible in a person, is not read. Of more than 400 numbers (a table) the
+first and the last 200 are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+
+import yaml
+
+from carellama.rules import Mention, Mentions
+
+_DIGITS = dict(zip("零〇一二两三四五六七八九", (0, 0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9), strict=True))
+_UNITS = {"十": 10, "百": 100, "千": 1000}
+_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+_ONES += ["seventeen", "eighteen", "nineteen"]
+_TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
+_WORDS = {word: number for number, word in enumerate(_ONES)} | _TENS
+_ENGLISH = "|".join(sorted(_WORDS, key=len, reverse=True))
+NUMBER = re.compile(
+    rf"\d{{1,5}}(?:\.\d{{1,2}})?|(?<![a-z])(?:(?:{_ENGLISH})(?:[ -](?:{_ENGLISH}))?|a hundred|half a)(?![a-z])"
+    r"|[零〇一二两三四五六七八九十百半]{1,6}(?:点[零一二三四五六七八九]{1,2})?"
+)
+_AGE_UNIT = re.compile(
+    r"[ -]*(?:个)?(岁半|岁|周岁|years?|yrs?|y/?o|y|月|months?|mos?|周|星期|礼拜|weeks?|wks?|天|日|days?)"
+)
+_DURATION = re.compile(r"[ -]?多?个?多?(半?小时|钟头|hours?|hrs?|h\b|分钟|minutes?|mins?|天|days?|周|星期|礼拜|weeks?)")
+REPEATS = 200  # numbers at the beginning of a text, and at its end: what stands between is left out
+_UNIT_STARTS = frozenset("度个岁周月天日片粒颗丸米楼层小钟分多来星礼半 ")
+BEFORE, AFTER = 48, 24  # characters around a number that are read
+MG_PER_MMOL = 18.0  # of glucose, mg/dL for one mmol/L
+FEET, STOREY = 0.3048, 3.0  # metres
+DAYS_PER_YEAR, WEEKS_PER_MONTH = 365.25, 4.3
+
+
+def read_number(text: str) -> float:
+    """Return the number that digits or words of either language say."""
+    if text[0].isdigit():
+        return float(text)
+    if text.isascii():
+        if text in ("a hundred", "half a"):
+            return 100.0 if text == "a hundred" else 0.5
+        return float(sum(_WORDS[word] for word in re.split("[ -]", text)))
+    whole, _, tenths = text.partition("点")
+    value = _read_chinese(whole)
+    return value + float("0." + "".join(str(_DIGITS[digit]) for digit in tenths)) if tenths else value
+
+
+def _read_chinese(text: str) -> float:
+    if text == "半":
+        return 0.5
+    if not any(unit in text for unit in _UNITS):
+        return float("".join(str(_DIGITS.get(digit, 0)) for digit in text))
+    total, digit = 0, 0
+    for character in text:
+        if character in _UNITS:
+            total += (digit or 1) * _UNITS[character]
+            digit = 0
+        else:
+            digit = _DIGITS.get(character, 0)
+    return float(total + digit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """How a number is known: what stands right before and right after it, one of them or both."""
+
+    name: str
+    before: re.Pattern[str] | None
+    after: re.Pattern[str] | None
+    least: float
+    most: float
+    convert: Callable[[float, str], float | None]
+
+
+def _celsius(value: float, after: str) -> float | None:
+    """Degrees Celsius; 38度5 is 38.5, and what is above 90 is Fahrenheit."""
+    if value > 90:
+        return round((value - 32) / 1.8, 2)
+    half = re.match(r" ?度([0-9半五])(?!\d)", after)
+    if half and value == int(value):
+        return value + (0.5 if half[1] in "半五" else int(half[1]) / 10)
+    return value
+
+
+def _glucose(value: float, after: str) -> float | None:
+    milligrams = value > 40 or "mg" in after[:8]
+    return round(value / MG_PER_MMOL, 1) if milligrams else value
+
+
+def _years(value: float, after: str) -> float | None:
+    unit = re.match(
+        r"[ -]*(?:个)?(岁半|岁|周岁|years?|yrs?|y/?o|y|月|months?|mos?|周|星期|礼拜|weeks?|wks?|天|日|days?)", after
+    )
+    word = unit[1] if unit else "岁"
+    if word[0] in "月m":
+        return value / 12
+    if word[0] in "周星礼w" and word != "周岁":
+        return value * 7 / DAYS_PER_YEAR
+    if word[0] in "天日d":
+        return value / DAYS_PER_YEAR
+    return value + 0.5 if word == "岁半" else value
+
+
+def _metres(value: float, after: str) -> float | None:
+    if re.match(r" ?(?:feet|ft|foot)", after):
+        return value * FEET
+    if re.match(r" ?(?:楼|层|storeys?|stories|story|floors?)", after):
+        return value * STOREY
+    return value
+
+
+def _hours(value: float, after: str) -> float | None:
+    unit = re.match(
+        r"[ -]?(?:多)?个?(?:多)?(半?小时|钟头|hours?|hrs?|h\b|分钟|minutes?|mins?|天|days?|周|星期|礼拜|weeks?)", after
+    )
+    if not unit:
+        return None
+    word = unit[1]
+    factor = 1 / 60 if word[0] in "分m" else 24 if word[0] in "天d" else 168 if word[0] in "周星礼w" else 1
+    return value * factor
+
+
+_UNITS_OF: dict[str | None, Callable[[float, str], float | None]] = {
+    None: lambda value, after: value,
+    "celsius": _celsius,
+    "glucose": _glucose,
+    "years": _years,
+    "metres": _metres,
+    "hours": _hours,
+    "months_of_pregnancy": lambda value, after: value * WEEKS_PER_MONTH,
+    "grams_per_litre": lambda value, after: value * 10 if value < 25 else value,  # g/dL is below 25
+    "thousands": lambda value, after: value / 1000 if value > 30 else value,
+}
+
+
+def _load() -> Iterator[_Measure]:
+    text = resources.files("carellama.safety").joinpath("measures.yaml").read_text(encoding="utf-8")
+    read = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    for row in read["measures"]:
+        before = row["before"].replace("{is}", read["is"]).replace("{near}", read["near"]) if "before" in row else None
+        yield _Measure(
+            row["name"],
+            re.compile(f"(?:{before})$") if before else None,
+            re.compile(row["after"]) if "after" in row else None,
+            least=row["range"][0],
+            most=row["range"][1],
+            convert=_UNITS_OF[row.get("unit")],
+        )
+
+
+MEASURES = tuple(_load())
+NAMES = frozenset(measure.name for measure in MEASURES)
+# Most numbers of a long text have none of these beside them.
+_ANY_BEFORE = re.compile("|".join({f"(?:{one.before.pattern})" for one in MEASURES if one.before}))
+_ANY_AFTER = re.compile("|".join({f"(?:{one.after.pattern})" for one in MEASURES if one.after and not one.before}))
+
+
+def find_measures(text: str) -> Mentions:
+    """Return the numbers of a text of `normalize` by what they measure, in order, each with its value."""
+    found: Mentions = {}
+    numbers = list(NUMBER.finditer(text))
+    for number in numbers if len(numbers) <= 2 * REPEATS else (*numbers[:REPEATS], *numbers[-REPEATS:]):
+        begin, end = number.span()
+        before, after = text[max(0, begin - BEFORE) : begin], text[end : end + AFTER]
+        if not (before or after) or (begin and text[begin - 1] == "." and number[0][0].isdigit()):
+            continue
+        if end - begin == 1 and not number[0].isascii():  # 一 is often no number: only a unit makes it one
+            if after[:1] not in _UNIT_STARTS or not _ANY_AFTER.match(after):
+                continue
+        elif not _ANY_AFTER.match(after) and not _ANY_BEFORE.search(before):
+            continue
+        value = read_number(number[0])
+        for measure in MEASURES:
+            if not measure.least <= value <= measure.most:
+                continue
+            if measure.before and not measure.before.search(before):
+                continue
+            if measure.after and not measure.after.match(after):
+                continue
+            converted = measure.convert(value, after)
+            if converted is not None:
+                mentions = found.setdefault(measure.name, [])
+                if not mentions or mentions[-1].start != begin:
+                    mentions.append(Mention(begin, end, ((begin, end),), converted))
+    return found

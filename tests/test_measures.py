@@ -1,0 +1,81 @@
+"""Numbers are read with their label or unit, in digits or words of either language, and nothing else is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carellama.rules import normalize
+from carellama.safety.measures import NAMES, find_measures, read_number
+
+READ = [
+    ("体温39.5度", "temperature", 39.5),
+    ("烧到三十九度五", "temperature", 39.5),
+    ("38度5", "temperature", 38.5),
+    ("temp 102.4F", "temperature", 39.11),
+    ("a fever of 38", "temperature", 38),
+    ("SpO2 88%", "spo2", 88),
+    ("血氧只有88", "spo2", 88),
+    ("BP 220/120", "systolic", 220),
+    ("BP 220/120", "diastolic", 120),
+    ("血压220/120", "systolic", 220),
+    ("HR 135", "heart_rate", 135),
+    ("心率150次/分", "heart_rate", 150),
+    ("RR 32", "respiratory_rate", 32),
+    ("血糖28.6", "glucose", 28.6),
+    ("glucose 480 mg/dL", "glucose", 26.7),
+    ("68岁", "age", 68),
+    ("我今年六十八岁", "age", 68),
+    ("a 68-year-old man", "age", 68),
+    ("宝宝两个月大", "age", 2 / 12),
+    ("my 3-week-old", "age", 21 / 365.25),
+    ("孕32周", "pregnancy_weeks", 32),
+    ("24 weeks pregnant", "pregnancy_weeks", 24),
+    ("吃了40片扑热息痛", "tablets", 40),
+    ("took forty tablets", "tablets", 40),
+    ("二十多片安眠药", "tablets", 20),
+    ("fell from 3 metres", "fall_height", 3),
+    ("从三楼掉下来", "fall_height", 9),
+    ("抽了十分钟", "hours", 1 / 6),
+    ("hb 5.2", "hemoglobin", 52),
+]
+
+
+@pytest.mark.parametrize(("text", "name", "value"), READ)
+def test_a_number_is_read(text: str, name: str, value: float) -> None:
+    got = [one.value for one in find_measures(normalize(text)).get(name, [])]
+    assert got
+    assert any(one is not None and abs(one - value) < 0.02 for one in got)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("39 Main Street", "temperature"), ("page 88", "spo2"), ("烧了3天", "temperature"), ("52度白酒", "temperature"),
+     ("temp 102.4F", "age"), ("房间38号", "temperature"), ("I am number 1", "tablets")],
+)  # fmt: skip
+def test_another_number_is_not(text: str, name: str) -> None:
+    assert name not in find_measures(normalize(text))
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("三十九", 39),
+        ("十二", 12),
+        ("两百", 200),
+        ("半", 0.5),
+        ("forty-two", 42),
+        ("a hundred", 100),
+        ("三十八点五", 38.5),
+    ],
+)
+def test_number_words(word: str, value: float) -> None:
+    assert read_number(word) == value
+
+
+@given(st.text())
+def test_any_text_is_read(text: str) -> None:
+    found = find_measures(normalize(text))
+    assert set(found) <= NAMES
+    assert all(one.value is not None for mentions in found.values() for one in mentions)

@@ -1,0 +1,99 @@
+"""The lexicon: terms of words, of parts and of other concepts, found in one pass and at true offsets."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carellama.errors import UserError
+from carellama.rules import REPEATS, Lexicon, normalize, parse_term, words_between
+
+BODY = {
+    "chest": ["胸", "胸口", "chest"],
+    "pain": ["痛", "疼", "pain*", "ache"],
+    "chest_pain": ["{chest} & {pain}", "angina"],
+    "ordered": ["left .. leg"],
+}
+LEXICON = Lexicon(BODY)
+
+
+def found(text: str, concept: str) -> list[str]:
+    plain = normalize(text)
+    return [text[one.start : one.end] for one in LEXICON.find(plain).get(concept, [])]
+
+
+@pytest.mark.parametrize(
+    ("text", "concept", "parts"),
+    [
+        ("胸口一直疼", "chest_pain", ["胸口一直疼"]),
+        ("Pain in my CHEST", "chest_pain", ["Pain in my CHEST"]),
+        ("chest painful", "pain", ["pain"]),
+        ("painting the chests", "pain", ["pain"]),  # pain* may go on
+        ("headache", "pain", []),  # a Latin word begins where it begins
+        ("aches", "pain", []),  # and without * it ends where it ends
+        ("chest is fine. The pain is in my toe", "chest_pain", []),  # two sentences
+        ("my left lower leg", "ordered", ["left lower leg"]),
+        ("leg on the left", "ordered", []),
+        ("ａｎｇｉｎａ", "chest_pain", ["ａｎｇｉｎａ"]),
+        ("胸悶頭疼", "pain", ["疼"]),
+    ],
+)
+def test_terms_are_found(text: str, concept: str, parts: list[str]) -> None:
+    got = found(text, concept)
+    assert [part for part in parts if part in got] == parts if parts else got == []
+
+
+def test_traditional_characters_full_width_and_accents_are_matched_and_keep_their_places() -> None:
+    text = "我頭腫，ＡＢＣ café"
+    assert normalize(text) == "我头肿,abc cafe"
+    assert len(normalize(text)) == len(text)
+
+
+@given(st.text())
+def test_normalize_keeps_the_length(text: str) -> None:
+    assert len(normalize(text)) == len(text)
+
+
+@given(st.text(alphabet="胸痛疼口 chestpain.,。\n", max_size=200))
+def test_every_mention_stands_where_its_words_are(text: str) -> None:
+    plain = normalize(text)
+    mentions = [one for found in LEXICON.find(plain).values() for one in found]
+    assert all(0 <= one.start < one.end <= len(text) for one in mentions)
+    assert all(one.start <= start < end <= one.end for one in mentions for start, end in one.spans)
+
+
+def test_parts_that_are_far_apart_are_not_joined() -> None:
+    assert not found("胸" + "很" * 20 + "疼", "chest_pain")
+    assert words_between("胸abcdef疼", 1, 7) == 1
+
+
+@pytest.mark.parametrize(
+    ("concepts", "says"),
+    [
+        ({"a": ["{b}"], "b": ["{a}"]}, "refers to itself"),
+        ({"a": ["x .. y & z"]}, "joined by"),
+        ({"a": ["x .. "]}, "joined by"),
+    ],
+)
+def test_faulty_terms_are_refused(concepts: dict[str, list[str]], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        Lexicon(concepts)
+
+
+def test_a_term_of_stars_alone_is_refused() -> None:
+    with pytest.raises(UserError):
+        parse_term("*")
+
+
+def test_a_reference_to_nothing_is_named() -> None:
+    assert Lexicon({"a": ["{b} & x"]}).references() == {"b"}
+
+
+def test_of_a_word_that_comes_again_and_again_the_first_and_the_last_are_kept() -> None:
+    """All pairs of 2,000 parts would be a million mentions, and the time quadratic."""
+    mentions = LEXICON.find("胸痛" * 2_000)
+    assert len(mentions["chest_pain"]) <= len(mentions["chest"]) == 2 * REPEATS
+    assert mentions["chest"][0].start == 0
+    assert mentions["chest"][-1].start == 3_998
+    assert mentions["chest"] == sorted(mentions["chest"])

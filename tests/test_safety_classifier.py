@@ -1,0 +1,160 @@
+"""The classifier of emergencies: features, a readable table of weights, learning, and its command."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carellama.errors import UserError
+from carellama.records import Message
+from carellama.rules import normalize
+from carellama.safety.classifier import Classifier, blocks, features, fit, load_classifier, read_classifier
+from carellama.safety.triage import triage
+from carellama.safety.triage_rules import load_red_flags
+
+LABELLED = [("胸口痛得厉害", True), ("胸口痛一身汗", True), ("crushing chest pain", True), ("bad chest pain now", True),
+            ("感冒流鼻涕", False), ("感冒三天了", False), ("a mild cold", False),
+            ("mild cold and cough", False)]  # fmt: skip
+
+
+def test_features_are_sequences_of_characters_and_words() -> None:
+    found = features(normalize("胸口痛 chest pain 38.5"))
+    assert {"胸", "胸口", "口痛", "胸口痛", "chest", "chest pain", "<2>", "pain <2>"} <= found
+    assert "痛 chest" not in found
+    assert "vomit*" not in found and "vomit*" in features("vomiting")
+
+
+def test_it_learns_what_it_is_told() -> None:
+    learned = fit(*zip(*LABELLED, strict=True), least=1, penalty=0.01)
+    assert all((learned.verdict(text) == "emergency") == label for text, label in LABELLED)
+    assert learned.score("胸口痛") > learned.score("流鼻涕")
+
+
+def test_a_table_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    written = Classifier({"胸口": 1.25, "chest pain": -0.5}, -1.0, 0.75, -2.0)
+    written.save(tmp_path / "w.tsv.gz")
+    assert read_classifier((tmp_path / "w.tsv.gz").read_bytes(), "w") == written
+    lines = gzip.decompress((tmp_path / "w.tsv.gz").read_bytes()).decode().splitlines()
+    assert "胸口\t1.250" in lines
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [(b"no gzip", "no gzip"), (gzip.compress(b"a\tb\n"), "line 1"), (gzip.compress(b"a\t1\n"), "#bias")],
+)
+def test_a_faulty_table_is_refused(data: bytes, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        read_classifier(data, "w.tsv.gz")
+
+
+def test_a_long_text_is_read_in_windows_so_that_a_preamble_changes_little() -> None:
+    classifier = load_classifier()
+    sign = "突然半边身子没劲，嘴也歪了，说话含糊"
+    long = "今天天气很好，我们一家人去公园散步，孩子们都很开心。" * 40 + sign
+    assert len(blocks(normalize(long))) > 5
+    assert classifier.score(long) > classifier.score("今天天气很好，我们一家人去公园散步，孩子们都很开心。" * 40)
+
+
+@given(st.text(max_size=2000))
+def test_blocks_are_the_text(text: str) -> None:
+    assert "".join(blocks(normalize(text))) == normalize(text)
+
+
+def test_a_text_that_no_rule_knows_can_be_an_emergency() -> None:
+    class Always(Classifier):
+        def verdict(self, text: str):
+            return "emergency"
+
+    found = triage([Message("user", "嗯嗯")], classifier=Always({}, 0.0, 0.0, 0.0))
+    assert found.level == "emergency"
+    assert found.findings[0].rule.id == "classifier"
+    assert found.findings[0].rule.do["zh"] and found.findings[0].rule.do["en"]
+
+
+def test_what_ships_was_learned_from_the_texts_that_are_here() -> None:
+    classifier = load_classifier()
+    assert len(classifier.weights) > 10_000
+    assert classifier.verdict("爸爸刚才突然嘴歪了，一边胳膊抬不起来，说话也不清楚") == "emergency"
+    assert classifier.verdict("感冒两天，流清鼻涕，能吃能睡，要吃药吗") != "emergency"
+
+
+def test_train_writes_weights_and_figures(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    rows = [{"text": text, "level": "emergency" if label else "soon"} for text, label in LABELLED]
+    file.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    words = [
+        sys.executable,
+        "-m",
+        "carellama",
+        "safety",
+        "train",
+        str(file),
+        "--output",
+        str(tmp_path / "w.tsv.gz"),
+        "--folds",
+        "2",
+        "--min_count",
+        "1",
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "with rules" in done.stdout
+    assert load_classifier(str(tmp_path / "w.tsv.gz")).weights
+    again = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
+
+
+def test_texts_of_one_label_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("text,label\na,emergency\nb,emergency\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "carellama", "safety", "train", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert "same label" in done.stderr
+
+
+class Harmless(Classifier):
+    def verdict(self, text: str):
+        return "harmless"
+
+
+HARMLESS = Harmless({}, 0.0, 0.0, 0.0)
+
+
+def test_a_classifier_that_is_sure_makes_a_shipped_rule_urgent_and_no_other(tmp_path: Path) -> None:
+    said = [Message("user", "胸口压着疼，一身冷汗")]
+    assert triage(said).level == "emergency"
+    found = triage(said, classifier=HARMLESS)
+    assert found.level == "urgent"
+    assert found.findings[0].overruled
+    assert triage([Message("user", "我不想活了，准备了一瓶安眠药")], classifier=HARMLESS).level == "emergency"
+    file = tmp_path / "own.yaml"
+    file.write_text(OWN, encoding="utf-8")
+    assert triage([Message("user", "卟啉发作")], load_red_flags([file]), HARMLESS).level == "emergency"
+
+
+OWN = """
+concepts: {porphyria: [[卟啉发作], ["porphyria attack"]]}
+rules:
+  - {id: porphyria, level: emergency, system: metabolic, find: [porphyria], do: {en: Call us., zh: 打电话给我们。},
+     source: our protocol, fires: [卟啉发作, porphyria attack], spares: [没有卟啉发作, no porphyria attack]}
+"""
+
+
+def test_a_short_text_is_never_harmless() -> None:
+    classifier = load_classifier()
+    assert classifier.verdict("没有呼吸了") != "harmless"
+    assert classifier.verdict("he is not breathing, no pulse") != "harmless"

@@ -1,0 +1,192 @@
+"""The safety layer: its notice comes before the model speaks, and an answer may not make light of an emergency."""
+
+from __future__ import annotations
+
+import re
+
+import httpx2
+import openai
+import pytest
+
+from api_server import running
+from carellama.assistant import Assistant
+from carellama.engine.base import Piece, Reply, Sampling
+from carellama.engine.scripted import ScriptedEngine
+from carellama.errors import UserError
+from carellama.records import Message
+from carellama.safety.answers import makes_light_of, urgency_of
+from carellama.safety.layer import SafetyLayer
+from carellama.safety.notices import countries
+from carellama.serve.terminal import ask
+
+ALARM = [Message("user", "胸口压着疼，一身冷汗")]
+QUIET = [Message("user", "感冒两天，流鼻涕")]
+SAYS_REST = "您好。这不是急症，在家休息即可。多喝水。明天就好。"
+
+
+def assistant(answer: str, mode: str = "on", country: str | None = None) -> Assistant:
+    return Assistant(ScriptedEngine(answer), safety=SafetyLayer(mode, country))
+
+
+def stream(one: Assistant, messages=ALARM, sampling: Sampling | None = None) -> tuple[list[Piece], Reply]:
+    pieces: list[Piece] = []
+    generator = one.stream(messages, sampling)
+    try:
+        while True:
+            pieces.append(next(generator))
+    except StopIteration as end:
+        return pieces, end.value
+
+
+def test_the_notice_comes_before_the_engine_is_asked() -> None:
+    class Unasked(ScriptedEngine):
+        def stream(self, messages, sampling):
+            raise AssertionError("the engine was asked first")
+
+    first = next(Assistant(Unasked(["x"]), safety=SafetyLayer("on")).stream(ALARM))
+    assert "120" in first.text
+    assert first.notices[0].level == "emergency"
+
+
+def test_the_texts_joined_are_the_reply() -> None:
+    for answer in ("请立即就医。", SAYS_REST, "没有句号，不用担心"):
+        pieces, reply = stream(assistant(answer))
+        assert "".join(piece.text for piece in pieces) == reply.text
+        assert reply.notices[0].kind == "emergency"
+
+
+def test_an_answer_that_makes_light_of_it_is_stopped() -> None:
+    pieces, reply = stream(assistant(SAYS_REST))
+    assert reply.finish_reason == "content_filter"
+    assert "明天就好" not in reply.text
+    assert reply.notices[-1].kind == "contradiction"
+    assert reply.prompt_tokens > 0
+    assert pieces[-1].notices[0].text in reply.text
+
+
+def test_warn_leaves_the_answer_as_it_is() -> None:
+    pieces, reply = stream(assistant(SAYS_REST, "warn"))
+    assert reply.text == SAYS_REST
+    assert [notice.kind for notice in reply.notices] == ["emergency", "contradiction"]
+    assert not pieces[0].text
+
+
+def test_nothing_is_added_where_nothing_is_found() -> None:
+    pieces, reply = stream(assistant(SAYS_REST), QUIET)
+    assert reply.text == SAYS_REST
+    assert reply.notices == ()
+    assert pieces
+
+
+def test_an_answer_in_a_grammar_gets_its_notice_beside_it() -> None:
+    class Json(ScriptedEngine):
+        def stream(self, messages, sampling):
+            return super().stream(messages, Sampling())
+
+    one = Assistant(Json('{"a": "不用担心。"}'), safety=SafetyLayer("on"))
+    pieces, reply = stream(one, sampling=Sampling(json_schema={}))
+    assert pieces[0].text == ""
+    assert reply.text == '{"a": "不用担心。"}'
+    assert reply.notices
+
+
+def test_generate_says_the_same_as_stream() -> None:
+    for answer in ("请立即就医。", SAYS_REST):
+        _, streamed = stream(assistant(answer))
+        (whole,) = assistant(answer).generate([ALARM])
+        assert whole.text == streamed.text
+        assert whole.finish_reason == streamed.finish_reason
+        assert whole.notices == streamed.notices
+
+
+def test_a_notice_is_said_once_in_a_conversation() -> None:
+    one = assistant("请立即就医。")
+    _, reply = stream(one)
+    pieces, again = stream(one, [*ALARM, Message("assistant", reply.text), Message("user", "还是疼")])
+    assert again.notices[0].level == "emergency"
+    assert again.text == "请立即就医。"
+    assert not pieces[0].text
+
+
+def test_it_looks_at_the_whole_conversation() -> None:
+    turns = [*ALARM, Message("assistant", "嗯。"), Message("user", "中午吃什么好")]
+    _, reply = stream(assistant("粥。"), turns)
+    assert reply.notices[0].level == "emergency"
+
+
+@pytest.mark.parametrize(
+    ("messages", "country", "number"),
+    [(ALARM, None, "120"), ([Message("user", "crushing chest pain and sweating")], None, "911"), (ALARM, "GB", "999"),
+     ([Message("user", "I want to kill myself. I have 40 pills")], "US", "988"),
+     ([Message("user", "我不想活了，准备了一瓶安眠药")], None, "12356")],
+)  # fmt: skip
+def test_the_numbers_are_those_of_the_country(messages, country: str | None, number: str) -> None:
+    pieces, _ = stream(assistant("ok", country=country), messages)
+    assert number in pieces[0].text
+
+
+def test_each_country_has_an_ambulance_and_a_source() -> None:
+    table = countries()
+    assert len(table) >= 15
+    assert all(numbers["ambulance"] and numbers["source"] for numbers in table.values())
+
+
+def test_an_unknown_country_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match="CN"):
+        SafetyLayer("on", "XX")
+
+
+@pytest.mark.parametrize(
+    ("answer", "level"),
+    [
+        ("Call 911 now.", "emergency"),
+        ("请立即拨打120。", "emergency"),
+        ("If it gets worse, go to the emergency room.", None),
+        ("如果加重，请去急诊。", None),
+        ("There is no need to call 911.", None),
+        ("You should see your doctor.", "soon"),
+        ("Drink water.", None),
+    ],
+)
+def test_how_urgent_an_answer_is(answer: str, level: str | None) -> None:
+    assert urgency_of(answer) == level
+
+
+@pytest.mark.parametrize(
+    ("answer", "light"),
+    [("You do not need to see a doctor.", True), ("I'm glad to hear that.", True), ("不用去医院。", True),
+     ("Call 911.", False), ("请立即就医，不要等。", False)],
+)  # fmt: skip
+def test_what_makes_light_of_an_emergency(answer: str, light: bool) -> None:
+    assert (makes_light_of(answer) is not None) == light
+
+
+def test_the_api_has_the_notice_in_the_text_and_as_a_field() -> None:
+    with running(assistant(SAYS_REST)) as server:
+        client = openai.OpenAI(base_url=server.v1, api_key="any", max_retries=0)
+        turns = [{"role": "user", "content": ALARM[0].content}]
+        done = client.chat.completions.create(model="carellama", messages=turns)
+        chunks = list(client.chat.completions.create(model="carellama", messages=turns, stream=True))
+        page = httpx2.get(f"{server.url}/metrics").text
+    message = done.choices[0].message
+    kinds = [notice["kind"] for notice in message.model_extra["notices"]]
+    assert kinds == ["emergency", "contradiction"]
+    assert done.choices[0].finish_reason == "content_filter"
+    assert message.content.startswith(message.model_extra["notices"][0]["text"])
+    assert done.usage.completion_tokens == len("您好。这不是急症，在家休息即可。")
+    deltas = [chunk.choices[0].delta for chunk in chunks]
+    assert "".join(delta.content or "" for delta in deltas) == message.content
+    noticed = [one["kind"] for delta in deltas for one in (delta.model_extra or {}).get("notices", [])]
+    assert noticed == kinds
+    assert re.search(r'carellama_safety_notices_total\{kind="emergency",level="emergency"\} 2', page)
+
+
+def test_the_terminal_shows_the_notice_first(capsys) -> None:
+    ask(assistant("请立即就医。"), ALARM[0].content)
+    assert re.match(r"\*\*这可能是紧急情况。.*120.*请立即就医。", capsys.readouterr().out, re.DOTALL)
+    ask(assistant("请立即就医。", "warn"), ALARM[0].content)
+    shown = capsys.readouterr()
+    assert shown.out == "请立即就医。\n"
+    assert "120" in shown.err
+    ask(assistant("请立即就医。"), ALARM[0].content, as_json=True)
+    assert '"kind": "emergency"' in capsys.readouterr().out
