@@ -37,6 +37,13 @@ def test_it_learns_what_it_is_told() -> None:
     assert learned.score("胸口痛") > learned.score("流鼻涕")
 
 
+@pytest.mark.parametrize(
+    "text", ["hi", "thanks", "headache", "I like football", "I can't sleep", "你好", "我头疼", "在吗"]
+)
+def test_a_few_words_are_no_emergency_because_a_text_with_them_was_one(text: str) -> None:
+    assert load_classifier().verdict(text) == "unsure"
+
+
 def test_a_table_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     written = Classifier({"胸口": 1.25, "chest pain": -0.5}, -1.0, 0.75, -2.0)
     written.save(tmp_path / "w.tsv.gz")

@@ -53,6 +53,8 @@ def test_wilson_gives_the_intervals_of_tables() -> None:
         ("b.csv", "vignette,triage\nchest pain,Emergency\ncold,Non-emergency\n", ["emergency", "soon"]),
         ("c.jsonl", '{"case": "x", "acuity": "ESI-2"}\n{"case": "y", "acuity": "ESI 4"}\n', ["emergency", "soon"]),
         ("d.json", '[{"question": "x", "level": "三级"}, {"question": "y", "level": "I级"}]', ["urgent", "emergency"]),
+        ("f.csv", "text,esi\nx,2\ny,4\n", ["emergency", "soon"]),
+        ("g.csv", "text,level\nx,ESI level 2\ny,CTAS 5\n", ["emergency", "routine"]),
         ("e.jsonl", '{"messages": [{"role": "user", "content": "x"}], "triage": "A&E"}\n', ["emergency"]),
     ],
 )  # fmt: skip

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import re
+import time
+from pathlib import Path
 
 import httpx2
 import openai
 import pytest
+from rich.console import Console
 
 from api_server import running
 from carellama.assistant import Assistant
-from carellama.engine.base import Piece, Reply, Sampling
+from carellama.engine.base import Piece, Reply, Sampling, TokenLogprob
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.safety.answers import makes_light_of, urgency_of
 from carellama.safety.layer import SafetyLayer
 from carellama.safety.notices import countries
-from carellama.serve.terminal import ask
+from carellama.serve.terminal import Talk, ask
+from test_web import asked, page_of
 
 ALARM = [Message("user", "胸口压着疼，一身冷汗")]
 QUIET = [Message("user", "感冒两天，流鼻涕")]
@@ -62,6 +67,65 @@ def test_an_answer_that_makes_light_of_it_is_stopped() -> None:
     assert reply.notices[-1].kind == "contradiction"
     assert reply.prompt_tokens > 0
     assert pieces[-1].notices[0].text in reply.text
+
+
+class Lumps(ScriptedEngine):
+    """Streams its answer in the given lumps, each with one log-probability."""
+
+    def __init__(self, *lumps: str) -> None:
+        super().__init__("".join(lumps))
+        self.lumps = lumps
+
+    def stream(self, messages, sampling):
+        for lump in self.lumps:
+            yield Piece(lump, logprobs=(TokenLogprob(lump, -0.5),))
+        return Reply("".join(self.lumps), "stop", 3, len(self.lumps))
+
+
+@pytest.mark.parametrize(
+    "lumps",
+    [("Hello. You need no doctor, it is nothing serious. Sleep well. Bye.",),
+     ("Hello. It is noth", "ing serious. Sleep ", "well."),
+     ("It is not serious", ".", " Sleep well.")],
+)  # fmt: skip
+def test_an_answer_is_stopped_at_the_same_place_however_it_streams(lumps: tuple[str, ...]) -> None:
+    one = Assistant(Lumps(*lumps), safety=SafetyLayer("on"))
+    pieces, streamed = stream(one)
+    assert "Sleep" not in streamed.text
+    assert "".join(piece.text for piece in pieces) == streamed.text
+    (whole,) = Assistant(ScriptedEngine("".join(lumps)), safety=SafetyLayer("on")).generate([ALARM])
+    assert whole.text == streamed.text
+    assert len(streamed.logprobs) == sum(len(piece.logprobs) for piece in pieces)
+
+
+def test_a_decimal_point_at_the_end_of_a_piece_ends_no_sentence() -> None:
+    lumps = ("If it is below 5.", "5, it is not serious. Call 911.")
+    _, reply = stream(Assistant(Lumps(*lumps), safety=SafetyLayer("on")))
+    assert reply.finish_reason == "stop"
+    assert [notice.kind for notice in reply.notices] == ["emergency"]
+
+
+def test_an_engine_that_fails_after_the_notice_raises() -> None:
+    class Fails(ScriptedEngine):
+        def stream(self, messages, sampling):
+            raise UserError("the engine is gone")
+            yield
+
+    generator = Assistant(Fails("x"), safety=SafetyLayer("on")).stream(ALARM)
+    assert "120" in next(generator).text
+    with pytest.raises(UserError, match="gone"):
+        next(generator)
+
+
+def test_the_country_may_be_written_in_small_letters() -> None:
+    for country in ("gb", "GB", " uk"):
+        pieces, _ = stream(assistant("ok", country=country))
+        assert "999" in pieces[0].text
+
+
+def test_beside_an_answer_that_goes_on_no_notice_says_that_it_was_stopped() -> None:
+    _, reply = stream(assistant(SAYS_REST, "warn"))
+    assert "停止" not in reply.notices[-1].text
 
 
 def test_warn_leaves_the_answer_as_it_is() -> None:
@@ -155,7 +219,9 @@ def test_how_urgent_an_answer_is(answer: str, level: str | None) -> None:
 @pytest.mark.parametrize(
     ("answer", "light"),
     [("You do not need to see a doctor.", True), ("I'm glad to hear that.", True), ("不用去医院。", True),
-     ("Call 911.", False), ("请立即就医，不要等。", False)],
+     ("Don't worry, help is near: call 911 now.", False), ("It is not serious, no need to call 911.", True),
+     ("别担心，请立即拨打120。", False), ("不用担心，不用打120。", True), ("Call 911.", False),
+     ("请立即就医，不要等。", False)],
 )  # fmt: skip
 def test_what_makes_light_of_an_emergency(answer: str, light: bool) -> None:
     assert (makes_light_of(answer) is not None) == light
@@ -179,6 +245,75 @@ def test_the_api_has_the_notice_in_the_text_and_as_a_field() -> None:
     noticed = [one["kind"] for delta in deltas for one in (delta.model_extra or {}).get("notices", [])]
     assert noticed == kinds
     assert re.search(r'carellama_safety_notices_total\{kind="emergency",level="emergency"\} 2', page)
+
+
+@pytest.mark.parametrize("mode", ["on", "warn"])
+def test_responses_have_the_notices_in_the_message_item(mode: str) -> None:
+    with running(assistant(SAYS_REST, mode)) as server:
+        client = openai.OpenAI(base_url=server.v1, api_key="any", max_retries=0)
+        whole = client.responses.create(model="carellama", input=ALARM[0].content)
+        events = list(client.responses.create(model="carellama", input=ALARM[0].content, stream=True))
+    kinds = ["emergency", "contradiction"]
+    assert [one["kind"] for one in whole.output[0].model_extra["notices"]] == kinds
+    assert ("120" in whole.output_text) == (mode == "on")
+    assert [one["kind"] for one in events[-1].response.output[0].model_extra["notices"]] == kinds
+    assert events[-1].response.output_text == whole.output_text
+    deltas = [event for event in events if event.type == "response.output_text.delta"]
+    assert [one["kind"] for delta in deltas for one in (delta.model_extra or {}).get("notices", [])] == kinds
+
+
+def test_an_engine_that_hangs_after_the_notice_is_given_up() -> None:
+    class Hangs(ScriptedEngine):
+        def stream(self, messages, sampling):
+            for _ in range(40):
+                time.sleep(0.05)
+                yield Piece()
+            return Reply("late", "stop", 1, 1)
+
+    with running(Assistant(Hangs("x"), safety=SafetyLayer("on")), first_token_timeout=0.3) as server:
+        turns = [{"role": "user", "content": ALARM[0].content}]
+        done = httpx2.post(f"{server.v1}/chat/completions", json={"messages": turns}, timeout=20)
+    assert done.status_code == 504
+    assert "no token" in done.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(("mode", "shown"), [("on", 0), ("warn", 1)])
+def test_the_terminal_notes_each_notice_once(mode: str, shown: int) -> None:
+    noted = io.StringIO()
+    typed = iter([ALARM[0].content, "还是疼", "怎么办"])
+
+    def read() -> str:
+        try:
+            return next(typed)
+        except StopIteration:
+            raise EOFError from None
+
+    Talk(assistant("请立即就医。", mode), Console(file=noted, width=500)).run(read)
+    assert noted.getvalue().count("这可能是紧急情况") == shown
+
+
+def test_a_soon_notice_is_a_field_only(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "concepts: {wart: [[瘊子], [verruca]]}\nrules:\n"
+        "  - {id: wart, level: soon, system: skin, find: [wart], do: {en: Make an appointment., zh: 预约门诊。},\n"
+        "     source: our protocol, fires: [瘊子, verruca], spares: [没有瘊子, no verruca]}\n",
+        encoding="utf-8",
+    )
+    one = Assistant(ScriptedEngine("ok"), safety=SafetyLayer("on", more_rules=[file]))
+    _, reply = stream(one, [Message("user", "a verruca")])
+    assert [(notice.level, notice.rule) for notice in reply.notices] == [("soon", "wart")]
+    ask(one, "a verruca")
+    assert capsys.readouterr() == ("ok\n", "")
+
+
+def test_the_page_keeps_the_note_of_a_notice_beside_the_answer() -> None:
+    page = page_of(ScriptedEngine("请立即就医。"))
+    page.assistant.safety = SafetyLayer("warn")
+    assert "120" in asked(page, ALARM[0].content)[-1][1]
+    page.assistant.safety = SafetyLayer("on")
+    assert "120" not in asked(page, ALARM[0].content, "b")[-1][1]
+    assert "120" not in asked(page, "还是疼", "b")[-1][1]
 
 
 def test_the_terminal_shows_the_notice_first(capsys) -> None:

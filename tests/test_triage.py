@@ -76,7 +76,34 @@ def test_signs_of_several_turns_are_one_case(tmp_path: Path) -> None:
     assert "spots-with-fever" in [one.rule.id for one in triage(turns, rules).findings]
 
 
-@pytest.mark.parametrize(("answer", "told"), [("有", True), ("yes, a few", True), ("没有", False), ("no", False)])
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("有", True),
+        ("yes, a few", True),
+        ("没有", False),
+        ("no", False),
+        ("I don't", False),
+        ("I do not", False),
+        ("I have a cold only", False),
+        ("I have had it for days", True),
+        ("yesterday I had a cold", False),
+        ("it isn't", False),
+        ("I do", True),
+        ("he has, since noon", True),
+        ("right now I am fine", False),
+        ("right, it does", True),
+        ("对不起，没有", False),
+        ("在家休息", False),
+        ("是没有", False),
+        ("对，没有", False),
+        ("不是", False),
+        ("嗯，没有缓解", True),
+        ("在疼", True),
+        ("会的", True),
+        ("会不会传染", False),
+    ],
+)
 def test_a_question_that_is_affirmed_counts(answer: str, told: bool) -> None:
     turns = [Message("user", "发烧"), Message("assistant", "还好。有小红点吗？"), Message("user", answer)]
     assert ("小红点" in patient_text(turns)) == told
@@ -102,6 +129,17 @@ def test_what_the_assistant_says_of_itself_counts_for_nothing() -> None:
         (("id: spots-with-fever", "id: [1, 2"), r":\d+: not YAML"),
         (("    fires:", "    even_if: [gone]\n    fires:"), r"even_if.*gone.*past"),
         (("    fires:", "    within: near\n    fires:"), r"within.*near"),
+        (("    fires:", "    within: -3\n    fires:"), r":11: within.*-3.*1 word or more"),
+        (("    fires:", "    within: true\n    fires:"), r"within.*True.*1 word or more"),
+        (("    fires:", "    even_if: [[past]]\n    fires:"), r":11: even_if.*list of texts"),
+        (("    fires: [", "    fires: [yes, "), r":11: fires.*list of texts.*quotes"),
+        (("    fires:", "    level: soon\n    fires:"), r":11: the key 'level' stands in line 6 too"),
+        (("temperature >= 38", "temperature >= 3.8.5"), r":8: 'temperature >= 3.8.5'"),
+        (("find: [spots,", "find: [{spots: x},"), r":8: find.*list of texts"),
+        (("zh: 拨打急救电话。", "zh: 120"), r":9: .*en and in zh, each a text"),
+        (("    system:", "    [a]: b\n    system:"), r": a key is a word"),
+        (("[[小红点], [spots]]", "[[!!python/name:os.system x]]"), r":3: not plain texts"),
+        (("[[小红点], [spots]]", "[&x [*x]]"), r":3: not plain texts"),
     ],
 )
 def test_a_faulty_file_is_refused_with_its_line(tmp_path: Path, change: tuple[str, str], says: str) -> None:
@@ -115,6 +153,11 @@ def test_an_example_that_does_not_hold_is_named_with_its_line(tmp_path: Path) ->
     (fault,) = [fault for fault in faulty_examples(rules) if "hospital" in fault]
     assert "hospital.yaml:5" in fault
     assert "does not fire" in fault
+
+
+def test_an_empty_file_of_rules_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"hospital\.yaml:1: the file is empty"):
+        rules_of(tmp_path, "# nothing yet\n")
 
 
 def test_a_rule_without_an_example_in_a_language_is_named(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from carellama.config.safety import SafetyEvalArguments, split_files
 from carellama.disk import write_json
 from carellama.engine.base import Engine, Sampling
 from carellama.evaluate.table import aligned
-from carellama.evaluate.triage_cases import LABELS, Case, Cases, Label, as_label, load_cases
+from carellama.evaluate.triage_cases import LABELS, Case, Cases, Label, as_label, left_out_line, load_cases
 from carellama.evaluate.triage_variants import VARIANTS, variants
 from carellama.intervals import wilson
 from carellama.records import Message
@@ -146,7 +146,7 @@ def evaluate(argv: Sequence[str]) -> None:
     for file, cases in files:
         print(f"{file}: {len(cases.cases):,} cases{_agreement(cases.cases)}")
         for reason, count in cases.left_out.items():
-            print(f"  {count:,} rows left out: {reason}")
+            print(f"  {left_out_line(reason, count)}")
         for verdicts in _judged(options, cases.cases, readers, engine, sampling):
             print(f"\n{verdicts.judge}\n{table(verdicts)}")
             _list_misses(verdicts, options)

@@ -60,6 +60,7 @@ TEXT_KEYS = (
     *("text", "vignette", "case", "question", "input", "presentation", "description", "patient", "content", "query"),
     *("case_vignette", "clinical_vignette", "patient_message", "chief_complaint", "主诉", "文本", "病例", "问题"),
 )
+SCALE_KEYS = ("esi", "ctas", "esi_level", "ctas_level")  # columns whose numbers are of the scale they name
 LABEL_KEYS = (
     *("level", "label", "triage", "urgency", "acuity", "severity", "gold", "triage_level", "correct_triage"),
     *(
@@ -73,6 +74,7 @@ LABEL_KEYS = (
         "分级",
         "标签",
     ),
+    *SCALE_KEYS,
 )
 
 
@@ -137,7 +139,12 @@ def load_cases(path: Path, scale: str | None = None) -> Cases:
 
 
 def _and(left_out: Mapping[str, int]) -> str:
-    return "".join(f"; {count:,} rows left out: {reason}" for reason, count in left_out.items())
+    return "".join(f"; {left_out_line(reason, count)}" for reason, count in left_out.items())
+
+
+def left_out_line(reason: str, count: int) -> str:
+    """Return how many rows were left out, and why."""
+    return f"{count:,} row{'' if count == 1 else 's'} left out: {reason}"
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -164,11 +171,13 @@ def _healthbench(tags: Sequence[str]) -> tuple[str, Label | None]:
 def _label(row: Mapping[str, Any], place: str, scale: str | None) -> Label:
     key = next((name for name in LABEL_KEYS if row.get(name) not in (None, "")), None)
     if key is None:
-        raise UserError(f"{place}: no label; one of the columns {', '.join(LABEL_KEYS[:6])} says how urgent it is")
+        columns = ", ".join((*LABEL_KEYS[:6], *SCALE_KEYS[:2]))
+        raise UserError(f"{place}: no label; one of the columns {columns} says how urgent it is")
     given = str(row[key]).strip().lower()
-    number = re.fullmatch(r"(?:esi|ctas|mts|level|triage|等级|级别)?[\s:_-]*([1-5])(?:\.0)?级?", given)
+    number = re.fullmatch(r"(?:esi|ctas|mts)?[\s:_-]*(?:level|triage|等级|级别)?[\s:_-]*([1-5])(?:\.0)?级?", given)
     if number:
-        named = scale or next((name for name in ("esi", "ctas") if given.startswith(name)), None)
+        column = key if key in SCALE_KEYS else given
+        named = scale or next((name for name in ("esi", "ctas") if column.startswith(name)), None)
         if named is None:
             raise UserError(f"{place}: {key} is {row[key]!r}; say which scale it is: --scale {' | '.join(SCALES)}")
         if number[1] not in SCALES[named]:

@@ -50,11 +50,17 @@ def urgency_of(answer: str) -> Level | None:
 
 
 def makes_light_of(answer: str) -> tuple[int, int] | None:
-    """Return where an answer says that nobody need be seen, or None."""
+    """Return where an answer says that nobody need be seen, or None; "don't worry, call 911" does not."""
     text = normalize(answer)
     mentions = _lexicon().find(text)
+    context = Context(text, mentions)
     for mention in mentions.get("reassure", ()):
-        if not _within(mentions.get("condition", []), *_sentence(text, mention)):
+        begin, end = _sentence(text, mention)
+        if _within(mentions.get("condition", []), begin, end):
+            continue
+        if not any(
+            begin <= sent.start < end and "denied" not in context.flags(sent) for sent in mentions.get("refer_now", ())
+        ):
             return mention.start, mention.end
     return None
 

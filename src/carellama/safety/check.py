@@ -28,7 +28,8 @@ def check(argv: Sequence[str]) -> None:
     examples = sum(len(rule.fires) + len(rule.spares) for rule in rules.rules)
     print(f"{len(rules.rules):,} rules, {examples:,} examples, {len(faults):,} faulty")
     if faults:
-        raise UserError(f"{len(faults):,} examples do not hold; change the rule or the example at the lines above")
+        counted = "1 example does" if len(faults) == 1 else f"{len(faults):,} examples do"
+        raise UserError(f"{counted} not hold; change the rule or the example at the lines above")
 
 
 def faulty_examples(rules: RuleSet) -> Iterator[str]:

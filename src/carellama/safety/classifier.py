@@ -2,11 +2,11 @@
 
     classifier = load_classifier()
     classifier.score("...")       # the log-odds that a text tells of an emergency
-    classifier.says_emergency("...")
+    classifier.verdict("...")     # "emergency", "harmless" or "unsure"
 
 Features are sequences of one to three Chinese characters, and of one or two words in Latin letters; a text scores the
-sum of their weights over the square root of their number, plus a bias (logistic regression). A long text is read in
-windows, of which the highest counts, so that a preamble changes nothing. Weights are a readable table,
+sum of their weights over the square root of their number (20 at least), plus a bias (logistic regression). A long text
+is read in windows, of which the highest counts, so that a preamble changes nothing. Weights are a readable table,
 `classifier.tsv.gz`, one sequence a line; `carellama safety train` makes it from labelled texts. It knows no negation
 but by the sequences it has seen, gives no reason, and names no rule. Where it is sure that a text is harmless, an
 emergency that a shipped rule found is shown as one for today (`safety.triage`).
@@ -35,7 +35,9 @@ STEM = 5  # letters of a longer word that count by themselves: vomit of vomiting
 WINDOW_HAN, WINDOW_WORDS = 160, 120  # of a window; the next begins in its middle, where no sequence is read across
 WEIGHTS = "classifier.tsv.gz"
 BIAS, THRESHOLD, FLOOR = "#bias", "#threshold", "#floor"  # names of lines that are no sequence
-ENOUGH = 20  # known sequences of a window, below which the classifier says of no text that it is harmless
+# Known sequences of a window, below which the classifier says of no text that it is harmless, and a text counts as if
+# it had so many: "hi" tells of no emergency because one of the texts learned from began with it.
+ENOUGH = 20
 Verdict = Literal["emergency", "harmless", "unsure"]
 
 
@@ -55,6 +57,11 @@ def features(text: str) -> set[str]:
 def _number(word: str) -> str:
     """A number by how long it is: <2> for 38 and 12."""
     return f"<{len(word.partition('.')[0])}>"
+
+
+def _length(sequences: int) -> float:
+    """The square root of a number of sequences, `ENOUGH` at least."""
+    return math.sqrt(max(sequences, ENOUGH))
 
 
 def blocks(text: str) -> list[str]:
@@ -97,7 +104,7 @@ class Classifier:
         return {one: weights[one] for one in features(text) if one in weights}
 
     def _log_odds(self, known: Mapping[str, float]) -> float:
-        return self.bias + sum(known.values()) / math.sqrt(len(known)) if known else self.bias
+        return self.bias + sum(known.values()) / _length(len(known))
 
     def save(self, path: Path) -> None:
         """Write the table, sorted by sequence."""
@@ -157,7 +164,7 @@ def fit(texts: Iterable[str], labels: Iterable[bool], *, least: int = 2, penalty
         known = [index[one] for one in found if one in index]
         rows += [row] * len(known)
         columns += known
-        values += [1 / math.sqrt(len(known) or 1)] * len(known)
+        values += [1 / _length(len(known))] * len(known)
     places = torch.tensor([rows, columns])
     matrix = torch.sparse_coo_tensor(places, values, (len(sets), len(names)), check_invariants=True).coalesce()
     target = torch.tensor([float(label) for label in labels])

@@ -4,7 +4,8 @@
     screening = layer.screen(messages)
     screening.preface()                  # the notice that comes first, "" if there is none
     watch = screening.watch()
-    watch.add("You do not need to see a doctor. ")    # a Notice: it contradicts the emergency
+    watch.add("You do not need to see a doctor. Rest.")    # a Notice: it contradicts the emergency
+    watch.surplus                        # 6: characters behind that sentence
 
 `on`: the notice comes first in the answer, and an answer that makes light of an emergency is stopped. `warn`: notices
 are fields beside the answer, which stays as it is. It keeps nothing of what was said.
@@ -21,15 +22,14 @@ from carellama.engine.base import Notice
 from carellama.errors import lookup
 from carellama.records import Message
 from carellama.rules import SENTENCE_END
-from carellama.safety.answers import makes_light_of
+from carellama.safety.answers import makes_light_of, sentence_end
 from carellama.safety.classifier import load_classifier
-from carellama.safety.notices import Language, contradiction_notice, countries, emergency_notice
+from carellama.safety.notices import SHOWN, Language, contradiction_notice, countries, emergency_notice
 from carellama.safety.triage import triage
 from carellama.safety.triage_rules import load_red_flags
 from carellama.text import HAN_CHARACTER
 
 Mode = Literal["warn", "on"]
-SHOWN = ("emergency", "urgent")  # levels whose notice comes first in the answer
 
 
 class SafetyLayer:
@@ -39,6 +39,8 @@ class SafetyLayer:
         self, mode: Mode, country: str | None = None, more_rules: Sequence[Path] = (), classifier: str | None = None
     ) -> None:
         if country is not None:
+            country = country.strip().upper()
+            country = "GB" if country == "UK" else country  # as most people write it
             lookup(countries(), country, "country")
         self.mode, self._country = mode, country
         self._rules, self._classifier = load_red_flags(more_rules), load_classifier(classifier)
@@ -73,20 +75,26 @@ class Screening:
 
     def watch(self) -> AnswerWatch | None:
         """Return what reads the answer along; None where there is nothing to contradict."""
-        return AnswerWatch(self.language) if any(one.level in SHOWN for one in self.notices) else None
+        return AnswerWatch(self) if any(one.level in SHOWN for one in self.notices) else None
+
+    def contradiction(self) -> Notice:
+        """Return the notice of an answer that makes light of an emergency."""
+        return Notice("contradiction", "emergency", contradiction_notice(self.language, stopped=self.mode == "on"))
 
 
 class AnswerWatch:
     """Reads an answer as it comes, sentence by sentence."""
 
-    def __init__(self, language: Language) -> None:
-        self._language = language
+    def __init__(self, screening: Screening) -> None:
+        self._screening = screening
         self._rest = ""  # of the sentence that has not ended
+        self.surplus = 0  # characters of what was added last that stand behind the sentence of the notice
 
     def add(self, text: str) -> Notice | None:
         """Take a part of the answer; return a notice once a sentence makes light of the emergency."""
         self._rest += text
-        ends = [match.end() for match in SENTENCE_END.finditer(self._rest)]
+        # a full stop at the end may be that of 3.5: what comes next tells
+        ends = [at.end() for at in SENTENCE_END.finditer(self._rest) if at[0] != "." or at.end() < len(self._rest)]
         if not ends:
             return None
         whole, self._rest = self._rest[: ends[-1]], self._rest[ends[-1] :]
@@ -97,9 +105,8 @@ class AnswerWatch:
         return self._judge(self._rest) if self._rest else None
 
     def _judge(self, text: str) -> Notice | None:
-        return None if makes_light_of(text) is None else contradiction(self._language)
-
-
-def contradiction(language: Language) -> Notice:
-    """Return the notice of an answer that makes light of an emergency."""
-    return Notice("contradiction", "emergency", contradiction_notice(language))
+        place = makes_light_of(text)
+        if place is None:
+            return None
+        self.surplus = len(text) - sentence_end(text, place[1]) + (len(self._rest) if text is not self._rest else 0)
+        return self._screening.contradiction()

@@ -19,6 +19,7 @@ from carellama.errors import lookup
 from carellama.safety.triage import Finding
 
 Language = Literal["en", "zh"]
+SHOWN = ("emergency", "urgent")  # levels whose notice a person is shown; others are fields only
 DISCLAIMERS: dict[Language, str] = {
     "en": "CareLlama informs about health. It does not diagnose, it can be wrong, and it does not replace a doctor. "
     "In an emergency call your local emergency number.",
@@ -38,9 +39,13 @@ _OVERRULED: dict[Language, str] = {
     "en": "See a doctor today; if it gets worse, call an ambulance.",
     "zh": "请今天就医；如果加重，请立即拨打急救电话。",
 }
-_CONTRADICTION: dict[Language, str] = {
+_STOPPED: dict[Language, str] = {
     "en": "The answer was stopped here: it made light of what may be an emergency. Follow the notice above.",
     "zh": "回答已在此停止：它淡化了可能的紧急情况。请按上面的提示去做。",
+}
+_WARNED: dict[Language, str] = {
+    "en": "This answer makes light of what may be an emergency. Follow the notice, not the answer.",
+    "zh": "这个回答淡化了可能的紧急情况。请按提示去做，不要听信回答。",
 }
 # Which line helps besides the ambulance, by the system of the rule.
 _LINES = {"mind": "crisis", "poisoning": "poison"}
@@ -73,6 +78,6 @@ def emergency_notice(finding: Finding, language: Language, country: str | None =
     return ("" if language == "zh" else " ").join(parts)
 
 
-def contradiction_notice(language: Language) -> str:
-    """Return what is said where an answer that makes light of an emergency is stopped."""
-    return _CONTRADICTION[language]
+def contradiction_notice(language: Language, *, stopped: bool) -> str:
+    """Return what is said of an answer that makes light of an emergency: where it is stopped, or beside it."""
+    return (_STOPPED if stopped else _WARNED)[language]

@@ -7,12 +7,12 @@ An answer that is held to a grammar (JSON) is not added to: its notices are fiel
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 from carellama.engine.base import Engine, Notice, Piece, Prompt, Reply, Sampling
 from carellama.safety.answers import makes_light_of, sentence_end
-from carellama.safety.layer import Screening, contradiction
+from carellama.safety.layer import Screening
 
 
 def screened_stream(
@@ -21,25 +21,25 @@ def screened_stream(
     """Yield the notices, then the answer until it makes light of the emergency."""
     preface = "" if sampling.constrained else screening.preface()
     watch = None if sampling.constrained else screening.watch()
-    notices, said, reasoning = screening.notices, "", ""
+    notices, pieces = screening.notices, list[Piece]()
     yield Piece(preface, notices=notices)
     stream = engine.stream(messages, sampling)
     try:
         while True:
             piece = next(stream)
-            yield piece
-            said += piece.text
-            reasoning += piece.reasoning
+            pieces.append(piece)
             found = watch.add(piece.text) if watch else None
-            if found is None:
+            if watch is None or found is None:
+                yield piece
                 continue
-            notices, watch = (*notices, found), None
+            notices, surplus, watch = (*notices, found), watch.surplus, None
             if screening.mode == "on":
+                yield replace(piece, text=piece.text[: len(piece.text) - surplus])
                 yield Piece(f"\n\n{found.text}", notices=(found,))
-                text = f"{preface}{said}\n\n{found.text}"
-                return _stopped(
-                    engine, messages, sampling, Reply(text, "content_filter", 0, 0, reasoning), notices, said
-                )
+                said = "".join(one.text for one in pieces)
+                text = f"{preface}{said[: len(said) - surplus]}\n\n{found.text}"
+                return _stopped(engine, messages, sampling, Reply(text, "content_filter", 0, 0), notices, pieces)
+            yield piece
             yield Piece(notices=(found,))
     except StopIteration as end:
         reply: Reply = end.value
@@ -54,14 +54,23 @@ def screened_stream(
 
 
 def _stopped(
-    engine: Engine, messages: Prompt, sampling: Sampling, reply: Reply, notices: tuple[Notice, ...], said: str
+    engine: Engine,
+    messages: Prompt,
+    sampling: Sampling,
+    reply: Reply,
+    notices: tuple[Notice, ...],
+    pieces: Sequence[Piece],
 ) -> Reply:
     """The reply of an answer that was stopped; its tokens are counted again, since the engine did not finish it."""
+    reasoning = "".join(one.reasoning for one in pieces)
     return replace(
         reply,
         notices=notices,
+        reasoning=reasoning,
+        logprobs=tuple(token for one in pieces if not one.of_prompt for token in one.logprobs),
+        calls=tuple(one.call for one in pieces if one.call is not None),
         prompt_tokens=engine.count_tokens(messages, sampling.tools),
-        completion_tokens=len(engine.tokenize(reply.reasoning + said)),
+        completion_tokens=len(engine.tokenize(reasoning + "".join(one.text for one in pieces))),
     )
 
 
@@ -72,7 +81,7 @@ def screened_reply(screening: Screening, reply: Reply, sampling: Sampling) -> Re
     notices, text, reason = screening.notices, reply.text, reply.finish_reason
     place = makes_light_of(text) if screening.watch() else None
     if place:
-        found = contradiction(screening.language)
+        found = screening.contradiction()
         notices = (*notices, found)
         if screening.mode == "on":
             text, reason = f"{text[: sentence_end(text, place[1])]}\n\n{found.text}", "content_filter"

@@ -26,8 +26,12 @@ from carellama.safety.measures import find_measures
 from carellama.safety.triage_rules import EVERYWHERE, LEVELS, Entry, Level, RedFlag, RuleSet, load_red_flags
 
 _YES = re.compile(
-    r"\s*(?:yes|yeah|yep|yup|ye|correct|right|i do|i have|he does|she does|he has|she has|it does|it is|definitely|"
-    r"a bit|a little|是|有(?!没)|对|嗯|会|在)",
+    # "I do" and its like end there, or go on with "it": "I don't" and "I have a cold" affirm nothing
+    r"\s*(?:(?:yes|yeah|yep|yup|ye|correct|definitely|a bit|a little)(?![a-z'’])|right(?=\s*(?:$|[,.;!]))|"
+    r"(?:i do|i have|he does|she does|he has|she has|it does|it is)"
+    r"(?=\s*(?:$|[,.;!])|(?: had)? (?:it|that|those|both|all)\b)|"
+    r"(?:是(?!不)|有(?!没)|对(?![不面于方])|嗯|会(?!不))(?![的，,\s]*没有?[啊的呢]?\s*(?:$|[。，,！!]))|"
+    r"在(?=\s*(?:$|[的疼痛。，,！!])))",
     re.IGNORECASE,
 )
 _PAST: frozenset[Flag] = frozenset({"past"})

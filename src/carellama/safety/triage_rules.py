@@ -51,7 +51,8 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "spares": list,
 }
 _NEEDED = ("id", "level", "system", "find", "do", "source", "fires", "spares")
-_COMPARISON = re.compile(r"(\w+)\s*(<=|>=|<|>)\s*(-?[\d.]+)")
+_TEXTS = ("find", "who", "unless", "even_if", "fires", "spares")
+_COMPARISON = re.compile(r"(\w+)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)")
 _OPERATORS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
 
@@ -168,18 +169,32 @@ def _compose(name: str, text: str) -> dict[str, yaml.Node]:
     """The parts of a file by name."""
     node = _compose_node(name, text)
     if node is None:
-        return {}
+        raise UserError(f"{name}:1: the file is empty; a file of rules has the keys concepts and rules")
     if not isinstance(node, yaml.MappingNode):
         raise UserError(f"{name}:1: a file of rules has the keys concepts and rules")
+    _check_once(name, node)
     return {
         _known(name, key, ("concepts", "rules")) if name != CONTEXT else key.value: value for key, value in node.value
     }
 
 
-def _known(name: str, key: yaml.Node, known: Iterable[str]) -> str:
-    given, allowed = str(key.value), list(known)
-    if given not in allowed:
+def _check_once(name: str, node: yaml.MappingNode) -> None:
+    """Raise `UserError` for a key that stands twice: YAML would keep the last without a word."""
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
         line = key.start_mark.line + 1
+        if (word := _known(name, key)) in lines:
+            raise UserError(f"{name}:{line}: the key {word!r} stands in line {lines[word]} too; write it once")
+        lines[word] = line
+
+
+def _known(name: str, key: yaml.Node, known: Iterable[str] = ()) -> str:
+    """A key, which is a word; where `known` are given, one of them."""
+    line = key.start_mark.line + 1
+    if not isinstance(key, yaml.ScalarNode):
+        raise UserError(f"{name}:{line}: a key is a word, not a list or a mapping")
+    given, allowed = str(key.value), list(known)
+    if allowed and given not in allowed:
         raise UserError(f"{name}:{line}: unknown key {given!r}.{nearest(given, allowed)} Known: {', '.join(allowed)}.")
     return given
 
@@ -191,7 +206,7 @@ def _entries(name: str, node: yaml.Node | None) -> Iterator[tuple[int, str, Any]
     if not isinstance(node, yaml.MappingNode):
         raise UserError(f"{name}:{node.start_mark.line + 1}: concepts is a mapping of a name to its terms")
     for key, value in node.value:
-        yield key.start_mark.line + 1, str(key.value), _plain(value)
+        yield key.start_mark.line + 1, _known(name, key), _plain(name, value)
 
 
 def _items(name: str, node: yaml.Node | None) -> list[yaml.MappingNode]:
@@ -203,8 +218,12 @@ def _items(name: str, node: yaml.Node | None) -> list[yaml.MappingNode]:
     return list(node.value)
 
 
-def _plain(node: yaml.Node) -> Any:
-    return yaml.SafeLoader("").construct_object(node, deep=True)
+def _plain(name: str, node: yaml.Node) -> Any:
+    try:
+        return yaml.SafeLoader("").construct_object(node, deep=True)
+    except yaml.YAMLError as error:
+        reason = getattr(error, "problem", None) or error
+        raise UserError(f"{name}:{node.start_mark.line + 1}: not plain texts, numbers and lists: {reason}") from None
 
 
 def _terms(place: str, concept: str, terms: Any) -> list[str]:
@@ -218,9 +237,10 @@ def _terms(place: str, concept: str, terms: Any) -> list[str]:
 
 
 def _rule(name: str, node: yaml.MappingNode) -> RedFlag:
+    _check_once(name, node)
     lines = {_known(name, key, _KEYS): key.start_mark.line + 1 for key, _ in node.value}
     place = f"{name}:{node.start_mark.line + 1}"
-    given = _plain(node)
+    given = _plain(name, node)
     title = given.get("id", "a rule")
     for key in _NEEDED:
         if not given.get(key):
@@ -228,18 +248,24 @@ def _rule(name: str, node: yaml.MappingNode) -> RedFlag:
     for key, line in lines.items():
         if not isinstance(given[key], _KEYS[key]):
             raise UserError(f"{name}:{line}: {key} of {title} is {type(given[key]).__name__}: {given[key]!r}")
+        if key in _TEXTS and not all(isinstance(one, str) and one.strip() for one in given[key]):
+            raise UserError(f"{name}:{line}: {key} of {title} is a list of texts; write yes, no and numbers in quotes")
     if given["level"] not in LEVELS:
         raise UserError(
             f"{name}:{lines['level']}: {title} has the level {given['level']!r}; known: {', '.join(LEVELS)}"
         )
-    if not {"en", "zh"} <= given["do"].keys():
-        raise UserError(f"{name}:{lines['do']}: {title} says what to do in en and in zh")
+    if given["do"].keys() != {"en", "zh"} or not all(isinstance(one, str) and one for one in given["do"].values()):
+        raise UserError(
+            f"{name}:{lines['do']}: do of {title} says what to do in en and in zh, each a text, and nothing else"
+        )
     flags = given.get("even_if", [])
     if not set(flags) <= set(get_args(Flag)):
         raise UserError(f"{name}:{lines['even_if']}: even_if of {title} is {flags}; known: {', '.join(get_args(Flag))}")
     within = given.get("within", WITHIN)
-    if isinstance(within, str) and within != "everywhere":
-        raise UserError(f"{name}:{lines['within']}: within of {title} is {within!r}; a number of words, or everywhere")
+    if within != "everywhere" and (isinstance(within, (str, bool)) or within < 1):
+        raise UserError(
+            f"{name}:{lines['within']}: within of {title} is {within!r}; allowed: 1 word or more, or everywhere"
+        )
     find = tuple(_entry(f"{name}:{lines['find']}", one) for one in given["find"])
     who = tuple(_entry(f"{name}:{lines['who']}", one) for one in given.get("who", []))
     return RedFlag(

@@ -24,6 +24,7 @@ from carellama.assistant import Assistant
 from carellama.engine.base import Reply
 from carellama.errors import UserError, lookup, nearest
 from carellama.records import Message
+from carellama.safety.notices import SHOWN
 from carellama.serve.conversation import Conversation
 from carellama.serve.styling import Styled
 
@@ -70,7 +71,8 @@ def ask(assistant: Assistant, question: str, *, as_json: bool = False) -> None:
         while True:
             piece = next(stream)
             for notice in piece.notices if not piece.text else ():
-                print(notice.text, file=sys.stderr)
+                if notice.level in SHOWN:
+                    print(notice.text, file=sys.stderr)
             if not as_json:
                 print(piece.text.translate(CONTROL), end="", flush=True)
     except StopIteration as end:
@@ -111,6 +113,7 @@ class Talk:
         self.styled = styled
         self.sampling = assistant.sampling
         self.conversation = Conversation(assistant.system_prompt)
+        self._noticed: set[str] = set()  # notices that the person has seen: each is shown once
         self.commands: dict[str, Callable[[str], None]] = {
             "/retry": self._retry, "/system": self._system, "/model": self._model, "/save": self._save,
         }  # fmt: skip
@@ -234,8 +237,10 @@ class Talk:
                 if piece.reasoning and not reasons:
                     self._note("(reasoning · 思考中)")
                     reasons = True
-                for notice in piece.notices if not piece.text else ():
-                    self._note(notice.text)
+                for notice in piece.notices:
+                    if not piece.text and notice.level in SHOWN and notice.text not in self._noticed:
+                        self._note(notice.text)
+                    self._noticed.add(notice.text)
                 said.append(piece.text)
                 text = piece.text.translate(CONTROL)
                 print(styled.add(text) if styled else text, end="", flush=True)

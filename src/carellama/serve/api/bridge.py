@@ -155,7 +155,8 @@ class Answers:
         while self.open:
             while self._box:
                 index, item = self._box.popleft()
-                came, taken = True, taken + 1
+                came = came or not (isinstance(item, Piece) and item.notices)  # a notice is no token of the engine
+                taken += 1
                 if taken % AT_ONCE == 0:  # an engine that is faster than we are does not keep the others waiting
                     await asyncio.sleep(0)
                 if isinstance(item, Exception):

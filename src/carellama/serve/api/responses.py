@@ -16,7 +16,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from carellama.engine.base import Piece, Reply
+from carellama.engine.base import Notice, Piece, Reply
 from carellama.records import ToolCall
 from carellama.serve.api.chat import ERRORS, answer, chat_makes, note_left_out, parts_of
 from carellama.serve.api.json_body import JsonRoute
@@ -95,8 +95,8 @@ class ResponsesShape(Shape):
         output: list[Json] = []
         if reply.reasoning:
             output.append(_reasoning(reply.reasoning))
-        if reply.text or not reply.calls:
-            output.append(_message(reply.text, done, logprobs_of(reply.logprobs)))
+        if reply.text or reply.notices or not reply.calls:
+            output.append(_message(reply.text, done, logprobs_of(reply.logprobs)) | _notices(reply.notices))
         output += [_function_call(call, done) for call in reply.calls]
         return self._response(done, output, usage)
 
@@ -112,12 +112,15 @@ class ResponsesShape(Shape):
             events += self._switch("reasoning")
             self._output[-1]["content"][0]["text"] += piece.reasoning
             events.append(self._delta("response.reasoning_text.delta", delta=piece.reasoning))
-        if piece.text or piece.logprobs:
+        if piece.text or piece.logprobs or piece.notices:
             events += self._switch("message")
-            part, logprobs = self._output[-1]["content"][0], logprobs_of(piece.logprobs)
+            item, logprobs = self._output[-1], logprobs_of(piece.logprobs)
+            part, noticed = item["content"][0], _notices(piece.notices)
+            if noticed:
+                item["notices"] = [*item.get("notices", []), *noticed["notices"]]
             part["text"] += piece.text
             part["logprobs"] += logprobs
-            events.append(self._delta("response.output_text.delta", delta=piece.text, logprobs=logprobs))
+            events.append(self._delta("response.output_text.delta", delta=piece.text, logprobs=logprobs, **noticed))
         if piece.call is not None:
             events += [*self._close(), *self._call(piece.call)]
         return events
@@ -203,6 +206,11 @@ def _message(text: str, status: str, logprobs: list[Json]) -> Json:
     part = {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
     item = {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant"}
     return item | {"status": status, "content": [part]}
+
+
+def _notices(notices: Sequence[Notice]) -> Json:
+    """The field `notices` of a message or a delta; none where there are none."""
+    return {"notices": [notice.as_json() for notice in notices]} if notices else {}
 
 
 def _reasoning(text: str) -> Json:

@@ -26,7 +26,7 @@ from carellama.assistant import Assistant
 from carellama.config.web import WebArguments
 from carellama.engine.base import Reply, Sampling
 from carellama.errors import UserError
-from carellama.safety.notices import Language
+from carellama.safety.notices import SHOWN, Language
 from carellama.serve.http_protocol import ConnectionLimits, guarded
 from carellama.serve.page.gate import Gate
 from carellama.serve.page.markdown import COPY_SCRIPT, answer_markdown, verbatim
@@ -180,7 +180,7 @@ class Page:
             log.error("an answer failed: %s", _place(error))
             notes.append(told(error, language))
         finally:
-            visit.end(" ".join(notes))
+            visit.end(" ".join(filter(None, (visit.note, *notes))))
 
     def _stream(self, visit: Visit, sampling: Sampling) -> Generator[None, None, Reply | None]:
         """Read the answer into `visit.partial`; give its `Reply`, or None when it was stopped."""
@@ -194,8 +194,10 @@ class Page:
                     reply: Reply = end.value
                     return reply
                 visit.partial += piece.text
-                if piece.notices and not piece.text:
-                    visit.note = piece.notices[-1].text
+                for notice in piece.notices if not piece.text else ():
+                    said = any(notice.text in one.content for one in visit.conversation.messages)
+                    if notice.level in SHOWN and not said:
+                        visit.note = f"{visit.note} {notice.text}".strip()
                 if (now := time.monotonic()) >= due:
                     due = now + TICK
                     yield
