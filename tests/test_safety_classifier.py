@@ -142,11 +142,13 @@ HARMLESS = Harmless({}, 0.0, 0.0, 0.0)
 
 
 def test_a_classifier_that_is_sure_makes_a_shipped_rule_urgent_and_no_other(tmp_path: Path) -> None:
-    said = [Message("user", "胸口压着疼，一身冷汗")]
+    said = [Message("user", "吃花生呛了，之后一直咳")]
     assert triage(said).level == "emergency"
     found = triage(said, classifier=HARMLESS)
     assert found.level == "urgent"
     assert found.findings[0].overruled
+    agreed = [Message("user", "老公右边手脚不能动，说话不清楚")]  # three rules of stroke
+    assert triage(agreed, classifier=HARMLESS).level == "emergency"
     assert triage([Message("user", "我不想活了，准备了一瓶安眠药")], classifier=HARMLESS).level == "emergency"
     file = tmp_path / "own.yaml"
     file.write_text(OWN, encoding="utf-8")
@@ -165,3 +167,6 @@ def test_a_short_text_is_never_harmless() -> None:
     classifier = load_classifier()
     assert classifier.verdict("没有呼吸了") != "harmless"
     assert classifier.verdict("he is not breathing, no pulse") != "harmless"
+    assert (
+        triage([Message("user", "My baby is 3 weeks old with a fever of 38.9")], None, classifier).level == "emergency"
+    )

@@ -22,6 +22,7 @@ MEANT = [
     ("疼得不知道怎么办", "pain"),
     ("The pain is not getting better", "pain"),
     ("no idea why, but it hurts", "pain"),
+    ("We watched a film and then my chest began to hurt", "pain"),
     ("我爸胸口疼，要去急诊吗", "pain"),
 ]
 NOT_MEANT = [
@@ -35,12 +36,15 @@ NOT_MEANT = [
     ("chest pain: none", "pain", "denied"),
     ("三年前胸口疼过", "pain", "past"),
     ("years ago I had chest pain", "pain", "past"),
+    ("我一九年胸口疼过，做了支架", "pain", "past"),
+    ("2018年胸口疼过，做了支架", "pain", "past"),
     ("什么是胸痛", "pain", "question"),
     ("what does pain mean", "pain", "question"),
     ("如果胸口疼怎么办", "pain", "supposed"),
     ("what if I get chest pain", "pain", "supposed"),
     ("电影里主角胸口疼，倒在地上", "pain", "question"),
     ("In the movie he has chest pain", "pain", "question"),
+    ("We saw a film where a man has chest pain", "pain", "question"),
 ]
 
 

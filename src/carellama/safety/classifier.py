@@ -35,9 +35,10 @@ STEM = 5  # letters of a longer word that count by themselves: vomit of vomiting
 WINDOW_HAN, WINDOW_WORDS = 160, 120  # of a window; the next begins in its middle, where no sequence is read across
 WEIGHTS = "classifier.tsv.gz"
 BIAS, THRESHOLD, FLOOR = "#bias", "#threshold", "#floor"  # names of lines that are no sequence
-# Known sequences of a window, below which the classifier says of no text that it is harmless, and a text counts as if
-# it had so many: "hi" tells of no emergency because one of the texts learned from began with it.
+# Known sequences of a window. With fewer a text counts as if it had so many: "hi" tells of no emergency because one of
+# the texts learned from began with it.
 ENOUGH = 20
+HARMLESS = 25  # known sequences of a window, below which the classifier says of no text that it is harmless
 Verdict = Literal["emergency", "harmless", "unsure"]
 
 
@@ -90,7 +91,7 @@ class Classifier:
         score, known = self._score(text)
         if score >= self.threshold:
             return "emergency"
-        return "harmless" if score < self.floor and known >= ENOUGH else "unsure"
+        return "harmless" if score < self.floor and known >= HARMLESS else "unsure"
 
     def _score(self, text: str) -> tuple[float, int]:
         """The highest log-odds of a window, and how many sequences of it are known."""

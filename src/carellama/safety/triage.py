@@ -7,8 +7,8 @@ It looks at all that the person said, not only at the last message, and at a que
 affirmed. It makes no diagnosis: the rules (`safety.triage_rules`) name signs, an action and a source. With a
 classifier (`safety.classifier`) a text is called an emergency as well where no rule knows a word of it; such a finding
 has the rule `classifier`, which gives no reason. Where the classifier is sure that a text is harmless, an emergency of
-a rule that CareLlama ships is shown as urgent instead: not in short texts, not of `NEVER_OVERRULED`, and not of the
-rules of a hospital. How much is missed, `carellama safety eval` measures.
+a rule that CareLlama ships is shown as urgent instead: not in short texts, not where several rules found it, not of
+`NEVER_OVERRULED`, and not of the rules of a hospital. How much is missed, `carellama safety eval` measures.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _YES = re.compile(
 _PAST: frozenset[Flag] = frozenset({"past"})
 _ASKED = re.compile(r"[^。！？!?.\n]*[?？]")
 NEVER_OVERRULED = ("mind", "abuse")  # systems whose rules stand whatever the classifier says
+AGREED = 3  # rules that call a text an emergency, against which the classifier does not stand
 BY_CLASSIFIER = RedFlag(
     id="classifier",
     level="emergency",
@@ -124,7 +125,7 @@ def _weighed(found: list[Finding], verdict: Verdict) -> list[Finding]:
     """What rules and classifier say together."""
     if verdict == "emergency" and not any(one.level == "emergency" for one in found):
         return [Finding(BY_CLASSIFIER, (), "emergency"), *found]
-    if verdict != "harmless":
+    if verdict != "harmless" or sum(one.level == "emergency" for one in found) >= AGREED:
         return found
     return [
         replace(one, level="urgent")
