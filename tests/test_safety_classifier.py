@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carellama.errors import UserError
+from carellama.evaluate.train_triage import train
 from carellama.records import Message
 from carellama.rules import normalize
 from carellama.safety.classifier import Classifier, blocks, features, fit, load_classifier, read_classifier
@@ -117,6 +118,12 @@ def test_train_writes_weights_and_figures(tmp_path: Path) -> None:
     again = subprocess.run(words, capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert "--overwrite" in again.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_learned(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="its folder cannot be made"):
+        train(["missing.csv", "--output", str(tmp_path / "file" / "w.tsv.gz")])
 
 
 def test_texts_of_one_label_are_refused(tmp_path: Path) -> None:

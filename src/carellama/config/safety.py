@@ -105,7 +105,7 @@ class SafetyTrainArguments:
     def __post_init__(self) -> None:
         at_least(self, penalty=0, min_count=1, folds=0)
         if self.floor > self.threshold:
-            raise UserError(f"--floor {self.floor:g} is above --threshold {self.threshold:g}")
+            raise UserError(f"--floor {self.floor:g} is above --threshold {self.threshold:g}; lower --floor as well")
 
 
 @dataclass

@@ -15,7 +15,7 @@ from pathlib import Path
 from carellama.config.parse import parse
 from carellama.config.safety import SafetyTrainArguments
 from carellama.disk import say
-from carellama.errors import UserError
+from carellama.errors import UserError, read_failure
 from carellama.evaluate.table import aligned
 from carellama.evaluate.triage import cells
 from carellama.evaluate.triage_cases import Case, load_cases
@@ -32,6 +32,10 @@ def train(argv: Sequence[str]) -> None:
     output = Path(options.output)
     if output.exists() and not options.overwrite:
         raise UserError(f"{output} is there; give another --output, or --overwrite")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)  # before the learning, not after it
+    except OSError as error:
+        raise UserError(f"--output {output}: its folder cannot be made: {read_failure(error)}") from None
     cases = [case for file in options.files for case in load_cases(Path(file), options.scale).cases]
     if len({case.is_emergency for case in cases}) < 2:
         raise UserError("all texts have the same label; the classifier needs emergencies and others")

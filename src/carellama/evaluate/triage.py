@@ -144,7 +144,7 @@ def evaluate(argv: Sequence[str]) -> None:
     sampling = Sampling.of(engine_options[3]) if needs_model else Sampling()
     report: list[dict[str, Any]] = []
     for file, cases in files:
-        print(f"{file}: {len(cases.cases):,} cases{_agreement(cases.cases)}")
+        print(f"{file}: {len(cases.cases):,} case{'' if len(cases.cases) == 1 else 's'}{_agreement(cases.cases)}")
         for reason, count in cases.left_out.items():
             print(f"  {left_out_line(reason, count)}")
         for verdicts in _judged(options, cases.cases, readers, engine, sampling):
