@@ -166,7 +166,7 @@ class Page:
                 notes.append(words["dropped"].format(turns=turns))
             if not self.assistant.speaks(visit.question):
                 notes.append(words["other language"])
-            reply = yield from self._stream(visit, sampling)
+            reply = yield from self._stream(visit, sampling, notes)
             if reply is None:
                 notes.append(words["stopped"])
             elif reply.finish_reason == "length":
@@ -180,10 +180,13 @@ class Page:
             log.error("an answer failed: %s", _place(error))
             notes.append(told(error, language))
         finally:
-            visit.end(" ".join(filter(None, (visit.note, *notes))))
+            visit.end(" ".join(notes))
 
-    def _stream(self, visit: Visit, sampling: Sampling) -> Generator[None, None, Reply | None]:
-        """Read the answer into `visit.partial`; give its `Reply`, or None when it was stopped."""
+    def _stream(self, visit: Visit, sampling: Sampling, notes: list[str]) -> Generator[None, None, Reply | None]:
+        """Read the answer into `visit.partial`, and notices beside it into `notes`.
+
+        Give its `Reply`, or None when it was stopped.
+        """
         stream = self.assistant.stream(visit.conversation.prompt(visit.question), sampling)
         due = 0.0
         try:
@@ -197,7 +200,8 @@ class Page:
                 for notice in piece.notices if not piece.text else ():
                     said = any(notice.text in one.content for one in visit.conversation.messages)
                     if notice.level in SHOWN and not said:
-                        visit.note = f"{visit.note} {notice.text}".strip()
+                        notes.append(notice.text)
+                        visit.note = " ".join(notes)
                 if (now := time.monotonic()) >= due:
                     due = now + TICK
                     yield
