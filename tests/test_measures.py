@@ -39,6 +39,19 @@ READ = [
     ("从三楼掉下来", "fall_height", 9),
     ("抽了十分钟", "hours", 1 / 6),
     ("hb 5.2", "hemoglobin", 52),
+    ("心率一百五", "heart_rate", 150),
+    ("血压二百二", "systolic", 220),
+    ("血压一百零五", "systolic", 105),
+    ("三十九度八", "temperature", 39.8),
+    ("fever of a hundred and four", "temperature", 40),
+    ("took two hundred paracetamol pills", "tablets", 200),
+    ("took 1,000 tablets", "tablets", 1000),
+    ("吃了一半片", "tablets", 0.5),
+    ("glucose 1,200 mg/dl", "glucose", 66.7),
+    ("血小板 20000", "platelets", 20),
+    ("疼了一个半小时", "hours", 1.5),
+    ("疼了半小时", "hours", 0.5),
+    ("my baby is 6 weeks", "age", 42 / 365.25),
 ]
 
 
@@ -52,7 +65,10 @@ def test_a_number_is_read(text: str, name: str, value: float) -> None:
 @pytest.mark.parametrize(
     ("text", "name"),
     [("39 Main Street", "temperature"), ("page 88", "spo2"), ("烧了3天", "temperature"), ("52度白酒", "temperature"),
-     ("temp 102.4F", "age"), ("房间38号", "temperature"), ("I am number 1", "tablets")],
+     ("temp 102.4F", "age"), ("房间38号", "temperature"), ("I am number 1", "tablets"),
+     ("a fever of 38.5 for only 3 days", "age"), ("she is 10 weeks pregnant", "age"),
+     ("he is 3 days into antibiotics", "age"),
+     ("I am 35 and took pills for my headache", "tablets"), ("BMI 22", "glucose")],
 )  # fmt: skip
 def test_another_number_is_not(text: str, name: str) -> None:
     assert name not in find_measures(normalize(text))

@@ -79,6 +79,7 @@ def test_healthbench_is_read_and_what_is_left_out_is_counted(tmp_path: Path) -> 
     [
         ("text,label\nx,2\n", "--scale"),
         ("text,label\nx,purple\n", "purple"),
+        ("text,label\nx,None\n", "None"),
         ("text,other\nx,y\n", "no label"),
         ("words,label\nx,emergency\n", "no text"),
         ("text,label\n", "no case"),
@@ -92,6 +93,8 @@ def test_a_row_that_cannot_be_read_is_refused(tmp_path: Path, text: str, says: s
 def test_bare_numbers_are_read_by_their_scale(tmp_path: Path) -> None:
     file = write(tmp_path / "x.csv", "text,label\nx,2\ny,3\nz,4\n")
     assert [case.level for case in load_cases(file, "esi").cases] == ["emergency", "urgent", "soon"]
+    with pytest.raises(UserError, match="--scale says esi"):
+        load_cases(write(tmp_path / "z.csv", "text,label\nx,CTAS-2\n"), "esi")
     with pytest.raises(UserError, match="cn4 goes to 4"):
         load_cases(write(tmp_path / "y.csv", "text,label\nx,5\n"), "cn4")
 
@@ -107,6 +110,26 @@ def test_misses_and_false_alarms_are_counted_by_group() -> None:
     assert verdicts.misses("system heart") == (0, 1)
     assert verdicts.false_alarms("near-misses") == (1, 1)
     assert "near-misses" in table(verdicts)
+
+
+def test_an_answer_that_says_nothing_of_it_is_counted() -> None:
+    judged = by_model(ScriptedEngine("Tea is nice."), Sampling())([case("x", "emergency")])
+    verdicts = Verdicts("model", [case("x", "emergency")], judged)
+    assert verdicts.unparsed == 1
+    assert verdicts.misses() == (1, 1)
+
+
+def test_a_case_ends_with_the_person(tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}], "level": "soon"}
+    with pytest.raises(UserError, match="last turn is the assistant's"):
+        load_cases(write(tmp_path / "x.jsonl", json.dumps(row)))
+
+
+@pytest.mark.parametrize("words", [["--by", "rules", "model"], ["--by=model"], ["--by=both", "--output", "x"]])
+def test_what_a_model_needs_is_asked_for_where_a_judge_needs_one(words: list[str]) -> None:
+    done = run("eval", str(DATA / "dev.jsonl"), *words)
+    assert done.returncode == 2
+    assert "--model_name_or_path" in done.stderr
 
 
 def test_both_is_the_more_urgent() -> None:
@@ -144,10 +167,12 @@ def test_the_vignettes_are_well_formed(half: str) -> None:
     assert all(len(one.labels) in (2, 3) and one.messages[-1].role == "user" for one in cases)
 
 
-def test_the_halves_share_no_text() -> None:
-    halves = [{one.messages for one in load_cases(DATA / f"{half}.jsonl").cases} for half in ("dev", "test")]
-    assert all(halves)
-    assert not halves[0] & halves[1]
+def test_the_test_half_shares_no_text_with_what_is_learned_from() -> None:
+    dev, test, practice = (
+        {one.messages for one in load_cases(DATA / f"{name}.jsonl").cases} for name in ("dev", "test", "practice")
+    )
+    assert min(len(dev), len(test), len(practice)) > 500
+    assert not test & (dev | practice)
 
 
 def test_eval_prints_figures_and_no_text(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from heapq import heappop, heappush
+from importlib import resources
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -40,39 +41,28 @@ _NEGATOR = re.compile(r"[没无不未]|not? |isn't |isnt ")
 _PART = re.compile(r"\s*(\.\.|&)\s*")
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
 _LATIN = _LETTERS | frozenset("0123456789")
-# Traditional characters of the words of illness, and the simplified ones: one for one.
-_TRADITIONAL = dict(
-    zip(
-        "頭腦臟腫臉頸腸膽腎髒脹癢膚顏體燒熱發瘡瘧癱癇癲癥瘋藥劑針過敏產婦嬰兒歲個麼們這說話嗎後來時間週過續無沒"
-        "氣喘壓動脈靜壞紅綠藍黃綠烏點難嘔瀉咯頻暈撐斷傷創騎車撞電擊墜樓殺農鹼酸碼顆喝誤吞鈕釦電池鐵總經醫師護"
-        "寶媽爸爺奶聽視覺對應東開關門學業務單雙邊運轉輕鬆緊張強進選遠還醒癒療復現實樣親愛嚴劇變夠幾條隻處測溫"
-        "異常瘀腳軟僵麻齒鏡戰顫憂鬱懷滿臨盆訊號絕塊濃膿縮減壯裂濕涼陽陰熾煙霧煤爐凍傷殘僅萬億",
-        "头脑脏肿脸颈肠胆肾脏胀痒肤颜体烧热发疮疟瘫痫癫症疯药剂针过敏产妇婴儿岁个么们这说话吗后来时间周过续无没"
-        "气喘压动脉静坏红绿蓝黄绿乌点难呕泻咯频晕撑断伤创骑车撞电击坠楼杀农碱酸码颗喝误吞纽扣电池铁总经医师护"
-        "宝妈爸爷奶听视觉对应东开关门学业务单双边运转轻松紧张强进选远还醒愈疗复现实样亲爱严剧变够几条只处测温"
-        "异常瘀脚软僵麻齿镜战颤忧郁怀满临盆讯号绝块浓脓缩减壮裂湿凉阳阴炽烟雾煤炉冻伤残仅万亿",
-        strict=True,
-    )
-)
-_MARKS = dict(zip("，：（）［］‘’´`“”–—−～〜　\t\r", ",:()[]''''\"\"---~~   ", strict=True))
+_MARKS = dict(zip("，：（）［］‘’´`“”–—−～〜　\u00a0\u2009\u202f\t\r", ",:()[]''''\"\"---~~      ", strict=True))
 
 
 @cache
 def _table() -> dict[int, str]:
-    """Characters and what they are matched as: full-width forms, digits of other scripts, dashes, quotes."""
+    """Characters and what they are matched as: full-width forms, letters with accents, dashes, quotes, traditional."""
     table = {0xFF01 + code: chr(0x21 + code) for code in range(94)}
     for code in range(0xC0, 0x250):  # é is e
         base = unicodedata.normalize("NFD", chr(code))[0]
         if base.isascii():
             table[code] = base.lower()
-    table |= {ord(mark): plain for mark, plain in (_TRADITIONAL | _MARKS).items()}
-    return table
+    lines = resources.files("carellama").joinpath("traditional.txt").read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        if line[0] != "#":
+            table |= {ord(line[at]): line[at + 1] for at in range(0, len(line), 2)}
+    return table | {ord(mark): plain for mark, plain in _MARKS.items()}
 
 
 def normalize(text: str) -> str:
     """Return the text in the form that is matched, of the same length: lower case, simplified, plain marks."""
     if text.isascii():
-        return text.lower().replace("\t", " ").replace("\r", " ")
+        return text.lower().replace("\t", " ").replace("\r", " ").replace("`", "'")
     plain = text.encode("utf-8", "replace").decode().translate(_table())  # a lone surrogate is ?
     lower = plain.lower()
     return lower if len(lower) == len(text) else "".join(c if len(c.lower()) != 1 else c.lower() for c in plain)

@@ -11,7 +11,8 @@ answer is read by words (`safety.answers`), or it picks one of four levels by lo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from carellama.safety.answers import urgency_of
 from carellama.safety.classifier import Classifier, load_classifier
 from carellama.safety.triage import patient_text, triage
 from carellama.safety.triage_rules import RuleSet, load_red_flags
+from carellama.text import counted
 
 NEAR_MISS = "near-misses"
 CHOICE_PROMPT = (
@@ -38,7 +40,7 @@ CHOICE_PROMPT = (
     "C: see a doctor within two weeks\nD: no need to see anybody"
 )
 LETTERS: dict[str, Label] = dict(zip("ABCD", LABELS, strict=True))
-Judge = Callable[[Sequence[Case]], list[Label]]
+Judge = Callable[[Sequence[Case]], list[Label | None]]  # None: an answer that says nothing of it
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Verdicts:
 
     judge: str
     cases: Sequence[Case]
-    levels: list[Label]
+    levels: list[Label | None]  # None counts as routine
     groups: dict[str, list[int]] = field(default_factory=dict)  # name -> indices of its cases
 
     def __post_init__(self) -> None:
@@ -79,6 +81,11 @@ class Verdicts:
     def _wrong(self, group: str, *, emergencies: bool) -> tuple[int, int]:
         indices = [index for index in self.groups[group] if self.cases[index].is_emergency == emergencies]
         return sum((self.levels[index] == "emergency") != emergencies for index in indices), len(indices)
+
+    @property
+    def unparsed(self) -> int:
+        """Return how many answers say nothing about how urgent it is."""
+        return self.levels.count(None)
 
     def names(self) -> list[str]:
         """Return the groups in the order of the table."""
@@ -107,14 +114,14 @@ def by_model(engine: Engine, sampling: Sampling) -> Judge:
     """Return the judge that reads a model's answer in free text."""
     greedy = replace(sampling, temperature=0.0)
     return lambda cases: [
-        as_label(urgency_of(reply.text)) for reply in engine.generate([case.messages for case in cases], greedy)
+        urgency_of(reply.text) for reply in engine.generate([case.messages for case in cases], greedy)
     ]
 
 
 def by_choice(engine: Engine) -> Judge:
     """Return the judge that lets a model pick one of four levels, by the log-probability of its letter."""
 
-    def judge(cases: Sequence[Case]) -> list[Label]:
+    def judge(cases: Sequence[Case]) -> list[Label | None]:
         prompts = [(*case.messages[:-1], _asked(case.messages[-1])) for case in cases]
         scores = engine.logprobs(prompts, list(LETTERS))
         return [list(LETTERS.values())[max(range(len(LETTERS)), key=row.__getitem__)] for row in scores]
@@ -126,49 +133,73 @@ def _asked(message: Message) -> Message:
     return replace(message, content=f"{message.content}\n\n{CHOICE_PROMPT}")
 
 
-def both(one: Sequence[Label], other: Sequence[Label]) -> list[Label]:
+def both(one: Sequence[Label | None], other: Sequence[Label | None]) -> list[Label | None]:
     """Return the more urgent of two verdicts on each case."""
-    return [min(pair, key=LABELS.index) for pair in zip(one, other, strict=True)]
+    return [min(map(as_label, pair), key=LABELS.index) for pair in zip(one, other, strict=True)]
 
 
 def evaluate(argv: Sequence[str]) -> None:
     """Run `carellama safety eval`."""
-    needs_model = "model" in argv or "choice" in argv or "both" in argv
+    needs_model = bool({"model", "choice", "both"} & set(_asked_judges(argv)))
     groups = (SafetyEvalArguments, *ANSWER_GROUPS) if needs_model else (SafetyEvalArguments,)
     options, *engine_options = parse(groups, argv, "carellama safety eval FILE...", first="files")
     readers = Readers(
         load_red_flags([Path(one) for one in split_files(options.red_flags)]), load_classifier(options.classifier)
     )
-    files = [(file, _cases(Path(file), options)) for file in options.files]
-    engine = _engine(engine_options) if needs_model else None
-    sampling = Sampling.of(engine_options[3]) if needs_model else Sampling()
-    report: list[dict[str, Any]] = []
-    for file, cases in files:
-        print(f"{file}: {len(cases.cases):,} case{'' if len(cases.cases) == 1 else 's'}{_agreement(cases.cases)}")
-        for reason, count in cases.left_out.items():
-            print(f"  {left_out_line(reason, count)}")
-        for verdicts in _judged(options, cases.cases, readers, engine, sampling):
-            print(f"\n{verdicts.judge}\n{table(verdicts)}")
-            _list_misses(verdicts, options)
-            report.append(as_json(file, verdicts))
-        if options.invariance:
-            print(_invariance(cases.cases, readers))
+    files = [(file, load_cases(Path(file), options.scale)) for file in options.files]
+    with _engine(engine_options) as (engine, sampling):
+        report = [part for file, cases in files for part in _measure(file, cases, options, readers, engine, sampling)]
     if options.output:
         write_json(Path(options.output), report)
         print(f"figures and verdicts: {options.output}")
 
 
-def _cases(path: Path, options: SafetyEvalArguments) -> Cases:
-    cases = load_cases(path, options.scale)
-    cases.cases = cases.cases[: options.max_cases]
-    return cases
+def _asked_judges(argv: Sequence[str]) -> list[str]:
+    """The values of --by, which decide what other options there are."""
+    asked: list[str] = []
+    taking = False
+    for word in argv:
+        if word.startswith("--"):
+            name, _, value = word.partition("=")
+            taking = name == "--by"
+            asked += [value] if taking and value else []
+        elif taking:
+            asked.append(word)
+    return asked
 
 
-def _engine(groups: Sequence[Any]) -> Engine:
+@contextmanager
+def _engine(groups: Sequence[Any]) -> Iterator[tuple[Engine | None, Sampling]]:
+    """The engine of the options and how it answers; None where no judge needs one. It is closed at the end."""
+    if not groups:
+        yield None, Sampling()
+        return
     from carellama.engine.choose import choose
 
-    model, data, finetuning, _, engine = groups
-    return choose(model, data, finetuning, engine)
+    model, data, finetuning, generating, arguments = groups
+    with closing(choose(model, data, finetuning, arguments)) as engine:
+        yield engine, Sampling.of(generating)
+
+
+def _measure(
+    file: str, cases: Cases, options: SafetyEvalArguments, readers: Readers, engine: Engine | None, sampling: Sampling
+) -> list[dict[str, Any]]:
+    """Print the tables of one file; return its figures."""
+    used = cases.cases[: options.max_cases]
+    first = f"the first {len(used):,} of " if len(used) < len(cases.cases) else ""
+    print(f"{file}: {first}{counted(len(cases.cases), 'case')}{_agreement(used)}")
+    for reason, count in cases.left_out.items():
+        print(f"  {left_out_line(reason, count)}")
+    report = []
+    for verdicts in _judged(options, used, readers, engine, sampling):
+        print(f"\n{verdicts.judge}\n{table(verdicts)}")
+        if verdicts.unparsed:
+            print(f"  {counted(verdicts.unparsed, 'answer')} without a word about urgency, counted as routine")
+        _list_misses(verdicts, options)
+        report.append(as_json(file, verdicts))
+    if options.invariance:
+        print(_invariance(used, readers))
+    return report
 
 
 def _judged(
@@ -182,7 +213,7 @@ def _judged(
     }
     if engine is not None:
         judges |= {"model": by_model(engine, sampling), "choice": by_choice(engine)}
-    found: dict[str, list[Label]] = {}
+    found: dict[str, list[Label | None]] = {}
     for name in [one for one in options.by if one != "both"] + ["layer", "model"] * ("both" in options.by):
         if name not in found:
             found[name] = judges[name](cases)
@@ -215,7 +246,7 @@ def _list_misses(verdicts: Verdicts, options: SafetyEvalArguments) -> None:
     ]
     for case, level in missed[: options.list_misses]:
         text = " / ".join(one.content for one in case.messages) if options.show_text else ""
-        print(f"  missed {case.id} ({case.system or 'no system'}, found {level}) {text}".rstrip())
+        print(f"  missed {case.id} ({case.system or 'no system'}, found {as_label(level)}) {text}".rstrip())
     if len(missed) > options.list_misses > 0:
         print(f"  and {len(missed) - options.list_misses:,} more: --list_misses {len(missed)}")
 
@@ -240,6 +271,8 @@ def _invariance(cases: Sequence[Case], readers: Readers) -> str:
     falls: Counter[str] = Counter()
     pairs: Counter[str] = Counter()
     for case in cases:
+        if not case.is_emergency:
+            continue
         level = as_label(triage(case.messages, rules, classifier).level)
         for name, messages in variants(case):
             pairs[name] += 1
@@ -268,4 +301,10 @@ def as_json(file: str, verdicts: Verdicts) -> dict[str, Any]:
         {"id": case.id, "level": case.level, "found": level}
         for case, level in zip(verdicts.cases, verdicts.levels, strict=True)
     ]
-    return {"file": file, "judge": verdicts.judge, "figures": figures, "verdicts": levels}
+    return {
+        "file": file,
+        "judge": verdicts.judge,
+        "unparsed": verdicts.unparsed,
+        "figures": figures,
+        "verdicts": levels,
+    }

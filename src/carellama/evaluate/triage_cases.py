@@ -21,12 +21,10 @@ from typing import Any, Literal, get_args
 from carellama.data.read import BadRow, rows
 from carellama.errors import UserError
 from carellama.records import Message
-from carellama.safety.triage_rules import Level
 from carellama.text import language
 
 Label = Literal["emergency", "urgent", "soon", "routine"]
 LABELS: tuple[Label, ...] = get_args(Label)
-Scale = Literal["esi", "ctas", "manchester", "cn4"]
 SCALES: dict[str, dict[str, Label]] = {
     # Emergency Severity Index and Canadian Triage and Acuity Scale: 1 resuscitation ... 5 non-urgent
     "esi": {"1": "emergency", "2": "emergency", "3": "urgent", "4": "soon", "5": "routine"},
@@ -40,14 +38,15 @@ _WORDS: dict[Label, str] = {
     "immediately|resuscitation|critical|very urgent|red|orange|999|911|call 999|call 911|ambulance|call an ambulance|"
     "er|ed|a&e|ae|er now|ed now|emergency department|emergency room|emergency department now|call an ambulance now|"
     "急诊|急救|立即就医|立即|濒危|危重|一级|二级|i级|ii级|ⅰ级|ⅱ级|红色|橙色|紧急",
-    "urgent": "urgent|today|same day|same-day|yellow|urgent care|within hours|see a doctor today|急症|三级|iii级|ⅲ级|"
+    "urgent": "urgent|today|same day|same-day|1 day|within 1 day|within 24 hours|yellow|urgent care|"
+    "within hours|see a doctor today|急症|三级|iii级|ⅲ级|"
     "黄色|当天就医|今天就医|尽快就医|尽快",
     "soon": "soon|non-emergency|non emergency|nonemergency|nonemergent|non-emergent|non emergent|not emergency|"
     "non-emergency care|requiring nonemergent care|less urgent|semi-urgent|semi urgent|standard|green|gp|see gp|"
-    "primary care|see a doctor|1 day|1 week|one week|within a week|within days|outpatient|ne|非急症|非紧急|四级|iv级|"
+    "primary care|see a doctor|1 week|one week|within a week|within days|outpatient|ne|非急症|非紧急|四级|iv级|"
     "ⅳ级|绿色|门诊|择期",
     "routine": "routine|self-care|self care|selfcare|self-care reasonable|requiring self-care only|home|home care|"
-    "stay home|non-urgent|non urgent|nonurgent|blue|none|sc|not urgent|自我护理|居家|居家观察|"
+    "stay home|non-urgent|non urgent|nonurgent|blue|sc|not urgent|自我护理|居家|居家观察|"
     "无需就医|不急|常规|蓝色|非急诊",
 }
 KNOWN: dict[str, Label] = {word: level for level, words in _WORDS.items() for word in words.split("|")}
@@ -129,8 +128,8 @@ def load_cases(path: Path, scale: str | None = None) -> Cases:
                 near_miss=bool(row.get("near_miss")),
                 population=str(row.get("population") or ""),
                 system=str(row.get("system") or ""),
-                traits=tuple(row.get("traits") or ()),
-                labels=tuple(row.get("labels") or ()),
+                traits=_texts(row, "traits", place),
+                labels=_labels(row, place),
             )
         )
     if not found.cases:
@@ -174,15 +173,12 @@ def _label(row: Mapping[str, Any], place: str, scale: str | None) -> Label:
         columns = ", ".join((*LABEL_KEYS[:6], *SCALE_KEYS[:2]))
         raise UserError(f"{place}: no label; one of the columns {columns} says how urgent it is")
     given = str(row[key]).strip().lower()
-    number = re.fullmatch(r"(?:esi|ctas|mts)?[\s:_-]*(?:level|triage|等级|级别)?[\s:_-]*([1-5])(?:\.0)?级?", given)
+    number = re.fullmatch(
+        r"(esi|ctas|mts|manchester)?[\s:_-]*(?:level|triage|等级|级别)?[\s:_-]*([1-5])(?:\.0)?级?", given
+    )
     if number:
-        column = key if key in SCALE_KEYS else given
-        named = scale or next((name for name in ("esi", "ctas") if column.startswith(name)), None)
-        if named is None:
-            raise UserError(f"{place}: {key} is {row[key]!r}; say which scale it is: --scale {' | '.join(SCALES)}")
-        if number[1] not in SCALES[named]:
-            raise UserError(f"{place}: {key} is {row[key]!r}; {named} goes to {max(SCALES[named])}")
-        return SCALES[named][number[1]]
+        prefix = number[1] or (key.partition("_")[0] if key in SCALE_KEYS else None)
+        return _by_number(f"{place}: {key} is {row[key]!r}", prefix, number[2], scale)
     level = KNOWN.get(re.sub(r"[\s_]+", " ", given))
     if level is None:
         raise UserError(
@@ -192,11 +188,43 @@ def _label(row: Mapping[str, Any], place: str, scale: str | None) -> Label:
     return level
 
 
+def _by_number(what: str, prefix: str | None, number: str, asked: str | None) -> Label:
+    """The level of a number by its scale: that which the label names, or that which was asked for."""
+    named = {"esi": "esi", "ctas": "ctas", "mts": "manchester", "manchester": "manchester"}.get(prefix or "")
+    if named and asked and named != asked:
+        raise UserError(f"{what}, and --scale says {asked}")
+    scale = named or asked
+    if scale is None:
+        raise UserError(f"{what}; say which scale it is: --scale {' | '.join(SCALES)}")
+    if number not in SCALES[scale]:
+        raise UserError(f"{what}; {scale} goes to {max(SCALES[scale])}")
+    return SCALES[scale][number]
+
+
+def _texts(row: Mapping[str, Any], key: str, place: str) -> tuple[str, ...]:
+    """The texts of a list, or of one text with commas."""
+    given = row.get(key) or ()
+    if isinstance(given, str):
+        given = [part.strip() for part in given.split(",")]
+    if not isinstance(given, (list, tuple)) or not all(isinstance(one, str) for one in given):
+        raise UserError(f"{place}: {key} is no list of texts")
+    return tuple(given)
+
+
+def _labels(row: Mapping[str, Any], place: str) -> tuple[str, ...]:
+    labels = _texts(row, "labels", place)
+    if unknown := set(labels) - set(LABELS):
+        raise UserError(f"{place}: labels has {', '.join(sorted(unknown))}; known: {', '.join(LABELS)}")
+    return labels
+
+
 def _messages(row: Mapping[str, Any], place: str) -> tuple[Message, ...]:
     for key in ("turns", "messages", "prompt", "conversation", "conversations"):
         if isinstance(row.get(key), list):
             made = tuple(_message(turn, place) for turn in row[key])
-            if any(one.role == "user" for one in made):
+            if made and made[-1].role != "user":
+                raise UserError(f"{place}: the last turn is the {made[-1].role}'s; it must be the person's")
+            if made:
                 return made
     for key in (*TEXT_KEYS, "prompt"):
         if isinstance(row.get(key), str) and row[key].strip():
@@ -217,6 +245,6 @@ def _message(turn: Any, place: str) -> Message:
     return Message(role, content)  # type: ignore[arg-type]
 
 
-def as_label(level: Level | None) -> Label:
+def as_label(level: Label | None) -> Label:
     """Return the label of what was found; nothing found is `routine`."""
     return level or "routine"

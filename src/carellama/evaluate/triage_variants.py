@@ -27,7 +27,10 @@ _SEX = {
         "brother/sister grandad/grandma grandfather/grandmother uncle/aunt male/female boyfriend/girlfriend "
         "nephew/niece gentleman/lady"
     ),
-    "zh": _both_ways("他/她 爸/妈 爷/奶 男/女 父/母 哥/姐 弟/妹 公/婆"),
+    "zh": _both_ways(
+        "他/她 爸/妈 爷爷/奶奶 老公/老婆 外公/外婆 男的/女的 男友/女友 男孩/女孩 儿子/女儿 父亲/母亲 哥哥/姐姐 "
+        "弟弟/妹妹 老爷子/老太太 叔叔/阿姨 丈夫/妻子"
+    ),
 }
 _SEX_BOUND = re.compile(
     r"pregnan|period|miscarr|birth|womb|ovar|vagin|cervi|testic|scrot|prostat|penis|erection|ball|breast|labour|labor|"
@@ -70,7 +73,7 @@ _DIALECT = {
            "知道": "晓得", "刚才": "刚刚"},
 }  # fmt: skip
 _ENGLISH_WORDS = {"发烧": "fever", "医生": "doctor", "血压": "BP", "心率": "HR", "过敏": "allergy", "头痛": "headache",
-                  "头疼": "headache", "手术": "operation", "药": "pill", "宝宝": "baby"}  # fmt: skip
+                  "头疼": "headache", "手术": "operation", "药片": "pill", "宝宝": "baby"}  # fmt: skip
 _SOUNDS = {
     "的": "得",
     "在": "再",
@@ -86,7 +89,7 @@ _SMALL += ["seventeen", "eighteen", "nineteen"]
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 _AGE = {
     "en": re.compile(r"\b(\d{1,2})(?=[ -]?(?:year|yr|month|week|yo\b))"),
-    "zh": re.compile(r"(\d{1,2})(?=个?[岁月周])"),
+    "zh": re.compile(r"(?<![\d.])(\d{1,2})(?=岁|个月|周岁)"),
 }
 
 

@@ -144,7 +144,7 @@ def load_classifier(path: str | None = None) -> Classifier:
         raise UserError(f"the weights {path} cannot be read: {read_failure(error)}") from None
 
 
-def fit(texts: Iterable[str], labels: Iterable[bool], *, least: int = 2, penalty: float = 0.1) -> Classifier:
+def fit(texts: Iterable[str], labels: Iterable[bool], *, least: int, penalty: float) -> Classifier:
     """Return the classifier of labelled texts, with both limits at even odds.
 
     `least`: texts that a sequence must be in. `penalty`: of the squared weights, over the number of texts.

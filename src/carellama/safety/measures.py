@@ -26,14 +26,18 @@ _ONES += ["seventeen", "eighteen", "nineteen"]
 _TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
 _WORDS = {word: number for number, word in enumerate(_ONES)} | _TENS
 _ENGLISH = "|".join(sorted(_WORDS, key=len, reverse=True))
+_TO_99 = rf"(?:{_ENGLISH})(?:[ -](?:{_ENGLISH}))?"
 NUMBER = re.compile(
-    rf"\d{{1,5}}(?:\.\d{{1,2}})?|(?<![a-z])(?:(?:{_ENGLISH})(?:[ -](?:{_ENGLISH}))?|a hundred|half a)(?![a-z])"
-    r"|[零〇一二两三四五六七八九十百半]{1,6}(?:点[零一二三四五六七八九]{1,2})?"
+    r"\d{1,3}(?:,\d{3})+(?!\d)|\d{1,5}(?:\.\d{1,2})?"
+    rf"|(?<![a-z])(?:(?:a|{_ENGLISH}) hundred(?:(?: and)? {_TO_99})?|{_TO_99}|half a)(?![a-z])"
+    r"|[零〇一二两三四五六七八九十百千]{1,8}(?:点[零一二三四五六七八九]{1,2})?|一?半"
 )
 _AGE_UNIT = re.compile(
-    r"[ -]*(?:个)?(岁半|岁|周岁|years?|yrs?|y/?o|y|月|months?|mos?|周|星期|礼拜|weeks?|wks?|天|日|days?)"
+    r"[ -]*个?(岁半|岁|周岁|years?|yrs?|y/?o|y|月|months?|mos?|周|星期|礼拜|weeks?|wks?|天|日|days?)"
 )
-_DURATION = re.compile(r"[ -]?多?个?多?(半?小时|钟头|hours?|hrs?|h\b|分钟|minutes?|mins?|天|days?|周|星期|礼拜|weeks?)")
+_DURATION = re.compile(
+    r"[ -]?多?(个?半|个)?多?(小时|钟头|hours?|hrs?|h\b|分钟|minutes?|mins?|天|days?|周|星期|礼拜|weeks?)"
+)
 REPEATS = 200  # numbers at the beginning of a text, and at its end: what stands between is left out
 _UNIT_STARTS = frozenset("度个岁周月天日片粒颗丸米楼层小钟分多来星礼半 ")
 BEFORE, AFTER = 48, 24  # characters around a number that are read
@@ -45,28 +49,35 @@ DAYS_PER_YEAR, WEEKS_PER_MONTH = 365.25, 4.3
 def read_number(text: str) -> float:
     """Return the number that digits or words of either language say."""
     if text[0].isdigit():
-        return float(text)
+        return float(text.replace(",", ""))
     if text.isascii():
-        if text in ("a hundred", "half a"):
-            return 100.0 if text == "a hundred" else 0.5
-        return float(sum(_WORDS[word] for word in re.split("[ -]", text)))
+        return 0.5 if text == "half a" else _read_english(text)
     whole, _, tenths = text.partition("点")
     value = _read_chinese(whole)
     return value + float("0." + "".join(str(_DIGITS[digit]) for digit in tenths)) if tenths else value
 
 
+def _read_english(text: str) -> float:
+    hundreds, _, rest = text.rpartition("hundred")
+    total = 100 * _WORDS.get(hundreds.strip(), 1) if hundreds else 0
+    return float(total + sum(_WORDS.get(word, 0) for word in re.split("[ -]", rest)))
+
+
 def _read_chinese(text: str) -> float:
-    if text == "半":
+    if text in ("半", "一半"):
         return 0.5
     if not any(unit in text for unit in _UNITS):
         return float("".join(str(_DIGITS.get(digit, 0)) for digit in text))
-    total, digit = 0, 0
+    total, digit, unit = 0, 0, 1
     for character in text:
         if character in _UNITS:
-            total += (digit or 1) * _UNITS[character]
+            unit = _UNITS[character]
+            total += (digit or 1) * unit
             digit = 0
         else:
             digit = _DIGITS.get(character, 0)
+    if unit > 10 and text[-2] in _UNITS:  # 一百五 is 150, 一百零五 is 105
+        digit *= unit // 10
     return float(total + digit)
 
 
@@ -86,9 +97,9 @@ def _celsius(value: float, after: str) -> float | None:
     """Degrees Celsius; 38度5 is 38.5, and what is above 90 is Fahrenheit."""
     if value > 90:
         return round((value - 32) / 1.8, 2)
-    half = re.match(r" ?度([0-9半五])(?!\d)", after)
-    if half and value == int(value):
-        return value + (0.5 if half[1] in "半五" else int(half[1]) / 10)
+    tenth = re.match(r" ?度([0-9半一二三四五六七八九])(?![\d十百个分小天岁])", after)
+    if tenth and value == int(value):
+        return value + (0.5 if tenth[1] == "半" else _DIGITS.get(tenth[1], 0) / 10 or int(tenth[1]) / 10)
     return value
 
 
@@ -98,9 +109,7 @@ def _glucose(value: float, after: str) -> float | None:
 
 
 def _years(value: float, after: str) -> float | None:
-    unit = re.match(
-        r"[ -]*(?:个)?(岁半|岁|周岁|years?|yrs?|y/?o|y|月|months?|mos?|周|星期|礼拜|weeks?|wks?|天|日|days?)", after
-    )
+    unit = _AGE_UNIT.match(after)
     word = unit[1] if unit else "岁"
     if word[0] in "月m":
         return value / 12
@@ -120,12 +129,11 @@ def _metres(value: float, after: str) -> float | None:
 
 
 def _hours(value: float, after: str) -> float | None:
-    unit = re.match(
-        r"[ -]?(?:多)?个?(?:多)?(半?小时|钟头|hours?|hrs?|h\b|分钟|minutes?|mins?|天|days?|周|星期|礼拜|weeks?)", after
-    )
+    unit = _DURATION.match(after)
     if not unit:
         return None
-    word = unit[1]
+    word = unit[2]
+    value += 0.5 if unit[1] and "半" in unit[1] else 0.0  # 一个半小时
     factor = 1 / 60 if word[0] in "分m" else 24 if word[0] in "天d" else 168 if word[0] in "周星礼w" else 1
     return value * factor
 
@@ -139,6 +147,7 @@ _UNITS_OF: dict[str | None, Callable[[float, str], float | None]] = {
     "hours": _hours,
     "months_of_pregnancy": lambda value, after: value * WEEKS_PER_MONTH,
     "grams_per_litre": lambda value, after: value * 10 if value < 25 else value,  # g/dL is below 25
+    "platelets": lambda value, after: value / 1000 if value > 1500 else value,
     "thousands": lambda value, after: value / 1000 if value > 30 else value,
 }
 
