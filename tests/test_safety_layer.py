@@ -325,3 +325,22 @@ def test_the_terminal_shows_the_notice_first(capsys) -> None:
     assert "120" in shown.err
     ask(assistant("请立即就医。"), ALARM[0].content, as_json=True)
     assert '"kind": "emergency"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("我想死，刚喝了农药", ["120", "12356"]),
+        ("I took 40 paracetamol because I want to die", ["911", "988", "1-800-222-1222"]),
+    ],
+)
+def test_all_lines_that_help_are_named(text: str, numbers: list[str]) -> None:
+    pieces, _ = stream(assistant("ok"), [Message("user", text)])
+    assert [number for number in numbers if number in pieces[0].text] == numbers
+
+
+def test_an_urgent_matter_may_be_called_no_emergency() -> None:
+    one = assistant("This is not an emergency, but see a doctor today.")
+    _, reply = stream(one, [Message("user", "I have a burning pain when I pee and a fever of 38.2")])
+    assert reply.notices[0].level == "urgent"
+    assert reply.finish_reason == "stop"

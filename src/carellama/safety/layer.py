@@ -52,7 +52,11 @@ class SafetyLayer:
             return Screening(self.mode, "en", ())
         first = found.findings[0]
         language: Language = "zh" if HAN_CHARACTER.search(found.text) else "en"
-        text = emergency_notice(first, language, self._country) if first.level in SHOWN else first.rule.do[language]
+        text = (
+            emergency_notice(found.findings, language, self._country)
+            if first.level in SHOWN
+            else first.rule.do[language]
+        )
         notice = Notice("emergency", first.level, text, first.rule.id)
         said = any(one.role == "assistant" and text in one.content for one in messages)
         return Screening(self.mode, language, (notice,), said_before=said)
@@ -75,7 +79,7 @@ class Screening:
 
     def watch(self) -> AnswerWatch | None:
         """Return what reads the answer along; None where there is nothing to contradict."""
-        return AnswerWatch(self) if any(one.level in SHOWN for one in self.notices) else None
+        return AnswerWatch(self) if any(one.level == "emergency" for one in self.notices) else None
 
     def contradiction(self) -> Notice:
         """Return the notice of an answer that makes light of an emergency."""

@@ -1,14 +1,14 @@
 """What a person is told before the model speaks: the disclaimer, and in an emergency one action and whom to call.
 
     disclaimer("zh")
-    emergency_notice(triage(messages).findings[0], country="CN", language="zh")
+    emergency_notice(triage(messages).findings, country="CN", language="zh")
 
 Texts of this project; the numbers are data with their source, `countries.yaml`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Literal
@@ -64,16 +64,19 @@ def countries() -> Mapping[str, Mapping[str, str]]:
     return read
 
 
-def emergency_notice(finding: Finding, language: Language, country: str | None = None) -> str:
-    """Return one paragraph: how urgent it is, one action, and the numbers of the country.
+def emergency_notice(findings: Sequence[Finding], language: Language, country: str | None = None) -> str:
+    """Return one paragraph: how urgent the first finding is, its action, and the numbers of the country.
 
-    `country` None: that of the language (China, United States). Raises `UserError` for a country without numbers.
+    The crisis line and the poison centre are named where any of the emergencies is theirs. `country` None: that of the
+    language (China, United States). Raises `UserError` for a country without numbers.
     """
+    finding = findings[0]
     numbers = lookup(countries(), country or DEFAULT_COUNTRY[language], "country")
     rule = finding.rule
     parts = [_HEADS[language][finding.level], _OVERRULED[language] if finding.overruled else rule.do[language]]
     if finding.level == "emergency":
-        wanted = ["ambulance", *([_LINES[rule.system]] if rule.system in _LINES else [])]
+        systems = {one.rule.system for one in findings if one.level == "emergency"}
+        wanted = ["ambulance", *(line for system, line in _LINES.items() if system in systems)]
         parts += [_CALL[language][line].format(numbers[line]) for line in wanted if line in numbers]
     return ("" if language == "zh" else " ").join(parts)
 
