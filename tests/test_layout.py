@@ -70,7 +70,7 @@ IMPORTS: dict[str, set[str]] = {
         "run_record",
     },
     "evaluate": {"config", "records", "text", "data", "engine", "disk", "intervals", "safety"},
-    "engine": {"config", "records", "template", "tokenise", "model", "disk", "text", "jinja", "run_record"},
+    "engine": {"config", "records", "template", "tokenise", "model", "disk", "text", "jinja", "run_record", "privacy"},
     "knowledge": {"config"},
     "synthesize": {"config", "records", "text", "disk", "data", "engine", "run_record"},
     # it and the server are handed an engine: they name the types of engine.base and load none

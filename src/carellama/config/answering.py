@@ -52,6 +52,13 @@ class EngineArguments:
     endpoint_model: Optional[str] = field(
         default=None, metadata=about("openai: the model's name there; default: the first one that it lists.")
     )
+    mask_identifiers: bool = field(
+        default=False,
+        metadata=about(
+            "openai: names, numbers and addresses of persons are masked in what is sent, and put back in the answers "
+            "(extra clean)."
+        ),
+    )
     endpoint_timeout: float = field(default=120.0, metadata=about("openai, vllm: seconds without a token."))
     tensor_parallel_size: int = field(default=1, metadata=about("vllm: GPUs that share each layer."))
     pipeline_parallel_size: int = field(default=1, metadata=about("vllm: groups of layers on GPUs of their own."))
@@ -75,6 +82,10 @@ class EngineArguments:
         for name, folder in self.adapter_folders.items():
             if not (name.replace("-", "").replace("_", "").isalnum() and folder):
                 raise UserError(f"--adapters: {name!r}={folder!r}; write NAME=FOLDER, NAME of letters, digits, - and _")
+        if self.mask_identifiers and not self.endpoints:
+            raise UserError(
+                "--mask_identifiers is for what is sent to an --endpoint; a model here sees the text as it is"
+            )
         if self.engine == "openai" and not self.endpoints:
             raise UserError("--engine openai needs --endpoint, as in http://localhost:8000/v1")
 

@@ -100,8 +100,16 @@ def load(
 ) -> Engine:
     """Make the engine of this name."""
     module, _, function = LOADERS[name].partition(":")
-    engine: Engine = getattr(importlib.import_module(module), function)(model, data, finetuning, arguments)
-    return engine
+    if not arguments.mask_identifiers:
+        engine: Engine = getattr(importlib.import_module(module), function)(model, data, finetuning, arguments)
+        return engine
+    from carellama.engine.masked import MaskedEngine
+    from carellama.privacy.deidentify import Deidentifier
+
+    deidentifier = Deidentifier()  # first: it says if a package is missing
+    return MaskedEngine(
+        getattr(importlib.import_module(module), function)(model, data, finetuning, arguments), deidentifier
+    )
 
 
 def installed(package: str) -> bool:

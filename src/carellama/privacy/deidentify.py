@@ -155,6 +155,7 @@ class Record:
         self._numbers: dict[tuple[str, str], int] = {}
         self._used: Counter[str] = Counter()
         self._names: list[str] = []
+        self.values: dict[str, str] = {}  # placeholder -> what it was put for first
         texts = list(texts)
         for text in texts:
             for match in PLACEHOLDER.finditer(text):
@@ -181,7 +182,9 @@ class Record:
         if key not in self._numbers:
             self._used[kind] += 1
             self._numbers[key] = self._used[kind]
-        return f"[{kind}_{self._numbers[key]}]"
+        placeholder = f"[{kind}_{self._numbers[key]}]"
+        self.values.setdefault(placeholder, value)
+        return placeholder
 
 
 class Deidentifier:
@@ -218,6 +221,16 @@ class Deidentifier:
         A name found in one is removed in all. `record` names the record where its dates shall move by the same days in
         every run whatever else changes in it (default: its texts).
         """
+        texts, counts, _ = self._replaced(texts, record)
+        return texts, counts
+
+    def masked(self, texts: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+        """Return the texts of one record masked, and what each placeholder stands for, as it was written first."""
+        assert self.mode == "mask", "surrogates cannot be put back"
+        texts, _, scope = self._replaced(texts, "")
+        return texts, scope.values
+
+    def _replaced(self, texts: Iterable[str], record: str) -> tuple[list[str], Counter[str], Record]:
         texts = list(texts)
         scope = Record(self, texts, record)
         counts: Counter[str] = Counter()
@@ -227,4 +240,4 @@ class Deidentifier:
             texts = [scope.replace(text, some) for text, some in zip(texts, found, strict=True)]
             # what was cut out may let another come together: look again, until nothing is left
             found = find_all(texts, self.kinds) if self.mode == "mask" else []
-        return texts, counts
+        return texts, counts, scope

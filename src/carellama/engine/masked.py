@@ -1,0 +1,164 @@
+"""An engine that never learns who the person is: identifiers are masked on the way to it, and restored in its answers.
+
+    engine = MaskedEngine(OpenAIEngine(...), Deidentifier())
+
+For endpoints on other machines. What leaves has `[NAME_1]` in place of a name, all messages of a conversation with the
+same numbers; what comes back with `[NAME_1]` gets the name again, also where a stream cuts it. Not masked is what
+`carellama.privacy` does not find (docs/en/privacy.md says how much that is). Tokens and their
+log-probabilities are those of the masked text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+
+from carellama.engine.base import Engine, OnReply, Piece, Prompt, Reply, Sampling, Scored, Tool
+from carellama.privacy.deidentify import Deidentifier
+from carellama.records import ToolCall
+
+PLACEHOLDER = re.compile(r"\[[A-Z_]+_\d+\]")
+BEGUN = re.compile(r"\[[A-Z_\d]{0,24}$")  # a placeholder of which the end has not come
+
+
+class MaskedEngine:
+    """Passes everything on to its engine, masked; see there for what each method takes, gives and raises."""
+
+    def __init__(self, engine: Engine, deidentifier: Deidentifier) -> None:
+        self.engine, self._deidentifier = engine, deidentifier
+        self.name, self.parallel = engine.name, engine.parallel
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Those of the engine."""
+        return self.engine.context_tokens
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Those of the engine."""
+        return self.engine.adapters
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the chat template of the engine has a place for tools."""
+        return self.engine.knows_tools
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
+    ) -> list[Reply]:
+        """Answer each conversation."""
+        masked = [self._masked(messages) for messages in prompts]
+
+        def tell(index: int, reply: Reply) -> None:
+            if on_reply is not None:
+                on_reply(index, _restored_reply(reply, masked[index][1]))
+
+        replies = self.engine.generate([messages for messages, _ in masked], sampling, on_reply=tell)
+        return [_restored_reply(reply, values) for reply, (_, values) in zip(replies, masked, strict=True)]
+
+    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Yield the answer piece by piece; a placeholder is held back until it is whole."""
+        hidden, values = self._masked(messages)
+        return _restored_stream(self.engine.stream(hidden, sampling), values)
+
+    def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Continue a text; tokens are turned into their text first."""
+        (hidden,), values = self._deidentifier.masked([text if isinstance(text, str) else self.detokenize(text)])
+        return _restored_stream(self.engine.continue_text(hidden, sampling), values)
+
+    def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
+        """The log-probability of each choice as the beginning of the answer."""
+        return self.engine.logprobs([self._masked(messages)[0] for messages in prompts], choices)
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """One vector for each masked text."""
+        return self.engine.embed([self._deidentifier.masked([text])[0][0] for text in texts])
+
+    def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:
+        """The tokens that an answer starts from."""
+        return self.engine.count_tokens(self._masked(messages)[0], tools)
+
+    def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
+        """The tokens of the masked text."""
+        (hidden,), _ = self._deidentifier.masked([text])
+        return self.engine.tokenize(hidden, begin=begin, marks=marks)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of tokens."""
+        return self.engine.detokenize(ids)
+
+    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> Generator[Piece, None, Scored]:
+        """The log-probabilities of the tokens of a prompt."""
+        return self.engine.prompt_logprobs(ids, count, adapter)
+
+    def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
+        """The masked text that an answer starts from."""
+        return self.engine.render(self._masked(messages)[0], tools)
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
+
+    def _masked(self, messages: Prompt) -> tuple[Prompt, Mapping[str, str]]:
+        """The conversation without identifiers, and what each placeholder stands for."""
+        texts = [message.content for message in messages]
+        texts += [call.arguments for message in messages for call in message.calls]
+        hidden, values = self._deidentifier.masked(texts)
+        contents, arguments = hidden[: len(messages)], iter(hidden[len(messages) :])
+        made = []
+        for message, content in zip(messages, contents, strict=True):
+            calls = tuple(replace(call, arguments=next(arguments)) for call in message.calls)
+            made.append(replace(message, content=content, calls=calls))
+        return made, values
+
+
+def restored(text: str, values: Mapping[str, str]) -> str:
+    """Put back what placeholders stand for; one that is not known stays."""
+    return PLACEHOLDER.sub(lambda found: values.get(found[0], found[0]), text) if values else text
+
+
+def _restored_call(call: ToolCall, values: Mapping[str, str]) -> ToolCall:
+    return replace(call, arguments=restored(call.arguments, values))
+
+
+def _restored_reply(reply: Reply, values: Mapping[str, str]) -> Reply:
+    return replace(
+        reply,
+        text=restored(reply.text, values),
+        reasoning=restored(reply.reasoning, values),
+        calls=tuple(_restored_call(call, values) for call in reply.calls),
+    )
+
+
+def _restored_stream(stream: Generator[Piece, None, Reply], values: Mapping[str, str]) -> Generator[Piece, None, Reply]:
+    held = _Held(values), _Held(values)  # of the answer, of its reasoning
+    try:
+        while True:
+            piece = next(stream)
+            call = _restored_call(piece.call, values) if piece.call else None
+            yield replace(piece, text=held[0].add(piece.text), reasoning=held[1].add(piece.reasoning), call=call)
+    except StopIteration as end:
+        reply: Reply = end.value
+        if held[0].rest or held[1].rest:
+            yield Piece(held[0].rest, reasoning=held[1].rest)
+        return _restored_reply(reply, values)
+    finally:
+        stream.close()
+
+
+class _Held:
+    """A stream of text whose last characters wait while they may begin a placeholder."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values, self.rest = values, ""
+
+    def add(self, text: str) -> str:
+        """Take a part and return what can be shown."""
+        if not text:
+            return ""
+        whole = self.rest + text
+        begun = BEGUN.search(whole) if self._values else None
+        cut = begun.start() if begun else len(whole)
+        self.rest = whole[cut:]
+        return restored(whole[:cut], self._values)
