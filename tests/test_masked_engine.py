@@ -16,7 +16,7 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.engine.base import Piece, Reply, Sampling
 from carellama.engine.choose import load
-from carellama.engine.masked import MaskedEngine, _Held, restored
+from carellama.engine.masked import MaskedEngine, _PlaceholderBuffer, restored
 from carellama.engine.scripted import ScriptedEngine
 from carellama.privacy.deidentify import Deidentifier
 from carellama.records import Message, ToolCall
@@ -79,7 +79,7 @@ def test_a_placeholder_that_a_person_typed_stays() -> None:
 )
 def test_a_stream_restores_the_same_however_it_is_cut(size: int, text: str) -> None:
     values = {"[NAME_1]": "王小明", "[PHONE_2]": "138"}
-    held = _Held(values)
+    held = _PlaceholderBuffer(values)
     said = "".join(held.add(text[at : at + size]) for at in range(0, len(text), size)) + held.rest
     assert said == restored(text, values)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
-from carellama.engine.base import Engine, OnReply, Piece, Prompt, Reply, Sampling, Scored, Tool
+from carellama.engine.base import Engine, EngineWrapper, OnReply, Piece, Prompt, Reply, Sampling, Tool
 from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
 from carellama.safety.notices import Language, disclaimer
@@ -21,7 +21,7 @@ from carellama.text import language
 AS_OPENAI = Sampling()
 
 
-class Assistant:
+class Assistant(EngineWrapper):
     """Passes everything on to its engine; see there for what each method takes, gives and raises.
 
     `system_prompt` goes before conversations that have no system message; None: they stay as they are. `sampling` is
@@ -37,28 +37,11 @@ class Assistant:
         languages: Sequence[str] = (),
         safety: SafetyLayer | None = None,
     ) -> None:
-        self.engine = engine
+        super().__init__(engine)
         self.safety = safety
         self.languages = tuple(languages)
         self.system_prompt = system_prompt
         self.sampling = sampling
-        self.name = engine.name
-        self.parallel = engine.parallel
-
-    @property
-    def context_tokens(self) -> int | None:
-        """Those of the engine."""
-        return self.engine.context_tokens
-
-    @property
-    def adapters(self) -> tuple[str, ...]:
-        """Those of the engine."""
-        return self.engine.adapters
-
-    @property
-    def knows_tools(self) -> bool:
-        """Whether the chat template of the engine has a place for tools."""
-        return self.engine.knows_tools
 
     def disclaimer(self, shown: Language) -> str:
         """Return the disclaimer that goes with its answers, in the language that the page or terminal shows."""
@@ -79,12 +62,10 @@ class Assistant:
             return self.engine.generate(whole, sampling, on_reply=on_reply)
         screenings = [self.safety.screen(messages) for messages in prompts]
 
-        def tell(index: int, reply: Reply) -> None:
-            if on_reply is not None:
-                on_reply(index, screened_reply(screenings[index], reply, sampling))
+        def screened(index: int, reply: Reply) -> Reply:
+            return screened_reply(screenings[index], reply, sampling)
 
-        replies = self.engine.generate(whole, sampling, on_reply=tell)
-        return [screened_reply(one, reply, sampling) for one, reply in zip(screenings, replies, strict=True)]
+        return self.generate_changed(whole, sampling, screened, on_reply)
 
     def stream(self, messages: Prompt, sampling: Sampling | None = None) -> Generator[Piece, None, Reply]:
         """Yield the answer piece by piece; what the safety layer has to say comes first, before the engine begins."""
@@ -110,14 +91,6 @@ class Assistant:
         """The tokens of a text."""
         return self.engine.tokenize(text, begin=begin, marks=marks)
 
-    def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of tokens."""
-        return self.engine.detokenize(ids)
-
-    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> Generator[Piece, None, Scored]:
-        """The log-probabilities of the tokens of a prompt."""
-        return self.engine.prompt_logprobs(ids, count, adapter)
-
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """The text that an answer starts from, with the system message."""
         return self.engine.render(self._whole(messages), tools)
@@ -127,10 +100,6 @@ class Assistant:
     ) -> Generator[Piece, None, Reply]:
         """Continue a text."""
         return self.engine.continue_text(text, sampling or self.sampling)
-
-    def close(self) -> None:
-        """Close the engine."""
-        self.engine.close()
 
     def _whole(self, messages: Prompt) -> Prompt:
         """The conversation with a system message."""

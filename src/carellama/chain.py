@@ -338,7 +338,7 @@ def _measured(
 
 
 def _measured_so(home: Path, options: Mapping[str, Any], data: Mapping[str, str]) -> bool:
-    """Whether a folder holds what these options measure on this data; with others it is measured anew."""
+    """Whether a folder holds what these options measure on this data; with others it is measured again."""
     try:
         made = json.loads((home / MEASURE).read_text(encoding="utf-8"))
     except FileNotFoundError:

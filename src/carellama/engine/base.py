@@ -268,6 +268,59 @@ class Engine(Protocol):
         ...
 
 
+class EngineWrapper:
+    """An engine around another one: passes on what it does not change; see `Engine` for what each method takes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.name, self.parallel = engine.name, engine.parallel
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Those of the engine."""
+        return self.engine.context_tokens
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Those of the engine."""
+        return self.engine.adapters
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the chat template of the engine has a place for tools."""
+        return self.engine.knows_tools
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of tokens."""
+        return self.engine.detokenize(ids)
+
+    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> Generator[Piece, None, Scored]:
+        """The log-probabilities of the tokens of a prompt."""
+        return self.engine.prompt_logprobs(ids, count, adapter)
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
+
+    def generate_changed(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        change: Callable[[int, Reply], Reply],
+        on_reply: OnReply | None,
+    ) -> list[Reply]:
+        """Return the replies of the engine, each changed once, as soon as it is there."""
+        changed: dict[int, Reply] = {}
+
+        def note(index: int, reply: Reply) -> None:
+            changed[index] = change(index, reply)
+            if on_reply is not None:
+                on_reply(index, changed[index])
+
+        self.engine.generate(prompts, sampling, on_reply=note)
+        return [changed[index] for index in range(len(prompts))]
+
+
 def check_adapter(name: str, known: Collection[str]) -> None:
     """Raise `Unsupported` for an adapter that is not among the known ones; "" is none."""
     if name and name not in known:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 
-from carellama.engine.base import Engine, OnReply, Piece, Prompt, Reply, Sampling, Scored, Tool
+from carellama.engine.base import Engine, EngineWrapper, OnReply, Piece, Prompt, Reply, Sampling, Tool
 from carellama.privacy.deidentify import Deidentifier
 from carellama.records import ToolCall
 
@@ -22,27 +22,12 @@ PLACEHOLDER = re.compile(r"\[[A-Z_]+_\d+\]")
 BEGUN = re.compile(r"\[[A-Z_\d]{0,24}$")  # a placeholder of which the end has not come
 
 
-class MaskedEngine:
+class MaskedEngine(EngineWrapper):
     """Passes everything on to its engine, masked; see there for what each method takes, gives and raises."""
 
     def __init__(self, engine: Engine, deidentifier: Deidentifier) -> None:
-        self.engine, self._deidentifier = engine, deidentifier
-        self.name, self.parallel = engine.name, engine.parallel
-
-    @property
-    def context_tokens(self) -> int | None:
-        """Those of the engine."""
-        return self.engine.context_tokens
-
-    @property
-    def adapters(self) -> tuple[str, ...]:
-        """Those of the engine."""
-        return self.engine.adapters
-
-    @property
-    def knows_tools(self) -> bool:
-        """Whether the chat template of the engine has a place for tools."""
-        return self.engine.knows_tools
+        super().__init__(engine)
+        self._deidentifier = deidentifier
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
@@ -50,12 +35,10 @@ class MaskedEngine:
         """Answer each conversation."""
         masked = [self._masked(messages) for messages in prompts]
 
-        def tell(index: int, reply: Reply) -> None:
-            if on_reply is not None:
-                on_reply(index, _restored_reply(reply, masked[index][1]))
+        def put_back(index: int, reply: Reply) -> Reply:
+            return _restored_reply(reply, masked[index][1])
 
-        replies = self.engine.generate([messages for messages, _ in masked], sampling, on_reply=tell)
-        return [_restored_reply(reply, values) for reply, (_, values) in zip(replies, masked, strict=True)]
+        return self.generate_changed([messages for messages, _ in masked], sampling, put_back, on_reply)
 
     def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Yield the answer piece by piece; a placeholder is held back until it is whole."""
@@ -84,21 +67,9 @@ class MaskedEngine:
         (hidden,), _ = self._deidentifier.masked([text])
         return self.engine.tokenize(hidden, begin=begin, marks=marks)
 
-    def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of tokens."""
-        return self.engine.detokenize(ids)
-
-    def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> Generator[Piece, None, Scored]:
-        """The log-probabilities of the tokens of a prompt."""
-        return self.engine.prompt_logprobs(ids, count, adapter)
-
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """The masked text that an answer starts from."""
         return self.engine.render(self._masked(messages)[0], tools)
-
-    def close(self) -> None:
-        """Close the engine."""
-        self.engine.close()
 
     def _masked(self, messages: Prompt) -> tuple[Prompt, Mapping[str, str]]:
         """The conversation without identifiers, and what each placeholder stands for."""
@@ -132,7 +103,7 @@ def _restored_reply(reply: Reply, values: Mapping[str, str]) -> Reply:
 
 
 def _restored_stream(stream: Generator[Piece, None, Reply], values: Mapping[str, str]) -> Generator[Piece, None, Reply]:
-    held = _Held(values), _Held(values)  # of the answer, of its reasoning
+    held = _PlaceholderBuffer(values), _PlaceholderBuffer(values)  # of the answer, of its reasoning
     try:
         while True:
             piece = next(stream)
@@ -147,7 +118,7 @@ def _restored_stream(stream: Generator[Piece, None, Reply], values: Mapping[str,
         stream.close()
 
 
-class _Held:
+class _PlaceholderBuffer:
     """A stream of text whose last characters wait while they may begin a placeholder."""
 
     def __init__(self, values: Mapping[str, str]) -> None:

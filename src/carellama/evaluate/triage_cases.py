@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 from carellama.data.read import BadRow, rows
 from carellama.errors import UserError
 from carellama.records import Message
-from carellama.text import language
+from carellama.text import counted, language
 
 Label = Literal["emergency", "urgent", "soon", "routine"]
 LABELS: tuple[Label, ...] = get_args(Label)
@@ -143,7 +143,7 @@ def _and(left_out: Mapping[str, int]) -> str:
 
 def left_out_line(reason: str, count: int) -> str:
     """Return how many rows were left out, and why."""
-    return f"{count:,} row{'' if count == 1 else 's'} left out: {reason}"
+    return f"{counted(count, 'row')} left out: {reason}"
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

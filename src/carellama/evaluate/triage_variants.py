@@ -163,10 +163,10 @@ def variants(case: Case) -> Iterator[tuple[str, tuple[Message, ...]]]:
     first, answer, second = _SMALL_TALK[tongue]
     talk = (Message("user", first), Message("assistant", answer), Message("user", second), Message("assistant", answer))
     yield "third_turn", (*talk, *case.messages)
-    if case.system == "mind" and _SUICIDE.search(_said(case)):
+    if case.system == "mind" and _SUICIDE.search(_patient_text(case)):
         last = replace(case.messages[-1], content=case.messages[-1].content + _PLAIN["method_named"][tongue])
         yield "method_named", (*case.messages[:-1], last)
 
 
-def _said(case: Case) -> str:
+def _patient_text(case: Case) -> str:
     return " ".join(one.content.lower() for one in case.messages if one.role == "user")

@@ -98,7 +98,7 @@ def _folders(arguments: ModelArguments) -> list[Path]:
 
 
 def trained_further(arguments: ModelArguments, finetuning: FinetuningArguments) -> Path | None:
-    """Return the adapter that a training goes on with; None where it begins a new one."""
+    """Return the adapter that a training continues; None where it begins a new one."""
     folders = _folders(arguments)
     if not folders or finetuning.finetuning_type != "lora" or not finetuning.goes_on_with_adapter:
         return None

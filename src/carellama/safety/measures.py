@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 
 import yaml
@@ -152,7 +153,26 @@ _UNITS_OF: dict[str | None, Callable[[float, str], float | None]] = {
 }
 
 
-def _load() -> Iterator[_Measure]:
+@cache
+def _measures() -> tuple[_Measure, ...]:
+    return tuple(_read_measures())
+
+
+@cache
+def measure_names() -> frozenset[str]:
+    """Return the numbers that rules can ask for."""
+    return frozenset(measure.name for measure in _measures())
+
+
+@cache
+def _beside_numbers() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What may stand before and after any number that is read; most numbers of a long text have neither."""
+    before = "|".join({f"(?:{one.before.pattern})" for one in _measures() if one.before})
+    after = "|".join({f"(?:{one.after.pattern})" for one in _measures() if one.after and not one.before})
+    return re.compile(before), re.compile(after)
+
+
+def _read_measures() -> Iterator[_Measure]:
     text = resources.files("carellama.safety").joinpath("measures.yaml").read_text(encoding="utf-8")
     read = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     for row in read["measures"]:
@@ -167,16 +187,10 @@ def _load() -> Iterator[_Measure]:
         )
 
 
-MEASURES = tuple(_load())
-NAMES = frozenset(measure.name for measure in MEASURES)
-# Most numbers of a long text have none of these beside them.
-_ANY_BEFORE = re.compile("|".join({f"(?:{one.before.pattern})" for one in MEASURES if one.before}))
-_ANY_AFTER = re.compile("|".join({f"(?:{one.after.pattern})" for one in MEASURES if one.after and not one.before}))
-
-
 def find_measures(text: str) -> Mentions:
     """Return the numbers of a text of `normalize` by what they measure, in order, each with its value."""
     found: Mentions = {}
+    any_before, any_after = _beside_numbers()
     numbers = list(NUMBER.finditer(text))
     for number in numbers if len(numbers) <= 2 * REPEATS else (*numbers[:REPEATS], *numbers[-REPEATS:]):
         begin, end = number.span()
@@ -184,12 +198,12 @@ def find_measures(text: str) -> Mentions:
         if not (before or after) or (begin and text[begin - 1] == "." and number[0][0].isdigit()):
             continue
         if end - begin == 1 and not number[0].isascii():  # 一 is often no number: only a unit makes it one
-            if after[:1] not in _UNIT_STARTS or not _ANY_AFTER.match(after):
+            if after[:1] not in _UNIT_STARTS or not any_after.match(after):
                 continue
-        elif not _ANY_AFTER.match(after) and not _ANY_BEFORE.search(before):
+        elif not any_after.match(after) and not any_before.search(before):
             continue
         value = read_number(number[0])
-        for measure in MEASURES:
+        for measure in _measures():
             if not measure.least <= value <= measure.most:
                 continue
             if measure.before and not measure.before.search(before):

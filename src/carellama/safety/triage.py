@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from carellama.records import Message
@@ -198,9 +198,3 @@ class _Scan:
     def _excluded(self, rule: RedFlag, first: Mention) -> bool:
         unless = self._meant(rule.unless, _PAST) if rule.unless else ()
         return any(self._distance(first, mention) <= rule.within for mention in unless)
-
-
-def spans_text(found: Triage) -> Iterator[str]:
-    """Yield the words by which each rule fired."""
-    for finding in found.findings:
-        yield " … ".join(found.text[start:end] for start, end in finding.spans)

@@ -27,8 +27,8 @@ import yaml
 
 from carellama.errors import UserError, nearest, read_failure
 from carellama.rules import Lexicon
-from carellama.safety import measures
 from carellama.safety.context import Flag
+from carellama.safety.measures import measure_names
 
 Level = Literal["emergency", "urgent", "soon"]
 LEVELS: tuple[Level, ...] = get_args(Level)  # the most urgent first
@@ -302,16 +302,16 @@ def _entry(place: str, text: Any) -> Entry:
 
 def _check_concepts(lexicon: Lexicon, rules: Iterable[RedFlag]) -> None:
     """Raise `UserError` for a concept that nothing defines."""
-    unknown = lexicon.references() - measures.NAMES
+    unknown = lexicon.references() - measure_names()
     if unknown:
         raise UserError(f"terms refer to concepts that no file has: {', '.join(sorted(unknown))}")
     for rule in rules:
         for condition in [one for entry in (*rule.find, *rule.who, rule.unless) for one in entry]:
-            number = condition.concept in measures.NAMES
+            number = condition.concept in measure_names()
             if condition.concept not in lexicon and not number:
                 raise UserError(f"{rule.place}: {rule.id} names {condition.concept!r}, which no file has")
             if condition.comparison and not number:
                 raise UserError(
                     f"{rule.place}: {rule.id} compares {condition.concept!r}, which is no number; numbers: "
-                    f"{', '.join(sorted(measures.NAMES))}"
+                    f"{', '.join(sorted(measure_names()))}"
                 )
