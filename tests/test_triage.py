@@ -134,7 +134,7 @@ def test_what_the_assistant_says_of_itself_counts_for_nothing() -> None:
         (("    fires:", "    even_if: [[past]]\n    fires:"), r":11: even_if.*list of texts"),
         (("    fires: [", "    fires: [yes, "), r":11: fires.*list of texts.*quotes"),
         (("    fires:", "    level: soon\n    fires:"), r":11: the key 'level' stands in line 6 too"),
-        (("temperature >= 38", "temperature >= 3.8.5"), r":8: 'temperature >= 3.8.5'"),
+        (("temperature >= 38", "temperature >= 3.8.5"), r":8: find.*'temperature >= 3.8.5'"),
         (("find: [spots,", "find: [{spots: x},"), r":8: find.*list of texts"),
         (("zh: 拨打急救电话。", "zh: 120"), r":9: .*en and in zh, each a text"),
         (("    system:", "    [a]: b\n    system:"), r": a key is a word"),

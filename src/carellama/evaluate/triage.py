@@ -30,7 +30,7 @@ from carellama.records import Message
 from carellama.safety.answers import urgency_of
 from carellama.safety.classifier import Classifier, load_classifier
 from carellama.safety.triage import patient_text, triage
-from carellama.safety.triage_rules import RuleSet, load_red_flags
+from carellama.safety.triage_rules import RedFlags, load_red_flags
 from carellama.text import counted
 
 NEAR_MISS = "near-misses"
@@ -47,7 +47,7 @@ Judge = Callable[[Sequence[Case]], list[Label | None]]  # None: an answer that s
 class Readers:
     """What the safety layer reads with."""
 
-    rules: RuleSet
+    rules: RedFlags
     classifier: Classifier
 
 
@@ -93,7 +93,7 @@ class Verdicts:
         return sorted(self.groups, key=lambda name: (order.index(name.split()[0]), name))
 
 
-def by_rules(rules: RuleSet) -> Judge:
+def by_rules(rules: RedFlags) -> Judge:
     """Return the judge that knows the rules alone."""
     return lambda cases: [as_label(triage(case.messages, rules).level) for case in cases]
 
@@ -105,7 +105,7 @@ def by_classifier(classifier: Classifier) -> Judge:
     ]
 
 
-def by_layer(rules: RuleSet, classifier: Classifier) -> Judge:
+def by_layer(rules: RedFlags, classifier: Classifier) -> Judge:
     """Return the judge that the safety layer is: rules and classifier."""
     return lambda cases: [as_label(triage(case.messages, rules, classifier).level) for case in cases]
 

@@ -16,7 +16,8 @@ import yaml
 
 from carellama.rules import SENTENCE_END, Lexicon, Mention, normalize
 from carellama.safety.context import Context
-from carellama.safety.triage_rules import CONTEXT, Level
+from carellama.safety.rule_files import CONTEXT
+from carellama.safety.triage_rules import Level
 
 _REFERRALS: tuple[tuple[str, Level], ...] = (
     ("refer_now", "emergency"),

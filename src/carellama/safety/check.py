@@ -13,7 +13,7 @@ from carellama.config.parse import parse
 from carellama.config.safety import SafetyCheckArguments
 from carellama.errors import UserError
 from carellama.safety.triage import triage_text
-from carellama.safety.triage_rules import RuleSet, load_red_flags
+from carellama.safety.triage_rules import RedFlags, load_red_flags
 from carellama.text import language
 
 
@@ -32,7 +32,7 @@ def check(argv: Sequence[str]) -> None:
         raise UserError(f"{counted} not hold; change the rule or the example at the lines above")
 
 
-def faulty_examples(rules: RuleSet) -> Iterator[str]:
+def faulty_examples(rules: RedFlags) -> Iterator[str]:
     """Yield a line for each text that ought to fire and does not, or the reverse, and each language without one."""
     for rule in rules.rules:
         for wanted, texts in ((True, rule.fires), (False, rule.spares)):
