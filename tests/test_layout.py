@@ -72,7 +72,7 @@ IMPORTS: dict[str, set[str]] = {
     "evaluate": {"config", "records", "text", "data", "engine", "disk", "intervals", "safety"},
     "engine": {"config", "records", "template", "tokenise", "model", "disk", "text", "jinja", "run_record", "privacy"},
     "knowledge": {"config"},
-    "synthesize": {"config", "records", "text", "disk", "data", "engine", "run_record"},
+    "batch": {"config", "records", "text", "disk", "data", "engine", "run_record"},
     # it and the server are handed an engine: they name the types of engine.base and load none
     "assistant": {"records", "text", "engine.base", "safety"},
     "serve": {"config", "records", "disk", "assistant", "engine.base", "safety.notices", "store", "knowledge"},

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from carellama.batch.synthesize import Account, run, synthesize
+from carellama.batch.tasks import TASKS, doses, filled, prompts
 from carellama.config.datasets import SynthesizeArguments
 from carellama.config.parse import parse
 from carellama.data.convert import convert
@@ -16,8 +18,6 @@ from carellama.engine.base import Prompt
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Chat, Pair, Place
-from carellama.synthesize.run import Account, run, synthesize
-from carellama.synthesize.tasks import TASKS, doses, filled, prompts
 
 ARTICLE = "Drink enough when you have a fever. See a doctor if the fever lasts longer than three days. Number {}."
 

@@ -68,7 +68,7 @@ DATA_VERBS = {
     "pull": ("carellama.data.catalogue.pull:run", "Fetch a dataset."),
     "convert": ("carellama.data.catalogue.convert:run", "Convert a dataset, a file or documents to records."),
     "clean": ("carellama.data.clean.run:run", "Remove duplicates, exam questions and identifiers."),
-    "synthesize": ("carellama.synthesize.run:run", "Write training data from documents with a model."),
+    "synthesize": ("carellama.batch.synthesize:run", "Write training data from documents with a model."),
     "mix": ("carellama.data.recipe:run", "Mix several datasets into one file."),
     "stats": ("carellama.data.stats.run:run", "Count lengths, turns, languages and departments."),
     "view": ("carellama.data.view:run", "Page through records, with the encoded example."),

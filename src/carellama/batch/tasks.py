@@ -1,7 +1,7 @@
 """The four tasks: what is asked of the model for one record, and when its replies make none.
 
 A task is a generator. It yields an `Ask`, is sent the `Reply`, and returns a record, or raises `Unusable` with the
-reason. It knows neither engine nor file, so that many pieces go on side by side (`carellama.synthesize.run`).
+reason. It knows neither engine nor file, so that many pieces go on side by side (`carellama.batch.synthesize`).
 
     qa            passage -> question and answer
     consultation  passage -> a simulated patient and a doctor in turn; ends with the doctor
@@ -20,10 +20,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from carellama.batch.work_items import Piece
 from carellama.config.parse import read_yaml
 from carellama.engine.base import Prompt, Reply
 from carellama.records import Chat, Message, Pair, Text
-from carellama.synthesize.passages import Piece
 from carellama.text import folded
 
 PROMPTS = Path(__file__).with_name("prompts.yaml")

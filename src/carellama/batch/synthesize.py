@@ -15,6 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from carellama.batch.output import Output, asked_in
+from carellama.batch.tasks import TASKS, Ask, Unusable, Work, version
+from carellama.batch.work_items import Piece, pieces, questions_of
 from carellama.config.datasets import SynthesizeArguments
 from carellama.config.environment import endpoint_key
 from carellama.config.parse import parse
@@ -23,9 +26,6 @@ from carellama.engine.base import Engine, Reply, Sampling
 from carellama.errors import UserError
 from carellama.records import Chat, Pair, Place
 from carellama.run_record import as_trained
-from carellama.synthesize.output import Output, asked_in
-from carellama.synthesize.passages import Piece, pieces, questions_of
-from carellama.synthesize.tasks import TASKS, Ask, Unusable, Work, version
 from carellama.text import counted, folded
 
 

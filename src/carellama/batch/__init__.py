@@ -1,0 +1,1 @@
+"""A model over many records: `carellama data synthesize`."""
