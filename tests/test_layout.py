@@ -46,6 +46,7 @@ IMPORTS: dict[str, set[str]] = {
     "rules": {"text"},
     "privacy": {"text"},
     "safety": {"config", "records", "text", "rules", "engine.base"},
+    "consultation": {"config", "records", "text", "rules", "intervals", "disk", "engine.base", "safety"},
     "tokenise": {"template"},
     # model.load, model.zoo.pull: the tokenizer that counts the tokens of a mix, also of a model by its name;
     # model.vocabulary: how it is extended

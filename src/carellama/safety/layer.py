@@ -25,7 +25,7 @@ from carellama.rules import SENTENCE_END
 from carellama.safety.answers import makes_light_of, sentence_end
 from carellama.safety.classifier import load_classifier
 from carellama.safety.notices import SHOWN, Language, contradiction_notice, countries, emergency_notice
-from carellama.safety.triage import triage
+from carellama.safety.triage import Triage, triage
 from carellama.safety.triage_rules import load_red_flags
 from carellama.text import HAN_CHARACTER
 
@@ -45,9 +45,13 @@ class SafetyLayer:
         self.mode, self._country = mode, country
         self._rules, self._classifier = load_red_flags(more_rules), load_classifier(classifier)
 
+    def triage(self, messages: Sequence[Message]) -> Triage:
+        """Return what rules and classifier find in a conversation."""
+        return triage(messages, self._rules, self._classifier)
+
     def screen(self, messages: Sequence[Message]) -> Screening:
         """Return what has to be said of a conversation."""
-        found = triage(messages, self._rules, self._classifier)
+        found = self.triage(messages)
         if not found.findings:
             return Screening(self.mode, "en", ())
         first = found.findings[0]

@@ -1,0 +1,216 @@
+"""What a person says, read into slots by rules: words, numbers and the clause that they stand in.
+
+    said = read_text("I'm 34, on the pill, started Tuesday")
+    said.slots          # {"age_sex": "I'm 34", "drugs": "on the pill", "onset": "started Tuesday"}
+    said.age            # 34.0
+
+A clause goes to the slot whose words it has; one without goes with the clause before. Questions fill nothing: "is
+paracetamol safe?" does not say that it is taken. Takes time linear in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from itertools import pairwise
+from typing import Literal
+
+import yaml
+
+from carellama.consultation.questions import load_questions, slots_data, terms_of
+from carellama.consultation.state import SLOTS, Slot
+from carellama.rules import SENTENCE_END, Lexicon, Mention, Mentions, normalize
+from carellama.safety.context import Context
+from carellama.safety.measures import NUMBER, find_measures, read_number
+from carellama.safety.rule_files import CONTEXT
+
+Answer = Literal["yes", "no", "unknown", "nothing", "text"]
+Sex = Literal["female", "male"]
+_CLAUSE_END = re.compile(
+    r"[,，:：] ?|\s(?=(?:and|but|so) (?:i|i'm|my|it|he|she|we|the|now|no|on)\b)|(?<=.)(?=但|而且|另外|还有)"
+)
+_MARKS = re.compile(r"^[\s\W_]+|[\s\W_]+$")
+_WORDED = re.compile(r"[^\W_]")
+_BARE_AGE_SEX = re.compile(
+    r"(?<![\d.])(\d{1,3}) ?(?:岁|y/?o?)?[ ,/，]*(?:(f|m)(?![a-z])|$)|(?<![a-z])(f|m)[ ,/，]*(\d{1,3})(?!\d)"
+)
+_TIME = re.compile(
+    r"秒|分钟|钟头|小时|[天日周月年号点]|星期|礼拜|早上|中午|下午|晚上|夜里|刚|小时候|生下来|一直|好久|很久|多久|从"
+    r"|second|minute|hour|\bday|week|month|year|\b(?:mon|tues|wednes|thurs|fri|satur|sun)day|morning|noon|evening|night"
+    r"|yesterday|today|\bago\b|since|always|just now|o'clock|\b[ap]m\b|christmas|easter|summer|winter|spring|autumn"
+    r"|long time|age[ds]?\b|school|birth|overnight|all my life"
+)
+OLDEST = 120  # years
+LONGEST = 600  # characters of a slot; a longer one ends with "…"
+SOMEBODY = 40  # characters from the beginning of a message within which it says that somebody else is ill
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one message tells of. `evidence` are slots whose own words it has; `other`: somebody else is ill."""
+
+    slots: Mapping[Slot, str] = field(default_factory=dict)
+    complaints: tuple[str, ...] = ()
+    age: float | None = None
+    sex: Sex | None = None
+    other: bool = False
+    signals: frozenset[str] = frozenset()
+
+
+@cache
+def _lexicon() -> Lexicon:
+    data, questions = slots_data(), load_questions()
+    concepts = {
+        f"slot {slot}": terms_of(data["slots"][slot]["said"]) for slot in SLOTS if "said" in data["slots"][slot]
+    }
+    concepts |= {f"signal {name}": terms_of(groups) for name, groups in data["signals"].items()}
+    concepts |= {f"complaint {one.id}": list(one.words) for one in questions.complaints.values()}
+    context = yaml.safe_load(resources.files("carellama.safety").joinpath(CONTEXT).read_text(encoding="utf-8"))
+    return Lexicon(concepts | {name: terms_of(groups) for name, groups in context.items()})
+
+
+@cache
+def _answers() -> Mapping[str, Answer]:
+    """Whole answers and what they are."""
+    kinds: Mapping[Answer, Sequence[str]] = slots_data()["answers"]
+    return {normalize(one): kind for kind, given in kinds.items() for one in given}
+
+
+def kind_of(text: str) -> Answer:
+    """Return what an answer is as a whole: a bare yes or no, not known, nothing, or text to be read."""
+    plain = _MARKS.sub("", normalize(text))
+    if not _WORDED.search(plain):
+        return "nothing"
+    return _answers().get(plain, "text")
+
+
+def is_time(text: str) -> bool:
+    """Return whether an answer names a time or a stretch of it."""
+    return bool(_TIME.search(normalize(text)))
+
+
+def clip(text: str) -> str:
+    """Return the text without white space at its ends, at most `LONGEST` characters of it."""
+    text = text.strip()
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def read_text(text: str, asked: Slot | None = None) -> Said:
+    """Return what a message tells of by itself. `asked` is the slot that it answers: bare numbers are read by it."""
+    plain = normalize(text)
+    measures = find_measures(plain)
+    mentions = _lexicon().find(plain, measures)
+    context = Context(plain, mentions)
+    signals = frozenset(name[7:] for name in mentions if name.startswith("signal "))
+    other, sex = _person(plain, mentions)
+    age = next((one.value for one in mentions.get("age", ()) if one.value is not None), None)
+    if asked == "age_sex":
+        age, sex = _bare_age_sex(plain, age, sex)
+    complaints = sorted(
+        (one.start, name[10:])
+        for name, found in mentions.items()
+        if name.startswith("complaint ")
+        for one in found[:8]
+        if "denied" not in context.flags(one)
+    )
+    slots = _clauses(text, plain, mentions)
+    if asked == "age_sex" and (age is not None or sex):
+        slots.setdefault("age_sex", clip(text))
+    return Said(slots, tuple(dict.fromkeys(name for _, name in complaints)), age, sex, other, signals)
+
+
+def _person(plain: str, mentions: Mentions) -> tuple[bool, Sex | None]:
+    """Whether somebody else is ill, and the sex of who is ill."""
+    reports = {one.start for one in mentions.get("signal reports", ())}
+    kinds: tuple[tuple[str, Sex | None], ...] = (("other_female", "female"), ("other_male", "male"), ("other", None))
+    others = [
+        (one.start, sex)
+        for name, sex in kinds
+        for one in mentions.get(f"signal {name}", ())
+        if one.start < SOMEBODY and not reports & {one.end, one.end + 1}
+    ]
+    own: list[tuple[int, Sex]] = []
+    for sex in ("female", "male"):
+        own += [(one.start, sex) for one in mentions.get(f"signal {sex}", ())]
+    if own:
+        return bool(others), min(own)[1]
+    found = sorted(others, key=lambda one: (one[1] is None, one[0]))
+    return bool(others), found[0][1] if found else None
+
+
+def _bare_age_sex(plain: str, age: float | None, sex: Sex | None) -> tuple[float | None, Sex | None]:
+    """Age and sex of an answer that was asked for them: "34 f", "thirty-four", 三十四."""
+    bare = _BARE_AGE_SEX.search(plain)
+    if bare:
+        age = float(bare[1] or bare[4]) if age is None else age
+        letter = bare[2] or bare[3]
+        sex = sex or (None if not letter else "female" if letter == "f" else "male")
+    if age is None and (number := NUMBER.search(plain)):
+        age = read_number(number[0])
+    return (age if age is not None and 0 <= age <= OLDEST else None), sex
+
+
+def _clauses(text: str, plain: str, mentions: Mentions) -> dict[Slot, str]:
+    """The clauses that tell of each slot, verbatim."""
+    found: dict[Slot, list[str]] = {}
+    marks = sorted(
+        (one.start, slot) for slot in SLOTS for one in (*mentions.get(f"slot {slot}", ()), *_numbers(slot, mentions))
+    )
+    at = 0
+    for begin, end in _sentences(plain):
+        while at < len(marks) and marks[at][0] < begin:
+            at += 1
+        inside = []
+        while at < len(marks) and marks[at][0] < end:
+            inside.append(marks[at])
+            at += 1
+        if not inside or plain[end - 1] in "?？":
+            continue
+        for slots, part in _parts(plain, begin, end, inside):
+            for slot in slots:
+                said = _MARKS.sub("", text[part[0] : part[1]]) if part[1] - part[0] < end - begin else text[begin:end]
+                found.setdefault(slot, []).append(said.strip())
+    return {slot: clip("; ".join(dict.fromkeys(said))) for slot, said in found.items()}
+
+
+def _numbers(slot: Slot, mentions: Mentions) -> Sequence[Mention]:
+    """Numbers that tell of a slot."""
+    names = {"age_sex": "age", "pregnancy": "pregnancy_weeks", "severity": "temperature"}
+    return mentions.get(names.get(slot, ""), ())
+
+
+def _parts(
+    plain: str, begin: int, end: int, marks: Sequence[tuple[int, Slot]]
+) -> list[tuple[tuple[Slot, ...], tuple[int, int]]]:
+    """The stretches of a sentence, each with the slots that it tells of."""
+    cuts = [begin, *(match.end() for match in _CLAUSE_END.finditer(plain, begin, end)), end]
+    parts: list[tuple[tuple[Slot, ...], tuple[int, int]]] = []
+    at = 0
+    for start, stop in pairwise(cuts):
+        slots: list[Slot] = []
+        while at < len(marks) and marks[at][0] < stop:
+            slots.append(marks[at][1])
+            at += 1
+        here = _settled(slots)
+        if here or not parts:
+            parts.append((here, (start, stop)))
+        else:
+            parts[-1] = (parts[-1][0], (parts[-1][1][0], stop))
+    return parts
+
+
+def _settled(slots: Sequence[Slot]) -> tuple[Slot, ...]:
+    """The slots of one clause: a duration there is that of an illness, a medicine or a pregnancy if it names one."""
+    found = dict.fromkeys(slots)
+    if found.keys() & {"history", "drugs", "family", "pregnancy", "age_sex"}:
+        found.pop("onset", None)
+    return tuple(found)
+
+
+def _sentences(plain: str) -> list[tuple[int, int]]:
+    ends = [match.end() for match in SENTENCE_END.finditer(plain)]
+    starts = [0, *ends]
+    return [(start, end) for start, end in zip(starts, [*ends, len(plain)], strict=True) if plain[start:end].strip()]
