@@ -81,6 +81,8 @@ def test_another_number_is_not(text: str, name: str) -> None:
         ("十二", 12),
         ("两百", 200),
         ("半", 0.5),
+        ("百", 100),
+        ("千", 1000),
         ("forty-two", 42),
         ("a hundred", 100),
         ("三十八点五", 38.5),
@@ -90,7 +92,7 @@ def test_number_words(word: str, value: float) -> None:
     assert read_number(word) == value
 
 
-@given(st.text())
+@given(st.text() | st.text(alphabet="零一二两三十百千点半岁度片个月天0123456789. "))
 def test_any_text_is_read(text: str) -> None:
     found = find_measures(normalize(text))
     assert set(found) <= measure_names()

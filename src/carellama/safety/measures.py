@@ -77,7 +77,7 @@ def _read_chinese(text: str) -> float:
             digit = 0
         else:
             digit = _DIGITS.get(character, 0)
-    if unit > 10 and text[-2] in _UNITS:  # 一百五 is 150, 一百零五 is 105
+    if unit > 10 and text[-2:-1] in _UNITS:  # 一百五 is 150, 一百零五 is 105
         digit *= unit // 10
     return float(total + digit)
 
