@@ -81,6 +81,15 @@ def emergency_notice(findings: Sequence[Finding], language: Language, country: s
     return ("" if language == "zh" else " ").join(parts)
 
 
+def crisis_line(language: Language, country: str | None = None) -> str:
+    """Return the sentence with the crisis line of the country; "" where the table has none.
+
+    `country` None: that of the language. Raises `UserError` for a country without numbers.
+    """
+    numbers = lookup(countries(), country or DEFAULT_COUNTRY[language], "country")
+    return _CALL[language]["crisis"].format(numbers["crisis"]) if "crisis" in numbers else ""
+
+
 def contradiction_notice(language: Language, *, stopped: bool) -> str:
     """Return what is said of an answer that makes light of an emergency: where it is stopped, or beside it."""
     return (_STOPPED if stopped else _WARNED)[language]

@@ -54,6 +54,7 @@ class PatternRule:
     unless: Entry = ()
     within: int = WITHIN
     even_if: frozenset[Flag] = frozenset()
+    unless_even_if: frozenset[Flag] = _PAST  # flags that do not matter to what stands under `unless`
     source: str
     fires: tuple[str, ...] = ()
     spares: tuple[str, ...] = ()
@@ -159,5 +160,5 @@ class _Matcher:
         return words_between(self._text, begin.end, end.start) if end.start > begin.end else 0.0
 
     def _excluded(self, rule: PatternRule, first: Mention) -> bool:
-        unless = self._meant(rule.unless, _PAST) if rule.unless else ()
+        unless = self._meant(rule.unless, rule.unless_even_if) if rule.unless else ()
         return any(self._distance(first, mention) <= rule.within for mention in unless)

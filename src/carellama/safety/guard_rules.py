@@ -1,0 +1,73 @@
+"""The rules of the guard: requests that are refused, or answered with caution.
+
+rules = load_guard_rules()                          # those that CareLlama ships
+rules = load_guard_rules([Path("hospital.yaml")])   # with rules of a hospital besides
+
+A request asks and supposes, so that a mention counts however it is meant (`safety.context`): what makes a request
+harmless is a concept under `unless`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from carellama.safety.context import Flag
+from carellama.safety.pattern_rules import PatternRule, RuleSet
+from carellama.safety.rule_files import RuleKind, RuleNode, read_rules, shipped_folder, user_file
+
+Outcome = Literal["answer", "caution", "refuse"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)  # the strictest last
+FOLDER = "guard_requests"
+CATEGORIES = (
+    "prescription_forging",
+    "lethal_dose",
+    "self_harm_method",
+    "minors_sexual",
+    "prompt_injection",
+    "poisoning_others",
+    "bioweapon_or_toxin",
+    "drug_diversion",
+)
+_ALL_FLAGS: frozenset[Flag] = frozenset(get_args(Flag))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardRule(PatternRule):
+    """One rule of the guard."""
+
+    outcome: Outcome
+    category: str
+
+
+GuardRules = RuleSet[GuardRule]
+
+
+def load_guard_rules(more: Sequence[Path] = ()) -> GuardRules:
+    """Return the rules that CareLlama ships, and those of more files. Raises `UserError` with file and line."""
+    if not more:
+        return _shipped()
+    return read_rules([*shipped_folder(FOLDER), *map(user_file, more)], KIND)
+
+
+@cache
+def _shipped() -> GuardRules:
+    return read_rules(shipped_folder(FOLDER), KIND)
+
+
+def _make(node: RuleNode) -> GuardRule:
+    given: dict[str, Any] = {**node.common, "even_if": _ALL_FLAGS, "unless_even_if": _ALL_FLAGS}
+    if "even_if" in node.given:
+        node.fail("even_if", "is no key of a guard rule: its mentions count however they are meant")
+    return GuardRule(
+        outcome=node.choice("outcome", OUTCOMES[1:]),
+        category=node.choice("category", CATEGORIES),
+        shipped=node.file.startswith(f"{FOLDER}/"),
+        **given,
+    )
+
+
+KIND = RuleKind({"outcome": str, "category": str}, _make)
