@@ -12,19 +12,27 @@ answers in a row that say nothing, or when the person wants no more questions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from carellama.consultation.questions import Questions, load_questions
+from carellama.consultation.model import ModelReading, read_answer, word_question
+from carellama.consultation.questions import load_questions
 from carellama.consultation.reading import Said, Sex, clip, is_time, kind_of, read_text
-from carellama.consultation.state import ConsultState, Reader, Reason, Slot
+from carellama.consultation.state import ConsultState, Reader, Reason, Slot, Urgency
+from carellama.engine.base import Engine, Piece, drain
+from carellama.errors import UserError
 from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
 from carellama.safety.notices import Language
-from carellama.safety.triage import Triage
+from carellama.safety.triage import BY_CLASSIFIER, Triage
 from carellama.text import HAN_CHARACTER, language
 
 FERTILE = (12, 55)  # years within which a pregnancy is asked about
+REMEMBERED = 1024  # readings of a model
 MOST_SILENT = 3  # answers in a row that say nothing, after which it ends
 FIRST: tuple[Slot, ...] = ("complaint", "red_flag", "onset", "age_sex", "pregnancy")
 BEFORE_ADVICE: tuple[Slot, ...] = ("drugs", "allergies")
@@ -41,31 +49,124 @@ class Step:
     state: ConsultState
     slot: Slot | None = None
     question: str | None = None
+    tokens: tuple[int, int] = (0, 0)  # that a model read and wrote for it
 
 
 class Interview:
-    """Asks about what is missing. Raises `ValueError` for `max_questions` below 1."""
+    """Asks about what is missing. Safe to be called from several threads.
 
-    def __init__(self, safety: SafetyLayer, *, max_questions: int = 10) -> None:
+    `wording` and `reading` say who words questions and who reads answers: "rules", "model", or for answers "both",
+    where the model fills the slots that the rules leave empty. Raises `UserError` for a model that is not there and
+    for `max_questions` below 1.
+    """
+
+    def __init__(
+        self,
+        safety: SafetyLayer,
+        *,
+        engine: Engine | None = None,
+        max_questions: int = 10,
+        wording: Literal["rules", "model"] = "rules",
+        reading: Literal["rules", "model", "both"] = "rules",
+    ) -> None:
         if max_questions < 1:
-            raise ValueError(f"max_questions is {max_questions}; it must be at least 1")
+            raise UserError(f"max_questions is {max_questions}; it must be at least 1")
+        if engine is None and wording != "rules":
+            raise UserError("the wording of questions by a model needs an engine")
+        if engine is None and reading != "rules":
+            raise UserError(f"the reading of answers by {reading} needs an engine")
         self.safety, self.max_questions = safety, max_questions
+        self._engine, self._wording, self._reading = engine, wording, reading
         self._questions = load_questions()
+        self._memo = _Memo()
 
-    def step(self, messages: Sequence[Message]) -> Step:
-        """Return the next question or the end of the interview."""
-        known = _replay(messages, self._questions)
-        found = self.safety.triage(messages)
+    def intro(self, language: Language) -> str:
+        """Return what comes before the first question."""
+        return self._questions.intro[language]
+
+    def step(self, messages: Sequence[Message], adapter: str = "") -> Step:
+        """Return the next question or the end of the interview; a model reads and words by its `adapter`."""
+        return drain(self.advance(messages, adapter))
+
+    def advance(self, messages: Sequence[Message], adapter: str = "") -> Generator[Piece, None, Step]:
+        """Return the step; it yields empty pieces while a model is at work, and closing it stops the model."""
+        known = yield from self._replay(messages, adapter)
+        found = self.safety.triage(known.heard)
         asked = self._next(known)
         reason = self._reason(known, found, asked)
+        if not reason and asked is not None and self._wording == "model":
+            asked = yield from self._worded(known, *asked, adapter)
         state = known.state(found, reason)
+        tokens = (known.prompt_tokens, known.completion_tokens)
         if reason or asked is None:
-            return Step(state)
-        return Step(state, *asked)
+            return Step(state, tokens=tokens)
+        return Step(state, *asked, tokens=tokens)
+
+    def _replay(self, messages: Sequence[Message], adapter: str) -> Generator[Piece, None, _Known]:
+        """Go through the conversation from its beginning."""
+        known = _Known(language=_language(messages))
+        pending: Slot | None = "complaint"  # what the first message tells of
+        question: Message | None = None
+        prefix = hashlib.sha256(adapter.encode())
+        for message in messages:
+            prefix.update(f"{message.role}\n{len(message.content)}\n{message.content}".encode("utf-8", "replace"))
+            if message.role == "assistant":
+                pending = self._questions.slot_of(message.content)
+                known.questions.append(message.content)
+                if pending is not None:
+                    known.asked.append(pending)
+                question = message
+            elif message.role == "user":
+                said = read_text(message.content, pending)
+                if self._reading != "rules" and kind_of(message.content) == "text":
+                    said = yield from self._read_by_model(known, message.content, said, prefix.digest(), adapter)
+                known.take(message.content, said, pending)
+                known.hear(question, message, said, pending)
+                pending, question = None, None
+        return known
+
+    def _read_by_model(
+        self, known: _Known, text: str, said: Said, key: bytes, adapter: str
+    ) -> Generator[Piece, None, Said]:
+        """What a message says, with what the model reads in it; the rules' reading where the model fails."""
+        assert self._engine is not None
+        reading = self._memo.get(key)
+        if reading is None:
+            question = known.questions[-1] if known.questions else ""
+            reading = yield from read_answer(self._engine, question, text, adapter)
+            known.count(reading.tokens)
+            if not reading.may_pass:
+                self._memo.put(key, reading)
+        if reading.failure:
+            known.failures.append(f"answer {len(known.asked)}: not read by the model: {reading.failure}")
+            return said
+        by_model = {slot: clip(words) for slot, words in reading.slots.items()}
+        slots = by_model if self._reading == "model" else by_model | dict(said.slots)
+        readers: dict[Slot, Reader] = {
+            slot: "rules" if slot in said.slots and self._reading == "both" else "model" for slot in slots
+        }
+        return replace(said, slots=slots, readers=readers)
+
+    def _worded(
+        self, known: _Known, slot: Slot, question: str, adapter: str
+    ) -> Generator[Piece, None, tuple[Slot, str]]:
+        """The question as the model words it, or the rule's."""
+        assert self._engine is not None
+        if slot == "red_flag":
+            return slot, question
+        said = known.said[-1] if known.said else ""
+        worded = yield from word_question(self._engine, slot, question, said, known.language, self._questions, adapter)
+        known.count(worded.tokens)
+        text, failure = worded.text, worded.failure
+        if not failure and any(text in one for one in known.questions):
+            text, failure = question, "it was asked before"
+        if failure:
+            known.failures.append(f"question about {slot}: not worded by the model: {failure}")
+        return slot, text
 
     def _reason(self, known: _Known, found: Triage, asked: tuple[Slot, str] | None) -> Reason:
         """Why it ends here; "": it goes on."""
-        if found.level == "emergency":
+        if found.level == "emergency" and not known.doubts(found):
             return "emergency"
         if known.stopped:
             return "person asked"
@@ -82,7 +183,7 @@ class Interview:
             if kind is None:
                 continue
             question = self._questions.text(slot, known.language, kind, known.complaints)
-            if question not in known.questions:
+            if not any(question in one for one in known.questions):
                 return slot, question
         return None
 
@@ -120,7 +221,43 @@ class _Known:
     sex: Sex | None = None
     other: bool = False
     stopped: bool = False
-    silent: int = 0
+    silent: int = 0  # answers in a row that say nothing
+    said: list[str] = field(default_factory=list)  # by the person
+    heard: list[Message] = field(default_factory=list)  # what triage looks at
+    first: dict[Slot, Message] = field(default_factory=dict)  # question about each slot
+    denied: bool = False  # the red flags, by a bare no
+    failures: list[str] = field(default_factory=list)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def count(self, tokens: tuple[int, int]) -> None:
+        """Add what a model read and wrote."""
+        self.prompt_tokens += tokens[0]
+        self.completion_tokens += tokens[1]
+
+    def take(self, text: str, said: Said, pending: Slot | None) -> None:
+        """Note one message of the person for all slots, and judge whether it answers the question."""
+        self.said.append(text)
+        self.age = self.age if said.age is None else said.age
+        self.sex = self.sex or said.sex
+        self.other = self.other or (said.other and not self.asked)
+        self.signals |= said.signals if pending == "complaint" else said.signals & {"drug_question"}
+        if pending == "complaint" or not self.complaints:
+            self.complaints += [one for one in said.complaints if one not in self.complaints]
+        self.stopped = self.stopped or ("stop" in said.signals and bool(self.asked))
+        for slot, clause in said.slots.items():
+            if slot != pending:
+                self.add(slot, clause, said.readers.get(slot, "rules"))
+        if pending is None:
+            return
+        if pending == "red_flag":
+            self.denied = kind_of(text) == "no"
+        follow_up = _follow_up(self, pending, text, said)
+        self.silent = self.silent + 1 if kind_of(text) == "nothing" else 0
+        if follow_up:
+            self.half[pending] = follow_up
+        if not follow_up or follow_up == "which":
+            self.add(pending, clip(text), "answer")
 
     def kind(self, slot: Slot) -> str | None:
         """Which wording of the slot's question is due; None: none."""
@@ -142,37 +279,47 @@ class _Known:
         return missing if self.other else f"your_{missing}"
 
     def add(self, slot: Slot, text: str, reader: Reader) -> None:
-        """Note what was said of a slot."""
+        """Note what was said of a slot; what its own question brought is not added to by other answers."""
+        if reader != "answer" and self.read_by.get(slot) == "answer":
+            return
         said = self.slots.setdefault(slot, [])
         if text and not any(text in one for one in said):
             said.append(text)
         if reader == "answer" or slot not in self.read_by:
             self.read_by[slot] = reader
 
+    def hear(self, question: Message | None, answer: Message, said: Said, pending: Slot | None) -> None:
+        """Note what triage is to look at: what is said of now, and questions that were affirmed.
+
+        A bare yes to a list of signs affirms none of them before a follow-up has asked which. Illnesses of the family
+        and old reactions to a medicine are not the person's own of now.
+        """
+        if pending in ("family", "allergies") and not said.now:
+            return
+        if pending is not None and question is not None:
+            first = self.first.setdefault(pending, question)
+            if pending == "pregnancy":
+                self.heard.append(question)
+            elif pending in LISTS and first is not question and kind_of(answer.content) != "text":
+                self.heard += [first, Message("user", "yes")]
+        self.heard.append(answer)
+
+    def doubts(self, found: Triage) -> bool:
+        """Whether an emergency is the classifier's alone, and red flags were not asked about yet, or were denied."""
+        rules = {one.rule.id for one in found.findings if one.level == "emergency"}
+        return rules == {BY_CLASSIFIER.id} and ("red_flag" not in self.asked or self.denied)
+
     def state(self, found: Triage, reason: Reason) -> ConsultState:
         """Return it as it is shown."""
         joint = "；" if self.language == "zh" else "; "
+        level: Urgency = found.level or "routine"
+        if self.denied and self.doubts(found):
+            level = "urgent"
         return ConsultState(
             self.language, {slot: joint.join(said) for slot, said in self.slots.items() if said}, tuple(self.asked),
-            found.level or "routine", found.findings, tuple(self.complaints), bool(reason), reason, self.age, self.sex,
-            dict(self.read_by),
+            level, found.findings, tuple(self.complaints), bool(reason), reason, self.age, self.sex,
+            dict(self.read_by), tuple(self.failures),
         )  # fmt: skip
-
-
-def _replay(messages: Sequence[Message], questions: Questions) -> _Known:
-    """Go through the conversation from its beginning."""
-    known = _Known(language=_language(messages))
-    pending: Slot | None = "complaint"  # what the first message tells of
-    for message in messages:
-        if message.role == "assistant":
-            pending = questions.slot_of(message.content)
-            known.questions.append(message.content)
-            if pending is not None:
-                known.asked.append(pending)
-        elif message.role == "user":
-            _read(known, message.content, pending)
-            pending = None
-    return known
 
 
 def _language(messages: Sequence[Message]) -> Language:
@@ -180,29 +327,6 @@ def _language(messages: Sequence[Message]) -> Language:
     text = "\n".join(one.content[:2000] for one in messages if one.role == "user")
     found = language(text)
     return "zh" if found == "zh" or (found == "mixed" and HAN_CHARACTER.search(text)) else "en"
-
-
-def _read(known: _Known, text: str, pending: Slot | None) -> None:
-    """Read one message of the person for all slots, and judge whether it answers the question."""
-    said = read_text(text, pending)
-    known.age = known.age if said.age is None else said.age
-    known.sex = known.sex or said.sex
-    known.other = known.other or (said.other and not known.asked)
-    known.signals |= said.signals if pending == "complaint" else said.signals & {"drug_question"}
-    if pending == "complaint" or not known.complaints:
-        known.complaints += [one for one in said.complaints if one not in known.complaints]
-    known.stopped = known.stopped or ("stop" in said.signals and bool(known.asked))
-    for slot, clause in said.slots.items():
-        if slot != pending:
-            known.add(slot, clause, "rules")
-    if pending is None:
-        return
-    follow_up = _follow_up(known, pending, text, said)
-    known.silent = known.silent + 1 if kind_of(text) == "nothing" else 0
-    if follow_up:
-        known.half[pending] = follow_up
-    if not follow_up or follow_up == "which":
-        known.add(pending, clip(text), "answer")
 
 
 def _follow_up(known: _Known, slot: Slot, text: str, said: Said) -> str:
@@ -222,3 +346,23 @@ def _follow_up(known: _Known, slot: Slot, text: str, said: Said) -> str:
         return "which"
     tells_of = said.slots.keys() & DISTINCT
     return "again" if kind == "text" and slot in DISTINCT and tells_of and slot not in tells_of else ""
+
+
+class _Memo:
+    """What a model has read, by the conversation up to there; the oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._read: OrderedDict[bytes, ModelReading] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: bytes) -> ModelReading | None:
+        with self._lock:
+            if key in self._read:
+                self._read.move_to_end(key)
+            return self._read.get(key)
+
+    def put(self, key: bytes, reading: ModelReading) -> None:
+        with self._lock:
+            self._read[key] = reading
+            while len(self._read) > REMEMBERED:
+                self._read.popitem(last=False)

@@ -21,7 +21,7 @@ from typing import Literal
 import yaml
 
 from carellama.consultation.questions import load_questions, slots_data, terms_of
-from carellama.consultation.state import SLOTS, Slot
+from carellama.consultation.state import SLOTS, Reader, Slot
 from carellama.rules import SENTENCE_END, Lexicon, Mention, Mentions, normalize
 from carellama.safety.context import Context
 from carellama.safety.measures import NUMBER, find_measures, read_number
@@ -50,7 +50,9 @@ SOMEBODY = 40  # characters from the beginning of a message within which it says
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What one message tells of. `evidence` are slots whose own words it has; `other`: somebody else is ill."""
+    """What one message tells of; `readers` says who read a slot where it was not the rules; `other`: who is ill is
+    not who writes.
+    """
 
     slots: Mapping[Slot, str] = field(default_factory=dict)
     complaints: tuple[str, ...] = ()
@@ -58,6 +60,8 @@ class Said:
     sex: Sex | None = None
     other: bool = False
     signals: frozenset[str] = frozenset()
+    now: bool = False  # it has words for now
+    readers: Mapping[Slot, Reader] = field(default_factory=dict)
 
 
 @cache
@@ -119,7 +123,9 @@ def read_text(text: str, asked: Slot | None = None) -> Said:
     slots = _clauses(text, plain, mentions)
     if asked == "age_sex" and (age is not None or sex):
         slots.setdefault("age_sex", clip(text))
-    return Said(slots, tuple(dict.fromkeys(name for _, name in complaints)), age, sex, other, signals)
+    return Said(
+        slots, tuple(dict.fromkeys(name for _, name in complaints)), age, sex, other, signals, "_now" in mentions
+    )
 
 
 def _person(plain: str, mentions: Mentions) -> tuple[bool, Sex | None]:
