@@ -10,7 +10,7 @@ Data of `slots.yaml`; a complaint of `complaints/*.yaml` brings questions of its
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -18,6 +18,8 @@ from typing import Any
 
 import yaml
 
+from carellama.consultation.complaints import load_guide
+from carellama.consultation.guide_files import Complaint
 from carellama.consultation.state import SLOTS, Slot
 from carellama.rules import Lexicon, normalize
 from carellama.safety.notices import Language
@@ -25,16 +27,6 @@ from carellama.safety.notices import Language
 FILE = "slots.yaml"
 Wording = Mapping[str, str]  # by language
 _QUESTION = re.compile(r"[^。！？!?\n]*[?？]")
-
-
-@dataclass(frozen=True, slots=True)
-class Complaint:
-    """What a person may complain of; `words` are terms of `carellama.rules`."""
-
-    id: str
-    words: tuple[str, ...]
-    ask: Mapping[Slot, Wording]  # questions of its own
-    needs: tuple[Slot, ...]  # slots that matter for it besides those that always do
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +71,7 @@ class Questions:
 def load_questions() -> Questions:
     """Return the questions that CareLlama ships."""
     data = slots_data()
-    complaints = {one.id: one for one in _complaints()}
+    complaints = load_guide().complaints
     of_slot = {
         slot: {kind: said for kind, said in data["slots"][slot].items() if isinstance(said, dict)} for slot in SLOTS
     }
@@ -101,13 +93,3 @@ def slots_data() -> Mapping[str, Any]:
 def terms_of(groups: Sequence[Sequence[str]]) -> list[str]:
     """Return the terms of a list a language."""
     return [term for group in groups for term in group]
-
-
-def _complaints() -> Iterator[Complaint]:
-    folder = resources.files("carellama.consultation").joinpath("complaints")
-    if not folder.is_dir():
-        return
-    for file in sorted(folder.iterdir(), key=lambda one: one.name):
-        if file.name.endswith(".yaml"):
-            for name, one in yaml.safe_load(file.read_text(encoding="utf-8")).items():
-                yield Complaint(name, tuple(terms_of(one["words"])), one.get("ask", {}), tuple(one.get("needs", ())))

@@ -14,18 +14,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
 from itertools import pairwise
 from typing import Literal
 
-import yaml
-
-from carellama.consultation.questions import load_questions, slots_data, terms_of
+from carellama.consultation.complaints import load_guide
+from carellama.consultation.questions import slots_data, terms_of
 from carellama.consultation.state import SLOTS, Reader, Slot
 from carellama.rules import SENTENCE_END, Lexicon, Mention, Mentions, normalize
 from carellama.safety.context import Context
 from carellama.safety.measures import NUMBER, find_measures, read_number
-from carellama.safety.rule_files import CONTEXT
 
 Answer = Literal["yes", "no", "unknown", "nothing", "text"]
 Sex = Literal["female", "male"]
@@ -66,14 +63,12 @@ class Said:
 
 @cache
 def _lexicon() -> Lexicon:
-    data, questions = slots_data(), load_questions()
+    data = slots_data()
     concepts = {
         f"slot {slot}": terms_of(data["slots"][slot]["said"]) for slot in SLOTS if "said" in data["slots"][slot]
     }
     concepts |= {f"signal {name}": terms_of(groups) for name, groups in data["signals"].items()}
-    concepts |= {f"complaint {one.id}": list(one.words) for one in questions.complaints.values()}
-    context = yaml.safe_load(resources.files("carellama.safety").joinpath(CONTEXT).read_text(encoding="utf-8"))
-    return Lexicon(concepts | {name: terms_of(groups) for name, groups in context.items()})
+    return Lexicon({**concepts, **load_guide().concepts})  # "complaint x", and how a mention is meant
 
 
 @cache

@@ -1,0 +1,258 @@
+"""What a person complains of, who sees it and how urgent it is: by the guide of complaints, not by a model.
+
+    [one.id for one in find_complaints("I've got heartburn, and a sore throat")]    # ["heartburn", "sore_throat"]
+    found = assess("我怀孕34周了，今天头疼")
+    found.urgency, found.departments[0].names["zh"][0]                             # "urgent", "产科"
+
+The guide is data of this project, `complaints/*.yaml` and `departments.yaml`; no clinician has reviewed it. It names no
+disease: a complaint leads to departments, questions and advice. Signs of an emergency are found by `safety.triage`
+besides; the more urgent of the two counts (`consultation.report`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from carellama.consultation.guide_files import (
+    PEOPLE,
+    URGENCIES,
+    Complaint,
+    Department,
+    Person,
+    Raise,
+    read_complaints,
+    read_concepts,
+    read_departments,
+)
+from carellama.consultation.state import Urgency
+from carellama.errors import UserError
+from carellama.rules import Lexicon, Mention, Mentions, normalize
+from carellama.safety.context import Context, Flag
+from carellama.safety.measures import find_measures, measure_names
+from carellama.safety.pattern_rules import Condition
+from carellama.safety.rule_files import File, context_file, shipped_file
+
+DEPARTMENTS = "departments.yaml"
+FOLDER = "complaints"
+SIGNS = "red_flags/signs.yaml"  # concepts that triage and the guide share
+DAYS_PER_YEAR = 365.25
+NEWBORN_DAYS, CHILD_YEARS, OLD_YEARS = 28, 16, 75
+_COMPLAINT, _RAISE = "complaint ", "raise "  # before the names of the guide's own concepts
+# What is said of a person, and the words that look like it and are not.
+_SAID: Mapping[Person, tuple[str, str]] = {
+    "newborn": ("newborn_words", ""),
+    "child": ("child_words", "not_child"),
+    "pregnant": ("pregnant_words", "not_pregnant"),
+    "after_birth": ("after_birth_words", ""),
+    "cancer": ("cancer_words", "not_cancer"),
+    "old": ("old_words", "not_old"),
+    "male": ("male_words", ""),
+    "female": ("female_words", ""),
+}
+_NOT_NOW: frozenset[Flag] = frozenset({"denied", "past", "question", "supposed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """Departments and complaints by id, and the lexicon of all their words."""
+
+    departments: Mapping[str, Department]
+    complaints: Mapping[str, Complaint]
+    concepts: Mapping[str, Sequence[str]]
+    lexicon: Lexicon
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What a text comes to: complaints, the most important first; how urgent and why; who sees it."""
+
+    complaints: tuple[Complaint, ...]
+    main: tuple[Complaint, ...]  # those of the first line, or the first
+    urgency: Urgency
+    raised: tuple[Raise, ...]  # those that make it as urgent as it is
+    departments: tuple[Department, ...]
+    people: frozenset[Person]
+
+
+def load_guide(departments: File | None = None, complaints: Sequence[File] = ()) -> Guide:
+    """Return the guide that CareLlama ships, or that of other files. Raises `UserError` with file and line."""
+    return _build(departments, complaints) if departments or complaints else _shipped()
+
+
+@cache
+def _shipped() -> Guide:
+    return _build(None, ())
+
+
+def _build(departments: File | None, complaints: Sequence[File]) -> Guide:
+    by_id = read_departments(departments or (DEPARTMENTS, _text(DEPARTMENTS)))
+    found, own = read_complaints(complaints or _complaint_files(), by_id)
+    concepts = read_concepts([context_file(), shipped_file(SIGNS)])
+    for name, terms in own.items():
+        concepts.setdefault(name, []).extend(terms)
+    for one in found.values():
+        concepts[_COMPLAINT + one.id] = list(one.words)
+        for number, raised in enumerate(one.raises):
+            if raised.find:
+                concepts[f"{_RAISE}{one.id} {number}"] = list(raised.find)
+    guide = Guide(by_id, found, concepts, Lexicon(concepts))
+    _check(guide)
+    return guide
+
+
+def _check(guide: Guide) -> None:
+    """Raise `UserError` for a concept or a condition that nothing defines."""
+    if unknown := guide.lexicon.references() - measure_names():
+        raise UserError(f"terms of complaints refer to concepts that no file has: {', '.join(sorted(unknown))}")
+    known = {*PEOPLE, *guide.concepts, *measure_names()}
+    for one in guide.complaints.values():
+        named = [condition for referral in one.departments for condition in referral.conditions]
+        named += [condition.concept for raised in one.raises for condition in raised.who]
+        for name in named:
+            if name not in known:
+                raise UserError(f"{one.place}: {one.id} has the condition {name!r}, which no file has")
+
+
+def _complaint_files() -> list[File]:
+    folder = resources.files("carellama.consultation").joinpath(FOLDER)
+    files = sorted((one for one in folder.iterdir() if one.name.endswith(".yaml")), key=lambda one: one.name)
+    return [(f"{FOLDER}/{one.name}", one.read_text(encoding="utf-8")) for one in files]
+
+
+def _text(name: str) -> str:
+    return resources.files("carellama.consultation").joinpath(name).read_text(encoding="utf-8")
+
+
+def find_complaints(text: str) -> tuple[Complaint, ...]:
+    """Return the complaints that a text has, the most important first: see `assess`."""
+    return assess(text).complaints
+
+
+def assess(
+    text: str, age: float | None = None, sex: Person | None = None, told: Iterable[str] = (), guide: Guide | None = None
+) -> Assessment:
+    """Return what a text comes to. Takes time linear in the text.
+
+    A complaint that is denied does not count, nor one whose words are part of another's. Those of the first line, where
+    people say what they came for, stand before the others; among them the more urgent come first, then those said
+    first. `told` are ids of complaints that are known otherwise; `age` in years and `sex` stand before what is said.
+    """
+    guide = guide or load_guide()
+    reading = _Reading(guide, text, age, sex)
+    found = reading.complaints(told)
+    main = found[:1] + tuple(one for one in found[1:] if reading.is_first(one))
+    levels = {one.id: reading.urgency(one) for one in main}
+    urgency: Urgency = min(levels.values(), key=URGENCIES.index, default="routine")
+    raised = tuple(fired for one in main for fired in reading.fired(one) if fired.to == urgency)
+    return Assessment(found, main, urgency, raised, reading.departments(found[:1]), reading.people)
+
+
+class _Reading:
+    """One text against the guide."""
+
+    def __init__(self, guide: Guide, text: str, age: float | None, sex: Person | None) -> None:
+        self._guide = guide
+        self._text = normalize(text)
+        self._mentions: Mentions = guide.lexicon.find(self._text, find_measures(self._text))
+        self._context = Context(self._text, self._mentions)
+        self._first = self._text.find("\n") % (len(self._text) + 1)  # where the first line ends
+        self.people = frozenset(self._people(age, sex))
+        self._places = self._found()
+
+    def complaints(self, told: Iterable[str]) -> tuple[Complaint, ...]:
+        """The complaints in order of importance."""
+        places = dict.fromkeys(told, len(self._text)) | self._places
+        found = [self._guide.complaints[name] for name in places]
+        return tuple(sorted(found, key=lambda one: (not self.is_first(one), self._rank(one), places[one.id])))
+
+    def is_first(self, one: Complaint) -> bool:
+        """Whether the first line tells of it."""
+        return self._places.get(one.id, len(self._text) + 1) <= self._first
+
+    def urgency(self, one: Complaint) -> Urgency:
+        """How urgent a complaint is, with what raises it."""
+        return min((one.urgency, *(raised.to for raised in self.fired(one))), key=URGENCIES.index)
+
+    def fired(self, one: Complaint) -> list[Raise]:
+        """What raises the urgency of a complaint here."""
+        return [
+            raised
+            for number, raised in enumerate(one.raises)
+            if (not raised.find or self._is_meant(f"{_RAISE}{one.id} {number}"))
+            and (not raised.who or any(self._holds(condition.concept, condition) for condition in raised.who))
+        ]
+
+    def departments(self, main: Sequence[Complaint]) -> tuple[Department, ...]:
+        """Those of these complaints whose conditions hold, in order."""
+        names = [
+            referral.department
+            for one in main
+            for referral in one.departments
+            if not referral.conditions or any(self._holds(name) for name in referral.conditions)
+        ]
+        return tuple(self._guide.departments[name] for name in dict.fromkeys(names))
+
+    def _rank(self, one: Complaint) -> int:
+        return URGENCIES.index(self.urgency(one))
+
+    def _holds(self, name: str, condition: Condition | None = None) -> bool:
+        if name in PEOPLE:
+            return name in self.people
+        if condition is not None and condition.comparison:
+            return any(condition.holds(one.value) for one in self._mentions.get(name, ()))
+        return self._is_meant(name)
+
+    def _is_meant(self, concept: str) -> bool:
+        return any(not self._context.flags(one) & _NOT_NOW for one in self._mentions.get(concept, ()))
+
+    def _found(self) -> dict[str, int]:
+        """The complaints that are told of, and where first."""
+        meant = [
+            (name[len(_COMPLAINT) :], one)
+            for name, mentions in self._mentions.items()
+            if name.startswith(_COMPLAINT)
+            for one in mentions
+            if "denied" not in self._context.flags(one)
+        ]
+        places: dict[str, int] = {}
+        for name, one in sorted(meant, key=lambda pair: pair[1].start):
+            if not any(_is_part(one, other) for kind, other in meant if kind != name):
+                places.setdefault(name, one.start)
+        return places
+
+    def _people(self, age: float | None, sex: Person | None) -> Iterable[Person]:
+        ages = [one.value for one in self._mentions.get("age", ()) if one.value is not None]
+        age = age if age is not None else next(iter(ages), None)
+        said = {person for person, (words, besides) in _SAID.items() if self._is_said(words, besides)}
+        if sex or "male" in said or "female" in said:
+            other: Person = "female" if (sex or ("male" if "male" in said else "female")) == "male" else "male"
+            said.discard(other)
+            said |= {sex} if sex else set()
+        if age is not None:
+            said -= {"newborn", "child", "old"}
+            said |= {"newborn"} if age * DAYS_PER_YEAR <= NEWBORN_DAYS else set()
+            said |= {"child"} if age < CHILD_YEARS else set()
+            said |= {"old"} if age >= OLD_YEARS else set()
+        if "newborn" in said:
+            said.add("child")
+        if self._mentions.get("pregnancy_weeks"):
+            said.add("pregnant")
+        return said - ({"pregnant"} if said & {"male", "child"} else set())
+
+    def _is_said(self, words: str, besides: str) -> bool:
+        others = self._mentions.get(besides, ())
+        return any(
+            not self._context.flags(one) & {"denied", "supposed"} and not any(_overlap(one, other) for other in others)
+            for one in self._mentions.get(words, ())
+        )
+
+
+def _is_part(one: Mention, other: Mention) -> bool:
+    return other.start <= one.start and one.end <= other.end and other.end - other.start > one.end - one.start
+
+
+def _overlap(one: Mention, other: Mention) -> bool:
+    return one.start < other.end and other.start < one.end

@@ -1,0 +1,321 @@
+"""The report of a consultation: what was said, how urgent it is and why, where to go, and what is not known.
+
+    report = make_report(state)
+    report.urgency, report.departments[0].name      # "soon", "dermatology"
+    print(to_markdown(report))
+
+What a person said is quoted as it was said. How urgent it is, the departments and the advice come from the rules of
+`safety.triage` and the guide of `consultation.complaints`, never from a model. The report states no diagnosis.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from carellama.consultation.complaints import Assessment, assess, load_guide
+from carellama.consultation.guide_files import URGENCIES
+from carellama.consultation.questions import load_questions
+from carellama.consultation.reading import kind_of
+from carellama.consultation.state import SLOTS, ConsultState, Slot, Urgency
+from carellama.safety.notices import Language, disclaimer, emergency_notice
+from carellama.safety.triage import BY_CLASSIFIER, Finding
+
+WORDS = "report.yaml"
+ADVISED = 2  # complaints whose advice is given
+RULES_SHOWN = 2  # rules of triage that are written out; of the others there are the ids
+_ABOUT_NOW: tuple[Slot, ...] = (  # slots by which urgency and department are decided; the family's illness is not here
+    "complaint", "age_sex", "red_flag", "associated", "onset", "location", "course", "severity", "history", "drugs",
+    "pregnancy",
+)  # fmt: skip
+# Complaints of which an emergency has a line of its own that helps: see safety.notices.
+_SYSTEMS = {
+    **dict.fromkeys(
+        ("low_mood", "insomnia", "anxiety", "substance_use", "hallucinations", "after_birth_trouble"), "mind"
+    ),
+    "poisoning": "poisoning",
+}
+_STYLE = (
+    "body{font:15px/1.45 system-ui,'Noto Sans CJK SC','Microsoft YaHei',sans-serif;margin:0;color:#1a1a1a;"
+    "background:#fff}"
+    "main{max-width:46rem;margin:0 auto;padding:1rem}h1{font-size:1.4em;margin:0 0 .6em}"
+    "h2{font-size:1.05em;margin:.9em 0 .2em;border-bottom:1px solid #bbb}p,ul{margin:.2em 0}ul{padding-left:1.3em}"
+    ".action{border:3px solid #a00000;padding:.2em .8em .6em;font-weight:bold}.action h2{border:0;color:#a00000}"
+    ".notes{font-size:.85em;color:#444}"
+    "@page{size:A4;margin:12mm}@media print{body{font-size:9.5pt;line-height:1.3}main{padding:0;max-width:none}"
+    "section{break-inside:avoid}h2{margin-top:.6em}}"
+)
+_LIST = {"type": "array", "items": {"type": "string"}}
+_TEXT = {"type": "string"}
+
+
+def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object", "properties": properties, "required": list(properties), "additionalProperties": False
+    }  # fmt: skip
+
+
+REPORT_SCHEMA: Mapping[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    **_object(
+        language={"enum": ["en", "zh"]},
+        date={"type": "string", "format": "date"},
+        complaint=_TEXT,
+        complaints=_LIST,
+        summary={"type": "array", "items": _object(slot={"enum": list(SLOTS)}, text=_TEXT)},
+        urgency={"enum": list(URGENCIES)},
+        why=_LIST,
+        rules=_LIST,
+        notice=_TEXT,
+        departments={"type": "array", "minItems": 1, "items": _object(id=_TEXT, name=_TEXT, treats=_TEXT)},
+        tests=_LIST,
+        self_care=_LIST,
+        return_if=_LIST,
+        unknown={"type": "array", "items": {"enum": list(SLOTS)}},
+        ended={"enum": ["", "emergency", "complete", "limit", "person asked"]},
+        sources=_LIST,
+        disclaimer=_TEXT,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A slot and what the person said about it, in their words."""
+
+    slot: Slot
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A department: id, its name in the language of the report, and what it treats."""
+
+    id: str
+    name: str
+    treats: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a consultation came to. `notice` has the action and the numbers to call where it is an emergency."""
+
+    language: Language
+    date: str  # ISO 8601
+    complaint: str  # the person's words, "" where none were said
+    complaints: tuple[str, ...]  # ids of complaints/*.yaml, the most important first
+    summary: tuple[Told, ...]
+    urgency: Urgency
+    why: tuple[str, ...]
+    rules: tuple[str, ...]  # ids of the rules of triage that fired, at any level
+    notice: str
+    departments: tuple[Place, ...]  # the first is the one to go to
+    tests: tuple[str, ...]
+    self_care: tuple[str, ...]
+    return_if: tuple[str, ...]
+    unknown: tuple[Slot, ...]  # not asked, or asked and not told
+    ended: str  # why the interview ended
+    sources: tuple[str, ...]
+    disclaimer: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as `REPORT_SCHEMA` describes it."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of a report as a person reads it: paragraphs, or a list of them."""
+
+    kind: str  # a key of the headings
+    title: str
+    lines: tuple[str, ...]
+    is_list: bool
+
+
+def make_report(state: ConsultState, country: str | None = None, today: date | None = None) -> Report:
+    """Return the report of a consultation, also of one that has not ended.
+
+    `country` chooses the numbers to call (by default that of the language). Raises `UserError` for an unknown one.
+    """
+    words, language = report_words(), state.language
+    found = assess(_told(state), state.age, state.sex, state.complaints)
+    urgency = min(state.level, found.urgency, key=URGENCIES.index)
+    advised = found.main[:ADVISED]
+    findings = [one for one in state.findings if one.level == urgency][:RULES_SHOWN]
+    otherwise: Mapping[str, Mapping[str, str]] = words["otherwise"]
+
+    def advice(kind: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(getattr(one, kind)[language] for one in advised)) or (otherwise[kind][language],)
+
+    return Report(
+        language=language,
+        date=(today or date.today()).isoformat(),
+        complaint=state.slots.get("complaint", ""),
+        complaints=tuple(one.id for one in found.complaints),
+        summary=tuple(Told(slot, state.slots[slot]) for slot in SLOTS if slot != "complaint" and state.slots.get(slot)),
+        urgency=urgency,
+        why=tuple(_why(state, found, urgency)),
+        rules=tuple(one.rule.id for one in state.findings),
+        notice=_notice(state, found, urgency, country),
+        departments=_departments(found, language),
+        tests=advice("tests"),
+        self_care=advice("self_care"),
+        return_if=advice("return_if"),
+        unknown=tuple(slot for slot in SLOTS if not _is_known(state, slot)),
+        ended=state.reason,
+        sources=tuple(
+            dict.fromkeys([*(one.rule.source for one in findings[:RULES_SHOWN]), *(one.source for one in advised)])
+        ),
+        disclaimer=disclaimer(language),
+    )
+
+
+def _told(state: ConsultState) -> str:
+    """What was said, a line a slot; where the answer was a bare yes, the question that it affirms."""
+    lines = []
+    for slot in _ABOUT_NOW:
+        said = state.slots.get(slot, "")
+        if said and kind_of(said) == "yes":
+            said = load_questions().text(slot, state.language, complaints=state.complaints)
+        lines.append(said.replace("\n", " ").replace("?", ".").replace("？", "。"))
+    return "\n".join(lines)
+
+
+def _why(state: ConsultState, found: Assessment, urgency: Urgency) -> list[str]:
+    words, language = report_words(), state.language
+    findings = [one for one in state.findings if one.level == urgency]
+    why = [
+        words["rule"][language].format(
+            id=one.rule.id, do="" if one.overruled else one.rule.do[language], source=one.rule.source
+        )
+        for one in findings[:RULES_SHOWN]
+    ]
+    if more := [one.rule.id for one in findings[RULES_SHOWN:]]:
+        why.append(words["more_rules"][language].format(ids=", ".join(more)))
+    if found.urgency == urgency:
+        why += [one.why[language] for one in found.raised]
+    return list(dict.fromkeys(why)) or [words["usual" if found.complaints else "no_complaint"][language]]
+
+
+def _notice(state: ConsultState, found: Assessment, urgency: Urgency, country: str | None) -> str:
+    """The action and the numbers where it is an emergency, those of triage where it found it."""
+    if urgency != "emergency":
+        return ""
+    findings = [one for one in state.findings if one.level == "emergency"]
+    if not findings:
+        system = next((_SYSTEMS[one.id] for one in found.complaints if one.id in _SYSTEMS), "")
+        rule = replace(BY_CLASSIFIER, id="complaints", system=system, source="consultation/complaints")
+        findings = [Finding(rule, (), "emergency")]
+    return emergency_notice(findings, state.language, country).replace("**", "")
+
+
+def _departments(found: Assessment, language: Language) -> tuple[Place, ...]:
+    departments = found.departments
+    if not departments:
+        guide = load_guide().departments
+        people = found.people
+        name = "neonatology" if "newborn" in people else "paediatrics" if "child" in people else "general_practice"
+        departments = (guide["obstetrics" if "pregnant" in people else name],)
+    return tuple(Place(one.id, one.names[language][0], one.treats[language]) for one in departments)
+
+
+def _is_known(state: ConsultState, slot: Slot) -> bool:
+    if slot == "pregnancy" and state.sex == "male":
+        return True
+    return kind_of(state.slots.get(slot, "")) not in ("nothing", "unknown")
+
+
+@cache
+def report_words() -> Mapping[str, Any]:
+    """Return the words of a report."""
+    text = resources.files("carellama.consultation").joinpath(WORDS).read_text(encoding="utf-8")
+    read: Mapping[str, Any] = yaml.safe_load(text)
+    return read
+
+
+def sections(report: Report) -> list[Section]:
+    """Return the report as a person reads it: in an emergency the action first, always what is not known last."""
+    words, language = report_words(), report.language
+
+    def section(kind: str, lines: Sequence[str], *, is_list: bool = False) -> Section:
+        return Section(kind, words["headings"][kind][language], tuple(lines), is_list)
+
+    colon = "：" if language == "zh" else ": "
+    places = [f"{one.name}{colon}{one.treats}" for one in report.departments]
+    if report.urgency == "emergency":
+        places = [words["emergency_department"][language], *places]
+    said = [f"{words['slots'][one.slot][language]}{colon}{_quoted(one.text)}" for one in report.summary]
+    complaint = _quoted(report.complaint) if report.complaint else words["nothing_said"][language]
+    comma = "、" if language == "zh" else ", "
+    unknown = [comma.join(words["slots"][slot][language] for slot in report.unknown)] if report.unknown else []
+    ended = [words["ended"][report.ended][language]] if report.ended in words["ended"] else []
+    sources = "；".join(report.sources) if language == "zh" else "; ".join(report.sources)
+    notes = [words["quoted"][language], report.disclaimer]
+    notes += [words["sources"][language].format(sources=sources)] if sources else []
+    parts = [
+        section("action", [report.notice] if report.notice else []),
+        section("urgency", [words["urgency"][report.urgency][language], *report.why]),
+        section("departments", places, is_list=True),
+        section("complaint", [complaint]),
+        section("summary", said, is_list=True),
+        section("tests", report.tests, is_list=True),
+        section("self_care", report.self_care, is_list=True),
+        section("return_if", report.return_if, is_list=True),
+        section("unknown", [*unknown, *ended]),
+        section("notes", notes),
+    ]
+    return [one for one in parts if one.lines]
+
+
+def to_markdown(report: Report) -> str:
+    """Return the report as Markdown."""
+    parts = [f"# {_title(report)}"]
+    for one in sections(report):
+        lines = [_escaped(line) for line in one.lines]
+        parts += [f"## {one.title}", "\n".join(f"- {line}" for line in lines) if one.is_list else "\n\n".join(lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_html(report: Report) -> str:
+    """Return the report as one page of HTML that needs nothing else: no script, no picture, no font."""
+    language = {"en": "en", "zh": "zh-CN"}[report.language]
+    body = [f"<h1>{html.escape(_title(report))}</h1>"]
+    for one in sections(report):
+        lines = [html.escape(line) for line in one.lines]
+        inner = (
+            "".join(f"<li>{line}</li>" for line in lines)
+            if one.is_list
+            else "".join(f"<p>{line}</p>" for line in lines)
+        )
+        inner = f"<ul>{inner}</ul>" if one.is_list else inner
+        title = f'<h2 id="{one.kind}">{html.escape(one.title)}</h2>'
+        body.append(f'<section class="{one.kind}" aria-labelledby="{one.kind}">{title}{inner}</section>')
+    return (
+        f'<!DOCTYPE html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(_title(report))}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f'<body class="{report.urgency}">\n<main>\n' + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _title(report: Report) -> str:
+    return f"{report_words()['title'][report.language]} · {report.date}"
+
+
+def _quoted(text: str) -> str:
+    return "“" + " ".join(text.splitlines()) + "”"
+
+
+def _escaped(text: str) -> str:
+    """A line of Markdown that shows the text as it is."""
+    text = re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)
+    return re.sub(r"^(\s*)([#+-]|\d+[.)])(?=\s|$)", r"\1\\\2", text)

@@ -1,0 +1,121 @@
+"""The report of a consultation: the person's words as said, urgency never below triage, the same in all its forms."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import replace
+from datetime import date
+from html.parser import HTMLParser
+
+import pytest
+
+from carellama.consultation.report import REPORT_SCHEMA, Report, make_report, to_html, to_markdown
+from carellama.consultation.state import ConsultState
+from carellama.errors import UserError
+from carellama.safety.triage import triage_text
+
+DAY = date(2026, 3, 5)
+
+
+def state(language: str, **slots: str) -> ConsultState:
+    found = triage_text("\n".join(slots.values()))
+    return ConsultState(
+        language, slots, tuple(slots), found.level or "routine", found.findings, done=True, reason="complete"
+    )  # type: ignore[arg-type]
+
+
+ITCH = state(
+    "en", complaint="I've <b>itchy</b> skin & *red* spots\n# on my arms", onset="3 days ago", drugs="don't know"
+)
+HEART = state("zh", complaint="胸口像压了块石头，一身冷汗", onset="半小时前")
+
+
+def report(given: ConsultState) -> Report:
+    return make_report(given, today=DAY)
+
+
+def test_what_was_said_is_quoted_and_what_was_not_is_listed() -> None:
+    made = report(ITCH)
+    assert made.complaint == ITCH.slots["complaint"]
+    assert [(one.slot, one.text) for one in made.summary] == [("onset", "3 days ago"), ("drugs", "don't know")]
+    assert "drugs" in made.unknown  # asked and not known
+    assert "allergies" in made.unknown
+    assert "onset" not in made.unknown
+    assert "pregnancy" not in report(replace(ITCH, sex="male")).unknown
+
+
+def test_urgency_is_never_below_that_of_triage_or_of_the_guide() -> None:
+    assert report(HEART).urgency == "emergency"
+    assert report(replace(ITCH, level="urgent")).urgency == "urgent"
+    calm = state("en", complaint="I have diarrhoea")
+    assert report(calm).urgency == "routine"
+    dry = replace(calm, slots={**calm.slots, "associated": "and I have hardly any urine, no urine since yesterday"})
+    assert report(dry).urgency == "urgent"
+
+
+def test_a_bare_yes_affirms_the_question_that_was_asked() -> None:
+    pain = ConsultState(
+        "en", {"complaint": "my chest hurts", "red_flag": "yes"}, ("red_flag",), complaints=("chest_pain",)
+    )
+    assert report(pain).urgency == "emergency"
+    assert report(replace(pain, slots={**pain.slots, "red_flag": "no"})).urgency == "urgent"
+
+
+def test_an_emergency_begins_with_the_action_and_the_numbers_of_the_country() -> None:
+    text = to_markdown(report(HEART))
+    assert text.index("120") < text.index("主诉")
+    assert text.splitlines()[2] == "## 请立即这样做"
+    assert "999" in make_report(HEART, country="GB").notice
+    assert report(ITCH).notice == ""
+    low = ConsultState("en", {"complaint": "I can't cope and want to die"})
+    assert "988" in report(low).notice  # found by the guide alone, and the crisis line is named
+    with pytest.raises(UserError, match="country"):
+        make_report(HEART, country="XX")
+
+
+def test_the_json_has_the_keys_of_its_schema_and_no_others() -> None:
+    made = report(HEART).as_json()
+    assert made.keys() == set(REPORT_SCHEMA["required"]) == REPORT_SCHEMA["properties"].keys()
+    assert made["date"] == "2026-03-05"
+    assert made["departments"][0].keys() == {"id", "name", "treats"}
+
+
+class Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_shows_the_words_and_runs_nothing() -> None:
+    page = Page()
+    source = to_html(report(ITCH))
+    page.feed(source)
+    names = [tag for tag, _ in page.tags]
+    assert "I've <b>itchy</b> skin & *red* spots # on my arms" in page.text
+    assert not {"script", "b", "img", "link", "iframe"} & set(names)
+    assert page.tags[0] == ("html", {"lang": "en"})
+    assert names.count("h1") == 1
+    assert names.count("h2") >= 8
+    assert html.escape(ITCH.slots["complaint"].replace("\n", " ")) in source
+    assert '<html lang="zh-CN">' in to_html(report(HEART))
+
+
+def test_markdown_of_the_persons_words_is_text() -> None:
+    text = to_markdown(report(ITCH))
+    assert r"\<b\>itchy\</b\>" in text
+    assert r"\*red\*" in text
+    assert "\n# on" not in text
+
+
+def test_what_is_not_in_the_guide_goes_to_a_general_doctor() -> None:
+    made = report(state("en", complaint="something odd"))
+    assert [one.id for one in made.departments] == ["general_practice"]
+    assert made.return_if
+    assert report(replace(state("zh", complaint="说不清"), age=3)).departments[0].id == "paediatrics"
