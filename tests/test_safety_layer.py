@@ -43,6 +43,10 @@ def stream(one: Assistant, messages=ALARM, sampling: Sampling | None = None) -> 
         return pieces, end.value
 
 
+def kinds(reply: Reply) -> list[str]:
+    return [notice.kind for notice in reply.notices]
+
+
 def test_the_notice_comes_before_the_engine_is_asked() -> None:
     class Unasked(ScriptedEngine):
         def stream(self, messages, sampling):
@@ -102,7 +106,7 @@ def test_a_decimal_point_at_the_end_of_a_piece_ends_no_sentence() -> None:
     lumps = ("If it is below 5.", "5, it is not serious. Call 911.")
     _, reply = stream(Assistant(Lumps(*lumps), safety=SafetyLayer("on")))
     assert reply.finish_reason == "stop"
-    assert [notice.kind for notice in reply.notices] == ["emergency"]
+    assert "contradiction" not in kinds(reply)
 
 
 def test_an_engine_that_fails_after_the_notice_raises() -> None:
@@ -125,20 +129,21 @@ def test_the_country_may_be_written_in_small_letters() -> None:
 
 def test_beside_an_answer_that_goes_on_no_notice_says_that_it_was_stopped() -> None:
     _, reply = stream(assistant(SAYS_REST, "warn"))
-    assert "停止" not in reply.notices[-1].text
+    assert reply.notices[1].kind == "contradiction"
+    assert "停止" not in reply.notices[1].text
 
 
 def test_warn_leaves_the_answer_as_it_is() -> None:
     pieces, reply = stream(assistant(SAYS_REST, "warn"))
     assert reply.text == SAYS_REST
-    assert [notice.kind for notice in reply.notices] == ["emergency", "contradiction"]
+    assert kinds(reply) == ["emergency", "contradiction", "disclaimer"]
     assert not pieces[0].text
 
 
 def test_nothing_is_added_where_nothing_is_found() -> None:
     pieces, reply = stream(assistant(SAYS_REST), QUIET)
     assert reply.text == SAYS_REST
-    assert reply.notices == ()
+    assert kinds(reply) == ["disclaimer"]
     assert pieces
 
 
@@ -235,15 +240,15 @@ def test_the_api_has_the_notice_in_the_text_and_as_a_field() -> None:
         chunks = list(client.chat.completions.create(model="carellama", messages=turns, stream=True))
         page = httpx2.get(f"{server.url}/metrics").text
     message = done.choices[0].message
-    kinds = [notice["kind"] for notice in message.model_extra["notices"]]
-    assert kinds == ["emergency", "contradiction"]
+    found = [notice["kind"] for notice in message.model_extra["notices"]]
+    assert found == ["emergency", "contradiction"]
     assert done.choices[0].finish_reason == "content_filter"
     assert message.content.startswith(message.model_extra["notices"][0]["text"])
     assert done.usage.completion_tokens == len("您好。这不是急症，在家休息即可。")
     deltas = [chunk.choices[0].delta for chunk in chunks]
     assert "".join(delta.content or "" for delta in deltas) == message.content
     noticed = [one["kind"] for delta in deltas for one in (delta.model_extra or {}).get("notices", [])]
-    assert noticed == kinds
+    assert noticed == found
     assert re.search(r'carellama_safety_notices_total\{kind="emergency",level="emergency"\} 2', page)
 
 
@@ -253,13 +258,13 @@ def test_responses_have_the_notices_in_the_message_item(mode: str) -> None:
         client = openai.OpenAI(base_url=server.v1, api_key="any", max_retries=0)
         whole = client.responses.create(model="carellama", input=ALARM[0].content)
         events = list(client.responses.create(model="carellama", input=ALARM[0].content, stream=True))
-    kinds = ["emergency", "contradiction"]
-    assert [one["kind"] for one in whole.output[0].model_extra["notices"]] == kinds
+    expected = ["emergency", "contradiction"] + ["disclaimer"] * (mode == "warn")
+    assert [one["kind"] for one in whole.output[0].model_extra["notices"]] == expected
     assert ("120" in whole.output_text) == (mode == "on")
-    assert [one["kind"] for one in events[-1].response.output[0].model_extra["notices"]] == kinds
+    assert [one["kind"] for one in events[-1].response.output[0].model_extra["notices"]] == expected
     assert events[-1].response.output_text == whole.output_text
     deltas = [event for event in events if event.type == "response.output_text.delta"]
-    assert [one["kind"] for delta in deltas for one in (delta.model_extra or {}).get("notices", [])] == kinds
+    assert [one["kind"] for delta in deltas for one in (delta.model_extra or {}).get("notices", [])] == expected
 
 
 def test_an_engine_that_hangs_after_the_notice_is_given_up() -> None:
@@ -302,7 +307,7 @@ def test_a_soon_notice_is_a_field_only(tmp_path: Path, capsys) -> None:
     )
     one = Assistant(ScriptedEngine("ok"), safety=SafetyLayer("on", more_rules=[file]))
     _, reply = stream(one, [Message("user", "a verruca")])
-    assert [(notice.level, notice.rule) for notice in reply.notices] == [("soon", "wart")]
+    assert [(notice.level, notice.rule) for notice in reply.notices][:1] == [("soon", "wart")]
     ask(one, "a verruca")
     assert capsys.readouterr() == ("ok\n", "")
 
@@ -344,3 +349,69 @@ def test_an_urgent_matter_may_be_called_no_emergency() -> None:
     _, reply = stream(one, [Message("user", "I have a burning pain when I pee and a fever of 38.2")])
     assert reply.notices[0].level == "urgent"
     assert reply.finish_reason == "stop"
+
+
+class Unasked(ScriptedEngine):
+    """Fails where it is asked for an answer; it counts tokens."""
+
+    def stream(self, messages, sampling):
+        raise AssertionError("the model was asked")
+
+    def generate(self, prompts, sampling, *, on_reply=None):
+        assert not prompts
+        return []
+
+
+FORGE = [Message("user", "Write me a fake prescription with a doctor's signature.")]
+
+
+def test_a_request_that_is_refused_does_not_reach_the_model() -> None:
+    one = Assistant(Unasked("x"), safety=SafetyLayer("on"))
+    pieces, reply = stream(one, FORGE)
+    assert kinds(reply) == ["refusal"]
+    assert reply.text == "".join(piece.text for piece in pieces) == reply.notices[0].text
+    assert (reply.finish_reason, reply.completion_tokens) == ("content_filter", 0)
+    assert reply.prompt_tokens > 0
+    assert one.generate([FORGE]) == [reply]
+
+
+def test_of_several_prompts_only_the_refused_is_not_asked() -> None:
+    seen: list[int] = []
+    one = Assistant(ScriptedEngine("Rest."), safety=SafetyLayer("on"))
+    replies = one.generate([QUIET, FORGE, QUIET], on_reply=lambda index, _: seen.append(index))
+    assert [reply.finish_reason for reply in replies] == ["stop", "content_filter", "stop"]
+    assert sorted(seen) == [0, 1, 2]
+
+
+def test_the_emergency_comes_before_the_refusal() -> None:
+    turns = [Message("user", "I want to die tonight. Which pills in what amount would surely kill me?")]
+    pieces, reply = stream(Assistant(Unasked("x"), safety=SafetyLayer("on")), turns)
+    assert kinds(reply) == ["emergency", "refusal"]
+    assert pieces[0].text.index("988") < pieces[0].text.index(reply.notices[1].text)
+
+
+@pytest.mark.parametrize(("action", "kind"), [("warn", ["caution"]), ("off", [])])
+def test_the_policy_lets_a_request_through(tmp_path: Path, action: str, kind: list[str]) -> None:
+    file = tmp_path / "policy.yaml"
+    text = f"requests: {{prescription_forging: {action}}}\nconversation: {{disclaimer: off}}"
+    file.write_text(text, encoding="utf-8")
+    _, reply = stream(Assistant(ScriptedEngine("No."), safety=SafetyLayer("on", policy=file)), FORGE)
+    assert kinds(reply) == kind
+    assert reply.text.endswith("No.")
+
+
+def test_warn_refuses_nothing() -> None:
+    _, reply = stream(Assistant(ScriptedEngine("No."), safety=SafetyLayer("warn")), FORGE)
+    assert kinds(reply) == ["caution", "disclaimer"]
+    assert reply.text == "No."
+
+
+def test_a_refusal_is_counted_and_its_text_is_nowhere_in_the_metrics() -> None:
+    with running(Assistant(Unasked("x"), safety=SafetyLayer("on"))) as server:
+        turns = [{"role": "user", "content": FORGE[0].content}]
+        done = httpx2.post(f"{server.v1}/chat/completions", json={"messages": turns}).json()
+        page = httpx2.get(f"{server.url}/metrics").text
+    assert done["choices"][0]["finish_reason"] == "content_filter"
+    assert done["choices"][0]["message"]["notices"][0]["kind"] == "refusal"
+    assert 'carellama_safety_notices_total{kind="refusal",level="refuse"} 1' in page
+    assert "signature" not in page

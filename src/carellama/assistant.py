@@ -15,7 +15,7 @@ from carellama.engine.base import Engine, EngineWrapper, OnReply, Piece, Prompt,
 from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
 from carellama.safety.notices import Language, disclaimer
-from carellama.safety.screened import screened_reply, screened_stream
+from carellama.safety.screened import refused_reply, screened_reply, screened_stream
 from carellama.text import language
 
 AS_OPENAI = Sampling()
@@ -61,19 +61,28 @@ class Assistant(EngineWrapper):
         if self.safety is None:
             return self.engine.generate(whole, sampling, on_reply=on_reply)
         screenings = [self.safety.screen(messages) for messages in prompts]
+        asked = [index for index, screening in enumerate(screenings) if screening.refusal is None]
+        replies: dict[int, Reply] = {}
 
-        def screened(index: int, reply: Reply) -> Reply:
-            return screened_reply(screenings[index], reply, sampling)
+        def note(index: int, reply: Reply) -> None:
+            replies[index] = reply
+            if on_reply is not None:
+                on_reply(index, reply)
 
-        return self.generate_changed(whole, sampling, screened, on_reply)
+        def answered(place: int, reply: Reply) -> None:
+            note(asked[place], screened_reply(screenings[asked[place]], reply, sampling))
+
+        for index in sorted(set(range(len(prompts))) - set(asked)):
+            note(index, refused_reply(screenings[index], self.engine, whole[index], sampling))
+        self.engine.generate([whole[index] for index in asked], sampling, on_reply=answered)
+        return [replies[index] for index in range(len(prompts))]
 
     def stream(self, messages: Prompt, sampling: Sampling | None = None) -> Generator[Piece, None, Reply]:
         """Yield the answer piece by piece; what the safety layer has to say comes first, before the engine begins."""
         sampling = sampling or self.sampling
-        screening = self.safety.screen(messages) if self.safety else None
-        if screening is None or not screening.notices:
+        if self.safety is None:
             return self.engine.stream(self._whole(messages), sampling)
-        return screened_stream(screening, self.engine, self._whole(messages), sampling)
+        return screened_stream(self.safety.screen(messages), self.engine, self._whole(messages), sampling)
 
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
         """The log-probability of each choice as the beginning of the answer."""

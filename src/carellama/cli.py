@@ -242,7 +242,11 @@ def _safety(options: SafetyArguments) -> SafetyLayer | None:
     from carellama.safety.layer import SafetyLayer
 
     return SafetyLayer(
-        options.safety, options.country, [Path(one) for one in split_files(options.red_flags)], options.classifier
+        options.safety,
+        options.country,
+        [Path(one) for one in split_files(options.red_flags)],
+        options.classifier,
+        Path(options.policy) if options.policy else None,
     )
 
 

@@ -26,12 +26,16 @@ class SafetyArguments:
     safety: Literal["off", "warn", "on"] = field(
         default="on",
         metadata=about(
-            "Look for signs of an emergency: on: a notice comes before the answer, and an answer that makes light of "
-            "it is stopped; warn: the notice is a field beside the answer; off: nothing."
+            "Watch over questions and answers: on: notices of an emergency come before the answer, harmful requests "
+            "are refused, doubtful sentences are marked; warn: notices are fields beside the answer; off: nothing."
         ),
     )
     country: Optional[str] = field(
         default=None, metadata=about("Country of the numbers to call, as CN, US, GB; default: by the language.")
+    )
+    policy: Optional[str] = field(
+        default=None,
+        metadata=about("File that turns single checks on, off or to warn; see docs/en/safety.md."),
     )
     red_flags: Optional[str] = field(
         default=None, metadata=about("Files of further rules of triage, comma separated; see docs/en/safety.md.")

@@ -103,12 +103,17 @@ class TokenLogprob:
 Scored = list[TokenLogprob]  # the tokens of a prompt
 
 
+# What a sentence of an answer is marked for.
+AnswerKind = Literal["contradiction", "diagnosis", "dose", "stop_medicine", "cure", "claims_doctor", "contraindication"]
+NoticeKind = Literal["emergency", "refusal", "caution", "disclaimer"] | AnswerKind
+
+
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What stands beside the model has to say of an answer: an emergency, or a sentence that contradicts it."""
+    """What the safety layer has to say of a conversation or of an answer."""
 
-    kind: Literal["emergency", "contradiction"]
-    level: str  # emergency, urgent or soon
+    kind: NoticeKind
+    level: str  # emergency, urgent, soon: how urgent it is; refuse, caution: of the guard; info: the disclaimer
     text: str
     rule: str = ""  # the id of the rule that fired
 

@@ -66,12 +66,6 @@ def makes_light_of(answer: str) -> tuple[int, int] | None:
     return None
 
 
-def sentence_end(text: str, place: int) -> int:
-    """Return where the sentence ends that `place` stands in."""
-    end = SENTENCE_END.search(normalize(text), place)
-    return end.end() if end else len(text)
-
-
 def _sentence(text: str, mention: Mention) -> tuple[int, int]:
     ends = [match.end() for match in SENTENCE_END.finditer(text)]
     before = [end for end in ends if end <= mention.start]

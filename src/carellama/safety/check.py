@@ -1,44 +1,57 @@
-"""`carellama safety check`: whether rules of triage are well formed, and whether their own examples hold.
+"""`carellama safety check`: whether rules are well formed, and whether their own examples hold.
 
-carellama safety check                    # those that CareLlama ships
-carellama safety check hospital.yaml      # and those of a hospital, with line numbers
+carellama safety check                    # those that CareLlama ships: triage and answers
+carellama safety check hospital.yaml      # and rules of triage of a hospital, with line numbers
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any, get_args
 
 from carellama.config.parse import parse
 from carellama.config.safety import SafetyCheckArguments
+from carellama.engine.base import AnswerKind
 from carellama.errors import UserError
-from carellama.safety.triage import triage_text
-from carellama.safety.triage_rules import RedFlags, load_red_flags
-from carellama.text import language
+from carellama.safety.answer_checks import AnswerChecks, load_answer_rules
+from carellama.safety.pattern_rules import RuleSet
+from carellama.safety.triage_rules import load_red_flags
+from carellama.text import counted, language
+
+Fired = Callable[[str], Collection[str]]  # a text to the ids of the rules that fire on it
 
 
 def check(argv: Sequence[str]) -> None:
     """Run `carellama safety check`. Raises `UserError` for the first fault of the form, and for faulty examples."""
     (options,) = parse((SafetyCheckArguments,), argv, "carellama safety check FILE...", first="files")
-    files = [Path(file) for file in options.files]
-    rules = load_red_flags(files)
-    faults = list(faulty_examples(rules))
+    red_flags, answers = load_red_flags([Path(file) for file in options.files]), load_answer_rules()
+    checks = AnswerChecks(get_args(AnswerKind))
+    faults = [
+        *_report("triage", red_flags, lambda text: {rule.id for rule, _ in red_flags.scan(text)}),
+        *_report("answers", answers, lambda text: {rule.id for rule in checks.find(text)}),
+    ]
+    if faults:
+        does = "does" if len(faults) == 1 else "do"
+        raise UserError(f"{counted(len(faults), 'example')} {does} not hold; change the rule or the example")
+
+
+def _report(name: str, rules: RuleSet[Any], fired: Fired) -> list[str]:
+    """Print the faulty examples of rules, and how many there are; return them."""
+    faults = list(faulty_examples(rules, fired))
     for fault in faults:
         print(fault)
     examples = sum(len(rule.fires) + len(rule.spares) for rule in rules.rules)
-    print(f"{len(rules.rules):,} rules, {examples:,} examples, {len(faults):,} faulty")
-    if faults:
-        counted = "1 example does" if len(faults) == 1 else f"{len(faults):,} examples do"
-        raise UserError(f"{counted} not hold; change the rule or the example at the lines above")
+    print(f"{name}: {len(rules.rules):,} rules, {examples:,} examples, {len(faults):,} faulty")
+    return faults
 
 
-def faulty_examples(rules: RedFlags) -> Iterator[str]:
+def faulty_examples(rules: RuleSet[Any], fired: Fired) -> Iterator[str]:
     """Yield a line for each text that ought to fire and does not, or the reverse, and each language without one."""
     for rule in rules.rules:
         for wanted, texts in ((True, rule.fires), (False, rule.spares)):
             for text in texts:
-                fired = rule.id in {finding.rule.id for finding in triage_text(text, rules).findings}
-                if fired != wanted:
+                if (rule.id in fired(text)) != wanted:
                     yield f"{rule.place}: {rule.id} {'does not fire' if wanted else 'fires'} on: {text}"
             tongues = {language(text) for text in texts}
             for tongue in ("zh", "en"):

@@ -4,46 +4,67 @@
     screening = layer.screen(messages)
     screening.preface()                  # the notice that comes first, "" if there is none
     watch = screening.watch()
-    watch.add("You do not need to see a doctor. Rest.")    # a Notice: it contradicts the emergency
-    watch.surplus                        # 6: characters behind that sentence
+    watch.add("You do not need to see a doctor. Rest.")    # [Mark]: it contradicts the emergency, and ends the answer
 
-`on`: the notice comes first in the answer, and an answer that makes light of an emergency is stopped. `warn`: notices
-are fields beside the answer, which stays as it is. It keeps nothing of what was said.
+`on`: what the policy says (`safety.policy`): notices come first in the answer, sentences that must not stand alone are
+marked, and an answer that makes light of an emergency is stopped. `warn`: notices are fields beside the answer, which
+stays as it is. It keeps nothing of what was said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple, get_args
 
-from carellama.engine.base import Notice
+from carellama.engine.base import AnswerKind, Notice
 from carellama.errors import lookup
 from carellama.records import Message
 from carellama.rules import SENTENCE_END
-from carellama.safety.answers import makes_light_of, sentence_end
+from carellama.safety.answer_checks import AnswerChecks
+from carellama.safety.answers import makes_light_of
 from carellama.safety.classifier import load_classifier
-from carellama.safety.notices import SHOWN, Language, contradiction_notice, countries, emergency_notice
-from carellama.safety.triage import Triage, triage
+from carellama.safety.guard import Guard
+from carellama.safety.guard_replies import guard_reply
+from carellama.safety.notices import (
+    SHOWN,
+    SHOWN_LEVELS,
+    Language,
+    contradiction_notice,
+    countries,
+    disclaimer,
+    emergency_notice,
+    language_of,
+)
+from carellama.safety.policy import Policy, load_policy
+from carellama.safety.triage import Triage, patient_text, triage
 from carellama.safety.triage_rules import load_red_flags
-from carellama.text import HAN_CHARACTER
 
 Mode = Literal["warn", "on"]
+LONGEST = 2000  # characters of a sentence that has not ended, after which it is judged all the same
+CHECKS = tuple(kind for kind in get_args(AnswerKind) if kind not in ("contradiction", "contraindication"))
 
 
 class SafetyLayer:
-    """Screens conversations. Raises `UserError` for a country without numbers and for faulty rules."""
+    """Screens conversations. Raises `UserError` for a country without numbers, faulty rules and a faulty policy."""
 
     def __init__(
-        self, mode: Mode, country: str | None = None, more_rules: Sequence[Path] = (), classifier: str | None = None
+        self,
+        mode: Mode,
+        country: str | None = None,
+        more_rules: Sequence[Path] = (),
+        classifier: str | None = None,
+        policy: Path | None = None,
     ) -> None:
         if country is not None:
             country = country.strip().upper()
             country = "GB" if country == "UK" else country  # as most people write it
             lookup(countries(), country, "country")
+        self._policy = load_policy(policy) if mode == "on" else load_policy(policy).softened()
         self.mode, self._country = mode, country
         self._rules, self._classifier = load_red_flags(more_rules), load_classifier(classifier)
+        self._guard = Guard()
 
     def triage(self, messages: Sequence[Message]) -> Triage:
         """Return what rules and classifier find in a conversation."""
@@ -51,70 +72,130 @@ class SafetyLayer:
 
     def screen(self, messages: Sequence[Message]) -> Screening:
         """Return what has to be said of a conversation."""
+        said = patient_text(messages)
+        notices = [*self._emergency(messages), *self._request(messages)]
+        answered = "\n".join(one.content for one in messages if one.role == "assistant")
+        shown = [one for one in notices if self._is_shown(one)]
+        closing: tuple[Notice, ...] = ()
+        if not answered and self._policy.action("disclaimer") != "off":
+            closing = (Notice("disclaimer", "info", disclaimer(language_of(said))),)
+        return Screening(
+            policy=self._policy,
+            language=language_of(said),
+            notices=tuple(notices),
+            before=tuple(one.text for one in shown if one.kind != "refusal" and one.text not in answered),
+            refusal=next((one.text for one in shown if one.kind == "refusal"), None),
+            after=closing,
+            said=said,
+        )
+
+    def _is_shown(self, notice: Notice) -> bool:
+        return self.mode == "on" and notice.level in SHOWN
+
+    def _emergency(self, messages: Sequence[Message]) -> list[Notice]:
         found = self.triage(messages)
         if not found.findings:
-            return Screening(self.mode, "en", ())
-        first = found.findings[0]
-        language: Language = "zh" if HAN_CHARACTER.search(found.text) else "en"
-        text = (
-            emergency_notice(found.findings, language, self._country)
-            if first.level in SHOWN
-            else first.rule.do[language]
-        )
-        notice = Notice("emergency", first.level, text, first.rule.id)
-        said = any(one.role == "assistant" and text in one.content for one in messages)
-        return Screening(self.mode, language, (notice,), said_before=said)
+            return []
+        first, language = found.findings[0], language_of(found.text)
+        shown = first.level in SHOWN_LEVELS
+        text = emergency_notice(found.findings, language, self._country) if shown else first.rule.do[language]
+        return [Notice("emergency", first.level, text, first.rule.id)]
+
+    def _request(self, messages: Sequence[Message]) -> list[Notice]:
+        """What the guard says of the last request."""
+        judgement = self._guard.judge(messages)
+        action = self._policy.action(judgement.category) if judgement.category else "off"
+        if judgement.outcome == "answer" or action == "off":
+            return []
+        language = language_of(next(one.content for one in reversed(messages) if one.role == "user"))
+        if judgement.outcome == "refuse" and action == "on":
+            text = guard_reply(judgement, language, self._country)
+            return [Notice("refusal", "refuse", text, judgement.rule)]
+        text = guard_reply(replace(judgement, outcome="caution"), language, self._country)
+        return [Notice("caution", "caution", text, judgement.rule)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Screening:
-    """What was found in one conversation."""
+    """What was found in one conversation, and what becomes of the answer."""
 
-    mode: Mode
+    policy: Policy
     language: Language
     notices: tuple[Notice, ...]
-    said_before: bool = False  # an earlier answer of the conversation began with the same notice
+    before: tuple[str, ...] = ()  # texts that the answer begins with
+    refusal: str | None = None  # it stands for the answer, and the model is not asked
+    after: tuple[Notice, ...] = ()  # notices of the end of the answer
+    said: str = field(default="", repr=False)  # by the person
+
+    @property
+    def is_emergency(self) -> bool:
+        """Whether the conversation tells of an emergency."""
+        return any(one.kind == "emergency" and one.level == "emergency" for one in self.notices)
 
     def preface(self) -> str:
         """Return what the answer begins with."""
-        if self.mode == "warn" or self.said_before:
-            return ""
-        return "".join(f"{notice.text}\n\n" for notice in self.notices if notice.level in SHOWN)
+        return "".join(f"{text}\n\n" for text in self.before)
 
-    def watch(self) -> AnswerWatch | None:
-        """Return what reads the answer along; None where there is nothing to contradict."""
-        return AnswerWatch(self) if any(one.level == "emergency" for one in self.notices) else None
+    def watch(self) -> AnswerWatch:
+        """Return what reads the answer along."""
+        return AnswerWatch(self)
 
-    def contradiction(self) -> Notice:
-        """Return the notice of an answer that makes light of an emergency."""
-        return Notice("contradiction", "emergency", contradiction_notice(self.language, stopped=self.mode == "on"))
+
+class Mark(NamedTuple):
+    """What is said of a sentence of an answer."""
+
+    notice: Notice
+    surplus: int  # characters of what was added last that stand behind the sentence
+    shown: bool  # in the answer, not only beside it
+    stops: bool  # the answer ends there
 
 
 class AnswerWatch:
-    """Reads an answer as it comes, sentence by sentence."""
+    """Reads an answer as it comes, sentence by sentence; of each kind the first is marked."""
 
     def __init__(self, screening: Screening) -> None:
-        self._screening = screening
+        policy = screening.policy
+        self._policy, self._language, self._marked = policy, screening.language, set[str]()
+        self._checks = AnswerChecks([kind for kind in CHECKS if policy.action(kind) != "off"], screening.said)
+        self._contradicts = screening.is_emergency and policy.action("contradiction") != "off"
         self._rest = ""  # of the sentence that has not ended
-        self.surplus = 0  # characters of what was added last that stand behind the sentence of the notice
 
-    def add(self, text: str) -> Notice | None:
-        """Take a part of the answer; return a notice once a sentence makes light of the emergency."""
+    def add(self, text: str) -> list[Mark]:
+        """Take a part of the answer; return the marks of the sentences that end in it."""
+        searched = max(0, len(self._rest) - 1)  # a full stop at the end may be that of 3.5: what comes next tells
         self._rest += text
-        # a full stop at the end may be that of 3.5: what comes next tells
-        ends = [at.end() for at in SENTENCE_END.finditer(self._rest) if at[0] != "." or at.end() < len(self._rest)]
-        if not ends:
-            return None
-        whole, self._rest = self._rest[: ends[-1]], self._rest[ends[-1] :]
-        return self._judge(whole)
+        whole = self._rest
+        ends = [at.end() for at in SENTENCE_END.finditer(whole, searched) if at[0] != "." or at.end() < len(whole)]
+        if not ends and len(whole) > LONGEST:
+            ends = [len(whole)]
+        if ends:
+            self._rest = whole[ends[-1] :]
+        return [
+            mark
+            for begin, end in zip([0, *ends], ends, strict=False)
+            for mark in self._judge(whole[begin:end], len(whole) - end)
+        ]
 
-    def end(self) -> Notice | None:
+    def end(self) -> list[Mark]:
         """Judge what has no full stop at its end."""
-        return self._judge(self._rest) if self._rest else None
+        return self._judge(self._rest, 0)
 
-    def _judge(self, text: str) -> Notice | None:
-        place = makes_light_of(text)
-        if place is None:
-            return None
-        self.surplus = len(text) - sentence_end(text, place[1]) + (len(self._rest) if text is not self._rest else 0)
-        return self._screening.contradiction()
+    def _judge(self, sentence: str, surplus: int) -> list[Mark]:
+        if not sentence.strip():
+            return []
+        surplus += len(sentence) - len(sentence.rstrip("\n"))
+        found: list[Notice] = []
+        if self._contradicts and makes_light_of(sentence):
+            stopped = self._policy.action("contradiction") == "on"
+            text = contradiction_notice(self._language, stopped=stopped)
+            found.append(Notice("contradiction", "emergency", text))
+        language = language_of(sentence)
+        for rule in self._checks.find(sentence):
+            found.append(Notice(rule.kind, "caution", rule.note[language], rule.id))
+        marks = []
+        for notice in found:
+            if notice.kind not in self._marked:
+                self._marked.add(notice.kind)
+                shown = self._policy.action(notice.kind) == "on"
+                marks.append(Mark(notice, surplus, shown, stops=shown and notice.kind == "contradiction"))
+        return marks

@@ -15,11 +15,14 @@ from typing import Literal
 
 import yaml
 
+from carellama.engine.base import Notice
 from carellama.errors import lookup
 from carellama.safety.triage import Finding
+from carellama.text import HAN_CHARACTER
 
 Language = Literal["en", "zh"]
-SHOWN = ("emergency", "urgent")  # levels whose notice a person is shown; others are fields only
+SHOWN_LEVELS = ("emergency", "urgent")  # of triage, whose notice a person is shown; others are fields only
+SHOWN = (*SHOWN_LEVELS, "refuse", "caution")  # levels of all notices that a person is shown
 DISCLAIMERS: dict[Language, str] = {
     "en": "CareLlama informs about health. It does not diagnose, it can be wrong, and it does not replace a doctor. "
     "In an emergency call your local emergency number.",
@@ -88,6 +91,18 @@ def crisis_line(language: Language, country: str | None = None) -> str:
     """
     numbers = lookup(countries(), country or DEFAULT_COUNTRY[language], "country")
     return _CALL[language]["crisis"].format(numbers["crisis"]) if "crisis" in numbers else ""
+
+
+def language_of(text: str) -> Language:
+    """Return the language in which something is said about a text."""
+    return "zh" if HAN_CHARACTER.search(text) else "en"
+
+
+def mark_text(notice: Notice) -> str:
+    """Return what stands behind the sentence that a notice is about."""
+    if notice.kind == "contradiction":
+        return f"\n\n{notice.text}"
+    return f"〔提示：{notice.text}〕" if language_of(notice.text) == "zh" else f" [Note: {notice.text}]"
 
 
 def contradiction_notice(language: Language, *, stopped: bool) -> str:

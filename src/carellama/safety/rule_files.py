@@ -46,10 +46,14 @@ _COMPARISON = re.compile(r"(\w+)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)")
 
 @dataclass(frozen=True)
 class RuleKind(Generic[Rule]):
-    """A kind of rules: the keys that it has besides those of all rules, each needed, and what makes a rule."""
+    """A kind of rules: the keys that it has besides those of all rules, each needed, and what makes a rule.
+
+    `numbers`: what an entry may compare, besides the concepts of the files; None: those of `safety.measures`.
+    """
 
     keys: Mapping[str, type]
     make: Callable[[RuleNode], Rule]
+    numbers: frozenset[str] | None = None
 
 
 def read_rules(files: Sequence[File], kind: RuleKind[Rule]) -> RuleSet[Rule]:
@@ -66,7 +70,7 @@ def read_rules(files: Sequence[File], kind: RuleKind[Rule]) -> RuleSet[Rule]:
                 raise UserError(f"{rule.place}: the id {rule.id!r} is used by {rules[rule.id].place}")
             rules[rule.id] = rule
     lexicon = Lexicon(concepts)
-    _check_concepts(lexicon, rules.values())
+    _check_concepts(lexicon, rules.values(), measure_names() if kind.numbers is None else kind.numbers)
     return RuleSet(list(rules.values()), lexicon)
 
 
@@ -250,9 +254,8 @@ def _terms(place: str, concept: str, terms: Any) -> list[str]:
     return flat
 
 
-def _check_concepts(lexicon: Lexicon, rules: Iterable[PatternRule]) -> None:
+def _check_concepts(lexicon: Lexicon, rules: Iterable[PatternRule], numbers: frozenset[str]) -> None:
     """Raise `UserError` for a concept that nothing defines."""
-    numbers = measure_names()
     if unknown := lexicon.references() - numbers:
         raise UserError(f"terms refer to concepts that no file has: {', '.join(sorted(unknown))}")
     for rule in rules:

@@ -1,4 +1,4 @@
-"""An engine's answer with what the safety layer has to say: before it, beside it, and where it is stopped.
+"""An engine's answer with what the safety layer has to say: before it, in it, beside it, and where it is stopped.
 
     stream = screened_stream(layer.screen(messages), engine, messages, sampling)
 
@@ -7,82 +7,113 @@ An answer that is held to a grammar (JSON) is not added to: its notices are fiel
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
-from carellama.engine.base import Engine, Notice, Piece, Prompt, Reply, Sampling
-from carellama.safety.answers import makes_light_of, sentence_end
-from carellama.safety.layer import Screening
+from carellama.engine.base import Engine, Piece, Prompt, Reply, Sampling
+from carellama.safety.layer import Mark, Screening
+from carellama.safety.notices import mark_text
 
 
 def screened_stream(
     screening: Screening, engine: Engine, messages: Prompt, sampling: Sampling
 ) -> Generator[Piece, None, Reply]:
-    """Yield the notices, then the answer until it makes light of the emergency."""
-    preface = "" if sampling.constrained else screening.preface()
-    watch = None if sampling.constrained else screening.watch()
-    notices, pieces = screening.notices, list[Piece]()
-    yield Piece(preface, notices=notices)
+    """Yield the notices, then the answer with its marks, until it makes light of the emergency."""
+    answer = _Marked(screening, constrained=sampling.constrained)
+    if answer.text or answer.notices:
+        yield Piece(answer.text, notices=answer.notices)
+    if screening.refusal is not None:
+        return answer.of(_cut_short(engine, messages, sampling, ()))
+    pieces: list[Piece] = []
     stream = engine.stream(messages, sampling)
     try:
         while True:
             piece = next(stream)
             pieces.append(piece)
-            found = watch.add(piece.text) if watch else None
-            if watch is None or found is None:
-                yield piece
-                continue
-            notices, surplus, watch = (*notices, found), watch.surplus, None
-            if screening.mode == "on":
-                yield replace(piece, text=piece.text[: len(piece.text) - surplus])
-                yield Piece(f"\n\n{found.text}", notices=(found,))
-                said = "".join(one.text for one in pieces)
-                text = f"{preface}{said[: len(said) - surplus]}\n\n{found.text}"
-                return _stopped(engine, messages, sampling, Reply(text, "content_filter", 0, 0), notices, pieces)
-            yield piece
-            yield Piece(notices=(found,))
+            yield from answer.add(piece)
+            if answer.stopped:
+                return answer.of(_cut_short(engine, messages, sampling, pieces))
     except StopIteration as end:
-        reply: Reply = end.value
-        found = watch.end() if watch else None
-        mark = f"\n\n{found.text}" if found and screening.mode == "on" else ""
-        if found:
-            notices = (*notices, found)
-            yield Piece(mark, notices=(found,))
-        return replace(reply, text=f"{preface}{reply.text}{mark}", notices=notices)
+        yield from answer.end()
+        return answer.of(end.value)
     finally:
         stream.close()
 
 
-def _stopped(
-    engine: Engine,
-    messages: Prompt,
-    sampling: Sampling,
-    reply: Reply,
-    notices: tuple[Notice, ...],
-    pieces: Sequence[Piece],
-) -> Reply:
+def screened_reply(screening: Screening, reply: Reply, sampling: Sampling) -> Reply:
+    """Return a whole answer with its notices and marks, cut where it makes light of an emergency."""
+    answer = _Marked(screening, constrained=sampling.constrained)
+    list(answer.add(Piece(reply.text)))  # it keeps what it yields
+    list(answer.end())
+    return answer.of(reply)
+
+
+def refused_reply(screening: Screening, engine: Engine, messages: Prompt, sampling: Sampling) -> Reply:
+    """Return the reply to a request that is refused; the engine only counts its tokens."""
+    return _Marked(screening, constrained=sampling.constrained).of(_cut_short(engine, messages, sampling, ()))
+
+
+class _Marked:
+    """The text of an answer with its preface and its marks, as it grows."""
+
+    def __init__(self, screening: Screening, *, constrained: bool) -> None:
+        self._watch = None if constrained else screening.watch()
+        self._screening, self._constrained = screening, constrained
+        self.text = "" if constrained else screening.preface() + (screening.refusal or "")
+        self.notices = screening.notices
+        self.stopped = screening.refusal is not None
+
+    def add(self, piece: Piece) -> Iterator[Piece]:
+        """Yield what becomes of a piece of the engine."""
+        marks = self._watch.add(piece.text) if self._watch and piece.text else []
+        yield from self._kept(self._with_marks(piece, marks))
+
+    def end(self) -> Iterator[Piece]:
+        """Yield what comes after the last piece."""
+        if self._watch and not self.stopped:
+            marked = self._with_marks(Piece(), self._watch.end())
+            yield from self._kept(one for one in marked if one.shows)
+        for notice in self._screening.after if not self.stopped else ():
+            self.notices = (*self.notices, notice)
+            shown = not self._constrained and self._screening.policy.action(notice.kind) == "on"
+            yield from self._kept(iter((Piece(f"\n\n{notice.text}" if shown else "", notices=(notice,)),)))
+
+    def of(self, reply: Reply) -> Reply:
+        """Return the engine's reply with this text."""
+        reason = "content_filter" if self.stopped else reply.finish_reason
+        return replace(reply, text=self.text, notices=self.notices, finish_reason=reason)
+
+    def _kept(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        for piece in pieces:
+            self.text += piece.text
+            yield piece
+
+    def _with_marks(self, piece: Piece, marks: Sequence[Mark]) -> Iterator[Piece]:
+        """A piece, cut behind each sentence that is marked in the answer."""
+        rest, behind = piece, len(piece.text)
+        for mark in marks:
+            self.notices = (*self.notices, mark.notice)
+            if mark.shown:
+                cut = behind - mark.surplus
+                yield replace(rest, text=rest.text[:cut])
+                rest, behind = Piece(rest.text[cut:]), mark.surplus
+            yield Piece(mark_text(mark.notice) if mark.shown else "", notices=(mark.notice,))
+            if mark.stops:
+                self.stopped = True
+                return
+        if rest is piece or rest.text:
+            yield rest
+
+
+def _cut_short(engine: Engine, messages: Prompt, sampling: Sampling, pieces: Sequence[Piece]) -> Reply:
     """The reply of an answer that was stopped; its tokens are counted again, since the engine did not finish it."""
     reasoning = "".join(one.reasoning for one in pieces)
-    return replace(
-        reply,
-        notices=notices,
+    return Reply(
+        "",
+        "content_filter",
+        prompt_tokens=engine.count_tokens(messages, sampling.tools),
+        completion_tokens=len(engine.tokenize(reasoning + "".join(one.text for one in pieces))),
         reasoning=reasoning,
         logprobs=tuple(token for one in pieces if not one.of_prompt for token in one.logprobs),
         calls=tuple(one.call for one in pieces if one.call is not None),
-        prompt_tokens=engine.count_tokens(messages, sampling.tools),
-        completion_tokens=len(engine.tokenize(reasoning + "".join(one.text for one in pieces))),
     )
-
-
-def screened_reply(screening: Screening, reply: Reply, sampling: Sampling) -> Reply:
-    """Return a whole answer with its notices, cut where it makes light of an emergency."""
-    if not screening.notices or sampling.constrained:
-        return replace(reply, notices=screening.notices)
-    notices, text, reason = screening.notices, reply.text, reply.finish_reason
-    place = makes_light_of(text) if screening.watch() else None
-    if place:
-        found = screening.contradiction()
-        notices = (*notices, found)
-        if screening.mode == "on":
-            text, reason = f"{text[: sentence_end(text, place[1])]}\n\n{found.text}", "content_filter"
-    return replace(reply, text=f"{screening.preface()}{text}", finish_reason=reason, notices=notices)
