@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import html
+import io
+import re
+import sys
 from dataclasses import replace
 from datetime import date
 from html.parser import HTMLParser
+from types import ModuleType
+from typing import cast
 
 import pytest
 
-from carellama.consultation.report import REPORT_SCHEMA, Report, make_report, to_html, to_markdown
-from carellama.consultation.state import ConsultState
+from carellama.consultation.report import REPORT_SCHEMA, Report, make_report, sections, to_html, to_markdown, to_pdf
+from carellama.consultation.state import ConsultState, Slot
 from carellama.errors import UserError
+from carellama.safety.notices import Language
 from carellama.safety.triage import triage_text
 
 DAY = date(2026, 3, 5)
 
 
-def state(language: str, **slots: str) -> ConsultState:
+def state(language: Language, **slots: str) -> ConsultState:
+    given = cast("dict[Slot, str]", slots)
     found = triage_text("\n".join(slots.values()))
-    return ConsultState(
-        language, slots, tuple(slots), found.level or "routine", found.findings, done=True, reason="complete"
-    )  # type: ignore[arg-type]
+    return ConsultState(language, given, tuple(given), found.level or "routine", found.findings)
 
 
-ITCH = state(
-    "en", complaint="I've <b>itchy</b> skin & *red* spots\n# on my arms", onset="3 days ago", drugs="don't know"
-)
+WORDS = "I've <b>itchy</b> skin & *red* spots\n# on my arms"
+ITCH = state("en", complaint=WORDS, onset="3 days ago", drugs="don't know")
 HEART = state("zh", complaint="胸口像压了块石头，一身冷汗", onset="半小时前")
 
 
@@ -80,6 +84,14 @@ def test_the_json_has_the_keys_of_its_schema_and_no_others() -> None:
     assert made["departments"][0].keys() == {"id", "name", "treats"}
 
 
+def test_a_strangers_validator_finds_the_json_valid() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.validate(report(HEART).as_json(), REPORT_SCHEMA)
+    jsonschema.validate(report(ITCH).as_json(), REPORT_SCHEMA)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**report(ITCH).as_json(), "diagnosis": "eczema"}, REPORT_SCHEMA)
+
+
 class Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -119,3 +131,49 @@ def test_what_is_not_in_the_guide_goes_to_a_general_doctor() -> None:
     assert [one.id for one in made.departments] == ["general_practice"]
     assert made.return_if
     assert report(replace(state("zh", complaint="说不清"), age=3)).departments[0].id == "paediatrics"
+
+
+@pytest.fixture
+def pdfium() -> ModuleType:
+    pytest.importorskip("fpdf")
+    pytest.importorskip("pylopdf_fonts_zh_cn")
+    return cast("ModuleType", pytest.importorskip("pypdfium2"))
+
+
+def words_of(text: str) -> str:
+    return re.sub(r"[\s\u00ad\ufffe]", "", text)
+
+
+@pytest.mark.parametrize("given", [ITCH, HEART], ids=["en", "zh"])
+def test_the_pdf_is_one_page_whose_text_two_strangers_read(given: ConsultState, pdfium: ModuleType) -> None:
+    made = report(given)
+    data = to_pdf(made)
+    document = pdfium.PdfDocument(data)
+    assert len(document) == 1
+    extract = pytest.importorskip("pdfminer.high_level").extract_text
+    lines = [words_of(line) for one in sections(made) for line in (one.title, *one.lines)]
+    for text in (document[0].get_textpage().get_text_range(), extract(io.BytesIO(data))):
+        assert [line for line in lines if line not in words_of(text)] == []
+
+
+def test_the_pdf_has_its_chinese_glyphs_inside(pdfium: ModuleType) -> None:
+    data = to_pdf(report(HEART))
+    assert b"NotoSansSC" in data
+    assert b"/FontFile2" in data
+    page = pdfium.PdfDocument(data)[0].render(scale=1).to_numpy()
+    assert (page.min(axis=2) < 100).sum() > 3000  # dark pixels: not an empty page of missing glyphs
+
+
+def test_characters_without_a_glyph_and_long_words_do_not_stop_the_pdf(pdfium: ModuleType) -> None:
+    told = replace(ITCH, slots={"complaint": "😀 itch " + "x" * 900, "history": "长" * 3000})
+    document = pdfium.PdfDocument(to_pdf(report(told)))
+    text = words_of("".join(page.get_textpage().get_text_range() for page in document))
+    assert "□" in text
+    assert text.count("长") == 3000
+    assert text.count("x") >= 900
+
+
+def test_without_the_extra_the_pdf_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fpdf", None)
+    with pytest.raises(UserError, match=r"a report as PDF needs fpdf: .*\[report\]"):
+        to_pdf(report(ITCH))

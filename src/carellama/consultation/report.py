@@ -25,6 +25,7 @@ from carellama.consultation.complaints import Assessment, assess, load_guide
 from carellama.consultation.guide_files import URGENCIES
 from carellama.consultation.questions import load_questions
 from carellama.consultation.reading import kind_of
+from carellama.consultation.report_pdf import Section, draw
 from carellama.consultation.state import SLOTS, ConsultState, Slot, Urgency
 from carellama.safety.notices import Language, disclaimer, emergency_notice
 from carellama.safety.triage import BY_CLASSIFIER, Finding
@@ -129,16 +130,6 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """Return it as `REPORT_SCHEMA` describes it."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of a report as a person reads it: paragraphs, or a list of them."""
-
-    kind: str  # a key of the headings
-    title: str
-    lines: tuple[str, ...]
-    is_list: bool
 
 
 def make_report(state: ConsultState, country: str | None = None, today: date | None = None) -> Report:
@@ -305,6 +296,11 @@ def to_html(report: Report) -> str:
         f"<title>{html.escape(_title(report))}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f'<body class="{report.urgency}">\n<main>\n' + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
     )
+
+
+def to_pdf(report: Report) -> bytes:
+    """Return the report as a PDF, of one page where it fits. Raises `UserError` where the extra `report` is missing."""
+    return draw(_title(report), sections(report), report.language)
 
 
 def _title(report: Report) -> str:
