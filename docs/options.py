@@ -21,6 +21,7 @@ from carellama.config import datasets, keys, models
 from carellama.config import run as config
 from carellama.config.answering import TALK_GROUPS
 from carellama.config.ask import AskArguments
+from carellama.config.consultation import ConsultArguments, ConsultReportArguments
 from carellama.config.convert import LlamaArguments
 from carellama.config.export import EXPORT_GROUPS
 from carellama.config.plan import PlanArguments
@@ -50,6 +51,8 @@ GROUPS: dict[str, Sequence[type]] = {
     "demo": (DemoArguments,),
     "tokenizer": (TokenizerArguments,),
     "convert_llama": (LlamaArguments,),
+    "consult": (ConsultArguments,),
+    "consult_report": (ConsultReportArguments,),
     "safety_eval": (SafetyEvalArguments,),
     "safety_check": (SafetyCheckArguments,),
     "safety_train": (SafetyTrainArguments,),

@@ -15,6 +15,7 @@ from carellama.serve.api import server
 from carellama.serve.api.access import Access, Open
 from carellama.serve.api.app import create_app
 from carellama.serve.api.calls import Service
+from carellama.serve.api.protocol import Mode
 
 ASKED = [{"role": "user", "content": "What is asthma?"}]
 
@@ -30,11 +31,20 @@ class Running:
 
 @contextmanager
 def running(
-    engine: Engine, *, access: Access | None = None, score: Any = None, embedder: Any = None, **settings: Any
+    engine: Engine,
+    *,
+    access: Access | None = None,
+    score: Any = None,
+    embedder: Any = None,
+    consultant: Engine | None = None,
+    mode: Mode = "answer",
+    **settings: Any,
 ) -> Iterator[Running]:
     """Serve an engine while the block runs."""
     arguments = ApiArguments(**{"port": 0, "shutdown_timeout": 5, **settings})
-    app = create_app(engine, arguments, access=access or Open(), score=score, embedder=embedder)
+    app = create_app(
+        engine, arguments, access=access or Open(), score=score, embedder=embedder, consultant=consultant, mode=mode
+    )
     with server.listener(arguments) as listening:
         one = server.Server(server._config(app, arguments), app)
         thread = threading.Thread(target=one.run, kwargs={"sockets": [listening]}, daemon=True)

@@ -75,8 +75,11 @@ IMPORTS: dict[str, set[str]] = {
     "knowledge": {"config"},
     "batch": {"config", "records", "text", "disk", "data", "engine", "run_record"},
     # it and the server are handed an engine: they name the types of engine.base and load none
-    "assistant": {"records", "text", "engine.base", "safety"},
-    "serve": {"config", "records", "disk", "assistant", "engine.base", "safety.notices", "store", "knowledge"},
+    "assistant": {"records", "text", "engine.base", "safety", "consultation"},
+    "serve": {
+        *("config", "records", "disk", "assistant", "engine.base", "safety.notices", "store", "knowledge"),
+        "consultation.files",
+    },
     "store": {"config", "records", "disk"},
 }
 NOT_NAMES = {"utils", "util", "misc", "common", "helpers", "helper", "extras", "core", "manager", "managers"}

@@ -3,6 +3,8 @@
     assistant = Assistant(engine, "You inform about health.", Sampling.of(generating))
     reply = assistant.generate([(Message("user", "What is asthma?"),)])[0]
 
+`Consultant` is an assistant that asks before it advises (`carellama.consultation`).
+
 It is itself an `Engine`: what is measured of an engine can be measured of it. A conversation that brings a system
 message keeps it; a caller who brings a `Sampling` gets that one. Texts that are no conversation pass unchanged.
 """
@@ -10,8 +12,11 @@ message keeps it; a caller who brings a `Sampling` gets that one. Texts that are
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from typing import Any
 
-from carellama.engine.base import Engine, EngineWrapper, OnReply, Piece, Prompt, Reply, Sampling, Tool
+from carellama.consultation.interview import Interview, Step
+from carellama.consultation.report import to_markdown
+from carellama.engine.base import Engine, EngineWrapper, OnReply, Piece, Prompt, Reply, Sampling, Tool, drain
 from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
 from carellama.safety.notices import Language, disclaimer
@@ -115,3 +120,66 @@ class Assistant(EngineWrapper):
         if not self.system_prompt or (messages and messages[0].role == "system"):
             return messages
         return (Message("system", self.system_prompt), *messages)
+
+
+class Consultant(Assistant):
+    """An assistant that asks before it advises: its answers are the next question, or the report.
+
+    What comes after the report the model answers, as an `Assistant` does, unless it makes the matter more urgent: then
+    there is a new report. The interview keeps nothing between two calls. A report is never too long for the model, as
+    rules write it; hence there is no limit of tokens.
+    """
+
+    def __init__(self, assistant: Assistant, interview: Interview) -> None:
+        super().__init__(
+            assistant.engine, assistant.system_prompt, assistant.sampling, assistant.languages, assistant.safety
+        )
+        self.interview = interview
+
+    @property
+    def context_tokens(self) -> int | None:
+        """None: turns that a model has no room for are part of the state all the same."""
+        return None
+
+    def speaks(self, text: str) -> bool:
+        """Return True: the questions and the report are in Chinese and English."""
+        return True
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling | None = None, *, on_reply: OnReply | None = None
+    ) -> list[Reply]:
+        """Ask the next question of each conversation, or report on it."""
+        replies = []
+        for index, messages in enumerate(prompts):
+            replies.append(drain(self.stream(messages, sampling)))
+            if on_reply is not None:
+                on_reply(index, replies[-1])
+        return replies
+
+    def stream(self, messages: Prompt, sampling: Sampling | None = None) -> Generator[Piece, None, Reply]:
+        """Yield the next question, or the report; what the safety layer has to say comes first."""
+        step = yield from self.interview.advance(messages, (sampling or self.sampling).adapter)
+        if step.state.reported:
+            return (yield from super().stream(messages, sampling))
+        screening = self.interview.safety.screen(messages, step.found)
+        if screening.refusal is not None:
+            return (yield from super().stream(messages, sampling))
+        preface, notices = screening.preface(), (*screening.notices, *screening.after)
+        if notices:
+            yield Piece(preface, notices=notices)
+        text, told = self._text(step), consultation_json(step)
+        text += "".join(f"\n\n{one.text}" for one in screening.after if screening.policy.action(one.kind) == "on")
+        yield Piece(text, consultation=told)
+        return Reply(f"{preface}{text}", "stop", *step.tokens, notices=notices, consultation=told)
+
+    def _text(self, step: Step) -> str:
+        if step.report is not None:
+            return to_markdown(step.report)
+        assert step.question is not None
+        return step.question if step.state.asked else f"{self.interview.intro(step.state.language)}\n\n{step.question}"
+
+
+def consultation_json(step: Step) -> dict[str, Any]:
+    """Return a step as the field `consultation` of an answer."""
+    report = None if step.report is None else step.report.as_json()
+    return {"state": step.state.as_json(), "slot": step.slot, "report": report}

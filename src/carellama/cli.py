@@ -26,8 +26,9 @@ from carellama.disk import full, no_room
 from carellama.errors import UserError
 
 if TYPE_CHECKING:
-    from carellama.assistant import Assistant
+    from carellama.assistant import Assistant, Consultant
     from carellama.config.answering import EngineArguments
+    from carellama.config.consultation import ConsultArguments
     from carellama.config.data import DataArguments
     from carellama.config.finetuning import FinetuningArguments
     from carellama.config.generating import GeneratingArguments
@@ -86,6 +87,9 @@ MODEL_VERBS = {
     "list": ("carellama.model.zoo.show:list_models", "List the models that CareLlama knows by name."),
     "show": ("carellama.model.zoo.show:show", "Show the base, method, template and licence of one."),
 }
+CONSULT_VERBS = {
+    "report": ("carellama.consultation.files:report", "Write the report of a saved conversation."),
+}
 SAFETY_VERBS = {
     "eval": ("carellama.evaluate.triage:evaluate", "Measure missed emergencies and false alarms."),
     "train": ("carellama.evaluate.train_triage:train", "Learn the classifier from labelled texts."),
@@ -98,6 +102,7 @@ GROUPS = {
     "models": MODEL_VERBS,
     "convert": CONVERT_VERBS,
     "safety": SAFETY_VERBS,
+    "consult": CONSULT_VERBS,
 }
 PATIENCE = 5.0  # seconds that the other processes wait before they say what went wrong
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -159,6 +164,7 @@ for _group, _help in {
     "models": "Models by name: released weights and embedded ones.",
     "convert": "Weights of other formats to a model folder.",
     "safety": "Emergencies: measure what is missed, check rules.",
+    "consult": "Consultations: reports of saved conversations.",
 }.items():
     _words = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_help, context_settings=HELP_FLAGS)
     for _verb, (_, _about) in GROUPS[_group].items():
@@ -213,6 +219,7 @@ def _assistant(
     generating: GeneratingArguments,
     engine: EngineArguments,
     safety: SafetyArguments,
+    consult: ConsultArguments,
 ) -> Iterator[Assistant]:
     """Load the engine that the options name; close it afterwards."""
     from carellama.assistant import Assistant
@@ -221,13 +228,15 @@ def _assistant(
     from carellama.model.zoo.entries import find_entry
 
     layer = _safety(safety)  # faulty rules show before the weights are read
+    consult.refuse_unread()
+    _check_consult(consult, layer)
     entry = None if model.checkpoints else find_entry(model.model_name_or_path)  # training may have taught it more
     assistant = Assistant(
         choose(model, data, finetuning, engine), data.system_prompt, Sampling.of(generating),
         entry.languages if entry else (), layer,
     )  # fmt: skip
     try:
-        yield assistant
+        yield (_consultant(assistant, consult) or assistant) if consult.mode == "consult" else assistant
     finally:
         assistant.close()
 
@@ -250,14 +259,34 @@ def _safety(options: SafetyArguments) -> SafetyLayer | None:
     )
 
 
+def _check_consult(consult: ConsultArguments, layer: SafetyLayer | None) -> None:
+    """Raise `UserError` for mode consult without the layer that finds emergencies."""
+    if consult.mode == "consult" and layer is None:
+        raise UserError("--mode consult stops at emergencies, which --safety off does not look for; take warn or on")
+
+
+def _consultant(assistant: Assistant, options: ConsultArguments) -> Consultant | None:
+    """Return the assistant that asks before it advises; None where there is no safety layer."""
+    from carellama.assistant import Consultant
+    from carellama.consultation.interview import Interview
+
+    if assistant.safety is None:
+        return None
+    interview = Interview(
+        assistant.safety, engine=assistant.engine, max_questions=options.max_questions,
+        wording=options.consult_wording, reading=options.consult_reading,
+    )  # fmt: skip
+    return Consultant(assistant, interview)
+
+
 def api(argv: Sequence[str]) -> None:
     """Load the engine and hand it to the server."""
     from carellama.config.parse import parse
     from carellama.config.serve import API_GROUPS
     from carellama.errors import need
 
-    *_, safety, settings = parse(API_GROUPS, argv, "carellama api")
-    _safety(safety)  # faulty rules show before the weights are read
+    *_, safety, consult, settings = parse(API_GROUPS, argv, "carellama api")
+    _check_consult(consult, _safety(safety))  # faulty rules show before the weights are read
     need("fastapi", extra="serve", why="carellama api")
     from carellama.serve.api.server import serve
 
@@ -273,7 +302,7 @@ def _application(argv: Sequence[str]) -> Any:
     from carellama.serve.api.app import create_app
 
     quieten()  # a worker is a process of its own
-    model, data, finetuning, engine, safety, settings = parse(API_GROUPS, argv, "carellama api")
+    model, data, finetuning, engine, safety, consult, settings = parse(API_GROUPS, argv, "carellama api")
     access = access_for(settings.host, settings.database)  # before the model is loaded: it may refuse
     from carellama.engine.choose import choose
     from carellama.knowledge.embed import load_embedder
@@ -291,7 +320,10 @@ def _application(argv: Sequence[str]) -> Any:
         score = load_scorer(settings.reward_model, model)
     embedder = load_embedder(settings.embedding_model, max(1, physical_cores() // 2))  # the chat has the others
     assistant = Assistant(choose(model, data, finetuning, engine), data.system_prompt, safety=_safety(safety))
-    return create_app(assistant, settings, access=access, score=score, embedder=embedder)
+    return create_app(
+        assistant, settings, access=access, score=score, embedder=embedder,
+        consultant=_consultant(assistant, consult), mode=consult.mode,
+    )  # fmt: skip
 
 
 @app.callback(invoke_without_command=True)

@@ -139,6 +139,30 @@ def write_json(path: Path, value: Any) -> None:
         file.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
+def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:
+    """Write a new file that only its owner may read; with `replace`, also in place of an older one.
+
+    Raises `UserError` where there is one already, and where there can be none.
+    """
+    if replace and path.is_file():
+        temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
+        write_private(temporary, data)
+        temporary.replace(path)
+        return
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as opened:
+                opened.write(data)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+    except FileExistsError:
+        raise UserError(f"{path} is there already and was left as it is; give another name") from None
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
 @contextmanager
 def made_once(target: Path) -> Iterator[Path | None]:
     """Give the process that has to make the folder `target` an empty one to fill, all others None.

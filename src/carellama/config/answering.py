@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Optional
 
+from carellama.config.consultation import ConsultArguments
 from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.generating import GeneratingArguments
@@ -91,4 +92,4 @@ class EngineArguments:
 
 
 ANSWER_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments, EngineArguments)
-TALK_GROUPS = (*ANSWER_GROUPS, SafetyArguments)
+TALK_GROUPS = (*ANSWER_GROUPS, SafetyArguments, ConsultArguments)

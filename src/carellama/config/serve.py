@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, Optional
 
 from carellama.config.answering import EngineArguments
+from carellama.config.consultation import ConsultArguments
 from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
@@ -153,4 +154,7 @@ def _parts(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
-API_GROUPS = (ModelArguments, DataArguments, FinetuningArguments, EngineArguments, SafetyArguments, ApiArguments)
+API_GROUPS = (
+    ModelArguments, DataArguments, FinetuningArguments, EngineArguments, SafetyArguments, ConsultArguments,
+    ApiArguments,
+)  # fmt: skip

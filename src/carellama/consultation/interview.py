@@ -19,9 +19,11 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from carellama.consultation.complaints import find_complaints
 from carellama.consultation.model import ModelReading, read_answer, word_question
 from carellama.consultation.questions import load_questions
-from carellama.consultation.reading import Said, Sex, clip, is_time, kind_of, read_text
+from carellama.consultation.reading import Said, Sex, clip, is_clause, is_denial, is_time, kind_of, read_text
+from carellama.consultation.report import Report, make_report, report_words
 from carellama.consultation.state import ConsultState, Reader, Reason, Slot, Urgency
 from carellama.engine.base import Engine, Piece, drain
 from carellama.errors import UserError
@@ -44,11 +46,13 @@ DISTINCT: frozenset[Slot] = frozenset({"age_sex", "pregnancy", "allergies", "dru
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What comes next: a question about a slot, or, where `question` is None, the report of the state."""
+    """What comes next: a question about a slot, or the report."""
 
     state: ConsultState
     slot: Slot | None = None
     question: str | None = None
+    report: Report | None = None
+    found: Triage | None = None  # what the state's level was made from
     tokens: tuple[int, int] = (0, 0)  # that a model read and wrote for it
 
 
@@ -88,6 +92,10 @@ class Interview:
         """Return the next question or the end of the interview; a model reads and words by its `adapter`."""
         return drain(self.advance(messages, adapter))
 
+    def report(self, messages: Sequence[Message], adapter: str = "") -> Report:
+        """Return the report of a conversation as far as it came."""
+        return make_report(self.step(messages, adapter).state, self.safety.country)
+
     def advance(self, messages: Sequence[Message], adapter: str = "") -> Generator[Piece, None, Step]:
         """Return the step; it yields empty pieces while a model is at work, and closing it stops the model."""
         known = yield from self._replay(messages, adapter)
@@ -99,8 +107,8 @@ class Interview:
         state = known.state(found, reason)
         tokens = (known.prompt_tokens, known.completion_tokens)
         if reason or asked is None:
-            return Step(state, tokens=tokens)
-        return Step(state, *asked, tokens=tokens)
+            return Step(state, report=make_report(state, self.safety.country), found=found, tokens=tokens)
+        return Step(state, *asked, found=found, tokens=tokens)
 
     def _replay(self, messages: Sequence[Message], adapter: str) -> Generator[Piece, None, _Known]:
         """Go through the conversation from its beginning."""
@@ -111,7 +119,8 @@ class Interview:
         for message in messages:
             prefix.update(f"{message.role}\n{len(message.content)}\n{message.content}".encode("utf-8", "replace"))
             if message.role == "assistant":
-                pending = self._questions.slot_of(message.content)
+                known.reported = known.reported or is_report(message.content)
+                pending = None if is_report(message.content) else self._questions.slot_of(message.content)
                 known.questions.append(message.content)
                 if pending is not None:
                     known.asked.append(pending)
@@ -166,7 +175,7 @@ class Interview:
 
     def _reason(self, known: _Known, found: Triage, asked: tuple[Slot, str] | None) -> Reason:
         """Why it ends here; "": it goes on."""
-        if found.level == "emergency" and not known.doubts(found):
+        if found.level == "emergency" and not self._doubts(known, found):
             return "emergency"
         if known.stopped:
             return "person asked"
@@ -175,6 +184,17 @@ class Interview:
         if len(known.asked) >= self.max_questions or known.silent >= MOST_SILENT:
             return "limit"
         return ""
+
+    def _doubts(self, known: _Known, found: Triage) -> bool:
+        """Whether an emergency needs a look before it ends the interview: the classifier found it alone.
+
+        It learned from texts of one person's whole story; on one short answer more or less it changes its mind. It
+        ends the interview where it says so of the first message and again after the red flags were not denied.
+        """
+        if not by_classifier_alone(found):
+            return False
+        first = self.safety.triage(known.heard[:1])
+        return first.level != "emergency" or "red_flag" not in known.asked or known.denied
 
     def _next(self, known: _Known) -> tuple[Slot, str] | None:
         """The slot to ask about and the rule's question; None: nothing that matters is missing."""
@@ -196,6 +216,16 @@ class Interview:
         if not _may_be_pregnant(known, needs):
             order.pop("pregnancy")
         return list(order)
+
+
+def is_report(message: str) -> bool:
+    """Return whether a message of the assistant has the report of a consultation."""
+    return any(f"# {title} · " in message for title in report_words()["title"].values())
+
+
+def by_classifier_alone(found: Triage) -> bool:
+    """Return whether no rule has a word for the emergency that was found."""
+    return {one.rule.id for one in found.findings if one.level == "emergency"} == {BY_CLASSIFIER.id}
 
 
 def _may_be_pregnant(known: _Known, needs: Sequence[Slot]) -> bool:
@@ -225,7 +255,8 @@ class _Known:
     said: list[str] = field(default_factory=list)  # by the person
     heard: list[Message] = field(default_factory=list)  # what triage looks at
     first: dict[Slot, Message] = field(default_factory=dict)  # question about each slot
-    denied: bool = False  # the red flags, by a bare no
+    denied: bool = False  # the red flags, by a no that takes nothing back
+    reported: bool = False
     failures: list[str] = field(default_factory=list)
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -239,11 +270,11 @@ class _Known:
         """Note one message of the person for all slots, and judge whether it answers the question."""
         self.said.append(text)
         self.age = self.age if said.age is None else said.age
-        self.sex = self.sex or said.sex
+        self.sex = said.sex if said.sex and pending == "age_sex" else self.sex or said.sex
         self.other = self.other or (said.other and not self.asked)
         self.signals |= said.signals if pending == "complaint" else said.signals & {"drug_question"}
         if pending == "complaint" or not self.complaints:
-            self.complaints += [one for one in said.complaints if one not in self.complaints]
+            self.complaints += [one.id for one in find_complaints(text) if one.id not in self.complaints]
         self.stopped = self.stopped or ("stop" in said.signals and bool(self.asked))
         for slot, clause in said.slots.items():
             if slot != pending:
@@ -251,7 +282,7 @@ class _Known:
         if pending is None:
             return
         if pending == "red_flag":
-            self.denied = kind_of(text) == "no"
+            self.denied = kind_of(text) == "no" or is_denial(text)
         follow_up = _follow_up(self, pending, text, said)
         self.silent = self.silent + 1 if kind_of(text) == "nothing" else 0
         if follow_up:
@@ -304,21 +335,16 @@ class _Known:
                 self.heard += [first, Message("user", "yes")]
         self.heard.append(answer)
 
-    def doubts(self, found: Triage) -> bool:
-        """Whether an emergency is the classifier's alone, and red flags were not asked about yet, or were denied."""
-        rules = {one.rule.id for one in found.findings if one.level == "emergency"}
-        return rules == {BY_CLASSIFIER.id} and ("red_flag" not in self.asked or self.denied)
-
     def state(self, found: Triage, reason: Reason) -> ConsultState:
         """Return it as it is shown."""
         joint = "；" if self.language == "zh" else "; "
         level: Urgency = found.level or "routine"
-        if self.denied and self.doubts(found):
+        if self.denied and by_classifier_alone(found):
             level = "urgent"
         return ConsultState(
             self.language, {slot: joint.join(said) for slot, said in self.slots.items() if said}, tuple(self.asked),
             level, found.findings, tuple(self.complaints), bool(reason), reason, self.age, self.sex,
-            dict(self.read_by), tuple(self.failures),
+            dict(self.read_by), tuple(self.failures), self.reported,
         )  # fmt: skip
 
 
@@ -345,7 +371,8 @@ def _follow_up(known: _Known, slot: Slot, text: str, said: Said) -> str:
     if slot in LISTS and kind == "yes":
         return "which"
     tells_of = said.slots.keys() & DISTINCT
-    return "again" if kind == "text" and slot in DISTINCT and tells_of and slot not in tells_of else ""
+    brief = kind == "text" and is_clause(text)
+    return "again" if brief and slot in DISTINCT and tells_of and slot not in tells_of else ""
 
 
 class _Memo:

@@ -20,8 +20,7 @@ from typing import Literal
 from carellama.consultation.complaints import load_guide
 from carellama.consultation.questions import slots_data, terms_of
 from carellama.consultation.state import SLOTS, Reader, Slot
-from carellama.rules import SENTENCE_END, Lexicon, Mention, Mentions, normalize
-from carellama.safety.context import Context
+from carellama.rules import SENTENCE_END, Lexicon, Mention, Mentions, normalize, words_between
 from carellama.safety.measures import NUMBER, find_measures, read_number
 
 Answer = Literal["yes", "no", "unknown", "nothing", "text"]
@@ -40,6 +39,14 @@ _TIME = re.compile(
     r"|yesterday|today|\bago\b|since|always|just now|o'clock|\b[ap]m\b|christmas|easter|summer|winter|spring|autumn"
     r"|long time|age[ds]?\b|school|birth|overnight|all my life"
 )
+_DENIAL = re.compile(
+    r"\s*(?:no|nope|none|never|nothing|neither)(?![a-z])|\s*(?:都)?(?:没有?|无|不(?!太?清楚|知道|确定|记得|晓得|好说|一定))"
+)
+_BUT = re.compile(
+    r"(?<![a-z])(?:but|though|although|except|only|just|apart|sometimes|bit|little|well|some|yes)(?![a-z])"
+    r"|但|不过|就是|只是|只有|除了|有时|偶尔|一点|有些|倒是|可是|还是"
+)
+SHORT = 12  # words of a clause that says one thing
 OLDEST = 120  # years
 LONGEST = 600  # characters of a slot; a longer one ends with "…"
 SOMEBODY = 40  # characters from the beginning of a message within which it says that somebody else is ill
@@ -52,7 +59,6 @@ class Said:
     """
 
     slots: Mapping[Slot, str] = field(default_factory=dict)
-    complaints: tuple[str, ...] = ()
     age: float | None = None
     sex: Sex | None = None
     other: bool = False
@@ -68,7 +74,7 @@ def _lexicon() -> Lexicon:
         f"slot {slot}": terms_of(data["slots"][slot]["said"]) for slot in SLOTS if "said" in data["slots"][slot]
     }
     concepts |= {f"signal {name}": terms_of(groups) for name, groups in data["signals"].items()}
-    return Lexicon({**concepts, **load_guide().concepts})  # "complaint x", and how a mention is meant
+    return Lexicon({**concepts, "_now": load_guide().concepts["_now"]})
 
 
 @cache
@@ -91,6 +97,18 @@ def is_time(text: str) -> bool:
     return bool(_TIME.search(normalize(text)))
 
 
+def is_denial(text: str) -> bool:
+    """Return whether an answer denies all that it was asked about: it begins with no, and takes nothing back."""
+    plain = normalize(text)
+    return bool(_DENIAL.match(plain)) and not _BUT.search(plain)
+
+
+def is_clause(text: str) -> bool:
+    """Return whether an answer is one short clause."""
+    plain = _MARKS.sub("", normalize(text))
+    return not re.search("[,.;:!?，。；！？、\n]", plain) and words_between(plain, 0, len(plain)) <= SHORT
+
+
 def clip(text: str) -> str:
     """Return the text without white space at its ends, at most `LONGEST` characters of it."""
     text = text.strip()
@@ -102,28 +120,18 @@ def read_text(text: str, asked: Slot | None = None) -> Said:
     plain = normalize(text)
     measures = find_measures(plain)
     mentions = _lexicon().find(plain, measures)
-    context = Context(plain, mentions)
     signals = frozenset(name[7:] for name in mentions if name.startswith("signal "))
-    other, sex = _person(plain, mentions)
+    other, sex = _person(mentions, asked)
     age = next((one.value for one in mentions.get("age", ()) if one.value is not None), None)
     if asked == "age_sex":
         age, sex = _bare_age_sex(plain, age, sex)
-    complaints = sorted(
-        (one.start, name[10:])
-        for name, found in mentions.items()
-        if name.startswith("complaint ")
-        for one in found[:8]
-        if "denied" not in context.flags(one)
-    )
     slots = _clauses(text, plain, mentions)
     if asked == "age_sex" and (age is not None or sex):
         slots.setdefault("age_sex", clip(text))
-    return Said(
-        slots, tuple(dict.fromkeys(name for _, name in complaints)), age, sex, other, signals, "_now" in mentions
-    )
+    return Said(slots, age, sex, other, signals, "_now" in mentions)
 
 
-def _person(plain: str, mentions: Mentions) -> tuple[bool, Sex | None]:
+def _person(mentions: Mentions, asked: Slot | None) -> tuple[bool, Sex | None]:
     """Whether somebody else is ill, and the sex of who is ill."""
     reports = {one.start for one in mentions.get("signal reports", ())}
     kinds: tuple[tuple[str, Sex | None], ...] = (("other_female", "female"), ("other_male", "male"), ("other", None))
@@ -133,9 +141,9 @@ def _person(plain: str, mentions: Mentions) -> tuple[bool, Sex | None]:
         for one in mentions.get(f"signal {name}", ())
         if one.start < SOMEBODY and not reports & {one.end, one.end + 1}
     ]
-    own: list[tuple[int, Sex]] = []
-    for sex in ("female", "male"):
-        own += [(one.start, sex) for one in mentions.get(f"signal {sex}", ())]
+    bare = ("", "bare_") if asked == "age_sex" else ("",)
+    sexes: tuple[Sex, Sex] = ("female", "male")
+    own = [(one.start, sex) for sex in sexes for how in bare for one in mentions.get(f"signal {how}{sex}", ())]
     if own:
         return bool(others), min(own)[1]
     found = sorted(others, key=lambda one: (one[1] is None, one[0]))

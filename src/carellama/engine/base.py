@@ -133,11 +133,14 @@ class Piece:
     of_prompt: bool = False  # it repeats the prompt: none of its tokens was written
     held: bool = False  # a token was written whose text is held back, as it may belong to a call
     notices: tuple[Notice, ...] = ()  # of an assistant; an engine has none
+    consultation: Mapping[str, Any] | None = None  # of an assistant that consults: its state and report, as JSON
 
     @property
     def shows(self) -> bool:
         """Whether it has anything to show."""
-        return bool(self.text or self.reasoning or self.logprobs or self.call or self.notices)
+        return bool(
+            self.text or self.reasoning or self.logprobs or self.call or self.notices or self.consultation is not None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,7 @@ class Reply:
     logprobs: tuple[TokenLogprob, ...] = ()
     calls: tuple[ToolCall, ...] = ()
     notices: tuple[Notice, ...] = ()
+    consultation: Mapping[str, Any] | None = None
 
 
 class PromptTooLong(UserError):

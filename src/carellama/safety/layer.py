@@ -62,7 +62,7 @@ class SafetyLayer:
             country = "GB" if country == "UK" else country  # as most people write it
             lookup(countries(), country, "country")
         self._policy = load_policy(policy) if mode == "on" else load_policy(policy).softened()
-        self.mode, self._country = mode, country
+        self.mode, self.country = mode, country
         self._rules, self._classifier = load_red_flags(more_rules), load_classifier(classifier)
         self._guard = Guard()
 
@@ -70,10 +70,10 @@ class SafetyLayer:
         """Return what rules and classifier find in a conversation."""
         return triage(messages, self._rules, self._classifier)
 
-    def screen(self, messages: Sequence[Message]) -> Screening:
-        """Return what has to be said of a conversation."""
+    def screen(self, messages: Sequence[Message], found: Triage | None = None) -> Screening:
+        """Return what has to be said of a conversation; `found` is its triage, where that was done otherwise."""
         said = patient_text(messages)
-        notices = [*self._emergency(messages), *self._request(messages)]
+        notices = [*self._emergency(found or self.triage(messages)), *self._request(messages)]
         answered = "\n".join(one.content for one in messages if one.role == "assistant")
         shown = [one for one in notices if self._is_shown(one)]
         closing: tuple[Notice, ...] = ()
@@ -92,13 +92,12 @@ class SafetyLayer:
     def _is_shown(self, notice: Notice) -> bool:
         return self.mode == "on" and notice.level in SHOWN
 
-    def _emergency(self, messages: Sequence[Message]) -> list[Notice]:
-        found = self.triage(messages)
+    def _emergency(self, found: Triage) -> list[Notice]:
         if not found.findings:
             return []
         first, language = found.findings[0], language_of(found.text)
         shown = first.level in SHOWN_LEVELS
-        text = emergency_notice(found.findings, language, self._country) if shown else first.rule.do[language]
+        text = emergency_notice(found.findings, language, self.country) if shown else first.rule.do[language]
         return [Notice("emergency", first.level, text, first.rule.id)]
 
     def _request(self, messages: Sequence[Message]) -> list[Notice]:
@@ -109,9 +108,9 @@ class SafetyLayer:
             return []
         language = language_of(next(one.content for one in reversed(messages) if one.role == "user"))
         if judgement.outcome == "refuse" and action == "on":
-            text = guard_reply(judgement, language, self._country)
+            text = guard_reply(judgement, language, self.country)
             return [Notice("refusal", "refuse", text, judgement.rule)]
-        text = guard_reply(replace(judgement, outcome="caution"), language, self._country)
+        text = guard_reply(replace(judgement, outcome="caution"), language, self.country)
         return [Notice("caution", "caution", text, judgement.rule)]
 
 

@@ -11,7 +11,6 @@ all else to stderr.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,7 +19,9 @@ from typing import Any
 
 from rich.console import Console
 
-from carellama.assistant import Assistant
+from carellama.assistant import Assistant, Consultant
+from carellama.consultation.files import report_bytes
+from carellama.disk import write_private
 from carellama.engine.base import Reply
 from carellama.errors import UserError, lookup, nearest
 from carellama.records import Message
@@ -37,6 +38,7 @@ clear          forget the conversation · 清空对话
 /model NAME    let this adapter answer; carellama: none · 选择适配器；carellama 表示不使用
 /model         list the adapters · 列出适配器
 /save FILE     write the conversation as JSON · 把对话保存为 JSON
+/report FILE   write the report of a consultation: .md .html .json · 保存问诊报告
 /help          this list · 显示帮助
 exit           leave (also Ctrl-D, or Ctrl-C twice) · 退出
 Ctrl-C         stop the answer · 停止回答"""
@@ -116,6 +118,7 @@ class Talk:
         self._noticed: set[str] = set()  # notices that the person has seen: each is shown once
         self.commands: dict[str, Callable[[str], None]] = {
             "/retry": self._retry, "/system": self._system, "/model": self._model, "/save": self._save,
+            "/report": self._report,
         }  # fmt: skip
 
     def run(self, read: ReadLine) -> None:
@@ -179,19 +182,19 @@ class Talk:
         if not self.conversation.messages:
             raise UserError("there is no answer yet to save")
         text = json.dumps([{"messages": self.conversation.rows()}], ensure_ascii=False, indent=2) + "\n"
-        path = Path(file).expanduser()
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-                    opened.write(text)
-            except OSError:
-                path.unlink(missing_ok=True)
-                raise
-        except FileExistsError:
-            raise UserError(f"{file} is there already and was left as it is; give another name") from None
-        except OSError as error:
-            raise UserError(f"cannot write {file}: {error.strerror}") from error
+        write_private(Path(file).expanduser(), text.encode("utf-8", "replace"))
+        self._note(f"saved · 已保存: {file}")
+
+    def _report(self, file: str) -> None:
+        """Write the report of the consultation as far as it came; only its owner may read the file."""
+        if not isinstance(self.assistant, Consultant):
+            raise UserError("/report is for a consultation; start the program with --mode consult")
+        if not file:
+            raise UserError("/report needs the name of a file, as in /report report.pdf")
+        if not self.conversation.messages:
+            raise UserError("there is nothing yet to report on")
+        made = self.assistant.interview.report(self.conversation.messages, self.sampling.adapter)
+        write_private(Path(file).expanduser(), report_bytes(made, file))
         self._note(f"saved · 已保存: {file}")
 
     def _retry(self, _: str) -> None:

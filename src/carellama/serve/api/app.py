@@ -32,6 +32,7 @@ from carellama.serve.api.chat import parts_of
 from carellama.serve.api.embeddings import VectorModels
 from carellama.serve.api.line import Line
 from carellama.serve.api.metrics import Metrics
+from carellama.serve.api.protocol import Mode
 from carellama.serve.api.refusals import Wrong, first_fault
 from carellama.serve.api.sampling import defaults_of
 
@@ -48,11 +49,14 @@ def create_app(
     access: Access,
     score: Scorer | None = None,
     embedder: Embedder | None = None,
+    consultant: Engine | None = None,
+    mode: Mode = "answer",
 ) -> FastAPI:
     """Return the application.
 
     `score` is a reward model's: prompts and answers to numbers; None: no /v1/score. `embedder` answers /v1/embeddings
-    and /v1/rerank; None: only the chat model does, for requests that name it.
+    and /v1/rerank; None: only the chat model does, for requests that name it. `consultant` answers conversations in
+    mode consult; None: such requests are refused. `mode` is that of requests that name none.
     """
     service = Service(
         engine=engine,
@@ -62,6 +66,8 @@ def create_app(
         line=Line(engine.parallel, settings.queue, settings.queue_timeout),
         metrics=Metrics(),
         score=score,
+        consultant=consultant,
+        mode=mode,
         embedding_model=embedder.name if embedder is not None else None,
     )
     service.metrics.watch(service.line)

@@ -32,6 +32,7 @@ from carellama.serve.api.access import Access, Caller, Open, Refused, Ticket
 from carellama.serve.api.bridge import Answers, Item, threaded
 from carellama.serve.api.line import Line
 from carellama.serve.api.metrics import Metrics
+from carellama.serve.api.protocol import Mode
 from carellama.serve.api.refusals import CLOSED, DONE, EVENTS, Wrong, event, log_failure, refusal
 from carellama.serve.hosts import names_this_machine
 
@@ -58,6 +59,8 @@ class Service:
     line: Line
     metrics: Metrics
     score: Scorer | None = None  # of a reward model
+    consultant: Engine | None = None  # answers in mode consult
+    mode: Mode = "answer"  # of requests that name none
     embedding_model: str | None = None  # the name of the model that makes vectors, if there is one
     draining: bool = False  # the server is about to end: no new requests
     created: int = field(default_factory=lambda: int(time.time()))

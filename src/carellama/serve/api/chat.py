@@ -19,7 +19,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from carellama.engine.base import Reply, Sampling
+from carellama.engine.base import Engine, Reply, Sampling
+from carellama.records import Message
 from carellama.serve.api import protocol
 from carellama.serve.api.bridge import Answers, Make
 from carellama.serve.api.calls import Call, Service
@@ -98,14 +99,39 @@ async def chat_makes(
     messages = with_system(conversation(body.messages, place, left_out=pictures), system)
     sampling = read_sampling(service, call, body, adapter)
     count = choices(service, body)
-    messages, sampling = await fit_to_model(service, call, messages, sampling)
+    consultant = consultant_of(service, body, messages, sampling, count)
+    if consultant is None:  # the state of a consultation is made of all turns
+        messages, sampling = await fit_to_model(service, call, messages, sampling)
     note_parts(call, pictures)
     messages, tokens = await prepare_chat(service, messages, sampling)
     room = await check_room(service, messages, tokens, sampling, call.context_tokens)
     await call.reserve("chat", [tokens], count, count * room)
-    stream = service.engine.stream
+    stream = (consultant or service.engine).stream
     makes: list[Make] = [partial(stream, messages, draw) for draw in draws(sampling, count)]
     return makes, not body.stream or is_task(messages)
+
+
+def consultant_of(
+    service: Service, body: protocol.ChatRequest, messages: Sequence[Message], sampling: Sampling, count: int
+) -> Engine | None:
+    """Return what answers in mode consult; None: the request is for mode answer.
+
+    Requests of a front-end for itself (titles) are always answered. Raises `Wrong` (400) for what a question or a
+    report cannot have.
+    """
+    if (body.mode or service.mode) == "answer" or is_task(messages):
+        return None
+    if service.consultant is None:
+        raise Wrong("mode consult looks for emergencies, and this server has --safety off; send mode: answer", "mode")
+    unfit = {
+        "n": count > 1,
+        "tools": bool(sampling.tools) and sampling.tool_choice != "none",
+        "response_format": sampling.constrained,
+        "logprobs": sampling.top_logprobs is not None,
+    }
+    if found := next((name for name, given in unfit.items() if given), None):
+        raise Wrong(f"{found} has no meaning in mode consult, whose answers are questions and reports", found)
+    return service.consultant
 
 
 @router.post("/v1/completions", response_model=protocol.Completion, responses=ERRORS)

@@ -39,6 +39,7 @@ TABLE: list[tuple[Effect, str, tuple[Any, ...], str]] = [  # effect, about, neut
     ("used", "of /v1/completions and /tokenize", (), "parse_special"),
     ("used", "", (), "temperature top_p top_k min_p repetition_penalty presence_penalty frequency_penalty seed"),
     ("used", "", (), "stop logit_bias logprobs top_logprobs modalities tools tool_choice parallel_tool_calls"),
+    ("used", "of /v1/chat/completions", (), "mode"),
     ("used", "repetition_penalty by llama.cpp's name", (), "repeat_penalty"),
     ("used", "what limits the answer", (), "response_format structured_outputs json_schema grammar format regex ebnf"),
     ("used", "what limits the answer", (), "guided_json guided_regex guided_choice guided_grammar"),

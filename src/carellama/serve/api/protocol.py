@@ -30,6 +30,9 @@ TokenCount = Annotated[Whole, Field(ge=1, le=1 << 31)]
 Text = Annotated[str, Field(max_length=1 << 26)]
 
 
+Mode = Literal["answer", "consult"]
+
+
 class Wire(BaseModel):
     """What comes in: NaN and infinity are not numbers. `model_extra` has the fields that are not declared."""
 
@@ -182,6 +185,9 @@ class ChatRequest(SamplingFields):
     tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
     parallel_tool_calls: StrictBool | None = Field(default=None, description="false: at most one call")
     modalities: list[str] | None = Field(default=None, description="text only")
+    mode: Mode | None = Field(
+        default=None, description="answer: at once; consult: ask before advice; left out: as the server was started"
+    )
 
 
 class CompletionRequest(SamplingFields):
@@ -326,6 +332,14 @@ class SaidNotice(Said):
     text: str
 
 
+class SaidConsultation(Said):
+    """Of an answer in mode consult: what is known, the slot that the question asks about, or the report."""
+
+    state: dict[str, Any]
+    slot: str | None
+    report: dict[str, Any] | None
+
+
 class SaidMessage(Said):
     """The assistant's answer."""
 
@@ -335,6 +349,7 @@ class SaidMessage(Said):
     reasoning_content: str | None = None
     tool_calls: list[SaidCall] | None = None
     notices: list[SaidNotice] | None = None
+    consultation: SaidConsultation | None = None
 
 
 class ChatChoice(Said):

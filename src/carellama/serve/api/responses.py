@@ -10,7 +10,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -96,7 +96,8 @@ class ResponsesShape(Shape):
         if reply.reasoning:
             output.append(_reasoning(reply.reasoning))
         if reply.text or reply.notices or not reply.calls:
-            output.append(_message(reply.text, done, logprobs_of(reply.logprobs)) | _notices(reply.notices))
+            message = _message(reply.text, done, logprobs_of(reply.logprobs)) | _notices(reply.notices)
+            output.append(message | _consultation(reply.consultation))
         output += [_function_call(call, done) for call in reply.calls]
         return self._response(done, output, usage)
 
@@ -118,6 +119,7 @@ class ResponsesShape(Shape):
             part, noticed = item["content"][0], _notices(piece.notices)
             if noticed:
                 item["notices"] = [*item.get("notices", []), *noticed["notices"]]
+            item |= _consultation(piece.consultation)
             part["text"] += piece.text
             part["logprobs"] += logprobs
             events.append(self._delta("response.output_text.delta", delta=piece.text, logprobs=logprobs, **noticed))
@@ -206,6 +208,11 @@ def _message(text: str, status: str, logprobs: list[Json]) -> Json:
     part = {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
     item = {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant"}
     return item | {"status": status, "content": [part]}
+
+
+def _consultation(consultation: Mapping[str, Any] | None) -> Json:
+    """The field `consultation` of a message; none in mode answer."""
+    return {} if consultation is None else {"consultation": consultation}
 
 
 def _notices(notices: Sequence[Notice]) -> Json:

@@ -108,6 +108,8 @@ class ChatShape(ChoiceShape):
             delta["tool_calls"] = [{"index": number, **piece.call.to_openai()}]
         if piece.notices:
             delta["notices"] = [notice.as_json() for notice in piece.notices]
+        if piece.consultation is not None:
+            delta["consultation"] = piece.consultation
         if piece.text or not delta:
             delta["content"] = piece.text
         return [self._delta(index, delta, _logprobs(piece.logprobs) if piece.logprobs else None)]
@@ -126,6 +128,8 @@ class ChatShape(ChoiceShape):
             message["reasoning_content"] = reply.reasoning
         if reply.notices:
             message["notices"] = [notice.as_json() for notice in reply.notices]
+        if reply.consultation is not None:
+            message["consultation"] = reply.consultation
         logprobs = _logprobs(reply.logprobs) if reply.logprobs else None
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reply.finish_reason}
 
