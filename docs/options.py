@@ -28,6 +28,7 @@ from carellama.config.plan import PlanArguments
 from carellama.config.recipe import RecipeArguments
 from carellama.config.safety import SafetyCheckArguments, SafetyEvalArguments, SafetyTrainArguments
 from carellama.config.serve import API_GROUPS
+from carellama.config.tasks import TASK_GROUPS
 from carellama.config.tokenizer import TokenizerArguments
 from carellama.config.web import WebArguments
 from carellama.demo import DemoArguments
@@ -46,6 +47,7 @@ GROUPS: dict[str, Sequence[type]] = {
     "export": EXPORT_GROUPS,
     "chat": TALK_GROUPS,
     "ask": (AskArguments, *TALK_GROUPS),
+    "task": TASK_GROUPS,
     "web": (WebArguments, *TALK_GROUPS),
     "api": API_GROUPS,
     "demo": (DemoArguments,),

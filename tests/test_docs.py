@@ -21,7 +21,7 @@ RUN = re.compile(r"<!-- run -->\n```bash\n(.*?)```", re.DOTALL)
 # of the verbs' pages in the order in which each finds what the one before it made; the demo fetches a model
 PAGES = (
     "install", "templates", "data", "catalogue", "check", "clean", "mix", "stats", "train", "plan", "tokenizer", "ppo",
-    "grpo", "eval", "predict", "export", "chat", "ask", "keys", "models",
+    "grpo", "eval", "predict", "export", "chat", "ask", "task", "keys", "models",
 )  # fmt: skip
 # verb of each example, in the order in which they run
 EXAMPLES = {

@@ -73,7 +73,11 @@ IMPORTS: dict[str, set[str]] = {
     "evaluate": {"config", "records", "text", "data", "engine", "disk", "intervals", "safety"},
     "engine": {"config", "records", "template", "tokenise", "model", "disk", "text", "jinja", "run_record", "privacy"},
     "knowledge": {"config"},
-    "batch": {"config", "records", "text", "disk", "data", "engine", "run_record"},
+    # privacy.word_lists: names of medicines; safety.measures: numbers in words
+    "batch": {
+        *("config", "records", "text", "disk", "data", "engine", "run_record"),
+        *("privacy.word_lists", "safety.measures"),
+    },
     # it and the server are handed an engine: they name the types of engine.base and load none
     "assistant": {"records", "text", "engine.base", "safety", "consultation"},
     "serve": {
@@ -252,7 +256,7 @@ def reads(path: Path) -> set[str]:
 def option_fields() -> Iterator[tuple[str, str]]:
     """(class, field) of the dataclasses of options, with their properties; not what transformers reads."""
     from carellama import demo
-    from carellama.config import answering, datasets, keys, models, serve
+    from carellama.config import answering, datasets, keys, models, serve, tasks
     from carellama.config import run as config
     from carellama.config.ask import AskArguments
     from carellama.config.convert import LlamaArguments
@@ -265,6 +269,7 @@ def option_fields() -> Iterator[tuple[str, str]]:
         *EXPORT_GROUPS,
         *answering.TALK_GROUPS,
         *serve.API_GROUPS,
+        *tasks.TASK_GROUPS,
         demo.DemoArguments,
         LlamaArguments,
         TokenizerArguments,

@@ -59,6 +59,7 @@ VERBS = {
     "tokenizer": ("carellama.data.pieces:run", "Learn Chinese tokens for a tokenizer."),
     "chat": ("carellama.cli:chat", "Talk to a model in the terminal."),
     "ask": ("carellama.cli:ask", "Answer one question, for scripts."),
+    "task": ("carellama.batch.clinical_command:run", "Run a task of a hospital on each row of a file."),
     "web": ("carellama.cli:web", "Talk to a model in the browser."),
     "api": ("carellama.cli:api", "Serve a model over OpenAI's API."),
     "demo": ("carellama.demo:run", "Run the whole pipeline once on the bundled data."),

@@ -36,8 +36,8 @@ class AppendOnlyFile:
 
     @classmethod
     @contextmanager
-    def opened(cls, path: Path, on_line: OnLine) -> Iterator[AppendOnlyFile]:
-        """Open the file, and give `on_line` the number and the value of each line that it holds.
+    def opened(cls, path: Path, on_line: OnLine, *, fresh: bool = False) -> Iterator[AppendOnlyFile]:
+        """Open the file, and give `on_line` the number and the value of each line that it holds; `fresh`: empty it.
 
         Raises `UserError` where another run has it open. A file that stays empty when the block fails is removed.
         """
@@ -48,6 +48,8 @@ class AppendOnlyFile:
             except OSError:
                 raise UserError(f"{path} is being written by another run: wait, or give another --output") from None
             output = cls(file, path)
+            if fresh:
+                file.truncate(0)
             output._read(on_line)
             try:
                 yield output
@@ -60,7 +62,7 @@ class AppendOnlyFile:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Append one line. Where there is no room for all of it, none of it stays, and `OSError` names the file."""
-        line = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+        line = (json.dumps(row, ensure_ascii=False, default=str) + "\n").encode("utf-8", "replace")
         end, written = self._file.seek(0, os.SEEK_END), 0
         try:
             with named(self._path):
