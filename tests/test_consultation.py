@@ -153,6 +153,26 @@ def test_the_person_may_end_it(words: str, opening: str) -> None:
     assert steps[1].state.reason == "person asked" and steps[1].report is not None
 
 
+def test_a_wish_to_be_told_is_no_answer() -> None:
+    _, steps = talk(INTERVIEW, ["嗓子疼两天了", "别问了，直接告诉我吃什么药"])
+    assert steps[1].state.level == "routine" and "red_flag" not in steps[1].state.slots
+    _, steps = talk(INTERVIEW, ["胃有点不舒服", f"别问了，{ALARM}"])
+    assert steps[1].state.reason == "emergency"
+
+
+def test_a_question_about_a_medicine_is_asked_what_it_is_for() -> None:
+    _, steps = talk(INTERVIEW, ["Is ibuprofen all right with my blood pressure tablets?", "for a sore back, 3 days"])
+    assert steps[0].slot == "complaint" and "medicine" in (steps[0].question or "")
+    assert steps[1].state.complaints == ("back_pain",) and "onset" in steps[1].state.slots
+
+
+def test_age_and_sex_that_come_one_after_the_other_are_kept() -> None:
+    knee = [Message("user", "my knee has ached for two weeks")]
+    ask = load_questions().text("age_sex", "en")
+    state = INTERVIEW.step([*knee, Message("assistant", ask), Message("user", "45")]).state
+    assert (state.slots["age_sex"], state.age, state.sex) == ("45", 45, None)
+
+
 def test_max_questions_is_the_most() -> None:
     _, steps = talk(Interview(LAYER, max_questions=3), TOOTH)
     assert len(steps) == 4 and steps[-1].state.reason == "limit"
@@ -305,10 +325,14 @@ def test_the_consultant_asks_reports_and_then_lets_the_model_answer() -> None:
     one = consultant()
     messages = ended(one)
     first, report = messages[1].content, messages[-1].content
-    assert first.startswith(one.interview.intro("en")) and first.count("?") == 1
+    assert first.startswith(load_questions().intro["en"]) and first.count("?") == 1
     assert "lower left" in report
     (reply,) = one.generate([[*messages, Message("user", "What may I eat?")]])
     assert reply.text == "(the model)" and reply.consultation is None
+    (reply,) = one.generate([[*messages, Message("user", "It runs in the family, my mother had bad teeth too.")]])
+    assert is_report(reply.text) and "my mother" in reply.text
+    (reply,) = one.generate([[*messages, Message("user", ALARM)]])
+    assert reply.consultation is not None and reply.consultation["state"]["reason"] == "emergency"
 
 
 def test_what_is_streamed_is_what_is_generated() -> None:
@@ -403,7 +427,7 @@ def test_the_terminal_writes_reports_and_a_saved_conversation_gives_the_same_one
         [sys.executable, "-c", PROGRAM], input="\n".join(lines), capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("error:") == 2 and "is there already" in done.stderr and ".html" in done.stderr
+    assert done.stderr.count("error:") == 2 and "is there already" in done.stderr and ".pdf" in done.stderr
     assert report.stat().st_mode & 0o777 == 0o600
     done = carellama("consult", "report", str(saved), "--output", str(again))
     assert done.returncode == 0, done.stderr

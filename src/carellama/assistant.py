@@ -125,8 +125,8 @@ class Assistant(EngineWrapper):
 class Consultant(Assistant):
     """An assistant that asks before it advises: its answers are the next question, or the report.
 
-    What comes after the report the model answers, as an `Assistant` does, unless it makes the matter more urgent: then
-    there is a new report. The interview keeps nothing between two calls. A report is never too long for the model, as
+    What comes after the report the model answers, as an `Assistant` does, unless it belongs into the report: then there
+    is a new one. The interview keeps nothing between two calls. A report is never too long for the model, as
     rules write it; hence there is no limit of tokens.
     """
 
@@ -176,7 +176,8 @@ class Consultant(Assistant):
         if step.report is not None:
             return to_markdown(step.report)
         assert step.question is not None
-        return step.question if step.state.asked else f"{self.interview.intro(step.state.language)}\n\n{step.question}"
+        lead = self.interview.lead(step.state)
+        return f"{lead}\n\n{step.question}" if lead else step.question
 
 
 def consultation_json(step: Step) -> dict[str, Any]:

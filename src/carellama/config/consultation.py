@@ -48,7 +48,7 @@ class ConsultReportArguments:
         metadata=about('File of the conversation (first word): what /save writes, or {"messages": [...]}.')
     )
     output: Optional[str] = field(
-        default=None, metadata=about("File to write, by its suffix: .md .html .json; default: Markdown on stdout.")
+        default=None, metadata=about("File to write, by its suffix: .md .html .pdf .json; default: Markdown on stdout.")
     )
     country: Optional[str] = field(
         default=None, metadata=about("Country of the numbers to call, as CN, US, GB; default: by the language.")

@@ -17,7 +17,7 @@ from carellama.config.consultation import ConsultReportArguments
 from carellama.config.parse import parse
 from carellama.config.safety import split_files
 from carellama.consultation.interview import Interview
-from carellama.consultation.report import Report, to_html, to_markdown
+from carellama.consultation.report import Report, to_html, to_markdown, to_pdf
 from carellama.disk import write_private
 from carellama.errors import UserError, lookup, read_failure
 from carellama.records import Message, Role
@@ -35,6 +35,7 @@ def _json(report: Report) -> bytes:
 FORMS: Mapping[str, Callable[[Report], bytes]] = {
     ".md": lambda report: to_markdown(report).encode("utf-8", "replace"),
     ".html": lambda report: to_html(report).encode("utf-8", "replace"),
+    ".pdf": to_pdf,
     ".json": _json,
 }
 

@@ -17,7 +17,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from carellama.consultation.complaints import find_complaints
 from carellama.consultation.model import ModelReading, read_answer, word_question
@@ -30,9 +30,10 @@ from carellama.errors import UserError
 from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
 from carellama.safety.notices import Language
-from carellama.safety.triage import BY_CLASSIFIER, Triage
+from carellama.safety.triage import BY_CLASSIFIER, Triage, triage
 from carellama.text import HAN_CHARACTER, language
 
+URGENCY: tuple[Urgency, ...] = get_args(Urgency)  # the most urgent first
 FERTILE = (12, 55)  # years within which a pregnancy is asked about
 REMEMBERED = 1024  # readings of a model
 MOST_SILENT = 3  # answers in a row that say nothing, after which it ends
@@ -41,6 +42,7 @@ BEFORE_ADVICE: tuple[Slot, ...] = ("drugs", "allergies")
 ALWAYS: tuple[Slot, ...] = ("associated", "history", "drugs", "allergies", "severity")
 # slots for which a bare yes is half an answer, and those about which an answer may tell of something else only
 LISTS: frozenset[Slot] = frozenset({"red_flag", "associated", "history", "drugs", "allergies", "family", "social"})
+OF_OTHERS: frozenset[Slot] = frozenset({"history", "drugs", "allergies", "family"})  # answers that name other illnesses
 DISTINCT: frozenset[Slot] = frozenset({"age_sex", "pregnancy", "allergies", "drugs", "history", "family"})
 
 
@@ -84,9 +86,11 @@ class Interview:
         self._questions = load_questions()
         self._memo = _Memo()
 
-    def intro(self, language: Language) -> str:
-        """Return what comes before the first question."""
-        return self._questions.intro[language]
+    def lead(self, state: ConsultState) -> str:
+        """Return what comes before a question, "" where nothing does."""
+        if state.level == "emergency":
+            return self._questions.meanwhile[state.language]
+        return "" if state.asked else self._questions.intro[state.language]
 
     def step(self, messages: Sequence[Message], adapter: str = "") -> Step:
         """Return the next question or the end of the interview; a model reads and words by its `adapter`."""
@@ -102,6 +106,8 @@ class Interview:
         found = self.safety.triage(known.heard)
         asked = self._next(known)
         reason = self._reason(known, found, asked)
+        if known.reported is not None and not self._is_news(known, found):
+            return Step(replace(known.state(found, reason or "complete"), reported=True), found=found)
         if not reason and asked is not None and self._wording == "model":
             asked = yield from self._worded(known, *asked, adapter)
         state = known.state(found, reason)
@@ -119,8 +125,10 @@ class Interview:
         for message in messages:
             prefix.update(f"{message.role}\n{len(message.content)}\n{message.content}".encode("utf-8", "replace"))
             if message.role == "assistant":
-                known.reported = known.reported or is_report(message.content)
-                pending = None if is_report(message.content) else self._questions.slot_of(message.content)
+                if is_report(message.content):
+                    known.reported, pending = (len(known.heard), frozenset(known.slots)), None
+                else:
+                    pending = self._questions.slot_of(message.content)
                 known.questions.append(message.content)
                 if pending is not None:
                     known.asked.append(pending)
@@ -179,11 +187,18 @@ class Interview:
             return "emergency"
         if known.stopped:
             return "person asked"
-        if asked is None:
+        if asked is None or known.reported is not None:
             return "complete"
         if len(known.asked) >= self.max_questions or known.silent >= MOST_SILENT:
             return "limit"
         return ""
+
+    def _is_news(self, known: _Known, found: Triage) -> bool:
+        """Whether something was said after the report that belongs into it: a slot, or a more urgent matter."""
+        assert known.reported is not None
+        heard, slots = known.reported
+        before = self.safety.triage(known.heard[:heard]).level or "routine"
+        return not known.slots.keys() <= slots or URGENCY.index(found.level or "routine") < URGENCY.index(before)
 
     def _doubts(self, known: _Known, found: Triage) -> bool:
         """Whether an emergency needs a look before it ends the interview: the classifier found it alone.
@@ -215,6 +230,8 @@ class Interview:
         order = dict.fromkeys((*FIRST, *early, *needs, *ALWAYS, *where))
         if not _may_be_pregnant(known, needs):
             order.pop("pregnancy")
+        if not (known.complaints or "pain" in known.signals):
+            order.pop("severity")
         return list(order)
 
 
@@ -256,7 +273,7 @@ class _Known:
     heard: list[Message] = field(default_factory=list)  # what triage looks at
     first: dict[Slot, Message] = field(default_factory=dict)  # question about each slot
     denied: bool = False  # the red flags, by a no that takes nothing back
-    reported: bool = False
+    reported: tuple[int, frozenset[Slot]] | None = None  # what the report knew: messages heard, slots
     failures: list[str] = field(default_factory=list)
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -273,9 +290,9 @@ class _Known:
         self.sex = said.sex if said.sex and pending == "age_sex" else self.sex or said.sex
         self.other = self.other or (said.other and not self.asked)
         self.signals |= said.signals if pending == "complaint" else said.signals & {"drug_question"}
-        if pending == "complaint" or not self.complaints:
+        if pending == "complaint" or (not self.complaints and pending not in OF_OTHERS):
             self.complaints += [one.id for one in find_complaints(text) if one.id not in self.complaints]
-        self.stopped = self.stopped or ("stop" in said.signals and bool(self.asked))
+        self.stopped = self.stopped or (said.is_stop and bool(self.asked))
         for slot, clause in said.slots.items():
             if slot != pending:
                 self.add(slot, clause, said.readers.get(slot, "rules"))
@@ -287,7 +304,10 @@ class _Known:
         self.silent = self.silent + 1 if kind_of(text) == "nothing" else 0
         if follow_up:
             self.half[pending] = follow_up
-        if not follow_up or follow_up == "which":
+        half_told = pending == "age_sex" and (said.age is not None or said.sex is not None)
+        if said.is_stop and not said.slots:
+            return
+        if not follow_up or follow_up == "which" or half_told:
             self.add(pending, clip(text), "answer")
 
     def kind(self, slot: Slot) -> str | None:
@@ -295,11 +315,22 @@ class _Known:
         times = self.asked.count(slot)
         if times >= 2 or (times == 1 and slot not in self.half):
             return None
+        if slot == "complaint" and times == 0 and self.asks_about_a_drug:
+            return "what_for"
         if slot == "age_sex":
             return self._kind_of_age_sex()
         if times == 1:
             return self.half[slot]
-        return None if slot in self.slots else "ask"
+        if slot in self.slots:
+            return None
+        if slot == "drugs" and (self.sex == "male" or (self.age is not None and self.age < FERTILE[0])):
+            return "without_pill"
+        return "other" if self.other else "ask"
+
+    @property
+    def asks_about_a_drug(self) -> bool:
+        """Whether the person asks about a medicine and has named no trouble."""
+        return "drug_question" in self.signals and not set(self.complaints) - {"drug_question"}
 
     def _kind_of_age_sex(self) -> str | None:
         if self.age is not None and self.sex is not None:
@@ -327,6 +358,8 @@ class _Known:
         """
         if pending in ("family", "allergies") and not said.now:
             return
+        if said.is_stop and not triage([answer]).findings:  # the classifier takes impatience for urgency
+            return
         if pending is not None and question is not None:
             first = self.first.setdefault(pending, question)
             if pending == "pregnancy":
@@ -344,7 +377,7 @@ class _Known:
         return ConsultState(
             self.language, {slot: joint.join(said) for slot, said in self.slots.items() if said}, tuple(self.asked),
             level, found.findings, tuple(self.complaints), bool(reason), reason, self.age, self.sex,
-            dict(self.read_by), tuple(self.failures), self.reported,
+            dict(self.read_by), tuple(self.failures),
         )  # fmt: skip
 
 

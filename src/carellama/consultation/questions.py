@@ -34,6 +34,7 @@ class Questions:
     """All wordings: `of_slot[slot][kind][language]`, and the complaints by id."""
 
     intro: Wording
+    meanwhile: Wording
     of_slot: Mapping[Slot, Mapping[str, Wording]]
     complaints: Mapping[str, Complaint]
     words: Lexicon  # concepts slot names: what a question about it has
@@ -41,7 +42,7 @@ class Questions:
 
     def text(self, slot: Slot, language: Language, kind: str = "ask", complaints: Sequence[str] = ()) -> str:
         """Return a question; `kind` is a key of `slots.yaml`. The first complaint that has its own brings it."""
-        if kind in ("ask", "other"):
+        if kind in ("ask", "other", "without_pill"):
             for name in complaints:
                 if own := self.complaints[name].ask.get(slot):
                     return own[language]
@@ -79,7 +80,7 @@ def load_questions() -> Questions:
     wordings += [(said, slot) for one in complaints.values() for slot, own in one.ask.items() for said in own.values()]
     exact = sorted(((normalize(said), slot) for said, slot in wordings), key=lambda one: -len(one[0]))
     words = Lexicon({slot: terms_of(data["slots"][slot]["asks"]) for slot in SLOTS})
-    return Questions(data["intro"], of_slot, complaints, words, tuple(exact))
+    return Questions(data["intro"], data["meanwhile"], of_slot, complaints, words, tuple(exact))
 
 
 @cache

@@ -47,6 +47,7 @@ _BUT = re.compile(
     r"|但|不过|就是|只是|只有|除了|有时|偶尔|一点|有些|倒是|可是|还是"
 )
 SHORT = 12  # words of a clause that says one thing
+HOURS_PER_DAY = 24
 OLDEST = 120  # years
 LONGEST = 600  # characters of a slot; a longer one ends with "…"
 SOMEBODY = 40  # characters from the beginning of a message within which it says that somebody else is ill
@@ -65,6 +66,11 @@ class Said:
     signals: frozenset[str] = frozenset()
     now: bool = False  # it has words for now
     readers: Mapping[Slot, Reader] = field(default_factory=dict)
+
+    @property
+    def is_stop(self) -> bool:
+        """Whether the person wants no more questions."""
+        return "stop" in self.signals
 
 
 @cache
@@ -186,7 +192,9 @@ def _clauses(text: str, plain: str, mentions: Mentions) -> dict[Slot, str]:
 
 
 def _numbers(slot: Slot, mentions: Mentions) -> Sequence[Mention]:
-    """Numbers that tell of a slot."""
+    """Numbers that tell of a slot; of stretches of time those of a day or more, as people sleep and wait for hours."""
+    if slot == "onset":
+        return [one for one in mentions.get("hours", ()) if one.value is not None and one.value >= HOURS_PER_DAY]
     names = {"age_sex": "age", "pregnancy": "pregnancy_weeks", "severity": "temperature"}
     return mentions.get(names.get(slot, ""), ())
 
@@ -214,7 +222,7 @@ def _parts(
 def _settled(slots: Sequence[Slot]) -> tuple[Slot, ...]:
     """The slots of one clause: a duration there is that of an illness, a medicine or a pregnancy if it names one."""
     found = dict.fromkeys(slots)
-    if found.keys() & {"history", "drugs", "family", "pregnancy", "age_sex"}:
+    if found.keys() & {"history", "drugs", "family", "pregnancy"}:
         found.pop("onset", None)
     return tuple(found)
 

@@ -47,7 +47,7 @@ class ConsultState:
     sex: Literal["female", "male"] | None = None
     read_by: Mapping[Slot, Reader] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
-    reported: bool = False  # an earlier answer of the conversation is the report
+    reported: bool = False  # an earlier answer is the report, and nothing was said since that belongs into it
 
     def as_json(self) -> dict[str, Any]:
         """Return it as the API sends it; `rules` are the ids of the rules of triage that fired."""

@@ -38,7 +38,7 @@ clear          forget the conversation · 清空对话
 /model NAME    let this adapter answer; carellama: none · 选择适配器；carellama 表示不使用
 /model         list the adapters · 列出适配器
 /save FILE     write the conversation as JSON · 把对话保存为 JSON
-/report FILE   write the report of a consultation: .md .html .json · 保存问诊报告
+/report FILE   write the report of a consultation: .md .html .pdf .json · 保存问诊报告
 /help          this list · 显示帮助
 exit           leave (also Ctrl-D, or Ctrl-C twice) · 退出
 Ctrl-C         stop the answer · 停止回答"""
