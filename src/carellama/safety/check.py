@@ -1,7 +1,7 @@
 """`carellama safety check`: whether rules are well formed, and whether their own examples hold.
 
-carellama safety check                    # those that CareLlama ships: triage and answers
-carellama safety check hospital.yaml      # and rules of triage of a hospital, with line numbers
+carellama safety check                    # those that CareLlama ships: triage, answers and medicines
+carellama safety check hospital.yaml      # and rules of triage or rows of medicines of a hospital, with line numbers
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from carellama.config.safety import SafetyCheckArguments
 from carellama.engine.base import AnswerKind
 from carellama.errors import UserError
 from carellama.safety.answer_checks import AnswerChecks, load_answer_rules
+from carellama.safety.medication import conflicts, person_facts
+from carellama.safety.medication_rules import MedicationRules, is_medication_file, load_medication
 from carellama.safety.pattern_rules import RuleSet
 from carellama.safety.triage_rules import load_red_flags
 from carellama.text import counted, language
@@ -25,11 +27,14 @@ Fired = Callable[[str], Collection[str]]  # a text to the ids of the rules that 
 def check(argv: Sequence[str]) -> None:
     """Run `carellama safety check`. Raises `UserError` for the first fault of the form, and for faulty examples."""
     (options,) = parse((SafetyCheckArguments,), argv, "carellama safety check FILE...", first="files")
-    red_flags, answers = load_red_flags([Path(file) for file in options.files]), load_answer_rules()
+    files = [Path(file) for file in options.files]
+    of_medicines = [file for file in files if is_medication_file(file)]
+    red_flags, answers = load_red_flags([file for file in files if file not in of_medicines]), load_answer_rules()
     checks = AnswerChecks(get_args(AnswerKind))
     faults = [
         *_report("triage", red_flags, lambda text: {rule.id for rule, _ in red_flags.scan(text)}),
         *_report("answers", answers, lambda text: {rule.id for rule in checks.find(text)}),
+        *_report_medication(load_medication(of_medicines)),
     ]
     if faults:
         does = "does" if len(faults) == 1 else "do"
@@ -44,6 +49,30 @@ def _report(name: str, rules: RuleSet[Any], fired: Fired) -> list[str]:
     examples = sum(len(rule.fires) + len(rule.spares) for rule in rules.rules)
     print(f"{name}: {len(rules.rules):,} rules, {examples:,} examples, {len(faults):,} faulty")
     return faults
+
+
+def _report_medication(rules: MedicationRules) -> list[str]:
+    faults = list(faulty_medication_examples(rules))
+    for fault in faults:
+        print(fault)
+    examples = sum(len(group.fires) + len(group.spares) for group in rules.examples)
+    print(f"medicines: {len(rules.rows):,} rows, {examples:,} examples, {len(faults):,} faulty")
+    return faults
+
+
+def faulty_medication_examples(rules: MedicationRules) -> Iterator[str]:
+    """Yield a line for each text on which a row of medicines ought to be found and is not, or the reverse."""
+    for group in rules.examples:
+        for row, text, place in group.fires:
+            if row not in _rows_of(text, rules):
+                yield f"{place}: {row} does not fire on: {text}"
+        for text, place in group.spares:
+            for row in sorted(_rows_of(text, rules) & group.rows):
+                yield f"{place}: {row} fires on: {text}"
+
+
+def _rows_of(text: str, rules: MedicationRules) -> set[str]:
+    return {found.row for found in conflicts(person_facts(text, rules), text, "question", rules)}
 
 
 def faulty_examples(rules: RuleSet[Any], fired: Fired) -> Iterator[str]:

@@ -1,0 +1,322 @@
+"""What a person said that decides which medicines suit: pregnancy, age, allergies, diseases, and drugs that are taken.
+
+    facts = person_facts("我怀孕12周，青霉素过敏，能吃阿莫西林吗")
+    facts.pregnancy.value, facts.trimester        # 12.0, 1
+    [fact.id for fact in facts.allergies]         # ["penicillin"]
+
+Facts are those of the patient (`safety.medication_persons`). What is said of somebody else or denied does not count,
+nor does a drug that was stopped; a disease of the past does, unless it was cured. By words, without a model.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from carellama.records import Message
+from carellama.rules import Mention
+from carellama.safety.medication_persons import LONGEST, SELF, Persons, Token
+from carellama.safety.medication_rules import CONDITION, DRUG, MedicationRules, load_medication
+from carellama.safety.triage import patient_text
+
+Role = Literal["taken", "asked", "allergy"]
+AGES = {"_infant": 0.5, "_small_child": 6.0, "_teen": 15.0, "_elderly": 75.0}  # years, where only the word is said
+_SAID = ("_pregnant", "_breastfeeding", "pregnancy_weeks", *AGES)
+_DENIED = re.compile(
+    r"(?:没有?|不|未|别|无|停了?|停用|停服|戒了?|不再|从来没|忌)"
+    r"(?:再|能|可以|想|敢|要|宜|会|在|有|过|吃|服|用|喝|打|对|是|任何|什么|长期|经常|沾|碰|常|怎么)*$"
+    r"|(?:\b(?:not|never|no|without|stopped|quit|off|avoid|avoiding|nor)|n't|\b(?:dont|cant|havent|didnt|doesnt|isnt))\s+"
+    r"(?:(?:take|taken|taking|took|had|have|use|used|using|on|any|an?|the|my|been|to|eat|drink|drinking|drunk|touch|ever|"
+    r"currently|really|given|give|him|her|me|with|of|need|want|prescribed|like|smoke|or|for|having|start|started)\s+){0,5}$"
+)
+_NOT_ALLERGIC = re.compile(
+    r"(?:不|没|没有|无|未)[^,，。;；]{0,3}$|(?:\bnot|n't|\bno|\bnever|\bwithout|\bdenies)[\w' ]{0,20}$"
+)
+_BETWEEN = re.compile(r"(?: or | nor | and |、|和|或者?|及|以及|跟|与|/|, | |,|类|药|药物|片|胶囊|s)*")
+_BEFORE_ALLERGY = re.compile(
+    r"[\s,、和或及类药物片也都会有点严重一吃打了就就会得]*"
+    r"(?:(?:an?|and|or|drug|drugs|antibiotics?|shots?|severe|is|are|i am|i'm)\s*)*"
+)
+_HAS_NOT = re.compile(  # what may come, or is only named
+    r"(?:引起|导致|造成|诱发|预防|会得|得上|怕|担心|会不会|变成|防止|死于|缓解)了?$"
+    r"|(?:cause|causes|caused|causing|leads? to|leading to|give me|gives you|risk of|prevent|prevents|worried about|"
+    r"afraid of|scared of|turn into|test for|testing for|screening for|died of|"
+    r"(?:will|could|would|might|may|can) (?:i|he|she|you) get)"
+    r"(?: (?:an?|the|my|any|more))?\s*$"
+)
+_WHAT_IS = re.compile(
+    r"(?:什么是|啥是|什么叫)$|(?:what is|what's|what are|define|meaning of|symptoms of|causes of|difference between)"
+    r"(?: an?| the)?\s*$"
+)
+_WHAT = re.compile(r"(?:是什么|是啥|有什么症状|有哪些症状|的症状|怎么引起|的原因|是怎么回事)|\s*(?:means|mean)\b")
+_PAST_PREGNANCY = re.compile(r"上次|去年|前年|当年|那年|年前|last year|years ago|previous|when i was")
+_TOPICAL = re.compile(
+    r"\s?(?:眼膏|软膏|乳膏|滴眼|眼药水|眼液|凝胶|外用|喷雾|贴|膏|"
+    r"(?:\w+ )?(?:cream|ointment|gel|eye ?drops?|drops|patch|shampoo))"
+)
+_CURED = re.compile(r"痊愈|治好了|治愈|康复了|已经好了|早就好了|早好了|outgrew|grew out of|cured|used to have")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that was said of the patient, and where: half-open offsets into `PersonFacts.text`."""
+
+    id: str  # of a drug or class, of a condition, or "pregnancy", "breastfeeding", "age"
+    start: int
+    end: int
+    value: float | None = None  # weeks of pregnancy, or years
+
+
+@dataclass(frozen=True, slots=True)
+class PersonFacts:
+    """What is known of the patient. `drugs`: those taken; `asked`: those only asked about."""
+
+    text: str = ""
+    pregnancy: Fact | None = None
+    trimester: int = 0  # 0: not pregnant, or not said
+    breastfeeding: Fact | None = None
+    age: Fact | None = None
+    allergies: tuple[Fact, ...] = ()
+    diseases: tuple[Fact, ...] = ()
+    drugs: tuple[Fact, ...] = ()
+    asked: tuple[Fact, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DrugMention:
+    """A drug in a text of the person, of the patient or not."""
+
+    id: str
+    start: int
+    end: int
+    role: Role
+    subject: str
+    denied: bool
+    topical: bool
+
+
+def person_facts(said: str | Sequence[Message], rules: MedicationRules | None = None) -> PersonFacts:
+    """Return what a text, or the person's turns of a conversation, say of the patient. Linear in the length."""
+    text = said if isinstance(said, str) else spoken_text(said)
+    return Reading(text, rules or load_medication()).facts()
+
+
+def spoken_text(messages: Sequence[Message]) -> str:
+    """Return the person's turns with the questions that they affirmed, which are statements then."""
+    turns = []
+    for at, message in enumerate(messages):
+        if message.role == "user":
+            told = patient_text(messages[max(0, at - 1) : at + 1])
+            asked = told[: len(told) - len(message.content)]
+            turns.append(asked.replace("?", ".").replace("？", "。").replace("吗", "") + message.content)
+    return "\n".join(turns)
+
+
+class Reading(Persons):
+    """What a text of the person says of drugs and of the patient."""
+
+    @cached_property
+    def drugs(self) -> list[DrugMention]:
+        """All drugs of the text in order."""
+        found: list[DrugMention] = []
+        last_end, last_denied = -1, False
+        for start, end, concept in self._named:
+            if not concept.startswith(DRUG):
+                continue
+            denied = bool(_DENIED.search(self._plain, max(0, start - 48), start)) or self._is_ceased(start)
+            if last_denied and _BETWEEN.fullmatch(self._plain, last_end, start):
+                denied = True
+            last_end, last_denied = end, denied
+            topical = bool(_TOPICAL.match(self._plain, end))
+            allergy = self._allergy(start, end)
+            if allergy == "none":
+                continue
+            role: Role = "allergy" if allergy else self._role(start, end)
+            found.append(
+                DrugMention(
+                    concept[len(DRUG) :], start, end, role, self.subject(start), denied and not allergy, topical
+                )
+            )
+        return found
+
+    def _is_ceased(self, start: int) -> bool:
+        return bool(self._mentions("_ceased", *self._clause(start)))
+
+    def _allergy(self, start: int, end: int) -> str:
+        """ "yes", "" (not about an allergy), or "none": it is said that there is no allergy."""
+        begin, until = self._sentence(start)
+        before = self._mentions("_allergy_before", max(begin, start - 80), start)
+        if before and self._only_names(before[-1].end, start):
+            return (
+                "none"
+                if _NOT_ALLERGIC.search(self._plain, max(begin, before[-1].start - 24), before[-1].start)
+                else "yes"
+            )
+        for word in self._mentions("_allergy_after", end, min(until, end + LONGEST))[:1]:
+            between = self._plain[end : word.start]
+            if re.fullmatch(r".{0,12}(?:不|没有?|未|无).{0,3}", between) and self._only_names(
+                end, word.start, loose=True
+            ):
+                return "none"
+            if self._only_names(end, word.start, loose=True):
+                return "none" if _NOT_ALLERGIC.search(self._plain, max(begin, start - 24), start) else "yes"
+        return ""
+
+    def _only_names(self, begin: int, end: int, *, loose: bool = False) -> bool:
+        """Whether nothing but other drugs and words between them stand there."""
+        at = begin
+        for start, until, concept in self._names_between(begin, end):
+            if not self._joins(at, start, loose) or not concept.startswith(DRUG):
+                return False
+            at = until
+        return self._joins(at, end, loose)
+
+    def _joins(self, begin: int, end: int, loose: bool) -> bool:
+        text = self._plain[begin:end]
+        if _BETWEEN.fullmatch(text):
+            return True
+        return bool(re.fullmatch(r"[\s,、]*(?:不|没有?|未|无)?", text) or (loose and _BEFORE_ALLERGY.fullmatch(text)))
+
+    def _names_between(self, begin: int, end: int) -> list[tuple[int, int, str]]:
+        at = bisect_left(self._named, (begin, 0, ""))
+        until = bisect_left(self._named, (end, 0, ""))
+        return self._named[at:until]
+
+    def _role(self, start: int, end: int) -> Role:
+        """Whether a drug is taken or only asked about, by the nearest words before it in its sentence."""
+        begin, _ = self._sentence(start)
+        begin = max(begin, start - 2 * LONGEST)
+        ask = self._last(self._asks, begin, start)
+        state, take = (self._reaching(self._last(words, begin, start), start) for words in (self._states, self._takes))
+        if state and (ask is None or state.start > ask.start):
+            return "taken"
+        if ask is not None:
+            return "taken" if take and take.start > ask.end and "," in self._plain[ask.end : take.start] else "asked"
+        clause_end = self._clause(end)[1]
+        asked_after = any(end <= one.start < clause_end for one in self._asks) and not any(
+            self._last(self._asks, end, one[0]) for one in self._names_between(end, clause_end)
+        )
+        if asked_after:
+            return "asked"
+        taken_after = any(end <= one.start <= end + 6 for one in self._states)
+        return "taken" if take or taken_after else "asked"
+
+    def _reaching(self, word: Token | None, start: int) -> Token | None:
+        """The word, if what follows it up to the drug is its clause or a list; an English list may have doses."""
+        if word is None or "," not in (between := self._plain[word.end : start]) or between.isascii():
+            return word
+        return word if self._only_names(word.end, start, loose=True) else None
+
+    def _last(self, tokens: Sequence[Token], begin: int, end: int) -> Token | None:
+        at = bisect_left(tokens, end, key=lambda one: one.start)
+        for one in reversed(tokens[max(0, at - 4) : at]):
+            if begin <= one.start and one.end <= end:
+                return one
+        return None
+
+    @cached_property
+    def _asks(self) -> list[Token]:
+        return self._tokens_of("_ask", "_ask_void")
+
+    @cached_property
+    def _states(self) -> list[Token]:
+        """Words that say that a drug is taken; "I take" in "can I take" does not."""
+        asked = {one.end for one in self._asks}
+        return [one for one in self._tokens_of("_state") if not asked & {one.start, one.start - 1}]
+
+    @cached_property
+    def _takes(self) -> list[Token]:
+        return self._tokens_of("_take")
+
+    def facts(self) -> PersonFacts:
+        """Return what the text says of the patient."""
+        if not (self._named or self._ages or any(name in self._found for name in _SAID)):
+            return PersonFacts(self.text)
+        mine = [one for one in self.drugs if one.subject == self.patient and not one.denied]
+        pregnancy = self._pregnancy()
+        return PersonFacts(
+            text=self.text,
+            pregnancy=pregnancy,
+            trimester=self._trimester(pregnancy),
+            breastfeeding=self._first("_breastfeeding", "_not_breastfeeding", "breastfeeding"),
+            age=self._age(),
+            allergies=_unique(one for one in mine if one.role == "allergy"),
+            diseases=self._diseases(),
+            drugs=_unique(one for one in mine if one.role == "taken"),
+            asked=_unique(one for one in mine if one.role == "asked"),
+        )
+
+    def _first(self, concept: str, void: str, id: str) -> Fact | None:
+        """The first mention of a concept that is meant of the patient now."""
+        for one in self._tokens_of(concept, void):
+            mention = Mention(one.start, one.end, ((one.start, one.end),))
+            if "denied" in self._context.flags(mention) or self.subject(one.start) != self.patient:
+                continue
+            if self._mentions(void, *self._clause(one.start)):
+                continue
+            return Fact(id, one.start, one.end)
+        return None
+
+    def _pregnancy(self) -> Fact | None:
+        weeks = [
+            one for one in self._found.get("pregnancy_weeks", ())
+            if self.subject(one.start) == self.patient
+            and not _PAST_PREGNANCY.search(self._plain, *self._clause(one.start))
+        ]  # fmt: skip
+        said = self._first("_pregnant", "_not_pregnant", "pregnancy")
+        if said and _PAST_PREGNANCY.search(self._plain, *self._clause(said.start)):
+            said = None
+        if said is None and weeks and "denied" not in self._context.flags(weeks[-1]):
+            said = Fact("pregnancy", weeks[-1].start, weeks[-1].end)
+        return said and Fact("pregnancy", said.start, said.end, weeks[-1].value if weeks else None)
+
+    def _trimester(self, pregnancy: Fact | None) -> int:
+        if pregnancy is None:
+            return 0
+        if pregnancy.value is not None:
+            return 1 if pregnancy.value < 14 else 2 if pregnancy.value < 28 else 3
+        for number in (1, 2, 3):
+            if self._found.get(f"_trimester_{number}"):
+                return number
+        return 0
+
+    def _age(self) -> Fact | None:
+        for start, end, value in reversed(self._ages):
+            if self.subject(start) == self.patient:
+                return Fact("age", start, end, value)
+        for concept, years in AGES.items():
+            for one in self._found.get(concept, ()):
+                named = any(token.start == one.start or token.end == one.end for token in self._people)
+                if named and self.patient != SELF and self.subject(one.start) == self.patient:
+                    return Fact("age", one.start, one.end, years)
+        return None
+
+    def _is_asked_about(self, start: int, end: int) -> bool:
+        """Whether the question is what the word means."""
+        return bool(_WHAT_IS.search(self._plain, max(0, start - 24), start) or _WHAT.match(self._plain, end))
+
+    def _diseases(self) -> tuple[Fact, ...]:
+        found = []
+        for start, end, concept in self._named:
+            if not concept.startswith(CONDITION) or self.subject(start) != self.patient:
+                continue
+            clause = self._clause(start)
+            if _HAS_NOT.search(self._plain, max(0, start - 24), start) or _CURED.search(self._plain, *clause):
+                continue
+            if self._mentions("_family", *clause):
+                continue
+            if self._context.flags(Mention(start, end, ((start, end),))) & {
+                "denied",
+                "supposed",
+            } or self._is_asked_about(start, end):
+                continue
+            found.append(Fact(concept[len(CONDITION) :], start, end))
+        return tuple({fact.id: fact for fact in reversed(found)}.values())[::-1]
+
+
+def _unique(mentions: Iterable[DrugMention]) -> tuple[Fact, ...]:
+    return tuple({one.id: Fact(one.id, one.start, one.end) for one in mentions}.values())

@@ -1,0 +1,346 @@
+"""Medicines, and what they do not go with: read from YAML, checked, and held in one lexicon.
+
+    rules = load_medication()                          # those that CareLlama ships
+    rules = load_medication([Path("pharmacy.yaml")])   # with rows of a pharmacy besides
+
+`drugs.yaml` has classes, substances and products of several substances; `contraindications.yaml` has conditions and
+rows. A row says which medicine (`drug`) does not go with what (`with`): a condition, pregnancy, breastfeeding, an age,
+an allergy or another medicine. A further file has any of these keys. What rows say is not checked against a database.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Literal, get_args
+
+import yaml
+
+from carellama.errors import UserError, nearest
+from carellama.rules import Lexicon
+from carellama.safety.rule_files import File, context_file, plain_value, shipped_file, user_file
+from carellama.safety.yaml_nodes import entries, items, place, root, texts, translations
+
+Severity = Literal["avoid", "caution"]
+Kind = Literal["condition", "drug", "pregnancy", "breastfeeding", "age", "allergy"]
+FILES = ("drugs.yaml", "contraindications.yaml")
+WORDS = "medication_words.yaml"
+PARTS = ("classes", "substances", "products", "advice", "conditions", "groups")
+ANY, SAME = "any", "same"
+DRUG, CONDITION = "drug:", "condition:"  # prefixes of their concepts in the lexicon
+_AGE = re.compile(r"age (?:(<|>=) (\d+(?:\.\d+)?)|(\d+) to (\d+))")
+_TRIMESTER = re.compile(r"pregnancy trimester ([123])")
+_ALLERGY = re.compile(r"allergy (\w+)")
+_UNITS = {"<": "lt", ">=": "ge"}
+# 吃 before a negation and its like: in context.yaml they void a denial, which is right for signs and wrong for drugs
+_DENY_DRUGS = frozenset(("没吃", "不吃", "没喝", "不喝"))
+
+
+@dataclass(frozen=True, slots=True)
+class Drug:
+    """A class, a substance or a product; `groups` has its own id and those of all classes it belongs to."""
+
+    id: str
+    names: Mapping[str, str]  # the one that is shown, by language
+    groups: frozenset[str]
+    of: tuple[str, ...]  # substances of a product; else its own id
+    family: bool = False  # a class whose members are too alike for a person with an allergy to one
+    topical: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a medicine does not go with."""
+
+    kind: Kind
+    id: str = ""
+    low: float = 0.0  # of an age: from, years
+    high: float = 200.0  # below
+    trimester: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: any of the drugs does not go with any of the targets."""
+
+    id: str
+    drugs: tuple[str, ...]
+    targets: tuple[Target, ...]
+    severity: Severity
+    text: Mapping[str, str]
+    source: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Texts of persons on which a row must be found, and on which no row of the group may be."""
+
+    name: str
+    rows: frozenset[str]
+    fires: tuple[tuple[str, str, str], ...]  # row, text, place
+    spares: tuple[tuple[str, str], ...]  # text, place
+
+
+@dataclass(frozen=True, slots=True)
+class MedicationRules:
+    """All that is known of medicines; `by_drug` has the rows of each id that a row names."""
+
+    drugs: Mapping[str, Drug]
+    conditions: Mapping[str, Mapping[str, str]]  # id -> name by language
+    rows: tuple[Row, ...]
+    by_drug: Mapping[str, tuple[Row, ...]]
+    advice: Mapping[str, Mapping[str, str]]
+    examples: tuple[Examples, ...]
+    lexicon: Lexicon
+
+    def rows_of(self, drug: Drug) -> list[Row]:
+        """Return the rows that name the drug, one of its classes, or any drug."""
+        return [row for group in (*sorted(drug.groups), ANY) for row in self.by_drug.get(group, ())]
+
+
+def load_medication(more: Sequence[Path] = ()) -> MedicationRules:
+    """Return the rows that CareLlama ships, and those of more files. Raises `UserError` with file and line."""
+    return _shipped() if not more else _build([*_shipped_files(), *map(user_file, more)])
+
+
+def is_medication_file(path: Path) -> bool:
+    """Return whether a file has rows about medicines, by its keys."""
+    node = root(*user_file(path))
+    keys = {key.value for key, _ in node.value} if isinstance(node, yaml.MappingNode) else set()
+    return bool(keys) and keys <= set(PARTS)
+
+
+@cache
+def _shipped() -> MedicationRules:
+    return _build(_shipped_files())
+
+
+def _shipped_files() -> list[File]:
+    return [shipped_file(name) for name in FILES]
+
+
+def _build(files: Sequence[File]) -> MedicationRules:
+    reader = _Reader()
+    parts = [(name, *part) for name, text in files for part in entries(name, root(name, text), PARTS)]
+    for wanted in PARTS:  # what rows name must be known before them, in whichever file it is
+        for name, part, _, node in parts:
+            if part == wanted:
+                getattr(reader, f"read_{part}")(name, node)
+    return reader.result()
+
+
+@dataclass
+class _Reader:
+    """What was read so far."""
+
+    drugs: dict[str, Drug] = field(default_factory=dict)
+    conditions: dict[str, dict[str, str]] = field(default_factory=dict)
+    advice: dict[str, dict[str, str]] = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
+    examples: list[Examples] = field(default_factory=list)
+    terms: dict[str, list[str]] = field(default_factory=dict)
+    _names: dict[str, tuple[str, str]] = field(default_factory=dict)  # name -> id and place
+    _pairs: dict[object, Row] = field(default_factory=dict)
+    _parents: dict[str, tuple[str, list[str]]] = field(default_factory=dict)  # class -> place and its classes
+
+    def read_classes(self, name: str, node: yaml.Node) -> None:
+        given = {}
+        for id, line, value in entries(name, node):
+            self._new(id, f"{name}:{line}")
+            given[id] = (line, dict(self._drug(name, id, value, ("class", "family", "topical", "en", "zh"))))
+            self._parents[id] = (f"{name}:{line}", list(given[id][1].get("class", [])))
+        for id, (_, parts) in given.items():
+            self._keep(id, parts, self._groups(id), (id,))
+
+    def read_substances(self, name: str, node: yaml.Node) -> None:
+        for id, line, value in entries(name, node):
+            self._new(id, f"{name}:{line}")
+            parts = self._drug(name, id, value, ("class", "topical", "en", "zh"))
+            self._parents[id] = (f"{name}:{line}", list(parts.get("class", [])))
+            self._keep(id, parts, self._groups(id), (id,))
+
+    def read_products(self, name: str, node: yaml.Node) -> None:
+        for id, line, value in entries(name, node):
+            self._new(id, f"{name}:{line}")
+            parts = self._drug(name, id, value, ("of", "en", "zh"))
+            for one in parts.get("of", []):
+                self._drug_id(f"{name}:{line}", one)
+            if not parts.get("of"):
+                raise UserError(f"{name}:{line}: the product {id!r} has no `of`: the substances in it")
+            self._keep(id, parts, frozenset((id,)), tuple(parts["of"]))
+
+    def read_advice(self, name: str, node: yaml.Node) -> None:
+        for severity, _, value in entries(name, node, get_args(Severity)):
+            self.advice[severity] = translations(name, value)
+
+    def read_conditions(self, name: str, node: yaml.Node) -> None:
+        for id, line, value in entries(name, node):
+            self._new(id, f"{name}:{line}")
+            parts = self._drug(name, id, value, ("en", "zh"))
+            self.conditions[id] = {"en": parts["en"][0], "zh": parts["zh"][0]}
+            self.terms[CONDITION + id] = [*parts["en"], *parts["zh"]]
+
+    def read_groups(self, name: str, node: yaml.Node) -> None:
+        for group in items(name, node):
+            parts = {
+                key: value for key, _, value in entries(name, group, ("name", "source", "rows", "fires", "spares"))
+            }
+            if "rows" not in parts or "name" not in parts:
+                raise UserError(f"{place(name, group)}: a group has a name and rows")
+            source = plain_value(name, parts["source"]) if "source" in parts else ""
+            rows = [self._row(name, row, source) for row in items(name, parts["rows"])]
+            self.examples.append(self._examples(name, group, parts, frozenset(row.id for row in rows)))
+
+    def result(self) -> MedicationRules:
+        by_drug: dict[str, list[Row]] = {}
+        for row in self.rows.values():
+            for drug in row.drugs:
+                by_drug.setdefault(drug, []).append(row)
+            for target in row.targets:
+                if target.kind == "drug" and target.id not in row.drugs:
+                    by_drug.setdefault(target.id, []).append(row)
+        rows = {drug: tuple(found) for drug, found in by_drug.items()}
+        lexicon = Lexicon(_words() | self.terms)
+        return MedicationRules(
+            self.drugs, self.conditions, tuple(self.rows.values()), rows, self.advice, tuple(self.examples), lexicon
+        )
+
+    def _new(self, id: str, where: str) -> None:
+        if not re.fullmatch(r"[a-z0-9_]+", id):
+            raise UserError(f"{where}: the id {id!r} has other characters than a-z, 0-9 and _")
+        if id in self._parents or id in self.drugs or id in self.conditions:
+            raise UserError(f"{where}: the id {id!r} is used twice")
+
+    def _drug(self, name: str, id: str, node: yaml.Node, known: Sequence[str]) -> dict[str, list[str]]:
+        """The parts of an entry with names in both languages."""
+        found: dict[str, list[str]] = {}
+        for key, line, value in entries(name, node, known):
+            if key in ("family", "topical"):
+                if plain_value(name, value) is not True:
+                    raise UserError(f"{name}:{line}: {key} of {id!r} is true or left out")
+                found[key] = ["true"]
+                continue
+            found[key] = texts(name, value)
+            for one in found[key] if key in ("en", "zh") else ():
+                owner, where = self._names.setdefault(one.lower(), (id, f"{name}:{line}"))
+                if owner != id:
+                    raise UserError(f"{name}:{line}: the name {one!r} of {id!r} is one of {owner!r} too, see {where}")
+        for language in ("en", "zh"):
+            if language not in found:
+                raise UserError(f"{place(name, node)}: {id!r} has no name in {language}")
+        return found
+
+    def _groups(self, id: str, seen: frozenset[str] = frozenset()) -> frozenset[str]:
+        """The id with all classes above it."""
+        where, above = self._parents[id]
+        found = {id}
+        for one in above:
+            if one not in self._parents:
+                raise UserError(
+                    f"{where}: {id!r} names the class {one!r}, which is unknown.{nearest(one, self._parents)}"
+                )
+            if one in seen:
+                raise UserError(f"{where}: the class {one!r} belongs to itself")
+            found |= self._groups(one, seen | {id})
+        return frozenset(found)
+
+    def _keep(self, id: str, parts: Mapping[str, list[str]], groups: frozenset[str], of: tuple[str, ...]) -> None:
+        names = {"en": parts["en"][0], "zh": parts["zh"][0]}
+        self.drugs[id] = Drug(id, names, groups, of, "family" in parts, "topical" in parts)
+        self.terms[DRUG + id] = [*parts["en"], *parts["zh"]]
+
+    def _drug_id(self, where: str, id: str) -> str:
+        if id not in self.drugs:
+            raise UserError(f"{where}: unknown drug or class {id!r}.{nearest(id, self.drugs)}")
+        return id
+
+    def _row(self, name: str, node: yaml.Node, source: str) -> Row:
+        where = place(name, node)
+        known = ("id", "drug", "with", "severity", "text", "source")
+        parts = {key: value for key, _, value in entries(name, node, known)}
+        for key in ("drug", "with", "severity", "text"):
+            if key not in parts:
+                raise UserError(f"{where}: the row has no {key}; a row needs drug, with, severity, text and source")
+        source = plain_value(name, parts["source"]) if "source" in parts else source
+        if not isinstance(source, str) or not source.strip():
+            raise UserError(f"{where}: the row has no source; name the label or the guideline that says so")
+        drugs = tuple(one if one == ANY else self._drug_id(where, one) for one in texts(name, parts["drug"]))
+        withs = texts(name, parts["with"])
+        severity = plain_value(name, parts["severity"])
+        if severity not in get_args(Severity):
+            raise UserError(f"{where}: unknown severity {severity!r}; known: {', '.join(get_args(Severity))}")
+        id = plain_value(name, parts["id"]) if "id" in parts else f"{'/'.join(drugs)}-{'/'.join(map(_slug, withs))}"
+        targets = tuple(self._target(where, one) for one in withs)
+        row = Row(str(id), drugs, targets, severity, translations(name, parts["text"]), source, where)
+        self._once(row)
+        self.rows[row.id] = row
+        return row
+
+    def _target(self, where: str, text: str) -> Target:
+        if text in ("pregnancy", "breastfeeding"):
+            return Target("pregnancy" if text == "pregnancy" else "breastfeeding")
+        if found := _TRIMESTER.fullmatch(text):
+            return Target("pregnancy", trimester=int(found[1]))
+        if found := _AGE.fullmatch(text):
+            if found[1]:
+                bound = float(found[2])
+                return Target("age", high=bound) if found[1] == "<" else Target("age", low=bound)
+            return Target("age", low=float(found[3]), high=float(found[4]))
+        if found := _ALLERGY.fullmatch(text):
+            return Target("allergy", SAME if found[1] == SAME else self._drug_id(where, found[1]))
+        if text in self.conditions:
+            return Target("condition", text)
+        if text in self.drugs:
+            return Target("drug", text)
+        known = [*self.conditions, *self.drugs]
+        raise UserError(
+            f"{where}: {text!r} is no condition, drug or class.{nearest(text, known)} Allowed besides: pregnancy, "
+            "pregnancy trimester 3, breastfeeding, age < 16, age >= 65, age 12 to 18, allergy penicillin"
+        )
+
+    def _once(self, row: Row) -> None:
+        """Raise `UserError` where another row says something of the same pair."""
+        if row.id in self.rows:
+            raise UserError(f"{row.place}: the row {row.id!r} stands at {self.rows[row.id].place} too")
+        for drug in row.drugs:
+            for target in row.targets:
+                pair: object = frozenset((drug, target.id)) if target.kind == "drug" else (drug, target)
+                if pair in self._pairs and self._pairs[pair] is not row:
+                    other = self._pairs[pair]
+                    raise UserError(f"{row.place}: {drug} with {target.id or target.kind} stands at {other.place} too")
+                self._pairs[pair] = row
+
+    def _examples(self, name: str, group: yaml.Node, parts: Mapping[str, yaml.Node], rows: frozenset[str]) -> Examples:
+        for key in ("fires", "spares"):
+            if key not in parts:
+                raise UserError(f"{place(name, group)}: the group has no {key}: texts that show what its rows find")
+        fires = []
+        for row, line, node in entries(name, parts["fires"]):
+            if row not in rows:
+                raise UserError(
+                    f"{name}:{line}: fires names the row {row!r}, which the group has not.{nearest(row, rows)}"
+                )
+            fires += [(row, text, f"{name}:{line}") for text in texts(name, node)]
+        where = place(name, parts["spares"])
+        spares = tuple((text, where) for text in texts(name, parts["spares"]))
+        return Examples(str(plain_value(name, parts["name"])), rows, tuple(fires), spares)
+
+
+def _slug(text: str) -> str:
+    return "-".join(_UNITS.get(word, word) for word in text.split())
+
+
+def _words() -> dict[str, list[str]]:
+    """The concepts that say how a drug is meant."""
+    concepts: dict[str, list[str]] = {}
+    for _, text in (context_file(), shipped_file(WORDS)):
+        read = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        for concept, groups in read.items():
+            flat: Iterable[str] = (one for group in groups for one in (group if isinstance(group, list) else [group]))
+            concepts.setdefault(concept, []).extend(flat)
+    concepts["_not_deny"] = [one for one in concepts["_not_deny"] if one not in _DENY_DRUGS]
+    return concepts
