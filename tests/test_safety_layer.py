@@ -415,3 +415,28 @@ def test_a_refusal_is_counted_and_its_text_is_nowhere_in_the_metrics() -> None:
     assert done["choices"][0]["message"]["notices"][0]["kind"] == "refusal"
     assert 'carellama_safety_notices_total{kind="refusal",level="refuse"} 1' in page
     assert "signature" not in page
+
+
+PREGNANT = [Message("user", "I'm 32 weeks pregnant. Can I take ibuprofen for my back?")]
+
+
+def test_a_medicine_that_does_not_go_with_what_the_person_said_is_named_first() -> None:
+    pieces, reply = stream(assistant("Rest and warmth may help."), PREGNANT)
+    assert kinds(reply)[0] == "contraindication"
+    assert "ibuprofen" in pieces[0].text.lower()
+    assert reply.text.endswith("Rest and warmth may help.")
+
+
+def test_an_answer_that_advises_it_is_marked_behind_the_sentence() -> None:
+    turns = [Message("user", "我怀孕32周了，背疼怎么办？")]
+    said, reply = "可以吃布洛芬。多休息。", stream(assistant("可以吃布洛芬。多休息。"), turns)[1]
+    assert "contraindication" in kinds(reply)
+    assert reply.text.startswith("可以吃布洛芬。〔提示：")
+    assert reply.text.endswith("〕多休息。")
+    (whole,) = assistant(said).generate([turns])
+    assert whole.text == reply.text
+
+
+def test_an_answer_that_warns_of_it_is_not_marked() -> None:
+    _, reply = stream(assistant("孕晚期不要吃布洛芬。"), [Message("user", "我怀孕32周了，背疼怎么办？")])
+    assert "contraindication" not in kinds(reply)

@@ -13,7 +13,7 @@ stays as it is. It keeps nothing of what was said.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -27,8 +27,8 @@ from carellama.safety.answers import makes_light_of
 from carellama.safety.classifier import load_classifier
 from carellama.safety.guard import Guard
 from carellama.safety.guard_replies import guard_reply
+from carellama.safety.medication import Conflict, PersonFacts, conflicts, person_facts
 from carellama.safety.notices import (
-    SHOWN,
     SHOWN_LEVELS,
     Language,
     contradiction_notice,
@@ -43,6 +43,7 @@ from carellama.safety.triage_rules import load_red_flags
 
 Mode = Literal["warn", "on"]
 LONGEST = 2000  # characters of a sentence that has not ended, after which it is judged all the same
+MOST_CONFLICTS = 3  # of a question, that are said before the answer
 CHECKS = tuple(kind for kind in get_args(AnswerKind) if kind not in ("contradiction", "contraindication"))
 
 
@@ -73,45 +74,56 @@ class SafetyLayer:
     def screen(self, messages: Sequence[Message], found: Triage | None = None) -> Screening:
         """Return what has to be said of a conversation; `found` is its triage, where that was done otherwise."""
         said = patient_text(messages)
-        notices = [*self._emergency(found or self.triage(messages)), *self._request(messages)]
+        facts = person_facts(messages) if self._policy.action("contraindication") != "off" else None
+        found = found or self.triage(messages)
+        said_first = [*self._emergency(found), *self._request(messages), *self._medicines(messages, facts)]
         answered = "\n".join(one.content for one in messages if one.role == "assistant")
-        shown = [one for one in notices if self._is_shown(one)]
         closing: tuple[Notice, ...] = ()
         if not answered and self._policy.action("disclaimer") != "off":
             closing = (Notice("disclaimer", "info", disclaimer(language_of(said))),)
+        shown = [notice for notice, is_shown in said_first if is_shown]
         return Screening(
             policy=self._policy,
             language=language_of(said),
-            notices=tuple(notices),
+            notices=tuple(notice for notice, _ in said_first),
             before=tuple(one.text for one in shown if one.kind != "refusal" and one.text not in answered),
             refusal=next((one.text for one in shown if one.kind == "refusal"), None),
             after=closing,
             said=said,
+            facts=facts,
         )
 
-    def _is_shown(self, notice: Notice) -> bool:
-        return self.mode == "on" and notice.level in SHOWN
+    def _emergency(self, found: Triage) -> Iterator[tuple[Notice, bool]]:
+        """The notice of the triage, and whether the answer begins with it."""
+        if found.findings:
+            first, language = found.findings[0], language_of(found.text)
+            shown = first.level in SHOWN_LEVELS
+            text = emergency_notice(found.findings, language, self.country) if shown else first.rule.do[language]
+            yield Notice("emergency", first.level, text, first.rule.id), shown and self.mode == "on"
 
-    def _emergency(self, found: Triage) -> list[Notice]:
-        if not found.findings:
-            return []
-        first, language = found.findings[0], language_of(found.text)
-        shown = first.level in SHOWN_LEVELS
-        text = emergency_notice(found.findings, language, self.country) if shown else first.rule.do[language]
-        return [Notice("emergency", first.level, text, first.rule.id)]
-
-    def _request(self, messages: Sequence[Message]) -> list[Notice]:
-        """What the guard says of the last request."""
+    def _request(self, messages: Sequence[Message]) -> Iterator[tuple[Notice, bool]]:
+        """What the guard says of the last request, and whether it stands in the answer or for it."""
         judgement = self._guard.judge(messages)
         action = self._policy.action(judgement.category) if judgement.category else "off"
-        if judgement.outcome == "answer" or action == "off":
-            return []
-        language = language_of(next(one.content for one in reversed(messages) if one.role == "user"))
-        if judgement.outcome == "refuse" and action == "on":
-            text = guard_reply(judgement, language, self.country)
-            return [Notice("refusal", "refuse", text, judgement.rule)]
-        text = guard_reply(replace(judgement, outcome="caution"), language, self.country)
-        return [Notice("caution", "caution", text, judgement.rule)]
+        if action != "off":
+            refused = judgement.outcome == "refuse" and action == "on"
+            said = judgement if refused else replace(judgement, outcome="caution")
+            text = guard_reply(said, language_of(last_request(messages)), self.country)
+            rule = judgement.rule
+            refusal, caution = Notice("refusal", "refuse", text, rule), Notice("caution", "caution", text, rule)
+            yield refusal if refused else caution, action == "on"
+
+    def _medicines(self, messages: Sequence[Message], facts: PersonFacts | None) -> Iterator[tuple[Notice, bool]]:
+        """What the last request runs into: a medicine that is asked about against what the person told."""
+        asked = last_request(messages)
+        for conflict in conflicts(facts, asked, of="question")[:MOST_CONFLICTS] if facts else ():
+            shown = self._policy.action("contraindication") == "on"
+            yield conflict_notice(conflict, language_of(asked)), shown
+
+
+def last_request(messages: Sequence[Message]) -> str:
+    """Return what the person said last; "" where nobody did."""
+    return next((one.content for one in reversed(messages) if one.role == "user"), "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +137,7 @@ class Screening:
     refusal: str | None = None  # it stands for the answer, and the model is not asked
     after: tuple[Notice, ...] = ()  # notices of the end of the answer
     said: str = field(default="", repr=False)  # by the person
+    facts: PersonFacts | None = field(default=None, repr=False)  # about the person; None: medicines are not checked
 
     @property
     def is_emergency(self) -> bool:
@@ -138,6 +151,11 @@ class Screening:
     def watch(self) -> AnswerWatch:
         """Return what reads the answer along."""
         return AnswerWatch(self)
+
+
+def conflict_notice(conflict: Conflict, language: Language) -> Notice:
+    """Return the notice of a medicine that does not go with what the person said."""
+    return Notice("contraindication", "caution", conflict.texts[language], conflict.row)
 
 
 class Mark(NamedTuple):
@@ -156,6 +174,7 @@ class AnswerWatch:
         policy = screening.policy
         self._policy, self._language, self._marked = policy, screening.language, set[str]()
         self._checks = AnswerChecks([kind for kind in CHECKS if policy.action(kind) != "off"], screening.said)
+        self._facts = screening.facts
         self._contradicts = screening.is_emergency and policy.action("contradiction") != "off"
         self._rest = ""  # of the sentence that has not ended
 
@@ -191,10 +210,13 @@ class AnswerWatch:
         language = language_of(sentence)
         for rule in self._checks.find(sentence):
             found.append(Notice(rule.kind, "caution", rule.note[language], rule.id))
+        if self._facts is not None:
+            found += [conflict_notice(one, language) for one in conflicts(self._facts, sentence, of="answer")]
         marks = []
         for notice in found:
-            if notice.kind not in self._marked:
-                self._marked.add(notice.kind)
+            once = notice.rule if notice.kind == "contraindication" else notice.kind
+            if once not in self._marked:
+                self._marked.add(once)
                 shown = self._policy.action(notice.kind) == "on"
                 marks.append(Mark(notice, surplus, shown, stops=shown and notice.kind == "contradiction"))
         return marks
