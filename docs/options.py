@@ -22,6 +22,7 @@ from carellama.config import run as config
 from carellama.config.answering import TALK_GROUPS
 from carellama.config.ask import AskArguments
 from carellama.config.consultation import ConsultArguments, ConsultReportArguments
+from carellama.config.consultation_eval import ConsultEvalArguments
 from carellama.config.convert import LlamaArguments
 from carellama.config.export import EXPORT_GROUPS
 from carellama.config.plan import PlanArguments
@@ -58,6 +59,7 @@ GROUPS: dict[str, Sequence[type]] = {
     "safety_eval": (SafetyEvalArguments,),
     "safety_check": (SafetyCheckArguments,),
     "safety_train": (SafetyTrainArguments,),
+    "consult_eval": (ConsultEvalArguments,),
     **{
         f"{part}_{name.removesuffix('Arguments').lower()}": (group,)
         for part, module in (("data", datasets), ("keys", keys), ("models", models))

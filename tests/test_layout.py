@@ -70,7 +70,9 @@ IMPORTS: dict[str, set[str]] = {
         *("config", "disk", "records", "text", "template", "tokenise", "data", "model", "engine", "evaluate.metrics"),
         "run_record",
     },
-    "evaluate": {"config", "records", "text", "data", "engine", "disk", "intervals", "safety"},
+    "evaluate": {
+        *("config", "records", "text", "data", "engine", "disk", "intervals", "safety", "rules", "consultation"),
+    },
     "engine": {"config", "records", "template", "tokenise", "model", "disk", "text", "jinja", "run_record", "privacy"},
     "knowledge": {"config"},
     # privacy.word_lists: names of medicines; safety.measures: numbers in words

@@ -90,6 +90,7 @@ MODEL_VERBS = {
 }
 CONSULT_VERBS = {
     "report": ("carellama.consultation.files:report", "Write the report of a saved conversation."),
+    "eval": ("carellama.evaluate.consultation.run:evaluate", "Measure consultations on simulated patients."),
 }
 SAFETY_VERBS = {
     "eval": ("carellama.evaluate.triage:evaluate", "Measure missed emergencies and false alarms."),
@@ -165,7 +166,7 @@ for _group, _help in {
     "models": "Models by name: released weights and embedded ones.",
     "convert": "Weights of other formats to a model folder.",
     "safety": "Emergencies: measure what is missed, check rules.",
-    "consult": "Consultations: reports of saved conversations.",
+    "consult": "Consultations: reports, and figures on simulated patients.",
 }.items():
     _words = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_help, context_settings=HELP_FLAGS)
     for _verb, (_, _about) in GROUPS[_group].items():
