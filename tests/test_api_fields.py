@@ -38,7 +38,7 @@ BESIDE: dict[str, dict[str, Any]] = {  # those that need others beside them
 # What the routes themselves do with a field is tested in test_api.py, test_api_embeddings.py and
 # test_api_scoring.py.
 OF_ROUTES = {
-    *("messages", "model", "prompt", "stream", "stream_options", "n", "echo", "best_of", "modalities", "input"),
+    *("messages", "model", "prompt", "stream", "stream_options", "n", "echo", "best_of", "modalities", "input", "mode"),
     *(
         "parse_special",
         "input_type",

@@ -124,7 +124,7 @@ def test_a_bare_yes_gets_one_follow_up() -> None:
 
 
 def test_a_yes_to_a_list_of_signs_affirms_none_of_them_until_it_is_said_twice() -> None:
-    messages, steps = talk(INTERVIEW, ["my knee aches since last week", "yes"])
+    messages, steps = talk(INTERVIEW, ["I have felt odd since last week", "yes"])
     assert steps[1].state.level == "routine"
     ended = INTERVIEW.step([*messages, Message("user", "yes")])
     assert ended.state.level == "emergency"
