@@ -183,6 +183,14 @@ def test_plain_text_is_lines_or_one_text_as_the_user_says(tmp_path: Path) -> Non
     assert len(run_task(engine, "structure", "notes.txt", "--text_unit", "line", "--overwrite", "true")[1]) == 3
 
 
+def test_a_column_that_nobody_named_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = ScriptedEngine(json.dumps(STRUCTURED))
+    assert run_task(engine, "structure", [{"id": "7", "报告": REPORT}])[1][0]["id"] == "7"
+    assert "the text is the column '报告'" in capsys.readouterr().err
+    assert run_task(engine, "structure", [{"x": REPORT}], "--overwrite", "true")[0] == 0
+    assert "the text is the column" not in capsys.readouterr().err
+
+
 def test_a_folder_is_a_row_a_file(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()

@@ -19,6 +19,7 @@ from carellama.data.convert import BadRecord
 from carellama.data.documents.read import CONVERTERS, text_of_document
 from carellama.data.file_type import data_suffix
 from carellama.data.read import KINDS, BadRow, Row, digest, encoding_of, kind_of, rows
+from carellama.disk import say
 from carellama.errors import UserError, nearest
 
 TEXT_COLUMNS = (
@@ -137,8 +138,11 @@ def _text_columns(row: Row, path: str, options: TaskArguments) -> list[str]:
             raise UserError(f"{path}: no column {missing[0]!r}; it has {', '.join(names)}.{nearest(missing[0], names)}")
         return given
     known = [name for name in names if name.strip().lower() in TEXT_COLUMNS]
-    if len(names) == 1 or len(known) == 1:
-        return known or names
+    if len(names) == 1:
+        return names
+    if len(known) == 1:
+        say(f"{path}: the text is the column {known[0]!r}; --text_column takes others")
+        return known
     raise UserError(f"{path}: which column has the text? It has {', '.join(names)}: give --text_column NAME")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
@@ -54,6 +55,7 @@ DENIALS = re.compile(
     r"|(?<![a-z])(?:no evidence of|no|denies|denied|without|negative for|absence of|free of|not|don't|doesn't)(?![a-z])"
 )
 CLAUSE_END = re.compile(r"[。；;！？!?\n]|\.(?!\d)|但|(?<![a-z])(?:but|however|except|although)(?![a-z])")
+MAX_CLAUSE = 200  # characters
 LISTED = re.compile(r"[、/]|\s*,\s*|(?<![a-z])(?:or|nor|and)(?![a-z])|以及|[或和及]")
 KNOWN_UNITS = frozenset({*UNITS, *UNITS.values()}) | frozenset(
     "kg mmol mol meq mg/kg ug/kg mg/ml g/l iu/kg ug/h ml/h 支 袋 丸 贴 瓶 枚 板 盒 万单位 万iu 万u u 揿 包 剂 mmol/l "
@@ -100,7 +102,11 @@ class SourceText:
     def denies(self, quote: str) -> bool:
         """Whether the text has it, and each time behind a negation."""
         found = list(self.places(quote))
-        return bool(found) and all(any(a <= begin < b for a, b in self._denied) for begin, _ in found)
+        return bool(found) and all(self._is_denied(begin) for begin, _ in found)
+
+    def _is_denied(self, place: int) -> bool:
+        at = bisect_right(self._denied, (place, len(self.plain))) - 1  # the spans are in order and do not overlap
+        return at >= 0 and place < self._denied[at][1]
 
 
 def plain(text: str) -> str:
@@ -115,7 +121,9 @@ def _divides(text: str, at: int) -> bool:
         return False
     if before[-1].isdigit() and NUMBER_GOES_ON.match(after):
         return True
-    if after[0].isdigit() and re.search(r"\d\.$", before):
+    if (after[0].isdigit() and re.search(r"\d\.$", before)) or (
+        re.search(r"\d,$", before) and re.match(r"\d{3}(?!\d)", after)
+    ):
         return True
     return before[-1].isascii() and before[-1].isalpha() and after[0].isascii() and after[0].isalpha()
 
@@ -253,14 +261,17 @@ def drugs_of(text: str) -> list[str]:
 
 
 def denied_spans(text: str) -> list[tuple[int, int]]:
-    """Where a plain text denies: from behind a negation to the end of its clause.
+    """Where a plain text denies: from behind a negation to the end of its clause, `MAX_CLAUSE` characters at most.
 
     A comma ends it, unless the clause is a list whose last item follows "or": no fever, cough or chills.
     """
-    spans = []
+    spans: list[tuple[int, int]] = []
     for cue in DENIALS.finditer(text):
-        end = CLAUSE_END.search(text, cue.end())
-        stop = end.start() if end else len(text)
+        if spans and cue.start() < spans[-1][1]:  # it is denied as a whole
+            continue
+        most = min(len(text), cue.end() + MAX_CLAUSE)
+        end = CLAUSE_END.search(text, cue.end(), most)
+        stop = end.start() if end else most
         comma = text.find(",", cue.end(), stop)
         if comma >= 0 and not re.search(r"(?<![a-z])n?or(?![a-z])", text[comma:stop]):
             stop = comma
