@@ -75,7 +75,7 @@ CONVERSATIONS: list[tuple[str, set[str], set[tuple[str, str]]]] = [
     ("St John's wort and the pill - problem?", set(), {("combined_contraceptive", "st_johns_wort")}),
     ("breastfeeding my 3 month old, is Sudafed ok?", {"breastfeeding"}, {("pseudoephedrine", "breastfeeding")}),
     ("I have CKD stage 4, which is better, Aleve or Celebrex?", {"kidney_disease"},
-     {("naproxen", "kidney_disease"), ("celecoxib", "kidney_disease"), ("celecoxib", "naproxen")}),
+     {("naproxen", "kidney_disease"), ("celecoxib", "kidney_disease")}),
     ("I've got G6PD deficiency, is Bactrim safe", {"g6pd"}, {("cotrimoxazole", "g6pd")}),
     ("epileptic here, thinking of Wellbutrin to stop smoking, can I?", {"epilepsy", "smoker"},
      {("bupropion", "epilepsy")}),

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Literal
 
 from carellama.rules import SENTENCE_END, normalize, words_between
-from carellama.safety.medication_facts import DrugMention, Fact, PersonFacts, Reading, person_facts
+from carellama.safety.medication_facts import DrugMention, Fact, PersonFacts, Reading, is_topical, person_facts
 from carellama.safety.medication_rules import (
     ANY,
     CONDITION,
@@ -33,12 +33,15 @@ from carellama.safety.medication_rules import (
 )
 
 __all__ = ["Conflict", "Fact", "PersonFacts", "conflicts", "person_facts"]
-BEFORE = 8  # drugs of an answer before one, with which it may be recommended together
+BEFORE = 8  # drugs before one, with which it may be meant together
+LONGEST_CHOICE = 12  # characters between two drugs that are a choice
 NEAR = 4  # words after "do not" within which "take" is part of the warning
 _DOSE = re.compile(
     r"[^.。,;；\n]{0,16}?\d+(?:\.\d+)? ?(?:mg|g\b|ml|mcg|毫克|克|片|粒|毫升|tablets?|capsules?|milligrams?)"
 )
-_OR = re.compile(r"\bor\b|或|/|、|二选一")
+_OR = re.compile(r"\bor\b|\bvs\b|versus|或|还是|/|、|二选一")
+_AND = re.compile(r"\s*(?:and|和|跟|与)\s*")
+_CHOICE = re.compile(r"\bor\b|\bvs\b|versus|difference between|which|还是|区别|哪个|哪种|二选一")
 _BULLET = re.compile(r"\s*(?:[-*•·]|\d{1,2}[.)、])\s*\**")
 _NAMES = {
     "pregnancy": {"en": "pregnancy", "zh": "怀孕"},
@@ -82,15 +85,26 @@ def conflicts(
             for one in sorted(reading.drugs, key=_order)
             if not one.denied and one.role != "allergy" and one.subject == reading.patient
         ]
-        return _Judge(facts, text, rules).judge(named, together=True)
+        joined = _are_no_choice if _CHOICE.search(text.lower()) else None
+        return _Judge(facts, text, rules).judge(named, joined)
     answer = _Answer(text, rules)
-    return _Judge(facts, text, rules).judge(answer.recommended(), together=False, warned=answer.warns_of)
+    return _Judge(facts, text, rules).judge(answer.recommended(), _are_combined, warned=answer.warns_of)
 
 
 def _order(mention: DrugMention) -> tuple[bool, int]:
     """What is asked about first, what was named last first of those taken: conflicts are said of the earlier of two."""
     taken = mention.role != "asked"
     return taken, -mention.start if taken else mention.start
+
+
+def _are_combined(between: str) -> bool:
+    """Whether an answer recommends two drugs together, not as a choice."""
+    return not SENTENCE_END.search(between) and not _OR.search(between)
+
+
+def _are_no_choice(between: str) -> bool:
+    """Whether a question that compares drugs is about taking these two together."""
+    return len(between) > LONGEST_CHOICE or not (_OR.search(between) or _AND.fullmatch(between))
 
 
 class _Judge:
@@ -100,18 +114,25 @@ class _Judge:
         self._facts, self._text, self._rules = facts, text, rules
 
     def judge(
-        self, named: Sequence[_Named], *, together: bool, warned: Callable[[_Named, str], bool] = lambda drug, of: False
+        self,
+        named: Sequence[_Named],
+        joined: Callable[[str], bool] | None,
+        warned: Callable[[_Named, str], bool] = lambda drug, of: False,
     ) -> list[Conflict]:
-        """Return the conflicts of these drugs. `together`: each with all, else those recommended together."""
+        """Return the conflicts of these drugs with the facts and with each other.
+
+        `joined`: whether two of them are meant together, by what stands between them; None: all are.
+        """
         found: dict[tuple[str, str], Conflict] = {}
         taken, before = _Others(self._rules), _Others(self._rules)
         for fact in self._facts.drugs:
             taken.add(fact.id)
         for at, one in enumerate(named):
-            if not together:
+            if joined:
                 before = _Others(self._rules)
                 for other in named[max(0, at - BEFORE) : at]:
-                    if self._both(other, one):
+                    first, second = sorted((other, one), key=lambda drug: drug.start)
+                    if joined(self._text[first.end : second.start].lower()):
                         before.add(other.id)
             for conflict in (*self._of(one, taken), *self._of(one, before)):
                 key = (conflict.drug, conflict.condition)
@@ -121,11 +142,6 @@ class _Judge:
                     found[key] = conflict
             before.add(one.id)
         return sorted(found.values(), key=lambda one: (one.start, one.severity, one.row))
-
-    def _both(self, first: _Named, second: _Named) -> bool:
-        """Whether an answer recommends two drugs together, not as a choice."""
-        between = self._text[first.end : second.start]
-        return not SENTENCE_END.search(between) and not _OR.search(between.lower())
 
     def _of(self, one: _Named, others: _Others) -> Iterator[Conflict]:
         for substance in self._rules.drugs[one.id].of:
@@ -238,7 +254,8 @@ class _Answer:
             if -end > reach:
                 reach = -end
                 if concept != "_void":
-                    found.append(_Named(concept[len(DRUG) :], start, -end))
+                    topical = is_topical(self._plain, start, -end)
+                    found.append(_Named(concept[len(DRUG) :], start, -end, topical))
         return found
 
     @cached_property

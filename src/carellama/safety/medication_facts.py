@@ -27,7 +27,7 @@ Role = Literal["taken", "asked", "allergy"]
 AGES = {"_infant": 0.5, "_small_child": 6.0, "_teen": 15.0, "_elderly": 75.0}  # years, where only the word is said
 _SAID = ("_pregnant", "_breastfeeding", "pregnancy_weeks", *AGES)
 _DENIED = re.compile(
-    r"(?:没有?|不|未|别|无|停了?|停用|停服|戒了?|不再|从来没|忌)"
+    r"(?:(?<!有)没有?|(?<![能可会要该行是用])不|未|别|无|停了?|停用|停服|戒了?|不再|从来没|忌)"
     r"(?:再|能|可以|想|敢|要|宜|会|在|有|过|吃|服|用|喝|打|对|是|任何|什么|长期|经常|沾|碰|常|怎么)*$"
     r"|(?:\b(?:not|never|no|without|stopped|quit|off|avoid|avoiding|nor)|n't|\b(?:dont|cant|havent|didnt|doesnt|isnt))\s+"
     r"(?:(?:take|taken|taking|took|had|have|use|used|using|on|any|an?|the|my|been|to|eat|drink|drinking|drunk|touch|ever|"
@@ -58,6 +58,7 @@ _TOPICAL = re.compile(
     r"\s?(?:眼膏|软膏|乳膏|滴眼|眼药水|眼液|凝胶|外用|喷雾|贴|膏|"
     r"(?:\w+ )?(?:cream|ointment|gel|eye ?drops?|drops|patch|shampoo))"
 )
+_ON_SKIN = re.compile(r"(?:外用|涂抹?|抹|擦|外敷)(?:点|些|了|过)?$|(?:topical|rub on|rub in)\s*$")
 _CURED = re.compile(r"痊愈|治好了|治愈|康复了|已经好了|早就好了|早好了|outgrew|grew out of|cured|used to have")
 
 
@@ -105,6 +106,11 @@ def person_facts(said: str | Sequence[Message], rules: MedicationRules | None = 
     return Reading(text, rules or load_medication()).facts()
 
 
+def is_topical(text: str, start: int, end: int) -> bool:
+    """Return whether a drug named there is a cream, drops and the like, or is put on the skin."""
+    return bool(_TOPICAL.match(text, end) or _ON_SKIN.search(text, max(0, start - 16), start))
+
+
 def spoken_text(messages: Sequence[Message]) -> str:
     """Return the person's turns with the questions that they affirmed, which are statements then."""
     turns = []
@@ -131,7 +137,7 @@ class Reading(Persons):
             if last_denied and _BETWEEN.fullmatch(self._plain, last_end, start):
                 denied = True
             last_end, last_denied = end, denied
-            topical = bool(_TOPICAL.match(self._plain, end))
+            topical = is_topical(self._plain, start, end)
             allergy = self._allergy(start, end)
             if allergy == "none":
                 continue

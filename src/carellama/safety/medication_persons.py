@@ -32,10 +32,15 @@ _NOT_SUBJECT = re.compile(
     r"feeding|expecting|having|had|have)"
     r" (?:an?|my|the|our)?(?: ?[\w-]+){0,3}\s*$"
 )
+_ADVISES = re.compile(  # who gives a drug or advice does not take it
+    r"(?:们|都|也|又|就|还|总)?(?:送|给我|推荐|说(?:能|可以|吃|要|让|用)|让我|介绍|建议|劝我|叫我)"
+    r"|,? (?:told me|gave me|gives me|recommended|recommends|suggested|suggests|offered|swears by|lent me)\b"
+)
 _AGE_OF_CHILD = re.compile(
     r" ?(?:is|,|who is|has just turned|just turned|turned) ?(\d{1,2})(?= ?(?:and|but|with|,|\.|\?|$))"
 )
 _AGE_OF_SELF = re.compile(r" (?:am )?(\d{2})(?= ?(?:and|but|with|,|\.|\?|$))")
+_MONTHS = re.compile(r"(?<![\w.])(\d{1,2}) ?-?(?:mo|m/o)(?![a-z])")
 _NO_AGE = re.compile(r"(?:breast ?feed|nursing|哺乳|喂奶).*$|[a-z]age\W*$")  # of a child that is fed; "stage 4"
 _SELF_AGE = re.compile(r"(?:我|我今年|本人|i'm|i am|im|i'm only|i'm just) ?$")
 
@@ -106,6 +111,7 @@ class Persons:
         relatives = [
             Token(one.start, one.end, who) for who in RELATIVES for one in self._found.get(f"_{who}", ())
             if not _NOT_SUBJECT.search(self._plain, max(0, one.start - 40), one.start)
+            and not _ADVISES.match(self._plain, one.end)
         ]  # fmt: skip
         relatives += [Token(start, end, "children") for start, end, value in self._ages if self._is_child(start, value)]
         relatives.sort(key=lambda one: one.start)
@@ -171,7 +177,7 @@ class Persons:
                 end = self._sentence(tokens[-1].start)[0]
                 same = [one for one in tokens if one.start >= end]
                 return self._requester(same[-1] if concept == "_ask_weak" or not self._ascii(same[0]) else same[0])
-        people = {one.who for one in self._people}
+        people = {one.who for one in self._people} - {"others"}
         if len(people) == 1 and SELF not in people and (self._ages or self._found.get("_ill")):
             return people.pop()
         return SELF
@@ -202,6 +208,8 @@ class Persons:
         found = {
             one.start: (one.start, one.end, one.value) for one in self._found.get("age", ()) if one.value is not None
         }
+        for months in _MONTHS.finditer(self._plain):  # "my 9mo"
+            found.setdefault(months.start(), (months.start(), months.end(), float(months[1]) / 12))
         for concept, pattern in (("_children", _AGE_OF_CHILD), ("_self", _AGE_OF_SELF)):  # "my son is 5", "I'm 72"
             for one in self._found.get(concept, ()):
                 if (age := pattern.match(self._plain, one.end)) and age.start(1) not in found:
