@@ -17,7 +17,7 @@ from carellama.evaluate.train_triage import train
 from carellama.records import Message
 from carellama.rules import normalize
 from carellama.safety.classifier import Classifier, blocks, features, fit, load_classifier, read_classifier
-from carellama.safety.triage import triage
+from carellama.safety.triage import read_text, triage
 from carellama.safety.triage_rules import load_red_flags
 
 LABELLED = [("胸口痛得厉害", True), ("胸口痛一身汗", True), ("crushing chest pain", True), ("bad chest pain now", True),
@@ -76,21 +76,35 @@ def test_blocks_are_the_text(text: str) -> None:
 
 
 def test_a_text_that_no_rule_knows_can_be_an_emergency() -> None:
-    class Always(Classifier):
-        def verdict(self, text: str):
-            return "emergency"
-
-    found = triage([Message("user", "嗯嗯")], classifier=Always({}, 0.0, 0.0, 0.0))
+    found = triage([Message("user", "嗯嗯")], classifier=Classifier({}, 1.0, 0.0, 0.0))
     assert found.level == "emergency"
     assert found.findings[0].rule.id == "classifier"
     assert found.findings[0].rule.do["zh"] and found.findings[0].rule.do["en"]
 
 
 def test_what_ships_was_learned_from_the_texts_that_are_here() -> None:
-    classifier = load_classifier()
-    assert len(classifier.weights) > 10_000
-    assert classifier.verdict("爸爸刚才突然嘴歪了，一边胳膊抬不起来，说话也不清楚") == "emergency"
-    assert classifier.verdict("感冒两天，流清鼻涕，能吃能睡，要吃药吗") != "emergency"
+    assert len(load_classifier().weights) > 10_000
+    assert read("爸爸刚才突然嘴歪了，一边胳膊抬不起来，说话也不清楚") == "emergency"
+    assert read("感冒两天，流清鼻涕，能吃能睡，要吃药吗") != "emergency"
+
+
+def read(text: str) -> str:
+    """What the classifier that ships says of a text and its signs."""
+    return load_classifier().verdict(text, read_text(text, load_red_flags())[1])
+
+
+def test_signs_are_concepts_of_rules_and_how_they_are_meant() -> None:
+    _, signs = read_text("胸口疼，没有发烧", load_red_flags())
+    assert {(0, "{chest_pain}"), (6, "{fever} denied")} <= set(signs)
+    learned = fit(["a", "b", "c"], [True, True, False], [[(0, "{fever}")], [(0, "{fever}")], []], least=1, penalty=0.01)
+    assert learned.score("unknown", [(0, "{fever}")]) > learned.score("unknown")
+    assert Classifier({"{fever}": 1.0}, 0.0, 0.0, 0.0).score("x. " * 2000, [(5000, "{fever}")]) > 0
+
+
+def test_each_rule_that_fires_lowers_the_floor_by_as_much() -> None:
+    classifier = Classifier(dict.fromkeys(features(LONG), 0.0), -2.0, 0.5, -1.0)
+    assert classifier.verdict(LONG, rules=1) == "harmless"  # below -1
+    assert classifier.verdict(LONG, rules=2) == "unsure"  # not below -2.5
 
 
 def test_train_writes_weights_and_figures(tmp_path: Path) -> None:
@@ -140,26 +154,26 @@ def test_texts_of_one_label_are_refused(tmp_path: Path) -> None:
     assert "same label" in done.stderr
 
 
-class Harmless(Classifier):
-    def verdict(self, text: str):
-        return "harmless"
-
-
-HARMLESS = Harmless({}, 0.0, 0.0, 0.0)
+LONG = "吃花生呛了，之后一直咳，现在人很好，在看电视，晚饭也吃了两碗，没有别的"
 
 
 def test_a_classifier_that_is_sure_makes_a_shipped_rule_urgent_and_no_other(tmp_path: Path) -> None:
-    said = [Message("user", "吃花生呛了，之后一直咳")]
+    said = [Message("user", LONG)]
     assert triage(said).level == "emergency"
-    found = triage(said, classifier=HARMLESS)
+    found = triage(said, classifier=harmless(LONG))
     assert found.level == "urgent"
     assert found.findings[0].overruled
-    agreed = [Message("user", "老公右边手脚不能动，说话不清楚")]  # three rules of stroke
-    assert triage(agreed, classifier=HARMLESS).level == "emergency"
-    assert triage([Message("user", "我不想活了，准备了一瓶安眠药")], classifier=HARMLESS).level == "emergency"
+    for text in (f"老公右边手脚不能动，说话不清楚。{LONG}", f"我不想活了，准备了一瓶安眠药。{LONG}"):  # stroke: 3 rules
+        assert triage([Message("user", text)], classifier=harmless(text)).level == "emergency"
     file = tmp_path / "own.yaml"
     file.write_text(OWN, encoding="utf-8")
-    assert triage([Message("user", "卟啉发作")], load_red_flags([file]), HARMLESS).level == "emergency"
+    text = f"卟啉发作。{'今天天气很好，我们去公园散步，孩子很开心。' * 3}"
+    assert triage([Message("user", text)], load_red_flags([file]), harmless(text)).level == "emergency"
+
+
+def harmless(text: str) -> Classifier:
+    """A classifier that knows the words of a text, and is sure of it."""
+    return Classifier(dict.fromkeys(features(normalize(text)), 0.0), -9.0, 1.0, 0.0)
 
 
 OWN = """
@@ -171,9 +185,7 @@ rules:
 
 
 def test_a_short_text_is_never_harmless() -> None:
-    classifier = load_classifier()
-    assert classifier.verdict("没有呼吸了") != "harmless"
-    assert classifier.verdict("he is not breathing, no pulse") != "harmless"
-    assert (
-        triage([Message("user", "My baby is 3 weeks old with a fever of 38.9")], None, classifier).level == "emergency"
-    )
+    assert read("没有呼吸了") != "harmless"
+    assert read("he is not breathing, no pulse") != "harmless"
+    said = [Message("user", "My baby is 3 weeks old with a fever of 38.9")]
+    assert triage(said, None, load_classifier()).level == "emergency"

@@ -92,18 +92,18 @@ class SafetyTrainArguments:
     files: list[str] = field(metadata=about("Files of cases (first words), as `safety eval` reads them."))
     output: str = field(default="classifier.tsv.gz", metadata=about("File of the weights."))
     threshold: float = field(
-        default=0.3, metadata=about("Log-odds from which a text is called an emergency; lower: fewer misses.")
+        default=0.0, metadata=about("Log-odds from which a text is called an emergency; lower: fewer misses.")
     )
     floor: float = field(
         default=-1.5,
         metadata=about("Log-odds below which an emergency that a shipped rule found is shown as urgent; lower: rarer."),
     )
-    penalty: float = field(default=0.01, metadata=about("Weight of the squared weights in the loss."))
-    min_count: int = field(default=2, metadata=about("Texts that a word sequence must be in."))
+    penalty: float = field(default=0.003, metadata=about("Weight of the squared weights in the loss."))
+    min_count: int = field(default=2, metadata=about("Texts that a word sequence or sign must be in."))
     scale: Optional[Literal["esi", "ctas", "manchester", "cn4"]] = field(
         default=None, metadata=about("Scale of labels that are numbers; cn4: 急诊四级.")
     )
-    folds: int = field(default=5, metadata=about("Parts of the cross-validation whose figures are printed; 0: none."))
+    folds: int = field(default=5, metadata=about("Parts of the cross-validation, of whole sets of texts; 0: none."))
     overwrite: bool = field(default=False, metadata=about("Replace the output if it is there."))
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ from carellama.intervals import wilson
 from carellama.records import Message
 from carellama.safety.answers import urgency_of
 from carellama.safety.classifier import Classifier, load_classifier
-from carellama.safety.triage import patient_text, triage
+from carellama.safety.triage import patient_text, read_text, triage
 from carellama.safety.triage_rules import RedFlags, load_red_flags
 from carellama.text import counted
 
@@ -98,11 +98,15 @@ def by_rules(rules: RedFlags) -> Judge:
     return lambda cases: [as_label(triage(case.messages, rules).level) for case in cases]
 
 
-def by_classifier(classifier: Classifier) -> Judge:
-    """Return the judge that knows the classifier alone: an emergency or nothing."""
-    return lambda cases: [
-        "emergency" if classifier.verdict(patient_text(case.messages)) == "emergency" else "routine" for case in cases
-    ]
+def by_classifier(rules: RedFlags, classifier: Classifier) -> Judge:
+    """Return the judge that knows the classifier alone: an emergency or nothing. Of the rules it has the signs."""
+
+    def judge(case: Case) -> Label:
+        text = patient_text(case.messages)
+        _, signs = read_text(text, rules)
+        return "emergency" if classifier.verdict(text, signs) == "emergency" else "routine"
+
+    return lambda cases: [judge(case) for case in cases]
 
 
 def by_layer(rules: RedFlags, classifier: Classifier) -> Judge:
@@ -208,7 +212,7 @@ def _judged(
     """The verdicts of each judge that was asked for."""
     judges: dict[str, Judge] = {
         "rules": by_rules(readers.rules),
-        "classifier": by_classifier(readers.classifier),
+        "classifier": by_classifier(readers.rules, readers.classifier),
         "layer": by_layer(readers.rules, readers.classifier),
     }
     if engine is not None:

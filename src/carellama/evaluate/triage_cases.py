@@ -90,6 +90,7 @@ class Case:
     system: str = ""
     traits: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()  # of each labeller
+    set: str = ""  # texts that were written together
 
     @property
     def is_emergency(self) -> bool:
@@ -130,6 +131,7 @@ def load_cases(path: Path, scale: str | None = None) -> Cases:
                 system=str(row.get("system") or ""),
                 traits=_texts(row, "traits", place),
                 labels=_labels(row, place),
+                set=str(row.get("set") or path.stem),
             )
         )
     if not found.cases:

@@ -1,15 +1,16 @@
-"""A second reader beside the rules: a linear classifier of word sequences, for what no rule has a word for.
+"""A second reader beside the rules: a linear classifier of word sequences and signs.
 
     classifier = load_classifier()
-    classifier.score("...")       # the log-odds that a text tells of an emergency
-    classifier.verdict("...")     # "emergency", "harmless" or "unsure"
+    classifier.score("...", signs)       # the log-odds that a text tells of an emergency
+    classifier.verdict("...", signs)     # "emergency", "harmless" or "unsure"
 
-Features are sequences of one to three Chinese characters, and of one or two words in Latin letters; a text scores the
-sum of their weights over the square root of their number (20 at least), plus a bias (logistic regression). A long text
-is read in windows, of which the highest counts, so that a preamble changes nothing. Weights are a readable table,
-`classifier.tsv.gz`, one sequence a line; `carellama safety train` makes it from labelled texts. It knows no negation
-but by the sequences it has seen, gives no reason, and names no rule. Where it is sure that a text is harmless, an
-emergency that a shipped rule found is shown as one for today (`safety.triage`).
+Features are sequences of one to three Chinese characters, of one or two words in Latin letters, and the signs of
+`safety.signs`; a text scores the sum of their weights over the square root of their number (40 at least), plus a bias
+(logistic regression). A long text is read in windows, of which the highest counts, so that a preamble changes nothing.
+Weights are a readable table, `classifier.tsv.gz`, one feature a line; `carellama safety train` makes it from labelled
+texts. It knows that a sign is denied, and no other negation but by the sequences it has seen; it gives no reason, and
+names no rule. Where it is sure that a text is harmless, an emergency that a shipped rule found is shown as one for
+today (`safety.triage`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -27,6 +28,7 @@ from typing import Literal
 
 from carellama.errors import UserError, read_failure
 from carellama.rules import normalize
+from carellama.safety.signs import Sign
 
 HAN_RUN = re.compile(r"[㐀-鿿]+")
 LATIN_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?")
@@ -34,11 +36,11 @@ HAN_LENGTHS, WORD_LENGTHS = (1, 2, 3), (1, 2)
 STEM = 5  # letters of a longer word that count by themselves: vomit of vomiting
 WINDOW_HAN, WINDOW_WORDS = 160, 120  # of a window; the next begins in its middle, where no sequence is read across
 WEIGHTS = "classifier.tsv.gz"
-BIAS, THRESHOLD, FLOOR = "#bias", "#threshold", "#floor"  # names of lines that are no sequence
-# Known sequences of a window. With fewer a text counts as if it had so many: "hi" tells of no emergency because one of
+BIAS, THRESHOLD, FLOOR = "#bias", "#threshold", "#floor"  # names of lines that are no feature
+# Known features of a window. With fewer a text counts as if it had so many: "hi" tells of no emergency because one of
 # the texts learned from began with it.
-ENOUGH = 20
-HARMLESS = 25  # known sequences of a window, below which the classifier says of no text that it is harmless
+ENOUGH = 40
+HARMLESS = 40  # known word sequences of a window, below which the classifier says of no text that it is harmless
 Verdict = Literal["emergency", "harmless", "unsure"]
 
 
@@ -60,9 +62,9 @@ def _number(word: str) -> str:
     return f"<{len(word.partition('.')[0])}>"
 
 
-def _length(sequences: int) -> float:
-    """The square root of a number of sequences, `ENOUGH` at least."""
-    return math.sqrt(max(sequences, ENOUGH))
+def _length(known: int) -> float:
+    """The square root of a number of features, `ENOUGH` at least."""
+    return math.sqrt(max(known, ENOUGH))
 
 
 def blocks(text: str) -> list[str]:
@@ -75,40 +77,48 @@ def blocks(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Classifier:
-    """Weights of word sequences; from which score a text is an emergency, and below which it is harmless."""
+    """Weights of features; from which score a text is an emergency, and below which it is harmless."""
 
     weights: Mapping[str, float]
     bias: float
     threshold: float
     floor: float
 
-    def score(self, text: str) -> float:
+    def score(self, text: str, signs: Sequence[Sign] = ()) -> float:
         """Return the highest log-odds of a window of the text."""
-        return self._score(text)[0]
+        return self._score(text, signs)[0]
 
-    def verdict(self, text: str) -> Verdict:
-        """Return what the text is; a short text, or one of unknown words, is never harmless."""
-        score, known = self._score(text)
+    def verdict(self, text: str, signs: Sequence[Sign] = (), rules: int = 1) -> Verdict:
+        """Return what the text is; a short text, or one of unknown words, is never harmless.
+
+        `rules`: how many say that it is an emergency. Each lowers the floor by as much as the first.
+        """
+        score, known = self._score(text, signs)
         if score >= self.threshold:
             return "emergency"
-        return "harmless" if score < self.floor and known >= HARMLESS else "unsure"
+        floor = self.threshold - rules * (self.threshold - self.floor)
+        return "harmless" if score < floor and known >= HARMLESS else "unsure"
 
-    def _score(self, text: str) -> tuple[float, int]:
-        """The highest log-odds of a window, and how many sequences of it are known."""
-        known = [self._known(block) for block in blocks(normalize(text))]
+    def _score(self, text: str, signs: Sequence[Sign]) -> tuple[float, int]:
+        """The highest log-odds of a window, and how many of its word sequences are known."""
+        known, begin = [], 0
+        for block in blocks(normalize(text)):
+            end = begin + len(block)
+            known.append(self._known(features(block) | {name for place, name in signs if begin <= place < end}))
+            begin = end
         both = known if len(known) == 1 else [one | other for one, other in pairwise(known)]
-        return max((self._log_odds(one), len(one)) for one in both)
+        return max((self._log_odds(one), sum(name[0] != "{" for name in one)) for one in both)
 
-    def _known(self, text: str) -> dict[str, float]:
-        """The weights of the sequences of a text."""
+    def _known(self, found: Iterable[str]) -> dict[str, float]:
+        """The weights of features."""
         weights = self.weights
-        return {one: weights[one] for one in features(text) if one in weights}
+        return {one: weights[one] for one in found if one in weights}
 
     def _log_odds(self, known: Mapping[str, float]) -> float:
         return self.bias + sum(known.values()) / _length(len(known))
 
     def save(self, path: Path) -> None:
-        """Write the table, sorted by sequence."""
+        """Write the table, sorted by feature."""
         limits = {BIAS: self.bias, THRESHOLD: self.threshold, FLOOR: self.floor}
         lines = [f"{name}\t{value:.4f}" for name, value in limits.items()]
         lines += [f"{name}\t{weight:.3f}" for name, weight in sorted(self.weights.items())]
@@ -127,7 +137,7 @@ def read_classifier(data: bytes, name: str) -> Classifier:
         try:
             weights[sequence] = float(weight)
         except ValueError:
-            raise UserError(f"{name}, line {number}: a sequence, a tab and a number are expected") from None
+            raise UserError(f"{name}, line {number}: a feature, a tab and a number are expected") from None
     if not weights.keys() >= {BIAS, THRESHOLD, FLOOR}:
         raise UserError(f"{name} has no lines {BIAS}, {THRESHOLD} and {FLOOR}; carellama safety train writes them")
     return Classifier(weights, weights.pop(BIAS), weights.pop(THRESHOLD), weights.pop(FLOOR))
@@ -144,21 +154,30 @@ def load_classifier(path: str | None = None) -> Classifier:
         raise UserError(f"the weights {path} cannot be read: {read_failure(error)}") from None
 
 
-def fit(texts: Iterable[str], labels: Iterable[bool], *, least: int, penalty: float) -> Classifier:
+def fit(
+    texts: Sequence[str],
+    labels: Iterable[bool],
+    signs: Sequence[Sequence[Sign]] | None = None,
+    *,
+    least: int,
+    penalty: float,
+) -> Classifier:
     """Return the classifier of labelled texts, with both limits at even odds.
 
-    `least`: texts that a sequence must be in. `penalty`: of the squared weights, over the number of texts.
+    `signs`: of each text. `least`: texts that a feature must be in. `penalty`: of the squared weights, over the number
+    of texts.
     """
     import torch
 
-    sets = [features(normalize(text)) for text in texts]
+    named = [{name for _, name in found} for found in signs] if signs else [set[str]()] * len(texts)
+    sets = [features(normalize(text)) | names for text, names in zip(texts, named, strict=True)]
     counts: dict[str, int] = {}
     for found in sets:
         for one in found:
             counts[one] = counts.get(one, 0) + 1
     names = sorted(one for one, count in counts.items() if count >= least)
     if not names:
-        raise UserError(f"no word sequence is in {least} texts; give more texts, or a smaller --min_count")
+        raise UserError(f"no feature is in {least} texts; give more texts, or a smaller --min_count")
     index = {one: at for at, one in enumerate(names)}
     rows, columns, values = [], [], []
     for row, found in enumerate(sets):

@@ -5,10 +5,11 @@
 
 It looks at all that the person said, not only at the last message, and at a question of the assistant that the person
 affirmed. It makes no diagnosis: the rules (`safety.triage_rules`) name signs, an action and a source. With a
-classifier (`safety.classifier`) a text is called an emergency as well where no rule knows a word of it; such a finding
-has the rule `classifier`, which gives no reason. Where the classifier is sure that a text is harmless, an emergency of
-a rule that CareLlama ships is shown as urgent instead: not in short texts, not where several rules found it, not of
-`NEVER_OVERRULED`, and not of the rules of a hospital. How much is missed, `carellama safety eval` measures.
+classifier (`safety.classifier`) a text is called an emergency as well where no rule fires; such a finding has the rule
+`classifier`, which gives no reason. Where the classifier is sure that a text is harmless, an emergency of a rule that
+CareLlama ships is shown as urgent instead, surer where two rules found it: not in short texts, not where `AGREED` rules
+found it, not of `NEVER_OVERRULED`, and not of the rules of a hospital. How much is missed,
+`carellama safety eval` measures.
 """
 
 from __future__ import annotations
@@ -16,10 +17,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from carellama.records import Message
-from carellama.safety.classifier import Classifier, Verdict
+from carellama.rules import normalize
+from carellama.safety.classifier import Classifier
+from carellama.safety.context import Context
+from carellama.safety.measures import find_measures
 from carellama.safety.pattern_rules import Spans
+from carellama.safety.signs import Sign, signs
 from carellama.safety.triage_rules import LEVELS, Level, RedFlag, RedFlags, load_red_flags
 
 _YES = re.compile(
@@ -98,18 +104,35 @@ def patient_text(messages: Sequence[Message]) -> str:
 
 def triage_text(text: str, rules: RedFlags | None = None, classifier: Classifier | None = None) -> Triage:
     """Return which rules fire on a text, and what the classifier adds."""
-    found = [Finding(rule, spans, rule.level) for rule, spans in (rules or load_red_flags()).scan(text)]
+    found, named = read_text(text, rules or load_red_flags())
     if classifier is not None:
-        found = _weighed(found, classifier.verdict(text))
+        found = weighed(found, text, named, classifier)
     found.sort(key=lambda one: LEVELS.index(one.level))  # stable: in the order of the files
     return Triage(text, tuple(found))
 
 
-def _weighed(found: list[Finding], verdict: Verdict) -> list[Finding]:
-    """What rules and classifier say together."""
-    if verdict == "emergency" and not any(one.level == "emergency" for one in found):
+def read_text(text: str, rules: RedFlags) -> tuple[list[Finding], list[Sign]]:
+    """Return the rules that fire on a text, in the order of the files, and the signs that it names."""
+    plain = normalize(text)
+    mentions = rules.lexicon.find(plain, find_measures(plain))
+    context = Context(plain, mentions)
+    found = [Finding(rule, spans, rule.level) for rule, spans in rules.match(plain, mentions, context)]
+    return found, signs(mentions, context, _concepts(rules))
+
+
+@lru_cache(maxsize=8)
+def _concepts(rules: RedFlags) -> frozenset[str]:
+    """The concepts that rules name; those that only other concepts are made of are left out."""
+    return frozenset(name for rule in rules.rules for name in rule.concepts())
+
+
+def weighed(found: list[Finding], text: str, named: Sequence[Sign], classifier: Classifier) -> list[Finding]:
+    """Return what rules and classifier say together of a text of `read_text`."""
+    alarms = sum(one.level == "emergency" for one in found)
+    verdict = classifier.verdict(text, named, max(1, alarms))
+    if verdict == "emergency" and not alarms:
         return [Finding(BY_CLASSIFIER, (), "emergency"), *found]
-    if verdict != "harmless" or sum(one.level == "emergency" for one in found) >= AGREED:
+    if verdict != "harmless" or alarms >= AGREED:
         return found
     return [
         replace(one, level="urgent")
