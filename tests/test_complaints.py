@@ -110,6 +110,13 @@ def test_a_sign_raises_the_urgency_and_says_why() -> None:
     assert assess("I have chest pain. I am not short of breath").urgency == "urgent"
 
 
+def test_past_illness_raises_the_urgency_and_is_no_complaint() -> None:
+    found = assess("I have diarrhoea", background="I am having chemotherapy, and had a rash last year")
+    assert [one.id for one in found.complaints] == ["diarrhoea"]
+    assert found.urgency == "urgent"
+    assert found.departments[0].id == "oncology"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "said"),
     [

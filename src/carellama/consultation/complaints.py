@@ -132,16 +132,24 @@ def find_complaints(text: str) -> tuple[Complaint, ...]:
 
 
 def assess(
-    text: str, age: float | None = None, sex: Person | None = None, told: Iterable[str] = (), guide: Guide | None = None
+    text: str,
+    age: float | None = None,
+    sex: Person | None = None,
+    *,
+    background: str = "",
+    told: Iterable[str] = (),
+    guide: Guide | None = None,
 ) -> Assessment:
     """Return what a text comes to. Takes time linear in the text.
 
     A complaint that is denied does not count, nor one whose words are part of another's. Those of the first line, where
     people say what they came for, stand before the others; among them the more urgent come first, then those said
-    first. `told` are ids of complaints that are known otherwise; `age` in years and `sex` stand before what is said.
+    first. `background` is what was said of past illness and medicines: it raises the urgency and decides who sees it,
+    but is no complaint. `told` are ids of complaints that are known otherwise; `age` in years and `sex` stand before
+    what is said.
     """
     guide = guide or load_guide()
-    reading = _Reading(guide, text, age, sex)
+    reading = _Reading(guide, text, background, age, sex)
     found = reading.complaints(told)
     main = found[:1] + tuple(one for one in found[1:] if reading.is_first(one))
     levels = {one.id: reading.urgency(one) for one in main}
@@ -153,12 +161,13 @@ def assess(
 class _Reading:
     """One text against the guide."""
 
-    def __init__(self, guide: Guide, text: str, age: float | None, sex: Person | None) -> None:
+    def __init__(self, guide: Guide, text: str, background: str, age: float | None, sex: Person | None) -> None:
         self._guide = guide
-        self._text = normalize(text)
+        self._end = len(text)  # where the background begins
+        self._text = normalize(f"{text}\n{background}")
         self._mentions: Mentions = guide.lexicon.find(self._text, find_measures(self._text))
         self._context = Context(self._text, self._mentions)
-        self._first = self._text.find("\n") % (len(self._text) + 1)  # where the first line ends
+        self._first = self._text.find("\n")  # where the first line ends
         self.people = frozenset(self._people(age, sex))
         self._places = self._found()
 
@@ -166,7 +175,7 @@ class _Reading:
         """The complaints in order of importance."""
         places = dict.fromkeys(told, len(self._text)) | self._places
         found = [self._guide.complaints[name] for name in places]
-        return tuple(sorted(found, key=lambda one: (not self.is_first(one), self._rank(one), places[one.id])))
+        return tuple(sorted(found, key=lambda one: (*self._rank(one), places[one.id])))
 
     def is_first(self, one: Complaint) -> bool:
         """Whether the first line tells of it."""
@@ -195,8 +204,10 @@ class _Reading:
         ]
         return tuple(self._guide.departments[name] for name in dict.fromkeys(names))
 
-    def _rank(self, one: Complaint) -> int:
-        return URGENCIES.index(self.urgency(one))
+    def _rank(self, one: Complaint) -> tuple[bool, int]:
+        """Those of the first line come first, the more urgent before the others."""
+        first = self.is_first(one)
+        return not first, URGENCIES.index(self.urgency(one)) if first else 0
 
     def _holds(self, name: str, condition: Condition | None = None) -> bool:
         if name in PEOPLE:
@@ -215,7 +226,7 @@ class _Reading:
             for name, mentions in self._mentions.items()
             if name.startswith(_COMPLAINT)
             for one in mentions
-            if "denied" not in self._context.flags(one)
+            if one.start < self._end and "denied" not in self._context.flags(one)
         ]
         places: dict[str, int] = {}
         for name, one in sorted(meant, key=lambda pair: pair[1].start):
@@ -226,7 +237,7 @@ class _Reading:
     def _people(self, age: float | None, sex: Person | None) -> Iterable[Person]:
         ages = [one.value for one in self._mentions.get("age", ()) if one.value is not None]
         age = age if age is not None else next(iter(ages), None)
-        said = {person for person, (words, besides) in _SAID.items() if self._is_said(words, besides)}
+        said = {person for person, (words, besides) in _SAID.items() if self._is_said(person, words, besides)}
         if sex or "male" in said or "female" in said:
             other: Person = "female" if (sex or ("male" if "male" in said else "female")) == "male" else "male"
             said.discard(other)
@@ -242,10 +253,13 @@ class _Reading:
             said.add("pregnant")
         return said - ({"pregnant"} if said & {"male", "child"} else set())
 
-    def _is_said(self, words: str, besides: str) -> bool:
+    def _is_said(self, person: Person, words: str, besides: str) -> bool:
+        """Whether words tell it of the person; a child or an old person is named where the trouble is."""
         others = self._mentions.get(besides, ())
         return any(
-            not self._context.flags(one) & {"denied", "supposed"} and not any(_overlap(one, other) for other in others)
+            (one.start <= self._first or person not in ("newborn", "child", "old"))
+            and not self._context.flags(one) & {"denied", "supposed"}
+            and not any(_overlap(one, other) for other in others)
             for one in self._mentions.get(words, ())
         )
 

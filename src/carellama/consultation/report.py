@@ -33,10 +33,9 @@ from carellama.safety.triage import BY_CLASSIFIER, Finding
 WORDS = "report.yaml"
 ADVISED = 2  # complaints whose advice is given
 RULES_SHOWN = 2  # rules of triage that are written out; of the others there are the ids
-_ABOUT_NOW: tuple[Slot, ...] = (  # slots by which urgency and department are decided; the family's illness is not here
-    "complaint", "age_sex", "red_flag", "associated", "onset", "location", "course", "severity", "history", "drugs",
-    "pregnancy",
-)  # fmt: skip
+# What tells of the trouble, and what it is weighed by. The illness of the family and allergies are in neither.
+_TROUBLE: tuple[Slot, ...] = ("complaint", "red_flag", "associated", "onset", "location", "course", "severity")
+_BACKGROUND: tuple[Slot, ...] = ("age_sex", "history", "drugs", "pregnancy")
 # Complaints of which an emergency has a line of its own that helps: see safety.notices.
 _SYSTEMS = {
     **dict.fromkeys(
@@ -138,7 +137,9 @@ def make_report(state: ConsultState, country: str | None = None, today: date | N
     `country` chooses the numbers to call (by default that of the language). Raises `UserError` for an unknown one.
     """
     words, language = report_words(), state.language
-    found = assess(_told(state), state.age, state.sex, state.complaints)
+    found = assess(
+        _told(state, _TROUBLE), state.age, state.sex, background=_told(state, _BACKGROUND), told=state.complaints
+    )
     urgency = min(state.level, found.urgency, key=URGENCIES.index)
     advised = found.main[:ADVISED]
     findings = [one for one in state.findings if one.level == urgency][:RULES_SHOWN]
@@ -170,10 +171,10 @@ def make_report(state: ConsultState, country: str | None = None, today: date | N
     )
 
 
-def _told(state: ConsultState) -> str:
+def _told(state: ConsultState, slots: Sequence[Slot]) -> str:
     """What was said, a line a slot; where the answer was a bare yes, the question that it affirms."""
     lines = []
-    for slot in _ABOUT_NOW:
+    for slot in slots:
         said = state.slots.get(slot, "")
         if said and kind_of(said) == "yes":
             said = load_questions().text(slot, state.language, complaints=state.complaints)
