@@ -24,7 +24,7 @@ QUESTIONS: list[tuple[str | list[str], set[str]]] = [
     ("心脏放了两个支架，硝酸甘油随身带，朋友送了几粒万艾可", {"nitroglycerin", "sildenafil"}),
     ("孩子水痘发烧到39度，能不能用阿司匹林泡腾片", {"aspirin"}),
     ("妈妈75岁肾功能不全肌酐200多，腿疼能吃塞来昔布吗？", {"celecoxib"}),
-    ("蚕豆病宝宝可以用珍珠粉吗", {"coptis"}),
+    ("蚕豆病宝宝可以用珍珠粉吗", {"pearl"}),
     ("我有哮喘，心慌医生开了心得安，看说明书吓一跳", {"propranolol"}),
     ("优甲乐和钙片可以早上一块吃吗？", {"calcium", "levothyroxine"}),
     ("吃螺内酯的同时能补钾吗，家里换了低钠盐", {"potassium", "spironolactone"}),
