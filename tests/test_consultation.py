@@ -30,8 +30,8 @@ from carellama.safety.layer import SafetyLayer
 LAYER = SafetyLayer("on")
 INTERVIEW = Interview(LAYER)
 TOOTH = [
-    "my tooth has hurt since yesterday", "no", "41, male", "nothing else", "none", "no", "no", "about 6", "lower left",
-    "no", "no", "no",
+    "my tooth has hurt since yesterday", "no", "41, male", "lower left", "nothing else", "none", "no", "no", "no",
+    "about 6", "no", "no",
 ]  # fmt: skip
 ALARM = "胸口像压了块石头，一身冷汗，喘不上气"
 

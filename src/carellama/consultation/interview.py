@@ -39,7 +39,7 @@ REMEMBERED = 1024  # readings of a model
 MOST_SILENT = 3  # answers in a row that say nothing, after which it ends
 FIRST: tuple[Slot, ...] = ("complaint", "red_flag", "onset", "age_sex", "pregnancy")
 BEFORE_ADVICE: tuple[Slot, ...] = ("drugs", "allergies")
-ALWAYS: tuple[Slot, ...] = ("associated", "history", "drugs", "allergies", "severity")
+ALWAYS: tuple[Slot, ...] = ("associated", "history", "drugs", "course", "allergies", "severity")
 # slots for which a bare yes is half an answer, and those about which an answer may tell of something else only
 LISTS: frozenset[Slot] = frozenset({"red_flag", "associated", "history", "drugs", "allergies", "family", "social"})
 OF_OTHERS: frozenset[Slot] = frozenset({"history", "drugs", "allergies", "family"})  # answers that name other illnesses
@@ -183,7 +183,7 @@ class Interview:
 
     def _reason(self, known: _Known, found: Triage, asked: tuple[Slot, str] | None) -> Reason:
         """Why it ends here; "": it goes on."""
-        if found.level == "emergency" and not self._doubts(known, found):
+        if found.level == "emergency" and not by_classifier_alone(found):
             return "emergency"
         if known.stopped:
             return "person asked"
@@ -199,17 +199,6 @@ class Interview:
         heard, slots = known.reported
         before = self.safety.triage(known.heard[:heard]).level or "routine"
         return not known.slots.keys() <= slots or URGENCY.index(found.level or "routine") < URGENCY.index(before)
-
-    def _doubts(self, known: _Known, found: Triage) -> bool:
-        """Whether an emergency needs a look before it ends the interview: the classifier found it alone.
-
-        It learned from texts of one person's whole story; on one short answer more or less it changes its mind. It
-        ends the interview where it says so of the first message and again after the red flags were not denied.
-        """
-        if not by_classifier_alone(found):
-            return False
-        first = self.safety.triage(known.heard[:1])
-        return first.level != "emergency" or "red_flag" not in known.asked or known.denied
 
     def _next(self, known: _Known) -> tuple[Slot, str] | None:
         """The slot to ask about and the rule's question; None: nothing that matters is missing."""
@@ -227,7 +216,7 @@ class Interview:
         needs = self._questions.needs(known.complaints[:2])
         early = BEFORE_ADVICE if "drug_question" in known.signals else ()
         where: tuple[Slot, ...] = ("location",) if "pain" in known.signals else ()
-        order = dict.fromkeys((*FIRST, *early, *needs, *ALWAYS, *where))
+        order = dict.fromkeys((*FIRST, *early, *needs, *where, *ALWAYS))
         if not _may_be_pregnant(known, needs):
             order.pop("pregnancy")
         if not (known.complaints or "pain" in known.signals):
@@ -241,7 +230,10 @@ def is_report(message: str) -> bool:
 
 
 def by_classifier_alone(found: Triage) -> bool:
-    """Return whether no rule has a word for the emergency that was found."""
+    """Return whether no rule has a word for the emergency that was found.
+
+    The classifier learned from texts of one person's whole story; on one short answer more or less it changes its mind.
+    """
     return {one.rule.id for one in found.findings if one.level == "emergency"} == {BY_CLASSIFIER.id}
 
 
