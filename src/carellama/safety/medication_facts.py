@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -23,6 +23,7 @@ from carellama.safety.medication_persons import LONGEST, SELF, Persons, Token
 from carellama.safety.medication_rules import CONDITION, DRUG, MedicationRules, load_medication
 from carellama.safety.triage import patient_text
 
+FIRST_WEEK, LAST_WEEK = 4, 42  # of pregnancy
 Role = Literal["taken", "asked", "allergy"]
 AGES = {"_infant": 0.5, "_small_child": 6.0, "_teen": 15.0, "_elderly": 75.0}  # years, where only the word is said
 _SAID = ("_pregnant", "_breastfeeding", "pregnancy_weeks", *AGES)
@@ -38,7 +39,7 @@ _NOT_ALLERGIC = re.compile(
 )
 _BETWEEN = re.compile(r"(?: or | nor | and |、|和|或者?|及|以及|跟|与|/|, | |,|类|药|药物|片|胶囊|s)*")
 _BEFORE_ALLERGY = re.compile(
-    r"[\s,、和或及类药物片也都会有点严重一吃打了就就会得]*"
+    r"[\s,、和或及类药物片也都会有点严重一吃打了就得全身上浑脸起]*"
     r"(?:(?:an?|and|or|drug|drugs|antibiotics?|shots?|severe|is|are|i am|i'm)\s*)*"
 )
 _HAS_NOT = re.compile(  # what may come, or is only named
@@ -53,6 +54,7 @@ _WHAT_IS = re.compile(
     r"(?: an?| the)?\s*$"
 )
 _WHAT = re.compile(r"(?:是什么|是啥|有什么症状|有哪些症状|的症状|怎么引起|的原因|是怎么回事)|\s*(?:means|mean)\b")
+_WEEKS = re.compile(r" (?:am )?(\d{1,2}) ?(?:weeks|wks|w)(?= ?(?:,|\.|and|with|\?|$))")
 _PAST_PREGNANCY = re.compile(r"上次|去年|前年|当年|那年|年前|last year|years ago|previous|when i was")
 _TOPICAL = re.compile(
     r"\s?(?:眼膏|软膏|乳膏|滴眼|眼药水|眼液|凝胶|外用|喷雾|贴|膏|"
@@ -268,7 +270,8 @@ class Reading(Persons):
         return None
 
     def _pregnancy(self) -> Fact | None:
-        weeks = [
+        weeks = [*self._weeks_of_speaker()]
+        weeks += [
             one for one in self._found.get("pregnancy_weeks", ())
             if self.subject(one.start) == self.patient
             and not _PAST_PREGNANCY.search(self._plain, *self._clause(one.start))
@@ -279,6 +282,13 @@ class Reading(Persons):
         if said is None and weeks and "denied" not in self._context.flags(weeks[-1]):
             said = Fact("pregnancy", weeks[-1].start, weeks[-1].end)
         return said and Fact("pregnancy", said.start, said.end, weeks[-1].value if weeks else None)
+
+    def _weeks_of_speaker(self) -> Iterator[Mention]:
+        """Weeks that can only be of pregnancy: "I'm 22 weeks"."""
+        for one in self._found.get("_self", ()):
+            found = _WEEKS.match(self._plain, one.end)
+            if found and FIRST_WEEK <= float(found[1]) <= LAST_WEEK and self.patient == SELF:
+                yield Mention(found.start(1), found.end(1), (found.span(1),), float(found[1]))
 
     def _trimester(self, pregnancy: Fact | None) -> int:
         if pregnancy is None:
