@@ -9,9 +9,10 @@ A concept is a list of terms. A term is a word or phrase as people write it; wha
     {chest} .. {pain} one after the other within the same sentence, at most `GAP` words between; {x} is a concept
     {chest} & {pain}  the same in either order
 
-All words of all concepts are found in one pass by an Aho-Corasick automaton (Aho and Corasick 1975), a part of a term
-is joined to the nearest next part only, and of a word that comes more than 80 times the first and the last 40 are
-looked at. Hence the time grows linearly with the text whatever the terms are.
+All words of all concepts are found in one pass by an Aho-Corasick automaton (Aho and Corasick 1975). Which concepts a
+text may mention is then settled by the sentences that their parts stand in, and where it mentions one is worked out
+only when somebody asks for it. A part of a term is joined to the nearest next part only, and of a word that comes more
+than 80 times the first and the last 40 are looked at. Hence the time grows linearly with the text, whatever the terms.
 The module knows nothing of medicine and does not decide whether a mention is denied: see `safety.context`.
 """
 
@@ -20,14 +21,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
-from heapq import heappop, heappush
 from importlib import resources
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ahocorasick_rs import AhoCorasick
 
@@ -36,7 +36,9 @@ from carellama.errors import UserError
 REPEATS = 40  # of one word at the beginning of a text, and at its end: what stands between is left out
 GAP = 8  # words between two parts of a term; a Chinese character counts as a word
 LETTERS_PER_WORD = 6  # of Latin script, with the space
+SENTENCE_BITS = 256  # sentences that a mask tells apart: the next ones share its bits, so that its size stays the same
 SENTENCE_END = re.compile(r"[。！？!?；;\n]|\.(?=\s|$)")
+_BITS = [1 << bit for bit in range(SENTENCE_BITS)]
 _NEGATOR = re.compile(r"[没无不未]|not? |isn't |isnt ")
 _PART = re.compile(r"\s*(\.\.|&)\s*")
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
@@ -45,25 +47,34 @@ _MARKS = dict(zip("，：（）［］‘’´`“”–—−～〜　\u00a0\u20
 
 
 @cache
-def _table() -> dict[int, str]:
-    """Characters and what they are matched as: full-width forms, letters with accents, dashes, quotes, traditional."""
-    table = {0xFF01 + code: chr(0x21 + code) for code in range(94)}
+def _table() -> list[int]:
+    """By code point, what a character is matched as: full-width forms, accents, dashes, quotes, traditional script.
+
+    A list, since `str.translate` takes half the time with it that it takes with a dictionary.
+    """
+    table = [*range(0x20000)]
+    for code in range(94):
+        table[0xFF01 + code] = 0x21 + code
     for code in range(0xC0, 0x250):  # é is e
         base = unicodedata.normalize("NFD", chr(code))[0]
         if base.isascii():
-            table[code] = base.lower()
+            table[code] = ord(base.lower())
     lines = resources.files("carellama").joinpath("traditional.txt").read_text(encoding="utf-8").splitlines()
     for line in lines:
         if line[0] != "#":
-            table |= {ord(line[at]): line[at + 1] for at in range(0, len(line), 2)}
-    return table | {ord(mark): plain for mark, plain in _MARKS.items()}
+            for at in range(0, len(line), 2):
+                table[ord(line[at])] = ord(line[at + 1])
+    for mark, plain in _MARKS.items():
+        table[ord(mark)] = ord(plain)
+    table[0xD800:0xE000] = [ord("?")] * 0x800  # a lone surrogate cannot be encoded
+    return table
 
 
 def normalize(text: str) -> str:
     """Return the text in the form that is matched, of the same length: lower case, simplified, plain marks."""
     if text.isascii():
         return text.lower().replace("\t", " ").replace("\r", " ").replace("`", "'")
-    plain = text.encode("utf-8", "replace").decode().translate(_table())  # a lone surrogate is ?
+    plain = text.translate(_table())
     lower = plain.lower()
     return lower if len(lower) == len(text) else "".join(c if len(c.lower()) != 1 else c.lower() for c in plain)
 
@@ -86,13 +97,48 @@ class Mention(NamedTuple):
     value: float | None = None
 
 
-Mentions = dict[str, list[Mention]]
+Mentions = Mapping[str, Sequence[Mention]]  # by concept, in order
 PLACE = itemgetter(0, 1)  # by which mentions are sorted
+
+
+class Sentences:
+    """Where the sentences of a text end."""
+
+    def __init__(self, text: str) -> None:
+        self._ends = [match.start() for match in SENTENCE_END.finditer(text)]
+        self._length = len(text)
+
+    def of(self, place: int) -> int:
+        """Return the number of the sentence that a place is in; the mark at its end belongs to it."""
+        return bisect_left(self._ends, place)
+
+    def bounds(self, number: int) -> tuple[int, int]:
+        """Return the half-open offsets of a sentence."""
+        ends = self._ends
+        return (ends[number - 1] + 1 if number else 0), (ends[number] + 1 if number < len(ends) else self._length)
+
+    def parted(self, begin: int, end: int) -> bool:
+        """Return whether a sentence ends between two places."""
+        at = bisect_left(self._ends, begin)
+        return at < len(self._ends) and self._ends[at] < end
+
+    def mask(self, spans: Iterable[tuple[int, int]]) -> int:
+        """Return a bit for each sentence that the spans are in, modulo `SENTENCE_BITS`."""
+        ends = self._ends
+        if not ends:
+            return 1
+        mask = 0
+        for start, end in spans:
+            first = bisect_left(ends, start)
+            mask |= _BITS[first % SENTENCE_BITS]
+            if first < len(ends) and ends[first] < end:  # E. coli
+                mask |= _BITS[bisect_left(ends, end) % SENTENCE_BITS]
+        return mask
 
 
 @dataclass(frozen=True, slots=True)
 class _Term:
-    concept: str
+    concept: str  # in braces
     parts: tuple[str, ...]  # a literal, or {concept}
     ordered: bool
 
@@ -103,7 +149,7 @@ def parse_term(term: str, concept: str = "") -> _Term:
     parts, marks = tuple(pieces[::2]), set(pieces[1::2])
     if len(marks) > 1 or not all(part.strip("* ") for part in parts):
         raise UserError(f"the term {term!r} is not parts joined by .. or by &")
-    return _Term(concept, parts, ordered=marks != {"&"})
+    return _Term(f"{{{concept}}}", parts, ordered=marks != {"&"})
 
 
 class Lexicon:
@@ -114,12 +160,19 @@ class Lexicon:
 
     def __init__(self, concepts: Mapping[str, Sequence[str]]) -> None:
         terms = {name: [parse_term(term, name) for term in given] for name, given in concepts.items()}
-        self._rank = {name: rank for rank, name in enumerate(_sorted(terms))}
-        self._names = list(self._rank)
-        self._first: dict[str, list[tuple[int, _Term]]] = {}  # first part -> terms, with the rank of their concepts
+        before = _references(terms)
+        self._concepts = {name: f"{{{name}}}" for name in _sorted(before)}
+        self._depth: dict[str, int] = {}  # of a {concept}: that of the concepts that its terms refer to, and one more
+        for name, concept in self._concepts.items():
+            self._depth[concept] = 1 + max((self._depth[f"{{{other}}}"] for other in before[name]), default=-1)
+        self._alone: dict[str, list[str]] = {}  # part -> {concepts} that it is a term of
+        self._first: dict[str, list[_Term]] = {}  # first part -> terms of several parts
         for term in (one for given in terms.values() for one in given):
-            self._first.setdefault(term.parts[0], []).append((self._rank[term.concept], term))
-        self._references = {part for given in terms.values() for term in given for part in term.parts if part[0] == "{"}
+            if len(term.parts) == 1:
+                self._alone.setdefault(term.parts[0], []).append(term.concept)
+            else:
+                self._first.setdefault(term.parts[0], []).append(term)
+        self._parts = {part for given in terms.values() for term in given for part in term.parts if part[0] == "{"}
         literals = {part: None for given in terms.values() for term in given for part in term.parts if part[0] != "{"}
         signs = {part for name, given in terms.items() if name[0] != "_" for term in given for part in term.parts}
         made = [_Literal.of(part, may_be_cut=part in signs) for part in literals]
@@ -129,66 +182,67 @@ class Lexicon:
         self._automaton = AhoCorasick([*words, *(one.text.rstrip("*").replace("'", "") for one in bare)])
 
     def __contains__(self, concept: str) -> bool:
-        return concept in self._rank
+        return concept in self._concepts
 
     def references(self) -> set[str]:
         """Return the concepts that terms refer to and that the lexicon does not have: numbers, or a mistake."""
-        return {part[1:-1] for part in self._references} - self._rank.keys()
+        return {part[1:-1] for part in self._parts} - self._concepts.keys()
 
-    def find(self, text: str, given: Mapping[str, Sequence[Mention]] | None = None) -> Mentions:
+    def find(self, text: str, given: Mentions | None = None) -> FoundMentions:
         """Return the mentions of each concept in a text of `normalize`, in order.
 
         `given` are mentions found in other ways, such as numbers; terms may refer to them.
         """
-        search = _Search(
-            text, self._find_literals(text), {f"{{{name}}}": [*found] for name, found in (given or {}).items()}
-        )
-        queue: list[int] = []  # ranks of concepts to settle, the lowest first
-        waiting: dict[int, list[_Term]] = {}  # by rank, the terms whose first part is there
-        reached = [*search.parts]
-        while reached or queue:
+        found = FoundMentions(text, self._find_literals(text), given or {})
+        alone, several, depth = self._alone, self._first, self._depth
+        singles: dict[str, list[str]] = {}  # of each {concept}, the parts of the text that are terms of it
+        terms: dict[str, list[_Term]] = {}  # and its terms of several parts whose first part is there
+        floors: list[list[str]] = [[] for _ in range(1 + max(depth.values(), default=0))]  # {concepts} by depth
+        reached = list(found.masks)
+        for floor in (None, *floors):
+            if floor is not None:
+                reached = [one for one in floor if found.reach(one, singles.get(one, ()), terms.get(one, ()))]
             for part in reached:
-                for rank, term in self._first.get(part, ()):
-                    if (terms := waiting.get(rank)) is None:
-                        heappush(queue, rank)
-                        waiting[rank] = [term]
+                for concept in alone.get(part, ()):
+                    if (parts := singles.get(concept)) is not None:
+                        parts.append(part)
                     else:
-                        terms.append(term)
-            reached = []
-            if queue:
-                rank = heappop(queue)
-                concept = f"{{{self._names[rank]}}}"
-                if mentions := search.settle(concept, waiting[rank]):
-                    search.parts[concept] = mentions
-                    reached = [concept]
-        return {part[1:-1]: mentions for part, mentions in search.parts.items() if part[0] == "{"}
+                        singles[concept] = [part]
+                        if concept not in terms:
+                            floors[depth[concept]].append(concept)
+                for term in several.get(part, ()):
+                    concept = term.concept
+                    if concept not in terms:
+                        terms[concept] = []
+                        if concept not in singles:
+                            floors[depth[concept]].append(concept)
+                    terms[concept].append(term)
+        return found
 
-    def _find_literals(self, text: str) -> dict[str, list[Mention]]:
-        found: dict[str, list[Mention]] = {}
+    def _find_literals(self, text: str) -> dict[str, list[tuple[int, int]]]:
+        """The spans of each literal, in order."""
+        found: dict[str, list[tuple[int, int]]] = {}
         matches = self._automaton.find_matches_as_indexes(text, overlapping=True)
-        literals, make, length = self._literals, Mention._make, len(text)
+        literals, length = self._literals, len(text)
         for at, (index, start, end) in enumerate(matches):
-            literal = literals[index]
-            if literal.latin_start and start and text[start - 1] in _LATIN:
+            word, latin_start, latin_end, negates = literals[index]
+            if latin_start and start and text[start - 1] in _LATIN:
                 continue
-            if literal.latin_end and end < length and text[end] in _LATIN:
+            if latin_end and end < length and text[end] in _LATIN:
                 continue
-            if literal.negates and _is_cut(matches, at):
+            if negates and _is_cut(matches, at):
                 continue
-            mention = make((start, end, ((start, end),), None))
-            if (mentions := found.get(literal.text)) is None:
-                found[literal.text] = [mention]
-            elif len(mentions) < 2 * REPEATS:
-                mentions.append(mention)
-            else:  # the first and the last of them are kept
-                del mentions[REPEATS]
-                mentions.append(mention)
+            if (spans := found.get(word)) is None:
+                found[word] = [(start, end)]
+            else:
+                spans.append((start, end))
+        for spans in found.values():
+            del spans[REPEATS:-REPEATS]
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Literal:
-    """A word or phrase, and which of its ends are those of a Latin word."""
+class _Literal(NamedTuple):
+    """A word or phrase, which of its ends are those of a Latin word, and whether it says that something is not."""
 
     text: str
     latin_start: bool
@@ -202,12 +256,16 @@ class _Literal:
         return cls(text, word[0] in _LETTERS, ends, may_be_cut and bool(_NEGATOR.match(text)))
 
 
-def _sorted(terms: Mapping[str, Sequence[_Term]]) -> list[str]:
-    """The concepts, each after those that its terms refer to."""
-    before = {
+def _references(terms: Mapping[str, Sequence[_Term]]) -> dict[str, set[str]]:
+    """Of each concept, those that its terms refer to."""
+    return {
         name: {part[1:-1] for term in given for part in term.parts if part[0] == "{" and part[1:-1] in terms}
         for name, given in terms.items()
     }
+
+
+def _sorted(before: Mapping[str, set[str]]) -> list[str]:
+    """The concepts, each after those that its terms refer to."""
     try:
         return list(TopologicalSorter(before).static_order())
     except CycleError as error:
@@ -225,31 +283,92 @@ def _is_cut(matches: Sequence[tuple[int, int, int]], at: int) -> bool:
     return False
 
 
-class _Search:
-    """The parts of terms that were found in one text."""
+class FoundMentions(Mapping[str, list[Mention]]):
+    """The concepts that a text mentions, and where; the places are worked out at the first look.
 
-    def __init__(self, text: str, literals: dict[str, list[Mention]], given: dict[str, list[Mention]]) -> None:
+    A concept that `may_be` names need not be there: its parts are in one sentence, but perhaps too far from each other.
+    """
+
+    def __init__(self, text: str, literals: Mapping[str, Sequence[tuple[int, int]]], given: Mentions) -> None:
         self._text = text
-        self.parts: dict[str, list[Mention]] = {**literals, **given}  # literal or {concept} -> mentions in order
+        self._sentences = Sentences(text)
+        self._literals = literals
+        self._given = {f"{{{name}}}": mentions for name, mentions in given.items()}
+        mask = self._sentences.mask
+        # Of each literal and {concept}, the sentences that it may be in.
+        self.masks = {part: mask(spans) for part, spans in literals.items()}
+        self.masks |= {part: mask(map(PLACE, mentions)) for part, mentions in self._given.items()}
+        self._terms: dict[str, tuple[Sequence[str], Sequence[_Term]]] = {}  # what makes a {concept}
+        self._settled: dict[str, list[Mention]] = {}  # literal or {concept} -> mentions in order
         self._starts: dict[str, list[int]] = {}
-        self._ends: list[int] | None = None  # of sentences
 
-    def settle(self, concept: str, terms: Sequence[_Term]) -> list[Mention]:
-        """Return all mentions of a concept by these terms, in order."""
-        found = list(self.parts.get(concept, ()))
+    def reach(self, concept: str, parts: Sequence[str], terms: Sequence[_Term]) -> bool:
+        """Take what may be a {concept}: parts, and terms of several. Return whether it is one, and was not before."""
+        masks, of_concept = self.masks, 0
+        for part in parts:
+            of_concept |= masks[part]
+        able = []
         for term in terms:
-            if all(part in self.parts for part in term.parts):
-                found += self.parts[term.parts[0]] if len(term.parts) == 1 else self._join(term)
-        return sorted(found, key=PLACE) if len(found) > 1 else found
+            common = -1
+            for part in term.parts:
+                common &= masks.get(part, 0)
+            if common:
+                of_concept |= common
+                able.append(term)
+        if not of_concept:
+            return False
+        self._terms[concept] = parts, able
+        known = concept in masks
+        masks[concept] = masks.get(concept, 0) | of_concept
+        return not known
+
+    def may_be(self) -> list[str]:
+        """Return the concepts that the text may mention."""
+        return [part[1:-1] for part in self.masks if part[0] == "{"]
+
+    def __getitem__(self, concept: str) -> list[Mention]:
+        if found := self._of(f"{{{concept}}}"):
+            return found
+        raise KeyError(concept)
+
+    def get(self, concept: str, default: Any = None) -> Any:
+        """Return the mentions of a concept."""
+        return self._of(f"{{{concept}}}") or default
+
+    def __iter__(self) -> Iterator[str]:
+        return (concept for concept in self.may_be() if self._of(f"{{{concept}}}"))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _of(self, part: str) -> list[Mention]:
+        """The mentions of a literal or {concept}."""
+        found = self._settled.get(part)
+        if found is not None:
+            return found
+        if part[0] != "{":
+            make = Mention._make
+            found = [make((start, end, ((start, end),), None)) for start, end in self._literals.get(part, ())]
+        else:
+            found = [*self._given.get(part, ())]
+            parts, terms = self._terms.get(part, ((), ()))
+            for one in parts:
+                found += self._of(one)
+            for term in terms:
+                found += self._join(term)
+            found.sort(key=PLACE)
+        self._settled[part] = found
+        return found
 
     def _join(self, term: _Term) -> list[Mention]:
         """Each first part with the nearest of every next part."""
-        made = self.parts[term.parts[0]]
+        made = self._of(term.parts[0])
         for part in term.parts[1:]:
-            following = self.parts[part]
-            if part not in self._starts:
-                self._starts[part] = [one.start for one in following]
-            starts, joined = self._starts[part], []
+            following = self._of(part)
+            starts = self._starts.get(part)
+            if starts is None:
+                starts = self._starts[part] = [one.start for one in following]
+            joined = []
             for first in made:
                 at = bisect_left(starts, first.end)
                 near = following[at] if at < len(following) else None
@@ -272,10 +391,6 @@ class _Search:
 
     def _close(self, begin: int, end: int) -> bool:
         """Whether two places are in one sentence with at most `GAP` words between them."""
-        if end - begin > GAP * LETTERS_PER_WORD:
-            return False
-        if self._ends is None:
-            self._ends = [match.start() for match in SENTENCE_END.finditer(self._text)]
-        if bisect_left(self._ends, begin) != bisect_left(self._ends, end):
+        if end - begin > GAP * LETTERS_PER_WORD or self._sentences.parted(begin, end):
             return False
         return words_between(self._text, begin, end) <= GAP

@@ -64,7 +64,7 @@ class AnswerChecks:
     def find(self, sentence: str) -> list[AnswerRule]:
         """Return the rules that a sentence of the answer breaks."""
         rules, plain = load_answer_rules(), normalize(sentence)
-        mentions = rules.lexicon.find(plain, {"dose": find_doses(plain)})
+        mentions = dict(rules.lexicon.find(plain, {"dose": find_doses(plain)}))
         for concept in STATED:
             if concept in mentions:
                 mentions[concept] = [one for one in mentions[concept] if not self._is_stated(plain, one)]

@@ -13,12 +13,18 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from carellama.rules import SENTENCE_END, Mention, Mentions, words_between
+from carellama.rules import LETTERS_PER_WORD, Mention, Mentions, Sentences, words_between
 
 Flag = Literal["denied", "past", "question", "supposed"]
+Spans = tuple[tuple[int, int], ...]
+_MEANT: frozenset[Flag] = frozenset()
+_CONCEPTS = (
+    *("_deny", "_deny_next", "_deny_after", "_not_deny", "_contrast"),
+    *("_past", "_now", "_question", "_person", "_if", "_fiction"),
+)
 DENIED_WORDS = 12  # reach of a denial before a list of signs
 NEXT_WORDS = 4  # of "not" and its like
 AFTER_WORDS = 2
@@ -34,61 +40,73 @@ class Context:
 
     def __init__(self, text: str, mentions: Mentions) -> None:
         self._text = text
-        self._ends = [match.end() for match in SENTENCE_END.finditer(text)]
-        self._of = mentions
-        void = {place for one in mentions.get("_not_deny", ()) for place in range(one.start, one.end)}
-        self._deny = [
-            one for name in ("_deny", "_deny_next") for one in mentions.get(name, ()) if one.start not in void
-        ]
-        self._deny.sort(key=lambda one: one.start)
-        self._deny_starts = [one.start for one in self._deny]
-        self._next = {(one.start, one.end) for one in mentions.get("_deny_next", [])}
-        self._wide = {(one.start, one.end) for one in mentions.get("_deny", [])}
-        self._turns = [match.end() for match in re.finditer("\n", text)]
+        self._sentences = Sentences(text)
+        self._words = {name: _Words(self._sentences, mentions.get(name, ())) for name in _CONCEPTS}
+        void = {place for one in self._words["_not_deny"].mentions for place in range(one.start, one.end)}
+        wide, near = self._words["_deny"].mentions, self._words["_deny_next"].mentions
+        deny = sorted((one for one in (*wide, *near) if one.start not in void), key=lambda one: one.start)
+        self._deny = _Words(self._sentences, deny)
+        self._wide = {(one.start, one.end) for one in wide}
+        self._known: dict[tuple[int, int, Spans], frozenset[Flag]] = {}
+        # Sentences with a word that changes how a mention is meant: in all others it is meant of now.
+        self._changed = self._deny.sentences.union(
+            *(self._words[name].sentences for name in ("_deny_after", "_past", "_if", "_question"))
+        )
+        # Where the turns begin and where the last ends, if a word of fiction makes them matter
+        fiction = self._words["_fiction"].mentions
+        self._turns = [0, *(match.end() for match in re.finditer("\n", text)), len(text)] if fiction else []
 
     def flags(self, mention: Mention) -> frozenset[Flag]:
         """Return how the mention is meant; empty: the person has it now."""
-        found: set[Flag] = set()
-        begin, end = self._sentence(mention.start)
+        sentence = self._sentences.of(mention.start)
+        whole = self._sentences.of(mention.end) == sentence
+        if whole and sentence not in self._changed and not self._words["_fiction"].mentions:
+            return _MEANT
+        key = mention[:3]
+        flags = self._known.get(key)
+        if flags is None:
+            flags = self._known[key] = frozenset(self._flags(mention, sentence))
+        return flags
+
+    def _flags(self, mention: Mention, sentence: int) -> Iterator[Flag]:
         if any(self._is_denied(mention, span) for span in mention.spans) or self._is_denied_after(mention):
-            found.add("denied")
-        clause = self._clause(mention, begin, end)
-        if self._has("_past", *clause, mention) and not self._has(
-            "_now", self._clause(mention, begin, end, from_word=True)[0], clause[1]
-        ):
-            found.add("past")
-        if self._has("_if", clause[0], mention.start):
-            found.add("supposed")
-        if self._has("_question", begin, end, mention) and not self._has("_person", begin, end):
-            found.add("question")
-        if self._of.get("_fiction") and self._has("_fiction", *self._turn(mention.start), mention):
-            found.add("question")
-        return frozenset(found)
+            yield "denied"
+        begin, end = self._sentences.bounds(sentence)
+        if self._in(sentence, "_past") or self._in(sentence, "_if"):
+            clause = self._clause(mention, begin, end)
+            if self._has("_past", *clause, mention) and not self._has(
+                "_now", self._clause(mention, begin, end, from_word=True)[0], clause[1]
+            ):
+                yield "past"
+            if self._has("_if", clause[0], mention.start):
+                yield "supposed"
+        asked = self._in(sentence, "_question") and self._has("_question", begin, end, mention)
+        if asked and not self._has("_person", begin, end):
+            yield "question"
+        if self._turns and self._has("_fiction", *_around(self._turns, mention.start), mention):
+            yield "question"
 
-    def _sentence(self, place: int) -> tuple[int, int]:
-        return _around(self._ends, place, len(self._text))
-
-    def _turn(self, place: int) -> tuple[int, int]:
-        return _around(self._turns, place, len(self._text))
+    def _in(self, sentence: int, name: str) -> bool:
+        return sentence in self._words[name].sentences
 
     def _clause(self, mention: Mention, begin: int, end: int, *, from_word: bool = False) -> tuple[int, int]:
         """The part of the sentence between the words of contrast around the mention."""
-        contrasts = self._of.get("_contrast", [])
-        at = bisect_left(contrasts, mention.start, key=lambda one: one.start)
+        contrasts, starts = self._words["_contrast"].mentions, self._words["_contrast"].starts
+        at = bisect_left(starts, mention.start)
         before = [
             one.start if from_word else one.end
             for one in contrasts[max(0, at - 3) : at]
             if begin <= one.start and one.end <= mention.start
         ]
-        at = bisect_left(contrasts, mention.end, key=lambda one: one.start)
+        at = bisect_left(starts, mention.end)
         after = [one.start for one in contrasts[at : at + 1] if one.start < end]
         return max(before, default=begin), min(after, default=end)
 
     def _has(self, name: str, begin: int, end: int, besides: Mention | None = None) -> bool:
         """Whether a word of the kind stands in the stretch, outside of the mention itself."""
-        words = self._of.get(name, [])
-        at = bisect_left(words, begin, key=lambda one: one.start)
-        for word in words[at:]:
+        words = self._words[name]
+        for at in range(bisect_left(words.starts, begin), len(words.starts)):
+            word = words.mentions[at]
             if word.start >= end:
                 break
             if word.end <= end and (besides is None or not _overlaps(word, besides.spans)):
@@ -96,9 +114,12 @@ class Context:
         return False
 
     def _is_denied(self, mention: Mention, span: tuple[int, int]) -> bool:
-        begin = self._sentence(span[0])[0]
-        at = bisect_right(self._deny_starts, span[0])
-        for word in reversed(self._deny[max(0, at - 3) : at]):
+        sentence = self._sentences.of(span[0])
+        if sentence not in self._deny.sentences:
+            return False
+        begin = self._sentences.bounds(sentence)[0]
+        at = bisect_right(self._deny.starts, span[0])
+        for word in reversed(self._deny.mentions[max(0, at - 3) : at]):
             if word.start < begin or word.end > span[0] or _overlaps(word, mention.spans):
                 continue
             wide = (word.start, word.end) in self._wide
@@ -107,18 +128,22 @@ class Context:
         return False
 
     def _reaches(self, begin: int, end: int, words: int, *, through_commas: bool) -> bool:
-        between = self._text[begin:end]
-        if words_between(self._text, begin, end) > words or self._has("_contrast", begin, end):
+        if end - begin > words * LETTERS_PER_WORD or words_between(self._text, begin, end) > words:
             return False
+        if self._has("_contrast", begin, end):
+            return False
+        between = self._text[begin:end]
         if "," not in between and ":" not in between:
             return True
         return through_commas and between.isascii() and not NEW_CLAUSE.search(self._text, begin, end + 1)
 
     def _is_denied_after(self, mention: Mention) -> bool:
-        words = self._of.get("_deny_after", [])
-        at = bisect_left(words, mention.end, key=lambda one: one.start)
-        for word in words[at : at + 1]:
+        words = self._words["_deny_after"]
+        at = bisect_left(words.starts, mention.end)
+        for word in words.mentions[at : at + 1]:
             if not _overlaps(word, mention.spans):
+                if word.start - mention.end > AFTER_WORDS * LETTERS_PER_WORD:
+                    return False
                 between = self._text[mention.end : word.start]
                 if words_between(self._text, mention.end, word.start) > AFTER_WORDS or set(between) & set(",;。.!?\n"):
                     return False
@@ -127,9 +152,19 @@ class Context:
         return False
 
 
-def _around(ends: Sequence[int], place: int, length: int) -> tuple[int, int]:
-    at = bisect_right(ends, place)
-    return (ends[at - 1] if at else 0), (ends[at] if at < len(ends) else length)
+class _Words:
+    """Mentions of a concept of the context, in order, and the sentences that they are in."""
+
+    def __init__(self, sentences: Sentences, mentions: Sequence[Mention]) -> None:
+        self.mentions = mentions
+        self.starts = [one.start for one in mentions]
+        self.sentences = set(map(sentences.of, self.starts))
+
+
+def _around(turns: Sequence[int], place: int) -> tuple[int, int]:
+    """The turn that a place is in."""
+    at = bisect_right(turns, place, hi=len(turns) - 1)
+    return turns[at - 1], turns[at]
 
 
 def _overlaps(word: Mention, spans: Sequence[tuple[int, int]]) -> bool:

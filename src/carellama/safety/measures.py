@@ -11,14 +11,15 @@ first and the last 200 are.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import NamedTuple
 
 import yaml
 
-from carellama.rules import Mention, Mentions
+from carellama.rules import Mention
 
 _DIGITS = dict(zip("零〇一二两三四五六七八九", (0, 0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9), strict=True))
 _UNITS = {"十": 10, "百": 100, "千": 1000}
@@ -39,6 +40,9 @@ _AGE_UNIT = re.compile(
 _DURATION = re.compile(
     r"[ -]?多?(个?半|个)?多?(小时|钟头|hours?|hrs?|h\b|分钟|minutes?|mins?|天|days?|周|星期|礼拜|weeks?)"
 )
+# Where a number of digits or Chinese characters may be: one set of characters, which `re` finds far faster than NUMBER.
+_FIGURES = re.compile("[0-9零〇一二两三四五六七八九十百千半][0-9零〇一二两三四五六七八九十百千半点.,]*")
+_NUMBER_WORD = re.compile(rf"(?<![a-z])(?:{_ENGLISH}|a hundred|half a)")
 REPEATS = 200  # numbers at the beginning of a text, and at its end: what stands between is left out
 _UNIT_STARTS = frozenset("度个岁周月天日片粒颗丸米楼层小钟分多来星礼半 ")
 BEFORE, AFTER = 48, 24  # characters around a number that are read
@@ -164,12 +168,22 @@ def measure_names() -> frozenset[str]:
     return frozenset(measure.name for measure in _measures())
 
 
+class _Beside(NamedTuple):
+    """Measures by whether they have a label, and what may stand before and after any number that is one of them."""
+
+    labelled: tuple[_Measure, ...]
+    unlabelled: tuple[_Measure, ...]
+    any_before: re.Pattern[str]
+    any_after: re.Pattern[str]
+
+
 @cache
-def _beside_numbers() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """What may stand before and after any number that is read; most numbers of a long text have neither."""
-    before = "|".join({f"(?:{one.before.pattern})" for one in _measures() if one.before})
-    after = "|".join({f"(?:{one.after.pattern})" for one in _measures() if one.after and not one.before})
-    return re.compile(before), re.compile(after)
+def _beside_numbers() -> _Beside:
+    labelled = tuple(one for one in _measures() if one.before)
+    unlabelled = tuple(one for one in _measures() if not one.before)
+    before = "|".join({f"(?:{one.before.pattern})" for one in labelled if one.before})
+    after = "|".join({f"(?:{one.after.pattern})" for one in unlabelled if one.after})
+    return _Beside(labelled, unlabelled, re.compile(before), re.compile(after))
 
 
 def _read_measures() -> Iterator[_Measure]:
@@ -187,28 +201,24 @@ def _read_measures() -> Iterator[_Measure]:
         )
 
 
-def find_measures(text: str) -> Mentions:
+def find_measures(text: str) -> dict[str, list[Mention]]:
     """Return the numbers of a text of `normalize` by what they measure, in order, each with its value."""
-    found: Mentions = {}
-    any_before, any_after = _beside_numbers()
-    numbers = list(NUMBER.finditer(text))
-    for number in numbers if len(numbers) <= 2 * REPEATS else (*numbers[:REPEATS], *numbers[-REPEATS:]):
+    found: dict[str, list[Mention]] = {}
+    numbers = _numbers(text)
+    del numbers[REPEATS:-REPEATS]
+    for number in numbers:
         begin, end = number.span()
         before, after = text[max(0, begin - BEFORE) : begin], text[end : end + AFTER]
         if not (before or after) or (begin and text[begin - 1] == "." and number[0][0].isdigit()):
             continue
-        if end - begin == 1 and not number[0].isascii():  # 一 is often no number: only a unit makes it one
-            if after[:1] not in _UNIT_STARTS or not any_after.match(after):
-                continue
-        elif not any_after.match(after) and not any_before.search(before):
-            continue
-        value = read_number(number[0])
-        for measure in _measures():
+        measures = _possible(number[0], before, after)
+        value = read_number(number[0]) if measures else 0.0
+        for measure in measures:
             if not measure.least <= value <= measure.most:
                 continue
-            if measure.before and not measure.before.search(before):
-                continue
             if measure.after and not measure.after.match(after):
+                continue
+            if measure.before and not measure.before.search(before):
                 continue
             converted = measure.convert(value, after)
             if converted is not None:
@@ -216,3 +226,32 @@ def find_measures(text: str) -> Mentions:
                 if not mentions or mentions[-1].start != begin:
                     mentions.append(Mention(begin, end, ((begin, end),), converted))
     return found
+
+
+def _numbers(text: str) -> list[re.Match[str]]:
+    """All numbers of a text, in order."""
+    runs = [run.span() for run in _FIGURES.finditer(text)]
+    words = [word.start() for word in _NUMBER_WORD.finditer(text)]
+    numbers = [number for begin, end in runs for number in NUMBER.finditer(text, begin, end)]
+    at = 0
+    for word in words:
+        if word >= at and (number := NUMBER.match(text, word)):
+            numbers.append(number)
+            at = number.end()
+    if words:
+        numbers.sort(key=re.Match.start)
+    return numbers
+
+
+def _possible(number: str, before: str, after: str) -> Sequence[_Measure]:
+    """The measures that a number between these texts may be: most numbers of a long text are none."""
+    beside = _beside_numbers()
+    word = len(number) == 1 and not number.isascii()  # 一 is often no number: only a unit makes it one
+    if word and after[:1] not in _UNIT_STARTS:
+        return ()
+    by_unit = beside.any_after.match(after)
+    if word and not by_unit:
+        return ()
+    if beside.any_before.search(before):
+        return _measures() if by_unit else beside.labelled
+    return beside.unlabelled if by_unit else ()

@@ -13,11 +13,23 @@ from __future__ import annotations
 
 import operator
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import cached_property
+from itertools import accumulate
+from math import inf
+from typing import Generic, NamedTuple, TypeVar
 
-from carellama.rules import PLACE, Lexicon, Mention, Mentions, normalize, words_between
+from carellama.rules import (
+    LETTERS_PER_WORD,
+    PLACE,
+    FoundMentions,
+    Lexicon,
+    Mention,
+    Mentions,
+    normalize,
+    words_between,
+)
 from carellama.safety.context import Context, Flag
 from carellama.safety.measures import find_measures
 
@@ -75,11 +87,27 @@ class RuleSet(Generic[Rule]):
     def __init__(self, rules: Sequence[Rule], lexicon: Lexicon) -> None:
         self.rules, self.lexicon = tuple(rules), lexicon
         self._by_concept: dict[str, list[int]] = {}  # places of the rules that look for a concept first
-        self._needs = []  # of each rule, the concepts of each entry: one of each must be there
+        self._needs: list[list[set[str]]] = []  # of each rule, the concepts of each other entry: one must be there
+        self._queries: dict[tuple[Entry, frozenset[Flag]], int] = {}  # entries and what they ignore, numbered
+        self._slots = [self._compile(rule) for rule in self.rules]
         for place, rule in enumerate(self.rules):
-            self._needs.append([{one.concept for one in entry} for entry in (*rule.find, *rule.who)])
-            for concept in self._needs[place][0]:
+            first, *others = [{one.concept for one in entry} for entry in (*rule.find, *rule.who)]
+            self._needs.append(others)
+            for concept in first:
                 self._by_concept.setdefault(concept, []).append(place)
+
+    def _compile(self, rule: Rule) -> _Slots:
+        """The queries of a rule."""
+
+        def number(entry: Entry, ignored: frozenset[Flag]) -> int:
+            return self._queries.setdefault((entry, ignored), len(self._queries))
+
+        return _Slots(
+            find=[number(entry, rule.even_if) for entry in rule.find],
+            who=[number(entry, rule.even_if | _PAST) for entry in rule.who],
+            unless=number(rule.unless, rule.unless_even_if) if rule.unless else None,
+            within=rule.within,
+        )
 
     def scan(self, text: str) -> list[tuple[Rule, Spans]]:
         """Return the rules that fire on a text, in the order of the files, and where. Linear in its length."""
@@ -89,76 +117,116 @@ class RuleSet(Generic[Rule]):
 
     def match(self, plain: str, mentions: Mentions, context: Context) -> list[tuple[Rule, Spans]]:
         """Return the rules that fire on a text of `normalize` whose mentions are known."""
-        matcher = _Matcher(plain, mentions, context)
-        fired = ((rule, matcher.match(rule)) for rule in self._candidates(mentions))
+        matcher = _Matcher(plain, mentions, context, list(self._queries))
+        fired = ((self.rules[place], matcher.match(self._slots[place])) for place in self._candidates(mentions))
         return [(rule, spans) for rule, spans in fired if spans is not None]
 
-    def _candidates(self, concepts: Iterable[str]) -> list[Rule]:
-        """The rules that may fire where these concepts are mentioned."""
-        found = set(concepts)
+    def _candidates(self, mentions: Mentions) -> list[int]:
+        """The places of the rules that may fire where these concepts are mentioned."""
+        found = set(mentions.may_be() if isinstance(mentions, FoundMentions) else mentions)
         places = {place for concept in found for place in self._by_concept.get(concept, ())}
-        return [
-            self.rules[place] for place in sorted(places) if all(not found.isdisjoint(n) for n in self._needs[place])
-        ]
+        return [place for place in sorted(places) if not any(map(found.isdisjoint, self._needs[place]))]
+
+
+class _Slots(NamedTuple):
+    """What a rule asks for, as numbers of queries."""
+
+    find: list[int]
+    who: list[int]
+    unless: int | None
+    within: int
+
+
+class _Meant:
+    """The mentions that answer a query, in order."""
+
+    def __init__(self, mentions: list[Mention]) -> None:
+        self.mentions = mentions
+        self.starts = [one.start for one in mentions]
+
+    @cached_property
+    def last_ends(self) -> list[int]:
+        """The greatest end up to each of them."""
+        return list(accumulate((one.end for one in self.mentions), max))
 
 
 class _Matcher:
     """One text and its mentions, against which rules are held."""
 
-    def __init__(self, text: str, mentions: Mentions, context: Context) -> None:
+    def __init__(
+        self, text: str, mentions: Mentions, context: Context, queries: Sequence[tuple[Entry, frozenset[Flag]]]
+    ) -> None:
         self._text, self._mentions, self._context = text, mentions, context
-        self._flags: dict[Mention, frozenset[Flag]] = {}
-        self._of: dict[tuple[Entry, frozenset[Flag]], list[Mention]] = {}  # mentions of an entry that are meant
+        self._queries = queries
+        self._answers: dict[int, _Meant] = {}
+        self._concepts: dict[tuple[str, frozenset[Flag]], list[Mention]] = {}
 
-    def match(self, rule: PatternRule) -> Spans | None:
+    def match(self, rule: _Slots) -> Spans | None:
         """Return the spans by which a rule fires, or None."""
         slots = []
-        for entry in rule.find:
-            slots.append(self._meant(entry, rule.even_if))
-            if not slots[-1]:
+        for query in rule.find:
+            slots.append(self._meant(query))
+            if not slots[-1].starts:
                 return None
-        if not all(self._meant(entry, rule.even_if | _PAST) for entry in rule.who):
+        if not all(self._meant(query).starts for query in rule.who):
             return None
-        for first in slots[0]:
+        unless = None if rule.unless is None else self._meant(rule.unless)
+        if rule.within == EVERYWHERE and unless and unless.starts:
+            return None
+        for first in slots[0].mentions:
             chosen = self._near(first, slots[1:], rule.within)
-            if chosen is not None and not self._excluded(rule, first):
+            if chosen is not None and not (unless and self._is_near(first, unless, rule.within)):
                 return tuple(span for mention in chosen for span in mention.spans)
         return None
 
-    def _meant(self, entry: Entry, ignored: frozenset[Flag]) -> list[Mention]:
-        """The mentions of an entry that are meant, in order."""
-        key = (entry, ignored)
-        if key not in self._of:
-            meant = [
-                mention
-                for condition in entry
-                for mention in self._mentions.get(condition.concept, ())
-                if condition.holds(mention.value) and not self._flags_of(mention) - ignored
-            ]
-            self._of[key] = sorted(meant, key=PLACE)
-        return self._of[key]
+    def _meant(self, query: int) -> _Meant:
+        """The mentions of an entry that are meant."""
+        answer = self._answers.get(query)
+        if answer is None:
+            entry, ignored = self._queries[query]
+            meant: list[Mention] = []
+            for condition in entry:
+                mentions = self._meant_of(condition.concept, ignored)
+                meant += mentions if condition.comparison is None else (m for m in mentions if condition.holds(m.value))
+            if len(entry) > 1:
+                meant.sort(key=PLACE)
+            answer = self._answers[query] = _Meant(meant)
+        return answer
 
-    def _flags_of(self, mention: Mention) -> frozenset[Flag]:
-        flags = self._flags.get(mention)
-        if flags is None:
-            flags = self._flags[mention] = self._context.flags(mention)
-        return flags
+    def _meant_of(self, concept: str, ignored: frozenset[Flag]) -> list[Mention]:
+        """The mentions of a concept that are meant."""
+        key = concept, ignored
+        meant = self._concepts.get(key)
+        if meant is None:
+            flags = self._context.flags
+            found = self._mentions.get(concept, ())
+            meant = self._concepts[key] = [mention for mention in found if flags(mention) <= ignored]
+        return meant
 
-    def _near(self, first: Mention, others: Sequence[list[Mention]], within: int) -> list[Mention] | None:
+    def _near(self, first: Mention, others: Sequence[_Meant], within: int) -> list[Mention] | None:
         """The first mention with the nearest of each other slot, if all are near enough."""
         chosen = [first]
         for slot in others:
-            at = bisect_left(slot, first.start, key=lambda one: one.start)
-            near = min(slot[max(0, at - 1) : at + 1], key=lambda one: self._distance(first, one))
-            if within != EVERYWHERE and self._distance(first, near) > within:
+            at = bisect_left(slot.starts, first.start)
+            near = slot.mentions[max(0, at - 1) : at + 1]
+            distances = [self._distance(first, one.start, one.end, within) for one in near]
+            least = min(distances)
+            if least > within:
                 return None
-            chosen.append(near)
+            chosen.append(near[distances.index(least)])
         return chosen
 
-    def _distance(self, one: Mention, other: Mention) -> float:
-        begin, end = sorted((one, other), key=lambda mention: mention.start)
-        return words_between(self._text, begin.end, end.start) if end.start > begin.end else 0.0
+    def _is_near(self, first: Mention, others: _Meant, within: int) -> bool:
+        """Whether any of the others is near the mention: the one that begins next, or the one that ended last."""
+        starts = others.starts
+        at = bisect_left(starts, first.start)
+        if at < len(starts) and self._distance(first, starts[at], starts[at], within) <= within:
+            return True
+        return bool(at) and self._distance(first, starts[at - 1], others.last_ends[at - 1], within) <= within
 
-    def _excluded(self, rule: PatternRule, first: Mention) -> bool:
-        unless = self._meant(rule.unless, rule.unless_even_if) if rule.unless else ()
-        return any(self._distance(first, mention) <= rule.within for mention in unless)
+    def _distance(self, first: Mention, start: int, end: int, within: int) -> float:
+        """Words between a mention and another; infinite where that many letters are more than `within` words."""
+        begin, end = (first.end, start) if start >= first.start else (end, first.start)
+        if end <= begin:
+            return 0.0
+        return words_between(self._text, begin, end) if end - begin <= within * LETTERS_PER_WORD else inf
