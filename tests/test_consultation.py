@@ -329,6 +329,8 @@ def test_the_consultant_asks_reports_and_then_lets_the_model_answer() -> None:
     assert "lower left" in report
     (reply,) = one.generate([[*messages, Message("user", "What may I eat?")]])
     assert reply.text == "(the model)" and reply.consultation is None
+    (reply,) = one.generate([[*messages, Message("user", "all right, thanks")]])
+    assert reply.text == load_questions().closing["en"]
     (reply,) = one.generate([[*messages, Message("user", "It runs in the family, my mother had bad teeth too.")]])
     assert is_report(reply.text) and "my mother" in reply.text
     (reply,) = one.generate([[*messages, Message("user", ALARM)]])

@@ -125,9 +125,9 @@ class Assistant(EngineWrapper):
 class Consultant(Assistant):
     """An assistant that asks before it advises: its answers are the next question, or the report.
 
-    What comes after the report the model answers, as an `Assistant` does, unless it belongs into the report: then there
-    is a new one. The interview keeps nothing between two calls. A report is never too long for the model, as
-    rules write it; hence there is no limit of tokens.
+    Questions after the report the model answers, as an `Assistant` does; what belongs into the report makes a new one.
+    The interview keeps nothing between two calls. A report is never too long for the model, as rules write it; hence
+    there is no limit of tokens.
     """
 
     def __init__(self, assistant: Assistant, interview: Interview) -> None:
@@ -160,7 +160,12 @@ class Consultant(Assistant):
         """Yield the next question, or the report; what the safety layer has to say comes first."""
         step = yield from self.interview.advance(messages, (sampling or self.sampling).adapter)
         if step.state.reported:
-            return (yield from super().stream(messages, sampling))
+            closing = self.interview.closing(step.state, messages[-1].content)
+            if not closing:
+                return (yield from super().stream(messages, sampling))
+            told = consultation_json(step)
+            yield Piece(closing, consultation=told)
+            return Reply(closing, "stop", *step.tokens, consultation=told)
         screening = self.interview.safety.screen(messages, step.found)
         if screening.refusal is not None:
             return (yield from super().stream(messages, sampling))

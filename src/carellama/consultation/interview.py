@@ -22,7 +22,17 @@ from typing import Literal, get_args
 from carellama.consultation.complaints import find_complaints
 from carellama.consultation.model import ModelReading, read_answer, word_question
 from carellama.consultation.questions import load_questions
-from carellama.consultation.reading import Said, Sex, clip, is_clause, is_denial, is_time, kind_of, read_text
+from carellama.consultation.reading import (
+    Said,
+    Sex,
+    clip,
+    is_clause,
+    is_denial,
+    is_question,
+    is_time,
+    kind_of,
+    read_text,
+)
 from carellama.consultation.report import Report, make_report, report_words
 from carellama.consultation.state import ConsultState, Reader, Reason, Slot, Urgency
 from carellama.engine.base import Engine, Piece, drain
@@ -85,6 +95,10 @@ class Interview:
         self._engine, self._wording, self._reading = engine, wording, reading
         self._questions = load_questions()
         self._memo = _Memo()
+
+    def closing(self, state: ConsultState, message: str) -> str:
+        """Return what is said after the report to a message that asks nothing; "": it is a question, for the model."""
+        return "" if is_question(message) else self._questions.closing[state.language]
 
     def lead(self, state: ConsultState) -> str:
         """Return what comes before a question, "" where nothing does."""

@@ -42,6 +42,11 @@ _TIME = re.compile(
 _DENIAL = re.compile(
     r"\s*(?:no|nope|none|never|nothing|neither)(?![a-z])|\s*(?:都)?(?:没有?|无|不(?!太?清楚|知道|确定|记得|晓得|好说|一定))"
 )
+_ASKS = re.compile(
+    r"[?？吗呢]|什么|怎么|怎样|如何|多少|多久|为何|为啥|哪|能不能|可不可以|要不要|是不是|解释"
+    r"|(?:^|[.!;,] ?)(?:and |so |but )?(?:what|how|why|when|where|which|who|can|could|should|may|do|does|is|are|will"
+    r"|would|explain|tell me)(?![a-z])"
+)
 _BUT = re.compile(
     r"(?<![a-z])(?:but|though|although|except|only|just|apart|sometimes|bit|little|well|some|yes)(?![a-z])"
     r"|但|不过|就是|只是|只有|除了|有时|偶尔|一点|有些|倒是|可是|还是"
@@ -107,6 +112,11 @@ def is_denial(text: str) -> bool:
     """Return whether an answer denies all that it was asked about: it begins with no, and takes nothing back."""
     plain = normalize(text)
     return bool(_DENIAL.match(plain)) and not _BUT.search(plain)
+
+
+def is_question(text: str) -> bool:
+    """Return whether a message asks something."""
+    return bool(_ASKS.search(normalize(text)))
 
 
 def is_clause(text: str) -> bool:
