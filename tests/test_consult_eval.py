@@ -367,6 +367,21 @@ def test_the_command_prints_tables_and_writes_what_was_said(tmp_path: Path) -> N
     assert all(talk["advice"] for talk in talks)
 
 
+@pytest.mark.slow
+def test_the_command_compares_doctors_with_a_model(tiny_folder: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    done = run(
+        str(DATA / "cards_en.jsonl"), "--by", "consult", "one-shot", "free", "--max_cards", "1", "--seeds", "1",
+        "--max_questions", "2", "--consult_reading", "rules", "--model_name_or_path", str(tiny_folder),
+        "--engine", "transformers", "--template", "default", "--max_new_tokens", "8", "--output", str(figures),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(figures.read_text(encoding="utf-8"))
+    assert set(found["figures"]) == {"consult", "one-shot", "free"}
+    assert set(found["differences"]) == {"consult - one-shot", "consult - free"}
+    assert found["differences"]["consult - one-shot"]["questions"]["n"] == 1
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
