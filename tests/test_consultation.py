@@ -173,6 +173,12 @@ def test_age_and_sex_that_come_one_after_the_other_are_kept() -> None:
     assert (state.slots["age_sex"], state.age, state.sex) == ("45", 45, None)
 
 
+def test_a_stretch_of_time_in_another_answer_is_no_second_beginning() -> None:
+    messages = [Message("user", "我咳嗽两周了"), Message("assistant", load_questions().text("social", "zh"))]
+    state = INTERVIEW.step([*messages, Message("user", "抽烟三十年，一天一包")]).state
+    assert state.slots["onset"] == "我咳嗽两周了" and state.slots["social"] == "抽烟三十年，一天一包"
+
+
 def test_max_questions_is_the_most() -> None:
     _, steps = talk(Interview(LAYER, max_questions=3), TOOTH)
     assert len(steps) == 4 and steps[-1].state.reason == "limit"

@@ -348,8 +348,9 @@ class _Known:
 
     def add(self, slot: Slot, text: str, reader: Reader) -> None:
         """Note what was said of a slot; what its own question brought is not added to by other answers."""
-        if reader != "answer" and self.read_by.get(slot) == "answer":
-            return
+        known = self.read_by.get(slot)
+        if reader != "answer" and (known == "answer" or (slot == "onset" and known is not None)):
+            return  # "a pack a day" is no second beginning
         said = self.slots.setdefault(slot, [])
         if text and not any(text in one for one in said):
             said.append(text)
