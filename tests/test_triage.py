@@ -130,6 +130,8 @@ def test_what_the_assistant_says_of_itself_counts_for_nothing() -> None:
         (("find: [spots, temp", "find: [spots >= 3, temp"), r"no number"),
         (("zh: 拨打急救电话。", "de: Hilfe"), r":9: .*en and in zh"),
         (("rules:", "rulez:"), r":4: unknown key 'rulez'"),
+        (("rules:", "  fever: [[微烫]]\nrules:"), r":4: there is a concept 'fever' already.*under extend"),
+        (("rules:", "extend:\n  fevr: [[微烫]]\nrules:"), r":5: extend names 'fevr', which no file has"),
         (("[[小红点], [spots]]", "no"), r":3: .*list of texts"),
         (("id: spots-with-fever", "id: [1, 2"), r":\d+: not YAML"),
         (("    fires:", "    even_if: [gone]\n    fires:"), r"even_if.*gone.*past"),
@@ -151,6 +153,12 @@ def test_a_faulty_file_is_refused_with_its_line(tmp_path: Path, change: tuple[st
     assert change[0] in GOOD
     with pytest.raises(UserError, match=says):
         rules_of(tmp_path, GOOD.replace(*change))
+
+
+def test_a_hospital_adds_terms_to_a_concept_that_ships(tmp_path: Path) -> None:
+    rules = rules_of(tmp_path, GOOD.replace("rules:", "extend:\n  fever: [[身子滚如炭火]]\nrules:"))
+    assert "fever" in rules.lexicon.find("身子滚如炭火")
+    assert "fever" not in load_red_flags().lexicon.find("身子滚如炭火")
 
 
 def test_an_example_that_does_not_hold_is_named_with_its_line(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def load_guard_rules(more: Sequence[Path] = ()) -> GuardRules:
     """Return the rules that CareLlama ships, and those of more files. Raises `UserError` with file and line."""
     if not more:
         return _shipped()
-    return read_rules([*shipped_folder(FOLDER), *map(user_file, more)], KIND)
+    return read_rules(shipped_folder(FOLDER), KIND, [*map(user_file, more)])
 
 
 @cache

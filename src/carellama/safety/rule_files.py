@@ -2,7 +2,8 @@
 
     rules = read_rules([("hospital.yaml", text)], RULE_KIND)
 
-A file has `concepts` (a name, and its terms in lists: see `carellama.rules`) and `rules` (see `safety.pattern_rules`).
+A file has `concepts` (a name, and its terms in lists: see `carellama.rules`), `rules` (see `safety.pattern_rules`) and
+`extend` (terms for concepts of the files before).
 A kind of rules has keys of its own besides: triage a level, the guard an outcome. Each rule brings its source and texts
 that must fire and that must not, which are tried when the file is checked (`carellama safety check FILE`), not when it
 is loaded.
@@ -56,13 +57,26 @@ class RuleKind(Generic[Rule]):
     numbers: frozenset[str] | None = None
 
 
-def read_rules(files: Sequence[File], kind: RuleKind[Rule]) -> RuleSet[Rule]:
-    """Return the rules of files. Raises `UserError` with file and line."""
+def read_rules(files: Sequence[File], kind: RuleKind[Rule], more: Sequence[File] = ()) -> RuleSet[Rule]:
+    """Return the rules of files, and of `more` files by others. Raises `UserError` with file and line.
+
+    The concepts of `more` have names of their own, so that they change no other rule unless they say so: `extend`.
+    """
     concepts: dict[str, list[str]] = {}
     rules: dict[str, Rule] = {}
-    for name, text in (context_file(), *files):
+    others = {name for name, _ in more}
+    for name, text in (context_file(), *files, *more):
         parts = _parts(name, text)
+        for line, concept, terms in _entries(name, parts.get("extend")):
+            if concept not in concepts:
+                raise UserError(f"{name}:{line}: extend names {concept!r}, which no file has; write it under concepts")
+            concepts[concept].extend(_terms(f"{name}:{line}", concept, terms))
         for line, concept, terms in _entries(name, parts.get("concepts")):
+            if name in others and concept in concepts:
+                raise UserError(
+                    f"{name}:{line}: there is a concept {concept!r} already, which other rules use; give yours another "
+                    f"name, or write it under extend to add its terms to that one for all rules"
+                )
             concepts.setdefault(concept, []).extend(_terms(f"{name}:{line}", concept, terms))
         for node in _items(name, parts.get("rules")):
             rule = kind.make(RuleNode(name, node, kind.keys))
@@ -222,7 +236,7 @@ def _parts(name: str, text: str) -> Mapping[str, yaml.Node]:
     if name == CONTEXT:
         return {"concepts": node}
     check_once(name, node)
-    return {known_key(name, key, ("concepts", "rules")): value for key, value in node.value}
+    return {known_key(name, key, ("concepts", "extend", "rules")): value for key, value in node.value}
 
 
 def _entries(name: str, node: yaml.Node | None) -> Iterator[tuple[int, str, Any]]:
@@ -230,7 +244,7 @@ def _entries(name: str, node: yaml.Node | None) -> Iterator[tuple[int, str, Any]
     if node is None:
         return
     if not isinstance(node, yaml.MappingNode):
-        raise UserError(f"{name}:{node.start_mark.line + 1}: concepts is a mapping of a name to its terms")
+        raise UserError(f"{name}:{node.start_mark.line + 1}: concepts and extend are mappings of a name to its terms")
     for key, value in node.value:
         yield key.start_mark.line + 1, known_key(name, key), plain_value(name, value)
 

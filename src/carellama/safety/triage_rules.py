@@ -37,7 +37,7 @@ def load_red_flags(more: Sequence[Path] = ()) -> RedFlags:
     if not more:
         return _shipped()
     hospital = [user_file(path) for path in more]
-    return read_rules([*shipped_folder(FOLDER), *hospital], _kind({name for name, _ in hospital}))
+    return read_rules(shipped_folder(FOLDER), _kind({name for name, _ in hospital}), hospital)
 
 
 @cache
