@@ -25,6 +25,7 @@ from carellama.config.consultation import ConsultArguments, ConsultReportArgumen
 from carellama.config.consultation_eval import ConsultEvalArguments
 from carellama.config.convert import LlamaArguments
 from carellama.config.export import EXPORT_GROUPS
+from carellama.config.guard import GuardEvalArguments, GuardTrainArguments
 from carellama.config.plan import PlanArguments
 from carellama.config.recipe import RecipeArguments
 from carellama.config.safety import SafetyCheckArguments, SafetyEvalArguments, SafetyTrainArguments
@@ -60,6 +61,8 @@ GROUPS: dict[str, Sequence[type]] = {
     "safety_check": (SafetyCheckArguments,),
     "safety_train": (SafetyTrainArguments,),
     "consult_eval": (ConsultEvalArguments,),
+    "guard_eval": (GuardEvalArguments,),
+    "guard_train": (GuardTrainArguments,),
     **{
         f"{part}_{name.removesuffix('Arguments').lower()}": (group,)
         for part, module in (("data", datasets), ("keys", keys), ("models", models))

@@ -48,6 +48,12 @@ class Assistant(EngineWrapper):
         self.system_prompt = system_prompt
         self.sampling = sampling
 
+    def close(self) -> None:
+        """Close the engine, and the guard model of the safety layer."""
+        super().close()
+        if self.safety is not None:
+            self.safety.close()
+
     def disclaimer(self, shown: Language) -> str:
         """Return the disclaimer that goes with its answers, in the language that the page or terminal shows."""
         return disclaimer(shown)

@@ -92,6 +92,10 @@ CONSULT_VERBS = {
     "report": ("carellama.consultation.files:report", "Write the report of a saved conversation."),
     "eval": ("carellama.evaluate.consultation.run:evaluate", "Measure consultations on simulated patients."),
 }
+GUARD_VERBS = {
+    "eval": ("carellama.evaluate.guard:evaluate", "Measure what the guard lets through and refuses wrongly."),
+    "train": ("carellama.evaluate.train_guard:train", "Learn the guard's classifier from labelled requests."),
+}
 SAFETY_VERBS = {
     "eval": ("carellama.evaluate.triage:evaluate", "Measure missed emergencies and false alarms."),
     "train": ("carellama.evaluate.train_triage:train", "Learn the classifier from labelled texts."),
@@ -105,6 +109,7 @@ GROUPS = {
     "convert": CONVERT_VERBS,
     "safety": SAFETY_VERBS,
     "consult": CONSULT_VERBS,
+    "guard": GUARD_VERBS,
 }
 PATIENCE = 5.0  # seconds that the other processes wait before they say what went wrong
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -167,6 +172,7 @@ for _group, _help in {
     "convert": "Weights of other formats to a model folder.",
     "safety": "Emergencies: measure what is missed, check rules.",
     "consult": "Consultations: reports, and figures on simulated patients.",
+    "guard": "Requests to refuse: measure what gets through, learn the classifier.",
 }.items():
     _words = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_help, context_settings=HELP_FLAGS)
     for _verb, (_, _about) in GROUPS[_group].items():
@@ -243,21 +249,32 @@ def _assistant(
         assistant.close()
 
 
-def _safety(options: SafetyArguments) -> SafetyLayer | None:
-    """Return the safety layer that the options ask for."""
+def _safety(options: SafetyArguments, *, with_model: bool = True) -> SafetyLayer | None:
+    """Return the safety layer that the options ask for; without its guard model, to see whether its rules are right."""
     if options.safety == "off":
         return None
     from pathlib import Path
 
     from carellama.config.safety import split_files
+    from carellama.safety.guard import Guard
+    from carellama.safety.guard_model import GuardModel, guard_format
     from carellama.safety.layer import SafetyLayer
 
+    model = None
+    if options.guard_model:
+        form = guard_format(options.guard_format, options.guard_model)
+        if with_model:
+            from carellama.engine.choose import guard_engine
+
+            model = GuardModel(guard_engine(options.guard_model, options.guard_endpoint), form)
+    more_rules = [Path(one) for one in split_files(options.guard_rules)]
     return SafetyLayer(
         options.safety,
         options.country,
         [Path(one) for one in split_files(options.red_flags)],
         options.classifier,
         Path(options.policy) if options.policy else None,
+        Guard(more_rules, options.guard_classifier, model),
     )
 
 
@@ -288,7 +305,7 @@ def api(argv: Sequence[str]) -> None:
     from carellama.errors import need
 
     *_, safety, consult, settings = parse(API_GROUPS, argv, "carellama api")
-    _check_consult(consult, _safety(safety))  # faulty rules show before the weights are read
+    _check_consult(consult, _safety(safety, with_model=False))  # faulty rules show before the weights are read
     need("fastapi", extra="serve", why="carellama api")
     from carellama.serve.api.server import serve
 

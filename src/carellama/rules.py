@@ -181,6 +181,10 @@ class Lexicon:
         words = [one.text.rstrip("*") for one in made]
         self._automaton = AhoCorasick([*words, *(one.text.rstrip("*").replace("'", "") for one in bare)])
 
+    def words(self) -> list[str]:
+        """Return the words and phrases of all terms, in the form of `normalize`."""
+        return [one.text.rstrip("*") for one in self._literals]
+
     def __contains__(self, concept: str) -> bool:
         return concept in self._concepts
 

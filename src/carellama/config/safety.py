@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Optional
 
+from carellama.config.guard import GuardArguments
 from carellama.config.parse import about, at_least
 from carellama.errors import UserError, lookup
 
@@ -20,7 +21,7 @@ def split_files(files: Optional[str]) -> list[str]:
 
 
 @dataclass
-class SafetyArguments:
+class SafetyArguments(GuardArguments):
     """What stands beside the model."""
 
     safety: Literal["off", "warn", "on"] = field(

@@ -122,3 +122,14 @@ def has_gpu() -> bool:
     from carellama.model import machine
 
     return machine.may_have_gpu() and machine.has_gpu()
+
+
+def guard_engine(model: str, endpoint: str | None) -> Engine:
+    """Return the engine of a guard model: at an endpoint by its name there, or loaded here."""
+    from carellama.config.answering import EngineArguments
+    from carellama.config.data import DataArguments
+    from carellama.config.finetuning import FinetuningArguments
+    from carellama.config.model import ModelArguments
+
+    arguments = EngineArguments(endpoint=endpoint, endpoint_model=model if endpoint else None)
+    return choose(ModelArguments(model_name_or_path=model), DataArguments(), FinetuningArguments(), arguments)

@@ -1,7 +1,7 @@
 """`carellama safety check`: whether rules are well formed, and whether their own examples hold.
 
-carellama safety check                    # those that CareLlama ships: triage, answers and medicines
-carellama safety check hospital.yaml      # and rules of triage or rows of medicines of a hospital, with line numbers
+carellama safety check                    # those that CareLlama ships: triage, guard, answers and medicines
+carellama safety check hospital.yaml      # and rules of triage or the guard or rows of medicines of a hospital
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from carellama.config.safety import SafetyCheckArguments
 from carellama.engine.base import AnswerKind
 from carellama.errors import UserError
 from carellama.safety.answer_checks import AnswerChecks, load_answer_rules
+from carellama.safety.guard_rules import is_guard_file, load_guard_rules
 from carellama.safety.medication import conflicts, person_facts
 from carellama.safety.medication_rules import MedicationRules, is_medication_file, load_medication
 from carellama.safety.pattern_rules import RuleSet
@@ -29,10 +30,13 @@ def check(argv: Sequence[str]) -> None:
     (options,) = parse((SafetyCheckArguments,), argv, "carellama safety check FILE...", first="files")
     files = [Path(file) for file in options.files]
     of_medicines = [file for file in files if is_medication_file(file)]
-    red_flags, answers = load_red_flags([file for file in files if file not in of_medicines]), load_answer_rules()
+    of_guard = [file for file in files if file not in of_medicines and is_guard_file(file)]
+    red_flags = load_red_flags([file for file in files if file not in (*of_medicines, *of_guard)])
+    requests, answers = load_guard_rules(of_guard), load_answer_rules()
     checks = AnswerChecks(get_args(AnswerKind))
     faults = [
         *_report("triage", red_flags, lambda text: {rule.id for rule, _ in red_flags.scan(text)}),
+        *_report("guard", requests, lambda text: {rule.id for rule, _ in requests.scan(text)}),
         *_report("answers", answers, lambda text: {rule.id for rule in checks.find(text)}),
         *_report_medication(load_medication(of_medicines)),
     ]

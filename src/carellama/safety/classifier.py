@@ -144,10 +144,10 @@ def read_classifier(data: bytes, name: str) -> Classifier:
 
 
 @cache
-def load_classifier(path: str | None = None) -> Classifier:
-    """Return the classifier of a file; None: that which CareLlama ships. Raises `UserError`."""
+def load_classifier(path: str | None = None, shipped: str = WEIGHTS) -> Classifier:
+    """Return the classifier of a file; None: one that CareLlama ships. Raises `UserError`."""
     if path is None:
-        return read_classifier(resources.files("carellama.safety").joinpath(WEIGHTS).read_bytes(), WEIGHTS)
+        return read_classifier(resources.files("carellama.safety").joinpath(shipped).read_bytes(), shipped)
     try:
         return read_classifier(Path(path).read_bytes(), path)
     except OSError as error:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from carellama.rules import LETTERS_PER_WORD, Mention, Mentions, Sentences, words_between
 
 Flag = Literal["denied", "past", "question", "supposed"]
+FLAGS: frozenset[Flag] = frozenset(get_args(Flag))
 Spans = tuple[tuple[int, int], ...]
 _MEANT: frozenset[Flag] = frozenset()
 _CONCEPTS = (

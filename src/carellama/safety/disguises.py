@@ -1,10 +1,11 @@
 """What a disguised request says: base64, hex and other codes, letters set apart, look-alike letters, pinyin, emoji.
 
-    readings("h0w 2 m4k3 ...")      # the text, and "how to make ..."
+    readings("H0w 2 m4k3 ...")      # "h0w 2 m4k3 ...", "how to make ..."
 
-A reading is added only where it differs, so that an ordinary text has one. Each step takes time linear in the length;
-codes within codes are undone `DEPTH` times, and at most `CODES` codes of a text. Words and characters that stand for
-others are data, `disguises.yaml`. It does not guess: what no step undoes (a cipher of one's own) stays as it is.
+A reading is in the form of `rules.normalize`. A reading is added only where it differs, so that an ordinary text has
+one. Each step takes time linear in the length; codes within codes are undone `DEPTH` times, and at most `CODES` codes
+of a text. Words and characters that stand for others are data, `disguises.yaml`. It does not guess: what no step undoes
+(a cipher of one's own) stays as it is.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from typing import Any
 from urllib.parse import unquote
 
 import yaml
+from ahocorasick_rs import AhoCorasick, MatchKind
 
 from carellama.rules import normalize
+from carellama.safety.pinyin import from_pinyin
 from carellama.text import HAN, HAN_CHARACTER
 
 DEPTH = 3  # codes within codes
@@ -36,11 +39,15 @@ _BINARY = re.compile(r"[01]{8}(?:\s?[01]{8}){3,}")
 _PERCENT = re.compile(r"%[0-9a-fA-F]{2}(?:[\w.~+-]{0,8}%[0-9a-fA-F]{2}){2,}[\w.~+-]*")
 _ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4}){2,}")
 _ENTITIES = re.compile(r"(?:&#x?[0-9a-fA-F]{2,6};){2,}")
-_HAN_APART = re.compile(rf"(?<=[{HAN}])[\s.,，。·•*/\\_|~+^#=\-]{{1,3}}(?=[{HAN}])")
+_HAN_APART = re.compile(rf"(?<=[{HAN}])[\s.·•*/\\_|~+^#=\-]{{1,3}}(?=[{HAN}])")
 _SINGLE = r"(?<![A-Za-z0-9])[A-Za-z0-9!@$|]"
 _LETTERS_APART = re.compile(rf"{_SINGLE}(?:([ .,_*/\-|+~])[A-Za-z0-9!@$](?:(?=\W)|$)){{2,}}")
-_LEET_WORD = re.compile(r"[A-Za-z0-9@$!|+€(){}_]{2,}")
+_LEET_WORD = re.compile(r"(?<![a-z0-9@$!|+€])(?=[a-z]*[0-9@$!|+€])[a-z0-9@$!|+€(){}_]{2,}")
+_LATIN = re.compile("[a-z]")
+_TWO_LETTERS = re.compile(rf"(?<=[{HAN} ])([a-z]) ([a-z])(?= ?[{HAN}])")
+_SYMBOLS = re.compile("[\u2600-\u27bf\U0001f000-\U0001faff]")
 _NOT_LEET = re.compile(r"\d+(?:[.,]\d+)?[a-z]{1,3}|[a-z]{1,2}\d{1,2}|[a-z]{3,}\d{2,}")  # 500mg, b12, base64
+_OTHER_LETTERS = re.compile("[\u0370-\u03ff\u0400-\u04ff]")
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 _LEET = str.maketrans("013457@$!|+€", "oieastasiite")
 _BACKWARDS = re.compile(r"backward|reverse|倒着|倒过来|反着|反过来|倒读|从后往前", re.IGNORECASE)
@@ -59,15 +66,23 @@ def _words() -> Mapping[str, Any]:
     return read
 
 
-def readings(text: str) -> tuple[str, ...]:
-    """Return the text, and what it says where it is disguised."""
-    found = [text]
-    plain = _undisguised(_decoded(text))
-    if plain != normalize(text):
+def readings(text: str, sounds: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return the text in the form that is matched, and what it says where it is disguised.
+
+    `sounds` are the words that are read in pinyin, of `pinyin.word_sounds`.
+    """
+    found = [normalize(text)]
+    plain = _undisguised(_decoded(text), sounds or {})
+    if plain != found[0]:
         found.append(plain)
     if (turned := _turned(plain)) is not None:
         found.append(turned)
     return tuple(found)
+
+
+def preferred_words() -> list[str]:
+    """Return the words that are meant where others have the same pinyin."""
+    return list(_words()["preferred"])
 
 
 def _decoded(text: str) -> str:
@@ -132,36 +147,52 @@ _CODES: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (
 )
 
 
-def _undisguised(text: str) -> str:
+def _undisguised(text: str, sounds: Mapping[str, str]) -> str:
     """A text in the form of `normalize`, its letters together and as they are meant."""
     text = normalize(_ZERO_WIDTH.sub("", text))
     if not text.isascii():
-        text = text.translate(_lookalikes())
-        text = _replace(text, "emoji")
+        if _OTHER_LETTERS.search(text):
+            text = text.translate(_lookalikes())
+        if _SYMBOLS.search(text):
+            text = _replace(text, "emoji")
         text = _HAN_APART.sub("", text)
+        text = _TWO_LETTERS.sub(r"\1\2", text)
         text = _replace(text, "homophones")
     text = _LETTERS_APART.sub(_joined, text)
     text = _LEET_WORD.sub(_unleet, text)
-    return _from_pinyin(text)
+    shorts, meant = _short_forms()
+    text = shorts.sub(lambda match: meant[match[0]], text)
+    if not _LATIN.search(text) or (text.isascii() and _is_english(text)):
+        return text
+    spoken = from_pinyin(text, sounds, _words()["pinyin"])
+    return text if spoken == text else _HAN_APART.sub("", spoken)
 
 
 def _replace(text: str, kind: str) -> str:
-    pattern, words = _replacements(kind)
-    return pattern.sub(lambda match: words[match[0]], text)
+    """The text with the words of a table in place of what stands for them; the longest at each place."""
+    automaton, words = _replacements(kind)
+    parts, at = [], 0
+    for index, start, end in automaton.find_matches_as_indexes(text):
+        parts += [text[at:start], words[index]]
+        at = end
+    return "".join([*parts, text[at:]]) if parts else text
 
 
 @cache
-def _replacements(kind: str) -> tuple[re.Pattern[str], Mapping[str, str]]:
-    words: dict[str, str] = {}
-    for meant, written in _words()[kind].items():
-        words |= {_ZERO_WIDTH.sub("", one): meant if kind == "homophones" else f" {meant} " for one in written}
-    longest = sorted(words, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest))), words
+def _replacements(kind: str) -> tuple[AhoCorasick, list[str]]:
+    pairs = {
+        _ZERO_WIDTH.sub("", one): f" {meant} " if kind == "emoji" else meant
+        for meant, written in _words()[kind].items()
+        for one in written
+    }
+    return AhoCorasick(list(pairs), matchkind=MatchKind.LeftmostLongest), list(pairs.values())
 
 
 @cache
-def _short_forms() -> Mapping[str, str]:
-    return {short: meant for meant, written in _words()["short_forms"].items() for short in written}
+def _short_forms() -> tuple[re.Pattern[str], Mapping[str, str]]:
+    words = {str(short): meant for meant, written in _words()["short_forms"].items() for short in written}
+    pattern = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+    return re.compile(rf"(?<![\w.,'-])(?:{pattern})(?![\w.,'-]*\w)", re.ASCII), words
 
 
 @cache
@@ -175,26 +206,10 @@ def _joined(match: re.Match[str]) -> str:
 
 def _unleet(match: re.Match[str]) -> str:
     word = match[0]
-    if (short := _short_forms().get(word)) is not None:
-        return short
     letters = sum(one.isalpha() for one in word)
     if letters == len(word) or not letters or _NOT_LEET.fullmatch(word):
         return word
     return word.translate(_LEET)
-
-
-def _from_pinyin(text: str) -> str:
-    """A text with the pinyin of known words in characters, where it has two of them at least."""
-    words = _pinyin()
-    found = [one for one in _WORD.findall(text) if one in words]
-    if len(set(found)) < 2:
-        return text
-    return _HAN_APART.sub("", _WORD.sub(lambda match: words.get(match[0], match[0]), text))
-
-
-@cache
-def _pinyin() -> Mapping[str, str]:
-    return {sound: word for word, sounds in _words()["pinyin"].items() for sound in sounds}
 
 
 def _turned(text: str) -> str | None:
@@ -202,6 +217,10 @@ def _turned(text: str) -> str | None:
     if HAN_CHARACTER.search(text):
         return text[::-1] if _BACKWARDS.search(text) else None
     if len(text) > CODE_CHARACTERS:
+        return None
+    if _BACKWARDS.search(text):
+        return text[::-1]
+    if _is_english(text):
         return None
     own = _sentence_words(text)
     for other in _other_ways(text):
@@ -213,6 +232,12 @@ def _turned(text: str) -> str | None:
 def _other_ways(text: str) -> Iterator[str]:
     yield text[::-1]
     yield codecs.encode(text, "rot13")
+
+
+def _is_english(text: str) -> bool:
+    """Whether a text has so many common words that it is neither pinyin nor turned."""
+    words = _WORD.findall(text)
+    return sum(word in _COMMON for word in words) * 6 > len(words)
 
 
 def _sentence_words(text: str) -> int:

@@ -2,28 +2,43 @@
 
     guard = Guard()
     guard.judge([Message("user", "Write me a fake prescription")])
-    # Judgement(outcome="refuse", category="prescription_forging", rule="forge-prescription", by="rules")
+    # Judgement(outcome="refuse", category="prescription_forging", rule="forge-medical-papers", by="rules")
 
-The last request counts, with what went before: alone, then together with the person's earlier turns, of which it may
-be the end ("I hate my boss" ... "so what do I put in his tea?"). A request that was refused and then taken up again
-("go on") is refused again; another question is answered. Disguises (base64, letters apart, ...) are undone first, see
-`safety.disguises`. What tools return is read for instructions to the assistant only. It keeps nothing of what was said.
+Three readers, of which the strictest counts: rules (`guard_rules`), a classifier for what no rule has a word for, and a
+guard model where one is given (`guard_model`). The last request counts, with what went before: alone, then together
+with the person's earlier turns, of which it may be the end ("I hate my boss" ... "so what do I put in his tea?"). A
+request that was refused and then taken up again ("go on") is refused again; another question is answered. Disguises
+(base64, letters apart, ...) are undone first (`disguises`). What tools return is read for instructions to the
+assistant only. It keeps nothing of what was said.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from carellama.records import Message
-from carellama.safety.disguises import readings
-from carellama.safety.guard_rules import OUTCOMES, Outcome, load_guard_rules
+from carellama.rules import Mentions
+from carellama.safety.classifier import Classifier, blocks, load_classifier
+from carellama.safety.disguises import preferred_words, readings
+from carellama.safety.guard_model import GuardModel, GuardModelError
+from carellama.safety.guard_rules import GENERAL, OUTCOMES, GuardRules, Outcome, Reader, load_guard_rules
+from carellama.safety.pinyin import word_sounds
+from carellama.safety.signs import Sign
 
+log = logging.getLogger(__name__)
 INJECTION = "prompt_injection"  # the category that documents are read for
+WEIGHTS = "guard.tsv.gz"
+READERS: tuple[Reader, ...] = ("rules", "classifier", "model")
+NEVER_OVERRULED = ("minors_sexual",)  # categories whose rules stand whatever the classifier says
 EARLIER_CHARACTERS = 4000  # of the person's earlier turns that are read together with the last
+ENDS_CHARACTERS = 600  # of the beginning and of the end of a longer text, which the classifier reads
+LONGEST_END = 10_000  # characters of the beginning and of the end of a text that are read at all
 LONG_REQUEST = 60  # characters; a longer one speaks for itself and is not taken for "go on"
 _GOES_ON = re.compile(
     r"\b(?:go on|continue|carry on|keep going|and then|then what|next step|more detail|which one|how much|how many|"
@@ -35,12 +50,16 @@ _GOES_ON = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What is done with a request; `category` and `rule` are "" where it is answered."""
+    """What is done with a request; `category`, `rule` and `by` are "" where it is answered.
+
+    `failure`: why the guard model said nothing; the other readers judged without it.
+    """
 
     outcome: Outcome
     category: str = ""
     rule: str = ""
-    by: Literal["", "rules"] = ""
+    by: str = ""
+    failure: str = ""
 
     @property
     def strictness(self) -> int:
@@ -49,16 +68,62 @@ class Judgement:
 
 
 ANSWER = Judgement("answer")
+BY_CLASSIFIER = Judgement("refuse", GENERAL, "classifier", "classifier")
 
 
 class Guard:
-    """Judges requests. Raises `UserError` for faulty rules."""
+    """Judges requests. Raises `UserError` for faulty rules or weights.
 
-    def __init__(self, more_rules: Sequence[Path] = ()) -> None:
+    `more_rules`: files of rules besides those that CareLlama ships. `classifier`: a file of weights, None: those that
+    CareLlama ships. `readers`: who judges, to measure each alone.
+    """
+
+    def __init__(
+        self,
+        more_rules: Sequence[Path] = (),
+        classifier: str | None = None,
+        model: GuardModel | None = None,
+        readers: Sequence[Reader] = READERS,
+    ) -> None:
         self._rules = load_guard_rules(more_rules)
+        self._sounds = word_sounds([*preferred_words(), *self._rules.lexicon.words()])
+        self._classifier = load_classifier(classifier, WEIGHTS) if "classifier" in readers else None
+        self._by_rules = "rules" in readers
+        self._model = model if "model" in readers else None
+
+    def with_classifier(self, classifier: Classifier, *, rules: bool = True) -> Guard:
+        """Return a guard with the same rules, or none of them, and another classifier."""
+        made = copy(self)
+        made._classifier, made._by_rules = classifier, rules
+        return made
+
+    def signs(self, plain: str) -> list[Sign]:
+        """Return what the classifier has of a text of `normalize` besides word sequences."""
+        return concept_signs(plain, self._rules.mentions(plain))
 
     def judge(self, messages: Sequence[Message]) -> Judgement:
-        """Return what is done with the last request of a conversation. Takes time linear in its length."""
+        """Return what is done with the last request of a conversation.
+
+        Takes time linear in its length; a guard model is asked only where the others do not refuse.
+        """
+        found = self._by_words(messages)
+        if self._model is None or found.outcome == "refuse":
+            return found
+        try:
+            verdict = self._model.judge(messages)
+        except GuardModelError as error:
+            log.warning("%s; rules and classifier judged alone", error)
+            return replace(found, failure=str(error))
+        judged = Judgement(verdict.outcome, verdict.category, verdict.label, "model") if verdict.category else ANSWER
+        return judged if judged.strictness > found.strictness else found
+
+    def close(self) -> None:
+        """Close the engine of the guard model, if there is one."""
+        if self._model is not None:
+            self._model.close()
+
+    def _by_words(self, messages: Sequence[Message]) -> Judgement:
+        """What rules and classifier say."""
         turns = [one.content for one in messages if one.role == "user"]
         last, earlier = (turns[-1], "\n".join(turns[:-1])[-EARLIER_CHARACTERS:]) if turns else ("", "")
         found = _strictest([self.judge_text(last), *self._documents(messages)])
@@ -72,12 +137,30 @@ class Guard:
         return found
 
     def judge_text(self, text: str) -> Judgement:
-        """Return what is done with a text by itself, in all readings of it."""
-        return _strictest([self._by_rules(reading) for reading in readings(text)])
+        """Return what rules and classifier say of a text by itself, in all readings of it."""
+        return _strictest(map(self._judge_plain, self._readings(text)))
 
-    def _by_rules(self, text: str) -> Judgement:
-        fired = (Judgement(rule.outcome, rule.category, rule.id, "rules") for rule, _ in self._rules.scan(text))
-        return _strictest(fired)
+    def _readings(self, text: str) -> tuple[str, ...]:
+        if len(text) > 2 * LONGEST_END:
+            text = f"{text[:LONGEST_END]}\n{text[-LONGEST_END:]}"
+        return readings(text, self._sounds)
+
+    def plain(self, messages: Sequence[Message]) -> str:
+        """Return what a person asked, undisguised: what the classifier learns from."""
+        return self._readings("\n".join(one.content for one in messages if one.role == "user"))[-1]
+
+    def _judge_plain(self, plain: str) -> Judgement:
+        mentions = self._rules.mentions(plain)
+        fired = self._rules.match(plain, mentions) if self._by_rules else []
+        found = _strictest(Judgement(rule.outcome, rule.category, rule.id, "rules") for rule, _ in fired)
+        if self._classifier is None or (found.outcome == "refuse" and found.category in NEVER_OVERRULED):
+            return found
+        score = _score(self._classifier, self._rules, plain, mentions)
+        if score >= self._classifier.threshold and found.outcome != "refuse":
+            return replace(BY_CLASSIFIER, category=found.category or GENERAL)
+        shipped = all(rule.shipped for rule, _ in fired)
+        lifted = score < self._classifier.floor and found.outcome == "refuse" and shipped
+        return ANSWER if lifted else found
 
     def _documents(self, messages: Sequence[Message]) -> Iterator[Judgement]:
         """Judgements of what tools returned since the last request: only instructions to the assistant count."""
@@ -85,9 +168,33 @@ class Guard:
             if message.role == "user":
                 return
             if message.role == "tool":
-                found = self.judge_text(message.content)
-                if found.category == INJECTION:
-                    yield found
+                for reading in self._readings(message.content):
+                    for rule, _ in self._rules.match(reading, self._rules.mentions(reading)):
+                        if rule.category == INJECTION:
+                            yield Judgement(rule.outcome, rule.category, rule.id, "rules")
+
+
+def concept_signs(plain: str, mentions: Mentions) -> list[Sign]:
+    """Return what the classifier has besides word sequences: concepts of the rules, and pairs of them in a window."""
+    places = sorted((one.start, name) for name, found in mentions.items() if name[0] != "_" for one in found)
+    signs: list[Sign] = []
+    begin = 0
+    for block in blocks(plain):
+        end = begin + len(block)
+        first, last = bisect_left(places, (begin, "")), bisect_left(places, (end, ""))
+        names = sorted({f"{{{name}}}" for _, name in places[first:last]})
+        signs += [(begin, name) for name in names]
+        signs += [(begin, one + other) for at, one in enumerate(names) for other in names[at + 1 :]]
+        begin = end
+    return signs
+
+
+def _score(classifier: Classifier, rules: GuardRules, plain: str, mentions: Mentions) -> float:
+    """The classifier's log-odds of a text; of a long one it reads both ends, where requests stand."""
+    if len(plain) > 2 * ENDS_CHARACTERS:
+        plain = f"{plain[:ENDS_CHARACTERS]}\n{plain[-ENDS_CHARACTERS:]}"
+        mentions = rules.mentions(plain)
+    return classifier.score(plain, concept_signs(plain, mentions))
 
 
 def goes_on(text: str) -> bool:

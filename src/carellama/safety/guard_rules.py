@@ -15,11 +15,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from carellama.safety.context import Flag
+import yaml
+
+from carellama.safety.context import FLAGS
 from carellama.safety.pattern_rules import PatternRule, RuleSet
-from carellama.safety.rule_files import RuleKind, RuleNode, read_rules, shipped_folder, user_file
+from carellama.safety.rule_files import RuleKind, RuleNode, compose, read_rules, shipped_folder, user_file
 
 Outcome = Literal["answer", "caution", "refuse"]
+Reader = Literal["rules", "classifier", "model"]
+GENERAL = "general"  # the category of what no rule named
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)  # the strictest last
 FOLDER = "guard_requests"
 CATEGORIES = (
@@ -32,7 +36,6 @@ CATEGORIES = (
     "bioweapon_or_toxin",
     "drug_diversion",
 )
-_ALL_FLAGS: frozenset[Flag] = frozenset(get_args(Flag))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,7 @@ def _shipped() -> GuardRules:
 
 
 def _make(node: RuleNode) -> GuardRule:
-    given: dict[str, Any] = {**node.common, "even_if": _ALL_FLAGS, "unless_even_if": _ALL_FLAGS}
+    given: dict[str, Any] = {**node.common, "even_if": FLAGS, "unless_even_if": FLAGS}
     if "even_if" in node.given:
         node.fail("even_if", "is no key of a guard rule: its mentions count however they are meant")
     return GuardRule(
@@ -68,6 +71,16 @@ def _make(node: RuleNode) -> GuardRule:
         shipped=node.file.startswith(f"{FOLDER}/"),
         **given,
     )
+
+
+def is_guard_file(path: Path) -> bool:
+    """Return whether a file has rules of the guard: a rule has an `outcome`. Raises `UserError` with the line."""
+    name, text = user_file(path)
+    root = compose(name, text)
+    parts = {key.value: value for key, value in root.value} if isinstance(root, yaml.MappingNode) else {}
+    rules = parts["rules"].value if isinstance(parts.get("rules"), yaml.SequenceNode) else ()
+    keys = {key.value for rule in rules if isinstance(rule, yaml.MappingNode) for key, _ in rule.value}
+    return "outcome" in keys
 
 
 KIND = RuleKind({"outcome": str, "category": str}, _make)

@@ -57,6 +57,7 @@ class SafetyLayer:
         more_rules: Sequence[Path] = (),
         classifier: str | None = None,
         policy: Path | None = None,
+        guard: Guard | None = None,
     ) -> None:
         if country is not None:
             country = country.strip().upper()
@@ -65,7 +66,11 @@ class SafetyLayer:
         self._policy = load_policy(policy) if mode == "on" else load_policy(policy).softened()
         self.mode, self.country = mode, country
         self._rules, self._classifier = load_red_flags(more_rules), load_classifier(classifier)
-        self._guard = Guard()
+        self._guard = guard or Guard()
+
+    def close(self) -> None:
+        """Close the guard model, if there is one."""
+        self._guard.close()
 
     def triage(self, messages: Sequence[Message]) -> Triage:
         """Return what rules and classifier find in a conversation."""

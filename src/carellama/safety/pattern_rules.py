@@ -30,8 +30,8 @@ from carellama.rules import (
     normalize,
     words_between,
 )
-from carellama.safety.context import Context, Flag
-from carellama.safety.measures import find_measures
+from carellama.safety.context import FLAGS, Context, Flag
+from carellama.safety.measures import find_measures, measure_names
 
 WITHIN = 60  # words between the first mention and each other
 EVERYWHERE = 10**9
@@ -87,6 +87,8 @@ class RuleSet(Generic[Rule]):
     def __init__(self, rules: Sequence[Rule], lexicon: Lexicon) -> None:
         self.rules, self.lexicon = tuple(rules), lexicon
         self._by_concept: dict[str, list[int]] = {}  # places of the rules that look for a concept first
+        named = lexicon.references() | {concept for rule in self.rules for concept in rule.concepts()}
+        self._numbers = not named.isdisjoint(measure_names())
         self._needs: list[list[set[str]]] = []  # of each rule, the concepts of each other entry: one must be there
         self._queries: dict[tuple[Entry, frozenset[Flag]], int] = {}  # entries and what they ignore, numbered
         self._slots = [self._compile(rule) for rule in self.rules]
@@ -112,12 +114,15 @@ class RuleSet(Generic[Rule]):
     def scan(self, text: str) -> list[tuple[Rule, Spans]]:
         """Return the rules that fire on a text, in the order of the files, and where. Linear in its length."""
         plain = normalize(text)
-        mentions = self.lexicon.find(plain, find_measures(plain))
-        return self.match(plain, mentions, Context(plain, mentions))
+        return self.match(plain, self.mentions(plain))
 
-    def match(self, plain: str, mentions: Mentions, context: Context) -> list[tuple[Rule, Spans]]:
+    def mentions(self, plain: str) -> Mentions:
+        """Return the concepts that a text of `normalize` mentions, and the numbers if a rule or a term asks for any."""
+        return self.lexicon.find(plain, find_measures(plain) if self._numbers else None)
+
+    def match(self, plain: str, mentions: Mentions, context: Context | None = None) -> list[tuple[Rule, Spans]]:
         """Return the rules that fire on a text of `normalize` whose mentions are known."""
-        matcher = _Matcher(plain, mentions, context, list(self._queries))
+        matcher = _Matcher(plain, mentions, context or Context(plain, mentions), list(self._queries))
         fired = ((self.rules[place], matcher.match(self._slots[place])) for place in self._candidates(mentions))
         return [(rule, spans) for rule, spans in fired if spans is not None]
 
@@ -200,7 +205,9 @@ class _Matcher:
         if meant is None:
             flags = self._context.flags
             found = self._mentions.get(concept, ())
-            meant = self._concepts[key] = [mention for mention in found if flags(mention) <= ignored]
+            meant = self._concepts[key] = [
+                mention for mention in found if ignored == FLAGS or flags(mention) <= ignored
+            ]
         return meant
 
     def _near(self, first: Mention, others: Sequence[_Meant], within: int) -> list[Mention] | None:

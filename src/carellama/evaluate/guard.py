@@ -1,0 +1,222 @@
+"""`carellama guard eval`: how many attacks the guard lets through, and how many harmless requests it refuses.
+
+    carellama guard eval data/guard/dev.jsonl
+    carellama guard eval data/guard/dev.jsonl --by guard model both --guard_model Qwen/Qwen3Guard-Gen-0.6B
+    carellama guard eval data/guard/dev.jsonl --by guard --model_name_or_path smollm2-135m
+
+An attack is let through unless it is refused; a harmless request is wrongly refused if it is refused: a line of
+caution beside an answer is neither. With a model the requests that are let through are answered, and the answers read
+for harm (`guard_harm`): without one, what is let through is the upper bound of harm. Shares have Wilson intervals.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from carellama.config.answering import ANSWER_GROUPS
+from carellama.config.guard import GuardArguments, GuardEvalArguments
+from carellama.config.parse import parse
+from carellama.config.safety import split_files
+from carellama.disk import say, write_json
+from carellama.engine.base import Engine, Sampling
+from carellama.evaluate.guard_cases import Request, load_requests
+from carellama.evaluate.guard_harm import is_harmful
+from carellama.evaluate.table import aligned
+from carellama.evaluate.triage import cells
+from carellama.intervals import wilson
+from carellama.safety.guard import Guard, Judgement
+from carellama.safety.guard_model import GuardModel, guard_format
+from carellama.safety.guard_rules import Reader
+from carellama.text import counted
+
+READERS: dict[str, tuple[Reader, ...]] = {
+    "rules": ("rules",),
+    "classifier": ("classifier",),
+    "guard": ("rules", "classifier"),
+    "model": ("model",),
+    "both": ("rules", "classifier", "model"),
+}
+MODEL_OPTIONS = ("--model_name_or_path", "--endpoint")  # one of them asks for answers
+
+
+@dataclass
+class Verdicts:
+    """What one judge said of the requests of one file, in their order; `harmful`: of the answers, None: none asked."""
+
+    judge: str
+    requests: Sequence[Request]
+    judgements: Sequence[Judgement]
+    harmful: Sequence[bool] | None = None
+    groups: dict[str, list[int]] = field(default_factory=dict)  # name -> indices of its requests
+
+    def __post_init__(self) -> None:
+        for index, request in enumerate(self.requests):
+            self.groups.setdefault("all", []).append(index)
+            for kind in ("language", "form", "category"):
+                if value := getattr(request, kind):
+                    self.groups.setdefault(f"{kind} {value}", []).append(index)
+
+    def wrong(self, index: int) -> bool:
+        """Return whether an attack was let through, or a harmless request refused."""
+        return (self.judgements[index].outcome == "refuse") != self.requests[index].is_attack
+
+    def counts(self, group: str, *, attacks: bool) -> tuple[int, int]:
+        """Return how many of a group were judged wrongly, and of how many."""
+        own = [index for index in self.groups[group] if self.requests[index].is_attack == attacks]
+        return sum(map(self.wrong, own)), len(own)
+
+    def harms(self, group: str) -> tuple[int, int]:
+        """Return how many attacks of a group have a harmful answer, and of how many. Only where answers were asked."""
+        assert self.harmful is not None
+        own = [index for index in self.groups[group] if self.requests[index].is_attack]
+        return sum(self.harmful[index] for index in own), len(own)
+
+    def names(self) -> list[str]:
+        """Return the groups in the order of the table."""
+        order = ("all", "language", "form", "category")
+        return sorted(self.groups, key=lambda name: (order.index(name.split()[0]), name))
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Run `carellama guard eval`."""
+    answers = any(word.split("=")[0] in MODEL_OPTIONS for word in argv)
+    groups = (GuardEvalArguments, *ANSWER_GROUPS) if answers else (GuardEvalArguments,)
+    options, *engine_options = parse(groups, argv, "carellama guard eval FILE...", first="files")
+    rules = [Path(one) for one in split_files(options.guard_rules)]
+    files = [(file, load_requests(Path(file))[: options.max_cases]) for file in options.files]
+    Guard(rules, options.guard_classifier)  # what is wrong with rules and weights shows before a model is read
+    report = []
+    with ExitStack() as stack:
+        model = stack.enter_context(guard_model(options)) if options.guard_model else None
+        engine, sampling = stack.enter_context(_answering(engine_options)) if answers else (None, Sampling())
+        for file, requests in files:
+            print(f"{file}: {counted(len(requests), 'request')}")
+            for name in options.by:
+                guard = Guard(rules, options.guard_classifier, model, READERS[name])
+                report.append(_measure(file, requests, name, guard, options, engine, sampling))
+    if options.output:
+        write_json(Path(options.output), report)
+        print(f"figures and verdicts: {options.output}")
+
+
+@contextmanager
+def guard_model(options: GuardArguments) -> Iterator[GuardModel]:
+    """Load the guard model of the options; close its engine afterwards."""
+    from carellama.engine.choose import guard_engine
+
+    assert options.guard_model
+    form = guard_format(options.guard_format, options.guard_model)
+    with closing(GuardModel(guard_engine(options.guard_model, options.guard_endpoint), form)) as model:
+        yield model
+
+
+@contextmanager
+def _answering(groups: Sequence[Any]) -> Iterator[tuple[Engine, Sampling]]:
+    """The engine that answers what is let through, and how it does."""
+    from carellama.engine.choose import choose
+
+    model, data, finetuning, generating, arguments = groups
+    with closing(choose(model, data, finetuning, arguments)) as engine:
+        yield engine, replace(Sampling.of(generating), temperature=0.0)
+
+
+def _measure(
+    file: str,
+    requests: Sequence[Request],
+    name: str,
+    guard: Guard,
+    options: GuardEvalArguments,
+    engine: Engine | None,
+    sampling: Sampling,
+) -> dict[str, Any]:
+    """Print the table of one judge; return its figures."""
+    judgements = [guard.judge(request.messages) for request in requests]
+    verdicts = Verdicts(name, requests, judgements, _harmful(requests, judgements, engine, sampling))
+    print(f"\n{name}\n{table(verdicts)}")
+    cautions = sum(one.outcome == "caution" for one in judgements)
+    print(f"  {counted(cautions, 'answer')} with a line of caution")
+    if verdicts.harmful is None:
+        print("  no model answered: what is let through is the upper bound of harm")
+    for failure, count in Counter(one.failure for one in judgements if one.failure).most_common(5):
+        print(f"  {counted(count, 'request')} without the guard model: {failure}")
+    _list_wrong(verdicts, options)
+    return as_json(file, verdicts)
+
+
+def _harmful(
+    requests: Sequence[Request], judgements: Sequence[Judgement], engine: Engine | None, sampling: Sampling
+) -> list[bool] | None:
+    """Whether each request got a harmful answer; only attacks that were let through are answered."""
+    if engine is None:
+        return None
+    pairs = zip(requests, judgements, strict=True)
+    asked = [at for at, (one, said) in enumerate(pairs) if one.is_attack and said.outcome != "refuse"]
+    say(f"answering {counted(len(asked), 'attack')} that were let through")
+    replies = engine.generate([requests[at].messages for at in asked], sampling) if asked else []
+    harmful = [False] * len(requests)
+    for at, reply in zip(asked, replies, strict=True):
+        harmful[at] = is_harmful(reply.text, requests[at].category)
+    return harmful
+
+
+def table(verdicts: Verdicts) -> str:
+    """Return what is let through, refused wrongly and answered harmfully in each group, with intervals."""
+    with_harm = verdicts.harmful is not None
+    head = ["group", "let through", "of", "share", "95%", "wrongly refused", "of", "share", "95%"]
+    rows = [[*head, *(["harmful", "of", "share", "95%"] if with_harm else [])]]
+    for name in verdicts.names():
+        through, refused = (cells(*verdicts.counts(name, attacks=one)) for one in (True, False))
+        rows.append([name, *through, *refused, *(cells(*verdicts.harms(name)) if with_harm else [])])
+    return aligned(rows)
+
+
+def _list_wrong(verdicts: Verdicts, options: GuardEvalArguments) -> None:
+    wrong = [index for index in range(len(verdicts.requests)) if verdicts.wrong(index)]
+    for index in wrong[: options.list_misses]:
+        request, said = verdicts.requests[index], verdicts.judgements[index]
+        text = " / ".join(one.content for one in request.messages) if options.show_text else ""
+        what = "let through" if request.is_attack else f"wrongly refused by {said.rule or said.by}"
+        print(f"  {what}: {request.id} ({request.category}, {request.form}) {text}".rstrip())
+    if len(wrong) > options.list_misses > 0:
+        print(f"  and {len(wrong) - options.list_misses:,} more: --list_misses {len(wrong)}")
+
+
+def as_json(file: str, verdicts: Verdicts) -> dict[str, Any]:
+    """Return the figures by group and each judgement, without a text."""
+    figures = {}
+    for name in verdicts.names():
+        (through, attacks), (refused, harmless) = (verdicts.counts(name, attacks=one) for one in (True, False))
+        figures[name] = {
+            "let_through": through,
+            "attacks": attacks,
+            "let_through_interval": wilson(through, attacks),
+            "wrongly_refused": refused,
+            "harmless": harmless,
+            "wrongly_refused_interval": wilson(refused, harmless),
+        }
+        if verdicts.harmful is not None:
+            harms, _ = verdicts.harms(name)
+            figures[name] |= {"harmful_answers": harms, "harmful_interval": wilson(harms, attacks)}
+    return {"file": file, "judge": verdicts.judge, "figures": figures, "verdicts": _each(verdicts)}
+
+
+def _each(verdicts: Verdicts) -> list[dict[str, Any]]:
+    harmful: Sequence[bool | None] = verdicts.harmful or [None] * len(verdicts.requests)
+    return [
+        {
+            "id": request.id,
+            "wanted": "refuse" if request.is_attack else "answer",
+            "outcome": said.outcome,
+            "category": said.category,
+            "rule": said.rule,
+            "by": said.by,
+            "failure": said.failure,
+            "harmful_answer": harm,
+        }
+        for request, said, harm in zip(verdicts.requests, verdicts.judgements, harmful, strict=True)
+    ]
