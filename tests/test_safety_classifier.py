@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_features_are_sequences_of_characters_and_words() -> None:
 
 def test_it_learns_what_it_is_told() -> None:
     learned = fit(*zip(*LABELLED, strict=True), least=1, penalty=0.01)
-    assert all((learned.verdict(text) == "emergency") == label for text, label in LABELLED)
+    assert all((learned.score(text) > 0) == label for text, label in LABELLED)
     assert learned.score("胸口痛") > learned.score("流鼻涕")
 
 
@@ -42,7 +43,7 @@ def test_it_learns_what_it_is_told() -> None:
     "text", ["hi", "thanks", "headache", "I like football", "I can't sleep", "你好", "我头疼", "在吗"]
 )
 def test_a_few_words_are_no_emergency_because_a_text_with_them_was_one(text: str) -> None:
-    assert load_classifier().verdict(text) == "unsure"
+    assert read(text) == "unsure"
 
 
 def test_a_table_is_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -76,7 +77,8 @@ def test_blocks_are_the_text(text: str) -> None:
 
 
 def test_a_text_that_no_rule_knows_can_be_an_emergency() -> None:
-    found = triage([Message("user", "嗯嗯")], classifier=Classifier({}, 1.0, 0.0, 0.0))
+    text = "嗯嗯啊啊哦哦呀呀咦咦"
+    found = triage([Message("user", text)], classifier=Classifier(dict.fromkeys(features(text), 0.0), 1.0, 0.0, 0.0))
     assert found.level == "emergency"
     assert found.findings[0].rule.id == "classifier"
     assert found.findings[0].rule.do["zh"] and found.findings[0].rule.do["en"]
@@ -97,14 +99,16 @@ def test_signs_are_concepts_of_rules_and_how_they_are_meant() -> None:
     _, signs = read_text("胸口疼，没有发烧", load_red_flags())
     assert {(0, "{chest_pain}"), (6, "{fever} denied")} <= set(signs)
     learned = fit(["a", "b", "c"], [True, True, False], [[(0, "{fever}")], [(0, "{fever}")], []], least=1, penalty=0.01)
-    assert learned.score("unknown", [(0, "{fever}")]) > learned.score("unknown")
+    assert learned.score("d", [(0, "{fever}")]) > learned.score("d")
     assert Classifier({"{fever}": 1.0}, 0.0, 0.0, 0.0).score("x. " * 2000, [(5000, "{fever}")]) > 0
 
 
-def test_each_rule_that_fires_lowers_the_floor_by_as_much() -> None:
+def test_each_rule_that_fires_and_a_short_text_lower_the_floor() -> None:
     classifier = Classifier(dict.fromkeys(features(LONG), 0.0), -2.0, 0.5, -1.0)
     assert classifier.verdict(LONG, rules=1) == "harmless"  # below -1
     assert classifier.verdict(LONG, rules=2) == "unsure"  # not below -2.5
+    assert classifier.verdict("吃花生呛了之后一直咳", rules=1) == "unsure"  # not below -4
+    assert replace(classifier, bias=-5.0).verdict("吃花生呛了之后一直咳", rules=1) == "harmless"
 
 
 def test_train_writes_weights_and_figures(tmp_path: Path) -> None:
@@ -163,8 +167,8 @@ def test_a_classifier_that_is_sure_makes_a_shipped_rule_urgent_and_no_other(tmp_
     found = triage(said, classifier=harmless(LONG))
     assert found.level == "urgent"
     assert found.findings[0].overruled
-    for text in (f"老公右边手脚不能动，说话不清楚。{LONG}", f"我不想活了，准备了一瓶安眠药。{LONG}"):  # stroke: 3 rules
-        assert triage([Message("user", text)], classifier=harmless(text)).level == "emergency"
+    text = f"我不想活了，准备了一瓶安眠药。{LONG}"
+    assert triage([Message("user", text)], classifier=harmless(text)).level == "emergency"
     file = tmp_path / "own.yaml"
     file.write_text(OWN, encoding="utf-8")
     text = f"卟啉发作。{'今天天气很好，我们去公园散步，孩子很开心。' * 3}"
@@ -184,7 +188,7 @@ rules:
 """
 
 
-def test_a_short_text_is_never_harmless() -> None:
+def test_a_text_of_a_few_words_is_never_harmless() -> None:
     assert read("没有呼吸了") != "harmless"
     assert read("he is not breathing, no pulse") != "harmless"
     said = [Message("user", "My baby is 3 weeks old with a fever of 38.9")]

@@ -99,7 +99,7 @@ class SafetyTrainArguments:
         default=-1.5,
         metadata=about("Log-odds below which an emergency that a shipped rule found is shown as urgent; lower: rarer."),
     )
-    penalty: float = field(default=0.003, metadata=about("Weight of the squared weights in the loss."))
+    penalty: float = field(default=0.006, metadata=about("Weight of the squared weights in the loss."))
     min_count: int = field(default=2, metadata=about("Texts that a word sequence or sign must be in."))
     scale: Optional[Literal["esi", "ctas", "manchester", "cn4"]] = field(
         default=None, metadata=about("Scale of labels that are numbers; cn4: 急诊四级.")

@@ -6,11 +6,11 @@
 
 Features are sequences of one to three Chinese characters, of one or two words in Latin letters, and the signs of
 `safety.signs`; a text scores the sum of their weights over the square root of their number (40 at least), plus a bias
-(logistic regression). A long text is read in windows, of which the highest counts, so that a preamble changes nothing.
-Weights are a readable table, `classifier.tsv.gz`, one feature a line; `carellama safety train` makes it from labelled
-texts. It knows that a sign is denied, and no other negation but by the sequences it has seen; it gives no reason, and
-names no rule. Where it is sure that a text is harmless, an emergency that a shipped rule found is shown as one for
-today (`safety.triage`).
+(logistic regression; while it learns, features that tell the labels apart count for more: Wang and Manning 2012). A
+long text is read in windows, of which the highest counts, so that a preamble changes nothing. Weights are a readable
+table, `classifier.tsv.gz`, one feature a line; `carellama safety train` makes it from labelled texts. It knows that a
+sign is denied, and no other negation but by the sequences it has seen; it gives no reason, and names no rule. Where it
+is sure that a text is harmless, an emergency that a shipped rule found is shown as one for today (`safety.triage`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -40,7 +41,10 @@ BIAS, THRESHOLD, FLOOR = "#bias", "#threshold", "#floor"  # names of lines that 
 # Known features of a window. With fewer a text counts as if it had so many: "hi" tells of no emergency because one of
 # the texts learned from began with it.
 ENOUGH = 40
-HARMLESS = 40  # known word sequences of a window, below which the classifier says of no text that it is harmless
+SHORT = 40  # known word sequences of a window, below which its score says little: it counts as `SHORT_COUNTS` rules
+SHORT_COUNTS = 2
+FEW = 20  # known word sequences of a window, below which its score says nothing: "headache", "not breathing"
+LEAST_SCALE = 0.1  # of a feature while weights are learned
 Verdict = Literal["emergency", "harmless", "unsure"]
 
 
@@ -89,23 +93,27 @@ class Classifier:
         return self._score(text, signs)[0]
 
     def verdict(self, text: str, signs: Sequence[Sign] = (), rules: int = 1) -> Verdict:
-        """Return what the text is; a short text, or one of unknown words, is never harmless.
+        """Return what the text is; of a few words, or of unknown ones, it is unsure.
 
-        `rules`: how many say that it is an emergency. Each lowers the floor by as much as the first.
+        `rules`: how many say that it is an emergency. Each lowers the floor by as much as the first, and so does a text
+        that is short, or of unknown words.
         """
         score, known = self._score(text, signs)
+        if known < FEW:
+            return "unsure"
         if score >= self.threshold:
             return "emergency"
-        floor = self.threshold - rules * (self.threshold - self.floor)
-        return "harmless" if score < floor and known >= HARMLESS else "unsure"
+        against = rules + (SHORT_COUNTS if known < SHORT else 0)
+        return "harmless" if score < self.threshold - against * (self.threshold - self.floor) else "unsure"
 
     def _score(self, text: str, signs: Sequence[Sign]) -> tuple[float, int]:
         """The highest log-odds of a window, and how many of its word sequences are known."""
-        known, begin = [], 0
-        for block in blocks(normalize(text)):
-            end = begin + len(block)
-            known.append(self._known(features(block) | {name for place, name in signs if begin <= place < end}))
-            begin = end
+        parts = blocks(normalize(text))
+        named: list[set[str]] = [set() for _ in parts]
+        width = len(parts[0]) or 1  # of all parts but the last
+        for place, name in signs:
+            named[place // width].add(name)
+        known = [self._known(features(part) | names) for part, names in zip(parts, named, strict=True)]
         both = known if len(known) == 1 else [one | other for one, other in pairwise(known)]
         return max((self._log_odds(one), sum(name[0] != "{" for name in one)) for one in both)
 
@@ -156,7 +164,7 @@ def load_classifier(path: str | None = None, shipped: str = WEIGHTS) -> Classifi
 
 def fit(
     texts: Sequence[str],
-    labels: Iterable[bool],
+    labels: Sequence[bool],
     signs: Sequence[Sequence[Sign]] | None = None,
     *,
     least: int,
@@ -171,10 +179,7 @@ def fit(
 
     named = [{name for _, name in found} for found in signs] if signs else [set[str]()] * len(texts)
     sets = [features(normalize(text)) | names for text, names in zip(texts, named, strict=True)]
-    counts: dict[str, int] = {}
-    for found in sets:
-        for one in found:
-            counts[one] = counts.get(one, 0) + 1
+    counts = Counter(one for found in sets for one in found)
     names = sorted(one for one, count in counts.items() if count >= least)
     if not names:
         raise UserError(f"no feature is in {least} texts; give more texts, or a smaller --min_count")
@@ -185,6 +190,8 @@ def fit(
         rows += [row] * len(known)
         columns += known
         values += [1 / _length(len(known))] * len(known)
+    scales = _scales(sets, labels, names)
+    values = [value * scales[column] for value, column in zip(values, columns, strict=True)]
     places = torch.tensor([rows, columns])
     matrix = torch.sparse_coo_tensor(places, values, (len(sets), len(names)), check_invariants=True).coalesce()
     target = torch.tensor([float(label) for label in labels])
@@ -201,5 +208,17 @@ def fit(
         return value
 
     optimizer.step(loss)
-    learned = dict(zip(names, weights.tolist(), strict=True))
+    learned = {name: weight * scale for name, weight, scale in zip(names, weights.tolist(), scales, strict=True)}
     return Classifier(learned, bias.item(), 0.0, 0.0)
+
+
+def _scales(sets: Sequence[set[str]], labels: Sequence[bool], names: Sequence[str]) -> list[float]:
+    """What each feature is multiplied by while weights are learned: the more, the more it tells the labels apart.
+
+    The absolute log-count ratio (Wang and Manning 2012, equation 2), here its square root and never 0.
+    """
+    counts = [Counter(one for found, label in zip(sets, labels, strict=True) if label == wanted for one in found)
+              for wanted in (True, False)]  # fmt: skip
+    totals = [sum(count[name] + 1 for name in names) for count in counts]
+    ratios = (math.log((counts[0][name] + 1) / totals[0] * totals[1] / (counts[1][name] + 1)) for name in names)
+    return [math.sqrt(abs(ratio)) + LEAST_SCALE for ratio in ratios]

@@ -7,9 +7,8 @@ It looks at all that the person said, not only at the last message, and at a que
 affirmed. It makes no diagnosis: the rules (`safety.triage_rules`) name signs, an action and a source. With a
 classifier (`safety.classifier`) a text is called an emergency as well where no rule fires; such a finding has the rule
 `classifier`, which gives no reason. Where the classifier is sure that a text is harmless, an emergency of a rule that
-CareLlama ships is shown as urgent instead, surer where two rules found it: not in short texts, not where `AGREED` rules
-found it, not of `NEVER_OVERRULED`, and not of the rules of a hospital. How much is missed,
-`carellama safety eval` measures.
+CareLlama ships is shown as urgent instead; the more rules found it, and in a short text, the surer it has to be. One of
+`NEVER_OVERRULED`, or of the rules of a hospital, never is. How much is missed, `carellama safety eval` measures.
 """
 
 from __future__ import annotations
@@ -39,7 +38,6 @@ _YES = re.compile(
 )
 _ASKED = re.compile(r"[^。！？!?.\n]*[?？]")
 NEVER_OVERRULED = ("mind", "abuse")  # systems whose rules stand whatever the classifier says
-AGREED = 3  # rules that call a text an emergency, against which the classifier does not stand
 BY_CLASSIFIER = RedFlag(
     id="classifier",
     level="emergency",
@@ -132,7 +130,7 @@ def weighed(found: list[Finding], text: str, named: Sequence[Sign], classifier: 
     verdict = classifier.verdict(text, named, max(1, alarms))
     if verdict == "emergency" and not alarms:
         return [Finding(BY_CLASSIFIER, (), "emergency"), *found]
-    if verdict != "harmless" or alarms >= AGREED:
+    if verdict != "harmless":
         return found
     return [
         replace(one, level="urgent")
