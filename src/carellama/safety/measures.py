@@ -229,8 +229,9 @@ def find_measures(text: str) -> dict[str, list[Mention]]:
 
 
 def _numbers(text: str) -> list[re.Match[str]]:
-    """All numbers of a text, in order."""
+    """The numbers of a text, in order: the first and the last `REPEATS` at least."""
     runs = [run.span() for run in _FIGURES.finditer(text)]
+    del runs[REPEATS:-REPEATS]  # each has a number
     words = [word.start() for word in _NUMBER_WORD.finditer(text)]
     numbers = [number for begin, end in runs for number in NUMBER.finditer(text, begin, end)]
     at = 0
