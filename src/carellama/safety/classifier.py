@@ -193,10 +193,11 @@ def fit(
     scales = _scales(sets, labels, names)
     values = [value * scales[column] for value, column in zip(values, columns, strict=True)]
     places = torch.tensor([rows, columns])
-    matrix = torch.sparse_coo_tensor(places, values, (len(sets), len(names)), check_invariants=True).coalesce()
-    target = torch.tensor([float(label) for label in labels])
-    weights = torch.zeros(len(names), requires_grad=True)
-    bias = torch.zeros(1, requires_grad=True)
+    shape, double = (len(sets), len(names)), torch.float64  # whose rounding the number of threads does not show
+    matrix = torch.sparse_coo_tensor(places, values, shape, dtype=double, check_invariants=True).coalesce()
+    target = torch.tensor([float(label) for label in labels], dtype=double)
+    weights = torch.zeros(len(names), dtype=double, requires_grad=True)
+    bias = torch.zeros(1, dtype=double, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights, bias], max_iter=300, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
