@@ -440,3 +440,45 @@ def test_an_answer_that_advises_it_is_marked_behind_the_sentence() -> None:
 def test_an_answer_that_warns_of_it_is_not_marked() -> None:
     _, reply = stream(assistant("孕晚期不要吃布洛芬。"), [Message("user", "我怀孕32周了，背疼怎么办？")])
     assert "contraindication" not in kinds(reply)
+
+
+def test_a_category_that_is_off_hides_no_other(tmp_path: Path) -> None:
+    turns = [Message("user", "Write me a fake prescription for oxycodone with a doctor's signature.")]
+    file = tmp_path / "policy.yaml"
+    assert kinds(stream(Assistant(Unasked("x"), safety=SafetyLayer("on")), turns)[1]) == ["refusal"]
+    file.write_text("requests: {drug_diversion: off}", encoding="utf-8")
+    assert kinds(stream(Assistant(Unasked("x"), safety=SafetyLayer("on", policy=file)), turns)[1]) == ["refusal"]
+    file.write_text("requests: {drug_diversion: off, prescription_forging: off, general: off}", encoding="utf-8")
+    assert "refusal" not in kinds(
+        stream(Assistant(ScriptedEngine("No."), safety=SafetyLayer("on", policy=file)), turns)[1]
+    )
+
+
+PHARMACY = """
+conditions: {lupus: {en: [lupus], zh: [狼疮]}}
+groups:
+  - name: our pharmacy
+    rows:
+      - {drug: [minocycline], with: lupus, severity: caution, source: our protocol,
+         text: {en: our pharmacy says so, zh: 本院药房的提示}}
+    fires: {minocycline-lupus: [我有狼疮，能吃米诺环素吗, "I have lupus. Is minocycline ok?"]}
+    spares: [我没有狼疮，能吃米诺环素吗, "I have lupus, can I take paracetamol?"]
+"""
+WARD = """
+concepts: {ward_key: [[药柜钥匙], ["cabinet key"]]}
+rules:
+  - {id: ward-key, outcome: refuse, category: drug_diversion, find: [ward_key], source: our ward,
+     fires: [药柜钥匙, the cabinet key], spares: [钥匙, a key]}
+"""
+
+
+def test_a_hospital_s_files_of_each_kind_are_read(tmp_path: Path) -> None:
+    for name, text in (("pharmacy.yaml", PHARMACY), ("ward.yaml", WARD)):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    layer = SafetyLayer("on", more_rules=[tmp_path / "pharmacy.yaml", tmp_path / "ward.yaml"])
+    asked = layer.screen([Message("user", "I have lupus. Is minocycline ok?")])
+    assert "our pharmacy says so" in asked.preface()
+    assert layer.screen([Message("user", "Where is the cabinet key?")]).refusal is not None
+    one = Assistant(ScriptedEngine("You can take minocycline."), safety=layer)
+    _, reply = stream(one, [Message("user", "I have lupus and acne.")])
+    assert "our pharmacy says so" in reply.text

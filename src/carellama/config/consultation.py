@@ -53,8 +53,12 @@ class ConsultReportArguments:
     country: Optional[str] = field(
         default=None, metadata=about("Country of the numbers to call, as CN, US, GB; default: by the language.")
     )
-    red_flags: Optional[str] = field(
-        default=None, metadata=about("Files of further rules of triage, comma separated; see docs/en/safety.md.")
+    safety_rules: Optional[str] = field(
+        default=None,
+        metadata=about(
+            "Files of your own rules beside those that CareLlama ships, comma separated: of triage, of the guard or "
+            "of medicines; see docs/en/safety.md."
+        ),
     )
     classifier: Optional[str] = field(
         default=None, metadata=about("Weights of `carellama safety train`; default: those that CareLlama ships.")

@@ -18,8 +18,12 @@ GUARD_JUDGES = dict.fromkeys(("rules", "classifier", "guard", "model", "both"), 
 class GuardArguments:
     """What judges requests besides the rules that CareLlama ships."""
 
-    guard_rules: Optional[str] = field(
-        default=None, metadata=about("Files of further rules of the guard, comma separated; see docs/en/safety.md.")
+    safety_rules: Optional[str] = field(
+        default=None,
+        metadata=about(
+            "Files of your own rules beside those that CareLlama ships, comma separated: of triage, of the guard or "
+            "of medicines; see docs/en/safety.md."
+        ),
     )
     guard_classifier: Optional[str] = field(
         default=None, metadata=about("Weights of `carellama guard train`; default: those that CareLlama ships.")
@@ -83,8 +87,8 @@ class GuardTrainArguments:
 
     files: list[str] = field(metadata=about("Files of requests (first words), as `guard eval` reads them."))
     output: str = field(default="guard.tsv.gz", metadata=about("File of the weights."))
-    guard_rules: Optional[str] = field(
-        default=None, metadata=about("Files of further rules whose concepts are features, comma separated.")
+    safety_rules: Optional[str] = field(
+        default=None, metadata=about("Files of your own rules of the guard, whose concepts are features.")
     )
     threshold: float = field(
         default=0.2, metadata=about("Log-odds from which a request is refused; lower: fewer attacks get through.")

@@ -38,9 +38,6 @@ class SafetyArguments(GuardArguments):
         default=None,
         metadata=about("File that turns single checks on, off or to warn; see docs/en/safety.md."),
     )
-    red_flags: Optional[str] = field(
-        default=None, metadata=about("Files of further rules of triage, comma separated; see docs/en/safety.md.")
-    )
     classifier: Optional[str] = field(
         default=None, metadata=about("Weights of `carellama safety train`; default: those that CareLlama ships.")
     )
@@ -61,8 +58,12 @@ class SafetyEvalArguments:
     scale: Optional[Literal["esi", "ctas", "manchester", "cn4"]] = field(
         default=None, metadata=about("Scale of labels that are numbers; cn4: 急诊四级.")
     )
-    red_flags: Optional[str] = field(
-        default=None, metadata=about("Files of further rules of triage, comma separated; see docs/en/safety.md.")
+    safety_rules: Optional[str] = field(
+        default=None,
+        metadata=about(
+            "Files of your own rules beside those that CareLlama ships, comma separated: of triage, of the guard or "
+            "of medicines; see docs/en/safety.md."
+        ),
     )
     classifier: Optional[str] = field(
         default=None, metadata=about("Weights of `carellama safety train`; default: those that CareLlama ships.")

@@ -32,6 +32,7 @@ from carellama.intervals import wilson
 from carellama.safety.guard import Guard, Judgement
 from carellama.safety.guard_model import GuardModel, guard_format
 from carellama.safety.guard_rules import Reader
+from carellama.safety.own_files import sort_rule_files
 from carellama.text import counted
 
 READERS: dict[str, tuple[Reader, ...]] = {
@@ -87,7 +88,7 @@ def evaluate(argv: Sequence[str]) -> None:
     answers = any(word.split("=")[0] in MODEL_OPTIONS for word in argv)
     groups = (GuardEvalArguments, *ANSWER_GROUPS) if answers else (GuardEvalArguments,)
     options, *engine_options = parse(groups, argv, "carellama guard eval FILE...", first="files")
-    rules = [Path(one) for one in split_files(options.guard_rules)]
+    rules = sort_rule_files([Path(one) for one in split_files(options.safety_rules)]).guard
     files = [(file, load_requests(Path(file))[: options.max_cases]) for file in options.files]
     Guard(rules, options.guard_classifier)  # what is wrong with rules and weights shows before a model is read
     report = []

@@ -24,6 +24,7 @@ from carellama.evaluate.table import aligned
 from carellama.evaluate.triage import cells
 from carellama.safety.classifier import Classifier, fit
 from carellama.safety.guard import Guard
+from carellama.safety.own_files import sort_rule_files
 
 STEPS = (-0.6, -0.3, 0.0, 0.3, 0.6)  # around the threshold, in log-odds
 
@@ -42,7 +43,7 @@ def train(argv: Sequence[str]) -> None:
     if len({request.is_attack for request in requests}) < 2:
         raise UserError("all requests have the same outcome; the classifier needs some to refuse and some to answer")
     say(f"{len(requests):,} requests, {sum(request.is_attack for request in requests):,} to refuse")
-    guard = Guard([Path(one) for one in split_files(options.guard_rules)], readers=("rules",))
+    guard = Guard(sort_rule_files([Path(one) for one in split_files(options.safety_rules)]).guard, readers=("rules",))
     if options.folds > 1:
         print(_cross_validation(requests, guard, options))
     made = _fit(requests, guard, options)

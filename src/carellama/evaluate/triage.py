@@ -29,6 +29,7 @@ from carellama.intervals import wilson
 from carellama.records import Message
 from carellama.safety.answers import urgency_of
 from carellama.safety.classifier import Classifier, load_classifier
+from carellama.safety.own_files import sort_rule_files
 from carellama.safety.triage import patient_text, read_text, triage
 from carellama.safety.triage_rules import RedFlags, load_red_flags
 from carellama.text import counted
@@ -148,7 +149,8 @@ def evaluate(argv: Sequence[str]) -> None:
     groups = (SafetyEvalArguments, *ANSWER_GROUPS) if needs_model else (SafetyEvalArguments,)
     options, *engine_options = parse(groups, argv, "carellama safety eval FILE...", first="files")
     readers = Readers(
-        load_red_flags([Path(one) for one in split_files(options.red_flags)]), load_classifier(options.classifier)
+        load_red_flags(sort_rule_files([Path(one) for one in split_files(options.safety_rules)]).triage),
+        load_classifier(options.classifier),
     )
     files = [(file, load_cases(Path(file), options.scale)) for file in options.files]
     with _engine(engine_options) as (engine, sampling):

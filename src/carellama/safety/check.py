@@ -15,9 +15,10 @@ from carellama.config.safety import SafetyCheckArguments
 from carellama.engine.base import AnswerKind
 from carellama.errors import UserError
 from carellama.safety.answer_checks import AnswerChecks, load_answer_rules
-from carellama.safety.guard_rules import is_guard_file, load_guard_rules
+from carellama.safety.guard_rules import load_guard_rules
 from carellama.safety.medication import conflicts, person_facts
-from carellama.safety.medication_rules import MedicationRules, is_medication_file, load_medication
+from carellama.safety.medication_rules import MedicationRules, load_medication
+from carellama.safety.own_files import sort_rule_files
 from carellama.safety.pattern_rules import RuleSet
 from carellama.safety.triage_rules import load_red_flags
 from carellama.text import counted, language
@@ -28,17 +29,14 @@ Fired = Callable[[str], Collection[str]]  # a text to the ids of the rules that 
 def check(argv: Sequence[str]) -> None:
     """Run `carellama safety check`. Raises `UserError` for the first fault of the form, and for faulty examples."""
     (options,) = parse((SafetyCheckArguments,), argv, "carellama safety check FILE...", first="files")
-    files = [Path(file) for file in options.files]
-    of_medicines = [file for file in files if is_medication_file(file)]
-    of_guard = [file for file in files if file not in of_medicines and is_guard_file(file)]
-    red_flags = load_red_flags([file for file in files if file not in (*of_medicines, *of_guard)])
-    requests, answers = load_guard_rules(of_guard), load_answer_rules()
+    own = sort_rule_files([Path(file) for file in options.files])
+    red_flags, requests, answers = load_red_flags(own.triage), load_guard_rules(own.guard), load_answer_rules()
     checks = AnswerChecks(get_args(AnswerKind))
     faults = [
         *_report("triage", red_flags, lambda text: {rule.id for rule, _ in red_flags.scan(text)}),
         *_report("guard", requests, lambda text: {rule.id for rule, _ in requests.scan(text)}),
         *_report("answers", answers, lambda text: {rule.id for rule in checks.find(text)}),
-        *_report_medication(load_medication(of_medicines)),
+        *_report_medication(load_medication(own.medicines)),
     ]
     if faults:
         does = "does" if len(faults) == 1 else "do"

@@ -29,6 +29,7 @@ from carellama.safety.disguises import preferred_words, readings
 from carellama.safety.guard_model import GuardModel, GuardModelError
 from carellama.safety.guard_rules import GENERAL, OUTCOMES, GuardRules, Outcome, Reader, load_guard_rules
 from carellama.safety.pinyin import word_sounds
+from carellama.safety.policy import Action, Policy
 from carellama.safety.signs import Sign
 
 log = logging.getLogger(__name__)
@@ -90,11 +91,18 @@ class Guard:
         self._classifier = load_classifier(classifier, WEIGHTS) if "classifier" in readers else None
         self._by_rules = "rules" in readers
         self._model = model if "model" in readers else None
+        self._policy: Policy | None = None  # None: each category is refused
 
     def with_classifier(self, classifier: Classifier, *, rules: bool = True) -> Guard:
         """Return a guard with the same rules, or none of them, and another classifier."""
         made = copy(self)
         made._classifier, made._by_rules = classifier, rules
+        return made
+
+    def with_policy(self, policy: Policy) -> Guard:
+        """Return a guard that looks for nothing that a policy has off, and prefers what it refuses to what it marks."""
+        made = copy(self)
+        made._policy = policy
         return made
 
     def signs(self, plain: str) -> list[Sign]:
@@ -115,7 +123,7 @@ class Guard:
             log.warning("%s; rules and classifier judged alone", error)
             return replace(found, failure=str(error))
         judged = Judgement(verdict.outcome, verdict.category, verdict.label, "model") if verdict.category else ANSWER
-        return judged if judged.strictness > found.strictness else found
+        return judged if judged.strictness > found.strictness and self._action(verdict.category) != "off" else found
 
     def close(self) -> None:
         """Close the engine of the guard model, if there is one."""
@@ -126,7 +134,7 @@ class Guard:
         """What rules and classifier say."""
         turns = [one.content for one in messages if one.role == "user"]
         last, earlier = (turns[-1], "\n".join(turns[:-1])[-EARLIER_CHARACTERS:]) if turns else ("", "")
-        found = _strictest([self.judge_text(last), *self._documents(messages)])
+        found = self._strictest([self.judge_text(last), *self._documents(messages)])
         if found.outcome == "refuse" or not earlier:
             return found
         whole = self.judge_text(f"{earlier}\n{last}")
@@ -138,7 +146,7 @@ class Guard:
 
     def judge_text(self, text: str) -> Judgement:
         """Return what rules and classifier say of a text by itself, in all readings of it."""
-        return _strictest(map(self._judge_plain, self._readings(text)))
+        return self._strictest(map(self._judge_plain, self._readings(text)))
 
     def _readings(self, text: str) -> tuple[str, ...]:
         if len(text) > 2 * LONGEST_END:
@@ -152,8 +160,11 @@ class Guard:
     def _judge_plain(self, plain: str) -> Judgement:
         mentions = self._rules.mentions(plain)
         fired = self._rules.match(plain, mentions) if self._by_rules else []
-        found = _strictest(Judgement(rule.outcome, rule.category, rule.id, "rules") for rule, _ in fired)
-        if self._classifier is None or (found.outcome == "refuse" and found.category in NEVER_OVERRULED):
+        meant = [(rule, spans) for rule, spans in fired if self._action(rule.category) != "off"]
+        found = self._strictest(Judgement(rule.outcome, rule.category, rule.id, "rules") for rule, _ in meant)
+        stands = found.outcome == "refuse" and found.category in NEVER_OVERRULED
+        only_off = len(fired) > 0 and not meant  # the classifier knows no category: it would refuse what is off
+        if self._classifier is None or self._action(GENERAL) == "off" or stands or only_off:
             return found
         score = _score(self._classifier, self._rules, plain, mentions)
         if score >= self._classifier.threshold and found.outcome != "refuse":
@@ -161,6 +172,13 @@ class Guard:
         shipped = all(rule.shipped for rule, _ in fired)
         lifted = score < self._classifier.floor and found.outcome == "refuse" and shipped
         return ANSWER if lifted else found
+
+    def _action(self, category: str) -> Action:
+        return self._policy.action(category) if self._policy and category else "on"
+
+    def _strictest(self, found: Iterable[Judgement]) -> Judgement:
+        """The first of the strictest judgements, of those that are acted on most."""
+        return max(found, key=lambda one: (one.strictness, self._action(one.category) == "on"), default=ANSWER)
 
     def _documents(self, messages: Sequence[Message]) -> Iterator[Judgement]:
         """Judgements of what tools returned since the last request: only instructions to the assistant count."""
@@ -170,7 +188,7 @@ class Guard:
             if message.role == "tool":
                 for reading in self._readings(message.content):
                     for rule, _ in self._rules.match(reading, self._rules.mentions(reading)):
-                        if rule.category == INJECTION:
+                        if rule.category == INJECTION and self._action(INJECTION) != "off":
                             yield Judgement(rule.outcome, rule.category, rule.id, "rules")
 
 
@@ -200,8 +218,3 @@ def _score(classifier: Classifier, rules: GuardRules, plain: str, mentions: Ment
 def goes_on(text: str) -> bool:
     """Return whether a request takes up the one before."""
     return len(text) <= LONG_REQUEST and bool(_GOES_ON.search(text))
-
-
-def _strictest(found: Iterable[Judgement]) -> Judgement:
-    """The first of the strictest judgements."""
-    return max(found, key=lambda one: one.strictness, default=ANSWER)

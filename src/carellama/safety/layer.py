@@ -28,6 +28,7 @@ from carellama.safety.classifier import load_classifier
 from carellama.safety.guard import Guard
 from carellama.safety.guard_replies import guard_reply
 from carellama.safety.medication import Conflict, PersonFacts, conflicts, person_facts
+from carellama.safety.medication_rules import MedicationRules, load_medication
 from carellama.safety.notices import (
     SHOWN_LEVELS,
     Language,
@@ -37,6 +38,7 @@ from carellama.safety.notices import (
     emergency_notice,
     language_of,
 )
+from carellama.safety.own_files import sort_rule_files
 from carellama.safety.policy import Policy, load_policy
 from carellama.safety.triage import Triage, patient_text, triage
 from carellama.safety.triage_rules import load_red_flags
@@ -48,7 +50,10 @@ CHECKS = tuple(kind for kind in get_args(AnswerKind) if kind not in ("contradict
 
 
 class SafetyLayer:
-    """Screens conversations. Raises `UserError` for a country without numbers, faulty rules and a faulty policy."""
+    """Screens conversations. Raises `UserError` for a country without numbers, faulty rules and a faulty policy.
+
+    `more_rules`: files of a hospital, of any kind (`safety.own_files`); those of the guard where `guard` is not given.
+    """
 
     def __init__(
         self,
@@ -59,14 +64,16 @@ class SafetyLayer:
         policy: Path | None = None,
         guard: Guard | None = None,
     ) -> None:
+        own = sort_rule_files(more_rules)
         if country is not None:
             country = country.strip().upper()
             country = "GB" if country == "UK" else country  # as most people write it
             lookup(countries(), country, "country")
         self._policy = load_policy(policy) if mode == "on" else load_policy(policy).softened()
         self.mode, self.country = mode, country
-        self._rules, self._classifier = load_red_flags(more_rules), load_classifier(classifier)
-        self._guard = guard or Guard()
+        self._rules, self._classifier = load_red_flags(own.triage), load_classifier(classifier)
+        self._pharmacy = load_medication(own.medicines)
+        self._guard = (guard or Guard(own.guard)).with_policy(self._policy)
 
     def close(self) -> None:
         """Close the guard model, if there is one."""
@@ -79,7 +86,7 @@ class SafetyLayer:
     def screen(self, messages: Sequence[Message], found: Triage | None = None) -> Screening:
         """Return what has to be said of a conversation; `found` is its triage, where that was done otherwise."""
         said = patient_text(messages)
-        facts = person_facts(messages) if self._policy.action("contraindication") != "off" else None
+        facts = person_facts(messages, self._pharmacy) if self._policy.action("contraindication") != "off" else None
         found = found or self.triage(messages)
         said_first = [*self._emergency(found), *self._request(messages), *self._medicines(messages, facts)]
         answered = "\n".join(one.content for one in messages if one.role == "assistant")
@@ -96,6 +103,7 @@ class SafetyLayer:
             after=closing,
             said=said,
             facts=facts,
+            pharmacy=self._pharmacy,
         )
 
     def _emergency(self, found: Triage) -> Iterator[tuple[Notice, bool]]:
@@ -121,7 +129,7 @@ class SafetyLayer:
     def _medicines(self, messages: Sequence[Message], facts: PersonFacts | None) -> Iterator[tuple[Notice, bool]]:
         """What the last request runs into: a medicine that is asked about against what the person told."""
         asked = last_request(messages)
-        for conflict in conflicts(facts, asked, of="question")[:MOST_CONFLICTS] if facts else ():
+        for conflict in conflicts(facts, asked, of="question", rules=self._pharmacy)[:MOST_CONFLICTS] if facts else ():
             shown = self._policy.action("contraindication") == "on"
             yield conflict_notice(conflict, language_of(asked)), shown
 
@@ -143,6 +151,7 @@ class Screening:
     after: tuple[Notice, ...] = ()  # notices of the end of the answer
     said: str = field(default="", repr=False)  # by the person
     facts: PersonFacts | None = field(default=None, repr=False)  # about the person; None: medicines are not checked
+    pharmacy: MedicationRules | None = field(default=None, repr=False)
 
     @property
     def is_emergency(self) -> bool:
@@ -179,7 +188,7 @@ class AnswerWatch:
         policy = screening.policy
         self._policy, self._language, self._marked = policy, screening.language, set[str]()
         self._checks = AnswerChecks([kind for kind in CHECKS if policy.action(kind) != "off"], screening.said)
-        self._facts = screening.facts
+        self._facts, self._pharmacy = screening.facts, screening.pharmacy
         self._contradicts = screening.is_emergency and policy.action("contradiction") != "off"
         self._rest = ""  # of the sentence that has not ended
 
@@ -216,7 +225,7 @@ class AnswerWatch:
         for rule in self._checks.find(sentence):
             found.append(Notice(rule.kind, "caution", rule.note[language], rule.id))
         if self._facts is not None:
-            found += [conflict_notice(one, language) for one in conflicts(self._facts, sentence, of="answer")]
+            found += [conflict_notice(one, language) for one in conflicts(self._facts, sentence, rules=self._pharmacy)]
         marks = []
         for notice in found:
             once = notice.rule if notice.kind == "contraindication" else notice.kind
