@@ -143,8 +143,9 @@ def turns(count: int) -> list[Message]:
 def test_the_oldest_turns_are_dropped_until_it_fits(limit: int) -> None:
     """A26: every later turn of a conversation that filled the context was refused."""
     engine, whole = ScriptedEngine(""), turns(6)
-    left, dropped = drop_oldest(engine, whole, (), limit)
-    assert left == [whole[0], *whole[1 + dropped :]] and left[1].role == "user"
+    left, oldest = drop_oldest(engine, whole, (), limit)
+    dropped = len(oldest)
+    assert [whole[0], *oldest, *left[1:]] == whole and left[1].role == "user"
     assert engine.count_tokens(left) <= limit or left == [whole[0], whole[-1]]
     if dropped:  # one turn more would not fit
         assert engine.count_tokens([whole[0], *whole[1 + dropped - 2 :]]) > limit
@@ -156,9 +157,9 @@ def test_calls_stay_with_their_results() -> None:
         Message("user", "q" * 50), Message("assistant", "", call), Message("tool", "r" * 50, call_id="c"),
         Message("assistant", "a"), Message("user", "now"),
     ]  # fmt: skip
-    assert drop_oldest(ScriptedEngine(""), whole, (), 60) == ([whole[-1]], 4)
+    assert drop_oldest(ScriptedEngine(""), whole, (), 60) == ([whole[-1]], whole[:-1])
     leads = [Message("assistant", "Hello! " * 10), Message("user", "q")]
-    assert drop_oldest(ScriptedEngine(""), leads, (), 20) == ([leads[-1]], 1)
+    assert drop_oldest(ScriptedEngine(""), leads, (), 20) == ([leads[-1]], leads[:1])
 
 
 def test_room_for_an_answer() -> None:

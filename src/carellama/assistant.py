@@ -84,16 +84,23 @@ class Assistant(EngineWrapper):
             note(asked[place], screened_reply(screenings[asked[place]], reply, sampling))
 
         for index in sorted(set(range(len(prompts))) - set(asked)):
-            note(index, refused_reply(screenings[index], self.engine, whole[index], sampling))
-        self.engine.generate([whole[index] for index in asked], sampling, on_reply=answered)
+            note(index, refused_reply(screenings[index], sampling))
+        if asked:
+            self.engine.generate([whole[index] for index in asked], sampling, on_reply=answered)
         return [replies[index] for index in range(len(prompts))]
 
-    def stream(self, messages: Prompt, sampling: Sampling | None = None) -> Generator[Piece, None, Reply]:
-        """Yield the answer piece by piece; what the safety layer has to say comes first, before the engine begins."""
+    def stream(
+        self, messages: Prompt, sampling: Sampling | None = None, *, dropped: Prompt = ()
+    ) -> Generator[Piece, None, Reply]:
+        """Yield the answer piece by piece; what the safety layer has to say comes first, before the engine begins.
+
+        `dropped` are earlier turns that the model is not told of, for want of room: the safety layer reads them too.
+        """
         sampling = sampling or self.sampling
         if self.safety is None:
             return self.engine.stream(self._whole(messages), sampling)
-        return screened_stream(self.safety.screen(messages), self.engine, self._whole(messages), sampling)
+        screening = self.safety.screen([*dropped, *messages])
+        return screened_stream(screening, self.engine, self._whole(messages), sampling)
 
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
         """The log-probability of each choice as the beginning of the answer."""
@@ -162,8 +169,11 @@ class Consultant(Assistant):
                 on_reply(index, replies[-1])
         return replies
 
-    def stream(self, messages: Prompt, sampling: Sampling | None = None) -> Generator[Piece, None, Reply]:
+    def stream(
+        self, messages: Prompt, sampling: Sampling | None = None, *, dropped: Prompt = ()
+    ) -> Generator[Piece, None, Reply]:
         """Yield the next question, or the report; what the safety layer has to say comes first."""
+        messages = [*dropped, *messages]
         step = yield from self.interview.advance(messages, (sampling or self.sampling).adapter)
         if step.state.reported:
             closing = self.interview.closing(step.state, messages[-1].content)

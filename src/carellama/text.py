@@ -40,6 +40,7 @@ DOSING = re.compile(r"\b(?:etc|b\.i\.d|t\.i\.d|q\.i\.d|q\.d|p\.o|i\.v|i\.m|s\.c)
 ITEM = re.compile(r"(?m)^[ \t]*\d{1,3}$")
 THINK, THOUGHT = "<think>", "</think>"  # around the reasoning that an answer may begin with
 REASONING = re.compile(rf"(\s*{THINK}\s*)(.*?)(\s*{THOUGHT}\s*)", re.DOTALL)
+LETTERS_A_TOKEN = 4  # of an estimate; a Chinese character counts as a token
 MIXED_SHARE = 0.2  # of the letters: less of the other language does not make a text mixed
 Language = Literal["zh", "en", "mixed", "other"]
 
@@ -47,6 +48,12 @@ Language = Literal["zh", "en", "mixed", "other"]
 def counted(count: int, noun: str, plural: str = "") -> str:
     """Return a number and its noun, which agree: "1 row", "2 rows", "1 copy", "1,200 copies" (`plural`)."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def estimated_tokens(text: str) -> int:
+    """Return roughly how many tokens a text has, for engines that cannot count."""
+    han = len(HAN_CHARACTER.findall(text))
+    return han + (len(text) - han) // LETTERS_A_TOKEN
 
 
 def folded(text: str) -> str:

@@ -48,7 +48,7 @@ from carellama.engine.reasoning import with_reasoning
 from carellama.engine.tools import settled, told
 from carellama.engine.upstreams import PAUSES, Failed, Listing, Upstream, Upstreams
 from carellama.errors import UserError
-from carellama.text import HAN_CHARACTER
+from carellama.text import estimated_tokens
 
 if TYPE_CHECKING:
     from carellama.config.answering import EngineArguments
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from carellama.config.finetuning import FinetuningArguments
     from carellama.config.model import ModelArguments
 
-LETTERS_A_TOKEN = 4  # of the estimate; a Chinese character counts as a token
 TEXTS_AT_ONCE = 32  # in one request for vectors
 NO_VECTORS = (400, 404, 405, 501)
 
@@ -209,9 +208,7 @@ class OpenAIEngine:
         counted = self._wait(self._upstreams.ask(lambda upstream: self._count(upstream, messages, tools)))
         if counted is not None:
             return counted
-        text = self.render(messages, tools)
-        han = len(HAN_CHARACTER.findall(text))
-        return han + (len(text) - han) // LETTERS_A_TOKEN
+        return estimated_tokens(self.render(messages, tools))
 
     def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
         """Return the tokens of a text by the server's /tokenize. Raises `Unsupported` if it has none."""

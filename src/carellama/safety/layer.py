@@ -215,7 +215,7 @@ class AnswerWatch:
     def _judge(self, sentence: str, surplus: int) -> list[Mark]:
         if not sentence.strip():
             return []
-        surplus += len(sentence) - len(sentence.rstrip("\n"))
+        surplus += len(sentence) - len(sentence.rstrip("\r\n"))
         found: list[Notice] = []
         if self._contradicts and makes_light_of(sentence):
             stopped = self._policy.action("contradiction") == "on"

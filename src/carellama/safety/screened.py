@@ -11,8 +11,12 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
 from carellama.engine.base import Engine, Piece, Prompt, Reply, Sampling
+from carellama.errors import UserError
 from carellama.safety.layer import Mark, Screening
 from carellama.safety.notices import mark_text
+from carellama.text import estimated_tokens
+
+NOT_ASKED = Reply("", "content_filter", prompt_tokens=0, completion_tokens=0)  # no model read or wrote anything
 
 
 def screened_stream(
@@ -23,7 +27,7 @@ def screened_stream(
     if answer.text or answer.notices:
         yield Piece(answer.text, notices=answer.notices)
     if screening.refusal is not None:
-        return answer.of(_cut_short(engine, messages, sampling, ()))
+        return answer.of(NOT_ASKED)
     pieces: list[Piece] = []
     stream = engine.stream(messages, sampling)
     try:
@@ -48,9 +52,9 @@ def screened_reply(screening: Screening, reply: Reply, sampling: Sampling) -> Re
     return answer.of(reply)
 
 
-def refused_reply(screening: Screening, engine: Engine, messages: Prompt, sampling: Sampling) -> Reply:
-    """Return the reply to a request that is refused; the engine only counts its tokens."""
-    return _Marked(screening, constrained=sampling.constrained).of(_cut_short(engine, messages, sampling, ()))
+def refused_reply(screening: Screening, sampling: Sampling) -> Reply:
+    """Return the reply to a request that is refused; the engine learns nothing of it."""
+    return _Marked(screening, constrained=sampling.constrained).of(NOT_ASKED)
 
 
 class _Marked:
@@ -94,9 +98,9 @@ class _Marked:
         for mark in marks:
             self.notices = (*self.notices, mark.notice)
             if mark.shown:
-                cut = behind - mark.surplus
+                cut = max(0, behind - mark.surplus)  # the line break may have come in two pieces
                 yield replace(rest, text=rest.text[:cut])
-                rest, behind = Piece(rest.text[cut:]), mark.surplus
+                rest, behind = Piece(rest.text[cut:]), behind - cut
             yield Piece(mark_text(mark.notice) if mark.shown else "", notices=(mark.notice,))
             if mark.stops:
                 self.stopped = True
@@ -106,13 +110,21 @@ class _Marked:
 
 
 def _cut_short(engine: Engine, messages: Prompt, sampling: Sampling, pieces: Sequence[Piece]) -> Reply:
-    """The reply of an answer that was stopped; its tokens are counted again, since the engine did not finish it."""
+    """The reply of an answer that was stopped; its tokens are counted again, since the engine did not finish it.
+
+    They are estimated where the engine cannot count: an endpoint without /tokenize, or one that no longer answers.
+    """
     reasoning = "".join(one.reasoning for one in pieces)
+    text = reasoning + "".join(one.text for one in pieces)
+    try:
+        asked, said = engine.count_tokens(messages, sampling.tools), len(engine.tokenize(text))
+    except UserError:
+        asked, said = estimated_tokens("".join(one.content for one in messages)), estimated_tokens(text)
     return Reply(
         "",
         "content_filter",
-        prompt_tokens=engine.count_tokens(messages, sampling.tools),
-        completion_tokens=len(engine.tokenize(reasoning + "".join(one.text for one in pieces))),
+        prompt_tokens=asked,
+        completion_tokens=said,
         reasoning=reasoning,
         logprobs=tuple(token for one in pieces if not one.of_prompt for token in one.logprobs),
         calls=tuple(one.call for one in pieces if one.call is not None),

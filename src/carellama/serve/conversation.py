@@ -33,6 +33,11 @@ class Conversation:
         system = [Message("system", self.system)] if self.system else []
         return [*system, *self.messages[self.first :], Message("user", question)]
 
+    @property
+    def dropped(self) -> list[Message]:
+        """The oldest turns, which the model is no longer told of."""
+        return self.messages[: self.first]
+
     def add(self, question: str, answer: str) -> None:
         """Remember a question, and its answer as far as it came."""
         if answer:

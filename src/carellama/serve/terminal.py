@@ -232,7 +232,8 @@ class Talk:
     def _say(self, question: str, said: list[str]) -> Reply:
         """Print the pieces of an answer as they come, and add them to `said`."""
         styled = Styled() if self.styled else None
-        stream = self.assistant.stream(self.conversation.prompt(question), self.sampling)
+        told, dropped = self.conversation.prompt(question), self.conversation.dropped
+        stream = self.assistant.stream(told, self.sampling, dropped=dropped)
         reasons = False
         try:
             while True:

@@ -19,6 +19,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from carellama.assistant import Assistant
 from carellama.engine.base import Engine, Reply, Sampling
 from carellama.records import Message
 from carellama.serve.api import protocol
@@ -100,13 +101,16 @@ async def chat_makes(
     sampling = read_sampling(service, call, body, adapter)
     count = choices(service, body)
     consultant = consultant_of(service, body, messages, sampling, count)
+    dropped: list[Message] = []
     if consultant is None:  # the state of a consultation is made of all turns
-        messages, sampling = await fit_to_model(service, call, messages, sampling)
+        messages, dropped, sampling = await fit_to_model(service, call, messages, sampling)
     note_parts(call, pictures)
     messages, tokens = await prepare_chat(service, messages, sampling)
     room = await check_room(service, messages, tokens, sampling, call.context_tokens)
     await call.reserve("chat", [tokens], count, count * room)
     stream = (consultant or service.engine).stream
+    if dropped and isinstance(service.engine, Assistant):  # its safety layer reads them
+        stream = partial(service.engine.stream, dropped=dropped)
     makes: list[Make] = [partial(stream, messages, draw) for draw in draws(sampling, count)]
     return makes, not body.stream or is_task(messages)
 

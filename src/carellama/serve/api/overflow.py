@@ -1,6 +1,6 @@
 """What does not fit: tools for a model that knows none, too many tools, and conversations that fill the context.
 
-    messages, sampling = await fit_to_model(service, call, messages, sampling)
+    messages, dropped, sampling = await fit_to_model(service, call, messages, sampling)
 
 Nothing is left out in silence: the response says it in a header, and the log too.
 """
@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from carellama.engine.base import Engine, Sampling, Tool
@@ -30,8 +31,8 @@ ANSWER_SHARE = 0.25  # of the context, that is kept free for an answer at most
 
 async def fit_to_model(
     service: Service, call: Call, messages: list[Message], sampling: Sampling
-) -> tuple[list[Message], Sampling]:
-    """Return the conversation and the sampling without tools that the model cannot use and turns that do not fit.
+) -> tuple[list[Message], list[Message], Sampling]:
+    """Return the turns that fit, the oldest ones that do not, and the sampling without tools that cannot be used.
 
     What is left out is named in headers of the response. Raises `Wrong` (400) as `allowed_tools`.
     """
@@ -43,14 +44,15 @@ async def fit_to_model(
         log.info("%s: %d of %d tools left out: %s", call.id, offered, offered, why)
     limit = prompt_limit(sampling, call.context_tokens)
     if limit is None:
-        return messages, sampling
+        return messages, [], sampling
+    dropped: list[Message] = []
     may_cut = bool(sampling.tools) and sampling.tool_choice == "auto" and settings.tools == "auto"
     if settings.context_overflow == "drop_oldest":
         tools = () if may_cut or sampling.tool_choice == "none" else sampling.tools
-        messages, dropped = await threaded(lambda: drop_oldest(engine, messages, tools, limit))
+        messages, dropped = await threaded(partial(drop_oldest, engine, messages, tools, limit))
         if dropped:
-            call.headers[TURNS_HEADER] = str(dropped)
-            log.info("%s: the %d oldest messages are left out, as the context is full", call.id, dropped)
+            call.headers[TURNS_HEADER] = str(len(dropped))
+            log.info("%s: the %d oldest messages are left out, as the context is full", call.id, len(dropped))
     if may_cut:
         fitting = await threaded(lambda: tools_that_fit(engine, messages, sampling.tools, limit))
         if (cut := offered - len(fitting)) > 0:
@@ -58,7 +60,7 @@ async def fit_to_model(
             call.headers[TOOLS_HEADER] = f"{cut} of {offered} left out: {why}"
             log.info("%s: %d of %d tools left out: %s", call.id, cut, offered, why)
             sampling = replace(sampling, tools=fitting)
-    return messages, sampling
+    return messages, dropped, sampling
 
 
 def note_parts(call: Call, left_out: Counter[str]) -> None:
@@ -126,16 +128,16 @@ def prompt_limit(sampling: Sampling, context_tokens: int | None) -> int | None:
 
 def drop_oldest(
     engine: Engine, messages: Sequence[Message], tools: Sequence[Tool], limit: int
-) -> tuple[list[Message], int]:
-    """Return the conversation without its oldest turns, so that it has at most `limit` tokens, and how many messages.
+) -> tuple[list[Message], list[Message]]:
+    """Return the conversation without its oldest turns, so that it has at most `limit` tokens, and those turns.
 
     The system message and the last turn stay, and a call of tools stays with its results. A conversation whose last
     turn is too long by itself is returned with that alone: the engine then refuses it.
     """
     if engine.count_tokens(messages, tools) <= limit:
-        return list(messages), 0
+        return list(messages), []
     head = [message for message in messages[:1] if message.role == "system"]
-    rest = messages[len(head) :]
+    rest = list(messages[len(head) :])
     starts = [index for index, message in enumerate(rest) if message.role == "user"] or [0]
     low, high = 0, len(starts) - 1  # the conversation from starts[high] on is what is left at least
     while low < high:
@@ -144,4 +146,4 @@ def drop_oldest(
             high = middle
         else:
             low = middle + 1
-    return [*head, *rest[starts[low] :]], starts[low]
+    return [*head, *rest[starts[low] :]], rest[: starts[low]]

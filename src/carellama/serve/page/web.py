@@ -187,7 +187,8 @@ class Page:
 
         Give its `Reply`, or None when it was stopped.
         """
-        stream = self.assistant.stream(visit.conversation.prompt(visit.question), sampling)
+        told, dropped = visit.conversation.prompt(visit.question), visit.conversation.dropped
+        stream = self.assistant.stream(told, sampling, dropped=dropped)
         due = 0.0
         try:
             while not visit.stopped:
