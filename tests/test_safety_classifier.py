@@ -108,6 +108,8 @@ def test_each_rule_that_fires_and_a_short_text_lower_the_floor() -> None:
     assert classifier.verdict(LONG, rules=1) == "harmless"  # below -1
     assert classifier.verdict(LONG, rules=2) == "unsure"  # not below -2.5
     assert classifier.verdict("吃花生呛了之后一直咳", rules=1) == "unsure"  # not below -4
+    assert replace(classifier, bias=1.0).verdict("吃花生") == "unsure"  # a few words: not above 2
+    assert replace(classifier, bias=2.5).verdict("吃花生") == "emergency"
     assert replace(classifier, bias=-5.0).verdict("吃花生呛了之后一直咳", rules=1) == "harmless"
 
 

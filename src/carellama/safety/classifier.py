@@ -43,7 +43,7 @@ BIAS, THRESHOLD, FLOOR = "#bias", "#threshold", "#floor"  # names of lines that 
 ENOUGH = 40
 SHORT = 40  # known word sequences of a window, below which its score says little: it counts as `SHORT_COUNTS` rules
 SHORT_COUNTS = 2
-FEW = 20  # known word sequences of a window, below which its score says nothing: "headache", "not breathing"
+FEW = 20  # known word sequences of a window, below which only a high score says anything: "headache" has none
 LEAST_SCALE = 0.1  # of a feature while weights are learned
 Verdict = Literal["emergency", "harmless", "unsure"]
 
@@ -93,18 +93,19 @@ class Classifier:
         return self._score(text, signs)[0]
 
     def verdict(self, text: str, signs: Sequence[Sign] = (), rules: int = 1) -> Verdict:
-        """Return what the text is; of a few words, or of unknown ones, it is unsure.
+        """Return what the text is; of a few words, or of unknown ones, it is never harmless.
 
         `rules`: how many say that it is an emergency. Each lowers the floor by as much as the first, and so does a text
         that is short, or of unknown words.
         """
         score, known = self._score(text, signs)
+        margin = self.threshold - self.floor
         if known < FEW:
-            return "unsure"
+            return "emergency" if score >= self.threshold + margin else "unsure"
         if score >= self.threshold:
             return "emergency"
         against = rules + (SHORT_COUNTS if known < SHORT else 0)
-        return "harmless" if score < self.threshold - against * (self.threshold - self.floor) else "unsure"
+        return "harmless" if score < self.threshold - against * margin else "unsure"
 
     def _score(self, text: str, signs: Sequence[Sign]) -> tuple[float, int]:
         """The highest log-odds of a window, and how many of its word sequences are known."""
