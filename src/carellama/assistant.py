@@ -188,16 +188,16 @@ class Consultant(Assistant):
         preface, notices = screening.preface(), (*screening.notices, *screening.after)
         if notices:
             yield Piece(preface, notices=notices)
-        text, told = self._text(step), consultation_json(step)
+        text, told = self._text(step, messages), consultation_json(step)
         text += "".join(f"\n\n{one.text}" for one in screening.after if screening.policy.action(one.kind) == "on")
         yield Piece(text, consultation=told)
         return Reply(f"{preface}{text}", "stop", *step.tokens, notices=notices, consultation=told)
 
-    def _text(self, step: Step) -> str:
+    def _text(self, step: Step, messages: Prompt) -> str:
         if step.report is not None:
             return to_markdown(step.report)
         assert step.question is not None
-        lead = self.interview.lead(step.state)
+        lead = self.interview.lead(step.state, messages)
         return f"{lead}\n\n{step.question}" if lead else step.question
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -34,17 +34,17 @@ from carellama.consultation.reading import (
     read_text,
 )
 from carellama.consultation.report import Report, make_report, report_words
-from carellama.consultation.state import ConsultState, Reader, Reason, Slot, Urgency
+from carellama.consultation.state import FERTILE, ConsultState, Reader, Reason, Slot, Urgency
 from carellama.engine.base import Engine, Piece, drain
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
+from carellama.safety.medication import Conflict, conflicts, person_facts
 from carellama.safety.notices import Language
 from carellama.safety.triage import BY_CLASSIFIER, Triage, triage
 from carellama.text import HAN_CHARACTER, language
 
 URGENCY: tuple[Urgency, ...] = get_args(Urgency)  # the most urgent first
-FERTILE = (12, 55)  # years within which a pregnancy is asked about
 REMEMBERED = 1024  # readings of a model
 MOST_SILENT = 3  # answers in a row that say nothing, after which it ends
 FIRST: tuple[Slot, ...] = ("complaint", "red_flag", "onset", "age_sex", "pregnancy")
@@ -54,6 +54,13 @@ ALWAYS: tuple[Slot, ...] = ("associated", "history", "drugs", "course", "allergi
 LISTS: frozenset[Slot] = frozenset({"red_flag", "associated", "history", "drugs", "allergies", "family", "social"})
 OF_OTHERS: frozenset[Slot] = frozenset({"history", "drugs", "allergies", "family"})  # answers that name other illnesses
 DISTINCT: frozenset[Slot] = frozenset({"age_sex", "pregnancy", "allergies", "drugs", "history", "family"})
+GRADED: frozenset[Slot] = frozenset({"course", "severity"})  # a yes does not say which
+NO_SIGN: frozenset[Slot] = frozenset({"onset", *DISTINCT})  # what an answer about warning signs may name without one
+
+_TELLS: Mapping[Slot, Mapping[Language, str]] = {
+    "drugs": {"en": "I take ", "zh": "我在吃"},
+    "allergies": {"en": "I am allergic to ", "zh": "我过敏："},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +105,17 @@ class Interview:
 
     def closing(self, state: ConsultState, message: str) -> str:
         """Return what is said after the report to a message that asks nothing; "": it is a question, for the model."""
-        return "" if is_question(message) else self._questions.closing[state.language]
+        if is_question(message):
+            return ""
+        closing = self._questions.closing_emergency if state.level == "emergency" else self._questions.closing
+        return closing[state.language]
 
-    def lead(self, state: ConsultState) -> str:
-        """Return what comes before a question, "" where nothing does."""
-        if state.level == "emergency":
-            return self._questions.meanwhile[state.language]
-        return "" if state.asked else self._questions.intro[state.language]
+    def lead(self, state: ConsultState, before: Sequence[Message] = ()) -> str:
+        """Return what comes before a question in a conversation; "": nothing, or it was said already."""
+        if state.level != "emergency":
+            return "" if state.asked else self._questions.intro[state.language]
+        meanwhile = self._questions.meanwhile[state.language]
+        return "" if any(meanwhile in one.content for one in before if one.role == "assistant") else meanwhile
 
     def step(self, messages: Sequence[Message], adapter: str = "") -> Step:
         """Return the next question or the end of the interview; a model reads and words by its `adapter`."""
@@ -276,6 +287,7 @@ class _Known:
     stopped: bool = False
     silent: int = 0  # answers in a row that say nothing
     said: list[str] = field(default_factory=list)  # by the person
+    medical: list[str] = field(default_factory=list)  # the same; a bare answer about medicines as a whole sentence
     heard: list[Message] = field(default_factory=list)  # what triage looks at
     first: dict[Slot, Message] = field(default_factory=dict)  # question about each slot
     denied: bool = False  # the red flags, by a no that takes nothing back
@@ -292,6 +304,7 @@ class _Known:
     def take(self, text: str, said: Said, pending: Slot | None) -> None:
         """Note one message of the person for all slots, and judge whether it answers the question."""
         self.said.append(text)
+        self.medical.append(_sentence(text, pending, self.language))
         self.age = self.age if said.age is None else said.age
         self.sex = said.sex if said.sex and pending == "age_sex" else self.sex or said.sex
         self.other = self.other or (said.other and not self.asked)
@@ -310,6 +323,8 @@ class _Known:
         self.silent = self.silent + 1 if kind_of(text) == "nothing" else 0
         if follow_up:
             self.half[pending] = follow_up
+        else:
+            self.half.pop(pending, None)
         half_told = pending == "age_sex" and (said.age is not None or said.sex is not None)
         if said.is_stop and not said.slots:
             return
@@ -347,11 +362,12 @@ class _Known:
         return missing if self.other else f"your_{missing}"
 
     def add(self, slot: Slot, text: str, reader: Reader) -> None:
-        """Note what was said of a slot; what its own question brought is not added to by other answers."""
+        """Note what was said of a slot; other answers add to a bare no of its own question only."""
         known = self.read_by.get(slot)
-        if reader != "answer" and (known == "answer" or (slot == "onset" and known is not None)):
-            return  # "a pack a day" is no second beginning
         said = self.slots.setdefault(slot, [])
+        told = known == "answer" and any(kind_of(one) not in ("no", "unknown") for one in said)
+        if reader != "answer" and (told or (slot == "onset" and known is not None)):
+            return  # "a pack a day" is no second beginning
         if text and not any(text in one for one in said):
             said.append(text)
         if reader == "answer" or slot not in self.read_by:
@@ -384,8 +400,14 @@ class _Known:
         return ConsultState(
             self.language, {slot: joint.join(said) for slot, said in self.slots.items() if said}, tuple(self.asked),
             level, found.findings, tuple(self.complaints), bool(reason), reason, self.age, self.sex,
-            dict(self.read_by), tuple(self.failures),
+            dict(self.read_by), tuple(self.failures), conflicts=self.conflicts(),
         )  # fmt: skip
+
+    def conflicts(self) -> tuple[Conflict, ...]:
+        """Medicines that the person takes or asks about and what they do not go with, each once."""
+        facts = person_facts([Message("user", one) for one in self.medical])
+        found = [one for text in self.medical for one in conflicts(facts, text, of="question")] if facts.text else []
+        return tuple({(one.drug, one.row): one for one in found}.values())
 
 
 def _language(messages: Sequence[Message]) -> Language:
@@ -393,6 +415,12 @@ def _language(messages: Sequence[Message]) -> Language:
     text = "\n".join(one.content[:2000] for one in messages if one.role == "user")
     found = language(text)
     return "zh" if found == "zh" or (found == "mixed" and HAN_CHARACTER.search(text)) else "en"
+
+
+def _sentence(text: str, slot: Slot | None, used: Language) -> str:
+    """An answer that only names medicines or allergies, as a sentence that tells of them."""
+    begin = _TELLS.get(slot, {}).get(used, "") if slot and kind_of(text) == "text" and not is_denial(text) else ""
+    return f"{begin}{text}" if begin and is_clause(text) and not is_question(text) else text
 
 
 def _follow_up(known: _Known, slot: Slot, text: str, said: Said) -> str:
@@ -406,13 +434,19 @@ def _follow_up(known: _Known, slot: Slot, text: str, said: Said) -> str:
         return "" if kind == "text" else "again"
     if slot == "onset":
         return "" if kind == "unknown" or slot in said.slots or is_time(text) else "again"
-    if slot == "location" and kind in ("yes", "no"):
+    if (slot == "location" and kind in ("yes", "no")) or (slot in GRADED and kind == "yes"):
         return "again"
     if slot in LISTS and kind == "yes":
         return "which"
     tells_of = said.slots.keys() & DISTINCT
-    brief = kind == "text" and is_clause(text)
-    return "again" if brief and slot in DISTINCT and tells_of and slot not in tells_of else ""
+    if kind != "text" or not is_clause(text) or slot in said.slots:
+        return ""
+    if slot == "red_flag":
+        no_sign = said.slots and said.slots.keys() <= NO_SIGN and not is_denial(text) and not find_complaints(text)
+        return "again" if no_sign else ""
+    if slot in GRADED:
+        tells_of |= said.slots.keys() & GRADED
+    return "again" if slot in DISTINCT | GRADED and tells_of else ""
 
 
 class _Memo:

@@ -36,6 +36,7 @@ class Questions:
     intro: Wording
     meanwhile: Wording
     closing: Wording
+    closing_emergency: Wording
     of_slot: Mapping[Slot, Mapping[str, Wording]]
     complaints: Mapping[str, Complaint]
     words: Lexicon  # concepts slot names: what a question about it has
@@ -81,7 +82,16 @@ def load_questions() -> Questions:
     wordings += [(said, slot) for one in complaints.values() for slot, own in one.ask.items() for said in own.values()]
     exact = sorted(((normalize(said), slot) for said, slot in wordings), key=lambda one: -len(one[0]))
     words = Lexicon({slot: terms_of(data["slots"][slot]["asks"]) for slot in SLOTS})
-    return Questions(data["intro"], data["meanwhile"], data["closing"], of_slot, complaints, words, tuple(exact))
+    return Questions(
+        intro=data["intro"],
+        meanwhile=data["meanwhile"],
+        closing=data["closing"],
+        closing_emergency=data["closing_emergency"],
+        of_slot=of_slot,
+        complaints=complaints,
+        words=words,
+        exact=tuple(exact),
+    )
 
 
 @cache

@@ -22,6 +22,7 @@ from carellama.consultation.questions import slots_data, terms_of
 from carellama.consultation.state import SLOTS, Reader, Slot
 from carellama.rules import SENTENCE_END, Lexicon, Mention, Mentions, normalize, words_between
 from carellama.safety.measures import NUMBER, find_measures, read_number
+from carellama.safety.medication import person_facts
 
 Answer = Literal["yes", "no", "unknown", "nothing", "text"]
 Sex = Literal["female", "male"]
@@ -51,6 +52,7 @@ _BUT = re.compile(
     r"(?<![a-z])(?:but|though|although|except|only|just|apart|sometimes|bit|little|well|some|yes)(?![a-z])"
     r"|但|不过|就是|只是|只有|除了|有时|偶尔|一点|有些|倒是|可是|还是"
 )
+BACKGROUND: frozenset[Slot] = frozenset({"age_sex", "drugs", "allergies", "family", "social"})
 SHORT = 12  # words of a clause that says one thing
 HOURS_PER_DAY = 24
 OLDEST = 120  # years
@@ -141,7 +143,7 @@ def read_text(text: str, asked: Slot | None = None) -> Said:
     age = next((one.value for one in mentions.get("age", ()) if one.value is not None), None)
     if asked == "age_sex":
         age, sex = _bare_age_sex(plain, age, sex)
-    slots = _clauses(text, plain, mentions)
+    slots = _clauses(text, plain, mentions, _medical_marks(text, asked))
     if asked == "age_sex" and (age is not None or sex):
         slots.setdefault("age_sex", clip(text))
     return Said(slots, age, sex, other, signals, "_now" in mentions)
@@ -178,12 +180,22 @@ def _bare_age_sex(plain: str, age: float | None, sex: Sex | None) -> tuple[float
     return (age if age is not None and 0 <= age <= OLDEST else None), sex
 
 
-def _clauses(text: str, plain: str, mentions: Mentions) -> dict[Slot, str]:
+def _medical_marks(text: str, asked: Slot | None) -> list[tuple[int, Slot]]:
+    """Where a medicine that is taken and an allergy are named, and in answers about other things an illness."""
+    facts = person_facts(text)
+    named: list[tuple[int, Slot]] = [(one.start, "drugs") for one in facts.drugs]
+    named += [(one.start, "allergies") for one in facts.allergies]
+    if asked in BACKGROUND:
+        named += [(one.start, "history") for one in facts.diseases]
+    return named
+
+
+def _clauses(text: str, plain: str, mentions: Mentions, named: Sequence[tuple[int, Slot]]) -> dict[Slot, str]:
     """The clauses that tell of each slot, verbatim."""
     found: dict[Slot, list[str]] = {}
-    marks = sorted(
-        (one.start, slot) for slot in SLOTS for one in (*mentions.get(f"slot {slot}", ()), *_numbers(slot, mentions))
-    )
+    marks = [(one.start, slot) for slot in SLOTS for one in mentions.get(f"slot {slot}", ())]
+    marks += [(one.start, slot) for slot in SLOTS for one in _numbers(slot, mentions)]
+    marks = sorted({*marks, *named})
     at = 0
     for begin, end in _sentences(plain):
         while at < len(marks) and marks[at][0] < begin:

@@ -26,7 +26,7 @@ from carellama.consultation.guide_files import URGENCIES
 from carellama.consultation.questions import load_questions
 from carellama.consultation.reading import kind_of
 from carellama.consultation.report_pdf import Section, draw
-from carellama.consultation.state import SLOTS, ConsultState, Slot, Urgency
+from carellama.consultation.state import FERTILE, SLOTS, ConsultState, Slot, Urgency
 from carellama.safety.notices import Language, disclaimer, emergency_notice
 from carellama.safety.triage import BY_CLASSIFIER, Finding
 
@@ -70,11 +70,12 @@ REPORT_SCHEMA: Mapping[str, Any] = {
         date={"type": "string", "format": "date"},
         complaint=_TEXT,
         complaints=_LIST,
-        summary={"type": "array", "items": _object(slot={"enum": list(SLOTS)}, text=_TEXT)},
+        summary={"type": "array", "items": _object(slot={"enum": list(SLOTS)}, text=_TEXT, question=_TEXT)},
         urgency={"enum": list(URGENCIES)},
         why=_LIST,
         rules=_LIST,
         notice=_TEXT,
+        medicines=_LIST,
         departments={"type": "array", "minItems": 1, "items": _object(id=_TEXT, name=_TEXT, treats=_TEXT)},
         tests=_LIST,
         self_care=_LIST,
@@ -89,10 +90,11 @@ REPORT_SCHEMA: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A slot and what the person said about it, in their words."""
+    """A slot and what the person said about it, in their words; `question`: what a bare yes or no answered."""
 
     slot: Slot
     text: str
+    question: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class Report:
     why: tuple[str, ...]
     rules: tuple[str, ...]  # ids of the rules of triage that fired, at any level
     notice: str
+    medicines: tuple[str, ...]  # of those taken or asked about: what they do not go with
     departments: tuple[Place, ...]  # the first is the one to go to
     tests: tuple[str, ...]
     self_care: tuple[str, ...]
@@ -153,11 +156,12 @@ def make_report(state: ConsultState, country: str | None = None, today: date | N
         date=(today or date.today()).isoformat(),
         complaint=state.slots.get("complaint", ""),
         complaints=tuple(one.id for one in found.complaints),
-        summary=tuple(Told(slot, state.slots[slot]) for slot in SLOTS if slot != "complaint" and state.slots.get(slot)),
+        summary=tuple(_summary(state, slot) for slot in SLOTS if slot != "complaint" and state.slots.get(slot)),
         urgency=urgency,
         why=tuple(_why(state, found, urgency)),
         rules=tuple(one.rule.id for one in state.findings),
         notice=_notice(state, found, urgency, country),
+        medicines=tuple(dict.fromkeys(one.texts[language] for one in state.conflicts)),
         departments=_departments(found, language),
         tests=advice("tests"),
         self_care=advice("self_care"),
@@ -165,10 +169,23 @@ def make_report(state: ConsultState, country: str | None = None, today: date | N
         unknown=tuple(slot for slot in SLOTS if not _is_known(state, slot)),
         ended=state.reason,
         sources=tuple(
-            dict.fromkeys([*(one.rule.source for one in findings[:RULES_SHOWN]), *(one.source for one in advised)])
+            dict.fromkeys(
+                [
+                    *(one.rule.source for one in findings[:RULES_SHOWN]),
+                    *(one.source for one in state.conflicts),
+                    *(one.source for one in advised),
+                ]
+            )
         ),
         disclaimer=disclaimer(language),
     )
+
+
+def _summary(state: ConsultState, slot: Slot) -> Told:
+    said, question = state.slots[slot], ""
+    if kind_of(said) in ("yes", "no"):
+        question = load_questions().text(slot, state.language, complaints=state.complaints)
+    return Told(slot, said, question)
 
 
 def _told(state: ConsultState, slots: Sequence[Slot]) -> str:
@@ -186,9 +203,9 @@ def _why(state: ConsultState, found: Assessment, urgency: Urgency) -> list[str]:
     words, language = report_words(), state.language
     findings = [one for one in state.findings if one.level == urgency]
     why = [
-        words["rule"][language].format(
-            id=one.rule.id, do="" if one.overruled else one.rule.do[language], source=one.rule.source
-        )
+        words["rule"][language]
+        .format(id=one.rule.id, do="" if one.overruled else one.rule.do[language], source=one.rule.source)
+        .strip()
         for one in findings[:RULES_SHOWN]
     ]
     if more := [one.rule.id for one in findings[RULES_SHOWN:]]:
@@ -221,7 +238,8 @@ def _departments(found: Assessment, language: Language) -> tuple[Place, ...]:
 
 
 def _is_known(state: ConsultState, slot: Slot) -> bool:
-    if slot == "pregnancy" and state.sex == "male":
+    of_age = state.age is None or FERTILE[0] <= state.age <= FERTILE[1]
+    if slot == "pregnancy" and (state.sex == "male" or not of_age):
         return True
     return kind_of(state.slots.get(slot, "")) not in ("nothing", "unknown")
 
@@ -245,7 +263,7 @@ def sections(report: Report) -> list[Section]:
     places = [f"{one.name}{colon}{one.treats}" for one in report.departments]
     if report.urgency == "emergency":
         places = [words["emergency_department"][language], *places]
-    said = [f"{words['slots'][one.slot][language]}{colon}{_quoted(one.text)}" for one in report.summary]
+    said = [f"{words['slots'][one.slot][language]}{colon}{_answer(one, language)}" for one in report.summary]
     complaint = _quoted(report.complaint) if report.complaint else words["nothing_said"][language]
     comma = "、" if language == "zh" else ", "
     unknown = [comma.join(words["slots"][slot][language] for slot in report.unknown)] if report.unknown else []
@@ -256,6 +274,7 @@ def sections(report: Report) -> list[Section]:
     parts = [
         section("action", [report.notice] if report.notice else []),
         section("urgency", [words["urgency"][report.urgency][language], *report.why]),
+        section("medicines", report.medicines, is_list=True),
         section("departments", places, is_list=True),
         section("complaint", [complaint]),
         section("summary", said, is_list=True),
@@ -306,6 +325,12 @@ def to_pdf(report: Report) -> bytes:
 
 def _title(report: Report) -> str:
     return f"{report_words()['title'][report.language]} · {report.date}"
+
+
+def _answer(told: Told, language: Language) -> str:
+    """What was said, quoted, with the question where the answer alone says nothing."""
+    said: str = _quoted(told.text)
+    return report_words()["answer"][language].format(said=said, question=told.question) if told.question else said
 
 
 def _quoted(text: str) -> str:

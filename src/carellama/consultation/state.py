@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from carellama.safety.medication import Conflict
 from carellama.safety.notices import Language
 from carellama.safety.triage import Finding
 
@@ -22,6 +23,7 @@ Slot = Literal[
 SLOTS: tuple[Slot, ...] = get_args(Slot)
 Urgency = Literal["emergency", "urgent", "soon", "routine"]
 Reason = Literal["", "emergency", "complete", "limit", "person asked"]
+FERTILE = (12, 55)  # years within which a pregnancy is asked about
 Reader = Literal["answer", "rules", "model"]
 
 
@@ -47,6 +49,7 @@ class ConsultState:
     sex: Literal["female", "male"] | None = None
     read_by: Mapping[Slot, Reader] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()  # of medicines that are taken or asked about with what was said
     reported: bool = False  # an earlier answer is the report, and nothing was said since that belongs into it
 
     def as_json(self) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""How a consultation reads answers: what is asked again, and what the report makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from carellama.consultation.interview import Interview, Step
+from carellama.consultation.reading import read_text
+from carellama.consultation.report import to_markdown
+from carellama.consultation.state import ConsultState, Slot
+from carellama.records import Message
+from carellama.safety.layer import SafetyLayer
+
+INTERVIEW = Interview(SafetyLayer("on"))
+TOOTH = ["my tooth has hurt since yesterday", "no", "41, male", "lower left", *["no"] * 8]
+
+
+def talk(answers: Sequence[str]) -> list[Step]:
+    """Say the answers one after the other, until the interview ends."""
+    messages: list[Message] = []
+    steps: list[Step] = []
+    for answer in answers:
+        messages.append(Message("user", answer))
+        steps.append(INTERVIEW.step(messages))
+        if steps[-1].question is None:
+            break
+        messages.append(Message("assistant", steps[-1].question))
+    return steps
+
+
+def asked_about(answers: Sequence[str]) -> tuple[Slot, ...]:
+    steps = talk(answers)
+    return steps[-1].state.asked + ((steps[-1].slot,) if steps[-1].slot else ())
+
+
+@pytest.mark.parametrize(("greeting", "complaint"), [("hi", "I have a toothache"), ("你好", "牙疼")])
+def test_a_complaint_told_after_a_greeting_is_not_asked_again(greeting: str, complaint: str) -> None:
+    assert asked_about([greeting, complaint]) == ("complaint", "red_flag")
+
+
+@pytest.mark.parametrize(
+    ("opening", "answer", "follows"),
+    [
+        ("my tooth hurts", "it started last week", ("red_flag", "red_flag")),
+        ("我牙疼", "三天了", ("red_flag", "red_flag")),
+        ("my tooth hurts", "fever since yesterday", ("red_flag", "age_sex")),
+        ("我牙疼", "没有，三天了", ("red_flag", "age_sex")),
+    ],
+)
+def test_a_time_alone_says_nothing_about_warning_signs(opening: str, answer: str, follows: tuple[Slot, ...]) -> None:
+    assert asked_about([opening, answer]) == follows
+
+
+@pytest.mark.parametrize(
+    ("answer", "slot"),
+    [("penicillin gave me a rash once", "allergies"), ("I took Advil this morning", "drugs"), ("吃了布洛芬", "drugs")],
+)
+def test_medicines_and_allergies_are_read_where_they_are_told(answer: str, slot: Slot) -> None:
+    assert read_text(answer, "associated").slots == {slot: answer}
+
+
+def test_the_report_warns_of_the_medicine_that_is_asked_about() -> None:
+    steps = talk(["我怀孕24周了，腰疼能吃布洛芬吗", "没有", "别问了"])
+    report = steps[-1].report
+    assert report is not None and any("布洛芬" in line for line in report.medicines)
+    steps = talk(["my knee hurts, can I take aspirin?", "no", *["warfarin"] * 12])
+    report = steps[-1].report
+    assert report is not None and any("aspirin" in line.lower() for line in report.medicines)
+    steps = talk(TOOTH)
+    assert steps[-1].report is not None and steps[-1].report.medicines == ()
+
+
+def test_a_bare_no_is_reported_with_its_question() -> None:
+    steps = talk(TOOTH)
+    report = steps[-1].report
+    assert report is not None
+    signs = next(one for one in report.summary if one.slot == "red_flag")
+    assert signs.text == "no" and "swollen" in signs.question and signs.question in to_markdown(report)
+
+
+def test_the_lead_of_an_emergency_comes_once() -> None:
+    state = ConsultState("zh", level="emergency", asked=("red_flag",))
+    lead = INTERVIEW.lead(state)
+    assert lead and INTERVIEW.lead(state, [Message("assistant", f"{lead}\n\n？")]) == ""
+    assert INTERVIEW.closing(state, "好的") != INTERVIEW.closing(ConsultState("zh"), "好的")
