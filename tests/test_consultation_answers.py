@@ -85,3 +85,37 @@ def test_the_lead_of_an_emergency_comes_once() -> None:
     lead = INTERVIEW.lead(state)
     assert lead and INTERVIEW.lead(state, [Message("assistant", f"{lead}\n\n？")]) == ""
     assert INTERVIEW.closing(state, "好的") != INTERVIEW.closing(ConsultState("zh"), "好的")
+
+
+@pytest.mark.parametrize(
+    ("opening", "answer"), [("my tooth hurts", "what about my blood pressure?"), ("我咳嗽一周了", "?")]
+)
+@pytest.mark.parametrize(("denial", "affirmation"), [("no", "yes"), ("没有", "有")])
+def test_a_no_to_the_second_question_about_warning_signs_is_no_yes(
+    opening: str, answer: str, denial: str, affirmation: str
+) -> None:
+    assert asked_about([opening, answer, denial])[:3].count("red_flag") == 2
+    steps = talk([opening, answer, denial])
+    assert steps[-1].state.level == "routine" and steps[-1].state.slots["red_flag"] == denial
+    assert talk([opening, answer, affirmation])[-1].state.level == "emergency"
+
+
+def test_a_question_in_place_of_an_answer_fills_nothing() -> None:
+    steps = talk(["我咳嗽一周了", "对了我还想问下我爸的糖尿病怎么控制"])
+    assert steps[-1].slot == "red_flag" and "red_flag" not in steps[-1].state.slots
+    lead = INTERVIEW.lead(steps[-1].state, [Message("user", "对了我还想问下我爸的糖尿病怎么控制")])
+    assert lead.startswith("这个问题") and INTERVIEW.lead(steps[-1].state, [Message("user", "没有")]) == ""
+
+
+def test_what_stands_before_a_question_is_read() -> None:
+    assert read_text("I'm 24 weeks pregnant, can I take ibuprofen?", "complaint").slots == {
+        "pregnancy": "I'm 24 weeks pregnant"
+    }
+    assert read_text("is paracetamol safe in asthma?", "complaint").slots == {}
+
+
+def test_an_age_of_this_year_and_grandchildren_make_no_child() -> None:
+    said = read_text("我今年七十八了，孙子都上大学了，膝盖疼", "complaint")
+    assert said.age == 78
+    steps = talk(["我今年七十八了，孙子都上大学了，膝盖疼", "没有", "别问了"])
+    assert steps[-1].report is not None and steps[-1].report.departments[0].id != "paediatrics"

@@ -23,6 +23,7 @@ from carellama.consultation.complaints import find_complaints
 from carellama.consultation.model import ModelReading, read_answer, word_question
 from carellama.consultation.questions import load_questions
 from carellama.consultation.reading import (
+    BACKGROUND,
     Said,
     Sex,
     clip,
@@ -31,6 +32,7 @@ from carellama.consultation.reading import (
     is_question,
     is_time,
     kind_of,
+    only_asks,
     read_text,
 )
 from carellama.consultation.report import Report, make_report, report_words
@@ -113,7 +115,10 @@ class Interview:
     def lead(self, state: ConsultState, before: Sequence[Message] = ()) -> str:
         """Return what comes before a question in a conversation; "": nothing, or it was said already."""
         if state.level != "emergency":
-            return "" if state.asked else self._questions.intro[state.language]
+            if not state.asked:
+                return self._questions.intro[state.language]
+            asks = bool(before) and kind_of(before[-1].content) == "text" and only_asks(before[-1].content)
+            return self._questions.later[state.language] if asks else ""
         meanwhile = self._questions.meanwhile[state.language]
         return "" if any(meanwhile in one.content for one in before if one.role == "assistant") else meanwhile
 
@@ -162,8 +167,9 @@ class Interview:
                 said = read_text(message.content, pending)
                 if self._reading != "rules" and kind_of(message.content) == "text":
                     said = yield from self._read_by_model(known, message.content, said, prefix.digest(), adapter)
+                listed = pending is not None and known.half.get(pending) == "which"
                 known.take(message.content, said, pending)
-                known.hear(question, message, said, pending)
+                known.hear(question, message, said, pending, listed)
                 pending, question = None, None
         return known
 
@@ -231,7 +237,8 @@ class Interview:
             kind = known.kind(slot)
             if kind is None:
                 continue
-            question = self._questions.text(slot, known.language, kind, known.complaints)
+            own = sorted(known.complaints, key=lambda one: one == "drug_question")  # the trouble before the medicine
+            question = self._questions.text(slot, known.language, kind, own)
             if not any(question in one for one in known.questions):
                 return slot, question
         return None
@@ -373,13 +380,14 @@ class _Known:
         if reader == "answer" or slot not in self.read_by:
             self.read_by[slot] = reader
 
-    def hear(self, question: Message | None, answer: Message, said: Said, pending: Slot | None) -> None:
+    def hear(self, question: Message | None, answer: Message, said: Said, pending: Slot | None, listed: bool) -> None:
         """Note what triage is to look at: what is said of now, and questions that were affirmed.
 
-        A bare yes to a list of signs affirms none of them before a follow-up has asked which. Illnesses of the family
-        and old reactions to a medicine are not the person's own of now.
+        A bare yes to a list of signs affirms none of them before a follow-up has asked which; `listed`: it has.
+        Illnesses of the family and old reactions to a medicine are not the person's own of now.
         """
-        if pending in ("family", "allergies") and not said.now:
+        only_allergies = pending in BACKGROUND and said.slots.keys() == {"allergies"}
+        if (pending in ("family", "allergies") or only_allergies) and not said.now:
             return
         if said.is_stop and not triage([answer]).findings:  # the classifier takes impatience for urgency
             return
@@ -387,7 +395,7 @@ class _Known:
             first = self.first.setdefault(pending, question)
             if pending == "pregnancy":
                 self.heard.append(question)
-            elif pending in LISTS and first is not question and kind_of(answer.content) != "text":
+            elif pending in LISTS and first is not question and _affirms(answer.content, listed):
                 self.heard += [first, Message("user", "yes")]
         self.heard.append(answer)
 
@@ -417,6 +425,12 @@ def _language(messages: Sequence[Message]) -> Language:
     return "zh" if found == "zh" or (found == "mixed" and HAN_CHARACTER.search(text)) else "en"
 
 
+def _affirms(text: str, listed: bool) -> bool:
+    """Whether an answer to a follow-up affirms the list: a yes, or any without words where a yes came before."""
+    kind = kind_of(text)
+    return kind == "yes" or (listed and kind != "text")
+
+
 def _sentence(text: str, slot: Slot | None, used: Language) -> str:
     """An answer that only names medicines or allergies, as a sentence that tells of them."""
     begin = _TELLS.get(slot, {}).get(used, "") if slot and kind_of(text) == "text" and not is_denial(text) else ""
@@ -427,6 +441,8 @@ def _follow_up(known: _Known, slot: Slot, text: str, said: Said) -> str:
     """Which follow-up an answer to the question about a slot needs; "": none."""
     kind = kind_of(text)
     if kind == "nothing":
+        return "again"
+    if kind == "text" and slot not in said.slots and slot != "complaint" and only_asks(text):
         return "again"
     if slot == "age_sex":
         return "" if known.age is not None and known.sex is not None else "again"

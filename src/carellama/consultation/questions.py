@@ -37,6 +37,7 @@ class Questions:
     meanwhile: Wording
     closing: Wording
     closing_emergency: Wording
+    later: Wording
     of_slot: Mapping[Slot, Mapping[str, Wording]]
     complaints: Mapping[str, Complaint]
     words: Lexicon  # concepts slot names: what a question about it has
@@ -87,6 +88,7 @@ def load_questions() -> Questions:
         meanwhile=data["meanwhile"],
         closing=data["closing"],
         closing_emergency=data["closing_emergency"],
+        later=data["later"],
         of_slot=of_slot,
         complaints=complaints,
         words=words,

@@ -34,6 +34,7 @@ _WORDED = re.compile(r"[^\W_]")
 _BARE_AGE_SEX = re.compile(
     r"(?<![\d.])(\d{1,3}) ?(?:岁|y/?o?)?[ ,/，]*(?:(f|m)(?![a-z])|$)|(?<![a-z])(f|m)[ ,/，]*(\d{1,3})(?!\d)"
 )
+_AGE_THIS_YEAR = re.compile(r"今年(?:都|快|已经|刚|刚刚|整)?(\d{1,3}|[一二三四五六七八九十百]{1,4})(?=了|[,，。.啊]|$)")
 _TIME = re.compile(
     r"秒|分钟|钟头|小时|[天日周月年号点]|星期|礼拜|早上|中午|下午|晚上|夜里|刚|小时候|生下来|一直|好久|很久|多久|从"
     r"|second|minute|hour|\bday|week|month|year|\b(?:mon|tues|wednes|thurs|fri|satur|sun)day|morning|noon|evening|night"
@@ -48,11 +49,17 @@ _ASKS = re.compile(
     r"|(?:^|[.!;,] ?)(?:and |so |but )?(?:what|how|why|when|where|which|who|can|could|should|may|do|does|is|are|will"
     r"|would|explain|tell me)(?![a-z])"
 )
+_WHOLE_QUESTION = re.compile(
+    r"(?:吗|呢|怎么办|怎么治|怎么回事|怎么控制|怎么样)$|^(?:对了|另外|还有|顺便)?,?(?:我)?(?:还)?(?:想问|请问|问一下|问下)"
+    r"|^(?:actually,? |by the way,? |also,? |and )?(?:can|could|will|would) you "
+    r"|^(?:actually,? |and )?what (?:about|is|are) "
+)
 _BUT = re.compile(
     r"(?<![a-z])(?:but|though|although|except|only|just|apart|sometimes|bit|little|well|some|yes)(?![a-z])"
     r"|但|不过|就是|只是|只有|除了|有时|偶尔|一点|有些|倒是|可是|还是"
 )
-BACKGROUND: frozenset[Slot] = frozenset({"age_sex", "drugs", "allergies", "family", "social"})
+# slots whose answers name what the person has had for long, not the trouble of now
+BACKGROUND: frozenset[Slot] = frozenset({"age_sex", "history", "drugs", "allergies", "family", "social"})
 SHORT = 12  # words of a clause that says one thing
 HOURS_PER_DAY = 24
 OLDEST = 120  # years
@@ -121,6 +128,12 @@ def is_question(text: str) -> bool:
     return bool(_ASKS.search(normalize(text)))
 
 
+def only_asks(text: str) -> bool:
+    """Return whether a message is one question and tells nothing before it."""
+    plain = normalize(text)
+    return len(_sentences(plain)) == 1 and bool(_WHOLE_QUESTION.search(_MARKS.sub("", plain)) or plain.endswith("?"))
+
+
 def is_clause(text: str) -> bool:
     """Return whether an answer is one short clause."""
     plain = _MARKS.sub("", normalize(text))
@@ -141,6 +154,8 @@ def read_text(text: str, asked: Slot | None = None) -> Said:
     signals = frozenset(name[7:] for name in mentions if name.startswith("signal "))
     other, sex = _person(mentions, asked)
     age = next((one.value for one in mentions.get("age", ()) if one.value is not None), None)
+    if age is None and (this_year := _AGE_THIS_YEAR.search(plain)):
+        age = read_number(this_year[1])
     if asked == "age_sex":
         age, sex = _bare_age_sex(plain, age, sex)
     slots = _clauses(text, plain, mentions, _medical_marks(text, asked))
@@ -204,9 +219,10 @@ def _clauses(text: str, plain: str, mentions: Mentions, named: Sequence[tuple[in
         while at < len(marks) and marks[at][0] < end:
             inside.append(marks[at])
             at += 1
-        if not inside or plain[end - 1] in "?？":
-            continue
-        for slots, part in _parts(plain, begin, end, inside):
+        asks = plain[end - 1] in "?？"
+        for slots, part in _parts(plain, begin, end, inside) if inside else ():
+            if asks and is_question(plain[part[0] : part[1]]):
+                continue
             for slot in slots:
                 said = _MARKS.sub("", text[part[0] : part[1]]) if part[1] - part[0] < end - begin else text[begin:end]
                 found.setdefault(slot, []).append(said.strip())

@@ -144,7 +144,8 @@ def make_report(state: ConsultState, country: str | None = None, today: date | N
         _told(state, _TROUBLE), state.age, state.sex, background=_told(state, _BACKGROUND), told=state.complaints
     )
     urgency = min(state.level, found.urgency, key=URGENCIES.index)
-    advised = found.main[:ADVISED]
+    trouble = [one for one in found.main if one.id != "drug_question"]  # the trouble has tests, a question has none
+    advised = (trouble or found.main)[:ADVISED]
     findings = [one for one in state.findings if one.level == urgency][:RULES_SHOWN]
     otherwise: Mapping[str, Mapping[str, str]] = words["otherwise"]
 

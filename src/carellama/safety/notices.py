@@ -70,16 +70,17 @@ def countries() -> Mapping[str, Mapping[str, str]]:
 def emergency_notice(findings: Sequence[Finding], language: Language, country: str | None = None) -> str:
     """Return one paragraph: how urgent the first finding is, its action, and the numbers of the country.
 
-    The crisis line and the poison centre are named where any of the emergencies is theirs. `country` None: that of the
-    language (China, United States). Raises `UserError` for a country without numbers.
+    The crisis line and the poison centre are named where any finding of that level is theirs. `country` None: that
+    of the language (China, United States). Raises `UserError` for a country without numbers.
     """
     finding = findings[0]
     numbers = lookup(countries(), country or DEFAULT_COUNTRY[language], "country")
     rule = finding.rule
     parts = [_HEADS[language][finding.level], _OVERRULED[language] if finding.overruled else rule.do[language]]
-    if finding.level == "emergency":
-        systems = {one.rule.system for one in findings if one.level == "emergency"}
-        wanted = ["ambulance", *(line for system, line in _LINES.items() if system in systems)]
+    if finding.level in SHOWN_LEVELS:
+        systems = {one.rule.system for one in findings if one.level == finding.level}
+        wanted = [line for system, line in _LINES.items() if system in systems]
+        wanted = ["ambulance", *wanted] if finding.level == "emergency" else wanted
         parts += [_CALL[language][line].format(numbers[line]) for line in wanted if line in numbers]
     return ("" if language == "zh" else " ").join(parts)
 
