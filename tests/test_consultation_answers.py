@@ -8,7 +8,7 @@ import pytest
 
 from carellama.consultation.interview import Interview, Step
 from carellama.consultation.reading import read_text
-from carellama.consultation.report import to_markdown
+from carellama.consultation.report import make_report, to_markdown
 from carellama.consultation.state import ConsultState, Slot
 from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
@@ -119,3 +119,49 @@ def test_an_age_of_this_year_and_grandchildren_make_no_child() -> None:
     assert said.age == 78
     steps = talk(["我今年七十八了，孙子都上大学了，膝盖疼", "没有", "别问了"])
     assert steps[-1].report is not None and steps[-1].report.departments[0].id != "paediatrics"
+
+
+@pytest.mark.parametrize("told", ["19 f", "F, 19", "19岁女", "女，19"])
+def test_age_and_sex_are_read_wherever_they_are_told(told: str) -> None:
+    steps = talk(["I feel dizzy" if told.isascii() else "头晕", "no", told])
+    assert (steps[-1].state.age, steps[-1].state.sex) == (19, "female")
+    assert "age_sex" not in asked_about(["I feel dizzy" if told.isascii() else "头晕", "no", told, "since Monday"])
+
+
+def test_an_age_and_a_sex_are_no_height() -> None:
+    steps = talk(["I twisted my ankle playing football", "no, I can walk on it", "27 M"])
+    assert steps[-1].state.level == "routine" and steps[-1].state.age == 27
+
+
+def test_the_age_of_a_child_is_read_behind_the_word() -> None:
+    assert read_text("my son, 3, has a rash", "complaint").age == 3
+    assert read_text("my son has had a rash for 3 days", "complaint").age is None
+
+
+@pytest.mark.parametrize(("opening", "yes"), [("I have a cough", "yes"), ("咳嗽", "有")])
+def test_a_yes_to_warning_signs_makes_it_at_least_urgent(opening: str, yes: str) -> None:
+    report = make_report(
+        ConsultState("en" if opening.isascii() else "zh", slots={"complaint": opening, "red_flag": yes})
+    )
+    assert report.urgency in ("emergency", "urgent") and any("Reason" in one or "原因" in one for one in report.why)
+    report = make_report(ConsultState("en" if opening.isascii() else "zh", slots={"complaint": opening}))
+    assert report.urgency not in ("emergency", "urgent")
+
+
+def test_rest_at_home_has_no_place_in_an_emergency() -> None:
+    report = talk(["my head hurts", "yes", "yes"])[-1].report
+    assert report is not None and report.urgency == "emergency" and report.self_care == ()
+
+
+def test_what_is_not_known_is_listed_once() -> None:
+    report = talk(["我头晕", *["不知道"] * 10])[-1].report
+    assert report is not None and "onset" in report.unknown
+    assert not {one.slot for one in report.summary} & set(report.unknown)
+
+
+@pytest.mark.parametrize(
+    "complaint", ["嘴歪了，说话不清", "起了好多风团，过敏了", "一条腿又凉又白", "心情很差，情绪低落"]
+)
+def test_a_yes_affirms_each_of_several_questions(complaint: str) -> None:
+    steps = talk([complaint, "有", "有"])
+    assert steps[-1].state.level == "emergency"

@@ -13,6 +13,7 @@ answers in a row that say nothing, or when the person wants no more questions.
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Generator, Mapping, Sequence
@@ -27,6 +28,7 @@ from carellama.consultation.reading import (
     Said,
     Sex,
     clip,
+    is_age_sex,
     is_clause,
     is_denial,
     is_question,
@@ -59,6 +61,8 @@ DISTINCT: frozenset[Slot] = frozenset({"age_sex", "pregnancy", "allergies", "dru
 GRADED: frozenset[Slot] = frozenset({"course", "severity"})  # a yes does not say which
 NO_SIGN: frozenset[Slot] = frozenset({"onset", *DISTINCT})  # what an answer about warning signs may name without one
 
+# the end of a question before another one: a yes is to all of them, while triage takes the last sentence alone
+_INNER_QUESTION = re.compile(r"吗?？(?=[^\n])")
 _TELLS: Mapping[Slot, Mapping[Language, str]] = {
     "drugs": {"en": "I take ", "zh": "我在吃"},
     "allergies": {"en": "I am allergic to ", "zh": "我过敏："},
@@ -313,7 +317,7 @@ class _Known:
         self.said.append(text)
         self.medical.append(_sentence(text, pending, self.language))
         self.age = self.age if said.age is None else said.age
-        self.sex = said.sex if said.sex and pending == "age_sex" else self.sex or said.sex
+        self.sex = said.sex if said.sex and (pending == "age_sex" or is_age_sex(text)) else self.sex or said.sex
         self.other = self.other or (said.other and not self.asked)
         self.signals |= said.signals if pending == "complaint" else said.signals & {"drug_question"}
         if pending == "complaint" or (not self.complaints and pending not in OF_OTHERS):
@@ -396,8 +400,15 @@ class _Known:
             if pending == "pregnancy":
                 self.heard.append(question)
             elif pending in LISTS and first is not question and _affirms(answer.content, listed):
-                self.heard += [first, Message("user", "yes")]
-        self.heard.append(answer)
+                self.heard += [Message("assistant", _INNER_QUESTION.sub("，", first.content)), Message("user", "yes")]
+        self.heard.append(Message("user", self._age_sex_in_words()) if is_age_sex(answer.content) else answer)
+
+    def _age_sex_in_words(self) -> str:
+        """Age and sex in words that triage cannot take for a length: 27 M."""
+        assert self.age is not None
+        if self.language == "zh":
+            return f"{self.age:g}岁，{'女性' if self.sex == 'female' else '男性'}"
+        return f"{self.age:g} years old, {self.sex}"
 
     def state(self, found: Triage, reason: Reason) -> ConsultState:
         """Return it as it is shown."""

@@ -35,6 +35,14 @@ _BARE_AGE_SEX = re.compile(
     r"(?<![\d.])(\d{1,3}) ?(?:岁|y/?o?)?[ ,/，]*(?:(f|m)(?![a-z])|$)|(?<![a-z])(f|m)[ ,/，]*(\d{1,3})(?!\d)"
 )
 _AGE_THIS_YEAR = re.compile(r"今年(?:都|快|已经|刚|刚刚|整)?(\d{1,3}|[一二三四五六七八九十百]{1,4})(?=了|[,，。.啊]|$)")
+_AGE_OF_RELATIVE = re.compile(
+    r"(?<![a-z])(?:son|daughter|boy|girl|child|baby|toddler|husband|wife|mother|mum|mom|father|dad|grandson|granddaughter)"
+    r",? \(?(?:who is |is |aged? )?(\d{1,3})(?=[,)]| and | has |$)"
+)
+_ONLY_AGE_SEX = re.compile(
+    r"\d{1,3} ?(?:岁|y/?o?)?[ ,，、/]*(?:f|m|female|male|女性?|男性?|女士|男士|女的|男的)"
+    r"|(?:f|m|female|male|女性?|男性?|女士|男士|女的|男的)[ ,，、/]*\d{1,3} ?(?:岁|y/?o?)?"
+)
 _TIME = re.compile(
     r"秒|分钟|钟头|小时|[天日周月年号点]|星期|礼拜|早上|中午|下午|晚上|夜里|刚|小时候|生下来|一直|好久|很久|多久|从"
     r"|second|minute|hour|\bday|week|month|year|\b(?:mon|tues|wednes|thurs|fri|satur|sun)day|morning|noon|evening|night"
@@ -134,6 +142,11 @@ def only_asks(text: str) -> bool:
     return len(_sentences(plain)) == 1 and bool(_WHOLE_QUESTION.search(_MARKS.sub("", plain)) or plain.endswith("?"))
 
 
+def is_age_sex(text: str) -> bool:
+    """Return whether a message is an age and a sex and nothing else: "34 f", 男，62."""
+    return bool(_ONLY_AGE_SEX.fullmatch(_MARKS.sub("", normalize(text))))
+
+
 def is_clause(text: str) -> bool:
     """Return whether an answer is one short clause."""
     plain = _MARKS.sub("", normalize(text))
@@ -149,13 +162,14 @@ def clip(text: str) -> str:
 def read_text(text: str, asked: Slot | None = None) -> Said:
     """Return what a message tells of by itself. `asked` is the slot that it answers: bare numbers are read by it."""
     plain = normalize(text)
+    asked = "age_sex" if is_age_sex(text) else asked
     measures = find_measures(plain)
     mentions = _lexicon().find(plain, measures)
     signals = frozenset(name[7:] for name in mentions if name.startswith("signal "))
     other, sex = _person(mentions, asked)
     age = next((one.value for one in mentions.get("age", ()) if one.value is not None), None)
-    if age is None and (this_year := _AGE_THIS_YEAR.search(plain)):
-        age = read_number(this_year[1])
+    if age is None and (bare := _AGE_THIS_YEAR.search(plain) or _AGE_OF_RELATIVE.search(plain)):
+        age = read_number(bare[1])
     if asked == "age_sex":
         age, sex = _bare_age_sex(plain, age, sex)
     slots = _clauses(text, plain, mentions, _medical_marks(text, asked))

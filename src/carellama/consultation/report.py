@@ -143,10 +143,13 @@ def make_report(state: ConsultState, country: str | None = None, today: date | N
     found = assess(
         _told(state, _TROUBLE), state.age, state.sex, background=_told(state, _BACKGROUND), told=state.complaints
     )
-    urgency = min(state.level, found.urgency, key=URGENCIES.index)
+    affirmed: Urgency = "urgent" if kind_of(state.slots.get("red_flag", "")) == "yes" else "routine"
+    urgency = min(state.level, found.urgency, affirmed, key=URGENCIES.index)
     trouble = [one for one in found.main if one.id != "drug_question"]  # the trouble has tests, a question has none
     advised = (trouble or found.main)[:ADVISED]
     findings = [one for one in state.findings if one.level == urgency][:RULES_SHOWN]
+    # of a complaint that is mostly harmless, what helps at home has no place beside an ambulance
+    grave = advised and all(one.urgency in ("emergency", "urgent") for one in advised)
     otherwise: Mapping[str, Mapping[str, str]] = words["otherwise"]
 
     def advice(kind: str) -> tuple[str, ...]:
@@ -157,7 +160,7 @@ def make_report(state: ConsultState, country: str | None = None, today: date | N
         date=(today or date.today()).isoformat(),
         complaint=state.slots.get("complaint", ""),
         complaints=tuple(one.id for one in found.complaints),
-        summary=tuple(_summary(state, slot) for slot in SLOTS if slot != "complaint" and state.slots.get(slot)),
+        summary=tuple(_summary(state, slot) for slot in SLOTS if slot != "complaint" and _is_told(state, slot)),
         urgency=urgency,
         why=tuple(_why(state, found, urgency)),
         rules=tuple(one.rule.id for one in state.findings),
@@ -165,7 +168,7 @@ def make_report(state: ConsultState, country: str | None = None, today: date | N
         medicines=tuple(dict.fromkeys(one.texts[language] for one in state.conflicts)),
         departments=_departments(found, language),
         tests=advice("tests"),
-        self_care=advice("self_care"),
+        self_care=() if urgency == "emergency" and not grave else advice("self_care"),
         return_if=advice("return_if"),
         unknown=tuple(slot for slot in SLOTS if not _is_known(state, slot)),
         ended=state.reason,
@@ -212,7 +215,9 @@ def _why(state: ConsultState, found: Assessment, urgency: Urgency) -> list[str]:
     if more := [one.rule.id for one in findings[RULES_SHOWN:]]:
         why.append(words["more_rules"][language].format(ids=", ".join(more)))
     if found.urgency == urgency:
-        why += [one.why[language] for one in found.raised]
+        why += [words["raised"][language].format(why=one.why[language].rstrip(".。")) for one in found.raised]
+    if kind_of(state.slots.get("red_flag", "")) == "yes":
+        why.append(words["affirmed"][language])
     return list(dict.fromkeys(why)) or [words["usual" if found.complaints else "no_complaint"][language]]
 
 
@@ -236,6 +241,10 @@ def _departments(found: Assessment, language: Language) -> tuple[Place, ...]:
         name = "neonatology" if "newborn" in people else "paediatrics" if "child" in people else "general_practice"
         departments = (guide["obstetrics" if "pregnant" in people else name],)
     return tuple(Place(one.id, one.names[language][0], one.treats[language]) for one in departments)
+
+
+def _is_told(state: ConsultState, slot: Slot) -> bool:
+    return bool(state.slots.get(slot)) and kind_of(state.slots[slot]) != "unknown"
 
 
 def _is_known(state: ConsultState, slot: Slot) -> bool:
