@@ -99,7 +99,7 @@ GUARD_VERBS = {
 SAFETY_VERBS = {
     "eval": ("carellama.evaluate.triage:evaluate", "Measure missed emergencies and false alarms."),
     "train": ("carellama.evaluate.train_triage:train", "Learn the classifier from labelled texts."),
-    "check": ("carellama.safety.check:check", "Check rules of triage and run their examples."),
+    "check": ("carellama.safety.check:check", "Check rules (triage, guard, answers, medicines) and their examples."),
 }
 # verbs of two words
 GROUPS = {

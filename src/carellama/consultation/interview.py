@@ -13,26 +13,19 @@ answers in a row that say nothing, or when the person wants no more questions.
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from carellama.consultation.complaints import find_complaints
+from carellama.consultation.known import Known, by_classifier_alone
 from carellama.consultation.model import ModelReading, read_answer, word_question
 from carellama.consultation.questions import load_questions
 from carellama.consultation.reading import (
-    BACKGROUND,
     Said,
-    Sex,
     clip,
-    is_age_sex,
-    is_clause,
-    is_denial,
     is_question,
-    is_time,
     kind_of,
     only_asks,
     read_text,
@@ -43,9 +36,8 @@ from carellama.engine.base import Engine, Piece, drain
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
-from carellama.safety.medication import Conflict, conflicts, person_facts
 from carellama.safety.notices import Language
-from carellama.safety.triage import BY_CLASSIFIER, Triage, triage
+from carellama.safety.triage import Triage
 from carellama.text import HAN_CHARACTER, language
 
 URGENCY: tuple[Urgency, ...] = get_args(Urgency)  # the most urgent first
@@ -54,19 +46,6 @@ MOST_SILENT = 3  # answers in a row that say nothing, after which it ends
 FIRST: tuple[Slot, ...] = ("complaint", "red_flag", "onset", "age_sex", "pregnancy")
 BEFORE_ADVICE: tuple[Slot, ...] = ("drugs", "allergies")
 ALWAYS: tuple[Slot, ...] = ("associated", "history", "drugs", "course", "allergies", "severity")
-# slots for which a bare yes is half an answer, and those about which an answer may tell of something else only
-LISTS: frozenset[Slot] = frozenset({"red_flag", "associated", "history", "drugs", "allergies", "family", "social"})
-OF_OTHERS: frozenset[Slot] = frozenset({"history", "drugs", "allergies", "family"})  # answers that name other illnesses
-DISTINCT: frozenset[Slot] = frozenset({"age_sex", "pregnancy", "allergies", "drugs", "history", "family"})
-GRADED: frozenset[Slot] = frozenset({"course", "severity"})  # a yes does not say which
-NO_SIGN: frozenset[Slot] = frozenset({"onset", *DISTINCT})  # what an answer about warning signs may name without one
-
-# the end of a question before another one: a yes is to all of them, while triage takes the last sentence alone
-_INNER_QUESTION = re.compile(r"吗?？(?=[^\n])")
-_TELLS: Mapping[Slot, Mapping[Language, str]] = {
-    "drugs": {"en": "I take ", "zh": "我在吃"},
-    "allergies": {"en": "I am allergic to ", "zh": "我过敏："},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +129,9 @@ class Interview:
             return Step(state, report=make_report(state, self.safety.country), found=found, tokens=tokens)
         return Step(state, *asked, found=found, tokens=tokens)
 
-    def _replay(self, messages: Sequence[Message], adapter: str) -> Generator[Piece, None, _Known]:
+    def _replay(self, messages: Sequence[Message], adapter: str) -> Generator[Piece, None, Known]:
         """Go through the conversation from its beginning."""
-        known = _Known(language=_language(messages))
+        known = Known(language=_language(messages))
         pending: Slot | None = "complaint"  # what the first message tells of
         question: Message | None = None
         prefix = hashlib.sha256(adapter.encode())
@@ -178,7 +157,7 @@ class Interview:
         return known
 
     def _read_by_model(
-        self, known: _Known, text: str, said: Said, key: bytes, adapter: str
+        self, known: Known, text: str, said: Said, key: bytes, adapter: str
     ) -> Generator[Piece, None, Said]:
         """What a message says, with what the model reads in it; the rules' reading where the model fails."""
         assert self._engine is not None
@@ -200,7 +179,7 @@ class Interview:
         return replace(said, slots=slots, readers=readers)
 
     def _worded(
-        self, known: _Known, slot: Slot, question: str, adapter: str
+        self, known: Known, slot: Slot, question: str, adapter: str
     ) -> Generator[Piece, None, tuple[Slot, str]]:
         """The question as the model words it, or the rule's."""
         assert self._engine is not None
@@ -216,7 +195,7 @@ class Interview:
             known.failures.append(f"question about {slot}: not worded by the model: {failure}")
         return slot, text
 
-    def _reason(self, known: _Known, found: Triage, asked: tuple[Slot, str] | None) -> Reason:
+    def _reason(self, known: Known, found: Triage, asked: tuple[Slot, str] | None) -> Reason:
         """Why it ends here; "": it goes on."""
         if found.level == "emergency" and not by_classifier_alone(found):
             return "emergency"
@@ -228,14 +207,14 @@ class Interview:
             return "limit"
         return ""
 
-    def _is_news(self, known: _Known, found: Triage) -> bool:
+    def _is_news(self, known: Known, found: Triage) -> bool:
         """Whether something was said after the report that belongs into it: a slot, or a more urgent matter."""
         assert known.reported is not None
         heard, slots = known.reported
         before = self.safety.triage(known.heard[:heard]).level or "routine"
         return not known.slots.keys() <= slots or URGENCY.index(found.level or "routine") < URGENCY.index(before)
 
-    def _next(self, known: _Known) -> tuple[Slot, str] | None:
+    def _next(self, known: Known) -> tuple[Slot, str] | None:
         """The slot to ask about and the rule's question; None: nothing that matters is missing."""
         for slot in dict.fromkeys((*known.asked[-1:], *self._order(known))):
             kind = known.kind(slot)
@@ -247,7 +226,7 @@ class Interview:
                 return slot, question
         return None
 
-    def _order(self, known: _Known) -> list[Slot]:
+    def _order(self, known: Known) -> list[Slot]:
         """The slots that matter, the most important first."""
         needs = self._questions.needs(known.complaints[:2])
         early = BEFORE_ADVICE if "drug_question" in known.signals else ()
@@ -265,168 +244,11 @@ def is_report(message: str) -> bool:
     return any(f"# {title} · " in message for title in report_words()["title"].values())
 
 
-def by_classifier_alone(found: Triage) -> bool:
-    """Return whether no rule has a word for the emergency that was found.
-
-    The classifier learned from texts of one person's whole story; on one short answer more or less it changes its mind.
-    """
-    return {one.rule.id for one in found.findings if one.level == "emergency"} == {BY_CLASSIFIER.id}
-
-
-def _may_be_pregnant(known: _Known, needs: Sequence[Slot]) -> bool:
+def _may_be_pregnant(known: Known, needs: Sequence[Slot]) -> bool:
     """Whether a pregnancy would change what matters."""
     of_age = known.age is None or FERTILE[0] <= known.age <= FERTILE[1]
     matters = "pregnancy" in needs or bool(known.signals & {"pregnancy_matters", "drug_question"})
     return matters and known.sex != "male" and of_age
-
-
-@dataclass
-class _Known:
-    """What the messages so far say; `half` are slots whose answer needs a follow-up, and which one."""
-
-    language: Language = "en"
-    slots: dict[Slot, list[str]] = field(default_factory=dict)
-    read_by: dict[Slot, Reader] = field(default_factory=dict)
-    asked: list[Slot] = field(default_factory=list)
-    questions: list[str] = field(default_factory=list)  # what the assistant said
-    half: dict[Slot, str] = field(default_factory=dict)
-    complaints: list[str] = field(default_factory=list)
-    signals: set[str] = field(default_factory=set)
-    age: float | None = None
-    sex: Sex | None = None
-    other: bool = False
-    stopped: bool = False
-    silent: int = 0  # answers in a row that say nothing
-    said: list[str] = field(default_factory=list)  # by the person
-    medical: list[str] = field(default_factory=list)  # the same; a bare answer about medicines as a whole sentence
-    heard: list[Message] = field(default_factory=list)  # what triage looks at
-    first: dict[Slot, Message] = field(default_factory=dict)  # question about each slot
-    denied: bool = False  # the red flags, by a no that takes nothing back
-    reported: tuple[int, frozenset[Slot]] | None = None  # what the report knew: messages heard, slots
-    failures: list[str] = field(default_factory=list)
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def count(self, tokens: tuple[int, int]) -> None:
-        """Add what a model read and wrote."""
-        self.prompt_tokens += tokens[0]
-        self.completion_tokens += tokens[1]
-
-    def take(self, text: str, said: Said, pending: Slot | None) -> None:
-        """Note one message of the person for all slots, and judge whether it answers the question."""
-        self.said.append(text)
-        self.medical.append(_sentence(text, pending, self.language))
-        self.age = self.age if said.age is None else said.age
-        self.sex = said.sex if said.sex and (pending == "age_sex" or is_age_sex(text)) else self.sex or said.sex
-        self.other = self.other or (said.other and not self.asked)
-        self.signals |= said.signals if pending == "complaint" else said.signals & {"drug_question"}
-        if pending == "complaint" or (not self.complaints and pending not in OF_OTHERS):
-            self.complaints += [one.id for one in find_complaints(text) if one.id not in self.complaints]
-        self.stopped = self.stopped or (said.is_stop and bool(self.asked))
-        for slot, clause in said.slots.items():
-            if slot != pending:
-                self.add(slot, clause, said.readers.get(slot, "rules"))
-        if pending is None:
-            return
-        if pending == "red_flag":
-            self.denied = kind_of(text) == "no" or is_denial(text)
-        follow_up = _follow_up(self, pending, text, said)
-        self.silent = self.silent + 1 if kind_of(text) == "nothing" else 0
-        if follow_up:
-            self.half[pending] = follow_up
-        else:
-            self.half.pop(pending, None)
-        half_told = pending == "age_sex" and (said.age is not None or said.sex is not None)
-        if said.is_stop and not said.slots:
-            return
-        if not follow_up or follow_up == "which" or half_told:
-            self.add(pending, clip(text), "answer")
-
-    def kind(self, slot: Slot) -> str | None:
-        """Which wording of the slot's question is due; None: none."""
-        times = self.asked.count(slot)
-        if times >= 2 or (times == 1 and slot not in self.half):
-            return None
-        if slot == "complaint" and times == 0 and self.asks_about_a_drug:
-            return "what_for"
-        if slot == "age_sex":
-            return self._kind_of_age_sex()
-        if times == 1:
-            return self.half[slot]
-        if slot in self.slots:
-            return None
-        if slot == "drugs" and (self.sex == "male" or (self.age is not None and self.age < FERTILE[0])):
-            return "without_pill"
-        return "other" if self.other else "ask"
-
-    @property
-    def asks_about_a_drug(self) -> bool:
-        """Whether the person asks about a medicine and has named no trouble."""
-        return "drug_question" in self.signals and not set(self.complaints) - {"drug_question"}
-
-    def _kind_of_age_sex(self) -> str | None:
-        if self.age is not None and self.sex is not None:
-            return None
-        if self.age is None and self.sex is None:
-            return "again" if "age_sex" in self.asked else "other" if self.other else "ask"
-        missing = "age" if self.age is None else "sex"
-        return missing if self.other else f"your_{missing}"
-
-    def add(self, slot: Slot, text: str, reader: Reader) -> None:
-        """Note what was said of a slot; other answers add to a bare no of its own question only."""
-        known = self.read_by.get(slot)
-        said = self.slots.setdefault(slot, [])
-        told = known == "answer" and any(kind_of(one) not in ("no", "unknown") for one in said)
-        if reader != "answer" and (told or (slot == "onset" and known is not None)):
-            return  # "a pack a day" is no second beginning
-        if text and not any(text in one for one in said):
-            said.append(text)
-        if reader == "answer" or slot not in self.read_by:
-            self.read_by[slot] = reader
-
-    def hear(self, question: Message | None, answer: Message, said: Said, pending: Slot | None, listed: bool) -> None:
-        """Note what triage is to look at: what is said of now, and questions that were affirmed.
-
-        A bare yes to a list of signs affirms none of them before a follow-up has asked which; `listed`: it has.
-        Illnesses of the family and old reactions to a medicine are not the person's own of now.
-        """
-        only_allergies = pending in BACKGROUND and said.slots.keys() == {"allergies"}
-        if (pending in ("family", "allergies") or only_allergies) and not said.now:
-            return
-        if said.is_stop and not triage([answer]).findings:  # the classifier takes impatience for urgency
-            return
-        if pending is not None and question is not None:
-            first = self.first.setdefault(pending, question)
-            if pending == "pregnancy":
-                self.heard.append(question)
-            elif pending in LISTS and first is not question and _affirms(answer.content, listed):
-                self.heard += [Message("assistant", _INNER_QUESTION.sub("，", first.content)), Message("user", "yes")]
-        self.heard.append(Message("user", self._age_sex_in_words()) if is_age_sex(answer.content) else answer)
-
-    def _age_sex_in_words(self) -> str:
-        """Age and sex in words that triage cannot take for a length: 27 M."""
-        assert self.age is not None
-        if self.language == "zh":
-            return f"{self.age:g}岁，{'女性' if self.sex == 'female' else '男性'}"
-        return f"{self.age:g} years old, {self.sex}"
-
-    def state(self, found: Triage, reason: Reason) -> ConsultState:
-        """Return it as it is shown."""
-        joint = "；" if self.language == "zh" else "; "
-        level: Urgency = found.level or "routine"
-        if self.denied and by_classifier_alone(found):
-            level = "urgent"
-        return ConsultState(
-            self.language, {slot: joint.join(said) for slot, said in self.slots.items() if said}, tuple(self.asked),
-            level, found.findings, tuple(self.complaints), bool(reason), reason, self.age, self.sex,
-            dict(self.read_by), tuple(self.failures), conflicts=self.conflicts(),
-        )  # fmt: skip
-
-    def conflicts(self) -> tuple[Conflict, ...]:
-        """Medicines that the person takes or asks about and what they do not go with, each once."""
-        facts = person_facts([Message("user", one) for one in self.medical])
-        found = [one for text in self.medical for one in conflicts(facts, text, of="question")] if facts.text else []
-        return tuple({(one.drug, one.row): one for one in found}.values())
 
 
 def _language(messages: Sequence[Message]) -> Language:
@@ -434,46 +256,6 @@ def _language(messages: Sequence[Message]) -> Language:
     text = "\n".join(one.content[:2000] for one in messages if one.role == "user")
     found = language(text)
     return "zh" if found == "zh" or (found == "mixed" and HAN_CHARACTER.search(text)) else "en"
-
-
-def _affirms(text: str, listed: bool) -> bool:
-    """Whether an answer to a follow-up affirms the list: a yes, or any without words where a yes came before."""
-    kind = kind_of(text)
-    return kind == "yes" or (listed and kind != "text")
-
-
-def _sentence(text: str, slot: Slot | None, used: Language) -> str:
-    """An answer that only names medicines or allergies, as a sentence that tells of them."""
-    begin = _TELLS.get(slot, {}).get(used, "") if slot and kind_of(text) == "text" and not is_denial(text) else ""
-    return f"{begin}{text}" if begin and is_clause(text) and not is_question(text) else text
-
-
-def _follow_up(known: _Known, slot: Slot, text: str, said: Said) -> str:
-    """Which follow-up an answer to the question about a slot needs; "": none."""
-    kind = kind_of(text)
-    if kind == "nothing":
-        return "again"
-    if kind == "text" and slot not in said.slots and slot != "complaint" and only_asks(text):
-        return "again"
-    if slot == "age_sex":
-        return "" if known.age is not None and known.sex is not None else "again"
-    if slot == "complaint":
-        return "" if kind == "text" else "again"
-    if slot == "onset":
-        return "" if kind == "unknown" or slot in said.slots or is_time(text) else "again"
-    if (slot == "location" and kind in ("yes", "no")) or (slot in GRADED and kind == "yes"):
-        return "again"
-    if slot in LISTS and kind == "yes":
-        return "which"
-    tells_of = said.slots.keys() & DISTINCT
-    if kind != "text" or not is_clause(text) or slot in said.slots:
-        return ""
-    if slot == "red_flag":
-        no_sign = said.slots and said.slots.keys() <= NO_SIGN and not is_denial(text) and not find_complaints(text)
-        return "again" if no_sign else ""
-    if slot in GRADED:
-        tells_of |= said.slots.keys() & GRADED
-    return "again" if slot in DISTINCT | GRADED and tells_of else ""
 
 
 class _Memo:
