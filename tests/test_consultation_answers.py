@@ -165,3 +165,14 @@ def test_what_is_not_known_is_listed_once() -> None:
 def test_a_yes_affirms_each_of_several_questions(complaint: str) -> None:
     steps = talk([complaint, "有", "有"])
     assert steps[-1].state.level == "emergency"
+
+
+def test_a_first_message_that_wants_to_be_told_is_the_complaint_all_the_same() -> None:
+    steps = talk(["可以直接告诉我头疼吃什么药吗", "别问了"])
+    assert steps[0].slot == "red_flag" and steps[1].report is not None
+    assert steps[1].report.complaint == "可以直接告诉我头疼吃什么药吗"
+
+
+@pytest.mark.parametrize("greeting", ["hello doctor", "Good evening!", "大夫好"])
+def test_a_greeting_is_no_complaint(greeting: str) -> None:
+    assert talk([greeting])[0].slot == "complaint"

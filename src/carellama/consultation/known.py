@@ -106,7 +106,7 @@ class Known:
         else:
             self.half.pop(pending, None)
         half_told = pending == "age_sex" and (said.age is not None or said.sex is not None)
-        if said.is_stop and not said.slots:
+        if said.is_stop and not said.slots and self.asked:
             return
         if not follow_up or follow_up == "which" or half_told:
             self.add(pending, clip(text), "answer")
