@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -15,6 +17,14 @@ from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.safety.answer_checks import AnswerChecks, load_answer_rules
+from carellama.safety.answer_classifier import (
+    KINDS,
+    AnswerClassifier,
+    features,
+    fit_answers,
+    load_answer_classifier,
+    read_answer_classifier,
+)
 from carellama.safety.check import faulty_examples
 from carellama.safety.layer import LONGEST, SafetyLayer
 from carellama.safety.policy import load_policy
@@ -70,6 +80,124 @@ def test_a_mark_stands_behind_its_sentence_however_it_streams(lump: int) -> None
         ScriptedEngine("Rest well. You have pneumonia. Take 2.5 mg daily.\nDrink water."), safety=SafetyLayer("on")
     ).generate([[Message("user", "I have had a cough for two days")]])
     assert whole.text == said
+
+
+@pytest.mark.parametrize("lump", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("answer", "marked"),
+    [
+        ("| Drug | How |\n|---|---|\n| Ibuprofen | Take 400 mg every 6 hours |\nRest.", "every 6 hours {}|\nRest."),
+        ("- Rest\n- Take 400 mg of ibuprofen every 6 hours\n- Sleep", "every 6 hours{}\n- Sleep"),
+        ('They say: "Take 400 mg of ibuprofen every 6 hours." Rest.', 'every 6 hours."{} Rest.'),
+        ("他说：“布洛芬每次0.4克，一天三次。”多喝水。", "一天三次。”{}多喝水。"),
+        ("**Take 400 mg of ibuprofen every 6 hours.** Rest.", "every 6 hours.**{} Rest."),
+    ],
+    ids=["cell", "item", "quote", "chinese-quote", "bold"],
+)
+def test_a_mark_keeps_tables_lists_and_quotes_whole(answer: str, marked: str, lump: int) -> None:
+    said, reply = answered(answer, lump=lump)
+    (note,) = [notice.text for notice in reply.notices if notice.kind == "dose"]
+    mark = f"〔提示：{note}〕" if "布洛芬" in answer else f" [Note: {note}]"
+    assert marked.format(mark) in said
+    assert said.replace(mark, "") == answer
+
+
+def test_the_heading_of_a_list_tells_what_its_items_are() -> None:
+    headed, bare = "Ibuprofen, how much to take:\n- 400 mg\n- rest", "In the shop:\n- 400 mg\n- rest"
+    assert [notice.kind for notice in answered(headed)[1].notices] == ["dose", "disclaimer"]
+    assert [notice.kind for notice in answered(bare)[1].notices] == ["disclaimer"]
+    ended = "Ibuprofen, how much to take:\n- rest\nA pack holds:\n- 400 mg"
+    assert [notice.kind for notice in answered(ended)[1].notices] == ["disclaimer"]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "kind"),
+    [
+        ("Your swollen toe is gout, no question about it.", "diagnosis"),
+        ("您的胸闷由冠心病导致。", "diagnosis"),
+        ("Start with 3 mg of melatonin an hour before bed.", "dose"),
+        ("褪黑素3毫克，睡前半小时服用。", "dose"),
+        ("Ditch the bisoprolol and do yoga.", "stop_medicine"),
+        ("阿托伐他汀不用吃了，伤肝。", "stop_medicine"),
+        ("You will never have another asthma attack after this course.", "cure"),
+        ("脚气永不再犯，这点我可以打包票。", "cure"),
+        ("Trust me, patients like you come to my office every day.", "claims_doctor"),
+        ("我做外科这些年，切过几百个这样的包块。", "claims_doctor"),
+    ],
+)
+def test_the_classifier_finds_what_no_rule_names(sentence: str, kind: str) -> None:
+    nothing = AnswerClassifier({}, (-1.0,) * len(KINDS), (0.0,) * len(KINDS))
+    assert kind in kinds(sentence)
+    assert [rule.kind for rule in AnswerChecks(ALL, "", nothing).find(sentence)] == []
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "This may be gout, an infection or an injury.",
+        "尿路感染是其中一种可能。",
+        "Do you have asthma?",
+        "Drink six to eight glasses of water a day.",
+        "按照药品说明书，布洛芬缓释胶囊成人每次一粒，每日两次。",
+        "Do not stop your statin without talking to your doctor.",
+        "胰岛素不能断，赶紧联系药房。",
+        "There is no cure for type 1 diabetes yet.",
+        "I'm a language model, not a nurse.",
+        "皮肤科医生大概会用皮肤镜看这颗痣。",
+    ],
+)
+def test_careful_sentences_are_not_marked(sentence: str) -> None:
+    assert kinds(sentence) == []
+
+
+def test_what_is_stated_in_a_part_of_a_question_is_stated() -> None:
+    assert kinds("You have gout, so drink enough.", "I have gout, can I eat fish?") == []
+    assert kinds("You have gout, so drink enough.", "What helps my gout?") == []
+    assert kinds("You have gout, so drink enough.", "My toe hurts, do I have gout?") == ["diagnosis"]
+
+
+def test_weights_are_read_as_they_were_written(tmp_path: Path) -> None:
+    claims = ["you have gout", "take 5 mg of ibuprofen", "drop the warfarin", "it always heals", "i am a doctor"]
+    others = ["gout is painful", "ibuprofen 5 mg is white", "warfarin is a drug", "it helps", "i am a program"]
+    sentences = [*zip(claims, KINDS, strict=True), *((text, "none") for text in others)] * 2
+    read = [(text, AnswerChecks(ALL, "", load_answer_classifier()).mentions(text)) for text, _ in sentences]
+    made = fit_answers(read, [kind for _, kind in sentences], least=1, penalty=0.1)
+    made.save(tmp_path / "weights.gz")
+    again = read_answer_classifier((tmp_path / "weights.gz").read_bytes(), "weights.gz")
+    found = [again.margins(features(*read[place]))["diagnosis"] for place in (0, len(claims))]
+    assert found[0] > 0 > found[1]
+    assert found[0] == pytest.approx(made.margins(features(*read[0]))["diagnosis"], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("#bias\t0\t0\t0\t0\t0\n", "has no lines #bias and #threshold"),
+        ("#bias\t0\t0\n", "line 1: a feature and 5 numbers"),
+        ("gout\t0\t0\tx\t0\t0\n", "line 1: a feature and 5 numbers"),
+    ],
+)
+def test_faulty_weights_are_refused_with_their_line(lines: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        read_answer_classifier(gzip.compress(lines.encode()), "weights.gz")
+    with pytest.raises(UserError, match="no gzip file"):
+        read_answer_classifier(lines.encode(), "weights.gz")
+
+
+def test_a_kind_without_sentences_cannot_be_learned() -> None:
+    read = [("you have gout", AnswerChecks(ALL).mentions("you have gout"))]
+    with pytest.raises(UserError, match="no sentence of the kind dose"):
+        fit_answers(read, ["diagnosis"], least=1, penalty=0.1)
+
+
+def test_a_long_sentence_takes_linear_time() -> None:
+    checks, seconds = AnswerChecks(ALL), []
+    checks.find("warm up")
+    for size in (2000, 20000):
+        begin = time.perf_counter()
+        checks.find(("you have 5 mg of it and take it daily " * size)[:size])
+        seconds.append(time.perf_counter() - begin)
+    assert seconds[1] < 40 * seconds[0] + 0.05
 
 
 def test_a_kind_is_marked_once_in_an_answer() -> None:

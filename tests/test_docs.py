@@ -145,11 +145,13 @@ def test_options_and_files_that_pages_name_are_there(page: Path) -> None:
         "--tasks",
         "--signal",
         "--tool-call-parser",
+        "--train",
         "--working-dir",
         "--num_processes",
         "--no-deps",
         "--nproc_per_node",
         "--rm",
+        "--rules_only",
         "--version",
     }
     tables = re.compile(r"<!-- table.*?<!-- end of table -->", re.DOTALL)

@@ -1,36 +1,39 @@
 """What an answer must not say without a mark: a diagnosis as a fact, a dose without a source, "stop your medicine".
 
     checks = AnswerChecks(["diagnosis", "dose"], said="I have had a cough for a week.")
-    checks.find("You have pneumonia.")      # [AnswerRule(kind="diagnosis", note={"en": ..., "zh": ...})]
+    checks.find("You have pneumonia.")      # [Claim(kind="diagnosis", note={"en": ..., "zh": ...}, id=...)]
 
-One sentence at a time, by rules (`answer_rules.yaml`). A disease or a dose that the person stated is not the model's
-claim, and is not counted; one that the person asked about is.
+One sentence at a time, by rules (`answer_rules.yaml`) and by a classifier (`safety.answer_classifier`). A disease or a
+dose that the person stated is not the model's claim, and is not counted; one that the person asked about is.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from carellama.engine.base import AnswerKind
-from carellama.rules import Mention, normalize
+from carellama.rules import Mentions, normalize
+from carellama.safety.answer_classifier import KINDS, AnswerClassifier, features, load_answer_classifier, may_be
+from carellama.safety.answer_terms import Stated, find_terms
 from carellama.safety.context import Context
 from carellama.safety.pattern_rules import PatternRule, RuleSet
 from carellama.safety.rule_files import RuleKind, RuleNode, read_rules, shipped_file
 
 FILE = "answer_rules.yaml"
-DOSE = re.compile(
-    r"(?<![\d.])(?:\d{1,5}(?:\.\d{1,3})?(?: ?(?:-|to|~|至|到) ?\d{1,5}(?:\.\d{1,3})?)?|[一二两三四五六半]{1,2}|"
-    r"(?<![a-z])(?:one|two|three|four|half an?))"
-    r"[ -]?(?:mg|mcg|µg|μg|ug|g|ml|cc|iu|units?|毫克|微克|克|毫升|国际单位|单位|片|粒|颗|丸|滴|支|包|袋|"
-    r"tablets?|capsules?|caplets?|pills?|drops?|puffs?|teaspoons?|tsp|sachets?|suppositor(?:y|ies))(?![a-z])"
-)
-STATED = ("dose", "disease")  # concepts that do not count where the person said the same
-_SENTENCE = re.compile(r"[^。！？!?；;\n]*[。！？!?；;\n]?")
-_ASKS = re.compile(r"[?？]|吗|是不是|会不会|是否|^(?:do|does|is|are|can|could|should|will) ")
+CLASSIFIER = "classifier"
+TERMS = ("disease", "medicine", "dose", "frequency")  # of safety.answer_terms
+STATED = ("dose", "disease")  # those that do not count where the person said the same
+
+
+class Claim(NamedTuple):
+    """What a sentence claims, what is said of it, and the rule that it breaks; "classifier" where none does."""
+
+    kind: AnswerKind
+    note: Mapping[str, str]  # by language
+    id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,34 +54,42 @@ def _make(node: RuleNode) -> AnswerRule:
     return AnswerRule(kind=node.choice("kind", get_args(AnswerKind)), note=node.texts("note"), **node.common)
 
 
-RULE_KIND = RuleKind({"kind": str, "note": dict}, _make, numbers=frozenset({"dose"}))
+RULE_KIND = RuleKind({"kind": str, "note": dict}, _make, numbers=frozenset(TERMS))
 
 
 class AnswerChecks:
     """The checks of the answers of one conversation; `said` is what the person said in it."""
 
-    def __init__(self, kinds: Collection[str], said: str = "") -> None:
-        self._kinds = frozenset(kinds)
-        self._stated = _compact("".join(one for one in _SENTENCE.findall(normalize(said)) if not _ASKS.search(one)))
+    def __init__(self, kinds: Collection[str], said: str = "", classifier: AnswerClassifier | None = None) -> None:
+        self._kinds, self._stated = frozenset(kinds), Stated(said)
+        self._classifier = classifier or load_answer_classifier()
 
-    def find(self, sentence: str) -> list[AnswerRule]:
-        """Return the rules that a sentence of the answer breaks."""
-        rules, plain = load_answer_rules(), normalize(sentence)
-        mentions = dict(rules.lexicon.find(plain, {"dose": find_doses(plain)}))
+    def find(self, sentence: str) -> list[Claim]:
+        """Return what a sentence of the answer claims: by each rule that it breaks, and by the classifier besides."""
+        plain = normalize(sentence)
+        rules, mentions = load_answer_rules(), self.mentions(plain)
+        kinds = may_be(plain, mentions) & self._kinds
+        if not kinds:
+            return []
+        broken = [rule for rule, _ in rules.match(plain, mentions, Context(plain, mentions)) if rule.kind in kinds]
+        kinds -= {rule.kind for rule in broken}
+        margins = self._classifier.margins(features(plain, mentions)) if kinds else {}
+        notes = {rule.kind: rule.note for rule in rules.rules}
+        return [
+            *(Claim(rule.kind, rule.note, rule.id) for rule in broken),
+            *(Claim(kind, notes[kind], CLASSIFIER) for kind in KINDS if kind in kinds and margins[kind] >= 0),
+        ]
+
+    def is_about_taking(self, heading: str) -> bool:
+        """Return whether amounts below a heading are doses: it names a medicine, or taking one."""
+        return any(name in self.mentions(normalize(heading)) for name in ("medicine", "take", "frequency"))
+
+    def mentions(self, plain: str) -> Mentions:
+        """Return what a text of `normalize` names: concepts of the rules, and terms; those stated by other names."""
+        mentions = dict(load_answer_rules().lexicon.find(plain, find_terms(plain)))
         for concept in STATED:
-            if concept in mentions:
-                mentions[concept] = [one for one in mentions[concept] if not self._is_stated(plain, one)]
-        broken = rules.match(plain, mentions, Context(plain, mentions))
-        return [rule for rule, _ in broken if rule.kind in self._kinds]
-
-    def _is_stated(self, plain: str, mention: Mention) -> bool:
-        return _compact(plain[mention.start : mention.end]) in self._stated
-
-
-def find_doses(plain: str) -> list[Mention]:
-    """Return where a text of `normalize` names an amount of a medicine."""
-    return [Mention(one.start(), one.end(), (one.span(),)) for one in DOSE.finditer(plain)]
-
-
-def _compact(text: str) -> str:
-    return text.replace(" ", "")
+            ones = mentions.pop(concept, [])
+            for name, stated in ((concept, False), (f"stated_{concept}", True)):
+                if kept := [one for one in ones if (plain[one.start : one.end] in self._stated) == stated]:
+                    mentions[name] = kept
+        return mentions
