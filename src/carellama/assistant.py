@@ -173,22 +173,17 @@ class Consultant(Assistant):
         self, messages: Prompt, sampling: Sampling | None = None, *, dropped: Prompt = ()
     ) -> Generator[Piece, None, Reply]:
         """Yield the next question, or the report; what the safety layer has to say comes first."""
-        messages = [*dropped, *messages]
-        step = yield from self.interview.advance(messages, (sampling or self.sampling).adapter)
-        if step.state.reported:
-            closing = self.interview.closing(step.state, messages[-1].content)
-            if not closing:
-                return (yield from super().stream(messages, sampling))
-            told = consultation_json(step)
-            yield Piece(closing, consultation=told)
-            return Reply(closing, "stop", *step.tokens, consultation=told)
-        screening = self.interview.safety.screen(messages, step.found)
-        if screening.refusal is not None:
-            return (yield from super().stream(messages, sampling))
+        whole = [*dropped, *messages]
+        step = yield from self.interview.advance(whole, (sampling or self.sampling).adapter)
+        is_request = not step.state.asked or step.state.reported  # else it answers a question of the interview
+        screening = self.interview.safety.screen(whole, step.found, is_request=is_request)
+        closing = self.interview.closing(step.state, messages[-1].content) if step.state.reported else ""
+        if screening.refusal is not None or (step.state.reported and not closing):
+            return (yield from super().stream(messages, sampling, dropped=dropped))
         preface, notices = screening.preface(), (*screening.notices, *screening.after)
         if notices:
             yield Piece(preface, notices=notices)
-        text, told = self._text(step, messages), consultation_json(step)
+        text, told = closing or self._text(step, whole), consultation_json(step)
         text += "".join(f"\n\n{one.text}" for one in screening.after if screening.policy.action(one.kind) == "on")
         yield Piece(text, consultation=told)
         return Reply(f"{preface}{text}", "stop", *step.tokens, notices=notices, consultation=told)

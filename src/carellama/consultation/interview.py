@@ -23,8 +23,10 @@ from carellama.consultation.known import Known, by_classifier_alone
 from carellama.consultation.model import ModelReading, read_answer, word_question
 from carellama.consultation.questions import load_questions
 from carellama.consultation.reading import (
+    BACKGROUND,
     Said,
     clip,
+    is_ongoing,
     is_question,
     kind_of,
     only_asks,
@@ -35,13 +37,16 @@ from carellama.consultation.state import FERTILE, ConsultState, Reader, Reason, 
 from carellama.engine.base import Engine, Piece, drain
 from carellama.errors import UserError
 from carellama.records import Message
+from carellama.rules import words_between
 from carellama.safety.layer import SafetyLayer
-from carellama.safety.notices import Language
+from carellama.safety.notices import SHOWN_LEVELS, Language
 from carellama.safety.triage import Triage
 from carellama.text import HAN_CHARACTER, language
 
 URGENCY: tuple[Urgency, ...] = get_args(Urgency)  # the most urgent first
 REMEMBERED = 1024  # readings of a model
+LONG_ANSWER = 25  # words of one that tells of more than the family or an allergy
+REACTIONS = ("allergy", "skin", "lungs")  # systems of which an answer about allergies tells what was once
 MOST_SILENT = 3  # answers in a row that say nothing, after which it ends
 FIRST: tuple[Slot, ...] = ("complaint", "red_flag", "onset", "age_sex", "pregnancy")
 BEFORE_ADVICE: tuple[Slot, ...] = ("drugs", "allergies")
@@ -139,7 +144,7 @@ class Interview:
             prefix.update(f"{message.role}\n{len(message.content)}\n{message.content}".encode("utf-8", "replace"))
             if message.role == "assistant":
                 if is_report(message.content):
-                    known.reported, pending = (len(known.heard), frozenset(known.slots)), None
+                    known.reported, pending = (len(known.heard), known.count_told()), None
                 else:
                     pending = self._questions.slot_of(message.content)
                 known.questions.append(message.content)
@@ -152,9 +157,30 @@ class Interview:
                     said = yield from self._read_by_model(known, message.content, said, prefix.digest(), adapter)
                 listed = pending is not None and known.half.get(pending) == "which"
                 known.take(message.content, said, pending)
-                known.hear(question, message, said, pending, listed)
+                if self._is_heard(known, message, said, pending):
+                    known.hear(question, message, pending, listed)
                 pending, question = None, None
         return known
+
+    def _is_heard(self, known: Known, answer: Message, said: Said, pending: Slot | None) -> bool:
+        """Whether triage is to look at an answer.
+
+        Illnesses of the family and old reactions to a medicine are not the person's own of now, and the classifier
+        takes impatience for urgency: there an answer is heard where it makes a rule fire and tells of the person.
+        """
+        only_allergies = pending in BACKGROUND and said.slots.keys() == {"allergies"}
+        of_others = (pending in ("family", "allergies") or only_allergies) and not said.now
+        if not of_others and not said.is_stop:
+            return True
+        before = {one.rule.id for one in self.safety.triage(known.heard, rules_alone=True).findings}
+        after = self.safety.triage([*known.heard, answer], rules_alone=True).findings
+        fired = [one.rule for one in after if one.rule.id not in before]
+        if not of_others or words_between(answer.content, 0, len(answer.content)) > LONG_ANSWER:
+            return bool(fired)
+        if pending == "family":
+            return bool(fired) and "relative" not in said.signals
+        fired = [rule for rule in fired if rule.level == "emergency"]
+        return any(is_ongoing(answer.content) or rule.system not in REACTIONS for rule in fired)
 
     def _read_by_model(
         self, known: Known, text: str, said: Said, key: bytes, adapter: str
@@ -210,9 +236,12 @@ class Interview:
     def _is_news(self, known: Known, found: Triage) -> bool:
         """Whether something was said after the report that belongs into it: a slot, or a more urgent matter."""
         assert known.reported is not None
-        heard, slots = known.reported
-        before = self.safety.triage(known.heard[:heard]).level or "routine"
-        return not known.slots.keys() <= slots or URGENCY.index(found.level or "routine") < URGENCY.index(before)
+        heard, told = known.reported
+        before = self.safety.triage(known.heard[:heard])
+        if known.count_told() > told or _urgency(found) < _urgency(before):
+            return True
+        signs = {one.rule.id for one in before.findings}
+        return any(one.rule.id not in signs for one in found.findings if one.level in SHOWN_LEVELS)
 
     def _next(self, known: Known) -> tuple[Slot, str] | None:
         """The slot to ask about and the rule's question; None: nothing that matters is missing."""
@@ -237,6 +266,10 @@ class Interview:
         if not (known.complaints or "pain" in known.signals):
             order.pop("severity")
         return list(order)
+
+
+def _urgency(found: Triage) -> int:
+    return URGENCY.index(found.level or "routine")
 
 
 def is_report(message: str) -> bool:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from carellama.consultation.complaints import find_complaints
 from carellama.consultation.reading import (
-    BACKGROUND,
     Said,
     Sex,
     clip,
@@ -24,11 +23,12 @@ from carellama.consultation.state import FERTILE, ConsultState, Reader, Reason, 
 from carellama.records import Message
 from carellama.safety.medication import Conflict, conflicts, person_facts
 from carellama.safety.notices import Language
-from carellama.safety.triage import BY_CLASSIFIER, Triage, triage
+from carellama.safety.triage import BY_CLASSIFIER, Triage
 
 # slots for which a bare yes is half an answer, and those about which an answer may tell of something else only
 LISTS: frozenset[Slot] = frozenset({"red_flag", "associated", "history", "drugs", "allergies", "family", "social"})
 OF_OTHERS: frozenset[Slot] = frozenset({"history", "drugs", "allergies", "family"})  # answers that name other illnesses
+LATE: frozenset[Slot] = frozenset({"allergies", "drugs", "pregnancy"})  # added to whenever they are told of
 DISTINCT: frozenset[Slot] = frozenset({"age_sex", "pregnancy", "allergies", "drugs", "history", "family"})
 GRADED: frozenset[Slot] = frozenset({"course", "severity"})  # a yes does not say which
 NO_SIGN: frozenset[Slot] = frozenset({"onset", *DISTINCT})  # what an answer about warning signs may name without one
@@ -71,10 +71,14 @@ class Known:
     heard: list[Message] = field(default_factory=list)  # what triage looks at
     first: dict[Slot, Message] = field(default_factory=dict)  # question about each slot
     denied: bool = False  # the red flags, by a no that takes nothing back
-    reported: tuple[int, frozenset[Slot]] | None = None  # what the report knew: messages heard, slots
+    reported: tuple[int, int] | None = None  # what the report knew: messages heard, things told
     failures: list[str] = field(default_factory=list)
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+    def count_told(self) -> int:
+        """Return of how many things the person told."""
+        return sum(map(len, self.slots.values()))
 
     def count(self, tokens: tuple[int, int]) -> None:
         """Add what a model read and wrote."""
@@ -89,13 +93,14 @@ class Known:
         self.sex = said.sex if said.sex and (pending == "age_sex" or is_age_sex(text)) else self.sex or said.sex
         self.other = self.other or (said.other and not self.asked)
         self.signals |= said.signals if pending == "complaint" else said.signals & {"drug_question"}
-        if pending == "complaint" or (not self.complaints and pending not in OF_OTHERS):
-            self.complaints += [one.id for one in find_complaints(text) if one.id not in self.complaints]
+        found = [one.id for one in find_complaints(text)] if self._tells_of_complaints(pending) else []
+        self.complaints += [one for one in found if one not in self.complaints]
         self.stopped = self.stopped or (said.is_stop and bool(self.asked))
         for slot, clause in said.slots.items():
             if slot != pending:
                 self.add(slot, clause, said.readers.get(slot, "rules"))
         if pending is None:
+            self._take_unasked(text)
             return
         if pending == "red_flag":
             self.denied = kind_of(text) == "no" or is_denial(text)
@@ -109,7 +114,19 @@ class Known:
         if said.is_stop and not said.slots and self.asked:
             return
         if not follow_up or follow_up == "which" or half_told:
-            self.add(pending, clip(text), "answer")
+            self.add(pending, text.strip(), "answer")
+
+    def _tells_of_complaints(self, pending: Slot | None) -> bool:
+        return pending in ("complaint", None) or (not self.complaints and pending not in OF_OTHERS)
+
+    def _take_unasked(self, text: str) -> None:
+        """Note what was said to no question of ours: more of the trouble, or after the report what has changed."""
+        if kind_of(text) != "text":
+            return
+        if self.reported is None:
+            self.add("complaint", text.strip(), "answer")
+        elif not is_question(text) and find_complaints(text):
+            self.add("associated", text.strip(), "answer")
 
     def kind(self, slot: Slot) -> str | None:
         """Which wording of the slot's question is due; None: none."""
@@ -142,28 +159,27 @@ class Known:
         return missing if self.other else f"your_{missing}"
 
     def add(self, slot: Slot, text: str, reader: Reader) -> None:
-        """Note what was said of a slot; other answers add to a bare no of its own question only."""
+        """Note what was said of a slot.
+
+        Other answers add to a bare no of its own question only; but an allergy, a medicine or a pregnancy that comes to
+        mind later is noted, and all that is said after the report.
+        """
         known = self.read_by.get(slot)
         said = self.slots.setdefault(slot, [])
         told = known == "answer" and any(kind_of(one) not in ("no", "unknown") for one in said)
-        if reader != "answer" and (told or (slot == "onset" and known is not None)):
+        settled = (told and slot not in LATE) or (slot == "onset" and known is not None)
+        if reader != "answer" and settled and self.reported is None:
             return  # "a pack a day" is no second beginning
         if text and not any(text in one for one in said):
             said.append(text)
         if reader == "answer" or slot not in self.read_by:
             self.read_by[slot] = reader
 
-    def hear(self, question: Message | None, answer: Message, said: Said, pending: Slot | None, listed: bool) -> None:
+    def hear(self, question: Message | None, answer: Message, pending: Slot | None, listed: bool) -> None:
         """Note what triage is to look at: what is said of now, and questions that were affirmed.
 
         A bare yes to a list of signs affirms none of them before a follow-up has asked which; `listed`: it has.
-        Illnesses of the family and old reactions to a medicine are not the person's own of now.
         """
-        only_allergies = pending in BACKGROUND and said.slots.keys() == {"allergies"}
-        if (pending in ("family", "allergies") or only_allergies) and not said.now:
-            return
-        if said.is_stop and not triage([answer]).findings:  # the classifier takes impatience for urgency
-            return
         if pending is not None and question is not None:
             first = self.first.setdefault(pending, question)
             if pending == "pregnancy":
@@ -182,13 +198,14 @@ class Known:
     def state(self, found: Triage, reason: Reason) -> ConsultState:
         """Return it as it is shown."""
         joint = "；" if self.language == "zh" else "; "
+        told = {slot: joint.join(said) for slot, said in self.slots.items() if said}
         level: Urgency = found.level or "routine"
         if self.denied and by_classifier_alone(found):
             level = "urgent"
         return ConsultState(
-            self.language, {slot: joint.join(said) for slot, said in self.slots.items() if said}, tuple(self.asked),
+            self.language, {slot: joint.join(map(clip, self.slots[slot])) for slot in told}, tuple(self.asked),
             level, found.findings, tuple(self.complaints), bool(reason), reason, self.age, self.sex,
-            dict(self.read_by), tuple(self.failures), conflicts=self.conflicts(),
+            dict(self.read_by), tuple(self.failures), conflicts=self.conflicts(), told=told,
         )  # fmt: skip
 
     def conflicts(self) -> tuple[Conflict, ...]:

@@ -31,9 +31,21 @@ _CLAUSE_END = re.compile(
 )
 _MARKS = re.compile(r"^[\s\W_]+|[\s\W_]+$")
 _WORDED = re.compile(r"[^\W_]")
-_BARE_AGE_SEX = re.compile(
-    r"(?<![\d.])(\d{1,3}) ?(?:岁|y/?o?)?[ ,/，]*(?:(f|m)(?![a-z])|$)|(?<![a-z])(f|m)[ ,/，]*(\d{1,3})(?!\d)"
+_LETTER_AGE = re.compile(
+    r"(?<![\d.])(\d{1,3}) ?(?:岁|y/?o?)?[ ,/，]*(f|m)(?![a-z])|(?<![a-z])(f|m)[ ,/，]*(\d{1,3})(?!\d)"
 )
+# A bare number is an age only between words that go with one: "turned 40 today", but not "2 kids" or "3 days ago".
+_BEFORE_AGE = re.compile(
+    r"(?:^|[,.;:!，。；：、(]|(?<![a-z])(?:age|aged|i'm|im|i am|he's|she's|is|are|turn|turns|turned|just|about"
+    r"|around|nearly|almost|only|was|early|mid|late|female|male|woman|man|girl|boy|lady"
+    r"|(?:man|woman|girl|boy|child) of|and|f|m)"
+    r"|[女男性士年我岁快刚满才约妈爸娘爷奶婆公姥舅姨姑叔伯哥姐弟妹儿娃孩他她])[ ,，]*$"
+)
+_AFTER_AGE = re.compile(
+    r"\s*(?:$|[,.;:!，。；、)]|多?(?:周?岁|左右|了|$)|[女男]|s(?![a-z])|(?:years?|yrs?|y/?o|y|old|and|female|male|woman|man|girl|boy|lady|she|he|next"
+    r"|today|this|last|now|or so|in (?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*)(?![a-z])(?! ago))"
+)
+_MONTHS = re.compile(r" ?(?:个月|months?|mos?)(?![a-z])(?! ?(?:ago|前|了))")
 _AGE_THIS_YEAR = re.compile(r"今年(?:都|快|已经|刚|刚刚|整)?(\d{1,3}|[一二三四五六七八九十百]{1,4})(?=了|[,，。.啊]|$)")
 _AGE_OF_RELATIVE = re.compile(
     r"(?<![a-z])(?:son|daughter|boy|girl|child|baby|toddler|husband|wife|mother|mum|mom|father|dad|grandson|granddaughter)"
@@ -62,6 +74,10 @@ _WHOLE_QUESTION = re.compile(
     r"|^(?:actually,? |by the way,? |also,? |and )?(?:can|could|will|would) you "
     r"|^(?:actually,? |and )?what (?:about|is|are) "
 )
+_ONGOING = re.compile(
+    r"(?<![a-z])(?:now|just|(?:is|are|i'm|im|i am|keeps?|started|starts) [a-z]+ing|can't|cannot|cant|ago)(?![a-z])"
+    r"|正在|正|刚|现在|越来越|喘不|不停|一直在|开始|分钟前|小时前"
+)
 _BUT = re.compile(
     r"(?<![a-z])(?:but|though|although|except|only|just|apart|sometimes|bit|little|well|some|yes)(?![a-z])"
     r"|但|不过|就是|只是|只有|除了|有时|偶尔|一点|有些|倒是|可是|还是"
@@ -71,6 +87,8 @@ BACKGROUND: frozenset[Slot] = frozenset({"age_sex", "history", "drugs", "allergi
 SHORT = 12  # words of a clause that says one thing
 HOURS_PER_DAY = 24
 OLDEST = 120  # years
+MONTHS_PER_YEAR, MOST_MONTHS = 12, 36  # of the age of a baby
+LONGEST_WORDS = 20  # characters before an age that are looked at
 LONGEST = 600  # characters of a slot; a longer one ends with "…"
 SOMEBODY = 40  # characters from the beginning of a message within which it says that somebody else is ill
 
@@ -129,6 +147,11 @@ def is_denial(text: str) -> bool:
     """Return whether an answer denies all that it was asked about: it begins with no, and takes nothing back."""
     plain = normalize(text)
     return bool(_DENIAL.match(plain)) and not _BUT.search(plain)
+
+
+def is_ongoing(text: str) -> bool:
+    """Return whether an answer tells of something that goes on as it is written."""
+    return bool(_ONGOING.search(normalize(text)))
 
 
 def is_question(text: str) -> bool:
@@ -198,15 +221,25 @@ def _person(mentions: Mentions, asked: Slot | None) -> tuple[bool, Sex | None]:
 
 
 def _bare_age_sex(plain: str, age: float | None, sex: Sex | None) -> tuple[float | None, Sex | None]:
-    """Age and sex of an answer that was asked for them: "34 f", "thirty-four", 三十四."""
-    bare = _BARE_AGE_SEX.search(plain)
-    if bare:
-        age = float(bare[1] or bare[4]) if age is None else age
-        letter = bare[2] or bare[3]
-        sex = sex or (None if not letter else "female" if letter == "f" else "male")
-    if age is None and (number := NUMBER.search(plain)):
-        age = read_number(number[0])
+    """Age and sex of an answer that was asked for them: "34 f", "thirty-four", 三十四, "18 months, boy"."""
+    if letter := _LETTER_AGE.search(plain):
+        age = float(letter[1] or letter[4]) if age is None else age
+        sex = sex or ("female" if (letter[2] or letter[3]) == "f" else "male")
+    if age is None:
+        age = next((found for one in NUMBER.finditer(plain) if (found := _age_of(plain, one)) is not None), None)
     return (age if age is not None and 0 <= age <= OLDEST else None), sex
+
+
+def _age_of(plain: str, number: re.Match[str]) -> float | None:
+    """The age in years that a bare number tells of; None: it counts something else."""
+    if not _BEFORE_AGE.search(plain, max(0, number.start() - LONGEST_WORDS), number.start()):
+        return None
+    if _MONTHS.match(plain, number.end()):
+        value = read_number(number[0])
+        return value / MONTHS_PER_YEAR if value <= MOST_MONTHS else None
+    if "." in number[0]:  # a temperature
+        return None
+    return read_number(number[0]) if _AFTER_AGE.match(plain, number.end()) else None
 
 
 def _medical_marks(text: str, asked: Slot | None) -> list[tuple[int, Slot]]:

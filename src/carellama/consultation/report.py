@@ -196,7 +196,7 @@ def _told(state: ConsultState, slots: Sequence[Slot]) -> str:
     """What was said, a line a slot; where the answer was a bare yes, the question that it affirms."""
     lines = []
     for slot in slots:
-        said = state.slots.get(slot, "")
+        said = state.told.get(slot) or state.slots.get(slot, "")
         if said and kind_of(said) == "yes":
             said = load_questions().text(slot, state.language, complaints=state.complaints)
         lines.append(said.replace("\n", " ").replace("?", ".").replace("？", "。"))

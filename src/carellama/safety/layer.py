@@ -83,16 +83,20 @@ class SafetyLayer:
         """Close the guard model, if there is one."""
         self._guard.close()
 
-    def triage(self, messages: Sequence[Message]) -> Triage:
-        """Return what rules and classifier find in a conversation."""
-        return triage(messages, self._rules, self._classifier)
+    def triage(self, messages: Sequence[Message], *, rules_alone: bool = False) -> Triage:
+        """Return what rules and classifier find in a conversation, or what the rules do alone."""
+        return triage(messages, self._rules, None if rules_alone else self._classifier)
 
-    def screen(self, messages: Sequence[Message], found: Triage | None = None) -> Screening:
-        """Return what has to be said of a conversation; `found` is its triage, where that was done otherwise."""
+    def screen(self, messages: Sequence[Message], found: Triage | None = None, *, is_request: bool = True) -> Screening:
+        """Return what has to be said of a conversation; `found` is its triage, where that was done otherwise.
+
+        Without `is_request` the guard does not judge the last message: it answers a question, and asks for nothing.
+        """
         said = patient_text(messages)
         facts = person_facts(messages, self._pharmacy) if self._policy.action("contraindication") != "off" else None
         found = found or self.triage(messages)
-        said_first = [*self._emergency(found), *self._request(messages), *self._medicines(messages, facts)]
+        requested = self._request(messages) if is_request else ()
+        said_first = [*self._emergency(found), *requested, *self._medicines(messages, facts)]
         answered = "\n".join(one.content for one in messages if one.role == "assistant")
         closing: tuple[Notice, ...] = ()
         if not answered and self._policy.action("disclaimer") != "off":
