@@ -42,12 +42,12 @@ _DISEASE = re.compile(
     r"(?<![a-z])(?:(?:(?!(?:the|an?|is|are|your|you|has|have|had|of|this|that|it|its|any|with|from|by|for|and|"
     r"or|in|to|"
     r"what|called|means?|confirms?|got|named|as|my|his|her|causing|caused|because|some|other|many|no|"
-    r"not)\b)[a-z'-]+ ){0,2}"
+    r"not)\b)[a-z'-]{1,30} ){0,2}"
     r"(?:headaches?|syndrome|disease|disorder|cancer|infection|ulcers?|deficiency|fracture|allergy|intolerance|"
     r"apn(?:o?)ea|tumou?r|"
     r"stones?|hernia|failure|dysfunction|tear|poisoning)|"
     r"(?!(?:diagnosis|prognosis|aroma|coma|diploma|sympathy|empathy|osmosis|hypnosis|dosis)\b)"
-    r"[a-z-]*[a-z](?:itis|osis|a?emia|oma|neuropathy|myopathy|algia|iasis|thyroidism|(?:hyper|hypo)tension|"
+    r"[a-z-]{0,40}[a-z](?:itis|osis|a?emia|oma|neuropathy|myopathy|algia|iasis|thyroidism|(?:hyper|hypo)tension|"
     r"plasia|penia|rrhoids|sclerosis|phrenia|phrenic|philia|phobia))(?![a-z])|"
     r"(?<!消)(?<!发)(?:(?![是的了得患有叫为你您我他她这那个们说明确诊断成和与或被就会能可要对因把到及由看生疾"
     r"毛治在引发])[\u4e00-\u9fff]){1,6}?"
@@ -57,7 +57,7 @@ _DISEASE = re.compile(
     r"狼疮|过敏|感染|突出|不全|亢进|减退|功能减退|积水)"
 )
 _MEDICINE = re.compile(
-    r"(?<![a-z])[a-z]{0,}(?:pril|sartan|olol|statin|azole|cillin|mycin|micin|floxacin|cycline|dipine|tidine|"
+    r"(?<![a-z])[a-z]{0,40}(?:pril|sartan|olol|statin|azole|cillin|mycin|micin|floxacin|cycline|dipine|tidine|"
     r"gliptin|gliflozin|"
     r"glutide|triptan|setron|lukast|parin|xaban|gatran|zepam|zolam|azine|idone|apine|oxetine|opram|traline|profen|"
     r"fenac|coxib|asone|isone|olone|onide|terol|tropium|ivir|ovir|cavir|mab|inib|thiazide|semide|codone|morphone|"

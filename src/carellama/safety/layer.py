@@ -49,7 +49,7 @@ MOST_CONFLICTS = 3  # of a question, that are said before the answer
 # Ends of a sentence of an answer, with the quotes and brackets that close behind it; a cell of a table ends with |.
 ANSWER_END = re.compile(r"(?:[。！？!?；;]|\.(?=[\"'”’」』)\]*_]*(?:\s|$)))(?:\[\d{1,3}\]|[\"'”’」』）)\]*_])*|\n|\|")
 ITEM = re.compile(r"\s*(?:[-*+•·]|\d{1,3}[.)、])(?:\s|$)")
-HEADING = re.compile(r"\s*#{1,6} |.*[:：]\W*$")
+HEADING = re.compile(r"\s*#{1,6} |.*[:：]\W{0,8}$")
 CHECKS = tuple(kind for kind in get_args(AnswerKind) if kind not in ("contradiction", "contraindication"))
 
 
