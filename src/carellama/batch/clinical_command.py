@@ -29,6 +29,9 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.parse import parse
 from carellama.config.tasks import TASK_GROUPS, TaskArguments, TaskGeneratingArguments
+from carellama.data.file_type import data_suffix
+from carellama.data.read import Row
+from carellama.data.read import rows as data_rows
 from carellama.engine.base import Engine, Sampling
 from carellama.errors import UserError, read_failure
 
@@ -88,12 +91,15 @@ def _run(
         without = " (normalize --by rules needs none)" if name == NORMALIZE else ""
         raise UserError(f"carellama task {name} needs --model_name_or_path or --endpoint{without}")
     output = Path(options.output or f"{path.resolve().name}.{name}.jsonl")
+    _check_columns(path, options)
     rows = read_rows(path, options)
     first = next(rows, None)  # what is wrong with the input shows before a model is loaded
     if first is None:
         raise UserError(f"{path} has no rows")
     _check_output(output, options, first)
-    report = TaskReport(name, str(path), _settings(options, task, path, model, generating, engine, needs_model))
+    report = TaskReport(
+        name, str(path), _settings(options, task, path, model, data.template, generating, engine, needs_model)
+    )
     table = CodeTable.read(options.table, options.code_column, options.name_column) if options.table else None
     report = _with_earlier(report, output, options)
 
@@ -127,6 +133,18 @@ def _check_options(options: TaskArguments, task: ClinicalTask) -> None:
         raise UserError(f"--reading_length: the prompt of {task.name} has no {{reading_length}}")
 
 
+def _check_columns(path: Path, options: TaskArguments) -> None:
+    """Refuse an input in which any row, not the first alone, has a column that the output adds."""
+    if not path.is_file() or data_suffix(path.name) not in (".json", ".jsonl", ".ndjson"):
+        return  # other files have the same columns in all rows
+    added = [options.prefix + column for column in COLUMNS]
+    for row in data_rows(path, []):
+        if isinstance(row, Row) and (taken := [column for column in added if column in row.fields]):
+            raise UserError(
+                f"{row.place}: a column {taken[0]!r} already: give --prefix task_ to name the added ones otherwise"
+            )
+
+
 def _check_output(output: Path, options: TaskArguments, first: TextRow) -> None:
     if output.is_dir() or output.suffix.lower() in (".csv", ".tsv", ".xlsx", ".xls"):
         raise UserError(f"--output {output}: rows are appended as JSON Lines; give the name of a .jsonl file")
@@ -136,6 +154,12 @@ def _check_output(output: Path, options: TaskArguments, first: TextRow) -> None:
         raise UserError(
             f"--output {output} is in the folder of the input, and would be read as a text; write it elsewhere"
         )
+    side = report_path(output)
+    for name in filter(None, (options.words[1], options.table, options.prompt, options.task_file)):
+        if side.exists() and Path(name).exists() and side.samefile(name):
+            raise UserError(f"--output {output}: its report would replace {name}; give a name like {output}.jsonl")
+    if side.exists() and not output.exists() and not options.overwrite and not _is_report(side):
+        raise UserError(f"--output {output}: {side} would be its report and is another file; give another --output")
     added = [options.prefix + column for column in COLUMNS]
     if taken := [column for column in added if column in first.columns]:
         raise UserError(
@@ -145,11 +169,21 @@ def _check_output(output: Path, options: TaskArguments, first: TextRow) -> None:
         raise UserError(f"{output} is there already: give --overwrite true, or another --output")
 
 
+def _is_report(path: Path) -> bool:
+    """Whether a file is the report of a run of `carellama task`."""
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(read, dict) and {"task", "settings"} <= read.keys()
+
+
 def _settings(
     options: TaskArguments,
     task: ClinicalTask,
     path: Path,
     model: ModelArguments,
+    template: str | None,
     generating: TaskGeneratingArguments,
     engine: EngineArguments,
     needs_model: bool,
@@ -164,7 +198,13 @@ def _settings(
         found |= {name: getattr(options, name) for name in ("code_column", "name_column", "candidates", "min_score")}
     if needs_model:
         found |= {"model_name_or_path": model.model_name_or_path, "checkpoint_dir": model.checkpoint_dir}
-        found |= {"endpoint_model": engine.endpoint_model, "mask_identifiers": engine.mask_identifiers}
+        found |= {name: getattr(model, name) for name in ("model_revision", "quantization_bit")}
+        found |= {"template": template, "gguf_type": engine.gguf_type, "mask_identifiers": engine.mask_identifiers}
+        # without its name, the model of an endpoint is known by the address alone
+        found |= {
+            "endpoint_model": engine.endpoint_model,
+            "endpoint": None if engine.endpoint_model else engine.endpoint,
+        }
         found |= asdict(generating)
     return found
 

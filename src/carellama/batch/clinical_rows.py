@@ -124,7 +124,7 @@ def _lines(path: Path) -> list[TextRow]:
     whole = _of_file(path, path.name)
     if whole.error:
         raise UserError(whole.error)
-    return [TextRow({"text": line}, line) for line in whole.text.splitlines() if line.strip()]
+    return [TextRow({"text": line}, line) for line in whole.text.split("\n") if line.strip()]
 
 
 def _given(options: TaskArguments) -> list[str]:

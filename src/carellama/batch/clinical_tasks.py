@@ -11,6 +11,7 @@ the engine kept to it or not.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -139,6 +140,17 @@ def _check_slots(prompt: str, where: str, name: str) -> None:
         raise UserError(f"{where}: unknown {{{unknown[0]}}} in the prompt; known: {', '.join(SLOTS)}")
 
 
+def _number(text: str) -> float:
+    """A number of a reply. Raises `BadReply` for one that JSON cannot hold: NaN, Infinity, 1e999."""
+    if not math.isfinite(value := float(text)):
+        raise BadReply(f"{text} is no number of JSON")
+    return value
+
+
+# not strict: line breaks within texts are common
+_DECODER = json.JSONDecoder(strict=False, parse_float=_number, parse_constant=_number)
+
+
 def read_json_reply(reply: str) -> Any:
     """The JSON object of a reply, alone, in a code fence or between other words. Raises `BadReply`."""
     text = split_reasoning(reply)[3].strip()
@@ -150,7 +162,7 @@ def read_json_reply(reply: str) -> Any:
     if begin < 0:
         raise BadReply("the reply has no JSON object")
     try:
-        value, _ = json.JSONDecoder(strict=False).raw_decode(text[begin:])  # line breaks within texts are common
+        value, _ = _DECODER.raw_decode(text[begin:])
     except (ValueError, RecursionError) as error:
         raise BadReply(f"the JSON is broken ({str(error).partition(':')[0]})") from None
     return value

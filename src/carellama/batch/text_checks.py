@@ -25,6 +25,8 @@ from carellama.text import HAN
 QUOTES = str.maketrans("“”‘’–—−～", "\"\"''---~")
 DIGITS = re.compile(r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?")
 NUMBER_GOES_ON = re.compile(r"\d|\.\d|,\d{3}(?!\d)")
+SPACES = re.compile(r"\s+")
+PARTED = re.compile(r"[a-z]\s+[a-z]|\d\s+\d")
 ITEM_NUMBER = re.compile(r"^\s*\(?\d{1,2}(?:[.)、](?!\d))", re.MULTILINE)  # "1. ", "2、": of a list
 # In an answer, a Chinese numeral is a number only before what it counts: 一般 and 统一 hold none.
 COUNTED = re.compile(
@@ -87,11 +89,13 @@ class SourceText:
 
     def places(self, quote: str) -> Iterator[tuple[int, int]]:
         """The begin and end of each occurrence in `plain`; none within a number or a word of Latin letters."""
-        wanted = "".join(plain(quote).split())
+        quote = plain(quote)
+        wanted, gaps = "".join(quote.split()), _gaps(quote)
         at = self._squeezed.find(wanted) if wanted else -1
         while at >= 0:
             begin, end = self._places[at], self._places[at + len(wanted) - 1] + 1
-            if not _divides(self.plain, begin) and not _divides(self.plain, end):
+            same = _gaps(self.plain[begin:end]) == gaps  # "1 50 mg" has no "150 mg", "a typical" no "atypical"
+            if same and not _divides(self.plain, begin) and not _divides(self.plain, end):
                 yield begin, end
             at = self._squeezed.find(wanted, at + 1)
 
@@ -112,6 +116,16 @@ class SourceText:
 def plain(text: str) -> str:
     """A text in lower case and normal width (NFKC), with plain quotation marks and dashes."""
     return unicodedata.normalize("NFKC", text).translate(QUOTES).lower()
+
+
+def _gaps(text: str) -> list[int]:
+    """Where spaces part two Latin letters or two digits, counted in what is no space: there they tell words apart."""
+    found, spaces = [], 0
+    for gap in SPACES.finditer(text):
+        if PARTED.match(text, gap.start() - 1):
+            found.append(gap.start() - spaces)
+        spaces += len(gap[0])
+    return found
 
 
 def _divides(text: str, at: int) -> bool:
