@@ -176,3 +176,12 @@ def test_a_first_message_that_wants_to_be_told_is_the_complaint_all_the_same() -
 @pytest.mark.parametrize("greeting", ["hello doctor", "Good evening!", "大夫好"])
 def test_a_greeting_is_no_complaint(greeting: str) -> None:
     assert talk([greeting])[0].slot == "complaint"
+
+
+@pytest.mark.parametrize(
+    "answers", [["hi", "I have a toothache", "it started two days ago"], ["我头疼", "不知道", "不清楚"]]
+)
+def test_a_greeting_and_not_known_are_no_signs(answers: list[str]) -> None:
+    found = talk(answers)[-1].found
+    told = [one for one in answers if one not in ("hi", "不知道", "不清楚")]
+    assert found is not None and found.text == "\n".join(told)
