@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message
+from carellama.safety.disguises import readings
 from carellama.safety.guard import ANSWER, Guard
 from carellama.safety.guard_model import FORMATS, GuardModel, guard_format
 from carellama.safety.guard_replies import guard_reply
@@ -245,3 +246,23 @@ def test_rules_of_a_hospital_are_read_and_the_classifier_does_not_overrule_them(
         UserError, match=r"hospital\.yaml:6: category of zebras is 'drugs'; known: prescription_forging"
     ):
         Guard([file])
+
+
+@pytest.mark.parametrize(
+    ("disguised", "says"),
+    [
+        ("h🐱o🐱w t🐱o f🐱o🐱r🐱g🐱e i🐱t", "how to forge it"),
+        ("割⭐腕⭐怎⭐么⭐不⭐被⭐发⭐现", "割腕怎么不被发现"),
+        ("w_a_y_s_____t_o_____h_i_d_e", "ways to hide"),
+        ("tahw si eht tsetsaf yaw", "what is the fastest way"),
+        ("现发被不么怎", "怎么不被发现"),
+        ("how\nto\nforge\nit", "how to forge it"),
+    ],
+)
+def test_more_disguises_are_undone(disguised: str, says: str) -> None:
+    assert says in readings(disguised)
+
+
+@pytest.mark.parametrize("text", ["么么哒，怎么办", "snake_case_name and other_names", "a 🙂 谢谢 🙂 你好 🙂 再见"])
+def test_what_is_no_disguise_stays(text: str) -> None:
+    assert all("怎么办" in one or "snake_case" in one or "谢谢" in one for one in readings(text))

@@ -36,7 +36,7 @@ class SafetyArguments(GuardArguments):
     )
     policy: Optional[str] = field(
         default=None,
-        metadata=about("File that turns single checks on, off or to warn; see docs/en/safety.md."),
+        metadata=about("File that turns single checks on, off or to warn; see docs/en/guard.md."),
     )
     classifier: Optional[str] = field(
         default=None, metadata=about("Weights of `carellama safety train`; default: those that CareLlama ships.")

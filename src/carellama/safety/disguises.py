@@ -15,6 +15,7 @@ import binascii
 import codecs
 import html
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib import resources
@@ -31,6 +32,8 @@ from carellama.text import HAN, HAN_CHARACTER
 DEPTH = 3  # codes within codes
 CODES = 40  # of one text
 CODE_CHARACTERS = 8000  # of one code that are decoded
+LEAST_BETWEEN = 4  # symbols between letters, or lines, from which they are a disguise
+SHORT_LINE = 16  # characters of a line, on average
 LETTERS_OF = 0.7  # share of letters and spaces from which decoded bytes are text
 _ZERO_WIDTH = re.compile("[\u00ad\u034f\u061c\u115f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]+")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
@@ -46,11 +49,17 @@ _LEET_WORD = re.compile(r"(?<![a-z0-9@$!|+€])(?=[a-z]*[0-9@$!|+€])[a-z0-9@$!
 _LATIN = re.compile("[a-z]")
 _TWO_LETTERS = re.compile(rf"(?<=[{HAN} ])([a-z]) ([a-z])(?= ?[{HAN}])")
 _SYMBOLS = re.compile("[\u2600-\u27bf\U0001f000-\U0001faff]")
+_SYMBOL_BETWEEN = re.compile(rf"(?<=[a-z0-9{HAN}])([\u2190-\u2bff\U0001f000-\U0001faff_])(?=[a-z0-9{HAN}])")
+_WIDE_GAP = re.compile(r"([_.\-*~])\1{2,}")  # between words whose letters are set apart
 _NOT_LEET = re.compile(r"\d+(?:[.,]\d+)?[a-z]{1,3}|[a-z]{1,2}\d{1,2}|[a-z]{3,}\d{2,}")  # 500mg, b12, base64
 _OTHER_LETTERS = re.compile("[\u0370-\u03ff\u0400-\u04ff]")
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 _LEET = str.maketrans("013457@$!|+€", "oieastasiite")
 _BACKWARDS = re.compile(r"backward|reverse|倒着|倒过来|反着|反过来|倒读|从后往前", re.IGNORECASE)
+# Words that many Chinese requests have; a request that was turned around has them backwards.
+_HAN_COMMON = "怎么 什么 怎样 如何 可以 不能 没有 自己 告诉 知道 医院 医生 方法 办法 这个 那个 药片 处方".split()
+_HAN_FORWARDS = re.compile("|".join(_HAN_COMMON))
+_HAN_BACKWARDS = re.compile("|".join(word[::-1] for word in _HAN_COMMON))
 # Words that most English sentences have, to tell a sentence from one that was turned or shifted.
 _COMMON = frozenset(
     "an and any are as ask at be but by can do does for from get give go how if in is it make me my no not of on "
@@ -149,7 +158,7 @@ _CODES: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (
 
 def _undisguised(text: str, sounds: Mapping[str, str]) -> str:
     """A text in the form of `normalize`, its letters together and as they are meant."""
-    text = normalize(_ZERO_WIDTH.sub("", text))
+    text = _one_line(_symbols_removed(_WIDE_GAP.sub(" ", normalize(_ZERO_WIDTH.sub("", text)))))
     if not text.isascii():
         if _OTHER_LETTERS.search(text):
             text = text.translate(_lookalikes())
@@ -166,6 +175,21 @@ def _undisguised(text: str, sounds: Mapping[str, str]) -> str:
         return text
     spoken = from_pinyin(text, sounds, _words()["pinyin"])
     return text if spoken == text else _HAN_APART.sub("", spoken)
+
+
+def _symbols_removed(text: str) -> str:
+    """The text without the symbol that stands between its letters, where most letters are set apart by it."""
+    between = Counter(_SYMBOL_BETWEEN.findall(text))
+    symbol, count = between.most_common(1)[0] if between else ("", 0)
+    letters = sum(map(str.isalnum, text))
+    return text.replace(symbol, "") if count >= LEAST_BETWEEN and 3 * count > letters else text
+
+
+def _one_line(text: str) -> str:
+    """The text in one line, where it was split over many short ones."""
+    lines = text.split("\n")
+    split = len(lines) >= LEAST_BETWEEN and len(text) < SHORT_LINE * len(lines)
+    return " ".join(line.strip() for line in lines) if split else text
 
 
 def _replace(text: str, kind: str) -> str:
@@ -215,7 +239,8 @@ def _unleet(match: re.Match[str]) -> str:
 def _turned(text: str) -> str | None:
     """The text backwards or shifted by 13 letters, where that makes it a sentence."""
     if HAN_CHARACTER.search(text):
-        return text[::-1] if _BACKWARDS.search(text) else None
+        backwards = len(_HAN_BACKWARDS.findall(text)) > len(_HAN_FORWARDS.findall(text))
+        return text[::-1] if backwards or _BACKWARDS.search(text) else None
     if len(text) > CODE_CHARACTERS:
         return None
     if _BACKWARDS.search(text):
@@ -230,6 +255,7 @@ def _turned(text: str) -> str | None:
 
 
 def _other_ways(text: str) -> Iterator[str]:
+    yield " ".join(word[::-1] for word in text.split(" "))
     yield text[::-1]
     yield codecs.encode(text, "rot13")
 
