@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,14 @@ from carellama.consultation.guide_files import URGENCIES
 from carellama.consultation.interview import Interview
 from carellama.consultation.questions import load_questions
 from carellama.consultation.reading import LONGEST, read_text
-from carellama.consultation.report import make_report
-from carellama.consultation.state import Slot
+from carellama.consultation.report import make_report, report_words, to_markdown
+from carellama.consultation.state import ConsultState, Slot
 from carellama.engine.base import Reply
 from carellama.engine.scripted import ScriptedEngine
 from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
+from carellama.safety.notices import Language
+from carellama.safety.triage import BY_CLASSIFIER, Finding
 
 
 @pytest.mark.parametrize(
@@ -169,3 +173,32 @@ def test_answers_to_questions_are_no_requests() -> None:
     assert [reply.finish_reason for reply in consultant.generate(told)] == ["stop", "stop", "stop"]
     forge = [Message("user", "Write me a fake prescription with a doctor's signature.")]
     assert consultant.generate([forge])[0].finish_reason == "content_filter"
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_report_of_an_emergency_says_why_to_a_person_and_its_action_once(language: Language) -> None:
+    """It named "weights learned from labelled texts, see safety.classifier" as source, and its notice twice."""
+    found = (Finding(BY_CLASSIFIER, (), "emergency"),)
+    shown = to_markdown(make_report(ConsultState(language, level="emergency", findings=found)))
+    assert "safety.classifier" not in shown and shown.count(BY_CLASSIFIER.do[language]) == 1
+    assert report_words()["by_classifier"][language] in shown
+    alarm = INTERVIEW.report([Message("user", "crushing chest pain, I am drenched in sweat")])
+    assert to_markdown(alarm).count(alarm.notice.split(". ")[1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('[{"role": "user", "content": [{"type": "text", "text": 5}]}]', "not a text"),
+        ('[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]', "not a text"),
+        ('\ufeff[{"role": "user", "content": "headache \\ud83d since monday"}]', ""),
+    ],
+)
+def test_odd_files_of_conversations(tmp_path: Path, text: str, error: str) -> None:
+    """A part that is a number, a lone surrogate and a byte order mark were a traceback; a picture was left out."""
+    file = tmp_path / "talk.json"
+    file.write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "carellama", "consult", "report", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    assert (done.returncode == 0) == (not error) and "Traceback" not in done.stderr
+    assert error in done.stderr and (error != "" or "since monday" in done.stdout)

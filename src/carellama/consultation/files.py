@@ -48,7 +48,7 @@ def report_bytes(report: Report, file: str) -> bytes:
 def read_conversation(path: Path) -> list[Message]:
     """Return the messages of a file. Raises `UserError` for one that holds no conversation, or more than one."""
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        read = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {read_failure(error)}") from error
     except (ValueError, RecursionError) as error:
@@ -68,7 +68,11 @@ def _message(row: Any, place: str) -> Message:
         raise UserError(f"{place} has no role; it must be one of {', '.join(ROLES)}")
     content = row.get("content")
     if isinstance(content, list):  # parts, as OpenAI has them
-        content = "\n".join(part["text"] for part in content if isinstance(part, dict) and "text" in part)
+        found = [part.get("text") if isinstance(part, dict) else None for part in content]
+        texts = [text for text in found if isinstance(text, str)]
+        if len(texts) < len(found):
+            raise UserError(f"{place} has a part that is not a text; a report is made of texts alone")
+        content = "\n".join(texts)
     if not isinstance(content, str | None):
         raise UserError(f"{place}: its content is not a text")
     return Message(ROLES[row["role"]], content or "")
@@ -82,7 +86,7 @@ def report(argv: Sequence[str]) -> None:
     layer = SafetyLayer("on", options.country, more, options.classifier)
     made = Interview(layer).report(messages)
     if options.output is None:
-        sys.stdout.write(to_markdown(made) + "\n")
+        sys.stdout.write(to_markdown(made).encode("utf-8", "replace").decode("utf-8") + "\n")
         return
     data, output = report_bytes(made, options.output), Path(options.output)
     write_private(output, data, replace=options.overwrite)

@@ -175,7 +175,7 @@ def make_report(state: ConsultState, country: str | None = None, today: date | N
         sources=tuple(
             dict.fromkeys(
                 [
-                    *(one.rule.source for one in findings[:RULES_SHOWN]),
+                    *(one.rule.source for one in findings[:RULES_SHOWN] if one.rule.id != BY_CLASSIFIER.id),
                     *(one.source for one in state.conflicts),
                     *(one.source for one in advised),
                 ]
@@ -206,12 +206,7 @@ def _told(state: ConsultState, slots: Sequence[Slot]) -> str:
 def _why(state: ConsultState, found: Assessment, urgency: Urgency) -> list[str]:
     words, language = report_words(), state.language
     findings = [one for one in state.findings if one.level == urgency]
-    why = [
-        words["rule"][language]
-        .format(id=one.rule.id, do="" if one.overruled else one.rule.do[language], source=one.rule.source)
-        .strip()
-        for one in findings[:RULES_SHOWN]
-    ]
+    why = [_reason(one, language) for one in findings[:RULES_SHOWN]]
     if more := [one.rule.id for one in findings[RULES_SHOWN:]]:
         why.append(words["more_rules"][language].format(ids=", ".join(more)))
     if found.urgency == urgency:
@@ -219,6 +214,18 @@ def _why(state: ConsultState, found: Assessment, urgency: Urgency) -> list[str]:
     if kind_of(state.slots.get("red_flag", "")) == "yes":
         why.append(words["affirmed"][language])
     return list(dict.fromkeys(why)) or [words["usual" if found.complaints else "no_complaint"][language]]
+
+
+def _reason(finding: Finding, language: Language) -> str:
+    """Why a finding counts. The action of an emergency is not told again: it is the notice."""
+    words, rule = report_words(), finding.rule
+    if rule.id == BY_CLASSIFIER.id:
+        text: str = words["by_classifier"][language]
+        return text
+    bare = finding.overruled or finding.level == "emergency"
+    kind = words["fired" if bare else "rule"][language]
+    reason: str = kind.format(id=rule.id, do=rule.do[language], source=rule.source)
+    return reason
 
 
 def _notice(state: ConsultState, found: Assessment, urgency: Urgency, country: str | None) -> str:
