@@ -102,3 +102,14 @@ def test_another_template_endpoint_or_precision_does_not_continue_an_output(firs
     with pytest.raises(UserError, match="made otherwise"):
         run_task(SchemaEngine(GOOD), "structure", ["CT one", "CT two"], *then)
     assert len(written()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [("No significant change in the nodule.", "nodule"), ("Not only fever but cough.", "fever"),
+     ("不排除肺癌。", "肺癌"), ("不能排除肺癌。", "肺癌"), ("Infarction not excluded.", "infarction")],
+)  # fmt: skip
+def test_what_is_unchanged_or_not_ruled_out_is_not_denied(text: str, finding: str) -> None:
+    """A finding that the text has was flagged as denied there."""
+    assert not SourceText(text).denies(finding)
+    assert SourceText("No nodule. 排除骨折。 Not febrile.").denies("nodule")

@@ -53,8 +53,10 @@ NAMES = (
 ENGLISH_DRUG = re.compile(rf"(?<![a-z])(?:[a-z]{{3,}}(?:{STEMS})|{NAMES})(?![a-z])")
 BEFORE_DOSE = re.compile(r"(?<![a-z])([a-z]{5,})\s+\d+(?:[.,]\d+)?\s?(?:mg|mcg|ug|g|iu|units?)(?![a-z])")
 DENIALS = re.compile(
-    r"未见(?:明显|明确)?|未发现|未及|未闻及|未触及|未探及|未扪及|无(?!力|菌|名)(?:明显)?|没有|否认|不伴|排除"
-    r"|(?<![a-z])(?:no evidence of|no|denies|denied|without|negative for|absence of|free of|not|don't|doesn't)(?![a-z])"
+    r"未见(?:明显|明确)?|未发现|未及|未闻及|未触及|未探及|未扪及|无(?!力|菌|名)(?:明显)?|没有|否认|不伴|(?<!不)(?<!不能)(?<!未)排除"
+    r"|(?<![a-z])(?:no evidence of|no(?! (?:\w+ )?(?:change|increase|growth) (?:in|of))|denies|denied"
+    r"|without|negative for|absence of|free of"
+    r"|not(?! (?:only|just|excluded|ruled out))|don't|doesn't)(?![a-z])"
 )
 CLAUSE_END = re.compile(r"[。；;！？!?\n]|\.(?!\d)|但|(?<![a-z])(?:but|however|except|although)(?![a-z])")
 MAX_CLAUSE = 200  # characters
