@@ -481,3 +481,10 @@ def test_a_hospital_s_files_of_each_kind_are_read(tmp_path: Path) -> None:
     one = Assistant(ScriptedEngine("You can take minocycline."), safety=layer)
     _, reply = stream(one, [Message("user", "I have lupus and acne.")])
     assert "our pharmacy says so" in reply.text
+
+
+def test_somebody_in_need_gets_the_words_of_a_crisis() -> None:
+    screening = SafetyLayer("on").screen([Message("user", "I want to kill myself. I have 40 pills")])
+    assert screening.notices[0].level == "emergency"
+    assert "988" in screening.preface()
+    assert screening.refusal is None or "I am glad you wrote" in screening.refusal

@@ -44,6 +44,7 @@ from carellama.safety.triage import Triage, patient_text, triage
 from carellama.safety.triage_rules import load_red_flags
 
 Mode = Literal["warn", "on"]
+CRISIS, CRISIS_CATEGORY = "mind", "self_harm_method"  # a system of triage, and the requests that it may come with
 LONGEST = 2000  # characters of a sentence that has not ended, after which it is judged all the same
 MOST_CONFLICTS = 3  # of a question, that are said before the answer
 # Ends of a sentence of an answer, with the quotes and brackets that close behind it; a cell of a table ends with |.
@@ -95,7 +96,7 @@ class SafetyLayer:
         said = patient_text(messages)
         facts = person_facts(messages, self._pharmacy) if self._policy.action("contraindication") != "off" else None
         found = found or self.triage(messages)
-        requested = self._request(messages) if is_request else ()
+        requested = self._request(messages, found) if is_request else ()
         said_first = [*self._emergency(found), *requested, *self._medicines(messages, facts)]
         answered = "\n".join(one.content for one in messages if one.role == "assistant")
         closing: tuple[Notice, ...] = ()
@@ -122,9 +123,11 @@ class SafetyLayer:
             text = emergency_notice(found.findings, language, self.country) if shown else first.rule.do[language]
             yield Notice("emergency", first.level, text, first.rule.id), shown and self.mode == "on"
 
-    def _request(self, messages: Sequence[Message]) -> Iterator[tuple[Notice, bool]]:
+    def _request(self, messages: Sequence[Message], found: Triage) -> Iterator[tuple[Notice, bool]]:
         """What the guard says of the last request, and whether it stands in the answer or for it."""
         judgement = self._guard.judge(messages)
+        if judgement.by == "classifier" and any(one.rule.system == CRISIS for one in found.findings):
+            judgement = replace(judgement, category=CRISIS_CATEGORY)  # somebody in need gets the words of that
         action = self._policy.action(judgement.category) if judgement.category else "off"
         if action != "off":
             refused = judgement.outcome == "refuse" and action == "on"
