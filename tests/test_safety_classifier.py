@@ -103,14 +103,13 @@ def test_signs_are_concepts_of_rules_and_how_they_are_meant() -> None:
     assert Classifier({"{fever}": 1.0}, 0.0, 0.0, 0.0).score("x. " * 2000, [(5000, "{fever}")]) > 0
 
 
-def test_each_rule_that_fires_and_a_short_text_lower_the_floor() -> None:
+def test_each_rule_that_fires_lowers_the_floor() -> None:
     classifier = Classifier(dict.fromkeys(features(LONG), 0.0), -2.0, 0.5, -1.0)
     assert classifier.verdict(LONG, rules=1) == "harmless"  # below -1
     assert classifier.verdict(LONG, rules=2) == "unsure"  # not below -2.5
-    assert classifier.verdict("吃花生呛了之后一直咳", rules=1) == "unsure"  # not below -4
-    assert replace(classifier, bias=1.0).verdict("吃花生") == "unsure"  # a few words: not above 2
-    assert replace(classifier, bias=2.5).verdict("吃花生") == "emergency"
-    assert replace(classifier, bias=-5.0).verdict("吃花生呛了之后一直咳", rules=1) == "harmless"
+    assert replace(classifier, bias=-9.0).verdict("吃花生") == "unsure"  # a few words are never harmless
+    assert replace(classifier, bias=2.5).verdict("吃花生") == "unsure"  # not above 2.6
+    assert replace(classifier, bias=2.7).verdict("吃花生") == "emergency"
 
 
 def test_train_writes_weights_and_figures(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_marks_become_style_however_the_answer_is_cut() -> None:
             ["1~2片", "5*10mg", "2**3=8", "4**5", "*P<0.05", "**P<0.01", "1_000", "38~39℃", "+ 5", "> 38", "`"]
         ),
         min_size=1, max_size=6,
-    ),
+    ).filter(lambda doses: doses.count("`") < 2),  # two are code, and what ** around them means is open
     st.integers(1, 7),
 )  # fmt: skip
 def test_doses_come_to_the_terminal_as_they_were_written(doses: list[str], size: int) -> None:

@@ -94,10 +94,10 @@ class SafetyTrainArguments:
     files: list[str] = field(metadata=about("Files of cases (first words), as `safety eval` reads them."))
     output: str = field(default="classifier.tsv.gz", metadata=about("File of the weights."))
     threshold: float = field(
-        default=0.0, metadata=about("Log-odds from which a text is called an emergency; lower: fewer misses.")
+        default=-0.6, metadata=about("Log-odds from which a text is called an emergency; lower: fewer misses.")
     )
     floor: float = field(
-        default=-1.5,
+        default=-1.4,
         metadata=about("Log-odds below which an emergency that a shipped rule found is shown as urgent; lower: rarer."),
     )
     penalty: float = field(default=0.006, metadata=about("Weight of the squared weights in the loss."))

@@ -41,9 +41,8 @@ BIAS, THRESHOLD, FLOOR = "#bias", "#threshold", "#floor"  # names of lines that 
 # Known features of a window. With fewer a text counts as if it had so many: "hi" tells of no emergency because one of
 # the texts learned from began with it.
 ENOUGH = 40
-SHORT = 40  # known word sequences of a window, below which its score says little: it counts as `SHORT_COUNTS` rules
-SHORT_COUNTS = 2
 FEW = 20  # known word sequences of a window, below which only a high score says anything: "headache" has none
+FEW_MARGIN = 2.1  # log-odds above the threshold from which it does
 LEAST_SCALE = 0.1  # of a feature while weights are learned
 Verdict = Literal["emergency", "harmless", "unsure"]
 
@@ -95,17 +94,14 @@ class Classifier:
     def verdict(self, text: str, signs: Sequence[Sign] = (), rules: int = 1) -> Verdict:
         """Return what the text is; of a few words, or of unknown ones, it is never harmless.
 
-        `rules`: how many say that it is an emergency. Each lowers the floor by as much as the first, and so does a text
-        that is short, or of unknown words.
+        `rules`: how many say that it is an emergency. Each lowers the floor by as much as the first.
         """
         score, known = self._score(text, signs)
-        margin = self.threshold - self.floor
         if known < FEW:
-            return "emergency" if score >= self.threshold + margin else "unsure"
+            return "emergency" if score >= self.threshold + FEW_MARGIN else "unsure"
         if score >= self.threshold:
             return "emergency"
-        against = rules + (SHORT_COUNTS if known < SHORT else 0)
-        return "harmless" if score < self.threshold - against * margin else "unsure"
+        return "harmless" if score < self.threshold - rules * (self.threshold - self.floor) else "unsure"
 
     def _score(self, text: str, signs: Sequence[Sign]) -> tuple[float, int]:
         """The highest log-odds of a window, and how many of its word sequences are known."""

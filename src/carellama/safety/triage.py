@@ -7,7 +7,7 @@ It looks at all that the person said, not only at the last message, and at a que
 affirmed. It makes no diagnosis: the rules (`safety.triage_rules`) name signs, an action and a source. With a
 classifier (`safety.classifier`) a text is called an emergency as well where no rule fires; such a finding has the rule
 `classifier`, which gives no reason. Where the classifier is sure that a text is harmless, an emergency of a rule that
-CareLlama ships is shown as urgent instead; the more rules found it, and in a short text, the surer it has to be. One of
+CareLlama ships is shown as urgent instead; the more rules found it, the surer it has to be. One of
 `NEVER_OVERRULED`, or of the rules of a hospital, never is. How much is missed, `carellama safety eval` measures.
 """
 
