@@ -185,3 +185,20 @@ def test_a_greeting_and_not_known_are_no_signs(answers: list[str]) -> None:
     found = talk(answers)[-1].found
     told = [one for one in answers if one not in ("hi", "不知道", "不清楚")]
     assert found is not None and found.text == "\n".join(told)
+
+
+@pytest.mark.parametrize(
+    ("opening", "aside"), [("我胃不舒服，有点反酸", "68岁，女的"), ("I've had a sore throat for three days", "34 f")]
+)
+def test_an_age_answers_no_question_about_warning_signs(opening: str, aside: str) -> None:
+    steps = talk([opening, aside])
+    assert steps[-1].slot == "red_flag"
+    assert "red_flag" not in steps[-1].state.slots
+
+
+def test_an_answer_without_a_medicine_is_no_list_of_medicines() -> None:
+    opening = ["I've had a sore throat for three days", "no, I can swallow and breathe fine", "34, female", "no fever"]
+    assert talk(opening)[-1].slot == "drugs"
+    steps = talk([*opening, "a bit of a cough since last night"])
+    assert steps[-1].slot == "drugs"
+    assert "drugs" not in steps[-1].state.slots

@@ -88,7 +88,9 @@ CONVERSATIONS: list[tuple[str, set[str], set[tuple[str, str]]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("said", "facts", "found"), CONVERSATIONS, ids=lambda one: str(one)[:40])
+@pytest.mark.parametrize(
+    ("said", "facts", "found"), CONVERSATIONS, ids=lambda one: one[:40] if isinstance(one, str) else "set"
+)  # sets have no order
 def test_facts_and_conflicts_of_a_question(said: str, facts: set[str], found: set[tuple[str, str]]) -> None:
     assert ids(person_facts(said)) == facts
     assert pairs(said) == found

@@ -30,6 +30,7 @@ LISTS: frozenset[Slot] = frozenset({"red_flag", "associated", "history", "drugs"
 OF_OTHERS: frozenset[Slot] = frozenset({"history", "drugs", "allergies", "family"})  # answers that name other illnesses
 LATE: frozenset[Slot] = frozenset({"allergies", "drugs", "pregnancy"})  # added to whenever they are told of
 DISTINCT: frozenset[Slot] = frozenset({"age_sex", "pregnancy", "allergies", "drugs", "history", "family"})
+NAMED: frozenset[Slot] = frozenset({"allergies", "drugs"})  # an answer names some, or says that there are none
 GRADED: frozenset[Slot] = frozenset({"course", "severity"})  # a yes does not say which
 NO_SIGN: frozenset[Slot] = frozenset({"onset", *DISTINCT})  # what an answer about warning signs may name without one
 
@@ -246,7 +247,12 @@ def _follow_up(known: Known, slot: Slot, text: str, said: Said) -> str:
         return "again"
     if slot in LISTS and kind == "yes":
         return "which"
+    if kind == "text" and is_age_sex(text):
+        return "again"  # it answers no other question
     tells_of = said.slots.keys() & DISTINCT
+    of_another = kind == "text" and slot not in said.slots and (said.slots or find_complaints(text))
+    if slot in NAMED and of_another and not is_denial(text):
+        return "again"
     if kind != "text" or not is_clause(text) or slot in said.slots:
         return ""
     if slot == "red_flag":
