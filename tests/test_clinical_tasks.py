@@ -14,7 +14,14 @@ import pytest
 
 from carellama.batch import clinical_command
 from carellama.batch.clinical_run import TaskReport
-from carellama.batch.clinical_tasks import BadReply, keyword_reason, load_task_file, load_tasks, schema_reason
+from carellama.batch.clinical_tasks import (
+    BadReply,
+    keyword_reason,
+    load_task_file,
+    load_tasks,
+    read_json_reply,
+    schema_reason,
+)
 from carellama.engine.base import Prompt, Unavailable
 from carellama.engine.masked import MaskedEngine
 from carellama.engine.scripted import ScriptedEngine
@@ -463,3 +470,8 @@ def test_a_real_model_picks_codes_of_the_table_in_both_languages(tmp_path: Path)
     assert [one["text"] for one in found] == texts
     assert all(one["code"] is None or table[one["code"]] == one["name"] for one in found)
     assert json.loads((tmp_path / "in.jsonl.normalize.jsonl.json").read_text())["completion_tokens"] > 0
+
+
+def test_two_equal_keys_are_no_reply() -> None:
+    with pytest.raises(BadReply, match="two equal keys"):
+        read_json_reply('{"dose": "5 mg", "dose": "50 mg"}')

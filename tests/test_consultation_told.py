@@ -202,3 +202,11 @@ def test_odd_files_of_conversations(tmp_path: Path, text: str, error: str) -> No
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     assert (done.returncode == 0) == (not error) and "Traceback" not in done.stderr
     assert error in done.stderr and (error != "" or "since monday" in done.stdout)
+
+
+def test_the_policy_and_a_hospital_s_medicines_hold_in_the_report_too(tmp_path: Path) -> None:
+    off = tmp_path / "policy.yaml"
+    off.write_text("answers: {contraindication: off}", encoding="utf-8")
+    said = [Message("user", "I'm 30 weeks pregnant and my back hurts, can I take ibuprofen?")]
+    assert Interview(SafetyLayer("on")).step(said).state.conflicts
+    assert not Interview(SafetyLayer("on", policy=off)).step(said).state.conflicts

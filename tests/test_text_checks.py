@@ -102,3 +102,20 @@ def test_long_texts_take_no_more_than_their_length() -> None:
         assert isinstance(denied_terms(plain(text)), list) and isinstance(numbers_of_answer(plain(text)), dict)
         assert not SourceText(text).has("q")
     assert time.monotonic() - begun < 20
+
+
+def test_a_denial_behind_the_finding_is_seen() -> None:
+    text = "Nodule: not seen. 胸痛（-），咳嗽（+），啰音阴性。结节未见增大。Cyst no change. 积液：无；水肿无加重"
+    source, denied = SourceText(text), ["nodule", "胸痛", "啰音", "积液"]
+    assert [one for one in denied if source.denies(one)] == denied
+    assert not [one for one in ("咳嗽", "结节", "cyst", "水肿") if source.denies(one)]
+
+
+def test_a_lost_minus_is_another_number() -> None:
+    source = SourceText("T-score -2.5 at the hip, 3-5 mg, range 1 -2")
+    assert [one["value"] for one in check_result({"a": "T-score 2.5"}, source, {"numbers": ["a"]})] == ["2.5"]
+    assert check_result({"a": "T-score -2.5, 3 to 5 mg, 1 to 2"}, source, {"numbers": ["a"]}) == []
+
+
+def test_invisible_characters_of_the_text_part_no_quotation() -> None:
+    assert SourceText("pneu\u00admo\u200bnia").has("pneumonia")

@@ -148,7 +148,15 @@ def _number(text: str) -> float:
 
 
 # not strict: line breaks within texts are common
-_DECODER = json.JSONDecoder(strict=False, parse_float=_number, parse_constant=_number)
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises `ValueError` for two equal keys, of which one would be lost."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("two equal keys")
+    return made
+
+
+_DECODER = json.JSONDecoder(strict=False, parse_float=_number, parse_constant=_number, object_pairs_hook=_object)
 
 
 def read_json_reply(reply: str) -> Any:

@@ -25,6 +25,8 @@ from carellama.text import HAN
 QUOTES = str.maketrans("“”‘’–—−～", "\"\"''---~")
 DIGITS = re.compile(r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?")
 NUMBER_GOES_ON = re.compile(r"\d|\.\d|,\d{3}(?!\d)")
+MINUS = re.compile(r"(?:^|[^\d\s][\s]*[\s:=(,;]|[:=(,;，：]|\n\s*)-$")  # behind a number it is a range
+LINE_START = re.compile(r"(?:^|\n)\s*-$")
 SPACES = re.compile(r"\s+")
 PARTED = re.compile(r"[a-z]\s+[a-z]|\d\s+\d")
 ITEM_NUMBER = re.compile(r"^\s*\(?\d{1,2}(?:[.)、](?!\d))", re.MULTILINE)  # "1. ", "2、": of a list
@@ -58,6 +60,13 @@ DENIALS = re.compile(
     r"|without|negative for|absence of|free of"
     r"|not(?! (?:only|just|excluded|ruled out))|don't|doesn't)(?![a-z])"
 )
+# What stands right behind a finding that is not there: "nodule: not seen", 胸痛（-）.
+DENIED_AFTER = re.compile(
+    r"\s*(?:[:=]|is|are|was|were)?\s*(?:\(\s*-\s*\)|\(无\)|(?:阴性|无|未见|未及|未闻及|未触及|未探及"
+    r"|not (?:seen|identified|detected|present|found|demonstrated|visuali[sz]ed)|absent|negative|nil|none|no)"
+    r"(?=\s*(?:[.,;。、)\n]|$)))"
+)
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 CLAUSE_END = re.compile(r"[。；;！？!?\n]|\.(?!\d)|但|(?<![a-z])(?:but|however|except|although)(?![a-z])")
 MAX_CLAUSE = 200  # characters
 LISTED = re.compile(r"[、/]|\s*,\s*|(?<![a-z])(?:or|nor|and)(?![a-z])|以及|[或和及]")
@@ -106,18 +115,18 @@ class SourceText:
         return next(self.places(quote), None) is not None
 
     def denies(self, quote: str) -> bool:
-        """Whether the text has it, and each time behind a negation."""
+        """Whether the text has it, and each time behind a negation or right before one."""
         found = list(self.places(quote))
-        return bool(found) and all(self._is_denied(begin) for begin, _ in found)
+        return bool(found) and all(self._is_denied(begin, end) for begin, end in found)
 
-    def _is_denied(self, place: int) -> bool:
-        at = bisect_right(self._denied, (place, len(self.plain))) - 1  # the spans are in order and do not overlap
-        return at >= 0 and place < self._denied[at][1]
+    def _is_denied(self, begin: int, end: int) -> bool:
+        at = bisect_right(self._denied, (begin, len(self.plain))) - 1  # the spans are in order and do not overlap
+        return (at >= 0 and begin < self._denied[at][1]) or DENIED_AFTER.match(self.plain, end) is not None
 
 
 def plain(text: str) -> str:
     """A text in lower case and normal width (NFKC), with plain quotation marks and dashes."""
-    return unicodedata.normalize("NFKC", text).translate(QUOTES).lower()
+    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text).translate(QUOTES).lower())
 
 
 def _gaps(text: str) -> list[int]:
@@ -241,9 +250,25 @@ def is_unit(text: str) -> bool:
 
 def numbers_of_source(text: str) -> set[float]:
     """Every number of a plain text, in digits, in words of either language, and of frequencies: bid is 2."""
-    found = {float(number.replace(",", "")) for number in DIGITS.findall(text)}
+    found = set(signed_numbers(text).values())
+    found |= {abs(value) for value in signed_numbers(text, at_line_start=True).values()}  # "-5 mg" may be an item
     found |= {read_number(one[0]) for one in NUMBER.finditer(text) if not one[0][0].isdigit()}
     return found | {float(FREQUENCIES[one.replace(".", "")]) for one in FREQUENCY.findall(text)}
+
+
+def signed_numbers(text: str, *, at_line_start: bool = False) -> dict[str, float]:
+    """The numbers in digits as they are written, with the minus of a T-score of -2.5; a range (3-5, 3 -5) has none.
+
+    `at_line_start`: those alone whose minus begins a line.
+    """
+    found: dict[str, float] = {}
+    for digits in DIGITS.finditer(text):
+        before = text[max(0, digits.start() - 12) : digits.start()]
+        minus = MINUS.search(before) is not None
+        if not at_line_start or (minus and LINE_START.search(before)):
+            sign = "-" if minus else ""
+            found[sign + digits[0]] = float(sign + digits[0].replace(",", ""))
+    return found
 
 
 def numbers_of_answer(text: str) -> dict[str, float]:
@@ -252,8 +277,7 @@ def numbers_of_answer(text: str) -> dict[str, float]:
     words = [one[0] for one in NUMBER.finditer(text) if one[0].isascii() and not one[0][0].isdigit()]
     found = {word: read_number(word) for word in (*words, *COUNTED.findall(text))}
     found |= {one: float(FREQUENCIES[one.replace(".", "")]) for one in FREQUENCY.findall(text)}
-    digits = {number: float(number.replace(",", "")) for number in DIGITS.findall(text)}
-    return digits | {word: value for word, value in found.items() if value > 1}
+    return signed_numbers(text) | {word: value for word, value in found.items() if value > 1}
 
 
 @cache

@@ -136,7 +136,7 @@ class Interview:
 
     def _replay(self, messages: Sequence[Message], adapter: str) -> Generator[Piece, None, Known]:
         """Go through the conversation from its beginning."""
-        known = Known(language=_language(messages))
+        known = Known(language=_language(messages), pharmacy=self.safety.pharmacy)
         pending: Slot | None = "complaint"  # what the first message tells of
         question: Message | None = None
         prefix = hashlib.sha256(adapter.encode())

@@ -22,6 +22,7 @@ from carellama.consultation.reading import (
 from carellama.consultation.state import FERTILE, ConsultState, Reader, Reason, Slot, Urgency
 from carellama.records import Message
 from carellama.safety.medication import Conflict, conflicts, person_facts
+from carellama.safety.medication_rules import MedicationRules
 from carellama.safety.notices import Language
 from carellama.safety.triage import BY_CLASSIFIER, Triage
 
@@ -55,6 +56,7 @@ class Known:
     """What the messages so far say; `half` are slots whose answer needs a follow-up, and which one."""
 
     language: Language = "en"
+    pharmacy: MedicationRules | None = None  # None: medicines are not held against what the person says
     slots: dict[Slot, list[str]] = field(default_factory=dict)
     read_by: dict[Slot, Reader] = field(default_factory=dict)
     asked: list[Slot] = field(default_factory=list)
@@ -213,8 +215,10 @@ class Known:
 
     def conflicts(self) -> tuple[Conflict, ...]:
         """Medicines that the person takes or asks about and what they do not go with, each once."""
-        facts = person_facts([Message("user", one) for one in self.medical])
-        found = [one for text in self.medical for one in conflicts(facts, text, of="question")] if facts.text else []
+        rules = self.pharmacy
+        facts = person_facts([Message("user", one) for one in self.medical], rules)
+        texts = self.medical if facts.text and rules else []
+        found = [one for text in texts for one in conflicts(facts, text, of="question", rules=rules)]
         return tuple({(one.drug, one.row): one for one in found}.values())
 
 

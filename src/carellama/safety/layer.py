@@ -80,6 +80,11 @@ class SafetyLayer:
         self._pharmacy = load_medication(own.medicines)
         self._guard = (guard or Guard(own.guard)).with_policy(self._policy)
 
+    @property
+    def pharmacy(self) -> MedicationRules | None:
+        """The rules of medicines; None: the policy has them off."""
+        return self._pharmacy if self._policy.action("contraindication") != "off" else None
+
     def close(self) -> None:
         """Close the guard model, if there is one."""
         self._guard.close()
@@ -94,7 +99,7 @@ class SafetyLayer:
         Without `is_request` the guard does not judge the last message: it answers a question, and asks for nothing.
         """
         said = patient_text(messages)
-        facts = person_facts(messages, self._pharmacy) if self._policy.action("contraindication") != "off" else None
+        facts = person_facts(messages, self._pharmacy) if self.pharmacy else None
         found = found or self.triage(messages)
         requested = self._request(messages, found) if is_request else ()
         said_first = [*self._emergency(found), *requested, *self._medicines(messages, facts)]

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as Event
 
 from carellama.config.serve import ApiArguments
-from carellama.engine.base import Engine, Piece, Reply, Sampling
+from carellama.engine.base import Engine, Notice, Piece, Reply, Sampling
 from carellama.records import Message
 from carellama.serve.api.access import Access, Caller, Open, Refused, Ticket
 from carellama.serve.api.bridge import Answers, Item, threaded
@@ -127,6 +127,7 @@ class Call:
         self.service, self.id, self.path = service, request_id, path
         self.began = time.monotonic()
         self.caller: Caller | None = None
+        self.notices: dict[tuple[str, str], Notice] = {}  # of the safety layer, each once
         self.model = ""
         self.context_tokens: int | None = None
         self.status = 0
@@ -170,6 +171,7 @@ class Call:
         notices = item.notices if isinstance(item, Piece) else ()
         for notice in notices:
             self.service.metrics.notices.labels(notice.kind, notice.level).inc()
+            self.notices.setdefault((notice.kind, notice.rule), notice)
         if self.first is None and not notices:
             self.first = time.monotonic() - self.began
         self.usage.add(index, item)
@@ -336,6 +338,8 @@ class Exchange:
     async def refuse(self, error: Exception, scope: Scope) -> None:
         """Answer with an error; a stream that has begun ends with it."""
         status, body, headers = refusal(error, scope["path"], self.call.params)
+        if self.call.notices and not self._started:  # an emergency is told, whatever becomes of the answer
+            body |= {"notices": [notice.as_json() for notice in self.call.notices.values()]}
         if self.gone:
             self.call.status = CLOSED
             return

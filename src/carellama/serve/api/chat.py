@@ -20,10 +20,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from carellama.assistant import Assistant
-from carellama.engine.base import Engine, Reply, Sampling
+from carellama.engine.base import Engine, Piece, PromptTooLong, Reply, Sampling
 from carellama.records import Message
 from carellama.serve.api import protocol
-from carellama.serve.api.bridge import Answers, Make
+from carellama.serve.api.bridge import Answers, Make, threaded
 from carellama.serve.api.calls import Call, Service
 from carellama.serve.api.constraints import CONSTRAINTS, constraint_of
 from carellama.serve.api.fields import HEADER, check_fields
@@ -105,14 +105,25 @@ async def chat_makes(
     if consultant is None:  # the state of a consultation is made of all turns
         messages, dropped, sampling = await fit_to_model(service, call, messages, sampling)
     note_parts(call, pictures)
-    messages, tokens = await prepare_chat(service, messages, sampling)
-    room = await check_room(service, messages, tokens, sampling, call.context_tokens)
+    try:
+        messages, tokens = await prepare_chat(service, messages, sampling)
+        room = await check_room(service, messages, tokens, sampling, call.context_tokens)
+    except PromptTooLong:
+        await note_emergency(service, call, [*dropped, *messages])
+        raise
     await call.reserve("chat", [tokens], count, count * room)
     stream = (consultant or service.engine).stream
     if dropped and isinstance(service.engine, Assistant):  # its safety layer reads them
         stream = partial(service.engine.stream, dropped=dropped)
     makes: list[Make] = [partial(stream, messages, draw) for draw in draws(sampling, count)]
     return makes, not body.stream or is_task(messages)
+
+
+async def note_emergency(service: Service, call: Call, messages: Sequence[Message]) -> None:
+    """Note what the safety layer finds in a conversation that cannot be answered, for the body of the error."""
+    if isinstance(service.engine, Assistant) and service.engine.safety is not None:
+        screening = await threaded(partial(service.engine.safety.screen, messages))
+        call.note(0, Piece(notices=screening.notices))
 
 
 def consultant_of(

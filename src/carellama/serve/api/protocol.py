@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
+from carellama.engine.base import NoticeKind
+
 MODEL = Field(default=None, max_length=256, description="carellama, or carellama:ADAPTER; left out: carellama")
 
 
@@ -273,10 +275,20 @@ class ErrorDetail(Said):
     code: str | None
 
 
+class SaidNotice(Said):
+    """What the safety layer says of a conversation or of an answer."""
+
+    kind: NoticeKind
+    level: Literal["emergency", "urgent", "soon", "refuse", "caution", "info"]
+    rule: str
+    text: str
+
+
 class ErrorBody(Said):
     """The body of every answer whose status is not 200."""
 
     error: ErrorDetail
+    notices: list[SaidNotice] | None = None  # what was found in the conversation before the answer failed
 
 
 class Usage(Said):
@@ -321,15 +333,6 @@ class SaidCall(Said):
     id: str
     type: Literal["function"]
     function: SaidFunction
-
-
-class SaidNotice(Said):
-    """What the safety layer says of an answer."""
-
-    kind: Literal["emergency", "contradiction"]
-    level: Literal["emergency", "urgent", "soon"]
-    rule: str
-    text: str
 
 
 class SaidConsultation(Said):
