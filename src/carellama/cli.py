@@ -256,10 +256,8 @@ def _safety(options: SafetyArguments, *, with_model: bool = True) -> SafetyLayer
     from pathlib import Path
 
     from carellama.config.safety import split_files
-    from carellama.safety.guard import Guard
     from carellama.safety.guard_model import GuardModel, guard_format
     from carellama.safety.layer import SafetyLayer
-    from carellama.safety.own_files import sort_rule_files
 
     model = None
     if options.guard_model:
@@ -268,15 +266,14 @@ def _safety(options: SafetyArguments, *, with_model: bool = True) -> SafetyLayer
             from carellama.engine.choose import guard_engine
 
             model = GuardModel(guard_engine(options.guard_model, options.guard_endpoint), form)
-    more_rules = [Path(one) for one in split_files(options.safety_rules)]
-    own = sort_rule_files(more_rules)
     return SafetyLayer(
         options.safety,
         options.country,
-        more_rules,
+        split_files(options.safety_rules),
         options.classifier,
         Path(options.policy) if options.policy else None,
-        Guard(own.guard, options.guard_classifier, model),
+        options.guard_classifier,
+        model,
     )
 
 

@@ -1,4 +1,4 @@
-"""Files that a run appends to and that a later run goes on with, and the one of `data synthesize`.
+"""Files that a run appends to and that a later run continues, and the one of `data synthesize`.
 
     with Output.opened(Path("x.jsonl"), resume=True) as output:
         output.write(record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Optional
 
+from carellama.config.guard import classifier_field, rules_field
 from carellama.config.parse import about, at_least
 from carellama.errors import UserError
 
@@ -53,16 +54,8 @@ class ConsultReportArguments:
     country: Optional[str] = field(
         default=None, metadata=about("Country of the numbers to call, as CN, US, GB; default: by the language.")
     )
-    safety_rules: Optional[str] = field(
-        default=None,
-        metadata=about(
-            "Files of your own rules beside those that CareLlama ships, comma separated: of triage, of the guard or "
-            "of medicines; see docs/en/safety.md."
-        ),
-    )
-    classifier: Optional[str] = field(
-        default=None, metadata=about("Weights of `carellama safety train`; default: those that CareLlama ships.")
-    )
+    safety_rules: Optional[str] = rules_field()
+    classifier: Optional[str] = classifier_field()
     overwrite: bool = field(default=False, metadata=about("Replace the output if it is there."))
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Optional
+from typing import Any, Literal, Optional
 
 from carellama.config.parse import about, at_least
 from carellama.errors import UserError, lookup
@@ -14,17 +14,29 @@ from carellama.errors import UserError, lookup
 GUARD_JUDGES = dict.fromkeys(("rules", "classifier", "guard", "model", "both"), True)
 
 
-@dataclass
-class GuardArguments:
-    """What judges requests besides the rules that CareLlama ships."""
-
-    safety_rules: Optional[str] = field(
+def rules_field() -> Any:
+    """The option that names files of a hospital's rules."""
+    return field(
         default=None,
         metadata=about(
             "Files of your own rules beside those that CareLlama ships, comma separated: of triage, of the guard or "
             "of medicines; see docs/en/safety.md."
         ),
     )
+
+
+def classifier_field() -> Any:
+    """The option that names the weights of triage."""
+    return field(
+        default=None, metadata=about("Weights of `carellama safety train`; default: those that CareLlama ships.")
+    )
+
+
+@dataclass
+class GuardArguments:
+    """What judges requests besides the rules that CareLlama ships."""
+
+    safety_rules: Optional[str] = rules_field()
     guard_classifier: Optional[str] = field(
         default=None, metadata=about("Weights of `carellama guard train`; default: those that CareLlama ships.")
     )

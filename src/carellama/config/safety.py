@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Optional
 
-from carellama.config.guard import GuardArguments
+from carellama.config.guard import GuardArguments, classifier_field, rules_field
 from carellama.config.parse import about, at_least
 from carellama.errors import UserError, lookup
 
@@ -15,9 +16,9 @@ from carellama.errors import UserError, lookup
 JUDGES = dict.fromkeys(("rules", "classifier", "layer", "model", "choice", "both"), True)
 
 
-def split_files(files: Optional[str]) -> list[str]:
+def split_files(files: Optional[str]) -> list[Path]:
     """The files of a comma list."""
-    return [part.strip() for part in (files or "").split(",") if part.strip()]
+    return [Path(part.strip()) for part in (files or "").split(",") if part.strip()]
 
 
 @dataclass
@@ -38,9 +39,7 @@ class SafetyArguments(GuardArguments):
         default=None,
         metadata=about("File that turns single checks on, off or to warn; see docs/en/guard.md."),
     )
-    classifier: Optional[str] = field(
-        default=None, metadata=about("Weights of `carellama safety train`; default: those that CareLlama ships.")
-    )
+    classifier: Optional[str] = classifier_field()
 
 
 @dataclass
@@ -58,16 +57,8 @@ class SafetyEvalArguments:
     scale: Optional[Literal["esi", "ctas", "manchester", "cn4"]] = field(
         default=None, metadata=about("Scale of labels that are numbers; cn4: 急诊四级.")
     )
-    safety_rules: Optional[str] = field(
-        default=None,
-        metadata=about(
-            "Files of your own rules beside those that CareLlama ships, comma separated: of triage, of the guard or "
-            "of medicines; see docs/en/safety.md."
-        ),
-    )
-    classifier: Optional[str] = field(
-        default=None, metadata=about("Weights of `carellama safety train`; default: those that CareLlama ships.")
-    )
+    safety_rules: Optional[str] = rules_field()
+    classifier: Optional[str] = classifier_field()
     invariance: bool = field(
         default=False,
         metadata=about("Change each emergency in ways that change nothing, and count how often its level falls."),

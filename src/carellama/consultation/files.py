@@ -82,7 +82,7 @@ def report(argv: Sequence[str]) -> None:
     """Write the report of a saved conversation."""
     (options,) = parse((ConsultReportArguments,), argv, "carellama consult report FILE", first="conversation")
     messages = read_conversation(Path(options.conversation[0]))
-    more = [Path(one) for one in split_files(options.safety_rules)]
+    more = split_files(options.safety_rules)
     layer = SafetyLayer("on", options.country, more, options.classifier)
     made = Interview(layer).report(messages)
     if options.output is None:

@@ -190,7 +190,7 @@ class Known:
             elif pending in LISTS and first is not question and _affirms(answer.content, listed):
                 self.heard += [Message("assistant", _INNER_QUESTION.sub("，", first.content)), Message("user", "yes")]
         if kind_of(answer.content) in ("nothing", "unknown"):
-            return  # no sign is told of, and the classifier would weigh the bare words
+            return  # it names no sign, and the classifier would weigh the bare words
         self.heard.append(Message("user", self._age_sex_in_words()) if is_age_sex(answer.content) else answer)
 
     def _age_sex_in_words(self) -> str:

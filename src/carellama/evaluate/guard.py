@@ -88,7 +88,7 @@ def evaluate(argv: Sequence[str]) -> None:
     answers = any(word.split("=")[0] in MODEL_OPTIONS for word in argv)
     groups = (GuardEvalArguments, *ANSWER_GROUPS) if answers else (GuardEvalArguments,)
     options, *engine_options = parse(groups, argv, "carellama guard eval FILE...", first="files")
-    rules = sort_rule_files([Path(one) for one in split_files(options.safety_rules)]).guard
+    rules = sort_rule_files(split_files(options.safety_rules)).guard
     files = [(file, load_requests(Path(file))[: options.max_cases]) for file in options.files]
     Guard(rules, options.guard_classifier)  # what is wrong with rules and weights shows before a model is read
     report = []

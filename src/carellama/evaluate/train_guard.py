@@ -18,32 +18,25 @@ from carellama.config.guard import GuardTrainArguments
 from carellama.config.parse import parse
 from carellama.config.safety import split_files
 from carellama.disk import say
-from carellama.errors import UserError, read_failure
+from carellama.errors import UserError
 from carellama.evaluate.guard_cases import Request, load_requests
 from carellama.evaluate.table import aligned
+from carellama.evaluate.train_triage import STEPS, weights_file
 from carellama.evaluate.triage import cells
 from carellama.safety.classifier import Classifier, fit
 from carellama.safety.guard import Guard
 from carellama.safety.own_files import sort_rule_files
 
-STEPS = (-0.6, -0.3, 0.0, 0.3, 0.6)  # around the threshold, in log-odds
-
 
 def train(argv: Sequence[str]) -> None:
     """Run `carellama guard train`."""
     (options,) = parse((GuardTrainArguments,), argv, "carellama guard train FILE...", first="files")
-    output = Path(options.output)
-    if output.exists() and not options.overwrite:
-        raise UserError(f"{output} is there; give another --output, or --overwrite")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)  # before the learning, not after it
-    except OSError as error:
-        raise UserError(f"--output {output}: its folder cannot be made: {read_failure(error)}") from None
+    output = weights_file(options.output, overwrite=options.overwrite)
     requests = [request for file in options.files for request in load_requests(Path(file))]
     if len({request.is_attack for request in requests}) < 2:
         raise UserError("all requests have the same outcome; the classifier needs some to refuse and some to answer")
     say(f"{len(requests):,} requests, {sum(request.is_attack for request in requests):,} to refuse")
-    guard = Guard(sort_rule_files([Path(one) for one in split_files(options.safety_rules)]).guard, readers=("rules",))
+    guard = Guard(sort_rule_files(split_files(options.safety_rules)).guard, readers=("rules",))
     if options.folds > 1:
         print(_cross_validation(requests, guard, options))
     made = _fit(requests, guard, options)

@@ -34,13 +34,7 @@ COLUMNS = ("reader", "missed", "of", "share", "95%", "false alarms", "of", "shar
 def train(argv: Sequence[str]) -> None:
     """Run `carellama safety train`."""
     (options,) = parse((SafetyTrainArguments,), argv, "carellama safety train FILE...", first="files")
-    output = Path(options.output)
-    if output.exists() and not options.overwrite:
-        raise UserError(f"{output} is there; give another --output, or --overwrite")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)  # before the learning, not after it
-    except OSError as error:
-        raise UserError(f"--output {output}: its folder cannot be made: {read_failure(error)}") from None
+    output = weights_file(options.output, overwrite=options.overwrite)
     cases = [case for file in options.files for case in load_cases(Path(file), options.scale).cases]
     if len({case.is_emergency for case in cases}) < 2:
         raise UserError("all texts have the same label; the classifier needs emergencies and others")
@@ -53,6 +47,18 @@ def train(argv: Sequence[str]) -> None:
     print(
         f"{len(made.weights):,} weights: {output}; measure them with carellama safety eval FILE --classifier {output}"
     )
+
+
+def weights_file(output: str, *, overwrite: bool) -> Path:
+    """Return the file that weights go to, its folder made. Raises `UserError` before the learning, not after it."""
+    path = Path(output)
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} is there; give another --output, or --overwrite")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {path}: its folder cannot be made: {read_failure(error)}") from None
+    return path
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def evaluate(argv: Sequence[str]) -> None:
     groups = (SafetyEvalArguments, *ANSWER_GROUPS) if needs_model else (SafetyEvalArguments,)
     options, *engine_options = parse(groups, argv, "carellama safety eval FILE...", first="files")
     readers = Readers(
-        load_red_flags(sort_rule_files([Path(one) for one in split_files(options.safety_rules)]).triage),
+        load_red_flags(sort_rule_files(split_files(options.safety_rules)).triage),
         load_classifier(options.classifier),
     )
     files = [(file, load_cases(Path(file), options.scale)) for file in options.files]

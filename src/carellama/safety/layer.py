@@ -26,6 +26,7 @@ from carellama.safety.answer_checks import AnswerChecks, Claim
 from carellama.safety.answers import makes_light_of
 from carellama.safety.classifier import load_classifier
 from carellama.safety.guard import Guard
+from carellama.safety.guard_model import GuardModel
 from carellama.safety.guard_replies import guard_reply
 from carellama.safety.medication import Conflict, PersonFacts, conflicts, person_facts
 from carellama.safety.medication_rules import MedicationRules, load_medication
@@ -57,7 +58,7 @@ CHECKS = tuple(kind for kind in get_args(AnswerKind) if kind not in ("contradict
 class SafetyLayer:
     """Screens conversations. Raises `UserError` for a country without numbers, faulty rules and a faulty policy.
 
-    `more_rules`: files of a hospital, of any kind (`safety.own_files`); those of the guard where `guard` is not given.
+    `more_rules`: files of a hospital, of any kind (`safety.own_files`).
     """
 
     def __init__(
@@ -67,7 +68,8 @@ class SafetyLayer:
         more_rules: Sequence[Path] = (),
         classifier: str | None = None,
         policy: Path | None = None,
-        guard: Guard | None = None,
+        guard_classifier: str | None = None,
+        guard_model: GuardModel | None = None,
     ) -> None:
         own = sort_rule_files(more_rules)
         if country is not None:
@@ -78,7 +80,7 @@ class SafetyLayer:
         self.mode, self.country = mode, country
         self._rules, self._classifier = load_red_flags(own.triage), load_classifier(classifier)
         self._pharmacy = load_medication(own.medicines)
-        self._guard = (guard or Guard(own.guard)).with_policy(self._policy)
+        self._guard = Guard(own.guard, guard_classifier, guard_model).with_policy(self._policy)
 
     @property
     def pharmacy(self) -> MedicationRules | None:

@@ -70,24 +70,24 @@ class _Marked:
     def add(self, piece: Piece) -> Iterator[Piece]:
         """Yield what becomes of a piece of the engine."""
         marks = self._watch.add(piece.text) if self._watch and piece.text else []
-        yield from self._kept(self._with_marks(piece, marks))
+        yield from self._keep(self._with_marks(piece, marks))
 
     def end(self) -> Iterator[Piece]:
         """Yield what comes after the last piece."""
         if self._watch and not self.stopped:
             marked = self._with_marks(Piece(), self._watch.end())
-            yield from self._kept(one for one in marked if one.shows)
+            yield from self._keep(one for one in marked if one.shows)
         for notice in self._screening.after if not self.stopped else ():
             self.notices = (*self.notices, notice)
             shown = not self._constrained and self._screening.policy.action(notice.kind) == "on"
-            yield from self._kept(iter((Piece(f"\n\n{notice.text}" if shown else "", notices=(notice,)),)))
+            yield from self._keep(iter((Piece(f"\n\n{notice.text}" if shown else "", notices=(notice,)),)))
 
     def of(self, reply: Reply) -> Reply:
         """Return the engine's reply with this text."""
         reason = "content_filter" if self.stopped else reply.finish_reason
         return replace(reply, text=self.text, notices=self.notices, finish_reason=reason)
 
-    def _kept(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+    def _keep(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         for piece in pieces:
             self.text += piece.text
             yield piece

@@ -93,7 +93,7 @@ def _one_shot(needs: Needs) -> Doctor:
     """The model advises at once."""
 
     def turn(messages: Sequence[Message], language: Language, seed: int) -> Turn:
-        text = _say(needs, prompts()["doctor"][language]["advise"], messages, seed)
+        text = _ask_model(needs, prompts()["doctor"][language]["advise"], messages, seed)
         return Turn(text, advice=read_advice(text, needs.departments))
 
     return turn
@@ -107,18 +107,18 @@ def _free(needs: Needs) -> Doctor:
         system = words["ask"].format(count=needs.max_questions)
         asked = sum(one.role == "assistant" for one in messages)
         if asked < needs.max_questions:
-            text = _say(needs, system, messages, seed)
+            text = _ask_model(needs, system, messages, seed)
             if QUESTION.search(text):
                 return Turn(text)
         else:
             last = replace(messages[-1], content=f"{messages[-1].content}\n\n{words['now']}")
-            text = _say(needs, system, (*messages[:-1], last), seed)
+            text = _ask_model(needs, system, (*messages[:-1], last), seed)
         return Turn(text, advice=read_advice(text, needs.departments))
 
     return turn
 
 
-def _say(needs: Needs, system: str, messages: Sequence[Message], seed: int) -> str:
+def _ask_model(needs: Needs, system: str, messages: Sequence[Message], seed: int) -> str:
     sampling = replace(needs.sampling, seed=1000 * seed + len(messages))
     reply = needs.model.generate([(Message("system", system), *messages)], sampling)[0]
     return split_reasoning(reply.text)[-1].strip() or "..."

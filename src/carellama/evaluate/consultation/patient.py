@@ -77,7 +77,7 @@ class ScriptedPatient:
                 age, question = age_and_sex(self._card), _pattern(word).sub(" ", normalize(question))
         asked = facts_asked(self._card, question)
         fresh = [number for number in self._with_rest(asked) if self.told.get(number, 0.0) < 1]
-        said = [age] * bool(age) + [self._say(number) for number in fresh[: MOST_FACTS - bool(age)]]
+        said = [age] * bool(age) + [self._reveal(number) for number in fresh[: MOST_FACTS - bool(age)]]
         if said:
             return Answer(self._aside() + " ".join(said), asked, repeated=False)
         return Answer(self._pick("again" if asked else "unknown"), asked, repeated=bool(asked))
@@ -90,7 +90,7 @@ class ScriptedPatient:
             found += [number for number, fact in enumerate(self._card.facts) if fact.slot in slots]
         return list(dict.fromkeys(found))
 
-    def _say(self, number: int) -> str:
+    def _reveal(self, number: int) -> str:
         parts = self._parts[number]
         done = round(self.told.get(number, 0.0) * len(parts))
         self.told[number] = (done + 1) / len(parts)
