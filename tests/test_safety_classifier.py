@@ -56,7 +56,11 @@ def test_a_table_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("data", "says"),
-    [(b"no gzip", "no gzip"), (gzip.compress(b"a\tb\n", mtime=0), "line 1"), (gzip.compress(b"a\t1\n", mtime=0), "#bias")],
+    [
+        (b"no gzip", "no gzip"),
+        (gzip.compress(b"a\tb\n", mtime=0), "line 1"),
+        (gzip.compress(b"a\t1\n", mtime=0), "#bias"),
+    ],
 )
 def test_a_faulty_table_is_refused(data: bytes, says: str) -> None:
     with pytest.raises(UserError, match=says):
