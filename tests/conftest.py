@@ -6,6 +6,7 @@ No test reaches the network: sockets other than local ones are barred.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -128,6 +129,14 @@ def only_read(database) -> None:
         connection.execute("PRAGMA query_only = ON")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a parameter of bytes by its argument: what it holds may differ between the processes that run the tests."""
+    return argname if isinstance(val, (bytes, bytearray, memoryview)) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the slow tests first, so that no worker begins a long one when the others have nothing left to do."""
+    named = [item.nodeid for item in items if re.search(r" at 0x[0-9a-f]{4}|<object", item.nodeid)]
+    if named:
+        raise pytest.UsageError(f"names of tests that differ between processes (give their parameters ids): {named}")
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
