@@ -24,7 +24,7 @@ Spans = tuple[tuple[int, int], ...]
 _MEANT: frozenset[Flag] = frozenset()
 _CONCEPTS = (
     *("_deny", "_deny_next", "_deny_after", "_not_deny", "_contrast"),
-    *("_past", "_now", "_question", "_person", "_if", "_fiction"),
+    *("_past", "_now", "_question", "_person", "_if", "_fiction", "_taken_back"),
 )
 DENIED_WORDS = 12  # reach of a denial before a list of signs
 NEXT_WORDS = 4  # of "not" and its like
@@ -56,12 +56,13 @@ class Context:
         # Where the turns begin and where the last ends, if a word of fiction makes them matter
         fiction = self._words["_fiction"].mentions
         self._turns = [0, *(match.end() for match in re.finditer("\n", text)), len(text)] if fiction else []
+        self._taken_back = [line for one in self._words["_taken_back"].mentions if (line := _line_before(text, one.start))]
 
     def flags(self, mention: Mention) -> frozenset[Flag]:
         """Return how the mention is meant; empty: the person has it now."""
         sentence = self._sentences.of(mention.start)
         whole = self._sentences.of(mention.end) == sentence
-        if whole and sentence not in self._changed and not self._words["_fiction"].mentions:
+        if whole and sentence not in self._changed and not self._turns and not self._taken_back:
             return _MEANT
         key = mention[:3]
         flags = self._known.get(key)
@@ -86,6 +87,8 @@ class Context:
             yield "question"
         if self._turns and self._has("_fiction", *_around(self._turns, mention.start), mention):
             yield "question"
+        if any(begin <= mention.start < end for begin, end in self._taken_back):
+            yield "past"
 
     def _in(self, sentence: int, name: str) -> bool:
         return sentence in self._words[name].sentences
@@ -166,6 +169,14 @@ def _around(turns: Sequence[int], place: int) -> tuple[int, int]:
     """The turn that a place is in."""
     at = bisect_right(turns, place, hi=len(turns) - 1)
     return turns[at - 1], turns[at]
+
+
+def _line_before(text: str, place: int) -> tuple[int, int] | None:
+    """The line before the one that begins at a place; None: no line begins there, or it is the first."""
+    line_end = text.rfind("\n", 0, place)
+    if line_end < 0 or text[line_end:place].strip():
+        return None
+    return text.rfind("\n", 0, line_end) + 1, line_end
 
 
 def _overlaps(word: Mention, spans: Sequence[tuple[int, int]]) -> bool:
