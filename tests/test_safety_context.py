@@ -24,6 +24,9 @@ MEANT = [
     ("no idea why, but it hurts", "pain"),
     ("We watched a film and then my chest began to hurt", "pain"),
     ("我爸胸口疼，要去急诊吗", "pain"),
+    ("看电视剧\n发错了，是我胸口疼", "pain"),
+    ("my chest hurts\nI can wait until tomorrow", "pain"),
+    ("is it normal\nwait, my chest hurts", "pain"),
 ]
 NOT_MEANT = [
     ("没有胸痛", "pain", "denied"),
@@ -45,6 +48,12 @@ NOT_MEANT = [
     ("电影里主角胸口疼，倒在地上", "pain", "question"),
     ("In the movie he has chest pain", "pain", "question"),
     ("We saw a film where a man has chest pain", "pain", "question"),
+    ("备课要讲胸口疼，怎么举例", "pain", "question"),
+    ("In my coursework the man has chest pain", "pain", "question"),
+    ("I had chest pain last month, all clear", "pain", "past"),
+    ("我爸胸口疼\n发错了，是手表没贴紧", "pain", "past"),
+    ("My chest hurts!\nah no, it was the name of a song", "pain", "past"),
+    ("throat pain: fine", "pain", "denied"),
 ]
 
 

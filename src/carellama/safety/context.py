@@ -6,7 +6,8 @@
 The algorithm is ConText (Harkema et al. 2009): words before and after a mention, whose reach ends with the clause or
 at a word of contrast. Departures: 1. it works on Chinese clauses too; 2. a word of denial that is a part of the
 mention itself ("not breathing") does not deny it; 3. who is ill makes no difference, since a call for somebody else is
-a call. The words are data, `context.yaml`.
+a call; 4. what a line says is past where the next line takes it back ("ah no, it was a film"). The words are data,
+`context.yaml`.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class Context:
         # Where the turns begin and where the last ends, if a word of fiction makes them matter
         fiction = self._words["_fiction"].mentions
         self._turns = [0, *(match.end() for match in re.finditer("\n", text)), len(text)] if fiction else []
-        self._taken_back = [line for one in self._words["_taken_back"].mentions if (line := _line_before(text, one.start))]
+        self._taken_back = [
+            line for one in self._words["_taken_back"].mentions if (line := _line_before(text, one.start))
+        ]
 
     def flags(self, mention: Mention) -> frozenset[Flag]:
         """Return how the mention is meant; empty: the person has it now."""
