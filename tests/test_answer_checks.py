@@ -25,8 +25,9 @@ from carellama.safety.answer_classifier import (
     load_answer_classifier,
     read_answer_classifier,
 )
+from carellama.safety.answer_watch import LONGEST
 from carellama.safety.check import faulty_examples
-from carellama.safety.layer import LONGEST, SafetyLayer
+from carellama.safety.layer import SafetyLayer
 from carellama.safety.policy import load_policy
 
 ALL = get_args(AnswerKind)

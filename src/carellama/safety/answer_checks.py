@@ -15,10 +15,18 @@ from functools import cache
 from typing import NamedTuple, get_args
 
 from carellama.engine.base import AnswerKind
-from carellama.rules import Mentions, normalize
-from carellama.safety.answer_classifier import KINDS, AnswerClassifier, features, load_answer_classifier, may_be
+from carellama.rules import FoundMentions, Mentions, normalize
+from carellama.safety.answer_classifier import (
+    KINDS,
+    AnswerClassifier,
+    features,
+    is_question,
+    load_answer_classifier,
+    may_be,
+)
 from carellama.safety.answer_terms import Stated, find_terms
 from carellama.safety.context import Context
+from carellama.safety.medication_rules import MedicationRules
 from carellama.safety.pattern_rules import PatternRule, RuleSet
 from carellama.safety.rule_files import RuleKind, RuleNode, read_rules, shipped_file
 
@@ -58,38 +66,74 @@ RULE_KIND = RuleKind({"kind": str, "note": dict}, _make, numbers=frozenset(TERMS
 
 
 class AnswerChecks:
-    """The checks of the answers of one conversation; `said` is what the person said in it."""
+    """The checks of the answers of one conversation; `said` is what the person said in it.
 
-    def __init__(self, kinds: Collection[str], said: str = "", classifier: AnswerClassifier | None = None) -> None:
+    `medicines`: those whose names count; None: CareLlama's own.
+    """
+
+    def __init__(
+        self,
+        kinds: Collection[str],
+        said: str = "",
+        classifier: AnswerClassifier | None = None,
+        medicines: MedicationRules | None = None,
+    ) -> None:
         self._kinds, self._stated = frozenset(kinds), Stated(said)
-        self._classifier = classifier or load_answer_classifier()
+        self._classifier, self._medicines = classifier or load_answer_classifier(), medicines
 
-    def find(self, sentence: str) -> list[Claim]:
-        """Return what a sentence of the answer claims: by each rule that it breaks, and by the classifier besides."""
+    def find(self, sentence: str, besides: Collection[str] = ()) -> list[Claim]:
+        """Return what a sentence of the answer claims: by each rule that it breaks, and by the classifier besides.
+
+        `besides` are kinds that nobody asks for.
+        """
         plain = normalize(sentence)
-        rules, mentions = load_answer_rules(), self.mentions(plain)
-        kinds = may_be(plain, mentions) & self._kinds
+        if is_question(plain):
+            return []
+        found = self._find(plain)
+        mentions = self._split(plain, found)
+        kinds = (may_be(plain, mentions) & self._kinds).difference(besides)
         if not kinds:
             return []
-        broken = [rule for rule, _ in rules.match(plain, mentions, Context(plain, mentions)) if rule.kind in kinds]
+        broken = [rule for rule in self._broken(plain, mentions, found) if rule.kind in kinds]
         kinds -= {rule.kind for rule in broken}
-        margins = self._classifier.margins(features(plain, mentions)) if kinds else {}
-        notes = {rule.kind: rule.note for rule in rules.rules}
+        margins = self._classifier.margins(features(plain, mentions), kinds) if kinds else {}
+        notes = _notes()
         return [
             *(Claim(rule.kind, rule.note, rule.id) for rule in broken),
-            *(Claim(kind, notes[kind], CLASSIFIER) for kind in KINDS if kind in kinds and margins[kind] >= 0),
+            *(Claim(kind, notes[kind], CLASSIFIER) for kind in KINDS if margins.get(kind, -1.0) >= 0),
         ]
+
+    def _broken(self, plain: str, mentions: Mentions, found: Mentions) -> list[AnswerRule]:
+        """The rules that a sentence breaks; how its mentions are meant is looked at only where one may be broken."""
+        rules = load_answer_rules()
+        if not any(all(any(one.concept in mentions for one in entry) for entry in rule.find) for rule in rules.rules):
+            return []
+        return [rule for rule, _ in rules.match(plain, mentions, Context(plain, found))]
 
     def is_about_taking(self, heading: str) -> bool:
         """Return whether amounts below a heading are doses: it names a medicine, or taking one."""
-        return any(name in self.mentions(normalize(heading)) for name in ("medicine", "take", "frequency"))
+        mentions = self.mentions(normalize(heading))
+        return any(name in mentions for name in ("medicine", "take", "frequency"))
 
     def mentions(self, plain: str) -> Mentions:
         """Return what a text of `normalize` names: concepts of the rules, and terms; those stated by other names."""
-        mentions = dict(load_answer_rules().lexicon.find(plain, find_terms(plain)))
+        return self._split(plain, self._find(plain))
+
+    def _find(self, plain: str) -> FoundMentions:
+        return load_answer_rules().lexicon.find(plain, find_terms(plain, self._medicines))
+
+    def _split(self, plain: str, found: FoundMentions) -> Mentions:
+        """The mentions of concepts that rules and classifier read, which begin with no underscore."""
+        mentions = {name: ones for name in found.may_be() if name[0] != "_" and (ones := found.get(name))}
         for concept in STATED:
             ones = mentions.pop(concept, [])
             for name, stated in ((concept, False), (f"stated_{concept}", True)):
                 if kept := [one for one in ones if (plain[one.start : one.end] in self._stated) == stated]:
                     mentions[name] = kept
         return mentions
+
+
+@cache
+def _notes() -> Mapping[str, Mapping[str, str]]:
+    """What is said of a sentence, by kind and language."""
+    return {rule.kind: rule.note for rule in load_answer_rules().rules}

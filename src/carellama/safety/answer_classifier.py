@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ def features(plain: str, mentions: Mentions) -> set[str]:
     """Return the features of a sentence, a text of `normalize`; `mentions` are those of its rules and of its terms."""
     words = ["^", *_TOKEN.findall(_masked(plain, mentions)), "$"]
     words = ["<n>" if word[0].isdigit() and not word.endswith("%") else word for word in words]
-    found = {"_".join(words[at : at + size]) for size in (1, 2, 3) for at in range(len(words) - size + 1)}
+    found = {*words, *map("_".join, pairwise(words)), *map("_".join, zip(words, words[1:], words[2:], strict=False))}
     found.update(f"{word[:5]}*" for word in words if len(word) > 5)
     for at, word in enumerate(words):
         if word[0] == "<":
@@ -99,12 +100,17 @@ def _masked(plain: str, mentions: Mentions) -> str:
     return "".join((*parts, plain[at:]))
 
 
+def is_question(plain: str) -> bool:
+    """Return whether a text of `normalize` ends in a question mark."""
+    return plain.rstrip(" \n\"'”’」』)*_").endswith("?")
+
+
 def may_be(plain: str, mentions: Mentions, *, strict: bool = True) -> set[AnswerKind]:
     """Return the kinds that a sentence can be at all; a question claims nothing.
 
     `strict`: with what the gates do not let pass. A dose that the person stated is none, nor how often it is taken.
     """
-    if plain.rstrip(" \n\"'”’」』)*_").endswith("?"):
+    if is_question(plain):
         return set()
     open_to: set[AnswerKind] = {
         kind
@@ -125,17 +131,20 @@ class AnswerClassifier:
     bias: tuple[float, ...]
     threshold: tuple[float, ...]
 
-    def scores(self, found: Collection[str]) -> dict[AnswerKind, float]:
-        """Return the log-odds of each kind."""
-        known = [self.weights[one] for one in found if one in self.weights]
+    def scores(self, found: Collection[str], kinds: Collection[AnswerKind] = KINDS) -> dict[AnswerKind, float]:
+        """Return the log-odds of each of these kinds."""
+        known = [weights for weights in map(self.weights.get, found) if weights is not None]
         length = math.sqrt(max(len(known), ENOUGH))
-        sums = [sum(column) for column in zip(*known, strict=True)] or [0.0] * len(KINDS)
-        return {kind: bias + total / length for kind, bias, total in zip(KINDS, self.bias, sums, strict=True)}
+        return {
+            kind: bias + sum(weights[at] for weights in known) / length
+            for at, (kind, bias) in enumerate(zip(KINDS, self.bias, strict=True))
+            if kind in kinds
+        }
 
-    def margins(self, found: Collection[str]) -> dict[AnswerKind, float]:
-        """Return by how much the score of each kind is above its threshold."""
-        scores = self.scores(found)
-        return {kind: scores[kind] - limit for kind, limit in zip(KINDS, self.threshold, strict=True)}
+    def margins(self, found: Collection[str], kinds: Collection[AnswerKind] = KINDS) -> dict[AnswerKind, float]:
+        """Return by how much the score of each of these kinds is above its threshold."""
+        scores = self.scores(found, kinds)
+        return {kind: scores[kind] - limit for kind, limit in zip(KINDS, self.threshold, strict=True) if kind in scores}
 
     def save(self, path: Path) -> None:
         """Write the table, sorted by feature."""

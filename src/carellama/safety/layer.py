@@ -13,27 +13,24 @@ stays as it is. It keeps nothing of what was said.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal
 
-from carellama.engine.base import AnswerKind, Notice
+from carellama.engine.base import Notice
 from carellama.errors import lookup
 from carellama.records import Message
-from carellama.safety.answer_checks import AnswerChecks, Claim
-from carellama.safety.answers import makes_light_of
+from carellama.safety.answer_watch import AnswerWatch, conflict_notice
 from carellama.safety.classifier import load_classifier
 from carellama.safety.guard import Guard
 from carellama.safety.guard_model import GuardModel
 from carellama.safety.guard_replies import guard_reply
-from carellama.safety.medication import Conflict, PersonFacts, conflicts, person_facts
+from carellama.safety.medication import PersonFacts, conflicts, person_facts
 from carellama.safety.medication_rules import MedicationRules, load_medication
 from carellama.safety.notices import (
     SHOWN_LEVELS,
     Language,
-    contradiction_notice,
     countries,
     disclaimer,
     emergency_notice,
@@ -46,13 +43,7 @@ from carellama.safety.triage_rules import load_red_flags
 
 Mode = Literal["warn", "on"]
 CRISIS, CRISIS_CATEGORY = "mind", "self_harm_method"  # a system of triage, and the requests that it may come with
-LONGEST = 2000  # characters of a sentence that has not ended, after which it is judged all the same
 MOST_CONFLICTS = 3  # of a question, that are said before the answer
-# Ends of a sentence of an answer, with the quotes and brackets that close behind it; a cell of a table ends with |.
-ANSWER_END = re.compile(r"(?:[。！？!?；;]|\.(?=[\"'”’」』)\]*_]*(?:\s|$)))(?:\[\d{1,3}\]|[\"'”’」』）)\]*_])*|\n|\|")
-ITEM = re.compile(r"\s*(?:[-*+•·]|\d{1,3}[.)、])(?:\s|$)")
-HEADING = re.compile(r"\s*#{1,6} |.*[:：]\W{0,8}$")
-CHECKS = tuple(kind for kind in get_args(AnswerKind) if kind not in ("contradiction", "contraindication"))
 
 
 class SafetyLayer:
@@ -182,108 +173,11 @@ class Screening:
 
     def watch(self) -> AnswerWatch:
         """Return what reads the answer along."""
-        return AnswerWatch(self)
-
-
-def conflict_notice(conflict: Conflict, language: Language) -> Notice:
-    """Return the notice of a medicine that does not go with what the person said."""
-    return Notice("contraindication", "caution", conflict.texts[language], conflict.row)
-
-
-class Mark(NamedTuple):
-    """What is said of a sentence of an answer."""
-
-    notice: Notice
-    surplus: int  # characters of what was added last that stand behind the sentence
-    shown: bool  # in the answer, not only beside it
-    stops: bool  # the answer ends there
-
-
-class AnswerWatch:
-    """Reads an answer as it comes, sentence by sentence; of each kind the first is marked."""
-
-    def __init__(self, screening: Screening) -> None:
-        policy = screening.policy
-        self._policy, self._language, self._marked = policy, screening.language, set[str]()
-        self._checks = AnswerChecks([kind for kind in CHECKS if policy.action(kind) != "off"], screening.said)
-        self._facts, self._pharmacy = screening.facts, screening.pharmacy
-        self._contradicts = screening.is_emergency and policy.action("contradiction") != "off"
-        self._rest = ""  # of the sentence that has not ended
-        self._line = ""  # what is judged already of the line that has not ended
-        self._heading = ""  # above the items of a list, or of a section
-
-    def add(self, text: str) -> list[Mark]:
-        """Take a part of the answer; return the marks of the sentences that end in it."""
-        self._rest += text
-        whole = self._rest
-        # Behind an end, what comes next tells whether it is one: a full stop may be that of 3.5, and a quote may close.
-        # In an emergency nothing waits for a quote: an answer that makes light of it stops there.
-        ends = [
-            at.end()
-            for at in ANSWER_END.finditer(whole)
-            if at[0] in "|\n" or at.end() < len(whole) or (self._contradicts and at[0] != ".")
-        ]
-        if not ends and len(whole) > LONGEST:
-            ends = [len(whole)]
-        if ends:
-            self._rest = whole[ends[-1] :]
-        return [
-            mark
-            for begin, end in zip([0, *ends], ends, strict=False)
-            for mark in self._read(whole[begin:end], len(whole) - end)
-        ]
-
-    def end(self) -> list[Mark]:
-        """Judge what has no full stop at its end."""
-        return self._read(self._rest, 0)
-
-    def _read(self, sentence: str, surplus: int) -> list[Mark]:
-        """Judge a sentence; in a row of a table, with the cells before it, and with its mark inside of the cell."""
-        line = self._line + sentence
-        in_row = line.lstrip().startswith("|")
-        if in_row and sentence.endswith("|"):
-            surplus += 1
-        surplus += len(sentence) - len(sentence.rstrip("\r\n"))
-        marks = self._judge(line if in_row else sentence, surplus)
-        if sentence.endswith("\n"):
-            self._end_line(line)
-        else:
-            self._line = line[-LONGEST:]
-        return marks
-
-    def _end_line(self, line: str) -> None:
-        """Keep a heading of medicines or doses; a line that is no item of a list ends what stands below it."""
-        self._line = ""
-        if HEADING.match(line.rstrip()):
-            self._heading = line.strip() if self._checks.is_about_taking(line) else ""
-        elif line.strip() and not ITEM.match(line):
-            self._heading = ""
-
-    def _claims(self, sentence: str) -> list[Claim]:
-        """What a sentence claims; an item of a list is a dose where it is one with the heading above it."""
-        found = self._checks.find(sentence)
-        if self._heading and ITEM.match(self._line + sentence) and not any(one.kind == "dose" for one in found):
-            found += [one for one in self._checks.find(f"{self._heading} {sentence}") if one.kind == "dose"]
-        return found
-
-    def _judge(self, sentence: str, surplus: int) -> list[Mark]:
-        if not sentence.strip(" \r\n|-:"):
-            return []
-        found: list[Notice] = []
-        if self._contradicts and makes_light_of(sentence):
-            stopped = self._policy.action("contradiction") == "on"
-            text = contradiction_notice(self._language, stopped=stopped)
-            found.append(Notice("contradiction", "emergency", text))
-        language = language_of(sentence)
-        for claim in self._claims(sentence):
-            found.append(Notice(claim.kind, "caution", claim.note[language], claim.id))
-        if self._facts is not None:
-            found += [conflict_notice(one, language) for one in conflicts(self._facts, sentence, rules=self._pharmacy)]
-        marks = []
-        for notice in found:
-            once = notice.rule if notice.kind == "contraindication" else notice.kind
-            if once not in self._marked:
-                self._marked.add(once)
-                shown = self._policy.action(notice.kind) == "on"
-                marks.append(Mark(notice, surplus, shown, stops=shown and notice.kind == "contradiction"))
-        return marks
+        return AnswerWatch(
+            self.policy,
+            self.language,
+            said=self.said,
+            facts=self.facts,
+            medicines=self.pharmacy,
+            is_emergency=self.is_emergency,
+        )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from carellama.rules import SENTENCE_END, normalize, words_between
+from carellama.rules import SENTENCE_END, Mentions, normalize, words_between
 from carellama.safety.medication_facts import DrugMention, Fact, PersonFacts, Reading, is_topical, person_facts
 from carellama.safety.medication_rules import (
     ANY,
@@ -42,6 +42,7 @@ _DOSE = re.compile(
 _OR = re.compile(r"\bor\b|\bvs\b|versus|或|还是|/|、|二选一")
 _AND = re.compile(r"\s*(?:and|和|跟|与)\s*")
 _CHOICE = re.compile(r"\bor\b|\bvs\b|versus|difference between|which|还是|区别|哪个|哪种|二选一")
+_ABBREVIATION = re.compile(r"\b(e\.g|i\.e|approx|vs)\.(?= )")  # a full stop that ends no sentence
 _BULLET = re.compile(r"\s*(?:[-*•·]|\d{1,2}[.)、])\s*\**")
 _NAMES = {
     "pregnancy": {"en": "pregnancy", "zh": "怀孕"},
@@ -74,9 +75,17 @@ class _Named:
 
 
 def conflicts(
-    facts: PersonFacts, text: str, of: Literal["question", "answer"] = "answer", rules: MedicationRules | None = None
+    facts: PersonFacts,
+    text: str,
+    of: Literal["question", "answer"] = "answer",
+    rules: MedicationRules | None = None,
+    *,
+    behind: int = 0,
 ) -> list[Conflict]:
-    """Return the rows that a text runs into, by place, the most severe of each pair. Linear in the length."""
+    """Return the rows that a text runs into, by place, the most severe of each pair. Linear in the length.
+
+    `behind`: where the text that is meant begins; what stands before it is the heading of a list.
+    """
     rules = rules or load_medication()
     if of == "question":
         reading = Reading(text, rules)
@@ -88,7 +97,10 @@ def conflicts(
         joined = _are_no_choice if _CHOICE.search(text.lower()) else None
         return _Judge(facts, text, rules).judge(named, joined)
     answer = _Answer(text, rules)
-    return _Judge(facts, text, rules).judge(answer.recommended(), _are_combined, warned=answer.warns_of)
+    recommended = [one for one in answer.recommended() if one.start >= behind]
+    if len(recommended) < (1 if facts.decide else 2):
+        return []
+    return _Judge(facts, text, rules).judge(recommended, _are_combined, warned=answer.warns_of)
 
 
 def _order(mention: DrugMention) -> tuple[bool, int]:
@@ -238,16 +250,16 @@ class _Answer:
     """Text of an answer: which drugs it recommends, and which it warns of."""
 
     def __init__(self, text: str, rules: MedicationRules) -> None:
-        self._rules, self._plain = rules, normalize(text)
-        self._found = rules.lexicon.find(self._plain)
+        self._plain = _ABBREVIATION.sub(r"\1 ", normalize(text))
+        found = rules.named(self._plain)
+        self._found: Mentions = {} if found is None else found
+        names = () if found is None else found.may_be()
+        self._names = [name for name in names if name.startswith(DRUG) or name == "_void"]
 
     @cached_property
     def _drugs(self) -> list[_Named]:
         spans = sorted(
-            (one.start, -one.end, concept)
-            for concept, mentions in self._found.items()
-            if concept.startswith(DRUG) or concept == "_void"
-            for one in mentions
+            (one.start, -one.end, concept) for concept in self._names for one in self._found.get(concept, ())
         )
         found, reach = [], 0
         for start, end, concept in spans:

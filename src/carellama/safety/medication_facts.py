@@ -88,6 +88,11 @@ class PersonFacts:
     drugs: tuple[Fact, ...] = ()
     asked: tuple[Fact, ...] = ()
 
+    @property
+    def decide(self) -> bool:
+        """Whether anything is known that a medicine may not go with."""
+        return bool(self.pregnancy or self.breastfeeding or self.age or self.allergies or self.diseases or self.drugs)
+
 
 @dataclass(frozen=True, slots=True)
 class DrugMention:

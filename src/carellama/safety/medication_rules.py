@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import yaml
+from ahocorasick_rs import AhoCorasick
 
 from carellama.errors import UserError, nearest
-from carellama.rules import Lexicon
+from carellama.rules import FoundMentions, Lexicon, parse_term
 from carellama.safety.rule_files import File, context_file, plain_value, shipped_file, user_file
 from carellama.safety.yaml_nodes import entries, items, place, root, texts, translations
 
@@ -85,6 +86,25 @@ class Examples:
     spares: tuple[tuple[str, str], ...]  # text, place
 
 
+class NameSearch:
+    """Tells whether a text has any of many names, which are terms of a `Lexicon`; it may be wrong about a yes."""
+
+    def __init__(self, terms: Iterable[str]) -> None:
+        firsts = [parse_term(term).parts[0] for term in terms]
+        self._always = any(one.startswith("{") for one in firsts)  # a term that begins with a concept
+        words = dict.fromkeys(one.rstrip("*") for one in firsts)
+        words |= dict.fromkeys(one.replace("'", "") for one in words)  # as the lexicon has them
+        self._latin = [one[0].isascii() and one[0].isalpha() for one in words]
+        self._automaton = AhoCorasick(list(words))
+
+    def is_in(self, plain: str) -> bool:
+        """Return whether a text of `normalize` has a name; a Latin one at the beginning of a word."""
+        return self._always or any(
+            not (self._latin[index] and start and plain[start - 1].isascii() and plain[start - 1].isalnum())
+            for index, start, _ in self._automaton.find_matches_as_indexes(plain, overlapping=True)
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class MedicationRules:
     """All that is known of medicines; `by_drug` has the rows of each id that a row names."""
@@ -96,6 +116,14 @@ class MedicationRules:
     advice: Mapping[str, Mapping[str, str]]
     examples: tuple[Examples, ...]
     lexicon: Lexicon
+    names: NameSearch
+
+    def named(self, plain: str) -> FoundMentions | None:
+        """Return what a text of `normalize` mentions; None where it names no medicine and no condition.
+
+        Most sentences of an answer name neither, and the search for a name takes a tenth of the time.
+        """
+        return self.lexicon.find(plain) if self.names.is_in(plain) else None
 
     def rows_of(self, drug: Drug) -> list[Row]:
         """Return the rows that name the drug, one of its classes, or any drug."""
@@ -204,9 +232,15 @@ class _Reader:
                 if target.kind == "drug" and target.id not in row.drugs:
                     by_drug.setdefault(target.id, []).append(row)
         rows = {drug: tuple(found) for drug, found in by_drug.items()}
-        lexicon = Lexicon(_words() | self.terms)
         return MedicationRules(
-            self.drugs, self.conditions, tuple(self.rows.values()), rows, self.advice, tuple(self.examples), lexicon
+            drugs=self.drugs,
+            conditions=self.conditions,
+            rows=tuple(self.rows.values()),
+            by_drug=rows,
+            advice=self.advice,
+            examples=tuple(self.examples),
+            lexicon=Lexicon(_words() | self.terms),
+            names=NameSearch(term for terms in self.terms.values() for term in terms),
         )
 
     def _new(self, id: str, where: str) -> None:

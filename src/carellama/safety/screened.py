@@ -7,12 +7,13 @@ An answer that is held to a grammar (JSON) is not added to: its notices are fiel
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from carellama.engine.base import Engine, Piece, Prompt, Reply, Sampling
 from carellama.errors import UserError
-from carellama.safety.layer import Mark, Screening
+from carellama.safety.answer_watch import Mark
+from carellama.safety.layer import Screening
 from carellama.safety.notices import mark_text
 from carellama.text import estimated_tokens
 
@@ -47,8 +48,8 @@ def screened_stream(
 def screened_reply(screening: Screening, reply: Reply, sampling: Sampling) -> Reply:
     """Return a whole answer with its notices and marks, cut where it makes light of an emergency."""
     answer = _Marked(screening, constrained=sampling.constrained)
-    list(answer.add(Piece(reply.text)))  # it keeps what it yields
-    list(answer.end())
+    answer.add(Piece(reply.text))
+    answer.end()
     return answer.of(reply)
 
 
@@ -63,34 +64,45 @@ class _Marked:
     def __init__(self, screening: Screening, *, constrained: bool) -> None:
         self._watch = None if constrained else screening.watch()
         self._screening, self._constrained = screening, constrained
-        self.text = "" if constrained else screening.preface() + (screening.refusal or "")
+        self._parts = [] if constrained else [screening.preface(), screening.refusal or ""]
         self.notices = screening.notices
         self.stopped = screening.refusal is not None
 
-    def add(self, piece: Piece) -> Iterator[Piece]:
-        """Yield what becomes of a piece of the engine."""
-        marks = self._watch.add(piece.text) if self._watch and piece.text else []
-        yield from self._keep(self._with_marks(piece, marks))
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self._parts)
 
-    def end(self) -> Iterator[Piece]:
-        """Yield what comes after the last piece."""
+    def add(self, piece: Piece) -> Sequence[Piece]:
+        """Return what becomes of a piece of the engine."""
+        marks = self._watch.add(piece.text) if self._watch and piece.text else ()
+        if not marks:
+            self._parts.append(piece.text)
+            return (piece,)
+        return self._kept(self._with_marks(piece, marks))
+
+    def end(self) -> Sequence[Piece]:
+        """Return what comes after the last piece."""
+        made: list[Piece] = []
         if self._watch and not self.stopped:
             marked = self._with_marks(Piece(), self._watch.end())
-            yield from self._keep(one for one in marked if one.shows)
+            made += self._kept(one for one in marked if one.shows)
         for notice in self._screening.after if not self.stopped else ():
             self.notices = (*self.notices, notice)
             shown = not self._constrained and self._screening.policy.action(notice.kind) == "on"
-            yield from self._keep(iter((Piece(f"\n\n{notice.text}" if shown else "", notices=(notice,)),)))
+            made += self._kept([Piece(f"\n\n{notice.text}" if shown else "", notices=(notice,))])
+        return made
 
     def of(self, reply: Reply) -> Reply:
         """Return the engine's reply with this text."""
         reason = "content_filter" if self.stopped else reply.finish_reason
         return replace(reply, text=self.text, notices=self.notices, finish_reason=reason)
 
-    def _keep(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
-        for piece in pieces:
-            self.text += piece.text
-            yield piece
+    def _kept(self, pieces: Iterable[Piece]) -> Sequence[Piece]:
+        """The pieces, whose text is now part of the answer."""
+        made = list(pieces)
+        self._parts += [piece.text for piece in made]
+        return made
 
     def _with_marks(self, piece: Piece, marks: Sequence[Mark]) -> Iterator[Piece]:
         """A piece, cut behind each sentence that is marked in the answer."""
