@@ -84,7 +84,7 @@ IMPORTS: dict[str, set[str]] = {
     "assistant": {"records", "text", "engine.base", "safety", "consultation"},
     "serve": {
         *("config", "records", "disk", "assistant", "engine.base", "safety.notices", "store", "knowledge"),
-        "consultation.files",
+        *("consultation.files", "safety.layer"),  # the latter: a screening, which it hands from call to call
     },
     "store": {"config", "records", "disk"},
 }

@@ -18,7 +18,8 @@ from carellama.consultation.interview import Interview, Step
 from carellama.consultation.report import to_markdown
 from carellama.engine.base import Engine, EngineWrapper, OnReply, Piece, Prompt, Reply, Sampling, Tool, drain
 from carellama.records import Message
-from carellama.safety.layer import SafetyLayer
+from carellama.safety.guard_replies import without_refused
+from carellama.safety.layer import SafetyLayer, Screening
 from carellama.safety.notices import Language, disclaimer
 from carellama.safety.screened import refused_reply, screened_reply, screened_stream
 from carellama.text import language
@@ -89,17 +90,30 @@ class Assistant(EngineWrapper):
             self.engine.generate([whole[index] for index in asked], sampling, on_reply=answered)
         return [replies[index] for index in range(len(prompts))]
 
+    def screen(self, messages: Prompt) -> Screening | None:
+        """Return what the safety layer finds, for `stream`; None: there is no layer.
+
+        For callers that would ask the engine something before: what is refused, no engine and no endpoint gets.
+        """
+        return None if self.safety is None else self.safety.screen(messages)
+
     def stream(
-        self, messages: Prompt, sampling: Sampling | None = None, *, dropped: Prompt = ()
+        self,
+        messages: Prompt,
+        sampling: Sampling | None = None,
+        *,
+        dropped: Prompt = (),
+        screening: Screening | None = None,
     ) -> Generator[Piece, None, Reply]:
         """Yield the answer piece by piece; what the safety layer has to say comes first, before the engine begins.
 
         `dropped` are earlier turns that the model is not told of, for want of room: the safety layer reads them too.
+        `screening`: of all these messages, where they were screened already.
         """
         sampling = sampling or self.sampling
         if self.safety is None:
             return self.engine.stream(self._whole(messages), sampling)
-        screening = self.safety.screen([*dropped, *messages])
+        screening = screening or self.safety.screen([*dropped, *messages])
         return screened_stream(screening, self.engine, self._whole(messages), sampling)
 
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
@@ -129,7 +143,9 @@ class Assistant(EngineWrapper):
         return self.engine.continue_text(text, sampling or self.sampling)
 
     def _whole(self, messages: Prompt) -> Prompt:
-        """The conversation with a system message."""
+        """The conversation with a system message, without the requests that were refused."""
+        if self.safety is not None:
+            messages = without_refused(messages)
         if not self.system_prompt or (messages and messages[0].role == "system"):
             return messages
         return (Message("system", self.system_prompt), *messages)
@@ -169,8 +185,17 @@ class Consultant(Assistant):
                 on_reply(index, replies[-1])
         return replies
 
+    def screen(self, messages: Prompt) -> Screening | None:
+        """Return None: only the state of the interview tells whether the last message is a request."""
+        return None
+
     def stream(
-        self, messages: Prompt, sampling: Sampling | None = None, *, dropped: Prompt = ()
+        self,
+        messages: Prompt,
+        sampling: Sampling | None = None,
+        *,
+        dropped: Prompt = (),
+        screening: Screening | None = None,
     ) -> Generator[Piece, None, Reply]:
         """Yield the next question, or the report; what the safety layer has to say comes first."""
         whole = [*dropped, *messages]

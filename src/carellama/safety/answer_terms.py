@@ -117,13 +117,13 @@ def find_terms(plain: str, rules: MedicationRules | None = None) -> Mentions:
 
     `rules`: those whose names count; None: of CareLlama's own.
     """
-    named = (rules or load_medication()).named(plain)
     found = {name: _matches(_PATTERNS[name], plain) for name in _may_match(plain)}
-    for name in () if named is None else named.may_be():
-        if name.startswith(CONDITION):
-            found.setdefault("disease", []).extend(named[name])
-        elif name.startswith(DRUG) and name not in _NOT_MEDICINE:
-            found.setdefault("medicine", []).extend(named[name])
+    if (named := (rules or load_medication()).named(plain)) is not None:
+        for name in named.may_be():
+            if name.startswith(CONDITION):
+                found.setdefault("disease", []).extend(named.get(name, ()))
+            elif name.startswith(DRUG) and name not in _NOT_MEDICINE:
+                found.setdefault("medicine", []).extend(named.get(name, ()))
     return {name: sorted(ones, key=lambda one: (one.start, -one.end)) for name, ones in found.items() if ones}
 
 
@@ -147,7 +147,8 @@ def _keys() -> tuple[AhoCorasick, list[tuple[str, ...]]]:
 def _key(word: str) -> str:
     """The longest part of an alternative of a pattern that no text lacks which it matches."""
     sure = _GROUP.sub("|", _GROUP.sub("|", word)).replace("·", " ")
-    return max(_SURE.findall(sure), key=len)
+    parts: list[str] = _SURE.findall(sure)
+    return max(parts, key=len)
 
 
 def _matches(pattern: re.Pattern[str], plain: str) -> list[Mention]:

@@ -35,6 +35,7 @@ ANSWER_END = re.compile(
 )
 _MAY_END = re.compile(r"[。！？!?；;.\n|]")  # with which an end begins
 _MAY_CLOSE = re.compile(r"(?:\[\d{0,3})?")  # nothing, or the beginning of a citation
+_WORD = re.compile(r"[^\W_]")
 _NO_LETTER = re.compile(r"[^A-Za-z0-9]")
 ITEM = re.compile(r"\s*(?:[-*+•·]|\d{1,3}[.)、])(?:\s|$)")
 HEADING = re.compile(r"\s*#{1,6} |.*[:：]\W{0,8}$")
@@ -142,7 +143,7 @@ class AnswerWatch:
             surplus += 1
         surplus += len(sentence) - len(sentence.rstrip("\r\n"))
         marks = []
-        if sentence.strip(" \r\n|-:"):
+        if _WORD.search(sentence):
             judged = line if in_row else sentence
             marks = self._contradiction(judged, surplus + closing)
             marks += self._marks(self._found(judged, len(line) - len(sentence), line), surplus)

@@ -326,7 +326,9 @@ class _Answer:
             return False
         if before == "_recommend_before" or after == "_recommend_after" or _DOSE.match(self._plain, drug.end):
             return True
-        return bool(_BULLET.match(self._plain, begin)) and self._heading(begin) == "_recommend_before"
+        line = self._plain.rfind("\n", 0, drug.start) + 1
+        bullet = _BULLET.match(self._plain, line)  # the full stop of 1. ends a sentence
+        return bullet is not None and begin <= bullet.end() and self._heading(line) == "_recommend_before"
 
     def _before(self, begin: int, end: int) -> str:
         at = bisect_left(self._signals, (end, 0, ""))

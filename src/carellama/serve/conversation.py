@@ -33,6 +33,10 @@ class Conversation:
         system = [Message("system", self.system)] if self.system else []
         return [*system, *self.messages[self.first :], Message("user", question)]
 
+    def whole(self, question: str) -> list[Message]:
+        """Return all that was said, with what the model is no longer told of."""
+        return [*self.messages, Message("user", question)]
+
     @property
     def dropped(self) -> list[Message]:
         """The oldest turns, which the model is no longer told of."""

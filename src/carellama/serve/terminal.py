@@ -25,6 +25,7 @@ from carellama.disk import write_private
 from carellama.engine.base import Reply
 from carellama.errors import UserError, lookup, nearest
 from carellama.records import Message
+from carellama.safety.layer import Screening
 from carellama.safety.notices import SHOWN
 from carellama.serve.conversation import Conversation
 from carellama.serve.styling import Styled
@@ -209,11 +210,13 @@ class Talk:
         said: list[str] = []
         note = ""
         try:
-            if dropped := self.conversation.make_room(self.assistant, question, self.sampling):
+            screening = self.assistant.screen(self.conversation.whole(question))
+            refused = screening and screening.refusal  # then no engine, and no endpoint, counts the tokens either
+            if not refused and (dropped := self.conversation.make_room(self.assistant, question, self.sampling)):
                 self._note(f"({dropped} oldest turns no longer fit. · 最早的 {dropped} 轮对话已省略。)")
             if not self.assistant.speaks(question):
                 self._note(OTHER_LANGUAGE)
-            reply = self._say(question, said)
+            reply = self._say(question, said, screening)
             if reply.finish_reason == "length":
                 note = f"(cut after {reply.completion_tokens} tokens, see --max_new_tokens · 已达最大长度)"
         except KeyboardInterrupt:
@@ -229,11 +232,11 @@ class Talk:
             self._note(note)
         self.conversation.add(question, answer)
 
-    def _say(self, question: str, said: list[str]) -> Reply:
+    def _say(self, question: str, said: list[str], screening: Screening | None) -> Reply:
         """Print the pieces of an answer as they come, and add them to `said`."""
         styled = Styled() if self.styled else None
         told, dropped = self.conversation.prompt(question), self.conversation.dropped
-        stream = self.assistant.stream(told, self.sampling, dropped=dropped)
+        stream = self.assistant.stream(told, self.sampling, dropped=dropped, screening=screening)
         reasons = False
         try:
             while True:

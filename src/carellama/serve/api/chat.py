@@ -101,6 +101,15 @@ async def chat_makes(
     sampling = read_sampling(service, call, body, adapter)
     count = choices(service, body)
     consultant = consultant_of(service, body, messages, sampling, count)
+    background = not body.stream or is_task(messages)
+    service.line.refuse_if_full(count, background)  # a request without a place costs no screening
+    engine = service.engine if isinstance(service.engine, Assistant) else None
+    screening = await threaded(partial(engine.screen, messages)) if engine else None
+    stream = (consultant or service.engine).stream
+    if engine and screening and screening.refusal is not None:  # nor is it counted by an engine, or its endpoint
+        await call.reserve("chat", [0], count)
+        stream = stream if consultant else partial(engine.stream, screening=screening)
+        return [partial(stream, messages, draw) for draw in draws(sampling, count)], background
     dropped: list[Message] = []
     if consultant is None:  # the state of a consultation is made of all turns
         messages, dropped, sampling = await fit_to_model(service, call, messages, sampling)
@@ -109,21 +118,13 @@ async def chat_makes(
         messages, tokens = await prepare_chat(service, messages, sampling)
         room = await check_room(service, messages, tokens, sampling, call.context_tokens)
     except PromptTooLong:
-        await note_emergency(service, call, [*dropped, *messages])
+        if screening:  # for the body of the error
+            call.note(0, Piece(notices=screening.notices))
         raise
     await call.reserve("chat", [tokens], count, count * room)
-    stream = (consultant or service.engine).stream
-    if dropped and isinstance(service.engine, Assistant):  # its safety layer reads them
-        stream = partial(service.engine.stream, dropped=dropped)
-    makes: list[Make] = [partial(stream, messages, draw) for draw in draws(sampling, count)]
-    return makes, not body.stream or is_task(messages)
-
-
-async def note_emergency(service: Service, call: Call, messages: Sequence[Message]) -> None:
-    """Note what the safety layer finds in a conversation that cannot be answered, for the body of the error."""
-    if isinstance(service.engine, Assistant) and service.engine.safety is not None:
-        screening = await threaded(partial(service.engine.safety.screen, messages))
-        call.note(0, Piece(notices=screening.notices))
+    if engine and not consultant:
+        stream = partial(engine.stream, dropped=dropped, screening=screening)
+    return [partial(stream, messages, draw) for draw in draws(sampling, count)], background
 
 
 def consultant_of(

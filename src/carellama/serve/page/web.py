@@ -26,6 +26,7 @@ from carellama.assistant import Assistant
 from carellama.config.web import WebArguments
 from carellama.engine.base import Reply, Sampling
 from carellama.errors import UserError
+from carellama.safety.layer import Screening
 from carellama.safety.notices import SHOWN, Language
 from carellama.serve.http_protocol import ConnectionLimits, guarded
 from carellama.serve.page.gate import Gate
@@ -162,11 +163,13 @@ class Page:
         """Make the answer of a visit, yielding from time to time; whatever happens, the visit is free afterwards."""
         words, notes = WORDS[language], []
         try:
-            if turns := visit.conversation.make_room(self.assistant, visit.question, sampling):
+            screening = self.assistant.screen(visit.conversation.whole(visit.question))
+            refused = screening and screening.refusal  # then no engine, and no endpoint, counts the tokens either
+            if not refused and (turns := visit.conversation.make_room(self.assistant, visit.question, sampling)):
                 notes.append(words["dropped"].format(turns=turns))
             if not self.assistant.speaks(visit.question):
                 notes.append(words["other language"])
-            reply = yield from self._stream(visit, sampling, notes)
+            reply = yield from self._stream(visit, sampling, notes, screening)
             if reply is None:
                 notes.append(words["stopped"])
             elif reply.finish_reason == "length":
@@ -182,13 +185,15 @@ class Page:
         finally:
             visit.end(" ".join(notes))
 
-    def _stream(self, visit: Visit, sampling: Sampling, notes: list[str]) -> Generator[None, None, Reply | None]:
+    def _stream(
+        self, visit: Visit, sampling: Sampling, notes: list[str], screening: Screening | None
+    ) -> Generator[None, None, Reply | None]:
         """Read the answer into `visit.partial`, and notices beside it into `notes`.
 
         Give its `Reply`, or None when it was stopped.
         """
         told, dropped = visit.conversation.prompt(visit.question), visit.conversation.dropped
-        stream = self.assistant.stream(told, sampling, dropped=dropped)
+        stream = self.assistant.stream(told, sampling, dropped=dropped, screening=screening)
         due = 0.0
         try:
             while not visit.stopped:
