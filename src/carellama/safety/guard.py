@@ -27,7 +27,8 @@ from carellama.rules import Mentions
 from carellama.safety.classifier import Classifier, blocks, load_classifier
 from carellama.safety.disguises import preferred_words, readings
 from carellama.safety.guard_model import GuardModel, GuardModelError
-from carellama.safety.guard_rules import GENERAL, OUTCOMES, GuardRules, Outcome, Reader, load_guard_rules
+from carellama.safety.guard_rules import GENERAL, OUTCOMES, GuardRule, Outcome, Reader, load_guard_rules
+from carellama.safety.pattern_rules import Spans
 from carellama.safety.pinyin import word_sounds
 from carellama.safety.policy import Action, Policy
 from carellama.safety.signs import Sign
@@ -39,7 +40,9 @@ READERS: tuple[Reader, ...] = ("rules", "classifier", "model")
 NEVER_OVERRULED = ("minors_sexual",)  # categories whose rules stand whatever the classifier says
 EARLIER_CHARACTERS = 4000  # of the person's earlier turns that are read together with the last
 ENDS_CHARACTERS = 600  # of the beginning and of the end of a longer text, which the classifier reads
-LONGEST_END = 10_000  # characters of the beginning and of the end of a text that are read at all
+AROUND_CHARACTERS = 300  # before and behind what a rule found in a longer text, which the classifier reads
+LONGEST = 20_000  # characters of a text that is read as a whole; a longer one is read window by window
+WINDOW, OVERLAP = 4000, 500  # characters of a window, and of it those that the next one begins with
 LONG_REQUEST = 60  # characters; a longer one speaks for itself and is not taken for "go on"
 _GOES_ON = re.compile(
     r"\b(?:go on|continue|carry on|keep going|and then|then what|next step|more detail|which one|how much|how many|"
@@ -145,33 +148,71 @@ class Guard:
         return found
 
     def judge_text(self, text: str) -> Judgement:
-        """Return what rules and classifier say of a text by itself, in all readings of it."""
-        return self._strictest(map(self._judge_plain, self._readings(text)))
+        """Return what rules and classifier say of a text by itself, in all readings of it.
+
+        Of a text of more than `LONGEST` characters, a paste, they read both ends as a request, and the rules all of it:
+        there a rule counts where the classifier says the same of the passage.
+        """
+        if len(text) <= LONGEST:
+            return self._strictest(map(self._judge_plain, self._readings(text)))
+        found = self.judge_text(_ends(text))
+        if found.outcome == "refuse":
+            return found
+        parts = (self._judge_part(plain) for window in _windows(text) for plain in self._readings(window))
+        return self._strictest([found, *parts])
 
     def _readings(self, text: str) -> tuple[str, ...]:
-        if len(text) > 2 * LONGEST_END:
-            text = f"{text[:LONGEST_END]}\n{text[-LONGEST_END:]}"
         return readings(text, self._sounds)
 
     def plain(self, messages: Sequence[Message]) -> str:
-        """Return what a person asked, undisguised: what the classifier learns from."""
-        return self._readings("\n".join(one.content for one in messages if one.role == "user"))[-1]
+        """Return what a person asked, undisguised: what the classifier learns from. Of a paste, both ends."""
+        text = "\n".join(one.content for one in messages if one.role == "user")
+        return self._readings(text if len(text) <= LONGEST else _ends(text))[-1]
 
     def _judge_plain(self, plain: str) -> Judgement:
         mentions = self._rules.mentions(plain)
         fired = self._rules.match(plain, mentions) if self._by_rules else []
         meant = [(rule, spans) for rule, spans in fired if self._action(rule.category) != "off"]
-        found = self._strictest(Judgement(rule.outcome, rule.category, rule.id, "rules") for rule, _ in meant)
+        found = self._strictest(_judgement(rule) for rule, _ in meant)
         stands = found.outcome == "refuse" and found.category in NEVER_OVERRULED
         only_off = len(fired) > 0 and not meant  # the classifier knows no category: it would refuse what is off
         if self._classifier is None or self._action(GENERAL) == "off" or stands or only_off:
             return found
-        score = _score(self._classifier, self._rules, plain, mentions)
+        if len(plain) > 2 * ENDS_CHARACTERS:  # what it says of both ends lifts nothing that stands between them
+            found = self._agreed(meant, plain, self._classifier.floor)
+        score = self._score(plain, mentions)
         if score >= self._classifier.threshold and found.outcome != "refuse":
             return replace(BY_CLASSIFIER, category=found.category or GENERAL)
-        shipped = all(rule.shipped for rule, _ in fired)
+        shipped = all(rule.shipped for rule, _ in fired) and len(plain) <= 2 * ENDS_CHARACTERS
         lifted = score < self._classifier.floor and found.outcome == "refuse" and shipped
         return ANSWER if lifted else found
+
+    def _judge_part(self, plain: str) -> Judgement:
+        """What the rules say of a part of a paste, where the classifier says the same of the passage."""
+        fired = self._rules.match(plain, self._rules.mentions(plain)) if self._by_rules else []
+        meant = [(rule, spans) for rule, spans in fired if self._action(rule.category) != "off"]
+        return self._agreed(meant, plain, self._classifier.floor if self._classifier else 0.0)
+
+    def _agreed(self, fired: Sequence[tuple[GuardRule, Spans]], plain: str, limit: float) -> Judgement:
+        """The strictest of the rules that fired on a longer text, without refusals by shipped rules where the
+        classifier's log-odds of the passage are below a limit.
+        """
+        return self._strictest(
+            _judgement(rule)
+            for rule, spans in fired
+            if rule.outcome != "refuse"
+            or not rule.shipped
+            or rule.category in NEVER_OVERRULED
+            or self._classifier is None
+            or self._score(_passage(plain, spans)) >= limit
+        )
+
+    def _score(self, plain: str, mentions: Mentions | None = None) -> float:
+        """The classifier's log-odds of a text; of a longer one it reads both ends, where requests stand."""
+        assert self._classifier is not None
+        if len(plain) > 2 * ENDS_CHARACTERS:
+            plain, mentions = _ends(plain), None
+        return self._classifier.score(plain, concept_signs(plain, mentions or self._rules.mentions(plain)))
 
     def _action(self, category: str) -> Action:
         return self._policy.action(category) if self._policy and category else "on"
@@ -186,10 +227,11 @@ class Guard:
             if message.role == "user":
                 return
             if message.role == "tool":
-                for reading in self._readings(message.content):
+                parts = [message.content] if len(message.content) <= LONGEST else _windows(message.content)
+                for reading in (reading for part in parts for reading in self._readings(part)):
                     for rule, _ in self._rules.match(reading, self._rules.mentions(reading)):
                         if rule.category == INJECTION and self._action(INJECTION) != "off":
-                            yield Judgement(rule.outcome, rule.category, rule.id, "rules")
+                            yield _judgement(rule)
 
 
 def concept_signs(plain: str, mentions: Mentions) -> list[Sign]:
@@ -207,12 +249,24 @@ def concept_signs(plain: str, mentions: Mentions) -> list[Sign]:
     return signs
 
 
-def _score(classifier: Classifier, rules: GuardRules, plain: str, mentions: Mentions) -> float:
-    """The classifier's log-odds of a text; of a long one it reads both ends, where requests stand."""
-    if len(plain) > 2 * ENDS_CHARACTERS:
-        plain = f"{plain[:ENDS_CHARACTERS]}\n{plain[-ENDS_CHARACTERS:]}"
-        mentions = rules.mentions(plain)
-    return classifier.score(plain, concept_signs(plain, mentions))
+def _judgement(rule: GuardRule) -> Judgement:
+    return Judgement(rule.outcome, rule.category, rule.id, "rules")
+
+
+def _ends(text: str) -> str:
+    """The beginning and the end of a longer text."""
+    return f"{text[:ENDS_CHARACTERS]}\n{text[-ENDS_CHARACTERS:]}"
+
+
+def _passage(plain: str, spans: Spans) -> str:
+    """What a rule found in a text, with what stands around it."""
+    begin, end = min(start for start, _ in spans), max(end for _, end in spans)
+    return plain[max(0, begin - AROUND_CHARACTERS) : end + AROUND_CHARACTERS]
+
+
+def _windows(text: str) -> Iterator[str]:
+    """The parts of a long text, each beginning with the end of the one before."""
+    return (text[begin : begin + WINDOW] for begin in range(0, len(text) - OVERLAP, WINDOW - OVERLAP))
 
 
 def goes_on(text: str) -> bool:

@@ -102,7 +102,7 @@ async def chat_makes(
     count = choices(service, body)
     consultant = consultant_of(service, body, messages, sampling, count)
     background = not body.stream or is_task(messages)
-    service.line.refuse_if_full(count, background)  # a request without a place costs no screening
+    check_line(service, count, background)  # a request without a place costs no screening
     engine = service.engine if isinstance(service.engine, Assistant) else None
     screening = await threaded(partial(engine.screen, messages)) if engine else None
     stream = (consultant or service.engine).stream
@@ -183,10 +183,7 @@ async def answer(
 ) -> Response:
     """Let the engine answer, and send what it says; in the background: behind those that a person waits for."""
     settings = service.settings
-    if len(makes) > settings.queue + service.line.places:
-        most = settings.queue + service.line.places
-        raise Wrong(f"the request asks for {len(makes)} answers; at most {most} are taken at once", "n")
-    service.line.refuse_if_full(len(makes), background)
+    check_line(service, len(makes), background)
     answers = call.answers = Answers(makes, service.line, call.usage.begin, background=background)
     if body.stream:
         await answers.begun(patience=COMMIT, first=settings.first_token_timeout)
@@ -283,6 +280,13 @@ def limit(service: Service, count: int, param: str) -> None:
     most = service.settings.max_messages
     if not 0 < count <= most:
         raise Wrong(f"{param} has {count:,} entries; 1 to {most:,} are taken", param)
+
+
+def check_line(service: Service, count: int, background: bool) -> None:
+    """Raise `Wrong` (400) for more answers than are taken at once, and `Refused` (429) where so many have no room."""
+    if count > (most := service.settings.queue + service.line.places):
+        raise Wrong(f"the request asks for {count} answers; at most {most} are taken at once", "n")
+    service.line.refuse_if_full(count, background)
 
 
 def choices(service: Service, body: protocol.SamplingFields) -> int:
