@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gzip
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
+import preloaded
 from carellama.assistant import Assistant
 from carellama.engine.base import AnswerKind, Piece, Reply
 from carellama.engine.scripted import ScriptedEngine
@@ -265,6 +265,6 @@ def test_a_faulty_policy_stops_the_command_before_a_model_is_read(tmp_path: Path
     file = tmp_path / "policy.yaml"
     file.write_text("answers: {dosis: on}", encoding="utf-8")
     words = ["ask", "--policy", str(file), "--model_name_or_path", "nowhere", "hello"]
-    done = subprocess.run([sys.executable, "-m", "carellama", *words], capture_output=True, text=True, check=False)
+    done = subprocess.run([preloaded.python(), "-m", "carellama", *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "unknown key 'dosis'" in done.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+import preloaded
 from api_server import ASKED
 from conftest import REPOSITORY, make_model
 
@@ -72,7 +73,7 @@ def test_the_seeds_server_runs_verbatim(workplace: Path) -> None:
 )
 def test_mistakes_are_one_line(tmp_path: Path, words: str, says: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "carellama", "api", *words.split()], cwd=tmp_path, capture_output=True, text=True,
+        [preloaded.python(), "-m", "carellama", "api", *words.split()], cwd=tmp_path, capture_output=True, text=True,
         env=os.environ | {"CARELLAMA_CACHE": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 2 and says in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr

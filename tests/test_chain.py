@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+import preloaded
 from carellama.chain import (
     Step,
     _again,
@@ -58,7 +58,7 @@ def recipe(folder: Path, model: Path, **changes: object) -> Path:
 
 
 def command(path: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "carellama", "recipe", str(path), *words]
+    return [preloaded.python(), "-m", "carellama", "recipe", str(path), *words]
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

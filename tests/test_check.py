@@ -6,7 +6,6 @@ import csv
 import gzip
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import preloaded
 from carellama.config.data import DataArguments
 from carellama.config.datasets import CheckArguments
 from carellama.data.check.found import lines, to_dict
@@ -350,7 +350,7 @@ def test_the_command_ends_with_its_code(tmp_path: Path, rows: list[object] | Non
     path = tmp_path / "a.jsonl"
     if rows is not None:
         write(path, rows)
-    command = [sys.executable, "-m", "carellama", "data", "check", str(path)]
+    command = [preloaded.python(), "-m", "carellama", "data", "check", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == code
     assert "\x1b" not in done.stdout

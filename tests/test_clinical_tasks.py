@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import preloaded
 from carellama.batch import clinical_command
 from carellama.batch.clinical_run import TaskReport
 from carellama.batch.clinical_tasks import (
@@ -313,7 +314,7 @@ def test_a_full_disk_is_one_line_and_leaves_whole_rows(tmp_path: Path) -> None:
     rows = (tmp_path / "out.jsonl").read_text().splitlines()
     assert 3 < len(rows) < 60 and all(json.loads(row)["error"] is None for row in rows)
     again = subprocess.run(
-        [sys.executable, "-m", "carellama", "task", *words], cwd=tmp_path, capture_output=True, timeout=60
+        [preloaded.python(), "-m", "carellama", "task", *words], cwd=tmp_path, capture_output=True, timeout=60
     )
     assert again.returncode == 0 and len((tmp_path / "out.jsonl").read_text().splitlines()) == 60
 
@@ -461,7 +462,7 @@ def test_a_real_model_picks_codes_of_the_table_in_both_languages(tmp_path: Path)
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     words = ["normalize", "in.jsonl", "--table", "t.csv", "--model_name_or_path", "smollm2-135m"]
     done = subprocess.run(
-        [sys.executable, "-m", "carellama", "task", *words, "--max_new_tokens", "20"],
+        [preloaded.python(), "-m", "carellama", "task", *words, "--max_new_tokens", "20"],
         cwd=tmp_path, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0 and "without it" not in done.stderr, done.stderr  # it kept to the schema

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import preloaded
 from carellama.data.catalogue.convert import run as convert
 from carellama.data.clean.run import run as clean
 from carellama.errors import UserError
@@ -66,7 +67,7 @@ def seed(where: Path, script: str, *words: str, **kwargs):
 
 
 def carellama(where: Path, *words: str, **kwargs):
-    return command(where, sys.executable, "-m", "carellama", *words, **kwargs)
+    return command(where, preloaded.python(), "-m", "carellama", *words, **kwargs)
 
 
 def read(path: Path):
@@ -279,7 +280,7 @@ def test_ctrl_c_saves_a_checkpoint(workplace: Path) -> None:
     run = ["--dataset", "mm", "--model_name_or_path", "./model", "--max_steps", "4000", "--logging_steps", "1",
            "--save_strategy", "no", "--output_dir", "output"]  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, "-m", "carellama", "train", *run], cwd=workplace, env=environment(workplace),
+        [preloaded.python(), "-m", "carellama", "train", *run], cwd=workplace, env=environment(workplace),
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     log = workplace / "output/trainer_log.jsonl"
@@ -341,7 +342,7 @@ def test_a_mistake_is_answered_in_one_line(workplace: Path, name: str) -> None:
 )
 def test_what_is_missing_is_named_with_the_next_step(tmp_path: Path, words: list[str], expected: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "carellama", *words], capture_output=True, text=True, timeout=120, cwd=tmp_path
+        [preloaded.python(), "-m", "carellama", *words], capture_output=True, text=True, timeout=120, cwd=tmp_path
     )
     assert done.returncode == 2 and done.stderr.startswith(f"error: {expected}")
 
@@ -374,6 +375,6 @@ def test_yaml_and_flags_are_one_thing(workplace: Path) -> None:
 
 def test_help_names_every_option() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "carellama", "train", "--help"], capture_output=True, text=True, timeout=120
+        [preloaded.python(), "-m", "carellama", "train", "--help"], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0 and "--quantization_bit" in done.stdout and "--learning_rate" in done.stdout

@@ -7,13 +7,13 @@ import random
 import signal
 import statistics
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import preloaded
 from carellama.engine.base import Sampling
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import DataError, UserError
@@ -63,7 +63,7 @@ def asks(question: str) -> list[Message]:
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "carellama", "consult", "eval", *words], capture_output=True, text=True, check=False
+        [preloaded.python(), "-m", "carellama", "consult", "eval", *words], capture_output=True, text=True, check=False
     )
 
 
@@ -407,7 +407,7 @@ def test_interrupted_it_leaves_no_file(tmp_path: Path) -> None:
     transcripts = tmp_path / "talks.jsonl"
     words = [str(DATA / "cards_en.jsonl"), "--seeds", "500", "--transcripts", str(transcripts)]
     with subprocess.Popen(
-        [sys.executable, "-m", "carellama", "consult", "eval", *words],
+        [preloaded.python(), "-m", "carellama", "consult", "eval", *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         time.sleep(6)

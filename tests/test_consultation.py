@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import preloaded
 from api_server import running
 from carellama.assistant import Assistant, Consultant
 from carellama.consultation.interview import Interview, Step, is_report
@@ -424,7 +425,7 @@ chat(Consultant(assistant, Interview(assistant.safety)))
 
 
 def carellama(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "carellama", *words]
+    command = [preloaded.python(), "-m", "carellama", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 

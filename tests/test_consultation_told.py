@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import preloaded
 from carellama.assistant import Assistant, Consultant
 from carellama.consultation.guide_files import URGENCIES
 from carellama.consultation.interview import Interview
@@ -198,7 +198,7 @@ def test_odd_files_of_conversations(tmp_path: Path, text: str, error: str) -> No
     """A part that is a number, a lone surrogate and a byte order mark were a traceback; a picture was left out."""
     file = tmp_path / "talk.json"
     file.write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "carellama", "consult", "report", str(file)]
+    command = [preloaded.python(), "-m", "carellama", "consult", "report", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     assert (done.returncode == 0) == (not error) and "Traceback" not in done.stderr
     assert error in done.stderr and (error != "" or "since monday" in done.stdout)

@@ -13,13 +13,13 @@ import logging
 import lzma
 import re
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+import preloaded
 from carellama.config.data import DataArguments
 from carellama.config.datasets import CheckArguments
 from carellama.data.check.found import lines
@@ -231,7 +231,7 @@ def test_the_commands_refuse_in_one_line(tmp_path, tiny_folder):
         (["data", "check"], "headless.csv", "does not look like a header"),
         (train, "pointer.json", "git lfs pull"),
     ):
-        command = [sys.executable, "-m", "carellama", *words, name]
+        command = [preloaded.python(), "-m", "carellama", *words, name]
         found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         said = found.stdout + found.stderr
         assert found.returncode and message in said and "Traceback" not in said and WORDS not in said

@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 import yaml
 
+import preloaded
 from conftest import REPOSITORY, make_model
 
 DOCS = REPOSITORY / "docs"
@@ -201,7 +202,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer) -> Path:
 
 def run(line: str, folder: Path) -> str:
     environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join(
+            map(str, (Path(preloaded.python()).parent, Path(sys.executable).parent, os.environ["PATH"]))
+        ),
         "CARELLAMA_CACHE": str(folder / "cache"),
         "CARELLAMA_DATABASE": str(folder / "carellama.db"),
         "OMP_NUM_THREADS": "1",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import preloaded
 from carellama.engine.base import Sampling
 from carellama.engine.scripted import ScriptedEngine
 from carellama.evaluate.guard import Verdicts, _harmful, table
@@ -51,7 +51,7 @@ def written(tmp_path: Path, rows: list[dict]) -> Path:
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "carellama", "guard", *words], capture_output=True, text=True, timeout=120
+        [preloaded.python(), "-m", "carellama", "guard", *words], capture_output=True, text=True, timeout=120
     )
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import preloaded
 from carellama.errors import UserError
 from carellama.model import llama_weights
 from carellama.model.llama_weights import convert, main
@@ -240,7 +240,7 @@ def test_only_an_older_model_is_written_over(pieces, tmp_path, capsys) -> None:
 
 @pytest.mark.slow
 def test_the_command_line_answers_in_one_line(tmp_path) -> None:
-    command = [sys.executable, "-m", "carellama", "convert", "llama"]
+    command = [preloaded.python(), "-m", "carellama", "convert", "llama"]
     done = subprocess.run(
         [*command, "--input_dir", str(tmp_path / "none"), "--model_size", "7B", "--output_dir", str(tmp_path / "out")],
         capture_output=True, text=True,

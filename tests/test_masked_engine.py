@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import preloaded
 from api_server import running
 from carellama.config.answering import EngineArguments
 from carellama.config.data import DataArguments
@@ -95,7 +95,7 @@ def test_a_heartbeat_stays_an_empty_piece() -> None:
 
 @pytest.mark.parametrize("command", ["chat", "ask"])
 def test_it_is_for_endpoints_only(command: str) -> None:
-    words = [sys.executable, "-m", "carellama", command, "--model_name_or_path", "x", "--mask_identifiers"]
+    words = [preloaded.python(), "-m", "carellama", command, "--model_name_or_path", "x", "--mask_identifiers"]
     done = subprocess.run(
         [*words, *(["--question", "x"] if command == "ask" else [])], capture_output=True, text=True, check=False
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import preloaded
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.safety.medication import PersonFacts, conflicts, person_facts
@@ -355,7 +355,7 @@ def test_a_row_that_is_there_already_is_refused(tmp_path: Path) -> None:
 def test_safety_check_tries_the_rows_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "pharmacy.yaml"
     file.write_text(GOOD.replace("spares: [我没有打嗝", "spares: [我打嗝"), encoding="utf-8")
-    command = [sys.executable, "-m", "carellama", "safety", "check", str(file)]
+    command = [preloaded.python(), "-m", "carellama", "safety", "check", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert "pharmacy.yaml:14: ibuprofen-hiccups fires on: 我打嗝，能吃布洛芬吗" in done.stdout

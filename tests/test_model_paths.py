@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 
 import pytest
 
+import preloaded
 from carellama.config.answering import EngineArguments
 from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
@@ -50,7 +50,7 @@ def test_no_engine_is_loaded_for_a_checkpoint_that_is_not_there(tmp_path, monkey
 @pytest.mark.parametrize("words", ["api", "chat", "ask Hi", "web", "export --output_dir o", "predict --dataset d"])
 def test_every_command_says_so_in_one_line(tmp_path, words) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "carellama", *words.split(), "--model_name_or_path", "smollm2-135m",
+        [preloaded.python(), "-m", "carellama", *words.split(), "--model_name_or_path", "smollm2-135m",
          "--checkpoint_dir", "/nope"],
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
         env=os.environ | {"CARELLAMA_CACHE": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import preloaded
 from carellama.errors import UserError
 from carellama.evaluate.train_triage import train
 from carellama.records import Message
@@ -121,7 +121,7 @@ def test_train_writes_weights_and_figures(tmp_path: Path) -> None:
     rows = [{"text": text, "level": "emergency" if label else "soon"} for text, label in LABELLED]
     file.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     words = [
-        sys.executable,
+        preloaded.python(),
         "-m",
         "carellama",
         "safety",
@@ -153,7 +153,7 @@ def test_texts_of_one_label_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
     file.write_text("text,label\na,emergency\nb,emergency\n", encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "carellama", "safety", "train", str(file)],
+        [preloaded.python(), "-m", "carellama", "safety", "train", str(file)],
         capture_output=True,
         text=True,
         check=False,

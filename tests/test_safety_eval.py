@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import preloaded
 from carellama.engine.base import Sampling
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
@@ -24,7 +24,7 @@ DATA = Path(__file__).parents[1] / "data/triage"
 
 def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "carellama", "safety", *words], capture_output=True, text=True, cwd=cwd, check=False
+        [preloaded.python(), "-m", "carellama", "safety", *words], capture_output=True, text=True, cwd=cwd, check=False
     )
 
 
