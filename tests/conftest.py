@@ -135,8 +135,12 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slow tests first, so that no worker begins a long one when the others have nothing left to do."""
+    """Put files with slow tests first, so that no worker begins a long one when the others have nothing left to do.
+
+    The tests of a file stay together: what its module fixtures have made serves all of them.
+    """
     named = [item.nodeid for item in items if re.search(r" at 0x[0-9a-f]{4}|<object", item.nodeid)]
     if named:
         raise pytest.UsageError(f"names of tests that differ between processes (give their parameters ids): {named}")
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
