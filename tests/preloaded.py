@@ -33,18 +33,19 @@ from pathlib import Path
 from typing import NoReturn
 
 LOADED = """
-accelerate bitsandbytes datasets gguf httpx jinja2 jieba numpy peft pyarrow safetensors tokenizers torch
-torch._dynamo transformers.trainer transformers.models.llama.modeling_llama
-carellama.chain carellama.run carellama.batch.clinical_command carellama.data.catalogue.convert carellama.data.check.run
-carellama.data.clean.run carellama.engine.transformers carellama.evaluate.consultation.run carellama.evaluate.guard
-carellama.evaluate.train_guard carellama.evaluate.train_triage carellama.evaluate.triage carellama.export.merge
-carellama.consultation.files carellama.safety.check carellama.train.trainer
+accelerate accelerate.commands.launch bitsandbytes datasets gguf httpx jinja2 jieba numpy peft pyarrow safetensors
+tokenizers torch torch._dynamo torch.distributed.fsdp torch.distributed.run transformers.trainer
+transformers.models.llama.modeling_llama carellama.chain carellama.run carellama.batch.clinical_command
+carellama.data.catalogue.convert carellama.data.check.run carellama.data.clean.run carellama.engine.transformers
+carellama.evaluate.consultation.run carellama.evaluate.guard carellama.evaluate.train_guard
+carellama.evaluate.train_triage carellama.evaluate.triage carellama.export.merge carellama.consultation.files
+carellama.safety.check carellama.train.trainer
 """.split()
 # What stands for Python. It imports little: a start takes hundredths of a second.
 CLIENT = """#!{python} -IS
 import array, json, os, signal, socket, struct, sys
 words = sys.argv[1:]
-if words[:2] != ["-m", "carellama"] and not (words and words[0].endswith(".py")):
+if not words or words[0] != "-m" and not words[0].endswith(".py"):
     os.execv({python!r}, [{python!r}, *words])
 waiting = {{signal.SIGINT, signal.SIGTERM}}
 signal.pthread_sigmask(signal.SIG_BLOCK, waiting)
@@ -194,6 +195,7 @@ def run(words: list[str]) -> None:
 
     random.seed()
     numpy.random.seed()
+    sys.path[1:1] = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
     if words[0] == "-m":
         sys.argv = words[1:]
         sys.path[0] = str(Path.cwd())
