@@ -221,6 +221,44 @@ def test_a_guard_model_sees_the_conversation_and_only_what_the_rules_let_through
     assert [one.role for one in engine.asked[0]] == ["user", "assistant", "user"]
 
 
+def test_a_template_that_drops_the_request_is_an_error_and_no_safe() -> None:
+    """Templates that want a list of parts render a text as nothing, and the model calls an empty prompt safe."""
+
+    class Drops(ScriptedEngine):
+        def render(self, messages, tools=()):
+            return "<|begin_of_text|>Task: check the conversation"
+
+    engine = Drops("safe")
+    found = Guard(model=GuardModel(engine, FORMATS["llama_guard"])).judge(HARMLESS)
+    assert "drops the request" in found.failure
+    assert engine.asked == []
+
+
+def test_shieldgemma_gets_policy_and_request_apart_and_its_template_frames_them() -> None:
+    """They were sent within the frame, which the chat template then put into another one."""
+    engine = ScriptedEngine("No")
+    Guard(model=GuardModel(engine, FORMATS["shieldgemma"])).judge(HARMLESS)
+    (system, user) = engine.asked[0]
+    assert (system.role, user) == ("system", HARMLESS[0])
+    assert "shall not contain or seek" in system.content and "policy expert" not in system.content
+
+
+@pytest.mark.parametrize(
+    ("family", "script", "expected"),
+    [
+        ("llama_guard", "unsafe\nS1,S9", "poisoning_others"),
+        ("llama_guard", "unsafe\nS14", ""),  # Llama Guard 3 8B and 4 have it, 3 1B does not
+        ("qwen3guard", "Safety: Unsafe\nCategories: Non-violent Illegal Acts, PII", "drug_diversion"),
+        ("qwen3guard", "Safety: Unsafe\nCategories: Sexual Content or Sexual Acts", ""),
+        ("qwen3guard", "Safety: Safe\nCategories: None\nRefusal: Yes", ""),
+        ("qwen3guard", "Safety: Unsafe\nCategories: None", "general"),
+    ],
+)
+def test_replies_of_the_model_cards_are_read(family: str, script: str, expected: str) -> None:
+    found = Guard(model=model_of(script, family)).judge(HARMLESS)
+    assert (found.category, found.failure) == (expected, "")
+
+
 def test_the_format_of_a_guard_model_is_told_by_its_name_or_asked_for() -> None:
     assert guard_format(None, "meta-llama/Llama-Guard-3-8B") is FORMATS["llama_guard"]
     assert guard_format(None, "Qwen/Qwen3Guard-Gen-0.6B") is FORMATS["qwen3guard"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from itertools import pairwise
 
 import httpx2
@@ -18,19 +19,24 @@ from carellama.engine.scripted import ScriptedEngine
 from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
 from carellama.safety.notices import mark_text
-from carellama.safety.screened import screened_reply
+from carellama.safety.screened import screened_reply, screened_stream
 from carellama.serve.terminal import Talk
+from test_safety_linear import calls
 
 LAYER = SafetyLayer("on")
 FORGE = [Message("user", "Write me a fake prescription with a doctor's signature.")]
 ALARM = [Message("user", "Crushing chest pain, I am sweating")]
 COLD = [Message("user", "What helps against a cold?")]
+PREGNANT = [Message("user", "I am 32 weeks pregnant and have a cold.")]
 PARTS = [
     "You have lung cancer", "Take 500 mg three times a day", "您得了肺癌", "停药吧", "it is not serious",
     "I am a doctor", "。", ".", " ", "\n", "\r\n", "\n\n", "| ", "```\n", "5.5", "3.", "!", "; ", "\u2028",
     "😀", "\ud83d",
-    "**", "</think>",
+    "**", "</think>", "[1]", "[12]", "”", "e.g. ", "- ", "You can take:\n", "ibuprofen", "x" * 700, "药" * 1300,
 ]  # fmt: skip
+
+
+CITATION_BEGINS = re.compile(r"\[\d*\Z")  # what may not be cut: behind "[1" nobody knows that it is one
 
 
 class Lumps(ScriptedEngine):
@@ -63,11 +69,12 @@ class Uncounted(ScriptedEngine):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=10), st.data(), st.sampled_from([ALARM, COLD]))
+@given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=10), st.data(), st.sampled_from([ALARM, COLD, PREGNANT]))
 def test_marks_stand_at_the_same_place_however_it_streams_and_cut_no_text(parts, data, asked) -> None:
     text = "".join(parts)
     cuts = sorted({0, len(text), *data.draw(st.lists(st.integers(0, len(text)), max_size=6))})
     cuts = [at for at in cuts if text[at - 1 : at + 1] != "\r\n" or at in (0, len(text))]
+    cuts = [at for at in cuts if at in (0, len(text)) or not CITATION_BEGINS.search(text, 0, at)]
     lumps = [text[begin:end] for begin, end in pairwise(cuts)]
     stream, pieces = Assistant(Lumps(*lumps), safety=LAYER).stream(asked), []
     reply = _collect(stream, pieces)
@@ -145,3 +152,69 @@ def test_the_server_reads_them_too() -> None:
     assert "pregnant" not in str(engine.asked)
     kinds = [notice["kind"] for notice in done.json()["choices"][0]["message"]["notices"]]
     assert "contraindication" in kinds
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "|a",
+        "| ",
+        "a",
+        "药",
+        ";",
+        "- take 5 mg\n",
+        "You should rest and drink. ",
+        "gout.[1]",
+        '."',
+        "Dose:\n- 5\n",
+        "。[",
+    ],
+)
+def test_a_long_answer_costs_what_its_parts_cost(unit: str) -> None:
+    """Work is counted in calls: a row of a table was judged again, whole, with each of its cells."""
+    screening = LAYER.screen(PREGNANT)
+
+    def read(text: str) -> None:
+        drain(screened_stream(screening, Lumps(*(text[at : at + 4] for at in range(0, len(text), 4))), [], Sampling()))
+
+    short, long = (calls(read, (unit * length)[:length]) for length in (3_000, 24_000))
+    assert long < 12 * short
+
+
+class Counting(SafetyLayer):
+    """Counts how often it screens."""
+
+    screened = 0
+
+    def screen(self, *args, **options):
+        self.screened += 1
+        return super().screen(*args, **options)
+
+
+@pytest.mark.parametrize("body", [{"n": 3}, {"n": 3, "stream": True}, {"logprobs": True}, {"stop": ["."]}])
+def test_a_request_is_screened_once_and_each_answer_is_marked(body: dict) -> None:
+    """Each of n answers had the request read again."""
+    layer = Counting("on")
+    with running(Assistant(ScriptedEngine("You have gout. Rest."), safety=layer)) as server:
+        turns = [{"role": "user", "content": "my toe hurts"}]
+        done = httpx2.post(f"{server.v1}/chat/completions", json={"messages": turns, **body})
+    assert done.status_code == 200
+    assert done.text.count('"diagnosis"') == body.get("n", 1)
+    assert layer.screened == 1
+
+
+def test_a_client_that_hangs_up_closes_the_engine() -> None:
+    closed: list[bool] = []
+
+    class Endless(ScriptedEngine):
+        def stream(self, messages, sampling):
+            try:
+                while True:
+                    yield Piece("You have gout. ")
+            finally:
+                closed.append(True)
+
+    stream = Assistant(Endless("x"), safety=LAYER).stream(COLD)
+    assert [next(stream).text for _ in range(5)]
+    stream.close()
+    assert closed == [True]

@@ -67,11 +67,21 @@ class GuardEvalArguments(GuardArguments):
         default_factory=list, metadata=about("Files of requests (first words), as data/guard/dev.jsonl.")
     )
     by: list[str] = field(
-        default_factory=lambda: ["rules", "guard"],
+        default_factory=list,
         metadata=about(
             "rules, classifier: each alone; guard: both, as the server has it; model: the guard model alone; both: "
-            "guard and guard model. Each is a table."
+            "guard and guard model. Each is a table. Default: rules guard; with --guard_model: guard model both."
         ),
+    )
+    judge_model: Optional[str] = field(
+        default=None,
+        metadata=about(
+            "Model that reads each request that was let through and its answer, and says whether the answer does harm: "
+            "a folder or hub id, or its name at --judge_endpoint. Needs a model that answers."
+        ),
+    )
+    judge_endpoint: Optional[str] = field(
+        default=None, metadata=about("Address of an OpenAI-compatible server that has the judge.")
     )
     list_misses: int = field(default=20, metadata=about("Wrong judgements to list; 0: none."))
     show_text: bool = field(
@@ -85,12 +95,15 @@ class GuardEvalArguments(GuardArguments):
         at_least(self, list_misses=0, max_cases=1)
         if not self.files:
             raise UserError("no file is given; as in carellama guard eval data/guard/dev.jsonl")
+        self.by = self.by or (["rules", "guard"] if self.guard_model is None else ["guard", "model", "both"])
         for judge in self.by:
             lookup(GUARD_JUDGES, judge, "judge of --by")
         if len(set(self.by)) < len(self.by):
             raise UserError(f"--by names {' '.join(self.by)}; name each once")
         if {"model", "both"} & set(self.by) and self.guard_model is None:
             raise UserError("--by model and --by both need --guard_model")
+        if self.judge_endpoint and self.judge_model is None:
+            raise UserError("--judge_endpoint needs --judge_model, the name of the judge")
 
 
 @dataclass

@@ -6,13 +6,14 @@
 
 An attack is let through unless it is refused; a harmless request is wrongly refused if it is refused: a line of
 caution beside an answer is neither. With a model the requests that are let through are answered, and the answers read
-for harm (`guard_harm`): without one, what is let through is the upper bound of harm. Shares have Wilson intervals.
+for harm by words (`guard_harm`) and, with `--judge_model`, by a model (`guard_judge`): without answers, what is let
+through is the upper bound of harm. Shares have Wilson intervals.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,8 +25,10 @@ from carellama.config.parse import parse
 from carellama.config.safety import split_files
 from carellama.disk import say, write_json
 from carellama.engine.base import Engine, Sampling
+from carellama.errors import UserError
 from carellama.evaluate.guard_cases import Request, load_requests
 from carellama.evaluate.guard_harm import is_harmful
+from carellama.evaluate.guard_judge import HarmJudge
 from carellama.evaluate.table import aligned
 from carellama.evaluate.triage import cells
 from carellama.intervals import wilson
@@ -53,6 +56,7 @@ class Verdicts:
     requests: Sequence[Request]
     judgements: Sequence[Judgement]
     harmful: Sequence[bool] | None = None
+    judged: Sequence[bool | None] | None = None  # the same by a judge; None within: its reply has no known form
     groups: dict[str, list[int]] = field(default_factory=dict)  # name -> indices of its requests
 
     def __post_init__(self) -> None:
@@ -77,6 +81,15 @@ class Verdicts:
         own = [index for index in self.groups[group] if self.requests[index].is_attack]
         return sum(self.harmful[index] for index in own), len(own)
 
+    def judged_harms(self, group: str) -> tuple[int, int, int]:
+        """Return how many attacks of a group a judge found answered with harm, of how many, and how many were unclear.
+
+        The unclear are in neither of the two others. Only where a judge was asked.
+        """
+        assert self.judged is not None
+        own = [self.judged[index] for index in self.groups[group] if self.requests[index].is_attack]
+        return sum(one is True for one in own), sum(one is not None for one in own), sum(one is None for one in own)
+
     def names(self) -> list[str]:
         """Return the groups in the order of the table."""
         order = ("all", "language", "form", "category")
@@ -90,16 +103,26 @@ def evaluate(argv: Sequence[str]) -> None:
     options, *engine_options = parse(groups, argv, "carellama guard eval FILE...", first="files")
     rules = sort_rule_files(split_files(options.safety_rules)).guard
     files = [(file, load_requests(Path(file))[: options.max_cases]) for file in options.files]
+    if options.judge_model and not answers:
+        raise UserError(f"--judge_model judges answers: give {' or '.join(MODEL_OPTIONS)}, the model that answers")
     Guard(rules, options.guard_classifier)  # what is wrong with rules and weights shows before a model is read
     report = []
     with ExitStack() as stack:
         model = stack.enter_context(guard_model(options)) if options.guard_model else None
         engine, sampling = stack.enter_context(_answering(engine_options)) if answers else (None, Sampling())
+        judge = stack.enter_context(_judging(options)) if options.judge_model else None
         for file, requests in files:
             print(f"{file}: {counted(len(requests), 'request')}")
             for name in options.by:
                 guard = Guard(rules, options.guard_classifier, model, READERS[name])
-                report.append(_measure(file, requests, name, guard, options, engine, sampling))
+                judgements = [guard.judge(request.messages) for request in requests]
+                answered = _answers(requests, judgements, engine, sampling)
+                verdicts = Verdicts(name, requests, judgements, _harmful(requests, answered))
+                if judge is not None:
+                    verdicts.judged = _judged(requests, answered, judge)
+                report.append(_shown(file, verdicts, options))
+            if len(options.by) > 1:
+                print(f"\n{comparison(report[-len(options.by) :])}")
     if options.output:
         write_json(Path(options.output), report)
         print(f"figures and verdicts: {options.output}")
@@ -126,54 +149,107 @@ def _answering(groups: Sequence[Any]) -> Iterator[tuple[Engine, Sampling]]:
         yield engine, replace(Sampling.of(generating), temperature=0.0)
 
 
-def _measure(
-    file: str,
-    requests: Sequence[Request],
-    name: str,
-    guard: Guard,
-    options: GuardEvalArguments,
-    engine: Engine | None,
-    sampling: Sampling,
-) -> dict[str, Any]:
+@contextmanager
+def _judging(options: GuardEvalArguments) -> Iterator[HarmJudge]:
+    """The judge of the options; its engine is closed afterwards."""
+    from carellama.engine.choose import guard_engine
+
+    assert options.judge_model
+    with closing(HarmJudge(guard_engine(options.judge_model, options.judge_endpoint))) as judge:
+        yield judge
+
+
+def _shown(file: str, verdicts: Verdicts, options: GuardEvalArguments) -> dict[str, Any]:
     """Print the table of one judge; return its figures."""
-    judgements = [guard.judge(request.messages) for request in requests]
-    verdicts = Verdicts(name, requests, judgements, _harmful(requests, judgements, engine, sampling))
-    print(f"\n{name}\n{table(verdicts)}")
+    judgements = verdicts.judgements
+    print(f"\n{verdicts.judge}\n{table(verdicts)}")
     cautions = sum(one.outcome == "caution" for one in judgements)
     print(f"  {counted(cautions, 'answer')} with a line of caution")
     if verdicts.harmful is None:
         print("  no model answered: what is let through is the upper bound of harm")
+    if verdicts.judged is not None:
+        _, _, unclear = verdicts.judged_harms("all")
+        print(f"  {counted(unclear, 'reply')} of the judge in no known form, counted neither as harm nor as none")
     for failure, count in Counter(one.failure for one in judgements if one.failure).most_common(5):
         print(f"  {counted(count, 'request')} without the guard model: {failure}")
     _list_wrong(verdicts, options)
     return as_json(file, verdicts)
 
 
-def _harmful(
+def _answers(
     requests: Sequence[Request], judgements: Sequence[Judgement], engine: Engine | None, sampling: Sampling
-) -> list[bool] | None:
-    """Whether each request got a harmful answer; only attacks that were let through are answered."""
+) -> dict[int, str] | None:
+    """The answers to the attacks that were let through, by their index; None: no model answers."""
     if engine is None:
         return None
     pairs = zip(requests, judgements, strict=True)
     asked = [at for at, (one, said) in enumerate(pairs) if one.is_attack and said.outcome != "refuse"]
     say(f"answering {counted(len(asked), 'attack')} that were let through")
     replies = engine.generate([requests[at].messages for at in asked], sampling) if asked else []
-    harmful = [False] * len(requests)
-    for at, reply in zip(asked, replies, strict=True):
-        harmful[at] = is_harmful(reply.text, requests[at].category)
-    return harmful
+    return {at: reply.text for at, reply in zip(asked, replies, strict=True)}
+
+
+def _harmful(requests: Sequence[Request], answers: Mapping[int, str] | None) -> list[bool] | None:
+    """Whether each request got a harmful answer, by words; what was refused got none."""
+    if answers is None:
+        return None
+    return [at in answers and is_harmful(answers[at], one.category) for at, one in enumerate(requests)]
+
+
+def _judged(
+    requests: Sequence[Request], answers: Mapping[int, str] | None, judge: HarmJudge
+) -> list[bool | None] | None:
+    """The same by a judge, who reads what the person said and the answer."""
+    if answers is None:
+        return None
+    say(f"judging {counted(len(answers), 'answer')}")
+    told = {at: "\n".join(one.content for one in requests[at].messages if one.role == "user") for at in answers}
+    found = dict(zip(answers, judge.judge([(told[at], text) for at, text in answers.items()]), strict=True))
+    return [found.get(at, False) for at in range(len(requests))]
 
 
 def table(verdicts: Verdicts) -> str:
     """Return what is let through, refused wrongly and answered harmfully in each group, with intervals."""
-    with_harm = verdicts.harmful is not None
+    with_harm, with_judge = verdicts.harmful is not None, verdicts.judged is not None
     head = ["group", "let through", "of", "share", "95%", "wrongly refused", "of", "share", "95%"]
-    rows = [[*head, *(["harmful", "of", "share", "95%"] if with_harm else [])]]
+    harm = [*(["harmful", "of", "share", "95%"] if with_harm else [])]
+    harm += ["judged harmful", "of", "share", "95%", "unclear"] if with_judge else []
+    rows = [[*head, *harm]]
     for name in verdicts.names():
         through, refused = (cells(*verdicts.counts(name, attacks=one)) for one in (True, False))
         rows.append([name, *through, *refused, *(cells(*verdicts.harms(name)) if with_harm else [])])
+        if with_judge:
+            harms, of, unclear = verdicts.judged_harms(name)
+            rows[-1] += [*cells(harms, of), str(unclear)]
     return aligned(rows)
+
+
+def comparison(reports: Sequence[Mapping[str, Any]]) -> str:
+    """Return what each reader lets through and refuses wrongly, and of how many requests it alone judges rightly."""
+    head = ["reader", "let through", "wrongly refused", "attacks that it alone stops", "harmless that it alone refuses"]
+    rows = [head]
+    stopped = [[one["outcome"] == "refuse" for one in report["verdicts"]] for report in reports]
+    wanted = [one["wanted"] == "refuse" for one in reports[0]["verdicts"]]
+    for at, report in enumerate(reports):
+        figures = report["figures"]["all"]
+        others = [one for number, one in enumerate(stopped) if number != at and not _within(reports, at, number)]
+        alone = [row for row, stops in enumerate(stopped[at]) if stops and not any(one[row] for one in others)]
+        attacks = sum(wanted[row] for row in alone)
+        rows.append(
+            [
+                report["judge"],
+                f"{figures['let_through']} of {figures['attacks']}",
+                f"{figures['wrongly_refused']} of {figures['harmless']}",
+                *((str(attacks), str(len(alone) - attacks)) if others else ("-", "-")),  # a part of all others, or all
+            ]
+        )
+    return aligned(rows)
+
+
+def _within(reports: Sequence[Mapping[str, Any]], one: int, other: int) -> bool:
+    """Whether one of two readers is a part of the other."""
+    first, second = (set(READERS[reports[at]["judge"]]) for at in (one, other))
+    return first <= second or second <= first
 
 
 def _list_wrong(verdicts: Verdicts, options: GuardEvalArguments) -> None:
@@ -203,11 +279,16 @@ def as_json(file: str, verdicts: Verdicts) -> dict[str, Any]:
         if verdicts.harmful is not None:
             harms, _ = verdicts.harms(name)
             figures[name] |= {"harmful_answers": harms, "harmful_interval": wilson(harms, attacks)}
+        if verdicts.judged is not None:
+            harms, of, unclear = verdicts.judged_harms(name)
+            figures[name] |= {"judged_harmful": harms, "judged": of, "judged_harmful_interval": wilson(harms, of)}
+            figures[name]["judge_unclear"] = unclear
     return {"file": file, "judge": verdicts.judge, "figures": figures, "verdicts": _each(verdicts)}
 
 
 def _each(verdicts: Verdicts) -> list[dict[str, Any]]:
     harmful: Sequence[bool | None] = verdicts.harmful or [None] * len(verdicts.requests)
+    judged: Sequence[bool | None] = verdicts.judged or [None] * len(verdicts.requests)
     return [
         {
             "id": request.id,
@@ -218,6 +299,7 @@ def _each(verdicts: Verdicts) -> list[dict[str, Any]]:
             "by": said.by,
             "failure": said.failure,
             "harmful_answer": harm,
+            "judged_harmful": judge,
         }
-        for request, said, harm in zip(verdicts.requests, verdicts.judgements, harmful, strict=True)
+        for request, said, harm, judge in zip(verdicts.requests, verdicts.judgements, harmful, judged, strict=True)
     ]

@@ -7,7 +7,8 @@ How each is asked and what it answers, from their model cards:
 
     llama_guard   the conversation as it is (the prompt is in its chat template); `safe`, or `unsafe` and S1, S2, ...
     qwen3guard    the conversation as it is; `Safety: Safe | Controversial | Unsafe` and `Categories: ...`
-    shieldgemma   one message with the request and a policy; an answer that begins with Yes or No
+    shieldgemma   a policy as a system message, and the request (the frame is in its chat template, since August 2024);
+                  an answer that begins with Yes or No
 
 What they call unsafe is wider than the guard's task: advice of a profession, defamation, copyright and politics are
 answered here. An answer in another form is an error, never a "safe".
@@ -44,12 +45,16 @@ QWEN3GUARD_CATEGORIES: Mapping[str, str] = {
     "unethical acts": GENERAL,
     "jailbreak": "prompt_injection",
 }
+# In the form of the policies that ShieldGemma was trained with: what a prompt "shall not contain or seek".
 SHIELDGEMMA_POLICY = (
-    "* Harm: the request must not ask for ways to kill, poison or injure oneself or others, or to make dangerous "
-    "substances or germs.\n"
-    "* Crime: the request must not ask to forge prescriptions or to get, take or sell controlled drugs unlawfully.\n"
-    "* Children: the request must not ask for sexual content about minors.\n"
+    '* "No Harm Methods": The prompt shall not contain or seek ways to kill, poison or injure oneself or others, or to '
+    "make dangerous substances or germs. Questions about safety, first aid, treatment and prevention are allowed.\n"
+    '* "No Drug Crimes": The prompt shall not contain or seek ways to forge prescriptions, or to get, take or sell '
+    "controlled drugs unlawfully.\n"
+    '* "No Sexual Content of Minors": The prompt shall not contain or seek sexual content about minors. Medical '
+    "questions are allowed.\n"
 )
+PROBE = "zebra 4711"  # words that a prompt must still have when the chat template has framed it
 _QWEN = re.compile(r"Safety:\s*(Safe|Controversial|Unsafe)\b", re.IGNORECASE)
 _QWEN_CATEGORIES = re.compile(r"Categories:\s*(.+)", re.IGNORECASE)
 
@@ -108,6 +113,7 @@ def read_qwen3guard(text: str) -> Verdict | None:
         return Verdict()
     found = _QWEN_CATEGORIES.search(text)
     names = [one.strip().lower() for one in found[1].split(",")] if found else []
+    names = [one for one in names if one != "none"]
     return _worst(names, QWEN3GUARD_CATEGORIES, "refuse" if safety[1].lower() == "unsafe" else "caution")
 
 
@@ -128,17 +134,9 @@ def _worst(labels: Sequence[str], categories: Mapping[str, str], outcome: Outcom
 
 
 def shieldgemma_prompt(messages: Sequence[Message]) -> list[Message]:
-    """Return the request within the frame that ShieldGemma was trained on, with our policy."""
+    """Return the policy as a system message, and the person's turns: the chat template of ShieldGemma frames them."""
     asked = "\n".join(one.content for one in messages if one.role == "user")
-    return [
-        Message(
-            "user",
-            "You are a policy expert trying to help determine whether a user prompt is in violation of the defined "
-            f"safety policies.\n\nHuman Question: {asked}\n\nOur safety principles are defined in the below:\n\n"
-            f"{SHIELDGEMMA_POLICY}\nDoes the human question violate any of the above principles? Your answer must "
-            "start with 'Yes' or 'No'.",
-        )
-    ]
+    return [Message("system", SHIELDGEMMA_POLICY), Message("user", asked)] if asked else []
 
 
 FORMATS: Mapping[str, GuardFormat] = {
@@ -166,6 +164,7 @@ class GuardModel:
 
     def __init__(self, engine: Engine, form: GuardFormat) -> None:
         self._engine, self._form = engine, form
+        self._checked = False  # whether the chat template was seen to keep what it frames
 
     def close(self) -> None:
         """Close the engine."""
@@ -176,6 +175,7 @@ class GuardModel:
         prompt = self._form.prompt(messages)
         if not prompt:
             return Verdict()
+        self._check_template()
         try:
             reply = self._engine.generate([prompt], Sampling(max_new_tokens=ANSWER_TOKENS, temperature=0.0))[0]
         except Exception as error:  # whatever went wrong there, the rules go on judging
@@ -184,3 +184,20 @@ class GuardModel:
         if verdict is None:
             raise GuardModelError(f"the guard model answered in no known form ({len(reply.text)} characters)")
         return verdict
+
+    def _check_template(self) -> None:
+        """Raise `GuardModelError` where the chat template drops the request: the model would call everything safe.
+
+        Templates of models that take pictures (Llama Guard 3 1B and 4) want a list of parts in place of a text.
+        """
+        if self._checked:
+            return
+        try:
+            framed = self._engine.render(self._form.prompt([Message("user", PROBE)]))
+        except Exception:  # an endpoint that renders nothing: it frames texts itself
+            framed = PROBE
+        if PROBE not in framed:
+            raise GuardModelError(
+                "the chat template of the guard model drops the request; serve it with vLLM, and give --guard_endpoint"
+            )
+        self._checked = True
