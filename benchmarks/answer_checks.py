@@ -3,11 +3,13 @@
     python benchmarks/answer_checks.py data/answers/test.jsonl
     python benchmarks/answer_checks.py data/answers/practice.jsonl --folds 5
     python benchmarks/answer_checks.py data/answers/practice.jsonl --train src/carellama/safety/answers.tsv.gz
+    python benchmarks/answer_checks.py data/answers/practice.jsonl --cost
 
 A line of FILE: {"id", "language", "kind", "said", "text"}; `kind` is that of the sentence `text`, or "none"; `said` is
 what the person wrote before. `--folds`: each sentence is read with weights that were learned without its part, so that
 the classifier has not seen it (the rules were written with sentences of the practice file in view). `--train`
-chooses the thresholds in the same way.
+chooses the thresholds in the same way. `--cost` streams answers made of the sentences that claim nothing, with the
+layer and without, and prints what it costs: processor time, the least of several rounds.
 """
 
 from __future__ import annotations
@@ -16,12 +18,16 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from carellama.engine.base import Piece, Reply, Sampling
+from carellama.engine.scripted import ScriptedEngine
 from carellama.evaluate.table import aligned
 from carellama.intervals import wilson
+from carellama.records import Message
 from carellama.rules import Mentions, normalize
 from carellama.safety.answer_checks import AnswerChecks
 from carellama.safety.answer_classifier import (
@@ -32,8 +38,20 @@ from carellama.safety.answer_classifier import (
     load_answer_classifier,
     may_be,
 )
+from carellama.safety.layer import SafetyLayer
+from carellama.safety.screened import screened_stream
 
 LEAST, PENALTY = 2, 0.15
+ROUNDS = 7
+COSTS = (
+    (
+        "en",
+        4,
+        " ",
+        ("What helps against a cough?", "I am 32 weeks pregnant and take warfarin. What helps against a cough?"),
+    ),
+    ("zh", 2, "", ("咳嗽怎么办？", "我怀孕32周，在吃华法林，咳嗽怎么办？")),
+)
 FALSE_ALARMS = {"diagnosis": 0.0035, "dose": 0.010, "stop_medicine": 0.0035, "cure": 0.0035, "claims_doctor": 0.007}
 
 
@@ -113,16 +131,54 @@ def marked(one: Sentence, classifier: AnswerClassifier) -> set[str]:
     return {claim.kind for claim in AnswerChecks(KINDS, one.said, classifier).find(one.text)}
 
 
+def cost(sentences: Sequence[Sentence]) -> str:
+    """Return the processor time of the layer for a piece of an answer (4 Latin letters, 2 Chinese characters)."""
+    layer, rows = SafetyLayer("on"), [["language", "question", "pieces of an answer", "us a piece", "ms an answer"]]
+    for language, size, space, questions in COSTS:
+        plain = [one.text for one in sentences if (one.language, one.kind) == (language, "none")]
+        texts = [space.join(plain[begin : begin + 12]) for begin in range(0, len(plain), 12)]
+        answers = [[Piece(text[at : at + size]) for at in range(0, len(text), size)] for text in texts]
+        for question in questions:
+            screening, spent = layer.screen([Message("user", question)]), {True: 9.0, False: 9.0}
+            for on in (True, False) * ROUNDS:
+                begin = time.process_time()
+                for pieces in answers:
+                    engine = _Pieces(pieces)
+                    stream = screened_stream(screening, engine, [], Sampling()) if on else engine.stream()
+                    deque(stream, maxlen=0)
+                spent[on] = min(spent[on], time.process_time() - begin)
+            count, extra = sum(map(len, answers)), spent[True] - spent[False]
+            per = [f"{count / len(answers):.0f}", f"{1e6 * extra / count:.1f}", f"{1e3 * extra / len(answers):.2f}"]
+            rows.append([language, question, *per])
+    return aligned(rows)
+
+
+class _Pieces(ScriptedEngine):
+    """Streams pieces that are made already."""
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        super().__init__("")
+        self.pieces = pieces
+
+    def stream(self, *_: object) -> Generator[Piece, None, Reply]:
+        yield from self.pieces
+        return Reply("", "stop", 1, len(self.pieces))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--folds", type=int, default=0)
     parser.add_argument("--penalty", type=float, default=PENALTY)
     parser.add_argument("--train", type=Path, help="file of weights to write")
+    parser.add_argument("--cost", action="store_true", help="print what the layer costs, and nothing else")
     parser.add_argument("--rules_only", action="store_true")
     parser.add_argument("--misses", action="store_true", help="print what is missed and what is marked wrongly")
     options = parser.parse_args()
     sentences = read(options.files)
+    if options.cost:
+        print(cost(sentences))
+        return
     folds = options.folds or (10 if options.train else 0)
     if folds:
         made = cross_validated(sentences, folds, options.penalty)
