@@ -16,7 +16,7 @@ from typing import Any
 
 from carellama.consultation.interview import Interview, Step
 from carellama.consultation.report import to_markdown
-from carellama.engine.base import Engine, EngineWrapper, OnReply, Piece, Prompt, Reply, Sampling, Tool, drain
+from carellama.engine.base import Engine, EngineWrapper, OnReply, Piece, Prompt, Reply, Sampling, Tool, one_by_one
 from carellama.records import Message
 from carellama.safety.guard_replies import without_refused
 from carellama.safety.layer import SafetyLayer, Screening
@@ -178,12 +178,7 @@ class Consultant(Assistant):
         self, prompts: Sequence[Prompt], sampling: Sampling | None = None, *, on_reply: OnReply | None = None
     ) -> list[Reply]:
         """Ask the next question of each conversation, or report on it."""
-        replies = []
-        for index, messages in enumerate(prompts):
-            replies.append(drain(self.stream(messages, sampling)))
-            if on_reply is not None:
-                on_reply(index, replies[-1])
-        return replies
+        return one_by_one(lambda messages: self.stream(messages, sampling), prompts, on_reply)
 
     def screen(self, messages: Prompt) -> Screening | None:
         """Return None: only the state of the interview tells whether the last message is a request."""

@@ -367,3 +367,15 @@ def drain(stream: Generator[Piece, None, Value]) -> Value:
         except StopIteration as end:
             value: Value = end.value
             return value
+
+
+def one_by_one(
+    stream: Callable[[Prompt], Generator[Piece, None, Reply]], prompts: Sequence[Prompt], on_reply: OnReply | None
+) -> list[Reply]:
+    """Return the reply to each conversation, one after the other, for engines that answer no two at once."""
+    replies = []
+    for index, messages in enumerate(prompts):
+        replies.append(drain(stream(messages)))
+        if on_reply is not None:
+            on_reply(index, replies[-1])
+    return replies

@@ -31,7 +31,7 @@ from carellama.engine.base import (
     Unsupported,
     check_adapter,
     check_token_ids,
-    drain,
+    one_by_one,
     room_for_answer,
 )
 from carellama.engine.parts import told_apart
@@ -71,12 +71,7 @@ class ScriptedEngine:
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
     ) -> list[Reply]:
         """Answer each conversation, see `Engine.generate`."""
-        replies = []
-        for index, messages in enumerate(prompts):
-            replies.append(drain(self.stream(messages, sampling)))
-            if on_reply is not None:
-                on_reply(index, replies[-1])
-        return replies
+        return one_by_one(lambda messages: self.stream(messages, sampling), prompts, on_reply)
 
     def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Yield the answer, see `Engine.stream`."""
