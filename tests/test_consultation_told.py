@@ -210,3 +210,35 @@ def test_the_policy_and_a_hospital_s_medicines_hold_in_the_report_too(tmp_path: 
     said = [Message("user", "I'm 30 weeks pregnant and my back hurts, can I take ibuprofen?")]
     assert Interview(SafetyLayer("on")).step(said).state.conflicts
     assert not Interview(SafetyLayer("on", policy=off)).step(said).state.conflicts
+
+
+@pytest.mark.parametrize(
+    ("answers", "medicines"),
+    [
+        (["HRT patches since last year."], "HRT patches since last year."),  # a time is of the medicine
+        (["My heart is bad, the doctor said.", "I don't think so, really."], "My heart is bad, the doctor said."),
+    ],
+)
+def test_what_was_answered_about_medicines_is_in_the_report(answers: list[str], medicines: str) -> None:
+    interview = Interview(SafetyLayer("on"))
+    questions = load_questions()
+    messages = [Message("user", "I've found a little lump in my breast.")]
+    for answer, kind in zip(answers, ("ask", "again"), strict=False):
+        messages += [Message("assistant", questions.text("drugs", "en", kind)), Message("user", answer)]
+    assert medicines in interview.step(messages).state.slots["drugs"]
+
+
+@pytest.mark.parametrize(
+    ("slot", "answer"),
+    [
+        ("associated", "Same as I said before."),
+        ("severity", "就像我刚才说的那样。"),
+        ("location", "No, nothing worth mentioning."),
+    ],
+)
+def test_an_answer_that_tells_nothing_is_not_in_the_report(slot: Slot, answer: str) -> None:
+    told = "我小腿上青筋像蚯蚓一样" if "刚才" in answer else "I have found a lump"
+    question = load_questions().text(slot, "zh" if "刚才" in answer else "en")
+    messages = [Message("user", told), Message("assistant", question), Message("user", answer)]
+    report = Interview(SafetyLayer("on")).report(messages)
+    assert slot in report.unknown and slot not in {one.slot for one in report.summary}

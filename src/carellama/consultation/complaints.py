@@ -27,6 +27,7 @@ from carellama.consultation.guide_files import (
     read_concepts,
     read_departments,
 )
+from carellama.consultation.persons import is_bystander
 from carellama.consultation.state import Urgency
 from carellama.errors import UserError
 from carellama.rules import Lexicon, Mention, Mentions, normalize
@@ -34,6 +35,7 @@ from carellama.safety.context import Context, Flag
 from carellama.safety.measures import find_measures, measure_names
 from carellama.safety.pattern_rules import Condition
 from carellama.safety.rule_files import File, context_file, shipped_file
+from carellama.text import HAN_CHARACTER
 
 DEPARTMENTS = "departments.yaml"
 FOLDER = "complaints"
@@ -52,6 +54,8 @@ _SAID: Mapping[Person, tuple[str, str]] = {
     "male": ("male_words", ""),
     "female": ("female_words", ""),
 }
+_KIN: frozenset[Person] = frozenset({"newborn", "child", "old"})  # whose words name a relative as well
+_CLAUSE_MARKS = ",.;!?。\n"  # of a text of `normalize`
 _NOT_NOW: frozenset[Flag] = frozenset({"denied", "past", "question", "supposed"})
 
 
@@ -168,7 +172,7 @@ class _Reading:
         self._mentions: Mentions = guide.lexicon.find(self._text, find_measures(self._text))
         self._context = Context(self._text, self._mentions)
         self._first = self._text.find("\n")  # where the first line ends
-        self.people = frozenset(self._people(age, sex))
+        self.people = frozenset(self._people(age, sex)) | {_spoken(text)}
         self._places = self._found()
 
     def complaints(self, told: Iterable[str]) -> tuple[Complaint, ...]:
@@ -217,7 +221,18 @@ class _Reading:
         return self._is_meant(name)
 
     def _is_meant(self, concept: str) -> bool:
-        return any(not self._context.flags(one) & _NOT_NOW for one in self._mentions.get(concept, ()))
+        return any(self._is_now(one) for one in self._mentions.get(concept, ()))
+
+    def _is_now(self, one: Mention) -> bool:
+        """Whether a mention is meant; a question at the end of a sentence asks about its own clause only."""
+        flags = self._context.flags(one) & _NOT_NOW
+        if flags != {"question"}:
+            return not flags
+        begin = max(self._text.rfind(mark, 0, one.start) for mark in _CLAUSE_MARKS) + 1
+        end = min(
+            (at for mark in _CLAUSE_MARKS if (at := self._text.find(mark, one.end)) >= 0), default=len(self._text)
+        )
+        return not any(begin <= asked.start < end for asked in self._mentions.get("_question", ()))
 
     def _found(self) -> dict[str, int]:
         """The complaints that are told of, and where first."""
@@ -257,11 +272,17 @@ class _Reading:
         """Whether words tell it of the person; a child or an old person is named where the trouble is."""
         others = self._mentions.get(besides, ())
         return any(
-            (one.start <= self._first or person not in ("newborn", "child", "old"))
+            (one.start <= self._first or person not in _KIN)
             and not self._context.flags(one) & {"denied", "supposed"}
             and not any(_overlap(one, other) for other in others)
+            and (person not in _KIN or not is_bystander(self._text, one.start, one.end))
             for one in self._mentions.get(words, ())
         )
+
+
+def _spoken(text: str) -> Person:
+    """The language of a text: where the first look is a general practitioner's, or a hospital department's."""
+    return "zh" if HAN_CHARACTER.search(text) else "en"
 
 
 def _is_part(one: Mention, other: Mention) -> bool:

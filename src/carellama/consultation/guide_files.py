@@ -26,7 +26,7 @@ from carellama.safety.rule_files import File, check_once, compose, known_key, pl
 
 Text = Mapping[str, str]  # by language
 Patient = Literal["newborn", "child", "adult", "pregnant"]
-Person = Literal["newborn", "child", "pregnant", "after_birth", "cancer", "old", "male", "female"]
+Person = Literal["newborn", "child", "pregnant", "after_birth", "cancer", "old", "male", "female", "en", "zh"]
 PEOPLE: tuple[Person, ...] = get_args(Person)  # what is worked out about the person, see `consultation.complaints`
 URGENCIES: tuple[Urgency, ...] = get_args(Urgency)  # the most urgent first
 _COMPARISON = re.compile(r"(\w+) *(<=|>=|<|>) *(-?\d+(?:\.\d+)?)")

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from carellama.consultation.known import Known, by_classifier_alone
+from carellama.consultation.levels import all_messages, judged
 from carellama.consultation.model import ModelReading, read_answer, word_question
 from carellama.consultation.questions import load_questions
 from carellama.consultation.reading import (
@@ -121,7 +122,7 @@ class Interview:
     def advance(self, messages: Sequence[Message], adapter: str = "") -> Generator[Piece, None, Step]:
         """Return the step; it yields empty pieces while a model is at work, and closing it stops the model."""
         known = yield from self._replay(messages, adapter)
-        found = self.safety.triage(known.heard)
+        found = judged(self.safety, known.heard, known.patient)
         asked = self._next(known)
         reason = self._reason(known, found, asked)
         if known.reported is not None and not self._is_news(known, found):
@@ -154,7 +155,9 @@ class Interview:
             elif message.role == "user":
                 said = read_text(message.content, pending)
                 if self._reading != "rules" and kind_of(message.content) == "text":
-                    said = yield from self._read_by_model(known, message.content, said, prefix.digest(), adapter)
+                    said = yield from self._read_by_model(
+                        known, message.content, said, pending, prefix.digest(), adapter
+                    )
                 listed = pending is not None and known.half.get(pending) == "which"
                 known.take(message.content, said, pending)
                 if self._is_heard(known, message, said, pending):
@@ -172,8 +175,9 @@ class Interview:
         of_others = (pending in ("family", "allergies") or only_allergies) and not said.now
         if not of_others and not said.is_stop:
             return True
-        before = {one.rule.id for one in self.safety.triage(known.heard, rules_alone=True).findings}
-        after = self.safety.triage([*known.heard, answer], rules_alone=True).findings
+        heard = all_messages(known.heard)
+        before = {one.rule.id for one in self.safety.triage(heard, rules_alone=True).findings}
+        after = self.safety.triage([*heard, answer], rules_alone=True).findings
         fired = [one.rule for one in after if one.rule.id not in before]
         if not of_others or words_between(answer.content, 0, len(answer.content)) > LONG_ANSWER:
             return bool(fired)
@@ -183,9 +187,13 @@ class Interview:
         return any(is_ongoing(answer.content) or rule.system not in REACTIONS for rule in fired)
 
     def _read_by_model(
-        self, known: Known, text: str, said: Said, key: bytes, adapter: str
+        self, known: Known, text: str, said: Said, asked: Slot | None, key: bytes, adapter: str
     ) -> Generator[Piece, None, Said]:
-        """What a message says, with what the model reads in it; the rules' reading where the model fails."""
+        """What a message says, with what the model reads in it; the rules' reading where the model fails.
+
+        That warning signs were told of is taken from the answer to the question about them alone: else a model that
+        puts "I'm so tired" there would keep the question from being asked.
+        """
         assert self._engine is not None
         reading = self._memo.get(key)
         if reading is None:
@@ -197,7 +205,9 @@ class Interview:
         if reading.failure:
             known.failures.append(f"answer {len(known.asked)}: not read by the model: {reading.failure}")
             return said
-        by_model = {slot: clip(words) for slot, words in reading.slots.items()}
+        by_model = {
+            slot: clip(words) for slot, words in reading.slots.items() if slot != "red_flag" or asked == "red_flag"
+        }
         slots = by_model if self._reading == "model" else by_model | dict(said.slots)
         readers: dict[Slot, Reader] = {
             slot: "rules" if slot in said.slots and self._reading == "both" else "model" for slot in slots
@@ -237,7 +247,7 @@ class Interview:
         """Whether something was said after the report that belongs into it: a slot, or a more urgent matter."""
         assert known.reported is not None
         heard, told = known.reported
-        before = self.safety.triage(known.heard[:heard])
+        before = judged(self.safety, known.heard[:heard], known.patient)
         if known.count_told() > told or _urgency(found) < _urgency(before):
             return True
         signs = {one.rule.id for one in before.findings}

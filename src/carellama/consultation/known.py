@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from carellama.consultation.complaints import find_complaints
+from carellama.consultation.levels import Heard, Patient
 from carellama.consultation.reading import (
     Said,
     Sex,
@@ -32,6 +33,7 @@ OF_OTHERS: frozenset[Slot] = frozenset({"history", "drugs", "allergies", "family
 LATE: frozenset[Slot] = frozenset({"allergies", "drugs", "pregnancy"})  # added to whenever they are told of
 DISTINCT: frozenset[Slot] = frozenset({"age_sex", "pregnancy", "allergies", "drugs", "history", "family"})
 NAMED: frozenset[Slot] = frozenset({"allergies", "drugs"})  # an answer names some, or says that there are none
+PLACES: frozenset[Slot] = frozenset({"location"})  # a denial answers no question about them
 GRADED: frozenset[Slot] = frozenset({"course", "severity"})  # a yes does not say which
 NO_SIGN: frozenset[Slot] = frozenset({"onset", *DISTINCT})  # what an answer about warning signs may name without one
 
@@ -62,16 +64,18 @@ class Known:
     asked: list[Slot] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)  # what the assistant said
     half: dict[Slot, str] = field(default_factory=dict)
+    doubtful: dict[Slot, str] = field(default_factory=dict)  # answers that seemed to be about something else
     complaints: list[str] = field(default_factory=list)
     signals: set[str] = field(default_factory=set)
     age: float | None = None
+    age_told: bool = False  # in the answer to the question about it: no age of somebody else that was named
     sex: Sex | None = None
     other: bool = False
     stopped: bool = False
     silent: int = 0  # answers in a row that say nothing
     said: list[str] = field(default_factory=list)  # by the person
     medical: list[str] = field(default_factory=list)  # the same; a bare answer about medicines as a whole sentence
-    heard: list[Message] = field(default_factory=list)  # what triage looks at
+    heard: list[Heard] = field(default_factory=list)  # what triage looks at
     first: dict[Slot, Message] = field(default_factory=dict)  # question about each slot
     denied: bool = False  # the red flags, by a no that takes nothing back
     reported: tuple[int, int] | None = None  # what the report knew: messages heard, things told
@@ -93,6 +97,7 @@ class Known:
         self.said.append(text)
         self.medical.append(_sentence(text, pending, self.language))
         self.age = self.age if said.age is None else said.age
+        self.age_told = self.age_told or (said.age is not None and pending == "age_sex")
         self.sex = said.sex if said.sex and (pending == "age_sex" or is_age_sex(text)) else self.sex or said.sex
         self.other = self.other or (said.other and not self.asked)
         self.signals |= said.signals if pending == "complaint" else said.signals & {"drug_question"}
@@ -116,7 +121,12 @@ class Known:
         half_told = pending == "age_sex" and (said.age is not None or said.sex is not None)
         if said.is_stop and not said.slots and self.asked:
             return
-        if not follow_up or follow_up == "which" or half_told:
+        if pending in PLACES and pending not in said.slots and is_denial(text):
+            return  # a no names no place
+        if follow_up == "again" and pending in NAMED and kind_of(text) == "text" and not only_asks(text):
+            self.doubtful[pending] = text.strip()
+        elif not follow_up or follow_up == "which" or half_told:
+            self.add(pending, self.doubtful.pop(pending, ""), "answer")
             self.add(pending, text.strip(), "answer")
 
     def _tells_of_complaints(self, pending: Slot | None) -> bool:
@@ -183,15 +193,25 @@ class Known:
 
         A bare yes to a list of signs affirms none of them before a follow-up has asked which; `listed`: it has.
         """
+        messages: list[Message] = []
         if pending is not None and question is not None:
             first = self.first.setdefault(pending, question)
             if pending == "pregnancy":
-                self.heard.append(question)
+                messages.append(question)
             elif pending in LISTS and first is not question and _affirms(answer.content, listed):
-                self.heard += [Message("assistant", _INNER_QUESTION.sub("，", first.content)), Message("user", "yes")]
-        if kind_of(answer.content) in ("nothing", "unknown"):
-            return  # it names no sign, and the classifier would weigh the bare words
-        self.heard.append(Message("user", self._age_sex_in_words()) if is_age_sex(answer.content) else answer)
+                messages += [Message("assistant", _INNER_QUESTION.sub("，", first.content)), Message("user", "yes")]
+        if kind_of(answer.content) not in ("nothing", "unknown"):
+            # such an answer names no sign, and the classifier would weigh the bare words
+            messages.append(Message("user", self._age_sex_in_words()) if is_age_sex(answer.content) else answer)
+        if messages:
+            self.heard.append(Heard(tuple(messages), pending))
+
+    @property
+    def patient(self) -> Patient:
+        """Who is ill, for the rules that are about some people only."""
+        pregnancy = self.slots.get("pregnancy", [])
+        denied = bool(pregnancy) and all(kind_of(one) == "no" or is_denial(one) for one in pregnancy)
+        return Patient(self.age if self.age_told else None, self.sex, not_pregnant=denied)
 
     def _age_sex_in_words(self) -> str:
         """Age and sex in words that triage cannot take for a length: 27 M."""
@@ -255,7 +275,7 @@ def _follow_up(known: Known, slot: Slot, text: str, said: Said) -> str:
         return "again"  # it answers no other question
     tells_of = said.slots.keys() & DISTINCT
     of_another = kind == "text" and slot not in said.slots and (said.slots or find_complaints(text))
-    if slot in NAMED and of_another and not is_denial(text):
+    if slot in NAMED and of_another and said.slots.keys() != {"onset"} and not is_denial(text):
         return "again"
     if kind != "text" or not is_clause(text) or slot in said.slots:
         return ""

@@ -11,6 +11,8 @@ flags are asked in our own words: a sign that a model left out would not be aske
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +28,7 @@ from carellama.text import HAN_CHARACTER, words
 
 MOST_WORDS = {"en": 40, "zh": 80}  # of a question; a Chinese character is a word
 SHOWN_CHARS = 2000  # of an answer, that a model is shown
+MOST_SHARING = 2  # fields with the same words; a small model copies the answer into all of them
 ABOUT: Mapping[Slot, str] = {
     "complaint": "what the trouble is",
     "age_sex": "age and sex of the patient",
@@ -59,6 +62,7 @@ _WORD = (
     "patient's own words where they fit. Write one question in {language} of at most 40 words, and nothing else: no "
     "advice, no diagnosis."
 )
+_LABEL = re.compile(r"^(?:the )?question: *", re.IGNORECASE)  # of our prompt, which a small model repeats
 _NAMES = {"en": "English", "zh": "Chinese"}
 
 
@@ -93,6 +97,9 @@ def read_answer(engine: Engine, question: str, answer: str, adapter: str) -> Gen
         at = plain.find(normalize(read[slot].strip()))
         if read[slot].strip() and at >= 0:
             slots[slot] = answer[at : at + len(read[slot].strip())]
+    count = max(Counter(map(normalize, slots.values())).values(), default=0)
+    if count > MOST_SHARING:
+        return ModelReading(failure=f"it writes the same words into {count} fields", tokens=tokens)
     return ModelReading(slots, tokens=tokens)
 
 
@@ -116,7 +123,7 @@ def word_question(
         reply = yield from _ask(engine, (Message("system", system), Message("user", told)), sampling)
     except UserError as error:
         return Wording(question, str(error))
-    text = reply.text.strip().strip('"“”').strip()
+    text = _LABEL.sub("", reply.text.strip()).strip().strip('"“”').strip()
     failure = wording_fault(text, slot, language, questions)
     return Wording(question if failure else text, failure, (reply.prompt_tokens, reply.completion_tokens))
 

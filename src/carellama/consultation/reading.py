@@ -18,6 +18,7 @@ from itertools import pairwise
 from typing import Literal
 
 from carellama.consultation.complaints import load_guide
+from carellama.consultation.persons import has_own_trouble, is_bystander
 from carellama.consultation.questions import slots_data, terms_of
 from carellama.consultation.state import SLOTS, Reader, Slot
 from carellama.rules import SENTENCE_END, Lexicon, Mention, Mentions, normalize, words_between
@@ -51,6 +52,7 @@ _AGE_OF_RELATIVE = re.compile(
     r"(?<![a-z])(?:son|daughter|boy|girl|child|baby|toddler|husband|wife|mother|mum|mom|father|dad|grandson|granddaughter)"
     r",? \(?(?:who is |is |aged? )?(\d{1,3})(?=[,)]| and | has |$)"
 )
+_PRONOUN = re.compile(r"he|she|he's|she's|他|她")
 _ONLY_AGE_SEX = re.compile(
     r"\d{1,3} ?(?:岁|y/?o?)?[ ,，、/]*(?:f|m|female|male|女性?|男性?|女士|男士|女的|男的)"
     r"|(?:f|m|female|male|女性?|男性?|女士|男士|女的|男的)[ ,，、/]*\d{1,3} ?(?:岁|y/?o?)?"
@@ -189,9 +191,11 @@ def read_text(text: str, asked: Slot | None = None) -> Said:
     measures = find_measures(plain)
     mentions = _lexicon().find(plain, measures)
     signals = frozenset(name[7:] for name in mentions if name.startswith("signal "))
-    other, sex = _person(mentions, asked)
+    other, sex = _person(plain, mentions, asked)
     age = next((one.value for one in mentions.get("age", ()) if one.value is not None), None)
-    if age is None and (bare := _AGE_THIS_YEAR.search(plain) or _AGE_OF_RELATIVE.search(plain)):
+    relative = _AGE_OF_RELATIVE.search(plain)
+    relative = None if relative and is_bystander(plain, relative.start(), relative.end()) else relative
+    if age is None and (bare := _AGE_THIS_YEAR.search(plain) or relative):
         age = read_number(bare[1])
     if asked == "age_sex":
         age, sex = _bare_age_sex(plain, age, sex)
@@ -201,23 +205,24 @@ def read_text(text: str, asked: Slot | None = None) -> Said:
     return Said(slots, age, sex, other, signals, "_now" in mentions)
 
 
-def _person(mentions: Mentions, asked: Slot | None) -> tuple[bool, Sex | None]:
-    """Whether somebody else is ill, and the sex of who is ill."""
-    reports = {one.start for one in mentions.get("signal reports", ())}
+def _person(plain: str, mentions: Mentions, asked: Slot | None) -> tuple[bool, Sex | None]:
+    """Whether somebody else is ill, and the sex of who is ill.
+
+    A relative who only came along, or has it too, is not ill here, nor who "he" is behind one.
+    """
     kinds: tuple[tuple[str, Sex | None], ...] = (("other_female", "female"), ("other_male", "male"), ("other", None))
-    others = [
-        (one.start, sex)
-        for name, sex in kinds
-        for one in mentions.get(f"signal {name}", ())
-        if one.start < SOMEBODY and not reports & {one.end, one.end + 1}
-    ]
+    named = [(one, sex) for kind, sex in kinds for one in mentions.get(f"signal {kind}", ()) if one.start < SOMEBODY]
+    relatives = [pair for pair in named if not _PRONOUN.fullmatch(plain, pair[0].start, pair[0].end)]
+    ill = [(one.start, sex) for one, sex in relatives if not is_bystander(plain, one.start, one.end)]
+    if not relatives and not has_own_trouble(plain[: min((one.start for one, _ in named), default=0)]):
+        ill = [(one.start, sex) for one, sex in named if plain[max(0, one.start - 1) : one.start] != "其"]
     bare = ("", "bare_") if asked == "age_sex" else ("",)
     sexes: tuple[Sex, Sex] = ("female", "male")
     own = [(one.start, sex) for sex in sexes for how in bare for one in mentions.get(f"signal {how}{sex}", ())]
     if own:
-        return bool(others), min(own)[1]
-    found = sorted(others, key=lambda one: (one[1] is None, one[0]))
-    return bool(others), found[0][1] if found else None
+        return bool(ill), min(own)[1]
+    found = sorted(ill, key=lambda one: (one[1] is None, one[0]))
+    return bool(ill), found[0][1] if found else None
 
 
 def _bare_age_sex(plain: str, age: float | None, sex: Sex | None) -> tuple[float | None, Sex | None]:

@@ -73,7 +73,7 @@ class _Read:
     def alarms(self, classifier: Classifier) -> tuple[bool, bool]:
         """Return whether the classifier alone calls it an emergency, and whether it does with the rules."""
         alone = classifier.verdict(self.text, self.signs) == "emergency"
-        return alone, any(one.level == "emergency" for one in weighed(self.found, self.text, self.signs, classifier))
+        return alone, any(one.level == "emergency" for one in weighed(self.found, self.text, self.signs, classifier)[0])
 
 
 def _read(cases: Iterable[Case]) -> list[_Read]:

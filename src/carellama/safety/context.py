@@ -36,6 +36,10 @@ NEW_CLAUSE = re.compile(
     r"that|a|an|some|very|really|having|feeling|felt|has|have|had|got|went|is|are|was|feels|looks)\b"
 )
 
+_SUDDEN = re.compile(
+    r" ?(?:突然|忽然|一下子|猛地|猛然|suddenly)"
+)  # right behind a denial it is denied, and no contrast
+
 
 class Context:
     """The words of a text that say how its mentions are meant. `mentions` are those of a lexicon with context.yaml."""
@@ -137,7 +141,8 @@ class Context:
     def _reaches(self, begin: int, end: int, words: int, *, through_commas: bool) -> bool:
         if end - begin > words * LETTERS_PER_WORD or words_between(self._text, begin, end) > words:
             return False
-        if self._has("_contrast", begin, end):
+        sudden = _SUDDEN.match(self._text, begin, end)
+        if self._has("_contrast", sudden.end() if sudden else begin, end):
             return False
         between = self._text[begin:end]
         if "," not in between and ":" not in between:

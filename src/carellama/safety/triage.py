@@ -20,7 +20,7 @@ from functools import lru_cache
 
 from carellama.records import Message
 from carellama.rules import normalize
-from carellama.safety.classifier import Classifier
+from carellama.safety.classifier import Classifier, Verdict
 from carellama.safety.context import Context
 from carellama.safety.measures import find_measures
 from carellama.safety.pattern_rules import Spans
@@ -72,6 +72,8 @@ class Triage:
 
     text: str
     findings: tuple[Finding, ...]
+    verdict: Verdict | None = None  # of the classifier on the whole; None: there is none
+    margin: float = 0.0  # log-odds by which the classifier is above its threshold
 
     @property
     def level(self) -> Level | None:
@@ -103,10 +105,12 @@ def patient_text(messages: Sequence[Message]) -> str:
 def triage_text(text: str, rules: RedFlags | None = None, classifier: Classifier | None = None) -> Triage:
     """Return which rules fire on a text, and what the classifier adds."""
     found, named = read_text(text, rules or load_red_flags())
+    verdict, margin = None, 0.0
     if classifier is not None:
-        found = weighed(found, text, named, classifier)
+        found, verdict = weighed(found, text, named, classifier)
+        margin = classifier.score(text, named) - classifier.threshold
     found.sort(key=lambda one: LEVELS.index(one.level))  # stable: in the order of the files
-    return Triage(text, tuple(found))
+    return Triage(text, tuple(found), verdict, margin)
 
 
 def read_text(text: str, rules: RedFlags) -> tuple[list[Finding], list[Sign]]:
@@ -124,17 +128,20 @@ def _concepts(rules: RedFlags) -> frozenset[str]:
     return frozenset(name for rule in rules.rules for name in rule.concepts())
 
 
-def weighed(found: list[Finding], text: str, named: Sequence[Sign], classifier: Classifier) -> list[Finding]:
-    """Return what rules and classifier say together of a text of `read_text`."""
+def weighed(
+    found: list[Finding], text: str, named: Sequence[Sign], classifier: Classifier
+) -> tuple[list[Finding], Verdict]:
+    """Return what rules and classifier say together of a text of `read_text`, and what the classifier says alone."""
     alarms = sum(one.level == "emergency" for one in found)
     verdict = classifier.verdict(text, named, max(1, alarms))
     if verdict == "emergency" and not alarms:
-        return [Finding(BY_CLASSIFIER, (), "emergency"), *found]
+        return [Finding(BY_CLASSIFIER, (), "emergency"), *found], verdict
     if verdict != "harmless":
-        return found
-    return [
+        return found, verdict
+    overruled = [
         replace(one, level="urgent")
         if one.level == "emergency" and one.rule.shipped and one.rule.system not in NEVER_OVERRULED
         else one
         for one in found
     ]
+    return overruled, verdict

@@ -26,6 +26,7 @@ from carellama.records import Message
 from carellama.rules import normalize
 from carellama.text import is_chinese, ngrams, sentences, split_reasoning, words
 
+MOST_SENTENCES = 3  # of a patient that a model plays; it is told to say one or two
 MOST_FACTS = 2  # of one answer: who is asked many things at once answers the first of them
 SAID, LEAST_WORDS = 0.5, 2  # from this share of a fact's words, and so many of them, a text says it
 INFLECTED = r"(?:s|es|d|ed|ing)?"
@@ -124,11 +125,17 @@ class ModelPatient:
         begin = Message("user", prompts()["model"][self._card.language]["begin"])
         sampling = replace(self._sampling, seed=1000 * self._seed + len(messages))
         reply = self._engine.generate([(Message("system", self._system), begin, *turned)], sampling)[0]
-        text = split_reasoning(reply.text)[-1].strip() or "..."
+        text = said_once(split_reasoning(reply.text)[-1]) or "..."
         asked = facts_asked(self._card, messages[-1].content)
         repeated = bool(asked) and all(number in self.told for number in asked)
         self.told |= dict.fromkeys(facts_said(self._card, text), 1.0)
         return Answer(text, asked, repeated)
+
+
+def said_once(text: str) -> str:
+    """Return the first sentences of a text, each once: a small model in the part of a patient repeats itself."""
+    parts = dict.fromkeys(one.strip() for one in sentences(text) if one.strip())
+    return " ".join(list(parts)[:MOST_SENTENCES])
 
 
 def age_and_sex(card: Card) -> str:
