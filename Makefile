@@ -36,7 +36,11 @@ types: $(READY)  ## mypy, strict
 docs: $(READY)  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
 
-check: lint types docs test  ## all that CI asks for
+check: lint  ## all that CI asks for; types and docs beside the tests, whose summary is the end
+	@{ said=$$($(MAKE) --no-print-directory -k types docs 2>&1) || failed=$$?; printf '\n%s\n' "$$said"; \
+	   exit $${failed:-0}; } & beside=$$!; \
+	status=0; $(MAKE) --no-print-directory test || status=$$?; \
+	wait $$beside || { echo 'error: `make types docs` failed, see above' >&2; status=2; }; exit $$status
 
 bench: $(READY)  ## what the benchmarks measure, without the peers
 	$(PYTHON) benchmarks/encode_rate.py

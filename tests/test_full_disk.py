@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+import preloaded
 from carellama.config.parse import as_flags
 from carellama.disk import full
 
@@ -35,9 +36,9 @@ cli.call("train", json.loads(sys.argv[1]))
 
 def train(argv: list[str], limit: int = 0) -> tuple[int, str]:
     """Run a training in a process of its own; its exit code and what it said."""
-    words = ["-c", LIMITED, json.dumps(argv), str(limit)] if limit else ["-m", "carellama", "train", *argv]
+    limited = [sys.executable, "-c", LIMITED, json.dumps(argv), str(limit)]
     done = subprocess.run(
-        [sys.executable, *words],
+        limited if limit else [preloaded.python(), "-m", "carellama", "train", *argv],
         capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     return done.returncode, done.stderr
