@@ -63,7 +63,7 @@ def command(where: Path, *words: str, status: int = 0, stdin: str | None = None,
 
 
 def seed(where: Path, script: str, *words: str, **kwargs):
-    return command(where, preloaded.python(), str(REPOSITORY / "src" / script), *words, **kwargs)
+    return command(where, sys.executable, str(REPOSITORY / "src" / script), *words, **kwargs)
 
 
 def carellama(where: Path, *words: str, **kwargs):
