@@ -204,3 +204,11 @@ def test_what_stands_before_a_question_in_a_sentence_is_told(text: str, urgency:
 )
 def test_a_vague_time_leaves_the_question_when_it_began(text: str) -> None:
     assert "onset" not in read_text(text, "complaint").slots
+
+
+@pytest.mark.parametrize(("text", "yes"), [("I have a runny nose", "yes"), ("脸上长痘", "有"), ("鼻塞流鼻涕", "有")])
+def test_two_bare_yes_to_mild_questions_are_for_today_and_no_emergency(text: str, yes: str) -> None:
+    interview, messages = Interview(SafetyLayer("on")), [Message("user", text)]
+    for _ in range(2):
+        messages += [Message("assistant", interview.step(messages).question or ""), Message("user", yes)]
+    assert interview.report(messages).urgency == "urgent"
