@@ -43,9 +43,10 @@ IMPORTS: dict[str, set[str]] = {
     "template": {"records", "jinja", "skeleton", "text"},
     "export": {"config", "disk", "records", "template", "tokenise", "model", "run_record"},
     "intervals": set(),
-    "rules": {"text"},
+    "mention_table": set(),
+    "rules": {"text", "mention_table"},
     "privacy": {"text"},
-    "safety": {"config", "records", "text", "rules", "engine.base"},
+    "safety": {"config", "records", "text", "rules", "mention_table", "engine.base"},
     "consultation": {"config", "records", "text", "rules", "intervals", "disk", "engine.base", "safety"},
     "tokenise": {"template"},
     # model.load, model.zoo.pull: the tokenizer that counts the tokens of a mix, also of a model by its name;

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carellama.errors import UserError
-from carellama.rules import REPEATS, Lexicon, normalize, parse_term, words_between
+from carellama.mention_table import GAP, REPEATS
+from carellama.rules import SENTENCE_END, Lexicon, Mention, normalize, parse_term, words_between
 
 BODY = {
     "chest": ["胸", "胸口", "chest"],
@@ -113,3 +114,50 @@ def test_of_a_word_that_comes_again_and_again_the_first_and_the_last_are_kept() 
     assert mentions["chest"][0].start == 0
     assert mentions["chest"][-1].start == 3_998
     assert mentions["chest"] == sorted(mentions["chest"])
+
+
+PAIRS = {"one": ["甲", "丙"], "two": ["乙", "a"], "either": ["{one} & {two}"], "after": ["{one} .. {two}"],
+         "three": ["{one} & {two} & b"], "nested": ["{after} & c"], "b": ["b"], "c": ["c"]}  # fmt: skip
+PAIRS_LEXICON = Lexicon(PAIRS)
+
+
+def closest(first: Mention, others: list[Mention], text: str, *, ordered: bool) -> Mention | None:
+    """The nearest part behind the first, or the one of the four that begin last before it, by a plain search."""
+    behind = [one for one in others if one.start >= first.end][:1]
+    before = [] if ordered else [one for one in others if one.start <= first.start][-4:][::-1]
+    before = [one for one in before if one.end <= first.start]
+    for other, begin, end in [(one, first.end, one.start) for one in behind] + [
+        (one, one.end, first.start) for one in before
+    ]:
+        parted = any(begin <= mark.start() < end for mark in SENTENCE_END.finditer(text))
+        if words_between(text, begin, end) <= GAP and not parted:
+            return other
+    return None
+
+
+def joined(text: str, firsts: list[Mention], others: list[Mention], *, ordered: bool) -> list[Mention]:
+    near = [(one, closest(one, others, text, ordered=ordered)) for one in firsts]
+    pairs = [(one, other) for one, other in near if other is not None]
+    return [Mention(min(a.start, b.start), max(a.end, b.end), (*a.spans, *b.spans)) for a, b in pairs]
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="甲乙丙abc 很。.,\n😀é", max_size=60))
+def test_terms_of_several_parts_are_what_a_plain_search_finds(text: str) -> None:
+    plain = normalize(text)
+    mentions = PAIRS_LEXICON.find(plain)
+    got = {name: mentions.get(name, []) for name in PAIRS}
+    either = joined(plain, got["one"], got["two"], ordered=False)
+    after = joined(plain, got["one"], got["two"], ordered=True)
+    assert sorted(got["either"]) == sorted(either)
+    assert sorted(got["after"]) == sorted(after)
+    assert sorted(got["three"]) == sorted(joined(plain, either, got["b"], ordered=False))
+    assert sorted(got["nested"]) == sorted(joined(plain, got["after"], got["c"], ordered=False))
+
+
+def test_a_number_of_a_term_keeps_its_value() -> None:
+    lexicon = Lexicon({"hot": ["{temperature} & oven"]})
+    found = lexicon.find("oven at 39 and 41", {"temperature": [Mention(8, 10, ((8, 10),), 39.0)], "age": []})
+    assert found["hot"] == [Mention(0, 10, ((8, 10), (0, 4)), 39.0)]
+    assert [*found] == ["hot", "temperature"]
+    assert "age" not in found and found.get("age") is None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import random
 import subprocess
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import preloaded
@@ -17,7 +20,8 @@ from carellama.errors import UserError
 from carellama.evaluate.train_triage import train
 from carellama.records import Message
 from carellama.rules import normalize
-from carellama.safety.classifier import Classifier, blocks, features, fit, load_classifier, read_classifier
+from carellama.safety.classifier import ENOUGH, Classifier, blocks, features, fit, load_classifier, read_classifier
+from carellama.safety.feature_index import FeatureIndex
 from carellama.safety.triage import read_text, triage
 from carellama.safety.triage_rules import load_red_flags
 
@@ -31,6 +35,35 @@ def test_features_are_sequences_of_characters_and_words() -> None:
     assert {"胸", "胸口", "口痛", "胸口痛", "chest", "chest pain", "<2>", "pain <2>"} <= found
     assert "痛 chest" not in found
     assert "vomit*" not in found and "vomit*" in features("vomiting")
+
+
+PIECES = st.lists(
+    st.sampled_from([*"胸口痛得 \n。a7.'é", "vomiting", "chest pain", "38.5", "㐀", "\U00020000"]), max_size=60
+)
+
+
+@settings(deadline=None)
+@given(st.lists(PIECES, min_size=1, max_size=3), PIECES)
+def test_the_index_finds_the_features_that_it_knows_and_no_other(parts: list[list[str]], learned: list[str]) -> None:
+    texts = [normalize("".join(part)) for part in parts]
+    names = sorted(features(normalize("".join(learned))) | {"胸口痛", "{fever}", "chest pain", "vomit*"})
+    numbers, owner = FeatureIndex(names).of(texts)
+    found = {(names[number], part) for number, part in zip(numbers.tolist(), owner.tolist(), strict=True)}
+    assert found == {(name, part) for part, text in enumerate(texts) for name in features(text) & {*names}}
+
+
+@settings(deadline=None)
+@given(st.lists(PIECES, max_size=20), st.integers(0, 5))
+def test_a_text_scores_as_its_highest_window(pieces: list[list[str]], seed: int) -> None:
+    text = "".join("".join(part) for part in pieces)
+    chance = random.Random(seed)
+    weights = {name: chance.uniform(-1, 1) for name in sorted(features(normalize(text)) | {"{fever}"})}
+    signs = [(len(text) // 2, "{fever}")] if text else []
+    parts, width = blocks(normalize(text)), len(blocks(normalize(text))[0]) or 1
+    found = [features(part) | {name for place, name in signs if place // width == at} for at, part in enumerate(parts)]
+    windows = [one | other for one, other in pairwise(found)] or found
+    scores = [0.5 + sum(weights[name] for name in one) / math.sqrt(max(len(one), ENOUGH)) for one in windows]
+    assert Classifier(weights, 0.5, 0.0, 0.0).score(text, signs) == pytest.approx(max(scores))
 
 
 def test_it_learns_what_it_is_told() -> None:

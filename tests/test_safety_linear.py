@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carellama.rules import Lexicon, normalize
+from carellama.rules import Lexicon, Mention, normalize
 from carellama.safety.answers import makes_light_of, urgency_of
+from carellama.safety.context import Context, Flag
 from carellama.safety.measures import find_measures
 from carellama.safety.triage_rules import load_red_flags
 
@@ -124,3 +125,22 @@ def test_any_text_is_read(pieces: list[str]) -> None:
 
 def test_surrogates_are_among_the_texts() -> None:
     assert RULES.scan("胸口疼\ud800一身冷汗") == RULES.scan("胸口疼?一身冷汗")
+
+
+def test_a_rule_that_has_fired_asks_no_more_how_mentions_are_meant() -> None:
+    """Each mention of a long text was weighed, although a rule fires at its first."""
+    asked: list[Mention] = []
+
+    class Counted(Context):
+        def flags(self, mention: Mention) -> frozenset[Flag]:
+            asked.append(mention)
+            return super().flags(mention)
+
+    counts = []
+    for times in (5, 40):
+        text = normalize("胸口像压了块石头,一身冷汗,没有发烧。" * times)
+        mentions = RULES.mentions(text)
+        assert RULES.match(text, mentions, Counted(text, mentions))
+        counts.append(len(asked))
+        asked.clear()
+    assert 0 < counts[1] < 6 * counts[0], counts  # it was 8: as many as there are mentions

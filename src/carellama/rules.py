@@ -9,10 +9,10 @@ A concept is a list of terms. A term is a word or phrase as people write it; wha
     {chest} .. {pain} one after the other within the same sentence, at most `GAP` words between; {x} is a concept
     {chest} & {pain}  the same in either order
 
-All words of all concepts are found in one pass by an Aho-Corasick automaton (Aho and Corasick 1975). Which concepts a
-text may mention is then settled by the sentences that their parts stand in, and where it mentions one is worked out
-only when somebody asks for it. A part of a term is joined to the nearest next part only, and of a word that comes more
-than 80 times the first and the last 40 are looked at. Hence the time grows linearly with the text, whatever the terms.
+All words of all concepts are found in one pass by an Aho-Corasick automaton (Aho and Corasick 1975); which concepts
+they are mentions of, and which parts join, is worked out for all at once (`carellama.mention_table`). A part of a term
+is joined to the nearest next part only, and of a word that comes more than 80 times the first and the last 40 are
+looked at. Hence the time grows no faster than that of sorting, whatever the terms.
 The module knows nothing of medicine and does not decide whether a mention is denied: see `safety.context`.
 """
 
@@ -20,25 +20,20 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib import resources
+from math import isnan
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from ahocorasick_rs import AhoCorasick
-
 from carellama.errors import UserError
+from carellama.mention_table import LETTERS_PER_WORD, Bases, Distances, Places, Term, TermTable, Words, codes_of
 
-REPEATS = 40  # of one word at the beginning of a text, and at its end: what stands between is left out
-GAP = 8  # words between two parts of a term; a Chinese character counts as a word
-LETTERS_PER_WORD = 6  # of Latin script, with the space
-SENTENCE_BITS = 256  # sentences that a mask tells apart: the next ones share its bits, so that its size stays the same
 SENTENCE_END = re.compile(r"[。！？!?；;\n]|\.(?=\s|$)")
-_BITS = [1 << bit for bit in range(SENTENCE_BITS)]
 _NEGATOR = re.compile(r"[没无不未]|not? |isn't |isnt ")
 _PART = re.compile(r"\s*(\.\.|&)\s*")
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
@@ -105,35 +100,22 @@ class Sentences:
     """Where the sentences of a text end."""
 
     def __init__(self, text: str) -> None:
-        self._ends = [match.start() for match in SENTENCE_END.finditer(text)]
+        self.ends = [match.start() for match in SENTENCE_END.finditer(text)]
         self._length = len(text)
 
     def of(self, place: int) -> int:
         """Return the number of the sentence that a place is in; the mark at its end belongs to it."""
-        return bisect_left(self._ends, place)
+        return bisect_left(self.ends, place)
 
     def bounds(self, number: int) -> tuple[int, int]:
         """Return the half-open offsets of a sentence."""
-        ends = self._ends
+        ends = self.ends
         return (ends[number - 1] + 1 if number else 0), (ends[number] + 1 if number < len(ends) else self._length)
 
     def parted(self, begin: int, end: int) -> bool:
         """Return whether a sentence ends between two places."""
-        at = bisect_left(self._ends, begin)
-        return at < len(self._ends) and self._ends[at] < end
-
-    def mask(self, spans: Iterable[tuple[int, int]]) -> int:
-        """Return a bit for each sentence that the spans are in, modulo `SENTENCE_BITS`."""
-        ends = self._ends
-        if not ends:
-            return 1
-        mask = 0
-        for start, end in spans:
-            first = bisect_left(ends, start)
-            mask |= _BITS[first % SENTENCE_BITS]
-            if first < len(ends) and ends[first] < end:  # E. coli
-                mask |= _BITS[bisect_left(ends, end) % SENTENCE_BITS]
-        return mask
+        at = bisect_left(self.ends, begin)
+        return at < len(self.ends) and self.ends[at] < end
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,96 +135,79 @@ def parse_term(term: str, concept: str = "") -> _Term:
 
 
 class Lexicon:
-    """Concepts and their terms. Raises `UserError` for a term that refers to itself.
-
-    Only terms whose first part a text has are looked at, so that the time does not depend on the size of the lexicon.
-    """
+    """Concepts and their terms. Raises `UserError` for a term that refers to itself."""
 
     def __init__(self, concepts: Mapping[str, Sequence[str]]) -> None:
         terms = {name: [parse_term(term, name) for term in given] for name, given in concepts.items()}
-        before = _references(terms)
-        self._concepts = {name: f"{{{name}}}" for name in _sorted(before)}
-        self._depth: dict[str, int] = {}  # of a {concept}: that of the concepts that its terms refer to, and one more
-        for name, concept in self._concepts.items():
-            self._depth[concept] = 1 + max((self._depth[f"{{{other}}}"] for other in before[name]), default=-1)
-        self._alone: dict[str, list[str]] = {}  # part -> {concepts} that it is a term of
-        self._first: dict[str, list[_Term]] = {}  # first part -> terms of several parts
-        for term in (one for given in terms.values() for one in given):
-            if len(term.parts) == 1:
-                self._alone.setdefault(term.parts[0], []).append(term.concept)
-            else:
-                self._first.setdefault(term.parts[0], []).append(term)
-        self._parts = {part for given in terms.values() for term in given for part in term.parts if part[0] == "{"}
-        literals = {part: None for given in terms.values() for term in given for part in term.parts if part[0] != "{"}
+        self._concepts = _sorted(_references(terms))
+        parts = {part: None for given in terms.values() for term in given for part in term.parts}
+        self._others = {part[1:-1] for part in parts if part[0] == "{"} - set(self._concepts)
         signs = {part for name, given in terms.items() if name[0] != "_" for term in given for part in term.parts}
-        made = [_Literal.of(part, may_be_cut=part in signs) for part in literals]
+        made = [_Literal.of(part, may_be_cut=part in signs) for part in parts if part[0] != "{"]
         bare = [one for one in made if "'" in one.text]  # cant for can't
         self._literals = [*made, *bare]
-        words = [one.text.rstrip("*") for one in made]
-        self._automaton = AhoCorasick([*words, *(one.text.rstrip("*").replace("'", "") for one in bare)])
+        # What is found by itself, numbered: concepts by their terms of several parts, numbers, and words.
+        self._names = [*self._concepts, *sorted(self._others)]
+        self._units = {f"{{{name}}}": at for at, name in enumerate(self._names)}
+        self._units |= {one.text: len(self._names) + at for at, one in enumerate(made)}
+        self._table = _term_table(terms, self._concepts, self._units)
+        self._words = Words(
+            [one.text.rstrip("*") for one in made] + [one.text.rstrip("*").replace("'", "") for one in bare],
+            [self._units[one.text] for one in self._literals],
+            [one.latin_start for one in self._literals],
+            [one.latin_end for one in self._literals],
+            [one.negates for one in self._literals],
+        )
 
     def words(self) -> list[str]:
         """Return the words and phrases of all terms, in the form of `normalize`."""
         return [one.text.rstrip("*") for one in self._literals]
 
     def __contains__(self, concept: str) -> bool:
-        return concept in self._concepts
+        return self._units.get(f"{{{concept}}}", len(self._concepts)) < len(self._concepts)
 
     def references(self) -> set[str]:
         """Return the concepts that terms refer to and that the lexicon does not have: numbers, or a mistake."""
-        return {part[1:-1] for part in self._parts} - self._concepts.keys()
+        return set(self._others)
 
     def find(self, text: str, given: Mentions | None = None) -> FoundMentions:
         """Return the mentions of each concept in a text of `normalize`, in order.
 
         `given` are mentions found in other ways, such as numbers; terms may refer to them.
         """
-        found = FoundMentions(text, self._find_literals(text), given or {})
-        alone, several, depth = self._alone, self._first, self._depth
-        singles: dict[str, list[str]] = {}  # of each {concept}, the parts of the text that are terms of it
-        terms: dict[str, list[_Term]] = {}  # and its terms of several parts whose first part is there
-        floors: list[list[str]] = [[] for _ in range(1 + max(depth.values(), default=0))]  # {concepts} by depth
-        reached = list(found.masks)
-        for floor in (None, *floors):
-            if floor is not None:
-                reached = [one for one in floor if found.reach(one, singles.get(one, ()), terms.get(one, ()))]
-            for part in reached:
-                for concept in alone.get(part, ()):
-                    if (parts := singles.get(concept)) is not None:
-                        parts.append(part)
-                    else:
-                        singles[concept] = [part]
-                        if concept not in terms:
-                            floors[depth[concept]].append(concept)
-                for term in several.get(part, ()):
-                    concept = term.concept
-                    if concept not in terms:
-                        terms[concept] = []
-                        if concept not in singles:
-                            floors[depth[concept]].append(concept)
-                    terms[concept].append(term)
-        return found
+        codes, sentences = codes_of(text), Sentences(text)
+        known = [(name, one) for name, mentions in (given or {}).items() for one in mentions]
+        numbers = [(self._units.get(f"{{{name}}}", self._table.nothing), *one[:2], one.value) for name, one in known]
+        places, went = self._table.find(
+            Bases.of(*self._words.find(text, codes), numbers), Distances(codes, sentences.ends)
+        )
+        return FoundMentions(sentences, self._names, self._units, places, zip(went.tolist(), known, strict=False))
 
-    def _find_literals(self, text: str) -> dict[str, list[tuple[int, int]]]:
-        """The spans of each literal, in order."""
-        found: dict[str, list[tuple[int, int]]] = {}
-        matches = self._automaton.find_matches_as_indexes(text, overlapping=True)
-        literals, length = self._literals, len(text)
-        for at, (index, start, end) in enumerate(matches):
-            word, latin_start, latin_end, negates = literals[index]
-            if latin_start and start and text[start - 1] in _LATIN:
-                continue
-            if latin_end and end < length and text[end] in _LATIN:
-                continue
-            if negates and _is_cut(matches, at):
-                continue
-            if (spans := found.get(word)) is None:
-                found[word] = [(start, end)]
+
+def _term_table(terms: Mapping[str, Sequence[_Term]], concepts: Sequence[str], units: Mapping[str, int]) -> TermTable:
+    """What counts for what, as numbers; `concepts` come after those that their terms refer to."""
+    alone: dict[str, list[str]] = {}  # part -> concepts that it is a term of, each in braces
+    level = dict.fromkeys(units, 0)  # how often a term of several parts is made of another
+    several: list[tuple[_Term, int]] = []
+    for name in concepts:
+        for term in terms[name]:
+            depth = max(level[part] for part in term.parts)
+            if len(term.parts) == 1:
+                alone.setdefault(term.parts[0], []).append(term.concept)
+                level[term.concept] = max(level[term.concept], depth)
             else:
-                spans.append((start, end))
-        for spans in found.values():
-            del spans[REPEATS:-REPEATS]
-        return found
+                several.append((term, depth))
+                level[term.concept] = max(level[term.concept], depth + 1)
+    slots = {part: at for part, at in units.items() if part[0] == "{"}  # of concepts and numbers as of their units
+    for term, _ in several:
+        for part in term.parts:
+            slots.setdefault(part, len(slots))
+    reached: dict[str, set[int]] = {}
+    for part in [*(f"{{{name}}}" for name in reversed(concepts)), *units]:
+        own = {slots[part]} if part in slots else set[int]()
+        reached[part] = own.union(*(reached[concept] for concept in alone.get(part, ())))
+    made = [Term(units[one.concept], tuple(slots[part] for part in one.parts), one.ordered, at) for one, at in several]
+    return TermTable([reached[part] for part in units], made, len(slots))
 
 
 class _Literal(NamedTuple):
@@ -276,125 +241,78 @@ def _sorted(before: Mapping[str, set[str]]) -> list[str]:
         raise UserError(f"the concept {error.args[1][0]!r} refers to itself: {' > '.join(error.args[1])}") from None
 
 
-def _is_cut(matches: Sequence[tuple[int, int, int]], at: int) -> bool:
-    """Whether a longer word begins within a match and ends after it: 没有呼吸 in 没有呼吸困难. Matches end in order."""
-    _, start, end = matches[at]
-    for _, other_start, other_end in matches[at + 1 : at + 40]:
-        if other_end > end + 8:
-            return False
-        if start < other_start < end < other_end and other_end - other_start > 2:
-            return True
-    return False
-
-
 class FoundMentions(Mapping[str, list[Mention]]):
-    """The concepts that a text mentions, and where; the places are worked out at the first look.
+    """The concepts that a text mentions, and where. Mentions are numbered in the order of their places.
 
-    A concept that `may_be` names need not be there: its parts are in one sentence, but perhaps too far from each other.
+    `known` are mentions that were given, with their number and the name of what they are.
     """
 
-    def __init__(self, text: str, literals: Mapping[str, Sequence[tuple[int, int]]], given: Mentions) -> None:
-        self._text = text
-        self._sentences = Sentences(text)
-        self._literals = literals
-        self._given = {f"{{{name}}}": mentions for name, mentions in given.items()}
-        mask = self._sentences.mask
-        # Of each literal and {concept}, the sentences that it may be in.
-        self.masks = {part: mask(spans) for part, spans in literals.items()}
-        self.masks |= {part: mask(map(PLACE, mentions)) for part, mentions in self._given.items()}
-        self._terms: dict[str, tuple[Sequence[str], Sequence[_Term]]] = {}  # what makes a {concept}
-        self._settled: dict[str, list[Mention]] = {}  # literal or {concept} -> mentions in order
-        self._starts: dict[str, list[int]] = {}
+    def __init__(
+        self,
+        sentences: Sentences,
+        names: Sequence[str],
+        units: Mapping[str, int],
+        places: Places,
+        known: Iterable[tuple[int, tuple[str, Mention]]],
+    ) -> None:
+        self.sentences = sentences
+        self.starts: list[int] = places.bases.starts.tolist()
+        self.ends: list[int] = places.bases.ends.tolist()
+        self._names, self._units, self._places = names, units, places
+        self._made: list[Mention | None] = [None] * len(self.starts)
+        self._numbers: dict[str, list[int]] = {}  # of concepts that were asked for
+        self._others: dict[str, None] = {}  # names of what was given and what the lexicon knows nothing of
+        for number, (name, mention) in known:
+            self._made[number] = mention
+            if f"{{{name}}}" not in units:
+                self._others[name] = None
+                self._numbers.setdefault(name, []).append(number)
 
-    def reach(self, concept: str, parts: Sequence[str], terms: Sequence[_Term]) -> bool:
-        """Take what may be a {concept}: parts, and terms of several. Return whether it is one, and was not before."""
-        masks, of_concept = self.masks, 0
-        for part in parts:
-            of_concept |= masks[part]
-        able = []
-        for term in terms:
-            common = -1
-            for part in term.parts:
-                common &= masks.get(part, 0)
-            if common:
-                of_concept |= common
-                able.append(term)
-        if not of_concept:
-            return False
-        self._terms[concept] = parts, able
-        known = concept in masks
-        masks[concept] = masks.get(concept, 0) | of_concept
-        return not known
+    def numbers(self, concept: str) -> list[int]:
+        """Return the numbers of the mentions of a concept, in order."""
+        found = self._numbers.get(concept)
+        if found is None:
+            slot = self._units.get(f"{{{concept}}}")
+            found = self._numbers[concept] = [] if slot is None else self._places.rows(slot).tolist()
+        return found
 
-    def may_be(self) -> list[str]:
-        """Return the concepts that the text may mention."""
-        return [part[1:-1] for part in self.masks if part[0] == "{"]
+    def firsts(self) -> Iterator[tuple[str, int]]:
+        """Yield each concept that is mentioned, and the number of its first mention."""
+        names, places = self._names, self._places
+        slots = places.counts[: len(names)].nonzero()[0]
+        numbers = places.at(places.begins[slots]).tolist()
+        yield from ((names[slot], number) for slot, number in zip(slots.tolist(), numbers, strict=True))
+        yield from ((name, self._numbers[name][0]) for name in self._others)
+
+    def mention(self, number: int) -> Mention:
+        """Return the mention of a number."""
+        made = self._made[number]
+        if made is None:
+            bases = self._places.bases
+            left, start, end = int(bases.lefts[number]), self.starts[number], self.ends[number]
+            if left < 0:
+                made = Mention(start, end, ((start, end),))
+            else:
+                spans = (*self.mention(left).spans, *self.mention(int(bases.rights[number])).spans)
+                value = float(bases.values[number])
+                made = Mention(start, end, spans, None if isnan(value) else value)
+            self._made[number] = made
+        return made
+
+    def __contains__(self, concept: object) -> bool:
+        return bool(self.numbers(str(concept)))
 
     def __getitem__(self, concept: str) -> list[Mention]:
-        if found := self._of(f"{{{concept}}}"):
-            return found
+        if found := self.numbers(concept):
+            return [self.mention(number) for number in found]
         raise KeyError(concept)
 
     def get(self, concept: str, default: Any = None) -> Any:
         """Return the mentions of a concept."""
-        return self._of(f"{{{concept}}}") or default
+        return [self.mention(number) for number in self.numbers(concept)] or default
 
     def __iter__(self) -> Iterator[str]:
-        return (concept for concept in self.may_be() if self._of(f"{{{concept}}}"))
+        return (name for name, _ in self.firsts())
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
-
-    def _of(self, part: str) -> list[Mention]:
-        """The mentions of a literal or {concept}."""
-        found = self._settled.get(part)
-        if found is not None:
-            return found
-        if part[0] != "{":
-            make = Mention._make
-            found = [make((start, end, ((start, end),), None)) for start, end in self._literals.get(part, ())]
-        else:
-            found = [*self._given.get(part, ())]
-            parts, terms = self._terms.get(part, ((), ()))
-            for one in parts:
-                found += self._of(one)
-            for term in terms:
-                found += self._join(term)
-            found.sort(key=PLACE)
-        self._settled[part] = found
-        return found
-
-    def _join(self, term: _Term) -> list[Mention]:
-        """Each first part with the nearest of every next part."""
-        made = self._of(term.parts[0])
-        for part in term.parts[1:]:
-            following = self._of(part)
-            starts = self._starts.get(part)
-            if starts is None:
-                starts = self._starts[part] = [one.start for one in following]
-            joined = []
-            for first in made:
-                at = bisect_left(starts, first.end)
-                near = following[at] if at < len(following) else None
-                if near is None or not self._close(first.end, near.start):
-                    near = None if term.ordered else self._before(following, starts, first)
-                if near is not None:
-                    value = first.value if near.value is None else near.value
-                    spans = (*first.spans, *near.spans)
-                    joined.append(Mention(min(first.start, near.start), max(first.end, near.end), spans, value))
-            made = joined
-        return made
-
-    def _before(self, others: list[Mention], starts: list[int], first: Mention) -> Mention | None:
-        """The nearest of the others that ends before the mention begins, if it is close."""
-        at = bisect_right(starts, first.start)
-        for other in reversed(others[max(0, at - 4) : at]):  # the few that begin last: one of them ends last
-            if other.end <= first.start and self._close(other.end, first.start):
-                return other
-        return None
-
-    def _close(self, begin: int, end: int) -> bool:
-        """Whether two places are in one sentence with at most `GAP` words between them."""
-        if end - begin > GAP * LETTERS_PER_WORD or self._sentences.parted(begin, end):
-            return False
-        return words_between(self._text, begin, end) <= GAP

@@ -124,7 +124,7 @@ class AnswerChecks:
 
     def _split(self, plain: str, found: FoundMentions) -> Mentions:
         """The mentions of concepts that rules and classifier read, which begin with no underscore."""
-        mentions = {name: ones for name in found.may_be() if name[0] != "_" and (ones := found.get(name))}
+        mentions = {name: ones for name in found if name[0] != "_" and (ones := found.get(name))}
         for concept in STATED:
             ones = mentions.pop(concept, [])
             for name, stated in ((concept, False), (f"stated_{concept}", True)):

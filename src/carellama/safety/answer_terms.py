@@ -119,7 +119,7 @@ def find_terms(plain: str, rules: MedicationRules | None = None) -> Mentions:
     """
     found = {name: _matches(_PATTERNS[name], plain) for name in _may_match(plain)}
     if (named := (rules or load_medication()).named(plain)) is not None:
-        for name in named.may_be():
+        for name in named:
             if name.startswith(CONDITION):
                 found.setdefault("disease", []).extend(named.get(name, ()))
             elif name.startswith(DRUG) and name not in _NOT_MEDICINE:

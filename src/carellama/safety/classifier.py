@@ -17,24 +17,22 @@ from __future__ import annotations
 
 import gzip
 import math
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from carellama.errors import UserError, read_failure
 from carellama.rules import normalize
+from carellama.safety.feature_index import HAN_LENGTHS, HAN_RUN, STEM, WORD_LENGTHS, FeatureIndex, read_words
 from carellama.safety.signs import Sign
 
-HAN_RUN = re.compile(r"[㐀-鿿]+")
-LATIN_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?")
-HAN_LENGTHS, WORD_LENGTHS = (1, 2, 3), (1, 2)
-STEM = 5  # letters of a longer word that count by themselves: vomit of vomiting
 WINDOW_HAN, WINDOW_WORDS = 160, 120  # of a window; the next begins in its middle, where no sequence is read across
 WEIGHTS = "classifier.tsv.gz"
 BIAS, THRESHOLD, FLOOR = "#bias", "#threshold", "#floor"  # names of lines that are no feature
@@ -43,6 +41,7 @@ BIAS, THRESHOLD, FLOOR = "#bias", "#threshold", "#floor"  # names of lines that 
 ENOUGH = 40
 FEW = 20  # known word sequences of a window, below which only a high score says anything: "headache" has none
 FEW_MARGIN = 2.1  # log-odds above the threshold from which it does
+FEATURE_BITS = 32  # of the number of a feature
 LEAST_SCALE = 0.1  # of a feature while weights are learned
 Verdict = Literal["emergency", "harmless", "unsure"]
 
@@ -53,16 +52,11 @@ def features(text: str) -> set[str]:
     for run in HAN_RUN.findall(text):
         for length in HAN_LENGTHS:
             found.update(run[at : at + length] for at in range(len(run) - length + 1))
-    words = [_number(word) if word[0].isdigit() else word for word in LATIN_WORD.findall(text)]
+    words = read_words(text)
     for length in WORD_LENGTHS:
         found.update(" ".join(words[at : at + length]) for at in range(len(words) - length + 1))
     found.update(f"{word[:STEM]}*" for word in words if len(word) > STEM)
     return found
-
-
-def _number(word: str) -> str:
-    """A number by how long it is: <2> for 38 and 12."""
-    return f"<{len(word.partition('.')[0])}>"
 
 
 def _length(known: int) -> float:
@@ -103,24 +97,36 @@ class Classifier:
             return "emergency"
         return "harmless" if score < self.threshold - rules * (self.threshold - self.floor) else "unsure"
 
+    @cached_property
+    def _index(self) -> FeatureIndex:
+        return FeatureIndex([*self.weights])
+
+    @cached_property
+    def _values(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """The weight of each feature, and whether it is a word sequence."""
+        return np.array([*self.weights.values()]), np.array([name[0] != "{" for name in self.weights], dtype=bool)
+
     def _score(self, text: str, signs: Sequence[Sign]) -> tuple[float, int]:
         """The highest log-odds of a window, and how many of its word sequences are known."""
         parts = blocks(normalize(text))
-        named: list[set[str]] = [set() for _ in parts]
         width = len(parts[0]) or 1  # of all parts but the last
-        for place, name in signs:
-            named[place // width].add(name)
-        known = [self._known(features(part) | names) for part, names in zip(parts, named, strict=True)]
-        both = known if len(known) == 1 else [one | other for one, other in pairwise(known)]
-        return max((self._log_odds(one), sum(name[0] != "{" for name in one)) for one in both)
-
-    def _known(self, found: Iterable[str]) -> dict[str, float]:
-        """The weights of features."""
-        weights = self.weights
-        return {one: weights[one] for one in found if one in weights}
-
-    def _log_odds(self, known: Mapping[str, float]) -> float:
-        return self.bias + sum(known.values()) / _length(len(known))
+        numbers, owner = self._index.of(parts)
+        named = [(number, place // width) for place, name in signs if (number := self._index.number(name)) is not None]
+        if named:
+            pairs = np.array(named, dtype=np.int64)
+            numbers, owner = np.concatenate((numbers, pairs[:, 0])), np.concatenate((owner, pairs[:, 1]))
+        count = max(1, len(parts) - 1)
+        windows = np.concatenate((np.maximum(owner - 1, 0), np.minimum(owner, count - 1)))  # a part is in two
+        keys = np.sort((windows << FEATURE_BITS) | np.concatenate((numbers, numbers)))
+        keys = keys[np.diff(keys, prepend=-1) > 0]  # each feature once; `np.unique` takes ten times as long
+        windows, numbers = keys >> FEATURE_BITS, keys & ((1 << FEATURE_BITS) - 1)
+        weights, is_sequence = self._values
+        sums = np.bincount(windows, weights[numbers], count)
+        known = np.bincount(windows[is_sequence[numbers]], minlength=count)
+        lengths = np.sqrt(np.maximum(np.bincount(windows, minlength=count), ENOUGH))
+        scores = self.bias + sums / lengths
+        highest = scores.max()
+        return float(highest), int(known[scores == highest].max())
 
     def save(self, path: Path) -> None:
         """Write the table, sorted by feature."""
@@ -180,10 +186,11 @@ def fit(
     names = sorted(one for one, count in counts.items() if count >= least)
     if not names:
         raise UserError(f"no feature is in {least} texts; give more texts, or a smaller --min_count")
-    index = {one: at for at, one in enumerate(names)}
+    index = FeatureIndex(names)
     rows, columns, values = [], [], []
-    for row, found in enumerate(sets):
-        known = [index[one] for one in found if one in index]
+    for row, (text, signs_of) in enumerate(zip(texts, named, strict=True)):
+        known = np.unique(index.of([normalize(text)])[0]).tolist()
+        known += [number for name in signs_of if (number := index.number(name)) is not None]
         rows += [row] * len(known)
         columns += known
         values += [1 / _length(len(known))] * len(known)

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal, get_args
 
-from carellama.rules import LETTERS_PER_WORD, Mention, Mentions, Sentences, words_between
+from carellama.mention_table import LETTERS_PER_WORD
+from carellama.rules import FoundMentions, Mention, Mentions, Sentences, words_between
 
 Flag = Literal["denied", "past", "question", "supposed"]
 FLAGS: frozenset[Flag] = frozenset(get_args(Flag))
 Spans = tuple[tuple[int, int], ...]
-_MEANT: frozenset[Flag] = frozenset()
+MEANT: frozenset[Flag] = frozenset()
 _CONCEPTS = (
     *("_deny", "_deny_next", "_deny_after", "_not_deny", "_contrast"),
     *("_past", "_now", "_question", "_person", "_if", "_fiction", "_taken_back"),
@@ -46,10 +47,10 @@ class Context:
 
     def __init__(self, text: str, mentions: Mentions) -> None:
         self._text = text
-        self._sentences = Sentences(text)
+        self._sentences = mentions.sentences if isinstance(mentions, FoundMentions) else Sentences(text)
         self._words = {name: _Words(self._sentences, mentions.get(name, ())) for name in _CONCEPTS}
-        void = {place for one in self._words["_not_deny"].mentions for place in range(one.start, one.end)}
         wide, near = self._words["_deny"].mentions, self._words["_deny_next"].mentions
+        void = {place for one in self._words["_not_deny"].mentions for place in range(one.start, one.end)}
         deny = sorted((one for one in (*wide, *near) if one.start not in void), key=lambda one: one.start)
         self._deny = _Words(self._sentences, deny)
         self._wide = {(one.start, one.end) for one in wide}
@@ -67,38 +68,47 @@ class Context:
 
     def flags(self, mention: Mention) -> frozenset[Flag]:
         """Return how the mention is meant; empty: the person has it now."""
-        sentence = self._sentences.of(mention.start)
-        whole = self._sentences.of(mention.end) == sentence
-        if whole and sentence not in self._changed and not self._turns and not self._taken_back:
-            return _MEANT
-        key = mention[:3]
+        start, end, spans, _ = mention
+        if self.is_plain(start, end):
+            return MEANT
+        key = start, end, spans
         flags = self._known.get(key)
         if flags is None:
-            flags = self._known[key] = frozenset(self._flags(mention, sentence))
+            flags = self._known[key] = frozenset(self._flags(mention)) or MEANT
         return flags
 
-    def _flags(self, mention: Mention, sentence: int) -> Iterator[Flag]:
-        if any(self._is_denied(mention, span) for span in mention.spans) or self._is_denied_after(mention):
-            yield "denied"
-        begin, end = self._sentences.bounds(sentence)
-        if self._in(sentence, "_past") or self._in(sentence, "_if"):
-            clause = self._clause(mention, begin, end)
-            if self._has("_past", *clause, mention) and not self._has(
-                "_now", self._clause(mention, begin, end, from_word=True)[0], clause[1]
-            ):
-                yield "past"
-            if self._has("_if", clause[0], mention.start):
-                yield "supposed"
-        asked = self._in(sentence, "_question") and self._has("_question", begin, end, mention)
-        if asked and not self._has("_person", begin, end):
-            yield "question"
-        if self._turns and self._has("_fiction", *_around(self._turns, mention.start), mention):
-            yield "question"
-        if any(begin <= mention.start < end for begin, end in self._taken_back):
-            yield "past"
+    def is_plain(self, start: int, end: int) -> bool:
+        """Return whether nothing around a place can change how a mention there is meant."""
+        ends = self._sentences.ends
+        sentence = bisect_left(ends, start)
+        changed = sentence in self._changed or bool(self._turns or self._taken_back)
+        return not changed and (sentence == len(ends) or end <= ends[sentence])
 
-    def _in(self, sentence: int, name: str) -> bool:
-        return sentence in self._words[name].sentences
+    def _flags(self, mention: Mention) -> list[Flag]:
+        flags: list[Flag] = []
+        words, sentence = self._words, self._sentences.of(mention.start)
+        if any(self._is_denied(mention, span) for span in mention.spans) or self._is_denied_after(mention):
+            flags.append("denied")
+        begin, end = self._sentences.bounds(sentence)
+        past, supposed = sentence in words["_past"].sentences, sentence in words["_if"].sentences
+        if past or supposed:
+            clause = self._clause(mention, begin, end)
+            if (
+                past
+                and self._has("_past", *clause, mention)
+                and not self._has("_now", self._clause(mention, begin, end, from_word=True)[0], clause[1])
+            ):
+                flags.append("past")
+            if supposed and self._has("_if", clause[0], mention.start):
+                flags.append("supposed")
+        asked = sentence in words["_question"].sentences and self._has("_question", begin, end, mention)
+        if asked and not self._has("_person", begin, end):
+            flags.append("question")
+        if self._turns and self._has("_fiction", *_around(self._turns, mention.start), mention):
+            flags.append("question")
+        if any(begin <= mention.start < end for begin, end in self._taken_back):
+            flags.append("past")
+        return flags
 
     def _clause(self, mention: Mention, begin: int, end: int, *, from_word: bool = False) -> tuple[int, int]:
         """The part of the sentence between the words of contrast around the mention."""
@@ -125,8 +135,7 @@ class Context:
         return False
 
     def _is_denied(self, mention: Mention, span: tuple[int, int]) -> bool:
-        sentence = self._sentences.of(span[0])
-        if sentence not in self._deny.sentences:
+        if (sentence := self._sentences.of(span[0])) not in self._deny.sentences:
             return False
         begin = self._sentences.bounds(sentence)[0]
         at = bisect_right(self._deny.starts, span[0])

@@ -42,7 +42,13 @@ _DURATION = re.compile(
 )
 # Where a number of digits or Chinese characters may be: one set of characters, which `re` finds far faster than NUMBER.
 _FIGURES = re.compile("[0-9零〇一二两三四五六七八九十百千半][0-9零〇一二两三四五六七八九十百千半点.,]*")
-_NUMBER_WORD = re.compile(rf"(?<![a-z])(?:{_ENGLISH}|a hundred|half a)")
+# Where one in words may be, for the same reason any first letter with any end: NUMBER tells which are numbers.
+_NUMBER_WORD = re.compile(
+    "[{}](?<![a-z].)(?:{})".format(
+        "".join(sorted({word[0] for word in (*_WORDS, "a", "half")})),
+        "|".join(sorted({word[1:] for word in (*_WORDS, "a hundred", "half a")})),
+    )
+)
 REPEATS = 200  # numbers at the beginning of a text, and at its end: what stands between is left out
 _UNIT_STARTS = frozenset("度个岁周月天日片粒颗丸米楼层小钟分多来星礼半 ")
 BEFORE, AFTER = 48, 24  # characters around a number that are read

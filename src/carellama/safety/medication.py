@@ -253,7 +253,7 @@ class _Answer:
         self._plain = _ABBREVIATION.sub(r"\1 ", normalize(text))
         found = rules.named(self._plain)
         self._found: Mentions = {} if found is None else found
-        names = () if found is None else found.may_be()
+        names = () if found is None else found
         self._names = [name for name in names if name.startswith(DRUG) or name == "_void"]
 
     @cached_property

@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import operator
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
 from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
+from carellama.mention_table import LETTERS_PER_WORD
 from carellama.rules import (
-    LETTERS_PER_WORD,
-    PLACE,
     FoundMentions,
     Lexicon,
     Mention,
@@ -30,7 +27,7 @@ from carellama.rules import (
     normalize,
     words_between,
 )
-from carellama.safety.context import FLAGS, Context, Flag
+from carellama.safety.context import FLAGS, MEANT, Context, Flag
 from carellama.safety.measures import find_measures, measure_names
 
 WITHIN = 60  # words between the first mention and each other
@@ -102,6 +99,8 @@ class RuleSet(Generic[Rule]):
         """The queries of a rule."""
 
         def number(entry: Entry, ignored: frozenset[Flag]) -> int:
+            if ignored == FLAGS:
+                ignored = FLAGS  # itself, as `_is_meant` compares
             return self._queries.setdefault((entry, ignored), len(self._queries))
 
         return _Slots(
@@ -128,7 +127,7 @@ class RuleSet(Generic[Rule]):
 
     def _candidates(self, mentions: Mentions) -> list[int]:
         """The places of the rules that may fire where these concepts are mentioned."""
-        found = set(mentions.may_be() if isinstance(mentions, FoundMentions) else mentions)
+        found = set(mentions)
         places = {place for concept in found for place in self._by_concept.get(concept, ())}
         return [place for place in sorted(places) if not any(map(found.isdisjoint, self._needs[place]))]
 
@@ -142,98 +141,150 @@ class _Slots(NamedTuple):
     within: int
 
 
-class _Meant:
-    """The mentions that answer a query, in order."""
+class _Numbered:
+    """Mentions that are in no table, numbered as `FoundMentions` does."""
 
-    def __init__(self, mentions: list[Mention]) -> None:
-        self.mentions = mentions
-        self.starts = [one.start for one in mentions]
+    def __init__(self, mentions: Mentions) -> None:
+        every = sorted(((one, name) for name, found in mentions.items() for one in found), key=lambda one: one[0][:2])
+        self._made = [one for one, _ in every]
+        self.starts, self.ends = [one.start for one in self._made], [one.end for one in self._made]
+        self._numbers: dict[str, list[int]] = {}
+        for number, (_, name) in enumerate(every):
+            self._numbers.setdefault(name, []).append(number)
 
-    @cached_property
-    def last_ends(self) -> list[int]:
-        """The greatest end up to each of them."""
-        return list(accumulate((one.end for one in self.mentions), max))
+    def numbers(self, concept: str) -> list[int]:
+        return self._numbers.get(concept, [])
+
+    def mention(self, number: int) -> Mention:
+        return self._made[number]
+
+
+class _Answers:
+    """The mentions that may answer a query, as numbers in order, and those flags that do not matter to it."""
+
+    def __init__(self, numbers: list[int], ignored: frozenset[Flag]) -> None:
+        self.numbers, self.ignored = numbers, ignored
+        self.first = 0  # place of the first that is meant
+
+    @property
+    def is_meant(self) -> bool:
+        """Whether any of them is meant."""
+        return self.first < len(self.numbers)
 
 
 class _Matcher:
-    """One text and its mentions, against which rules are held."""
+    """One text and its mentions, against which rules are held. How a mention is meant is settled when a rule asks."""
 
     def __init__(
         self, text: str, mentions: Mentions, context: Context, queries: Sequence[tuple[Entry, frozenset[Flag]]]
     ) -> None:
-        self._text, self._mentions, self._context = text, mentions, context
-        self._queries = queries
-        self._answers: dict[int, _Meant] = {}
-        self._concepts: dict[tuple[str, frozenset[Flag]], list[Mention]] = {}
+        self._text, self._context, self._queries = text, context, queries
+        self._found = mentions if isinstance(mentions, FoundMentions) else _Numbered(mentions)
+        self._starts, self._ends = self._found.starts, self._found.ends
+        self._longest = max(map(operator.sub, self._ends, self._starts), default=0)  # characters of a mention
+        self._flags: list[frozenset[Flag] | None] = [None] * len(self._starts)
+        self._answers: dict[int, _Answers] = {}
 
     def match(self, rule: _Slots) -> Spans | None:
         """Return the spans by which a rule fires, or None."""
         slots = []
         for query in rule.find:
-            slots.append(self._meant(query))
-            if not slots[-1].starts:
+            slots.append(self._of(query))
+            if not slots[-1].is_meant:
                 return None
-        if not all(self._meant(query).starts for query in rule.who):
+        if not all(self._of(query).is_meant for query in rule.who):
             return None
-        unless = None if rule.unless is None else self._meant(rule.unless)
-        if rule.within == EVERYWHERE and unless and unless.starts:
-            return None
-        for first in slots[0].mentions:
+        unless = None if rule.unless is None else self._of(rule.unless)
+        if rule.within == EVERYWHERE:
+            if unless and unless.is_meant:
+                return None
+            slots = [_Answers([*self._meant(slot)], FLAGS) for slot in slots]
+        for first in self._meant(slots[0]):
             chosen = self._near(first, slots[1:], rule.within)
             if chosen is not None and not (unless and self._is_near(first, unless, rule.within)):
-                return tuple(span for mention in chosen for span in mention.spans)
+                return tuple(span for number in chosen for span in self._found.mention(number).spans)
         return None
 
-    def _meant(self, query: int) -> _Meant:
-        """The mentions of an entry that are meant."""
-        answer = self._answers.get(query)
-        if answer is None:
+    def _of(self, query: int) -> _Answers:
+        """The mentions that may answer a query."""
+        answers = self._answers.get(query)
+        if answers is None:
             entry, ignored = self._queries[query]
-            meant: list[Mention] = []
-            for condition in entry:
-                mentions = self._meant_of(condition.concept, ignored)
-                meant += mentions if condition.comparison is None else (m for m in mentions if condition.holds(m.value))
-            if len(entry) > 1:
-                meant.sort(key=PLACE)
-            answer = self._answers[query] = _Meant(meant)
-        return answer
+            lists = [numbers for one in entry if (numbers := self._numbers(one))]
+            found = sorted(set().union(*lists)) if len(lists) > 1 else lists[0] if lists else []
+            answers = self._answers[query] = _Answers(found, ignored)
+            while answers.is_meant and not self._is_meant(found[answers.first], ignored):
+                answers.first += 1
+        return answers
 
-    def _meant_of(self, concept: str, ignored: frozenset[Flag]) -> list[Mention]:
-        """The mentions of a concept that are meant."""
-        key = concept, ignored
-        meant = self._concepts.get(key)
-        if meant is None:
-            flags = self._context.flags
-            found = self._mentions.get(concept, ())
-            meant = self._concepts[key] = [
-                mention for mention in found if ignored == FLAGS or flags(mention) <= ignored
-            ]
-        return meant
+    def _numbers(self, condition: Condition) -> list[int]:
+        """The mentions that hold a condition."""
+        numbers = self._found.numbers(condition.concept)
+        if condition.comparison is None:
+            return numbers
+        return [one for one in numbers if condition.holds(self._found.mention(one).value)]
 
-    def _near(self, first: Mention, others: Sequence[_Meant], within: int) -> list[Mention] | None:
+    def _meant(self, answers: _Answers) -> Iterator[int]:
+        """Those that are meant."""
+        ignored = answers.ignored
+        return (one for one in answers.numbers[answers.first :] if self._is_meant(one, ignored))
+
+    def _is_meant(self, number: int, ignored: frozenset[Flag]) -> bool:
+        """Whether a mention is meant but for these flags."""
+        if ignored is FLAGS:
+            return True
+        flags = self._flags[number]
+        if flags is None:
+            plain = self._context.is_plain(self._starts[number], self._ends[number])
+            flags = self._flags[number] = MEANT if plain else self._context.flags(self._found.mention(number))
+        return not flags or flags <= ignored
+
+    def _near(self, first: int, others: Sequence[_Answers], within: int) -> list[int] | None:
         """The first mention with the nearest of each other slot, if all are near enough."""
         chosen = [first]
+        start, end = self._starts[first], self._ends[first]
         for slot in others:
-            at = bisect_left(slot.starts, first.start)
-            near = slot.mentions[max(0, at - 1) : at + 1]
-            distances = [self._distance(first, one.start, one.end, within) for one in near]
-            least = min(distances)
-            if least > within:
+            behind, before = self._behind(slot, start, end, within), next(self._before(slot, start, within), None)
+            ahead = self._words(end, self._starts[behind], within) if behind is not None else inf
+            back = self._words(self._ends[before], start, within) if before is not None else inf
+            nearest, least = (before, back) if back <= ahead else (behind, ahead)
+            if nearest is None or least > within:
                 return None
-            chosen.append(near[distances.index(least)])
+            chosen.append(nearest)
         return chosen
 
-    def _is_near(self, first: Mention, others: _Meant, within: int) -> bool:
+    def _is_near(self, first: int, others: _Answers, within: int) -> bool:
         """Whether any of the others is near the mention: the one that begins next, or the one that ended last."""
-        starts = others.starts
-        at = bisect_left(starts, first.start)
-        if at < len(starts) and self._distance(first, starts[at], starts[at], within) <= within:
+        start, end = self._starts[first], self._ends[first]
+        behind = self._behind(others, start, end, within)
+        if behind is not None and self._words(end, self._starts[behind], within) <= within:
             return True
-        return bool(at) and self._distance(first, starts[at - 1], others.last_ends[at - 1], within) <= within
+        last = max((self._ends[one] for one in self._before(others, start, within)), default=None)
+        return last is not None and self._words(last, start, within) <= within
 
-    def _distance(self, first: Mention, start: int, end: int, within: int) -> float:
-        """Words between a mention and another; infinite where that many letters are more than `within` words."""
-        begin, end = (first.end, start) if start >= first.start else (end, first.start)
+    def _behind(self, answers: _Answers, start: int, end: int, within: int) -> int | None:
+        """The first that is meant and begins at `start` or later, as far as words may reach from `end`."""
+        numbers, starts, last = answers.numbers, self._starts, end + within * LETTERS_PER_WORD
+        for at in range(bisect_left(numbers, start, key=starts.__getitem__), len(numbers)):
+            number = numbers[at]
+            if starts[number] > last:
+                break
+            if self._is_meant(number, answers.ignored):
+                return number
+        return None
+
+    def _before(self, answers: _Answers, start: int, within: int) -> Iterator[int]:
+        """Those that are meant and begin before `start`, the last first, as far as words may reach to it."""
+        numbers, starts, first = answers.numbers, self._starts, start - within * LETTERS_PER_WORD - self._longest
+        for at in range(bisect_left(numbers, start, key=starts.__getitem__) - 1, -1, -1):
+            number = numbers[at]
+            if starts[number] < first:
+                break
+            if self._is_meant(number, answers.ignored):
+                yield number
+
+    def _words(self, begin: int, end: int, within: int) -> float:
+        """Words between two places; none where they overlap, infinite for more letters than `within` words have."""
         if end <= begin:
             return 0.0
         return words_between(self._text, begin, end) if end - begin <= within * LETTERS_PER_WORD else inf

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from carellama.rules import Mentions
+from carellama.rules import FoundMentions
 from carellama.safety.context import Context
 
 Sign = tuple[int, str]  # where it stands first, its concept in braces and the flags of `safety.context`
 
 
-def signs(mentions: Mentions, context: Context, concepts: Collection[str]) -> list[Sign]:
+def signs(mentions: FoundMentions, context: Context, concepts: Collection[str]) -> list[Sign]:
     """Return the first mention of each concept of `concepts`, and how it is meant."""
-    return [
-        (found[0].start, " ".join((f"{{{name}}}", *sorted(context.flags(found[0])))))
-        for name, found in mentions.items()
-        if found and name in concepts
-    ]
+    found: list[Sign] = []
+    for name, number in mentions.firsts():
+        if name in concepts:
+            start, plain = mentions.starts[number], f"{{{name}}}"
+            if not context.is_plain(start, mentions.ends[number]):
+                plain = " ".join((plain, *sorted(context.flags(mentions.mention(number)))))
+            found.append((start, plain))
+    return found
