@@ -57,9 +57,10 @@ def test_the_index_finds_the_features_that_it_knows_and_no_other(parts: list[lis
 def test_a_text_scores_as_its_highest_window(pieces: list[list[str]], seed: int) -> None:
     text = "".join("".join(part) for part in pieces)
     chance = random.Random(seed)
-    weights = {name: chance.uniform(-1, 1) for name in sorted(features(normalize(text)) | {"{fever}"})}
-    signs = [(len(text) // 2, "{fever}")] if text else []
     parts, width = blocks(normalize(text)), len(blocks(normalize(text))[0]) or 1
+    # of the parts, since a word or a run of characters that is cut has ends of its own
+    weights = {name: chance.uniform(-1, 1) for name in sorted({"{fever}"}.union(*map(features, parts)))}
+    signs = [(len(text) // 2, "{fever}")] if text else []
     found = [features(part) | {name for place, name in signs if place // width == at} for at, part in enumerate(parts)]
     windows = [one | other for one, other in pairwise(found)] or found
     scores = [0.5 + sum(weights[name] for name in one) / math.sqrt(max(len(one), ENOUGH)) for one in windows]

@@ -85,14 +85,17 @@ class SafetyTrainArguments:
     files: list[str] = field(metadata=about("Files of cases (first words), as `safety eval` reads them."))
     output: str = field(default="classifier.tsv.gz", metadata=about("File of the weights."))
     threshold: float = field(
-        default=-0.6, metadata=about("Log-odds from which a text is called an emergency; lower: fewer misses.")
+        default=-2.0, metadata=about("Log-odds from which a text is called an emergency; lower: fewer misses.")
     )
     floor: float = field(
-        default=-1.4,
+        default=-2.8,
         metadata=about("Log-odds below which an emergency that a shipped rule found is shown as urgent; lower: rarer."),
     )
-    penalty: float = field(default=0.006, metadata=about("Weight of the squared weights in the loss."))
-    min_count: int = field(default=2, metadata=about("Texts that a word sequence or sign must be in."))
+    penalty: float = field(default=0.003, metadata=about("Weight of the squared weights in the loss."))
+    min_count: int = field(default=3, metadata=about("Texts that a word sequence or sign must be in."))
+    hidden_units: int = field(
+        default=16, metadata=about("Units that learn what features mean together; 0: weights of features only.")
+    )
     scale: Optional[Literal["esi", "ctas", "manchester", "cn4"]] = field(
         default=None, metadata=about("Scale of labels that are numbers; cn4: 急诊四级.")
     )
@@ -100,7 +103,7 @@ class SafetyTrainArguments:
     overwrite: bool = field(default=False, metadata=about("Replace the output if it is there."))
 
     def __post_init__(self) -> None:
-        at_least(self, penalty=0, min_count=1, folds=0)
+        at_least(self, penalty=0, min_count=1, hidden_units=0, folds=0)
         if self.floor > self.threshold:
             raise UserError(f"--floor {self.floor:g} is above --threshold {self.threshold:g}; lower --floor as well")
 

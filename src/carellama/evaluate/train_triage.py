@@ -89,6 +89,7 @@ def _fit(reads: Sequence[_Read], options: SafetyTrainArguments) -> Classifier:
         [one.signs for one in reads],
         least=options.min_count,
         penalty=options.penalty,
+        units=options.hidden_units,
     )
     return replace(made, threshold=options.threshold, floor=options.floor)
 

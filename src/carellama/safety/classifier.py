@@ -1,12 +1,14 @@
-"""A second reader beside the rules: a linear classifier of word sequences and signs.
+"""A second reader beside the rules: a classifier of word sequences and signs.
 
     classifier = load_classifier()
     classifier.score("...", signs)       # the log-odds that a text tells of an emergency
     classifier.verdict("...", signs)     # "emergency", "harmless" or "unsure"
 
-Features are sequences of one to three Chinese characters, of one or two words in Latin letters, and the signs of
-`safety.signs`; a text scores the sum of their weights over the square root of their number (40 at least), plus a bias
-(logistic regression; while it learns, features that tell the labels apart count for more: Wang and Manning 2012). A
+Features are sequences of one to three Chinese characters (also two characters with one or two others between, `胸?痛`,
+and those at an end of a run, `^胸`, `痛$`), of one to three words in Latin letters, and the signs of `safety.signs`. A
+text scores the sum of their weights over the square root of their number (40 at least), plus a bias (logistic
+regression; while it learns, features that tell the labels apart count for more: Wang and Manning 2012), plus what a
+small layer of hidden units says of them together (`safety.hidden`), where the table has one. A
 long text is read in windows, of which the highest counts, so that a preamble changes nothing. Weights are a readable
 table, `classifier.tsv.gz`, one feature a line; `carellama safety train` makes it from labelled texts. It knows that a
 sign is denied, and no other negation but by the sequences it has seen; it gives no reason, and names no rule. Where it
@@ -30,7 +32,18 @@ from numpy.typing import NDArray
 
 from carellama.errors import UserError, read_failure
 from carellama.rules import normalize
-from carellama.safety.feature_index import HAN_LENGTHS, HAN_RUN, STEM, WORD_LENGTHS, FeatureIndex, read_words
+from carellama.safety.feature_index import (
+    APART,
+    HAN_LENGTHS,
+    HAN_RUN,
+    RUN_BEGIN,
+    RUN_END,
+    STEM,
+    WORD_LENGTHS,
+    FeatureIndex,
+    read_words,
+)
+from carellama.safety.hidden import Hidden, fit_hidden, read_hidden
 from carellama.safety.signs import Sign
 
 WINDOW_HAN, WINDOW_WORDS = 160, 120  # of a window; the next begins in its middle, where no sequence is read across
@@ -39,9 +52,10 @@ BIAS, THRESHOLD, FLOOR = "#bias", "#threshold", "#floor"  # names of lines that 
 # Known features of a window. With fewer a text counts as if it had so many: "hi" tells of no emergency because one of
 # the texts learned from began with it.
 ENOUGH = 40
-FEW = 20  # known word sequences of a window, below which only a high score says anything: "headache" has none
+FEW = 31  # known word sequences of a window, below which only a high score says anything: "headache" has none
 FEW_MARGIN = 2.1  # log-odds above the threshold from which it does
 FEATURE_BITS = 32  # of the number of a feature
+HIDDEN_SHARE = 2 / 3  # of what was learned with hidden units in the log-odds; the rest was learned without
 LEAST_SCALE = 0.1  # of a feature while weights are learned
 Verdict = Literal["emergency", "harmless", "unsure"]
 
@@ -52,6 +66,10 @@ def features(text: str) -> set[str]:
     for run in HAN_RUN.findall(text):
         for length in HAN_LENGTHS:
             found.update(run[at : at + length] for at in range(len(run) - length + 1))
+            if len(run) >= length:
+                found.update((RUN_BEGIN + run[:length], run[-length:] + RUN_END))
+        for apart in APART:
+            found.update(f"{one}{'?' * (apart - 1)}{other}" for one, other in zip(run, run[apart:], strict=False))
     words = read_words(text)
     for length in WORD_LENGTHS:
         found.update(" ".join(words[at : at + length]) for at in range(len(words) - length + 1))
@@ -80,6 +98,7 @@ class Classifier:
     bias: float
     threshold: float
     floor: float
+    hidden: Hidden | None = None
 
     def score(self, text: str, signs: Sequence[Sign] = ()) -> float:
         """Return the highest log-odds of a window of the text."""
@@ -106,6 +125,12 @@ class Classifier:
         """The weight of each feature, and whether it is a word sequence."""
         return np.array([*self.weights.values()]), np.array([name[0] != "{" for name in self.weights], dtype=bool)
 
+    @cached_property
+    def _rows(self) -> NDArray[np.float32]:
+        """The row of each feature in the hidden layer, (F, U)."""
+        assert self.hidden
+        return self.hidden.rows(self.weights)
+
     def _score(self, text: str, signs: Sequence[Sign]) -> tuple[float, int]:
         """The highest log-odds of a window, and how many of its word sequences are known."""
         parts = blocks(normalize(text))
@@ -125,6 +150,8 @@ class Classifier:
         known = np.bincount(windows[is_sequence[numbers]], minlength=count)
         lengths = np.sqrt(np.maximum(np.bincount(windows, minlength=count), ENOUGH))
         scores = self.bias + sums / lengths
+        if self.hidden:
+            scores += self.hidden.log_odds(self._rows[numbers], np.bincount(windows, minlength=count), lengths)
         highest = scores.max()
         return float(highest), int(known[scores == highest].max())
 
@@ -132,26 +159,37 @@ class Classifier:
         """Write the table, sorted by feature."""
         limits = {BIAS: self.bias, THRESHOLD: self.threshold, FLOOR: self.floor}
         lines = [f"{name}\t{value:.4f}" for name, value in limits.items()]
-        lines += [f"{name}\t{weight:.3f}" for name, weight in sorted(self.weights.items())]
+        rows: Mapping[str, str] = {}
+        if self.hidden:
+            lines += [f"{name}\t{value:.5f}" for name, value in self.hidden.lines().items()]
+            rows = self.hidden.letters
+        for name, weight in sorted(self.weights.items()):
+            lines.append(f"{name}\t{weight:.3f}\t{rows[name]}" if name in rows else f"{name}\t{weight:.3f}")
         path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0))
 
 
 def read_classifier(data: bytes, name: str) -> Classifier:
     """Read a table of weights. Raises `UserError` with the line that is none."""
     weights: dict[str, float] = {}
+    rows: dict[str, str] = {}
     try:
         lines = gzip.decompress(data).decode().splitlines()
     except (OSError, EOFError, UnicodeDecodeError):
         raise UserError(f"{name} is no gzip file of UTF-8 text; carellama safety train writes one") from None
     for number, line in enumerate(lines, 1):
-        sequence, _, weight = line.rpartition("\t")
+        sequence, _, rest = line.partition("\t")
+        weight, _, row = rest.partition("\t")
         try:
             weights[sequence] = float(weight)
         except ValueError:
             raise UserError(f"{name}, line {number}: a feature, a tab and a number are expected") from None
+        if row:
+            rows[sequence] = row
     if not weights.keys() >= {BIAS, THRESHOLD, FLOOR}:
         raise UserError(f"{name} has no lines {BIAS}, {THRESHOLD} and {FLOOR}; carellama safety train writes them")
-    return Classifier(weights, weights.pop(BIAS), weights.pop(THRESHOLD), weights.pop(FLOOR))
+    limits = weights.pop(BIAS), weights.pop(THRESHOLD), weights.pop(FLOOR)
+    hidden = read_hidden(rows, weights, name)
+    return Classifier(weights, *limits, hidden)
 
 
 @cache
@@ -172,11 +210,13 @@ def fit(
     *,
     least: int,
     penalty: float,
+    units: int = 0,
 ) -> Classifier:
     """Return the classifier of labelled texts, with both limits at even odds.
 
     `signs`: of each text. `least`: texts that a feature must be in. `penalty`: of the squared weights, over the number
-    of texts.
+    of texts. `units`: hidden units; with any, the log-odds are a weighted mean of those of a classifier without
+    them and of one with them.
     """
     import torch
 
@@ -188,17 +228,19 @@ def fit(
         raise UserError(f"no feature is in {least} texts; give more texts, or a smaller --min_count")
     index = FeatureIndex(names)
     rows, columns, values = [], [], []
+    places: list[list[int]] = []
     for row, (text, signs_of) in enumerate(zip(texts, named, strict=True)):
         known = np.unique(index.of([normalize(text)])[0]).tolist()
         known += [number for name in signs_of if (number := index.number(name)) is not None]
+        places.append(sorted(known))
         rows += [row] * len(known)
         columns += known
         values += [1 / _length(len(known))] * len(known)
     scales = _scales(sets, labels, names)
     values = [value * scales[column] for value, column in zip(values, columns, strict=True)]
-    places = torch.tensor([rows, columns])
+    cells = torch.tensor([rows, columns])
     shape, double = (len(sets), len(names)), torch.float64  # whose rounding the number of threads does not show
-    matrix = torch.sparse_coo_tensor(places, values, shape, dtype=double, check_invariants=True).coalesce()
+    matrix = torch.sparse_coo_tensor(cells, values, shape, dtype=double, check_invariants=True).coalesce()
     target = torch.tensor([float(label) for label in labels], dtype=double)
     weights = torch.zeros(len(names), dtype=double, requires_grad=True)
     bias = torch.zeros(1, dtype=double, requires_grad=True)
@@ -213,8 +255,13 @@ def fit(
         return value
 
     optimizer.step(loss)
-    learned = {name: weight * scale for name, weight, scale in zip(names, weights.tolist(), scales, strict=True)}
-    return Classifier(learned, bias.item(), 0.0, 0.0)
+    learned = [weight * scale for weight, scale in zip(weights.tolist(), scales, strict=True)]
+    if not units:
+        return Classifier(dict(zip(names, learned, strict=True)), bias.item(), 0.0, 0.0)
+    more, shift, hidden = fit_hidden(places, labels, names, scales, least_length=ENOUGH, units=units)
+    both = {name: one + HIDDEN_SHARE * (other - one) for name, one, other in zip(names, learned, more, strict=True)}
+    own = bias.item()
+    return Classifier(both, own + HIDDEN_SHARE * (shift - own), 0.0, 0.0, hidden.times(HIDDEN_SHARE))
 
 
 def _scales(sets: Sequence[set[str]], labels: Sequence[bool], names: Sequence[str]) -> list[float]:

@@ -20,10 +20,14 @@ Ints = NDArray[np.int64]
 Codes = NDArray[np.uint64]
 HAN_RUN = re.compile(r"[㐀-鿿]+")
 LATIN_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?")
-HAN_LENGTHS, WORD_LENGTHS = (1, 2, 3), (1, 2)
+HAN_LENGTHS, WORD_LENGTHS = (1, 2, 3), (1, 2, 3)
+APART = (2, 3)  # places between two characters that are read without those between them: 胸?痛, 胸??痛
+RUN_BEGIN, RUN_END = "^", "$"  # mark sequences at an end of a run of Chinese characters
 STEM = 5  # letters of a longer word that count by themselves: vomit of vomiting
 _HAN_BITS = 16  # of a character
-_WORD_BITS = 32  # of the number of a word
+_WORD_BITS = 21  # of the number of a word
+_KIND_BIT = 48  # from which a code tells sequences, apart by 2 or 3, at a begin and at an end of a run
+_KINDS = {kind: at << _KIND_BIT for at, kind in enumerate(("", "?", "??", RUN_BEGIN, RUN_END))}
 _MIX = 0x9E3779B97F4A7C15  # of Fibonacci hashing (Knuth, volume 3, section 6.4)
 
 
@@ -38,11 +42,8 @@ class FeatureIndex:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._numbers = {name: at for at, name in enumerate(names)}
-        han = [(name, at) for name, at in self._numbers.items() if HAN_RUN.fullmatch(name)]
-        self._han = _Table(
-            [sum(ord(character) << _HAN_BITS * at for at, character in enumerate(name)) for name, _ in han],
-            [at for _, at in han],
-        )
+        han = [(code, at) for name, at in self._numbers.items() if (code := _han_code(name)) is not None]
+        self._han = _Table([code for code, _ in han], [at for _, at in han])
         pairs = [(name.split(" "), at) for name, at in self._numbers.items() if " " in name and name[0] != "{"]
         words: dict[str, int] = {}
         codes = [
@@ -74,12 +75,26 @@ class FeatureIndex:
         is_han = (codes >= 0x3400) & (codes <= 0x9FFF)
         single = codes.astype(np.uint64)
         code, here = single, is_han
-        found, owners = [single[is_han]], [owner[is_han]]
-        for length in range(2, max(HAN_LENGTHS) + 1):
-            here = here[:-1] & is_han[length - 1 :]
-            code = code[:-1] | (single[length - 1 :] << np.uint64(_HAN_BITS * (length - 1)))
-            found.append(code[here])
-            owners.append(owner[: len(code)][here])
+        found, owners = [], []
+
+        def add(some: Codes, where: NDArray[np.bool_], kind: str) -> None:
+            found.append(some[where] | np.uint64(_KINDS[kind]))
+            owners.append(owner[: len(some)][where])
+
+        begins = is_han & ~np.concatenate(([False], is_han[:-1]))
+        ends = is_han & ~np.concatenate((is_han[1:], [False]))
+        for length in HAN_LENGTHS:
+            if length > 1:
+                here = here[:-1] & is_han[length - 1 :]
+                code = code[:-1] | (single[length - 1 :] << np.uint64(_HAN_BITS * (length - 1)))
+            add(code, here, "")
+            add(code, here & begins[: len(code)], RUN_BEGIN)
+            add(code, here & ends[length - 1 :], RUN_END)
+        whole = is_han
+        for apart in range(1, max(APART) + 1):
+            whole = whole[:-1] & is_han[apart:]  # no other character between them
+            if apart in APART:
+                add(single[:-apart] | (single[apart:] << np.uint64(_HAN_BITS)), whole, "?" * (apart - 1))
         return [self._han.find(np.concatenate(found), np.concatenate(owners))]
 
     def _of_words(self, parts: Sequence[str]) -> list[tuple[Ints, Ints]]:
@@ -93,13 +108,28 @@ class FeatureIndex:
         single = np.array([numbers.get(word, -1) for word in words])
         stems = np.array([stems_of.get(word[:STEM], -1) if len(word) > STEM else -1 for word in words])
         row = np.array([self._words.get(word, 0) for word in words], dtype=np.uint64)
-        pair = np.flatnonzero((row[:-1] > 0) & (row[1:] > 0) & (owner[:-1] == owner[1:]))
-        codes = row[pair] | (row[pair + 1] << np.uint64(_WORD_BITS))
-        return [
-            (single[single >= 0], owner[single >= 0]),
-            (stems[stems >= 0], owner[stems >= 0]),
-            self._pairs.find(codes, owner[pair]),
-        ]
+        found = [(single[single >= 0], owner[single >= 0]), (stems[stems >= 0], owner[stems >= 0])]
+        code, here = row, row > 0
+        for length in WORD_LENGTHS[1:]:
+            last = length - 1
+            here = here[:-1] & (row[last:] > 0) & (owner[:-last] == owner[last:])
+            code = code[:-1] | (row[last:] << np.uint64(_WORD_BITS * last))
+            found.append(self._pairs.find(code[here], owner[:-last][here]))
+        return found
+
+
+def _han_code(name: str) -> int | None:
+    """The number of a sequence of Chinese characters; None: it is none."""
+    kind, characters = "", name
+    if name[0] == RUN_BEGIN:
+        kind, characters = RUN_BEGIN, name[1:]
+    elif name[-1] == RUN_END:
+        kind, characters = RUN_END, name[:-1]
+    elif "?" in name[1:-1]:
+        kind, characters = name[1:-1], name[0] + name[-1]
+    if kind not in _KINDS or not HAN_RUN.fullmatch(characters):
+        return None
+    return _KINDS[kind] | sum(ord(character) << _HAN_BITS * at for at, character in enumerate(characters))
 
 
 class _Table:
