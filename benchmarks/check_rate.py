@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from carellama.config.datasets import CheckArguments
-from carellama.data.check.found import lines
+from carellama.data.check.report import lines
 from carellama.data.check.run import checked
 
 WORDS = (

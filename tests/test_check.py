@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import preloaded
 from carellama.config.data import DataArguments
 from carellama.config.datasets import CheckArguments
-from carellama.data.check.found import lines, to_dict
+from carellama.data.check.report import lines, to_dict
 from carellama.data.check.run import Check, checked, duplicates, run
 from carellama.data.convert import BadRecord
 from carellama.data.sources import load_datasets

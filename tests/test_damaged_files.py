@@ -22,7 +22,7 @@ import pytest
 import preloaded
 from carellama.config.data import DataArguments
 from carellama.config.datasets import CheckArguments
-from carellama.data.check.found import lines
+from carellama.data.check.report import lines
 from carellama.data.check.run import checked, files_of
 from carellama.data.sources import load_datasets
 from carellama.errors import UserError

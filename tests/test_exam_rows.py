@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from carellama.data.catalogue.convert import of_unknown
-from carellama.data.check.found import lines
+from carellama.data.check.report import lines
 from carellama.errors import UserError
 from carellama.records import Message
 from file_rows import AB, ASK, CHAT, REST, SAY, SMOKE, STEM, check, dataset, entry, exam, records, write

@@ -22,7 +22,7 @@ from carellama.config.datasets import ConvertArguments
 from carellama.config.parse import parse
 from carellama.data.catalogue import fetch, hosts, pull
 from carellama.data.catalogue.entries import Entry, Host, Part
-from carellama.data.catalogue.taken import unpack
+from carellama.data.catalogue.pulled_files import unpack
 from carellama.errors import UserError
 
 BODY = b'{"query": "A made-up question?", "response": "A made-up answer."}\n' * 4000

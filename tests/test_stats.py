@@ -10,7 +10,7 @@ import pytest
 
 from carellama.config.data import DataArguments
 from carellama.data.sources import load_datasets
-from carellama.data.stats.run import Stats, lines, measured, run, summary
+from carellama.data.stats import Stats, lines, measured, run, summary
 from carellama.data.view import GREEN, GREY, PLAIN
 from carellama.data.view import run as view
 from carellama.errors import UserError
@@ -140,7 +140,7 @@ def test_a_record_can_not_move_the_cursor(tmp_path: Path, capsys) -> None:
 
 
 def test_turns_have_a_bar_each_and_many_turns_one_together(tmp_path: Path) -> None:
-    from carellama.data.stats.page import MOST_TURNS, _turns
+    from carellama.data.stats import MOST_TURNS, _turns
 
     stats = Stats("a", "a")
     stats.turns.update({1: 5, 3: 2, 40: 1, 58: 1})

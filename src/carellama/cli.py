@@ -72,7 +72,7 @@ DATA_VERBS = {
     "clean": ("carellama.data.clean.run:run", "Remove duplicates, exam questions and identifiers."),
     "synthesize": ("carellama.batch.synthesize:run", "Write training data from documents with a model."),
     "mix": ("carellama.data.recipe:run", "Mix several datasets into one file."),
-    "stats": ("carellama.data.stats.run:run", "Count lengths, turns, languages and departments."),
+    "stats": ("carellama.data.stats:run", "Count lengths, turns, languages and departments."),
     "view": ("carellama.data.view:run", "Page through records, with the encoded example."),
     "check": ("carellama.data.check.run:run", "Report every problem of a file, with line numbers."),
 }

@@ -13,7 +13,6 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,7 @@ from carellama.config.parse import parse
 from carellama.data.catalogue import hosts
 from carellama.data.catalogue.entries import Entry, Host, find
 from carellama.data.catalogue.fetch import Fetched, NoConnection, NotFetched, Remote, offline, sha256_of
-from carellama.data.catalogue.named import next_step
-from carellama.data.catalogue.taken import read_record, take, unpack
+from carellama.data.catalogue.pulled_files import publish, read_record, take, unpack
 from carellama.disk import say, write_json
 from carellama.errors import UserError
 from carellama.text import counted
@@ -175,7 +173,7 @@ class _Pull:
             (self.home / "files" / name).unlink(missing_ok=True)
             print(f"removed {name} (of an earlier pull; not there any more)")
         before = [own for own in read_record(self.home).get("sources", []) if own["holds"] not in held]
-        settle(self.entry, self.home, others | self.files, before + self.sources)
+        publish(self.entry, self.home, others | self.files, before + self.sources)
 
 
 def _kept(remote: Remote, here: dict[str, tuple[Path, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -205,26 +203,3 @@ def _placed(remote: Remote, got: Fetched, incoming: Path, holds: str) -> dict[st
     members = unpack(archive, incoming)
     archive.unlink()
     return {name: member | {"of": of | whole} for name, member in members.items()}
-
-
-def settle(entry: Entry, home: Path, files: dict[str, dict[str, Any]], sources: list[dict[str, str]]) -> None:
-    """Move what waits in `incoming` into `files`, and write the record."""
-    incoming, target = home / "incoming", home / "files"
-    for name in files:
-        if (incoming / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            (incoming / name).replace(target / name)
-    record = {
-        "name": entry.name,
-        "sources": sources,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "licence": entry.licence,
-        "terms": entry.terms,
-        "accepted": entry.accept,
-        "files": files,
-    }
-    write_json(home / "pulled.json", record)
-    shutil.rmtree(incoming, ignore_errors=True)
-    total = sum(own["bytes"] for own in files.values())
-    print(f"{entry.name}: {counted(len(files), 'file')}, {counted(total, 'byte')} in {target}")
-    print(f"next: {next_step(entry, target)}")

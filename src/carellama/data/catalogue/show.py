@@ -15,7 +15,7 @@ from carellama.config.environment import dataset_home
 from carellama.config.parse import parse
 from carellama.data.catalogue.entries import Entry, Host, entries, find
 from carellama.data.catalogue.named import next_step
-from carellama.data.catalogue.taken import read_record
+from carellama.data.catalogue.pulled_files import read_record
 from carellama.text import counted
 
 HEADINGS = ("name", "stage", "language", "rows", "licence", "where", "needs", "pulled")

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
-from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +22,17 @@ from carellama.config.datasets import CheckArguments
 from carellama.config.parse import at_least, parse
 from carellama.data.check.faults import Limits, faults_of, question_and_answer, unended
 from carellama.data.check.known_datasets import datasets_for
+from carellama.data.check.report import Check, Problem, lines, to_dict
 from carellama.data.convert import BadRecord, lengths_of, texts_of
 from carellama.data.detect_format import STAGE_KINDS, detect_file, first_rows
 from carellama.data.file_bytes import read_head
-from carellama.data.file_format import KIND_NAMES, FileFormat
+from carellama.data.file_format import KIND_NAMES
 from carellama.data.file_type import ENCODING_NAMES, KNOWN, detect_file_type
 from carellama.data.read import BadRow, Row, is_data_file, rows
 from carellama.data.sources import INFO
 from carellama.disk import write_json
 from carellama.errors import DataError, UserError
-from carellama.records import Chat, Pair, Place, Record
+from carellama.records import Chat, Pair, Record
 from carellama.text import language
 
 MEASURED = 1000  # records whose language is measured, after which every tenth is
@@ -44,79 +42,8 @@ FORMAL = re.compile(r"found \w+|turn \d+|column '[^']{1,40}' has \d+|\d+ under a
 QUOTES = re.compile(r"(turn \d+)( is '.*)")
 
 
-@dataclass
-class Problem:
-    """How often something is wrong, and where first."""
-
-    count: int = 0
-    lines: list[int | str] = field(default_factory=list)  # text: with the sheet of a workbook
-    detail: str = ""  # of the first case
-
-
-@dataclass
-class Check:
-    """What was found in one file."""
-
-    path: Path
-    kind: str = ""
-    encoding: str = ""
-    format: FileFormat = field(default_factory=FileFormat)
-    datasets: tuple[str, ...] = ()  # of the catalogue, NAME or NAME:PART, that have files of this format
-    columns: tuple[str, ...] = ()  # of most of the first rows
-    rows: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
-    errors: dict[str, Problem] = field(default_factory=dict)
-    warnings: dict[str, Problem] = field(default_factory=dict)
-    languages: Counter[str] = field(default_factory=Counter)
-    unended: int = 0
-    answers: int = 0
-    lines: array[int] = field(default_factory=lambda: array("q"))  # of each usable record
-    hashes: array[int] = field(default_factory=lambda: array("q"))
-    asked: array[int] = field(default_factory=lambda: array("I"))  # characters, as `lengths_of` counts them
-    answered: array[int] = field(default_factory=lambda: array("I"))
-    entry: dict[str, dict[str, Any]] | None = None  # of dataset_info.json; None: no records, or to be converted
-    most_shown: int = 20
-    unit: str = "line"  # in which places are counted: line or row
-
-    @property
-    def usable(self) -> int:
-        """Records that training could take."""
-        return self.kinds.total()
-
-    def error(self, line: int | Place, reason: str, detail: str = "") -> None:
-        """Count a row that training refuses."""
-        self._note(self.errors, line, reason, detail)
-
-    def warn(self, line: int | Place, reason: str, detail: str = "") -> None:
-        """Count something suspicious of a row."""
-        self._note(self.warnings, line, reason, detail)
-
-    def _note(self, table: dict[str, Problem], line: int | Place, reason: str, detail: str) -> None:
-        problem = table.get(reason)
-        if problem is None:
-            problem = table[reason] = Problem(detail=detail)
-        problem.count += 1
-        if len(problem.lines) < self.most_shown:
-            problem.lines.append(line if isinstance(line, int) else self._line_of(line))
-
-    def _line_of(self, place: Place) -> int | str:
-        """The line or row of a place, with the sheet of a workbook but its first."""
-        sheet = place.file.removeprefix(str(self.path)).strip()
-        return f"{place.line} {sheet}" if sheet.startswith("(sheet ") else place.line
-
-    @property
-    def command(self) -> str:
-        """The command that converts the file, where a layout of the catalogue reads it."""
-        path = shlex.quote(str(self.path))
-        if self.datasets and self.format.layout != "document":
-            return f"carellama data convert {self.datasets[0]} --from {path}"
-        return f"carellama data convert {path}" if self.format.layout else ""
-
-
 def run(argv: Sequence[str]) -> None:
     """Check the files, print what was found, and leave with exit code 1 when something is wrong."""
-    from carellama.data.check.found import lines, to_dict
-
     (arguments,) = parse((CheckArguments,), argv, "carellama data check FILE...", first="files")
     at_least(arguments, most_shown=1, longest=1, shortest=1)
     paths = files_of(arguments.files)
@@ -257,10 +184,10 @@ class _Judge:
 
 def _finish(check: Check) -> None:
     """Count what only all rows together show."""
-    lines, firsts = duplicates(np.array(check.hashes), np.array(check.lines))
-    if len(lines):
-        shown: list[int | str] = [int(line) for line in lines[: check.most_shown]]
-        check.warnings["the same as an earlier row"] = Problem(len(lines), shown, f"line {firsts[0]} again")
+    again, firsts = duplicates(np.array(check.hashes), np.array(check.lines))
+    if len(again):
+        shown: list[int | str] = [int(line) for line in again[: check.most_shown]]
+        check.warnings["the same as an earlier row"] = Problem(len(again), shown, f"line {firsts[0]} again")
     if check.answers and check.unended / check.answers >= UNENDED_SHARE:
         share = f"{check.unended / check.answers:.0%} of the answers"
         check.warnings["answers that do not end like a sentence, perhaps cut off"] = Problem(check.unended, [], share)

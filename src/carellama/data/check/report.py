@@ -3,17 +3,89 @@
 from __future__ import annotations
 
 import json
+import shlex
 from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from carellama.data.check.run import Check, Problem
-from carellama.data.file_format import KIND_NAMES, PARTLY, counted_kind
-from carellama.data.stats.run import summary
-from carellama.records import Text
+from carellama.data.file_format import KIND_NAMES, PARTLY, FileFormat, counted_kind
+from carellama.data.stats import summary
+from carellama.records import Place, Text
 from carellama.text import counted
 
 WIDTH = 10  # of the labels
 MOST_COLUMNS = 20  # that are named
+
+
+@dataclass
+class Problem:
+    """How often something is wrong, and where first."""
+
+    count: int = 0
+    lines: list[int | str] = field(default_factory=list)  # text: with the sheet of a workbook
+    detail: str = ""  # of the first case
+
+
+@dataclass
+class Check:
+    """What was found in one file."""
+
+    path: Path
+    kind: str = ""
+    encoding: str = ""
+    format: FileFormat = field(default_factory=FileFormat)
+    datasets: tuple[str, ...] = ()  # of the catalogue, NAME or NAME:PART, that have files of this format
+    columns: tuple[str, ...] = ()  # of most of the first rows
+    rows: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    errors: dict[str, Problem] = field(default_factory=dict)
+    warnings: dict[str, Problem] = field(default_factory=dict)
+    languages: Counter[str] = field(default_factory=Counter)
+    unended: int = 0
+    answers: int = 0
+    lines: array[int] = field(default_factory=lambda: array("q"))  # of each usable record
+    hashes: array[int] = field(default_factory=lambda: array("q"))
+    asked: array[int] = field(default_factory=lambda: array("I"))  # characters, as `lengths_of` counts them
+    answered: array[int] = field(default_factory=lambda: array("I"))
+    entry: dict[str, dict[str, Any]] | None = None  # of dataset_info.json; None: no records, or to be converted
+    most_shown: int = 20
+    unit: str = "line"  # in which places are counted: line or row
+
+    @property
+    def usable(self) -> int:
+        """Records that training could take."""
+        return self.kinds.total()
+
+    def error(self, line: int | Place, reason: str, detail: str = "") -> None:
+        """Count a row that training refuses."""
+        self._note(self.errors, line, reason, detail)
+
+    def warn(self, line: int | Place, reason: str, detail: str = "") -> None:
+        """Count something suspicious of a row."""
+        self._note(self.warnings, line, reason, detail)
+
+    def _note(self, table: dict[str, Problem], line: int | Place, reason: str, detail: str) -> None:
+        problem = table.get(reason)
+        if problem is None:
+            problem = table[reason] = Problem(detail=detail)
+        problem.count += 1
+        if len(problem.lines) < self.most_shown:
+            problem.lines.append(line if isinstance(line, int) else self._line_of(line))
+
+    def _line_of(self, place: Place) -> int | str:
+        """The line or row of a place, with the sheet of a workbook but its first."""
+        sheet = place.file.removeprefix(str(self.path)).strip()
+        return f"{place.line} {sheet}" if sheet.startswith("(sheet ") else place.line
+
+    @property
+    def command(self) -> str:
+        """The command that converts the file, where a layout of the catalogue reads it."""
+        path = shlex.quote(str(self.path))
+        if self.datasets and self.format.layout != "document":
+            return f"carellama data convert {self.datasets[0]} --from {path}"
+        return f"carellama data convert {path}" if self.format.layout else ""
 
 
 def lines(check: Check) -> list[str]:

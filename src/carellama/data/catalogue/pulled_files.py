@@ -1,4 +1,4 @@
-"""Files of a dataset that a person has downloaded: found by their names, copied, unpacked; and what is missing.
+"""The files of a dataset on this machine: copied from a folder or unpacked, published with their record, or missing.
 
 take(entry, Path("~/Downloads").expanduser(), dataset_home() / entry.name)
 """
@@ -11,13 +11,15 @@ import stat
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from carellama.data.catalogue import hosts
 from carellama.data.catalogue.entries import Entry
 from carellama.data.catalogue.fetch import NotFetched, room_for, sha256_of
-from carellama.data.catalogue.named import fits, paths_in
+from carellama.data.catalogue.named import fits, next_step, paths_in
+from carellama.disk import write_json
 from carellama.errors import UserError
 from carellama.text import counted
 
@@ -33,8 +35,6 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def take(entry: Entry, place: Path, home: Path) -> None:
     """Copy into the dataset's folder what belongs to it of a folder (or one file), and say what is missing."""
-    from carellama.data.catalogue.pull import settle
-
     base = place if place.is_dir() else place.parent
     there = _files(place)
     mine = [path for path in there if _belongs(entry, path.relative_to(base).as_posix())]
@@ -55,7 +55,30 @@ def take(entry: Entry, place: Path, home: Path) -> None:
     before = {name: own for name, own in read_record(home).get("files", {}).items() if (home / "files" / name).exists()}
     for line in missing(entry, [*before, *files]):
         print(line)
-    settle(entry, home, before | files, [{"source": "local", "repo": str(place), "revision": "", "holds": ""}])
+    publish(entry, home, before | files, [{"source": "local", "repo": str(place), "revision": "", "holds": ""}])
+
+
+def publish(entry: Entry, home: Path, files: dict[str, dict[str, Any]], sources: list[dict[str, str]]) -> None:
+    """Move what waits in `incoming` into `files`, and write pulled.json."""
+    incoming, target = home / "incoming", home / "files"
+    for name in files:
+        if (incoming / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (incoming / name).replace(target / name)
+    record = {
+        "name": entry.name,
+        "sources": sources,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "licence": entry.licence,
+        "terms": entry.terms,
+        "accepted": entry.accept,
+        "files": files,
+    }
+    write_json(home / "pulled.json", record)
+    shutil.rmtree(incoming, ignore_errors=True)
+    total = sum(own["bytes"] for own in files.values())
+    print(f"{entry.name}: {counted(len(files), 'file')}, {counted(total, 'byte')} in {target}")
+    print(f"next: {next_step(entry, target)}")
 
 
 def expected(entry: Entry) -> list[str]:

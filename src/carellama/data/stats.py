@@ -1,23 +1,39 @@
-"""The page of `carellama data stats`: tables and histograms in one HTML file, in Chinese and English.
+"""`carellama data stats`: how long, how many turns, which languages and departments, as a table and as a page.
 
-    page([measured(dataset)])
+    carellama data stats consult_zh consult_en --html stats.html
 
-It holds everything it needs and asks no other site for anything. Bars of lengths are of equal width on a logarithmic
-scale, as lengths are spread over three orders of magnitude.
+Lengths are in characters: how many tokens they are depends on the model (`carellama data mix --tokenizer`). Rows
+that cannot be used are counted, not measured. Eight bytes a record are kept. The page holds everything it needs;
+bars of lengths are of equal width on a logarithmic scale, as lengths are spread over three orders of magnitude.
 """
 
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from array import array
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from carellama.data.stats.run import Stats
+from carellama.config.data import DataArguments
+from carellama.config.datasets import StatsArguments
+from carellama.config.parse import at_least, parse
+from carellama.data.catalogue.convert import kind_of
+from carellama.data.convert import BadRecord, lengths_of, texts_of
+from carellama.data.file_format import KIND_NAMES, counted_kind
+from carellama.data.sources import Dataset, load_datasets
+from carellama.disk import whole_file
+from carellama.errors import UserError
+from carellama.records import Chat, Pair, Record, Text
+from carellama.text import counted, language
+
+GROUPED_BY = ("department", "category", "subject")  # keys of a record's meta that say what it is about
+MOST_GROUPS = 20  # shown of them; the others are counted together
 
 BARS = 24  # of a histogram of lengths
 MOST_TURNS = 20  # with a bar of their own; longer conversations share one
@@ -60,6 +76,124 @@ HEAD = """<!doctype html>
 """
 
 
+@dataclass
+class Stats:
+    """What was measured of one dataset."""
+
+    name: str
+    where: str
+    rows: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    turns: Counter[int] = field(default_factory=Counter)  # questions in a conversation -> records
+    languages: Counter[str] = field(default_factory=Counter)
+    groups: Counter[str] = field(default_factory=Counter)
+    with_system: int = 0
+    asked: array[int] = field(default_factory=lambda: array("I"))  # characters of all a user says in a record
+    answered: array[int] = field(default_factory=lambda: array("I"))  # of all the assistant says; of a text, of it all
+
+    @property
+    def measures(self) -> tuple[tuple[str, array[int]], ...]:
+        """What the lengths are of, and the lengths."""
+        only_texts = set(self.kinds) == {KIND_NAMES[Text]}
+        return ("question", self.asked), ("text" if only_texts else "answer", self.answered)
+
+    @property
+    def used(self) -> int:
+        """Records that were measured."""
+        return self.kinds.total()
+
+    def add(self, record: Record) -> None:
+        """Measure one record."""
+        self.kinds[kind_of(record)] += 1
+        self.languages[language("\n".join(texts_of(record)))] += 1
+        group = next((record.meta[key] for key in GROUPED_BY if record.meta.get(key)), None)
+        if group:
+            self.groups[group] += 1
+        asked, answered = lengths_of(record)
+        self.asked.append(min(asked, 2**32 - 1))
+        self.answered.append(min(answered, 2**32 - 1))
+        if isinstance(record, (Chat, Pair)):
+            messages = record.messages if isinstance(record, Chat) else record.prompt
+            self.with_system += messages[0].role == "system"
+            self.turns[sum(message.role == "user" for message in messages)] += 1
+
+
+def run(argv: Sequence[str]) -> None:
+    """Measure, print the tables, and write the page."""
+    (arguments,) = parse((StatsArguments,), argv, "carellama data stats NAME_OR_FILE...", first="names")
+    at_least(arguments, max_samples=1)
+    if arguments.html is not None:
+        page_at(Path(arguments.html))
+    datasets = load_datasets(arguments.names, DataArguments(dataset_dir=arguments.dataset_dir))
+    found = [measured(dataset, arguments.max_samples) for dataset in datasets]
+    for stats in found:
+        print("\n".join(lines(stats)))
+    if arguments.html:
+        with whole_file(Path(arguments.html)) as file:
+            file.write(page(found))
+        print(f"wrote {arguments.html}")
+
+
+def page_at(path: Path) -> None:
+    """Raise `UserError` where no page can be written, or something else would be lost: before anything is measured."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--html {path} does not end in .html")
+    if path.is_dir():
+        raise UserError(f"--html {path} is a folder; give the name of a file to write")
+
+
+def measured(dataset: Dataset, most: int | None = None) -> Stats:
+    """Measure a dataset, or its first rows."""
+    stats = Stats(dataset.name, dataset.where)
+    for row in itertools.islice(dataset.rows(), most):
+        stats.rows += 1
+        try:
+            stats.add(dataset.record(row))
+        except BadRecord as error:
+            stats.skipped[error.reason] += 1
+    return stats
+
+
+def lines(stats: Stats) -> Iterator[str]:
+    """The tables of one dataset."""
+    kinds = ", ".join(counted_kind(count, kind) for kind, count in stats.kinds.most_common())
+    yield f"{stats.name} ({stats.where}): {counted(stats.rows, 'row')}, {kinds or 'no records'}"
+    for reason, count in stats.skipped.most_common():
+        yield f"  not usable {count:,}: {reason}"
+    if not stats.used:
+        return
+    yield f"  {'characters':<12}{'mean':>9}{'median':>9}{'95%':>9}{'99%':>9}{'most':>9}"
+    for name, values in stats.measures:
+        if any(values):
+            mean, *shares = summary(values)
+            yield f"  {name:<12}{mean:>9,.0f}" + "".join(f"{share:>9,.0f}" for share in shares)
+    if stats.turns:
+        yield f"  turns        {_shares(sorted(stats.turns.items()), stats.used)}"
+        yield f"  with a system message: {stats.with_system / stats.used:.1%}"
+    yield f"  languages    {_shares(stats.languages.most_common(), stats.used)}"
+    if stats.groups:
+        yield f"  about        {_shares(most_common(stats.groups), stats.used)}"
+
+
+def summary(values: Sequence[int]) -> tuple[float, float, float, float, float]:
+    """(mean, median, 95%, 99%, most)."""
+    numbers = np.frombuffer(values, dtype=np.uint32) if isinstance(values, array) else np.array(values)
+    median, high, highest = np.quantile(numbers, [0.5, 0.95, 0.99])
+    return float(numbers.mean()), float(median), float(high), float(highest), float(numbers.max())
+
+
+def most_common(groups: Counter[str]) -> list[tuple[str, int]]:
+    """The largest groups, and all others as one."""
+    largest = groups.most_common(MOST_GROUPS)
+    others = groups.total() - sum(count for _, count in largest)
+    return [*largest, ("others", others)] if others else largest
+
+
+def _shares(items: Sequence[tuple[object, int]], whole: int) -> str:
+    return ", ".join(f"{key}: {count:,} ({count / whole:.1%})" for key, count in items)
+
+
 def page(found: Sequence[Stats]) -> str:
     """The whole page."""
     body = "\n".join([*([_overview(found)] if len(found) > 1 else []), *map(_dataset, found)])
@@ -79,8 +213,6 @@ def _overview(found: Sequence[Stats]) -> str:
 
 
 def _dataset(stats: Stats) -> str:
-    from carellama.data.stats.run import most_common
-
     parts = [f"<h2>{_text(stats.name)}</h2>"]
     if stats.where != stats.name:
         parts.append(f"<p>{_text(stats.where)}</p>")

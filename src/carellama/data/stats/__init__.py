@@ -1,1 +1,0 @@
-"""`carellama data stats`: lengths, turns, languages and departments, as a table and a page."""
