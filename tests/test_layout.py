@@ -37,7 +37,8 @@ IMPORTS: dict[str, set[str]] = {
     "records": set(),
     "text": set(),
     "disk": set(),
-    "config": {"model.machine"},  # defaults depend on what the machine computes in
+    "stages": {"records"},
+    "config": {"model.machine", "stages"},  # defaults depend on what the machine computes in
     "jinja": {"records", "text"},
     "skeleton": {"jinja", "text"},
     "template": {"records", "jinja", "skeleton", "text"},
@@ -63,13 +64,15 @@ IMPORTS: dict[str, set[str]] = {
         "model.load",
         "model.vocabulary",
         "model.zoo.pull",
+        "stages",
     },
-    "model": {"config", "disk"},
-    "run_record": {"config", "disk"},
+    "model": {"config", "disk", "stages"},
+    "run_record": {"config", "disk", "stages"},
     # engine: ppo and grpo learn from answers of their own
     "train": {
         *("config", "disk", "records", "text", "template", "tokenise", "data", "model", "engine", "evaluate.metrics"),
         "run_record",
+        "stages",
     },
     "evaluate": {
         *("config", "records", "text", "data", "engine", "disk", "intervals", "safety", "rules", "consultation"),
@@ -138,6 +141,21 @@ def test_imports_keep_to_the_table() -> None:
             if not {folder, name} & allowed:
                 refused.append(f"{name_of(path)} imports {name}; {part} may import {sorted(allowed)}")
     assert not refused, "\n".join(refused)
+
+
+def test_stages_are_compared_by_their_rows_alone() -> None:
+    """What a stage needs is a fact of `carellama.stages`; only its own options and trainer may ask for its name."""
+    own = {"stages.py", "config/ppo.py", "config/grpo.py"}
+    name = re.compile(r"""stage(?:\.name)?["')\]]*\)? *(?:==|!=|(?:not )?in) *[("'][^)]*\b(?:pt|sft|rm|dpo|kto|ppo|grpo)\b""")
+    found = [
+        f"{path.relative_to(PACKAGE)}:{number}: {line.strip()}"
+        for path in MODULES
+        if path.relative_to(PACKAGE).as_posix() not in own
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if name.search(line)
+    ]
+    assert name.search('if config.finetuning.stage == "rm":') and name.search('options.get("stage") != "pt"')
+    assert found == []
 
 
 def test_the_table_has_no_part_that_is_gone() -> None:
@@ -244,13 +262,14 @@ def test_importing_the_package_loads_nothing() -> None:
 def test_verbs_and_stages_can_be_called() -> None:
     from carellama.cli import GROUPS, VERBS
     from carellama.config.finetuning import FinetuningArguments
-    from carellama.train import STAGES
+    from carellama.stages import STAGES
+    from carellama.train import PREPARE, TRAINERS
 
     verbs = [place for table in (VERBS, *GROUPS.values()) for place, _ in table.values()]
-    for place in [*verbs, *STAGES.values()]:
+    for place in [*verbs, *TRAINERS.values(), *PREPARE.values()]:
         module, _, name = place.partition(":")
         assert callable(getattr(importlib.import_module(module), name)), place
-    assert set(get_args(get_type_hints(FinetuningArguments)["stage"])) == set(STAGES)
+    assert set(get_args(get_type_hints(FinetuningArguments)["stage"])) == set(STAGES) == set(TRAINERS)
 
 
 def reads(path: Path) -> set[str]:

@@ -13,6 +13,7 @@ from carellama.data.prepare import RowEncoder, last_answer_only
 from carellama.data.read import Row
 from carellama.data.sources import load_datasets
 from carellama.records import IGNORED, Chat, Message, Place, Tool, ToolCall
+from carellama.stages import STAGES
 from carellama.template import Template, get_template
 from carellama.tokenise import GroupEncoder
 from conftest import CHATML, make_tokenizer
@@ -62,7 +63,7 @@ def test_mask_history_learns_the_last_answer(tmp_path, tiny_tokenizer):
     found = []
     for masked in (False, True):
         options = DataArguments(mask_history=masked)
-        encoder = RowEncoder(dataset, tiny_tokenizer, get_template(None, tiny_tokenizer), "sft", options)
+        encoder = RowEncoder(dataset, tiny_tokenizer, get_template(None, tiny_tokenizer), STAGES["sft"], options)
         tokens, _, report = encoder.encode([row for row in dataset.rows() if isinstance(row, Row)])
         found.append((len(tokens[0]), int((tokens[0].labels != IGNORED).sum())))
         assert not report.datasets[dataset.name].skipped

@@ -11,9 +11,9 @@ import pytest
 
 from carellama.config.no_effect import OF_KIND, options_without_effect
 from carellama.config.run import RUN_GROUPS, RunConfig, run_config
-from carellama.config.stages import METRICS
 from carellama.config.training_flags import ABOVE_ZERO, BELOW, LEAST, greater_is_better
 from carellama.errors import UserError
+from carellama.stages import STAGES
 
 TRAIN = "--do_train --model_name_or_path m --dataset d --bf16 false --report_to none"
 NAMES = {field.name for group in RUN_GROUPS for field in dataclasses.fields(group)}
@@ -109,7 +109,7 @@ def test_options_of_a_training_are_named_where_nothing_is_trained(tmp_path: Path
 def test_the_tables_name_options_that_exist() -> None:
     from carellama.config import no_effect, training_flags
 
-    others = {"METRICS", "ENDS", "LESS_IS_BETTER", "SAMPLING", "WITH_ARGUMENTS", "WITH_TARGETS", "OF_KIND"}
+    others = {"INTERVAL_ENDS", "LESS_IS_BETTER", "SAMPLING", "WITH_ARGUMENTS", "WITH_TARGETS", "OF_KIND"}
     constants = {**vars(no_effect), **vars(training_flags)}
     tables: list[Any] = [
         value
@@ -146,12 +146,12 @@ BEST = (
 )
 
 
-@pytest.mark.parametrize("stage", METRICS)
+@pytest.mark.parametrize("stage", STAGES)
 def test_the_best_step_is_chosen_by_what_the_stage_measures(stage: str, tmp_path: Path) -> None:
     """The name was looked up after the first evaluation, and a wrong one ended in a traceback."""
     more = {"ppo": "--reward_model r", "grpo": "--rewards letter"}.get(stage, "")
-    known = config_of(f"{TRAIN} {more} --stage {stage} {BEST} {METRICS[stage][-1]}", tmp_path)
-    assert known.training.metric_for_best_model == METRICS[stage][-1]
+    known = config_of(f"{TRAIN} {more} --stage {stage} {BEST} {STAGES[stage].metrics[-1]}", tmp_path)
+    assert known.training.metric_for_best_model == STAGES[stage].metrics[-1]
     with pytest.raises(UserError, match=f"bleu is not measured by --stage {stage}"):
         config_of(f"{TRAIN} {more} --stage {stage} {BEST} bleu", tmp_path)
 

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from carellama import run as runs
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
+from carellama.config.objectives import PreferenceArguments
 from carellama.config.parse import as_flags
 from carellama.config.run import RunConfig, run_config
-from carellama.config.stages import PreferenceArguments
 from carellama.data.answers import EARLIER, AnswerEncoder
 from carellama.data.collate import collate_padded, collate_row
 from carellama.data.convert import BadRecord

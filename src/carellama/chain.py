@@ -37,7 +37,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from carellama.config.finetuning import COMPARING
 from carellama.config.parse import as_flags, parse, read_yaml
 from carellama.config.recipe import RecipeArguments
 from carellama.config.run import RunConfig, shared_config
@@ -46,6 +45,7 @@ from carellama.disk import say, whole_file, write_json
 from carellama.errors import UserError, lookup, nearest
 from carellama.evaluate.metrics import Metric
 from carellama.evaluate.table import compare
+from carellama.stages import STAGES, Stage
 
 KEYS = ("output_dir", "settings", "stages", "measure")
 OWN = ("after", "launch")  # keys of a stage that are not options
@@ -71,9 +71,9 @@ class Step:
     unused: frozenset[str] = frozenset()  # options of all stages that this one has no use for
 
     @property
-    def stage(self) -> str:
+    def stage(self) -> Stage:
         """The stage of training."""
-        return str(self.options.get("stage", "sft"))
+        return stage_of(self.options)
 
     @property
     def done(self) -> bool:
@@ -119,7 +119,7 @@ def run(argv: Sequence[str]) -> None:
             continue
         say(f"stage {number} of {len(steps)}, {step.name}: {shlex.join(['carellama', 'train', *step.flags])}")
         _train(step, data[step.name])
-    results = {BASE: _measured(folder, BASE, (), "sft", measures)}
+    results = {BASE: _measured(folder, BASE, (), STAGES["sft"], measures)}
     for step in steps:
         results[step.name] = _measured(folder, step.name, step.checkpoints, step.stage, measures)
     _write_table(folder, results)
@@ -159,6 +159,11 @@ def read_chain(path: str) -> tuple[Path, list[Step], dict[str, dict[str, Any]]]:
     return folder, list(steps.values()), found
 
 
+def stage_of(options: Mapping[str, Any]) -> Stage:
+    """Return the stage that options of a recipe name; a wrong name is answered by `carellama train`."""
+    return STAGES.get(str(options.get("stage", "sft")), STAGES["sft"])
+
+
 def _mapping(recipe: Mapping[str, Any], key: str, path: str) -> dict[str, dict[str, Any]]:
     value = recipe.get(key) or {}
     if not isinstance(value, dict) or not all(isinstance(own, dict) for own in value.values()):
@@ -169,7 +174,7 @@ def _mapping(recipe: Mapping[str, Any], key: str, path: str) -> dict[str, dict[s
 def _step(name: str, options: dict[str, Any], steps: dict[str, Step], folder: Path, path: str) -> Step:
     """Resolve what a stage begins from."""
     launch = tuple(shlex.split(str(options.pop("launch", "") or "")))
-    stage = str(options.get("stage", "sft"))
+    stage = stage_of(options)
     after = options.pop("after", None)
     before: Step | None = None
     if after is not None:
@@ -178,7 +183,7 @@ def _step(name: str, options: dict[str, Any], steps: dict[str, Step], folder: Pa
             hint = nearest(str(after), list(steps))
             raise UserError(f"{path}: stage {name} comes after {after!r}, which does not stand before it.{hint}")
     else:
-        before = next((step for step in reversed(steps.values()) if step.stage != "rm"), None)
+        before = next((step for step in reversed(steps.values()) if step.stage.model_kind != "reward"), None)
     reward = _reward(options, steps, path, name)
     earlier = before.checkpoints if before else ()
     if earlier:
@@ -199,17 +204,17 @@ def _reward(options: dict[str, Any], steps: Mapping[str, Step], path: str, name:
     step = steps.get(str(options.get("reward_model")))
     if step is None:
         return None
-    if step.stage != "rm":
-        raise UserError(f"{path}: {name}: reward_model {step.name} is --stage {step.stage}, not rm")
+    if step.stage.model_kind != "reward":
+        raise UserError(f"{path}: {name}: reward_model {step.name} is --stage {step.stage.name}, not rm")
     options["reward_model"] = ",".join(map(str, step.checkpoints))
     return step
 
 
-def _goes_on(options: Mapping[str, Any], stage: str, before: Step) -> bool:
+def _goes_on(options: Mapping[str, Any], stage: Stage, before: Step) -> bool:
     """Whether the adapter of the stage before is trained further, and not a new one."""
     if before.options.get("finetuning_type", "lora") != "lora" or options.get("resume_lora_training") is False:
         return False
-    return stage not in COMPARING and (stage == "rm") == (before.stage == "rm")
+    return not stage.starts_from_reference and stage.model_kind == before.stage.model_kind
 
 
 def _command(launch: Sequence[str], verb: str, argv: Sequence[str]) -> list[str]:
@@ -310,12 +315,12 @@ def _for_eval(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _measured(
-    folder: Path, name: str, checkpoints: Sequence[Path], stage: str, measures: Mapping[str, Mapping[str, Any]]
+    folder: Path, name: str, checkpoints: Sequence[Path], stage: Stage, measures: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Metric]:
     """Measure a stage's model by what fits it, unless that was done before; return the metrics."""
     found: dict[str, Metric] = {}
     for measure, options in measures.items():
-        if (options.get("stage") == "rm") != (stage == "rm"):
+        if stage_of(options).model_kind != stage.model_kind:
             continue
         home = folder / MEASURES / name / measure
         options = _for_eval(options, home)
@@ -360,7 +365,7 @@ def _write_table(folder: Path, results: Mapping[str, Mapping[str, Metric]]) -> N
 
 def _next_command(steps: Sequence[Step]) -> str:
     """Return the command that talks to the model of the last stage that answers; "" if there is none."""
-    last = next((step for step in reversed(steps) if step.stage not in ("rm", "pt")), None)
+    last = next((step for step in reversed(steps) if step.stage.can_chat), None)
     if last is None:
         return ""
     names = ("model_name_or_path", "model_revision", "cache_dir", "rope_scaling", "rope_factor", "trust_remote_code",

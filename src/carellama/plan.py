@@ -126,10 +126,10 @@ def check(config: RunConfig, prepared: Any, added: Any) -> None:
 
 def fitted(config: RunConfig, prepared: Any, added: Any) -> dict[str, Any]:
     """The memory by part, what there is, whether it fits, and else what would help (with its own estimate)."""
-    from carellama.train import STAGES
+    from carellama.train import TRAINERS
     from carellama.train.fit import advised, estimate
 
-    importlib.import_module(STAGES[config.finetuning.stage].partition(":")[0])  # it is held as well
+    importlib.import_module(TRAINERS[config.stage.name].partition(":")[0])  # it is held as well
     process = memory_bytes()
     found = estimate(config, prepared, setting(config, added), process)
     there = memory.available()
@@ -162,9 +162,9 @@ def setting(config: RunConfig, added: Any) -> Any:
     """How the run will load its model."""
     from carellama.train.fit import Setting
 
-    kind: Any = "reward" if config.finetuning.stage == "rm" else "causal"
+    kind = config.stage.model_kind
     ids = tuple(added.ids) if added else ()
-    attention = runs.attention_of(config, kind)
+    attention = runs.attention_of(config)
     return Setting(kind, runs.weights_dtype(config), attention, max(ids, default=-1) + 1, ids)
 
 
@@ -195,7 +195,7 @@ def lengths_of(config: RunConfig, prepared: Any) -> dict[str, Any]:
     batches = math.ceil(count / (training.per_device_train_batch_size * world()[1]))
     updates = max(math.ceil(batches / training.gradient_accumulation_steps), 1)
     steps = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * updates)
-    if config.finetuning.stage in ("ppo", "grpo"):  # which make their batches of answers that are not there yet
+    if config.stage.generates:  # which make their batches of answers that are not there yet
         return {"tokens_per_epoch": None, "steps": training.max_steps if training.max_steps > 0 else None}
     return {"tokens_per_epoch": examples.tokens, "steps": steps, "steps_per_epoch": updates}
 

@@ -24,9 +24,9 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.generating import GeneratingArguments
 from carellama.config.grpo import GRPOArguments
 from carellama.config.model import ModelArguments
+from carellama.config.objectives import PreferenceArguments, RewardArguments
 from carellama.config.parse import parse_light, parser, read_yaml
 from carellama.config.ppo import PPOArguments
-from carellama.config.stages import PreferenceArguments, RewardArguments
 from carellama.disk import write_json
 from carellama.errors import UserError, need
 from carellama.model.paths import check_model
@@ -35,7 +35,6 @@ from carellama.run_record import as_trained, read_run, write_run
 
 if TYPE_CHECKING:
     from carellama.config.run import RunConfig
-    from carellama.model.load import Kind
     from carellama.model.vocabulary import Added
     from carellama.train.loop import Stopped
     from carellama.train.summary import History
@@ -181,7 +180,7 @@ def keep_to_window(config: RunConfig) -> None:
 
     data = config.data
     window = getattr(load_config(config.model).get_text_config(), "max_position_embeddings", None)
-    if not window or data.lengths[2] <= window or config.finetuning.stage in ("ppo", "grpo"):
+    if not window or data.lengths[2] <= window or config.stage.generates:
         return
     log.info("records may have %d tokens, which is all that the model takes, not %d", window, data.lengths[2])
     data.window = int(window)
@@ -189,18 +188,13 @@ def keep_to_window(config: RunConfig) -> None:
 
 def prepared_for(config: RunConfig) -> Callable[..., Any]:
     """What reads and encodes the data of this stage."""
-    if config.finetuning.stage == "grpo":
-        need("trl", extra="rl", why="--stage grpo")
-        from carellama.train.grpo import prepare as prepare_tasks
-
-        return prepare_tasks
-    if config.finetuning.stage == "ppo":
-        from carellama.train.ppo import prepare as prepare_prompts
-
-        return prepare_prompts
     from carellama.data.prepare import prepare
+    from carellama.train import NEEDS, PREPARE
 
-    return prepare
+    if package := NEEDS.get(config.stage.name):
+        need(package, extra="rl", why=f"--stage {config.stage.name}")
+    place = PREPARE.get(config.stage.name)
+    return imported(place) if place else prepare
 
 
 class Run:
@@ -251,8 +245,7 @@ class Run:
             if fit and training.should_save:
                 from carellama.export.card import write_checkpoint_card
 
-                kind: Kind = "reward" if self.config.finetuning.stage == "rm" else "causal"
-                write_checkpoint_card(self.output, self.config.model, kind)
+                write_checkpoint_card(self.output, self.config.model, self.config.stage.model_kind)
         if training.do_predict:
             self._predict(model, chats)
             self._record(sources)
@@ -270,13 +263,13 @@ class Run:
         config, training = self.config, self.config.training
         fit = training.do_train
         set_seed(training.seed)  # new adapters are drawn at random
-        kind: Kind = "reward" if config.finetuning.stage == "rm" else "causal"
+        kind = config.stage.model_kind
         if config.model.checkpoints and kind_of(config.model) == "reward" != kind:
             raise UserError(f"{config.model.checkpoints[-1]} is a reward model: it goes with --stage rm")
         model = load_model(
             config.model,
             dtype=weights_dtype(config),
-            attention=attention_of(config, kind),
+            attention=attention_of(config),
             kind=kind,
         )
         new = self.added.ids if self.added else []
@@ -287,7 +280,7 @@ class Run:
         bind(model, self.tokenizer, extended=bool(new or extended_tokenizer(config.model)))
         if self.added:
             begin(model, self.added)
-        if fit and config.finetuning.stage != "pt":
+        if fit and config.stage.has_chat_format:
             self._name_chat_format(model)
         model = adapter.prepare(model, config.model, config.finetuning, trainable=fit, tokens=new)
         if fit:
@@ -305,11 +298,9 @@ class Run:
 
     def trainer(self, model: Any, prepared: Any) -> Any:
         """The trainer of the stage."""
-        from carellama.errors import lookup
-        from carellama.train import STAGES
+        from carellama.train import TRAINERS
 
-        module, _, name = lookup(STAGES, self.config.finetuning.stage, "stage").partition(":")
-        kind = getattr(importlib.import_module(module), name)
+        kind = imported(TRAINERS[self.config.stage.name])
         with reached_hub(self.config.training):
             return kind(self.config, model, self.tokenizer, prepared)
 
@@ -385,18 +376,24 @@ class Run:
 
         config = self.config
         prompt, answer, whole = config.data.lengths
-        kind: Kind = "reward" if config.finetuning.stage == "rm" else "causal"
         return {
             "template": self.template.name,
             "dtype": weights_dtype(config),
             "computes_in": config.training.compute_dtype,
-            "attention": attention_of(config, kind),
+            "attention": attention_of(config),
             "max_source_length": prompt,
             "max_target_length": answer,
             "cutoff_len": whole,
             "row_tokens": config.row_limit,
             **record_of(config.training),
         }
+
+
+def imported(place: str) -> Callable[..., Any]:
+    """Return what `module:name` names."""
+    module, _, name = place.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
 
 
 @contextmanager
@@ -422,14 +419,14 @@ def weights_dtype(config: RunConfig) -> str:
     return "float32" if learns and config.model.dtype == "auto" else config.frozen_dtype
 
 
-def attention_of(config: RunConfig, kind: Kind) -> str | None:
-    """transformers' name of the attention: grpo answers and learns in padded batches, so the model's own in place of
+def attention_of(config: RunConfig) -> str | None:
+    """transformers' name of the attention: completions are compared in padded batches, so the model's own in place of
     that of packed rows."""
     from carellama.model import attention
     from carellama.model.load import model_class
 
-    chosen = attention.choose(config.model.attention, model_class(config.model, kind))
-    return None if config.finetuning.stage == "grpo" and chosen == attention.PACKED else chosen
+    chosen = attention.choose(config.model.attention, model_class(config.model, config.stage.model_kind))
+    return None if config.stage.compares_completions and chosen == attention.PACKED else chosen
 
 
 def report(prepared: Any, output: Path) -> None:

@@ -25,6 +25,7 @@ from carellama.config.data import DataArguments
 from carellama.config.model import ModelArguments
 from carellama.disk import write_json
 from carellama.errors import UserError
+from carellama.stages import STAGES
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ def template_for(model: ModelArguments, asked: str | None, adapters: Iterable[st
 def _trained_with(folder: str) -> tuple[str, str | None] | None:
     """Return a checkpoint and its chat format by name; None: it has no record, or was trained on plain text."""
     record = read_run(Path(folder).expanduser())
-    if record is None or record.get("stage") == "pt":
+    if record is None or not STAGES[record.get("stage", "sft")].has_chat_format:
         return None
     return folder, record.get("settings", {}).get("data", {}).get("template")
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carellama.config.environment import asked_engine, launched, lonely, world
-from carellama.config.stages import REFERENCE_FREE
 from carellama.errors import UserError
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def check_engine(config: RunConfig) -> None:
     engine = engine_of(config.training)
     if not engine.shards:
         return
-    training, finetuning, stage = config.training, config.finetuning, config.finetuning.stage
+    training, finetuning, stage = config.training, config.finetuning, config.stage
     if not launched() or (engine.name == FSDP and engine.processes == 1):
         raise UserError(
             f"{engine.name} shards over processes and there is one: start several, as in torchrun --nproc_per_node 8"
@@ -122,12 +121,12 @@ def check_engine(config: RunConfig) -> None:
         raise UserError(f"{engine.name} is for training; to evaluate and to predict {DDP_INSTEAD}")
     if training.do_predict:
         raise UserError(f"--do_predict answers with whole weights, not under {engine.name}: carellama predict, later")
-    if stage in ("ppo", "grpo"):
-        raise UserError(f"--stage {stage} answers with whole weights: {DDP_INSTEAD}, not {engine.name}")
+    if stage.generates:
+        raise UserError(f"--stage {stage.name} answers with whole weights: {DDP_INSTEAD}, not {engine.name}")
     if _copies(config):
         raise UserError(
-            f"--stage {stage} with --finetuning_type {finetuning.finetuning_type} compares with a copy of the whole "
-            f"weights, which {engine.name} does not keep: take lora, or {DDP_INSTEAD}"
+            f"--stage {stage.name} with --finetuning_type {finetuning.finetuning_type} compares with a copy of the "
+            f"whole weights, which {engine.name} does not keep: take lora, or {DDP_INSTEAD}"
         )
     if config.model.quantization_bit:
         raise UserError(f"--quantization_bit does not go with {engine.name}: {DDP_INSTEAD}, or leave it out")
@@ -139,8 +138,7 @@ def check_engine(config: RunConfig) -> None:
 
 def _copies(config: RunConfig) -> bool:
     """Whether the stage needs a frozen copy of all weights beside those that are trained."""
-    stage, free = config.finetuning.stage, config.preference.pref_loss in REFERENCE_FREE
-    return config.finetuning.finetuning_type != "lora" and (stage == "kto" or (stage == "dpo" and not free))
+    return config.finetuning.finetuning_type != "lora" and config.stage.reference_in_step and config.has_reference
 
 
 def _check_parts(config: RunConfig, engine: Engine) -> None:
@@ -204,7 +202,7 @@ def check_resume(config: RunConfig, checkpoint: str) -> None:
     number = f"{checkpoint} was made by {made['processes']} processes, these are {now['processes']}"
     needs = "ZeRO" if now["engine"].startswith("ZeRO") else ""
     needs = needs or ("--streaming" if config.data.streaming else "")
-    needs = needs or ("--stage ppo" if config.finetuning.stage == "ppo" else "")
+    needs = needs or (f"--stage {config.stage.name}" if config.stage.keeps_rollout else "")
     if needs:
         raise UserError(f"{number}: {needs} goes on with the same number")
     if made["batch"] != now["batch"]:

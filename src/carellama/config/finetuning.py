@@ -7,11 +7,10 @@ from typing import Literal, Optional
 
 from carellama.config.parse import about, at_least
 from carellama.errors import UserError
+from carellama.stages import STAGES
 
 # HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
 # ruff: noqa: UP045
-
-COMPARING = ("dpo", "kto", "ppo", "grpo")  # stages that compare with the model as it was
 
 
 @dataclass
@@ -68,10 +67,13 @@ class FinetuningArguments:
     @property
     def goes_on_with_adapter(self) -> bool:
         """Whether the last adapter of --checkpoint_dir is trained further: not where it is the reference."""
-        return self.stage not in COMPARING if self.resume_lora_training is None else self.resume_lora_training
+        if self.resume_lora_training is not None:
+            return self.resume_lora_training
+        return not STAGES[self.stage].starts_from_reference
 
     def __post_init__(self) -> None:
-        if self.resume_lora_training and self.stage in COMPARING:
+        compares = STAGES[self.stage].starts_from_reference
+        if self.resume_lora_training and compares:
             raise UserError(
                 f"--resume_lora_training: --stage {self.stage} compares with the model it begins from, adapters "
                 "included, so they are merged and a new one is trained; leave the option out"
@@ -82,7 +84,7 @@ class FinetuningArguments:
                 raise UserError(f"--{name} is for --peft_type lora, not {self.peft_type}")
         if self.add_tokens and not plain and self.finetuning_type == "lora":
             raise UserError(f"--add_tokens works with --peft_type lora, not {self.peft_type}")
-        if self.pissa_init and (self.use_dora or self.stage in COMPARING):
+        if self.pissa_init and (self.use_dora or compares):
             other = "--use_dora" if self.use_dora else f"--stage {self.stage}, which compares with the base"
             raise UserError(f"--pissa_init changes the base while it trains and does not go with {other}")
         if self.pissa_iter < -1 or self.oft_block_size < 1:

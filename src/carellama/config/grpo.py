@@ -154,9 +154,9 @@ def _parts(value: str | None) -> list[str]:
 def check_grpo(config: RunConfig) -> None:
     """Raise `UserError` for what stage grpo cannot do, and for its options in another stage."""
     training, grpo = config.training, config.grpo
-    if config.finetuning.stage != "grpo":
+    if config.stage.name != "grpo":
         if grpo.names:
-            raise UserError(f"--rewards belongs to --stage grpo, not {config.finetuning.stage}")
+            raise UserError(f"--rewards belongs to --stage grpo, not {config.stage.name}")
         return
     if not grpo.names:
         raise UserError("--stage grpo needs --rewards: letter, citation, format, length, model, constitution, ...")

@@ -45,6 +45,14 @@ OF_KIND = {  # of a kind of adapters: what it does not have
 WITH_ARGUMENTS = ("galore", "apollo", "lomo", "ademamix", "anyprecision", "rmsprop", "stable_adamw", "schedule_free",
                   "sgd", "adagrad")  # fmt: skip
 WITH_TARGETS = ("galore", "apollo")
+READ_BY: dict[str, tuple[str, ...]] = {  # option -> the stages that read it, where others do not
+    **dict.fromkeys(("pref_loss", "pref_ftx", "dpo_label_smoothing", "simpo_gamma"), ("dpo",)),
+    "pref_beta": ("dpo", "kto"),
+    **dict.fromkeys(("kto_chosen_weight", "kto_rejected_weight"), ("kto",)),
+    **dict.fromkeys(_fields(PPOArguments), ("ppo",)),
+    **dict.fromkeys(_fields(GRPOArguments), ("grpo",)),
+    "mask_history": ("sft",),
+}
 
 
 def options_without_effect(config: RunConfig, asked: Mapping[str, str]) -> list[str]:
@@ -90,28 +98,18 @@ def _reasons(config: RunConfig) -> list[tuple[Collection[str], str]]:
 
 
 def _of_stage(config: RunConfig) -> list[tuple[Collection[str], str]]:
-    stage, loss = config.finetuning.stage, config.preference.pref_loss
+    stage, loss = config.stage, config.preference.pref_loss
     found: list[tuple[Collection[str], str]] = []
-    if stage != "dpo":
-        found.append(
-            (("pref_loss", "pref_ftx", "dpo_label_smoothing", "simpo_gamma"), f"not in --stage {stage}, but dpo")
-        )
-    elif loss != "simpo":
+    for stages in dict.fromkeys(READ_BY.values()):
+        if stage.name not in stages:
+            names = [name for name, readers in READ_BY.items() if readers == stages]
+            found.append((names, f"not in --stage {stage.name}, but {' and '.join(stages)}"))
+    if loss != "simpo":
         found.append((("simpo_gamma",), f"--pref_loss {loss} has no margin; simpo has"))
-    if stage not in ("dpo", "kto"):
-        found.append((("pref_beta",), f"not in --stage {stage}, but dpo and kto"))
-    if stage != "kto":
-        found.append((("kto_chosen_weight", "kto_rejected_weight"), f"not in --stage {stage}, but kto"))
-    if stage != "ppo":
-        found.append((_fields(PPOArguments), f"not in --stage {stage}, but ppo"))
-    if stage != "grpo":
-        found.append((_fields(GRPOArguments), f"not in --stage {stage}, but grpo"))
-    if stage != "sft":
-        found.append((("mask_history",), f"not in --stage {stage}, but sft"))
-    if stage == "ppo":
-        found.append((("dataloader_drop_last",), "--stage ppo fills its last rollout"))
-    if stage == "pt":
-        found.append((("template", "system_prompt"), "--stage pt learns texts as they are"))
+    if stage.keeps_rollout:
+        found.append((("dataloader_drop_last",), f"--stage {stage.name} fills its last rollout"))
+    if not stage.has_chat_format:
+        found.append((("template", "system_prompt"), f"--stage {stage.name} learns texts as they are"))
     if not (config.reward.reward_model or "").startswith("http"):
         found.append((("reward_timeout",), "--reward_model is not the address of a server"))
     if not config.model.quantization_bit:
@@ -124,11 +122,11 @@ def _of_stage(config: RunConfig) -> list[tuple[Collection[str], str]]:
 
 
 def _of_generating(config: RunConfig) -> list[tuple[Collection[str], str]]:
-    stage, training, generating = config.finetuning.stage, config.training, config.generating
-    if stage == "grpo":
+    stage, training, generating = config.stage, config.training, config.generating
+    if stage.compares_completions:
         others = [name for name in ANSWERS if name not in SHARED_WITH_GRPO]
-        return [(others, "--stage grpo samples by --rollout_temperature alone")]
-    if not training.do_predict and stage != "ppo":
+        return [(others, f"--stage {stage.name} samples by --rollout_temperature alone")]
+    if not training.do_predict and not stage.generates:
         return [(ANSWERS, "nothing is answered (--do_predict)")]
     found: list[tuple[Collection[str], str]] = []
     if not generating.do_sample:

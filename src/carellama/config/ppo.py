@@ -55,10 +55,10 @@ class PPOArguments:
 
 def check_ppo(config: RunConfig) -> None:
     """Raise `UserError` for what stage ppo cannot do, and for a reward model in a stage that has no use for one."""
-    generating, training, stage = config.generating, config.training, config.finetuning.stage
-    if stage != "ppo":
-        if config.reward.reward_model and stage != "grpo":
-            raise UserError(f"--reward_model scores the answers of --stage ppo and grpo, not of {stage}")
+    generating, training = config.generating, config.training
+    if config.reward.reward_model and not config.stage.generates:
+        raise UserError(f"--reward_model scores the answers of --stage ppo and grpo, not of {config.stage.name}")
+    if config.stage.name != "ppo":
         return
     if config.finetuning.finetuning_type == "freeze":
         raise UserError(

@@ -23,12 +23,13 @@ from carellama.config.generating import GeneratingArguments
 from carellama.config.grpo import GRPOArguments, check_grpo
 from carellama.config.model import ModelArguments
 from carellama.config.no_effect import options_without_effect, without_effect
+from carellama.config.objectives import PreferenceArguments, RewardArguments
 from carellama.config.parse import about, at_least, parse_asked
 from carellama.config.ppo import PPOArguments, check_ppo
-from carellama.config.stages import TOGETHER, PreferenceArguments, RewardArguments
 from carellama.config.training_flags import check_training_flags, greater_is_better
 from carellama.errors import UserError, lookup
 from carellama.model.machine import best_dtype, has_gpu, training_dtype
+from carellama.stages import STAGES, Stage
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +165,17 @@ class RunConfig:
     asked: Mapping[str, str] = field(default_factory=dict)  # what was given, as it was written
 
     @property
+    def stage(self) -> Stage:
+        """The stage of training."""
+        return STAGES[self.finetuning.stage]
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the loss compares with the model that the training begins from."""
+        free = {"dpo": self.preference.is_reference_free, "grpo": not self.grpo.grpo_beta}
+        return self.stage.starts_from_reference and not free.get(self.stage.name, False)
+
+    @property
     def frozen_dtype(self) -> str:
         """The precision that frozen weights are loaded in: what the machine computes in, unless --dtype says."""
         return self.training.compute_dtype if self.model.dtype == "auto" else self.model.dtype
@@ -174,7 +186,7 @@ class RunConfig:
 
         Several processes, which share their gradients after each part, would wait for one that has fewer.
         """
-        if self.finetuning.stage not in TOGETHER or world()[1] > 1:
+        if self.stage.loss_unit is None or world()[1] > 1:
             return 0
         asked = self.training.row_tokens
         return (0 if has_gpu() else ROW_TOKENS) if asked is None else asked
@@ -216,6 +228,7 @@ def checked(config: RunConfig, asked: Mapping[str, str], shared: Collection[str]
 def check_run(config: RunConfig) -> None:
     """Raise `UserError` for options that contradict each other, before anything is loaded."""
     model, data, finetuning, training = config.model, config.data, config.finetuning, config.training
+    stage = config.stage
     doing = [name for name in ("do_train", "do_eval", "do_predict") if getattr(training, name)]
     if not doing:
         raise UserError("nothing to do: give --do_train, --do_eval or --do_predict")
@@ -252,14 +265,18 @@ def check_run(config: RunConfig) -> None:
         raise UserError("--do_train with --do_eval needs held-out data: give --val_size or --eval_dataset")
     if training.do_predict and not training.predict_with_generate:
         raise UserError("--do_predict needs --predict_with_generate")
-    if finetuning.stage != "sft" and training.do_predict:
-        raise UserError(f"--do_predict answers conversations; --stage {finetuning.stage} is evaluated by --do_eval")
-    if data.packing and finetuning.stage not in ("pt", "sft"):
-        raise UserError(f"--packing is for --stage pt and sft, not {finetuning.stage}")
-    if finetuning.stage == "kto" and training.do_train and training.per_device_train_batch_size < 2:
-        raise UserError("--stage kto compares the answers of a batch: --per_device_train_batch_size at least 2")
-    if training.row_tokens and finetuning.stage not in TOGETHER:
-        raise UserError(f"--row_tokens: --stage {finetuning.stage} learns from a batch as a whole")
+    if training.do_predict and not stage.predicts:
+        raise UserError(f"--do_predict answers conversations; --stage {stage.name} is evaluated by --do_eval")
+    if data.packing and not stage.can_pack:
+        able = " and ".join(one.name for one in STAGES.values() if one.can_pack)
+        raise UserError(f"--packing is for --stage {able}, not {stage.name}")
+    if training.do_train and training.per_device_train_batch_size < stage.min_batch:
+        raise UserError(
+            f"--stage {stage.name} compares the answers of a batch: --per_device_train_batch_size at least "
+            f"{stage.min_batch}"
+        )
+    if training.row_tokens and stage.loss_unit is None:
+        raise UserError(f"--row_tokens: --stage {stage.name} learns from a batch as a whole")
     if training.row_tokens and world()[1] > 1:
         raise UserError("--row_tokens is for one process: several learn from their batches as a whole")
     check_ppo(config)

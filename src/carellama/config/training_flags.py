@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from carellama.config.stages import ENDS, LESS_IS_BETTER, METRICS
 from carellama.errors import UserError, nearest
+from carellama.stages import INTERVAL_ENDS, LESS_IS_BETTER
 
 if TYPE_CHECKING:
     from carellama.config.run import RunConfig
@@ -92,7 +92,7 @@ def _check_numbers(config: RunConfig) -> None:
 
 def _check_order(config: RunConfig) -> None:
     """The order of the records: what --train_sampling_strategy cannot set."""
-    strategy, stage = config.training.train_sampling_strategy, config.finetuning.stage
+    strategy, stage = config.training.train_sampling_strategy, config.stage
     if strategy not in SAMPLING:
         raise UserError(
             f"--train_sampling_strategy {strategy}: batches have no padding, so grouping by length saves nothing; "
@@ -100,9 +100,9 @@ def _check_order(config: RunConfig) -> None:
         )
     if strategy == "random" or not config.training.do_train:
         return
-    if stage in ("ppo", "grpo"):
+    if stage.generates:
         raise UserError(
-            f"--train_sampling_strategy {strategy}: --stage {stage} draws its prompts at random; leave it out"
+            f"--train_sampling_strategy {strategy}: --stage {stage.name} draws its prompts at random; leave it out"
         )
     if config.data.streaming:
         raise UserError(
@@ -113,7 +113,7 @@ def _check_order(config: RunConfig) -> None:
 def plain_metric(metric: str) -> str:
     """`eval_loss_low` -> `loss`: the name of a metric without its prefix and the end of its interval."""
     name = metric.removeprefix("eval_")
-    for end in ENDS:
+    for end in INTERVAL_ENDS:
         name = name.removesuffix(end)
     return name
 
@@ -125,19 +125,19 @@ def greater_is_better(metric: str) -> bool:
 
 def _check_best(config: RunConfig) -> None:
     """What the best checkpoint is chosen by has to be measured."""
-    training, stage = config.training, config.finetuning.stage
+    training, stage = config.training, config.stage
     metric = training.metric_for_best_model
     if training.save_strategy == "best" and (metric is None or training.eval_strategy == "no"):
         raise UserError(
             f"--save_strategy best needs --eval_strategy steps or epoch, and --metric_for_best_model "
-            f"({', '.join(METRICS[stage])})"
+            f"({', '.join(stage.metrics)})"
         )
     if metric is None or training.eval_strategy == "no":
         return
-    known = [*METRICS[stage], *(f"rewards_{name}" for name in config.grpo.names)]
+    known = [*stage.metrics, *(f"rewards_{name}" for name in config.grpo.names)]
     name = plain_metric(metric)
-    if not any(name == one or name.endswith(f"_{one}") for one in known) and not (stage == "grpo" and name == "loss"):
+    if name not in stage.metric_aliases and not any(name == one or name.endswith(f"_{one}") for one in known):
         raise UserError(
-            f"--metric_for_best_model {metric} is not measured by --stage {stage}.{nearest(name, known)} Known: "
+            f"--metric_for_best_model {metric} is not measured by --stage {stage.name}.{nearest(name, known)} Known: "
             f"{', '.join(known)}"
         )

@@ -35,24 +35,14 @@ from carellama.data.report import DataReport
 from carellama.data.sources import Dataset, load_datasets
 from carellama.data.stream import Mixing, TokenStream
 from carellama.errors import UserError
-from carellama.records import IGNORED, Chat, Pair, Question, Record, Text, Tokens
+from carellama.records import IGNORED, Chat, Pair, Record, Tokens
+from carellama.stages import Stage
 from carellama.template import Template
 from carellama.text import counted, language
 
-# The records of each stage, and what to call them.
-TAKES: dict[str, tuple[tuple[type, ...], str]] = {
-    "pt": ((Text,), "plain text"),
-    "sft": ((Chat,), "conversations"),
-    "rm": ((Pair,), "preference pairs"),
-    "dpo": ((Pair,), "preference pairs"),
-    "kto": ((Chat, Pair), "answers judged good or bad"),
-    "ppo": ((Question, Chat, Pair), "exam questions, conversations and preference pairs"),
-    "grpo": ((Question, Chat, Pair), "exam questions, conversations and preference pairs"),
-}
 LANGUAGE_ROWS = 100  # of a dataset, whose language is looked at
 SAMPLED = 64  # training examples that are looked at for reasoning
 LEAD_TOKENS = 48  # before an answer, among which the markup before it is looked for
-PAIRED = ("rm", "dpo")  # both answers of a pair are one example
 GOES_ON = "--on_bad_record skip leaves such rows out and counts them"
 log = logging.getLogger(__name__)
 
@@ -106,12 +96,11 @@ class Prepared:
 class RowEncoder:
     """Rows of one dataset to an Arrow batch of tokens and a report: convert, then encode as the stage needs it."""
 
-    def __init__(self, dataset: Dataset, tokenizer: Any, template: Template, stage: str, data: DataArguments) -> None:
+    def __init__(self, dataset: Dataset, tokenizer: Any, template: Template, stage: Stage, data: DataArguments) -> None:
         self.dataset = dataset
         self.stage = stage
-        self.takes, self.wanted = TAKES[stage]
         encoder = Encoder(tokenizer, template, data.lengths)
-        self.encoder: Encoder | AnswerEncoder = AnswerEncoder(encoder) if Pair in self.takes else encoder
+        self.encoder: Encoder | AnswerEncoder = AnswerEncoder(encoder) if Pair in stage.records else encoder
         self.skips = data.on_bad_record == "skip"
         self.system = data.system_prompt
         self.last_only = data.mask_history
@@ -145,15 +134,15 @@ class RowEncoder:
 
     def _record(self, row: Row | BadRow, report: DataReport) -> Record | None:
         """The record of a row; None when it was counted as skipped. Raises `BadRecord` unless skipping."""
+        stage = self.stage
+        takes = f"--stage {stage.name} takes {stage.record_label}"
         try:
             record = self.dataset.record(row, self.system)
-            if not isinstance(record, self.takes):
-                raise BadRecord(
-                    row.place, f"--stage {self.stage} takes {self.wanted}", f"the row is a {type(record).__name__}"
-                )
-            if isinstance(record, Chat) and record.good is None and self.stage == "kto":
-                raise BadRecord(row.place, f"--stage kto takes {self.wanted}", "nobody judged the answer of this row")
-            if isinstance(record, Chat) and record.good is False and self.stage == "sft":
+            if not isinstance(record, stage.records):
+                raise BadRecord(row.place, takes, f"the row is a {type(record).__name__}")
+            if isinstance(record, Chat) and record.good is None and stage.needs_judged_answers:
+                raise BadRecord(row.place, takes, "nobody judged the answer of this row")
+            if isinstance(record, Chat) and record.good is False and stage.refuses_bad_answers:
                 raise BadRecord(row.place, "an answer that was found bad is not learned")
             return last_answer_only(record) if self.last_only and isinstance(record, Chat) else record
         except BadRecord as error:
@@ -210,11 +199,11 @@ def encode_dataset(
 ) -> tuple[TokenStore, DataReport, dict[str, Any]]:
     """Return the tokens of a dataset's first rows (encoding what is not cached), their report, and its entry for
     run.json. `limit`: how many rows, None for all."""
-    data, stage = config.data, config.finetuning.stage
+    data, stage = config.data, config.stage
     digest = dataset.digest()
     backend = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
     key = key_of(
-        digest, dataset.name, dataset.columns, dataset.shape, dataset.system or data.system_prompt, stage,
+        digest, dataset.name, dataset.columns, dataset.shape, dataset.system or data.system_prompt, stage.name,
         backend, template.jinja, template.stops, template.stop_ids, data.lengths, limit,
         data.on_bad_record, data.mask_history,
     )  # fmt: skip
@@ -266,7 +255,7 @@ def _languages(dataset: Dataset) -> list[str]:
 _row_encoder: RowEncoder | None = None  # of this process: set when it starts, see encode_rows
 
 
-def _start(dataset: Dataset, tokenizer: Any, template: Template, stage: str, data: DataArguments) -> None:
+def _start(dataset: Dataset, tokenizer: Any, template: Template, stage: Stage, data: DataArguments) -> None:
     global _row_encoder
     _row_encoder = RowEncoder(dataset, tokenizer, template, stage, data)
 
@@ -284,17 +273,17 @@ def data_seed(config: RunConfig) -> int:
 
 def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
     """Encode, mix, hold out and pack the datasets of a run. Raises `UserError` before anything is trained."""
-    data, seed = config.data, data_seed(config)
-    packed = data.packing if data.packing is not None else config.finetuning.stage == "pt"
+    data, stage, seed = config.data, config.stage, data_seed(config)
+    packed = data.packing if data.packing is not None else stage.packs_by_default
     window = data.lengths[2] if packed else None
-    width = 2 if config.finetuning.stage in PAIRED else 1
+    width = stage.examples_per_record
     encoding = _Encoding(config, tokenizer, template)
     if data.streaming and config.training.do_train:
         return _prepare_stream(config, encoding, window, width, packed)
     limit = data.max_samples if config.training.do_train else data.eval_limit
     stores = encoding.stores(data.datasets, limit)
-    if config.finetuning.stage == "kto" and config.training.do_train:
-        _both_kinds(stores)
+    if stage.needs_judged_answers and config.training.do_train:
+        _both_kinds(stores, stage)
     entries = [np.arange(len(store) // width) for store in stores]
     out = None
     if data.eval_dataset:
@@ -390,12 +379,12 @@ class _Encoding:
                 )
 
 
-def _both_kinds(stores: Sequence[TokenStore]) -> None:
+def _both_kinds(stores: Sequence[TokenStore], stage: Stage) -> None:
     """Raise `UserError` where all answers of the data are good, or all are bad: nothing is told apart then."""
     kinds = {bool(kind) for store in stores for kind in np.unique(store.good)}
     if len(kinds) == 1:
         raise UserError(
-            f"--stage kto learns from good and bad answers, and all {sum(map(len, stores)):,} of the data are "
+            f"--stage {stage.name} learns from good and bad answers, and all {sum(map(len, stores)):,} of the data are "
             f"{'good' if kinds == {True} else 'bad'}, from {stores[0][0].source} on"
         )
 
@@ -405,8 +394,7 @@ def _prepare_stream(config: RunConfig, encoding: _Encoding, window: int | None, 
     data = config.data
     datasets = load_datasets(data.datasets, data)
     encoders = [
-        RowEncoder(dataset, encoding.tokenizer, encoding.template, config.finetuning.stage, data).encode
-        for dataset in datasets
+        RowEncoder(dataset, encoding.tokenizer, encoding.template, config.stage, data).encode for dataset in datasets
     ]
     mixing = Mixing(
         data.mix_strategy, data.probabilities, data_seed(config), data.buffer_size, window, data.max_samples, width

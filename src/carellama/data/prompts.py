@@ -22,7 +22,7 @@ from carellama.config.run import RunConfig
 from carellama.data.convert import BadRecord
 from carellama.data.examples import metric_names
 from carellama.data.mix import held_out, mix
-from carellama.data.prepare import GOES_ON, TAKES, data_seed
+from carellama.data.prepare import GOES_ON, data_seed
 from carellama.data.read import BadRow, Row
 from carellama.data.report import DataReport
 from carellama.data.sources import Dataset, load_datasets
@@ -162,10 +162,9 @@ class _Reader:
     """Rows of a dataset to tasks that fit, with the account of all of them."""
 
     def __init__(self, config: RunConfig, tokens: Callable[[Sequence[Message]], int]) -> None:
-        self.data, self.stage, self.tokens = config.data, config.finetuning.stage, tokens
+        self.data, self.stage, self.tokens = config.data, config.stage, tokens
         self.report, self.sources = DataReport(), list[dict[str, Any]]()
         self._sets: dict[tuple[str, int | None], _PromptSet] = {}
-        self.takes, self.wanted = TAKES[self.stage]
         self.rewards = config.grpo.names
         context = getattr(load_config(config.model).get_text_config(), "max_position_embeddings", None)
         self.room = self.data.lengths[0]
@@ -276,10 +275,9 @@ class _Reader:
 
     def _task(self, dataset: Dataset, row: Row | BadRow) -> Task:
         record = dataset.record(row, self.data.system_prompt)
-        if not isinstance(record, self.takes):
-            raise BadRecord(
-                row.place, f"--stage {self.stage} takes {self.wanted}", f"the row is a {type(record).__name__}"
-            )
+        if not isinstance(record, self.stage.records):
+            takes = f"--stage {self.stage.name} takes {self.stage.record_label}"
+            raise BadRecord(row.place, takes, f"the row is a {type(record).__name__}")
         task = task_of(record, dataset.system or self.data.system_prompt)
         for reward in self.rewards:
             if reward in NEEDS and not NEEDS[reward][0](task):

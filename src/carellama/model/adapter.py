@@ -23,6 +23,7 @@ from carellama.errors import UserError, nearest
 from carellama.model.load import SCORE, adapter_settings, full_checkpoint
 from carellama.model.lora import KINDS, TRAINED, activate, linear_layers, new_adapter, peft_quiet, widths
 from carellama.model.paths import ADAPTER
+from carellama.stages import STAGES, ModelKind
 
 if TYPE_CHECKING:
     import torch
@@ -102,9 +103,13 @@ def trained_further(arguments: ModelArguments, finetuning: FinetuningArguments) 
     folders = _folders(arguments)
     if not folders or finetuning.finetuning_type != "lora" or not finetuning.goes_on_with_adapter:
         return None
-    if (adapter_config(folders[-1]).get("task_type") == "SEQ_CLS") != (finetuning.stage == "rm"):
-        return None  # a reward model begins on the merged language model, with a score of its own
-    return folders[-1]
+    # a reward model begins on the merged language model, with a score of its own
+    return folders[-1] if adapter_kind(folders[-1]) == STAGES[finetuning.stage].model_kind else None
+
+
+def adapter_kind(folder: Path) -> ModelKind:
+    """Return whether an adapter is that of a language model or of a reward model."""
+    return "reward" if adapter_config(folder).get("task_type") == "SEQ_CLS" else "causal"
 
 
 def check_adapter_options(arguments: ModelArguments, finetuning: FinetuningArguments, asked: Collection[str]) -> None:

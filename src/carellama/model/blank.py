@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +20,8 @@ import torch.nn.functional as F
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.model import lora
-from carellama.model.adapter import adapter_config, freeze_layers
-from carellama.model.load import SCORE, Kind, _family, full_checkpoint, load_config
+from carellama.model.adapter import freeze_layers, trained_further
+from carellama.model.load import SCORE, Kind, _family, load_config
 from carellama.model.lora import TRAINED, peft_quiet
 from carellama.model.machine import best_dtype
 
@@ -95,17 +94,14 @@ def blank_adapters(
     from peft import PeftConfig, get_peft_model
 
     kind = finetuning.finetuning_type
-    folders = [Path(name).expanduser() for name in arguments.checkpoints[full_checkpoint(arguments) is not None :]]
     if kind == "freeze":
         freeze_layers(network, finetuning)
         return network
     if kind != "lora":
         return network.requires_grad_(kind == "full")
-    resumed = bool(folders) and finetuning.goes_on_with_adapter
-    if resumed and (adapter_config(folders[-1]).get("task_type") == "SEQ_CLS") != (finetuning.stage == "rm"):
-        resumed = False
-    if resumed:
-        config = PeftConfig.from_pretrained(str(folders[-1]))
+    resumed = trained_further(arguments, finetuning)
+    if resumed is not None:
+        config = PeftConfig.from_pretrained(str(resumed))
         config.inference_mode, config.task_type = False, None
         with peft_quiet():
             return get_peft_model(network, config, adapter_name=TRAINED)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from carellama.config.finetuning import FinetuningArguments
 from carellama.errors import UserError, nearest
 from carellama.model.load import SCORE
+from carellama.stages import STAGES
 
 if TYPE_CHECKING:
     import torch
@@ -65,8 +66,9 @@ def _config(base: PreTrainedModel, finetuning: FinetuningArguments, tokens: Sequ
     import peft
 
     kind, rank, dropout = finetuning.peft_type, finetuning.lora_rank, finetuning.lora_dropout
+    scores = STAGES[finetuning.stage].model_kind == "reward"
     common = {
-        "task_type": peft.TaskType.SEQ_CLS if finetuning.stage == "rm" else peft.TaskType.CAUSAL_LM,
+        "task_type": peft.TaskType.SEQ_CLS if scores else peft.TaskType.CAUSAL_LM,
         "target_modules": targets(base, finetuning),
     }
     if any(re.fullmatch(OTHER_SENSES, name) for name, _ in base.named_modules()):

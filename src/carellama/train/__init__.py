@@ -1,6 +1,6 @@
 """Training: one module a kind of loss, each a `RowTrainer`; what they share lies in `trainer` and `loop`."""
 
-STAGES = {
+TRAINERS = {  # by the names of `carellama.stages.STAGES`
     "pt": "carellama.train.causal:CausalTrainer",
     "sft": "carellama.train.causal:CausalTrainer",
     "rm": "carellama.train.reward:RewardTrainer",
@@ -9,3 +9,6 @@ STAGES = {
     "ppo": "carellama.train.ppo:PPOTrainer",
     "grpo": "carellama.train.grpo:RolloutTrainer",
 }
+# what reads the data of a stage, where it is not `carellama.data.prepare:prepare`
+PREPARE = {"ppo": "carellama.train.ppo:prepare", "grpo": "carellama.train.grpo:prepare"}
+NEEDS = {"grpo": "trl"}  # packages of the extra `rl`

@@ -23,11 +23,8 @@ from transformers import Trainer
 
 from carellama.config.distributed import ALONE, FSDP, Engine, engine_of
 from carellama.config.environment import world
-from carellama.config.finetuning import COMPARING
 from carellama.config.run import RunConfig
-from carellama.config.stages import REFERENCE_FREE, TOGETHER
 from carellama.data.examples import Examples
-from carellama.data.prepare import PAIRED
 from carellama.model.blank import blank_adapters, blank_model
 from carellama.model.fused import fuses
 from carellama.model.machine import best_dtype, has_gpu, memory_bytes
@@ -45,7 +42,6 @@ HOLES = 0.25  # of what layers put into the C library's heap: what it cannot use
 KERNELS = 100 << 20  # of oneDNN on a CPU in bfloat16, see `carellama.config.environment.few_kernels`
 EPOCHS = 5  # at most, whose orders are drawn to find the largest batch
 ADVISED_ROW = 256  # tokens, fewer of which bring little
-OBJECTIVES = {"rm": "scores", "dpo": "answers", "kto": "answers", "ppo": "answers", "grpo": "completions"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ def estimate(config: RunConfig, prepared: Any, setting: Setting, process: int | 
     network = blank_model(
         config.model, dtype=setting.dtype, attention=setting.attention, kind=setting.kind, rows=setting.rows
     )
-    padded = config.finetuning.stage == "grpo" or not takes_rows(network)
+    padded = config.stage.compares_completions or not takes_rows(network)
     freezing = config.finetuning.finetuning_type != "lora"
     if freezing:  # some layers and not others
         blank_adapters(network, config.model, config.finetuning)
@@ -97,7 +93,7 @@ def estimate(config: RunConfig, prepared: Any, setting: Setting, process: int | 
         notes.append(f"by a rule of thumb: this model cannot be gone through without its weights ({reason})")
         found = by_rule(fixed(model, stack, how), network.config.get_text_config(), batch, how)
     parts = {part: size for part, size in found.parts.items() if size or part == "gradients"}
-    if config.finetuning.stage in ("ppo", "grpo"):
+    if config.stage.generates:
         _answering(config, network.config.get_text_config(), batch, parts, notes)
     _sharded(parts, found.learned, engine_of(config.training), notes)
     parts["kept"] = int(SLACK * sum(parts.values()) if has_gpu() else HOLES * found.heaped)
@@ -109,9 +105,7 @@ def estimate(config: RunConfig, prepared: Any, setting: Setting, process: int | 
 
 def manner(config: RunConfig, model: Any) -> Manner:
     """How a step of this run is made."""
-    training, stage = config.training, config.finetuning.stage
-    free = stage == "dpo" and config.preference.pref_loss in REFERENCE_FREE
-    compares = stage in COMPARING and not free and not (stage == "grpo" and not config.grpo.grpo_beta)
+    training, stage, compares = config.training, config.stage, config.has_reference
     adapted = hasattr(model, "peft_config")
     base = model.get_base_model() if adapted else model
     sharded = engine_of(training).shards
@@ -120,8 +114,8 @@ def manner(config: RunConfig, model: Any) -> Manner:
         compute=torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None,
         checkpointing=(training.gradient_checkpointing_kwargs or {}) if training.gradient_checkpointing else None,
         micro_batches=training.gradient_accumulation_steps,
-        objective=OBJECTIVES.get(stage, "tokens"),
-        reference=compares and stage in ("dpo", "kto"),  # ppo and grpo ask it before the step
+        objective=stage.objective,
+        reference=compares and stage.reference_in_step,
         copied=compares and not adapted,
         chunked=_plain_head(base) and not sharded,
         optimiser=_optimiser(config, model),
@@ -148,9 +142,9 @@ def largest_batch(config: RunConfig, prepared: Any, padded: bool) -> tuple[Batch
 
     In random orders of as many epochs as are trained; of a stream, full records.
     """
-    training, stage = config.training, config.finetuning.stage
+    training, stage = config.training, config.stage
     size, whole = training.per_device_train_batch_size, config.data.lengths[2]
-    if stage in ("ppo", "grpo"):
+    if stage.generates:
         answer = config.generating.max_new_tokens
         # ppo makes rows of the answers of a step, grpo the answers to a step's prompts: one a place of the batch
         prompt = min(_longest_prompt(prepared), config.data.lengths[0])
@@ -158,9 +152,9 @@ def largest_batch(config: RunConfig, prepared: Any, padded: bool) -> tuple[Batch
         return batch, batch
     examples = prepared.train
     if not isinstance(examples, Examples):
-        width = 2 if stage in PAIRED else 1
+        width = stage.examples_per_record
         records, longest = [(whole, whole)] * size * width, whole * width
-        others = (whole,) * size if stage == "kto" else ()
+        others = (whole,) * size if stage.compares_mismatched else ()
     else:
         lengths = _example_lengths(examples)
         groups = _groups(config, len(lengths))
@@ -168,7 +162,7 @@ def largest_batch(config: RunConfig, prepared: Any, padded: bool) -> tuple[Batch
         places = groups[int(loads.argmax())]
         records = _records(examples, places, whole)
         longest = int(lengths.max()) if examples.windows is None else whole
-        others = _mismatched_lengths(examples, places, whole) if stage == "kto" else ()
+        others = _mismatched_lengths(examples, places, whole) if stage.compares_mismatched else ()
     batch, limit = dataclasses.replace(_batch(records, padded), others=others), config.row_limit
     return batch, _batch(_first(records, max(limit, longest)), padded) if limit and not padded else batch
 
@@ -245,9 +239,9 @@ def _answering(config: RunConfig, text: Any, batch: Batch, parts: dict[str, int]
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     width = 2 if config.training.bf16 or config.training.fp16 else 4
     at_once = (
-        config.training.per_device_eval_batch_size
-        if config.finetuning.stage == "ppo"
-        else len(batch.lengths) * config.training.gradient_accumulation_steps
+        len(batch.lengths) * config.training.gradient_accumulation_steps
+        if config.stage.compares_completions
+        else config.training.per_device_eval_batch_size
     )
     cache = 2 * at_once * max(batch.lengths) * text.num_hidden_layers * heads * head * width
     cache += at_once * text.vocab_size * 8  # logits of a token, and their sorted copy
@@ -292,7 +286,7 @@ def advised(config: RunConfig) -> list[tuple[str, RunConfig]]:
     if not has_gpu() and best_dtype() == "bfloat16" and not training.bf16:
         found.append(("--bf16 true", dataclasses.replace(config, training=with_training(bf16=True))))
     size = training.per_device_train_batch_size
-    least = 2 if finetuning.stage == "kto" else 1
+    stage = config.stage
     if not training.gradient_checkpointing:
         found.append(
             (
@@ -301,18 +295,18 @@ def advised(config: RunConfig) -> list[tuple[str, RunConfig]]:
             )
         )
     smaller = size // 2
-    while smaller >= least and finetuning.stage != "grpo":
+    while smaller >= stage.min_batch and not stage.compares_completions:
         steps = training.gradient_accumulation_steps * (size // smaller)
         words = f"--per_device_train_batch_size {smaller} --gradient_accumulation_steps {steps}"
         changed = with_training(per_device_train_batch_size=smaller, gradient_accumulation_steps=steps)
         found.append((words, dataclasses.replace(config, training=changed)))
         smaller //= 4
-    if finetuning.stage in TOGETHER and world()[1] == 1 and not 0 < config.row_limit <= ADVISED_ROW:
+    if stage.loss_unit is not None and world()[1] == 1 and not 0 < config.row_limit <= ADVISED_ROW:
         found.append(
             (f"--row_tokens {ADVISED_ROW}", dataclasses.replace(config, training=with_training(row_tokens=ADVISED_ROW)))
         )
     cut = data.lengths[2] // 2
-    if cut >= 64 and finetuning.stage not in ("ppo", "grpo"):
+    if cut >= 64 and not stage.generates:
         shorter = dataclasses.replace(data, cutoff_len=cut, max_source_length=None, max_target_length=None)
         found.append((f"--cutoff_len {cut}", dataclasses.replace(config, data=shorter)))
     if finetuning.finetuning_type == "lora" and not model.quantization_bit and not finetuning.pissa_init:

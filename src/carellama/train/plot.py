@@ -13,6 +13,7 @@ from typing import Any
 from carellama.disk import named
 from carellama.errors import need
 from carellama.run_record import read_run
+from carellama.stages import STAGES
 
 TITLE = 90  # characters
 
@@ -30,11 +31,6 @@ def smooth(values: Sequence[float], weight: float = 0.85) -> list[float]:
     return smoothed
 
 
-CURVES = {"ppo": ("ppo/score", "eval_score", "score of an answer"),
-          "grpo": ("reward", "eval_reward", "mean reward of an answer")}  # fmt: skip
-UNITS = {"rm": "pair", "dpo": "pair", "kto": "answer"}  # what the loss of a stage is a mean over; else tokens
-
-
 def plot_loss(folder: Path, *, kept: int | None = None) -> Path | None:
     """Draw `training_loss.png` from the log and run.json of a run; None when nothing was logged.
 
@@ -47,9 +43,9 @@ def plot_loss(folder: Path, *, kept: int | None = None) -> Path | None:
     lines = (folder / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()
     entries = [json.loads(line) for line in lines]
     record = read_run(folder) or {}
-    stage = str(record.get("stage", "sft"))
-    unit = f"loss per {UNITS.get(stage, 'token')}{'' if stage in UNITS else ' (nats)'}"
-    trained, held_out, unit = CURVES.get(stage, ("loss", "eval_loss", unit))
+    stage = STAGES[record.get("stage", "sft")]
+    unit = f"loss per {stage.loss_noun}{' (nats)' if stage.loss_noun == 'token' else ''}"
+    trained, held_out, unit = stage.curve or ("loss", "eval_loss", unit)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     points = [(entry["current_steps"], entry[trained]) for entry in entries if trained in entry]

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from carellama.config.objectives import PreferenceArguments
 from carellama.config.run import RunConfig
-from carellama.config.stages import REFERENCE_FREE, PreferenceArguments
 from carellama.data.prepare import Prepared
 from carellama.model.adapter import Reference
 from carellama.train.loss import record_logps
@@ -37,9 +37,9 @@ class PreferenceTrainer(PairTrainer):
 
     def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
         self.preference = config.preference
-        self.passes = 0.0 if self.preference.pref_loss in REFERENCE_FREE else 1.0
+        self.passes = 0.0 if self.preference.is_reference_free else 1.0
         super().__init__(config, model, tokenizer, prepared)
-        self.reference = None if self.preference.pref_loss in REFERENCE_FREE else Reference(self.model, self.sharded)
+        self.reference = None if self.preference.is_reference_free else Reference(self.model, self.sharded)
 
     def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the losses of the pairs."""

@@ -63,8 +63,8 @@ OF_OPTIMIZER = {  # option -> what of the optimizer's groups it sets
     "learning_rate": ("lr", "initial_lr"), "weight_decay": ("weight_decay",), "adam_beta1": ("betas",),
     "adam_beta2": ("betas",), "adam_epsilon": ("eps",),
 }  # fmt: skip
-BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")  # whose product is what counts
-COMPARED_IN_BATCH = ("kto", "ppo", "grpo")  # except in stages whose loss is that of a batch as a whole
+# whose product is what counts, except in stages whose loss is that of a batch as a whole
+BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 def check_changes(
@@ -88,7 +88,7 @@ def check_changes(
     now = json.loads(json.dumps(settings_of(config), default=str))
     found = changed_options(record.get("settings", {}), now, config)
     same_batch = record.get("used", {}).get("batch") == step_batch(config.training)
-    if same_batch and config.finetuning.stage not in COMPARED_IN_BATCH:
+    if same_batch and config.stage.loss_unit is not None:
         found = {name: values for name, values in found.items() if name not in BATCH}
     if sources is not None and DATA_OPTION not in found:
         contents = [_contents(record.get("data", []), config), _contents(sources, config)]
@@ -120,7 +120,7 @@ def _is_harmless(name: str, config: RunConfig) -> bool:
     if name in EVALUATION:
         return not config.training.load_best_model_at_end
     if name in ANSWERS:
-        return config.finetuning.stage not in ("ppo", "grpo")
+        return not config.stage.generates
     return name in HARMLESS
 
 

@@ -189,7 +189,7 @@ def trained_checkpoints(config: RunConfig) -> list[str]:
     last = Path(earlier[-1]).expanduser() if earlier else None
     if last is not None and (last / ADAPTER).is_file() and finetuning.goes_on_with_adapter:
         scores = adapter_settings(last).get("task_type") == "SEQ_CLS"
-        if scores == (finetuning.stage == "rm"):
+        if scores == (config.stage.model_kind == "reward"):
             earlier = earlier[:-1]  # it was trained further
     return [*earlier, output]
 
@@ -214,13 +214,13 @@ def model_words(config: RunConfig, checkpoints: Sequence[str]) -> list[str]:
 
 def next_commands(config: RunConfig) -> list[str]:
     """Return the commands that usually follow, to paste."""
-    stage, output = config.finetuning.stage, Path(config.training.output_dir)
+    stage, output = config.stage, Path(config.training.output_dir)
     words = model_words(config, trained_checkpoints(config))
     chat = ["chat", *words]
     export = ["export", *words, "--output_dir", f"{output}_export"]
     if not config.training.do_train:
-        commands = [export] if stage == "rm" else [chat]
-    elif stage in ("pt", "rm"):
+        commands = [export] if stage.model_kind == "reward" else [chat]
+    elif not stage.can_chat:
         commands = [export]
     else:
         commands = [chat, export]

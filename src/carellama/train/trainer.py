@@ -30,7 +30,6 @@ from transformers import PrinterCallback, ProgressCallback, Trainer
 
 from carellama.config.distributed import engine_of
 from carellama.config.run import RunConfig
-from carellama.config.stages import TOGETHER
 from carellama.data.collate import collate_row, part_of_row, row_parts
 from carellama.data.prepare import Prepared
 from carellama.data.stream import FailingStream, Failure, TokenStream, collate_or_fail
@@ -102,7 +101,7 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
         self.loraplus_lr_ratio = config.finetuning.loraplus_lr_ratio  # see carellama.train.optimizer
         self.eval_parts: dict[str, slice] = prepared.parts  # the examples of each held-out dataset
         self.row_limit = config.row_limit
-        self.together = TOGETHER.get(config.finetuning.stage, 1)
+        self.together = config.stage.loss_unit or 1
         self._guard = LossGuard()
         self._noted: dict[str, list[float]] = {}
 

@@ -11,17 +11,6 @@ from carellama.errors import UserError
 # HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
 # ruff: noqa: UP045
 
-# how many neighbouring records the loss of a stage cannot take apart: one text, the answers of a pair; else all
-TOGETHER = {"pt": 1, "sft": 1, "rm": 2, "dpo": 2}
-# what evaluation measures in each stage, of all the data; of several held-out datasets also under DATASET_
-PAIRS_MEASURED = ("loss", "accuracy", "margin")
-METRICS = {
-    "pt": ("loss", "perplexity"), "sft": ("loss", "perplexity"), "rm": PAIRS_MEASURED, "dpo": PAIRS_MEASURED,
-    "kto": ("loss", "rewards_chosen", "rewards_rejected", "margin"), "ppo": ("score", "kl", "length", "ended"),
-    "grpo": ("reward", "length"),
-}  # fmt: skip
-LESS_IS_BETTER = ("loss", "perplexity", "kl")
-ENDS = ("_low", "_high")  # of the names of an interval's ends
 REFERENCE_FREE = ("orpo", "simpo")  # losses of dpo that compare with no other model
 
 
@@ -40,6 +29,11 @@ class PreferenceArguments:
     simpo_gamma: float = field(default=0.5, metadata=about("dpo, simpo: the margin that is aimed at."))
     kto_chosen_weight: float = field(default=1.0, metadata=about("kto: weight of good answers."))
     kto_rejected_weight: float = field(default=1.0, metadata=about("kto: weight of bad answers."))
+
+    @property
+    def is_reference_free(self) -> bool:
+        """Whether the loss of dpo compares with no other model."""
+        return self.pref_loss in REFERENCE_FREE
 
     def __post_init__(self) -> None:
         if self.pref_beta <= 0:
