@@ -135,11 +135,11 @@ def make_model(folder: Path, shape: dict[str, int], dtype: str) -> Path:
 def machine(check: Check) -> str:
     """The device, the matrix rate in bfloat16, and which faster parts are installed."""
     code = (
-        "import importlib.util as u, torch; from carellama.model.machine import matrix_rate, has_gpu\n"
+        "import importlib.util as u, torch; from carellama.hardware import measure_matmul_flops, has_gpu\n"
         "name = torch.cuda.get_device_name() if has_gpu() else 'CPU'\n"
         "known = ('flash_attn', 'liger_kernel', 'vllm', 'bitsandbytes', 'trl')\n"
         "parts = [part for part in known if u.find_spec(part)]\n"
-        "rate = matrix_rate('bfloat16' if has_gpu() else 'float32')\n"
+        "rate = measure_matmul_flops('bfloat16' if has_gpu() else 'float32')\n"
         "print(f'{name}, torch {torch.__version__}, {rate / 1e12:.3g} TFLOP/s, installed: {\" \".join(parts)}')"
     )
     found = check.run("machine", sys.executable, "-c", code).strip()

@@ -37,8 +37,9 @@ IMPORTS: dict[str, set[str]] = {
     "records": set(),
     "text": set(),
     "disk": set(),
+    "hardware": set(),
     "stages": {"records"},
-    "config": {"model.machine", "stages"},  # defaults depend on what the machine computes in
+    "config": {"hardware", "stages"},  # defaults depend on what the machine computes in
     "jinja": {"records", "text"},
     "skeleton": {"jinja", "text"},
     "template": {"records", "jinja", "skeleton", "text"},
@@ -66,18 +67,22 @@ IMPORTS: dict[str, set[str]] = {
         "model.zoo.pull",
         "stages",
     },
-    "model": {"config", "disk", "stages"},
+    "model": {"config", "disk", "hardware", "stages"},
     "run_record": {"config", "disk", "stages"},
     # engine: ppo and grpo learn from answers of their own
     "train": {
         *("config", "disk", "records", "text", "template", "tokenise", "data", "model", "engine", "evaluate.metrics"),
         "run_record",
         "stages",
+        "hardware",
     },
     "evaluate": {
         *("config", "records", "text", "data", "engine", "disk", "intervals", "safety", "rules", "consultation"),
     },
-    "engine": {"config", "records", "template", "tokenise", "model", "disk", "text", "jinja", "run_record", "privacy"},
+    "engine": {
+        *("config", "disk", "hardware", "jinja", "model", "privacy", "records", "run_record", "template", "text"),
+        "tokenise",
+    },
     "knowledge": {"config"},
     # privacy.word_lists: names of medicines; safety.measures: numbers in words
     "batch": {
@@ -146,7 +151,9 @@ def test_imports_keep_to_the_table() -> None:
 def test_stages_are_compared_by_their_rows_alone() -> None:
     """What a stage needs is a fact of `carellama.stages`; only its own options and trainer may ask for its name."""
     own = {"stages.py", "config/ppo.py", "config/grpo.py"}
-    name = re.compile(r"""stage(?:\.name)?["')\]]*\)? *(?:==|!=|(?:not )?in) *[("'][^)]*\b(?:pt|sft|rm|dpo|kto|ppo|grpo)\b""")
+    name = re.compile(
+        r"""stage(?:\.name)?["')\]]*\)? *(?:==|!=|(?:not )?in) *[("'][^)]*\b(?:pt|sft|rm|dpo|kto|ppo|grpo)\b"""
+    )
     found = [
         f"{path.relative_to(PACKAGE)}:{number}: {line.strip()}"
         for path in MODULES

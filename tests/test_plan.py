@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from carellama import hardware
 from carellama import plan as plans
 from carellama import run as runs
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.run import RunConfig, run_config
 from carellama.errors import UserError
-from carellama.model import memory
 from carellama.model.adapter import prepare
 from carellama.model.blank import blank_adapters, blank_model
 from carellama.model.load import load_model
@@ -177,7 +177,7 @@ def test_a_training_that_can_not_fit_is_refused_before_its_weights_are_read(
         raise AssertionError("the weights were read")
 
     monkeypatch.setattr("carellama.model.load.load_model", read)
-    monkeypatch.setattr(memory, "available", lambda: 1_000_000)
+    monkeypatch.setattr(hardware, "available_memory_bytes", lambda: 1_000_000)
     with pytest.raises(UserError, match=r"needs about .* of memory and there are 1 MB.*--skip_plan"):
         runs.run(config_of(tmp_path, tiny_folder))
     with pytest.raises(AssertionError, match="weights were read"):
@@ -187,9 +187,9 @@ def test_a_training_that_can_not_fit_is_refused_before_its_weights_are_read(
 def test_advice_is_estimated_itself(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(tmp_path, tiny_folder, per_device_train_batch_size=16)
     _, _, added, prepared = runs.prepared_run(config)
-    monkeypatch.setattr(plans, "memory_bytes", lambda: 0)
+    monkeypatch.setattr(plans, "process_memory_bytes", lambda: 0)
     whole = plans.fitted(config, prepared, added)["total"]
-    monkeypatch.setattr(memory, "available", lambda: int(0.8 * whole))
+    monkeypatch.setattr(hardware, "available_memory_bytes", lambda: int(0.8 * whole))
     found = plans.fitted(config, prepared, added)
     assert not found["fits"]
     fitting = [one["change"] for one in found["advice"] if one["fits"]]
@@ -215,15 +215,15 @@ def test_the_verb_prints_and_writes_the_plan(
 def test_what_a_container_may_take_is_less_than_the_machine_has(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text("MemTotal: 2000 kB\nMemAvailable: 1000 kB\n")
-    assert memory.machine_memory(tmp_path, held=500) == 1000 * 1024 + 500
+    assert hardware.linux_available_bytes(tmp_path, held=500) == 1000 * 1024 + 500
     group = tmp_path / "sys/fs/cgroup"
     group.mkdir(parents=True)
     (group / "memory.max").write_text("max\n")
     (group / "memory.current").write_text("90000\n")
     (group / "memory.stat").write_text("anon 1\ninactive_file 20000\n")
-    assert memory.machine_memory(tmp_path, held=500) == 1000 * 1024 + 500
+    assert hardware.linux_available_bytes(tmp_path, held=500) == 1000 * 1024 + 500
     (group / "memory.max").write_text("100000\n")
-    assert memory.machine_memory(tmp_path, held=500) == 100000 - 90000 + 20000 + 500
+    assert hardware.linux_available_bytes(tmp_path, held=500) == 100000 - 90000 + 20000 + 500
 
 
 def test_several_processes_share_the_machine_and_with_fsdp_the_weights(
@@ -231,8 +231,8 @@ def test_several_processes_share_the_machine_and_with_fsdp_the_weights(
 ) -> None:
     config = config_of(tmp_path, tiny_folder, finetuning_type="full")
     _, _, added, prepared = runs.prepared_run(config)
-    monkeypatch.setattr(memory, "available", lambda: 9_000)
-    monkeypatch.setattr(plans, "memory_bytes", lambda: 1_000)
+    monkeypatch.setattr(hardware, "available_memory_bytes", lambda: 9_000)
+    monkeypatch.setattr(plans, "process_memory_bytes", lambda: 1_000)
     alone = plans.fitted(config, prepared, added)
     monkeypatch.setenv("WORLD_SIZE", "4")
     ddp = plans.fitted(config, prepared, added)

@@ -9,10 +9,10 @@ import types
 import pytest
 import torch
 
+from carellama import hardware
 from carellama.config.parse import as_flags
 from carellama.config.run import TrainingArguments
 from carellama.errors import UserError
-from carellama.model import machine
 from carellama.train.progress import Progress, Work
 from conftest import make_model
 
@@ -31,9 +31,9 @@ def test_work_is_that_of_the_matrix_products():
 
 
 def test_the_matrix_rate_is_measured():
-    rate = machine.matrix_rate("float32", seconds=0.02)
+    rate = hardware.measure_matmul_flops("float32", seconds=0.02)
     assert 1e8 < rate < 1e16
-    assert machine.memory_bytes() > 1e7
+    assert hardware.process_memory_bytes() > 1e7
 
 
 def test_the_log_has_the_rates_and_a_line_is_printed(capsys):
@@ -111,10 +111,10 @@ def test_tensorboard_reads_what_a_run_wrote(tmp_path, tiny_folder):
     ],
 )
 def test_a_training_takes_float32_where_a_cpu_multiplies_it_faster(monkeypatch, best, gpu, cpu, taken):
-    monkeypatch.setattr(machine, "has_gpu", lambda: gpu)
-    monkeypatch.setattr(machine, "best_dtype", lambda: best)
+    monkeypatch.setattr(hardware, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(hardware, "fastest_dtype", lambda: best)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
-    assert machine.training_dtype.__wrapped__() == taken
+    assert hardware.default_training_dtype.__wrapped__() == taken
 
 
 def test_attention_counts_the_pairs_of_tokens_within_a_record():

@@ -323,8 +323,8 @@ def _application(argv: Sequence[str]) -> Any:
     model, data, finetuning, engine, safety, consult, settings = parse(API_GROUPS, argv, "carellama api")
     access = access_for(settings.host, settings.database)  # before the model is loaded: it may refuse
     from carellama.engine.choose import choose
+    from carellama.hardware import physical_cores
     from carellama.knowledge.embed import load_embedder
-    from carellama.model.machine import physical_cores
 
     score = None
     if settings.reward_model:

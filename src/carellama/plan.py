@@ -20,15 +20,14 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carellama import hardware
 from carellama import run as runs
 from carellama.config.environment import local_processes, world
 from carellama.config.parse import parse_asked, parser
 from carellama.config.plan import PlanArguments
 from carellama.disk import write_json
 from carellama.errors import UserError
-from carellama.model import memory
-from carellama.model.machine import has_gpu, memory_bytes
-from carellama.model.memory import gigabytes
+from carellama.hardware import format_bytes, has_gpu, process_memory_bytes
 
 if TYPE_CHECKING:
     from carellama.config.run import RunConfig
@@ -116,8 +115,8 @@ def check(config: RunConfig, prepared: Any, added: Any) -> None:
     except Exception as error:  # a model whose code cannot be built without weights may well train
         log.warning("memory: no estimate of this model (%s)", " ".join(str(error).split())[:100])
         return
-    have = "" if found["available"] is None else f" of {gigabytes(found['available'])}"
-    log.info("memory: about %s%s", gigabytes(found["total"]), have)
+    have = "" if found["available"] is None else f" of {format_bytes(found['available'])}"
+    log.info("memory: about %s%s", format_bytes(found["total"]), have)
     for note in found["notes"]:
         log.info("memory: %s", note)
     if not found["fits"]:
@@ -130,9 +129,9 @@ def fitted(config: RunConfig, prepared: Any, added: Any) -> dict[str, Any]:
     from carellama.train.fit import advised, estimate
 
     importlib.import_module(TRAINERS[config.stage.name].partition(":")[0])  # it is held as well
-    process = memory_bytes()
+    process = process_memory_bytes()
     found = estimate(config, prepared, setting(config, added), process)
-    there = memory.available()
+    there = hardware.available_memory_bytes()
     if there is not None and not has_gpu():  # what is free is shared, what each holds already is its own
         there = process + (there - process) // local_processes()
     fits = there is None or found.total <= there
@@ -170,7 +169,7 @@ def setting(config: RunConfig, added: Any) -> Any:
 
 def refusal(found: dict[str, Any]) -> str:
     """One line: what is needed, what there is, what would help."""
-    words = [f"{one['change']} (about {gigabytes(one['total'])})" for one in found["advice"]]
+    words = [f"{one['change']} (about {format_bytes(one['total'])})" for one in found["advice"]]
     enough = [word for word, one in zip(words, found["advice"], strict=True) if one["fits"]]
     if enough:
         help_ = f"any of these would fit: {'; '.join(enough)}"
@@ -179,8 +178,8 @@ def refusal(found: dict[str, Any]) -> str:
     else:
         help_ = "take a smaller model"
     return (
-        f"this training needs about {gigabytes(found['total'])} of memory and there are "
-        f"{gigabytes(found['available'])}: {help_}; --skip_plan tries it all the same"
+        f"this training needs about {format_bytes(found['total'])} of memory and there are "
+        f"{format_bytes(found['available'])}: {help_}; --skip_plan tries it all the same"
     )
 
 
@@ -238,7 +237,7 @@ def timed(
 def peak_bytes() -> int:
     """The most memory that this process has held: of the GPU, or of the machine."""
     if has_gpu():
-        return memory_bytes()
+        return process_memory_bytes()
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -247,9 +246,9 @@ def peak_bytes() -> int:
 
 def table(found: dict[str, Any]) -> list[str]:
     """The plan as lines."""
-    rows = [(MEANINGS[part], gigabytes(size)) for part, size in found["parts"].items()]
-    rows.append(("in all, at the moment with the most", gigabytes(found["total"])))
-    rows.append(("there is", "unknown" if found["available"] is None else gigabytes(found["available"])))
+    rows = [(MEANINGS[part], format_bytes(size)) for part, size in found["parts"].items()]
+    rows.append(("in all, at the moment with the most", format_bytes(found["total"])))
+    rows.append(("there is", "unknown" if found["available"] is None else format_bytes(found["available"])))
     batch = found["largest_batch"]
     rows.append(("largest batch", f"{batch['records']:,} records, {batch['tokens']:,} tokens"))
     if found["tokens_per_epoch"]:
@@ -258,7 +257,7 @@ def table(found: dict[str, Any]) -> list[str]:
         rows.append(("steps", f"{found['steps']:,}"))
     if "seconds_per_step" in found:
         rows.append(("a step, measured", f"{found['seconds_per_step']:.2f} s"))
-        rows.append(("most memory in those steps", gigabytes(found["measured_peak"])))
+        rows.append(("most memory in those steps", format_bytes(found["measured_peak"])))
     if "seconds" in found:
         hours, rest = divmod(round(found["seconds"]), 3600)
         rows.append(("the training, without evaluation", f"{hours}:{rest // 60:02}:{rest % 60:02}"))

@@ -28,7 +28,7 @@ from carellama.config.parse import about, at_least, parse_asked
 from carellama.config.ppo import PPOArguments, check_ppo
 from carellama.config.training_flags import check_training_flags, greater_is_better
 from carellama.errors import UserError, lookup
-from carellama.model.machine import best_dtype, has_gpu, training_dtype
+from carellama.hardware import default_training_dtype, fastest_dtype, has_gpu
 from carellama.stages import STAGES, Stage
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class TrainingArguments(Seq2SeqTrainingArguments):
         if given["greater_is_better"] is None and self.metric_for_best_model:
             self.greater_is_better = greater_is_better(self.metric_for_best_model)
         before_devices(self, gpu=has_gpu())
-        fastest = training_dtype if self.do_train else best_dtype
+        fastest = default_training_dtype if self.do_train else fastest_dtype
         if not has_gpu() and self.fp16:
             log.warning("--fp16 needs a GPU: going on in %s on this CPU", "bfloat16" if self.bf16 else fastest())
             self.fp16 = False
@@ -270,7 +270,7 @@ def check_run(config: RunConfig) -> None:
     if data.packing and not stage.can_pack:
         able = " and ".join(one.name for one in STAGES.values() if one.can_pack)
         raise UserError(f"--packing is for --stage {able}, not {stage.name}")
-    if training.do_train and training.per_device_train_batch_size < stage.min_batch:
+    if training.do_train and 1 <= training.per_device_train_batch_size < stage.min_batch:
         raise UserError(
             f"--stage {stage.name} compares the answers of a batch: --per_device_train_batch_size at least "
             f"{stage.min_batch}"

@@ -29,7 +29,7 @@ from carellama.engine import generation
 from carellama.engine.cache import join, keep, new_store, tried, why_not
 from carellama.engine.request import Request, advance
 from carellama.errors import UserError
-from carellama.model.machine import has_gpu
+from carellama.hardware import has_gpu
 
 log = logging.getLogger(__name__)
 

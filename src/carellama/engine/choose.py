@@ -119,9 +119,9 @@ def installed(package: str) -> bool:
 
 def has_gpu() -> bool:
     """Whether torch sees a GPU; it is only asked, which takes seconds, where the system has the device of one."""
-    from carellama.model import machine
+    from carellama import hardware
 
-    return machine.may_have_gpu() and machine.has_gpu()
+    return hardware.gpu_device_file_exists() and hardware.has_gpu()
 
 
 def guard_engine(model: str, endpoint: str | None) -> Engine:

@@ -53,8 +53,8 @@ from carellama.engine.places import Places
 from carellama.engine.schema import lark_of
 from carellama.engine.tools import settled
 from carellama.errors import UserError
+from carellama.hardware import free_memory_bytes
 from carellama.model.gguf import Header, read_header
-from carellama.model.machine import free_memory_bytes
 
 if TYPE_CHECKING:
     from carellama.config.answering import EngineArguments

@@ -27,7 +27,7 @@ from typing import Any
 from carellama.config.environment import patient_threads
 from carellama.engine.base import Unavailable
 from carellama.errors import UserError, need
-from carellama.model.machine import physical_cores
+from carellama.hardware import physical_cores
 
 BATCH = 512  # tokens of prompts that are computed at once: running answers wait for it, and so does closing
 ERRORS_ONLY = 1  # of llama.cpp's levels of its log
@@ -229,7 +229,7 @@ def _parameters(xllamacpp: Any, settings: Settings, address: str) -> Any:
     parameters.n_batch = parameters.n_ubatch = settings.context_tokens if settings.embedding else BATCH
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = settings.threads or physical_cores()
     parameters.n_threads_http = settings.parallel + 4
-    parameters.cache_ram_mib = 0  # slots keep their prompts; a second store of them would grow to gigabytes
+    parameters.cache_ram_mib = 0  # slots keep their prompts; a second store of them would grow to format_bytes
     parameters.n_gpu_layers = ALL_LAYERS if settings.gpu_layers is None else settings.gpu_layers
     parameters.lora_init_without_apply = True
     parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 1.0) for path in settings.adapters]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from carellama.engine.base import MOST_CONTEXT
 from carellama.engine.transformers import BATCH, TransformersEngine
-from carellama.model.machine import has_gpu
+from carellama.hardware import has_gpu
 from carellama.template import get_template
 
 if TYPE_CHECKING:

@@ -33,9 +33,9 @@ from carellama.engine.base import Unavailable
 from carellama.engine.openai import OpenAIEngine
 from carellama.engine.upstreams import Listing
 from carellama.errors import UserError, lookup
+from carellama.hardware import gpu_count
 from carellama.jinja import Format, formats, jinja_of
 from carellama.model.hub import model_folder
-from carellama.model.machine import gpu_count
 
 if TYPE_CHECKING:
     from carellama.config.answering import EngineArguments

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from carellama.model.machine import has_gpu
+from carellama.hardware import has_gpu
 
 PACKED = "packed"
 DENSE_TOKENS = 512  # above this length the fused kernel is as fast, and its memory linear

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
+from carellama.hardware import fastest_dtype
 from carellama.model import lora
 from carellama.model.adapter import freeze_layers, trained_further
 from carellama.model.load import SCORE, Kind, _family, load_config
 from carellama.model.lora import TRAINED, peft_quiet
-from carellama.model.machine import best_dtype
 
 SCALE_BYTES = {True: 0.5 + 1 / 64 + 4 / (64 * 256), False: 0.5 + 4 / 64}  # a 4-bit weight, by --double_quantization
 
@@ -37,7 +37,7 @@ def blank_model(
         config.num_labels, config.problem_type = 1, "regression"
     text = config.get_text_config()
     text.vocab_size = max(text.vocab_size, rows)
-    real = getattr(torch, best_dtype() if dtype == "auto" else dtype)
+    real = getattr(torch, fastest_dtype() if dtype == "auto" else dtype)
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     with torch.device("meta"):
         network = _family(kind).from_config(config, dtype=real, trust_remote_code=model.trust_remote_code, **options)

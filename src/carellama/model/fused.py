@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from carellama.model.machine import has_gpu
+from carellama.hardware import has_gpu
 
 
 class Norm(torch.autograd.Function):

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from carellama.config.environment import few_kernels
 from carellama.config.model import ModelArguments
 from carellama.errors import UserError, nearest, need
+from carellama.hardware import fastest_dtype
 from carellama.model.hub import EMBEDDED, model_folder
-from carellama.model.machine import best_dtype
 from carellama.model.paths import ADAPTER, check_checkpoints
 from carellama.model.quiet import quiet_loading
 from carellama.model.readers import PAD_TOKENS
@@ -154,7 +154,7 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
         None if Path(model.model_name_or_path).expanduser().is_dir() else _place(model)
     )  # of a .gguf, or a hub id
     options = _access(model)
-    options["dtype"] = getattr(torch, best_dtype() if dtype == "auto" else dtype)
+    options["dtype"] = getattr(torch, fastest_dtype() if dtype == "auto" else dtype)
     family: Any = _family(kind)
     source: Path | str | None = place
     if isinstance(place, Path) and is_sharded(place):

@@ -25,9 +25,9 @@ from carellama.config.distributed import ALONE, FSDP, Engine, engine_of
 from carellama.config.environment import world
 from carellama.config.run import RunConfig
 from carellama.data.examples import Examples
+from carellama.hardware import fastest_dtype, has_gpu, process_memory_bytes
 from carellama.model.blank import blank_adapters, blank_model
 from carellama.model.fused import fuses
-from carellama.model.machine import best_dtype, has_gpu, memory_bytes
 from carellama.records import IGNORED
 from carellama.train.footprint import Batch, Footprint, Manner, fixed, measured, shortened
 from carellama.train.kto import mismatched
@@ -99,7 +99,7 @@ def estimate(config: RunConfig, prepared: Any, setting: Setting, process: int | 
     parts["kept"] = int(SLACK * sum(parts.values()) if has_gpu() else HOLES * found.heaped)
     if how.device == "cpu" and how.compute == torch.bfloat16:
         parts["kernels"] = KERNELS
-    parts["process"] = CONTEXT if has_gpu() else memory_bytes() if process is None else process
+    parts["process"] = CONTEXT if has_gpu() else process_memory_bytes() if process is None else process
     return Estimate(parts, whole, notes)
 
 
@@ -283,7 +283,7 @@ def advised(config: RunConfig) -> list[tuple[str, RunConfig]]:
             setattr(made, name, value)
         return made
 
-    if not has_gpu() and best_dtype() == "bfloat16" and not training.bf16:
+    if not has_gpu() and fastest_dtype() == "bfloat16" and not training.bf16:
         found.append(("--bf16 true", dataclasses.replace(config, training=with_training(bf16=True))))
     size = training.per_device_train_batch_size
     stage = config.stage

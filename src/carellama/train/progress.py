@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from carellama.model.machine import matrix_rate, memory_bytes
+from carellama.hardware import measure_matmul_flops, process_memory_bytes
 
 
 class Work:
@@ -59,7 +59,7 @@ class Progress(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the machine, and open the line."""
-        self.rate = matrix_rate(self.dtype)
+        self.rate = measure_matmul_flops(self.dtype)
         self.began = self.last = time.monotonic()
         self.first_step, self.before = state.global_step, (0, 0.0)
         if state.is_world_process_zero and sys.stderr.isatty() and not args.disable_tqdm:
@@ -82,7 +82,7 @@ class Progress(TrainerCallback):
         """The rates since this was asked before, for the log."""
         rate, share = self._since(self.last, self.before)
         self.last, self.before = time.monotonic(), (self.work.tokens, self.work.operations)
-        memory = round(memory_bytes() / 1e9, 3)
+        memory = round(process_memory_bytes() / 1e9, 3)
         return {"tokens_per_second": round(rate, 1), "matrix_share": round(share, 4), "memory_gb": memory}
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -119,7 +119,7 @@ class Progress(TrainerCallback):
             parts.append(f"loss {self.loss:.4g}")
         parts += [
             f"{rate:,.0f} tokens/s, {share:.0%} of the matrix rate",
-            f"{memory_bytes() / 1e9:.1f} GB",
+            f"{process_memory_bytes() / 1e9:.1f} GB",
             f"{int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02} left",
         ]
         return "  ".join(parts)
