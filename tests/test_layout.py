@@ -38,6 +38,7 @@ IMPORTS: dict[str, set[str]] = {
     "text": set(),
     "disk": set(),
     "hardware": set(),
+    "retry": set(),
     "stages": {"records"},
     "config": {"hardware", "stages"},  # defaults depend on what the machine computes in
     "jinja": {"records", "text"},
@@ -64,24 +65,21 @@ IMPORTS: dict[str, set[str]] = {
         "privacy",
         "model.load",
         "model.vocabulary",
-        "model.zoo.pull",
-        "stages",
+        *("model.zoo.pull", "stages", "retry"),
     },
     "model": {"config", "disk", "hardware", "stages"},
     "run_record": {"config", "disk", "stages"},
     # engine: ppo and grpo learn from answers of their own
     "train": {
         *("config", "disk", "records", "text", "template", "tokenise", "data", "model", "engine", "evaluate.metrics"),
-        "run_record",
-        "stages",
-        "hardware",
+        *("run_record", "stages", "hardware", "retry"),
     },
     "evaluate": {
         *("config", "records", "text", "data", "engine", "disk", "intervals", "safety", "rules", "consultation"),
     },
     "engine": {
         *("config", "disk", "hardware", "jinja", "model", "privacy", "records", "run_record", "template", "text"),
-        "tokenise",
+        *("retry", "tokenise"),
     },
     "knowledge": {"config"},
     # privacy.word_lists: names of medicines; safety.measures: numbers in words

@@ -64,7 +64,7 @@ def test_a_busy_server_is_asked_again_and_it_is_said(capsys: pytest.CaptureFixtu
     busy = {1: 429, 2: 503}
     with (
         answering(lambda _, number: (busy[number], {}, "") if number in busy else said("well")) as server,
-        closing(OpenAIEngine(server.url, "m", pauses=(0, 0))) as engine,
+        closing(OpenAIEngine(server.url, "m", delays=(0, 0))) as engine,
     ):
         (reply,) = engine.generate([ASKED], SAMPLING)
     assert reply.text == "well" and len(server.asked) == 3
@@ -76,7 +76,7 @@ def test_the_pause_that_a_server_asks_for_is_kept() -> None:
     def busy(_: dict, number: int) -> Answer:
         return (429, {"Retry-After": "1"}, "") if number == 1 else said("well")
 
-    with answering(busy) as server, closing(OpenAIEngine(server.url, "m", pauses=(0,))) as engine:
+    with answering(busy) as server, closing(OpenAIEngine(server.url, "m", delays=(0,))) as engine:
         began = time.monotonic()
         engine.generate([ASKED], SAMPLING)
     assert time.monotonic() - began >= 1
@@ -97,7 +97,7 @@ def test_a_refusal_is_one_line_without_key_and_prompt(status: int, hint: str, ki
     text = json.dumps({"error": {"message": "What is asthma? secret-key", "code": "context_length"}})
     with (
         answering(lambda *_: (status, {"Location": "http://127.0.0.1:1/"}, text)) as server,
-        closing(OpenAIEngine(server.url, "m", key="secret-key", pauses=(0,))) as engine,
+        closing(OpenAIEngine(server.url, "m", key="secret-key", delays=(0,))) as engine,
         pytest.raises(kind, match=hint) as raised,
     ):
         engine.generate([ASKED], SAMPLING)
@@ -145,7 +145,7 @@ def test_a_slow_server_is_a_timeout_that_is_tried_again() -> None:
             gate.wait(5)
         return said("late")
 
-    with answering(slow) as server, closing(OpenAIEngine(server.url, "m", timeout=0.3, pauses=(0,))) as engine:
+    with answering(slow) as server, closing(OpenAIEngine(server.url, "m", timeout=0.3, delays=(0,))) as engine:
         (reply,) = engine.generate([ASKED], SAMPLING)
         gate.set()
     assert reply.text == "late" and len(server.asked) == 2
@@ -163,7 +163,7 @@ def test_the_streamed_pieces_are_the_reply_with_reasoning_told_apart() -> None:
 def test_a_stream_that_breaks_off_is_an_error_and_not_asked_again() -> None:
     with (
         answering(lambda *_: events({"content": "half"}, finish=None)) as server,
-        closing(OpenAIEngine(server.url, "m", pauses=(0, 0))) as engine,
+        closing(OpenAIEngine(server.url, "m", delays=(0, 0))) as engine,
         pytest.raises(Unavailable, match="broke off"),
     ):
         drain(engine.stream(ASKED, SAMPLING))
@@ -174,7 +174,7 @@ def test_a_stream_that_has_not_begun_is_asked_again() -> None:
     broken = events(finish=None)
     with (
         answering(lambda _, number: broken if number == 1 else events({"content": "well"})) as server,
-        closing(OpenAIEngine(server.url, "m", pauses=(0,))) as engine,
+        closing(OpenAIEngine(server.url, "m", delays=(0,))) as engine,
     ):
         assert drain(engine.stream(ASKED, SAMPLING)).text == "well"
     assert len(server.asked) == 2

@@ -106,7 +106,7 @@ def _here(monkeypatch, tmp_path):
     monkeypatch.setenv("CARELLAMA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(pull, "offline", lambda: False)
-    monkeypatch.setattr(fetch, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(fetch, "RETRY_DELAYS", (0.0, 0.0))
 
 
 def entry(*places: Host, **changes) -> Entry:

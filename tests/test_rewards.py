@@ -264,17 +264,17 @@ def test_a_server_that_fails_is_an_error_in_one_line(server, answers, said, aske
     _Server.answers = list(answers)
     caplog.set_level(logging.WARNING)
     with pytest.raises(UserError, match=said) as error:
-        ServerReward(server, 5.0, pauses=(0.0, 0.0))([PROMPT] * 2, ANSWERS)
+        ServerReward(server, 5.0, delays=(0.0, 0.0))([PROMPT] * 2, ANSWERS)
     assert len(_Server.seen) == asked and "\n" not in str(error.value)
     assert "ear" not in caplog.text + str(error.value), "a text of the training in a message"
 
 
 def test_a_server_that_recovers_is_asked_again(server):
     _Server.answers = [(503, None), (429, None)]
-    assert ServerReward(server, 5.0, pauses=(0.0, 0.0))([PROMPT] * 2, ANSWERS) == [20, 10]
+    assert ServerReward(server, 5.0, delays=(0.0, 0.0))([PROMPT] * 2, ANSWERS) == [20, 10]
 
 
 def test_where_nothing_answers_is_said(server):
     away = "http://127.0.0.1:9/score"
     with pytest.raises(UserError, match="nothing answers there, 2 times"):
-        ServerReward(away, 5.0, pauses=(0.0,))([PROMPT], ANSWERS[:1])
+        ServerReward(away, 5.0, delays=(0.0,))([PROMPT], ANSWERS[:1])

@@ -61,7 +61,7 @@ def test_what_could_not_be_begun_goes_to_the_next_and_the_first_rests(status: in
     with (
         answering(lambda *_: (status, {}, "")) as bad,
         answering(lambda *_: said("well")) as good,
-        closing(OpenAIEngine([bad.url, good.url], "m", pauses=())) as engine,
+        closing(OpenAIEngine([bad.url, good.url], "m", delays=())) as engine,
     ):
         engine._upstreams.rest = 60
         assert [reply.text for reply in engine.generate([ASKED], SAMPLING)] == ["well"]
@@ -76,7 +76,7 @@ def test_a_dead_one_is_asked_for_its_health_and_comes_back(capsys) -> None:
     port = int(gone.url.rpartition(":")[2].partition("/")[0])
     with (
         answering(lambda *_: said("other")) as other,
-        closing(OpenAIEngine([gone.url, other.url], "m", pauses=())) as engine,
+        closing(OpenAIEngine([gone.url, other.url], "m", delays=())) as engine,
     ):
         engine._upstreams.rest = 0.05
         assert engine.generate([ASKED], SAMPLING)[0].text == "other"
@@ -95,7 +95,7 @@ def test_rests_grow_with_each_failure_until_an_answer(capsys) -> None:
     with (
         answering(flaky, {"data": []}) as one,
         answering(lambda *_: said("other")) as other,
-        closing(OpenAIEngine([one.url, other.url], "m", pauses=())) as engine,
+        closing(OpenAIEngine([one.url, other.url], "m", delays=())) as engine,
     ):
         engine._upstreams.rest = 0.05
         for _ in range(3):
@@ -113,7 +113,7 @@ def test_where_all_are_down_it_says_what_each_did() -> None:
         pass
     with (
         answering(lambda *_: (503, {}, "")) as busy,
-        closing(OpenAIEngine([gone.url, busy.url], "m", pauses=(0,))) as engine,
+        closing(OpenAIEngine([gone.url, busy.url], "m", delays=(0,))) as engine,
         pytest.raises(Unavailable) as error,
     ):
         engine.generate([ASKED], SAMPLING)
@@ -126,7 +126,7 @@ def test_what_has_begun_is_not_asked_elsewhere() -> None:
     with (
         answering(lambda *_: events({"content": "half"}, finish=None)) as broken,
         answering(lambda *_: said("whole")) as good,
-        closing(OpenAIEngine([broken.url, good.url], "m", pauses=(0,))) as engine,
+        closing(OpenAIEngine([broken.url, good.url], "m", delays=(0,))) as engine,
     ):
         with pytest.raises(Unavailable, match="broke off"):
             drain(engine.stream(ASKED, SAMPLING))

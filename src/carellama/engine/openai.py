@@ -46,8 +46,9 @@ from carellama.engine.openai_response import Reader, TooLong, events, parsed, re
 from carellama.engine.parts import told_apart
 from carellama.engine.reasoning import with_reasoning
 from carellama.engine.tools import settled, told
-from carellama.engine.upstreams import PAUSES, Failed, Listing, Upstream, Upstreams
+from carellama.engine.upstreams import Failed, Listing, Upstream, Upstreams
 from carellama.errors import UserError
+from carellama.retry import RETRY_DELAYS
 from carellama.text import estimated_tokens
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class OpenAIEngine:
     """An `Engine` behind one or more addresses.
 
     `model`: its name there, None for the first one listed. The adapters are those that the server tells apart by their
-    `parent`, or all other names that it lists. `timeout`: seconds without a byte. `pauses`: seconds before each further
+    `parent`, or all other names that it lists. `timeout`: seconds without a byte. `delays`: seconds before each further
     try. `calls_as_text`: tools are written into the prompt and calls read from the answer (`carellama.engine.tools`),
     for servers that do neither.
     """
@@ -83,11 +84,11 @@ class OpenAIEngine:
         key: str | None = None,
         parallel: int = 4,
         timeout: float = 120.0,
-        pauses: Sequence[float] = PAUSES,
+        delays: Sequence[float] = RETRY_DELAYS,
         calls_as_text: bool = False,
     ) -> None:
         endpoints = [endpoint] if isinstance(endpoint, str) else list(endpoint)
-        self._upstreams = Upstreams(endpoints, key=key, timeout=timeout, pauses=pauses)
+        self._upstreams = Upstreams(endpoints, key=key, timeout=timeout, delays=delays)
         self.parallel = parallel
         self._model = model
         self._calls_as_text = calls_as_text
@@ -428,7 +429,7 @@ def load(
         key=endpoint_key(),
         parallel=arguments.parallel,
         timeout=arguments.endpoint_timeout,
-        pauses=PAUSES[:2],  # somebody waits for the answer
+        delays=RETRY_DELAYS[:2],  # somebody waits for the answer
     )
     try:
         say(f"prompts are sent to {engine.host}, for {engine.model}")

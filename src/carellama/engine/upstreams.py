@@ -23,15 +23,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from carellama.disk import say
 from carellama.engine.base import Unavailable
 from carellama.errors import UserError
+from carellama.retry import RETRY_DELAYS, RETRYABLE_STATUSES, retry_after, retry_delay
 
 if TYPE_CHECKING:
     import httpx2
 
-PAUSES = (1.0, 3.0, 10.0, 30.0)  # seconds before each further try
-LONGEST_PAUSE = 120.0  # seconds, whatever a server asks for
 LONGEST_REST = 60.0  # seconds
 CONNECT = 20.0  # most seconds to wait for a connection
-WORTH_A_TRY = {408, 425, 429, 500, 502, 503, 504}
 HERE = ("localhost", "127.0.0.1", "::1")
 
 Answer = TypeVar("Answer")
@@ -76,7 +74,7 @@ class Failed(Exception):
 class Upstreams:
     """Sends requests to servers that are alike. `run` is for any thread; the coroutines are for its loop only.
 
-    `timeout`: seconds without a byte; `pauses`: seconds before each further round of tries; `rest`: seconds that a
+    `timeout`: seconds without a byte; `delays`: seconds before each further round of tries; `rest`: seconds that a
     server rests after its first failure, doubled with each further one.
     """
 
@@ -86,7 +84,7 @@ class Upstreams:
         *,
         key: str | None = None,
         timeout: float = 120.0,
-        pauses: Sequence[float] = PAUSES,
+        delays: Sequence[float] = RETRY_DELAYS,
         rest: float = 1.0,
     ) -> None:
         import httpx2
@@ -94,7 +92,7 @@ class Upstreams:
         if key is not None and not (key.isascii() and key.isprintable()):
             raise UserError("the key of the endpoint has characters that no key has; set CARELLAMA_API_KEY anew")
         self.all = [_upstream(endpoint) for endpoint in endpoints]
-        self.timeout, self.pauses, self.rest = timeout, tuple(pauses), rest
+        self.timeout, self.delays, self.rest = timeout, tuple(delays), rest
         self._http = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx2.Timeout(timeout, connect=min(CONNECT, timeout), pool=None),
@@ -144,7 +142,7 @@ class Upstreams:
         wrong. Nothing is tried again once `begun` says that a part of the answer was handed on. Raises `Unavailable`
         with what each server did; other errors of `call` are the caller's.
         """
-        for pause in (*self.pauses, None):
+        for delay in (*self.delays, None):
             tried: list[Upstream] = []
             failures: list[Failed] = []
             while len(tried) < len(self.all):
@@ -159,11 +157,11 @@ class Upstreams:
                     failures.append(failure)
             lost = all(each.unreached for each in failures) and not any(one.answered for one in self.all)
             said = "; ".join(each.problem for each in failures)
-            if pause is None or lost:
+            if delay is None or lost:
                 raise Unavailable(said + ("; check --endpoint and the network" if lost else "; ask again later"))
-            pause = min(max(pause, min(each.wait for each in failures)), LONGEST_PAUSE)
-            say(f"{said}; trying again in {pause:g} s")
-            await asyncio.sleep(pause)
+            delay = retry_delay(delay, min(each.wait for each in failures))
+            say(f"{said}; trying again in {delay:g} s")
+            await asyncio.sleep(delay)
         raise AssertionError("the last round returns or raises")
 
     @asynccontextmanager
@@ -175,10 +173,9 @@ class Upstreams:
 
         try:
             async with self._http.stream(method, upstream.url(path), json=body) as response:
-                if response.status_code in WORTH_A_TRY:
-                    asked = response.headers.get("retry-after", "")
-                    wait = float(asked) if asked.isdecimal() else 0.0
-                    raise Failed(f"{upstream.host} answers {response.status_code} {response.reason_phrase}", wait=wait)
+                if response.status_code in RETRYABLE_STATUSES:
+                    problem = f"{upstream.host} answers {response.status_code} {response.reason_phrase}"
+                    raise Failed(problem, wait=retry_after(response.headers))
                 yield response
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
             raise Failed(f"nothing answers at {upstream.host}", unreached=True) from error

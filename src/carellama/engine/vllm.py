@@ -74,7 +74,7 @@ class VLLMEngine(OpenAIEngine):
             key=child.key,
             parallel=parallel,
             timeout=timeout,
-            pauses=(POLL,),  # a connection that was just closed; a child that is gone is not waited for
+            delays=(POLL,),  # a connection that was just closed; a child that is gone is not waited for
             calls_as_text=calls_as_text,
         )
         self.child = child

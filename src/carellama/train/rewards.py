@@ -44,6 +44,7 @@ from carellama.model.adapter import adapter_config, attach, prepare, side_by_sid
 from carellama.model.load import SCORE, bind, full_checkpoint, load_config, load_model, load_tokenizer, model_class
 from carellama.model.zoo.pull import with_named_weights
 from carellama.records import IGNORED, Message, Tokens
+from carellama.retry import RETRY_DELAYS, RETRYABLE_STATUSES, retry_after, retry_delay
 from carellama.template import Group, Template, get_template
 from carellama.tokenise import GroupEncoder
 from carellama.train.reward import scores_of
@@ -51,8 +52,6 @@ from carellama.train.reward import scores_of
 log = logging.getLogger(__name__)
 
 Scorer = Callable[[Sequence[tuple[Message, ...]], Sequence[str]], list[float]]
-PAUSES = (1.0, 3.0, 10.0)  # seconds before each further try
-WORTH_A_TRY = {408, 425, 429, 500, 502, 503, 504}
 REQUEST = 32  # conversations sent together
 
 
@@ -126,10 +125,10 @@ class ModelReward:
 class ServerReward:
     """Scores by a server. The key `$CARELLAMA_API_KEY` goes in a header; no redirect is followed.
 
-    A request that fails in passing is tried again after `pauses` seconds; no message repeats a text.
+    A request that fails in passing is tried again after `delays` seconds; no message repeats a text.
     """
 
-    def __init__(self, address: str, timeout: float, pauses: Sequence[float] = PAUSES) -> None:
+    def __init__(self, address: str, timeout: float, delays: Sequence[float] = RETRY_DELAYS) -> None:
         import httpx2
 
         try:
@@ -138,7 +137,7 @@ class ServerReward:
             self.url = httpx2.URL("")
         if not self.url.host:
             raise UserError("--reward_model must be an address as in http://localhost:8000/v1/score")
-        self.timeout, self.pauses = timeout, tuple(pauses)
+        self.timeout, self.delays = timeout, tuple(delays)
 
     @property
     def leaves_the_machine(self) -> bool:
@@ -166,12 +165,13 @@ class ServerReward:
         return _finite(found, self.url.host)
 
     def _ask(self, http: Any, body: dict[str, Any]) -> Any:
-        """The answer to one request, after as many tries as there are pauses, and one."""
+        """The answer to one request, which is sent again after each of the delays."""
         import httpx2
 
         host = self.url.host
-        for pause in (*self.pauses, None):
+        for delay in (*self.delays, None):
             cause: Exception | None = None
+            asked = 0.0
             try:
                 response = http.post(self.url, json=body)
             except httpx2.ConnectError as error:
@@ -182,13 +182,15 @@ class ServerReward:
                 if response.status_code == 200:
                     return response
                 problem = f"it answers {response.status_code} {response.reason_phrase}"
-                if response.status_code not in WORTH_A_TRY:
+                asked = retry_after(response.headers)
+                if response.status_code not in RETRYABLE_STATUSES:
                     raise UserError(f"--reward_model {host}: {problem}; check the address and the key")
-            if pause is None:
-                tries = len(self.pauses) + 1
+            if delay is None:
+                tries = len(self.delays) + 1
                 raise UserError(f"--reward_model {host}: {problem}, {tries} times; see --reward_timeout") from cause
-            log.warning("%s: %s; trying again in %g s", host, problem, pause)
-            time.sleep(pause)
+            delay = retry_delay(delay, asked)
+            log.warning("%s: %s; trying again in %g s", host, problem, delay)
+            time.sleep(delay)
         raise AssertionError("the last try returns or raises")
 
     def _scores(self, response: Any, count: int) -> list[float]:

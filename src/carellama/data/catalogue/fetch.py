@@ -20,15 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from carellama.disk import say, write_json
 from carellama.errors import UserError
+from carellama.retry import RETRY_DELAYS, RETRYABLE_STATUSES, retry_after, retry_delay
 from carellama.text import counted
 
 if TYPE_CHECKING:
     import httpx2
 
-PAUSES = (1.0, 3.0, 10.0, 30.0)  # seconds before each further try
 SPARE = 64 << 20  # bytes of the disk that a download leaves free
 LFS = b"version https://git-lfs"  # how a pointer of Git LFS begins
-WORTH_A_TRY = {408, 425, 429, 500, 502, 503, 504}
 
 
 class NotFetched(Exception):
@@ -115,8 +114,8 @@ def get_json(url: str, parameters: dict[str, str]) -> Any:
 def download(remote: Remote, target: Path) -> Fetched:
     """Fetch a file to `target`; what arrives lies in `target`.part until it is whole, and a next call goes on there.
 
-    A connection that breaks is tried again (`PAUSES`), each time said. Raises `NotFetched` for an answer other than
-    the file, or a file whose size or SHA-256 is not what was announced.
+    A connection that breaks is tried again after `RETRY_DELAYS`, each time said. Raises `NotFetched` for an answer
+    other than the file, or a file whose size or SHA-256 is not what was announced.
     """
     part = target.with_name(target.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -156,31 +155,39 @@ def _at_other_place(remote: Remote) -> Remote:
 def _with_patience(remote: Remote, part: Path) -> None:
     import httpx2
 
-    for pause in (*PAUSES, None):
+    for delay in (*RETRY_DELAYS, None):
+        asked = 0.0
         try:
             return _once(remote, part)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
-            if not part.exists() or pause is None:
+            if not part.exists() or delay is None:
                 raise NoConnection(httpx2.URL(remote.url).host) from error
             problem = str(error) or type(error).__name__
         except httpx2.TransportError as error:
             problem = str(error) or type(error).__name__
-            if pause is None:
-                raise NotFetched(f"{remote.name}: the connection broke {len(PAUSES) + 1} times ({problem})") from error
+            if delay is None:
+                raise NotFetched(
+                    f"{remote.name}: the connection broke {len(RETRY_DELAYS) + 1} times ({problem})"
+                ) from error
         except httpx2.RequestError as error:
             raise NotFetched(f"{remote.name}: {error}") from error
         except _Busy as error:
-            problem = str(error)
-            if pause is None:
+            problem, asked = str(error), error.wait
+            if delay is None:
                 raise NotFetched(f"{remote.name}: {problem}") from error
-        assert pause is not None
-        say(f"{remote.name}: {problem}; trying again in {pause:g} s")
-        time.sleep(pause)
+        assert delay is not None
+        delay = retry_delay(delay, asked)
+        say(f"{remote.name}: {problem}; trying again in {delay:g} s")
+        time.sleep(delay)
     raise AssertionError("the last try returns or raises")
 
 
 class _Busy(Exception):
-    """An answer that may be another one later."""
+    """An answer that may be another one later; `wait`: seconds that the host asks for."""
+
+    def __init__(self, problem: str, wait: float = 0.0) -> None:
+        super().__init__(problem)
+        self.wait = wait
 
 
 def _once(remote: Remote, part: Path) -> None:
@@ -195,8 +202,9 @@ def _once(remote: Remote, part: Path) -> None:
             raise _Busy("the host has less than what had arrived; beginning anew")
         if response.status_code == 404:
             raise _Missing(f"{remote.url} is not there (404)")
-        if response.status_code in WORTH_A_TRY:
-            raise _Busy(f"the host answers {response.status_code} {response.reason_phrase}")
+        if response.status_code in RETRYABLE_STATUSES:
+            problem = f"the host answers {response.status_code} {response.reason_phrase}"
+            raise _Busy(problem, retry_after(response.headers))
         if response.status_code not in (200, 206):
             raise NotFetched(f"{remote.url} answers {response.status_code} {response.reason_phrase}")
         _no_page(remote, response.headers.get("content-type", ""))
