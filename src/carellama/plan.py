@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from carellama import hardware
 from carellama import run as runs
 from carellama.config.environment import local_processes, world
-from carellama.config.parse import parse_asked, parser
+from carellama.config.parse import parse_asked
 from carellama.config.plan import PlanArguments
 from carellama.disk import write_json
 from carellama.errors import UserError
@@ -52,15 +52,12 @@ MEANINGS = {
 
 def plan(argv: Sequence[str]) -> None:
     """The verb: print the plan, and leave with 2 where it does not fit."""
-    helps = "--help" in argv or "-h" in argv
-    if not helps:
-        runs.check_early(argv, "carellama plan", {"do_train": True}, PlanArguments)
+    if runs.print_help(argv, "carellama plan", PlanArguments):
+        return
+    runs.check_early(argv, "carellama plan", {"do_train": True}, PlanArguments)
     from carellama.config.run import RUN_GROUPS, RunConfig, checked  # it loads transformers, which takes seconds
 
     groups = (*RUN_GROUPS, PlanArguments)
-    if helps:
-        parser(groups, "carellama plan").print_help()
-        return
     (*parts, options), asked = parse_asked(groups, argv, "carellama plan", {"do_train": True})
     config = checked(RunConfig(*parts), asked)
     with tempfile.TemporaryDirectory(prefix="carellama-plan-") as folder:

@@ -9,6 +9,7 @@ account lies in the output folder: data_report.json, run.json, trainer_log.jsonl
 from __future__ import annotations
 
 import importlib
+import itertools
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,15 +24,17 @@ from carellama.config.environment import world
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.generating import GeneratingArguments
 from carellama.config.grpo import GRPOArguments
+from carellama.config.help import training_help
 from carellama.config.model import ModelArguments
 from carellama.config.objectives import PreferenceArguments, RewardArguments
-from carellama.config.parse import parse_light, parser, read_yaml
+from carellama.config.parse import parse_light, read_yaml
 from carellama.config.ppo import PPOArguments
 from carellama.disk import write_json
-from carellama.errors import UserError, need
+from carellama.errors import UserError, lookup, need
 from carellama.model.paths import check_model
 from carellama.model.zoo.pull import with_named_weights
 from carellama.run_record import as_trained, read_run, write_run
+from carellama.stages import STAGES
 
 if TYPE_CHECKING:
     from carellama.config.run import RunConfig
@@ -70,15 +73,27 @@ def predict(argv: Sequence[str]) -> None:
 
 def start(argv: Sequence[str], prog: str, settings: dict[str, Any]) -> None:
     """Read the options and run; `--help` prints them."""
-    helps = "--help" in argv or "-h" in argv
-    if not helps:
-        check_early(argv, prog, settings)
-    from carellama.config.run import RUN_GROUPS, run_config  # it loads transformers, which takes seconds
-
-    if helps:
-        parser(RUN_GROUPS, prog).print_help()
+    if print_help(argv, prog):
         return
+    check_early(argv, prog, settings)
+    from carellama.config.run import run_config  # it loads transformers, which takes seconds
+
     run(run_config(argv, prog, **settings), summary=True)
+
+
+def print_help(argv: Sequence[str], prog: str, *more: type) -> bool:
+    """Print the help of a training command where it is asked for; return whether it was.
+
+    `--stage dpo --help` shows the options of that stage, `--help all` those of all stages and every training flag.
+    """
+    if not {"--help", "-h"} & set(argv):
+        return False
+    settings = read_yaml(argv[0]) if argv[0].endswith((".yaml", ".yml")) else {}
+    words = [word for item in argv for word in item.split("=", 1)]
+    named = [value for name, value in itertools.pairwise(words) if name == "--stage"]
+    stage = lookup(STAGES, str((named or [settings.get("stage", "sft")])[-1]), "stage (--stage)")
+    print(training_help((*more, *LIGHT_GROUPS), prog, stage.name, every="all" in argv))
+    return True
 
 
 def check_early(argv: Sequence[str], prog: str, settings: dict[str, Any], *more: type) -> None:

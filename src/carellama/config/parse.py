@@ -18,7 +18,9 @@ from typing import Any, NoReturn
 
 import yaml
 
-from carellama.config.transformers_options import training_options, translate, translate_settings
+from carellama.config.help import format_help
+from carellama.config.transformers_options import translate, translate_settings
+from carellama.config.transformers_source import training_fields
 from carellama.errors import UserError, nearest, read_failure
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,9 @@ TRUTHS = {"true", "false", "yes", "no", "t", "f", "y", "n", "1", "0"}  # what tr
 
 class _Parser(HfArgumentParser):
     """`HfArgumentParser` whose mistakes are `UserError`s with the nearest value, and that takes no abbreviations."""
+
+    def format_help(self) -> str:
+        return format_help(self.dataclass_types, self.prog) + "\n"
 
     def error(self, message: str) -> NoReturn:
         missing = message.removeprefix("the following arguments are required: ")
@@ -180,7 +185,7 @@ def parse_light(
     as `parse` does, also for a training flag that transformers does not have.
     """
     reader = parser(groups, prog)
-    words, _, _ = _words(list(argv), reader, extra, also=training_options())
+    words, _, _ = _words(list(argv), reader, extra, also=training_fields().keys())
     *parsed, _ = reader.parse_args_into_dataclasses(words, return_remaining_strings=True, look_for_args_file=False)
     return list(parsed)
 

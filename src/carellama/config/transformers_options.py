@@ -1,6 +1,5 @@
 """Options of other programs: the training flags of the installed transformers, and old or foreign names.
 
-    training_options()                      # {"learning_rate", "warmup_steps", ...}
     translate(["--warmup_ratio", "0.1"], known)   # (["--warmup_steps", "0.1"], ["--warmup_ratio is now ..."])
 
 The names of transformers are read from its source as syntax: importing it takes seconds. A foreign name is either
@@ -9,12 +8,8 @@ accepted as one of today's options, with a line that names it, or refused with w
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 
 from carellama.errors import UserError
 
@@ -175,29 +170,6 @@ OF_OTHERS = {
     "print_param_status": _refused("the number of trained weights is always printed"),
 }  # fmt: skip
 FOREIGN: dict[str, Foreign] = OF_TRANSFORMERS | OF_OTHERS
-
-
-@cache
-def training_options() -> frozenset[str]:
-    """Return the names of all training flags: of the installed transformers, and CareLlama's own beside them."""
-    package = importlib.util.find_spec("transformers")
-    assert package and package.origin, "transformers is not installed"
-    theirs = Path(package.origin).parent
-    return frozenset(
-        [
-            *_fields(theirs / "training_args.py", "TrainingArguments"),
-            *_fields(theirs / "training_args_seq2seq.py", "Seq2SeqTrainingArguments"),
-            *_fields(Path(__file__).with_name("run.py"), "TrainingArguments"),
-        ]
-    )
-
-
-def _fields(file: Path, name: str) -> list[str]:
-    """Return the annotated names of a class, read as syntax."""
-    tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
-    bodies = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
-    found = [one.target for body in bodies for one in body if isinstance(one, ast.AnnAssign)]
-    return [target.id for target in found if isinstance(target, ast.Name)]
 
 
 def translate(argv: Sequence[str], known: Collection[str]) -> tuple[list[str], list[str]]:
