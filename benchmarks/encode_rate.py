@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from carellama.config.model import ModelArguments
-from carellama.config.run import RunConfig, run_config
+from carellama.config.run import RunConfig
 from carellama.data.prepare import encode_dataset
 from carellama.data.sources import Dataset, load_datasets
 from carellama.model.load import load_tokenizer
 from carellama.records import Chat
 from carellama.template import Template, get_template
+from carellama.train.options import run_config
 
 WORDS = (
     "fever cough headache doctor since yesterday my mother takes tablets for blood pressure and feels dizzy after "

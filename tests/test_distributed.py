@@ -24,12 +24,12 @@ from safetensors.torch import load_file
 
 import preloaded
 from carellama import run as runs
-from carellama.config import distributed as engines
 from carellama.config.parse import as_flags
-from carellama.config.run import run_config
 from carellama.errors import UserError
 from carellama.model.shards import SHARDS, is_sharded, read_shards
+from carellama.train import distributed as engines
 from carellama.train.grpo import RolloutTrainer
+from carellama.train.options import run_config
 from conftest import REPOSITORY
 
 PROGRAMS = Path(sys.executable).parent

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from carellama import run as runs
-from carellama.config.run import RunConfig, run_config
+from carellama.config.run import RunConfig
 from carellama.data.convert import BadRecord
 from carellama.data.prompts import exam_prompt, numbered_passages, prepare_tasks, prompt_ids
 from carellama.engine.transformers import TransformersEngine
@@ -26,6 +26,7 @@ from carellama.records import Message, Question
 from carellama.template import get_template
 from carellama.tokenise import GroupEncoder
 from carellama.train.grpo import RolloutTrainer
+from carellama.train.options import run_config
 from conftest import REPOSITORY, make_model
 
 SHORT = {"A": "yes", "B": "no", "C": "it depends"}

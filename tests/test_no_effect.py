@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from carellama.config.no_effect import OF_KIND, options_without_effect
-from carellama.config.run import RUN_GROUPS, RunConfig, run_config
-from carellama.config.training_flags import ABOVE_ZERO, BELOW, LEAST, greater_is_better
+from carellama.config.run import RUN_GROUPS, RunConfig
 from carellama.errors import UserError
-from carellama.stages import STAGES
+from carellama.stages import STAGES, greater_is_better
+from carellama.train.flag_checks import ABOVE_ZERO, BELOW, LEAST
+from carellama.train.no_effect import OF_KIND, options_without_effect
+from carellama.train.options import run_config
 
 TRAIN = "--do_train --model_name_or_path m --dataset d --bf16 false --report_to none"
 NAMES = {field.name for group in RUN_GROUPS for field in dataclasses.fields(group)}
@@ -107,7 +108,8 @@ def test_options_of_a_training_are_named_where_nothing_is_trained(tmp_path: Path
 
 
 def test_the_tables_name_options_that_exist() -> None:
-    from carellama.config import no_effect, training_flags
+    from carellama.train import flag_checks as training_flags
+    from carellama.train import no_effect
 
     others = {"INTERVAL_ENDS", "LESS_IS_BETTER", "SAMPLING", "WITH_ARGUMENTS", "WITH_TARGETS", "OF_KIND"}
     constants = {**vars(no_effect), **vars(training_flags)}

@@ -13,11 +13,12 @@ import pytest
 from carellama.config.answering import TALK_GROUPS
 from carellama.config.export import EXPORT_GROUPS
 from carellama.config.parse import parser
-from carellama.config.run import RUN_GROUPS, TrainingArguments, run_config
-from carellama.config.training_flags import UNSUPPORTED
+from carellama.config.run import RUN_GROUPS, TrainingArguments
 from carellama.config.transformers_options import FOREIGN, translate, translate_settings
 from carellama.config.transformers_source import training_fields
 from carellama.errors import UserError
+from carellama.train.flag_checks import UNSUPPORTED
+from carellama.train.options import run_config
 from test_layout import HEAVY
 
 VERBS = {"train": RUN_GROUPS, "chat": TALK_GROUPS, "export": EXPORT_GROUPS}

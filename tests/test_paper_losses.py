@@ -15,13 +15,13 @@ import paper_losses as paper
 from carellama import run as runs
 from carellama.config.model import ModelArguments
 from carellama.config.parse import as_flags
-from carellama.config.run import run_config
 from carellama.data.answers import AnswerEncoder
 from carellama.data.encode import Encoder
 from carellama.jinja import formats, names
 from carellama.model.load import load_model
 from carellama.records import IGNORED, Chat, Message, Pair
 from carellama.template import get_template
+from carellama.train.options import run_config
 from carellama.train.ppo import PPOTrainer
 from conftest import REPOSITORY
 from test_template import tokenizer_for

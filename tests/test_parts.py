@@ -13,10 +13,11 @@ import torch
 from carellama import plan as plans
 from carellama import run as runs
 from carellama.config.parse import as_flags
-from carellama.config.run import RunConfig, run_config
+from carellama.config.run import RunConfig
 from carellama.data.collate import collate_row, part_of_row, row_parts
 from carellama.errors import UserError
 from carellama.records import IGNORED, Tokens
+from carellama.train.options import run_config
 from carellama.train.trainer import RowTrainer
 
 ANSWERS = ["See a doctor if it gets worse.", "Wait."]

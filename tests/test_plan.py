@@ -13,12 +13,13 @@ from carellama import plan as plans
 from carellama import run as runs
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
-from carellama.config.run import RunConfig, run_config
+from carellama.config.run import RunConfig
 from carellama.errors import UserError
 from carellama.model.adapter import prepare
 from carellama.model.blank import blank_adapters, blank_model
 from carellama.model.load import load_model
 from carellama.train.footprint import Batch, Manner, Stack, Tracker, measured, shortened
+from carellama.train.options import run_config
 from conftest import make_model
 
 

@@ -15,9 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from carellama import run as runs
+from carellama.config.objectives import PPOArguments
 from carellama.config.parse import as_flags
-from carellama.config.ppo import PPOArguments
-from carellama.config.run import run_config
 from carellama.data.collate import collate_padded, collate_row
 from carellama.engine.base import Sampling
 from carellama.engine.transformers import TransformersEngine
@@ -33,6 +32,7 @@ from carellama.train.advantages import (
     shaped_rewards,
 )  # fmt: skip
 from carellama.train.loss import token_logps
+from carellama.train.options import run_config
 from carellama.train.ppo import PPOTrainer
 from carellama.train.rollout import Rollout, joined
 from conftest import REPOSITORY, make_model

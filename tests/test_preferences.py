@@ -17,7 +17,7 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.objectives import PreferenceArguments
 from carellama.config.parse import as_flags
-from carellama.config.run import RunConfig, run_config
+from carellama.config.run import RunConfig
 from carellama.data.answers import EARLIER, AnswerEncoder
 from carellama.data.collate import collate_padded, collate_row
 from carellama.data.convert import BadRecord
@@ -31,6 +31,7 @@ from carellama.records import IGNORED, Chat, Message, Pair, Tokens
 from carellama.template import get_template
 from carellama.train.kto import mismatched
 from carellama.train.loss import record_logps
+from carellama.train.options import run_config
 from carellama.train.preference import preference_loss
 from carellama.train.reward import scores_of
 from conftest import make_model

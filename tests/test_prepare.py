@@ -10,7 +10,7 @@ import pytest
 
 from carellama import run as runs
 from carellama.config.parse import as_flags
-from carellama.config.run import RunConfig, run_config
+from carellama.config.run import RunConfig
 from carellama.data import cache
 from carellama.data.convert import BadRecord
 from carellama.data.examples import Examples, metric_names
@@ -18,6 +18,7 @@ from carellama.data.prepare import Prepared, conversations, prepare
 from carellama.errors import UserError
 from carellama.model.load import load_config, load_tokenizer
 from carellama.template import get_template
+from carellama.train.options import run_config
 
 
 def config_of(folder: Path, *datasets: object, **options: object) -> RunConfig:

@@ -84,7 +84,7 @@ def test_tensorboard_reads_what_a_run_wrote(tmp_path, tiny_folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     from carellama import run as runs
-    from carellama.config.run import run_config
+    from carellama.train.options import run_config
 
     rows = [{"instruction": f"Question {number}?", "input": "", "output": "Rest."} for number in range(8)]
     (tmp_path / "chats.json").write_text(json.dumps(rows), encoding="utf-8")

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from carellama import run as runs
 from carellama.config.model import ModelArguments
 from carellama.config.parse import as_flags
-from carellama.config.run import run_config
 from carellama.engine.base import Piece, Reply, Sampling, Tool, drain
 from carellama.engine.reasoning import with_reasoning
 from carellama.engine.scripted import ScriptedEngine
@@ -20,6 +19,7 @@ from carellama.evaluate.predict import PREDICTIONS, predict
 from carellama.model.load import load_tokenizer
 from carellama.records import Chat, Message
 from carellama.template import get_template
+from carellama.train.options import run_config
 from conftest import make_model, make_tokenizer
 from test_reasoning_templates import EMPTY, MARKS, QWEN3
 

@@ -18,7 +18,7 @@ DRIVER = """
 import json, os, random, signal, sys, time, traceback
 import peft, torch, transformers  # once: each run is a fork of this process
 from carellama import run as runs
-from carellama.config.run import run_config
+from carellama.train.options import run_config
 
 torch.set_num_threads(1)
 argv, output, kills = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])

@@ -12,10 +12,11 @@ import pytest
 
 from carellama import run as runs
 from carellama.config.parse import as_flags
-from carellama.config.run import RUN_GROUPS, RunConfig, run_config
+from carellama.config.run import RUN_GROUPS, RunConfig
 from carellama.errors import UserError
 from carellama.train import resume
 from carellama.train.callbacks import StopCallback
+from carellama.train.options import run_config
 
 STOP = 3  # step that the first run ends at
 

@@ -16,7 +16,7 @@ import torch
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.parse import as_flags
-from carellama.config.run import RunConfig, run_config
+from carellama.config.run import RunConfig
 from carellama.data.answers import AnswerEncoder
 from carellama.data.collate import collate_row
 from carellama.data.encode import Encoder
@@ -26,6 +26,7 @@ from carellama.model.adapter import prepare
 from carellama.model.load import load_model
 from carellama.records import Message, Pair
 from carellama.template import get_template
+from carellama.train.options import run_config
 from carellama.train.reward import scores_of
 from carellama.train.rewards import ServerReward, check_reward, load_reward, load_scorer
 from conftest import make_model, make_tokenizer

@@ -17,8 +17,9 @@ from carellama.config.answering import TALK_GROUPS
 from carellama.config.export import EXPORT_GROUPS
 from carellama.config.parse import as_flags, parse
 from carellama.config.plan import PlanArguments
-from carellama.config.run import RunConfig, run_config
+from carellama.config.run import RunConfig
 from carellama.plan import _without
+from carellama.train.options import run_config
 from carellama.train.summary import (
     EvaluationTable,
     History,

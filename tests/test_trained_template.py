@@ -84,8 +84,8 @@ def test_training_on_top_and_the_export_keep_the_template(
 ) -> None:
     from carellama import run as runs
     from carellama.config.parse import as_flags
-    from carellama.config.run import run_config
     from carellama.export.merge import export_model
+    from carellama.train.options import run_config
 
     data = tmp_path / "rows.json"
     data.write_text(json.dumps([{"instruction": "I cough.", "input": "", "output": "Rest."}] * 4), encoding="utf-8")

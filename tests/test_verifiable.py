@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carellama.config.grpo import GRPOArguments
+from carellama.config.objectives import GRPOArguments
 from carellama.data.prompts import numbered_passages
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError

@@ -15,7 +15,6 @@ from carellama import run as runs
 from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
-from carellama.config.run import run_config
 from carellama.config.tokenizer import TokenizerArguments
 from carellama.data import pieces
 from carellama.engine.transformers_load import load as load_engine
@@ -23,6 +22,7 @@ from carellama.errors import UserError
 from carellama.export.merge import export_model
 from carellama.model.load import load_model, load_tokenizer
 from carellama.model.vocabulary import add_tokens, begin, grow, pieces_of, put, read_tokens
+from carellama.train.options import run_config
 from conftest import CORPUS, make_model, make_tokenizer
 from test_variants import config_of
 

@@ -39,13 +39,14 @@ from typing import Any
 
 from carellama.config.parse import as_flags, parse, read_yaml
 from carellama.config.recipe import RecipeArguments
-from carellama.config.run import RunConfig, shared_config
+from carellama.config.run import RunConfig
 from carellama.data.sources import load_datasets
 from carellama.disk import say, whole_file, write_json
 from carellama.errors import UserError, lookup, nearest
 from carellama.evaluate.metrics import Metric
 from carellama.evaluate.table import compare
 from carellama.stages import STAGES, Stage
+from carellama.train.options import shared_config
 
 KEYS = ("output_dir", "settings", "stages", "measure")
 OWN = ("after", "launch")  # keys of a stage that are not options

@@ -157,8 +157,8 @@ def learn(steps: Steps, folder: Path, language: str, model: dict[str, Any]) -> N
 
 def work(argv: list[str]) -> None:
     """One run of training, evaluation or prediction."""
-    from carellama.config.run import run_config
     from carellama.run import run as run_all
+    from carellama.train.options import run_config
 
     run_all(run_config(argv))
 

@@ -55,7 +55,8 @@ def plan(argv: Sequence[str]) -> None:
     if runs.print_help(argv, "carellama plan", PlanArguments):
         return
     runs.check_early(argv, "carellama plan", {"do_train": True}, PlanArguments)
-    from carellama.config.run import RUN_GROUPS, RunConfig, checked  # it loads transformers, which takes seconds
+    from carellama.config.run import RUN_GROUPS, RunConfig  # it loads transformers, which takes seconds
+    from carellama.train.options import checked
 
     groups = (*RUN_GROUPS, PlanArguments)
     (*parts, options), asked = parse_asked(groups, argv, "carellama plan", {"do_train": True})

@@ -19,22 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from carellama.config.data import DataArguments
-from carellama.config.distributed import check_resume
 from carellama.config.environment import world
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.generating import GeneratingArguments
-from carellama.config.grpo import GRPOArguments
 from carellama.config.help import training_help
 from carellama.config.model import ModelArguments
-from carellama.config.objectives import PreferenceArguments, RewardArguments
+from carellama.config.objectives import GRPOArguments, PPOArguments, PreferenceArguments, RewardArguments
 from carellama.config.parse import parse_light, read_yaml
-from carellama.config.ppo import PPOArguments
 from carellama.disk import write_json
 from carellama.errors import UserError, lookup, need
 from carellama.model.paths import check_model
 from carellama.model.zoo.pull import with_named_weights
 from carellama.run_record import as_trained, read_run, write_run
 from carellama.stages import STAGES
+from carellama.train.distributed import check_resume
 
 if TYPE_CHECKING:
     from carellama.config.run import RunConfig
@@ -76,7 +74,7 @@ def start(argv: Sequence[str], prog: str, settings: dict[str, Any]) -> None:
     if print_help(argv, prog):
         return
     check_early(argv, prog, settings)
-    from carellama.config.run import run_config  # it loads transformers, which takes seconds
+    from carellama.train.options import run_config  # it loads transformers, which takes seconds
 
     run(run_config(argv, prog, **settings), summary=True)
 
@@ -387,7 +385,7 @@ class Run:
 
     def used(self) -> dict[str, Any]:
         """What the run has made of its options."""
-        from carellama.config.distributed import record_of
+        from carellama.train.distributed import record_of
 
         config = self.config
         prompt, answer, whole = config.data.lengths

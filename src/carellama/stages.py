@@ -147,3 +147,16 @@ STAGES: dict[str, Stage] = {
         ),
     )
 }
+
+
+def plain_metric(metric: str) -> str:
+    """`eval_loss_low` -> `loss`: the name of a metric without its prefix and the end of its interval."""
+    name = metric.removeprefix("eval_")
+    for end in INTERVAL_ENDS:
+        name = name.removesuffix(end)
+    return name
+
+
+def greater_is_better(metric: str) -> bool:
+    """Whether the best step is the one with the highest value; transformers asks only whether it is called a loss."""
+    return not plain_metric(metric).endswith(LESS_IS_BETTER)

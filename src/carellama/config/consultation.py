@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Optional
 
 from carellama.config.guard import classifier_field, rules_field
-from carellama.config.parse import about, at_least
+from carellama.config.option import about, at_least
 from carellama.errors import UserError
 
 # HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.

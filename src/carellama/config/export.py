@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
-from carellama.config.parse import about
+from carellama.config.option import about
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from carellama.config.parse import about
+from carellama.config.option import about
 from carellama.errors import UserError
 
 

@@ -16,7 +16,7 @@ import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from carellama.config.no_effect import READ_BY
+from carellama.config.objectives import READ_BY
 from carellama.config.transformers_source import TrainingField, training_fields
 from carellama.stages import STAGES
 

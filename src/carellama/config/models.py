@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from carellama.config.parse import about
+from carellama.config.option import about
 
 
 @dataclass

@@ -41,19 +41,6 @@ def _parser_of_transformers() -> Any:
 HfArgumentParser: Any = _parser_of_transformers()
 
 
-def about(text: str, **kwargs: Any) -> dict[str, Any]:
-    """The metadata of an option's field: what `--help` says of it."""
-    return {"help": text, **kwargs}
-
-
-def at_least(options: Any, **least: float) -> None:
-    """Raise `UserError` for an option below its bound; None is left alone."""
-    for name, bound in least.items():
-        value = getattr(options, name)
-        if value is not None and not value >= bound:
-            raise UserError(f"--{name} is {value}; it must be at least {bound}")
-
-
 EXAMPLE_MODEL = "--model_name_or_path smollm2-135m"
 TRUTHS = {"true", "false", "yes", "no", "t", "f", "y", "n", "1", "0"}  # what transformers reads as a bool
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import List, Optional
 
-from carellama.config.parse import about
+from carellama.config.option import about
 
 # HfArgumentParser reads the types at run time, and takes List[...] and Optional[...] in all Python versions.
 # ruff: noqa: UP006, UP035, UP045

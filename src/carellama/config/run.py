@@ -9,27 +9,23 @@ import dataclasses
 import logging
 import os
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from transformers import Seq2SeqTrainingArguments
 
 from carellama.config.data import DataArguments
-from carellama.config.distributed import after_devices, before_devices, check_engine
+from carellama.config.devices import after_devices, before_devices
 from carellama.config.environment import world
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.generating import GeneratingArguments
-from carellama.config.grpo import GRPOArguments, check_grpo
 from carellama.config.model import ModelArguments
-from carellama.config.no_effect import options_without_effect, without_effect
-from carellama.config.objectives import PreferenceArguments, RewardArguments
-from carellama.config.parse import about, at_least, parse_asked
-from carellama.config.ppo import PPOArguments, check_ppo
-from carellama.config.training_flags import check_training_flags, greater_is_better
+from carellama.config.objectives import GRPOArguments, PPOArguments, PreferenceArguments, RewardArguments
+from carellama.config.option import about, at_least
 from carellama.errors import UserError, lookup
 from carellama.hardware import default_training_dtype, fastest_dtype, has_gpu
-from carellama.stages import STAGES, Stage
+from carellama.stages import STAGES, Stage, greater_is_better
 
 log = logging.getLogger(__name__)
 
@@ -196,97 +192,6 @@ RUN_GROUPS = (
     ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments, PreferenceArguments, RewardArguments,
     PPOArguments, GRPOArguments, TrainingArguments,
 )  # fmt: skip
-
-
-def run_config(argv: Sequence[str], prog: str = "carellama train", **extra: Any) -> RunConfig:
-    """Read and cross-check the options of one run."""
-    groups, asked = parse_asked(RUN_GROUPS, argv, prog, extra)
-    return checked(RunConfig(*groups), asked)
-
-
-def shared_config(argv: Sequence[str], shared: Collection[str], prog: str, **extra: Any) -> tuple[RunConfig, set[str]]:
-    """Read and cross-check as `run_config` does; `shared` options are those of several runs, which need not use all.
-
-    Returns with the options the shared ones that have no effect on this run. A line names the others of that kind.
-    """
-    groups, asked = parse_asked(RUN_GROUPS, argv, prog, extra)
-    config = checked(RunConfig(*groups), asked, shared)
-    return config, {name for names, _ in without_effect(config, asked) for name in names if name in shared}
-
-
-def checked(config: RunConfig, asked: Mapping[str, str], shared: Collection[str] = ()) -> RunConfig:
-    """Return the options with what was asked, cross-checked; a line names those that have no effect, but `shared`."""
-    config = dataclasses.replace(config, asked={name: asked[name] for name in asked if not name.endswith("_token")})
-    check_run(config)
-    if world()[0] == 0:
-        own = {name: value for name, value in asked.items() if name not in shared}
-        for line in options_without_effect(config, own):
-            log.warning("%s", line)
-    return config
-
-
-def check_run(config: RunConfig) -> None:
-    """Raise `UserError` for options that contradict each other, before anything is loaded."""
-    model, data, finetuning, training = config.model, config.data, config.finetuning, config.training
-    stage = config.stage
-    doing = [name for name in ("do_train", "do_eval", "do_predict") if getattr(training, name)]
-    if not doing:
-        raise UserError("nothing to do: give --do_train, --do_eval or --do_predict")
-    if not data.datasets:
-        raise UserError("no data: give --dataset NAME (a name of dataset_info.json) or a file")
-    if model.quantization_bit and finetuning.finetuning_type in ("full", "freeze"):
-        raise UserError(
-            f"--quantization_bit works with --finetuning_type lora, not {finetuning.finetuning_type}: "
-            "quantised weights cannot be trained"
-        )
-    if model.quantization_bit and training.do_train:
-        if finetuning.pissa_init:
-            raise UserError("--pissa_init takes directions out of the weights, which --quantization_bit rounds: choose")
-        if finetuning.peft_type in ("loha", "lokr", "hra"):
-            raise UserError(f"--peft_type {finetuning.peft_type} does not go with --quantization_bit; lora does")
-    if training.do_train and finetuning.finetuning_type != "lora":
-        for name in ("use_rslora", "use_dora", "pissa_init", "loraplus_lr_ratio"):
-            if getattr(finetuning, name):
-                raise UserError(f"--{name} is for --finetuning_type lora, not {finetuning.finetuning_type}")
-    if finetuning.add_tokens and not training.do_train:
-        raise UserError("--add_tokens is for --do_train; --checkpoint_dir brings the tokens that were trained")
-    if training.do_train and finetuning.finetuning_type == "none":
-        raise UserError("--finetuning_type none trains nothing: choose lora, freeze or full")
-    if data.streaming:
-        if training.do_train and training.max_steps <= 0:
-            raise UserError("--streaming has no known length: give --max_steps")
-        if 0 < data.val_size < 1:
-            raise UserError("--streaming needs --val_size as a number of records, not a share")
-    if data.max_eval_samples and training.do_train and not data.eval_dataset:
-        raise UserError("--max_eval_samples is for --eval_dataset; with --val_size it says how many are held out")
-    if data.eval_dataset and data.val_size:
-        raise UserError("--eval_dataset and --val_size both hold out data: give one of them")
-    if training.do_train and training.do_eval and not (data.eval_dataset or data.val_size):
-        raise UserError("--do_train with --do_eval needs held-out data: give --val_size or --eval_dataset")
-    if training.do_predict and not training.predict_with_generate:
-        raise UserError("--do_predict needs --predict_with_generate")
-    if training.do_predict and not stage.predicts:
-        raise UserError(f"--do_predict answers conversations; --stage {stage.name} is evaluated by --do_eval")
-    if data.packing and not stage.can_pack:
-        able = " and ".join(one.name for one in STAGES.values() if one.can_pack)
-        raise UserError(f"--packing is for --stage {able}, not {stage.name}")
-    if training.do_train and 1 <= training.per_device_train_batch_size < stage.min_batch:
-        raise UserError(
-            f"--stage {stage.name} compares the answers of a batch: --per_device_train_batch_size at least "
-            f"{stage.min_batch}"
-        )
-    if training.row_tokens and stage.loss_unit is None:
-        raise UserError(f"--row_tokens: --stage {stage.name} learns from a batch as a whole")
-    if training.row_tokens and world()[1] > 1:
-        raise UserError("--row_tokens is for one process: several learn from their batches as a whole")
-    check_ppo(config)
-    check_grpo(config)
-    check_training_flags(config)
-    check_engine(config)
-    if len(model.checkpoints) > 1 and finetuning.finetuning_type != "lora":
-        raise UserError(
-            f"--checkpoint_dir has {len(model.checkpoints)} folders; only lora adapters can be merged in turn"
-        )
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:

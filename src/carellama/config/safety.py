@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, Optional
 
 from carellama.config.guard import GuardArguments, classifier_field, rules_field
-from carellama.config.parse import about, at_least
+from carellama.config.option import about, at_least
 from carellama.errors import UserError, lookup
 
 # HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.

@@ -12,7 +12,7 @@ from carellama.config.consultation import ConsultArguments
 from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
-from carellama.config.parse import about, at_least
+from carellama.config.option import about, at_least
 from carellama.config.safety import SafetyArguments
 from carellama.errors import UserError
 

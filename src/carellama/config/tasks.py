@@ -10,7 +10,7 @@ from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.generating import GeneratingArguments
 from carellama.config.model import ModelArguments
-from carellama.config.parse import about, at_least
+from carellama.config.option import about, at_least
 from carellama.errors import UserError
 
 # HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Optional
 
 from carellama.config.environment import web_password
-from carellama.config.parse import about, at_least
+from carellama.config.option import about, at_least
 from carellama.config.serve import is_loopback
 from carellama.errors import UserError
 

@@ -22,7 +22,8 @@ import numpy as np
 
 from carellama.config.data import DataArguments
 from carellama.config.datasets import StatsArguments
-from carellama.config.parse import at_least, parse
+from carellama.config.option import at_least
+from carellama.config.parse import parse
 from carellama.data.catalogue.convert import kind_of
 from carellama.data.convert import BadRecord, lengths_of, texts_of
 from carellama.data.file_format import KIND_NAMES, counted_kind

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from carellama.config.ppo import PPOArguments
+from carellama.config.objectives import PPOArguments
 
 ADAPTATION = 0.1  # K_beta of Ziegler et al. 2019, section 2.2
 STEPPED = 0.2  # and the bound of its error

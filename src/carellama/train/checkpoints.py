@@ -19,13 +19,13 @@ from typing import Any
 from accelerate.utils import gather_object
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from carellama.config.distributed import LAUNCH, record_of
 from carellama.disk import write_json
 from carellama.errors import UserError
 from carellama.model.quiet import quiet_bars
 from carellama.model.readers import make_readable
 from carellama.run_record import RUN_FILE
 from carellama.train.callbacks import LogCallback, any_process
+from carellama.train.distributed import LAUNCH, record_of
 from carellama.train.guard import Diverged, LossGuard, Term
 from carellama.train.resume import apply_changes
 

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from carellama.config.environment import endpoint_key
-from carellama.config.grpo import GRPOArguments
+from carellama.config.objectives import GRPOArguments
 from carellama.disk import say
 from carellama.engine.base import Engine, Prompt, Sampling
 from carellama.errors import UserError, read_failure

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from transformers import Trainer
 
-from carellama.config.distributed import ALONE, FSDP, Engine, engine_of
 from carellama.config.environment import world
 from carellama.config.run import RunConfig
 from carellama.data.examples import Examples
@@ -29,6 +28,7 @@ from carellama.hardware import fastest_dtype, has_gpu, process_memory_bytes
 from carellama.model.blank import blank_adapters, blank_model
 from carellama.model.fused import fuses
 from carellama.records import IGNORED
+from carellama.train.distributed import ALONE, FSDP, Engine, engine_of
 from carellama.train.footprint import Batch, Footprint, Manner, fixed, measured, shortened
 from carellama.train.kto import mismatched
 from carellama.train.loss import CHUNK

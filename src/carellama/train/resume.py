@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from carellama.config.distributed import engine_of, step_batch
 from carellama.config.run import RunConfig, settings_of
 from carellama.errors import UserError
 from carellama.run_record import read_run
+from carellama.train.distributed import engine_of, step_batch
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,6 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
-from carellama.config.distributed import engine_of
 from carellama.config.run import RunConfig
 from carellama.data.collate import collate_row, part_of_row, row_parts
 from carellama.data.prepare import Prepared
@@ -39,6 +38,7 @@ from carellama.model.lora import PISSA_RAW, TRAINED, plain_adapter
 from carellama.model.shards import gathered
 from carellama.records import IGNORED
 from carellama.train.checkpoints import WholeCheckpoints, log_of
+from carellama.train.distributed import engine_of
 from carellama.train.guard import LossGuard, Term
 from carellama.train.loss import head_is_plain
 from carellama.train.noise import embedding_noise

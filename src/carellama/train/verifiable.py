@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from carellama.config.grpo import GRPOArguments
+from carellama.config.objectives import GRPOArguments
 from carellama.data.prompts import numbered_passages
 from carellama.errors import UserError, nearest
 from carellama.text import folded

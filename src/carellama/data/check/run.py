@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from carellama.config.datasets import CheckArguments
-from carellama.config.parse import at_least, parse
+from carellama.config.option import at_least
+from carellama.config.parse import parse
 from carellama.data.check.faults import Limits, faults_of, question_and_answer, unended
 from carellama.data.check.known_datasets import datasets_for
 from carellama.data.check.report import Check, Problem, lines, to_dict

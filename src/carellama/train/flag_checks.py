@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from carellama.errors import UserError, nearest
-from carellama.stages import INTERVAL_ENDS, LESS_IS_BETTER
+from carellama.stages import plain_metric
 
 if TYPE_CHECKING:
     from carellama.config.run import RunConfig
@@ -108,19 +108,6 @@ def _check_order(config: RunConfig) -> None:
         raise UserError(
             f"--train_sampling_strategy {strategy}: --buffer_size shuffles a stream; --buffer_size 1 keeps its order"
         )
-
-
-def plain_metric(metric: str) -> str:
-    """`eval_loss_low` -> `loss`: the name of a metric without its prefix and the end of its interval."""
-    name = metric.removeprefix("eval_")
-    for end in INTERVAL_ENDS:
-        name = name.removesuffix(end)
-    return name
-
-
-def greater_is_better(metric: str) -> bool:
-    """Whether the best step is the one with the highest value; transformers asks only whether it is called a loss."""
-    return not plain_metric(metric).endswith(LESS_IS_BETTER)
 
 
 def _check_best(config: RunConfig) -> None:

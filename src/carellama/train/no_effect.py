@@ -3,7 +3,7 @@
     options_without_effect(config, asked)   # ["--lora_rank has no effect: --finetuning_type full trains no adapter"]
 
 `asked` are the options that were given; one that has its default value is not named. Options that contradict each
-other are refused elsewhere (`carellama.config.run`, `carellama.config.training_flags`). Loads no library.
+other are refused elsewhere (`carellama.config.run`, `carellama.train.flag_checks`). Loads no library.
 """
 
 from __future__ import annotations
@@ -13,18 +13,13 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from carellama.config.generating import GeneratingArguments
-from carellama.config.grpo import GRPOArguments
-from carellama.config.ppo import PPOArguments
+from carellama.config.objectives import READ_BY, field_names
 
 if TYPE_CHECKING:
     from carellama.config.run import RunConfig
 
 
-def _fields(group: type) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(group))
-
-
-ANSWERS = _fields(GeneratingArguments)
+ANSWERS = field_names(GeneratingArguments)
 SHARED_WITH_GRPO = ("max_new_tokens",)
 LEARNING = (  # read by a training alone
     "learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps",
@@ -45,14 +40,6 @@ OF_KIND = {  # of a kind of adapters: what it does not have
 WITH_ARGUMENTS = ("galore", "apollo", "lomo", "ademamix", "anyprecision", "rmsprop", "stable_adamw", "schedule_free",
                   "sgd", "adagrad")  # fmt: skip
 WITH_TARGETS = ("galore", "apollo")
-READ_BY: dict[str, tuple[str, ...]] = {  # option -> the stages that read it, where others do not
-    **dict.fromkeys(("pref_loss", "pref_ftx", "dpo_label_smoothing", "simpo_gamma"), ("dpo",)),
-    "pref_beta": ("dpo", "kto"),
-    **dict.fromkeys(("kto_chosen_weight", "kto_rejected_weight"), ("kto",)),
-    **dict.fromkeys(_fields(PPOArguments), ("ppo",)),
-    **dict.fromkeys(_fields(GRPOArguments), ("grpo",)),
-    "mask_history": ("sft",),
-}
 
 
 def options_without_effect(config: RunConfig, asked: Mapping[str, str]) -> list[str]:

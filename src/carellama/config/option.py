@@ -1,0 +1,20 @@
+"""One option of a command: a field of a dataclass with the text that `--help` shows, and its bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from carellama.errors import UserError
+
+
+def about(text: str, **kwargs: Any) -> dict[str, Any]:
+    """The metadata of an option's field: what `--help` says of it."""
+    return {"help": text, **kwargs}
+
+
+def at_least(options: Any, **least: float) -> None:
+    """Raise `UserError` for an option below its bound; None is left alone."""
+    for name, bound in least.items():
+        value = getattr(options, name)
+        if value is not None and not value >= bound:
+            raise UserError(f"--{name} is {value}; it must be at least {bound}")

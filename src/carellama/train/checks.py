@@ -1,0 +1,122 @@
+"""Options of a training that contradict each other, or that a stage cannot do: refused before anything is loaded."""
+
+from __future__ import annotations
+
+from carellama.config.environment import world
+from carellama.config.run import RunConfig
+from carellama.errors import UserError
+from carellama.stages import STAGES
+from carellama.train.distributed import check_engine
+from carellama.train.flag_checks import check_training_flags
+
+
+def check_run(config: RunConfig) -> None:
+    """Raise `UserError` for options that contradict each other, before anything is loaded."""
+    model, data, finetuning, training = config.model, config.data, config.finetuning, config.training
+    stage = config.stage
+    doing = [name for name in ("do_train", "do_eval", "do_predict") if getattr(training, name)]
+    if not doing:
+        raise UserError("nothing to do: give --do_train, --do_eval or --do_predict")
+    if not data.datasets:
+        raise UserError("no data: give --dataset NAME (a name of dataset_info.json) or a file")
+    if model.quantization_bit and finetuning.finetuning_type in ("full", "freeze"):
+        raise UserError(
+            f"--quantization_bit works with --finetuning_type lora, not {finetuning.finetuning_type}: "
+            "quantised weights cannot be trained"
+        )
+    if model.quantization_bit and training.do_train:
+        if finetuning.pissa_init:
+            raise UserError("--pissa_init takes directions out of the weights, which --quantization_bit rounds: choose")
+        if finetuning.peft_type in ("loha", "lokr", "hra"):
+            raise UserError(f"--peft_type {finetuning.peft_type} does not go with --quantization_bit; lora does")
+    if training.do_train and finetuning.finetuning_type != "lora":
+        for name in ("use_rslora", "use_dora", "pissa_init", "loraplus_lr_ratio"):
+            if getattr(finetuning, name):
+                raise UserError(f"--{name} is for --finetuning_type lora, not {finetuning.finetuning_type}")
+    if finetuning.add_tokens and not training.do_train:
+        raise UserError("--add_tokens is for --do_train; --checkpoint_dir brings the tokens that were trained")
+    if training.do_train and finetuning.finetuning_type == "none":
+        raise UserError("--finetuning_type none trains nothing: choose lora, freeze or full")
+    if data.streaming:
+        if training.do_train and training.max_steps <= 0:
+            raise UserError("--streaming has no known length: give --max_steps")
+        if 0 < data.val_size < 1:
+            raise UserError("--streaming needs --val_size as a number of records, not a share")
+    if data.max_eval_samples and training.do_train and not data.eval_dataset:
+        raise UserError("--max_eval_samples is for --eval_dataset; with --val_size it says how many are held out")
+    if data.eval_dataset and data.val_size:
+        raise UserError("--eval_dataset and --val_size both hold out data: give one of them")
+    if training.do_train and training.do_eval and not (data.eval_dataset or data.val_size):
+        raise UserError("--do_train with --do_eval needs held-out data: give --val_size or --eval_dataset")
+    if training.do_predict and not training.predict_with_generate:
+        raise UserError("--do_predict needs --predict_with_generate")
+    if training.do_predict and not stage.predicts:
+        raise UserError(f"--do_predict answers conversations; --stage {stage.name} is evaluated by --do_eval")
+    if data.packing and not stage.can_pack:
+        able = " and ".join(one.name for one in STAGES.values() if one.can_pack)
+        raise UserError(f"--packing is for --stage {able}, not {stage.name}")
+    if training.do_train and 1 <= training.per_device_train_batch_size < stage.min_batch:
+        raise UserError(
+            f"--stage {stage.name} compares the answers of a batch: --per_device_train_batch_size at least "
+            f"{stage.min_batch}"
+        )
+    if training.row_tokens and stage.loss_unit is None:
+        raise UserError(f"--row_tokens: --stage {stage.name} learns from a batch as a whole")
+    if training.row_tokens and world()[1] > 1:
+        raise UserError("--row_tokens is for one process: several learn from their batches as a whole")
+    check_ppo(config)
+    check_grpo(config)
+    check_training_flags(config)
+    check_engine(config)
+    if len(model.checkpoints) > 1 and finetuning.finetuning_type != "lora":
+        raise UserError(
+            f"--checkpoint_dir has {len(model.checkpoints)} folders; only lora adapters can be merged in turn"
+        )
+
+
+def check_ppo(config: RunConfig) -> None:
+    """Raise `UserError` for what stage ppo cannot do, and for a reward model in a stage that has no use for one."""
+    generating, training = config.generating, config.training
+    if config.reward.reward_model and not config.stage.generates:
+        raise UserError(f"--reward_model scores the answers of --stage ppo and grpo, not of {config.stage.name}")
+    if config.stage.name != "ppo":
+        return
+    if config.finetuning.finetuning_type == "freeze":
+        raise UserError(
+            "--stage ppo compares with the model as it was, which is this one without its adapter: "
+            "take --finetuning_type lora (or full, with a frozen copy), not freeze"
+        )
+    if config.data.streaming:
+        raise UserError("--stage ppo reads all of its prompts first: leave --streaming out")
+    if not config.reward.reward_model:
+        raise UserError("--stage ppo needs --reward_model: an adapter or model of --stage rm, or a server's address")
+    if not generating.do_sample or not generating.temperature or generating.num_beams > 1:
+        raise UserError("--stage ppo learns from sampled answers: give --temperature above 0 and --num_beams 1")
+    if generating.repetition_penalty != 1:
+        raise UserError("--stage ppo samples from the model as it is: leave --repetition_penalty at 1")
+    if training.ignore_data_skip:
+        raise UserError("--stage ppo goes on within a rollout: leave --ignore_data_skip out")
+    if training.load_best_model_at_end and training.metric_for_best_model in (None, "loss", "eval_loss"):
+        raise UserError("--stage ppo is measured by its score: give --metric_for_best_model score, or leave it out")
+
+
+def check_grpo(config: RunConfig) -> None:
+    """Raise `UserError` for what stage grpo cannot do, and for its options in another stage."""
+    training, grpo = config.training, config.grpo
+    if config.stage.name != "grpo":
+        if grpo.names:
+            raise UserError(f"--rewards belongs to --stage grpo, not {config.stage.name}")
+        return
+    if not grpo.names:
+        raise UserError("--stage grpo needs --rewards: letter, citation, format, length, model, constitution, ...")
+    if ("model" in grpo.names) != (config.reward.reward_model is not None):
+        raise UserError("--rewards model and --reward_model, who gives it, belong together")
+    if config.data.streaming:
+        raise UserError("--stage grpo reads all of its prompts first: leave --streaming out")
+    each, ahead = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    processes = world()[1]
+    if training.do_train and each * ahead * processes % grpo.num_generations:
+        raise UserError(
+            f"--num_generations {grpo.num_generations} does not divide the answers of a step: "
+            f"{each} (--per_device_train_batch_size) x {ahead} (--gradient_accumulation_steps) x {processes} processes"
+        )
