@@ -121,8 +121,8 @@ TABLE = [
     ("batches: parts of a row keep the row's borders", "data/collate.py", "own = borders[first : last + 1] - borders[first]", "own = borders[first : last + 1]", "test_parts.py -k rows_of_their_records"),
     ("resume: a rollout begins again", "train/ppo.py", "yield from itertools.islice(batches, within, None)", "yield from batches", "test_ppo.py -k resumed_run"),
     # What a run is asked, and what it leaves and tells.
-    ("options: what has no effect is not said", "config/run.py", "for line in options_without_effect(config, own):", "for line in ():", "test_no_effect.py -k is_named"),
-    ("options: the largest perplexity is the best", "config/training_flags.py", "return not plain_metric(metric).endswith(LESS_IS_BETTER)", 'return not metric.endswith("loss")', "test_no_effect.py -k lowest"),
+    ("options: what has no effect is not said", "train/options.py", "for line in options_without_effect(config, own):", "for line in ():", "test_no_effect.py -k is_named"),
+    ("options: the largest perplexity is the best", "stages.py", "return not plain_metric(metric).endswith(LESS_IS_BETTER)", 'return not metric.endswith("loss")', "test_no_effect.py -k lowest"),
     ("options: another rank than the adapter's is ignored", "model/adapter.py", "if option in asked and wanted != there:", "if False:", "test_adapter.py -k keeps_its"),
     ("output: the base's weights are removed", "train/output_folder.py", "    _check_sources(output, config)\n", "", "test_training_options.py -k what_it_reads"),
     ("output: weights of no training are removed", "train/output_folder.py", "        _check_trained(output)\n", "", "test_training_options.py -k no_training_wrote"),

@@ -27,6 +27,7 @@ from carellama.template import get_template
 from carellama.tokenise import GroupEncoder
 from carellama.train.grpo import RolloutTrainer
 from carellama.train.options import run_config
+from carellama.train.session import Session
 from conftest import REPOSITORY, make_model
 
 SHORT = {"A": "yes", "B": "no", "C": "it depends"}
@@ -105,14 +106,14 @@ def test_the_mean_reward_rises(mine, lively_folder):
 @pytest.mark.parametrize("kind", ["lora", "full", "freeze"])
 def test_what_is_trained_moves_and_nothing_else(mine, tiny_folder, kind, monkeypatch):
     seen = {}
-    trainer_of = runs.Run.trainer
+    trainer_of = Session.make_trainer
 
-    def trainer(self, model, prepared):
+    def make_trainer(self, model):
         seen["model"] = model
         seen["before"] = {name: (one.detach().clone(), one.requires_grad) for name, one in model.named_parameters()}
-        return trainer_of(self, model, prepared)
+        return trainer_of(self, model)
 
-    monkeypatch.setattr(runs.Run, "trainer", trainer)
+    monkeypatch.setattr(Session, "make_trainer", make_trainer)
     options = {"finetuning_type": kind, "max_steps": 3, "num_layer_trainable": 1, "rewards": "rewards_of_mine:lower"}
     runs.run(config_of(mine, tiny_folder, exam_file(mine), **options))
     after = dict(seen["model"].named_parameters())
@@ -315,7 +316,9 @@ def test_evaluated_prompts_are_counted_once_and_whole(mine, tiny_folder):
     ],
 )
 def test_what_can_not_work_is_refused_before_the_model_is_loaded(mine, tiny_folder, options, message, monkeypatch):
-    monkeypatch.setattr("carellama.model.load.load_model", lambda *args, **kwargs: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(
+        "carellama.train.session.load_model", lambda *args, **kwargs: pytest.fail("the model was loaded")
+    )
     with pytest.raises(UserError, match=message):
         runs.run(config_of(mine, tiny_folder, exam_file(mine), **options))
 

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from carellama import plan as plans
 from carellama import run as runs
 from carellama.config.parse import as_flags
 from carellama.config.run import RunConfig
 from carellama.data.collate import collate_row, part_of_row, row_parts
 from carellama.errors import UserError
 from carellama.records import IGNORED, Tokens
+from carellama.train import memory_check
 from carellama.train.options import run_config
+from carellama.train.session import Session
 from carellama.train.trainer import RowTrainer
 
 ANSWERS = ["See a doctor if it gets worse.", "Wait."]
@@ -100,8 +101,8 @@ def test_the_plan_counts_the_part_and_less_memory(tiny_folder: Path, tmp_path: P
     found = {}
     for limit in (0, 100):
         config = config_of(tmp_path, tiny_folder, "sft", row_tokens=limit)
-        _, _, added, prepared = runs.prepared_run(config)
-        found[limit] = plans.fitted(config, prepared, added)
+        session = Session.open(config)
+        found[limit] = memory_check.estimate_and_compare(session)
     assert found[100]["parts"]["activations"] < 0.5 * found[0]["parts"]["activations"]
     assert found[100]["largest_batch"] == found[0]["largest_batch"]
     assert "in parts of at most" in found[100]["notes"][0] and not found[0]["notes"]

@@ -18,8 +18,10 @@ from carellama.errors import UserError
 from carellama.model.adapter import prepare
 from carellama.model.blank import blank_adapters, blank_model
 from carellama.model.load import load_model
+from carellama.train import memory_check
 from carellama.train.footprint import Batch, Manner, Stack, Tracker, measured, shortened
 from carellama.train.options import run_config
+from carellama.train.session import Session
 from conftest import make_model
 
 
@@ -164,8 +166,8 @@ def test_every_stage_over_rows_is_gone_through(tiny_folder: Path, tmp_path: Path
     elif stage == "sft":
         options = {}
     config = config_of(tmp_path, tiny_folder, stage=stage, **options)
-    _, _, added, prepared = runs.prepared_run(config)
-    found = plans.fitted(config, prepared, added)
+    session = Session.open(config)
+    found = memory_check.estimate_and_compare(session)
     assert not found["notes"], "by going through it, not by a rule of thumb"
     assert found["total"] == sum(found["parts"].values())
     assert found["parts"]["activations"] > 0
@@ -177,7 +179,7 @@ def test_a_training_that_can_not_fit_is_refused_before_its_weights_are_read(
     def read(*args: object, **kwargs: object) -> None:
         raise AssertionError("the weights were read")
 
-    monkeypatch.setattr("carellama.model.load.load_model", read)
+    monkeypatch.setattr("carellama.train.session.load_model", read)
     monkeypatch.setattr(hardware, "available_memory_bytes", lambda: 1_000_000)
     with pytest.raises(UserError, match=r"needs about .* of memory and there are 1 MB.*--skip_plan"):
         runs.run(config_of(tmp_path, tiny_folder))
@@ -187,16 +189,16 @@ def test_a_training_that_can_not_fit_is_refused_before_its_weights_are_read(
 
 def test_advice_is_estimated_itself(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(tmp_path, tiny_folder, per_device_train_batch_size=16)
-    _, _, added, prepared = runs.prepared_run(config)
-    monkeypatch.setattr(plans, "process_memory_bytes", lambda: 0)
-    whole = plans.fitted(config, prepared, added)["total"]
+    session = Session.open(config)
+    monkeypatch.setattr(memory_check, "process_memory_bytes", lambda: 0)
+    whole = memory_check.estimate_and_compare(session)["total"]
     monkeypatch.setattr(hardware, "available_memory_bytes", lambda: int(0.8 * whole))
-    found = plans.fitted(config, prepared, added)
+    found = memory_check.estimate_and_compare(session)
     assert not found["fits"]
     fitting = [one["change"] for one in found["advice"] if one["fits"]]
     assert any(change.startswith("--per_device_train_batch_size") for change in fitting)
     assert all(one["total"] < whole for one in found["advice"])
-    assert fitting[0] in plans.refusal(found)
+    assert fitting[0] in memory_check.out_of_memory_message(found)
 
 
 def test_the_verb_prints_and_writes_the_plan(
@@ -231,18 +233,18 @@ def test_several_processes_share_the_machine_and_with_fsdp_the_weights(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(tmp_path, tiny_folder, finetuning_type="full")
-    _, _, added, prepared = runs.prepared_run(config)
+    session = Session.open(config)
     monkeypatch.setattr(hardware, "available_memory_bytes", lambda: 9_000)
-    monkeypatch.setattr(plans, "process_memory_bytes", lambda: 1_000)
-    alone = plans.fitted(config, prepared, added)
+    monkeypatch.setattr(memory_check, "process_memory_bytes", lambda: 1_000)
+    alone = memory_check.estimate_and_compare(session)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    ddp = plans.fitted(config, prepared, added)
+    ddp = memory_check.estimate_and_compare(session)
     assert alone["available"] == 9_000 and ddp["available"] == 3_000
     assert ddp["parts"]["weights"] == alone["parts"]["weights"]
     assert ddp["parts"]["gradients"] == pytest.approx(alone["parts"]["gradients"] + ddp["parts"]["weights"], rel=0.01)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "2")
-    fsdp = plans.fitted(config, prepared, added)
+    fsdp = memory_check.estimate_and_compare(session)
     for part in ("weights", "optimiser"):
         assert fsdp["parts"][part] == pytest.approx(alone["parts"][part] / 4, rel=0.01)
 

@@ -35,6 +35,7 @@ from carellama.train.loss import token_logps
 from carellama.train.options import run_config
 from carellama.train.ppo import PPOTrainer
 from carellama.train.rollout import Rollout, joined
+from carellama.train.session import Session
 from conftest import REPOSITORY, make_model
 
 GOOD, BAD = "See a doctor.", "Ignore it."
@@ -229,15 +230,15 @@ def test_each_rollout_comes_from_the_policy_of_its_step(tmp_path, trained, monke
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_what_is_trained_moves_and_nothing_else(tmp_path, trained, kind, monkeypatch):
     seen = {}
-    made = runs.Run.trainer
+    made = Session.make_trainer
 
-    def trainer(self, model, prepared):
-        found = made(self, model, prepared)
+    def make_trainer(self, model):
+        found = made(self, model)
         seen["model"] = model
         seen["before"] = {name: (one.detach().clone(), one.requires_grad) for name, one in model.named_parameters()}
         return found
 
-    monkeypatch.setattr(runs.Run, "trainer", trainer)
+    monkeypatch.setattr(Session, "make_trainer", make_trainer)
     runs.run(ppo(tmp_path, trained, finetuning_type=kind, max_steps=3, ppo_epochs=1))
     after = dict(seen["model"].named_parameters())
     moved = {name: not torch.equal(after[name], before) for name, (before, _) in seen["before"].items()}

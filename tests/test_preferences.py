@@ -34,6 +34,7 @@ from carellama.train.loss import record_logps
 from carellama.train.options import run_config
 from carellama.train.preference import preference_loss
 from carellama.train.reward import scores_of
+from carellama.train.session import Session
 from conftest import make_model
 
 COMPLAINTS = ("My ear hurts", "I cough at night", "My knee is stiff", "I feel dizzy", "My eyes itch", "I sleep badly")
@@ -275,7 +276,7 @@ def test_the_others_of_kto_keep_to_the_positions_of_the_model(tmp_path, tiny_tok
     config = config_of(tmp_path, folder, "kto", data, **options)
     results = runs.run(config)
     assert math.isfinite(results["train_loss"]) and math.isfinite(results["eval_loss"])
-    _, _, _, prepared = runs.prepared_run(config)
+    prepared = Session.open(config).prepared
     batch, _ = fit.largest_batch(config, prepared, padded=True)
     assert max(batch.lengths) < max(batch.others) == 64, "plan counts the mismatched rows, within the positions"
 
@@ -318,14 +319,14 @@ def test_kto_raises_good_answers_over_bad_ones(tmp_path, tiny_folder):
 @pytest.mark.parametrize("stage", ["rm", "dpo", "kto"])
 def test_what_is_trained_moves_and_nothing_else(tmp_path, tiny_folder, stage, kind, monkeypatch):
     seen = {}
-    prepare_model = runs.Run.trainer
+    prepare_model = Session.make_trainer
 
-    def trainer(self, model, prepared):
+    def make_trainer(self, model):
         seen["model"] = model
         seen["before"] = {name: (one.detach().clone(), one.requires_grad) for name, one in model.named_parameters()}
-        return prepare_model(self, model, prepared)
+        return prepare_model(self, model)
 
-    monkeypatch.setattr(runs.Run, "trainer", trainer)
+    monkeypatch.setattr(Session, "make_trainer", make_trainer)
     options = {"finetuning_type": kind, "max_steps": 2, "num_layer_trainable": 1}
     runs.run(config_of(tmp_path, tiny_folder, stage, pairs_file(tmp_path), **options))
     after = dict(seen["model"].named_parameters())

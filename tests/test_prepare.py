@@ -19,6 +19,7 @@ from carellama.errors import UserError
 from carellama.model.load import load_config, load_tokenizer
 from carellama.template import get_template
 from carellama.train.options import run_config
+from carellama.train.session import Session
 
 
 def config_of(folder: Path, *datasets: object, **options: object) -> RunConfig:
@@ -119,7 +120,7 @@ def test_what_is_longer_than_the_model_takes_is_cut_and_counted_with_its_line(tm
     rows = [{"instruction": "Hello?", "output": "Yes. " * count} for count in (1, 2000)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     config = config_of(tmp_path, path, model_name_or_path=tiny_folder, cutoff_len=4096)
-    *_, found = runs.prepared_run(config)
+    found = Session.open(config).prepared
     assert max(found.train.lengths) == load_config(config.model).max_position_embeddings < 4096
     assert [case["first"] for case in found.report.to_dict()[str(path)]["shortened"].values()] == [[f"{path}:2"]]
 

@@ -2,13 +2,12 @@
 
     carellama plan examples/sft.yaml
 
-`check` is the same at the start of `carellama train`, without the measured steps: a training that cannot fit is
-refused before its weights are read, with the changes that would make it fit.
+`carellama train` makes the same estimate at its start, without the measured steps: a training that cannot fit is
+refused before its weights are read, with the changes that would make it fit (`carellama.train.memory_check`).
 """
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 import shlex
@@ -16,13 +15,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carellama import hardware
 from carellama import run as runs
-from carellama.config.environment import local_processes, world
+from carellama.config.environment import world
 from carellama.config.parse import parse_asked
 from carellama.config.plan import PlanArguments
 from carellama.disk import write_json
@@ -31,6 +29,7 @@ from carellama.hardware import format_bytes, has_gpu, process_memory_bytes
 
 if TYPE_CHECKING:
     from carellama.config.run import RunConfig
+    from carellama.train.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +55,7 @@ def plan(argv: Sequence[str]) -> None:
         return
     runs.check_early(argv, "carellama plan", {"do_train": True}, PlanArguments)
     from carellama.config.run import RUN_GROUPS, RunConfig  # it loads transformers, which takes seconds
+    from carellama.train.memory_check import out_of_memory_message
     from carellama.train.options import checked
 
     groups = (*RUN_GROUPS, PlanArguments)
@@ -67,7 +67,7 @@ def plan(argv: Sequence[str]) -> None:
     if options.report:
         write_json(Path(options.report), made)
     if not made["fits"]:
-        raise UserError(refusal(made))
+        raise UserError(out_of_memory_message(made))
     print(f"next: {shlex.join(['carellama', 'train', *_without(argv, fields(PlanArguments))])}")
 
 
@@ -89,117 +89,35 @@ def _without(argv: Sequence[str], options: Sequence[Field[Any]]) -> list[str]:
 
 def planned(config: RunConfig, steps: int, folder: Path) -> dict[str, Any]:
     """Return the plan of a run as plain values; `folder` takes what the measured steps write."""
-    from transformers import TrainingArguments
+    from carellama.train.memory_check import estimate_and_compare
+    from carellama.train.session import Session, with_trained_template
 
-    config = runs.with_trained_template(config)
-    training: TrainingArguments = config.training
-    training.output_dir = str(folder)
-    tokenizer, template, added, prepared = runs.prepared_run(config)
-    found = fitted(config, prepared, added)
-    found |= lengths_of(config, prepared)
+    session = Session.open(with_trained_template(config).with_training(output_dir=str(folder)))
+    found = estimate_and_compare(session)
+    found |= lengths_of(session)
     if steps and found["fits"]:
-        found |= timed(config, tokenizer, template, added, prepared, steps, found)
+        found |= timed(session, steps, found)
     return found
 
 
-def check(config: RunConfig, prepared: Any, added: Any) -> None:
-    """Say what a training will need. Raises `UserError` where there is less, unless --skip_plan is given."""
-    if config.training.skip_plan:
-        return
-    try:
-        found = fitted(config, prepared, added)
-    except UserError:
-        raise
-    except Exception as error:  # a model whose code cannot be built without weights may well train
-        log.warning("memory: no estimate of this model (%s)", " ".join(str(error).split())[:100])
-        return
-    have = "" if found["available"] is None else f" of {format_bytes(found['available'])}"
-    log.info("memory: about %s%s", format_bytes(found["total"]), have)
-    for note in found["notes"]:
-        log.info("memory: %s", note)
-    if not found["fits"]:
-        raise UserError(refusal(found))
-
-
-def fitted(config: RunConfig, prepared: Any, added: Any) -> dict[str, Any]:
-    """The memory by part, what there is, whether it fits, and else what would help (with its own estimate)."""
-    from carellama.train import TRAINERS
-    from carellama.train.fit import advised, estimate
-
-    importlib.import_module(TRAINERS[config.stage.name].partition(":")[0])  # it is held as well
-    process = process_memory_bytes()
-    found = estimate(config, prepared, setting(config, added), process)
-    there = hardware.available_memory_bytes()
-    if there is not None and not has_gpu():  # what is free is shared, what each holds already is its own
-        there = process + (there - process) // local_processes()
-    fits = there is None or found.total <= there
-    advice = []
-    if not fits:
-        for words, changed in advised(config):
-            need = estimate(changed, prepared, setting(changed, added), process).total
-            if need < found.total:
-                advice.append({"change": words, "total": need, "fits": need <= (there or need)})
-        advice.sort(key=lambda one: (not one["fits"], one["total"]))
-    return {
-        "parts": found.parts,
-        "total": found.total,
-        "available": there,
-        "fits": fits,
-        "advice": advice,
-        "notes": found.notes,
-        "largest_batch": {
-            "records": len(found.batch.lengths),
-            "tokens": found.batch.tokens,
-            "padded": found.batch.padded,
-        },
-    }
-
-
-def setting(config: RunConfig, added: Any) -> Any:
-    """How the run will load its model."""
-    from carellama.train.fit import Setting
-
-    kind = config.stage.model_kind
-    ids = tuple(added.ids) if added else ()
-    attention = runs.attention_of(config)
-    return Setting(kind, runs.weights_dtype(config), attention, max(ids, default=-1) + 1, ids)
-
-
-def refusal(found: dict[str, Any]) -> str:
-    """One line: what is needed, what there is, what would help."""
-    words = [f"{one['change']} (about {format_bytes(one['total'])})" for one in found["advice"]]
-    enough = [word for word, one in zip(words, found["advice"], strict=True) if one["fits"]]
-    if enough:
-        help_ = f"any of these would fit: {'; '.join(enough)}"
-    elif words:
-        help_ = f"no single change is enough; together these bring most: {'; '.join(words[:3])}"
-    else:
-        help_ = "take a smaller model"
-    return (
-        f"this training needs about {format_bytes(found['total'])} of memory and there are "
-        f"{format_bytes(found['available'])}: {help_}; --skip_plan tries it all the same"
-    )
-
-
-def lengths_of(config: RunConfig, prepared: Any) -> dict[str, Any]:
+def lengths_of(session: Session) -> dict[str, Any]:
     """Tokens of an epoch and steps of the training, as far as they are known beforehand."""
-    training = config.training
-    examples = prepared.train
-    try:
-        count = len(examples)
-    except TypeError:  # a stream
+    from carellama.data.examples import Examples
+    from carellama.data.stream import TokenStream
+
+    assert session.prepared is not None, "a plan is of a training"
+    training, examples = session.config.training, session.prepared.train
+    if isinstance(examples, TokenStream):
         return {"tokens_per_epoch": None, "steps": training.max_steps}
-    batches = math.ceil(count / (training.per_device_train_batch_size * world()[1]))
+    if not isinstance(examples, Examples):  # prompts: the batches are made of answers that are not there yet
+        return {"tokens_per_epoch": None, "steps": training.max_steps if training.max_steps > 0 else None}
+    batches = math.ceil(len(examples) / (training.per_device_train_batch_size * world()[1]))
     updates = max(math.ceil(batches / training.gradient_accumulation_steps), 1)
     steps = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * updates)
-    if config.stage.generates:  # which make their batches of answers that are not there yet
-        return {"tokens_per_epoch": None, "steps": training.max_steps if training.max_steps > 0 else None}
     return {"tokens_per_epoch": examples.tokens, "steps": steps, "steps_per_epoch": updates}
 
 
-def timed(
-    config: RunConfig, tokenizer: Any, template: Any, added: Any, prepared: Any, steps: int, found: dict[str, Any]
-) -> dict[str, Any]:
+def timed(session: Session, steps: int, found: dict[str, Any]) -> dict[str, Any]:
     """Make some steps, of which the first is not counted, and return their rates and the most memory held."""
     from transformers import TrainerCallback
 
@@ -211,11 +129,12 @@ def timed(
             self.ends.append(time.monotonic())
 
     clock = Clock()
-    training: Any = config.training
-    training.max_steps, training.save_strategy, training.eval_strategy, training.report_to = steps + 1, "no", "no", []
-    training.disable_tqdm, training.logging_strategy, training.load_best_model_at_end = True, "no", False
-    runner = runs.Run(config, tokenizer, template, Path(training.output_dir), added)
-    trainer = runner.trainer(runner.load(), prepared)
+    config = session.config.with_training(
+        max_steps=steps + 1, save_strategy="no", eval_strategy="no", report_to=[], disable_tqdm=True,
+        logging_strategy="no", load_best_model_at_end=False,
+    )  # fmt: skip
+    session = replace(session, config=config)
+    trainer = session.make_trainer(session.load_model())
     trainer.add_callback(clock)
     trainer.train()
     if progress := getattr(trainer, "progress", None):

@@ -8,13 +8,10 @@ account lies in the output folder: data_report.json, run.json, trainer_log.jsonl
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -27,17 +24,16 @@ from carellama.config.model import ModelArguments
 from carellama.config.objectives import GRPOArguments, PPOArguments, PreferenceArguments, RewardArguments
 from carellama.config.parse import parse_light, read_yaml
 from carellama.disk import write_json
-from carellama.errors import UserError, lookup, need
+from carellama.errors import UserError, lookup
 from carellama.model.paths import check_model
-from carellama.model.zoo.pull import with_named_weights
-from carellama.run_record import as_trained, read_run, write_run
+from carellama.run_record import read_run, write_run
 from carellama.stages import STAGES
 from carellama.train.distributed import check_resume
 
 if TYPE_CHECKING:
     from carellama.config.run import RunConfig
-    from carellama.model.vocabulary import Added
     from carellama.train.loop import Stopped
+    from carellama.train.session import Session
     from carellama.train.summary import History
 
 log = logging.getLogger(__name__)
@@ -112,9 +108,11 @@ def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
 
     if world()[0] > 0:  # one process speaks for all
         logging.getLogger("carellama").setLevel(logging.ERROR)
+    from carellama.train.output_folder import claim
+    from carellama.train.session import Session, with_trained_template
+
     config = with_trained_template(config)
     training = config.training
-    from carellama.train.output_folder import claim
 
     output = Path(training.output_dir)
     with training.main_process_first(desc="claim the output folder"):
@@ -130,18 +128,19 @@ def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--output_dir {output} cannot be made: {error.strerror}") from error
-    tokenizer, template, added, prepared = prepared_run(config)
+    session = Session.open(config)
+    config, prepared = session.config, session.prepared
     if prepared and training.should_save and not prepared.streams:
         report(prepared, output)
     if prepared and config.data.show_example and training.should_save:
-        show_example(prepared.first(), tokenizer)
+        show_example(prepared.first(), session.tokenizer)
     chats = conversations(config) if training.do_predict else []
     if training.do_train:
-        from carellama.plan import check
+        from carellama.train.memory_check import check_memory
 
-        check(config, prepared, added)
-    runner = Run(config, tokenizer, template, output, added)
-    results = runner.do(prepared, chats, checkpoint)
+        check_memory(session)
+    runner = Run(session, output)
+    results = runner.do(chats, checkpoint)
     if summary and training.should_save:
         from carellama.train.summary import print_summary
 
@@ -149,88 +148,24 @@ def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
     return results
 
 
-def with_trained_template(config: RunConfig) -> RunConfig:
-    """The options with named weights resolved, and with the chat format that the checkpoints were trained with."""
-    model, data = with_named_weights(config.model, config.data)
-    return replace(config, model=model, data=as_trained(model, data))
-
-
-def prepared_run(config: RunConfig) -> tuple[Any, Any, Added | None, Any]:
-    """Return (tokenizer, template, added tokens, encoded data), all of a run that needs no model."""
-    from carellama.data.prepare import Prepared, asked_as_learned
-    from carellama.model.adapter import check_adapter_options
-    from carellama.model.load import load_tokenizer
-    from carellama.model.vocabulary import add_tokens
-    from carellama.template import get_template
-
-    if config.training.do_train:
-        from carellama.train.optimizer import check_optimizer
-
-        check_optimizer(config.training)
-        check_adapter_options(config.model, config.finetuning, config.asked)
-    tokenizer = load_tokenizer(config.model)
-    added = None
-    if config.finetuning.add_tokens:
-        added = add_tokens(tokenizer, Path(config.finetuning.add_tokens).expanduser())
-    template = get_template(config.data.template, tokenizer)
-    prepared = None
-    if config.training.do_train or config.training.do_eval:
-        keep_to_window(config)
-        with config.training.main_process_first(desc="encode the data"):
-            prepared = prepared_for(config)(config, tokenizer, template)
-    if isinstance(prepared, Prepared) and config.training.do_train and config.data.template is None:
-        template = asked_as_learned(template, prepared)
-        tokenizer.chat_template = tokenizer.chat_template and template.jinja  # saved with the checkpoint
-    return tokenizer, template, added, prepared
-
-
-def keep_to_window(config: RunConfig) -> None:
-    """Limit the lengths to the model's positions, so that longer records are cut by rule and counted with their line.
-
-    The options keep what was asked. ppo and grpo look at the positions themselves, which have to hold an answer too.
-    """
-    from carellama.model.load import load_config
-
-    data = config.data
-    window = getattr(load_config(config.model).get_text_config(), "max_position_embeddings", None)
-    if not window or data.lengths[2] <= window or config.stage.generates:
-        return
-    log.info("records may have %d tokens, which is all that the model takes, not %d", window, data.lengths[2])
-    data.window = int(window)
-
-
-def prepared_for(config: RunConfig) -> Callable[..., Any]:
-    """What reads and encodes the data of this stage."""
-    from carellama.data.prepare import prepare
-    from carellama.train import NEEDS, PREPARE
-
-    if package := NEEDS.get(config.stage.name):
-        need(package, extra="rl", why=f"--stage {config.stage.name}")
-    place = PREPARE.get(config.stage.name)
-    return imported(place) if place else prepare
-
-
 class Run:
     """The part of a run that has a model."""
 
-    def __init__(
-        self, config: RunConfig, tokenizer: Any, template: Any, output: Path, added: Added | None = None
-    ) -> None:
-        self.config, self.tokenizer, self.template, self.output = config, tokenizer, template, output
-        self.added = added
+    def __init__(self, session: Session, output: Path) -> None:
+        self.session, self.config, self.output = session, session.config, output
         self.results: dict[str, Any] = {}
         self.resumed: list[dict[str, Any]] = []
         self.history: History | None = None
 
-    def do(self, prepared: Any, chats: list[Any], checkpoint: str | None) -> dict[str, Any]:
+    def do(self, chats: list[Any], checkpoint: str | None) -> dict[str, Any]:
         """Load the model; train, evaluate and predict as asked."""
         from carellama.train.loop import Stopped
         from carellama.train.resume import check_changes, history
         from carellama.train.summary import History
 
-        training = self.config.training
+        training, prepared = self.config.training, self.session.prepared
         fit = training.do_train
-        model = self.load()
+        model = self.session.load_model()
         sources = prepared.sources if prepared else []
         if prepared:
             changes: dict[str, Any] = {}
@@ -238,7 +173,7 @@ class Run:
                 changes = check_changes(self.config, checkpoint, sources)
                 self.resumed = history(checkpoint, changes)
             self._record(sources)
-            trainer = self.trainer(model, prepared)
+            trainer = self.session.make_trainer(model)
             trainer.changes = changes
             try:
                 if fit:
@@ -263,59 +198,6 @@ class Run:
             self._predict(model, chats)
             self._record(sources)
         return self.results
-
-    def load(self) -> Any:
-        """The model, with what is trained on it."""
-        from transformers import set_seed
-
-        from carellama.model import adapter
-        from carellama.model.load import bind, extended_tokenizer, kind_of, load_model
-        from carellama.model.readers import find_pad_token
-        from carellama.model.vocabulary import begin
-
-        config, training = self.config, self.config.training
-        fit = training.do_train
-        set_seed(training.seed)  # new adapters are drawn at random
-        kind = config.stage.model_kind
-        if config.model.checkpoints and kind_of(config.model) == "reward" != kind:
-            raise UserError(f"{config.model.checkpoints[-1]} is a reward model: it goes with --stage rm")
-        model = load_model(
-            config.model,
-            dtype=weights_dtype(config),
-            attention=attention_of(config),
-            kind=kind,
-        )
-        new = self.added.ids if self.added else []
-        if kind == "reward":  # a reader that pads with the end token would never score it
-            self.tokenizer.pad_token = (
-                find_pad_token(self.tokenizer, self.template.stop_ids) or self.tokenizer.pad_token
-            )
-        bind(model, self.tokenizer, extended=bool(new or extended_tokenizer(config.model)))
-        if self.added:
-            begin(model, self.added)
-        if fit and config.stage.has_chat_format:
-            self._name_chat_format(model)
-        model = adapter.prepare(model, config.model, config.finetuning, trainable=fit, tokens=new)
-        if fit:
-            log.info("%s", adapter.trainable_line(model))
-        return model
-
-    def _name_chat_format(self, model: Any) -> None:
-        """Write the trained chat format and its end tokens into what checkpoints save for other programs."""
-        self.tokenizer.chat_template = self.template.jinja
-        ends = list(dict.fromkeys([*self.template.stop_ids, self.tokenizer.eos_token_id]))
-        for config in (model.config, model.config.get_text_config()):
-            config.eos_token_id = ends if len(ends) > 1 else ends[0]
-        if getattr(model, "generation_config", None) is not None:
-            model.generation_config.eos_token_id = ends
-
-    def trainer(self, model: Any, prepared: Any) -> Any:
-        """The trainer of the stage."""
-        from carellama.train import TRAINERS
-
-        kind = imported(TRAINERS[self.config.stage.name])
-        with reached_hub(self.config.training):
-            return kind(self.config, model, self.tokenizer, prepared)
 
     def _train(self, trainer: Any, checkpoint: str | None) -> None:
         from carellama.train.loop import run
@@ -359,7 +241,7 @@ class Run:
         from carellama.evaluate.predict import predict as answer
 
         batch = self.config.training.per_device_eval_batch_size
-        engine = TransformersEngine(model, self.tokenizer, self.template, batch)
+        engine = TransformersEngine(model, self.session.tokenizer, self.session.template, batch)
         sampling = Sampling.of(self.config.generating, seed=self.config.training.seed)
         if results := answer(engine, chats, sampling, self.output):
             self.results |= results.to_dict()
@@ -387,59 +269,19 @@ class Run:
         """What the run has made of its options."""
         from carellama.train.distributed import record_of
 
-        config = self.config
+        config, plan = self.config, self.session.model_plan
         prompt, answer, whole = config.data.lengths
         return {
-            "template": self.template.name,
-            "dtype": weights_dtype(config),
+            "template": self.session.template.name,
+            "dtype": plan.dtype,
             "computes_in": config.training.compute_dtype,
-            "attention": attention_of(config),
+            "attention": plan.attention,
             "max_source_length": prompt,
             "max_target_length": answer,
             "cutoff_len": whole,
             "row_tokens": config.row_limit,
             **record_of(config.training),
         }
-
-
-def imported(place: str) -> Callable[..., Any]:
-    """Return what `module:name` names."""
-    module, _, name = place.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return found
-
-
-@contextmanager
-def reached_hub(training: Any) -> Iterator[None]:
-    """Turn the error of a hub that cannot be reached, or does not let in, into one line."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        yield
-    except (OSError, HfHubHTTPError) as error:
-        if not training.push_to_hub:
-            raise
-        raise UserError(f"--push_to_hub: {' '.join(str(error).split())}") from error
-
-
-def weights_dtype(config: RunConfig) -> str:
-    """The precision the weights are loaded in.
-
-    Frozen weights (LoRA, evaluation) in what the machine computes in; trained ones in float32, of which mixed precision
-    makes its own copies: in bfloat16, steps smaller than 1/256 of a weight would be lost.
-    """
-    learns = config.training.do_train and config.finetuning.finetuning_type in ("full", "freeze")
-    return "float32" if learns and config.model.dtype == "auto" else config.frozen_dtype
-
-
-def attention_of(config: RunConfig) -> str | None:
-    """transformers' name of the attention: completions are compared in padded batches, so the model's own in place of
-    that of packed rows."""
-    from carellama.model import attention
-    from carellama.model.load import model_class
-
-    chosen = attention.choose(config.model.attention, model_class(config.model, config.stage.model_kind))
-    return None if config.stage.compares_completions and chosen == attention.PACKED else chosen
 
 
 def report(prepared: Any, output: Path) -> None:

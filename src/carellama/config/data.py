@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
-from typing import Literal, Optional
+from typing import Literal, NamedTuple, Optional
 
 from carellama.config.option import about, at_least
 from carellama.errors import UserError
 
 # HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
 # ruff: noqa: UP045
+
+
+class Lengths(NamedTuple):
+    """The most tokens of a turn's prompt, of a turn's answer, and of a whole record."""
+
+    prompt: int
+    response: int
+    total: int
+
+    def limited_to(self, window: int | None) -> Lengths:
+        """Return the lengths within so many positions; None: as they are."""
+        return self if window is None else Lengths(*(min(length, window) for length in self))
 
 
 @dataclass
@@ -102,16 +115,21 @@ class DataArguments:
             raise UserError(f"--interleave_probs takes numbers as in 0.7,0.3, not {self.interleave_probs!r}") from None
 
     @property
-    def lengths(self) -> tuple[int, int, int]:
-        """Most tokens of (a turn's prompt, a turn's answer, the whole record), within the model's positions."""
+    def lengths(self) -> Lengths:
+        """The most tokens of a record and its parts, within the model's positions."""
         if self.cutoff_len is not None:
             whole = self.cutoff_len
             source, target = self.max_source_length or whole, self.max_target_length or whole
         else:
             source, target = self.max_source_length or 512, self.max_target_length or 512
             whole = source + target
-        most = self.window or whole
-        return min(source, most), min(target, most), min(whole, most)
+        return Lengths(source, target, whole).limited_to(self.window)
+
+    def within(self, window: int) -> DataArguments:
+        """Return the options for a model of so many positions."""
+        made = copy.copy(self)
+        made.window = window
+        return made
 
     def __post_init__(self) -> None:
         at_least(

@@ -5,6 +5,7 @@ config = run_config(["--do_train", "--model_name_or_path", "smollm2-135m", ...])
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import os
@@ -159,6 +160,13 @@ class RunConfig:
     grpo: GRPOArguments
     training: TrainingArguments
     asked: Mapping[str, str] = field(default_factory=dict)  # what was given, as it was written
+
+    def with_training(self, **changes: Any) -> RunConfig:
+        """Return the options with other training flags; transformers' own checks do not run again."""
+        training = copy.copy(self.training)
+        for name, value in changes.items():
+            setattr(training, name, value)
+        return dataclasses.replace(self, training=training)
 
     @property
     def stage(self) -> Stage:

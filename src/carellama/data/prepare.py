@@ -275,7 +275,7 @@ def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
     """Encode, mix, hold out and pack the datasets of a run. Raises `UserError` before anything is trained."""
     data, stage, seed = config.data, config.stage, data_seed(config)
     packed = data.packing if data.packing is not None else stage.packs_by_default
-    window = data.lengths[2] if packed else None
+    window = data.lengths.total if packed else None
     width = stage.examples_per_record
     encoding = _Encoding(config, tokenizer, template)
     if data.streaming and config.training.do_train:

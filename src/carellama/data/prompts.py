@@ -167,7 +167,7 @@ class _Reader:
         self._sets: dict[tuple[str, int | None], _PromptSet] = {}
         self.rewards = config.grpo.names
         context = getattr(load_config(config.model).get_text_config(), "max_position_embeddings", None)
-        self.room = self.data.lengths[0]
+        self.room = self.data.lengths.prompt
         if context is not None:
             self.room = min(self.room, int(context) - config.generating.max_new_tokens)
         if self.room < 1:

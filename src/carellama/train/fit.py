@@ -10,7 +10,6 @@ torch cannot go through without numbers (Korthikanti et al. 2022, arXiv:2205.051
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import logging
 import math
@@ -33,6 +32,7 @@ from carellama.train.footprint import Batch, Footprint, Manner, fixed, measured,
 from carellama.train.kto import mismatched
 from carellama.train.loss import CHUNK
 from carellama.train.rows import takes_rows
+from carellama.train.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -42,17 +42,6 @@ HOLES = 0.25  # of what layers put into the C library's heap: what it cannot use
 KERNELS = 100 << 20  # of oneDNN on a CPU in bfloat16, see `carellama.config.environment.few_kernels`
 EPOCHS = 5  # at most, whose orders are drawn to find the largest batch
 ADVISED_ROW = 256  # tokens, fewer of which bring little
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What the run has found out about its model before it is loaded, see `carellama.model.load.load_model`."""
-
-    kind: Any
-    dtype: str
-    attention: str | None
-    rows: int = 0  # of the embedding, with added tokens
-    added: tuple[int, ...] = ()  # ids of these
 
 
 @dataclass(frozen=True)
@@ -69,17 +58,18 @@ class Estimate:
         return sum(self.parts.values())
 
 
-def estimate(config: RunConfig, prepared: Any, setting: Setting, process: int | None = None) -> Estimate:
+def estimate(session: Session, process: int | None = None) -> Estimate:
     """Return what a training needs in the process that needs most; `process`: bytes of it before the model."""
+    config, prepared, plan = session.config, session.prepared, session.model_plan
     network = blank_model(
-        config.model, dtype=setting.dtype, attention=setting.attention, kind=setting.kind, rows=setting.rows
+        config.model, dtype=plan.dtype, attention=plan.attention, kind=plan.kind, rows=plan.embedding_rows
     )
     padded = config.stage.compares_completions or not takes_rows(network)
     freezing = config.finetuning.finetuning_type != "lora"
     if freezing:  # some layers and not others
         blank_adapters(network, config.model, config.finetuning)
     stack = shortened(network)
-    model = network if freezing else blank_adapters(network, config.model, config.finetuning, setting.added)
+    model = network if freezing else blank_adapters(network, config.model, config.finetuning, plan.new_tokens)
     whole, batch = largest_batch(config, prepared, padded)
     notes: list[str] = []
     how = manner(config, model)
@@ -143,11 +133,11 @@ def largest_batch(config: RunConfig, prepared: Any, padded: bool) -> tuple[Batch
     In random orders of as many epochs as are trained; of a stream, full records.
     """
     training, stage = config.training, config.stage
-    size, whole = training.per_device_train_batch_size, config.data.lengths[2]
+    size, whole = training.per_device_train_batch_size, config.data.lengths.total
     if stage.generates:
         answer = config.generating.max_new_tokens
         # ppo makes rows of the answers of a step, grpo the answers to a step's prompts: one a place of the batch
-        prompt = min(_longest_prompt(prepared), config.data.lengths[0])
+        prompt = min(_longest_prompt(prepared), config.data.lengths.prompt)
         batch = Batch((prompt + answer,) * size, size * answer, padded)
         return batch, batch
     examples = prepared.train
@@ -276,36 +266,22 @@ def advised(config: RunConfig) -> list[tuple[str, RunConfig]]:
     """Changes that need less memory, by what a person would write, each with the run that it makes."""
     model, data, finetuning, training = config.model, config.data, config.finetuning, config.training
     found: list[tuple[str, RunConfig]] = []
-
-    def with_training(**changes: Any) -> Any:
-        made = copy.copy(training)
-        for name, value in changes.items():
-            setattr(made, name, value)
-        return made
-
     if not has_gpu() and fastest_dtype() == "bfloat16" and not training.bf16:
-        found.append(("--bf16 true", dataclasses.replace(config, training=with_training(bf16=True))))
+        found.append(("--bf16 true", config.with_training(bf16=True)))
     size = training.per_device_train_batch_size
     stage = config.stage
     if not training.gradient_checkpointing:
-        found.append(
-            (
-                "--gradient_checkpointing",
-                dataclasses.replace(config, training=with_training(gradient_checkpointing=True)),
-            )
-        )
+        found.append(("--gradient_checkpointing", config.with_training(gradient_checkpointing=True)))
     smaller = size // 2
     while smaller >= stage.min_batch and not stage.compares_completions:
         steps = training.gradient_accumulation_steps * (size // smaller)
         words = f"--per_device_train_batch_size {smaller} --gradient_accumulation_steps {steps}"
-        changed = with_training(per_device_train_batch_size=smaller, gradient_accumulation_steps=steps)
-        found.append((words, dataclasses.replace(config, training=changed)))
+        changed = config.with_training(per_device_train_batch_size=smaller, gradient_accumulation_steps=steps)
+        found.append((words, changed))
         smaller //= 4
     if stage.loss_unit is not None and world()[1] == 1 and not 0 < config.row_limit <= ADVISED_ROW:
-        found.append(
-            (f"--row_tokens {ADVISED_ROW}", dataclasses.replace(config, training=with_training(row_tokens=ADVISED_ROW)))
-        )
-    cut = data.lengths[2] // 2
+        found.append((f"--row_tokens {ADVISED_ROW}", config.with_training(row_tokens=ADVISED_ROW)))
+    cut = data.lengths.total // 2
     if cut >= 64 and not stage.generates:
         shorter = dataclasses.replace(data, cutoff_len=cut, max_source_length=None, max_target_length=None)
         found.append((f"--cutoff_len {cut}", dataclasses.replace(config, data=shorter)))

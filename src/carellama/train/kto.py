@@ -35,7 +35,7 @@ class KTOTrainer(RowTrainer):
         self.preference = config.preference
         self.reference = Reference(self.model, self.sharded)
         lay_out: Any = self.data_collator
-        longest = config.data.lengths[2]
+        longest = config.data.lengths.total
         self.data_collator = lambda examples: lay_out(examples) | {"others": lay_out(mismatched(examples, longest))}
 
     def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,205 @@
+"""One training, evaluation or prediction before its model is read: every decision that needs no weights, made once.
+
+    session = Session.open(config)
+    trainer = session.make_trainer(session.load_model())
+
+`train`, `plan` and the estimate of the memory share it. Raises `UserError` for all that can be refused early: options
+of the optimizer and of an adapter that is trained further, template, data.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from carellama.config.run import RunConfig
+from carellama.data.prepare import Prepared, asked_as_learned, prepare
+from carellama.data.prompts import Tasks
+from carellama.errors import UserError, need
+from carellama.model import adapter, attention
+from carellama.model.load import (
+    bind,
+    extended_tokenizer,
+    kind_of,
+    load_config,
+    load_model,
+    load_tokenizer,
+    model_class,
+)
+from carellama.model.readers import find_pad_token
+from carellama.model.vocabulary import Added, add_tokens, begin
+from carellama.model.zoo.pull import with_named_weights
+from carellama.run_record import as_trained
+from carellama.stages import ModelKind
+from carellama.template import Template, get_template
+from carellama.train import NEEDS, PREPARE, TRAINERS
+from carellama.train.optimizer import check_optimizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """How the model of a run is loaded."""
+
+    kind: ModelKind
+    dtype: str  # of the weights
+    attention: str | None  # transformers' name; None: the model's own
+    new_tokens: tuple[int, ...] = ()  # ids of --add_tokens
+
+    @property
+    def embedding_rows(self) -> int:
+        """Rows that the embedding has to have for the new tokens, 0: as many as it has."""
+        return max(self.new_tokens, default=-1) + 1
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a run has decided: its options, tokenizer, chat format, added tokens and encoded data.
+
+    `prepared` is None where nothing is trained or evaluated by its loss.
+    """
+
+    config: RunConfig
+    tokenizer: Any
+    template: Template
+    added: Added | None
+    prepared: Prepared | Tasks | None
+
+    @classmethod
+    def open(cls, config: RunConfig) -> Session:
+        """Read what needs no weights, and refuse what can be refused.
+
+        `config`: with the chat format of its checkpoints, see `with_trained_template`.
+        """
+        if config.training.do_train:
+            check_optimizer(config.training)
+            adapter.check_adapter_options(config.model, config.finetuning, config.asked)
+        tokenizer = load_tokenizer(config.model)
+        added = None
+        if config.finetuning.add_tokens:
+            added = add_tokens(tokenizer, Path(config.finetuning.add_tokens).expanduser())
+        template = get_template(config.data.template, tokenizer)
+        prepared = None
+        if config.training.do_train or config.training.do_eval:
+            config = limited_to_window(config)
+            with config.training.main_process_first(desc="encode the data"):
+                prepared = _reader_of(config)(config, tokenizer, template)
+        if isinstance(prepared, Prepared) and config.training.do_train and config.data.template is None:
+            template = asked_as_learned(template, prepared)
+            tokenizer.chat_template = tokenizer.chat_template and template.jinja  # saved with the checkpoint
+        return cls(config, tokenizer, template, added, prepared)
+
+    @property
+    def model_plan(self) -> ModelPlan:
+        """How the model is loaded."""
+        new = tuple(self.added.ids) if self.added else ()
+        return ModelPlan(self.config.stage.model_kind, weights_dtype(self.config), attention_of(self.config), new)
+
+    def load_model(self) -> Any:
+        """The model, with what is trained on it."""
+        from transformers import set_seed
+
+        config, training, plan = self.config, self.config.training, self.model_plan
+        fit = training.do_train
+        set_seed(training.seed)  # new adapters are drawn at random
+        if config.model.checkpoints and kind_of(config.model) == "reward" != plan.kind:
+            raise UserError(f"{config.model.checkpoints[-1]} is a reward model: it goes with --stage rm")
+        model = load_model(config.model, dtype=plan.dtype, attention=plan.attention, kind=plan.kind)
+        if plan.kind == "reward":  # a reader that pads with the end token would never score it
+            self.tokenizer.pad_token = (
+                find_pad_token(self.tokenizer, self.template.stop_ids) or self.tokenizer.pad_token
+            )
+        bind(model, self.tokenizer, extended=bool(plan.new_tokens or extended_tokenizer(config.model)))
+        if self.added:
+            begin(model, self.added)
+        if fit and config.stage.has_chat_format:
+            self._name_chat_format(model)
+        model = adapter.prepare(model, config.model, config.finetuning, trainable=fit, tokens=plan.new_tokens)
+        if fit:
+            log.info("%s", adapter.trainable_line(model))
+        return model
+
+    def _name_chat_format(self, model: Any) -> None:
+        """Write the trained chat format and its end tokens into what checkpoints save for other programs."""
+        self.tokenizer.chat_template = self.template.jinja
+        ends = list(dict.fromkeys([*self.template.stop_ids, self.tokenizer.eos_token_id]))
+        for config in (model.config, model.config.get_text_config()):
+            config.eos_token_id = ends if len(ends) > 1 else ends[0]
+        if getattr(model, "generation_config", None) is not None:
+            model.generation_config.eos_token_id = ends
+
+    def make_trainer(self, model: Any) -> Any:
+        """Return the trainer of the stage."""
+        kind = imported(TRAINERS[self.config.stage.name])
+        with reached_hub(self.config.training):
+            return kind(self.config, model, self.tokenizer, self.prepared)
+
+
+def with_trained_template(config: RunConfig) -> RunConfig:
+    """The options with named weights resolved, and with the chat format that the checkpoints were trained with."""
+    model, data = with_named_weights(config.model, config.data)
+    return replace(config, model=model, data=as_trained(model, data))
+
+
+def limited_to_window(config: RunConfig) -> RunConfig:
+    """Return the options with lengths that the model's positions hold: longer records are cut by rule, and counted.
+
+    The options keep what was asked. A stage that generates looks at the positions itself: they hold its answers too.
+    """
+    data = config.data
+    window = getattr(load_config(config.model).get_text_config(), "max_position_embeddings", None)
+    if not window or data.lengths.total <= window or config.stage.generates:
+        return config
+    log.info("records may have %d tokens, which is all that the model takes, not %d", window, data.lengths.total)
+    return replace(config, data=data.within(int(window)))
+
+
+def _reader_of(config: RunConfig) -> Callable[..., Any]:
+    """What reads and encodes the data of the stage."""
+    if package := NEEDS.get(config.stage.name):
+        need(package, extra="rl", why=f"--stage {config.stage.name}")
+    place = PREPARE.get(config.stage.name)
+    return imported(place) if place else prepare
+
+
+def imported(place: str) -> Callable[..., Any]:
+    """Return what `module:name` names."""
+    module, _, name = place.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+@contextmanager
+def reached_hub(training: Any) -> Iterator[None]:
+    """Turn the error of a hub that cannot be reached, or does not let in, into one line."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except (OSError, HfHubHTTPError) as error:
+        if not training.push_to_hub:
+            raise
+        raise UserError(f"--push_to_hub: {' '.join(str(error).split())}") from error
+
+
+def weights_dtype(config: RunConfig) -> str:
+    """The precision the weights are loaded in.
+
+    Frozen weights (LoRA, evaluation) in what the machine computes in; trained ones in float32, of which mixed precision
+    makes its own copies: in bfloat16, steps smaller than 1/256 of a weight would be lost.
+    """
+    learns = config.training.do_train and config.finetuning.finetuning_type in ("full", "freeze")
+    return "float32" if learns and config.model.dtype == "auto" else config.frozen_dtype
+
+
+def attention_of(config: RunConfig) -> str | None:
+    """transformers' name of the attention: completions are compared in padded batches, so the model's own in place of
+    that of packed rows."""
+    chosen = attention.choose(config.model.attention, model_class(config.model, config.stage.model_kind))
+    return None if config.stage.compares_completions and chosen == attention.PACKED else chosen
