@@ -1,0 +1,61 @@
+"""`--help`: every option of a command is in it once, by stage, and no library is loaded for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+
+import pytest
+
+from carellama.config.help import USUAL_FLAGS, format_help, training_help
+from carellama.config.model import ModelArguments
+from carellama.config.objectives import READ_BY, GRPOArguments, PreferenceArguments, field_names
+from carellama.config.transformers_source import training_fields
+from carellama.run import LIGHT_GROUPS
+from carellama.stages import STAGES
+from test_layout import HEAVY
+
+OPTION = re.compile(r"^  --(\w+)", re.MULTILINE)
+
+
+def test_every_option_of_a_command_is_shown_once_with_its_default() -> None:
+    text = format_help((ModelArguments, PreferenceArguments), "carellama chat")
+    assert OPTION.findall(text) == [*field_names(ModelArguments), *field_names(PreferenceArguments)]
+    required = next(line for line in re.split(r"\n(?=  --|\n)", text) if "--model_name_or_path" in line)
+    assert "Required." in " ".join(required.split())
+    assert "Default: main." in text and "One of sigmoid, ipo, hinge, orpo, simpo." in " ".join(text.split())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_shows_the_options_that_it_reads(stage: str) -> None:
+    """`train --help` had 1,001 lines: the options of seven stages and every flag of transformers."""
+    shown = OPTION.findall(training_help(LIGHT_GROUPS, "carellama train", stage))
+    assert len(shown) == len(set(shown))
+    for name, stages in READ_BY.items():
+        assert (name in shown) == (stage in stages), name
+    assert set(USUAL_FLAGS) <= set(shown) and "learning_rate" in shown
+
+
+def test_all_of_it_has_every_flag_of_the_installed_transformers() -> None:
+    shown = OPTION.findall(training_help(LIGHT_GROUPS, "carellama train", "sft", every=True))
+    own = {field.name for group in LIGHT_GROUPS for field in dataclasses.fields(group) if field.init}
+    assert set(shown) == own | set(training_fields()) and len(shown) == len(set(shown))
+    assert set(field_names(GRPOArguments)) <= set(shown)
+
+
+def test_help_is_printed_without_loading_a_library() -> None:
+    code = (
+        "import contextlib, io, sys\n"
+        "from carellama import plan, run\n"
+        "for argv in (['--help'], ['--stage', 'dpo', '-h'], ['--help', 'all']):\n"
+        "    for command in (run.train, run.evaluate, run.predict, plan.plan):\n"
+        "        with contextlib.redirect_stdout(io.StringIO()) as text:\n"
+        "            command(argv)\n"
+        "        assert '--lora_rank' in text.getvalue()\n"
+        "        assert ('--pref_beta' in text.getvalue()) == (argv != ['--help']), argv\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() in ("[]", "['numpy']"), done.stdout + done.stderr
