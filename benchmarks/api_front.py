@@ -22,7 +22,7 @@ from itertools import count
 from carellama.config.parse import parse
 from carellama.config.serve import API_GROUPS
 from carellama.engine.base import Engine, Sampling, drain
-from carellama.engine.choose import choose
+from carellama.engine.load import choose
 from carellama.records import Message
 from carellama.serve.api import server
 from carellama.serve.api.access import Open

@@ -88,12 +88,12 @@ TABLE = [
     ("ppo: moments of batches are not joined", "train/advantages.py", "apart**2 * self.count * count / both", "0.0", "test_ppo.py -k moments"),
     ("guard: the loss may do what it likes", "train/guard.py", "max(TIMES * usual, usual + ABOVE)", "math.inf", "test_guard.py -k loss"),
     # Where an answer ends, and how it is drawn.
-    ("stops: the last of two stop strings", "engine/answer.py", "self._held[: min(found)]", "self._held[: max(found)]", "test_engine.py -k two_stop_strings"),
-    ("stops: half a stop string is shown", "engine/answer.py", "keep = max((_overlap(self._held, stop) for stop in self.stops), default=0)", "keep = 0", "test_engine.py -k first_stop_string"),
-    ("stops: end tokens are text", "engine/answer.py", "if token in self.stop_ids", "if token in ()", "test_engine.py -k end_token"),
-    ("draws: a presence penalty counts the prompt", "engine/request.py", "_padded(requests, scores, answers_only=True)", "_padded(requests, scores)", "test_drawing.py -k presence"),
-    ("draws: a presence penalty counts each time", "engine/drawing.py", "presence[:, None] * (counts > 0)", "presence[:, None] * counts", "test_drawing.py -k presence"),
-    ("draws: top_p lets one more in", "engine/drawing.py", "likelier = chances.cumsum(-1) - chances", "likelier = chances.cumsum(-1) - 2 * chances", "test_drawing.py -k cuts_each"),
+    ("stops: the last of two stop strings", "engine/detokenizer.py", "self._held[: min(found)]", "self._held[: max(found)]", "test_engine.py -k two_stop_strings"),
+    ("stops: half a stop string is shown", "engine/detokenizer.py", "keep = max((_overlap(self._held, stop) for stop in self.stops), default=0)", "keep = 0", "test_engine.py -k first_stop_string"),
+    ("stops: end tokens are text", "engine/detokenizer.py", "if token in self.stop_ids", "if token in ()", "test_engine.py -k end_token"),
+    ("draws: a presence penalty counts the prompt", "engine/transformers/request.py", "_padded(requests, scores, answers_only=True)", "_padded(requests, scores)", "test_drawing.py -k presence"),
+    ("draws: a presence penalty counts each time", "engine/transformers/sampling.py", "presence[:, None] * (counts > 0)", "presence[:, None] * counts", "test_drawing.py -k presence"),
+    ("draws: top_p lets one more in", "engine/transformers/sampling.py", "likelier = chances.cumsum(-1) - chances", "likelier = chances.cumsum(-1) - 2 * chances", "test_drawing.py -k cuts_each"),
     ("reasoning: the prompt's <think> is forgotten", "engine/reasoning.py", "self._within, self._fresh = self._begun, self._begun", "self._within, self._fresh = False, False", "test_reasoning.py -k opens"),
     ("marks: a GGUF reads a person's marks", "engine/chat.py", "            pieces[-1] += mark[:1]\n            pieces.append(mark[1:] + after)", "            pieces[-1] += mark + after", "test_chat_of_gguf.py"),
     # Keys and quotas.

@@ -35,7 +35,7 @@ def run_task(engine: Any, name: str, rows: list | str, *flags: str) -> tuple[int
         lines = [row if isinstance(row, dict) else {"text": row} for row in rows]
         Path(file).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     code = 0
-    with patch("carellama.engine.choose.choose", lambda *_: engine):
+    with patch("carellama.engine.load.choose", lambda *_: engine):
         try:
             clinical_command.run([name, file, "--output", "out.jsonl", "--model_name_or_path", "m", *flags])
         except SystemExit as end:

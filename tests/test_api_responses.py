@@ -10,7 +10,7 @@ import pytest
 from api_server import running
 from carellama.engine.base import Piece, Reply
 from carellama.engine.scripted import ScriptedEngine
-from carellama.engine.transformers import TransformersEngine
+from carellama.engine.transformers.engine import TransformersEngine
 from carellama.records import ToolCall
 from carellama.template import get_template
 from conftest import make_model, make_tokenizer

@@ -15,9 +15,9 @@ import torch
 
 from api_server import running, until
 from carellama.engine.base import Piece, Sampling, TokenLogprob, drain
-from carellama.engine.openai import OpenAIEngine
+from carellama.engine.openai.engine import OpenAIEngine
 from carellama.engine.scripted import ScriptedEngine
-from carellama.engine.transformers import TransformersEngine
+from carellama.engine.transformers.engine import TransformersEngine
 from carellama.serve.api.shapes import TextShape, offsets
 from carellama.template import get_template
 from conftest import make_model, make_tokenizer

@@ -18,7 +18,7 @@ from carellama.config.generating import GeneratingArguments
 from carellama.config.model import ModelArguments
 from carellama.data.collate import collate_padded, collate_row
 from carellama.engine.base import Sampling
-from carellama.engine.transformers import TransformersEngine
+from carellama.engine.transformers.engine import TransformersEngine
 from carellama.errors import UserError
 from carellama.model.adapter import merge, prepare
 from carellama.model.attention import NotPacked, choose, packed_attention

@@ -16,8 +16,8 @@ from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.engine.base import Piece, Sampling, Tool, Unsupported, drain
-from carellama.engine.transformers import TransformersEngine
-from carellama.engine.transformers_load import load
+from carellama.engine.transformers.engine import TransformersEngine
+from carellama.engine.transformers.load import load
 from carellama.errors import UserError
 from carellama.records import Message, ToolCall
 from carellama.template import get_template

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from carellama.engine.answer import keeping
 from carellama.engine.base import FinishReason, Piece, Reply, Sampling, Tool
 from carellama.engine.call_forms import value_of
 from carellama.engine.chat import Chat
+from carellama.engine.detokenizer import keeping
 from carellama.engine.parts import kept_marks, told_apart
 from carellama.jinja import knows_tools, turn_ends
 from carellama.records import Message, ToolCall

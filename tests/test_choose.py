@@ -12,8 +12,8 @@ from carellama.config.answering import EngineArguments
 from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
-from carellama.engine import choose as module
-from carellama.engine.choose import choose
+from carellama.engine import load as module
+from carellama.engine.load import choose
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.model.paths import check_model

@@ -266,10 +266,10 @@ def test_columns_that_the_input_has_are_not_overwritten() -> None:
 
 KILLED = """
 import json, sys
-import carellama.engine.choose
+import carellama.engine.load
 from carellama import cli
 from carellama.engine.scripted import ScriptedEngine
-carellama.engine.choose.choose = lambda *_: ScriptedEngine('{"text": "ok"}', token_seconds=0.002)
+carellama.engine.load.choose = lambda *_: ScriptedEngine('{"text": "ok"}', token_seconds=0.002)
 cli.call("task", sys.argv[1:])
 """
 

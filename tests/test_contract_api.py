@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from api_server import running
-from carellama.engine.openai import OpenAIEngine
+from carellama.engine.openai.engine import OpenAIEngine
 from carellama.engine.scripted import ScriptedEngine
 from engine_contract import Contract
 

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from carellama.engine.openai import OpenAIEngine
+from carellama.engine.openai.engine import OpenAIEngine
 from carellama.engine.scripted import ScriptedEngine
 from engine_contract import Contract
 from openai_server import serving

@@ -14,7 +14,7 @@ from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.engine.base import Sampling, Unavailable, Unsupported, drain
-from carellama.engine.openvino import OpenVINOEngine, load
+from carellama.engine.openvino.engine import OpenVINOEngine, load
 from carellama.errors import UserError
 from carellama.records import Message
 from engine_contract import GREEDY, PROMPTS, Contract

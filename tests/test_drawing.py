@@ -17,10 +17,10 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from carellama.engine import drawing
-from carellama.engine.answer import Answer
 from carellama.engine.base import Sampling
-from carellama.engine.request import Request, advance
+from carellama.engine.detokenizer import Answer
+from carellama.engine.transformers import sampling as drawing
+from carellama.engine.transformers.request import Request, advance
 
 WIDTH = 400  # more than are ranked at first
 ROW = st.tuples(

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carellama.config.generating import GeneratingArguments
-from carellama.engine.answer import Answer
 from carellama.engine.base import Piece, Reply, Sampling
+from carellama.engine.detokenizer import Answer
 from carellama.engine.scripted import ScriptedEngine
-from carellama.engine.transformers import TransformersEngine
+from carellama.engine.transformers.engine import TransformersEngine
 from carellama.errors import UserError
 from carellama.model.attention import register
 from carellama.records import Message

@@ -19,7 +19,7 @@ from carellama import run as runs
 from carellama.config.run import RunConfig
 from carellama.data.convert import BadRecord
 from carellama.data.prompts import exam_prompt, numbered_passages, prepare_tasks, prompt_ids
-from carellama.engine.transformers import TransformersEngine
+from carellama.engine.transformers.engine import TransformersEngine
 from carellama.errors import UserError
 from carellama.model.load import load_tokenizer
 from carellama.records import Message, Question

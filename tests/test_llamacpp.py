@@ -13,8 +13,8 @@ from dataclasses import replace
 import pytest
 
 from carellama.engine.base import Message, Sampling, Unavailable, Unsupported, drain
-from carellama.engine.llamacpp import LlamaCppEngine, cache_bytes, context_of
-from carellama.engine.places import Places
+from carellama.engine.llamacpp.engine import LlamaCppEngine, cache_bytes, context_of
+from carellama.engine.llamacpp.fifo_semaphore import Places
 from carellama.errors import UserError
 from carellama.model.gguf import Header
 from carellama.model.hub import fetch
@@ -60,9 +60,9 @@ def test_the_context_is_what_memory_allows(monkeypatch: pytest.MonkeyPatch, caps
     }  # fmt: skip
     ours = header(**shape)
     assert cache_bytes(ours) == 30 * 2 * 3 * 64 * 2  # layers, keys and values, heads, width, bytes
-    monkeypatch.setattr("carellama.engine.llamacpp.free_memory_bytes", lambda: 1 << 40)
+    monkeypatch.setattr("carellama.engine.llamacpp.engine.free_memory_bytes", lambda: 1 << 40)
     assert context_of(ours, None, 8) == 8192 and context_of(ours, 100_000, 8) == 100_000
-    monkeypatch.setattr("carellama.engine.llamacpp.free_memory_bytes", lambda: 2 * 8 * 4000 * cache_bytes(ours))
+    monkeypatch.setattr("carellama.engine.llamacpp.engine.free_memory_bytes", lambda: 2 * 8 * 4000 * cache_bytes(ours))
     assert context_of(ours, None, 8) == 4000 // 256 * 256 and "3,840 tokens" in capsys.readouterr().err
     with pytest.raises(UserError, match="at most 131,072"):
         context_of(ours, 200_000, 1)
@@ -129,7 +129,7 @@ def test_a_conversation_that_goes_on_is_not_computed_anew(llama: LlamaCppEngine)
 def test_letters_that_are_unlikely_are_found_too(llama: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     letters = ["A", "B"]
     likely = llama.logprobs(PROMPTS[:1], letters)
-    monkeypatch.setattr("carellama.engine.llamacpp.LIKELIEST", 1)
+    monkeypatch.setattr("carellama.engine.llamacpp.engine.LIKELIEST", 1)
     assert llama.logprobs(PROMPTS[:1], letters)[0] == pytest.approx(likely[0], abs=0.02)
 
 
@@ -238,7 +238,7 @@ def test_neither_torch_nor_transformers_is_loaded() -> None:
     code = (
         "import sys\n"
         "from carellama.engine.base import Message, Sampling, drain\n"
-        "from carellama.engine.llamacpp import LlamaCppEngine\n"
+        "from carellama.engine.llamacpp.engine import LlamaCppEngine\n"
         "from carellama.model.hub import fetch\n"
         "engine = LlamaCppEngine(fetch('smollm2-135m'), parallel=1, context_tokens=128, threads=1)\n"
         "drain(engine.stream((Message('user', 'hi'),), Sampling(2, temperature=0)))\n"

@@ -15,7 +15,7 @@ from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.engine.base import Piece, Reply, Sampling
-from carellama.engine.choose import load
+from carellama.engine.load import load
 from carellama.engine.masked import MaskedEngine, _PlaceholderBuffer, restored
 from carellama.engine.scripted import ScriptedEngine
 from carellama.privacy.deidentify import Deidentifier

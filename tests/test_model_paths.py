@@ -12,7 +12,7 @@ from carellama.config.answering import EngineArguments
 from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
-from carellama.engine import choose
+from carellama.engine import load as choose
 from carellama.errors import UserError
 from carellama.model.paths import check_model, check_reward_model
 

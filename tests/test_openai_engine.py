@@ -28,8 +28,8 @@ from carellama.engine.base import (
     Unsupported,
     drain,
 )
-from carellama.engine.openai import OpenAIEngine, load
-from carellama.engine.openai_response import lengths_in, shares
+from carellama.engine.openai.engine import OpenAIEngine, load
+from carellama.engine.openai.response import lengths_in, shares
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message, ToolCall

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from carellama.engine.base import Unsupported
-from carellama.engine.openvino_schema import grammar_of
+from carellama.engine.openvino.grammar import grammar_of
 
 ROOT = "root ::= "
 

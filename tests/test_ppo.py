@@ -19,7 +19,7 @@ from carellama.config.objectives import PPOArguments
 from carellama.config.parse import as_flags
 from carellama.data.collate import collate_padded, collate_row
 from carellama.engine.base import Sampling
-from carellama.engine.transformers import TransformersEngine
+from carellama.engine.transformers.engine import TransformersEngine
 from carellama.errors import UserError
 from carellama.model import attention
 from carellama.records import Message

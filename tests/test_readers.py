@@ -232,7 +232,7 @@ def test_openvino_genai_reads_qwen_and_refuses_what_it_does_not_know(written: di
 def test_the_openvino_engine_refuses_scaled_positions(gguf_files: dict[str, Path]) -> None:
     """OpenVINO GenAI read Llama 3.1's .gguf without its scaling, and said something else than llama.cpp."""
     pytest.importorskip("openvino_genai")
-    from carellama.engine.openvino import load
+    from carellama.engine.openvino.engine import load
 
     model = ModelArguments(str(gguf_files["llama3 known f16"]))
     with pytest.raises(UserError, match=r"rope scaling.*--engine llamacpp"):
@@ -251,7 +251,7 @@ def smollm2(written: dict[str, Written]) -> Any:
 def test_llama_cpp_reads_the_export(written: dict[str, Written], gguf_file: Path, smollm2: Any) -> None:
     """T2: positions, end token, template and ids arrive; the answer is that of transformers, token by token."""
     pytest.importorskip("xllamacpp")
-    from carellama.engine.llamacpp import LlamaCppEngine
+    from carellama.engine.llamacpp.engine import LlamaCppEngine
 
     model, tokenizer = smollm2
     header = read_header(gguf_file, ("tokenizer.ggml.tokens",))

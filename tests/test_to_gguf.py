@@ -192,7 +192,7 @@ def tokens_of(engine, prompt: list[int], adapter: str) -> list[int]:
 def test_answers_are_those_of_transformers(cache: Path, adapted) -> None:
     """In 16 bits, token by token, without and with a LoRA adapter chosen at the request; prompts are equal too."""
     pytest.importorskip("xllamacpp")
-    from carellama.engine.llamacpp import LlamaCppEngine
+    from carellama.engine.llamacpp.engine import LlamaCppEngine
 
     model, tokenizer, folder, adapter = adapted
     arguments = ModelArguments(folder)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from carellama.engine.base import FinishReason, Piece, Reply, Sampling, Tool, Unsupported, drain
-from carellama.engine.schema import lark_of
 from carellama.engine.tool_schema import NO_ARGUMENTS, call_schema
 from carellama.engine.tools import settled, told, with_calls
+from carellama.engine.transformers.grammar import lark_of
 from carellama.records import Message
 
 OF = {"type": "object", "properties": {"of": {"type": "string"}}, "required": ["of"]}

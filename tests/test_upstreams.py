@@ -11,8 +11,8 @@ from contextlib import ExitStack, closing
 import pytest
 
 from carellama.engine.base import Sampling, Unavailable, drain
-from carellama.engine.openai import OpenAIEngine
-from carellama.engine.upstreams import Upstreams
+from carellama.engine.openai.engine import OpenAIEngine
+from carellama.engine.openai.upstreams import Upstreams
 from carellama.errors import UserError
 from carellama.records import Message
 from openai_server import Answer, Quiet, answering, events, listening, said

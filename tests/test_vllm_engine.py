@@ -19,9 +19,9 @@ from carellama.config.data import DataArguments
 from carellama.config.environment import vllm_environment
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
-from carellama.engine import vllm
 from carellama.engine.base import Sampling, Unavailable, drain
-from carellama.engine.vllm import VLLMEngine, load
+from carellama.engine.openai import vllm
+from carellama.engine.openai.vllm import VLLMEngine, load
 from carellama.errors import UserError
 from carellama.records import Message
 from conftest import REPOSITORY

@@ -17,7 +17,7 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.tokenizer import TokenizerArguments
 from carellama.data import pieces
-from carellama.engine.transformers_load import load as load_engine
+from carellama.engine.transformers.load import load as load_engine
 from carellama.errors import UserError
 from carellama.export.merge import export_model
 from carellama.model.load import load_model, load_tokenizer

@@ -232,7 +232,7 @@ def _assistant(
     """Load the engine that the options name; close it afterwards."""
     from carellama.assistant import Assistant
     from carellama.engine.base import Sampling
-    from carellama.engine.choose import choose
+    from carellama.engine.load import choose
     from carellama.model.zoo.entries import find_entry
 
     layer = _safety(safety)  # faulty rules show before the weights are read
@@ -263,7 +263,7 @@ def _safety(options: SafetyArguments, *, with_model: bool = True) -> SafetyLayer
     if options.guard_model:
         form = guard_format(options.guard_format, options.guard_model)
         if with_model:
-            from carellama.engine.choose import guard_engine
+            from carellama.engine.load import guard_engine
 
             model = GuardModel(guard_engine(options.guard_model, options.guard_endpoint), form)
     return SafetyLayer(
@@ -322,7 +322,7 @@ def _application(argv: Sequence[str]) -> Any:
     quieten()  # a worker is a process of its own
     model, data, finetuning, engine, safety, consult, settings = parse(API_GROUPS, argv, "carellama api")
     access = access_for(settings.host, settings.database)  # before the model is loaded: it may refuse
-    from carellama.engine.choose import choose
+    from carellama.engine.load import choose
     from carellama.hardware import physical_cores
     from carellama.knowledge.embed import load_embedder
 

@@ -185,7 +185,7 @@ def show_table(folder: Path) -> None:
 def ask_both(folder: Path, question: str, model: dict[str, Any]) -> None:
     """Answer one question with the base and with the exported model."""
     from carellama.engine.base import Sampling
-    from carellama.engine.transformers_load import load
+    from carellama.engine.transformers.load import load
     from carellama.records import Message
 
     print(f"\n5. One question, both models\n\n> {question}", flush=True)

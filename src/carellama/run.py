@@ -237,7 +237,7 @@ class Run:
 
     def _predict(self, model: Any, chats: list[Any]) -> None:
         from carellama.engine.base import Sampling
-        from carellama.engine.transformers import TransformersEngine
+        from carellama.engine.transformers.engine import TransformersEngine
         from carellama.evaluate.predict import predict as answer
 
         batch = self.config.training.per_device_eval_batch_size

@@ -104,7 +104,7 @@ def _run(
     report = _with_earlier(report, output, options)
 
     def load() -> Engine:
-        from carellama.engine.choose import choose
+        from carellama.engine.load import choose
 
         return choose(model, data, finetuning, engine)
 

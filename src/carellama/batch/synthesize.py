@@ -110,7 +110,7 @@ def _engine(
     if endpoint is not None:
         if model is None:
             raise UserError(f"--{prefix}endpoint needs --{prefix}model NAME, a model that it has")
-        from carellama.engine.openai import OpenAIEngine
+        from carellama.engine.openai.engine import OpenAIEngine
 
         made = OpenAIEngine(
             endpoint, model, key=endpoint_key(), parallel=arguments.parallel, timeout=arguments.timeout
@@ -122,7 +122,7 @@ def _engine(
     from carellama.config.data import DataArguments
     from carellama.config.finetuning import FinetuningArguments
     from carellama.config.model import ModelArguments
-    from carellama.engine.transformers_load import load
+    from carellama.engine.transformers.load import load
 
     assert path is not None
     own = not prefix  # the adapters and the template are those of the model that writes

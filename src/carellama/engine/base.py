@@ -2,7 +2,7 @@
 
     reply = engine.generate([(Message("user", "What is asthma?"),)], sampling)[0]
 
-`carellama.engine.choose` makes one from the options; `carellama.engine.scripted` is a double with fixed texts. This
+`carellama.engine.load` makes one from the options; `carellama.engine.scripted` is a double with fixed texts. This
 module loads no library, so that the terminal and the server can name the types without loading one.
 """
 

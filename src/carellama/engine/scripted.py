@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 
-from carellama.engine.answer import Answer
 from carellama.engine.base import (
     HEARTBEAT,
     OnReply,
@@ -34,6 +33,7 @@ from carellama.engine.base import (
     one_by_one,
     room_for_answer,
 )
+from carellama.engine.detokenizer import Answer
 from carellama.engine.parts import told_apart
 from carellama.engine.tools import settled, told
 from carellama.records import Message

@@ -17,9 +17,9 @@ from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers,
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE
 
-from carellama.engine.answer import Decode, keeping
 from carellama.engine.base import Tool
 from carellama.engine.chat import CONTROL, KINDS, TOKENS, USER_DEFINED, Chat, chat_of
+from carellama.engine.detokenizer import Decode, keeping
 from carellama.errors import UserError
 from carellama.jinja import turn_ends
 from carellama.model.gguf import AS_GPT2, DIGITS_APART, Header

@@ -131,7 +131,7 @@ def evaluate(argv: Sequence[str]) -> None:
 @contextmanager
 def guard_model(options: GuardArguments) -> Iterator[GuardModel]:
     """Load the guard model of the options; close its engine afterwards."""
-    from carellama.engine.choose import guard_engine
+    from carellama.engine.load import guard_engine
 
     assert options.guard_model
     form = guard_format(options.guard_format, options.guard_model)
@@ -142,7 +142,7 @@ def guard_model(options: GuardArguments) -> Iterator[GuardModel]:
 @contextmanager
 def _answering(groups: Sequence[Any]) -> Iterator[tuple[Engine, Sampling]]:
     """The engine that answers what is let through, and how it does."""
-    from carellama.engine.choose import choose
+    from carellama.engine.load import choose
 
     model, data, finetuning, generating, arguments = groups
     with closing(choose(model, data, finetuning, arguments)) as engine:

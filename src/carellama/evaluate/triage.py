@@ -180,7 +180,7 @@ def _engine(groups: Sequence[Any]) -> Iterator[tuple[Engine | None, Sampling]]:
     if not groups:
         yield None, Sampling()
         return
-    from carellama.engine.choose import choose
+    from carellama.engine.load import choose
 
     model, data, finetuning, generating, arguments = groups
     with closing(choose(model, data, finetuning, arguments)) as engine:

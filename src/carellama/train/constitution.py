@@ -171,7 +171,7 @@ def _inert(text: str) -> str:
 def judge_of(arguments: GRPOArguments) -> Engine:
     """The judging engine that the options name: an endpoint, or a local model, which is loaded."""
     if arguments.judge_endpoint:
-        from carellama.engine.openai import OpenAIEngine
+        from carellama.engine.openai.engine import OpenAIEngine
 
         assert arguments.judge_model is not None, "checked with the options"
         engine = OpenAIEngine(arguments.judge_endpoint, arguments.judge_model, key=endpoint_key())
@@ -180,7 +180,7 @@ def judge_of(arguments: GRPOArguments) -> Engine:
     from carellama.config.data import DataArguments
     from carellama.config.finetuning import FinetuningArguments
     from carellama.config.model import ModelArguments
-    from carellama.engine.transformers_load import load
+    from carellama.engine.transformers.load import load
 
     assert arguments.judge_model_name_or_path is not None, "checked with the options"
     return load(ModelArguments(arguments.judge_model_name_or_path), DataArguments(), FinetuningArguments())

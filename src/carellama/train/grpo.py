@@ -40,7 +40,7 @@ from trl.trainer.utils import RepeatSampler
 
 from carellama.config.run import RunConfig
 from carellama.data.prompts import Task, Tasks, prepare_tasks, prompt_ids
-from carellama.engine.transformers import seeded
+from carellama.engine.transformers.engine import seeded
 from carellama.errors import UserError
 from carellama.model.adapter import Reference
 from carellama.records import Message

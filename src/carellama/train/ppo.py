@@ -41,7 +41,7 @@ from carellama.config.run import RunConfig
 from carellama.data.prepare import Prepared, data_seed
 from carellama.data.prompts import Task, Tasks, prepare_tasks
 from carellama.engine.base import Sampling
-from carellama.engine.transformers import Continuation, TransformersEngine
+from carellama.engine.transformers.engine import Continuation, TransformersEngine
 from carellama.errors import UserError
 from carellama.model.adapter import Reference
 from carellama.records import Tokens

@@ -116,7 +116,7 @@ def _engines(
     if not groups:
         yield None, None, Sampling()
         return
-    from carellama.engine.choose import choose
+    from carellama.engine.load import choose
 
     model, data, finetuning, generating, arguments = groups
     with ExitStack() as stack:

@@ -3,8 +3,8 @@
     request = Request(ids, room, sampling, answer, tell, name=str)
     advance(scores, [request, ...])     # chooses a token for each row of scores (B, V), and tells
 
-Whoever computes the scores (`carellama.engine.batching`, or `model.generate` where a model's cache cannot be joined)
-hands them to `advance`; so all rules of sampling are here and in `carellama.engine.drawing`, once.
+Whoever computes the scores (`carellama.engine.transformers.batcher`, or `model.generate` where a model's cache cannot
+be joined) hands them to `advance`; so all rules of sampling are here and in `carellama.engine.transformers.sampling`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from carellama.engine import drawing
-from carellama.engine.answer import Answer
 from carellama.engine.base import Piece, Reply, Sampling, TokenLogprob
+from carellama.engine.detokenizer import Answer
+from carellama.engine.transformers import sampling as drawing
 from carellama.errors import UserError
 
 if TYPE_CHECKING:
-    from carellama.engine.schema import Matcher
+    from carellama.engine.transformers.grammar import Matcher
 
 Told = Piece | Reply | list[float] | Exception  # the last one is the reply, the chances, or an error
 Tell = Callable[[Told], None]

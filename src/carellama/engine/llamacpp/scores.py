@@ -14,7 +14,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from carellama.engine.base import Piece, TokenLogprob, Unavailable
-from carellama.engine.llamacpp_server import Server
+from carellama.engine.llamacpp.server import Server
 
 FORCED = 1e9  # a bias that no score outweighs
 LIKELIEST = 1024  # tokens among which one is looked for first

@@ -1,9 +1,9 @@
 """Keeps a child process from outliving this program, however the program ends. Run as a script of its own:
 
-    python -I keeper.py        # standard input: the command as one line of JSON, and then nothing until its end
+    python -I child_guard.py        # standard input: the command as one line of JSON, and then nothing until its end
 
 When the input ends, because the program closed it or was killed, the child and its whole process group are asked to
-end, and after `GRACE` seconds made to. When the child ends, so do those that it left behind, and the keeper with the
+end, and after `GRACE` seconds made to. When the child ends, so do those that it left behind, and the guard with the
 child's code. It imports nothing of the package.
 """
 
@@ -25,7 +25,7 @@ PR_SET_PDEATHSIG = 1  # of prctl(2)
 def main() -> int:
     """Run the command until it ends or the input does; return its code, 128 + the signal's number if there was one."""
     command = json.loads(sys.stdin.buffer.readline())
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_end_with_keeper)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_end_with_guard)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: threading.Thread(target=_end, args=(child,), daemon=True).start())
     threading.Thread(target=_watch, args=(child,), daemon=True).start()
@@ -52,8 +52,8 @@ def _signal(child: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(child.pid, number)
 
 
-def _end_with_keeper() -> None:
-    """Linux only: have the child told when the keeper itself is killed."""
+def _end_with_guard() -> None:
+    """Linux only: have the child told when the guard itself is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carellama.engine.base import MOST_CONTEXT
-from carellama.engine.transformers import BATCH, TransformersEngine
+from carellama.engine.transformers.engine import BATCH, TransformersEngine
 from carellama.hardware import has_gpu
 from carellama.template import get_template
 

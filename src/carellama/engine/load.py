@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from carellama.config.model import ModelArguments
 
 LOADERS = {
-    "transformers": "carellama.engine.transformers_load:load",
-    "llamacpp": "carellama.engine.llamacpp:load",
-    "openvino": "carellama.engine.openvino:load",
-    "openai": "carellama.engine.openai:load",
-    "vllm": "carellama.engine.vllm:load",
+    "transformers": "carellama.engine.transformers.load:load",
+    "llamacpp": "carellama.engine.llamacpp.engine:load",
+    "openvino": "carellama.engine.openvino.engine:load",
+    "openai": "carellama.engine.openai.engine:load",
+    "vllm": "carellama.engine.openai.vllm:load",
 }
 OF_TRANSFORMERS = ("quantization_bit", "rope_scaling", "trust_remote_code")  # options of its alone
 READS_GGUF = ("llamacpp", "openvino")

@@ -1,6 +1,6 @@
 """A batch of answers by transformers' own `model.generate`: beam search, and models whose rows cannot be joined.
 
-    answer(model, requests)     # the tokens are chosen by carellama.engine.request, as everywhere
+    answer(model, requests)     # the tokens are chosen by carellama.engine.transformers.request, as everywhere
     search(model, requests)     # beam search
 
 All rows begin together, and the batch lasts until its last row has ended.
@@ -22,8 +22,8 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from carellama.engine.answer import Answer
-from carellama.engine.request import Request, advance
+from carellama.engine.detokenizer import Answer
+from carellama.engine.transformers.request import Request, advance
 
 
 def answer(model: Any, requests: Sequence[Request]) -> None:

@@ -3,7 +3,7 @@
     engine = load(ModelArguments("smollm2-135m"), DataArguments(), FinetuningArguments(), EngineArguments("openvino"))
 
 It takes a .gguf, the folder of a model that OpenVINO's tools converted, or any other model by way of a .gguf. The
-library runs in a process of its own (`openvino_process.py` says why); prompts are rendered and tokenised here, as
+library runs in a process of its own (`worker.py` says why); prompts are rendered and tokenised here, as
 in training. It cannot: bias tokens, answer with several adapters, tell the likeliest tokens beside the one said, make
 vectors, and take presence and frequency penalties as OpenAI defines them. All of these are refused. A seed is
 best effort: the sums for a prompt differ a little once its beginning is in the cache.
@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carellama.disk import say
-from carellama.engine.answer import Answer
 from carellama.engine.base import (
     HEARTBEAT,
     MOST_CONTEXT,
@@ -45,7 +44,8 @@ from carellama.engine.base import (
     drain,
     room_for_answer,
 )
-from carellama.engine.openvino_schema import choice_grammar, grammar_of
+from carellama.engine.detokenizer import Answer
+from carellama.engine.openvino.grammar import choice_grammar, grammar_of
 from carellama.engine.parts import kept_marks, told_apart
 from carellama.engine.tokenizer import ARRAYS, Tokenizer, of_folder, of_gguf
 from carellama.engine.tools import settled
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from carellama.config.finetuning import FinetuningArguments
     from carellama.config.model import ModelArguments
 
-PROCESS = Path(__file__).with_name("openvino_process.py")
+PROCESS = Path(__file__).with_name("worker.py")
 IR = "openvino_model.xml"  # what OpenVINO's tools name a converted language model
 BLOCK_TOKENS = 32  # of the paged cache on a CPU
 # Q4_1, Q4_K_S and Q4_K_M, by general.file_type (ggml-org/llama.cpp, enum llama_ftype): a weight is scale * q + minimum

@@ -4,8 +4,8 @@
 
 Answers are streamed also where they are wanted whole, so that a timeout is one between two tokens. The key is sent in
 a header and stands in no message. What OpenAI's protocol has no word for is sent to servers that are known to take it
-(`carellama.engine.openai_request`) and refused to others. Which servers are asked, and what is tried again:
-`carellama.engine.upstreams`.
+(`carellama.engine.openai.request_body`) and refused to others. Which servers are asked, and what is tried again:
+`carellama.engine.openai.upstreams`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from carellama.engine.base import (
     check_adapter,
     drain,
 )
-from carellama.engine.openai_request import (
+from carellama.engine.openai.request_body import (
     MOST_LOGPROBS,
     chat_body,
     kind_of,
@@ -42,11 +42,11 @@ from carellama.engine.openai_request import (
     tokenize_chat,
     tokenize_text,
 )
-from carellama.engine.openai_response import Reader, TooLong, events, parsed, refused, shares, unit
+from carellama.engine.openai.response import Reader, TooLong, events, parsed, refused, shares, unit
+from carellama.engine.openai.upstreams import Failed, Listing, Upstream, Upstreams
 from carellama.engine.parts import told_apart
 from carellama.engine.reasoning import with_reasoning
 from carellama.engine.tools import settled, told
-from carellama.engine.upstreams import Failed, Listing, Upstream, Upstreams
 from carellama.errors import UserError
 from carellama.retry import RETRY_DELAYS
 from carellama.text import estimated_tokens

@@ -1,15 +1,15 @@
 """Continuous batching: all answers under way get their next token in one forward pass, and others join between two.
 
     batcher = Batcher(model, parallel=8, ready=nullcontext, switch=lambda adapter: None)
-    batcher.submit([request, ...])          # each request tells its answer; see carellama.engine.request
+    batcher.submit([request, ...])          # each request tells its answer; see carellama.engine.transformers.request
     batcher.run(lambda: model(...))         # something else with the model, between two passes
 
 One thread computes. It is there while there is work, and within `ready()`; when it has gone, the model is as it was
 before. New prompts are read in parts, with a pass of the running answers after each part, so that they are not held up.
 Answers with the same adapter make a batch. A request in whose batch a pass fails is told the error; the others go on.
 
-A model whose cache cannot be joined (`carellama.engine.cache.why_not`) answers a batch after the other with
-`model.generate`, as does beam search.
+A model whose cache cannot be joined (`carellama.engine.transformers.kv_cache.why_not`) answers a batch after the other
+with `model.generate`, as does beam search.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from carellama.engine import generation
-from carellama.engine.cache import join, keep, new_store, tried, why_not
-from carellama.engine.request import Request, advance
+from carellama.engine.transformers import generate as generation
+from carellama.engine.transformers.kv_cache import join, keep, new_store, tried, why_not
+from carellama.engine.transformers.request import Request, advance
 from carellama.errors import UserError
 from carellama.hardware import has_gpu
 

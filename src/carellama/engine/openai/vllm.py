@@ -5,7 +5,7 @@
 `vllm` has to be on the PATH; it may live in another environment than this program. Its key is drawn anew each time and
 stands in its environment, not on its command line. It is started a second time if it dies at work; requests under way
 are then `Unavailable`, those that come when it is up again are answered. It never outlives this program
-(`carellama.engine.keeper`). The words of `--vllm_args` come last on its command line and so win.
+(`carellama.engine.openai.child_guard`). The words of `--vllm_args` come last on its command line and so win.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any
 
 from carellama.config.environment import vllm_environment
 from carellama.disk import say
-from carellama.engine import keeper
 from carellama.engine.base import Unavailable
-from carellama.engine.openai import OpenAIEngine
-from carellama.engine.upstreams import Listing
+from carellama.engine.openai import child_guard
+from carellama.engine.openai.engine import OpenAIEngine
+from carellama.engine.openai.upstreams import Listing
 from carellama.errors import UserError, lookup
 from carellama.hardware import gpu_count
 from carellama.jinja import Format, formats, jinja_of
@@ -145,7 +145,7 @@ class Child:
         self.starts += 1
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-I", keeper.__file__],
+                [sys.executable, "-I", child_guard.__file__],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -312,12 +312,12 @@ def _free_port() -> int:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Close the keeper's input and wait for it to have ended the child."""
+    """Close the guard's input and wait for it to have ended the child."""
     assert process.stdin is not None
     with contextlib.suppress(OSError):
         process.stdin.close()
     try:
-        process.wait(2 * keeper.GRACE)
+        process.wait(2 * child_guard.GRACE)
     except subprocess.TimeoutExpired as error:
         process.kill()
         raise Unavailable("vllm could not be ended") from error

@@ -15,9 +15,9 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
 
-from carellama.engine.answer import BROKEN, Answer
 from carellama.engine.base import Piece, Reply, Sampling, TokenLogprob
-from carellama.engine.llamacpp_server import Server
+from carellama.engine.detokenizer import BROKEN, Answer
+from carellama.engine.llamacpp.server import Server
 
 Body = Callable[[list[int], int, Sampling], dict[str, Any]]  # (ids, most tokens, sampling) -> a request
 NEVER = -1e9  # a bias that no score outweighs

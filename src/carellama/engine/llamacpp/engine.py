@@ -3,12 +3,12 @@
     engine = LlamaCppEngine(Path("model.gguf"), parallel=4)
     drain(engine.stream([Message("user", "What is asthma?")], Sampling(64)))
 
-llama.cpp's server runs within this process (`carellama.engine.llamacpp_server`): requests are batched together, each
+llama.cpp's server runs within this process (`carellama.engine.llamacpp.server`): requests are batched together, each
 has a slot with the whole context, and a slot keeps the beginning of a conversation that goes on. Neither torch nor
 transformers is loaded.
 
 llama.cpp takes presence and frequency penalties off what the prompt has, too: what it takes too much by frequency is
-given back as a bias, and with a presence penalty each token is asked for alone (`carellama.engine.llamacpp_steps`).
+given back as a bias, and with a presence penalty each token is asked for alone (`carellama.engine.llamacpp.stepwise`).
 Where it differs from what `Sampling` says: together with a repetition penalty these two come before it and not after.
 Of a character that takes several tokens, only the last one's log-probability is told.
 """
@@ -45,13 +45,13 @@ from carellama.engine.base import (
     room_for_answer,
 )
 from carellama.engine.chat import TOKENS, VOCABULARY, chat_of
-from carellama.engine.llamacpp_scores import FORCED, LIKELIEST, Scores
-from carellama.engine.llamacpp_server import Completion, Server, Settings, package
-from carellama.engine.llamacpp_steps import Steps
+from carellama.engine.llamacpp.fifo_semaphore import Places
+from carellama.engine.llamacpp.scores import FORCED, LIKELIEST, Scores
+from carellama.engine.llamacpp.server import Completion, Server, Settings, package
+from carellama.engine.llamacpp.stepwise import Steps
 from carellama.engine.parts import kept_marks, told_apart
-from carellama.engine.places import Places
-from carellama.engine.schema import lark_of
 from carellama.engine.tools import settled
+from carellama.engine.transformers.grammar import lark_of
 from carellama.errors import UserError
 from carellama.hardware import free_memory_bytes
 from carellama.model.gguf import Header, read_header

@@ -1,4 +1,4 @@
-"""The process that runs OpenVINO GenAI for `carellama.engine.openvino`. Not to be imported: it is run as a file.
+"""The process that runs OpenVINO GenAI for `carellama.engine.openvino.engine`. Not to be imported: it is run as a file.
 
     {"model": "model.gguf", "blocks": 2048, "parallel": 8, "properties": {}}   the first line on its input
     {"add": 7, "ids": [1, 2, 3], "config": {"max_new_tokens": 16}}             a request begins

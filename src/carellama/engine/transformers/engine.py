@@ -4,7 +4,7 @@
 
 It may be made of a model in the middle of its training: each call answers with the weights of that moment, and leaves
 the model as it was. Not for a model whose weights are sharded over processes (FSDP, ZeRO-3). How answers are computed
-together is `carellama.engine.batching`, how a token is chosen `carellama.engine.request`.
+together is `carellama.engine.transformers.batcher`, how a token is chosen `carellama.engine.transformers.request`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from carellama.engine.answer import Answer, Decode, keeping
 from carellama.engine.base import (
     HEARTBEAT,
     OnReply,
@@ -37,13 +36,14 @@ from carellama.engine.base import (
     drain,
     room_for_answer,
 )
-from carellama.engine.batching import Batcher
-from carellama.engine.generation import seeded
+from carellama.engine.detokenizer import Answer, Decode, keeping
 from carellama.engine.parts import kept_marks, reads_calls, told_apart
-from carellama.engine.request import Request, Told
-from carellama.engine.schema import Grammar, Matcher
 from carellama.engine.scoring import mean_states, prompt_logprobs
 from carellama.engine.tools import settled, told
+from carellama.engine.transformers.batcher import Batcher
+from carellama.engine.transformers.generate import seeded
+from carellama.engine.transformers.grammar import Grammar, Matcher
+from carellama.engine.transformers.request import Request, Told
 from carellama.errors import UserError
 from carellama.jinja import as_functions, as_rows
 from carellama.records import Message

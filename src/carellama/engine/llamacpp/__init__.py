@@ -1,0 +1,1 @@
+"""Answers by llama.cpp, in this process."""

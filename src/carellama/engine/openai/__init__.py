@@ -1,0 +1,1 @@
+"""Answers by servers that speak OpenAI's protocol; vLLM as a child process."""

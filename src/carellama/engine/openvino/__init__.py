@@ -1,0 +1,1 @@
+"""Answers by OpenVINO GenAI, in a process of its own."""

@@ -1,0 +1,1 @@
+"""Answers by transformers, with continuous batching."""
