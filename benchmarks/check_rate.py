@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from carellama.config.datasets import CheckArguments
+from carellama.data.check.check import checked
 from carellama.data.check.report import lines
-from carellama.data.check.run import checked
 
 WORDS = (
     "fever cough headache doctor since yesterday my mother takes tablets for blood pressure and feels dizzy after "

@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 
 from carellama.config.datasets import CleanArguments
+from carellama.data.clean.clean import clean
 from carellama.data.clean.contamination import Exams
 from carellama.data.clean.exams import gather
-from carellama.data.clean.run import clean
 
 LATIN = [f"{first}{second}" for first in ("fever", "cough", "rest", "pain", "drink") for second in "abcdefghijklmnop"]
 HAN = [chr(number) for number in range(0x4E00, 0x4E00 + 800)]

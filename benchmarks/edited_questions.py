@@ -19,8 +19,8 @@ from carellama.config.datasets import ConvertArguments
 from carellama.data.catalogue.convert import planned
 from carellama.data.clean.contamination import Exams, Hit
 from carellama.data.convert import BadRecord, texts_of
+from carellama.data.datasets import load_datasets
 from carellama.data.report import DataReport
-from carellama.data.sources import load_datasets
 from carellama.records import Question
 from carellama.text import language
 

@@ -22,8 +22,8 @@ from typing import Any
 
 from carellama.config.model import ModelArguments
 from carellama.config.run import RunConfig
-from carellama.data.prepare import encode_dataset
-from carellama.data.sources import Dataset, load_datasets
+from carellama.data.datasets import Dataset, load_datasets
+from carellama.data.encoding.prepare import encode_dataset
 from carellama.model.load import load_tokenizer
 from carellama.records import Chat
 from carellama.template import Template, get_template

@@ -8,8 +8,8 @@ from typing import Any
 
 from carellama.config.data import DataArguments
 from carellama.config.datasets import CheckArguments
-from carellama.data.check.run import Check, checked
-from carellama.data.sources import Dataset, load_datasets
+from carellama.data.check.check import Check, checked
+from carellama.data.datasets import Dataset, load_datasets
 from carellama.records import BadRecord, Chat, Message, Pair, Question, Record, Text
 
 ASK, SAY, NO = "感冒了要怎么办？", "多喝温水，注意休息。", "不用管它。"

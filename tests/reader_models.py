@@ -24,8 +24,8 @@ from carellama.config.model import ModelArguments
 from carellama.export.merge import export_model
 from carellama.export.parity import conversations
 from carellama.model.adapter import prepare
-from carellama.model.hub import EMBEDDED, model_folder
 from carellama.model.load import bind, extended_tokenizer, load_model, load_tokenizer
+from carellama.model.zoo.resolve import EMBEDDED, model_folder
 from carellama.template import get_template
 from carellama.tokenise import GroupEncoder
 from hub_bases import BASES, write_base

@@ -306,7 +306,7 @@ def test_rerank(served) -> None:
 
 
 def test_scores_of_a_reward_model() -> None:
-    from carellama.train.rewards import ServerReward
+    from carellama.train.reward.model import ServerReward
 
     def score(prompts, answers):
         return [float(len(prompt) * 100 + len(answer)) for prompt, answer in zip(prompts, answers, strict=True)]

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from carellama.data.collate import collate_padded, collate_row
-from carellama.data.pack import pack
-from carellama.model import attention
-from carellama.model.attention import DENSE_TOKENS, register
+from carellama.data.encoding.collate import collate_padded, collate_row
+from carellama.data.encoding.pack import pack
+from carellama.model import packed_attention as attention
+from carellama.model.packed_attention import DENSE_TOKENS, register
 from carellama.records import IGNORED, Tokens
-from carellama.train.loss import ChunkedLoss, head_is_plain, record_losses, row_loss
+from carellama.train.chunked_loss import ChunkedLoss, head_is_plain, record_losses, row_loss
 from conftest import make_model
 
 

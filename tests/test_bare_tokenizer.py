@@ -9,7 +9,7 @@ import pytest
 from carellama.engine.tokenizer import ARRAYS, Tokenizer, of_folder, of_gguf
 from carellama.errors import UserError
 from carellama.jinja import formats, jinja_of, render_chat
-from carellama.model.gguf import read_header
+from carellama.model.gguf.read import read_header
 from carellama.records import Message
 from carellama.template import get_template
 from carellama.tokenise import GroupEncoder

@@ -16,17 +16,17 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.generating import GeneratingArguments
 from carellama.config.model import ModelArguments
-from carellama.data.collate import collate_padded, collate_row
+from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.engine.base import Sampling
 from carellama.engine.transformers.engine import TransformersEngine
 from carellama.errors import UserError
 from carellama.model.adapter import merge, prepare
-from carellama.model.attention import NotPacked, choose, packed_attention
 from carellama.model.load import bind, load_model, load_tokenizer, model_class
+from carellama.model.packed_attention import NotPacked, choose, packed_attention
 from carellama.records import Message
 from carellama.template import get_template
-from carellama.train.loss import head_is_plain, row_loss
-from carellama.train.rows import layout, padded_attention, why_padded
+from carellama.train.batch_layout import layout, padded_attention, why_padded
+from carellama.train.chunked_loss import head_is_plain, row_loss
 from test_attention import gradients, records
 
 SIZES: dict[str, Any] = {

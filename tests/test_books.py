@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from carellama.data.documents.books import is_classical, sections
+from carellama.data.documents.classical_books import is_classical, sections
 
 # written for this test in the layout of such books; no line of it is from one
 BOOK = r"""<篇名>试写本草

@@ -10,10 +10,10 @@ import pytest
 
 from carellama.config.data import DataArguments
 from carellama.data.convert import BadRecord, Columns, convert
+from carellama.data.datasets import load_datasets
 from carellama.data.detect_format import Declared, detect_rows
-from carellama.data.mix import check_probabilities, mix
-from carellama.data.read import BadRow, Row, rows
-from carellama.data.sources import load_datasets
+from carellama.data.encoding.mixing import check_probabilities, mix
+from carellama.data.readers import BadRow, Row, rows
 from carellama.errors import UserError
 from carellama.records import Place
 

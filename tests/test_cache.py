@@ -11,9 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from carellama.data import cache
-from carellama.data.cache import SCHEMA, TokenStore, encode_rows, finished, open_store, shard_path
-from carellama.data.read import Row
+from carellama.data.encoding import token_cache as cache
+from carellama.data.encoding.token_cache import SCHEMA, TokenStore, encode_rows, finished, open_store, shard_path
+from carellama.data.readers import Row
 from carellama.data.report import DataReport
 from carellama.errors import UserError
 from carellama.records import Place
@@ -189,7 +189,7 @@ def test_a_worker_is_as_quiet_as_the_process_that_starts_it(monkeypatch):
     """Each worker of --preprocessing_num_workers printed bitsandbytes' line on a kernel that it does without."""
     import logging
 
-    from carellama.data import cache
+    from carellama.data.encoding import token_cache as cache
 
     logger = logging.getLogger("bitsandbytes")
     monkeypatch.setattr(logger, "level", logging.ERROR)

@@ -16,7 +16,7 @@ from carellama.config.data import DataArguments
 from carellama.data.catalogue.convert import run
 from carellama.data.catalogue.entries import entries, find
 from carellama.data.catalogue.layouts import LAYOUTS
-from carellama.data.sources import load_datasets
+from carellama.data.datasets import load_datasets
 from carellama.errors import UserError
 
 ROWS = [

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 import preloaded
 from carellama.config.data import DataArguments
 from carellama.config.datasets import CheckArguments
+from carellama.data.check.check import Check, checked, duplicates, run
 from carellama.data.check.report import lines, to_dict
-from carellama.data.check.run import Check, checked, duplicates, run
 from carellama.data.convert import BadRecord
-from carellama.data.sources import load_datasets
+from carellama.data.datasets import load_datasets
 from carellama.errors import UserError
 from carellama.records import Chat, Pair, Question, Text
 

@@ -16,8 +16,8 @@ from carellama.engine import load as module
 from carellama.engine.load import choose
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
+from carellama.model.gguf.write import NotConvertible
 from carellama.model.paths import check_model
-from carellama.model.to_gguf import NotConvertible
 from carellama.model.zoo import pull
 
 REST = (DataArguments(), FinetuningArguments())

@@ -16,9 +16,9 @@ import pytest
 from carellama.config.datasets import CleanArguments
 from carellama.data.catalogue.convert import run as convert
 from carellama.data.catalogue.entries import entries
-from carellama.data.clean import run as module
+from carellama.data.clean import clean as module
+from carellama.data.clean.clean import clean, run
 from carellama.data.clean.filters import Bounds, boilerplate, refusal, repeats
-from carellama.data.clean.run import clean, run
 from carellama.errors import UserError
 from carellama.records import Chat, Message, Pair
 from test_contamination import CHINESE as EXAM_CHINESE

@@ -18,7 +18,7 @@ import pytest
 
 import preloaded
 from carellama.data.catalogue.convert import run as convert
-from carellama.data.clean.run import run as clean
+from carellama.data.clean.clean import run as clean
 from carellama.errors import UserError
 from conftest import REPOSITORY
 
@@ -155,7 +155,7 @@ STREAMED_IN_TWO = """
 import os, signal, sys
 from pathlib import Path
 from carellama.cli import call
-from carellama.data import stream
+from carellama.data.encoding import token_stream as stream
 from carellama.train.trainer import RowTrainer
 
 stream.ENCODED_ROWS = 4

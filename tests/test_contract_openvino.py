@@ -43,7 +43,7 @@ class TestOpenVINO(Contract):
 def test_prompts_have_the_tokens_of_training(engine: OpenVINOEngine) -> None:
     from transformers import AutoTokenizer
 
-    from carellama.model.hub import model_folder
+    from carellama.model.zoo.resolve import model_folder
     from carellama.template import get_template
     from carellama.tokenise import GroupEncoder
 

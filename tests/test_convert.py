@@ -8,7 +8,7 @@ import pytest
 
 from carellama.data.convert import BadRecord, Columns, convert
 from carellama.data.detect_format import Declared, detect_rows
-from carellama.data.read import Row
+from carellama.data.readers import Row
 from carellama.records import Chat, Message, Pair, Place, Text
 
 PLACE = Place("a.json", 7)

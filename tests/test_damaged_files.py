@@ -22,9 +22,9 @@ import pytest
 import preloaded
 from carellama.config.data import DataArguments
 from carellama.config.datasets import CheckArguments
+from carellama.data.check.check import checked, files_of
 from carellama.data.check.report import lines
-from carellama.data.check.run import checked, files_of
-from carellama.data.sources import load_datasets
+from carellama.data.datasets import load_datasets
 from carellama.errors import UserError
 
 WORDS = "咳嗽怎么办"  # a patient's, which no message may repeat

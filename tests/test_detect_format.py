@@ -17,10 +17,10 @@ from carellama.data.catalogue.convert import of_unknown
 from carellama.data.catalogue.convert import run as run_convert
 from carellama.data.check.report import lines
 from carellama.data.check.report import to_dict as check_report
-from carellama.data.clean.run import run as run_clean
+from carellama.data.clean.clean import run as run_clean
 from carellama.data.convert import lengths_of
+from carellama.data.datasets import load_datasets
 from carellama.data.detect_format import detect_file
-from carellama.data.sources import load_datasets
 from carellama.data.stats import measured, summary
 from carellama.errors import UserError
 from carellama.records import Chat, Message, Pair, Question, Record, Text

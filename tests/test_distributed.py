@@ -26,7 +26,7 @@ import preloaded
 from carellama import run as runs
 from carellama.config.parse import as_flags
 from carellama.errors import UserError
-from carellama.model.shards import SHARDS, is_sharded, read_shards
+from carellama.model.sharded import SHARDS, is_sharded, read_shards
 from carellama.train import distributed as engines
 from carellama.train.grpo import RolloutTrainer
 from carellama.train.options import run_config
@@ -40,7 +40,7 @@ DRIVE = """
 import json, os, sys
 from pathlib import Path
 from carellama.cli import call
-from carellama.data import prepare
+from carellama.data.encoding import prepare
 from carellama.train.grpo import RolloutTrainer
 from carellama.train.trainer import RowTrainer
 from test_distributed import answers

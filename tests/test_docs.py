@@ -109,7 +109,7 @@ def test_every_template_is_in_the_docs(language: str) -> None:
 
 def test_dataset_info_keys_and_columns_are_in_the_docs() -> None:
     from carellama.data.convert import SHAPES
-    from carellama.data.sources import COLUMNS, KEYS
+    from carellama.data.datasets import COLUMNS, KEYS
 
     for language in LANGUAGES:
         text = (DOCS / language / "data.md").read_text(encoding="utf-8")
@@ -170,7 +170,7 @@ def test_examples_hold_known_options() -> None:
     from carellama.config.parse import parse
     from carellama.config.run import RUN_GROUPS
     from carellama.config.serve import API_GROUPS
-    from carellama.data.recipe import read_recipe
+    from carellama.data.mixture import read_recipe
 
     groups = {"export": EXPORT_GROUPS, "chat": TALK_GROUPS, "api": API_GROUPS}
     assert {path.stem for path in (REPOSITORY / "examples").glob("*.yaml")} == set(EXAMPLES)

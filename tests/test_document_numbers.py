@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from carellama.data.documents.lines import paragraphs
 from carellama.data.documents.numbering import FORMATS
+from carellama.data.documents.paragraphs import paragraphs
 from carellama.data.documents.slides import label_of
 from test_documents import W, docx, run, texts
 

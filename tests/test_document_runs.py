@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from carellama.data.documents.read import documents
+from carellama.data.documents.extract import documents
 from test_documents import W, docx, texts
 
 SPACE = 'xml:space="preserve"'

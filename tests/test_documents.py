@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from carellama.data.convert import BadRecord
-from carellama.data.documents.lines import chunks, paragraphs
-from carellama.data.documents.read import documents
+from carellama.data.documents.extract import documents
+from carellama.data.documents.paragraphs import chunks, paragraphs
 from carellama.errors import UserError
 from carellama.records import Text
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from carellama.config.data import DataArguments
 from carellama.data.convert import BadRecord
-from carellama.data.encode import Encoder
-from carellama.data.read import Row
-from carellama.data.sources import Dataset, load_datasets
+from carellama.data.datasets import Dataset, load_datasets
+from carellama.data.encoding.encode import Encoder
+from carellama.data.readers import Row
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Message, Place, Text, Tokens
 from carellama.template import get_template
@@ -192,7 +192,7 @@ def test_text_is_learned_whole_in_windows(encode, tiny_tokenizer, whole):
 
 @pytest.mark.parametrize("spaces", [True, False])
 def test_a_very_long_text_is_tokenised_in_stretches(encode, tiny_tokenizer, monkeypatch, spaces):
-    from carellama.data import encode as module
+    from carellama.data.encoding import encode as module
 
     monkeypatch.setattr(module, "STRETCH", 50)
     monkeypatch.setattr("carellama.tokenise.CALL_CHARS", 120)

@@ -15,7 +15,7 @@ from carellama.engine.detokenizer import Answer
 from carellama.engine.scripted import ScriptedEngine
 from carellama.engine.transformers.engine import TransformersEngine
 from carellama.errors import UserError
-from carellama.model.attention import register
+from carellama.model.packed_attention import register
 from carellama.records import Message
 from carellama.template import get_template
 from conftest import make_model

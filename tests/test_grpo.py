@@ -18,7 +18,7 @@ import torch
 from carellama import run as runs
 from carellama.config.run import RunConfig
 from carellama.data.convert import BadRecord
-from carellama.data.prompts import exam_prompt, numbered_passages, prepare_tasks, prompt_ids
+from carellama.data.encoding.prompts import exam_prompt, numbered_passages, prepare_tasks, prompt_ids
 from carellama.engine.transformers.engine import TransformersEngine
 from carellama.errors import UserError
 from carellama.model.load import load_tokenizer
@@ -188,7 +188,7 @@ def test_a_reward_that_can_not_be_given_ends_the_run_with_a_checkpoint(mine, tin
 
         return reward
 
-    monkeypatch.setattr("carellama.train.verifiable.imported", flaky)
+    monkeypatch.setattr("carellama.train.reward.verifiable.imported", flaky)
     with pytest.raises(SystemExit) as end:
         runs.run(config_of(mine, tiny_folder, exam_file(mine), max_steps=4))
     assert end.value.code == 2 and (mine / "out/checkpoint-2/trainer_state.json").is_file()

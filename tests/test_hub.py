@@ -17,8 +17,9 @@ import pytest
 from carellama.config.model import ModelArguments
 from carellama.disk import made_once
 from carellama.errors import UserError
-from carellama.model import gguf, hub
+from carellama.model.gguf import read as gguf
 from carellama.model.load import load_model, load_tokenizer
+from carellama.model.zoo import resolve as hub
 from conftest import make_tokenizer
 
 CONTENT = b"GGUF" + bytes(range(256)) * 4

@@ -105,7 +105,7 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def name_of(path: Path) -> str:
-    """`data.read` for src/carellama/data/read.py, `data` for its __init__."""
+    """`data.read` for src/carellama/data/readers.py, `data` for its __init__."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 

@@ -15,7 +15,7 @@ from carellama.config.parse import parse
 from carellama.data.catalogue.convert import Conversion, planned
 from carellama.data.catalogue.layouts import LAYOUTS
 from carellama.data.convert import BadRecord
-from carellama.data.read import Row
+from carellama.data.readers import Row
 from carellama.data.report import DataReport
 from carellama.errors import UserError
 from carellama.records import NOWHERE, Chat

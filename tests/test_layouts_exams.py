@@ -16,7 +16,7 @@ from carellama.data.catalogue.layouts import LAYOUTS
 from carellama.data.convert import BadRecord
 from carellama.data.exam_answers import letters_of
 from carellama.data.exam_options import in_text
-from carellama.data.read import Row
+from carellama.data.readers import Row
 from carellama.errors import UserError
 from carellama.records import NOWHERE, Chat, Question, Record
 

@@ -16,8 +16,8 @@ from carellama.engine.base import Message, Sampling, Unavailable, Unsupported, d
 from carellama.engine.llamacpp.engine import LlamaCppEngine, cache_bytes, context_of
 from carellama.engine.llamacpp.fifo_semaphore import Places
 from carellama.errors import UserError
-from carellama.model.gguf import Header
-from carellama.model.hub import fetch
+from carellama.model.gguf.read import Header
+from carellama.model.zoo.resolve import fetch
 from engine_contract import GREEDY, PROMPTS, Contract
 
 pytest.importorskip("xllamacpp")
@@ -239,7 +239,7 @@ def test_neither_torch_nor_transformers_is_loaded() -> None:
         "import sys\n"
         "from carellama.engine.base import Message, Sampling, drain\n"
         "from carellama.engine.llamacpp.engine import LlamaCppEngine\n"
-        "from carellama.model.hub import fetch\n"
+        "from carellama.model.zoo.resolve import fetch\n"
         "engine = LlamaCppEngine(fetch('smollm2-135m'), parallel=1, context_tokens=128, threads=1)\n"
         "drain(engine.stream((Message('user', 'hi'),), Sampling(2, temperature=0)))\n"
         "next(engine.stream((Message('user', 'hi'),), Sampling(50)))\n"

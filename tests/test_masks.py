@@ -8,10 +8,10 @@ import pytest
 
 from carellama.config.data import DataArguments
 from carellama.data.convert import BadRecord
-from carellama.data.encode import Encoder
-from carellama.data.prepare import RowEncoder, last_answer_only
-from carellama.data.read import Row
-from carellama.data.sources import load_datasets
+from carellama.data.datasets import load_datasets
+from carellama.data.encoding.encode import Encoder
+from carellama.data.encoding.prepare import RowEncoder, last_answer_only
+from carellama.data.readers import Row
 from carellama.records import IGNORED, Chat, Message, Place, Tool, ToolCall
 from carellama.stages import STAGES
 from carellama.template import Template, get_template

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from carellama.data.mix import held_out, mix, mix_streams
+from carellama.data.encoding.mixing import held_out, mix, mix_streams
 from carellama.errors import UserError
 
 STRATEGIES = ["concat", "interleave_under", "interleave_over"]

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from api_server import echo, running
 from carellama.config.datasets import CleanArguments
-from carellama.data.clean.run import clean
+from carellama.data.clean.clean import clean
 from carellama.data.convert import convert
-from carellama.data.documents.read import documents
-from carellama.data.read import Row, rows
+from carellama.data.documents.extract import documents
+from carellama.data.readers import Row, rows
 from carellama.data.write import COLUMNS, row_of, writer
 from carellama.records import Chat, Message, Place, Text
 from carellama.template import get_template

@@ -15,8 +15,8 @@ import paper_losses as paper
 from carellama import run as runs
 from carellama.config.model import ModelArguments
 from carellama.config.parse import as_flags
-from carellama.data.answers import AnswerEncoder
-from carellama.data.encode import Encoder
+from carellama.data.encoding.encode import Encoder
+from carellama.data.encoding.preference import AnswerEncoder
 from carellama.jinja import formats, names
 from carellama.model.load import load_model
 from carellama.records import IGNORED, Chat, Message, Pair

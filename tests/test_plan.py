@@ -16,10 +16,10 @@ from carellama.config.model import ModelArguments
 from carellama.config.run import RunConfig
 from carellama.errors import UserError
 from carellama.model.adapter import prepare
-from carellama.model.blank import blank_adapters, blank_model
 from carellama.model.load import load_model
-from carellama.train import memory_check
-from carellama.train.footprint import Batch, Manner, Stack, Tracker, measured, shortened
+from carellama.model.meta import blank_adapters, blank_model
+from carellama.train.memory import check as memory_check
+from carellama.train.memory.trace import Batch, Manner, Stack, Tracker, measured, shortened
 from carellama.train.options import run_config
 from carellama.train.session import Session
 from conftest import make_model
@@ -255,7 +255,7 @@ def test_a_model_that_can_not_be_estimated_is_trained_all_the_same(
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("needs its weights")
 
-    monkeypatch.setattr("carellama.train.fit.blank_model", broken)
+    monkeypatch.setattr("carellama.train.memory.estimate.blank_model", broken)
     runs.run(config_of(tmp_path, tiny_folder, max_steps=1))
     assert "memory: no estimate of this model (needs its weights)" in caplog.text
     assert (tmp_path / "out/train_results.json").is_file()

@@ -17,22 +17,22 @@ from safetensors.torch import load_file
 from carellama import run as runs
 from carellama.config.objectives import PPOArguments
 from carellama.config.parse import as_flags
-from carellama.data.collate import collate_padded, collate_row
+from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.engine.base import Sampling
 from carellama.engine.transformers.engine import TransformersEngine
 from carellama.errors import UserError
-from carellama.model import attention
+from carellama.model import packed_attention as attention
 from carellama.records import Message
 from carellama.template import get_template
-from carellama.train.advantages import (
+from carellama.train.chunked_loss import token_logps
+from carellama.train.options import run_config
+from carellama.train.policy_gradient import (
     Moments,
     adapted,
     clipped_losses,
     generalised_advantages,
     shaped_rewards,
 )  # fmt: skip
-from carellama.train.loss import token_logps
-from carellama.train.options import run_config
 from carellama.train.ppo import PPOTrainer
 from carellama.train.rollout import Rollout, joined
 from carellama.train.session import Session

@@ -18,22 +18,22 @@ from carellama.config.model import ModelArguments
 from carellama.config.objectives import PreferenceArguments
 from carellama.config.parse import as_flags
 from carellama.config.run import RunConfig
-from carellama.data.answers import EARLIER, AnswerEncoder
-from carellama.data.collate import collate_padded, collate_row
 from carellama.data.convert import BadRecord
-from carellama.data.encode import Encoder
+from carellama.data.encoding.collate import collate_padded, collate_row
+from carellama.data.encoding.encode import Encoder
+from carellama.data.encoding.preference import EARLIER, AnswerEncoder
 from carellama.errors import UserError
 from carellama.export.merge import export_model
-from carellama.model import attention
+from carellama.model import packed_attention as attention
 from carellama.model.adapter import Reference, prepare
 from carellama.model.load import load_model
 from carellama.records import IGNORED, Chat, Message, Pair, Tokens
 from carellama.template import get_template
+from carellama.train.chunked_loss import record_logps
+from carellama.train.dpo import preference_loss
 from carellama.train.kto import mismatched
-from carellama.train.loss import record_logps
 from carellama.train.options import run_config
-from carellama.train.preference import preference_loss
-from carellama.train.reward import scores_of
+from carellama.train.reward_model import scores_of
 from carellama.train.session import Session
 from conftest import make_model
 
@@ -258,7 +258,7 @@ def test_the_others_of_kto_keep_to_the_positions_of_the_model(tmp_path, tiny_tok
     """Fault T6: a long prompt with a long answer of another record went past GPT-2's positions (IndexError)."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from carellama.train import fit
+    from carellama.train.memory import estimate as fit
 
     torch.manual_seed(0)
     folder = tmp_path / "gpt2"

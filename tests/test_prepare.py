@@ -11,10 +11,10 @@ import pytest
 from carellama import run as runs
 from carellama.config.parse import as_flags
 from carellama.config.run import RunConfig
-from carellama.data import cache
 from carellama.data.convert import BadRecord
-from carellama.data.examples import Examples, metric_names
-from carellama.data.prepare import Prepared, conversations, prepare
+from carellama.data.encoding import token_cache as cache
+from carellama.data.encoding.examples import Examples, metric_names
+from carellama.data.encoding.prepare import Prepared, conversations, prepare
 from carellama.errors import UserError
 from carellama.model.load import load_config, load_tokenizer
 from carellama.template import get_template
@@ -359,7 +359,7 @@ def test_plain_text_is_packed_unless_told(tmp_path, tiny_folder):
 @pytest.fixture
 def encoded_rows(monkeypatch):
     """How many rows were encoded so far."""
-    from carellama.data.prepare import RowEncoder
+    from carellama.data.encoding.prepare import RowEncoder
 
     seen: list[int] = []
     call = RowEncoder.__call__
@@ -410,7 +410,7 @@ def test_processes_that_wait_do_not_empty_the_cache(tmp_path, tiny_folder, encod
 
 
 def test_an_interrupted_encoding_has_the_report_of_a_whole_one(tmp_path, tiny_folder, monkeypatch):
-    from carellama.data import prepare as module
+    from carellama.data.encoding import prepare as module
 
     monkeypatch.setattr(cache, "BATCH_ROWS", 3)
     monkeypatch.setattr(cache, "SHARD_BATCHES", 2)

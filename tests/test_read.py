@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from carellama.data.read import BadRow, Row, digest, headless, keyed, rows, values
+from carellama.data.readers import BadRow, Row, digest, headless, keyed, rows, values
 from carellama.errors import DataError, UserError
 
 RECORDS = [

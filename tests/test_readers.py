@@ -25,8 +25,8 @@ from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.errors import UserError
-from carellama.model import to_gguf
-from carellama.model.gguf import read_header
+from carellama.model.gguf import write as to_gguf
+from carellama.model.gguf.read import read_header
 from carellama.records import Message
 from hub_bases import BASES
 from reader_environments import environment

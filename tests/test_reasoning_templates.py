@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from carellama.data.answers import AnswerEncoder
-from carellama.data.encode import APART, Encoder
+from carellama.data.encoding.encode import APART, Encoder
+from carellama.data.encoding.preference import AnswerEncoder
 from carellama.records import IGNORED, Chat, Message, Pair, Tool, ToolCall
 from carellama.template import Template
 from conftest import make_tokenizer

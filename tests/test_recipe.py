@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carellama.data.recipe import chosen, divided, read_recipe, run
+from carellama.data.mixture import chosen, divided, read_recipe, run
 from carellama.errors import UserError
 
 

@@ -17,18 +17,18 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.parse import as_flags
 from carellama.config.run import RunConfig
-from carellama.data.answers import AnswerEncoder
-from carellama.data.collate import collate_row
-from carellama.data.encode import Encoder
+from carellama.data.encoding.collate import collate_row
+from carellama.data.encoding.encode import Encoder
+from carellama.data.encoding.preference import AnswerEncoder
 from carellama.errors import UserError
-from carellama.model import attention
+from carellama.model import packed_attention as attention
 from carellama.model.adapter import prepare
 from carellama.model.load import load_model
 from carellama.records import Message, Pair
 from carellama.template import get_template
 from carellama.train.options import run_config
-from carellama.train.reward import scores_of
-from carellama.train.rewards import ServerReward, check_reward, load_reward, load_scorer
+from carellama.train.reward.model import ServerReward, check_reward, load_reward, load_scorer
+from carellama.train.reward_model import scores_of
 from conftest import make_model, make_tokenizer
 
 PROMPT = (Message("user", "My ear hurts since 3 days."),)

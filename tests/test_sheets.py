@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from carellama.data.catalogue.layouts import LAYOUTS
-from carellama.data.documents.read import documents
-from carellama.data.read import BadRow, Row
-from carellama.data.sheets import as_markdown, sheet_rows
+from carellama.data.documents.extract import documents
+from carellama.data.readers import BadRow, Row
+from carellama.data.spreadsheets import as_markdown, sheet_rows
 from carellama.errors import UserError
 from carellama.records import Text
 

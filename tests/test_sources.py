@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from carellama.config.data import DataArguments
-from carellama.data.sources import load_datasets
+from carellama.data.datasets import load_datasets
 from carellama.errors import UserError
 
 ROW = {"instruction": "q", "output": "a"}

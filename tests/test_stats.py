@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from carellama.config.data import DataArguments
-from carellama.data.sources import load_datasets
+from carellama.data.datasets import load_datasets
 from carellama.data.stats import Stats, lines, measured, run, summary
 from carellama.data.view import GREEN, GREY, PLAIN
 from carellama.data.view import run as view

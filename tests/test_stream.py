@@ -14,9 +14,9 @@ from typing import ClassVar
 import pytest
 from torch.utils.data import DataLoader
 
-from carellama.data import stream
 from carellama.data.convert import BadRecord
-from carellama.data.stream import FailingStream, Failure, TokenStream, collate_or_fail
+from carellama.data.encoding import token_stream as stream
+from carellama.data.encoding.token_stream import FailingStream, Failure, TokenStream, collate_or_fail
 from carellama.errors import UserError
 from test_prepare import config_of, prepared, rows_file
 

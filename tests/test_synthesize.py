@@ -12,7 +12,7 @@ from carellama.batch.tasks import TASKS, doses, filled, prompts
 from carellama.config.datasets import SynthesizeArguments
 from carellama.config.parse import parse
 from carellama.data.convert import convert
-from carellama.data.read import Row
+from carellama.data.readers import Row
 from carellama.data.write import COLUMNS
 from carellama.engine.base import Prompt
 from carellama.engine.scripted import ScriptedEngine

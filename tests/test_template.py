@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carellama.data.encode import Encoder
+from carellama.data.encoding.encode import Encoder
 from carellama.errors import UserError
 from carellama.jinja import Format, copies_contents, formats, jinja_of, names
 from carellama.records import IGNORED, Chat, Message

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from carellama.assistant import Assistant
 from carellama.data.convert import Columns, convert
-from carellama.data.read import rows
+from carellama.data.readers import rows
 from carellama.engine.base import Piece, PromptTooLong, Sampling
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError

@@ -12,9 +12,9 @@ import pytest
 from carellama.config.model import ModelArguments
 from carellama.engine.base import Sampling
 from carellama.errors import UserError
-from carellama.model import to_gguf
-from carellama.model.gguf import read_header
-from carellama.model.to_gguf import NotConvertible, gguf_of, lora_gguf_of, quantise
+from carellama.model.gguf import write as to_gguf
+from carellama.model.gguf.read import read_header
+from carellama.model.gguf.write import NotConvertible, gguf_of, lora_gguf_of, quantise
 from carellama.records import Message
 
 ASKED = [
@@ -151,7 +151,7 @@ def adapted(tmp_path_factory: pytest.TempPathFactory):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from carellama.model.hub import model_folder
+    from carellama.model.zoo.resolve import model_folder
 
     folder, adapter = model_folder("smollm2-135m"), tmp_path_factory.mktemp("adapter")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

@@ -8,10 +8,10 @@ from collections import Counter
 import pytest
 
 from carellama.config.data import DataArguments
-from carellama.data.clean.identifiers import deidentified
+from carellama.data.clean.deidentify import deidentified
 from carellama.data.convert import BadRecord, convert, texts_of
-from carellama.data.read import Row
-from carellama.data.sources import load_datasets
+from carellama.data.datasets import load_datasets
+from carellama.data.readers import Row
 from carellama.data.write import COLUMNS, row_of
 from carellama.privacy.deidentify import Deidentifier
 from carellama.records import Chat, Message, Pair, Place, Tool, ToolCall

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from carellama.data.check.check import files_of
 from carellama.data.check.report import lines
-from carellama.data.check.run import files_of
 from carellama.data.detect_format import FIRST_ROWS
 from carellama.data.exam_options import first_key, options_of
 from carellama.errors import UserError

@@ -13,14 +13,14 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.parse import as_flags
 from carellama.config.run import RunConfig
-from carellama.data.collate import collate_padded, collate_row
-from carellama.data.prepare import prepare as prepare_data
+from carellama.data.encoding.collate import collate_padded, collate_row
+from carellama.data.encoding.prepare import prepare as prepare_data
 from carellama.errors import UserError
 from carellama.model.adapter import merge, prepare
 from carellama.model.load import load_model, load_tokenizer
 from carellama.template import get_template
 from carellama.train.causal import CausalTrainer
-from carellama.train.noise import embedding_noise, record_lengths
+from carellama.train.neftune import embedding_noise, record_lengths
 from carellama.train.options import run_config
 from conftest import make_model
 from test_attention import records

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carellama.config.objectives import GRPOArguments
-from carellama.data.prompts import numbered_passages
+from carellama.data.encoding.prompts import numbered_passages
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
-from carellama.train.constitution import ConstitutionReward, read_constitution, verdicts_in
-from carellama.train.verifiable import (
+from carellama.train.reward.constitution import ConstitutionReward, read_constitution, verdicts_in
+from carellama.train.reward.verifiable import (
     citation_score,
     format_score,
     imported,

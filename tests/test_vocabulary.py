@@ -16,7 +16,7 @@ from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.tokenizer import TokenizerArguments
-from carellama.data import pieces
+from carellama.data import vocabulary as pieces
 from carellama.engine.transformers.load import load as load_engine
 from carellama.errors import UserError
 from carellama.export.merge import export_model

@@ -40,7 +40,7 @@ from typing import Any
 from carellama.config.parse import as_flags, parse, read_yaml
 from carellama.config.recipe import RecipeArguments
 from carellama.config.run import RunConfig
-from carellama.data.sources import load_datasets
+from carellama.data.datasets import load_datasets
 from carellama.disk import say, whole_file, write_json
 from carellama.errors import UserError, lookup, nearest
 from carellama.evaluate.metrics import Metric

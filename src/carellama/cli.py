@@ -56,7 +56,7 @@ VERBS = {
     "predict": ("carellama.run:predict", "Answer a dataset and score it (BLEU-4, ROUGE)."),
     "eval": ("carellama.run:evaluate", "Loss and perplexity of a model on a dataset."),
     "export": ("carellama.export.merge:main", "Merge adapters into a model folder with a model card."),
-    "tokenizer": ("carellama.data.pieces:run", "Learn Chinese tokens for a tokenizer."),
+    "tokenizer": ("carellama.data.vocabulary:run", "Learn Chinese tokens for a tokenizer."),
     "chat": ("carellama.cli:chat", "Talk to a model in the terminal."),
     "ask": ("carellama.cli:ask", "Answer one question, for scripts."),
     "task": ("carellama.batch.clinical_command:run", "Run a task of a hospital on each row of a file."),
@@ -69,12 +69,12 @@ DATA_VERBS = {
     "show": ("carellama.data.catalogue.show:show", "Show one dataset: where it lives, its terms, its parts."),
     "pull": ("carellama.data.catalogue.pull:run", "Fetch a dataset."),
     "convert": ("carellama.data.catalogue.convert:run", "Convert a dataset, a file or documents to records."),
-    "clean": ("carellama.data.clean.run:run", "Remove duplicates, exam questions and identifiers."),
+    "clean": ("carellama.data.clean.clean:run", "Remove duplicates, exam questions and identifiers."),
     "synthesize": ("carellama.batch.synthesize:run", "Write training data from documents with a model."),
-    "mix": ("carellama.data.recipe:run", "Mix several datasets into one file."),
+    "mix": ("carellama.data.mixture:run", "Mix several datasets into one file."),
     "stats": ("carellama.data.stats:run", "Count lengths, turns, languages and departments."),
     "view": ("carellama.data.view:run", "Page through records, with the encoded example."),
-    "check": ("carellama.data.check.run:run", "Report every problem of a file, with line numbers."),
+    "check": ("carellama.data.check.check:run", "Report every problem of a file, with line numbers."),
 }
 KEY_VERBS = {
     "add": ("carellama.store.commands:add", "Create a key; it is printed only once."),
@@ -333,7 +333,7 @@ def _application(argv: Sequence[str]) -> Any:
         check_reward_model(settings.reward_model)
         if engine.engine != "openai" and not engine.endpoints:
             check_model(model, engine.adapter_folders)  # the reward model loads before it, and slowly
-        from carellama.train.rewards import load_scorer
+        from carellama.train.reward.model import load_scorer
 
         score = load_scorer(settings.reward_model, model)
     embedder = load_embedder(settings.embedding_model, max(1, physical_cores() // 2))  # the chat has the others

@@ -3,7 +3,7 @@
     carellama plan examples/sft.yaml
 
 `carellama train` makes the same estimate at its start, without the measured steps: a training that cannot fit is
-refused before its weights are read, with the changes that would make it fit (`carellama.train.memory_check`).
+refused before its weights are read, with the changes that would make it fit (`carellama.train.memory.check`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def plan(argv: Sequence[str]) -> None:
         return
     runs.check_early(argv, "carellama plan", {"do_train": True}, PlanArguments)
     from carellama.config.run import RUN_GROUPS, RunConfig  # it loads transformers, which takes seconds
-    from carellama.train.memory_check import out_of_memory_message
+    from carellama.train.memory.check import out_of_memory_message
     from carellama.train.options import checked
 
     groups = (*RUN_GROUPS, PlanArguments)
@@ -89,7 +89,7 @@ def _without(argv: Sequence[str], options: Sequence[Field[Any]]) -> list[str]:
 
 def planned(config: RunConfig, steps: int, folder: Path) -> dict[str, Any]:
     """Return the plan of a run as plain values; `folder` takes what the measured steps write."""
-    from carellama.train.memory_check import estimate_and_compare
+    from carellama.train.memory.check import estimate_and_compare
     from carellama.train.session import Session, with_trained_template
 
     session = Session.open(with_trained_template(config).with_training(output_dir=str(folder)))
@@ -102,8 +102,8 @@ def planned(config: RunConfig, steps: int, folder: Path) -> dict[str, Any]:
 
 def lengths_of(session: Session) -> dict[str, Any]:
     """Tokens of an epoch and steps of the training, as far as they are known beforehand."""
-    from carellama.data.examples import Examples
-    from carellama.data.stream import TokenStream
+    from carellama.data.encoding.examples import Examples
+    from carellama.data.encoding.token_stream import TokenStream
 
     assert session.prepared is not None, "a plan is of a training"
     training, examples = session.config.training, session.prepared.train

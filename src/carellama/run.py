@@ -104,7 +104,7 @@ def check_early(argv: Sequence[str], prog: str, settings: dict[str, Any], *more:
 
 def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
     """Do what the options ask for and return all results; with `summary` print them. Raises `UserError` early."""
-    from carellama.data.prepare import conversations
+    from carellama.data.encoding.prepare import conversations
 
     if world()[0] > 0:  # one process speaks for all
         logging.getLogger("carellama").setLevel(logging.ERROR)
@@ -136,7 +136,7 @@ def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
         show_example(prepared.first(), session.tokenizer)
     chats = conversations(config) if training.do_predict else []
     if training.do_train:
-        from carellama.train.memory_check import check_memory
+        from carellama.train.memory.check import check_memory
 
         check_memory(session)
     runner = Run(session, output)

@@ -16,7 +16,7 @@ Two rules make training show a model what it will see when it answers:
 2. Reasoning is never part of a later turn's prompt, and a template may write earlier answers in another way than the
    last one. `Template.conversations` then gives one conversation for each answer.
 
-It does not tokenise (`carellama.tokenise`), shorten or label (`carellama.data.encode`).
+It does not tokenise (`carellama.tokenise`), shorten or label (`carellama.data.encoding.encode`).
 """
 
 from __future__ import annotations

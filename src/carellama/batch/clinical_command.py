@@ -30,8 +30,8 @@ from carellama.config.model import ModelArguments
 from carellama.config.parse import parse
 from carellama.config.tasks import TASK_GROUPS, TaskArguments, TaskGeneratingArguments
 from carellama.data.file_type import data_suffix
-from carellama.data.read import Row
-from carellama.data.read import rows as data_rows
+from carellama.data.readers import Row
+from carellama.data.readers import rows as data_rows
 from carellama.engine.base import Engine, Sampling
 from carellama.errors import UserError, read_failure
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from carellama.config.tasks import TaskArguments
 from carellama.data.convert import BadRecord
-from carellama.data.documents.read import CONVERTERS, text_of_document
+from carellama.data.documents.extract import CONVERTERS, text_of_document
 from carellama.data.file_type import data_suffix
-from carellama.data.read import KINDS, BadRow, Row, digest, encoding_of, kind_of, rows
+from carellama.data.readers import KINDS, BadRow, Row, digest, encoding_of, kind_of, rows
 from carellama.disk import say
 from carellama.errors import UserError, nearest
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from carellama.data.read import Row, rows
+from carellama.data.readers import Row, rows
 from carellama.disk import say
 from carellama.errors import UserError
 from carellama.text import HAN_CHARACTER, counted, folded

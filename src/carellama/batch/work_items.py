@@ -17,8 +17,8 @@ from pathlib import Path
 from carellama.config.data import DataArguments
 from carellama.config.datasets import SynthesizeArguments
 from carellama.data.convert import BadRecord, texts_of
-from carellama.data.documents.read import SUFFIXES, documents
-from carellama.data.sources import load_datasets
+from carellama.data.datasets import load_datasets
+from carellama.data.documents.extract import SUFFIXES, documents
 from carellama.errors import UserError
 from carellama.records import Chat, Pair, Place, Record, Text
 from carellama.text import language

@@ -18,7 +18,7 @@ from typing import Any
 from carellama.data.csv_reader import SIMPLIFIED
 from carellama.data.exam_answers import AnswerForm
 from carellama.data.exam_options import options_of, unpacked
-from carellama.data.read import Row
+from carellama.data.readers import Row
 from carellama.data.speakers import Speakers
 from carellama.records import BadRecord
 

@@ -25,7 +25,7 @@ from carellama.data.column_names import EXAM, VERDICT_WORDS, may_be_exam, turns_
 from carellama.data.column_names import Columns as Columns
 from carellama.data.exam_answers import letters_of, make_question
 from carellama.data.exam_options import correct_in, in_question, options_of, unpacked
-from carellama.data.read import Row
+from carellama.data.readers import Row
 from carellama.data.speakers import is_marked, split_turns, without_mark
 from carellama.data.turns import messages_of, tools_of
 from carellama.errors import lookup

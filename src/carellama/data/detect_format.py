@@ -26,7 +26,7 @@ from carellama.data.exam_answers import AnswerForm
 from carellama.data.file_format import FileFormat, RowFormat, format_of
 from carellama.data.guess_columns import Guess, chat_columns, exam_columns, other_order, text_columns, turn_columns
 from carellama.data.nearest_format import advice, table_reason
-from carellama.data.read import BadRow, Row, kind_of, rows
+from carellama.data.readers import BadRow, Row, kind_of, rows
 from carellama.data.speakers import FAMILIES, Speakers, is_marked, named, speaker_evidence
 from carellama.data.write import COLUMNS as WRITTEN
 from carellama.errors import UserError

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from carellama.data.exam_options import LETTERS, PREFIX, without_empty
-from carellama.data.read import Row
+from carellama.data.readers import Row
 from carellama.records import BadRecord, Question
 from carellama.text import counted
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from carellama.data.read import Row
+from carellama.data.readers import Row
 from carellama.records import BadRecord
 
 LETTERS = "ABCDEFGHIJ"

@@ -24,7 +24,7 @@ from carellama.data.column_names import (
 )
 from carellama.data.convert import convert
 from carellama.data.guess_columns import chat_columns, text_columns
-from carellama.data.read import BadRow, Row, digest, rows
+from carellama.data.readers import BadRow, Row, digest, rows
 from carellama.data.write import row_of
 from carellama.errors import UserError
 from carellama.records import NOWHERE, BadRecord, Chat, Pair, Question, Record, Text

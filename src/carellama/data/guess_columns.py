@@ -50,7 +50,7 @@ from carellama.data.column_names import (
 )
 from carellama.data.exam_answers import FORMS, AnswerForm, Sample, answer_forms, letters_of
 from carellama.data.exam_options import correct_in, first_key, in_question
-from carellama.data.read import Row
+from carellama.data.readers import Row
 from carellama.records import BadRecord
 
 

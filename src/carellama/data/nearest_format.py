@@ -17,7 +17,7 @@ from typing import Any
 
 from carellama.data import column_names as known
 from carellama.data.column_names import NONE, Columns, first_of, lower_names
-from carellama.data.read import BadRow, Row
+from carellama.data.readers import BadRow, Row
 from carellama.text import counted
 
 MOST_NAMES = 20  # columns that are named

@@ -26,8 +26,8 @@ from carellama.config.option import at_least
 from carellama.config.parse import parse
 from carellama.data.catalogue.convert import kind_of
 from carellama.data.convert import BadRecord, lengths_of, texts_of
+from carellama.data.datasets import Dataset, load_datasets
 from carellama.data.file_format import KIND_NAMES, counted_kind
-from carellama.data.sources import Dataset, load_datasets
 from carellama.disk import whole_file
 from carellama.errors import UserError
 from carellama.records import Chat, Pair, Record, Text

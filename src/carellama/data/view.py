@@ -17,8 +17,8 @@ from carellama.config.data import DataArguments
 from carellama.config.datasets import ViewArguments
 from carellama.config.parse import parse
 from carellama.data.convert import BadRecord
-from carellama.data.encode import Encoder
-from carellama.data.sources import load_datasets
+from carellama.data.datasets import load_datasets
+from carellama.data.encoding.encode import Encoder
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Pair, Question, Record, Text, Tokens
 from carellama.text import counted

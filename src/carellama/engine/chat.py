@@ -32,7 +32,7 @@ from carellama.jinja import (
     with_short_ids,
     without_thoughts,
 )
-from carellama.model.gguf import Header
+from carellama.model.gguf.read import Header
 from carellama.records import Message
 from carellama.text import opens_reasoning
 

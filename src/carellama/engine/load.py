@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from carellama.disk import say
 from carellama.engine.base import Engine
 from carellama.errors import UserError, install
+from carellama.model.gguf.write import NotConvertible
 from carellama.model.paths import check_model
-from carellama.model.to_gguf import NotConvertible
 from carellama.model.zoo.pull import with_named_folders, with_named_weights
 from carellama.run_record import as_trained
 

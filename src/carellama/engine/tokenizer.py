@@ -22,7 +22,7 @@ from carellama.engine.chat import CONTROL, KINDS, TOKENS, USER_DEFINED, Chat, ch
 from carellama.engine.detokenizer import Decode, keeping
 from carellama.errors import UserError
 from carellama.jinja import turn_ends
-from carellama.model.gguf import AS_GPT2, DIGITS_APART, Header
+from carellama.model.gguf.read import AS_GPT2, DIGITS_APART, Header
 from carellama.records import Message
 
 MERGES = "tokenizer.ggml.merges"

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from carellama.data.read import BadRow, rows
+from carellama.data.readers import BadRow, rows
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.text import counted, language

@@ -97,8 +97,8 @@ class BaseModel:
 
 def find_base(model: ModelArguments) -> BaseModel:
     """Return what the list of models, or the card beside the base, says of it."""
-    from carellama.model.hub import model_folder
     from carellama.model.zoo.entries import find_entry
+    from carellama.model.zoo.resolve import model_folder
 
     name = model.model_name_or_path
     place = model_folder(name, accept_licence=model.accept_licence)

@@ -6,7 +6,7 @@ Adapters are merged. The folder gets the weights as safetensors, the chat format
 an answer in every configuration, files spelled for other programs (`carellama.model.readers`) and a model card
 (`carellama.export.card`). It is read back and compared with base and adapters (`carellama.export.parity`). A reward
 model becomes a sequence classification model with one score (`carellama.export.scoring`). Conversion to GGUF is
-`carellama.model.to_gguf`.
+`carellama.model.gguf.write`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Base model and tokenizer, from any of the places that `carellama.model.hub` finds.
+"""Base model and tokenizer, from any of the places that `carellama.model.zoo.resolve` finds.
 
     model = ModelArguments(model_name_or_path="smollm2-135m", quantization_bit=4)
     tokenizer = load_tokenizer(model)
@@ -24,13 +24,13 @@ from carellama.config.environment import few_kernels
 from carellama.config.model import ModelArguments
 from carellama.errors import UserError, nearest, need
 from carellama.hardware import fastest_dtype
-from carellama.model.hub import EMBEDDED, model_folder
 from carellama.model.paths import ADAPTER, check_checkpoints
 from carellama.model.quiet import quiet_loading
 from carellama.model.readers import PAD_TOKENS
-from carellama.model.shards import is_sharded, read_shards
+from carellama.model.sharded import is_sharded, read_shards
 from carellama.model.vocabulary import grow
 from carellama.model.zoo.entries import find_entry
+from carellama.model.zoo.resolve import EMBEDDED, model_folder
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

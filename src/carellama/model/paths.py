@@ -10,8 +10,8 @@ from pathlib import Path
 
 from carellama.config.model import ModelArguments
 from carellama.errors import UserError
-from carellama.model.hub import check_name
 from carellama.model.zoo.entries import find_entry
+from carellama.model.zoo.resolve import check_name
 
 ADAPTER = "adapter_config.json"  # marks the folder of an adapter
 

@@ -3,12 +3,12 @@
 TRAINERS = {  # by the names of `carellama.stages.STAGES`
     "pt": "carellama.train.causal:CausalTrainer",
     "sft": "carellama.train.causal:CausalTrainer",
-    "rm": "carellama.train.reward:RewardTrainer",
-    "dpo": "carellama.train.preference:PreferenceTrainer",
+    "rm": "carellama.train.reward_model:RewardTrainer",
+    "dpo": "carellama.train.dpo:PreferenceTrainer",
     "kto": "carellama.train.kto:KTOTrainer",
     "ppo": "carellama.train.ppo:PPOTrainer",
     "grpo": "carellama.train.grpo:RolloutTrainer",
 }
-# what reads the data of a stage, where it is not `carellama.data.prepare:prepare`
+# what reads the data of a stage, where it is not `carellama.data.encoding.prepare:prepare`
 PREPARE = {"ppo": "carellama.train.ppo:prepare", "grpo": "carellama.train.grpo:prepare"}
 NEEDS = {"grpo": "trl"}  # packages of the extra `rl`

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from carellama.records import IGNORED
-from carellama.train.loss import record_losses, row_loss
+from carellama.train.chunked_loss import record_losses, row_loss
 from carellama.train.trainer import ENDS, RowTrainer, with_intervals
 
 

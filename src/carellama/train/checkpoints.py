@@ -26,7 +26,7 @@ from carellama.model.readers import make_readable
 from carellama.run_record import RUN_FILE
 from carellama.train.callbacks import LogCallback, any_process
 from carellama.train.distributed import LAUNCH, record_of
-from carellama.train.guard import Diverged, LossGuard, Term
+from carellama.train.divergence_guard import Diverged, LossGuard, Term
 from carellama.train.resume import apply_changes
 
 STAGING = ".saving"  # a checkpoint is written in here, then moved out

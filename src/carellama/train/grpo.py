@@ -39,7 +39,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from carellama.config.run import RunConfig
-from carellama.data.prompts import Task, Tasks, prepare_tasks, prompt_ids
+from carellama.data.encoding.prompts import Task, Tasks, prepare_tasks, prompt_ids
 from carellama.engine.transformers.engine import seeded
 from carellama.errors import UserError
 from carellama.model.adapter import Reference
@@ -47,13 +47,13 @@ from carellama.records import Message
 from carellama.template import Template, get_template
 from carellama.tokenise import GroupEncoder
 from carellama.train.checkpoints import WholeCheckpoints, log_of
-from carellama.train.constitution import ConstitutionReward, judge_of, read_constitution
-from carellama.train.guard import LossGuard, Term
+from carellama.train.divergence_guard import LossGuard, Term
 from carellama.train.optimizer import OwnOptimizer
-from carellama.train.rewards import check_reward, load_reward
+from carellama.train.reward.constitution import ConstitutionReward, judge_of, read_constitution
+from carellama.train.reward.model import check_reward, load_reward
+from carellama.train.reward.verifiable import Reward, answer_of, rewards_of
 from carellama.train.summary import EvaluationTable
 from carellama.train.trainer import with_intervals
-from carellama.train.verifiable import Reward, answer_of, rewards_of
 
 log = logging.getLogger(__name__)
 

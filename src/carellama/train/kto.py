@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from carellama.config.run import RunConfig
-from carellama.data.prepare import Prepared
+from carellama.data.encoding.prepare import Prepared
 from carellama.model.adapter import Reference
 from carellama.records import IGNORED, Tokens
-from carellama.train.loss import record_logps
+from carellama.train.chunked_loss import record_logps
 from carellama.train.trainer import RowTrainer, with_intervals
 
 

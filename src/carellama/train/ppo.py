@@ -38,18 +38,18 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 from carellama.config.run import RunConfig
-from carellama.data.prepare import Prepared, data_seed
-from carellama.data.prompts import Task, Tasks, prepare_tasks
+from carellama.data.encoding.prepare import Prepared, data_seed
+from carellama.data.encoding.prompts import Task, Tasks, prepare_tasks
 from carellama.engine.base import Sampling
 from carellama.engine.transformers.engine import Continuation, TransformersEngine
 from carellama.errors import UserError
 from carellama.model.adapter import Reference
 from carellama.records import Tokens
 from carellama.template import Template, get_template
-from carellama.train.advantages import Moments, adapted, clipped_losses, generalised_advantages, shaped_rewards
-from carellama.train.guard import Term
-from carellama.train.loss import token_logps
-from carellama.train.rewards import check_reward, load_reward
+from carellama.train.chunked_loss import token_logps
+from carellama.train.divergence_guard import Term
+from carellama.train.policy_gradient import Moments, adapted, clipped_losses, generalised_advantages, shaped_rewards
+from carellama.train.reward.model import check_reward, load_reward
 from carellama.train.rollout import NUMBERS, Rollout, joined, read_state, write_state
 from carellama.train.trainer import RowTrainer, with_intervals
 

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from carellama.config.run import RunConfig
-from carellama.data.prepare import Prepared, asked_as_learned, prepare
-from carellama.data.prompts import Tasks
+from carellama.data.encoding.prepare import Prepared, asked_as_learned, prepare
+from carellama.data.encoding.prompts import Tasks
 from carellama.errors import UserError, need
-from carellama.model import adapter, attention
+from carellama.model import adapter
+from carellama.model import packed_attention as attention
 from carellama.model.load import (
     bind,
     extended_tokenizer,

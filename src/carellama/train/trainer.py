@@ -29,22 +29,22 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
 from carellama.config.run import RunConfig
-from carellama.data.collate import collate_row, part_of_row, row_parts
-from carellama.data.prepare import Prepared
-from carellama.data.stream import FailingStream, Failure, TokenStream, collate_or_fail
+from carellama.data.encoding.collate import collate_row, part_of_row, row_parts
+from carellama.data.encoding.prepare import Prepared
+from carellama.data.encoding.token_stream import FailingStream, Failure, TokenStream, collate_or_fail
 from carellama.errors import UserError
 from carellama.model.fused import fuse, fuses
 from carellama.model.lora import PISSA_RAW, TRAINED, plain_adapter
-from carellama.model.shards import gathered
+from carellama.model.sharded import gathered
 from carellama.records import IGNORED
+from carellama.train.batch_layout import layout
 from carellama.train.checkpoints import WholeCheckpoints, log_of
+from carellama.train.chunked_loss import head_is_plain
 from carellama.train.distributed import engine_of
-from carellama.train.guard import LossGuard, Term
-from carellama.train.loss import head_is_plain
-from carellama.train.noise import embedding_noise
+from carellama.train.divergence_guard import LossGuard, Term
+from carellama.train.neftune import embedding_noise
 from carellama.train.optimizer import OwnOptimizer
 from carellama.train.progress import Progress, Work
-from carellama.train.rows import layout
 from carellama.train.summary import EvaluationTable
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ ENDS = ("", "_low", "_high")  # of the names of a mean and its interval
 
 
 class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
-    """A `Trainer` over packed rows (or padded batches) of `carellama.data.collate`; each stage is a subclass.
+    """A `Trainer` over packed rows (or padded batches) of `carellama.data.encoding.collate`; each stage is a subclass.
 
     A stage says what is summed in a step (`batch_loss`), over how many of what (`units`), and what evaluation
     measures of each record (`batch_values`) and tells of all of them (`summary`).
@@ -97,7 +97,7 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
             fuse(self.model)
         self.head_dtype = torch.bfloat16 if self.args.bf16 else None
         self.noise = config.training.neftune_noise_alpha
-        self.neftune_noise_alpha = None  # ours knows where records begin, see carellama.train.noise
+        self.neftune_noise_alpha = None  # ours knows where records begin, see carellama.train.neftune
         self.loraplus_lr_ratio = config.finetuning.loraplus_lr_ratio  # see carellama.train.optimizer
         self.eval_parts: dict[str, slice] = prepared.parts  # the examples of each held-out dataset
         self.row_limit = config.row_limit

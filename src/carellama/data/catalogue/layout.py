@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from carellama.data.convert import BadRecord
-from carellama.data.read import BadRow, Row, rows
+from carellama.data.readers import BadRow, Row, rows
 from carellama.records import Message, Place, Record
 
 Stage = Literal["pt", "sft", "rm", "exam"]

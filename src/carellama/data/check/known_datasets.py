@@ -14,8 +14,8 @@ from pathlib import Path
 from carellama.data.catalogue.entries import entries
 from carellama.data.catalogue.layouts import LAYOUTS
 from carellama.data.file_format import FileFormat
-from carellama.data.read import Row
-from carellama.data.read import rows as read_rows
+from carellama.data.readers import Row
+from carellama.data.readers import rows as read_rows
 
 
 def datasets_for(path: Path, found: FileFormat, first: Sequence[Row]) -> tuple[str, ...]:

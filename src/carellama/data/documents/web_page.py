@@ -13,7 +13,7 @@ from typing import Any
 
 from carellama.data.documents.numbering import html_label
 from carellama.data.documents.word import escape_pipes
-from carellama.data.read import encoding_of
+from carellama.data.readers import encoding_of
 from carellama.errors import need
 
 # What a browser shows as lines of their own and markitdown does not, so that numbers would run together.

@@ -54,7 +54,7 @@ from carellama.engine.tools import settled
 from carellama.engine.transformers.grammar import lark_of
 from carellama.errors import UserError
 from carellama.hardware import free_memory_bytes
-from carellama.model.gguf import Header, read_header
+from carellama.model.gguf.read import Header, read_header
 
 if TYPE_CHECKING:
     from carellama.config.answering import EngineArguments
@@ -71,11 +71,11 @@ SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")  # in the ord
 def load(
     model: ModelArguments, data: DataArguments, finetuning: FinetuningArguments, arguments: EngineArguments
 ) -> LlamaCppEngine:
-    """Make the engine of a model; a folder is converted to a .gguf first (`carellama.model.to_gguf`).
+    """Make the engine of a model; a folder is converted to a .gguf first (`carellama.model.gguf.write`).
 
     Raises `UserError` for what cannot be loaded or converted, and for options that are not llama.cpp's.
     """
-    from carellama.model.to_gguf import gguf_of, lora_gguf_of
+    from carellama.model.gguf.write import gguf_of, lora_gguf_of
 
     package()  # before a folder is converted in vain
     path = gguf_of(model, arguments.gguf_type)

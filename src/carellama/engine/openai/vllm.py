@@ -35,7 +35,7 @@ from carellama.engine.openai.upstreams import Listing
 from carellama.errors import UserError, lookup
 from carellama.hardware import gpu_count
 from carellama.jinja import Format, formats, jinja_of
-from carellama.model.hub import model_folder
+from carellama.model.zoo.resolve import model_folder
 
 if TYPE_CHECKING:
     from carellama.config.answering import EngineArguments

@@ -50,7 +50,7 @@ from carellama.engine.parts import kept_marks, told_apart
 from carellama.engine.tokenizer import ARRAYS, Tokenizer, of_folder, of_gguf
 from carellama.engine.tools import settled
 from carellama.errors import UserError, need
-from carellama.model.gguf import read_header
+from carellama.model.gguf.read import read_header
 
 if TYPE_CHECKING:
     from carellama.config.answering import EngineArguments
@@ -453,7 +453,7 @@ def _place(model: ModelArguments, arguments: EngineArguments) -> Path:
         if model.checkpoints:
             raise UserError(f"{folder} is converted already: merge --checkpoint_dir into the model it was made from")
         return folder
-    from carellama.model.to_gguf import gguf_of
+    from carellama.model.gguf.write import gguf_of
 
     return gguf_of(model, arguments.gguf_type)
 

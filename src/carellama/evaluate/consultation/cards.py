@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from carellama.data.read import BadRow, rows
+from carellama.data.readers import BadRow, rows
 from carellama.errors import DataError, UserError, nearest
 from carellama.evaluate.triage_cases import LABELS, Label
 from carellama.rules import parse_term

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from carellama.data import sheets
+from carellama.data import spreadsheets as sheets
 from carellama.data.catalogue.layout import Layout, spoken, text_of, value_of
 from carellama.data.catalogue.layouts import candidates, pubmedqa
 from carellama.data.convert import BadRecord, Columns, convert
-from carellama.data.read import BadRow, Row, encoding_of, is_json_lines, json_lines, kind_of, rows
+from carellama.data.readers import BadRow, Row, encoding_of, is_json_lines, json_lines, kind_of, rows
 from carellama.errors import DataError
 from carellama.records import Chat, Message, Place, Record
 

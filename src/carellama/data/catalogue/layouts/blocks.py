@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from carellama.data.read import BadRow, Row, kind_of, rows
+from carellama.data.readers import BadRow, Row, kind_of, rows
 from carellama.records import Place
 
 ID = re.compile(r"id=(\d+)$")

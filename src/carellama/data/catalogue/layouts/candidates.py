@@ -18,7 +18,7 @@ from typing import Literal, TextIO
 
 from carellama.data.catalogue.layout import Layout, Outcome
 from carellama.data.convert import BadRecord
-from carellama.data.read import encoding_of
+from carellama.data.readers import encoding_of
 from carellama.errors import DataError, UserError, read_failure
 from carellama.records import Chat, Message, Pair, Place
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from carellama.data.catalogue.layout import Layout, first_row, spoken, text_of
 from carellama.data.catalogue.layouts.blocks import is_blocks, sessions, without_notes
 from carellama.data.convert import BadRecord
-from carellama.data.read import Row, keyed, kind_of, values
+from carellama.data.readers import Row, keyed, kind_of, values
 from carellama.errors import DataError, UserError
 from carellama.records import Chat, Message
 

@@ -19,7 +19,7 @@ from carellama.data.catalogue.layout import Layout, Outcome, first_row, text_of
 from carellama.data.convert import BadRecord
 from carellama.data.exam_answers import Sample, answer_form, letters_of, make_question
 from carellama.data.exam_options import in_text, listed
-from carellama.data.read import BadRow, Row, headless, kind_of, rows
+from carellama.data.readers import BadRow, Row, headless, kind_of, rows
 from carellama.records import Chat, Message, Question
 
 MMLU_COLUMNS = ("question", "A", "B", "C", "D", "answer")

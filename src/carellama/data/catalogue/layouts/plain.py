@@ -13,9 +13,9 @@ from pathlib import Path
 from carellama.data.catalogue.layout import Layout, Outcome, text_of
 from carellama.data.catalogue.layouts.answers import tolerant
 from carellama.data.convert import BadRecord
-from carellama.data.documents.books import is_classical
-from carellama.data.documents.read import CONVERTERS, PARTIAL, SHEETS, documents
-from carellama.data.read import BadRow, Row, encoding_of, is_json_lines, kind_of, rows
+from carellama.data.documents.classical_books import is_classical
+from carellama.data.documents.extract import CONVERTERS, PARTIAL, SHEETS, documents
+from carellama.data.readers import BadRow, Row, encoding_of, is_json_lines, kind_of, rows
 from carellama.disk import say
 from carellama.records import Text
 

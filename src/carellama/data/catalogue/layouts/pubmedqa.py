@@ -15,7 +15,7 @@ from typing import Any
 
 from carellama.data.catalogue.layout import Layout, Outcome, outcomes, text_of
 from carellama.data.convert import BadRecord
-from carellama.data.read import BadRow, Row, keyed, kind_of, rows
+from carellama.data.readers import BadRow, Row, keyed, kind_of, rows
 from carellama.errors import DataError, UserError
 from carellama.records import Chat, Message, Question, Record
 

@@ -15,7 +15,7 @@ from typing import Any
 from carellama.data.catalogue.layout import Layout, text_of, value_of
 from carellama.data.catalogue.layouts.answers import tolerant
 from carellama.data.convert import BadRecord, Columns, convert
-from carellama.data.read import Row
+from carellama.data.readers import Row
 from carellama.records import Message, Pair
 
 SPOKEN = re.compile(r"\n\n(Human|Assistant):")

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from carellama.model.load import SCORE
-from carellama.train.loss import inputs_of
+from carellama.train.chunked_loss import inputs_of
 from carellama.train.pairs import PairTrainer, pair_summary
 
 

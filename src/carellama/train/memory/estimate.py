@@ -3,7 +3,7 @@
     found = estimate(config, prepared, Setting("causal", "bfloat16", None))
     print(found.total, found.parts)
 
-By `carellama.train.footprint`, which goes through a step without numbers, with the largest batch of the data. By
+By `carellama.train.memory.trace`, which goes through a step without numbers, with the largest batch of the data. By
 formula: what allocators keep, answers that are written while training, shards of FSDP and DeepSpeed, and models that
 torch cannot go through without numbers (Korthikanti et al. 2022, arXiv:2205.05198, eq. 2 and table 2).
 """
@@ -22,16 +22,16 @@ from transformers import Trainer
 
 from carellama.config.environment import world
 from carellama.config.run import RunConfig
-from carellama.data.examples import Examples
+from carellama.data.encoding.examples import Examples
 from carellama.hardware import fastest_dtype, has_gpu, process_memory_bytes
-from carellama.model.blank import blank_adapters, blank_model
 from carellama.model.fused import fuses
+from carellama.model.meta import blank_adapters, blank_model
 from carellama.records import IGNORED
+from carellama.train.batch_layout import takes_rows
+from carellama.train.chunked_loss import CHUNK
 from carellama.train.distributed import ALONE, FSDP, Engine, engine_of
-from carellama.train.footprint import Batch, Footprint, Manner, fixed, measured, shortened
 from carellama.train.kto import mismatched
-from carellama.train.loss import CHUNK
-from carellama.train.rows import takes_rows
+from carellama.train.memory.trace import Batch, Footprint, Manner, fixed, measured, shortened
 from carellama.train.session import Session
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def manner(config: RunConfig, model: Any) -> Manner:
 
 
 def _plain_head(base: Any) -> bool:
-    """As far as a configuration says: see `carellama.train.loss.head_is_plain`."""
+    """As far as a configuration says: see `carellama.train.chunked_loss.head_is_plain`."""
     head = base.get_output_embeddings()
     scaled = ("final_logit_softcapping", "logit_scale", "logits_scaling")
     plain = all(getattr(base.config.get_text_config(), name, None) in (None, 1, 1.0) for name in scaled)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from carellama.data.cache import TokenStore
-from carellama.data.mix import held_out
+from carellama.data.encoding.mixing import held_out
+from carellama.data.encoding.token_cache import TokenStore
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,12 @@ import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from carellama.config.environment import world
-from carellama.data.cache import record_hash
-from carellama.data.mix import check_probabilities, mix_streams
-from carellama.data.pack import pack
-from carellama.data.read import BadRow, Row
+from carellama.data.datasets import Dataset
+from carellama.data.encoding.mixing import check_probabilities, mix_streams
+from carellama.data.encoding.pack import pack
+from carellama.data.encoding.token_cache import record_hash
+from carellama.data.readers import BadRow, Row
 from carellama.data.report import KEPT_PLACES, Cases, DataReport
-from carellama.data.sources import Dataset
 from carellama.disk import write_json
 from carellama.errors import UserError
 from carellama.records import Place, Tokens

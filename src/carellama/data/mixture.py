@@ -33,9 +33,9 @@ from carellama.config.datasets import MixArguments
 from carellama.config.parse import parse, read_yaml
 from carellama.data.catalogue.convert import kind_of
 from carellama.data.convert import BadRecord, texts_of
-from carellama.data.read import digest
+from carellama.data.datasets import Dataset, load_datasets
+from carellama.data.readers import digest
 from carellama.data.report import DataReport
-from carellama.data.sources import Dataset, load_datasets
 from carellama.data.write import row_of
 from carellama.disk import refuse_sources, whole_file, write_json
 from carellama.errors import UserError, nearest

@@ -5,7 +5,7 @@
 markitdown reads the formats. Before it, `word`, `web_page` and `slides` write list numbers, boxes and cells as text
 that it does not lose, and `pdf` marks raised numbers; behind it, `lines` joins wrapped lines and leaves out page
 headers and numbers, and counts them. Classical books in their tagged layout become one text a section
-(`carellama.data.documents.books`). Pictures are not looked at: a scan needs OCR before this.
+(`carellama.data.documents.classical_books`). Pictures are not looked at: a scan needs OCR before this.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from carellama.data.convert import BadRecord
-from carellama.data.documents import books
-from carellama.data.documents.lines import NO_CODE, chunks, paragraphs
+from carellama.data.documents import classical_books as books
+from carellama.data.documents.paragraphs import NO_CODE, chunks, paragraphs
 from carellama.data.documents.pdf import marked_text
 from carellama.data.documents.slides import open_slides
 from carellama.data.documents.web_page import open_web_page
 from carellama.data.documents.word import open_word
-from carellama.data.read import encoding_of
-from carellama.data.sheets import as_markdown
+from carellama.data.readers import encoding_of
+from carellama.data.spreadsheets import as_markdown
 from carellama.errors import DataError, UserError, need
 from carellama.records import Place, Text
 

@@ -1,10 +1,10 @@
 """A .gguf file turned into a Hugging Face folder, so that it can be trained like any other model.
 
-    python -c "from carellama.model.hub import model_folder; print(model_folder('model.gguf'))"
+    python -c "from carellama.model.zoo.resolve import model_folder; print(model_folder('model.gguf'))"
 
 transformers unpacks the weights and rebuilds the tokenizer. What it does not know of a tokenizer is set right
 here, or refused: a tokenizer that is nearly right would go unnoticed and spoil all that is trained with it.
-The other direction, from a folder to a .gguf, is `carellama.model.to_gguf`.
+The other direction, from a folder to a .gguf, is `carellama.model.gguf.write`.
 """
 
 from __future__ import annotations

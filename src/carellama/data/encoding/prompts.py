@@ -4,7 +4,7 @@
 
 An exam question becomes one message, `exam_prompt`; of a conversation and of a pair the last answer is left out and
 kept as `reference`. A prompt that is too long loses its earliest turns; one whose last question alone is too long is
-refused, as what is asked would be lost. All of it is counted. What judges the answers is `carellama.train.verifiable`.
+refused, as what is asked would be lost. All of it is counted. What judges the answers is `carellama.train.reward.verifiable`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import numpy as np
 
 from carellama.config.run import RunConfig
 from carellama.data.convert import BadRecord
-from carellama.data.examples import metric_names
-from carellama.data.mix import held_out, mix
-from carellama.data.prepare import GOES_ON, data_seed
-from carellama.data.read import BadRow, Row
+from carellama.data.datasets import Dataset, load_datasets
+from carellama.data.encoding.examples import metric_names
+from carellama.data.encoding.mixing import held_out, mix
+from carellama.data.encoding.prepare import GOES_ON, data_seed
+from carellama.data.readers import BadRow, Row
 from carellama.data.report import DataReport
-from carellama.data.sources import Dataset, load_datasets
 from carellama.errors import UserError
 from carellama.model.load import load_config
 from carellama.records import IGNORED, NOWHERE, Chat, Message, Pair, Place, Question, Record, Tokens

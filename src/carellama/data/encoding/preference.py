@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from carellama.data.encode import Encoded, Encoder, Note
+from carellama.data.encoding.encode import Encoded, Encoder, Note
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Message, Pair, Record, Tokens
 from carellama.template import Group

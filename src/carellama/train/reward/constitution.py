@@ -27,7 +27,7 @@ from carellama.engine.base import Engine, Prompt, Sampling
 from carellama.errors import UserError, read_failure
 from carellama.records import Message
 from carellama.text import HAN_CHARACTER
-from carellama.train.verifiable import answer_of
+from carellama.train.reward.verifiable import answer_of
 
 BUILT_IN = Path(__file__).with_name("constitution.yaml")
 VERDICT = re.compile(r"(\d{1,2})\s*[:：.．]\s*(yes|no|n/a)[.。]?", re.IGNORECASE)

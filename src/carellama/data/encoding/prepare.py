@@ -24,16 +24,16 @@ import pyarrow as pa
 from carellama.config.data import DataArguments
 from carellama.config.environment import cache_home
 from carellama.config.run import RunConfig
-from carellama.data.answers import AnswerEncoder
-from carellama.data.cache import TokenStore, batch_of, encode_rows, finished, key_of, open_store
 from carellama.data.convert import BadRecord
-from carellama.data.encode import Encoder
-from carellama.data.examples import Examples, chosen, mixed
-from carellama.data.held_out import HeldOut, hold_out, record_of_entries, shared_records
-from carellama.data.read import BadRow, Row
+from carellama.data.datasets import Dataset, load_datasets
+from carellama.data.encoding.encode import Encoder
+from carellama.data.encoding.examples import Examples, chosen, mixed
+from carellama.data.encoding.held_out import HeldOut, hold_out, record_of_entries, shared_records
+from carellama.data.encoding.preference import AnswerEncoder
+from carellama.data.encoding.token_cache import TokenStore, batch_of, encode_rows, finished, key_of, open_store
+from carellama.data.encoding.token_stream import Mixing, TokenStream
+from carellama.data.readers import BadRow, Row
 from carellama.data.report import DataReport
-from carellama.data.sources import Dataset, load_datasets
-from carellama.data.stream import Mixing, TokenStream
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Pair, Record, Tokens
 from carellama.stages import Stage
