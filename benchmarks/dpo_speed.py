@@ -66,7 +66,7 @@ def write_ids(command: list[str], file: Path) -> None:
     from carellama.data.encoding.prepare import prepare
     from carellama.model.load import load_tokenizer
     from carellama.records import IGNORED
-    from carellama.template import get_template
+    from carellama.templates.template import get_template
     from carellama.train.options import run_config
 
     config = run_config(command)

@@ -26,7 +26,7 @@ from carellama.data.datasets import Dataset, load_datasets
 from carellama.data.encoding.prepare import encode_dataset
 from carellama.model.load import load_tokenizer
 from carellama.records import Chat
-from carellama.template import Template, get_template
+from carellama.templates.template import Template, get_template
 from carellama.train.options import run_config
 
 WORDS = (

@@ -34,8 +34,8 @@ from carellama.config.tasks import TASK_GROUPS
 from carellama.config.tokenizer import TokenizerArguments
 from carellama.config.web import WebArguments
 from carellama.demo import DemoArguments
-from carellama.jinja import formats
 from carellama.model.zoo.field import field_sections
+from carellama.templates.jinja import formats
 
 DOCS = Path(__file__).resolve().parent
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)

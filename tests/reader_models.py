@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from carellama import run as runs
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.export.merge import export_model
@@ -26,8 +25,9 @@ from carellama.export.parity import conversations
 from carellama.model.adapter import prepare
 from carellama.model.load import bind, extended_tokenizer, load_model, load_tokenizer
 from carellama.model.zoo.resolve import EMBEDDED, model_folder
-from carellama.template import get_template
-from carellama.tokenise import GroupEncoder
+from carellama.templates.template import get_template
+from carellama.templates.tokenize import GroupEncoder
+from carellama.train import run as runs
 from hub_bases import BASES, write_base
 from reader_environments import qwen2_tokenizer
 from test_variants import config_of

@@ -12,7 +12,7 @@ from carellama.engine.base import Piece, Reply
 from carellama.engine.scripted import ScriptedEngine
 from carellama.engine.transformers.engine import TransformersEngine
 from carellama.records import ToolCall
-from carellama.template import get_template
+from carellama.templates.template import get_template
 from conftest import make_model, make_tokenizer
 
 TOOL = {

@@ -19,7 +19,7 @@ from carellama.engine.openai.engine import OpenAIEngine
 from carellama.engine.scripted import ScriptedEngine
 from carellama.engine.transformers.engine import TransformersEngine
 from carellama.serve.api.shapes import TextShape, offsets
-from carellama.template import get_template
+from carellama.templates.template import get_template
 from conftest import make_model, make_tokenizer
 
 GREEDY = Sampling(max_new_tokens=4, temperature=0)

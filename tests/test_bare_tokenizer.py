@@ -8,11 +8,11 @@ import pytest
 
 from carellama.engine.tokenizer import ARRAYS, Tokenizer, of_folder, of_gguf
 from carellama.errors import UserError
-from carellama.jinja import formats, jinja_of, render_chat
 from carellama.model.gguf.read import read_header
 from carellama.records import Message
-from carellama.template import get_template
-from carellama.tokenise import GroupEncoder
+from carellama.templates.jinja import formats, jinja_of, render_chat
+from carellama.templates.template import get_template
+from carellama.templates.tokenize import GroupEncoder
 
 TEXTS = ["What is asthma? 38.5", "发烧三天了怎么办？", " a  b\n\n c", "See <|im_end|> a doctor.", "\U0001f9d1‍⚕️ é"]
 

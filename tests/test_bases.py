@@ -24,7 +24,7 @@ from carellama.model.adapter import merge, prepare
 from carellama.model.load import bind, load_model, load_tokenizer, model_class
 from carellama.model.packed_attention import NotPacked, choose, packed_attention
 from carellama.records import Message
-from carellama.template import get_template
+from carellama.templates.template import get_template
 from carellama.train.batch_layout import layout, padded_attention, why_padded
 from carellama.train.chunked_loss import head_is_plain, row_loss
 from test_attention import gradients, records

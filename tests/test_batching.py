@@ -20,7 +20,7 @@ from carellama.engine.transformers.engine import TransformersEngine
 from carellama.engine.transformers.load import load
 from carellama.errors import UserError
 from carellama.records import Message, ToolCall
-from carellama.template import get_template
+from carellama.templates.template import get_template
 from conftest import CHATML, make_model, make_tokenizer
 
 LONG = "See a doctor if the fever lasts for more than three days, or at once if breathing is hard. "

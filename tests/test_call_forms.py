@@ -15,8 +15,8 @@ from carellama.engine.call_forms import value_of
 from carellama.engine.chat import Chat
 from carellama.engine.detokenizer import keeping
 from carellama.engine.parts import kept_marks, told_apart
-from carellama.jinja import knows_tools, turn_ends
 from carellama.records import Message, ToolCall
+from carellama.templates.jinja import knows_tools, turn_ends
 from test_reasoning_templates import SHIPPED
 
 DOSE = Tool(

@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 import preloaded
-from carellama.chain import (
+from carellama.disk import write_json
+from carellama.errors import UserError
+from carellama.train.recipe import (
     Step,
     _again,
     _forget_measures,
@@ -22,8 +24,6 @@ from carellama.chain import (
     data_of,
     read_chain,
 )
-from carellama.disk import write_json
-from carellama.errors import UserError
 
 SHORT = {"max_new_tokens": 8, "temperature": 1, "top_p": 1, "top_k": 0}
 

@@ -7,9 +7,9 @@ import pytest
 from carellama.engine.base import Tool
 from carellama.engine.chat import CONTROL, KINDS, TOKENS, USER_DEFINED, Chat, chat_of
 from carellama.errors import UserError
-from carellama.jinja import as_functions, as_rows, formats, jinja_of, render_chat
 from carellama.model.gguf.read import Header
 from carellama.records import Message, ToolCall
+from carellama.templates.jinja import as_functions, as_rows, formats, jinja_of, render_chat
 from conftest import CHATML
 
 TALK = [

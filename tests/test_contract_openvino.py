@@ -44,8 +44,8 @@ def test_prompts_have_the_tokens_of_training(engine: OpenVINOEngine) -> None:
     from transformers import AutoTokenizer
 
     from carellama.model.zoo.resolve import model_folder
-    from carellama.template import get_template
-    from carellama.tokenise import GroupEncoder
+    from carellama.templates.template import get_template
+    from carellama.templates.tokenize import GroupEncoder
 
     tokenizer = AutoTokenizer.from_pretrained(str(model_folder("smollm2-135m")))
     template, encoder = get_template(None, tokenizer), GroupEncoder(tokenizer)

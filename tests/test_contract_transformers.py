@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from carellama.engine.transformers.engine import TransformersEngine
-from carellama.template import get_template
+from carellama.templates.template import get_template
 from conftest import make_model
 from engine_contract import Contract
 

@@ -23,11 +23,11 @@ import yaml
 from safetensors.torch import load_file
 
 import preloaded
-from carellama import run as runs
 from carellama.config.parse import as_flags
 from carellama.errors import UserError
 from carellama.model.sharded import SHARDS, is_sharded, read_shards
 from carellama.train import distributed as engines
+from carellama.train import run as runs
 from carellama.train.grpo import RolloutTrainer
 from carellama.train.options import run_config
 from conftest import REPOSITORY

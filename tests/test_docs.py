@@ -99,7 +99,7 @@ def test_both_languages_have_the_same_pages_and_commands() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_template_is_in_the_docs(language: str) -> None:
-    from carellama.jinja import names
+    from carellama.templates.jinja import names
 
     text = (DOCS / language / "templates.md").read_text(encoding="utf-8")
     assert names()
@@ -164,13 +164,13 @@ def test_options_and_files_that_pages_name_are_there(page: Path) -> None:
 
 
 def test_examples_hold_known_options() -> None:
-    from carellama.chain import read_chain
     from carellama.config.answering import TALK_GROUPS
     from carellama.config.export import EXPORT_GROUPS
     from carellama.config.parse import parse
     from carellama.config.run import RUN_GROUPS
     from carellama.config.serve import API_GROUPS
     from carellama.data.mixture import read_recipe
+    from carellama.train.recipe import read_chain
 
     groups = {"export": EXPORT_GROUPS, "chat": TALK_GROUPS, "api": API_GROUPS}
     assert {path.stem for path in (REPOSITORY / "examples").glob("*.yaml")} == set(EXAMPLES)

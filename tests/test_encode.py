@@ -16,7 +16,7 @@ from carellama.data.encoding.encode import Encoder
 from carellama.data.readers import Row
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Message, Place, Text, Tokens
-from carellama.template import get_template
+from carellama.templates.template import get_template
 from conftest import make_tokenizer
 
 WIDE = (1 << 20, 1 << 20, 1 << 20)
@@ -195,7 +195,7 @@ def test_a_very_long_text_is_tokenised_in_stretches(encode, tiny_tokenizer, monk
     from carellama.data.encoding import encode as module
 
     monkeypatch.setattr(module, "STRETCH", 50)
-    monkeypatch.setattr("carellama.tokenise.CALL_CHARS", 120)
+    monkeypatch.setattr("carellama.templates.tokenize.CALL_CHARS", 120)
     text = "Asthma may cause wheezing, cough\nand  shortness of breath. 发烧三天了怎么办？" * 40
     text = text if spaces else text.replace(" ", "")
     (tokens,) = encode(Text(text)).tokens
@@ -226,7 +226,7 @@ def test_a_batch_is_encoded_as_its_records_are(tiny_tokenizer):
 
 
 def test_a_conversation_that_the_template_refuses_is_counted(tiny_tokenizer):
-    from carellama.template import Template
+    from carellama.templates.template import Template
 
     cutting = tiny_tokenizer.chat_template.replace("message['content']", "message['content'].split('Note:')[0]")
     encoder = Encoder(tiny_tokenizer, Template("cutting", cutting, tiny_tokenizer, [END]), WIDE)

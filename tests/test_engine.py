@@ -17,7 +17,7 @@ from carellama.engine.transformers.engine import TransformersEngine
 from carellama.errors import UserError
 from carellama.model.packed_attention import register
 from carellama.records import Message
-from carellama.template import get_template
+from carellama.templates.template import get_template
 from conftest import make_model
 from engine_contract import read as follow
 

@@ -196,7 +196,7 @@ def test_the_front_matter_is_what_the_hub_reads(tmp_path, adapter):
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_the_output_of_a_training_has_a_card_without_paths(kind, tmp_path, tiny_folder):
     """T4: peft's page named a folder of this machine and said [More Information Needed] everywhere."""
-    from carellama import run as runs
+    from carellama.train import run as runs
     from test_variants import config_of
 
     base = tmp_path / "base"

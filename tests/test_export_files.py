@@ -20,8 +20,8 @@ from carellama.export.merge import export_model
 from carellama.export.parity import conversations
 from carellama.model.load import load_model, load_tokenizer
 from carellama.model.readers import make_readable, readable_config
-from carellama.template import get_template
-from carellama.tokenise import GroupEncoder
+from carellama.templates.template import get_template
+from carellama.templates.tokenize import GroupEncoder
 from hub_bases import BASES, write_base
 
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0}

@@ -15,7 +15,6 @@ from typing import ClassVar
 import pytest
 import torch
 
-from carellama import run as runs
 from carellama.config.run import RunConfig
 from carellama.data.convert import BadRecord
 from carellama.data.encoding.prompts import exam_prompt, numbered_passages, prepare_tasks, prompt_ids
@@ -23,8 +22,9 @@ from carellama.engine.transformers.engine import TransformersEngine
 from carellama.errors import UserError
 from carellama.model.load import load_tokenizer
 from carellama.records import Message, Question
-from carellama.template import get_template
-from carellama.tokenise import GroupEncoder
+from carellama.templates.template import get_template
+from carellama.templates.tokenize import GroupEncoder
+from carellama.train import run as runs
 from carellama.train.grpo import RolloutTrainer
 from carellama.train.options import run_config
 from carellama.train.session import Session

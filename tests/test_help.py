@@ -13,8 +13,8 @@ from carellama.config.help import USUAL_FLAGS, format_help, training_help
 from carellama.config.model import ModelArguments
 from carellama.config.objectives import READ_BY, GRPOArguments, PreferenceArguments, field_names
 from carellama.config.transformers_source import training_fields
-from carellama.run import LIGHT_GROUPS
 from carellama.stages import STAGES
+from carellama.train.run import LIGHT_GROUPS
 from test_layout import HEAVY
 
 OPTION = re.compile(r"^  --(\w+)", re.MULTILINE)

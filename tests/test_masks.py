@@ -14,8 +14,8 @@ from carellama.data.encoding.prepare import RowEncoder, last_answer_only
 from carellama.data.readers import Row
 from carellama.records import IGNORED, Chat, Message, Place, Tool, ToolCall
 from carellama.stages import STAGES
-from carellama.template import Template, get_template
-from carellama.tokenise import GroupEncoder
+from carellama.templates.template import Template, get_template
+from carellama.templates.tokenize import GroupEncoder
 from conftest import CHATML, make_tokenizer
 from test_reasoning_templates import MARKS
 

@@ -22,8 +22,8 @@ from carellama.data.documents.extract import documents
 from carellama.data.readers import Row, rows
 from carellama.data.write import COLUMNS, row_of, writer
 from carellama.records import Chat, Message, Place, Text
-from carellama.template import get_template
-from carellama.tokenise import GroupEncoder
+from carellama.templates.template import get_template
+from carellama.templates.tokenize import GroupEncoder
 from medical_numbers import BETWEEN, NUMBERS
 from test_documents import docx, run
 

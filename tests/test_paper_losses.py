@@ -12,15 +12,15 @@ import torch
 from transformers import set_seed
 
 import paper_losses as paper
-from carellama import run as runs
 from carellama.config.model import ModelArguments
 from carellama.config.parse import as_flags
 from carellama.data.encoding.encode import Encoder
 from carellama.data.encoding.preference import AnswerEncoder
-from carellama.jinja import formats, names
 from carellama.model.load import load_model
 from carellama.records import IGNORED, Chat, Message, Pair
-from carellama.template import get_template
+from carellama.templates.jinja import formats, names
+from carellama.templates.template import get_template
+from carellama.train import run as runs
 from carellama.train.options import run_config
 from carellama.train.ppo import PPOTrainer
 from conftest import REPOSITORY

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from carellama import run as runs
 from carellama.config.parse import as_flags
 from carellama.config.run import RunConfig
 from carellama.data.encoding.collate import collate_row, part_of_row, row_parts
 from carellama.errors import UserError
 from carellama.records import IGNORED, Tokens
+from carellama.train import run as runs
 from carellama.train.memory import check as memory_check
 from carellama.train.options import run_config
 from carellama.train.session import Session

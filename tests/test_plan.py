@@ -9,8 +9,6 @@ import pytest
 import torch
 
 from carellama import hardware
-from carellama import plan as plans
-from carellama import run as runs
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.run import RunConfig
@@ -18,6 +16,8 @@ from carellama.errors import UserError
 from carellama.model.adapter import prepare
 from carellama.model.load import load_model
 from carellama.model.meta import blank_adapters, blank_model
+from carellama.train import plan as plans
+from carellama.train import run as runs
 from carellama.train.memory import check as memory_check
 from carellama.train.memory.trace import Batch, Manner, Stack, Tracker, measured, shortened
 from carellama.train.options import run_config

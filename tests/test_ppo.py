@@ -14,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from carellama import run as runs
 from carellama.config.objectives import PPOArguments
 from carellama.config.parse import as_flags
 from carellama.data.encoding.collate import collate_padded, collate_row
@@ -23,7 +22,8 @@ from carellama.engine.transformers.engine import TransformersEngine
 from carellama.errors import UserError
 from carellama.model import packed_attention as attention
 from carellama.records import Message
-from carellama.template import get_template
+from carellama.templates.template import get_template
+from carellama.train import run as runs
 from carellama.train.chunked_loss import token_logps
 from carellama.train.options import run_config
 from carellama.train.policy_gradient import (

@@ -12,7 +12,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from carellama import run as runs
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.objectives import PreferenceArguments
@@ -28,7 +27,8 @@ from carellama.model import packed_attention as attention
 from carellama.model.adapter import Reference, prepare
 from carellama.model.load import load_model
 from carellama.records import IGNORED, Chat, Message, Pair, Tokens
-from carellama.template import get_template
+from carellama.templates.template import get_template
+from carellama.train import run as runs
 from carellama.train.chunked_loss import record_logps
 from carellama.train.dpo import preference_loss
 from carellama.train.kto import mismatched

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from carellama import run as runs
 from carellama.config.parse import as_flags
 from carellama.config.run import RunConfig
 from carellama.data.convert import BadRecord
@@ -17,7 +16,8 @@ from carellama.data.encoding.examples import Examples, metric_names
 from carellama.data.encoding.prepare import Prepared, conversations, prepare
 from carellama.errors import UserError
 from carellama.model.load import load_config, load_tokenizer
-from carellama.template import get_template
+from carellama.templates.template import get_template
+from carellama.train import run as runs
 from carellama.train.options import run_config
 from carellama.train.session import Session
 

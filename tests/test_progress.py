@@ -83,7 +83,7 @@ def test_trackers_are_checked_before_anything_is_loaded(tmp_path):
 def test_tensorboard_reads_what_a_run_wrote(tmp_path, tiny_folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from carellama import run as runs
+    from carellama.train import run as runs
     from carellama.train.options import run_config
 
     rows = [{"instruction": f"Question {number}?", "input": "", "output": "Rest."} for number in range(8)]

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carellama import run as runs
 from carellama.config.model import ModelArguments
 from carellama.config.parse import as_flags
 from carellama.engine.base import Piece, Reply, Sampling, Tool, drain
@@ -18,7 +17,8 @@ from carellama.engine.scripted import ScriptedEngine
 from carellama.evaluate.predict import PREDICTIONS, predict
 from carellama.model.load import load_tokenizer
 from carellama.records import Chat, Message
-from carellama.template import get_template
+from carellama.templates.template import get_template
+from carellama.train import run as runs
 from carellama.train.options import run_config
 from conftest import make_model, make_tokenizer
 from test_reasoning_templates import EMPTY, MARKS, QWEN3

@@ -14,7 +14,7 @@ import pytest
 from carellama.data.encoding.encode import APART, Encoder
 from carellama.data.encoding.preference import AnswerEncoder
 from carellama.records import IGNORED, Chat, Message, Pair, Tool, ToolCall
-from carellama.template import Template
+from carellama.templates.template import Template
 from conftest import make_tokenizer
 
 WIDE = (1 << 20, 1 << 20, 1 << 20)

@@ -17,7 +17,7 @@ KILLS = 10
 DRIVER = """
 import json, os, random, signal, sys, time, traceback
 import peft, torch, transformers  # once: each run is a fork of this process
-from carellama import run as runs
+from carellama.train import run as runs
 from carellama.train.options import run_config
 
 torch.set_num_threads(1)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from carellama import run as runs
 from carellama.config.parse import as_flags
 from carellama.config.run import RUN_GROUPS, RunConfig
 from carellama.errors import UserError
 from carellama.train import resume
+from carellama.train import run as runs
 from carellama.train.callbacks import StopCallback
 from carellama.train.options import run_config
 

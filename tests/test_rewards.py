@@ -25,7 +25,7 @@ from carellama.model import packed_attention as attention
 from carellama.model.adapter import prepare
 from carellama.model.load import load_model
 from carellama.records import Message, Pair
-from carellama.template import get_template
+from carellama.templates.template import get_template
 from carellama.train.options import run_config
 from carellama.train.reward.model import ServerReward, check_reward, load_reward, load_scorer
 from carellama.train.reward_model import scores_of

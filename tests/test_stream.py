@@ -250,7 +250,7 @@ def losses(folder: Path) -> list[float]:
 @pytest.fixture
 def run_of(tmp_path, tiny_folder):
     """Run a streamed training into a folder and return its losses and its account of the data."""
-    from carellama.run import run
+    from carellama.train.run import run
 
     def run_of(path: Path, name: str, **options):
         given = {"streaming": True, "max_steps": 6, "save_steps": 2, "logging_steps": 1, "bf16": False}

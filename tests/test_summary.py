@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from carellama import run as runs
-from carellama.chain import Step, _next_command
 from carellama.config.answering import TALK_GROUPS
 from carellama.config.export import EXPORT_GROUPS
 from carellama.config.parse import as_flags, parse
 from carellama.config.plan import PlanArguments
 from carellama.config.run import RunConfig
-from carellama.plan import _without
+from carellama.train import run as runs
 from carellama.train.options import run_config
+from carellama.train.plan import _without
+from carellama.train.recipe import Step, _next_command
 from carellama.train.summary import (
     EvaluationTable,
     History,

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from carellama.data.encoding.encode import Encoder
 from carellama.errors import UserError
-from carellama.jinja import Format, copies_contents, formats, jinja_of, names
 from carellama.records import IGNORED, Chat, Message
-from carellama.template import Template, get_template
+from carellama.templates.jinja import Format, copies_contents, formats, jinja_of, names
+from carellama.templates.template import Template, get_template
 from conftest import CORPUS, make_tokenizer
 
 CONTENTS = [

@@ -82,9 +82,9 @@ def test_every_engine_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, e
 def test_training_on_top_and_the_export_keep_the_template(
     tmp_path: Path, tiny_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from carellama import run as runs
     from carellama.config.parse import as_flags
     from carellama.export.merge import export_model
+    from carellama.train import run as runs
     from carellama.train.options import run_config
 
     data = tmp_path / "rows.json"

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from carellama import run as runs
 from carellama.config.parse import as_flags
 from carellama.config.run import RunConfig
 from carellama.errors import UserError
+from carellama.train import run as runs
 from carellama.train.grpo import RolloutTrainer
 from carellama.train.options import run_config
 from carellama.train.trainer import whole_records

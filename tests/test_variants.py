@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from carellama import run as runs
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.parse import as_flags
@@ -18,7 +17,8 @@ from carellama.data.encoding.prepare import prepare as prepare_data
 from carellama.errors import UserError
 from carellama.model.adapter import merge, prepare
 from carellama.model.load import load_model, load_tokenizer
-from carellama.template import get_template
+from carellama.templates.template import get_template
+from carellama.train import run as runs
 from carellama.train.causal import CausalTrainer
 from carellama.train.neftune import embedding_noise, record_lengths
 from carellama.train.options import run_config

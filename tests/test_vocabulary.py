@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from carellama import run as runs
 from carellama.config.data import DataArguments
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
@@ -22,6 +21,7 @@ from carellama.errors import UserError
 from carellama.export.merge import export_model
 from carellama.model.load import load_model, load_tokenizer
 from carellama.model.vocabulary import add_tokens, begin, grow, pieces_of, put, read_tokens
+from carellama.train import run as runs
 from carellama.train.options import run_config
 from conftest import CORPUS, make_model, make_tokenizer
 from test_variants import config_of

@@ -24,13 +24,13 @@ from carellama.data import mixture as recipe
 from carellama.data import view
 from carellama.data import vocabulary as pieces
 from carellama.errors import UserError
-from carellama.jinja import names
 from carellama.model.adapter import merge, prepare
 from carellama.model.zoo import pull
 from carellama.model.zoo.entries import find_entry, load_entries
 from carellama.model.zoo.pull import to_safetensors, with_named_weights
 from carellama.model.zoo.resolve import EMBEDDED
 from carellama.model.zoo.show import list_models, show
+from carellama.templates.jinja import names
 from conftest import make_model, make_tokenizer
 from test_adapter import logits, lora, trained
 

@@ -50,11 +50,11 @@ app = typer.Typer(
 
 # verb -> (where it is done, what it is for)
 VERBS = {
-    "train": ("carellama.run:train", "Fine-tune or pretrain a model."),
-    "plan": ("carellama.plan:plan", "Estimate memory, steps and time before training."),
-    "recipe": ("carellama.chain:run", "Run several training stages and compare results."),
-    "predict": ("carellama.run:predict", "Answer a dataset and score it (BLEU-4, ROUGE)."),
-    "eval": ("carellama.run:evaluate", "Loss and perplexity of a model on a dataset."),
+    "train": ("carellama.train.run:train", "Fine-tune or pretrain a model."),
+    "plan": ("carellama.train.plan:plan", "Estimate memory, steps and time before training."),
+    "recipe": ("carellama.train.recipe:run", "Run several training stages and compare results."),
+    "predict": ("carellama.train.run:predict", "Answer a dataset and score it (BLEU-4, ROUGE)."),
+    "eval": ("carellama.train.run:evaluate", "Loss and perplexity of a model on a dataset."),
     "export": ("carellama.export.merge:main", "Merge adapters into a model folder with a model card."),
     "tokenizer": ("carellama.data.vocabulary:run", "Learn Chinese tokens for a tokenizer."),
     "chat": ("carellama.cli:chat", "Talk to a model in the terminal."),

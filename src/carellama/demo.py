@@ -157,8 +157,8 @@ def learn(steps: Steps, folder: Path, language: str, model: dict[str, Any]) -> N
 
 def work(argv: list[str]) -> None:
     """One run of training, evaluation or prediction."""
-    from carellama.run import run as run_all
     from carellama.train.options import run_config
+    from carellama.train.run import run as run_all
 
     run_all(run_config(argv))
 

@@ -93,7 +93,7 @@ def _encoder(arguments: ViewArguments) -> Callable[[Record], str]:
     from carellama.config.model import ModelArguments
     from carellama.model.load import load_tokenizer
     from carellama.model.zoo.pull import with_named_weights
-    from carellama.template import get_template
+    from carellama.templates.template import get_template
 
     assert arguments.tokenizer is not None
     data = DataArguments(cutoff_len=arguments.cutoff_len, template=arguments.template)

@@ -20,8 +20,8 @@ from typing import Any
 from carellama.data.convert import Columns
 from carellama.data.turns import rows_of
 from carellama.disk import whole_file
-from carellama.jinja import as_functions
 from carellama.records import Chat, Message, Pair, Question, Record, Text
+from carellama.templates.jinja import as_functions
 
 COLUMNS = Columns(history="history", system="system", good="good")  # which column of such a row holds what
 

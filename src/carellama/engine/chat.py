@@ -3,8 +3,8 @@
     chat = chat_of(read_header(path, arrays=VOCABULARY), template=None)
     chat.render([Message("user", "What is asthma?")])
 
-`carellama.template` does the same, and more, where transformers is loaded. Whoever tokenises takes `pieces`: marks of
-the format that stand in a person's words are cut there, as in training, so that they stay text.
+`carellama.templates.template` does the same, and more, where transformers is loaded. Whoever tokenises takes `pieces`:
+marks of the format that stand in a person's words are cut there, as in training, so that they stay text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from carellama.engine.base import Tool
 from carellama.engine.parts import reads_calls
 from carellama.engine.tools import told
 from carellama.errors import UserError
-from carellama.jinja import (
+from carellama.model.gguf.read import Header
+from carellama.records import Message
+from carellama.templates.jinja import (
     CLOSE,
     DEFAULT,
     OPEN,
@@ -32,8 +34,6 @@ from carellama.jinja import (
     with_short_ids,
     without_thoughts,
 )
-from carellama.model.gguf.read import Header
-from carellama.records import Message
 from carellama.text import opens_reasoning
 
 TOKENS, KINDS = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"

@@ -17,8 +17,8 @@ from carellama.engine.reading import read_stream
 from carellama.engine.reasoning import with_reasoning
 from carellama.engine.tools import with_calls
 from carellama.errors import UserError
-from carellama.jinja import knows_tools, speaks_harmony
 from carellama.records import Message, ToolCall
+from carellama.templates.jinja import knows_tools, speaks_harmony
 
 Render = Callable[[Sequence[Message], Sequence[Tool]], str]
 # A call that a template is asked to write. Mistral's templates take ids of nine letters or digits.

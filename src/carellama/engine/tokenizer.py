@@ -21,9 +21,9 @@ from carellama.engine.base import Tool
 from carellama.engine.chat import CONTROL, KINDS, TOKENS, USER_DEFINED, Chat, chat_of
 from carellama.engine.detokenizer import Decode, keeping
 from carellama.errors import UserError
-from carellama.jinja import turn_ends
 from carellama.model.gguf.read import AS_GPT2, DIGITS_APART, Header
 from carellama.records import Message
+from carellama.templates.jinja import turn_ends
 
 MERGES = "tokenizer.ggml.merges"
 ARRAYS = (TOKENS, KINDS, MERGES)  # of a header that are read here

@@ -26,8 +26,8 @@ from carellama.engine.call_forms import CUT_CALL, FORMS, Written, read_json
 from carellama.engine.reading import Reader, held_back, read_stream
 from carellama.engine.tool_schema import call_schema, fits, takes_arguments, with_answer
 from carellama.errors import UserError
-from carellama.jinja import arguments_of, as_functions
 from carellama.records import Message, ToolCall
+from carellama.templates.jinja import arguments_of, as_functions
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 TELLS = """\

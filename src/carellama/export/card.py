@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import carellama
 from carellama.config.model import ModelArguments
 from carellama.run_record import run_records
-from carellama.template import Template
+from carellama.templates.template import Template
 
 if TYPE_CHECKING:
     from carellama.model.load import Kind

@@ -34,7 +34,7 @@ from carellama.model.quiet import QUICK_BYTES, quiet_bars
 from carellama.model.readers import make_readable
 from carellama.model.zoo.pull import with_named_weights
 from carellama.run_record import check_positions, template_for
-from carellama.template import Template, get_template
+from carellama.templates.template import Template, get_template
 
 if TYPE_CHECKING:
     from carellama.export.parity import ParityReport

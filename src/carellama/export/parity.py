@@ -20,8 +20,8 @@ from carellama.errors import UserError
 from carellama.model.load import Kind
 from carellama.model.quiet import quiet_loading
 from carellama.records import Message
-from carellama.template import Template
-from carellama.tokenise import GroupEncoder
+from carellama.templates.template import Template
+from carellama.templates.tokenize import GroupEncoder
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 from carellama.model.readers import find_pad_token
 from carellama.model.vocabulary import grow
 from carellama.records import Message
-from carellama.template import Template
+from carellama.templates.template import Template
 
 NEW_PAD = "<pad>"
 

@@ -9,7 +9,8 @@ products are computed instead, keeping the probabilities for the backward pass; 
 whose memory does not grow with the square of the length.
 
 It knows sliding windows and soft caps, and no attention sinks, position biases or chunks: what else a model hands to
-its attention is refused with `NotPacked`. `carellama.train.batch_layout` asks a model beforehand whether it can take such rows.
+its attention is refused with `NotPacked`. `carellama.train.batch_layout` asks a model beforehand whether it can take
+such rows.
 """
 
 from __future__ import annotations

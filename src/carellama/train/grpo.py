@@ -44,8 +44,8 @@ from carellama.engine.transformers.engine import seeded
 from carellama.errors import UserError
 from carellama.model.adapter import Reference
 from carellama.records import Message
-from carellama.template import Template, get_template
-from carellama.tokenise import GroupEncoder
+from carellama.templates.template import Template, get_template
+from carellama.templates.tokenize import GroupEncoder
 from carellama.train.checkpoints import WholeCheckpoints, log_of
 from carellama.train.divergence_guard import LossGuard, Term
 from carellama.train.optimizer import OwnOptimizer

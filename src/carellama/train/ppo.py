@@ -45,7 +45,7 @@ from carellama.engine.transformers.engine import Continuation, TransformersEngin
 from carellama.errors import UserError
 from carellama.model.adapter import Reference
 from carellama.records import Tokens
-from carellama.template import Template, get_template
+from carellama.templates.template import Template, get_template
 from carellama.train.chunked_loss import token_logps
 from carellama.train.divergence_guard import Term
 from carellama.train.policy_gradient import Moments, adapted, clipped_losses, generalised_advantages, shaped_rewards

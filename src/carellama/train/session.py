@@ -37,7 +37,7 @@ from carellama.model.vocabulary import Added, add_tokens, begin
 from carellama.model.zoo.pull import with_named_weights
 from carellama.run_record import as_trained
 from carellama.stages import ModelKind
-from carellama.template import Template, get_template
+from carellama.templates.template import Template, get_template
 from carellama.train import NEEDS, PREPARE, TRAINERS
 from carellama.train.optimizer import check_optimizer
 

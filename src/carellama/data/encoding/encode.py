@@ -3,7 +3,7 @@
     encoded = Encoder(tokenizer, template, lengths).encode(records)
 
 What is too long is shortened by rule and counted, never silently: see `Encoder`. It knows no chat format
-(`carellama.template`), makes no ids (`carellama.tokenise`) and reads no files.
+(`carellama.templates.template`), makes no ids (`carellama.templates.tokenize`) and reads no files.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Message, Place, Record, Text, Tokens
-from carellama.template import Group, Template
+from carellama.templates.template import Group, Template
+from carellama.templates.tokenize import GroupEncoder, Ids, adds_bos
 from carellama.text import counted
-from carellama.tokenise import GroupEncoder, Ids, adds_bos
 
 UNBOUNDED = 1 << 30  # tokens
 APART = "one example an answer: the chat template writes earlier answers in another way"

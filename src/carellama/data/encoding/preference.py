@@ -17,8 +17,8 @@ import numpy as np
 from carellama.data.encoding.encode import Encoded, Encoder, Note
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Message, Pair, Record, Tokens
-from carellama.template import Group
-from carellama.tokenise import Ids
+from carellama.templates.template import Group
+from carellama.templates.tokenize import Ids
 
 EARLIER = "earlier turns left out"
 

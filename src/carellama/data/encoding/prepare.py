@@ -37,7 +37,7 @@ from carellama.data.report import DataReport
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Pair, Record, Tokens
 from carellama.stages import Stage
-from carellama.template import Template
+from carellama.templates.template import Template
 from carellama.text import counted, language
 
 LANGUAGE_ROWS = 100  # of a dataset, whose language is looked at

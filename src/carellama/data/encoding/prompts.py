@@ -4,7 +4,8 @@
 
 An exam question becomes one message, `exam_prompt`; of a conversation and of a pair the last answer is left out and
 kept as `reference`. A prompt that is too long loses its earliest turns; one whose last question alone is too long is
-refused, as what is asked would be lost. All of it is counted. What judges the answers is `carellama.train.reward.verifiable`.
+refused, as what is asked would be lost. All of it is counted. What judges the answers is
+`carellama.train.reward.verifiable`.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from carellama.data.report import DataReport
 from carellama.errors import UserError
 from carellama.model.load import load_config
 from carellama.records import IGNORED, NOWHERE, Chat, Message, Pair, Place, Question, Record, Tokens
-from carellama.template import Template
+from carellama.templates.template import Template
+from carellama.templates.tokenize import GroupEncoder
 from carellama.text import HAN_CHARACTER, counted
-from carellama.tokenise import GroupEncoder
 
 log = logging.getLogger(__name__)
 EARLIER = "earlier turns left out"

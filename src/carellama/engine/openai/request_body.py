@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from carellama.engine.base import Prompt, Sampling, Tool, Unsupported
 from carellama.engine.tools import settled
-from carellama.jinja import as_functions
+from carellama.templates.jinja import as_functions
 
 MOST_LOGPROBS = 20  # that OpenAI, vLLM and SGLang tell of one token
 

@@ -34,8 +34,8 @@ from carellama.engine.openai.engine import OpenAIEngine
 from carellama.engine.openai.upstreams import Listing
 from carellama.errors import UserError, lookup
 from carellama.hardware import gpu_count
-from carellama.jinja import Format, formats, jinja_of
 from carellama.model.zoo.resolve import model_folder
+from carellama.templates.jinja import Format, formats, jinja_of
 
 if TYPE_CHECKING:
     from carellama.config.answering import EngineArguments

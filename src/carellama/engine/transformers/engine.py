@@ -45,10 +45,10 @@ from carellama.engine.transformers.generate import seeded
 from carellama.engine.transformers.grammar import Grammar, Matcher
 from carellama.engine.transformers.request import Request, Told
 from carellama.errors import UserError
-from carellama.jinja import as_functions, as_rows
 from carellama.records import Message
-from carellama.template import Group, Template, markup_tokens
-from carellama.tokenise import GroupEncoder, adds_bos
+from carellama.templates.jinja import as_functions, as_rows
+from carellama.templates.template import Group, Template, markup_tokens
+from carellama.templates.tokenize import GroupEncoder, adds_bos
 
 __all__ = ["Continuation", "TransformersEngine", "seeded"]
 

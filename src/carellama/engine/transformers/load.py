@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from carellama.engine.base import MOST_CONTEXT
 from carellama.engine.transformers.engine import BATCH, TransformersEngine
 from carellama.hardware import has_gpu
-from carellama.template import get_template
+from carellama.templates.template import get_template
 
 if TYPE_CHECKING:
     from carellama.config.answering import EngineArguments

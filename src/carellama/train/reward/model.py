@@ -45,8 +45,8 @@ from carellama.model.load import SCORE, bind, full_checkpoint, load_config, load
 from carellama.model.zoo.pull import with_named_weights
 from carellama.records import IGNORED, Message, Tokens
 from carellama.retry import RETRY_DELAYS, RETRYABLE_STATUSES, retry_after, retry_delay
-from carellama.template import Group, Template, get_template
-from carellama.tokenise import GroupEncoder
+from carellama.templates.template import Group, Template, get_template
+from carellama.templates.tokenize import GroupEncoder
 from carellama.train.reward_model import scores_of
 
 log = logging.getLogger(__name__)

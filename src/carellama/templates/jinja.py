@@ -4,8 +4,8 @@
     copies_contents(chat_template)      # whether it writes every message as it is
     render_chat(chat_template, [{"role": "user", "content": "Hi"}], tools=None, bos="<s>", eos="</s>")
 
-The named formats are the YAML files of `templates/`. In training a template is rendered by the tokenizer
-(`carellama.template`); `render_chat` gives the same text where no tokenizer of transformers is loaded.
+The named formats are the YAML files of `formats/`. In training a template is rendered by the tokenizer
+(`carellama.templates.template`); `render_chat` gives the same text where no tokenizer of transformers is loaded.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ class Format:
 
 @lru_cache(maxsize=1)
 def formats() -> dict[str, Format]:
-    """All named formats of `templates/`, by name."""
+    """All named formats of `formats/`, by name."""
     found = {}
-    for entry in resources.files("carellama").joinpath("templates").iterdir():
+    for entry in resources.files("carellama.templates").joinpath("formats").iterdir():
         if entry.name.endswith(".yaml"):
             found[entry.name.removesuffix(".yaml")] = Format(**yaml.safe_load(entry.read_text(encoding="utf-8")))
     return dict(sorted(found.items()))

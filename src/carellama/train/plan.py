@@ -19,13 +19,13 @@ from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carellama import run as runs
 from carellama.config.environment import world
 from carellama.config.parse import parse_asked
 from carellama.config.plan import PlanArguments
 from carellama.disk import write_json
 from carellama.errors import UserError
 from carellama.hardware import format_bytes, has_gpu, process_memory_bytes
+from carellama.train import run as runs
 
 if TYPE_CHECKING:
     from carellama.config.run import RunConfig

@@ -1,11 +1,11 @@
 """Chat formats: how a conversation becomes text, which part of it is trained, and where an answer ends.
 
 The only module that knows a chat format, and there is one renderer: the Jinja chat template, run by the tokenizer
-itself. The named templates of `templates/*.yaml` are turned into Jinja (`carellama.jinja`); export writes that same
-Jinja into the tokenizer, so what was trained is what vLLM, llama.cpp, Ollama and transformers render later.
+itself. The named templates of `formats/*.yaml` are turned into Jinja (`carellama.templates.jinja`); export writes that
+same Jinja into the tokenizer, so what was trained is what vLLM, llama.cpp, Ollama and transformers render later.
 
-To know which characters are markup and which the model has to learn, a conversation is rendered once with
-placeholders for its contents (`carellama.skeleton`); the result is filled in and compared with the real rendering.
+To know which characters are markup and which the model has to learn, a conversation is rendered once with placeholders
+for its contents (`carellama.templates.skeleton`); the result is filled in and compared with the real rendering.
 
     get_template("chatml", tokenizer).render([Message("user", "What is asthma?")], add_generation_prompt=True)
 
@@ -16,7 +16,7 @@ Two rules make training show a model what it will see when it answers:
 2. Reasoning is never part of a later turn's prompt, and a template may write earlier answers in another way than the
    last one. `Template.conversations` then gives one conversation for each answer.
 
-It does not tokenise (`carellama.tokenise`), shorten or label (`carellama.data.encoding.encode`).
+It does not tokenise (`carellama.templates.tokenize`), shorten or label (`carellama.data.encoding.encode`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from typing import Any
 import jinja2
 
 from carellama.errors import UserError
-from carellama.jinja import (
+from carellama.records import Message, Tool
+from carellama.templates.jinja import (
     DEFAULT,
     as_functions,
     as_rows,
@@ -44,8 +45,7 @@ from carellama.jinja import (
     without_reasoning,
     without_thoughts,
 )
-from carellama.records import Message, Tool
-from carellama.skeleton import Parts, Rows, Skeleton, Slot, make_skeleton, places_of
+from carellama.templates.skeleton import Parts, Rows, Skeleton, Slot, make_skeleton, places_of
 from carellama.text import THOUGHT, opens_reasoning, split_reasoning
 
 ASKED = (Message("user", "x"),)

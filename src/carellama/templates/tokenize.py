@@ -8,7 +8,8 @@ groups are joined without the white-space prefix that some tokenizers put before
 and of other markup (<tool_call>, <think>) in a person's words are cut in two before they are tokenised, so they stay
 text. In the model's own words only those of special tokens are cut: a call that it writes is markup.
 
-It knows no chat format, makes no labels and shortens nothing: `carellama.template` and `carellama.data.encoding.encode` do.
+It knows no chat format, makes no labels and shortens nothing: `carellama.templates.template` and
+`carellama.data.encoding.encode` do.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from carellama.errors import UserError
-from carellama.template import Group, markup_tokens, special_tokens
+from carellama.templates.template import Group, markup_tokens, special_tokens
 
 Ids = npt.NDArray[np.int32]  # (T,)
 

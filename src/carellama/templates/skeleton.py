@@ -6,7 +6,7 @@ A prompt reaches to where the model begins to write. That is where the generatio
 that the template puts between it and an answer (the empty <think> block of Qwen3, the final channel of gpt-oss): such
 markup is asked, and not learned. White space alone is learned, as models write it with their first word.
 
-`carellama.template` fills skeletons in and keeps them; this module knows no tokenizer.
+`carellama.templates.template` fills skeletons in and keeps them; this module knows no tokenizer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from carellama.errors import UserError
-from carellama.jinja import CLOSE, OPEN
+from carellama.templates.jinja import CLOSE, OPEN
 from carellama.text import THOUGHT, opens_reasoning
 
 SLOT = re.compile(f"{OPEN}(\\d+){CLOSE}")
