@@ -115,6 +115,6 @@ def test_what_can_not_be_taken_apart_is_refused(
         config_of(tmp_path, tiny_folder, "kto", row_tokens=100)
     with pytest.raises(UserError, match="--row_tokens is -1; it must be at least 0"):
         config_of(tmp_path, tiny_folder, "sft", row_tokens=-1)
-    monkeypatch.setattr("carellama.config.run.world", lambda: (0, 2))
+    monkeypatch.setattr("carellama.train.checks.world", lambda: (0, 2))
     with pytest.raises(UserError, match="--row_tokens is for one process"):
         config_of(tmp_path, tiny_folder, "sft", row_tokens=100)
