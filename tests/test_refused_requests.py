@@ -13,7 +13,7 @@ from rich.console import Console
 
 from api_server import running
 from carellama.assistant import Assistant
-from carellama.engine.openai import OpenAIEngine
+from carellama.engine.openai.engine import OpenAIEngine
 from carellama.records import Message
 from carellama.safety.guard_replies import is_refusal
 from carellama.safety.layer import SafetyLayer

@@ -152,7 +152,7 @@ def _answering(groups: Sequence[Any]) -> Iterator[tuple[Engine, Sampling]]:
 @contextmanager
 def _judging(options: GuardEvalArguments) -> Iterator[HarmJudge]:
     """The judge of the options; its engine is closed afterwards."""
-    from carellama.engine.choose import guard_engine
+    from carellama.engine.load import guard_engine
 
     assert options.judge_model
     with closing(HarmJudge(guard_engine(options.judge_model, options.judge_endpoint))) as judge:
