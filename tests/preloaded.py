@@ -33,13 +33,13 @@ from pathlib import Path
 from typing import NoReturn
 
 LOADED = """
-accelerate accelerate.commands.launch bitsandbytes datasets gguf httpx jinja2 jieba numpy peft pyarrow safetensors
+ accelerate accelerate.commands.launch bitsandbytes datasets gguf httpx jinja2 jieba numpy peft pyarrow safetensors
 tokenizers torch torch._dynamo torch.distributed.fsdp torch.distributed.run transformers.trainer
 transformers.models.llama.modeling_llama carellama.train.recipe carellama.train.run carellama.batch.clinical_command
 carellama.data.catalogue.convert carellama.data.check.check carellama.data.clean.clean
-carellama.engine.transformers.engine carellama.evaluate.consultation.run carellama.evaluate.guard carellama.evaluate.train_guard
-carellama.evaluate.train_triage carellama.evaluate.triage carellama.export.merge carellama.consultation.files
-carellama.safety.check carellama.train.trainer
+carellama.engine.transformers.engine carellama.evaluate.consultation.run carellama.evaluate.guard
+carellama.evaluate.train_guard carellama.evaluate.train_triage carellama.evaluate.triage carellama.export.merge
+carellama.consultation.files carellama.safety.check carellama.train.trainer
 """.split()
 # What stands for Python. It imports little: a start takes hundredths of a second.
 CLIENT = """#!{python} -IS

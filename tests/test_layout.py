@@ -39,7 +39,8 @@ IMPORTS: dict[str, set[str]] = {
     "intervals": set(),
     "disk": set(),
     "hardware": set(),
-    "rules": {"text"},
+    "mention_table": set(),
+    "rules": {"mention_table", "text"},
     "stages": {"records"},
     "config": {"hardware", "stages"},  # defaults depend on what the machine computes in
     "run_record": {"config", "disk", "stages"},
@@ -57,7 +58,7 @@ IMPORTS: dict[str, set[str]] = {
     },
     "knowledge": {"config"},
     # these and the server are handed an engine: they name the types of engine.base and load none
-    "safety": {"config", "engine.base", "records", "rules", "text"},
+    "safety": {"config", "engine.base", "mention_table", "records", "rules", "text"},
     "consultation": {"config", "disk", "engine.base", "intervals", "records", "rules", "safety", "text"},
     "export": {"config", "disk", "model", "records", "run_record", "templates"},
     "evaluate": {
