@@ -83,6 +83,14 @@ IMPORTS: dict[str, set[str]] = {
 }
 IMPORTS |= {"cli": set(IMPORTS), "__main__": {"cli"}}
 NOT_NAMES = {"utils", "util", "misc", "common", "helpers", "helper", "extras", "core", "manager", "managers"}
+RUN_CHECKS = (
+    "check_run",
+    "check_method",
+    "check_held_out",
+    "check_stage",
+    "check_ppo",
+    "check_grpo",
+)  # train/checks.py
 HEAVY = ("torch", "transformers", "gradio", "datasets", "peft", "numpy", "jieba", "pyarrow", "matplotlib")
 
 
@@ -298,7 +306,7 @@ def reads(path: Path) -> set[str]:
     checks = [
         node
         for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.FunctionDef) and node.name in ("__post_init__", "check_run", "check_ppo", "check_grpo")
+        if isinstance(node, ast.FunctionDef) and (node.name == "__post_init__" or node.name in RUN_CHECKS)
     ]
     checked = {id(node) for check in checks for node in ast.walk(check)}
     return {

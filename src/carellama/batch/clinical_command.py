@@ -98,7 +98,9 @@ def _run(
         raise UserError(f"{path} has no rows")
     _check_output(output, options, first)
     report = TaskReport(
-        name, str(path), _settings(options, task, path, model, data.template, generating, engine, needs_model)
+        name,
+        str(path),
+        _settings(options, task, path, model, data.template, generating, engine, needs_model=needs_model),
     )
     table = CodeTable.read(options.table, options.code_column, options.name_column) if options.table else None
     report = _with_earlier(report, output, options)
@@ -186,6 +188,7 @@ def _settings(
     template: str | None,
     generating: TaskGeneratingArguments,
     engine: EngineArguments,
+    *,
     needs_model: bool,
 ) -> dict[str, Any]:
     """What the rows of an output depend on: a run with others does not continue it."""

@@ -202,6 +202,6 @@ def _icd10_cm() -> list[Entry]:
         ) from error
     return [
         Entry(code, icd.get_description(code))
-        for code in icd.get_all_codes(True)
+        for code in icd.get_all_codes(True)  # noqa: FBT003 - with the dots
         if icd.is_category_or_subcategory(code)
     ]

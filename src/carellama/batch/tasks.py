@@ -78,7 +78,7 @@ def filled(prompt: str, **values: str) -> str:
     return HELD.sub(lambda found: values.get(found[1], found[0]), prompt)
 
 
-def qa(piece: Piece, asked: Sequence[str], turns: int) -> Work:
+def qa(piece: Piece, asked: Sequence[str], _turns: int) -> Work:
     """A question that the passage answers, and its answer."""
     words, passage = prompts()[piece.language]["qa"], _text(piece)
     known = "\n".join(f"- {question}" for question in asked) or "-"
@@ -89,7 +89,7 @@ def qa(piece: Piece, asked: Sequence[str], turns: int) -> Work:
     return Chat((Message("user", question), Message("assistant", answer)))
 
 
-def consultation(piece: Piece, asked: Sequence[str], turns: int) -> Work:
+def consultation(piece: Piece, _asked: Sequence[str], turns: int) -> Work:
     """So many turns of a patient and a doctor, both played by the model."""
     words, passage = prompts()[piece.language]["consultation"], _text(piece)
     patient = Message("system", filled(words["patient"], passage=passage))
@@ -108,7 +108,7 @@ def consultation(piece: Piece, asked: Sequence[str], turns: int) -> Work:
     return Chat(tuple(said))
 
 
-def rewrite(piece: Piece, asked: Sequence[str], turns: int) -> Work:
+def rewrite(piece: Piece, _asked: Sequence[str], _turns: int) -> Work:
     """The conversation with its last question and answer in other words."""
     chat = _chat(piece)
     words = prompts()[piece.language]["rewrite"]
@@ -124,7 +124,7 @@ def rewrite(piece: Piece, asked: Sequence[str], turns: int) -> Work:
     return Chat((*before, Message("user", new_question), Message("assistant", new_answer)))
 
 
-def preference(piece: Piece, asked: Sequence[str], turns: int) -> Work:
+def preference(piece: Piece, _asked: Sequence[str], _turns: int) -> Work:
     """Two answers to the conversation, the better one first. Only verdicts that hold in both orders count."""
     chat = _chat(piece)
     words = prompts()[piece.language]["preference"]

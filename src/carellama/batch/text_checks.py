@@ -232,7 +232,7 @@ def _statuses(found: Found, source: SourceText) -> list[Issue]:
     ]
 
 
-def _units(found: Found, source: SourceText) -> list[Issue]:
+def _units(found: Found, _source: SourceText) -> list[Issue]:
     return [Issue(name, text, "unknown unit") for name, text in _texts(found) if not is_unit(text)]
 
 

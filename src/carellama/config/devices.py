@@ -8,7 +8,7 @@ from carellama.config.environment import asked_engine, launched
 from carellama.errors import UserError
 
 
-def before_devices(training: Any, gpu: bool) -> None:
+def before_devices(training: Any, *, gpu: bool) -> None:
     """Settle on which device and backend the processes are, before transformers finds its own.
 
     DeepSpeed has a CPU too, but accelerate takes it only where it was not told to use the CPU.

@@ -71,7 +71,7 @@ def _pages(
     pdf.set_lang({"en": "en", "zh": "zh-CN"}[language])
     pdf.set_title(title)
     pdf.set_margin(MARGIN)
-    pdf.set_auto_page_break(True, MARGIN)
+    pdf.set_auto_page_break(auto=True, margin=MARGIN)
     pdf.add_font(FONT, fname=font)
     pdf.add_page()
     page = _Page(pdf, size, shown)

@@ -288,7 +288,7 @@ def _plain(row: Row, columns: Columns, system: str | None) -> Record:
     return Chat((*messages, *(Message(role, said) for role, said in turns)), row.place)
 
 
-def _exam(row: Row, columns: Columns, system: str | None) -> Record:
+def _exam(row: Row, columns: Columns, _system: str | None) -> Record:
     columns = EXAM if columns.options is None else columns
     stem = "\n".join(filter(None, (_text(row, columns.prompt), _text(row, columns.query, required=False))))
     answer = _value(row, columns.response or "answer")

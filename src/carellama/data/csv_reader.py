@@ -54,10 +54,10 @@ def excel_delimiter(text: str) -> str:
 def find_delimiter(text: str, own: str, *, cut: bool) -> str:
     """Return the delimiter of a table by its first rows: `own` if it divides the header, else one that divides all
     rows alike, "" for none. `cut`: the text goes on."""
-    if own and any(len(row) > 1 for row in _first_rows(text, own, cut)[:1]):
+    if own and any(len(row) > 1 for row in _first_rows(text, own, cut=cut)[:1]):
         return own
     for delimiter in DELIMITERS:
-        rows = _first_rows(text, delimiter, cut)
+        rows = _first_rows(text, delimiter, cut=cut)
         alike = len(rows) > 1 and len(rows[0]) > 1 and all(len(row) == len(rows[0]) for row in rows)
         if alike and not header_reason(rows[0], rows[1:]):
             return delimiter
@@ -68,7 +68,7 @@ def find_table(text: str, *, cut: bool) -> str:
     """Return the delimiter of a text that is a table under a header, "" for text: its rows are alike, and its header
     has a known name; two of them where commas or the like divide it, as sentences may be divided so too."""
     for delimiter in sorted(DELIMITERS, key="\t".__ne__):
-        rows = _first_rows(text, delimiter, cut)
+        rows = _first_rows(text, delimiter, cut=cut)
         if len(rows) < 2 or len(rows[0]) < 2 or any(len(row) != len(rows[0]) for row in rows):
             continue
         known = sum(is_column_name(name) or bool(SNAKE_CASE.fullmatch(name)) for name in rows[0])
@@ -77,7 +77,7 @@ def find_table(text: str, *, cut: bool) -> str:
     return ""
 
 
-def _first_rows(text: str, delimiter: str, cut: bool) -> list[list[str]]:
+def _first_rows(text: str, delimiter: str, *, cut: bool) -> list[list[str]]:
     """The first rows of a text; the last one is left out where it may not be whole."""
     lines = text.lstrip("\ufeff").splitlines(keepends=True)
     reader = csv.reader(lines[:-1] if cut and len(lines) > 1 else lines, delimiter=delimiter)

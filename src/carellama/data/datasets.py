@@ -277,7 +277,7 @@ def _dataset(name: str, entry: dict[str, Any], folder: Path, data: DataArguments
         folder=folder,
     )
     if place == "script_url":
-        return replace(made, script=_script(entry["script_url"], folder, where, data.trust_dataset_script))
+        return replace(made, script=_script(entry["script_url"], folder, where, trusted=data.trust_dataset_script))
     if made.hub:
         return made
     path = folder / entry["file_name"]
@@ -323,7 +323,7 @@ def _files(folder: Path) -> Iterator[Path]:
             log.warning("%s is not read: not one of %s", path, ", ".join(KINDS))
 
 
-def _script(name: str, folder: Path, where: str, trusted: bool) -> Path:
+def _script(name: str, folder: Path, where: str, *, trusted: bool) -> Path:
     choices = [folder / name, folder / f"{name}.py", folder / name / f"{Path(name).name}.py"]
     script = next((path for path in choices if path.is_file()), None)
     if script is None:

@@ -104,12 +104,7 @@ def letters_of(row: Row, answer: Any, options: Mapping[str, str], form: AnswerFo
         raise BadRecord(row.place, "the answer is not letters", f"found {type(answer).__name__}")
     letters = BETWEEN.sub("", ANSWER_WORDS.sub("", OPTION_WORD.sub("", plain)).upper())
     if not letters or not set(letters) <= set(LETTERS):
-        found = PREFIX.match(plain)
-        if len(same) != 1 and found and _same_text(plain[found.end() :], options) == (found[1] or found[2],):
-            return (found[1] or found[2],)  # "A. its text"
-        if len(same) != 1:
-            raise BadRecord(row.place, "the answer is not letters", _size(plain))
-        return same
+        return _by_text(row, plain, same, options)
     if not set(letters) <= set(options):
         if len(same) == 1:
             return same
@@ -119,6 +114,16 @@ def letters_of(row: Row, answer: Any, options: Mapping[str, str], form: AnswerFo
     if len(letters) > 1 and len(same) == 1 and options[same[0]] == plain:  # blood groups: "AB" may be option D
         raise BadRecord(row.place, "the answer may be letters or the text of one option", letters)
     return tuple(sorted(letters))
+
+
+def _by_text(row: Row, plain: str, same: tuple[str, ...], options: Mapping[str, str]) -> tuple[str, ...]:
+    """The letter of an option's text, or of "A. its text"; `same`: the options whose text the answer is."""
+    if len(same) == 1:
+        return same
+    found = PREFIX.match(plain)
+    if found and _same_text(plain[found.end() :], options) == (found[1] or found[2],):
+        return (found[1] or found[2],)
+    raise BadRecord(row.place, "the answer is not letters", _size(plain))
 
 
 def _stripped(answer: str | list[Any]) -> bool:

@@ -113,13 +113,17 @@ def _counted(found: Sequence[tuple[str, re.Match[str]]], *, gaps: bool) -> list[
         next_one = letter == following[:1]
         if not next_one and not (gaps and letter in following and not bare and _frame(match) == _frame(marks[0][1])):
             continue
-        if marks and match.start() == marks[-1][1].end() and _is_name(letter, found[at + 1 :], gaps and not next_one):
+        if (
+            marks
+            and match.start() == marks[-1][1].end()
+            and _is_name(letter, found[at + 1 :], out_of_order=gaps and not next_one)
+        ):
             continue
         marks.append((letter, match))
     return marks
 
 
-def _is_name(letter: str, after: Sequence[tuple[str, re.Match[str]]], out_of_order: bool) -> bool:
+def _is_name(letter: str, after: Sequence[tuple[str, re.Match[str]]], *, out_of_order: bool) -> bool:
     """Whether a letter right behind a mark begins its text, as in "A. E. coli" and "B. C. difficile C. ..."."""
     return out_of_order or any(other == letter for other, _ in after)
 

@@ -123,7 +123,7 @@ def sha1_of(path: Path) -> str:
 
 
 @lru_cache(maxsize=256)
-def _sha1(path: Path, size: int, changed: int) -> str:
+def _sha1(path: Path, _size: int, _changed: int) -> str:
     found = hashlib.sha1(usedforsecurity=False)
     with path.open("rb") as file:
         while chunk := file.read(READ_BYTES):
@@ -141,11 +141,11 @@ def encoding_by_head(head: bytes, path: Path, *, whole: bool = False) -> str:
             return name
     if wide := _utf16_without_mark(head):
         return wide
-    bad = _first_invalid(head, "utf-8", whole)
+    bad = _first_invalid(head, "utf-8", whole=whole)
     if bad is None:
         return "utf-8"
     wide_bytes = sum(byte > 127 for byte in head[:bad])
-    if wide_bytes < UTF8_SAMPLE_BYTES and _is_gb18030(head, whole):
+    if wide_bytes < UTF8_SAMPLE_BYTES and _is_gb18030(head, whole=whole):
         return "gb18030"
     raise DataError(
         f"{path}:{head.count(10, 0, bad) + 1}: not UTF-8 (and not GB18030); save the file as UTF-8, or correct that "
@@ -153,7 +153,7 @@ def encoding_by_head(head: bytes, path: Path, *, whole: bool = False) -> str:
     )
 
 
-def _first_invalid(data: bytes, encoding: str, whole: bool) -> int | None:
+def _first_invalid(data: bytes, encoding: str, *, whole: bool) -> int | None:
     """Return the position of the first byte that is not of this encoding, None where all are."""
     try:
         codecs.getincrementaldecoder(encoding)().decode(data, final=whole)
@@ -162,7 +162,7 @@ def _first_invalid(data: bytes, encoding: str, whole: bool) -> int | None:
     return None
 
 
-def _is_gb18030(data: bytes, whole: bool) -> bool:
+def _is_gb18030(data: bytes, *, whole: bool) -> bool:
     """Whether bytes decode as GB18030 and give common characters: Latin-1 or Big5 read so gives rare ones."""
     try:
         text = codecs.getincrementaldecoder("gb18030")().decode(data, final=whole)

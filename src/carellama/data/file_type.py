@@ -117,7 +117,7 @@ _said: set[tuple[str, str]] = set()
 
 
 @lru_cache(maxsize=256)
-def _detect(path: Path, size: int, changed: int) -> FileType:
+def _detect(path: Path, _size: int, _changed: int) -> FileType:
     """Return the format of a file of this size and time of change, for which it is remembered."""
     with path.open("rb") as file:
         start = file.read(16)

@@ -162,7 +162,7 @@ def mix_recipe(recipe: Recipe, output: Path, arguments: MixArguments) -> dict[st
     kinds: dict[str, str] = {}
     available = []
     for dataset, report in zip(datasets, reports, strict=True):
-        available.append(sum(1 for _ in _records(dataset, skips, report, kinds)))
+        available.append(sum(1 for _ in _records(dataset, report, kinds, skips=skips)))
     wanted = _wanted(recipe, available)
     count = _counter(arguments.tokenizer)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,7 @@ def mix_recipe(recipe: Recipe, output: Path, arguments: MixArguments) -> dict[st
     with tempfile.TemporaryFile(dir=output.parent) as unordered:
         for dataset, report, there, want in zip(datasets, reports, available, wanted, strict=True):
             times = chosen(there, want, recipe.seed, dataset.name)
-            at, sizes, own = _write(_records(dataset, skips), times, unordered, count)
+            at, sizes, own = _write(_records(dataset, skips=skips), times, unordered, count)
             copies = int(np.isin(own, np.concatenate(hashes)).sum()) if hashes else 0
             offsets.append(at)
             hashes.append(own)
@@ -197,7 +197,7 @@ def mix_recipe(recipe: Recipe, output: Path, arguments: MixArguments) -> dict[st
 
 
 def _records(
-    dataset: Dataset, skips: bool, report: DataReport | None = None, kinds: dict[str, str] | None = None
+    dataset: Dataset, report: DataReport | None = None, kinds: dict[str, str] | None = None, *, skips: bool
 ) -> Iterator[Record]:
     """The usable records of a dataset; all datasets must give the same kind."""
     report = report or DataReport()

@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from carellama.engine.reading import held_back
 from carellama.records import Tool
@@ -37,16 +37,18 @@ class Written(NamedTuple):
 
 
 Tools = Mapping[str, Tool]
-Read = Callable[[str, Tools, bool], list[Written] | None]
+
+
+class Read(Protocol):
+    """Reads what stands between the marks of a form."""
+
+    def __call__(self, text: str, tools: Tools, *, complete: bool = True) -> list[Written] | None:
+        """Return the calls, None for what is no call. `complete`: the text is not cut by the limit of tokens."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What calls stand between; without `close` they reach to the end.
-
-    `read(text, tools, complete)` returns None for what is no call. `complete`: the text is not cut by the limit of
-    tokens.
-    """
+    """What calls stand between; without `close` they reach to the end."""
 
     open: str
     close: str
@@ -77,7 +79,12 @@ def _number(text: str) -> float:
 DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_number)
 
 
-def read_json(text: str, tools: Tools = MappingProxyType({}), complete: bool = True) -> list[Written] | None:
+def read_json(
+    text: str,
+    tools: Tools = MappingProxyType({}),  # noqa: ARG001 - of every `Read`
+    *,
+    complete: bool = True,  # noqa: ARG001 - of every `Read`
+) -> list[Written] | None:
     """Read an object, or an array of objects, with name and arguments (or parameters)."""
     rest = text.lstrip()
     listed = rest.startswith("[")
@@ -117,13 +124,13 @@ def _object(text: str) -> Any:
     return found if isinstance(found, dict) and end == len(text.strip()) else text.lstrip()
 
 
-def read_tagged(text: str, tools: Tools, complete: bool) -> list[Written] | None:
+def read_tagged(text: str, tools: Tools, *, complete: bool = True) -> list[Written] | None:
     """Read what stands in <tool_call>: JSON, <function=NAME>, or NAME and <arg_key>."""
     start = text.lstrip()
     if start.startswith(("{", "[")):
         return read_json(text)
     if start.startswith("<function="):
-        return read_functions(text, tools, complete)
+        return read_functions(text, tools, complete=complete)
     name, mark, rest = text.partition("<arg_key>")
     name = (name if mark else name[: len(name) - held_back(name, ["<arg_key>"])]).strip()
     if name not in tools:
@@ -132,7 +139,7 @@ def read_tagged(text: str, tools: Tools, complete: bool) -> list[Written] | None
     return [Written(name, _cut(arguments) if left or not complete else arguments)]
 
 
-def read_functions(text: str, tools: Tools, complete: bool) -> list[Written] | None:
+def read_functions(text: str, tools: Tools, *, complete: bool = True) -> list[Written] | None:
     """Read <function=NAME> with a <parameter=KEY> for each argument, or with JSON as Llama's prompts have it."""
     calls: list[Written] = []
     at = 0
@@ -152,7 +159,12 @@ def read_functions(text: str, tools: Tools, complete: bool) -> list[Written] | N
     return calls or None
 
 
-def read_mistral(text: str, tools: Tools, complete: bool) -> list[Written] | None:
+def read_mistral(
+    text: str,
+    tools: Tools,  # noqa: ARG001 - of every `Read`
+    *,
+    complete: bool = True,  # noqa: ARG001 - of every `Read`
+) -> list[Written] | None:
     """Read an array of objects, or names each with [ARGS] and an object."""
     if text.lstrip().startswith(("[{", "[ {", "{")) or text.strip() == "[":
         return read_json(text)
@@ -175,7 +187,7 @@ def read_mistral(text: str, tools: Tools, complete: bool) -> list[Written] | Non
     return calls or None
 
 
-def read_deepseek(text: str, tools: Tools, complete: bool) -> list[Written] | None:
+def read_deepseek(text: str, tools: Tools, *, complete: bool = True) -> list[Written] | None:
     """Read calls of DeepSeek: V3 and R1 write a type before the name and JSON in a code block, V3.1 the JSON alone."""
     before, *parts = text.split(BEGIN)
     if before.strip():
@@ -198,10 +210,10 @@ def read_deepseek(text: str, tools: Tools, complete: bool) -> list[Written] | No
     return calls or None
 
 
-def _read_function(text: str, tools: Tools, complete: bool) -> list[Written] | None:
+def _read_function(text: str, tools: Tools, *, complete: bool = True) -> list[Written] | None:
     """Read what stands behind <function= where no <tool_call> is around it."""
     end = "</function>" if complete else ""
-    return read_functions(f"<function={text}{end}", tools, complete)
+    return read_functions(f"<function={text}{end}", tools, complete=complete)
 
 
 FORMS = (

@@ -131,7 +131,7 @@ class CallReader(Reader):
         may_be_cut = bool(self.required) or not complete
         found: Sequence[Written] | None = None
         if form is not None:
-            found = form.read(inner[: len(inner) - held_back(inner, [form.close])], self.tools, complete)
+            found = form.read(inner[: len(inner) - held_back(inner, [form.close])], self.tools, complete=complete)
         elif self.required or inner.lstrip().startswith("{"):
             found = read_json(inner)
         calls = self._calls(found, may_be_cut=may_be_cut)
@@ -169,7 +169,7 @@ class CallReader(Reader):
                 return
             whole = self._held[: end + len(form.close)]
             self._held = self._held[len(whole) :]
-            found = form.read(whole[at + len(form.open) : end], self.tools, True)
+            found = form.read(whole[at + len(form.open) : end], self.tools)
             yield from self._given(whole, self._calls(found, may_be_cut=False))
 
     def _say(self, text: str) -> Iterator[Piece]:

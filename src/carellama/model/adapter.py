@@ -163,7 +163,7 @@ class Reference:
     Raises `UserError` where whole weights are trained and sharded: a copy of them would lie in every process.
     """
 
-    def __init__(self, model: Any, sharded: bool) -> None:
+    def __init__(self, model: Any, *, sharded: bool) -> None:
         from peft import PeftModel
 
         self._copy = None

@@ -90,7 +90,7 @@ def convert(source: Path, size: str, output: Path, *, version: int | None = None
     tokenizer = next((path for path in _near(source, folder) if path.is_file()), None)
     if tokenizer is None:
         raise UserError(f"{source} has no tokenizer.model; it comes with the download, beside the folders of the sizes")
-    _check_output(output, overwrite, (source, folder))
+    _check_output(output, (source, folder), overwrite=overwrite)
     weights = [open_shard(path) for path in shards]
     version = version or guess_version(params, size)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -338,7 +338,7 @@ def _near(source: Path, folder: Path) -> Iterator[Path]:
         yield place / "tokenizer.model"
 
 
-def _check_output(output: Path, overwrite: bool, read: Sequence[Path]) -> None:
+def _check_output(output: Path, read: Sequence[Path], *, overwrite: bool) -> None:
     """Refuse to write over anything but an older model, and over what is read."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         if not output.is_dir() or not overwrite:

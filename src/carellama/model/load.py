@@ -160,7 +160,7 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
     if isinstance(place, Path) and is_sharded(place):
         family, source, options["state_dict"] = model_class(model, kind) or family, None, read_shards(place)
     elif isinstance(place, Path):
-        readable_weights(place, model.allow_pickle)
+        readable_weights(place, allow_pickle=model.allow_pickle)
     if attention is not None:
         options["attn_implementation"] = attention
     if model.quantization_bit:
@@ -314,7 +314,7 @@ def _same_shape(base: PretrainedConfig, place: Path | str, full: PretrainedConfi
             )
 
 
-def readable_weights(folder: Path, allow_pickle: bool) -> None:
+def readable_weights(folder: Path, *, allow_pickle: bool) -> None:
     """Refuse a folder without weights, and pickled weights unless they are allowed."""
     if any(folder.glob("*.safetensors")):
         return

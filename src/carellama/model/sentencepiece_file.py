@@ -128,11 +128,11 @@ def _model(state: Mapping[str, Any], named: Mapping[str, str]) -> bytes:
         piece = piece.replace(" ", "▁")
         written += _field(PIECES, _field(1, piece) + _varint(2 << 3 | 5) + struct.pack("<f", score) + _field(3, kind))
     numbers = {piece: number for number, piece in pieces.items()}
-    trainer = _field(3, BPE) + _field(4, max(pieces) + 1) + _field(35, True)  # model_type, vocab_size, byte_fallback
+    trainer = _field(3, BPE) + _field(4, max(pieces) + 1) + _field(35, 1)  # model_type, vocab_size, byte_fallback
     for place, token in enumerate((unknown, *(named[name] for name in ("bos", "eos", "pad")))):
         trainer += _field(40 + place, numbers.get(token, -1)) + (_field(45 + place, token) if token else b"")
     # name, add_dummy_prefix, remove_extra_whitespaces
-    normalizer = _field(1, "identity") + _field(3, space_before(state) != "never") + _field(4, False)
+    normalizer = _field(1, "identity") + _field(3, space_before(state) != "never") + _field(4, 0)
     return bytes(written) + _field(TRAINER, trainer) + _field(NORMALIZER, normalizer)
 
 

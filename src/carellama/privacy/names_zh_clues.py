@@ -34,7 +34,7 @@ _BEFORE = (
             rf"姓名[:=]\s?[{HAN}] {{1,3}}$"  # 姓名:褚  卫东
         ),
         9.0,
-        True,
+        telling=True,
     ),
     Clue(
         re.compile(
@@ -46,7 +46,7 @@ _BEFORE = (
             rf"{_ENDINGS}(?=[:：]))[:：是为叫\-—]{{0,2}}{_OPENS}"
         ),
         8.0,
-        True,
+        telling=True,
     ),
     Clue(re.compile(rf"{_ENDINGS}[是为叫\-—]{{0,2}}{_OPENS}"), 6.5),
     Clue(
@@ -54,7 +54,7 @@ _BEFORE = (
             r"(?:那个|[由给找请让替]|联系|通知|告知|转告|感谢|谢谢|您好|你好|兹有|关于|代|\d\s?床|[)\d级夜白早晚中]班)\s?[\"']?$"
         ),
         3.0,
-        True,
+        telling=True,
     ),
     Clue(re.compile(r"[、/:和跟与向]\s?[\"']?$"), 3.0),
     Clue(re.compile(rf"[{HAN}]{{2,6}}[:：]\s?$"), 5.5),
@@ -67,9 +67,9 @@ _BEHIND = (
             r"[\s,，(]{0,2}(?:男|女)(?:性)?[\s,，;)、\d]|[\s,，(]{0,2}\d{1,3}\s?岁|之[子女妻夫父母]|本人|收$|[白夜早晚中]班)"
         ),
         5.0,
-        True,
+        telling=True,
     ),
-    Clue(re.compile(r"(?:得了|患[上有的]|病了|病倒|去世|怀孕|受伤|头部)"), 3.0, True),
+    Clue(re.compile(r"(?:得了|患[上有的]|病了|病倒|去世|怀孕|受伤|头部)"), 3.0, telling=True),
     Clue(
         re.compile(
             r"(?:称|说|来|已|于|在|他|她|的(?:[他她]|报告|病历|电话|结果|家属|手机|检查|住院|主治|号|处方|药|片子|化验|身份|床|标本|血|体温|女儿|儿子|妈|爸)|"
@@ -107,5 +107,5 @@ def clues(plain: str, start: int, end: int) -> tuple[Clue, Clue]:
         uttered = bool(_UTTERED.match(behind))
         left = Clue(left.form, left.worth if uttered else 2.5, uttered)
     if _EXAMPLE.fullmatch(plain, start, end):
-        left = Clue(left.form, left.worth, True)
+        left = Clue(left.form, left.worth, telling=True)
     return left, right

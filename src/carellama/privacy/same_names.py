@@ -77,7 +77,7 @@ def _mentions(plain: str, names: set[str]) -> Iterator[Found]:
         for part in {name, name.replace(" ", "")} | _given(name):
             if len(part) > 1:
                 for match in re.finditer(re.escape(part), plain):
-                    if not within_word(plain, *match.span()) and not _is_titled(plain, *match.span()):
+                    if not within_word(plain, *match.span()) and not _is_titled(plain, match.end()):
                         yield "NAME", *match.span(), 0.6
     surnames = {surname for name in chinese if (surname := has_surname(name))}
     if surnames:
@@ -89,7 +89,7 @@ def _mentions(plain: str, names: set[str]) -> Iterator[Found]:
                 yield "NAME", *match.span(), 0.6
 
 
-def _is_titled(plain: str, start: int, end: int) -> bool:
+def _is_titled(plain: str, end: int) -> bool:
     """Whether the last character begins a title: 陈主 of 陈主任."""
     title = TITLE.match(plain, end - 1)
     return bool(title) and title.end() > end  # type: ignore[union-attr]

@@ -99,13 +99,13 @@ class Guard:
     def with_classifier(self, classifier: Classifier, *, rules: bool = True) -> Guard:
         """Return a guard with the same rules, or none of them, and another classifier."""
         made = copy(self)
-        made._classifier, made._by_rules = classifier, rules
+        made._classifier, made._by_rules = classifier, rules  # noqa: SLF001 - a copy of its own
         return made
 
     def with_policy(self, policy: Policy) -> Guard:
         """Return a guard that looks for nothing that a policy has off, and prefers what it refuses to what it marks."""
         made = copy(self)
-        made._policy = policy
+        made._policy = policy  # noqa: SLF001 - a copy of its own
         return made
 
     def signs(self, plain: str) -> list[Sign]:

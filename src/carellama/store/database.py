@@ -106,7 +106,7 @@ class Database:
         self.name = str(self._url.database) if self.sqlite else str(place_only)  # for messages: no user, no password
         self._busy_seconds, self._clock = busy_seconds, clock
         self._writer = threading.Lock()  # SQLite has one writer; threads that wait here need not poll for it
-        self.engine = self._sqlite_engine(durable) if self.sqlite else self._postgres_engine()
+        self.engine = self._sqlite_engine(durable=durable) if self.sqlite else self._postgres_engine()
 
     def now(self, connection: Connection) -> float:
         """Seconds since 1970; by the clock of the database, where several machines use it."""
@@ -179,7 +179,7 @@ class Database:
                         raise
                     time.sleep(0.02)
 
-    def _sqlite_engine(self, durable: bool) -> Engine:
+    def _sqlite_engine(self, *, durable: bool) -> Engine:
         # check_same_thread: a connection goes from thread to thread through the pool, never to two at once
         connect = {"timeout": self._busy_seconds, "check_same_thread": False}
         engine = create_engine(self._url, hide_parameters=True, connect_args=connect)
@@ -263,7 +263,7 @@ def open_database(
     """
     database = Database(place, durable=durable, busy_seconds=busy_seconds, clock=clock)
     try:
-        if database.sqlite and not _there(Path(database.name), make):
+        if database.sqlite and not _there(Path(database.name), make=make):
             return None
         if not make and database.version() is None:
             database.close()
@@ -275,7 +275,7 @@ def open_database(
     return database
 
 
-def _there(path: Path, make: bool) -> bool:
+def _there(path: Path, *, make: bool) -> bool:
     """Whether the file is there; `make` makes an empty one that only its owner can read."""
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file for the database")

@@ -22,7 +22,6 @@ from carellama.text import THOUGHT, opens_reasoning
 
 SLOT = re.compile(f"{OPEN}(\\d+){CLOSE}")
 Rows = Sequence[dict[str, Any]]
-EndOf = Callable[[str, bool], tuple[str, str]]  # (markup after an answer, whether it calls tools) -> (end, rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +51,13 @@ class Skeleton:
     exact: bool  # whether it is the template's own rendering, and not brought into the form of its generation prompt
 
 
+class EndOf(Protocol):
+    """Splits the markup after an answer; `calls`: whether the answer calls tools."""
+
+    def __call__(self, markup: str, *, calls: bool) -> tuple[str, str]:
+        """Return what ends the answer, and the rest."""
+
+
 class Render(Protocol):
     """Renders rows; `start`: up to where an answer begins; `thinking`: whether it begins with reasoning."""
 
@@ -69,7 +75,7 @@ def make_skeleton(
     writes it as part of the content. `lead`: the markup that stands between the generation prompt and an answer
     without reasoning; None: it is being looked for. Raises `UserError` for roles that the template drops or moves.
     """
-    return _Cutter(rows, marks, render, end_of, inline, lead).skeleton()
+    return _Cutter(rows, marks, render, end_of, lead, inline=inline).skeleton()
 
 
 def places_of(rows: Rows, render: Callable[[Rows], str]) -> Parts:
@@ -91,8 +97,9 @@ class _Cutter:
         marks: tuple[str, str] | None,
         render: Render,
         end_of: EndOf,
-        inline: bool,
         lead: str | None,
+        *,
+        inline: bool,
     ) -> None:
         self.rows, self.marks, self.render, self.end_of, self.lead = rows, marks, render, end_of, lead
         self.held = _held(rows)
@@ -126,7 +133,7 @@ class _Cutter:
             groups += [prompt, answer]
         rest = self._between(cursor, len(self.text))
         if len(rest) > 1:  # it ends with a turn that is not the assistant's
-            return Skeleton((*groups, rest), "", True, self.exact)
+            return Skeleton((*groups, rest), "", ends=True, exact=self.exact)
         return Skeleton(tuple(groups), self.text[cursor:], ends, self.exact)
 
     def _prompt(self, at: int, cursor: int) -> tuple[Parts, int]:
@@ -168,7 +175,7 @@ class _Cutter:
         """The answer from `begin` on, where in the text it ends, and whether markup ends it."""
         after = max(self.slots[at][1] if at in self.slots else begin, begin)
         following = min((start for start, _ in self.slots.values() if start >= after), default=len(self.text))
-        end, _ = self.end_of(self.text[after:following], bool(self.rows[at].get("tool_calls")))
+        end, _ = self.end_of(self.text[after:following], calls=bool(self.rows[at].get("tool_calls")))
         if not end and self.rows[at].get("tool_calls"):
             raise UserError("the chat template ends a call of a tool with nothing that stops the model")
         stop = after + len(end)
@@ -180,7 +187,7 @@ class _Cutter:
             if opens_reasoning(self.render(self.held[:at], start=True, thinking=True)):
                 opening = ""
             lead, slot, *rest = parts
-            parts = (f"{lead}{opening}", Slot(self.count, False, True), closing, slot, *rest)
+            parts = (f"{lead}{opening}", Slot(self.count, trimmed=False, own=True), closing, slot, *rest)
         return parts, stop, bool(end)
 
     def _between(self, start: int, end: int) -> Parts:

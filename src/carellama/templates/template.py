@@ -126,7 +126,9 @@ class Template:
         skeleton = self._skeleton(messages, tools)
         texts = self._texts(messages)
         learned = [message.learned for message in messages if message.role == "assistant"]
-        groups = [_fill(parts, at % 2 == 1 and learned[at // 2], texts) for at, parts in enumerate(skeleton.groups)]
+        groups = [
+            _fill(parts, texts, trained=at % 2 == 1 and learned[at // 2]) for at, parts in enumerate(skeleton.groups)
+        ]
         blank = any(message.content.isspace() or not message.content for message in messages)
         made = "".join(group.text for group in groups) + skeleton.tail
         if skeleton.exact and (blank or not self._copies) and made != self.render(messages, tools=tools):
@@ -150,7 +152,7 @@ class Template:
             for group in groups[1:]:
                 at = len(lead.parts) - 1
                 parts = (*lead.parts[:-1], lead.parts[-1] + group.parts[0], *group.parts[1:])
-                lead = Group(parts, False, lead.own | {at + number for number in group.own})
+                lead = Group(parts, trained=False, own=lead.own | {at + number for number in group.own})
             return lead
         key = self._key(messages, tools)
         places = self._prompts.get(key)
@@ -160,7 +162,7 @@ class Template:
                 self._prompts[key] = places
         text = self.render(messages, add_generation_prompt=True, tools=tools)
         texts = self._texts(messages)
-        group = _fill(places, False, texts)
+        group = _fill(places, texts, trained=False)
         return group if group.text == text else _search(text, messages, texts)
 
     def answering_directly(self) -> Template:
@@ -286,7 +288,7 @@ class Template:
                 self._skeletons[key] = skeleton
         return skeleton
 
-    def _end(self, markup: str, calls: bool) -> tuple[str, str]:
+    def _end(self, markup: str, *, calls: bool) -> tuple[str, str]:
         """Split the markup after an answer into what ends it (white space and one stop) and the rest.
 
         Behind calls of tools, which are markup too, the first stop ends it.
@@ -321,10 +323,10 @@ def _search(text: str, messages: Sequence[Message], texts: Sequence[str]) -> Gro
             parts += [text[at:start], words]
             own |= {len(parts) - 1} if message.role == "assistant" else set()
             at = start + len(words)
-    return Group((*parts, text[at:]), False, frozenset(own))
+    return Group((*parts, text[at:]), trained=False, own=frozenset(own))
 
 
-def _fill(parts: Parts, trained: bool, texts: Sequence[str]) -> Group:
+def _fill(parts: Parts, texts: Sequence[str], *, trained: bool) -> Group:
     """Put the contents into one group of a skeleton."""
     own = frozenset(at for at, part in enumerate(parts) if isinstance(part, Slot) and part.own)
     return Group(tuple([part if isinstance(part, str) else part.of(texts) for part in parts]), trained, own)

@@ -104,7 +104,7 @@ class GroupEncoder:
         for group in groups:
             pieces = []
             for text, markup in self._stretches(group):
-                pieces.append(self._behind_anchor(text, before, markup))
+                pieces.append(self._behind_anchor(text, before, markup=markup))
                 before = text or before
             found.append(pieces)
         return found
@@ -115,7 +115,7 @@ class GroupEncoder:
         text, spans = "", list[_Span]()  # words with the markup that goes with them
         parts, last = group.parts, len(group.parts) - 1
         for at in range(0, last + 1, 2):
-            head, fixed, tail = self._markup(parts[at], at == 0, at == last)
+            head, fixed, tail = self._markup(parts[at], first=at == 0, last=at == last)
             text += head
             if fixed:
                 if text:
@@ -130,17 +130,17 @@ class GroupEncoder:
             found += [(part, False) for part in self._cut(text, spans)]
         return found
 
-    def _markup(self, text: str, first: bool, last: bool) -> _Markup:
+    def _markup(self, text: str, *, first: bool, last: bool) -> _Markup:
         """Cut markup that stands first, between contents, or last in its group."""
         key = (text, first, last)
         known = self._markups.get(key)
         if known is None:
-            known = self._cut_markup(*key)
+            known = self._cut_markup(text, first=first, last=last)
             if len(self._markups) < KNOWN_MARKUP:
                 self._markups[key] = known
         return known
 
-    def _cut_markup(self, text: str, first: bool, last: bool) -> _Markup:
+    def _cut_markup(self, text: str, *, first: bool, last: bool) -> _Markup:
         matches = list(self._dividing.finditer(text)) if self._dividing else []
         if not matches:
             return _Markup("", text, "") if first and last else _Markup(text, "", "")
@@ -171,7 +171,7 @@ class GroupEncoder:
                 return True
         return False
 
-    def _behind_anchor(self, text: str, before: str, markup: bool) -> _Piece:
+    def _behind_anchor(self, text: str, before: str, *, markup: bool) -> _Piece:
         if not before:
             return _Piece(text, 0, markup)
         special = next((token for token in self._specials if before.endswith(token)), None)

@@ -22,7 +22,7 @@ from carellama.disk import named, whole_file
 ECHO = 3.0  # seconds within which a launcher passes a signal on
 
 
-def any_process(accelerator: Accelerator, mine: bool) -> bool:
+def any_process(accelerator: Accelerator, *, mine: bool) -> bool:
     """Whether it is so in any process; all must ask at the same point.
 
     They end a training at the same step for that: to save takes all of them, and one would wait for ever for another
@@ -84,7 +84,7 @@ class StopCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ask the trainer to save and stop."""
-        if any_process(self.accelerator, self.stopped.is_set()) and state.global_step < state.max_steps:
+        if any_process(self.accelerator, mine=self.stopped.is_set()) and state.global_step < state.max_steps:
             self.stopped.set()
             control.should_save = True
             control.should_training_stop = True
@@ -98,7 +98,7 @@ def signals_stop(stopped: threading.Event, say: Callable[[str], None]) -> Iterat
     """
     own, patience, first = os.getpid(), ECHO if launched() else 0.0, 0.0
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def ask(number: int, _frame: FrameType | None) -> None:
         if os.getpid() != own:
             return  # a worker of the data loader: it ends with this process
         nonlocal first

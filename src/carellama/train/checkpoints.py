@@ -52,7 +52,7 @@ class WholeCheckpoints:
 
     def failure_of_any(self, mine: str | None) -> str | None:
         """Return the first failure of all processes, or None."""
-        if not any_process(self.accelerator, mine is not None):
+        if not any_process(self.accelerator, mine=mine is not None):
             return None
         failures: list[str | None] = gather_object([mine])
         return next(failure for failure in failures if failure is not None)

@@ -12,13 +12,26 @@ from carellama.train.flag_checks import check_training_flags
 
 def check_run(config: RunConfig) -> None:
     """Raise `UserError` for options that contradict each other, before anything is loaded."""
-    model, data, finetuning, training = config.model, config.data, config.finetuning, config.training
-    stage = config.stage
-    doing = [name for name in ("do_train", "do_eval", "do_predict") if getattr(training, name)]
-    if not doing:
+    if not any(getattr(config.training, name) for name in ("do_train", "do_eval", "do_predict")):
         raise UserError("nothing to do: give --do_train, --do_eval or --do_predict")
-    if not data.datasets:
+    if not config.data.datasets:
         raise UserError("no data: give --dataset NAME (a name of dataset_info.json) or a file")
+    check_method(config)
+    check_held_out(config)
+    check_stage(config)
+    check_ppo(config)
+    check_grpo(config)
+    check_training_flags(config)
+    check_engine(config)
+    if len(config.model.checkpoints) > 1 and config.finetuning.finetuning_type != "lora":
+        raise UserError(
+            f"--checkpoint_dir has {len(config.model.checkpoints)} folders; only lora adapters can be merged in turn"
+        )
+
+
+def check_method(config: RunConfig) -> None:
+    """Raise `UserError` for what cannot be trained of these weights."""
+    model, finetuning, training = config.model, config.finetuning, config.training
     if model.quantization_bit and finetuning.finetuning_type in ("full", "freeze"):
         raise UserError(
             f"--quantization_bit works with --finetuning_type lora, not {finetuning.finetuning_type}: "
@@ -37,6 +50,11 @@ def check_run(config: RunConfig) -> None:
         raise UserError("--add_tokens is for --do_train; --checkpoint_dir brings the tokens that were trained")
     if training.do_train and finetuning.finetuning_type == "none":
         raise UserError("--finetuning_type none trains nothing: choose lora, freeze or full")
+
+
+def check_held_out(config: RunConfig) -> None:
+    """Raise `UserError` for data of no known length where one is needed, and for held-out data twice or nowhere."""
+    data, training = config.data, config.training
     if data.streaming:
         if training.do_train and training.max_steps <= 0:
             raise UserError("--streaming has no known length: give --max_steps")
@@ -48,6 +66,11 @@ def check_run(config: RunConfig) -> None:
         raise UserError("--eval_dataset and --val_size both hold out data: give one of them")
     if training.do_train and training.do_eval and not (data.eval_dataset or data.val_size):
         raise UserError("--do_train with --do_eval needs held-out data: give --val_size or --eval_dataset")
+
+
+def check_stage(config: RunConfig) -> None:
+    """Raise `UserError` for what this stage cannot do with its data."""
+    data, training, stage = config.data, config.training, config.stage
     if training.do_predict and not training.predict_with_generate:
         raise UserError("--do_predict needs --predict_with_generate")
     if training.do_predict and not stage.predicts:
@@ -64,14 +87,6 @@ def check_run(config: RunConfig) -> None:
         raise UserError(f"--row_tokens: --stage {stage.name} learns from a batch as a whole")
     if training.row_tokens and world()[1] > 1:
         raise UserError("--row_tokens is for one process: several learn from their batches as a whole")
-    check_ppo(config)
-    check_grpo(config)
-    check_training_flags(config)
-    check_engine(config)
-    if len(model.checkpoints) > 1 and finetuning.finetuning_type != "lora":
-        raise UserError(
-            f"--checkpoint_dir has {len(model.checkpoints)} folders; only lora adapters can be merged in turn"
-        )
 
 
 def check_ppo(config: RunConfig) -> None:

@@ -113,7 +113,7 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if config.grpo.grpo_beta and config.training.do_train:
             self.beta = config.grpo.grpo_beta
-            self.ref_model = _ReferenceModel(self.model, Reference(self.model, sharded))
+            self.ref_model = _ReferenceModel(self.model, Reference(self.model, sharded=sharded))
 
     def _loaded(self, config: RunConfig, model: Any, tokenizer: Any) -> dict[str, Reward]:
         """All rewards of `--rewards`, in its order."""
@@ -124,7 +124,7 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
         if config.reward.reward_model:
             score = load_reward(config.reward.reward_model, config, tokenizer, model)
 
-            def scored(prompts: Any, completions: Any, **columns: Any) -> Sequence[float]:
+            def scored(prompts: Any, completions: Any, **_columns: Any) -> Sequence[float]:
                 asked = [tuple(Message(turn["role"], turn["content"]) for turn in prompt) for prompt in prompts]
                 return score(asked, [answer_of(one) for one in completions])
 
@@ -231,7 +231,7 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
         """Return the mean reward of one answer to each held-out prompt, all in all and of each kind."""
         started = time.monotonic()
         data = self.eval_dataset if eval_dataset is None else eval_dataset
-        if not self.accelerator._models:  # evaluation without training before it
+        if not self.accelerator._models:  # noqa: SLF001 - accelerate has no other; evaluation without training before it
             self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
         training = self.model.training
         self.model.eval()

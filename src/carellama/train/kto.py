@@ -33,7 +33,7 @@ class KTOTrainer(RowTrainer):
     def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
         super().__init__(config, model, tokenizer, prepared)
         self.preference = config.preference
-        self.reference = Reference(self.model, self.sharded)
+        self.reference = Reference(self.model, sharded=self.sharded)
         lay_out: Any = self.data_collator
         longest = config.data.lengths.total
         self.data_collator = lambda examples: lay_out(examples) | {"others": lay_out(mismatched(examples, longest))}

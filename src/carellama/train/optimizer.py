@@ -56,7 +56,7 @@ def check_optimizer(training: Any) -> None:
         Trainer.get_optimizer_cls_and_kwargs(training)
     except ImportError as error:
         raise _refusal("--optim", training.optim, error) from error
-    except Exception:  # some need the model: they are asked again when it is there
+    except Exception:  # noqa: BLE001 - some need the model: they are asked again when it is there
         return
 
 

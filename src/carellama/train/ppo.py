@@ -88,7 +88,9 @@ class PPOTrainer(RowTrainer):
         self.sampling = Sampling.of(config.generating)
         _without_dropout(self.model)
         learns = any(parameter.requires_grad for parameter in self.model.parameters())
-        self.reference = Reference(self.model, self.sharded) if learns or hasattr(self.model, "peft_config") else None
+        self.reference = (
+            Reference(self.model, sharded=self.sharded) if learns or hasattr(self.model, "peft_config") else None
+        )
         self.score = load_reward(config.reward.reward_model, config, tokenizer, self.model)
         self.coefficient, self.moments = self.how.ppo_kl_coef, Moments()
         self._resumed: dict[str, torch.Tensor] = {}

@@ -290,7 +290,7 @@ def _run(command: Sequence[str]) -> int:
     """Run a command, pass signals on, and return its exit code."""
     process = subprocess.Popen(command, start_new_session=True)
 
-    def forward(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, _frame: FrameType | None) -> None:
         process.send_signal(number)
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -53,7 +53,7 @@ def scores_of(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     inputs = inputs_of(batch)
     caught: list[torch.Tensor] = []
 
-    def catch(_: torch.nn.Module, args: tuple[torch.Tensor, ...], scores: torch.Tensor) -> None:
+    def catch(_: torch.nn.Module, _args: tuple[torch.Tensor, ...], scores: torch.Tensor) -> None:
         caught.append(scores)
 
     handle = _score(model).register_forward_hook(catch)

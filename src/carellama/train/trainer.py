@@ -138,7 +138,7 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
         self,
         model: Any,
         inputs: dict[str, Any],
-        return_outputs: bool = False,
+        return_outputs: bool = False,  # noqa: FBT001, FBT002 - `Trainer`'s signature
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return the batch's share of the step's mean loss."""
@@ -243,7 +243,7 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
         """Return the stage's metrics over the whole set, with the number of records; of several datasets each too."""
         started = time.monotonic()
         batches = self.get_eval_dataloader(eval_dataset)
-        if not self.accelerator._models:  # evaluation without training before it
+        if not self.accelerator._models:  # noqa: SLF001 - accelerate has no other; evaluation without training before it
             self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
         model = self.model_wrapped
         model.eval()
@@ -273,7 +273,11 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
         values = whole_records(entries, sources) if self.sums else entries
         return {"samples": len(values)} | self.summary(values)
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+    def save_model(
+        self,
+        output_dir: str | None = None,
+        _internal_call: bool = False,  # noqa: FBT001, FBT002 - `Trainer`'s signature
+    ) -> None:
         """Save as `Trainer` does; under FSDP whole weights, whatever its checkpoints hold, and adapters always whole.
 
         `Trainer` would save none where checkpoints hold shards. Of those all but the weights is saved here.

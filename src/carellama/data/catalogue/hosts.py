@@ -132,7 +132,7 @@ def _gated(host: Host) -> str:
     return f"{page_of(host)} asks for acceptance: accept its terms there, then give your token with --hf_auth_token"
 
 
-def _of_modelscope(host: Host, token: str | None) -> tuple[str, list[Remote]]:
+def _of_modelscope(host: Host, _token: str | None) -> tuple[str, list[Remote]]:
     revision = "master" if host.revision == "main" else host.revision
     files: dict[str, dict[str, object]] = {}
     page = 1
@@ -159,7 +159,7 @@ def _of_modelscope(host: Host, token: str | None) -> tuple[str, list[Remote]]:
     ]
 
 
-def _of_github(host: Host, token: str | None) -> tuple[str, list[Remote]]:
+def _of_github(host: Host, _token: str | None) -> tuple[str, list[Remote]]:
     names = list(host.files)
     if not names or any(is_pattern(name) for name in names):
         revision = "HEAD" if host.revision == "main" else host.revision
@@ -186,13 +186,13 @@ def _of_github(host: Host, token: str | None) -> tuple[str, list[Remote]]:
     return host.revision, remotes
 
 
-def _of_drive(host: Host, token: str | None) -> tuple[str, list[Remote]]:
+def _of_drive(host: Host, _token: str | None) -> tuple[str, list[Remote]]:
     url = ADDRESSES["google-drive"].format(repo=quote(host.repo))
     reach(url)
     return "", [Remote(host.files[0] if host.files else host.repo, url, page=page_of(host))]
 
 
-def _of_url(host: Host, token: str | None) -> tuple[str, list[Remote]]:
+def _of_url(host: Host, _token: str | None) -> tuple[str, list[Remote]]:
     reach(host.repo)
     name = host.files[0] if host.files else PurePosixPath(urlsplit(host.repo).path).name
     return "", [Remote(name or "data", host.repo, page=host.repo)]

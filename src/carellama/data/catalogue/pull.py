@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> None:
                 place = Path(arguments.from_folder).expanduser()
                 if not place.exists():
                     raise UserError(f"--from {place}: there is no such file or folder")
-                agree(entry, home, arguments.accept_licence)
+                agree(entry, home, accepted=arguments.accept_licence)
                 take(entry, place, home)
             else:
                 from_hosts(entry, home, arguments)
@@ -84,7 +84,7 @@ def by_hand(entry: Entry, places: Sequence[Host] = ()) -> str:
     return f"download {' and '.join(wanted)} in a browser, then: carellama data pull {entry.name} --from FOLDER"
 
 
-def agree(entry: Entry, home: Path, accepted: bool) -> None:
+def agree(entry: Entry, home: Path, *, accepted: bool) -> None:
     """Print the licence; where it has to be accepted, ask on a terminal, else `UserError` without `accepted`."""
     print(f"{entry.title}: licence {entry.licence}, terms: {entry.terms}")
     if not entry.accept or accepted or read_record(home).get("accepted"):
@@ -136,7 +136,7 @@ class _Pull:
             try:
                 revision, remotes = hosts.listing(host, self.token)
                 if not self.agreed:
-                    agree(self.entry, self.home, self.accepted)
+                    agree(self.entry, self.home, accepted=self.accepted)
                     self.agreed = True
                 return self.all_of(host, revision, remotes)
             except NoConnection as error:

@@ -139,6 +139,5 @@ def _pulled(entry: Entry) -> list[str]:
     sources = ", ".join(dict.fromkeys(own["source"] for own in record.get("sources", ()))) or "elsewhere"
     lines = [f"pulled {record.get('time', 'at an unknown time')} from {sources}"]
     files = [path for path in sorted((home / "files").rglob("*")) if path.is_file()]
-    for path in files:
-        lines.append(f"  {path.stat().st_size:>14,} bytes  {path.relative_to(home / 'files').as_posix()}")
+    lines.extend(f"  {path.stat().st_size:>14,} bytes  {path.relative_to(home / 'files').as_posix()}" for path in files)
     return [*lines, f"  in {home / 'files'}", f"next: {next_step(entry, home / 'files')}"]

@@ -23,7 +23,7 @@ from carellama.records import Place
 class Removed:
     """The removed rows, which wait in `file`; `with_text`: with their texts."""
 
-    def __init__(self, file: BinaryIO, with_text: bool) -> None:
+    def __init__(self, file: BinaryIO, *, with_text: bool) -> None:
         self.with_text = with_text
         self._file = file
         self._numbers, self._begins = array("Q"), array("Q")

@@ -72,7 +72,9 @@ def clean(arguments: CleanArguments) -> tuple[Account, int]:
             path.parent.mkdir(parents=True, exist_ok=True)
         removed = None
         if listed:
-            removed = Removed(stack.enter_context(TemporaryFile("w+b", dir=listed.parent)), arguments.removed_text)
+            removed = Removed(
+                stack.enter_context(TemporaryFile("w+b", dir=listed.parent)), with_text=arguments.removed_text
+            )
         account = Account(removed)
         duplicates = Duplicates(stack.enter_context(TemporaryFile("w+b", dir=output.parent)), arguments.threshold)
         waiting = stack.enter_context(TemporaryFile("w+", encoding="utf-8", newline="\n", dir=output.parent))

@@ -52,7 +52,7 @@ def gather(names: Sequence[str], exams: Exams, *, catalogue: bool = True) -> Exa
     return exams
 
 
-def _take(exams: Exams, name: str, conversion: Conversion, needed: bool = False) -> None:
+def _take(exams: Exams, name: str, conversion: Conversion, *, needed: bool = False) -> None:
     before, report = len(exams.questions), DataReport()
     for record in conversion.records(report):
         if isinstance(record, Question):

@@ -122,7 +122,7 @@ class Encoder:
     def _examples_of(self, record: Record) -> list[_Example] | _Refused:
         """What to tokenise for a record, or why the template cannot render it."""
         if isinstance(record, Text):
-            parts = [Group(("", part, ""), True, frozenset({1})) for part in _stretches(record.text)]
+            parts = [Group(("", part, ""), trained=True, own=frozenset({1})) for part in _stretches(record.text)]
             return [_Example((), parts)]
         assert isinstance(record, Chat), f"{type(record).__name__} is encoded by its own stage"
         try:
@@ -253,7 +253,7 @@ class Encoder:
         """Cut the end of a prompt's longest words until it has at most `room` tokens; None: it cannot."""
         at = max(range(1, len(group.parts), 2), key=lambda at: len(group.parts[at]))
         words = group.parts[at]
-        before = [Group((self.template.tokenizer.eos_token or "\n",), False)] if continues else []
+        before = [Group((self.template.tokenizer.eos_token or "\n",), trained=False)] if continues else []
         low, high = 0, len(words)  # characters kept: low fits or is the least, high does not fit
         best = None
         while low < high:

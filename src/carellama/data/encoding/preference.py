@@ -98,7 +98,7 @@ class AnswerEncoder:
         ends = [answer[: len(kept)] for answer in answers]
         if len(ends) > 1 and all(np.array_equal(end, ends[0]) for end in ends):
             return Encoded([], [Note("skipped", "the answers are the same once they are cut", place)])
-        tokens = [_tokens(prompt, end, good) for end, (_, good) in zip(ends, judged.answers, strict=True)]
+        tokens = [_tokens(prompt, end, good=good) for end, (_, good) in zip(ends, judged.answers, strict=True)]
         return Encoded(tokens, notes)
 
 
@@ -124,7 +124,7 @@ def _judged(record: Record) -> _Judged:
     return _Judged(record, record.prompt, ((record.response, record.good),))
 
 
-def _tokens(prompt: Ids, answer: Ids, good: bool) -> Tokens:
+def _tokens(prompt: Ids, answer: Ids, *, good: bool) -> Tokens:
     labels = np.concatenate([np.full(len(prompt), IGNORED, dtype=np.int32), answer])
     labels[0] = IGNORED
     return Tokens(np.concatenate([prompt, answer]), labels, good)

@@ -279,7 +279,7 @@ def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
     width = stage.examples_per_record
     encoding = _Encoding(config, tokenizer, template)
     if data.streaming and config.training.do_train:
-        return _prepare_stream(config, encoding, window, width, packed)
+        return _prepare_stream(config, encoding, window, width, packed=packed)
     limit = data.max_samples if config.training.do_train else data.eval_limit
     stores = encoding.stores(data.datasets, limit)
     if stage.needs_judged_answers and config.training.do_train:
@@ -389,7 +389,9 @@ def _both_kinds(stores: Sequence[TokenStore], stage: Stage) -> None:
         )
 
 
-def _prepare_stream(config: RunConfig, encoding: _Encoding, window: int | None, width: int, packed: bool) -> Prepared:
+def _prepare_stream(
+    config: RunConfig, encoding: _Encoding, window: int | None, width: int, *, packed: bool
+) -> Prepared:
     """Prepare the datasets of a run as a stream, and encode those that it is evaluated on."""
     data = config.data
     datasets = load_datasets(data.datasets, data)

@@ -145,7 +145,7 @@ class TokenStream(IterableDataset):
         largest = 0  # of the hashes that are drawn
         left = 0  # rows that are not drawn
         for number in range(len(self.datasets)):
-            for at, row in enumerate(self._rows(number)):
+            for at, row in enumerate(self.rows(number)):
                 if not isinstance(row, Row):
                     continue
                 key = row_hash(row, self.mixing.seed)
@@ -206,7 +206,8 @@ class TokenStream(IterableDataset):
         """Remove the accounts of the processes."""
         shutil.rmtree(self.account, ignore_errors=True)
 
-    def _rows(self, number: int) -> Iterator[Row | BadRow]:
+    def rows(self, number: int) -> Iterator[Row | BadRow]:
+        """Return the rows of a dataset, from its first."""
         return itertools.islice(self.datasets[number].rows(), self.mixing.max_samples)
 
     def _examples(self, entries: Iterator[Entry], key: tuple[int, int]) -> Iterator[list[Tokens]]:
@@ -277,7 +278,7 @@ class _Part(Iterable[Entry]):
 
     def __iter__(self) -> Iterator[Entry]:
         account, self.account = self.account, None  # a second pass is not counted again
-        numbered: Iterator[tuple[int, Row | BadRow]] = enumerate(self.stream._rows(self.number))
+        numbered: Iterator[tuple[int, Row | BadRow]] = enumerate(self.stream.rows(self.number))
         if held := self.stream.held:
             seed = self.stream.mixing.seed
             numbered = (

@@ -69,7 +69,10 @@ SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")  # in the ord
 
 
 def load(
-    model: ModelArguments, data: DataArguments, finetuning: FinetuningArguments, arguments: EngineArguments
+    model: ModelArguments,
+    data: DataArguments,
+    finetuning: FinetuningArguments,  # noqa: ARG001 - of every engine's `load`
+    arguments: EngineArguments,
 ) -> LlamaCppEngine:
     """Make the engine of a model; a folder is converted to a .gguf first (`carellama.model.gguf.write`).
 

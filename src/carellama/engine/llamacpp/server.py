@@ -188,7 +188,7 @@ class Completion:
     def _run(self) -> None:
         try:
             self._server.complete(self._body, self._take)
-        except Exception as error:  # raised again by the reader
+        except Exception as error:  # noqa: BLE001 - raised again by the reader
             self._said.put(UserError(f"llama.cpp refuses a request: {error}"))
         finally:
             self._server.left(self)

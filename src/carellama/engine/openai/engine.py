@@ -411,7 +411,10 @@ class OpenAIEngine:
 
 
 def load(
-    model: ModelArguments, data: DataArguments, finetuning: FinetuningArguments, arguments: EngineArguments
+    model: ModelArguments,
+    data: DataArguments,
+    finetuning: FinetuningArguments,  # noqa: ARG001 - of every engine's `load`
+    arguments: EngineArguments,
 ) -> OpenAIEngine:
     """The engine of `--endpoint`; its first server that answers is asked for its models at once.
 

@@ -185,7 +185,10 @@ class Child:
 
 
 def load(
-    model: ModelArguments, data: DataArguments, finetuning: FinetuningArguments, arguments: EngineArguments
+    model: ModelArguments,
+    data: DataArguments,
+    finetuning: FinetuningArguments,  # noqa: ARG001 - of every engine's `load`
+    arguments: EngineArguments,
 ) -> VLLMEngine:
     """Start vLLM with a model, its checkpoint and adapters; return when it answers.
 

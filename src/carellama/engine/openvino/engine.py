@@ -410,7 +410,10 @@ def _whole(request: Request) -> Generator[Piece, None, Reply]:
 
 
 def load(
-    model: ModelArguments, data: DataArguments, finetuning: FinetuningArguments, arguments: EngineArguments
+    model: ModelArguments,
+    data: DataArguments,
+    finetuning: FinetuningArguments,  # noqa: ARG001 - of every engine's `load`
+    arguments: EngineArguments,
 ) -> OpenVINOEngine:
     """Load a model into a process of OpenVINO GenAI. Raises `UserError` for what cannot be loaded."""
     if importlib.util.find_spec("openvino_genai") is None:

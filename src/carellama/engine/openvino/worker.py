@@ -88,13 +88,13 @@ class Server:
         try:
             ids, config = self._tensor(request["ids"]), self._config(request["config"])
             self.running[number] = self.pipeline.add_request(number, ids, config)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told to who asked; the process serves the others
             self.send({"refused": number, "why": brief(error)})
 
     def _step(self) -> None:
         try:
             self.pipeline.step()
-        except Exception as error:  # of which request is not said: all of them end
+        except Exception as error:  # noqa: BLE001 - of which request is not said: all of them end
             for number, handle in self.running.items():
                 handle.cancel()
                 self.send({"refused": number, "why": brief(error)})
@@ -155,7 +155,7 @@ def main() -> None:
         import openvino_genai
 
         server = Server(openvino_genai, settings, lines, output)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - told to the process that waits for this one
         output.write(json.dumps({"failed": brief(error)}).encode() + b"\n")
         output.flush()
         sys.exit(1)

@@ -193,7 +193,7 @@ class Batcher:
                 with torch.no_grad(), self._ready():
                     while self._turn():
                         pass
-            except Exception as error:  # of what makes the model ready
+            except Exception as error:  # noqa: BLE001 - of what makes the model ready
                 self._give_up(error)
             with self._changed:
                 if not (self._waiting or self._jobs):
@@ -215,7 +215,7 @@ class Batcher:
             try:
                 self._switch(adapter)
                 future.set_result(job())
-            except Exception as error:  # raised again by who waits
+            except Exception as error:  # noqa: BLE001 - raised again by who waits
                 future.set_exception(error)
         if self._alone:
             how = generation.search if self._alone[0].sampling.num_beams > 1 else generation.answer
@@ -298,7 +298,7 @@ class Batcher:
             )
             told.__cause__ = error
             self._fail(requests, told)
-        except Exception as error:  # of the model's code; told to who asked
+        except Exception as error:  # noqa: BLE001 - of the model's code; told to who asked
             self._fail(requests, error)
 
     def _give_up(self, error: Exception) -> None:

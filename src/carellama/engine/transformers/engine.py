@@ -127,7 +127,7 @@ class TransformersEngine:
         if marks:
             ids = self._encoder.backend.encode(text, add_special_tokens=False).ids
         else:
-            ids = self._encoder.encode([[Group(("", text, ""), False)]])[0][0].tolist()
+            ids = self._encoder.encode([[Group(("", text, ""), trained=False)]])[0][0].tolist()
         return self._bos + ids if begin and ids[: len(self._bos)] != self._bos else ids
 
     def detokenize(self, ids: Sequence[int]) -> str:
@@ -367,7 +367,7 @@ class TransformersEngine:
         if len(set(found)) == len(set(choices)):
             return found
         start = self._group(messages)  # the template puts something before every answer
-        alone = [[start, Group(("", choice, ""), False)] for choice in choices]
+        alone = [[start, Group(("", choice, ""), trained=False)] for choice in choices]
         return [int(groups[-1][0]) for groups in self._encoder.encode(alone)]
 
     def _render_own(self, messages: Prompt, tools: Sequence[Tool]) -> str:

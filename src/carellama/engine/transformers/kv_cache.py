@@ -135,7 +135,7 @@ def tried(model: Any) -> str:
             past_key_values=store,
             use_cache=True,
         ).logits[:, -1].float()  # fmt: skip
-    except Exception as error:  # whatever its code does not take
+    except Exception as error:  # noqa: BLE001 - whatever its code does not take
         return f"{type(error).__name__} when it was tried"
     for expected, found in zip(reversed(alone), together, strict=True):
         if torch.cosine_similarity(expected - expected.mean(), found - found.mean(), dim=0) < 0.98:

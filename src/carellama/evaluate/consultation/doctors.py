@@ -61,7 +61,7 @@ class Needs:
 
 def _rules(needs: Needs) -> Doctor:
     """The interview by rules alone."""
-    return _interviewer(Interview(needs.safety, max_questions=needs.max_questions), needs.departments)
+    return _interviewer(Interview(needs.safety, max_questions=needs.max_questions))
 
 
 def _consult(needs: Needs) -> Doctor:
@@ -70,11 +70,11 @@ def _consult(needs: Needs) -> Doctor:
         needs.safety, engine=needs.model, max_questions=needs.max_questions, wording=needs.wording,
         reading=needs.reading,
     )  # fmt: skip
-    return _interviewer(interview, needs.departments)
+    return _interviewer(interview)
 
 
-def _interviewer(interview: Interview, departments: Departments) -> Doctor:
-    def turn(messages: Sequence[Message], language: Language, seed: int) -> Turn:
+def _interviewer(interview: Interview) -> Doctor:
+    def turn(messages: Sequence[Message], _language: Language, _seed: int) -> Turn:
         step = interview.step(messages)
         if step.question is not None:
             return Turn(step.question, step.slot or "", failures=step.state.failures)

@@ -25,7 +25,8 @@ def write(base: str, adapter: str, target: str) -> None:
 
     settings = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
     weights = load_file(Path(adapter) / "adapter_model.safetensors")
-    family = get_model_class(get_model_architecture(ModelBase.load_hparams(Path(base), False), ModelType.TEXT))
+    hparams = ModelBase.load_hparams(Path(base), False)  # noqa: FBT003 - not in Mistral's own format
+    family = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
     model = family(Path(base), gguf.LlamaFileType.ALL_F32, Path(target), eager=True)
     writer = gguf.GGUFWriter(target, gguf.MODEL_ARCH_NAMES[model.model_arch])
     writer.add_type("adapter")

@@ -216,7 +216,7 @@ def _without_code(folder: Path, *, pickles: bool) -> Iterator[Path]:
     """
     from carellama.model.load import readable_weights
 
-    readable_weights(folder, pickles)
+    readable_weights(folder, allow_pickle=pickles)
     patterns = (*WEIGHTS, *PAPERS, *(PICKLES if pickles else ()))
     with tempfile.TemporaryDirectory(prefix="carellama-") as temporary:
         safe = Path(temporary) / folder.name

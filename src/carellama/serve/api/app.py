@@ -102,7 +102,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.wait(set(ending), timeout=ENDING)
 
 
-async def _wrong_body(request: Request, error: Exception) -> Response:
+async def _wrong_body(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     raise first_fault(error.errors())  # `Frame` answers with it
 

@@ -53,7 +53,7 @@ def threaded(function: Callable[[], Result]) -> asyncio.Future[Result]:
         result, failure = None, None
         try:
             result = function()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again where it is awaited
             failure = error
         with suppress(RuntimeError):  # the loop is closed: the server is gone
             loop.call_soon_threadsafe(settle, result, failure)
@@ -205,7 +205,7 @@ class Answers:
                     self.begun_at = time.monotonic()
                     self._there.set()  # `begun` counts its seconds from here
                 await threaded(lambda: self._drive(index, make))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again by the reader
             self._put(index, error)
 
     def _drive(self, index: int, make: Make) -> None:
@@ -221,7 +221,7 @@ class Answers:
                 self._put(index, end.value)
             finally:
                 stream.close()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again by the reader
             self._put(index, error)
 
     def _put(self, index: int, item: Item) -> None:

@@ -245,7 +245,7 @@ class Frame:
             if isinstance(left, asyncio.CancelledError) and (task := asyncio.current_task()):
                 task.uncancel()
             await exchange.refuse(call.aborted or shutting_down(), scope)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - every fault becomes an answer
             await exchange.refuse(error, scope)
         finally:
             exchange.end()

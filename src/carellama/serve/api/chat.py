@@ -222,7 +222,7 @@ async def _events(service: Service, call: Call, answers: Answers, shape: Shape, 
             if out and (not answers.more or len(out) >= TOGETHER):
                 yield out
                 out, sent = b"", time.monotonic()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - every fault becomes the stream's last event
         call.status, body, _ = refusal(error, call.path, call.params)
         if call.status >= 500:
             log_failure(call.id, error)

@@ -83,7 +83,7 @@ class EmbeddingQueue:
         texts, kind = [job.texts[index] for job, index in batch], batch[0][0].kind
         try:
             vectors = await threaded(lambda: self._compute(texts, kind))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told to who asked
             if len(batch) == 1:
                 _fail(batch[0][0], error)
                 return

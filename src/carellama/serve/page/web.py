@@ -179,7 +179,7 @@ class Page:
         except UserError as error:
             log.warning("an answer was refused: %s", error)
             notes.append(told(error, language))
-        except Exception as error:  # its text may hold what the visitor said
+        except Exception as error:  # noqa: BLE001 - shown to the visitor; its text may hold what was said
             log.error("an answer failed: %s", _place(error))
             notes.append(told(error, language))
         finally:

@@ -28,7 +28,7 @@ def check_memory(session: Session) -> None:
         found = estimate_and_compare(session)
     except UserError:
         raise
-    except Exception as error:  # a model whose code cannot be built without weights may well train
+    except Exception as error:  # noqa: BLE001 - a model that cannot be built without weights may well train
         log.warning("memory: no estimate of this model (%s)", " ".join(str(error).split())[:100])
         return
     have = "" if found["available"] is None else f" of {format_bytes(found['available'])}"

@@ -70,7 +70,7 @@ def estimate(session: Session, process: int | None = None) -> Estimate:
         blank_adapters(network, config.model, config.finetuning)
     stack = shortened(network)
     model = network if freezing else blank_adapters(network, config.model, config.finetuning, plan.new_tokens)
-    whole, batch = largest_batch(config, prepared, padded)
+    whole, batch = largest_batch(config, prepared, padded=padded)
     notes: list[str] = []
     how = manner(config, model)
     if batch.tokens < whole.tokens:
@@ -78,7 +78,7 @@ def estimate(session: Session, process: int | None = None) -> Estimate:
         notes.append(f"the largest batch is learned from in parts of at most {batch.tokens:,} tokens (--row_tokens)")
     try:
         found = measured(model, stack, batch, how)
-    except Exception as error:  # of whatever a model does that needs values
+    except Exception as error:  # noqa: BLE001 - of whatever a model does that needs values
         reason = " ".join(str(error).split())[:100]
         notes.append(f"by a rule of thumb: this model cannot be gone through without its weights ({reason})")
         found = by_rule(fixed(model, stack, how), network.config.get_text_config(), batch, how)
@@ -127,7 +127,7 @@ def _optimiser(config: RunConfig, model: Any) -> Any:
     return (kind, settings) if kind.__module__.startswith(("torch.", "transformers.")) else None
 
 
-def largest_batch(config: RunConfig, prepared: Any, padded: bool) -> tuple[Batch, Batch]:
+def largest_batch(config: RunConfig, prepared: Any, *, padded: bool) -> tuple[Batch, Batch]:
     """The largest batch of the data, and the most of it that can be learned from at once, see `RowTrainer.parts`.
 
     In random orders of as many epochs as are trained; of a stream, full records.
@@ -153,8 +153,8 @@ def largest_batch(config: RunConfig, prepared: Any, padded: bool) -> tuple[Batch
         records = _records(examples, places, whole)
         longest = int(lengths.max()) if examples.windows is None else whole
         others = _mismatched_lengths(examples, places, whole) if stage.compares_mismatched else ()
-    batch, limit = dataclasses.replace(_batch(records, padded), others=others), config.row_limit
-    return batch, _batch(_first(records, max(limit, longest)), padded) if limit and not padded else batch
+    batch, limit = dataclasses.replace(_batch(records, padded=padded), others=others), config.row_limit
+    return batch, _batch(_first(records, max(limit, longest)), padded=padded) if limit and not padded else batch
 
 
 def _groups(config: RunConfig, count: int) -> np.ndarray:
@@ -185,7 +185,7 @@ def _mismatched_lengths(examples: Examples, places: np.ndarray, whole: int) -> t
     return tuple(len(one) for (one,) in mismatched([examples[int(place)] for place in places], whole))
 
 
-def _batch(records: list[tuple[int, int]], padded: bool) -> Batch:
+def _batch(records: list[tuple[int, int]], *, padded: bool) -> Batch:
     lengths, targets = zip(*records, strict=True)
     return Batch(lengths, max(sum(targets), 1), padded)
 

@@ -164,7 +164,7 @@ def hollow(model: torch.nn.Module, mode: FakeTensorMode, device: str) -> None:
         return made[id(tensor)]
 
     for module in model.modules():
-        for table in (module._parameters, module._buffers):
+        for table in (module._parameters, module._buffers):  # noqa: SLF001 - the tables themselves are changed
             for name, tensor in table.items():
                 if tensor is not None:
                     table[name] = of(tensor)  # type: ignore[assignment]

@@ -153,7 +153,12 @@ def rewards_of(arguments: GRPOArguments) -> dict[str, Reward]:
 
 
 def _letter(
-    prompts: Any, completions: Any, letters: Any, options: Any, log_metric: Any = None, **columns: Any
+    prompts: Any,  # noqa: ARG001 - TRL gives them by name
+    completions: Any,
+    letters: Any,
+    options: Any,
+    log_metric: Any = None,
+    **_columns: Any,
 ) -> list[float]:
     found = [letters_in(answer_of(one), known) for one, known in zip(completions, options, strict=True)]
     if log_metric:
@@ -161,7 +166,7 @@ def _letter(
     return [float(one == frozenset(right)) for one, right in zip(found, letters, strict=True)]
 
 
-def _citation(prompts: Any, completions: Any, **columns: Any) -> list[float]:
+def _citation(prompts: Any, completions: Any, **_columns: Any) -> list[float]:
     texts = ["\n\n".join(message["content"] for message in prompt) for prompt in prompts]
     return [
         citation_score(answer_of(one), numbered_passages(text)) for one, text in zip(completions, texts, strict=True)
@@ -171,14 +176,19 @@ def _citation(prompts: Any, completions: Any, **columns: Any) -> list[float]:
 def _format(arguments: GRPOArguments) -> Reward:
     pattern = re.compile(arguments.format_pattern, re.DOTALL) if arguments.format_pattern else None
 
-    def judge(prompts: Any, completions: Any, **columns: Any) -> list[float]:
+    def judge(prompts: Any, completions: Any, **_columns: Any) -> list[float]:  # noqa: ARG001 - TRL gives them by name
         return [format_score(answer_of(one), pattern, arguments.sections) for one in completions]
 
     return judge
 
 
 def _length(low: int, high: int) -> Reward:
-    def judge(prompts: Any, completions: Any, completion_ids: Any, **columns: Any) -> list[float]:
+    def judge(
+        prompts: Any,  # noqa: ARG001 - TRL gives them by name
+        completions: Any,  # noqa: ARG001
+        completion_ids: Any,
+        **_columns: Any,
+    ) -> list[float]:
         return [length_score(len(ids), low, high) for ids in completion_ids]
 
     return judge

@@ -133,7 +133,7 @@ def _question(row: Row) -> Question:
     return Question(row.fields["key"], stem, dict(OPTIONS), (letter,), place=row.place)
 
 
-def _record(row: Row, held_out: dict[str, str] | None, labelled: bool, exam: bool) -> Record:
+def _record(row: Row, held_out: dict[str, str] | None, *, labelled: bool, exam: bool) -> Record:
     key = row.fields["key"]
     if not exam:
         if held_out is not None and key in held_out:
@@ -149,7 +149,7 @@ def _record(row: Row, held_out: dict[str, str] | None, labelled: bool, exam: boo
     return _question(row)
 
 
-def _all(paths: Sequence[Path], exam: bool) -> Iterator[Outcome]:
+def _all(paths: Sequence[Path], *, exam: bool) -> Iterator[Outcome]:
     for path in paths:
         first = _first(path)
         labelled = first is not None and _hand_labelled(path, first)
