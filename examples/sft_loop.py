@@ -44,7 +44,7 @@ def encode(tokenizer, messages: list[dict]) -> tuple[list[int], list[int]]:
     Prompts and answers are tokenised one by one, so that a prompt has the ids that it has when the model is asked.
     """
 
-    def render(part: list[dict], start: bool) -> str:
+    def render(part: list[dict], *, start: bool) -> str:
         return tokenizer.apply_chat_template(part, tokenize=False, add_generation_prompt=start)
 
     ids, labels, done = [], [], 0  # `done`: characters of the conversation that are tokenised
