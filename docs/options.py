@@ -26,6 +26,7 @@ from carellama.config.consultation_eval import ConsultEvalArguments
 from carellama.config.convert import LlamaArguments
 from carellama.config.export import EXPORT_GROUPS
 from carellama.config.guard import GuardEvalArguments, GuardTrainArguments
+from carellama.config.option import default_of
 from carellama.config.plan import PlanArguments
 from carellama.config.recipe import RecipeArguments
 from carellama.config.safety import SafetyCheckArguments, SafetyEvalArguments, SafetyTrainArguments
@@ -154,7 +155,8 @@ def _fields(group: type, words: dict[str, Any]) -> list[tuple[str, Any, str, str
     for field in dataclasses.fields(group):
         if field.name not in group.__annotations__ or not field.init:
             continue
-        default = words["required"] if field.default is dataclasses.MISSING else _value(field.default, words["none"])
+        value = default_of(field)
+        default = words["required"] if value is dataclasses.MISSING else _value(value, words["none"])
         takes = field.metadata.get("choices") or _choices(hints[field.name])
         found.append(
             (

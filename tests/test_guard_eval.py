@@ -11,6 +11,7 @@ import pytest
 import preloaded
 from carellama.engine.base import Sampling
 from carellama.engine.scripted import ScriptedEngine
+from carellama.errors import UserError
 from carellama.evaluate.guard import Verdicts, _answers, _harmful, _judged, as_json, comparison, table
 from carellama.evaluate.guard_cases import Request, load_requests
 from carellama.evaluate.guard_harm import is_harmful
@@ -190,7 +191,7 @@ def test_a_row_that_is_wrong_is_told_with_its_line(tmp_path: Path, row: dict, me
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "no file is given"),
+        ([], "FILE... is missing"),
         (["data/guard/dev.jsonl", "--by", "both"], "--by model and --by both need --guard_model"),
         (["data/guard/dev.jsonl", "--guard_endpoint", "http://localhost:1/v1"], "need --guard_model"),
         (["data/guard/dev.jsonl", "--by", "rule"], "rule"),
@@ -233,3 +234,11 @@ def test_practice_requests_are_pairs_that_stay_together() -> None:
     for one in requests:
         pairs.setdefault(one.pair, set()).add(one.language)
     assert sum(languages == {"zh", "en"} for languages in pairs.values()) > 0.9 * len(pairs)
+
+
+def test_a_file_without_outcomes_says_which_columns_it_has(tmp_path: Path) -> None:
+    """It said "outcome is None"."""
+    file = tmp_path / "requests.csv"
+    file.write_text("text,label\nx,refuse\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"no column outcome.*the file has text, label"):
+        load_requests(file)

@@ -9,9 +9,12 @@ import sys
 
 import pytest
 
+from carellama.config.consultation_eval import ConsultEvalArguments
+from carellama.config.guard import GuardEvalArguments
 from carellama.config.help import USUAL_FLAGS, format_help, training_help
 from carellama.config.model import ModelArguments
 from carellama.config.objectives import READ_BY, GRPOArguments, PreferenceArguments, field_names
+from carellama.config.safety import SafetyCheckArguments, SafetyEvalArguments
 from carellama.config.transformers_source import training_fields
 from carellama.stages import STAGES
 from carellama.train.run import LIGHT_GROUPS
@@ -59,3 +62,19 @@ def test_help_is_printed_without_loading_a_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() in ("[]", "['numpy']"), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("group", "option", "ends"),
+    [
+        (SafetyEvalArguments, "by", "Default: rules layer."),
+        (ConsultEvalArguments, "by", "Default: rules."),
+        (GuardEvalArguments, "files", "Required."),
+        (SafetyCheckArguments, "files", "that CareLlama ships."),
+    ],
+)
+def test_a_list_shows_its_default(group: type, option: str, ends: str) -> None:
+    """--by had none, and the tables of the pages called it required."""
+    text = re.split(r"\n  --", format_help((group,), "carellama"))
+    shown = next(one for one in text if one.startswith(f"{option} "))
+    assert " ".join(shown.split()).endswith(ends)

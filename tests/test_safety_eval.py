@@ -17,6 +17,7 @@ from carellama.evaluate.triage_cases import Case, load_cases
 from carellama.evaluate.triage_variants import VARIANTS, variants
 from carellama.intervals import wilson
 from carellama.records import Message
+from carellama.safety.own_files import sort_rule_files
 from carellama.safety.triage_rules import load_red_flags
 
 DATA = Path(__file__).parents[1] / "data/triage"
@@ -55,6 +56,8 @@ def test_wilson_gives_the_intervals_of_tables() -> None:
         ("d.json", '[{"question": "x", "level": "三级"}, {"question": "y", "level": "I级"}]', ["urgent", "emergency"]),
         ("f.csv", "text,esi\nx,2\ny,4\n", ["emergency", "soon"]),
         ("g.csv", "text,level\nx,ESI level 2\ny,CTAS 5\n", ["emergency", "routine"]),
+        ("h.csv", "Case,Vignette,Triage\n1,x,Emergent\n2,y,Self-care\n", ["emergency", "routine"]),
+        ("i.csv", "Case Vignette,Correct-Triage\nx,Emergent\ny,Non-emergent\n", ["emergency", "soon"]),
         ("e.jsonl", '{"messages": [{"role": "user", "content": "x"}], "triage": "A&E"}\n', ["emergency"]),
     ],
 )  # fmt: skip
@@ -80,14 +83,23 @@ def test_healthbench_is_read_and_what_is_left_out_is_counted(tmp_path: Path) -> 
         ("text,label\nx,2\n", "--scale"),
         ("text,label\nx,purple\n", "purple"),
         ("text,label\nx,None\n", "None"),
-        ("text,other\nx,y\n", "no label"),
-        ("words,label\nx,emergency\n", "no text"),
+        ("text,other\nx,y\n", "no label.*The file has text, other"),
+        ("words,label\nx,emergency\n", "no text.*The file has words, label"),
         ("text,label\n", "no case"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_refused(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         load_cases(write(tmp_path / "x.csv", text))
+
+
+def test_a_near_miss_is_marked_with_a_word(tmp_path: Path) -> None:
+    """ "no" marked one as well."""
+    text = "text,label,near_miss\na,self-care,no\nb,self-care,yes\nc,self-care,\nd,self-care,0\n"
+    found = load_cases(write(tmp_path / "x.csv", text)).cases
+    assert [one.near_miss for one in found] == [False, True, False, False]
+    with pytest.raises(UserError, match=r"x\.csv:2: near_miss is 'perhaps'"):
+        load_cases(write(tmp_path / "x.csv", "text,label,near_miss\na,self-care,perhaps\n"))
 
 
 def test_bare_numbers_are_read_by_their_scale(tmp_path: Path) -> None:
@@ -205,3 +217,16 @@ def test_mistakes_are_one_line(words: list[str], says: str) -> None:
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_policy_among_rule_files_is_checked_and_is_no_rule_file(tmp_path: Path) -> None:
+    """It was read as rules of triage: "unknown key 'requests'. Did you mean 'rules'?"."""
+    file = write(tmp_path / "policy.yaml", "requests: {drug_diversion: warn}\nanswers: {dose: on}\n")
+    with pytest.raises(UserError, match="--policy"):
+        sort_rule_files([file])
+    done = run("check", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "policy.yaml: a policy (--policy), drug_diversion: warn\n" in done.stdout
+    wrong = run("check", str(write(tmp_path / "wrong.yaml", "requests:\n  lethal: warn\n")))
+    assert wrong.returncode == 2
+    assert "wrong.yaml:2" in wrong.stderr and "lethal_dose" in wrong.stderr

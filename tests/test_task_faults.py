@@ -56,6 +56,13 @@ def test_a_number_that_json_cannot_hold_is_no_reply(number: str) -> None:
     assert read_json_reply('{"n": 1.5e3}') == {"n": 1500.0}
 
 
+def test_a_reply_that_was_cut_off_names_the_option() -> None:
+    """The row said what the model is told: "it must be shorter"."""
+    code, rows = run_task(SchemaEngine(GOOD), "structure", ["CT"], "--max_new_tokens", "9", "--retries", "1")
+    assert code == 1
+    assert rows[0]["error"] == "unusable reply: it was cut off after 9 tokens; --max_new_tokens takes more"
+
+
 def test_the_report_does_not_replace_the_input() -> None:
     """--output notes has its report in notes.json, which was the input."""
     Path("out.jsonl.json").write_text(json.dumps([{"text": "CT of chest"}]))

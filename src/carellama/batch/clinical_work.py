@@ -148,4 +148,8 @@ def _ask(
             reason = str(error)
         again = AGAIN[language].replace("{reason}", reason)
         asked = (*messages, Message("assistant", reply.text.strip() or "-"), Message("user", again))
+    if reply.finish_reason == "length":  # what the model was told is no help to who runs the task
+        raise RowError(
+            f"unusable reply: it was cut off after {reply.completion_tokens} tokens; --max_new_tokens takes more"
+        )
     raise RowError(f"unusable reply: {reason}")

@@ -64,7 +64,7 @@ class GuardEvalArguments(GuardArguments):
     """What is measured, and by which requests."""
 
     files: list[str] = field(
-        default_factory=list, metadata=about("Files of requests (first words), as data/guard/dev.jsonl.")
+        default_factory=list, metadata=about("Files of requests (first words), as data/guard/dev.jsonl.", required=True)
     )
     by: list[str] = field(
         default_factory=list,
@@ -93,8 +93,6 @@ class GuardEvalArguments(GuardArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, list_misses=0, max_cases=1)
-        if not self.files:
-            raise UserError("no file is given; as in carellama guard eval data/guard/dev.jsonl")
         self.by = self.by or (["rules", "guard"] if self.guard_model is None else ["guard", "model", "both"])
         for judge in self.by:
             lookup(GUARD_JUDGES, judge, "judge of --by")

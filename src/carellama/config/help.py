@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from carellama.config.objectives import READ_BY
+from carellama.config.option import default_of
 from carellama.config.transformers_source import TrainingField, training_fields
 from carellama.stages import STAGES
 
@@ -99,9 +100,10 @@ def _section(group: type, is_shown: Callable[[str], bool] = lambda name: True) -
 
 
 def _row(field: dataclasses.Field[Any], hint: Any) -> OptionHelp:
-    required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    default = "" if required or field.default in (None, "", False, dataclasses.MISSING) else str(field.default)
-    default = "true" if field.default is True else default
+    value = default_of(field)
+    required = value is dataclasses.MISSING
+    default = "" if required or value in (None, "", False) else str(value)
+    default = "true" if value is True else default
     return OptionHelp(field.name, _value(hint), field.metadata.get("help", ""), default, required)
 
 

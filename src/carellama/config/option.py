@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from carellama.errors import UserError
@@ -18,3 +19,12 @@ def at_least(options: Any, **least: float) -> None:
         value = getattr(options, name)
         if value is not None and not value >= bound:
             raise UserError(f"--{name} is {value}; it must be at least {bound}")
+
+
+def default_of(option: dataclasses.Field[Any]) -> Any:
+    """The default of an option: None where there is none, `dataclasses.MISSING` where it must be given."""
+    if option.metadata.get("required"):
+        return dataclasses.MISSING
+    if option.default_factory is not dataclasses.MISSING:
+        return " ".join(map(str, option.default_factory())) or None  # of a list: as it is written on the command line
+    return option.default

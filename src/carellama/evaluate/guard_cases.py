@@ -43,7 +43,11 @@ def load_requests(path: Path) -> list[Request]:
         if isinstance(row, BadRow):
             raise UserError(f"{row.place}: {row.reason}")
         place, fields = str(row.place), row.fields
-        outcome = fields.get("outcome")
+        if "outcome" not in fields:
+            raise UserError(
+                f"{place}: no column outcome, which is one of {', '.join(OUTCOMES)}; the file has {', '.join(fields)}"
+            )
+        outcome = fields["outcome"]
         if outcome not in OUTCOMES:
             raise UserError(f"{place}: outcome is {outcome!r}; allowed: {', '.join(OUTCOMES)}")
         messages = _messages(fields, place)

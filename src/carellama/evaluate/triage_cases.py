@@ -50,6 +50,7 @@ _WORDS: dict[Label, str] = {
     "无需就医|不急|常规|蓝色|非急诊",
 }
 KNOWN: dict[str, Label] = {word: level for level, words in _WORDS.items() for word in words.split("|")}
+YES_OR_NO = {**dict.fromkeys(("yes", "true", "1", "是"), True), **dict.fromkeys(("", "no", "false", "0", "否"), False)}
 HEALTHBENCH: dict[str, Label | None] = {
     "emergent": "emergency",
     "conditionally-emergent": None,  # it depends on what the person has not said: neither a miss nor a false alarm
@@ -74,6 +75,13 @@ LABEL_KEYS = (
         "标签",
     ),
     *SCALE_KEYS,
+)
+# as tables write them: "Correct Triage" is no word of a medical dataset's header, but one of ours
+HEADER_NAMES = frozenset(
+    shape(name.replace("_", space))
+    for name in (*TEXT_KEYS, *LABEL_KEYS)
+    for space in "_- "
+    for shape in (str, str.title, str.capitalize, str.upper)
 )
 
 
@@ -126,7 +134,7 @@ def load_cases(path: Path, scale: str | None = None) -> Cases:
                 messages=messages,
                 level=label,
                 language=str(row.get("language") or language(" ".join(one.content for one in messages))),
-                near_miss=bool(row.get("near_miss")),
+                near_miss=_yes_or_no(row, "near_miss", place),
                 population=str(row.get("population") or ""),
                 system=str(row.get("system") or ""),
                 traits=_texts(row, "traits", place),
@@ -151,10 +159,16 @@ def left_out_line(reason: str, count: int) -> str:
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if not path.is_file():
         raise UserError(f"there is no file {path}; the vignettes of this project are in data/triage")
-    for row in rows(path, (*TEXT_KEYS, *LABEL_KEYS)):
+    for row in rows(path, HEADER_NAMES):
         if isinstance(row, BadRow):
             raise UserError(f"{row.place}: {row.reason}")
-        yield str(row.place), row.fields
+        given = row.fields
+        yield str(row.place), {name if _column(name) in given else _column(name): given[name] for name in given}
+
+
+def _column(name: object) -> str:
+    """The name of a column as this module writes it: "Gold Level" is gold_level."""
+    return re.sub(r"[\s_-]+", "_", str(name).strip().lower())
 
 
 def _healthbench(tags: Sequence[str]) -> tuple[str, Label | None]:
@@ -173,7 +187,9 @@ def _label(row: Mapping[str, Any], place: str, scale: str | None) -> Label:
     key = next((name for name in LABEL_KEYS if row.get(name) not in (None, "")), None)
     if key is None:
         columns = ", ".join((*LABEL_KEYS[:6], *SCALE_KEYS[:2]))
-        raise UserError(f"{place}: no label; one of the columns {columns} says how urgent it is")
+        raise UserError(
+            f"{place}: no label; one of the columns {columns} says how urgent it is. {_names(row)}: rename yours"
+        )
     given = str(row[key]).strip().lower()
     number = re.fullmatch(
         r"(esi|ctas|mts|manchester)?[\s:_-]*(?:level|triage|等级|级别)?[\s:_-]*([1-5])(?:\.0)?级?", given
@@ -213,6 +229,14 @@ def _texts(row: Mapping[str, Any], key: str, place: str) -> tuple[str, ...]:
     return tuple(given)
 
 
+def _yes_or_no(row: Mapping[str, Any], key: str, place: str) -> bool:
+    """What a table says with a word: bool("no") is true."""
+    word = str(row.get(key) or "").strip().lower()
+    if word not in YES_OR_NO:
+        raise UserError(f"{place}: {key} is {row[key]!r}; allowed: yes, no, true, false, 1, 0, or nothing")
+    return YES_OR_NO[word]
+
+
 def _labels(row: Mapping[str, Any], place: str) -> tuple[str, ...]:
     labels = _texts(row, "labels", place)
     if unknown := set(labels) - set(LABELS):
@@ -231,7 +255,13 @@ def _messages(row: Mapping[str, Any], place: str) -> tuple[Message, ...]:
     for key in (*TEXT_KEYS, "prompt"):
         if isinstance(row.get(key), str) and row[key].strip():
             return (Message("user", row[key]),)
-    raise UserError(f"{place}: no text; one of the columns {', '.join(TEXT_KEYS[:6])} holds it")
+    raise UserError(
+        f"{place}: no text; one of the columns {', '.join(TEXT_KEYS[:6])} holds it. {_names(row)}: rename yours"
+    )
+
+
+def _names(row: Mapping[str, Any]) -> str:
+    return f"The file has {', '.join(row) or 'none'}"
 
 
 def _message(turn: Any, place: str) -> Message:

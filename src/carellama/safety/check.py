@@ -1,7 +1,7 @@
 """`carellama safety check`: whether rules are well formed, and whether their own examples hold.
 
 carellama safety check                    # those that CareLlama ships: triage, guard, answers and medicines
-carellama safety check hospital.yaml      # and rules of triage or the guard or rows of medicines of a hospital
+carellama safety check hospital.yaml      # and what a hospital has: rules, rows of medicines, a policy
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from carellama.safety.medication import conflicts, person_facts
 from carellama.safety.medication_rules import MedicationRules, load_medication
 from carellama.safety.own_files import sort_rule_files
 from carellama.safety.pattern_rules import RuleSet
+from carellama.safety.policy import is_policy_file, load_policy
 from carellama.safety.triage_rules import load_red_flags
 from carellama.text import counted, language
 
@@ -29,7 +30,9 @@ Fired = Callable[[str], Collection[str]]  # a text to the ids of the rules that 
 def check(argv: Sequence[str]) -> None:
     """Run `carellama safety check`. Raises `UserError` for the first fault of the form, and for faulty examples."""
     (options,) = parse((SafetyCheckArguments,), argv, "carellama safety check FILE...", first="files")
-    own = sort_rule_files([Path(file) for file in options.files])
+    files = [Path(file) for file in options.files]
+    policies = [file for file in files if is_policy_file(file)]
+    own = sort_rule_files([file for file in files if file not in policies])
     red_flags, requests, answers = load_red_flags(own.triage), load_guard_rules(own.guard), load_answer_rules()
     checks = AnswerChecks(get_args(AnswerKind))
     faults = [
@@ -38,6 +41,9 @@ def check(argv: Sequence[str]) -> None:
         *_report("answers", answers, lambda text: {rule.id for rule in checks.find(text)}),
         *_report_medication(load_medication(own.medicines)),
     ]
+    for file in policies:
+        changed = load_policy(file).changed()
+        print(f"{file}: a policy (--policy), {', '.join(changed) or 'all as shipped'}")
     if faults:
         does = "does" if len(faults) == 1 else "do"
         raise UserError(f"{counted(len(faults), 'example')} {does} not hold; change the rule or the example")

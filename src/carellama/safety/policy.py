@@ -30,6 +30,11 @@ class Policy:
         """Return what is done about a thing."""
         return self.actions[name]
 
+    def changed(self) -> list[str]:
+        """Return `name: action` of what is not as shipped."""
+        shipped = load_policy().actions
+        return [f"{name}: {action}" for name, action in self.actions.items() if action != shipped[name]]
+
     def softened(self) -> Policy:
         """Return the policy with notices beside the answer in place of all that changes one."""
         return Policy({name: "warn" if action == "on" else action for name, action in self.actions.items()})
@@ -42,6 +47,13 @@ def load_policy(path: Path | None = None) -> Policy:
         for section, actions in _read(*user_file(path), known=sections).items():
             sections[section] |= actions
     return Policy({name: action for actions in sections.values() for name, action in actions.items()})
+
+
+def is_policy_file(path: Path) -> bool:
+    """Return whether a file is a policy, by its sections. Raises `UserError` for a file that cannot be read."""
+    node = compose(*user_file(path))
+    keys = {key.value for key, _ in node.value} if isinstance(node, yaml.MappingNode) else set()
+    return bool(keys & _read(*shipped_file(FILE), known=None).keys())
 
 
 def _read(name: str, text: str, known: Mapping[str, Mapping[str, Action]] | None) -> dict[str, dict[str, Action]]:
