@@ -445,12 +445,16 @@ def test_the_terminal_writes_reports_and_a_saved_conversation_gives_the_same_one
     assert is_report(printed.stdout)
     refused = carellama("consult", "report", str(saved), "--output", str(again))
     assert refused.returncode == 2 and "is there already" in refused.stderr
+    before = saved.read_bytes()
+    refused = carellama("consult", "report", str(saved), "--output", f"{tmp_path}/./saved.json", "--overwrite")
+    assert refused.returncode == 2 and "is the conversation" in refused.stderr and saved.read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("text", "error"),
     [("no json", "is not JSON"), ("{}", "holds no conversation"),
      ('[{"messages": []}, {"messages": []}]', "2 conversations"),
+     ('[{"role": "assistant", "content": "hi"}]', "no message of the role user has a text"),
      ('[{"role": "nurse"}]', "message 1 has no role"), ('[{"role": "user", "content": 3}]', "message 1: its content")],
 )  # fmt: skip
 def test_files_that_are_no_conversation(tmp_path: Path, text: str, error: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 
 import pytest
@@ -16,7 +17,7 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.engine.base import Piece, Reply, Sampling
 from carellama.engine.load import load
-from carellama.engine.masked import MaskedEngine, _PlaceholderBuffer, restored
+from carellama.engine.masked import MaskedEngine, _PlaceholderBuffer, _restored_call, restored
 from carellama.engine.scripted import ScriptedEngine
 from carellama.privacy.deidentify import Deidentifier
 from carellama.records import Message, ToolCall
@@ -66,6 +67,24 @@ def test_arguments_of_calls_are_masked_and_restored() -> None:
     MaskedEngine(inner, MASK).generate([[Message("user", "预约"), Message("assistant", "", (call,)),
                                          Message("tool", "ok", call_id="1")]], Sampling())  # fmt: skip
     assert "13800138000" not in inner.asked[0][1].calls[0].arguments
+
+
+def test_a_name_that_json_writes_by_numbers_is_masked() -> None:
+    inner = ScriptedEngine("好")
+    call = ToolCall("1", "find", json.dumps({"name": "王小明"}))
+    result = json.dumps({"patient": "王小明", "note": 'a "quote"\n\\\\u5f20'})
+    turns = [Message("user", "患者王小明来诊"), Message("assistant", "", (call,)), Message("tool", result, call_id="1")]
+    MaskedEngine(inner, MASK).generate([turns], Sampling())
+    sent = [inner.asked[0][1].calls[0].arguments, inner.asked[0][2].content]
+    read = [json.loads(one) for one in sent]
+    assert [read[0]["name"], read[1]["patient"]] == ["[NAME_1]", "[NAME_1]"]
+    assert read[1]["note"] == json.loads(result)["note"]
+
+
+def test_what_is_put_back_into_arguments_leaves_them_json() -> None:
+    call = ToolCall("1", "find", '{"name": "[NAME_1]"}')
+    found = _restored_call(call, {"[NAME_1]": 'William "Bill"\nSmith'})
+    assert json.loads(found.arguments) == {"name": 'William "Bill"\nSmith'}
 
 
 def test_a_placeholder_that_a_person_typed_stays() -> None:

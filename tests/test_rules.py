@@ -38,6 +38,8 @@ def found(text: str, concept: str) -> list[str]:
         ("leg on the left", "ordered", []),
         ("ａｎｇｉｎａ", "chest_pain", ["ａｎｇｉｎａ"]),
         ("胸悶頭疼", "pain", ["疼"]),
+        ("𝐚𝐧𝐠𝐢𝐧𝐚", "chest_pain", ["𝐚𝐧𝐠𝐢𝐧𝐚"]),  # letters of other typefaces
+        ("ⓐⓝⓖⓘⓝⓐ", "chest_pain", ["ⓐⓝⓖⓘⓝⓐ"]),
     ],
 )
 def test_terms_are_found(text: str, concept: str, parts: list[str]) -> None:
@@ -161,3 +163,13 @@ def test_a_number_of_a_term_keeps_its_value() -> None:
     assert found["hot"] == [Mention(0, 10, ((8, 10), (0, 4)), 39.0)]
     assert [*found] == ["hot", "temperature"]
     assert "age" not in found and found.get("age") is None
+
+
+@pytest.mark.parametrize("term", ["enough to {pain}", "{pain} x .. chest", "{pain", "pain}", "{ pain }"])
+def test_words_beside_braces_are_refused(term: str) -> None:
+    with pytest.raises(UserError, match="words beside braces"):
+        Lexicon({"pain": ["pain"], "other": [term]})
+
+
+def test_numbers_keep_their_marks() -> None:
+    assert normalize("10⁹/L Ⅱ ㎎ ℃ ½") == "10⁹/l ⅱ ㎎ ℃ ½"

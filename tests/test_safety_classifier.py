@@ -94,6 +94,9 @@ def test_a_table_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         (b"no gzip", "no gzip"),
         (gzip.compress(b"a\tb\n", mtime=0), "line 1"),
         (gzip.compress(b"a\t1\n", mtime=0), "#bias"),
+        (gzip.compress(b"#bias\t0\n#threshold\tnan\n#floor\t0\n", mtime=0), "line 2: nan is no finite number"),
+        (gzip.compress(b"a\t1e999\n", mtime=0), "line 1: 1e999 is no finite number"),
+        (gzip.compress(b"a\t1\n", mtime=0)[:10] + b"\xff" * 10, "no gzip"),
     ],
 )
 def test_a_faulty_table_is_refused(data: bytes, says: str) -> None:

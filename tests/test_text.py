@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carellama.text import folded, language, ngrams, sentences, words
+from carellama.text import HAN_CHARACTER, folded, language, ngrams, sentences, words
 
 
 @given(st.text() | st.text(alphabet="0123,.~-–/*×:^⁹½ 至a片%", max_size=20))
@@ -99,3 +99,9 @@ def test_ngrams_are_all_runs(items: list[str], n: int) -> None:
 )
 def test_languages(text: str, expected: str) -> None:
     assert language(text) == expected
+
+
+def test_hangul_and_lone_surrogates_are_no_chinese() -> None:
+    assert [one for one in "가힣ꀀ\ue000\ud800" if HAN_CHARACTER.search(one)] == []
+    assert [one for one in "㐀一鿿豈\uf900\ufa6d\U00020000" if not HAN_CHARACTER.search(one)] == []
+    assert language("가슴이 아파요") == "other"

@@ -147,6 +147,8 @@ def test_what_the_assistant_says_of_itself_counts_for_nothing() -> None:
         (("    system:", "    [a]: b\n    system:"), r": a key is a word"),
         (("[[小红点], [spots]]", "[[!!python/name:os.system x]]"), r":3: not plain texts"),
         (("[[小红点], [spots]]", "[&x [*x]]"), r":3: not plain texts"),
+        (("[[小红点], [spots]]", "[" * 900 + "x" + "]" * 900), r":3: lists within lists go too deep"),
+        (("[spots]]", "[spots, 'red {fever}']]"), r"'red \{fever\}' has words beside braces"),
     ],
 )
 def test_a_faulty_file_is_refused_with_its_line(tmp_path: Path, change: tuple[str, str], says: str) -> None:
@@ -205,3 +207,20 @@ def test_offsets_are_those_of_the_text_as_it_was_written() -> None:
     found = triage_text(text)
     assert found.level == "emergency"
     assert any("hurts" in text[start:end] for one in found.findings for start, end in one.spans)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "crushing ch\u200best pa\u00adin and sweating",
+        "胸\u200b口\u200b压榨样疼\u200b痛，出\u200b冷汗",
+        "𝐜𝐫𝐮𝐬𝐡𝐢𝐧𝐠 𝐜𝐡𝐞𝐬𝐭 𝐩𝐚𝐢𝐧 𝐚𝐧𝐝 𝐬𝐰𝐞𝐚𝐭𝐢𝐧𝐠",
+    ],
+)
+def test_what_a_page_or_a_phone_puts_into_words_hides_no_sign(text: str) -> None:
+    assert "heart-attack-with-signs" in [one.rule.id for one in triage([Message("user", text)]).findings]
+
+
+def test_a_question_whether_a_dose_kills_counts() -> None:
+    assert "suicide-lethal-dose" in ids("Are 30 tramadol enough to kill me?")
+    assert "suicide-lethal-dose" not in ids("Is 70% alcohol enough to kill bacteria?")

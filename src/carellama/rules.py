@@ -35,6 +35,7 @@ from carellama.mention_table import LETTERS_PER_WORD, Bases, Distances, Places, 
 
 SENTENCE_END = re.compile(r"[。！？!?；;\n]|\.(?=\s|$)")
 _NEGATOR = re.compile(r"[没无不未]|not? |isn't |isnt ")
+_BRACE, _CONCEPT = re.compile("[{}]"), re.compile(r"\{\w+\}")
 _PART = re.compile(r"\s*(\.\.|&)\s*")
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
 _LATIN = _LETTERS | frozenset("0123456789")
@@ -59,6 +60,10 @@ def _table() -> list[int]:
         if line[0] != "#":
             for at in range(0, len(line), 2):
                 table[ord(line[at])] = ord(line[at + 1])
+    for code in range(0x2070, 0x20000):  # letters of other typefaces: mathematical bold, circled, script
+        plain = unicodedata.normalize("NFKC", chr(code)).lower()
+        if plain in (_LATIN if code >= 0x1D400 else _LETTERS) and not 0x2160 <= code < 0x2180:  # Roman numerals stay
+            table[code] = ord(plain)
     for mark, plain in _MARKS.items():
         table[ord(mark)] = ord(plain)
     table[0xD800:0xE000] = [ord("?")] * 0x800  # a lone surrogate cannot be encoded
@@ -131,6 +136,8 @@ def parse_term(term: str, concept: str = "") -> _Term:
     parts, marks = tuple(pieces[::2]), set(pieces[1::2])
     if len(marks) > 1 or not all(part.strip("* ") for part in parts):
         raise UserError(f"the term {term!r} is not parts joined by .. or by &")
+    if any(_BRACE.search(part) and not _CONCEPT.fullmatch(part) for part in parts):
+        raise UserError(f"the term {term!r} has words beside braces; write them as parts: {{pain}} .. chest")
     return _Term(f"{{{concept}}}", parts, ordered=marks != {"&"})
 
 

@@ -13,7 +13,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-HAN = "㐀-䶿一-鿿豈-﫿\U00020000-\U000323af"
+# By number: U+F900 written out becomes U+8C48, which it is a variant of, and a range from there has Hangul in it.
+HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 WORD = re.compile(rf"[{HAN}]|[^\W_{HAN}]+(?:['’.\-][^\W_{HAN}]+)*")
 SIGNS = "<>≤≥+±%−"  # without them opposites would compare equal: >140 and <140, HBsAg (+) and HBsAg (-)
 # Between two digits a sign is part of the number: 1.5, 1~5, 1/5 and 10^9 are not 15, 1 5 or 109. (1,000 is 1000.)

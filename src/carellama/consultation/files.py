@@ -60,7 +60,10 @@ def read_conversation(path: Path) -> list[Message]:
     rows = read.get("messages") if isinstance(read, dict) else read
     if not isinstance(rows, list) or not rows:
         raise UserError(f'{path} holds no conversation; it must be {{"messages": [...]}} or what /save writes')
-    return [_message(row, f"{path}, message {number}") for number, row in enumerate(rows, 1)]
+    messages = [_message(row, f"{path}, message {number}") for number, row in enumerate(rows, 1)]
+    if not any(one.role == "user" and one.content.strip() for one in messages):
+        raise UserError(f"{path}: no message of the role user has a text; a report is of what a person said")
+    return messages
 
 
 def _message(row: Any, place: str) -> Message:
@@ -81,7 +84,10 @@ def _message(row: Any, place: str) -> Message:
 def report(argv: Sequence[str]) -> None:
     """Write the report of a saved conversation."""
     (options,) = parse((ConsultReportArguments,), argv, "carellama consult report FILE", first="conversation")
-    messages = read_conversation(Path(options.conversation[0]))
+    conversation = Path(options.conversation[0])
+    messages = read_conversation(conversation)
+    if options.output is not None and Path(options.output).resolve() == conversation.resolve():
+        raise UserError(f"--output {options.output} is the conversation; give another name, so that it stays")
     more = split_files(options.safety_rules)
     layer = SafetyLayer("on", options.country, more, options.classifier)
     made = Interview(layer).report(messages)

@@ -10,6 +10,7 @@ log-probabilities are those of the masked text.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,8 @@ from carellama.engine.base import Engine, EngineWrapper, OnReply, Piece, Prompt,
 from carellama.privacy.deidentify import Deidentifier
 from carellama.records import ToolCall
 
+# In JSON: a backslash, or a character by its number, of which those beyond U+FFFF have two.
+_ESCAPED = re.compile(r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}")
 PLACEHOLDER = re.compile(r"\[[A-Z_]+_\d+\]")
 BEGUN = re.compile(r"\[[A-Z_\d]{0,24}$")  # a placeholder of which the end has not come
 
@@ -75,6 +78,7 @@ class MaskedEngine(EngineWrapper):
         """The conversation without identifiers, and what each placeholder stands for."""
         texts = [message.content for message in messages]
         texts += [call.arguments for message in messages for call in message.calls]
+        texts = [_unescaped(text) for text in texts]
         hidden, values = self._deidentifier.masked(texts)
         contents, arguments = hidden[: len(messages)], iter(hidden[len(messages) :])
         made = []
@@ -89,8 +93,22 @@ def restored(text: str, values: Mapping[str, str]) -> str:
     return PLACEHOLDER.sub(lambda found: values.get(found[0], found[0]), text) if values else text
 
 
+def _unescaped(text: str) -> str:
+    r"""The text with characters that JSON writes by their numbers: a name as \u5f20 is one that nothing would find."""
+    return _ESCAPED.sub(_character, text) if "\\u" in text else text
+
+
+def _character(found: re.Match[str]) -> str:
+    """A character that was written by its number; one of ASCII stays, since a quote would end the string."""
+    if found[0] == "\\\\":
+        return found[0]
+    character: str = json.loads(f'"{found[0]}"')
+    return found[0] if character.isascii() or 0xD800 <= ord(character) < 0xE000 else character
+
+
 def _restored_call(call: ToolCall, values: Mapping[str, str]) -> ToolCall:
-    return replace(call, arguments=restored(call.arguments, values))
+    inside = {name: json.dumps(value, ensure_ascii=False)[1:-1] for name, value in values.items()}  # of a string
+    return replace(call, arguments=restored(call.arguments, inside))
 
 
 def _restored_reply(reply: Reply, values: Mapping[str, str]) -> Reply:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -158,7 +159,7 @@ def read_answer_classifier(data: bytes, name: str) -> AnswerClassifier:
     weights: dict[str, tuple[float, ...]] = {}
     try:
         lines = gzip.decompress(data).decode().splitlines()
-    except (OSError, EOFError, UnicodeDecodeError):
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
         raise UserError(
             f"{name} is no gzip file of UTF-8 text; benchmarks/answer_checks.py --train writes one"
         ) from None

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -174,7 +175,7 @@ def read_classifier(data: bytes, name: str) -> Classifier:
     rows: dict[str, str] = {}
     try:
         lines = gzip.decompress(data).decode().splitlines()
-    except (OSError, EOFError, UnicodeDecodeError):
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
         raise UserError(f"{name} is no gzip file of UTF-8 text; carellama safety train writes one") from None
     for number, line in enumerate(lines, 1):
         sequence, _, rest = line.partition("\t")
@@ -183,6 +184,8 @@ def read_classifier(data: bytes, name: str) -> Classifier:
             weights[sequence] = float(weight)
         except ValueError:
             raise UserError(f"{name}, line {number}: a feature, a tab and a number are expected") from None
+        if not math.isfinite(weights[sequence]):  # with NaN nothing would be an emergency
+            raise UserError(f"{name}, line {number}: {weight} is no finite number; carellama safety train writes those")
         if row:
             rows[sequence] = row
     if not weights.keys() >= {BIAS, THRESHOLD, FLOOR}:

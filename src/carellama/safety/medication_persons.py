@@ -42,6 +42,7 @@ _AGE_OF_CHILD = re.compile(
 _AGE_OF_SELF = re.compile(r" (?:am )?(\d{2})(?= ?(?:and|but|with|,|\.|\?|$))")
 _MONTHS = re.compile(r"(?<![\w.])(\d{1,2}) ?-?(?:mo|m/o)(?![a-z])")
 _NO_AGE = re.compile(r"(?:breast ?feed|nursing|哺乳|喂奶).*$|[a-z]age\W*$")  # of a child that is fed; "stage 4"
+_GIVES = re.compile(r"i (?:safely |still |also |just )?give (?!my ?self)")  # to a relative: nobody gives and takes
 _SELF_AGE = re.compile(r"(?:我|我今年|本人|i'm|i am|im|i'm only|i'm just) ?$")
 
 
@@ -121,6 +122,7 @@ class Persons:
             for concept in ("_self", "_my")
             for one in self._found.get(concept, ())
             if not self._belongs_to_relative(one, concept, starts)
+            and not (relatives and _GIVES.match(self._plain, one.start))
         ]
         theirs = [
             Token(one.start, one.end, "they") for one in self._found.get("_they", ())

@@ -189,6 +189,8 @@ def compose(name: str, text: str) -> yaml.Node | None:
     """Return the nodes of a file. Raises `UserError` with the line that is no YAML."""
     try:
         return yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # C: a tenth of the time
+    except RecursionError:
+        raise UserError(f"{name}:1: lists within lists go too deep; rules need three levels at most") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise UserError(
@@ -221,6 +223,9 @@ def plain_value(name: str, node: yaml.Node) -> Any:
     """Return what a node says. Raises `UserError` with the line for what is not plain."""
     try:
         return yaml.SafeLoader("").construct_object(node, deep=True)
+    except RecursionError:
+        line = node.start_mark.line + 1
+        raise UserError(f"{name}:{line}: lists within lists go too deep; rules need three levels at most") from None
     except yaml.YAMLError as error:
         reason = getattr(error, "problem", None) or error
         raise UserError(f"{name}:{node.start_mark.line + 1}: not plain texts, numbers and lists: {reason}") from None

@@ -36,6 +36,7 @@ _YES = re.compile(
     r"在(?=\s*(?:$|[的疼痛。，,！!])))",
     re.IGNORECASE,
 )
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")  # pasted along from web pages and chats
 _ASKED = re.compile(r"[^。！？!?.\n]*[?？]")
 NEVER_OVERRULED = ("mind", "abuse")  # systems whose rules stand whatever the classifier says
 BY_CLASSIFIER = RedFlag(
@@ -87,7 +88,10 @@ def triage(messages: Sequence[Message], rules: RedFlags | None = None, classifie
 
 
 def patient_text(messages: Sequence[Message]) -> str:
-    """Return what the person said, turn by turn, with the questions that they affirmed."""
+    """Return what the person said, turn by turn, with the questions that they affirmed.
+
+    Characters that nobody sees are left out: one inside of a word would hide it.
+    """
     turns: list[str] = []
     asked = ""
     for message in messages:
@@ -99,7 +103,7 @@ def patient_text(messages: Sequence[Message]) -> str:
                 turns.append(asked)
             turns.append(message.content)
             asked = ""
-    return "\n".join(turns)
+    return _INVISIBLE.sub("", "\n".join(turns))
 
 
 def triage_text(text: str, rules: RedFlags | None = None, classifier: Classifier | None = None) -> Triage:
