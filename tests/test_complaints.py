@@ -146,3 +146,9 @@ def test_long_text_takes_linear_time_and_odd_text_nothing() -> None:
     assert ids("") == []
     assert ids("😀" * 1000) == []
     assert ids("chest pain " * 10_000)[0] == "chest_pain"
+
+
+@pytest.mark.parametrize("text", ["胸口像压了块石头，一身冷汗", "胸口压得慌", "胸口堵得难受"])
+def test_a_pressed_chest_goes_to_cardiology(text: str) -> None:
+    """The report of an emergency sent it to general practice afterwards."""
+    assert ids(text) == ["chest_pain"]

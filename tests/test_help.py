@@ -51,7 +51,7 @@ def test_all_of_it_has_every_flag_of_the_installed_transformers() -> None:
 def test_help_is_printed_without_loading_a_library() -> None:
     code = (
         "import contextlib, io, sys\n"
-        "from carellama import plan, run\n"
+        "from carellama.train import plan, run\n"
         "for argv in (['--help'], ['--stage', 'dpo', '-h'], ['--help', 'all']):\n"
         "    for command in (run.train, run.evaluate, run.predict, plan.plan):\n"
         "        with contextlib.redirect_stdout(io.StringIO()) as text:\n"
