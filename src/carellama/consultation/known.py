@@ -274,13 +274,15 @@ def _follow_up(known: Known, slot: Slot, text: str, said: Said) -> str:
     if kind == "text" and is_age_sex(text):
         return "again"  # it answers no other question
     tells_of = said.slots.keys() & DISTINCT
-    of_another = kind == "text" and slot not in said.slots and (said.slots or find_complaints(text))
-    if slot in NAMED and of_another and said.slots.keys() != {"onset"} and not is_denial(text):
+    complains = bool(find_complaints(text))
+    of_another = kind == "text" and slot not in said.slots and (said.slots or complains)
+    names_with_time = said.slots.keys() == {"onset"} and not complains  # patches since last year
+    if slot in NAMED and of_another and not names_with_time and not is_denial(text):
         return "again"
     if kind != "text" or not is_clause(text) or slot in said.slots:
         return ""
     if slot == "red_flag":
-        no_sign = said.slots and said.slots.keys() <= NO_SIGN and not is_denial(text) and not find_complaints(text)
+        no_sign = said.slots and said.slots.keys() <= NO_SIGN and not is_denial(text) and not complains
         return "again" if no_sign else ""
     if slot in GRADED:
         tells_of |= said.slots.keys() & GRADED
