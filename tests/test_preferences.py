@@ -276,8 +276,8 @@ def test_the_others_of_kto_keep_to_the_positions_of_the_model(tmp_path, tiny_tok
     config = config_of(tmp_path, folder, "kto", data, **options)
     results = runs.run(config)
     assert math.isfinite(results["train_loss"]) and math.isfinite(results["eval_loss"])
-    prepared = Session.open(config).prepared
-    batch, _ = fit.largest_batch(config, prepared, padded=True)
+    session = Session.open(config)
+    batch, _ = fit.largest_batch(session.config, session.prepared, padded=True)
     assert max(batch.lengths) < max(batch.others) == 64, "plan counts the mismatched rows, within the positions"
 
 

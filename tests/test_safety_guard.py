@@ -92,7 +92,7 @@ def test_a_medicine_that_does_not_go_with_what_the_person_said_is_named_first() 
 
 
 def test_an_answer_that_advises_it_is_marked_behind_the_sentence() -> None:
-    turns = [Message("user", "我怀孕32周了，背疼怎么办？")]
+    turns = [Message("user", "我怀孕32周了，腰有点酸怎么办？")]
     said, reply = "可以吃布洛芬。多休息。", stream(assistant("可以吃布洛芬。多休息。"), turns)[1]
     assert "contraindication" in kinds(reply)
     assert reply.text.startswith("可以吃布洛芬。〔提示：")
@@ -102,7 +102,7 @@ def test_an_answer_that_advises_it_is_marked_behind_the_sentence() -> None:
 
 
 def test_an_answer_that_warns_of_it_is_not_marked() -> None:
-    _, reply = stream(assistant("孕晚期不要吃布洛芬。"), [Message("user", "我怀孕32周了，背疼怎么办？")])
+    _, reply = stream(assistant("孕晚期不要吃布洛芬。"), [Message("user", "我怀孕32周了，腰有点酸怎么办？")])
     assert "contraindication" not in kinds(reply)
 
 
