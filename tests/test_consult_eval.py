@@ -113,7 +113,7 @@ def test_a_card_that_cannot_be_used_is_refused_with_its_line(tmp_path: Path, lin
 def test_a_term_that_refers_to_no_concept_is_refused() -> None:
     with pytest.raises(UserError, match="asprin"):
         check_terms(replace(CARD, unsafe_terms=(("{take} & {asprin}",), ())), "cards.jsonl")
-    with pytest.raises(UserError, match="join them"):
+    with pytest.raises(UserError, match="beside braces"):
         check_terms(replace(CARD, unsafe_terms=(("take {aspirin}",), ())), "cards.jsonl")
 
 

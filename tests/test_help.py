@@ -28,7 +28,8 @@ def test_every_option_of_a_command_is_shown_once_with_its_default() -> None:
     assert OPTION.findall(text) == [*field_names(ModelArguments), *field_names(PreferenceArguments)]
     required = next(line for line in re.split(r"\n(?=  --|\n)", text) if "--model_name_or_path" in line)
     assert "Required." in " ".join(required.split())
-    assert "Default: main." in text and "One of sigmoid, ipo, hinge, orpo, simpo." in " ".join(text.split())
+    words = " ".join(text.split())
+    assert "Default: main." in words and "One of sigmoid, ipo, hinge, orpo, simpo." in words
 
 
 @pytest.mark.parametrize("stage", STAGES)

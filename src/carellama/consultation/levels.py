@@ -30,7 +30,6 @@ from carellama.consultation.complaints import assess
 from carellama.consultation.reading import BACKGROUND, Sex
 from carellama.consultation.state import FERTILE, Slot
 from carellama.records import Message
-from carellama.safety.classifier import FEW_MARGIN
 from carellama.safety.layer import SafetyLayer
 from carellama.safety.pattern_rules import Condition, Entry
 from carellama.safety.triage import BY_CLASSIFIER, NEVER_OVERRULED, Finding, Triage, patient_text
@@ -42,6 +41,10 @@ CHILD_PREFIXES = ("ch_", "kid_")
 OLD = frozenset({"elderly", "elder_kin", "oldster"})
 PREGNANT = frozenset({"pregnant", "preg_any", "postpartum", "new_baby", "lay_after_birth", "pregnancy_weeks"})
 PREGNANT_PREFIX = "pg_"
+SURE_MARGIN = (
+    5.0  # log-odds above the threshold of the classifier, from which it is sure of an emergency in an interview
+)
+MOOD = "low_mood"  # the complaint in which an emergency stands also where the classifier is not
 GROWN = 18  # years from which a rule that names children without an age is about somebody else
 
 
@@ -90,7 +93,7 @@ class _Reading:
         """Return the finding as it holds here; None: it does not."""
         rule = finding.rule
         if rule.id == BY_CLASSIFIER.id:
-            return finding if self._is_sure else replace(finding, level="urgent")
+            return finding if self._is_sure or self._is_of_mood else replace(finding, level="urgent")
         if rule.system in NEVER_OVERRULED or not rule.shipped:
             return finding
         if is_of_others(rule, self._patient):
@@ -138,7 +141,12 @@ class _Reading:
         """Whether the classifier is far above its threshold on the first message or on what was said of the trouble."""
         trouble = [one for one in self._heard if one.about not in BACKGROUND]
         parts = self._heard[:1], trouble
-        return any(self._safety.triage(all_messages(part)).margin >= FEW_MARGIN for part in parts)
+        return any(self._safety.triage(all_messages(part)).margin >= SURE_MARGIN for part in parts)
+
+    @cached_property
+    def _is_of_mood(self) -> bool:
+        """Whether the trouble is low mood: what is planned may be told of in few words."""
+        return any(one.id == MOOD for one in assess(self._found.text).complaints)
 
     @cached_property
     def _is_pregnant(self) -> bool:
