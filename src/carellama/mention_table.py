@@ -184,7 +184,7 @@ class Bases:
         )
 
 
-class Places:
+class SlotMentions:
     """The mentions of each slot, as numbers of `bases`."""
 
     def __init__(self, bases: Bases, slots: Ints, rows: Ints, count: int) -> None:
@@ -234,19 +234,19 @@ class TermTable:
             for level, parts in zip(levels, of_level, strict=True)
         ]
 
-    def find(self, bases: Bases, distances: Distances) -> tuple[Places, Ints]:
+    def find(self, bases: Bases, distances: Distances) -> tuple[SlotMentions, Ints]:
         """Return all mentions, and where each of the bases went."""
         bases, went = bases.sorted()
         for terms, reached in self._levels:
             slots, rows = reached.of(bases.units)
             if len(slots) < 2:
                 continue  # no term has all its parts
-            made = terms.join(Places(bases, slots, rows, self._slots), distances, self.nothing)
+            made = terms.join(SlotMentions(bases, slots, rows, self._slots), distances, self.nothing)
             if made is not None:
                 bases, rank = bases.joined_by(made).sorted()
                 went = rank[went]
         slots, rows = self._reached.of(bases.units)
-        return Places(bases, slots, rows, self._slots), went
+        return SlotMentions(bases, slots, rows, self._slots), went
 
 
 class _Terms:
@@ -259,7 +259,7 @@ class _Terms:
         self._units = np.array([term.unit for term in terms])
         self._ordered = np.array([term.ordered for term in terms])
 
-    def join(self, places: Places, distances: Distances, nothing: int) -> Bases | None:
+    def join(self, places: SlotMentions, distances: Distances, nothing: int) -> Bases | None:
         """Return each first part with the nearest of every next part, None if there are none.
 
         What is only the beginning of a term gets the unit `nothing`.
@@ -289,7 +289,7 @@ class _Terms:
 
 
 def _nearest(
-    places: Places, distances: Distances, slots: Ints, starts: Ints, ends: Ints, ordered: NDArray[np.bool_]
+    places: SlotMentions, distances: Distances, slots: Ints, starts: Ints, ends: Ints, ordered: NDArray[np.bool_]
 ) -> Ints:
     """The nearest mention of each slot that begins where another ends, or later; else the one before, if it may."""
     bases = places.bases

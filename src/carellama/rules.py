@@ -31,7 +31,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from carellama.errors import UserError
-from carellama.mention_table import LETTERS_PER_WORD, Bases, Distances, Places, Term, TermTable, Words, codes_of
+from carellama.mention_table import LETTERS_PER_WORD, Bases, Distances, SlotMentions, Term, TermTable, Words, codes_of
 
 SENTENCE_END = re.compile(r"[。！？!?；;\n]|\.(?=\s|$)")
 _NEGATOR = re.compile(r"[没无不未]|not? |isn't |isnt ")
@@ -259,7 +259,7 @@ class FoundMentions(Mapping[str, list[Mention]]):
         sentences: Sentences,
         names: Sequence[str],
         units: Mapping[str, int],
-        places: Places,
+        places: SlotMentions,
         known: Iterable[tuple[int, tuple[str, Mention]]],
     ) -> None:
         self.sentences = sentences

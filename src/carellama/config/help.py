@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from carellama.config.objectives import READ_BY
-from carellama.config.option import default_of
+from carellama.config.option import default_of, default_text
 from carellama.config.transformers_source import TrainingField, training_fields
 from carellama.stages import STAGES
 
@@ -102,8 +102,7 @@ def _section(group: type, is_shown: Callable[[str], bool] = lambda name: True) -
 def _row(field: dataclasses.Field[Any], hint: Any) -> OptionHelp:
     value = default_of(field)
     required = value is dataclasses.MISSING
-    default = "" if required or value in (None, "", False) else str(value)
-    default = "true" if value is True else default
+    default = "" if required else default_text(value)
     return OptionHelp(field.name, _value(hint), field.metadata.get("help", ""), default, required)
 
 

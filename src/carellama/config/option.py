@@ -21,6 +21,11 @@ def at_least(options: Any, **least: float) -> None:
             raise UserError(f"--{name} is {value}; it must be at least {bound}")
 
 
+def default_text(default: Any) -> str:
+    """A default as a person writes it; "" for none and for a switch that is off."""
+    return "" if default in (None, False, "") else "true" if default is True else str(default)
+
+
 def default_of(option: dataclasses.Field[Any]) -> Any:
     """The default of an option: None where there is none, `dataclasses.MISSING` where it must be given."""
     if option.metadata.get("required"):

@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from carellama.config.option import default_text
+
 
 class TrainingField(NamedTuple):
     """One training flag: its type as it is annotated, its help, and its default where that is a plain value."""
@@ -48,7 +50,7 @@ def _fields(file: Path, name: str) -> Iterator[tuple[str, TrainingField]]:
 def _field(node: ast.AnnAssign) -> TrainingField:
     annotation = ast.unparse(node.annotation)
     if not isinstance(node.value, ast.Call):
-        return TrainingField(annotation, default=_shown(_literal(node.value)))
+        return TrainingField(annotation, default=default_text(_literal(node.value)))
     words = {word.arg: word.value for word in node.value.keywords}
     metadata = words.get("metadata")
     if isinstance(metadata, ast.Call):  # about("...")
@@ -56,7 +58,7 @@ def _field(node: ast.AnnAssign) -> TrainingField:
     else:
         found = _literal(metadata)
         text = found.get("help") if isinstance(found, dict) else ""
-    return TrainingField(annotation, " ".join(str(text or "").split()), _shown(_literal(words.get("default"))))
+    return TrainingField(annotation, " ".join(str(text or "").split()), default_text(_literal(words.get("default"))))
 
 
 def _literal(node: ast.expr | None) -> Any:
@@ -65,8 +67,3 @@ def _literal(node: ast.expr | None) -> Any:
         return ast.literal_eval(node) if node is not None else None
     except (ValueError, TypeError):
         return None
-
-
-def _shown(default: Any) -> str:
-    """A default as a person writes it; "" for none and for a switch that is off."""
-    return "" if default in (None, False, "") else str(default).lower() if default is True else str(default)

@@ -12,7 +12,7 @@ old illnesses and the family too, and a rule that needs two signs finds one of t
 - a rule about children, pregnancy or old age is left out where the patient is known to be somebody else, unless one
   message tells all of it: a person may write of an accident to a child; one for today about pregnancy needs a person
   who says that she is pregnant or has given birth;
-- one for today that is told of in an answer about old illnesses, medicines and the like alone is left out;
+- one for today whose signs stand only in answers about old illnesses, medicines and the like is left out;
 - an emergency that the classifier alone finds is one where the first message, or all that was said of the trouble, is
   far above its threshold, else for today: it learned from whole stories, and many short answers are above it by little.
 

@@ -146,7 +146,7 @@ class AnswerWatch:
         if _WORD.search(sentence):
             judged = line if in_row else sentence
             marks = self._contradiction(judged, surplus + closing)
-            marks += self._marks(self._found(judged, len(line) - len(sentence), line), surplus)
+            marks += self._marks(self._notices(judged, len(line) - len(sentence), line), surplus)
         if sentence.endswith("\n"):
             self._end_line(line)
         else:
@@ -162,7 +162,7 @@ class AnswerWatch:
         elif line.strip() and not ITEM.match(line):
             self._heading = ""
 
-    def _found(self, sentence: str, begin: int, line: str) -> list[Notice]:
+    def _notices(self, sentence: str, begin: int, line: str) -> list[Notice]:
         """What a sentence is marked for, which begins at a place of its line."""
         language, is_item = language_of(sentence), bool(self._heading and ITEM.match(line))
         found = [Notice(one.kind, "caution", one.note[language], one.id) for one in self._claims(sentence, is_item)]

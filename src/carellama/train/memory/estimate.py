@@ -1,6 +1,6 @@
 """Whether a training fits into memory: an estimate by part before the weights are read, and what would help.
 
-    found = estimate(config, prepared, Setting("causal", "bfloat16", None))
+    found = estimate(Session.open(config))
     print(found.total, found.parts)
 
 By `carellama.train.memory.trace`, which goes through a step without numbers, with the largest batch of the data. By
