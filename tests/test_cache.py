@@ -175,8 +175,9 @@ def test_processes_make_the_same_tokens_as_threads(tmp_path, tiny_folder, monkey
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in data), encoding="utf-8")
     found = {}
     for name, workers in (("threads", None), ("processes", 2)):
-        config = config_of(tmp_path, tmp_path / "a.jsonl", data_cache_dir=tmp_path / name)
-        config.data.preprocessing_num_workers = workers
+        config = config_of(
+            tmp_path, tmp_path / "a.jsonl", data_cache_dir=tmp_path / name, preprocessing_num_workers=workers
+        )
         found[name] = prepared(config, tiny_folder)
     one, other = found["threads"].train, found["processes"].train
     assert [one[n][0].input_ids.tolist() for n in range(len(one))] == [

@@ -316,8 +316,8 @@ def reads(path: Path) -> set[str]:
     }
 
 
-def option_fields() -> Iterator[tuple[str, str]]:
-    """(class, field) of the dataclasses of options, with their properties; not what transformers reads."""
+def option_groups() -> set[type]:
+    """The dataclasses of options."""
     from carellama import demo
     from carellama.config import answering, datasets, keys, models, serve, tasks
     from carellama.config import run as config
@@ -327,7 +327,7 @@ def option_fields() -> Iterator[tuple[str, str]]:
     from carellama.config.tokenizer import TokenizerArguments
     from carellama.config.web import WebArguments
 
-    groups = {
+    return {
         *config.RUN_GROUPS,
         *EXPORT_GROUPS,
         *answering.TALK_GROUPS,
@@ -346,7 +346,13 @@ def option_fields() -> Iterator[tuple[str, str]]:
             if name.endswith("Arguments")
         ),
     }
-    for group in sorted(groups, key=lambda group: group.__name__):
+
+
+def option_fields() -> Iterator[tuple[str, str]]:
+    """(class, field) of the dataclasses of options, with their properties; not what transformers reads."""
+    from carellama.config import run as config
+
+    for group in sorted(option_groups(), key=lambda group: group.__name__):
         theirs = {
             field.name
             for base in group.__mro__[1:]
@@ -358,6 +364,19 @@ def option_fields() -> Iterator[tuple[str, str]]:
             names |= {name for name, value in vars(group).items() if isinstance(value, property)}
         for name in sorted(names - theirs):
             yield group.__name__, name
+
+
+def test_options_are_frozen() -> None:
+    """A trainer and the options of `task` wrote into what was asked, which run.json then called asked."""
+    from carellama.config.run import TrainingArguments
+
+    assert option_groups() - {TrainingArguments}  # whose base is transformers' own
+    for group in option_groups() - {TrainingArguments}:
+        assert group.__dataclass_params__.frozen, group
+    writes = re.compile(r"config\.(?:training|model|data|finetuning|generating)\.\w+ [-+|]?= ")
+    for path in MODULES:
+        written = writes.search(path.read_text(encoding="utf-8"))
+        assert not written, f"{path}: {written[0]}"
 
 
 def test_every_option_is_read() -> None:

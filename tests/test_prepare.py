@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def config_of(folder: Path, *datasets: object, **options: object) -> RunConfig:
 
 
 def prepared(config: RunConfig, model_folder: Path) -> Prepared:
-    config.model.model_name_or_path = str(model_folder)
+    config = replace(config, model=replace(config.model, model_name_or_path=str(model_folder)))
     tokenizer = load_tokenizer(config.model)
     return prepare(config, tokenizer, get_template(config.data.template, tokenizer))
 

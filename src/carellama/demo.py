@@ -33,7 +33,7 @@ MODELS = {"en": "smollm2-135m", "zh": "gemma3-270m"}
 DATA = Path(__file__).resolve().parents[2] / "data"  # beside src/ in a checkout
 
 
-@dataclass
+@dataclass(frozen=True)
 class DemoArguments:
     """Options of the demo."""
 

@@ -24,7 +24,7 @@ from carellama.errors import UserError
 LEAST_CONTEXT = 64  # tokens: a chat format alone takes some thirty
 
 
-@dataclass
+@dataclass(frozen=True)
 class EngineArguments:
     """What runs the model."""
 

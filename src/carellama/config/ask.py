@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from carellama.config.option import about
 
 
-@dataclass
+@dataclass(frozen=True)
 class AskArguments:
     """What is asked, and how the answer is given."""
 

@@ -13,7 +13,7 @@ from carellama.errors import UserError
 # ruff: noqa: UP045
 
 
-@dataclass
+@dataclass(frozen=True)
 class ConsultArguments:
     """Whether the assistant asks before it advises, and how."""
 
@@ -41,7 +41,7 @@ class ConsultArguments:
                 raise UserError(f"--{name} is for --mode consult; give both, or neither")
 
 
-@dataclass
+@dataclass(frozen=True)
 class ConsultReportArguments:
     """The conversation, and where its report goes."""
 

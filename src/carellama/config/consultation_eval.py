@@ -14,7 +14,7 @@ from carellama.errors import UserError, lookup
 DOCTORS = dict.fromkeys(("rules", "consult", "one-shot", "free"), True)
 
 
-@dataclass
+@dataclass(frozen=True)
 class ConsultEvalArguments:
     """Which doctors talk to which patients, and where the figures go."""
 

@@ -13,7 +13,7 @@ from carellama.config.option import about
 MODEL_SIZES = ("7B", "7Bf", "13B", "13Bf", "30B", "34B", "65B", "70B", "70Bf")
 
 
-@dataclass
+@dataclass(frozen=True)
 class LlamaArguments:
     """Where the original weights are, and where the model folder goes."""
 

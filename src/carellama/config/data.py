@@ -25,7 +25,7 @@ class Lengths(NamedTuple):
         return self if window is None else Lengths(*(min(length, window) for length in self))
 
 
-@dataclass
+@dataclass(frozen=True)
 class DataArguments:
     """Which data, how it is mixed, cut and checked."""
 
@@ -128,7 +128,7 @@ class DataArguments:
     def within(self, window: int) -> DataArguments:
         """Return the options for a model of so many positions."""
         made = copy.copy(self)
-        made.window = window
+        object.__setattr__(made, "window", window)
         return made
 
     def __post_init__(self) -> None:

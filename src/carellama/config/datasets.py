@@ -12,7 +12,7 @@ from carellama.errors import UserError
 # ruff: noqa: UP045
 
 
-@dataclass
+@dataclass(frozen=True)
 class ListArguments:
     """Which datasets are listed."""
 
@@ -22,14 +22,14 @@ class ListArguments:
     language: Optional[Literal["zh", "en"]] = field(default=None, metadata=about("Only those in this language."))
 
 
-@dataclass
+@dataclass(frozen=True)
 class ShowArguments:
     """Which dataset is shown."""
 
     name: str = field(metadata=about("A dataset of the catalogue (first word)."))
 
 
-@dataclass
+@dataclass(frozen=True)
 class PullArguments:
     """Which dataset is fetched, and from where."""
 
@@ -46,7 +46,7 @@ class PullArguments:
     hf_auth_token: Optional[str] = field(default=None, metadata=about("Token for gated datasets of the hub."))
 
 
-@dataclass
+@dataclass(frozen=True)
 class ConvertArguments:
     """What is converted, and where the records go."""
 
@@ -63,7 +63,7 @@ class ConvertArguments:
     overwrite: bool = field(default=False, metadata=about("Replace the output file if it is there."))
 
 
-@dataclass
+@dataclass(frozen=True)
 class CheckArguments:
     """Which files are checked."""
 
@@ -78,7 +78,7 @@ class CheckArguments:
     report: Optional[str] = field(default=None, metadata=about("Also write all of it to this JSON file."))
 
 
-@dataclass
+@dataclass(frozen=True)
 class MixArguments:
     """Which recipe is mixed, and where to."""
 
@@ -95,7 +95,7 @@ class MixArguments:
     overwrite: bool = field(default=False, metadata=about("Replace the output if it is there."))
 
 
-@dataclass
+@dataclass(frozen=True)
 class StatsArguments:
     """What is measured, and where the page goes."""
 
@@ -105,7 +105,7 @@ class StatsArguments:
     max_samples: Optional[int] = field(default=None, metadata=about("Read only so many rows of each."))
 
 
-@dataclass
+@dataclass(frozen=True)
 class ViewArguments:
     """Which records are shown, and how."""
 
@@ -120,7 +120,7 @@ class ViewArguments:
     cutoff_len: int = field(default=1024, metadata=about("Most tokens of a record when encoding."))
 
 
-@dataclass
+@dataclass(frozen=True)
 class CleanArguments:
     """What is cleaned, what is taken out, and where the rest goes."""
 
@@ -170,7 +170,7 @@ class CleanArguments:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class SynthesizeArguments:
     """What is made of which texts, by which model, and where it goes."""
 

@@ -10,7 +10,7 @@ from carellama.config.model import ModelArguments
 from carellama.config.option import about
 
 
-@dataclass
+@dataclass(frozen=True)
 class ExportArguments:
     """Where and how a model is exported."""
 

@@ -13,7 +13,7 @@ from carellama.stages import STAGES
 # ruff: noqa: UP045
 
 
-@dataclass
+@dataclass(frozen=True)
 class FinetuningArguments:
     """What is trained, and how."""
 

@@ -8,7 +8,7 @@ from carellama.config.option import about
 from carellama.errors import UserError
 
 
-@dataclass
+@dataclass(frozen=True)
 class GeneratingArguments:
     """How answers are sampled."""
 

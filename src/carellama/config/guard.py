@@ -32,7 +32,7 @@ def classifier_field() -> Any:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class GuardArguments:
     """What judges requests besides the rules that CareLlama ships."""
 
@@ -59,7 +59,7 @@ class GuardArguments:
             raise UserError("--guard_endpoint and --guard_format need --guard_model, the name of the guard model")
 
 
-@dataclass
+@dataclass(frozen=True)
 class GuardEvalArguments(GuardArguments):
     """What is measured, and by which requests."""
 
@@ -90,21 +90,25 @@ class GuardEvalArguments(GuardArguments):
     output: Optional[str] = field(default=None, metadata=about("Write the figures and each verdict to this JSON file."))
     max_cases: Optional[int] = field(default=None, metadata=about("The first so many requests of each file."))
 
+    @property
+    def judges(self) -> list[str]:
+        """`by`, or what it is by default."""
+        return self.by or (["rules", "guard"] if self.guard_model is None else ["guard", "model", "both"])
+
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, list_misses=0, max_cases=1)
-        self.by = self.by or (["rules", "guard"] if self.guard_model is None else ["guard", "model", "both"])
-        for judge in self.by:
+        for judge in self.judges:
             lookup(GUARD_JUDGES, judge, "judge of --by")
         if len(set(self.by)) < len(self.by):
             raise UserError(f"--by names {' '.join(self.by)}; name each once")
-        if {"model", "both"} & set(self.by) and self.guard_model is None:
+        if {"model", "both"} & set(self.judges) and self.guard_model is None:
             raise UserError("--by model and --by both need --guard_model")
         if self.judge_endpoint and self.judge_model is None:
             raise UserError("--judge_endpoint needs --judge_model, the name of the judge")
 
 
-@dataclass
+@dataclass(frozen=True)
 class GuardTrainArguments:
     """What the guard's classifier learns from, and where its weights go."""
 

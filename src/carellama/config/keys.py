@@ -21,7 +21,7 @@ OLD = ["--keys"]  # what `carellama api` called the database
 MOST = {"requests_per_minute": 2**31 - 1, "concurrent": 2**31 - 1, "tokens_per_day": 10**15, "days": 36500}
 
 
-@dataclass
+@dataclass(frozen=True)
 class AddArguments:
     """Whose key is made, and what it may do."""
 
@@ -55,7 +55,7 @@ class AddArguments:
             lookup(SCOPES, scope, "scope")
 
 
-@dataclass
+@dataclass(frozen=True)
 class ListArguments:
     """How the keys are listed."""
 
@@ -63,7 +63,7 @@ class ListArguments:
     database: Optional[str] = field(default=None, metadata=about(WHERE, aliases=OLD))
 
 
-@dataclass
+@dataclass(frozen=True)
 class RevokeArguments:
     """Which key is ended."""
 

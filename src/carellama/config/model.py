@@ -11,7 +11,7 @@ from carellama.config.option import about, at_least
 # ruff: noqa: UP045
 
 
-@dataclass
+@dataclass(frozen=True)
 class ModelArguments:
     """Which model, in which precision, with which checkpoints on top."""
 

@@ -9,7 +9,7 @@ from typing import Literal
 from carellama.config.option import about
 
 
-@dataclass
+@dataclass(frozen=True)
 class ListArguments:
     """How the models are listed."""
 
@@ -21,7 +21,7 @@ class ListArguments:
     json: bool = dataclasses.field(default=False, metadata=about("Print one JSON list instead of a table."))
 
 
-@dataclass
+@dataclass(frozen=True)
 class ShowArguments:
     """Which model is shown."""
 

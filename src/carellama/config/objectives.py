@@ -26,7 +26,7 @@ REWARDS: dict[str, tuple[str, ...]] = {
 REFERENCE_FREE = ("orpo", "simpo")  # losses of dpo that compare with no other model
 
 
-@dataclass
+@dataclass(frozen=True)
 class PreferenceArguments:
     """How preferences are learned: stages dpo and kto."""
 
@@ -58,7 +58,7 @@ class PreferenceArguments:
             raise UserError(f"--dpo_label_smoothing works with --pref_loss sigmoid, not {self.pref_loss}")
 
 
-@dataclass
+@dataclass(frozen=True)
 class RewardArguments:
     """Who scores the answers that a model gives while it is trained."""
 
@@ -76,7 +76,7 @@ class RewardArguments:
             raise UserError(f"--reward_timeout is {self.reward_timeout}; it must be above 0")
 
 
-@dataclass
+@dataclass(frozen=True)
 class PPOArguments:
     """How the policy is improved by scores: stage ppo. The defaults are those of Stiennon et al. 2020."""
 
@@ -114,7 +114,7 @@ class PPOArguments:
                 raise UserError(f"--{name} is {getattr(self, name)}; it must be in [0, 1]")
 
 
-@dataclass
+@dataclass(frozen=True)
 class GRPOArguments:
     """How a model learns from rewards of its own answers: stage grpo."""
 

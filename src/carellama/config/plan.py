@@ -12,7 +12,7 @@ from carellama.errors import UserError
 # ruff: noqa: UP045
 
 
-@dataclass
+@dataclass(frozen=True)
 class PlanArguments:
     """What is measured, and where it is written."""
 

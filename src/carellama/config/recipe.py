@@ -11,7 +11,7 @@ from carellama.config.option import about
 # ruff: noqa: UP006, UP035, UP045
 
 
-@dataclass
+@dataclass(frozen=True)
 class RecipeArguments:
     """Which stages, and what is done again."""
 

@@ -21,7 +21,7 @@ def split_files(files: Optional[str]) -> list[Path]:
     return [Path(part.strip()) for part in (files or "").split(",") if part.strip()]
 
 
-@dataclass
+@dataclass(frozen=True)
 class SafetyArguments(GuardArguments):
     """What stands beside the model."""
 
@@ -42,7 +42,7 @@ class SafetyArguments(GuardArguments):
     classifier: Optional[str] = classifier_field()
 
 
-@dataclass
+@dataclass(frozen=True)
 class SafetyEvalArguments:
     """What is measured, and by which texts."""
 
@@ -78,7 +78,7 @@ class SafetyEvalArguments:
             raise UserError(f"--by names {' '.join(self.by)}; name each once")
 
 
-@dataclass
+@dataclass(frozen=True)
 class SafetyTrainArguments:
     """What the classifier learns from, and where its weights go."""
 
@@ -108,7 +108,7 @@ class SafetyTrainArguments:
             raise UserError(f"--floor {self.floor:g} is above --threshold {self.threshold:g}; lower --floor as well")
 
 
-@dataclass
+@dataclass(frozen=True)
 class SafetyCheckArguments:
     """Which rules are checked."""
 

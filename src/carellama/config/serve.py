@@ -22,7 +22,7 @@ from carellama.errors import UserError
 MODEL = "carellama"  # the name of the model in requests; an adapter's is carellama:NAME
 
 
-@dataclass
+@dataclass(frozen=True)
 class ApiArguments:
     """Where the server listens, what it takes, and what a request that leaves it out gets."""
 

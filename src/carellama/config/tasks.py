@@ -17,7 +17,7 @@ from carellama.errors import UserError
 # ruff: noqa: UP045
 
 
-@dataclass
+@dataclass(frozen=True)
 class TaskArguments:
     """Which task, on which texts, and where the rows go."""
 
@@ -74,11 +74,9 @@ class TaskArguments:
             raise UserError(
                 f"--candidates is {self.candidates} (1 to 25), --min_score {self.min_score:g} (0 to 1): one is above"
             )
-        if self.resume and self.overwrite:
-            self.resume = False
 
 
-@dataclass
+@dataclass(frozen=True)
 class TaskGeneratingArguments(GeneratingArguments):
     """How answers are sampled: by default the likeliest token, so that a text has one result."""
 

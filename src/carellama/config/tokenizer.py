@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from carellama.config.option import about, at_least
 
 
-@dataclass
+@dataclass(frozen=True)
 class TokenizerArguments:
     """Which texts are learned from, for which tokenizer, and where the tokens go."""
 

@@ -17,7 +17,7 @@ from carellama.errors import UserError
 SHORTEST = 8  # characters of a password
 
 
-@dataclass
+@dataclass(frozen=True)
 class WebArguments:
     """Where the page is, who may use it, and how much of it."""
 

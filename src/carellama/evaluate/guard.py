@@ -113,7 +113,7 @@ def evaluate(argv: Sequence[str]) -> None:
         judge = stack.enter_context(_judging(options)) if options.judge_model else None
         for file, requests in files:
             print(f"{file}: {counted(len(requests), 'request')}")
-            for name in options.by:
+            for name in options.judges:
                 guard = Guard(rules, options.guard_classifier, model, READERS[name])
                 judgements = [guard.judge(request.messages) for request in requests]
                 answered = _answers(requests, judgements, engine, sampling)
@@ -121,8 +121,8 @@ def evaluate(argv: Sequence[str]) -> None:
                 if judge is not None:
                     verdicts.judged = _judged(requests, answered, judge)
                 report.append(_shown(file, verdicts, options))
-            if len(options.by) > 1:
-                print(f"\n{comparison(report[-len(options.by) :])}")
+            if len(options.judges) > 1:
+                print(f"\n{comparison(report[-len(options.judges) :])}")
     if options.output:
         write_json(Path(options.output), report)
         print(f"figures and verdicts: {options.output}")

@@ -72,7 +72,8 @@ class PPOTrainer(RowTrainer):
         train: Any = range(len(tasks.train))
         held_out: Any = range(len(tasks.held_out)) if tasks.held_out else None
         if config.training.ddp_find_unused_parameters is None:
-            config.training.ddp_find_unused_parameters = False  # it would not find the value head, behind forward
+            # it would not find the value head, behind forward
+            config = config.with_training(ddp_find_unused_parameters=False)
         numbers = Prepared(train, held_out, tasks.report, tasks.sources, packed=False)
         super().__init__(config, model, tokenizer, numbers)
         self.eval_parts = tasks.parts

@@ -69,7 +69,8 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
     def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
         experts = any("expert" in name for name, _ in model.named_modules())  # not all of which every batch goes to
         if isinstance(model, PeftModel) and config.training.ddp_find_unused_parameters is None and not experts:
-            config.training.ddp_find_unused_parameters = False  # which transformers cannot know of an adapter
+            # which transformers cannot know of an adapter
+            config = config.with_training(ddp_find_unused_parameters=False)
         super().__init__(
             model=model,
             args=config.training,
