@@ -25,8 +25,8 @@ from carellama.engine.base import Engine, Sampling, drain
 from carellama.engine.load import choose
 from carellama.records import Message
 from carellama.serve.api import server
-from carellama.serve.api.access import Open
 from carellama.serve.api.app import create_app
+from carellama.serve.api.auth import NoAuth
 
 NUMBERS = count(1)
 
@@ -79,8 +79,8 @@ def main() -> None:
     words = ["--model_name_or_path", options.model, "--parallel", str(options.streams), "--port", "0"]
     *groups, settings = parse(API_GROUPS, words, "carellama api")
     engine = choose(*groups)
-    with server.listener(settings) as listening:
-        app = create_app(engine, settings, access=Open())
+    with server.bind_socket(settings) as listening:
+        app = create_app(engine, settings, access=NoAuth())
         running = server.Server(server._config(app, settings), app)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
         thread.start()

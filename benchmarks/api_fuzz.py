@@ -97,8 +97,8 @@ def serve() -> None:
 
     from carellama.config.serve import ApiArguments
     from carellama.engine.scripted import ScriptedEngine
-    from carellama.serve.api.access import Open
     from carellama.serve.api.app import create_app
+    from carellama.serve.api.auth import NoAuth
     from carellama.serve.api.server import serve as until_signal
 
     logging.basicConfig(level=logging.WARNING)
@@ -108,7 +108,7 @@ def serve() -> None:
     def score(prompts: Any, answers: Any) -> list[float]:
         return [0.5] * len(answers)
 
-    until_signal(settings, lambda: create_app(engine, settings, access=Open(), score=score))
+    until_signal(settings, lambda: create_app(engine, settings, access=NoAuth(), score=score))
 
 
 def fuzz(url: str, bodies: int, seed: int, timeout: float) -> list[str]:

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 CHAT = "/v1/chat/completions"
 HANG_UP, SLOW = 0.10, 0.05  # shares of the requests
-PAUSE = 0.25  # seconds between two reads of a slow one
+KEEPALIVE_SECONDS = 0.25  # seconds between two reads of a slow one
 SETTLED = 0.2  # share of the time after which memory is compared with the end's
 
 
@@ -42,13 +42,13 @@ class Load:
 
     async def client(self, number: int, until: float) -> None:
         """Ask until the time is over."""
-        draws, count = random.Random(number), 0
+        sampling_per_choice, count = random.Random(number), 0
         while time.monotonic() < until:
             count += 1
             wait = 0.0
             try:
                 async with asyncio.timeout(120):
-                    wait = await self.ask(f"marker-{number}-{count} ", draws.random())
+                    wait = await self.ask(f"marker-{number}-{count} ", sampling_per_choice.random())
             except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
                 self.outcomes["failed"] += 1
                 self.wrong.append(f"{type(error).__name__}: {error}"[:200])
@@ -82,7 +82,7 @@ class Load:
                     self.outcomes["hung up"] += 1
                     return 0.0
                 if HANG_UP <= draw < HANG_UP + SLOW:
-                    await asyncio.sleep(PAUSE / 10)
+                    await asyncio.sleep(KEEPALIVE_SECONDS / 10)
             if not done or (self.echoes and said != text):
                 self.wrong.append(f"asked for {text[:40]!r}, got {said[:40]!r} (ended: {done})")
                 self.outcomes["wrong"] += 1
@@ -144,8 +144,8 @@ def serve(parallel: int, queue: int, token_seconds: float) -> None:
 
     from carellama.config.serve import ApiArguments
     from carellama.engine.scripted import ScriptedEngine
-    from carellama.serve.api.access import Open
     from carellama.serve.api.app import create_app
+    from carellama.serve.api.auth import NoAuth
     from carellama.serve.api.server import serve as until_signal
 
     class Forgets(ScriptedEngine):
@@ -156,7 +156,7 @@ def serve(parallel: int, queue: int, token_seconds: float) -> None:
     logging.basicConfig(level=logging.WARNING)
     engine = Forgets(lambda messages: messages[-1].content, token_seconds=token_seconds, parallel=parallel)
     settings = ApiArguments(port=0, queue=queue)
-    until_signal(settings, lambda: create_app(engine, settings, access=Open()))
+    until_signal(settings, lambda: create_app(engine, settings, access=NoAuth()))
 
 
 def report(load: Load, seconds: float, measured: list[float]) -> bool:

@@ -12,10 +12,10 @@ from carellama.config.serve import ApiArguments
 from carellama.engine.base import Engine
 from carellama.engine.scripted import ScriptedEngine
 from carellama.serve.api import server
-from carellama.serve.api.access import Access, Open
 from carellama.serve.api.app import create_app
-from carellama.serve.api.calls import Service
-from carellama.serve.api.protocol import Mode
+from carellama.serve.api.auth import Auth, NoAuth
+from carellama.serve.api.middleware import ServerState
+from carellama.serve.api.schemas import Mode
 
 ASKED = [{"role": "user", "content": "What is asthma?"}]
 
@@ -23,8 +23,8 @@ ASKED = [{"role": "user", "content": "What is asthma?"}]
 class Running:
     """A server that runs: its address, and what it works with."""
 
-    def __init__(self, service: Service, port: int, server: server.Server) -> None:
-        self.service, self.port, self.server = service, port, server
+    def __init__(self, state: ServerState, port: int, server: server.Server) -> None:
+        self.state, self.port, self.server = state, port, server
         self.url = f"http://127.0.0.1:{port}"
         self.v1 = f"{self.url}/v1"
 
@@ -33,7 +33,7 @@ class Running:
 def running(
     engine: Engine,
     *,
-    access: Access | None = None,
+    access: Auth | None = None,
     score: Any = None,
     embedder: Any = None,
     consultant: Engine | None = None,
@@ -43,15 +43,15 @@ def running(
     """Serve an engine while the block runs."""
     arguments = ApiArguments(**{"port": 0, "shutdown_timeout": 5, **settings})
     app = create_app(
-        engine, arguments, access=access or Open(), score=score, embedder=embedder, consultant=consultant, mode=mode
+        engine, arguments, access=access or NoAuth(), score=score, embedder=embedder, consultant=consultant, mode=mode
     )
-    with server.listener(arguments) as listening:
+    with server.bind_socket(arguments) as listening:
         one = server.Server(server._config(app, arguments), app)
         thread = threading.Thread(target=one.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         until(lambda: one.started)
         try:
-            yield Running(app.state.service, listening.getsockname()[1], one)
+            yield Running(app.state.server, listening.getsockname()[1], one)
         finally:
             one.should_exit = True
             thread.join(20)

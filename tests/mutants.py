@@ -104,8 +104,8 @@ TABLE = [
     ("auth: any secret opens", "store/keys.py", "return hmac.compare_digest(NO_HASH if key is None else key.hash, hashed(secret))", "return key is not None", "test_access.py -k whole_key"),
     ("auth: keys do not expire", "store/keys.py", "self.expires <= now else", "self.expires > now else", "test_access.py -k expired"),
     ("auth: revoked keys open", "store/keys.py", "if self.revoked is not None:", "if False:", "test_access.py -k revoked"),
-    ("auth: scopes are not looked at", "serve/api/access.py", "if scope not in caller.scopes:", "if False:", "test_access.py -k scopes"),
-    ("auth: open to the world without keys", "serve/api/access.py", "    if is_loopback(host):\n        return Open()", "    return Open()", "test_access.py -k loopback"),
+    ("auth: scopes are not looked at", "serve/api/auth.py", "if scope not in caller.scopes:", "if False:", "test_access.py -k scopes"),
+    ("auth: open to the world without keys", "serve/api/auth.py", "    if is_loopback(host):\n        return NoAuth()", "    return NoAuth()", "test_access.py -k loopback"),
     # Checks of sums, de-identification, readers, batches.
     ("sums: Luhn without its minus nine", "privacy/checksums.py", "value - 9 if value > 9 else value", "value", "test_checksums.py"),
     ("sums: identity cards by another table", "privacy/checksums.py", '"10X98765432"', '"01X98765432"', "test_checksums.py"),

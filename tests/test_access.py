@@ -14,8 +14,8 @@ import pytest
 
 from carellama.config.keys import SCOPES
 from carellama.errors import UserError
-from carellama.serve.api import access
-from carellama.serve.api.access import Caller, Keyed, Open, Refused, access_for
+from carellama.serve.api import auth as access
+from carellama.serve.api.auth import ApiKeyAuth, Caller, NoAuth, Rejected, auth_for
 from carellama.store import keys, usage
 from carellama.store.database import open_database
 from carellama.store.keys import Limits
@@ -254,13 +254,13 @@ def server(tmp_path):
     """Access by a database with one key: the access, the database, the Authorization header."""
     opened = open_database(str(tmp_path / "keys.db"))
     _, whole = keys.add(opened, name="ward3", scopes=("chat",), limits=Limits(2, 1, 1000))
-    made = Keyed(opened)
+    made = ApiKeyAuth(opened)
     yield made, opened, f"Bearer {whole}"
     made.close()
 
 
 def refusal(function, *words):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Rejected) as refused:
         function(*words)
     return refused.value
 
@@ -302,7 +302,7 @@ def test_a_revoked_key_ends_at_once_for_requests_and_within_seconds_for_all_else
     caller = made.caller(header)
     keys.revoke(database, caller.id)
     assert made.caller(header) == caller  # for CACHE_SECONDS
-    later = time.monotonic() + access.CACHE_SECONDS
+    later = time.monotonic() + access.KEY_CACHE_SECONDS
     monkeypatch.setattr(access.time, "monotonic", lambda: later)
     refused = refusal(made.caller, header)
     assert refused.status == 401 and "revoked" in refused.message
@@ -399,7 +399,7 @@ def test_a_database_that_is_away_is_a_503_that_says_nothing_of_it(server, caplog
 
 
 def test_open_lets_everything_in():
-    made = Open()
+    made = NoAuth()
     caller = made.caller(None)
     assert caller.scopes == set(SCOPES) == made.caller("Bearer sk-anything").scopes
     for scope in SCOPES:
@@ -419,13 +419,13 @@ OTHERS = ("0.0.0.0", "::", "192.168.1.5", "", "example.org")
 def test_without_keys_only_a_loopback_address_is_open(tmp_path):
     place = tmp_path / "keys.db"
     for host in LOOPBACKS:
-        assert isinstance(access_for(host, str(place)), Open), host
+        assert isinstance(auth_for(host, str(place)), NoAuth), host
     for host in OTHERS:
         with pytest.raises(UserError, match="carellama keys add"):
-            access_for(host, str(place))
+            auth_for(host, str(place))
     assert not place.exists()
     open_database(str(place)).close()
-    assert isinstance(access_for("localhost", str(place)), Open)
+    assert isinstance(auth_for("localhost", str(place)), NoAuth)
 
 
 def test_with_keys_they_are_asked_for_everywhere(tmp_path, monkeypatch):
@@ -434,7 +434,7 @@ def test_with_keys_they_are_asked_for_everywhere(tmp_path, monkeypatch):
     database = open_database(place)
     keys.revoke(database, key_with(database))  # revoking the last key does not open the server
     for host in (*LOOPBACKS, *OTHERS):
-        made = access_for(host, None)
+        made = auth_for(host, None)
         assert refusal(made.caller, None).status == 401
         made.close()
 
@@ -443,13 +443,13 @@ def test_a_database_that_can_not_be_read_does_not_open_the_server(tmp_path):
     place = tmp_path / "keys.db"
     place.write_bytes(b"no database" * 1000)
     with pytest.raises(UserError, match="damaged"):
-        access_for("127.0.0.1", str(place))
+        auth_for("127.0.0.1", str(place))
 
 
 def test_an_open_server_does_not_load_the_database_library(tmp_path):
     code = (
-        "import sys; from carellama.serve.api.access import access_for\n"
-        f"access_for('127.0.0.1', {str(tmp_path / 'none.db')!r}); print('sqlalchemy' in sys.modules)"
+        "import sys; from carellama.serve.api.auth import auth_for\n"
+        f"auth_for('127.0.0.1', {str(tmp_path / 'none.db')!r}); print('sqlalchemy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "False\n", done.stderr

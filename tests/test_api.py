@@ -17,7 +17,7 @@ from api_server import ASKED, echo, running
 from carellama.engine.base import Piece, Reply, Sampling, TokenLogprob, Unavailable
 from carellama.engine.scripted import ScriptedEngine
 from carellama.records import Message, ToolCall
-from carellama.serve.api import protocol
+from carellama.serve.api import schemas
 
 CALL = '<tool_call>{"name": "department", "arguments": {"of": "ear"}}</tool_call>'
 TOOLS = [{"type": "function", "function": {"name": "department", "parameters": {"properties": {"of": {}}}}}]
@@ -279,7 +279,7 @@ def test_embeddings(served, client) -> None:
     given = client.embeddings.create(model="carellama", input=["fever", "发烧"])  # asks for base64
     plain = client.embeddings.create(model="carellama", input="fever", encoding_format="float")
     assert given.data[0].embedding == pytest.approx(plain.data[0].embedding)
-    assert given.data[1].embedding == pytest.approx(served.service.engine.embed(["发烧"])[0])
+    assert given.data[1].embedding == pytest.approx(served.state.engine.embed(["发烧"])[0])
     assert given.usage.prompt_tokens == len("fever发烧")
     raw = httpx2.post(
         f"{served.v1}/embeddings", json={"model": "carellama", "input": "fever", "encoding_format": "base64"}
@@ -300,7 +300,7 @@ def test_rerank(served) -> None:
         "return_documents": True,
     }
     found = httpx2.post(f"{served.v1}/rerank", json=body).json()
-    protocol.Ranking.model_validate(found)
+    schemas.RerankResponse.model_validate(found)
     assert found["results"][0] == {"index": 1, "relevance_score": pytest.approx(1), "document": {"text": "ear"}}
     assert len(found["results"]) == 2
 
@@ -333,15 +333,15 @@ def test_answers_are_of_the_types_that_the_document_tells(served) -> None:
     document = httpx2.get(f"{served.url}/openapi.json").json()
     assert "/v1/chat/completions" in httpx2.get(f"{served.url}/docs").text
     for path, body, kind in (
-        ("/v1/chat/completions", {"messages": ASKED, "logprobs": True}, protocol.ChatCompletion),
-        ("/v1/completions", {"prompt": "x", "logprobs": 1}, protocol.Completion),
-        ("/v1/embeddings", {"model": "carellama", "input": "x"}, protocol.Embeddings),
-        ("/tokenize", {"prompt": "x"}, protocol.Tokenized),
+        ("/v1/chat/completions", {"messages": ASKED, "logprobs": True}, schemas.ChatCompletionResponse),
+        ("/v1/completions", {"prompt": "x", "logprobs": 1}, schemas.CompletionResponse),
+        ("/v1/embeddings", {"model": "carellama", "input": "x"}, schemas.EmbeddingResponse),
+        ("/tokenize", {"prompt": "x"}, schemas.TokenizeResponse),
     ):
         kind.model_validate(httpx2.post(served.url + path, json=body).json())
         assert kind.__name__ in json.dumps(document["paths"][path]["post"]["responses"]["200"])
-    protocol.ModelList.model_validate(httpx2.get(f"{served.v1}/models").json())
-    protocol.ErrorBody.model_validate(httpx2.get(f"{served.v1}/nothing").json())
+    schemas.ModelList.model_validate(httpx2.get(f"{served.v1}/models").json())
+    schemas.ErrorResponse.model_validate(httpx2.get(f"{served.v1}/nothing").json())
 
 
 def test_a_format_that_wants_the_user_first_gets_him() -> None:

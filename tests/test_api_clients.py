@@ -106,7 +106,7 @@ def test_langchain(served) -> None:
     vectors = langchain.OpenAIEmbeddings(
         base_url=served.v1, api_key="any", model="carellama", check_embedding_ctx_length=False
     )
-    assert vectors.embed_query("fever") == pytest.approx(served.service.engine.embed(["fever"])[0])
+    assert vectors.embed_query("fever") == pytest.approx(served.state.engine.embed(["fever"])[0])
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")

@@ -115,7 +115,7 @@ def test_headers_that_come_byte_by_byte_get_408() -> None:
 def test_bodies_that_do_not_arrive_get_408(sent) -> None:
     with running(echo(), receive_timeout=1) as server, connect(server) as connection:
         connection.sendall(HEAD.encode() + b"content-length: 1000\r\n\r\n" + (sent or b""))
-        until(lambda: server.service.running)
+        until(lambda: server.state.running)
         healthy(server)
         if sent is None:  # a byte now and then, which was enough to stay for ten minutes
             for _ in range(30):
@@ -126,7 +126,7 @@ def test_bodies_that_do_not_arrive_get_408(sent) -> None:
                 time.sleep(0.1)
         found = rest(connection)
         assert b" 408 " in found and b'"param":"body"' in found, found
-        until(lambda: not server.service.running)
+        until(lambda: not server.state.running)
 
 
 def test_a_large_body_on_a_slow_line_has_the_time_that_it_needs() -> None:
@@ -235,7 +235,7 @@ def test_a_wish_for_http2_is_ignored(size, chunked) -> None:
             connection.sendall(whole[at : at + size])
         answers = rest(connection)
         assert answers.count(b"HTTP/1.1 200 OK") == 3 and answers.count(b'"completion_tokens":5') == 3
-        assert not server.service.running
+        assert not server.state.running
         healthy(server)
 
 

@@ -24,7 +24,7 @@ import sys
 from carellama.cli import quieten
 from carellama.config.serve import ApiArguments
 from carellama.engine.scripted import ScriptedEngine
-from carellama.serve.api.access import Open
+from carellama.serve.api.auth import NoAuth
 from carellama.serve.api.app import create_app
 from carellama.serve.api.server import serve
 
@@ -32,7 +32,7 @@ settings = ApiArguments(port=0, workers=int(sys.argv[1]), shutdown_timeout=float
 
 def application():
     quieten()
-    return create_app(ScriptedEngine("x" * 1000, token_seconds=0.1), settings, access=Open())
+    return create_app(ScriptedEngine("x" * 1000, token_seconds=0.1), settings, access=NoAuth())
 
 if __name__ == "__main__":
     serve(settings, application)

@@ -16,7 +16,7 @@ from api_server import ASKED, echo, running, until
 from carellama.errors import UserError
 from carellama.knowledge import embed
 from carellama.knowledge.embed import E5, USE, Kind, load_embedder
-from carellama.serve.api.access import Refused
+from carellama.serve.api.auth import Rejected
 from carellama.serve.api.embedding_queue import BATCH_CHARS, EmbeddingQueue
 
 # Made up for this test. The right passage of question i is passage i.
@@ -108,11 +108,11 @@ def test_the_embedding_model_answers_and_is_listed(caplog) -> None:
         ranked = httpx2.post(f"{server.v1}/rerank", json={"query": "q", "documents": ["a", "abc"], "top_n": 1}).json()
         assert ranked["model"] == "counting" and ranked["results"][0]["index"] == 1
         assert [kind for _, kind in counting.batches] == ["query", "query", "passage", "query", "passage"]
-        with caplog.at_level(logging.WARNING, "carellama.serve.api.embeddings"):
+        with caplog.at_level(logging.WARNING, "carellama.serve.api.routes.embeddings"):
             for _ in range(2):
                 states = httpx2.post(f"{server.v1}/embeddings", json={"input": "a", "model": "carellama"}).json()
                 assert states["model"] == "carellama" and len(states["data"][0]["embedding"]) == 8
-        logged = [record for record in caplog.records if record.name == "carellama.serve.api.embeddings"]
+        logged = [record for record in caplog.records if record.name == "carellama.serve.api.routes.embeddings"]
         assert [record.message for record in logged] == [
             "a request asks for vectors of the chat model, which rank texts poorly; send model: counting"
         ]
@@ -193,7 +193,7 @@ def test_who_leaves_the_queue_costs_nothing_more() -> None:
         assert await queue.embed(["a"], "passage", 5) == [[1.0, 1.0]]
         full = asyncio.ensure_future(queue.embed(["x" * BATCH_CHARS] * 30, "query", 5))
         await asyncio.sleep(0)
-        with pytest.raises(Refused, match="queue of the embedding model is full"):
+        with pytest.raises(Rejected, match="queue of the embedding model is full"):
             await queue.embed(["a"] * 20, "query", 5)
         full.cancel()
 

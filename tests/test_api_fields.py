@@ -13,10 +13,10 @@ from api_server import ASKED, Running, echo, running
 from carellama.engine.base import Sampling
 from carellama.serve.api import fields
 from carellama.serve.api.constraints import constraint_of
+from carellama.serve.api.errors import InvalidRequest
 from carellama.serve.api.fields import FIELDS, OF_MESSAGES, check_fields
-from carellama.serve.api.protocol import ChatRequest, CompletionRequest, EmbeddingRequest, RerankRequest
-from carellama.serve.api.refusals import Wrong
-from carellama.serve.api.sampling import sampling_of
+from carellama.serve.api.sampling import parse_sampling
+from carellama.serve.api.schemas import ChatRequest, CompletionRequest, EmbeddingRequest, RerankRequest
 
 TOOL = {"type": "function", "function": {"name": "hours"}}
 SCHEMA = {"type": "object", "properties": {"urgent": {"type": "boolean"}}}
@@ -82,7 +82,7 @@ def test_the_table_has_every_declared_field() -> None:
 def test_a_field_that_is_used_changes_the_answer(name: str) -> None:
     given = BESIDE.get(name) or {name: DRAWN[name]}
     without = {key: value for key, value in given.items() if key != name}
-    assert sampling_of(chat(**given), Sampling(), "") != sampling_of(chat(**without), Sampling(), "")
+    assert parse_sampling(chat(**given), Sampling(), "") != parse_sampling(chat(**without), Sampling(), "")
     assert check_fields(chat(**given)) == []
 
 
@@ -113,7 +113,7 @@ def test_unknown_fields_are_said_once_in_the_log_and_typing_errors_refused(serve
             answer = post(served, num_ctx=4096, mine={"patient": "secret"}, **{"näme\n": 1})
             assert answer.headers[fields.HEADER] == "num_ctx, mine, n?me?"
     assert len(caplog.records) == 3 and "secret" not in caplog.text
-    with pytest.raises(Wrong, match="temprature: no such field; did you mean temperature") as wrong:
+    with pytest.raises(InvalidRequest, match="temprature: no such field; did you mean temperature") as wrong:
         check_fields(chat(temprature=0))
     assert (wrong.value.param, wrong.value.code) == ("temprature", "unknown_parameter")
 
@@ -123,7 +123,7 @@ def test_fields_of_messages(name: str) -> None:
     """`prefix` asks to continue the assistant's words: without it the answer is another."""
     body = ChatRequest.model_validate({"messages": [{"role": "user", "content": "q", name: "x"}]})
     if OF_MESSAGES[name].effect == "refused":
-        with pytest.raises(Wrong, match=name) as wrong:
+        with pytest.raises(InvalidRequest, match=name) as wrong:
             check_fields(body)
         assert wrong.value.param == f"messages.0.{name}"
     else:
@@ -139,7 +139,7 @@ def test_unknown_fields_within_objects() -> None:
         "tools.cache",
         "tools.function.pure",
     ]
-    with pytest.raises(Wrong, match="did you mean include_usage") as wrong:
+    with pytest.raises(InvalidRequest, match="did you mean include_usage") as wrong:
         check_fields(chat(stream_options={"include_usge": True}))
     assert wrong.value.param == "stream_options.include_usge"
 
@@ -151,7 +151,7 @@ def test_unknown_fields_of_messages() -> None:
         return check_fields(ChatRequest.model_validate({"messages": [{"role": "user", "content": "q", **fields}]}))
 
     assert left_out(importance="high", function_call=None) == ["messages.importance"]
-    with pytest.raises(Wrong, match=r"messages\.0\.tool_call: no such field; did you mean tool_calls\?"):
+    with pytest.raises(InvalidRequest, match=r"messages\.0\.tool_call: no such field; did you mean tool_calls\?"):
         left_out(tool_call=[{"id": "1"}])
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from api_server import ASKED, echo, running, until
 from carellama.engine.base import Piece, Reply
 from carellama.engine.scripted import ScriptedEngine
-from carellama.serve.api.access import Access, Caller, Refused, Ticket
+from carellama.serve.api.auth import Auth, Caller, Rejected, Reservation
 
 CHAT = "/v1/chat/completions"
 
@@ -47,7 +47,7 @@ def test_a_client_that_hangs_up_frees_its_place_within_a_second(stream) -> None:
             assert chat(server).status_code == 429
         left = time.monotonic()
         until(lambda: engine.running == 0)
-        until(lambda: server.service.line.running == 0)
+        until(lambda: server.state.line.running == 0)
         assert time.monotonic() - left < 1
         assert chat(server, max_tokens=1).status_code == 200
         assert 'status="499"' in httpx2.get(f"{server.url}/metrics").text
@@ -60,7 +60,7 @@ def test_who_leaves_the_queue_is_forgotten() -> None:
         until(lambda: engine.running == 1)
         with pytest.raises(httpx2.ReadTimeout):
             httpx2.post(server.url + CHAT, json={"messages": ASKED}, timeout=0.2)
-        until(lambda: server.service.line.waiting == 0)
+        until(lambda: server.state.line.waiting == 0)
         assert first.result().status_code == 200
         assert len(engine.asked) == 1
 
@@ -69,7 +69,7 @@ def test_past_the_queue_a_request_is_refused_at_once() -> None:
     engine = slow(parallel=2)
     with running(engine, queue=1) as server, ThreadPoolExecutor(8) as pool:
         running_ones = [pool.submit(chat, server, max_tokens=20) for _ in range(3)]
-        until(lambda: engine.running == 2 and server.service.line.waiting == 1)
+        until(lambda: engine.running == 2 and server.state.line.waiting == 1)
         refused = chat(server)
         assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
         assert refused.json()["error"]["code"] == "server_busy"
@@ -109,7 +109,7 @@ def test_time_limits(limits, status) -> None:
     with running(Silent("", parallel=1), **limits) as server, ThreadPoolExecutor(2) as pool:
         if status == 429:
             first = pool.submit(chat, server)
-            until(lambda: server.service.line.running == 1)
+            until(lambda: server.state.line.running == 1)
         for stream in (False, True) if "request_timeout" not in limits else (False,):
             refused = chat(server, stream=stream)
             assert refused.status_code == status and refused.json()["error"]["code"], refused.text
@@ -159,7 +159,7 @@ def test_a_stream_that_takes_too_long_is_ended_with_an_error() -> None:
 
 
 def test_a_silent_stream_is_kept_open_by_comments(monkeypatch) -> None:
-    from carellama.serve.api import chat as module
+    from carellama.serve.api.routes import chat as module
 
     class Late(ScriptedEngine):
         def stream(self, messages, sampling):
@@ -169,8 +169,8 @@ def test_a_silent_stream_is_kept_open_by_comments(monkeypatch) -> None:
             yield Piece("Rest.")
             return Reply("Rest.", "stop", 1, 1)
 
-    monkeypatch.setattr(module, "COMMIT", 0.1)
-    monkeypatch.setattr(module, "PAUSE", 0.1)
+    monkeypatch.setattr(module, "SEND_HEADERS_AFTER", 0.1)
+    monkeypatch.setattr(module, "KEEPALIVE_SECONDS", 0.1)
     with running(Late("")) as server:
         lines = chat(server, stream=True).text.splitlines()
     assert sum(line.startswith(":") for line in lines) >= 2 and any("Rest." in line for line in lines)
@@ -255,7 +255,7 @@ def test_web_pages_of_elsewhere() -> None:
         assert wrong.status_code == 400 and wrong.headers["access-control-allow-origin"]
 
 
-class Guard(Access):
+class Guard(Auth):
     """One key, one request at a time, and an account of what was begun and ended."""
 
     def __init__(self) -> None:
@@ -264,18 +264,18 @@ class Guard(Access):
 
     def caller(self, authorization):
         if authorization != "Bearer good":
-            raise Refused(401, "invalid_api_key", "that is no key")
+            raise Rejected(401, "invalid_api_key", "that is no key")
         return Caller("k1", "ward 3", frozenset({"chat"}))
 
     def begin(self, caller, scope, tokens):
         if scope not in caller.scopes:
-            raise Refused(403, "missing_scope", f"the key has not the scope {scope}")
+            raise Rejected(403, "missing_scope", f"the key has not the scope {scope}")
         if len(self.begun) > len(self.ended):
-            raise Refused(429, "rate_limit_exceeded", "one at a time", 2.5)
+            raise Rejected(429, "rate_limit_exceeded", "one at a time", 2.5)
         self.begun.append(tokens)
         guard = self
 
-        class One(Ticket):
+        class One(Reservation):
             def end(self, tokens):
                 guard.ended.append(tokens)
 
@@ -315,14 +315,14 @@ import sys
 from carellama.cli import quieten
 from carellama.config.serve import ApiArguments
 from carellama.engine.scripted import ScriptedEngine
-from carellama.serve.api.access import Open
+from carellama.serve.api.auth import NoAuth
 from carellama.serve.api.app import create_app
 from carellama.serve.api.server import serve
 
 settings = ApiArguments(port=0, workers=int(sys.argv[1]))
 
 def application():
-    return create_app(ScriptedEngine("x" * 20, token_seconds=0.05), settings, access=Open())
+    return create_app(ScriptedEngine("x" * 20, token_seconds=0.05), settings, access=NoAuth())
 
 if __name__ == "__main__":
     quieten()
@@ -362,7 +362,7 @@ def test_sigterm_lets_answers_end(tmp_path, workers) -> None:
 def test_a_server_that_ends_takes_no_new_request() -> None:
     with running(echo()) as server:
         assert httpx2.get(f"{server.url}/ready").status_code == 200
-        server.service.draining = True
+        server.state.draining = True
         refused = chat(server)
         assert refused.status_code == 503 and refused.headers["retry-after"]
         assert httpx2.get(f"{server.url}/ready").status_code == 503
@@ -372,12 +372,12 @@ def test_a_server_that_ends_takes_no_new_request() -> None:
 def test_an_address_that_is_taken_is_one_line() -> None:
     from carellama.config.serve import ApiArguments
     from carellama.errors import UserError
-    from carellama.serve.api.server import listener
+    from carellama.serve.api.server import bind_socket
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"--port {port}"):
-            listener(ApiArguments(port=port))
+            bind_socket(ApiArguments(port=port))
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
@@ -399,9 +399,9 @@ def test_tls(tmp_path) -> None:
 
 
 def test_who_does_not_read_his_answer_is_left_in_the_end(monkeypatch) -> None:
-    from carellama.serve.api import calls
+    from carellama.serve.api import middleware as calls
 
-    monkeypatch.setattr(calls, "GRACE", 0.2)
+    monkeypatch.setattr(calls, "SLOW_READER_GRACE", 0.2)
     engine = ScriptedEngine("x" * 3_000_000)
     with running(engine, request_timeout=1, max_new_tokens=3_000_000) as server:
         body = json.dumps({"messages": ASKED, "stream": True}).encode()

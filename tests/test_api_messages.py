@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carellama.records import Message
-from carellama.serve.api.messages import begins_with_assistant, conversation, with_user_first
-from carellama.serve.api.protocol import ChatMessage
-from carellama.serve.api.refusals import Wrong
+from carellama.serve.api.errors import InvalidRequest
+from carellama.serve.api.messages import parse_messages, prepend_empty_user_turn, starts_with_assistant
+from carellama.serve.api.schemas import ChatMessage
 
 
 def read(*messages: tuple) -> list[tuple[str, str]]:
     sent = [ChatMessage(role=role, content=content) for role, content in messages]
-    return [(message.role, message.content) for message in conversation(sent)]
+    return [(message.role, message.content) for message in parse_messages(sent)]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_nothing_is_lost_and_the_order_is_one_that_every_format_takes(sent) -> N
     marked = [(role, text and f"{text}<{index}>") for index, (role, text) in enumerate(sent)]
     try:
         found = read(*marked)
-    except Wrong:
+    except InvalidRequest:
         assert not any(text or role == "user" for role, text in marked if role not in ("system", "developer"))
         return
     whole = "\n".join(text for _, text in found)
@@ -66,8 +66,8 @@ def test_nothing_is_lost_and_the_order_is_one_that_every_format_takes(sent) -> N
 
 def test_a_conversation_may_be_put_behind_an_empty_turn() -> None:
     messages = [Message("system", "s"), Message("assistant", "a"), Message("user", "q")]
-    assert begins_with_assistant(messages)
-    assert with_user_first(messages) == [messages[0], Message("user", ""), *messages[1:]]
+    assert starts_with_assistant(messages)
+    assert prepend_empty_user_turn(messages) == [messages[0], Message("user", ""), *messages[1:]]
 
 
 def test_calls_of_tools_and_their_results() -> None:
@@ -77,16 +77,16 @@ def test_calls_of_tools_and_their_results() -> None:
         ChatMessage(role="assistant", content=None, tool_calls=[call]),
         ChatMessage(role="tool", content="ENT", tool_call_id="c1"),
     ]
-    _, assistant, result = conversation(sent)
+    _, assistant, result = parse_messages(sent)
     assert (assistant.calls[0].name, assistant.calls[0].arguments) == ("department", '{"of": "ear"}')
     assert (result.role, result.content, result.call_id) == ("tool", "ENT", "c1")
-    with pytest.raises(Wrong, match="calls 1 tool and its result is missing"):
-        conversation(sent[:2])
-    with pytest.raises(Wrong, match="no message before it makes"):
-        conversation([sent[0], sent[2]])
+    with pytest.raises(InvalidRequest, match="calls 1 tool and its result is missing"):
+        parse_messages(sent[:2])
+    with pytest.raises(InvalidRequest, match="no message before it makes"):
+        parse_messages([sent[0], sent[2]])
 
 
 @pytest.mark.parametrize("content", [None, [{"type": "image_url", "image_url": {"url": "data:x"}}], [{"type": "text"}]])
 def test_what_is_no_text_is_refused(content) -> None:
-    with pytest.raises(Wrong, match="content"):
+    with pytest.raises(InvalidRequest, match="content"):
         read(("user", content))

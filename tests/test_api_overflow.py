@@ -15,11 +15,11 @@ from carellama.config.serve import ApiArguments
 from carellama.engine.base import Sampling, Tool
 from carellama.engine.scripted import ScriptedEngine
 from carellama.records import Message, ToolCall
-from carellama.serve.api.access import Refused
-from carellama.serve.api.line import Line
+from carellama.serve.api.admission import AdmissionQueue
+from carellama.serve.api.auth import Rejected
+from carellama.serve.api.errors import InvalidRequest
 from carellama.serve.api.overflow import allowed_tools, drop_oldest, is_task, prompt_limit, tools_that_fit
-from carellama.serve.api.refusals import Wrong
-from carellama.serve.api.sampling import defaults_of
+from carellama.serve.api.sampling import default_sampling
 
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 TOOL = {"type": "function", "function": {"name": "hours", "description": "Opening hours"}}
@@ -127,7 +127,7 @@ def test_demanded_tools_are_never_left_out() -> None:
     for choice in ("required", "hours"):
         demanded = Sampling(tools=tools, tool_choice=choice)
         assert allowed_tools(demanded, "auto", False) == (demanded, "")
-        with pytest.raises(Wrong, match="--tools never"):
+        with pytest.raises(InvalidRequest, match="--tools never"):
             allowed_tools(demanded, "never", True)
     assert allowed_tools(Sampling(tools=tools), "auto", True)[0].tools == tools
 
@@ -181,7 +181,7 @@ def test_a_full_conversation_goes_on() -> None:
         assert alone.json()["error"]["code"] == "context_length_exceeded"
 
 
-def order(line: Line, asked: list[tuple[str, bool]]) -> list[str]:
+def order(line: AdmissionQueue, asked: list[tuple[str, bool]]) -> list[str]:
     """The order in which answers get the one place of a line, or are refused; the first holds it for a moment."""
     got: list[str] = []
 
@@ -190,7 +190,7 @@ def order(line: Line, asked: list[tuple[str, bool]]) -> list[str]:
             async with line.place(background):
                 got.append(name)
                 await asyncio.sleep(0.01)
-        except Refused as refused:
+        except Rejected as refused:
             got.append(f"{name}: {refused.status}")
 
     async def all_of_them() -> None:
@@ -204,29 +204,29 @@ def order(line: Line, asked: list[tuple[str, bool]]) -> list[str]:
 def test_people_come_before_titles() -> None:
     """A20: titles and tags were answered ahead of the person's own question."""
     asked = [("first", False), ("title", True), ("tags", True), ("person", False), ("other", False)]
-    assert order(Line(1, 64, 5), asked) == ["first", "person", "other", "title", "tags"]
+    assert order(AdmissionQueue(1, 64, 5), asked) == ["first", "person", "other", "title", "tags"]
     many = [("first", False), ("title", True), *((str(number), False) for number in range(5))]
-    assert order(Line(1, 64, 5), many) == ["first", "0", "1", "2", "title", "3", "4"]  # nobody waits for ever
+    assert order(AdmissionQueue(1, 64, 5), many) == ["first", "0", "1", "2", "title", "3", "4"]  # nobody waits for ever
 
 
 def test_a_full_queue_makes_room_for_people() -> None:
     """A20: with a short queue one lone person got "the server is busy"."""
     asked = [("first", False), ("title", True), ("tags", True), ("person", False), ("other", False), ("third", False)]
-    got = order(Line(1, 2, 5), asked)
+    got = order(AdmissionQueue(1, 2, 5), asked)
     assert [name for name in got if "429" not in name] == ["first", "person", "other"]
     assert sorted(name for name in got if "429" in name) == ["tags: 429", "third: 429", "title: 429"]
 
 
 def test_who_leaves_the_line_frees_his_turn() -> None:
     async def leave() -> None:
-        line = Line(1, 8, 0.05)
+        line = AdmissionQueue(1, 8, 0.05)
         async with line.place():
             waits = [asyncio.ensure_future(line.place(each).__aenter__()) for each in (False, True, False)]
             await asyncio.sleep(0)
             assert line.waiting == 3
             waits[0].cancel()
             await asyncio.sleep(0)
-            with pytest.raises(Refused, match=r"waited 0\.05 s"):
+            with pytest.raises(Rejected, match=r"waited 0\.05 s"):
                 await waits[1]
             await asyncio.gather(*waits, return_exceptions=True)
             assert line.waiting == 0
@@ -240,8 +240,8 @@ def test_who_leaves_the_line_frees_his_turn() -> None:
 def test_what_a_request_gets_that_says_nothing() -> None:
     """A20: 1,000 tokens of babble at temperature 1."""
     settings = ApiArguments()
-    given = defaults_of(settings, "llamacpp")
+    given = default_sampling(settings, "llamacpp")
     assert (given.temperature, given.repetition_penalty, given.max_new_tokens) == (0.3, 1.05, 512)
-    assert defaults_of(settings, "openai").repetition_penalty == 1  # its server may have none
-    assert defaults_of(ApiArguments(repetition_penalty=1.2), "openai").repetition_penalty == 1.2
+    assert default_sampling(settings, "openai").repetition_penalty == 1  # its server may have none
+    assert default_sampling(ApiArguments(repetition_penalty=1.2), "openai").repetition_penalty == 1.2
     assert is_task([Message("user", "### Task:\nGenerate a title")]) and not is_task([Message("user", "Task?")])

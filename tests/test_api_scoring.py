@@ -18,7 +18,7 @@ from carellama.engine.base import Piece, Sampling, TokenLogprob, drain
 from carellama.engine.openai.engine import OpenAIEngine
 from carellama.engine.scripted import ScriptedEngine
 from carellama.engine.transformers.engine import TransformersEngine
-from carellama.serve.api.shapes import TextShape, offsets
+from carellama.serve.api.formatting import CompletionFormatter, offsets
 from carellama.templates.template import get_template
 from conftest import make_model, make_tokenizer
 
@@ -153,7 +153,7 @@ def test_an_engine_that_can_not_score_says_so() -> None:
         assert status == 400 and out["error"]["code"] == "unsupported" and out["error"]["param"] == "echo"
         assert "--engine transformers or llamacpp" in out["error"]["message"]
         assert complete(server, prompt="tea", echo=True)[1]["choices"][0]["text"] == "teaok"
-        until(lambda: not server.service.running)
+        until(lambda: not server.state.running)
 
 
 def test_offsets_of_parts_of_a_character_are_those_of_the_character() -> None:
@@ -163,11 +163,11 @@ def test_offsets_of_parts_of_a_character_are_those_of_the_character() -> None:
     text = "Dr 肺 says 肺!"
     right = [0, 2, 3, 3, 4, 9, 10, 11]
     assert offsets(tokens, text, 0, 0) == (right, 12)
-    shape, streamed = TextShape("m"), []
+    shape, streamed = CompletionFormatter("m"), []
     for token, said in zip(tokens, ["Dr", " ", "", "肺", " says", " ", "肺", "!"], strict=True):
         streamed += shape.piece(0, Piece(said, logprobs=(token,)))[0]["choices"][0]["logprobs"]["text_offset"]
     assert streamed == right
-    held = TextShape("m")  # "w" may become a stop string
+    held = CompletionFormatter("m")  # "w" may become a stop string
     for said, token, at in (("", "w", 0), ("wx", "x", 1)):
         (chunk,) = held.piece(0, Piece(said, logprobs=(TokenLogprob(token, -1.0),)))
         assert chunk["choices"][0]["logprobs"]["text_offset"] == [at]
@@ -178,7 +178,7 @@ def test_scoring_ends_when_the_client_hangs_up() -> None:
         with pytest.raises(httpx2.ReadTimeout):
             body = {"prompt": "tea " * 500, "echo": True, "logprobs": 1, "max_tokens": 0}
             httpx2.post(f"{server.v1}/completions", json=body, timeout=0.5)
-        until(lambda: not server.service.line.running, 3)
+        until(lambda: not server.state.line.running, 3)
 
 
 def test_a_prompt_of_marks_is_continued_as_its_ids(engine) -> None:

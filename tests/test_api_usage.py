@@ -11,8 +11,8 @@ import pytest
 
 from api_server import echo, running, until
 from carellama.engine.scripted import ScriptedEngine
-from carellama.serve.api import chat
-from carellama.serve.api.access import Keyed
+from carellama.serve.api.auth import ApiKeyAuth
+from carellama.serve.api.routes import chat
 from carellama.store import keys, usage
 from carellama.store.database import open_database
 
@@ -31,7 +31,7 @@ def database(tmp_path):
 def keyed(database, tokens_per_day, scopes=("chat", "admin")):
     """Access by one key, and the header with that key."""
     _, key = keys.add(database, name="ward3", scopes=scopes, limits=keys.Limits(tokens_per_day=tokens_per_day))
-    return Keyed(open_database(database.name)), {"authorization": f"Bearer {key}"}
+    return ApiKeyAuth(open_database(database.name)), {"authorization": f"Bearer {key}"}
 
 
 def tokens_used(database):
@@ -163,7 +163,7 @@ def test_who_hangs_up_within_a_call_is_charged_for_it(database) -> None:
 
 def test_a_long_call_is_no_want_of_a_first_token(monkeypatch) -> None:
     """A call that took longer than --first_token_timeout was ended as if the model had said nothing."""
-    monkeypatch.setattr(chat, "PAUSE", 0.2)
+    monkeypatch.setattr(chat, "KEEPALIVE_SECONDS", 0.2)
     engine = ScriptedEngine(CALL + "</tool_call>", token_seconds=0.02)  # about a second
     body = {"messages": PROMPT, "tools": HOURS}
     with running(engine, first_token_timeout=0.4) as server:

@@ -316,12 +316,12 @@ def _application(argv: Sequence[str]) -> Any:
     from carellama.assistant import Assistant
     from carellama.config.parse import parse
     from carellama.config.serve import API_GROUPS
-    from carellama.serve.api.access import access_for
     from carellama.serve.api.app import create_app
+    from carellama.serve.api.auth import auth_for
 
     quieten()  # a worker is a process of its own
     model, data, finetuning, engine, safety, consult, settings = parse(API_GROUPS, argv, "carellama api")
-    access = access_for(settings.host, settings.database)  # before the model is loaded: it may refuse
+    access = auth_for(settings.host, settings.database)  # before the model is loaded: it may refuse
     from carellama.engine.load import choose
     from carellama.hardware import physical_cores
     from carellama.knowledge.embed import load_embedder

@@ -25,20 +25,22 @@ from carellama import __version__
 from carellama.config.serve import ApiArguments
 from carellama.engine.base import Engine
 from carellama.knowledge.embed import Embedder
-from carellama.serve.api import chat, embeddings, protocol, responses, texts
-from carellama.serve.api.access import Access
-from carellama.serve.api.calls import Frame, Scorer, Service
-from carellama.serve.api.chat import parts_of
-from carellama.serve.api.embeddings import VectorModels
-from carellama.serve.api.line import Line
+from carellama.serve.api import schemas
+from carellama.serve.api.admission import AdmissionQueue
+from carellama.serve.api.auth import Auth
+from carellama.serve.api.errors import InvalidRequest, from_validation_error
 from carellama.serve.api.metrics import Metrics
-from carellama.serve.api.protocol import Mode
-from carellama.serve.api.refusals import Wrong, first_fault
-from carellama.serve.api.sampling import defaults_of
+from carellama.serve.api.middleware import RequestMiddleware, RewardScorer, ServerState
+from carellama.serve.api.routes import chat, embeddings, responses
+from carellama.serve.api.routes import scoring as texts
+from carellama.serve.api.routes.chat import context_of
+from carellama.serve.api.routes.embeddings import VectorModels
+from carellama.serve.api.sampling import default_sampling
+from carellama.serve.api.schemas import Mode
 
-ABOUT = "Medical language models over OpenAI's API. It informs and refers; it does not diagnose."
-ENDING = 5.0  # seconds that the database of the keys has to take the last counts
-KEY = HTTPBearer(auto_error=False, description="An API key; none is needed where the server has no keys.")
+API_DESCRIPTION = "Medical language models over OpenAI's API. It informs and refers; it does not diagnose."
+RELEASE_TIMEOUT = 5.0  # seconds that the database of the keys has to take the last counts
+BEARER = HTTPBearer(auto_error=False, description="An API key; none is needed where the server has no keys.")
 router = APIRouter()
 
 
@@ -46,8 +48,8 @@ def create_app(
     engine: Engine,
     settings: ApiArguments,
     *,
-    access: Access,
-    score: Scorer | None = None,
+    access: Auth,
+    score: RewardScorer | None = None,
     embedder: Embedder | None = None,
     consultant: Engine | None = None,
     mode: Mode = "answer",
@@ -58,30 +60,35 @@ def create_app(
     and /v1/rerank; None: only the chat model does, for requests that name it. `consultant` answers conversations in
     mode consult; None: such requests are refused. `mode` is that of requests that name none.
     """
-    service = Service(
+    state = ServerState(
         engine=engine,
         settings=settings,
         access=access,
-        defaults=defaults_of(settings, engine.name),
-        line=Line(engine.parallel, settings.queue, settings.queue_timeout),
+        defaults=default_sampling(settings, engine.name),
+        line=AdmissionQueue(engine.parallel, settings.queue, settings.queue_timeout),
         metrics=Metrics(),
         score=score,
         consultant=consultant,
         mode=mode,
         embedding_model=embedder.name if embedder is not None else None,
     )
-    service.metrics.watch(service.line)
+    state.metrics.watch(state.line)
     app = FastAPI(
-        title="CareLlama", description=ABOUT, version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan
+        title="CareLlama",
+        description=API_DESCRIPTION,
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
     )
-    app.state.service = service
+    app.state.server = state
     app.state.vector_models = VectorModels(engine, embedder)
     app.include_router(router)
     for part in (chat.router, responses.router, texts.router, embeddings.router):
-        app.include_router(part, dependencies=[Depends(KEY)])
-    app.add_exception_handler(RequestValidationError, _wrong_body)
-    app.add_exception_handler(HTTPException, _no_route)
-    app.add_middleware(Frame, service=service)
+        app.include_router(part, dependencies=[Depends(BEARER)])
+    app.add_exception_handler(RequestValidationError, on_validation_error)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_middleware(RequestMiddleware, state=state)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -97,17 +104,19 @@ def create_app(
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
-    ending = app.state.service.ending
+    ending = app.state.server.ending
     if ending:
-        await asyncio.wait(set(ending), timeout=ENDING)
+        await asyncio.wait(set(ending), timeout=RELEASE_TIMEOUT)
 
 
-async def _wrong_body(_request: Request, error: Exception) -> Response:
+async def on_validation_error(_request: Request, error: Exception) -> Response:
+    """Answer a body of wrong types or values."""
     assert isinstance(error, RequestValidationError)
-    raise first_fault(error.errors())  # `Frame` answers with it
+    raise from_validation_error(error.errors())  # `RequestMiddleware` answers with it
 
 
-async def _no_route(request: Request, error: Exception) -> Response:
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """Answer what has no route, and the body that `ConnectionGuard` rejects."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "").replace("GET", "GET, HEAD")
@@ -118,35 +127,35 @@ async def _no_route(request: Request, error: Exception) -> Response:
     message = known.get(error.status_code, str(error.detail))
     code = "invalid_json" if error.status_code == 400 else None
     param = "body" if error.status_code in (400, 408, 413) else None
-    raise Wrong(message, param, code, error.status_code, error.headers)
+    raise InvalidRequest(message, param, code, error.status_code, error.headers)
 
 
-@router.get("/v1/models", response_model=protocol.ModelList)
+@router.get("/v1/models", response_model=schemas.ModelList)
 async def models(request: Request) -> Response:
     """The names that requests may give as `model`."""
     return JSONResponse({"object": "list", "data": await _models(request)})
 
 
-@router.get("/v1/models/{model}", response_model=protocol.Model, responses={404: {"model": protocol.ErrorBody}})
+@router.get("/v1/models/{model}", response_model=schemas.Model, responses={404: {"model": schemas.ErrorResponse}})
 async def model(request: Request, model: str) -> Response:
     """One of them."""
     for known in await _models(request):
         if known["id"] == model:
             return JSONResponse(known)
-    raise Wrong("there is no such model; /v1/models lists them", "model", "model_not_found", 404)
+    raise InvalidRequest("there is no such model; /v1/models lists them", "model", "model_not_found", 404)
 
 
-@router.get("/health", response_model=protocol.State)
+@router.get("/health", response_model=schemas.HealthResponse)
 async def health() -> Response:
     """Whether the server is alive."""
     return JSONResponse({"status": "ok"})
 
 
-@router.get("/ready", response_model=protocol.State, responses={503: {"model": protocol.State}})
+@router.get("/ready", response_model=schemas.HealthResponse, responses={503: {"model": schemas.HealthResponse}})
 async def ready(request: Request) -> Response:
     """Whether it takes requests: 503 from SIGTERM on."""
-    service, _ = parts_of(request)
-    if service.draining:
+    state, _ = context_of(request)
+    if state.draining:
         return JSONResponse({"status": "shutting down"}, 503, {"retry-after": "5"})
     return JSONResponse({"status": "ready"})
 
@@ -154,9 +163,9 @@ async def ready(request: Request) -> Response:
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
     """What Prometheus reads; with keys, the scope admin is needed."""
-    service, call = parts_of(request)
-    await call.reserve("admin")
-    return Response(service.metrics.page(), media_type=service.metrics.content_type)
+    state, context = context_of(request)
+    await context.reserve("admin")
+    return Response(state.metrics.page(), media_type=state.metrics.content_type)
 
 
 @router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
@@ -168,24 +177,25 @@ async def docs(request: Request) -> Response:
             cells = (method.upper(), path, route.get("description", ""))
             rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
     return HTMLResponse(
-        f"<!doctype html><meta charset=utf-8><title>CareLlama</title><h1>CareLlama {__version__}</h1><p>{ABOUT}</p>"
+        "<!doctype html><meta charset=utf-8><title>CareLlama</title>"
+        f"<h1>CareLlama {__version__}</h1><p>{API_DESCRIPTION}</p>"
         f'<p>Types and fields: <a href="openapi.json">openapi.json</a></p><table>{"".join(rows)}</table>'
     )
 
 
 async def _models(request: Request) -> list[dict[str, Any]]:
-    service: Service = request.app.state.service
-    names = service.settings.names
-    adapters, context_tokens = await service.facts()
+    state: ServerState = request.app.state.server
+    names = state.settings.names
+    adapters, context_tokens = await state.facts()
     parents = dict.fromkeys(names) | {f"{names[0]}:{adapter}": names[0] for adapter in adapters}
     models = [(name, parent, context_tokens) for name, parent in parents.items()]
-    if service.embedding_model is not None:
-        models.append((service.embedding_model, None, None))
+    if state.embedding_model is not None:
+        models.append((state.embedding_model, None, None))
     return [
         {
             "id": name,
             "object": "model",
-            "created": service.created,
+            "created": state.created,
             "owned_by": "carellama",
             "parent": parent,
             "max_model_len": length,

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from carellama.serve.api.protocol import SamplingFields, StructuredOutputs
-from carellama.serve.api.refusals import Wrong
+from carellama.serve.api.errors import InvalidRequest
+from carellama.serve.api.schemas import SamplingFields, StructuredOutputs
 
 CONSTRAINTS = ("json_schema", "regex", "choice", "grammar")  # fields of `Sampling`
 MOST_CHOICES = 1000  # texts of a choice
@@ -27,7 +27,7 @@ class Constraint:
 
 
 def constraint_of(body: SamplingFields) -> Constraint | None:
-    """Return what limits the answer; None: nothing does. Raises `Wrong` (400) for two limits, and for an empty one."""
+    """Return what limits the answer, or None. Raises `InvalidRequest` (400) for two, and for an empty one."""
     given = [
         ("response_format", "json", _of_response_format(body)),
         ("json_schema", "json", body.json_schema),
@@ -44,7 +44,7 @@ def constraint_of(body: SamplingFields) -> Constraint | None:
     found = [Constraint(param, _read(param, kind, value)) for param, kind, value in given if value is not None]
     if len(found) > 1:
         names = " and ".join(one.param for one in found[:2])
-        raise Wrong(f"{names} both limit the answer; send one of them", found[1].param)
+        raise InvalidRequest(f"{names} both limit the answer; send one of them", found[1].param)
     return found[0] if found else None
 
 
@@ -56,7 +56,9 @@ def _of_response_format(body: SamplingFields) -> dict[str, Any] | None:
     if form.type == "json_object":
         return schema or {}
     if schema is None:
-        raise Wrong("response_format of the type json_schema needs json_schema.schema", "response_format.json_schema")
+        raise InvalidRequest(
+            "response_format of the type json_schema needs json_schema.schema", "response_format.json_schema"
+        )
     return schema
 
 
@@ -71,9 +73,11 @@ def _of_structured_outputs(given: StructuredOutputs | None) -> list[tuple[str, s
         ("grammar", "grammar", given.grammar),
     ]
     if unknown := [name for name, value in (given.model_extra or {}).items() if value]:
-        raise Wrong(f"structured_outputs.{unknown[0]} is not supported", f"structured_outputs.{unknown[0]}")
+        raise InvalidRequest(f"structured_outputs.{unknown[0]} is not supported", f"structured_outputs.{unknown[0]}")
     if all(value is None for _, _, value in values):
-        raise Wrong("structured_outputs limits nothing; send json, regex, choice or grammar", "structured_outputs")
+        raise InvalidRequest(
+            "structured_outputs limits nothing; send json, regex, choice or grammar", "structured_outputs"
+        )
     return [(f"structured_outputs.{name}", kind, value) for name, kind, value in values]
 
 
@@ -82,11 +86,11 @@ def _read(param: str, kind: str, value: Any) -> dict[str, Any]:
     if kind == "json":
         return {"json_schema": _schema(param, value)}
     if not value:
-        raise Wrong(f"{param} is empty: no answer fits it", param)
+        raise InvalidRequest(f"{param} is empty: no answer fits it", param)
     if kind != "choice":
         return {kind: value}
     if len(value) > MOST_CHOICES or not all(value):
-        raise Wrong(f"{param} has an empty text, or more than {MOST_CHOICES:,}", param)
+        raise InvalidRequest(f"{param} has an empty text, or more than {MOST_CHOICES:,}", param)
     return {"choice": tuple(value)}
 
 
@@ -96,7 +100,7 @@ def _schema(param: str, value: Any) -> dict[str, Any]:
         try:
             value = json.loads(value)
         except ValueError:
-            raise Wrong(f"{param} is a text that is not JSON", param) from None
+            raise InvalidRequest(f"{param} is a text that is not JSON", param) from None
     if not isinstance(value, dict):
-        raise Wrong(f"{param} is not a JSON schema: send an object", param)
+        raise InvalidRequest(f"{param} is not a JSON schema: send an object", param)
     return value

@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from carellama.knowledge.embed import Kind
-from carellama.serve.api.access import Refused
-from carellama.serve.api.bridge import threaded
+from carellama.serve.api.auth import Rejected
+from carellama.serve.api.streaming import run_in_thread
 
 Vector = list[float]
 Compute = Callable[[Sequence[str], Kind], list[Vector]]
@@ -45,7 +45,7 @@ class EmbeddingQueue:
     def __init__(self, compute: Compute, most_waiting: int = MOST_WAITING) -> None:
         self._compute, self._most_waiting = compute, most_waiting
         self._jobs: deque[Job] = deque()
-        self._work: asyncio.Task[None] | None = None
+        self._worker_main: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
@@ -55,15 +55,15 @@ class EmbeddingQueue:
     async def embed(self, texts: Sequence[str], kind: Kind, seconds: float) -> list[Vector]:
         """Return the vectors of texts. Who stops waiting for it leaves the queue.
 
-        Raises what the model raises, `Refused` (429) for a full queue, and `TimeoutError` after `seconds`.
+        Raises what the model raises, `Rejected` (429) for a full queue, and `TimeoutError` after `seconds`.
         """
         if self.waiting + len(texts) > max(self._most_waiting, len(texts)):
             message = f"the queue of the embedding model is full: {self.waiting:,} texts wait; ask again later"
-            raise Refused(429, "server_busy", message, 5.0)
+            raise Rejected(429, "server_busy", message, 5.0)
         job = Job(texts, kind)
         self._jobs.append(job)
-        if self._work is None:
-            self._work = asyncio.ensure_future(self._run())
+        if self._worker_main is None:
+            self._worker_main = asyncio.ensure_future(self._run())
         try:
             async with asyncio.timeout(seconds):
                 await job.done
@@ -77,12 +77,12 @@ class EmbeddingQueue:
             while batch := list(self._batch()):
                 await self._embed(batch)
         finally:
-            self._work = None
+            self._worker_main = None
 
     async def _embed(self, batch: Sequence[tuple[Job, int]]) -> None:
         texts, kind = [job.texts[index] for job, index in batch], batch[0][0].kind
         try:
-            vectors = await threaded(lambda: self._compute(texts, kind))
+            vectors = await run_in_thread(lambda: self._compute(texts, kind))
         except Exception as error:  # noqa: BLE001 - told to who asked
             if len(batch) == 1:
                 _fail(batch[0][0], error)

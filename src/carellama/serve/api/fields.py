@@ -1,6 +1,6 @@
 """Every field of a request, and what the server does with it: uses it, needs it for nothing, leaves it out, refuses it.
 
-    check_fields(body)      # the names that are left out; raises `Wrong` (400) for a field that is refused
+    check_fields(body)      # the names that are left out; raises `InvalidRequest` (400) for a field that is refused
 
 The fields are those of OpenAI, vLLM, llama.cpp, Ollama and SGLang. A field that limits the answer or changes its form
 is used or refused, never ignored. One that only tunes another server is left out: the response names it in the header
@@ -14,8 +14,8 @@ import logging
 from collections.abc import Collection, Iterator
 from typing import Any, Literal, NamedTuple
 
-from carellama.serve.api.protocol import Wire
-from carellama.serve.api.refusals import Wrong
+from carellama.serve.api.errors import InvalidRequest
+from carellama.serve.api.schemas import RequestModel
 
 log = logging.getLogger(__name__)
 
@@ -114,10 +114,10 @@ OF_MESSAGES = {
 _named: set[str] = set()
 
 
-def check_fields(body: Wire) -> list[str]:
+def check_fields(body: RequestModel) -> list[str]:
     """Return the names of the fields of a request that the server leaves out, and log each once.
 
-    Raises `Wrong` (400) with the field's name for one that is refused, and for one that looks misspelt.
+    Raises `InvalidRequest` (400) with the field's name for one that is refused, and for one that looks misspelt.
     """
     known = {name.removesuffix("_") for name in type(body).model_fields}
     left_out = [name for name, value in (body.model_extra or {}).items() if _is_left_out(name, value, known)]
@@ -126,30 +126,30 @@ def check_fields(body: Wire) -> list[str]:
             field, where = OF_MESSAGES.get(name), f"messages.{index}.{name[:64]}"
             near = difflib.get_close_matches(name, type(message).model_fields, 1, 0.8)
             if field is None and value and near:
-                raise Wrong(f"{where}: no such field; did you mean {near[0]}?", where, "unknown_parameter")
+                raise InvalidRequest(f"{where}: no such field; did you mean {near[0]}?", where, "unknown_parameter")
             if value is None or (field is not None and (field.effect == "harmless" or not _asks(field, value))):
                 continue
             if field is not None and field.effect == "refused":
-                raise Wrong(f"{where} is not supported: {field.about}", where, "unsupported_parameter")
+                raise InvalidRequest(f"{where} is not supported: {field.about}", where, "unsupported_parameter")
             left_out.append(f"messages.{name}")
     for place, part in _parts(body):
         names = {field.alias or name for name, field in type(part).model_fields.items()}
         for name, value in (part.model_extra or {}).items():
             where = f"{place}.{name[:64]}"
             if value is not None and (near := difflib.get_close_matches(name, names, 1, 0.8)):
-                raise Wrong(f"{where}: no such field; did you mean {near[0]}?", where, "unknown_parameter")
+                raise InvalidRequest(f"{where}: no such field; did you mean {near[0]}?", where, "unknown_parameter")
             left_out += [where] if value is not None else []
     found = list(dict.fromkeys(left_out))
     _say_once(found)
     return found
 
 
-def _parts(body: Wire, place: str = "") -> Iterator[tuple[str, Wire]]:
+def _parts(body: RequestModel, place: str = "") -> Iterator[tuple[str, RequestModel]]:
     """The objects within a request with their names; but messages and items, and what reads its own fields."""
     for name in type(body).model_fields:
         value = getattr(body, name)
         for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, Wire) and name not in ("messages", "input", "documents", "structured_outputs"):
+            if isinstance(one, RequestModel) and name not in ("messages", "input", "documents", "structured_outputs"):
                 yield f"{place}{name}", one
                 yield from _parts(one, f"{place}{name}.")
 
@@ -158,14 +158,14 @@ def _is_left_out(name: str, value: Any, known: Collection[str]) -> bool:
     field = FIELDS.get(name)
     if field is None:
         if value is not None and (near := difflib.get_close_matches(name, known, 1, 0.85)):
-            raise Wrong(f"{name[:64]}: no such field; did you mean {near[0]}?", name[:64], "unknown_parameter")
+            raise InvalidRequest(f"{name[:64]}: no such field; did you mean {near[0]}?", name[:64], "unknown_parameter")
         return value is not None
     if not _asks(field, value) or field.effect == "harmless":
         return False
     if field.effect == "left out":
         return True
     about = field.about if field.effect == "refused" else "it belongs to another route"
-    raise Wrong(f"{name} is not supported{': ' * bool(about)}{about}", name, "unsupported_parameter")
+    raise InvalidRequest(f"{name} is not supported{': ' * bool(about)}{about}", name, "unsupported_parameter")
 
 
 def _asks(field: Field, value: Any) -> bool:

@@ -17,29 +17,29 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from carellama.serve.api.depth import check_depth
-from carellama.serve.api.refusals import Wrong
+from carellama.serve.api.errors import InvalidRequest
 
 
 def read_json(body: bytes) -> Any:
-    """Return the value of a JSON text. Raises `Wrong` (400) for what is not strict JSON in UTF-8."""
+    """Return the value of a JSON text. Raises `InvalidRequest` (400) for what is not strict JSON in UTF-8."""
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Wrong(f"the body is not UTF-8 (byte {error.start + 1:,})", "body", "invalid_json") from None
+        raise InvalidRequest(f"the body is not UTF-8 (byte {error.start + 1:,})", "body", "invalid_json") from None
     check_depth(body, "body")
     try:
         value = json.loads(text, object_pairs_hook=_each_once, parse_constant=_no_number)
     except json.JSONDecodeError as error:
         where = f"{error.msg} at line {error.lineno}, column {error.colno}"
-        raise Wrong(f"the body is not JSON: {where}", "body", "invalid_json") from None
+        raise InvalidRequest(f"the body is not JSON: {where}", "body", "invalid_json") from None
     except ValueError:  # Python's limit of digits
-        raise Wrong("the body has a number of too many digits", "body", "invalid_json") from None
+        raise InvalidRequest("the body has a number of too many digits", "body", "invalid_json") from None
     if "\\u" in text:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             message = "the body has half a surrogate pair, which is not a character"
-            raise Wrong(message, "body", "invalid_json") from None
+            raise InvalidRequest(message, "body", "invalid_json") from None
     return value
 
 
@@ -48,12 +48,12 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)[:64]
-        raise Wrong(f"an object has {twice!r} twice; send it once", twice, "invalid_json")
+        raise InvalidRequest(f"an object has {twice!r} twice; send it once", twice, "invalid_json")
     return found
 
 
 def _no_number(name: str) -> NoReturn:
-    raise Wrong(f"the body is not JSON: {name} is not a number", "body", "invalid_json")
+    raise InvalidRequest(f"the body is not JSON: {name} is not a number", "body", "invalid_json")
 
 
 class _JsonRequest(Request):

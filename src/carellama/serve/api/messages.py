@@ -1,6 +1,6 @@
 """The messages that clients send, as conversations that every chat format takes; nothing of them is lost.
 
-    conversation([ChatMessage(role="developer", content="Be brief."), ChatMessage(role="user", content="Hello")])
+    parse_messages([ChatMessage(role="developer", content="Be brief."), ChatMessage(role="user", content="Hello")])
 
 A chat format takes one system message at most, then user and assistant in turn. What clients send is brought into
 that order:
@@ -12,10 +12,10 @@ that order:
     an empty assistant     is left out: it is what a client keeps of an answer that failed
     an assistant at the end is followed by an empty user turn, which the next answer is to
 
-`with_user_first` puts an empty user turn before a conversation that the assistant begins, for formats that demand it.
-Pictures, sound and files in the last message of the user are refused (400). Clients send a conversation whole each
-time, so earlier ones are left out and counted: else one picture would end the conversation. Calls of tools without
-results are refused.
+`prepend_empty_user_turn` puts an empty user turn before a conversation that the assistant begins, for formats that
+demand it. Pictures, sound and files in the last message of the user are refused (400). Clients send a conversation
+whole each time, so earlier ones are left out and counted: else one picture would end the conversation. Calls of tools
+without results are refused.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from collections.abc import Sequence
 from carellama.engine.base import Prompt
 from carellama.records import Message, ToolCall
 from carellama.serve.api.depth import check_depth
-from carellama.serve.api.protocol import ChatMessage
-from carellama.serve.api.refusals import Wrong
+from carellama.serve.api.errors import InvalidRequest
+from carellama.serve.api.schemas import ChatMessage
 
-BETWEEN = "\n\n"  # what joins the texts of two messages
+JOIN_TEXT = "\n\n"  # what joins the texts of two messages
 
 
 # Kinds of parts that a client may send, and what a person calls them.
@@ -41,19 +41,19 @@ KINDS = {
 }
 
 
-def conversation(
+def parse_messages(
     messages: Sequence[ChatMessage], place: str = "messages", left_out: Counter[str] | None = None
 ) -> list[Message]:
     """Return the conversation that was sent; pictures and the like that are left out are counted in `left_out`.
 
-    Raises `Wrong` (400) for what cannot be read as a conversation.
+    Raises `InvalidRequest` (400) for what cannot be read as a conversation.
     """
     last = max((index for index, sent in enumerate(messages) if sent.role == "user"), default=len(messages))
     systems: list[str] = []
     turns: list[Message] = []
     for index, sent in enumerate(messages):
         at = f"{place}.{index}"
-        text = text_of(sent, at, None if index >= last else left_out if left_out is not None else Counter())
+        text = message_text(sent, at, None if index >= last else left_out if left_out is not None else Counter())
         if sent.role in ("system", "developer"):
             if index == len(messages) - 1:
                 turns.append(Message("user", text))
@@ -70,13 +70,13 @@ def conversation(
             turns.append(Message("assistant", text, tuple(calls)))
         elif text.strip():
             turns.append(Message("assistant", text))
-    _answered(turns, place)
-    found = _joined(turns)
+    _check_tool_results(turns, place)
+    found = _merge_same_role(turns)
     if not found:
-        raise Wrong("there is nothing to answer: the messages hold no text of a user", place)
+        raise InvalidRequest("there is nothing to answer: the messages hold no text of a user", place)
     if found[-1].role == "assistant":
         found.append(Message("user", ""))
-    return [*([Message("system", BETWEEN.join(systems))] if systems else []), *found]
+    return [*([Message("system", JOIN_TEXT.join(systems))] if systems else []), *found]
 
 
 def with_system(messages: Sequence[Message], system: str | None) -> list[Message]:
@@ -84,33 +84,33 @@ def with_system(messages: Sequence[Message], system: str | None) -> list[Message
     if not system:
         return list(messages)
     if messages and messages[0].role == "system":
-        return [Message("system", f"{system}{BETWEEN}{messages[0].content}"), *messages[1:]]
+        return [Message("system", f"{system}{JOIN_TEXT}{messages[0].content}"), *messages[1:]]
     return [Message("system", system), *messages]
 
 
-def begins_with_assistant(messages: Prompt) -> bool:
+def starts_with_assistant(messages: Prompt) -> bool:
     """Whether the assistant speaks first."""
     return next(message.role for message in messages if message.role != "system") == "assistant"
 
 
-def with_user_first(messages: Prompt) -> list[Message]:
+def prepend_empty_user_turn(messages: Prompt) -> list[Message]:
     """Return the conversation with an empty user turn before its first one."""
     head = [message for message in messages if message.role == "system"]
     return [*head, Message("user", ""), *messages[len(head) :]]
 
 
-def text_of(sent: ChatMessage, at: str, left_out: Counter[str] | None = None) -> str:
+def message_text(sent: ChatMessage, at: str, left_out: Counter[str] | None = None) -> str:
     """Return the text of a message.
 
-    With `left_out`, parts that are no text are left out and counted there by kind. Raises `Wrong` (400) for them
-    otherwise, and for a message without content.
+    With `left_out`, parts that are no text are left out and counted there by kind. Raises `InvalidRequest` (400) for
+    them otherwise, and for a message without content.
     """
     if isinstance(sent.content, str):
         return sent.content
     if sent.content is None:
         if sent.role == "assistant":
             return sent.refusal or ""
-        raise Wrong(f"{at}.content is missing: a message of {sent.role} has a text", f"{at}.content")
+        raise InvalidRequest(f"{at}.content is missing: a message of {sent.role} has a text", f"{at}.content")
     texts = []
     for number, part in enumerate(sent.content):
         where = f"{at}.content.{number}"
@@ -119,13 +119,15 @@ def text_of(sent: ChatMessage, at: str, left_out: Counter[str] | None = None) ->
         if said is not None:
             texts.append(said)
         elif part.type in ("text", "refusal"):
-            raise Wrong(f"{where} is of the type {part.type!r} and has no text", where, "unsupported_content")
+            raise InvalidRequest(f"{where} is of the type {part.type!r} and has no text", where, "unsupported_content")
         elif left_out is not None:
             left_out[kind or "part"] += 1
         elif kind is not None:
-            raise Wrong(f"this model reads text only: remove the {kind} ({where})", where, "unsupported_content")
+            raise InvalidRequest(
+                f"this model reads text only: remove the {kind} ({where})", where, "unsupported_content"
+            )
         else:
-            raise Wrong(
+            raise InvalidRequest(
                 f"{where} is of the type {part.type[:40]!r}: this model reads text only, as "
                 '{"type": "text", "text": "..."}',
                 where,
@@ -138,7 +140,7 @@ def _result(sent: ChatMessage, text: str, turns: Sequence[Message], at: str) -> 
     """The result of a tool; the call that it belongs to must stand before it."""
     known = {call.id for turn in turns for call in turn.calls}
     if sent.tool_call_id not in known:
-        raise Wrong(
+        raise InvalidRequest(
             f"{at} is the result of a call that no message before it makes: tool_call_id must be the id of one of "
             "the assistant's tool_calls",
             f"{at}.tool_call_id",
@@ -146,7 +148,7 @@ def _result(sent: ChatMessage, text: str, turns: Sequence[Message], at: str) -> 
     return Message("tool", text, call_id=sent.tool_call_id or "")
 
 
-def _answered(turns: Sequence[Message], place: str) -> None:
+def _check_tool_results(turns: Sequence[Message], place: str) -> None:
     """Refuse calls whose results do not follow."""
     for index, turn in enumerate(turns):
         if not turn.calls:
@@ -159,21 +161,21 @@ def _answered(turns: Sequence[Message], place: str) -> None:
         missing = [call.id for call in turn.calls if call.id not in results]
         if missing:
             calls = f"{len(turn.calls)} tools and {len(missing)} of the results {'is' if len(missing) == 1 else 'are'}"
-            raise Wrong(
+            raise InvalidRequest(
                 f"the assistant calls {'1 tool and its result is' if len(turn.calls) == 1 else calls} missing: "
                 "send a message of the role tool with the tool_call_id of each call after it",
                 place,
             )
 
 
-def _joined(turns: Sequence[Message]) -> list[Message]:
+def _merge_same_role(turns: Sequence[Message]) -> list[Message]:
     """Users in a row as one, assistants that call nothing as one."""
     found: list[Message] = []
     for turn in turns:
         last = found[-1] if found else None
         alike = last is not None and last.role == turn.role and turn.role in ("user", "assistant")
         if last is not None and alike and not (last.calls or turn.calls):
-            found[-1] = Message(turn.role, BETWEEN.join(text for text in (last.content, turn.content) if text))
+            found[-1] = Message(turn.role, JOIN_TEXT.join(text for text in (last.content, turn.content) if text))
         else:
             found.append(turn)
     return found

@@ -17,12 +17,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from carellama.config.environment import shared_metrics
-from carellama.serve.api.line import Line
+from carellama.serve.api.admission import AdmissionQueue
 
 LABELS = ("route", "status", "model", "key")
-FIRST = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)  # seconds
-EACH = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)  # seconds
-WHOLE = (0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)  # seconds
+FIRST_TOKEN_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)  # seconds
+INTER_TOKEN_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)  # seconds
+DURATION_BUCKETS = (0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)  # seconds
 
 
 class Metrics:
@@ -35,22 +35,22 @@ class Metrics:
         whose = ("model", "key")
         self.requests = Counter("carellama_requests", "Requests by their outcome; 499: hung up.", LABELS, registry=here)
         self.seconds = Histogram(
-            "carellama_request_seconds", "Time of a request.", ("route",), buckets=WHOLE, registry=here
+            "carellama_request_seconds", "Time of a request.", ("route",), buckets=DURATION_BUCKETS, registry=here
         )
         self.prompt_tokens = Counter("carellama_prompt_tokens", "Tokens of prompts.", whose, registry=here)
         self.answer_tokens = Counter("carellama_answer_tokens", "Tokens of answers.", whose, registry=here)
         name, about = "carellama_safety_notices", "Notices of the safety layer."
         self.notices = Counter(name, about, ("kind", "level"), registry=here)
         name, about = "carellama_time_to_first_token_seconds", "From the request to its first token."
-        self.first = Histogram(name, about, ("model",), buckets=FIRST, registry=here)
+        self.first = Histogram(name, about, ("model",), buckets=FIRST_TOKEN_BUCKETS, registry=here)
         name, about = "carellama_time_per_output_token_seconds", "Mean time of the tokens after the first."
-        self.each = Histogram(name, about, ("model",), buckets=EACH, registry=here)
+        self.each = Histogram(name, about, ("model",), buckets=INTER_TOKEN_BUCKETS, registry=here)
         name, about = "carellama_answers_running", "Answers at work."
         self.running = Gauge(name, about, multiprocess_mode="livesum", registry=here)
         name, about = "carellama_answers_waiting", "Answers that wait for a place."
         self.waiting = Gauge(name, about, multiprocess_mode="livesum", registry=here)
 
-    def watch(self, line: Line) -> None:
+    def watch(self, line: AdmissionQueue) -> None:
         """Tell of a line from now on; its numbers are looked at whenever they change."""
 
         def changed() -> None:

@@ -16,9 +16,9 @@ from typing import Literal
 
 from carellama.engine.base import Engine, Sampling, Tool
 from carellama.records import Message
-from carellama.serve.api.bridge import threaded
-from carellama.serve.api.calls import Call, Service
-from carellama.serve.api.refusals import Wrong
+from carellama.serve.api.errors import InvalidRequest
+from carellama.serve.api.middleware import RequestContext, ServerState
+from carellama.serve.api.streaming import run_in_thread
 
 log = logging.getLogger(__name__)
 
@@ -30,45 +30,45 @@ ANSWER_SHARE = 0.25  # of the context, that is kept free for an answer at most
 
 
 async def fit_to_model(
-    service: Service, call: Call, messages: list[Message], sampling: Sampling
+    state: ServerState, context: RequestContext, messages: list[Message], sampling: Sampling
 ) -> tuple[list[Message], list[Message], Sampling]:
     """Return the turns that fit, the oldest ones that do not, and the sampling without tools that cannot be used.
 
-    What is left out is named in headers of the response. Raises `Wrong` (400) as `allowed_tools`.
+    What is left out is named in headers of the response. Raises `InvalidRequest` (400) as `allowed_tools`.
     """
-    settings, engine = service.settings, service.engine
+    settings, engine = state.settings, state.engine
     offered = len(sampling.tools)
     sampling, why = allowed_tools(sampling, settings.tools, engine.knows_tools)
     if why:
-        call.headers[TOOLS_HEADER] = f"{offered} left out: {why}"
-        log.info("%s: %d of %d tools left out: %s", call.id, offered, offered, why)
-    limit = prompt_limit(sampling, call.context_tokens)
+        context.headers[TOOLS_HEADER] = f"{offered} left out: {why}"
+        log.info("%s: %d of %d tools left out: %s", context.id, offered, offered, why)
+    limit = prompt_limit(sampling, context.context_tokens)
     if limit is None:
         return messages, [], sampling
     dropped: list[Message] = []
     may_cut = bool(sampling.tools) and sampling.tool_choice == "auto" and settings.tools == "auto"
     if settings.context_overflow == "drop_oldest":
         tools = () if may_cut or sampling.tool_choice == "none" else sampling.tools
-        messages, dropped = await threaded(partial(drop_oldest, engine, messages, tools, limit))
+        messages, dropped = await run_in_thread(partial(drop_oldest, engine, messages, tools, limit))
         if dropped:
-            call.headers[TURNS_HEADER] = str(len(dropped))
-            log.info("%s: the %d oldest messages are left out, as the context is full", call.id, len(dropped))
+            context.headers[TURNS_HEADER] = str(len(dropped))
+            log.info("%s: the %d oldest messages are left out, as the context is full", context.id, len(dropped))
     if may_cut:
-        fitting = await threaded(lambda: tools_that_fit(engine, messages, sampling.tools, limit))
+        fitting = await run_in_thread(lambda: tools_that_fit(engine, messages, sampling.tools, limit))
         if (cut := offered - len(fitting)) > 0:
             why = f"with the conversation they have more than {limit:,} tokens (see --tools)"
-            call.headers[TOOLS_HEADER] = f"{cut} of {offered} left out: {why}"
-            log.info("%s: %d of %d tools left out: %s", call.id, cut, offered, why)
+            context.headers[TOOLS_HEADER] = f"{cut} of {offered} left out: {why}"
+            log.info("%s: %d of %d tools left out: %s", context.id, cut, offered, why)
             sampling = replace(sampling, tools=fitting)
     return messages, dropped, sampling
 
 
-def note_parts(call: Call, left_out: Counter[str]) -> None:
+def note_parts(context: RequestContext, left_out: Counter[str]) -> None:
     """Say which pictures and the like of earlier messages are left out."""
     if left_out:
         said = ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in left_out.items())
-        call.headers[PARTS_HEADER] = said
-        log.info("%s: %s of earlier messages are left out: the model reads text only", call.id, said)
+        context.headers[PARTS_HEADER] = said
+        log.info("%s: %s of earlier messages are left out: the model reads text only", context.id, said)
 
 
 def is_task(messages: Sequence[Message]) -> bool:
@@ -79,13 +79,13 @@ def is_task(messages: Sequence[Message]) -> bool:
 def allowed_tools(sampling: Sampling, policy: ToolPolicy, knows_tools: bool) -> tuple[Sampling, str]:
     """Return the sampling with the tools that the model is told of, and why some were left out, or "".
 
-    Tools that a request demands are never left out. Raises `Wrong` (400) where the server gives the model none.
+    Tools that a request demands are never left out. Raises `InvalidRequest` (400) where the server has --tools never.
     """
     if not sampling.tools or sampling.tool_choice == "none":
         return sampling, ""
     demanded = sampling.tool_choice != "auto"
     if policy == "never" and demanded:
-        raise Wrong("this server gives its model no tools (--tools never)", "tool_choice", "unsupported")
+        raise InvalidRequest("this server gives its model no tools (--tools never)", "tool_choice", "unsupported")
     if demanded or policy == "always" or (policy == "auto" and knows_tools):
         return sampling, ""
     why = "--tools never" if policy == "never" else NO_PLACE

@@ -13,18 +13,18 @@ from collections.abc import Sequence
 from carellama.engine.base import Engine, PromptTooLong, Sampling, Unavailable, Unsupported, room_for_answer
 from carellama.errors import UserError
 from carellama.records import Message
-from carellama.serve.api.bridge import threaded
-from carellama.serve.api.calls import Service
-from carellama.serve.api.messages import begins_with_assistant, with_user_first
+from carellama.serve.api.messages import prepend_empty_user_turn, starts_with_assistant
+from carellama.serve.api.middleware import ServerState
+from carellama.serve.api.streaming import run_in_thread
 
 
-async def prepare_chat(service: Service, messages: list[Message], sampling: Sampling) -> tuple[list[Message], int]:
+async def prepare_chat(state: ServerState, messages: list[Message], sampling: Sampling) -> tuple[list[Message], int]:
     """Return a conversation in an order that the chat format takes, and the number of its tokens.
 
     A conversation that the assistant begins is put behind an empty user turn if the format demands it.
     """
     tools = () if sampling.tool_choice == "none" else sampling.tools
-    engine = service.engine
+    engine = state.engine
 
     def count() -> tuple[list[Message], int]:
         try:
@@ -32,16 +32,16 @@ async def prepare_chat(service: Service, messages: list[Message], sampling: Samp
         except (PromptTooLong, Unsupported, Unavailable):
             raise
         except UserError:
-            if not begins_with_assistant(messages):
+            if not starts_with_assistant(messages):
                 raise
-        fitting = with_user_first(messages)
+        fitting = prepend_empty_user_turn(messages)
         return fitting, engine.count_tokens(fitting, tools)
 
-    return await threaded(count)
+    return await run_in_thread(count)
 
 
 async def check_room(
-    service: Service, messages: Sequence[Message], tokens: int, sampling: Sampling, context_tokens: int | None
+    state: ServerState, messages: Sequence[Message], tokens: int, sampling: Sampling, context_tokens: int | None
 ) -> int:
     """Return the most tokens that an answer may have. Raises `PromptTooLong`, with the share that tools have in it."""
     try:
@@ -49,14 +49,14 @@ async def check_room(
     except PromptTooLong as error:
         if not sampling.tools or sampling.tool_choice == "none":
             raise
-        alone = await threaded(lambda: service.engine.count_tokens(messages))
+        alone = await run_in_thread(lambda: state.engine.count_tokens(messages))
         tools = (len(sampling.tools), tokens - alone)
         raise PromptTooLong(error.prompt_tokens, error.context_tokens, tools) from None
 
 
-async def count_texts(service: Service, texts: Sequence[str], *, begin: bool = False) -> list[int]:
+async def count_texts(state: ServerState, texts: Sequence[str], *, begin: bool = False) -> list[int]:
     """Return the number of tokens of each text, with `begin` as `Engine.tokenize` has it."""
-    return await threaded(lambda: [count_text(service.engine, text, begin=begin) for text in texts])
+    return await run_in_thread(lambda: [count_text(state.engine, text, begin=begin) for text in texts])
 
 
 def count_text(engine: Engine, text: str, *, begin: bool = False) -> int:

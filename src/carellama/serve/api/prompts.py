@@ -13,11 +13,11 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 from carellama.engine.base import Engine, Piece, PromptTooLong, Reply, Sampling, TokenLogprob
-from carellama.serve.api.bridge import threaded
-from carellama.serve.api.calls import Call, Service
+from carellama.serve.api.errors import InvalidRequest
+from carellama.serve.api.middleware import RequestContext, ServerState
 from carellama.serve.api.prepare import answer_tokens, count_text
-from carellama.serve.api.protocol import CompletionRequest
-from carellama.serve.api.refusals import Wrong
+from carellama.serve.api.schemas import CompletionRequest
+from carellama.serve.api.streaming import run_in_thread
 
 
 @dataclass(frozen=True)
@@ -29,37 +29,39 @@ class CompletionPrompt:
     echo: str = ""
 
 
-async def read_prompts(service: Service, body: CompletionRequest) -> list[CompletionPrompt]:
-    """Return the prompts of a request. Raises `Wrong` (400) for an empty one."""
-    parse_special = service.settings.parse_special if body.parse_special is None else body.parse_special
+async def read_prompts(state: ServerState, body: CompletionRequest) -> list[CompletionPrompt]:
+    """Return the prompts of a request. Raises `InvalidRequest` (400) for an empty one."""
+    parse_special = state.settings.parse_special if body.parse_special is None else body.parse_special
     begin = body.add_special_tokens is not False
     given = _listed(body.prompt)
     for index, one in enumerate(given):
         if not one:
             param = "prompt" if len(given) == 1 else f"prompt.{index}"
-            raise Wrong(f"{param} is an empty text", param)
+            raise InvalidRequest(f"{param} is an empty text", param)
     needs_ids = parse_special or not begin or (bool(body.echo) and body.logprobs is not None)
 
     def read(one: str | list[int]) -> CompletionPrompt:
-        engine = service.engine
+        engine = state.engine
         if isinstance(one, str) and not needs_ids:
             return CompletionPrompt(one, count_text(engine, one, begin=True), one if body.echo else "")
         ids = engine.tokenize(one, begin=begin, marks=parse_special) if isinstance(one, str) else one
         echo = "" if not body.echo else one if isinstance(one, str) else engine.detokenize(ids)
         return CompletionPrompt(ids, len(ids), echo)
 
-    return await threaded(lambda: [read(one) for one in given])
+    return await run_in_thread(lambda: [read(one) for one in given])
 
 
-async def reserve_prompts(call: Call, prompts: Sequence[CompletionPrompt], sampling: Sampling, choices: int) -> None:
-    """Reserve the tokens of the prompts, each once, and of all answers. Raises `PromptTooLong` and `Refused`."""
+async def reserve_prompts(
+    context: RequestContext, prompts: Sequence[CompletionPrompt], sampling: Sampling, choices: int
+) -> None:
+    """Reserve the tokens of the prompts, each once, and of all answers. Raises `PromptTooLong` and `Rejected`."""
     answers = 0
     for prompt in prompts:
         if sampling.max_new_tokens:
-            answers += choices * answer_tokens(prompt.tokens, sampling, call.context_tokens)
-        elif call.context_tokens is not None and prompt.tokens > call.context_tokens:
-            raise PromptTooLong(prompt.tokens, call.context_tokens)
-    await call.reserve("chat", [prompt.tokens for prompt in prompts], choices, answers)
+            answers += choices * answer_tokens(prompt.tokens, sampling, context.context_tokens)
+        elif context.context_tokens is not None and prompt.tokens > context.context_tokens:
+            raise PromptTooLong(prompt.tokens, context.context_tokens)
+    await context.reserve("chat", [prompt.tokens for prompt in prompts], choices, answers)
 
 
 def continued(
@@ -80,9 +82,9 @@ def continued(
 
 
 def check_scoring(body: CompletionRequest) -> None:
-    """Raise `Wrong` (400) for an answer of no token of which nothing is told."""
+    """Raise `InvalidRequest` (400) for an answer of no token of which nothing is told."""
     if body.max_tokens == 0 and not body.echo:
-        raise Wrong("max_tokens is 0: send echo: true to get the prompt, or at least 1", "max_tokens")
+        raise InvalidRequest("max_tokens is 0: send echo: true to get the prompt, or at least 1", "max_tokens")
 
 
 def _listed(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:

@@ -11,17 +11,17 @@ from typing import Any, Literal
 
 from pydantic import Field, StrictBool, ValidationError
 
-from carellama.serve.api.protocol import (
-    MODEL,
+from carellama.serve.api.errors import InvalidRequest, from_validation_error
+from carellama.serve.api.schemas import (
     ChatRequest,
+    ModelName,
     Number,
+    RequestModel,
     StreamOptions,
     Text,
     TokenCount,
     Whole,
-    Wire,
 )
-from carellama.serve.api.refusals import Wrong, first_fault
 
 KEPT = "this server keeps no responses: send the whole conversation as input"
 REFUSED = {  # fields that ask for what there is not, and why not
@@ -38,7 +38,7 @@ INCLUDED = {LOGPROBS, "reasoning.encrypted_content"}  # the latter is of OpenAI'
 NAMES = {"messages": "input", "max_tokens": "max_output_tokens", "response_format": "text.format"}  # as chat has them
 
 
-class InputPart(Wire):
+class InputPart(RequestModel):
     """A part of a message; only text is understood."""
 
     type: str = Field(max_length=64)
@@ -46,7 +46,7 @@ class InputPart(Wire):
     refusal: Text | None = None
 
 
-class InputItem(Wire):
+class InputItem(RequestModel):
     """One item of the conversation: a message, a call of a function, or the result of one."""
 
     type: str = Field(default="message", max_length=64)
@@ -58,7 +58,7 @@ class InputItem(Wire):
     output: Text | list[InputPart] | None = None
 
 
-class ToolItem(Wire):
+class ToolItem(RequestModel):
     """A function that the model may call."""
 
     type: str = Field(max_length=64)
@@ -68,14 +68,14 @@ class ToolItem(Wire):
     strict: StrictBool | None = None
 
 
-class NamedTool(Wire):
+class NamedTool(RequestModel):
     """The function that has to be called."""
 
     type: Literal["function"]
     name: str
 
 
-class TextFormat(Wire):
+class TextFormat(RequestModel):
     """Text, any JSON object, or JSON of a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -84,17 +84,17 @@ class TextFormat(Wire):
     strict: StrictBool | None = None
 
 
-class TextOptions(Wire):
+class TextOptions(RequestModel):
     """The form of the text."""
 
     format: TextFormat | None = None
     verbosity: str | None = None
 
 
-class ResponsesRequest(Wire):
+class ResponsesRequest(RequestModel):
     """POST /v1/responses."""
 
-    model: str | None = MODEL
+    model: str | None = ModelName
     input: Text | list[InputItem]
     instructions: Text | None = None
     stream: StrictBool | None = None
@@ -127,13 +127,15 @@ class ResponsesRequest(Wire):
 def as_chat(body: ResponsesRequest) -> tuple[ChatRequest, list[int]]:
     """Return the same request for chat completions, and for each of its messages the item that it is of.
 
-    Raises `Wrong` (400) for what this server does not do.
+    Raises `InvalidRequest` (400) for what this server does not do.
     """
     for name, why in REFUSED.items():
         if getattr(body, name):
-            raise Wrong(f"{name} is not supported: {why}", name, "unsupported_parameter")
+            raise InvalidRequest(f"{name} is not supported: {why}", name, "unsupported_parameter")
     if body.truncation == "auto":
-        raise Wrong("truncation: auto is not supported: texts are never cut", "truncation", "unsupported_value")
+        raise InvalidRequest(
+            "truncation: auto is not supported: texts are never cut", "truncation", "unsupported_value"
+        )
     messages, items = _messages(body.input)
     fields: dict[str, Any] = {
         "model": body.model,
@@ -155,7 +157,7 @@ def as_chat(body: ResponsesRequest) -> tuple[ChatRequest, list[int]]:
         faults = error.errors()
         for fault in faults:
             fault["loc"] = (NAMES.get(str(fault["loc"][0]), fault["loc"][0]), *fault["loc"][1:])
-        raise first_fault(faults) from None
+        raise from_validation_error(faults) from None
     return chat, items
 
 
@@ -172,22 +174,22 @@ def _messages(given: str | list[InputItem]) -> tuple[list[dict[str, Any]], list[
         if item.type == "function_call":
             call = {"id": item.call_id, "function": {"name": item.name, "arguments": item.arguments or "{}"}}
             if not (item.call_id and item.name):
-                raise Wrong(f"{at} is a call without call_id or name", at)
+                raise InvalidRequest(f"{at} is a call without call_id or name", at)
             if messages and messages[-1]["role"] == "assistant":
                 messages[-1].setdefault("tool_calls", []).append(call)
                 continue
             messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
         elif item.type == "function_call_output":
             if item.output is None:
-                raise Wrong(f"{at}.output is missing", f"{at}.output")
+                raise InvalidRequest(f"{at}.output is missing", f"{at}.output")
             messages.append({"role": "tool", "tool_call_id": item.call_id, "content": _content(item.output)})
         elif item.type == "message" and item.role is not None and item.content is not None:
             messages.append({"role": item.role, "content": _content(item.content)})
         elif item.type == "message":
-            raise Wrong(f"{at} is a message and needs role and content", at)
+            raise InvalidRequest(f"{at} is a message and needs role and content", at)
         else:
             why = KEPT if item.type == "item_reference" else "this server has no such tools"
-            raise Wrong(f"{at} is of the type {item.type!r}: {why}", f"{at}.type", "unsupported_content")
+            raise InvalidRequest(f"{at} is of the type {item.type!r}: {why}", f"{at}.type", "unsupported_content")
         items.append(index)
     return messages, items
 
@@ -205,7 +207,7 @@ def _content(given: str | list[InputPart]) -> str | list[dict[str, Any]]:
 def _tool(tool: ToolItem, index: int) -> dict[str, Any]:
     if tool.type != "function":
         message = f"tools.{index} is of the type {tool.type!r}: this server has no tools of its own"
-        raise Wrong(message, f"tools.{index}.type", "unsupported_value")
+        raise InvalidRequest(message, f"tools.{index}.type", "unsupported_value")
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
     return {"type": "function", "function": function | ({} if tool.strict is None else {"strict": tool.strict})}
 
@@ -224,5 +226,5 @@ def _format(body: ResponsesRequest) -> dict[str, Any] | None:
     if form.type != "json_schema":
         return {"type": form.type}
     if form.schema_ is None:
-        raise Wrong("text.format.schema is missing", "text.format.schema")
+        raise InvalidRequest("text.format.schema is missing", "text.format.schema")
     return {"type": "json_schema", "json_schema": {"name": form.name, "schema": form.schema_}}

@@ -33,29 +33,29 @@ from carellama.config.environment import share_metrics
 from carellama.config.serve import ApiArguments
 from carellama.disk import say
 from carellama.errors import UserError
-from carellama.serve.api.calls import BODY_RATE, Service, shutting_down
+from carellama.serve.api.middleware import BODY_RATE, ServerState, shutting_down
 from carellama.serve.http_protocol import ConnectionLimits, guarded
 
 log = logging.getLogger(__name__)
 
-Application = Callable[[], FastAPI]  # loads the engine; for several workers it is pickled
-KEEP_ALIVE = 30  # seconds that a connection stays open between two requests
+AppFactory = Callable[[], FastAPI]  # loads the engine; for several workers it is pickled
+KEEP_ALIVE_SECONDS = 30  # seconds that a connection stays open between two requests
 ABORT_SECONDS = 2.0  # for clients to get the error of a request that the server ends
 FILES = 256  # file descriptors that are not for connections
-QUICK_DEATH = 5.0  # seconds: a worker that lives no longer is not replaced
+MIN_WORKER_LIFETIME = 5.0  # seconds: a worker that lives no longer is not replaced
 
 
-def serve(settings: ApiArguments, application: Application) -> None:
+def serve(settings: ApiArguments, application: AppFactory) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises `UserError` where it cannot listen, or not with this certificate."""
-    with listener(settings) as listening:
+    with bind_socket(settings) as listening:
         _check_certificate(settings)
         if settings.workers == 1:
             run(settings, application, listening)
         else:
-            _Workers(settings, application, listening).run()
+            WorkerSupervisor(settings, application, listening).run()
 
 
-def listener(settings: ApiArguments) -> socket.socket:
+def bind_socket(settings: ApiArguments) -> socket.socket:
     """Return a socket bound to the address, which does not listen yet. Raises `UserError` for one that is taken."""
     host = settings.host.strip("[]")
     try:
@@ -72,15 +72,15 @@ def listener(settings: ApiArguments) -> socket.socket:
     return listening
 
 
-def run(settings: ApiArguments, application: Application, listening: socket.socket) -> None:
+def run(settings: ApiArguments, application: AppFactory, listening: socket.socket) -> None:
     """Load the engine and serve, in this process."""
     app = application()
-    service = app.state.service
+    state = app.state.server
     try:
         Server(_config(app, settings), app).run(sockets=[listening])
     finally:
-        service.engine.close()
-        service.access.close()
+        state.engine.close()
+        state.access.close()
 
 
 class Server(uvicorn.Server):
@@ -89,27 +89,27 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self.app = app
-        self.service: Service = app.state.service
+        self.state: ServerState = app.state.server
         self._drains_since: float | None = None  # by the monotonic clock
         self._told = self._aborted = self._hurries = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
         await super().startup(sockets)
-        service = self.service
-        assert sockets, "the socket is made by `listener`"
+        state = self.state
+        assert sockets, "the socket is made by `bind_socket`"
         host, port = sockets[0].getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         say(
-            f"ready at {service.settings.scheme}://{shown}:{port}/v1 with the engine {service.engine.name}, "
-            f"{service.engine.parallel} answers at once"
+            f"ready at {state.settings.scheme}://{shown}:{port}/v1 with the engine {state.engine.name}, "
+            f"{state.engine.parallel} answers at once"
         )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal lets running requests end; a second Ctrl-C does not."""
         if self._drains_since is None:
             self._drains_since = time.monotonic()
-            self.service.draining = True
+            self.state.draining = True
         elif sig == signal.SIGINT:
             self._hurries = True
 
@@ -121,7 +121,7 @@ class Server(uvicorn.Server):
 
     def _drain(self, seconds: float) -> None:
         """Set `should_exit` when nothing runs, or when the time is over and running requests have got an error."""
-        settings, running = self.service.settings, self.service.running
+        settings, running = self.state.settings, self.state.running
         if running and not self._told:
             self._told = True
             say(
@@ -140,7 +140,7 @@ class Server(uvicorn.Server):
 
 def _config(app: FastAPI, settings: ApiArguments) -> uvicorn.Config:
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
-    requests = app.state.service.metrics.requests
+    requests = app.state.server.metrics.requests
     limits = ConnectionLimits(settings.max_header_bytes, settings.receive_timeout, BODY_RATE, _connections())
     return uvicorn.Config(
         app,
@@ -150,7 +150,7 @@ def _config(app: FastAPI, settings: ApiArguments) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         ws="none",
-        timeout_keep_alive=KEEP_ALIVE,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=round(ABORT_SECONDS),  # `Server` waits for requests before
         ssl_certfile=settings.ssl_certfile,
         ssl_keyfile=settings.ssl_keyfile,
@@ -180,10 +180,10 @@ def _check_certificate(settings: ApiArguments) -> None:
         ) from error
 
 
-class _Workers:
+class WorkerSupervisor:
     """Starts the processes, replaces those that die, and ends them."""
 
-    def __init__(self, settings: ApiArguments, application: Application, listening: socket.socket) -> None:
+    def __init__(self, settings: ApiArguments, application: AppFactory, listening: socket.socket) -> None:
         self.settings, self.application, self.listening = settings, application, listening
         self.started: dict[BaseProcess, float] = {}  # when, by the monotonic clock
         self.ending = False
@@ -203,7 +203,7 @@ class _Workers:
 
     def _start(self) -> None:
         process = multiprocessing.get_context("spawn").Process(
-            target=_work, args=(self.settings, self.application, self.listening), name="carellama api"
+            target=_worker_main, args=(self.settings, self.application, self.listening), name="carellama api"
         )
         process.start()
         self.started[process] = time.monotonic()
@@ -212,7 +212,7 @@ class _Workers:
         lived = time.monotonic() - self.started.pop(dead)
         if self.ending:
             return
-        if dead.exitcode == 2 or lived < QUICK_DEATH:
+        if dead.exitcode == 2 or lived < MIN_WORKER_LIFETIME:
             self._end(signal.SIGTERM, None)
             raise UserError(f"a worker could not be started (status {dead.exitcode}); see above")
         log.warning("worker %s ended with status %s; another one is started", dead.pid, dead.exitcode)
@@ -227,7 +227,7 @@ class _Workers:
                 os.kill(process.pid, signal.SIGINT if again else signal.SIGTERM)
 
 
-def _work(settings: ApiArguments, application: Application, listening: socket.socket) -> None:
+def _worker_main(settings: ApiArguments, application: AppFactory, listening: socket.socket) -> None:
     """The life of a worker."""
     parent = multiprocessing.parent_process()
     assert parent is not None

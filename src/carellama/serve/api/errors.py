@@ -1,8 +1,8 @@
 """Errors as OpenAI's API writes them: a status, and {"error": {message, type, param, code}}.
 
-    status, body, headers = refusal(PromptTooLong(9000, 8192))      # 400, context_length_exceeded
+    status, body, headers = to_http_error(PromptTooLong(9000, 8192))      # 400, context_length_exceeded
 
-What a client cannot help gets status 500 and a sentence that says nothing of the request; `log_failure` tells the
+What a client cannot help gets status 500 and a sentence that says nothing of the request; `log_server_error` tells the
 operator the kind and the place of it, without the words of the exception, which may repeat what a patient wrote.
 """
 
@@ -19,11 +19,11 @@ from typing import Any
 
 from carellama.engine.base import PromptTooLong, Unavailable, Unsupported
 from carellama.errors import UserError
-from carellama.serve.api.access import Refused
+from carellama.serve.api.auth import Rejected
 
 log = logging.getLogger(__name__)
 
-TYPES = {
+ERROR_TYPES = {
     401: "authentication_error",
     403: "permission_error",
     429: "rate_limit_error",
@@ -85,12 +85,12 @@ FORMS = {  # fields that take several forms
     "stop": "must be a text or an array of texts",
     "tool_choice": 'must be "auto", "none", "required", or an object of the type "function" with its name',
 }
-CLOSED = 499  # not sent: the client has hung up
-EVENTS = "text/event-stream"
-DONE = b"data: [DONE]\n\n"  # the last event of a stream
+CLIENT_CLOSED_REQUEST = 499  # not sent: the client has hung up
+EVENT_STREAM = "text/event-stream"
+SSE_DONE = b"data: [DONE]\n\n"  # the last event of a stream
 
 
-class Wrong(Exception):
+class InvalidRequest(Exception):
     """A request that cannot be answered as it is: OpenAI's `invalid_request_error`."""
 
     def __init__(
@@ -107,11 +107,11 @@ class Wrong(Exception):
         self.headers = dict(headers or {})
 
 
-class TimedOut(TimeoutError):
+class GenerationTimeout(TimeoutError):
     """An answer that took longer than it may."""
 
 
-def refusal(
+def to_http_error(
     error: Exception, path: str = "", params: Mapping[str, str] | None = None
 ) -> tuple[int, dict[str, Any], dict[str, str]]:
     """Return the status, the body and the headers that an error on a route is answered with.
@@ -119,25 +119,25 @@ def refusal(
     `params` has the request's names of fields of `Sampling`, where they differ.
     """
     prompt = PROMPTS.get(path, "messages")
-    if isinstance(error, Refused):
+    if isinstance(error, Rejected):
         headers = {"retry-after": str(max(1, math.ceil(error.retry_after)))} if error.retry_after is not None else {}
         if error.status == 401:
             headers["www-authenticate"] = "Bearer"
-        return error.status, body_of(error.status, error.message, code=error.code), headers
-    if isinstance(error, Wrong):
-        return error.status, body_of(error.status, error.message, error.param, error.code), error.headers
+        return error.status, error_body(error.status, error.message, code=error.code), headers
+    if isinstance(error, InvalidRequest):
+        return error.status, error_body(error.status, error.message, error.param, error.code), error.headers
     if isinstance(error, PromptTooLong):
-        return 400, body_of(400, str(error), prompt, "context_length_exceeded"), {}
+        return 400, error_body(400, str(error), prompt, "context_length_exceeded"), {}
     if isinstance(error, Unsupported):
         param = (params or {}).get(error.field or "", error.field) or _about(error, prompt)
-        return 400, body_of(400, str(error), param, "unsupported"), {}
+        return 400, error_body(400, str(error), param, "unsupported"), {}
     if isinstance(error, Unavailable):
-        return 503, body_of(503, str(error), code="unavailable"), {"retry-after": "5"}
+        return 503, error_body(503, str(error), code="unavailable"), {"retry-after": "5"}
     if isinstance(error, TimeoutError):
-        return 504, body_of(504, str(error) or "the request took too long", code="timeout"), {}
+        return 504, error_body(504, str(error) or "the request took too long", code="timeout"), {}
     if isinstance(error, UserError):
-        return 400, body_of(400, str(error), _about(error, prompt), "invalid_value"), {}
-    return 500, body_of(500, "the server failed at this request; its log tells where", code="internal_error"), {}
+        return 400, error_body(400, str(error), _about(error, prompt), "invalid_value"), {}
+    return 500, error_body(500, "the server failed at this request; its log tells where", code="internal_error"), {}
 
 
 def _about(error: Exception, prompt: str) -> str:
@@ -145,9 +145,9 @@ def _about(error: Exception, prompt: str) -> str:
     return next((field for word, field in ABOUT.items() if word in str(error)), prompt)
 
 
-def body_of(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
     """Return the body of an error."""
-    kind = TYPES.get(status, "invalid_request_error")
+    kind = ERROR_TYPES.get(status, "invalid_request_error")
     said = message.encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair cannot be sent
     return {"error": {"message": said, "type": kind, "param": param, "code": code}}
 
@@ -157,7 +157,7 @@ def event(data: Mapping[str, Any]) -> bytes:
     return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
-def first_fault(faults: Sequence[Mapping[str, Any]]) -> Wrong:
+def from_validation_error(faults: Sequence[Mapping[str, Any]]) -> InvalidRequest:
     """Return the error of a body that has wrong types or values, by pydantic's list of them; values are left out."""
     named = _path(faults[0])
     forms = [fault for fault in faults if _path(fault)[: len(named)] == named]  # where several forms are allowed
@@ -167,13 +167,13 @@ def first_fault(faults: Sequence[Mapping[str, Any]]) -> Wrong:
     named = named if allowed else _path(fault)
     param = ".".join(named)[:200].encode("utf-8", "backslashreplace").decode("utf-8") or None
     if fault["type"] == "json_invalid" or (param or "").isdecimal():
-        return Wrong("the body is not JSON", "body", "invalid_json")
+        return InvalidRequest("the body is not JSON", "body", "invalid_json")
     others = len({tuple(_path(one)) for one in faults if one not in forms})
     more = f" (and {others} more)" if others else ""
     words = str(fault["msg"]).removeprefix("Value error, ")
     message = allowed or KINDS.get(fault["type"]) or re.sub(r"^(?:Input|String|List|Dictionary) should", "must", words)
     message = message if len(message) < 300 else "has a value that is not allowed"
-    return Wrong(f"{param or 'the body'} {message}{more}", param or "body", "invalid_value")
+    return InvalidRequest(f"{param or 'the body'} {message}{more}", param or "body", "invalid_value")
 
 
 def _path(fault: Mapping[str, Any]) -> list[str]:
@@ -182,7 +182,7 @@ def _path(fault: Mapping[str, Any]) -> list[str]:
     return [part for part in place if part not in PYTHON_TYPES and "[" not in part and "-" not in part]
 
 
-def log_failure(request: str, error: BaseException) -> None:
+def log_server_error(request: str, error: BaseException) -> None:
     """Tell the operator which kind of error happened where; its words are left out."""
     frames = traceback.extract_tb(error.__traceback__)[-4:]
     places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))

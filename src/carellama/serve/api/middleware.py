@@ -28,54 +28,62 @@ from starlette.types import Message as Event
 from carellama.config.serve import ApiArguments
 from carellama.engine.base import Engine, Notice, Piece, Reply, Sampling
 from carellama.records import Message
-from carellama.serve.api.access import Access, Caller, Open, Refused, Ticket
-from carellama.serve.api.bridge import Answers, Item, threaded
-from carellama.serve.api.line import Line
+from carellama.serve.api.admission import AdmissionQueue
+from carellama.serve.api.auth import Auth, Caller, NoAuth, Rejected, Reservation
+from carellama.serve.api.errors import (
+    CLIENT_CLOSED_REQUEST,
+    EVENT_STREAM,
+    SSE_DONE,
+    InvalidRequest,
+    event,
+    log_server_error,
+    to_http_error,
+)
 from carellama.serve.api.metrics import Metrics
-from carellama.serve.api.protocol import Mode
-from carellama.serve.api.refusals import CLOSED, DONE, EVENTS, Wrong, event, log_failure, refusal
+from carellama.serve.api.schemas import Mode
+from carellama.serve.api.streaming import Item, StreamPump, run_in_thread
 from carellama.serve.hosts import names_this_machine
 
 log = logging.getLogger(__name__)
 
-OPEN_ROUTES = {"/health", "/ready", "/docs", "/openapi.json"}  # they say nothing of anybody
-QUIET_ROUTES = {"/health", "/ready", "/metrics"}  # asked every few seconds: logged only where they fail
+PUBLIC_ROUTES = {"/health", "/ready", "/docs", "/openapi.json"}  # they say nothing of anybody
+UNLOGGED_ROUTES = {"/health", "/ready", "/metrics"}  # asked every few seconds: logged only where they fail
 BODY_RATE = 1000.0  # bytes a second: each byte that arrived gives a body so much more time
-READS = 1.0  # seconds that a client has to read the error at the end of its stream
-GRACE = 10.0  # seconds over --request_timeout, after which a client that does not read its answer is left
+ERROR_SEND_TIMEOUT = 1.0  # seconds that a client has to read the error at the end of its stream
+SLOW_READER_GRACE = 10.0  # seconds over --request_timeout, after which a client that does not read its answer is left
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 Result = TypeVar("Result")
-Scorer = Callable[[Sequence[tuple[Message, ...]], Sequence[str]], list[float]]  # prompts and answers
+RewardScorer = Callable[[Sequence[tuple[Message, ...]], Sequence[str]], list[float]]  # prompts and answers
 
 
 @dataclass
-class Service:
+class ServerState:
     """What the routes share."""
 
     engine: Engine
     settings: ApiArguments
-    access: Access
+    access: Auth
     defaults: Sampling
-    line: Line
+    line: AdmissionQueue
     metrics: Metrics
-    score: Scorer | None = None  # of a reward model
+    score: RewardScorer | None = None  # of a reward model
     consultant: Engine | None = None  # answers in mode consult
     mode: Mode = "answer"  # of requests that name none
     embedding_model: str | None = None  # the name of the model that makes vectors, if there is one
     draining: bool = False  # the server is about to end: no new requests
     created: int = field(default_factory=lambda: int(time.time()))
     ending: set[asyncio.Future[None]] = field(default_factory=set)  # tickets that are being given back
-    running: set[Call] = field(default_factory=set)  # requests that a drain waits for
+    running: set[RequestContext] = field(default_factory=set)  # requests that a drain waits for
 
     async def asked(self, function: Callable[[], Result]) -> Result:
         """Ask `access`, in a thread where it has a database to look into."""
-        if isinstance(self.access, Open):
+        if isinstance(self.access, NoAuth):
             return function()
-        return await asyncio.shield(threaded(function))
+        return await asyncio.shield(run_in_thread(function))
 
     async def facts(self) -> tuple[Sequence[str], int | None]:
         """Adapters and context of the engine, asked in a thread: it may have to ask another server."""
-        return await threaded(lambda: (self.engine.adapters, self.engine.context_tokens))
+        return await run_in_thread(lambda: (self.engine.adapters, self.engine.context_tokens))
 
 
 @dataclass
@@ -120,11 +128,11 @@ class Usage:
         return {"prompt_tokens": self.prompt, "completion_tokens": self.completion, "total_tokens": total}
 
 
-class Call:
+class RequestContext:
     """One request: who asks, what it used, and what is to be given back at its end."""
 
-    def __init__(self, service: Service, request_id: str, path: str = "") -> None:
-        self.service, self.id, self.path = service, request_id, path
+    def __init__(self, state: ServerState, request_id: str, path: str = "") -> None:
+        self.state, self.id, self.path = state, request_id, path
         self.began = time.monotonic()
         self.caller: Caller | None = None
         self.notices: dict[tuple[str, str], Notice] = {}  # of the safety layer, each once
@@ -133,12 +141,12 @@ class Call:
         self.status = 0
         self.usage = Usage()
         self.first: float | None = None  # seconds to the first token
-        self.answers: Answers | None = None
+        self.answers: StreamPump | None = None
         self.headers: dict[str, str] = {}  # of the response, besides x-request-id
         self.params: dict[str, str] = {}  # field of `Sampling` -> field of the request, where they differ
         self.aborted: Exception | None = None  # why the server ends this request
         self._task = asyncio.current_task()
-        self._ticket: asyncio.Future[Ticket] | None = None
+        self._ticket: asyncio.Future[Reservation] | None = None
 
     def abort(self, error: Exception) -> None:
         """End the request now; it is answered with the error."""
@@ -149,28 +157,28 @@ class Call:
     @property
     def until(self) -> float:
         """When the request has to be over, by the monotonic clock."""
-        return self.began + self.service.settings.request_timeout
+        return self.began + self.state.settings.request_timeout
 
     async def reserve(self, scope: str, prompts: Sequence[int] = (), choices: int = 1, answers: int = 0) -> None:
         """Reserve the tokens of each of `prompts`, and `answers` tokens that all answers together may have.
 
-        Raises `Refused` (403, 429). What is not used is given back at the end of the request.
+        Raises `Rejected` (403, 429). What is not used is given back at the end of the request.
         """
-        caller, access = self.caller, self.service.access
+        caller, access = self.caller, self.state.access
         assert caller is not None, "a route that needs a caller is not among OPEN_ROUTES"
         self.usage = Usage(prompts, choices)
         tokens = sum(prompts) + answers
-        if isinstance(access, Open):
+        if isinstance(access, NoAuth):
             access.begin(caller, scope, tokens)
             return
-        self._ticket = threaded(lambda: access.begin(caller, scope, tokens))
+        self._ticket = run_in_thread(lambda: access.begin(caller, scope, tokens))
         await asyncio.shield(self._ticket)  # who leaves now has begun all the same, and `close` ends it
 
     def note(self, index: int, item: Item) -> None:
         """Count what came of an answer."""
         notices = item.notices if isinstance(item, Piece) else ()
         for notice in notices:
-            self.service.metrics.notices.labels(notice.kind, notice.level).inc()
+            self.state.metrics.notices.labels(notice.kind, notice.level).inc()
             self.notices.setdefault((notice.kind, notice.rule), notice)
         if self.first is None and not notices:
             self.first = time.monotonic() - self.began
@@ -183,7 +191,7 @@ class Call:
         if self._ticket is not None:
             used = self.usage.prompt + self.usage.completion
             self._ticket.add_done_callback(lambda begun: self._end(begun, used))
-        seconds, metrics = time.monotonic() - self.began, self.service.metrics
+        seconds, metrics = time.monotonic() - self.began, self.state.metrics
         key = self.caller.id if self.caller else ""
         metrics.requests.labels(route, str(self.status), self.model, key).inc()
         metrics.seconds.labels(route).observe(seconds)
@@ -194,27 +202,27 @@ class Call:
             metrics.first.labels(self.model).observe(self.first)
             if self.usage.completion > 1:
                 metrics.each.labels(self.model).observe((seconds - self.first) / (self.usage.completion - 1))
-        if route not in QUIET_ROUTES or self.status >= 400:
+        if route not in UNLOGGED_ROUTES or self.status >= 400:
             log.info(
                 "%s %s %s %d %.3f s, key %s, model %s, tokens %d + %d, first after %s",
                 *(self.id, method, route, self.status, seconds, key or "-", self.model or "-"),
                 *(self.usage.prompt, self.usage.completion, "-" if self.first is None else f"{self.first:.3f} s"),
             )
 
-    def _end(self, begun: asyncio.Future[Ticket], used: int) -> None:
+    def _end(self, begun: asyncio.Future[Reservation], used: int) -> None:
         if begun.cancelled() or begun.exception() is not None:
             return
-        ticket, ending = begun.result(), self.service.ending
-        ended = threaded(lambda: ticket.end(used))
+        ticket, ending = begun.result(), self.state.ending
+        ended = run_in_thread(lambda: ticket.end(used))
         ending.add(ended)
         ended.add_done_callback(ending.discard)
 
 
-class Frame:
+class RequestMiddleware:
     """ASGI middleware around the routes."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self.app, self.service = app, service
+    def __init__(self, app: ASGIApp, state: ServerState) -> None:
+        self.app, self.state = app, state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -223,71 +231,71 @@ class Frame:
             return
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        call = Call(
-            self.service, given if REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}", scope["path"]
+        context = RequestContext(
+            self.state, given if REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}", scope["path"]
         )
-        scope.setdefault("state", {})["call"] = call
-        exchange = Exchange(call, receive, send)
+        scope.setdefault("state", {})["context"] = context
+        exchange = ConnectionGuard(context, receive, send)
         try:
             self._admit(scope, headers)
-            if scope["path"] not in OPEN_ROUTES:
-                self.service.running.add(call)
-            async with asyncio.timeout(self.service.settings.request_timeout + GRACE):
-                if scope["path"] not in OPEN_ROUTES and scope["method"] != "OPTIONS":
+            if scope["path"] not in PUBLIC_ROUTES:
+                self.state.running.add(context)
+            async with asyncio.timeout(self.state.settings.request_timeout + SLOW_READER_GRACE):
+                if scope["path"] not in PUBLIC_ROUTES and scope["method"] != "OPTIONS":
                     given_key = headers.get("authorization")
-                    call.caller = await self.service.asked(lambda: self.service.access.caller(given_key))
+                    context.caller = await self.state.asked(lambda: self.state.access.caller(given_key))
                 # uvicorn leaves out the body of an answer to HEAD
                 inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
                 await self.app(inner, exchange.receive, exchange.send)
         except (asyncio.CancelledError, ClientDisconnect) as left:
-            if not (exchange.gone or call.aborted or self.service.draining):
+            if not (exchange.gone or context.aborted or self.state.draining):
                 raise
             if isinstance(left, asyncio.CancelledError) and (task := asyncio.current_task()):
                 task.uncancel()
-            await exchange.refuse(call.aborted or shutting_down(), scope)
+            await exchange.refuse(context.aborted or shutting_down(), scope)
         except Exception as error:  # noqa: BLE001 - every fault becomes an answer
             await exchange.refuse(error, scope)
         finally:
             exchange.end()
-            self.service.running.discard(call)
+            self.state.running.discard(context)
             method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other"
-            call.close(method, getattr(scope.get("route"), "path", "other"))
+            context.close(method, getattr(scope.get("route"), "path", "other"))
 
     def _admit(self, scope: Scope, headers: Headers) -> None:
         """Refuse what no route would take."""
         if len(headers.getlist("host")) > 1:  # RFC 9112, section 3.2: proxies may read another one than we do
-            raise Wrong("the request has two Host headers", "host")
-        if self.service.draining and scope["path"] not in OPEN_ROUTES:
+            raise InvalidRequest("the request has two Host headers", "host")
+        if self.state.draining and scope["path"] not in PUBLIC_ROUTES:
             raise shutting_down()
-        if isinstance(self.service.access, Open) and not names_this_machine(headers.get("host", "")):
+        if isinstance(self.state.access, NoAuth) and not names_this_machine(headers.get("host", "")):
             text = (
                 "this server has no API keys and accepts requests for localhost only; "
                 "create one with carellama keys add"
             )
-            raise Wrong(text, "host", "wrong_host", 403)
-        length, limit = headers.get("content-length", ""), self.service.settings.max_body_bytes
+            raise InvalidRequest(text, "host", "wrong_host", 403)
+        length, limit = headers.get("content-length", ""), self.state.settings.max_body_bytes
         if length.isdecimal() and int(length[:20]) > limit:
-            raise Wrong(f"the body has {int(length[:20]):,} bytes; the most is {limit:,}", "body", status=413)
+            raise InvalidRequest(f"the body has {int(length[:20]):,} bytes; the most is {limit:,}", "body", status=413)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if scope["method"] == "POST" and kind != "application/json":
             # a web page may send other kinds to any server without being asked whether it may
             text = "send the body as JSON, with the header Content-Type: application/json"
-            raise Wrong(text, "content-type", status=415)
+            raise InvalidRequest(text, "content-type", status=415)
         for name, plain in (("content-encoding", "identity"), ("transfer-encoding", "chunked")):
             if (coding := headers.get(name, plain).strip().lower()) not in ("", plain):
-                raise Wrong(f"{name} is {coding[:64]!r}: send the body uncompressed", name, status=415)
+                raise InvalidRequest(f"{name} is {coding[:64]!r}: send the body uncompressed", name, status=415)
 
 
-def shutting_down() -> Refused:
+def shutting_down() -> Rejected:
     """Return the error for requests that a server at its end does not take, or does not finish."""
-    return Refused(503, "shutting_down", "the server is shutting down; try again later, or another server", 5)
+    return Rejected(503, "shutting_down", "the server is shutting down; try again later, or another server", 5)
 
 
-class Exchange:
+class ConnectionGuard:
     """The two ways of one request: the body comes in within its limits, the answer goes out, a hang-up is noticed."""
 
-    def __init__(self, call: Call, receive: Receive, send: Send) -> None:
-        self.call, self._receive, self._send = call, receive, send
+    def __init__(self, context: RequestContext, receive: Receive, send: Send) -> None:
+        self.context, self._receive, self._send = context, receive, send
         self.gone = False  # the client has hung up
         self._task = asyncio.current_task()
         self._size, self._complete, self._started, self._finished = 0, False, False, False
@@ -301,7 +309,7 @@ class Exchange:
         if self._complete:
             await self._left.wait()
             return {"type": "http.disconnect"}
-        now, seconds = asyncio.get_running_loop().time(), self.call.service.settings.receive_timeout
+        now, seconds = asyncio.get_running_loop().time(), self.context.state.settings.receive_timeout
         self._body_began = now if self._body_began is None else self._body_began
         try:
             async with asyncio.timeout_at(self._body_began + seconds + self._size / BODY_RATE):
@@ -313,7 +321,7 @@ class Exchange:
             self.gone = True
             return message
         self._size += len(message.get("body", b""))
-        limit = self.call.service.settings.max_body_bytes
+        limit = self.context.state.settings.max_body_bytes
         if self._size > limit:
             raise HTTPException(413, f"the body is longer than {limit:,} bytes")
         if not message.get("more_body", False):
@@ -325,11 +333,11 @@ class Exchange:
         """Send a part of the answer."""
         if message["type"] == "http.response.start":
             self._started = True
-            self.call.status = self.call.status or message["status"]
+            self.context.status = self.context.status or message["status"]
             headers = MutableHeaders(scope=message)
-            headers.update(self.call.headers | {"x-request-id": self.call.id})
-            self._streams = headers.get("content-type", "").startswith(EVENTS)
-            if self.call.service.draining:
+            headers.update(self.context.headers | {"x-request-id": self.context.id})
+            self._streams = headers.get("content-type", "").startswith(EVENT_STREAM)
+            if self.context.state.draining:
                 headers["connection"] = "close"
         elif not message.get("more_body", False):
             self._finished = True
@@ -337,23 +345,23 @@ class Exchange:
 
     async def refuse(self, error: Exception, scope: Scope) -> None:
         """Answer with an error; a stream that has begun ends with it."""
-        status, body, headers = refusal(error, scope["path"], self.call.params)
-        if self.call.notices and not self._started:  # an emergency is told, whatever becomes of the answer
-            body |= {"notices": [notice.as_json() for notice in self.call.notices.values()]}
+        status, body, headers = to_http_error(error, scope["path"], self.context.params)
+        if self.context.notices and not self._started:  # an emergency is told, whatever becomes of the answer
+            body |= {"notices": [notice.as_json() for notice in self.context.notices.values()]}
         if self.gone:
-            self.call.status = CLOSED
+            self.context.status = CLIENT_CLOSED_REQUEST
             return
         if self._finished:
             return
-        self.call.status = status
-        if status >= 500 and not isinstance(error, Refused):
-            log_failure(self.call.id, error)
+        self.context.status = status
+        if status >= 500 and not isinstance(error, Rejected):
+            log_server_error(self.context.id, error)
         try:
-            async with asyncio.timeout(READS):
+            async with asyncio.timeout(ERROR_SEND_TIMEOUT):
                 if not self._started:
                     await JSONResponse(body, status, headers)(scope, self.receive, self.send)
                 elif self._streams:
-                    await self.send({"type": "http.response.body", "body": event(body) + DONE, "more_body": False})
+                    await self.send({"type": "http.response.body", "body": event(body) + SSE_DONE, "more_body": False})
         except (ClientDisconnect, TimeoutError):
             pass
         if not self._finished:
@@ -365,7 +373,7 @@ class Exchange:
         if (cut := scope["state"].get("cut_connection")) is not None:
             cut()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(READS):
+                async with asyncio.timeout(ERROR_SEND_TIMEOUT):
                     while (await self._receive())["type"] != "http.disconnect":
                         pass
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from carellama.engine.base import NoticeKind
 
-MODEL = Field(default=None, max_length=256, description="carellama, or carellama:ADAPTER; left out: carellama")
+ModelName = Field(default=None, max_length=256, description="carellama, or carellama:ADAPTER; left out: carellama")
 
 
 def _number(value: Any) -> Any:
@@ -35,13 +35,13 @@ Text = Annotated[str, Field(max_length=1 << 26)]
 Mode = Literal["answer", "consult"]
 
 
-class Wire(BaseModel):
+class RequestModel(BaseModel):
     """What comes in: NaN and infinity are not numbers. `model_extra` has the fields that are not declared."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
 
-class Part(Wire):
+class ContentPart(RequestModel):
     """A part of a message; only text is understood."""
 
     type: str = Field(max_length=64)
@@ -49,32 +49,32 @@ class Part(Wire):
     refusal: Text | None = None
 
 
-class CalledFunction(Wire):
+class FunctionCallIn(RequestModel):
     """The function of a call, and its arguments as JSON text."""
 
     name: str = Field(min_length=1, max_length=256)
     arguments: Text = "{}"
 
 
-class Call(Wire):
+class ToolCallIn(RequestModel):
     """A call of a tool in an assistant's message."""
 
     id: str = Field(min_length=1, max_length=256)
     type: Literal["function"] = "function"
-    function: CalledFunction
+    function: FunctionCallIn
 
 
-class ChatMessage(Wire):
+class ChatMessage(RequestModel):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | list[Part] | None = None
+    content: Text | list[ContentPart] | None = None
     refusal: Text | None = Field(default=None, description="of an assistant: read where there is no content")
-    tool_calls: list[Call] | None = None
+    tool_calls: list[ToolCallIn] | None = None
     tool_call_id: str | None = Field(default=None, max_length=256)
 
 
-class Function(Wire):
+class Function(RequestModel):
     """A function that the model may call."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
@@ -85,27 +85,27 @@ class Function(Wire):
     )
 
 
-class FunctionTool(Wire):
+class FunctionTool(RequestModel):
     """A tool; functions are the only kind."""
 
     type: Literal["function"] = "function"
     function: Function
 
 
-class FunctionName(Wire):
+class FunctionName(RequestModel):
     """The name of a function."""
 
     name: str
 
 
-class ToolChoice(Wire):
+class ToolChoice(RequestModel):
     """The tool that has to be called."""
 
     type: Literal["function"] = "function"
     function: FunctionName
 
 
-class JsonSchema(Wire):
+class JsonSchema(RequestModel):
     """The schema of `response_format`."""
 
     name: str = ""
@@ -114,7 +114,7 @@ class JsonSchema(Wire):
     schema_: dict[str, Any] = Field(alias="schema")
 
 
-class ResponseFormat(Wire):
+class ResponseFormat(RequestModel):
     """Text, any JSON object, or JSON of a schema. `schema` is the place of it at Together, Fireworks and llama.cpp."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -122,7 +122,7 @@ class ResponseFormat(Wire):
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
 
 
-class StructuredOutputs(Wire):
+class StructuredOutputs(RequestModel):
     """vLLM's constraint of an answer; one of the fields."""
 
     json_: dict[str, Any] | str | None = Field(default=None, alias="json")
@@ -132,7 +132,7 @@ class StructuredOutputs(Wire):
     json_object: StrictBool | None = None
 
 
-class StreamOptions(Wire):
+class StreamOptions(RequestModel):
     """What a stream tells besides the answer."""
 
     include_usage: StrictBool | None = None
@@ -140,10 +140,10 @@ class StreamOptions(Wire):
     continuous_usage_stats: Literal[False] | None = None
 
 
-class SamplingFields(Wire):
+class SamplingFields(RequestModel):
     """How an answer is drawn: the fields that chat and completion share; null: the server's default."""
 
-    model: str | None = MODEL
+    model: str | None = ModelName
     stream: StrictBool | None = None
     stream_options: StreamOptions | None = None
     n: Whole | None = Field(default=None, ge=1, le=128)
@@ -208,10 +208,10 @@ class CompletionRequest(SamplingFields):
     logprobs: Whole | None = Field(default=None, ge=0, le=20)
 
 
-class EmbeddingRequest(Wire):
+class EmbeddingRequest(RequestModel):
     """POST /v1/embeddings."""
 
-    model: str | None = MODEL
+    model: str | None = ModelName
     input: str | list[str] | list[TokenId] | list[list[TokenId]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Whole | None = Field(default=None, ge=1)
@@ -221,33 +221,33 @@ class EmbeddingRequest(Wire):
     user: str | None = None
 
 
-class Document(Wire):
+class Document(RequestModel):
     """A document as an object."""
 
     text: Text
 
 
-class RerankRequest(Wire):
+class RerankRequest(RequestModel):
     """POST /v1/rerank: documents by how close they are to a query."""
 
-    model: str | None = MODEL
+    model: str | None = ModelName
     query: Text
     documents: list[Text | Document] = Field(min_length=1)
     top_n: Whole | None = Field(default=None, ge=1)
     return_documents: StrictBool | None = None
 
 
-class ScoreRequest(Wire):
+class ScoreRequest(RequestModel):
     """POST /v1/score: conversations that end with the answer to be scored."""
 
-    model: str | None = MODEL
+    model: str | None = ModelName
     messages: list[list[ChatMessage]] = Field(min_length=1)
 
 
-class TokenizeRequest(Wire):
+class TokenizeRequest(RequestModel):
     """POST /tokenize: a text, or a conversation (its number of tokens alone)."""
 
-    model: str | None = MODEL
+    model: str | None = ModelName
     prompt: Text | None = None
     parse_special: StrictBool | None = Field(default=None, description="of a prompt, as in /v1/completions")
     add_special_tokens: StrictBool | None = Field(
@@ -260,13 +260,13 @@ class TokenizeRequest(Wire):
 # What goes out. Their only use is the OpenAPI document and the tests, which hold the answers to them.
 
 
-class Said(BaseModel):
+class ResponseModel(BaseModel):
     """What goes out has these fields and no others."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class ErrorDetail(Said):
+class ErrorDetail(ResponseModel):
     """What is wrong, in OpenAI's words."""
 
     message: str
@@ -275,7 +275,7 @@ class ErrorDetail(Said):
     code: str | None
 
 
-class SaidNotice(Said):
+class NoticeOut(ResponseModel):
     """What the safety layer says of a conversation or of an answer."""
 
     kind: NoticeKind
@@ -284,14 +284,14 @@ class SaidNotice(Said):
     text: str
 
 
-class ErrorBody(Said):
+class ErrorResponse(ResponseModel):
     """The body of every answer whose status is not 200."""
 
     error: ErrorDetail
-    notices: list[SaidNotice] | None = None  # what was found in the conversation before the answer failed
+    notices: list[NoticeOut] | None = None  # what was found in the conversation before the answer failed
 
 
-class Usage(Said):
+class Usage(ResponseModel):
     """Tokens."""
 
     prompt_tokens: int
@@ -299,7 +299,7 @@ class Usage(Said):
     total_tokens: int
 
 
-class TopLogprob(Said):
+class TopLogprob(ResponseModel):
     """A token, its log-probability, its bytes in UTF-8."""
 
     token: str
@@ -313,29 +313,29 @@ class TokenLogprobs(TopLogprob):
     top_logprobs: list[TopLogprob]
 
 
-class Logprobs(Said):
+class ChoiceLogprobs(ResponseModel):
     """Of the tokens of an answer."""
 
     content: list[TokenLogprobs]
     refusal: None
 
 
-class SaidFunction(Said):
+class FunctionCallOut(ResponseModel):
     """The function of a call and its arguments, as JSON text."""
 
     name: str
     arguments: str
 
 
-class SaidCall(Said):
+class ToolCallOut(ResponseModel):
     """A call of a tool."""
 
     id: str
     type: Literal["function"]
-    function: SaidFunction
+    function: FunctionCallOut
 
 
-class SaidConsultation(Said):
+class ConsultationOut(ResponseModel):
     """Of an answer in mode consult: what is known, the slot that the question asks about, or the report."""
 
     state: dict[str, Any]
@@ -343,28 +343,28 @@ class SaidConsultation(Said):
     report: dict[str, Any] | None
 
 
-class SaidMessage(Said):
+class AssistantMessage(ResponseModel):
     """The assistant's answer."""
 
     role: Literal["assistant"]
     content: str | None
     refusal: None
     reasoning_content: str | None = None
-    tool_calls: list[SaidCall] | None = None
-    notices: list[SaidNotice] | None = None
-    consultation: SaidConsultation | None = None
+    tool_calls: list[ToolCallOut] | None = None
+    notices: list[NoticeOut] | None = None
+    consultation: ConsultationOut | None = None
 
 
-class ChatChoice(Said):
+class ChatChoice(ResponseModel):
     """One answer."""
 
     index: int
-    message: SaidMessage
-    logprobs: Logprobs | None
+    message: AssistantMessage
+    logprobs: ChoiceLogprobs | None
     finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
 
 
-class ChatCompletion(Said):
+class ChatCompletionResponse(ResponseModel):
     """The answer of /v1/chat/completions; as a stream it is chunks of it."""
 
     id: str
@@ -375,7 +375,7 @@ class ChatCompletion(Said):
     usage: Usage
 
 
-class TextLogprobs(Said):
+class LegacyLogprobs(ResponseModel):
     """Of the tokens of a completion, side by side."""
 
     tokens: list[str]
@@ -384,16 +384,16 @@ class TextLogprobs(Said):
     text_offset: list[int]
 
 
-class TextChoice(Said):
+class TextChoice(ResponseModel):
     """One completion."""
 
     index: int
     text: str
-    logprobs: TextLogprobs | None
+    logprobs: LegacyLogprobs | None
     finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
 
 
-class Completion(Said):
+class CompletionResponse(ResponseModel):
     """The answer of /v1/completions."""
 
     id: str
@@ -404,7 +404,7 @@ class Completion(Said):
     usage: Usage
 
 
-class Embedding(Said):
+class Embedding(ResponseModel):
     """One vector."""
 
     object: Literal["embedding"]
@@ -412,7 +412,7 @@ class Embedding(Said):
     embedding: list[float] | str
 
 
-class Embeddings(Said):
+class EmbeddingResponse(ResponseModel):
     """The answer of /v1/embeddings."""
 
     object: Literal["list"]
@@ -421,7 +421,7 @@ class Embeddings(Said):
     usage: Usage
 
 
-class Ranked(Said):
+class RerankResult(ResponseModel):
     """A document and how close it is: the cosine of its vector and the query's, from -1 to 1."""
 
     index: int
@@ -429,16 +429,16 @@ class Ranked(Said):
     document: Document | None = None
 
 
-class Ranking(Said):
+class RerankResponse(ResponseModel):
     """The answer of /v1/rerank, the closest document first."""
 
     id: str
     model: str
-    results: list[Ranked]
+    results: list[RerankResult]
     usage: Usage
 
 
-class Scores(Said):
+class ScoreResponse(ResponseModel):
     """The answer of /v1/score."""
 
     id: str
@@ -447,7 +447,7 @@ class Scores(Said):
     scores: list[float]
 
 
-class Tokenized(Said):
+class TokenizeResponse(ResponseModel):
     """The answer of /tokenize; a conversation has no `tokens`."""
 
     count: int
@@ -455,7 +455,7 @@ class Tokenized(Said):
     tokens: list[int] | None = None
 
 
-class Model(Said):
+class Model(ResponseModel):
     """A name that requests may give as `model`."""
 
     id: str
@@ -466,14 +466,14 @@ class Model(Said):
     max_model_len: int | None
 
 
-class ModelList(Said):
+class ModelList(ResponseModel):
     """The answer of /v1/models."""
 
     object: Literal["list"]
     data: list[Model]
 
 
-class State(Said):
+class HealthResponse(ResponseModel):
     """The answer of /health and /ready."""
 
     status: str

@@ -1,7 +1,7 @@
 """Routes of vectors: embeddings and rerank.
 
-By default an embedding model answers (`carellama.knowledge.embed`), listed in /v1/models beside the chat model. The
-chat model's own states are poor vectors; they are made for requests that name the chat model, and the log warns once.
+By default an embedding model answers (`carellama.knowledge.embed`), listed in /v1/models beside the chat model.
+The chat model's own states are poor vectors; they are made for requests that name it, and the log warns once.
 Documents are ranked by the cosine of their vectors with the query's; there is no cross-encoder.
 """
 
@@ -21,15 +21,22 @@ from starlette.responses import JSONResponse, Response
 from carellama.engine.base import Engine
 from carellama.errors import install
 from carellama.knowledge.embed import Embedder, Kind
-from carellama.serve.api import protocol
-from carellama.serve.api.access import Refused
-from carellama.serve.api.bridge import threaded
-from carellama.serve.api.calls import Call, Service, Usage
-from carellama.serve.api.chat import ERRORS, limit, named, note_left_out, parts_of, texts
+from carellama.serve.api import schemas
+from carellama.serve.api.auth import Rejected
 from carellama.serve.api.embedding_queue import EmbeddingQueue, Vector
+from carellama.serve.api.errors import InvalidRequest
 from carellama.serve.api.json_body import JsonRoute
+from carellama.serve.api.middleware import RequestContext, ServerState, Usage
 from carellama.serve.api.prepare import count_text
-from carellama.serve.api.refusals import Wrong
+from carellama.serve.api.routes.chat import (
+    ERROR_RESPONSES,
+    check_count,
+    context_of,
+    note_left_out,
+    require_texts,
+    resolve_model,
+)
+from carellama.serve.api.streaming import run_in_thread
 
 log = logging.getLogger(__name__)
 router = APIRouter(route_class=JsonRoute)
@@ -53,20 +60,20 @@ class VectorModels:
         self._chat = VectorModel(chat, lambda given, kind: sum(count_text(engine, text) for text in given))
         self._warned = False
 
-    async def select(self, service: Service, call: Call, model: str | None) -> VectorModel:
-        """Return what a request asks for, and note the model's name. Raises `Wrong` (400, 404)."""
+    async def select(self, state: ServerState, context: RequestContext, model: str | None) -> VectorModel:
+        """Return what a request asks for, and note the model's name. Raises `InvalidRequest` (400, 404)."""
         if self._embedder is not None and self.name is not None and model in (None, self.name):
-            call.model = self.name
+            context.model = self.name
             return self._embedder
         if model is None:
-            raise Wrong(
+            raise InvalidRequest(
                 f"this server has no embedding model: {install('embed')}; for the states of "
-                f"the chat model, send model: {service.settings.names[0]}",
+                f"the chat model, send model: {state.settings.names[0]}",
                 "model",
                 "model_not_found",
             )
-        if await named(service, call, model, self.name):
-            raise Wrong(
+        if await resolve_model(state, context, model, self.name):
+            raise InvalidRequest(
                 "vectors are of the model without adapters: leave the adapter's name out", "model", "unsupported"
             )
         if not self._warned:
@@ -76,40 +83,42 @@ class VectorModels:
         return self._chat
 
 
-@router.post("/v1/embeddings", response_model=protocol.Embeddings, responses=ERRORS)
-async def embed(request: Request, body: protocol.EmbeddingRequest) -> Response:
+@router.post("/v1/embeddings", response_model=schemas.EmbeddingResponse, responses=ERROR_RESPONSES)
+async def create_embeddings(request: Request, body: schemas.EmbeddingRequest) -> Response:
     """One vector of length 1 for each text."""
-    service, call = parts_of(request)
-    note_left_out(call, body)
-    model = await request.app.state.vector_models.select(service, call, body.model)
-    given = texts(body.input, "input")
-    limit(service, len(given), "input")
+    state, context = context_of(request)
+    note_left_out(context, body)
+    model = await request.app.state.vector_models.select(state, context, body.model)
+    given = require_texts(body.input, "input")
+    check_count(state, len(given), "input")
     kind: Kind = "passage" if (body.input_type or "").removeprefix("search_") in ("passage", "document") else "query"
-    vectors = await _vectors(service, call, model, [(given, kind)])
+    vectors = await _embed(state, context, model, [(given, kind)])
     if body.dimensions is not None and body.dimensions != len(vectors[0]):
-        raise Wrong(f"dimensions: the vectors of this model have {len(vectors[0])}", "dimensions", "unsupported_value")
+        raise InvalidRequest(
+            f"dimensions: the vectors of this model have {len(vectors[0])}", "dimensions", "unsupported_value"
+        )
     as_text = body.encoding_format == "base64"
     data = [
-        {"object": "embedding", "index": index, "embedding": _base64(vector) if as_text else list(vector)}
+        {"object": "embedding", "index": index, "embedding": _to_base64(vector) if as_text else list(vector)}
         for index, vector in enumerate(vectors)
     ]
-    return JSONResponse({"object": "list", "model": call.model, "data": data, "usage": call.usage.as_json()})
+    return JSONResponse({"object": "list", "model": context.model, "data": data, "usage": context.usage.as_json()})
 
 
-@router.post("/rerank", response_model=protocol.Ranking, responses=ERRORS, include_in_schema=False)
-@router.post("/v1/rerank", response_model=protocol.Ranking, responses=ERRORS)
-async def rerank(request: Request, body: protocol.RerankRequest) -> Response:
+@router.post("/rerank", response_model=schemas.RerankResponse, responses=ERROR_RESPONSES, include_in_schema=False)
+@router.post("/v1/rerank", response_model=schemas.RerankResponse, responses=ERROR_RESPONSES)
+async def create_rerank(request: Request, body: schemas.RerankRequest) -> Response:
     """The documents, the closest to the query first."""
-    service, call = parts_of(request)
-    note_left_out(call, body)
-    model = await request.app.state.vector_models.select(service, call, body.model)
-    limit(service, len(body.documents), "documents")
+    state, context = context_of(request)
+    note_left_out(context, body)
+    model = await request.app.state.vector_models.select(state, context, body.model)
+    check_count(state, len(body.documents), "documents")
     documents = [one if isinstance(one, str) else one.text for one in body.documents]
     if not body.query:
-        raise Wrong("the query is an empty text", "query")
+        raise InvalidRequest("the query is an empty text", "query")
     if empty := [index for index, document in enumerate(documents) if not document]:
-        raise Wrong(f"documents.{empty[0]} is an empty text", f"documents.{empty[0]}")
-    query, *vectors = await _vectors(service, call, model, [([body.query], "query"), (documents, "passage")])
+        raise InvalidRequest(f"documents.{empty[0]} is an empty text", f"documents.{empty[0]}")
+    query, *vectors = await _embed(state, context, model, [([body.query], "query"), (documents, "passage")])
     scores = [sum(one * other for one, other in zip(query, vector, strict=True)) for vector in vectors]
     order = sorted(range(len(documents)), key=lambda index: -scores[index])[: body.top_n]
     results = [
@@ -118,27 +127,27 @@ async def rerank(request: Request, body: protocol.RerankRequest) -> Response:
         for index in order
     ]
     name = f"rerank-{secrets.token_hex(12)}"
-    return JSONResponse({"id": name, "model": call.model, "results": results, "usage": call.usage.as_json()})
+    return JSONResponse({"id": name, "model": context.model, "results": results, "usage": context.usage.as_json()})
 
 
-async def _vectors(
-    service: Service, call: Call, model: VectorModel, given: Sequence[tuple[Sequence[str], Kind]]
+async def _embed(
+    state: ServerState, context: RequestContext, model: VectorModel, given: Sequence[tuple[Sequence[str], Kind]]
 ) -> list[Vector]:
     """The vectors of texts, whose tokens are counted for the caller's limits."""
-    tokens = await threaded(lambda: sum(model.count_tokens(part, kind) for part, kind in given))
-    await call.reserve("chat", [tokens])
-    call.usage.begin(0)  # also of a client that leaves before the end
+    tokens = await run_in_thread(lambda: sum(model.count_tokens(part, kind) for part, kind in given))
+    await context.reserve("chat", [tokens])
+    context.usage.begin(0)  # also of a client that leaves before the end
     vectors: list[Vector] = []
     try:
         for part, kind in given:
-            vectors += await model.queue.embed(part, kind, service.settings.request_timeout)
-    except Refused:  # no place in the queue
-        call.usage = Usage()
+            vectors += await model.queue.embed(part, kind, state.settings.request_timeout)
+    except Rejected:  # no place in the queue
+        context.usage = Usage()
         raise
     return vectors
 
 
-def _base64(vector: Sequence[float]) -> str:
+def _to_base64(vector: Sequence[float]) -> str:
     """The numbers as float32, the lowest byte first, as OpenAI's clients read them."""
     numbers = array("f", vector)
     if sys.byteorder == "big":

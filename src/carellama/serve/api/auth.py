@@ -8,9 +8,9 @@
     finally:
         ticket.end(used_tokens)
 
-Each process of a server makes its own with `access_for`; they share what they count through the database. A call takes
-about a millisecond (`caller` less: what it looked up is kept for `CACHE_SECONDS`) and may wait for others' writes, so
-an event loop calls it in a thread. Nothing here logs, or says in an error, what was given as a key.
+Each process of a server makes its own with `auth_for`; they share what they count through the database. A call takes
+about a millisecond (`caller` less: keys are cached for `KEY_CACHE_SECONDS`) and may wait for others' writes, so an
+event loop calls it in a thread. Nothing here logs, or says in an error, what was given as a key.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from carellama.store.keys import Key
     from carellama.store.usage import Lease, OverLimit
 
-CACHE_SECONDS = 5.0  # a key that was revoked is taken for so long at most by `caller`; `begin` refuses it at once
+KEY_CACHE_SECONDS = 5.0  # a key that was revoked is taken for so long at most by `caller`; `begin` refuses it at once
 log = logging.getLogger("carellama.access")
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """A request that is not served: the HTTP status, OpenAI's code, one line, and when to try again."""
 
     def __init__(self, status: int, code: str, message: str, retry_after: float | None = None) -> None:
@@ -55,7 +55,7 @@ class Caller:
     scopes: frozenset[str]
 
 
-class Ticket:
+class Reservation:
     """A request that runs. `end` is called once it does not, whatever happened."""
 
     def end(self, tokens: int) -> None:
@@ -65,18 +65,18 @@ class Ticket:
         """Let it run on. This is done in the background as well, as long as somebody holds the ticket."""
 
 
-class Access(ABC):
+class Auth(ABC):
     """Lets requests in."""
 
     @abstractmethod
     def caller(self, authorization: str | None) -> Caller:
-        """Who sent this Authorization header. Raises `Refused`: 401 without a valid key, 503 without a database."""
+        """Who sent this Authorization header. Raises `Rejected`: 401 without a valid key, 503 without a database."""
 
     @abstractmethod
-    def begin(self, caller: Caller, scope: str, tokens: int) -> Ticket:
+    def begin(self, caller: Caller, scope: str, tokens: int) -> Reservation:
         """Let a request in that may use `tokens`, of prompt and answer.
 
-        Raises `Refused`: 403 for a scope that the key has not, 429 for a limit, 401 for a key that has ended since,
+        Raises `Rejected`: 403 for a scope that the key has not, 429 for a limit, 401 for a key that has ended since,
         503 without a database.
         """
 
@@ -85,28 +85,28 @@ class Access(ABC):
         """Give back connections and threads."""
 
 
-class Open(Access):
+class NoAuth(Auth):
     """No keys, every scope, no limits: for a server that only this machine can reach."""
 
     def caller(self, authorization: str | None) -> Caller:
         """Anyone."""
         return Caller("open", "open", frozenset(SCOPES))
 
-    def begin(self, caller: Caller, scope: str, tokens: int) -> Ticket:
+    def begin(self, caller: Caller, scope: str, tokens: int) -> Reservation:
         """Let it in."""
-        return Ticket()
+        return Reservation()
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-class Keyed(Access):
+class ApiKeyAuth(Auth):
     """Keys and limits of a database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._seen: dict[str, tuple[float, Key]] = {}  # id -> (when, by the monotonic clock; the key)
-        self._held: weakref.WeakSet[Held] = weakref.WeakSet()
+        self._key_cache: dict[str, tuple[float, Key]] = {}  # id -> (when, by the monotonic clock; the key)
+        self._reservations: weakref.WeakSet[LeasedReservation] = weakref.WeakSet()
         self._lock = threading.Lock()  # of the two above, and of the thread
         self._closed = threading.Event()
         self._refresher: threading.Thread | None = None
@@ -117,13 +117,13 @@ class Keyed(Access):
 
         scheme, _, given = (authorization or "").strip().partition(" ")
         if not given:
-            raise _unknown("no API key was given; send it as 'Authorization: Bearer cl-...'")
+            raise _invalid_key("no API key was given; send it as 'Authorization: Bearer cl-...'")
         parts = WHOLE.fullmatch(given.strip())
         if scheme.lower() != "bearer" or parts is None:
-            raise _unknown("that is no API key of this server; send it as 'Authorization: Bearer cl-...'")
+            raise _invalid_key("that is no API key of this server; send it as 'Authorization: Bearer cl-...'")
         key = self._look_up(parts[1])
         if not matches(key, parts[2]) or key is None:
-            raise _unknown("that is no API key of this server")
+            raise _invalid_key("that is no API key of this server")
         if (state := key.state(time.time())) != "active":
             raise _ended(key.id, state)
         return Caller(key.id, key.name, frozenset(key.scopes))
@@ -133,39 +133,39 @@ class Keyed(Access):
 
         now = time.monotonic()
         with self._lock:
-            when, key = self._seen.get(id, (0.0, None))
-        if key is not None and now - when < CACHE_SECONDS:
+            when, key = self._key_cache.get(id, (0.0, None))
+        if key is not None and now - when < KEY_CACHE_SECONDS:
             return key
         try:
             key = find(self._database, id)
         except UserError as error:
-            raise _away(error) from error
+            raise _database_unavailable(error) from error
         with self._lock:
-            self._seen.pop(id, None)
+            self._key_cache.pop(id, None)
             if key is not None:  # what is not known is not kept: it could fill the memory
-                self._seen[id] = (now, key)
+                self._key_cache[id] = (now, key)
         return key
 
-    def begin(self, caller: Caller, scope: str, tokens: int) -> Ticket:
+    def begin(self, caller: Caller, scope: str, tokens: int) -> Reservation:
         """Enter a request in the database."""
         from carellama.store import usage
 
         if scope not in caller.scopes:
             has = ", ".join(sorted(caller.scopes))
-            raise Refused(403, "missing_scope", f"the API key has no scope {scope!r}; it has: {has}")
+            raise Rejected(403, "missing_scope", f"the API key has no scope {scope!r}; it has: {has}")
         try:
             lease = usage.begin(self._database, caller.id, tokens)
         except usage.OverLimit as over:
-            raise _over(over, tokens) from over
+            raise _limit_exceeded(over, tokens) from over
         except usage.NotUsable as ended:
             with self._lock:
-                self._seen.pop(caller.id, None)
+                self._key_cache.pop(caller.id, None)
             raise _ended(caller.id, ended.state) from None
         except UserError as error:
-            raise _away(error) from error
-        ticket = Held(self._database, lease)
+            raise _database_unavailable(error) from error
+        ticket = LeasedReservation(self._database, lease)
         with self._lock:
-            self._held.add(ticket)
+            self._reservations.add(ticket)
             if self._refresher is None:
                 self._refresher = threading.Thread(target=self._refresh, name="leases", daemon=True)
                 self._refresher.start()
@@ -177,7 +177,7 @@ class Keyed(Access):
 
         while not self._closed.wait(usage.LEASE_SECONDS / 3):
             with self._lock:
-                leases = [ticket.lease for ticket in self._held if not ticket.ended]
+                leases = [ticket.lease for ticket in self._reservations if not ticket.ended]
             try:
                 usage.renew(self._database, leases)
             except UserError as error:
@@ -191,7 +191,7 @@ class Keyed(Access):
         self._database.close()
 
 
-class Held(Ticket):
+class LeasedReservation(Reservation):
     """A request with a lease in the database."""
 
     def __init__(self, database: Database, lease: Lease) -> None:
@@ -225,37 +225,37 @@ class Held(Ticket):
                 log.warning("the lease of a request of key %s could not be renewed: %s", self.lease.key_id, error)
 
 
-def _unknown(message: str) -> Refused:
-    return Refused(401, "invalid_api_key", message)
+def _invalid_key(message: str) -> Rejected:
+    return Rejected(401, "invalid_api_key", message)
 
 
-def _ended(id: str, state: str) -> Refused:
-    return _unknown(f"the API key with id {id} is {state}")
+def _ended(id: str, state: str) -> Rejected:
+    return _invalid_key(f"the API key with id {id} is {state}")
 
 
-def _away(error: UserError) -> Refused:
+def _database_unavailable(error: UserError) -> Rejected:
     """The database is away; what is wrong with it is for the log, not for the caller."""
     log.error("API keys cannot be checked: %s", error)
-    return Refused(503, "service_unavailable", "API keys cannot be checked at the moment; try again later", 5.0)
+    return Rejected(503, "service_unavailable", "API keys cannot be checked at the moment; try again later", 5.0)
 
 
-def _over(over: OverLimit, tokens: int) -> Refused:
+def _limit_exceeded(over: OverLimit, tokens: int) -> Rejected:
     if over.limit == "requests_per_minute":
         message = f"the API key may begin {over.allowed:,} requests in a minute; try again in {over.retry_after:.0f} s"
-        return Refused(429, "rate_limit_exceeded", message, over.retry_after)
+        return Rejected(429, "rate_limit_exceeded", message, over.retry_after)
     if over.limit == "concurrent":
         message = f"the API key may run {over.allowed:,} requests at once; try again when one of them has ended"
-        return Refused(429, "rate_limit_exceeded", message, over.retry_after)
+        return Rejected(429, "rate_limit_exceeded", message, over.retry_after)
     wait = over.retry_after if tokens <= over.allowed else None  # no day has room for it
     message = (
         f"the API key may use {over.allowed:,} tokens a day; {over.used:,} are used or reserved by running requests, "
         f"and this request may use {tokens:,} (its prompt and max_tokens for each answer); "
         "lower max_tokens, shorten the prompt, or wait for the next day (UTC)"
     )
-    return Refused(429, "insufficient_quota", message, wait)
+    return Rejected(429, "insufficient_quota", message, wait)
 
 
-def access_for(host: str, database: str | None) -> Access:
+def auth_for(host: str, database: str | None) -> Auth:
     """What a server on this address needs; `database` is the place of one, None the user's own.
 
     Keys are asked for wherever the database has any, also ended ones: revoking the last key does not open a server.
@@ -265,14 +265,14 @@ def access_for(host: str, database: str | None) -> Access:
     if (keyed := _keyed(database or environment.database())) is not None:
         return keyed
     if is_loopback(host):
-        return Open()
+        return NoAuth()
     raise UserError(
         f"an API on {host} needs keys, since others can reach it: make one with carellama keys add --name NAME, "
         "or serve on 127.0.0.1"
     )
 
 
-def _keyed(place: str) -> Keyed | None:
+def _keyed(place: str) -> ApiKeyAuth | None:
     """The access by the keys of a database, where it has any."""
     if "://" not in place and not Path(place).expanduser().exists():
         return None  # known without loading what reads it
@@ -284,6 +284,6 @@ def _keyed(place: str) -> Keyed | None:
     if opened is None:
         return None
     if keys.every(opened):
-        return Keyed(opened)
+        return ApiKeyAuth(opened)
     opened.close()
     return None

@@ -18,31 +18,31 @@ from starlette.responses import Response
 
 from carellama.engine.base import Notice, Piece, Reply
 from carellama.records import ToolCall
-from carellama.serve.api.chat import ERRORS, answer, chat_makes, note_left_out, parts_of
+from carellama.serve.api.errors import InvalidRequest
+from carellama.serve.api.formatting import Json, ResponseFormatter, logprobs_of
 from carellama.serve.api.json_body import JsonRoute
-from carellama.serve.api.refusals import Wrong
 from carellama.serve.api.responses_request import INCLUDED, NAMES, ResponsesRequest, as_chat
-from carellama.serve.api.shapes import Json, Shape, logprobs_of
+from carellama.serve.api.routes.chat import ERROR_RESPONSES, chat_makes, context_of, note_left_out, run_generation
 
 router = APIRouter(route_class=JsonRoute)
 
 
-@router.post("/v1/responses", response_model=None, responses=ERRORS)
+@router.post("/v1/responses", response_model=None, responses=ERROR_RESPONSES)
 async def respond(request: Request, body: ResponsesRequest) -> Response:
     """Answer a conversation, as a response of items."""
-    service, call = parts_of(request)
-    note_left_out(call, body, [f"include.{one}" for one in body.include or () if one not in INCLUDED])
+    state, context = context_of(request)
+    note_left_out(context, body, [f"include.{one}" for one in body.include or () if one not in INCLUDED])
     chat, items = as_chat(body)
     try:
-        makes, background = await chat_makes(service, call, chat, place="input", system=body.instructions)
-    except Wrong as error:
+        makes, background = await chat_makes(state, context, chat, place="input", system=body.instructions)
+    except InvalidRequest as error:
         raise _of_item(error, items) from None
     finally:
-        call.params = {field: NAMES.get(name, name) for field, name in call.params.items()}
-    return await answer(service, call, makes, chat, ResponsesShape(call.model, body), background=background)
+        context.params = {field: NAMES.get(name, name) for field, name in context.params.items()}
+    return await run_generation(state, context, makes, chat, ResponsesShape(context.model, body), background=background)
 
 
-def _of_item(error: Wrong, items: Sequence[int]) -> Wrong:
+def _of_item(error: InvalidRequest, items: Sequence[int]) -> InvalidRequest:
     """Return an error of a message as one of the item of the request."""
 
     def renamed(text: str) -> str:
@@ -50,10 +50,10 @@ def _of_item(error: Wrong, items: Sequence[int]) -> Wrong:
         return re.sub(r"\binput\.(\d+)", lambda at: f"input.{items[int(at[1])]}", text)
 
     param = renamed(error.param) if error.param else None
-    return Wrong(renamed(error.message), param, error.code, error.status, error.headers)
+    return InvalidRequest(renamed(error.message), param, error.code, error.status, error.headers)
 
 
-class ResponsesShape(Shape):
+class ResponsesShape(ResponseFormatter):
     """A response of items: reasoning, a message, calls of functions."""
 
     def __init__(self, model: str, body: ResponsesRequest) -> None:
@@ -225,9 +225,9 @@ def _reasoning(text: str) -> Json:
     return item | {"content": [{"type": "reasoning_text", "text": text}]}
 
 
-def _function_call(call: ToolCall, status: str) -> Json:
-    item = {"id": f"fc_{secrets.token_hex(12)}", "type": "function_call", "call_id": call.id, "name": call.name}
-    return item | {"arguments": call.arguments, "status": status}
+def _function_call(context: ToolCall, status: str) -> Json:
+    item = {"id": f"fc_{secrets.token_hex(12)}", "type": "function_call", "call_id": context.id, "name": context.name}
+    return item | {"arguments": context.arguments, "status": status}
 
 
 def _plain(model: Any) -> Any:

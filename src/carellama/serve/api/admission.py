@@ -15,13 +15,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from carellama.serve.api.access import Refused
+from carellama.serve.api.auth import Rejected
 
-LONGEST = 60.0  # seconds that a client is asked to wait
+MAX_RETRY_AFTER = 60.0  # seconds that a client is asked to wait
 IN_A_ROW = 3  # places that others get before one that waits in the background gets its turn
 
 
-class Line:
+class AdmissionQueue:
     """Places of an engine, given out in the order of asking. For one event loop."""
 
     def __init__(self, places: int, length: int, patience: float) -> None:
@@ -40,7 +40,7 @@ class Line:
 
     @asynccontextmanager
     async def place(self, background: bool = False) -> AsyncIterator[None]:
-        """Hold a place. Raises `Refused` (429) where the line is full, or does not move within its patience."""
+        """Hold a place. Raises `Rejected` (429) where the line is full, or does not move within its patience."""
         await self._enter(background)
         began = time.monotonic()
         try:
@@ -49,15 +49,15 @@ class Line:
             self._mean += 0.1 * (time.monotonic() - began - self._mean)
             self._leave()
 
-    def refuse_if_full(self, places: int = 1, background: bool = False) -> None:
-        """Raise `Refused` (429) where so many more do not fit."""
+    def check_capacity(self, places: int = 1, background: bool = False) -> None:
+        """Raise `Rejected` (429) where so many more do not fit."""
         free = max(0, self.places - self.running - self.waiting)
         needed = self.waiting + places - free - self.length
         if needed > (0 if background else len(self._background)):
-            raise self._busy("the request queue is full")
+            raise self._rejected("the request queue is full")
 
     async def _enter(self, background: bool) -> None:
-        self.refuse_if_full(background=background)
+        self.check_capacity(background=background)
         if self.running < self.places and not self.waiting:
             self.running += 1
             self.changed()
@@ -65,7 +65,7 @@ class Line:
         if self.waiting >= self.length and self._background:  # not for the background itself: that was refused
             last = self._background.pop()
             if not last.done():  # one that has just left has freed its place in the queue itself
-                last.set_exception(self._busy("the request queue is full, and people come first"))
+                last.set_exception(self._rejected("the request queue is full, and people come first"))
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue = self._background if background else self._people
         queue.append(turn)
@@ -80,7 +80,7 @@ class Line:
                 queue.remove(turn)
                 self.changed()
             if isinstance(error, TimeoutError):
-                raise self._busy(f"the request waited {self.patience:g} s in the queue") from None
+                raise self._rejected(f"the request waited {self.patience:g} s in the queue") from None
             raise
 
     def _leave(self) -> None:
@@ -96,6 +96,6 @@ class Line:
             self.running -= 1
         self.changed()
 
-    def _busy(self, why: str) -> Refused:
-        wait = min(LONGEST, max(1.0, self._mean * (self.waiting + 1) / self.places))
-        return Refused(429, "server_busy", f"the server is busy: {why}; ask again later", wait)
+    def _rejected(self, why: str) -> Rejected:
+        wait = min(MAX_RETRY_AFTER, max(1.0, self._mean * (self.waiting + 1) / self.places))
+        return Rejected(429, "server_busy", f"the server is busy: {why}; ask again later", wait)

@@ -10,8 +10,8 @@ Each answer waits for a place in the line, then runs in a thread of its own, whi
 event loop empties. A thread holds its place until its stream has ended or was closed, so that no more than
 `line.places` are at work. Who reads slowly does not hold up the engine: his pieces wait in the box.
 
-`threaded` and `computed` are the same for a function that returns once. The threads are daemons: an engine that hangs
-does not keep the server from ending.
+`run_in_thread` and `run_queued` are the same for a function that returns once. The threads are daemons: an engine that
+hangs does not keep the server from ending.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from carellama.engine.base import Piece, Reply
-from carellama.serve.api.line import Line
-from carellama.serve.api.refusals import TimedOut
+from carellama.serve.api.admission import AdmissionQueue
+from carellama.serve.api.errors import GenerationTimeout
 
 Stream = Generator[Piece, None, Reply]
 Make = Callable[[], Stream]
 Item = Piece | Reply | Exception
-AT_ONCE = 64  # pieces taken before others have their turn
+EVENTS_PER_YIELD = 64  # pieces taken before others have their turn
 Result = TypeVar("Result")
-_ALIVE: set[asyncio.Task[Any]] = set()  # the event loop itself holds its tasks weakly
+_BACKGROUND_TASKS: set[asyncio.Task[Any]] = set()  # the event loop itself holds its tasks weakly
 
 
-def threaded(function: Callable[[], Result]) -> asyncio.Future[Result]:
+def run_in_thread(function: Callable[[], Result]) -> asyncio.Future[Result]:
     """Run a function in a thread of its own; its result, or its exception, is the future's."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
@@ -62,12 +62,15 @@ def threaded(function: Callable[[], Result]) -> asyncio.Future[Result]:
     return future
 
 
-async def computed(
-    function: Callable[[], Result], line: Line, seconds: float, on_begin: Callable[[int], None] = lambda index: None
+async def run_queued(
+    function: Callable[[], Result],
+    line: AdmissionQueue,
+    seconds: float,
+    on_begin: Callable[[int], None] = lambda index: None,
 ) -> Result:
     """Return what a function of the engine returns, computed at a place of the line; `on_begin(0)` when it begins.
 
-    Who leaves before its end leaves the place taken until then. Raises `Refused` by the line, and `TimedOut`.
+    Who leaves before its end leaves the place taken until then. Raises `Rejected` by the line, and `GenerationTimeout`.
     """
     begun = False
 
@@ -76,34 +79,34 @@ async def computed(
         async with line.place():
             begun = True
             on_begin(0)
-            return await threaded(function)
+            return await run_in_thread(function)
 
-    task = _kept(asyncio.ensure_future(run()))
+    task = _keep_alive(asyncio.ensure_future(run()))
     try:
         async with asyncio.timeout(seconds):
             return await asyncio.shield(task)
     except TimeoutError:
-        raise TimedOut(f"the request took longer than {seconds:g} s; send less at once") from None
+        raise GenerationTimeout(f"the request took longer than {seconds:g} s; send less at once") from None
     finally:
         if not begun:
             task.cancel()
 
 
-def _kept(task: asyncio.Task[Result]) -> asyncio.Task[Result]:
+def _keep_alive(task: asyncio.Task[Result]) -> asyncio.Task[Result]:
     """The task, which is not forgotten before it has ended, nor is its exception complained of."""
-    _ALIVE.add(task)
-    task.add_done_callback(_ALIVE.discard)
+    _BACKGROUND_TASKS.add(task)
+    task.add_done_callback(_BACKGROUND_TASKS.discard)
     task.add_done_callback(lambda done: None if done.cancelled() else done.exception())
     return task
 
 
-class Answers:
+class StreamPump:
     """The answers to one request. To be used on one event loop, which has to run until all threads have ended."""
 
     def __init__(
         self,
         makes: Sequence[Make],
-        line: Line,
+        line: AdmissionQueue,
         on_begin: Callable[[int], None] = lambda index: None,
         *,
         background: bool = False,
@@ -118,7 +121,7 @@ class Answers:
         self.open = len(makes)  # answers that have not ended
         self.begun_at: float | None = None  # when the first of them got its place, by the monotonic clock
         self._threads: set[int] = set()  # answers that have a place
-        self._tasks = [_kept(asyncio.ensure_future(self._run(index, make))) for index, make in enumerate(makes)]
+        self._tasks = [_keep_alive(asyncio.ensure_future(self._run(index, make))) for index, make in enumerate(makes)]
 
     @property
     def more(self) -> bool:
@@ -129,14 +132,16 @@ class Answers:
         """Wait until there is something to send; return whether there is.
 
         Not longer than `patience` seconds from the first place on, after which the answer may begin with a comment.
-        Raises what the engine raises, `Refused` by the line, and `TimedOut` after `first` seconds without a token.
+        Raises what the engine raises, `Rejected`, and `GenerationTimeout` after `first` seconds without a token.
         """
         while not self._box:
             left = None
             if self.begun_at is not None:
                 waited = time.monotonic() - self.begun_at
                 if waited >= first:
-                    raise TimedOut(f"no token came within {first:g} s; ask again, or with a shorter conversation")
+                    raise GenerationTimeout(
+                        f"no token came within {first:g} s; ask again, or with a shorter conversation"
+                    )
                 if waited >= patience:
                     return False
                 left = min(first, patience) - waited
@@ -148,8 +153,8 @@ class Answers:
     async def items(self, *, pause: float, first: float, until: float) -> AsyncIterator[tuple[int, Item] | None]:
         """Yield what comes, and None after `pause` seconds in which nothing came.
 
-        Raises what the engine raises, and `TimedOut` when no token came `first` seconds after the first place was
-        given, or when the monotonic clock reads `until`.
+        Raises what the engine raises, and `GenerationTimeout` when no token came `first` seconds after the first place
+        was given, or when the monotonic clock reads `until`.
         """
         came, taken = False, 0
         while self.open:
@@ -157,7 +162,9 @@ class Answers:
                 index, item = self._box.popleft()
                 came = came or not (isinstance(item, Piece) and item.notices)  # a notice is no token of the engine
                 taken += 1
-                if taken % AT_ONCE == 0:  # an engine that is faster than we are does not keep the others waiting
+                if (
+                    taken % EVENTS_PER_YIELD == 0
+                ):  # an engine that is faster than we are does not keep the others waiting
                     await asyncio.sleep(0)
                 if isinstance(item, Exception):
                     raise item
@@ -167,12 +174,14 @@ class Answers:
                 return
             now = time.monotonic()
             if now >= until:
-                raise TimedOut("the answer took longer than the server allows; ask for a shorter one")
+                raise GenerationTimeout("the answer took longer than the server allows; ask for a shorter one")
             ends = until
             if not came and self.begun_at is not None:
                 ends = min(until, self.begun_at + first)
                 if now >= ends:
-                    raise TimedOut(f"no token came within {first:g} s; ask again, or with a shorter conversation")
+                    raise GenerationTimeout(
+                        f"no token came within {first:g} s; ask again, or with a shorter conversation"
+                    )
             if not await self._wait(min(pause, ends - now)):
                 yield None
 
@@ -204,7 +213,7 @@ class Answers:
                 if self.begun_at is None:
                     self.begun_at = time.monotonic()
                     self._there.set()  # `begun` counts its seconds from here
-                await threaded(lambda: self._drive(index, make))
+                await run_in_thread(lambda: self._drive(index, make))
         except Exception as error:  # noqa: BLE001 - raised again by the reader
             self._put(index, error)
 

@@ -14,19 +14,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from carellama.engine.base import Piece, Reply, TokenLogprob
-from carellama.serve.api.refusals import event
+from carellama.serve.api.errors import event
 
 BROKEN = "\ufffd"  # in the text of a token that is part of a character
-LEAST = -9999.0  # instead of minus infinity, which JSON has no word for; OpenAI's own
+MIN_LOGPROB = -9999.0  # instead of minus infinity, which JSON has no word for; OpenAI's own
 Json = dict[str, Any]
 
 
-def number(value: float) -> float:
+def finite_logprob(value: float) -> float:
     """A log-probability that JSON can write."""
-    return value if math.isfinite(value) else LEAST
+    return value if math.isfinite(value) else MIN_LOGPROB
 
 
-class Shape(ABC):
+class ResponseFormatter(ABC):
     """How the answers to one request are written: whole, or as the events of a stream."""
 
     def begin(self, index: int) -> list[Json]:
@@ -54,7 +54,7 @@ class Shape(ABC):
         """What a stream ends with, after all answers."""
 
 
-class ChoiceShape(Shape):
+class ChoiceFormatter(ResponseFormatter):
     """What chat and completion share: answers are choices of one object."""
 
     prefix, whole_object, chunk_object = "", "", ""
@@ -84,7 +84,7 @@ class ChoiceShape(Shape):
         """A whole answer."""
 
 
-class ChatShape(ChoiceShape):
+class ChatFormatter(ChoiceFormatter):
     """/v1/chat/completions."""
 
     prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
@@ -137,7 +137,7 @@ class ChatShape(ChoiceShape):
         return self.chunk([{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}])
 
 
-class TextShape(ChoiceShape):
+class CompletionFormatter(ChoiceFormatter):
     """/v1/completions. An echo of the prompt is a part of the answer's text."""
 
     prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
@@ -153,7 +153,7 @@ class TextShape(ChoiceShape):
         starts, at = offsets(piece.logprobs, piece.text, said, at)
         self._said[index] = said + len(piece.text)
         self._next[index] = max(at, self._said[index])
-        logprobs = _side_by_side(piece.logprobs, starts) if piece.logprobs else None
+        logprobs = _legacy_logprobs(piece.logprobs, starts) if piece.logprobs else None
         return [self._text(index, piece.text, logprobs)]
 
     def end(self, index: int, reply: Reply) -> list[Json]:
@@ -163,7 +163,7 @@ class TextShape(ChoiceShape):
     def choice(self, index: int, reply: Reply) -> Json:
         """A text."""
         starts, _ = offsets(reply.logprobs, reply.text, 0, 0)
-        logprobs = _side_by_side(reply.logprobs, starts) if reply.logprobs else None
+        logprobs = _legacy_logprobs(reply.logprobs, starts) if reply.logprobs else None
         return {"index": index, "text": reply.text, "logprobs": logprobs, "finish_reason": reply.finish_reason}
 
     def _text(self, index: int, text: str, logprobs: Json | None = None, finish: str | None = None) -> Json:
@@ -183,14 +183,14 @@ def _logprobs(tokens: Sequence[TokenLogprob]) -> Json:
 
 
 def _logprob(token: str, logprob: float) -> Json:
-    return {"token": token, "logprob": number(logprob), "bytes": list(token.encode("utf-8", "replace"))}
+    return {"token": token, "logprob": finite_logprob(logprob), "bytes": list(token.encode("utf-8", "replace"))}
 
 
 def _likeliest(token: TokenLogprob) -> Json:
     """The likeliest tokens and the token itself, as OpenAI has it. Of those with the same text the likeliest counts."""
     found: Json = {}
     for text, logprob in (*token.top, (token.token, token.logprob)):
-        found.setdefault(text, number(logprob))
+        found.setdefault(text, finite_logprob(logprob))
     return found
 
 
@@ -212,10 +212,10 @@ def offsets(tokens: Sequence[TokenLogprob], text: str, text_at: int, at: int) ->
     return starts, at
 
 
-def _side_by_side(tokens: Sequence[TokenLogprob], starts: Sequence[int]) -> Json:
+def _legacy_logprobs(tokens: Sequence[TokenLogprob], starts: Sequence[int]) -> Json:
     return {
         "tokens": [one.token for one in tokens],
-        "token_logprobs": [None if math.isnan(one.logprob) else number(one.logprob) for one in tokens],
+        "token_logprobs": [None if math.isnan(one.logprob) else finite_logprob(one.logprob) for one in tokens],
         "top_logprobs": [None if math.isnan(one.logprob) else _likeliest(one) for one in tokens],
         "text_offset": list(starts),
     }
