@@ -20,7 +20,19 @@ from typing import ClassVar
 
 import pytest
 
-from carellama.engine.base import HEARTBEAT, Engine, Piece, PromptTooLong, Reply, Sampling, Tool, Unsupported, drain
+from carellama.engine.base import (
+    HEARTBEAT,
+    Engine,
+    Event,
+    Piece,
+    PromptTooLong,
+    Reply,
+    Sampling,
+    Tool,
+    Unsupported,
+    drain,
+)
+from carellama.engine.generate import stream
 from carellama.errors import UserError
 from carellama.records import Message
 
@@ -47,6 +59,29 @@ def read(stream: Generator[Piece, None, Reply]) -> tuple[list[Piece], Reply]:
             return pieces, end.value
 
 
+class Listener:
+    """Takes the events of a request; `fails`: its first piece is an error of its own."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.pieces: list[Piece] = []
+        self.last: Reply | Exception | None = None
+        self.ended, self._fails = threading.Event(), fails
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Piece):
+            self.pieces.append(event)
+            if self._fails:
+                raise RuntimeError("an error of the listener")
+            return
+        assert self.last is None, "something came after the end"
+        self.last = event
+        self.ended.set()
+
+    def reply(self) -> Reply:
+        assert self.ended.wait(60) and isinstance(self.last, Reply), self.last
+        return self.last
+
+
 class Contract:
     """Tests that take the fixture `engine`."""
 
@@ -65,6 +100,41 @@ class Contract:
             pieces, streamed = read(engine.stream(prompt, GREEDY))
             assert "".join(piece.text for piece in pieces) == streamed.text == reply.text
             assert streamed == reply
+
+    def test_a_prompt_is_prepared_once_and_submitted_as_often_as_wanted(self, engine: Engine) -> None:
+        prompt = engine.prepare(PROMPTS[0])
+        assert prompt.messages is not None and QUESTIONS[0] in prompt.text
+        assert prompt.ids is None or len(prompt.ids) == prompt.tokens
+        listeners = [Listener(), Listener()]
+        for listener in listeners:
+            engine.submit(prompt, GREEDY, listener)
+        replies = [listener.reply() for listener in listeners]
+        assert replies[0] == replies[1] == drain(stream(engine, prompt, GREEDY))
+        assert "".join(piece.text for piece in listeners[0].pieces) == replies[0].text
+        assert replies[0].prompt_tokens == prompt.tokens or not prompt.exact
+
+    def test_an_error_of_a_listener_ends_its_request_alone(self, engine: Engine) -> None:
+        broken, other = Listener(fails=True), Listener()
+        handle = engine.submit(engine.prepare(PROMPTS[0]), GREEDY, broken)
+        engine.submit(engine.prepare(PROMPTS[1]), GREEDY, other)
+        assert other.reply().text
+        assert broken.ended.wait(60) and isinstance(broken.last, RuntimeError)
+        handle.cancel()
+        handle.join()
+
+    def test_a_cancelled_request_frees_its_place(self, engine: Engine) -> None:
+        prompt, listeners = engine.prepare(PROMPTS[0]), [Listener() for _ in range(2 * engine.parallel)]
+        handles = [engine.submit(prompt, Sampling(None, temperature=0), listener) for listener in listeners]
+        began = time.monotonic()
+        for handle in handles:
+            handle.cancel()
+        assert time.monotonic() - began < 1  # it does not wait
+        for handle in handles:
+            handle.join()
+        last = Listener()
+        engine.submit(prompt, replace(GREEDY, max_new_tokens=2), last)
+        last.reply()
+        assert time.monotonic() - began < 5
 
     def test_replies_come_in_the_order_of_the_prompts(self, engine: Engine) -> None:
         told: dict[int, Reply] = {}
@@ -97,6 +167,9 @@ class Contract:
             pytest.skip("no limit known")
         long = (Message("user", "fever and cough " * engine.context_tokens),)
         with pytest.raises(PromptTooLong) as refused:
+            engine.prepare(long)
+        assert refused.value.prompt_tokens > refused.value.context_tokens == engine.context_tokens
+        with pytest.raises(PromptTooLong) as refused:
             next(engine.stream(long, GREEDY))
         assert refused.value.prompt_tokens > refused.value.context_tokens == engine.context_tokens
         with pytest.raises(PromptTooLong):
@@ -104,10 +177,10 @@ class Contract:
 
     def test_closing_frees_the_place_of_an_answer(self, engine: Engine) -> None:
         streams = [engine.stream(prompt, Sampling(None, temperature=0)) for prompt in PROMPTS * engine.parallel]
-        for stream in streams[: engine.parallel]:
-            next(stream)
-        for stream in streams:
-            stream.close()
+        for one in streams[: engine.parallel]:
+            next(one)
+        for one in streams:
+            one.close()
         began = time.monotonic()
         drain(engine.stream(PROMPTS[0], replace(GREEDY, max_new_tokens=2)))
         assert time.monotonic() - began < 5
@@ -118,8 +191,8 @@ class Contract:
 
         def follow(prompt) -> None:
             nonlocal longest
-            stream, before = engine.stream(prompt, replace(GREEDY, max_new_tokens=24)), time.monotonic()
-            for _ in stream:
+            before = time.monotonic()
+            for _ in engine.stream(prompt, replace(GREEDY, max_new_tokens=24)):
                 now = time.monotonic()
                 with lock:
                     longest, before = max(longest, now - before), now

@@ -58,8 +58,10 @@ IMPORTS: dict[str, set[str]] = {
     },
     "knowledge": {"config"},
     # these and the server are handed an engine: they name the types of engine.base and load none
-    "safety": {"config", "engine.base", "mention_table", "records", "rules", "text"},
-    "consultation": {"config", "disk", "engine.base", "intervals", "records", "rules", "safety", "text"},
+    "safety": {"config", "engine.base", "engine.generate", "mention_table", "records", "rules", "text"},
+    "consultation": {
+        *("config", "disk", "engine.base", "engine.generate", "intervals", "records", "rules", "safety", "text"),
+    },
     "export": {"config", "disk", "model", "records", "run_record", "templates"},
     "evaluate": {
         *("config", "consultation", "data", "disk", "engine", "intervals", "records", "rules", "safety", "text"),
@@ -69,14 +71,25 @@ IMPORTS: dict[str, set[str]] = {
         *("config", "data", "disk", "engine", "records", "run_record", "text"),
         *("privacy.word_lists", "safety.measures"),
     },
-    "assistant": {"consultation", "engine.base", "records", "safety", "text"},
+    "assistant": {
+        *("consultation", "engine.base", "engine.generate", "engine.worker_pool", "records", "safety", "text"),
+    },
     # engine: ppo and grpo learn from answers of their own
     "train": {
         *("config", "data", "disk", "engine", "evaluate", "hardware", "model", "records", "retry", "run_record"),
         *("stages", "templates", "text", "export.card"),
     },
     "serve": {
-        *("assistant", "config", "consultation.files", "disk", "engine.base", "knowledge", "records"),
+        *(
+            "assistant",
+            "config",
+            "consultation.files",
+            "disk",
+            "engine.base",
+            "engine.generate",
+            "knowledge",
+            "records",
+        ),
         *("safety.layer", "safety.notices", "store"),  # layer: a screening, which it hands from call to call
     },
     "demo": {"config", "disk", "engine", "evaluate", "export", "records", "train"},

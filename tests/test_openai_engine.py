@@ -234,7 +234,7 @@ def test_words_beyond_the_protocol_go_only_to_servers_that_know_them() -> None:
         ):
             engine.generate([ASKED], wanted)
             engine.generate([ASKED], SAMPLING)
-        first, plain = server.asked
+        first, plain = [one for one in server.asked if one["path"].endswith("completions")]
         assert (first["top_k"], first["min_p"], first[name]) == (50, 0.1, 1.2)
         assert plain["top_k"] <= 0 and plain["min_p"] == 0 and plain[name] == 1  # never the server's own defaults
     with (

@@ -12,19 +12,44 @@ message keeps it; a caller who brings a `Sampling` gets that one. Texts that are
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from carellama.consultation.interview import Interview, Step
 from carellama.consultation.report import to_markdown
-from carellama.engine.base import Engine, EngineWrapper, OnReply, Piece, Prompt, Reply, Sampling, Tool, one_by_one
+from carellama.engine.base import (
+    Engine,
+    EngineWrapper,
+    OnEvent,
+    OnReply,
+    Piece,
+    PreparedPrompt,
+    Prompt,
+    Reply,
+    RequestHandle,
+    Sampling,
+    Tool,
+    one_by_one,
+    prompt_parts,
+)
+from carellama.engine.generate import count_tokens
+from carellama.engine.worker_pool import WorkerPool, read_pieces
 from carellama.records import Message
 from carellama.safety.guard_replies import without_refused
 from carellama.safety.layer import SafetyLayer, Screening
 from carellama.safety.notices import Language, disclaimer
-from carellama.safety.screened import refused_reply, screened_reply, screened_stream
+from carellama.safety.screened import refused_reply, screened_reply, screened_stream, submit_screened
 from carellama.text import language
 
 AS_OPENAI = Sampling()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScreenedPrompt(PreparedPrompt):
+    """A conversation that was screened. `prompt`: as the engine has prepared it; None: no engine sees it."""
+
+    prompt: PreparedPrompt | None
+    screening: Screening
 
 
 class Assistant(EngineWrapper):
@@ -63,6 +88,44 @@ class Assistant(EngineWrapper):
         """Return False for a text in Chinese or English where the model is known to have learned only others."""
         found = language(text)
         return not self.languages or found not in ("zh", "en") or found in self.languages
+
+    def prepare(
+        self,
+        prompt: Prompt | str | Sequence[int],
+        tools: Sequence[Tool] = (),
+        *,
+        dropped: Prompt = (),
+        screening: Screening | None = None,
+    ) -> PreparedPrompt:
+        """Screen a conversation, and prepare it with the system message. No engine is told of one that is refused.
+
+        `dropped` are earlier turns that the model is not told of, for want of room: the safety layer reads them too.
+        `screening`: of all these messages, where they were screened already.
+        """
+        messages, text, ids = prompt_parts(prompt)
+        if messages is None:
+            return self.engine.prepare(text if ids is None else ids)
+        if self.safety is None:
+            return self.engine.prepare(self._whole(messages), tools)
+        screening = screening or self.safety.screen([*dropped, *messages])
+        if screening.refusal is not None:
+            return ScreenedPrompt(messages=messages, text="", ids=(), tokens=0, prompt=None, screening=screening)
+        made = self.engine.prepare(self._whole(messages), tools)
+        return ScreenedPrompt(
+            messages=made.messages,
+            text=made.text,
+            ids=made.ids,
+            tokens=made.tokens,
+            exact=made.exact,
+            prompt=made,
+            screening=screening,
+        )
+
+    def submit(self, prompt: PreparedPrompt, sampling: Sampling, on_event: OnEvent) -> RequestHandle:
+        """Answer a prompt; what the safety layer has to say comes first, before the engine begins."""
+        if not isinstance(prompt, ScreenedPrompt):
+            return self.engine.submit(prompt, sampling, on_event)
+        return submit_screened(prompt.screening, self.engine, prompt.prompt, sampling, on_event)
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling | None = None, *, on_reply: OnReply | None = None
@@ -151,6 +214,14 @@ class Assistant(EngineWrapper):
         return (Message("system", self.system_prompt), *messages)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsultationPrompt(PreparedPrompt):
+    """A conversation of an interview."""
+
+    tools: Sequence[Tool] = ()
+    dropped: Prompt = ()
+
+
 class Consultant(Assistant):
     """An assistant that asks before it advises: its answers are the next question, or the report.
 
@@ -164,6 +235,7 @@ class Consultant(Assistant):
             assistant.engine, assistant.system_prompt, assistant.sampling, assistant.languages, assistant.safety
         )
         self.interview = interview
+        self._pool = WorkerPool(self.parallel, "carellama-consultation")
 
     @property
     def context_tokens(self) -> int | None:
@@ -173,6 +245,30 @@ class Consultant(Assistant):
     def speaks(self, text: str) -> bool:
         """Return True: the questions and the report are in Chinese and English."""
         return True
+
+    def prepare(
+        self,
+        prompt: Prompt | str | Sequence[int],
+        tools: Sequence[Tool] = (),
+        *,
+        dropped: Prompt = (),
+        screening: Screening | None = None,
+    ) -> PreparedPrompt:
+        """Count a conversation; what the model is asked about it, only the interview tells. It is never too long."""
+        messages, _, _ = prompt_parts(prompt)
+        if messages is None:
+            return super().prepare(prompt)
+        tokens = count_tokens(self.engine, self._whole(messages), tools)
+        return ConsultationPrompt(
+            messages=messages, text="", ids=None, tokens=tokens, exact=False, tools=tools, dropped=dropped
+        )
+
+    def submit(self, prompt: PreparedPrompt, sampling: Sampling, on_event: OnEvent) -> RequestHandle:
+        """Ask the next question, or report; in a thread, since the interview may ask the model several times."""
+        if not isinstance(prompt, ConsultationPrompt):
+            return super().submit(prompt, sampling, on_event)
+        messages, dropped = prompt.messages or (), prompt.dropped
+        return self._pool.submit(read_pieces(lambda: self.stream(messages, sampling, dropped=dropped)), on_event)
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling | None = None, *, on_reply: OnReply | None = None

@@ -1,16 +1,18 @@
 """What an engine is: it answers conversations. The types that everything above an engine is written against.
 
-    reply = engine.generate([(Message("user", "What is asthma?"),)], sampling)[0]
+    prompt = engine.prepare([Message("user", "What is asthma?")])     # rendered, tokenised and counted, once
+    handle = engine.submit(prompt, sampling, on_event)                # on_event(Piece), ..., on_event(Reply)
 
-`carellama.engine.load` makes one from the options; `carellama.engine.scripted` is a double with fixed texts. This
-module loads no library, so that the terminal and the server can name the types without loading one.
+`carellama.engine.generate` has `stream` and `generate` over these two. `carellama.engine.load` makes an engine from the
+options; `carellama.engine.scripted` is a double with fixed texts. This module loads no library, so that the terminal
+and the server can name the types without loading one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 from carellama.errors import UserError
 from carellama.records import Message, ToolCall
@@ -185,6 +187,37 @@ class Unavailable(UserError):
     """What the engine needs does not answer (an endpoint, a child process); asking again may help."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedPrompt:
+    """A prompt as an engine reads it. `prepare` makes one; `submit` takes it, of the same engine, any number of times.
+
+    `messages`: the conversation, None for a text that is continued. `ids`: its tokens, None where only a server knows
+    them. `tokens`: their number; `exact` is False where it is an estimate.
+    """
+
+    messages: Prompt | None
+    text: str
+    ids: Sequence[int] | None
+    tokens: int
+    exact: bool = True
+
+
+Event = Piece | Reply | Exception  # of a request: pieces, then the reply or an error as the last one
+OnEvent = Callable[[Event], None]
+
+
+class RequestHandle(Protocol):
+    """A request that was submitted."""
+
+    def cancel(self) -> None:
+        """End the request within one token, also while it waits. Returns at once; at most one more event comes."""
+        ...
+
+    def join(self) -> None:
+        """Wait until nothing is computed for the request any more."""
+        ...
+
+
 class Engine(Protocol):
     """Answers conversations. Safe to be called from several threads; `parallel` of them are answered at once.
 
@@ -210,6 +243,23 @@ class Engine(Protocol):
         """Whether the model's chat template writes tools, and calls in a form that is read (`engine.call_forms`).
 
         Else they are written into the system message.
+        """
+        ...
+
+    def prepare(self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = ()) -> PreparedPrompt:
+        """Render, tokenise and count a conversation, or a text or token ids that are to be continued.
+
+        A text is tokenised as `tokenize(text, begin=True)` does. Raises `PromptTooLong`. `tools` are those that the
+        sampling of `submit` has, none where its `tool_choice` is "none".
+        """
+        ...
+
+    def submit(self, prompt: PreparedPrompt, sampling: Sampling, on_event: OnEvent) -> RequestHandle:
+        """Answer a prompt: call `on_event` with each piece as it is computed, and at the end with the reply.
+
+        The texts of the pieces, whole characters only, make up `Reply.text`. An error comes in place of the reply; one
+        of the sampling may be raised here. It waits for no other request, but a grammar may take a second to compile.
+        `on_event` is called in a thread of the engine: it must return soon and call no method of the engine.
         """
         ...
 
@@ -328,6 +378,56 @@ class EngineWrapper:
 
         self.engine.generate(prompts, sampling, on_reply=note)
         return [changed[index] for index in range(len(prompts))]
+
+
+def offered_tools(sampling: Sampling) -> tuple[Tool, ...]:
+    """Return the tools that the model is told of."""
+    return () if sampling.tool_choice == "none" else sampling.tools
+
+
+def prompt_parts(prompt: Prompt | str | Sequence[int]) -> tuple[Prompt | None, str, Sequence[int] | None]:
+    """Return a prompt as a conversation, as a text, or as token ids; the other two are None or ""."""
+    if isinstance(prompt, str):
+        return None, prompt, None
+    if len(prompt) > 0 and isinstance(prompt[0], int):
+        return None, "", cast("Sequence[int]", prompt)
+    return cast("Prompt", prompt), "", None
+
+
+def prepare_ids(
+    prompt: Prompt | str | Sequence[int],
+    render: Callable[[Prompt], tuple[str, list[int]]],
+    tokenize: Callable[[str], list[int]],
+    *,
+    vocabulary: int,
+    context_tokens: int | None,
+) -> PreparedPrompt:
+    """Return a prompt with its ids, for an engine that tokenises here. `render`: text and ids of a conversation."""
+    messages, text, given = prompt_parts(prompt)
+    if messages is not None:
+        text, ids = render(messages)
+    else:
+        ids = tokenize(text) if given is None else check_token_ids(given, vocabulary)
+    room_for_answer(len(ids), None, context_tokens)
+    return PreparedPrompt(messages=messages, text=text, ids=ids, tokens=len(ids))
+
+
+def guarded(on_event: OnEvent, take: OnEvent | None = None) -> OnEvent:
+    """Return `on_event`, or what hands events on to it, so that an error in it ends this request and no other."""
+    take = take or on_event
+    failed = False
+
+    def take_or_fail(event: Event) -> None:
+        nonlocal failed
+        if failed:
+            return
+        try:
+            take(event)
+        except Exception as error:  # noqa: BLE001 - raised again by who reads the events
+            failed = True
+            on_event(error)
+
+    return take_or_fail
 
 
 def check_adapter(name: str, known: Collection[str]) -> None:

@@ -12,10 +12,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from carellama.engine.base import Engine, EngineWrapper, OnReply, Piece, Prompt, Reply, Sampling, Tool
+from carellama.engine.base import (
+    Engine,
+    EngineWrapper,
+    Event,
+    OnEvent,
+    Piece,
+    PreparedPrompt,
+    Prompt,
+    Reply,
+    RequestHandle,
+    Sampling,
+    Tool,
+    guarded,
+    prompt_parts,
+)
+from carellama.engine.generate import EngineCalls
 from carellama.privacy.deidentify import Deidentifier
 from carellama.records import ToolCall
 
@@ -25,33 +40,44 @@ PLACEHOLDER = re.compile(r"\[[A-Z_]+_\d+\]")
 BEGUN = re.compile(r"\[[A-Z_\d]{0,24}$")  # a placeholder of which the end has not come
 
 
-class MaskedEngine(EngineWrapper):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedPrompt(PreparedPrompt):
+    """A prompt without identifiers, as its engine has prepared it, and what each placeholder stands for."""
+
+    prompt: PreparedPrompt
+    values: Mapping[str, str]
+
+
+class MaskedEngine(EngineWrapper, EngineCalls):
     """Passes everything on to its engine, masked; see there for what each method takes, gives and raises."""
 
     def __init__(self, engine: Engine, deidentifier: Deidentifier) -> None:
         super().__init__(engine)
         self._deidentifier = deidentifier
 
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
-    ) -> list[Reply]:
-        """Answer each conversation."""
-        masked = [self._masked(messages) for messages in prompts]
+    def prepare(self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = ()) -> MaskedPrompt:
+        """Mask a prompt, and prepare what is left; token ids are turned into their text first."""
+        messages, text, ids = prompt_parts(prompt)
+        values: Mapping[str, str]
+        if messages is not None:
+            messages, values = self._masked(messages)
+        else:
+            (text,), values = self._deidentifier.masked([text if ids is None else self.detokenize(ids)])
+        made = self.engine.prepare(text if messages is None else messages, tools)
+        return MaskedPrompt(
+            messages=made.messages,
+            text=made.text,
+            ids=made.ids,
+            tokens=made.tokens,
+            exact=made.exact,
+            prompt=made,
+            values=values,
+        )
 
-        def put_back(index: int, reply: Reply) -> Reply:
-            return _restored_reply(reply, masked[index][1])
-
-        return self.generate_changed([messages for messages, _ in masked], sampling, put_back, on_reply)
-
-    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Yield the answer piece by piece; a placeholder is held back until it is whole."""
-        hidden, values = self._masked(messages)
-        return _restored_stream(self.engine.stream(hidden, sampling), values)
-
-    def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Continue a text; tokens are turned into their text first."""
-        (hidden,), values = self._deidentifier.masked([text if isinstance(text, str) else self.detokenize(text)])
-        return _restored_stream(self.engine.continue_text(hidden, sampling), values)
+    def submit(self, prompt: PreparedPrompt, sampling: Sampling, on_event: OnEvent) -> RequestHandle:
+        """Answer a masked prompt; a placeholder is held back until it is whole."""
+        assert isinstance(prompt, MaskedPrompt), "a prompt of another engine"
+        return self.engine.submit(prompt.prompt, sampling, _restored_events(on_event, prompt.values))
 
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
         """The log-probability of each choice as the beginning of the answer."""
@@ -60,10 +86,6 @@ class MaskedEngine(EngineWrapper):
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector for each masked text."""
         return self.engine.embed([self._deidentifier.masked([text])[0][0] for text in texts])
-
-    def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:
-        """The tokens that an answer starts from."""
-        return self.engine.count_tokens(self._masked(messages)[0], tools)
 
     def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
         """The tokens of the masked text."""
@@ -120,20 +142,23 @@ def _restored_reply(reply: Reply, values: Mapping[str, str]) -> Reply:
     )
 
 
-def _restored_stream(stream: Generator[Piece, None, Reply], values: Mapping[str, str]) -> Generator[Piece, None, Reply]:
-    held = _PlaceholderBuffer(values), _PlaceholderBuffer(values)  # of the answer, of its reasoning
-    try:
-        while True:
-            piece = next(stream)
-            call = _restored_call(piece.call, values) if piece.call else None
-            yield replace(piece, text=held[0].add(piece.text), reasoning=held[1].add(piece.reasoning), call=call)
-    except StopIteration as end:
-        reply: Reply = end.value
-        if held[0].rest or held[1].rest:
-            yield Piece(held[0].rest, reasoning=held[1].rest)
-        return _restored_reply(reply, values)
-    finally:
-        stream.close()
+def _restored_events(on_event: OnEvent, values: Mapping[str, str]) -> OnEvent:
+    """Return what takes the events of an answer and hands them to `on_event` with identifiers."""
+    text, reasoning = _PlaceholderBuffer(values), _PlaceholderBuffer(values)
+
+    def take(event: Event) -> None:
+        if isinstance(event, Piece):
+            call = _restored_call(event.call, values) if event.call else None
+            piece = replace(event, text=text.add(event.text), reasoning=reasoning.add(event.reasoning), call=call)
+            on_event(piece if piece.shows else replace(piece, held=event.held or event.shows))
+        elif isinstance(event, Reply):
+            if text.rest or reasoning.rest:
+                on_event(Piece(text.rest, reasoning=reasoning.rest))
+            on_event(_restored_reply(event, values))
+        else:
+            on_event(event)
+
+    return guarded(on_event, take)
 
 
 class _PlaceholderBuffer:

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 
 from carellama.engine import call_forms, harmony
-from carellama.engine.base import Piece, Reply, Sampling, Tool, drain
+from carellama.engine.base import OnEvent, Piece, Reply, Sampling, Tool, drain
 from carellama.engine.harmony import HarmonyReader
-from carellama.engine.reading import read_stream
-from carellama.engine.reasoning import with_reasoning
-from carellama.engine.tools import with_calls
+from carellama.engine.reading import read_events, read_stream
+from carellama.engine.reasoning import split_reasoning, with_reasoning
+from carellama.engine.tools import CallReader, with_calls
 from carellama.errors import UserError
 from carellama.records import Message, ToolCall
 from carellama.templates.jinja import knows_tools, speaks_harmony
@@ -38,6 +38,18 @@ def told_apart(
     if speaks_harmony(jinja) and not sampling.constrained:
         return read_stream(stream, HarmonyReader(sampling))
     return with_calls(with_reasoning(stream, sampling, begun=begun), sampling)
+
+
+def split_parts(on_event: OnEvent, sampling: Sampling, *, jinja: str = "", begun: bool = False) -> OnEvent:
+    """Return what takes the events of an answer and hands them to `on_event` with reasoning and calls apart.
+
+    `jinja` is the model's chat template; `begun`: the prompt has opened the reasoning.
+    """
+    if speaks_harmony(jinja) and not sampling.constrained:
+        return read_events(on_event, HarmonyReader(sampling))
+    if sampling.tools:
+        on_event = read_events(on_event, CallReader(sampling))
+    return split_reasoning(on_event, sampling, begun=begun)
 
 
 def kept_marks(jinja: str, sampling: Sampling) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable
 from dataclasses import replace
 
-from carellama.engine.base import FinishReason, Piece, Reply
+from carellama.engine.base import Event, FinishReason, OnEvent, Piece, Reply, guarded
 from carellama.records import ToolCall
 
 
@@ -60,6 +60,43 @@ def read_stream(stream: Generator[Piece, None, Reply], reader: Reader) -> Genera
         calls=tuple(calls) or reply.calls,
         finish_reason=reader.finish_reason(reply.finish_reason),
     )
+
+
+def read_events(on_event: OnEvent, reader: Reader) -> OnEvent:
+    """Return what takes the events of an answer, and hands them to `on_event` as a reader gives them out."""
+    text: list[str] = []
+    reasoning: list[str] = []
+    calls: list[ToolCall] = []
+
+    def give(pieces: Iterable[Piece]) -> None:
+        for piece in pieces:
+            text.append(piece.text)
+            reasoning.append(piece.reasoning)
+            calls.extend([piece.call] if piece.call is not None else [])
+            if piece.shows or piece.held:
+                on_event(piece)
+
+    def take(event: Event) -> None:
+        if isinstance(event, Piece):
+            found = list(reader.add(event))
+            if (event.text or event.held) and not any(one.shows for one in found):
+                found = [replace(found[0] if found else Piece(), held=True)]
+            give(found)
+        elif isinstance(event, Reply):
+            give(reader.end(event.finish_reason))
+            on_event(
+                replace(
+                    event,
+                    text="".join(text),
+                    reasoning="".join(reasoning) or event.reasoning,
+                    calls=tuple(calls) or event.calls,
+                    finish_reason=reader.finish_reason(event.finish_reason),
+                )
+            )
+        else:
+            on_event(event)
+
+    return guarded(on_event, take)
 
 
 def held_back(text: str, marks: Iterable[str]) -> int:

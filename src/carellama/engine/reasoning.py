@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import replace
 
-from carellama.engine.base import FinishReason, Piece, Reply, Sampling
-from carellama.engine.reading import Reader, held_back, read_stream
+from carellama.engine.base import FinishReason, OnEvent, Piece, Reply, Sampling
+from carellama.engine.reading import Reader, held_back, read_events, read_stream
 from carellama.text import THINK, THOUGHT
 
 
@@ -91,3 +91,11 @@ def with_reasoning(
     if sampling.json_schema is not None or sampling.regex or sampling.choice or sampling.grammar:
         return stream
     return read_stream(stream, ReasoningReader(begun=begun))
+
+
+def split_reasoning(on_event: OnEvent, sampling: Sampling, *, begun: bool = False) -> OnEvent:
+    """Return what takes the events of an answer and hands them to `on_event` with the reasoning apart.
+
+    An answer that is held to a schema or grammar has none.
+    """
+    return on_event if sampling.constrained else read_events(on_event, ReasoningReader(begun=begun))

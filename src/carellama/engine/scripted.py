@@ -19,10 +19,13 @@ from collections.abc import Callable, Generator, Sequence
 
 from carellama.engine.base import (
     HEARTBEAT,
+    OnEvent,
     OnReply,
     Piece,
+    PreparedPrompt,
     Prompt,
     Reply,
+    RequestHandle,
     Sampling,
     Scored,
     TokenLogprob,
@@ -30,12 +33,15 @@ from carellama.engine.base import (
     Unsupported,
     check_adapter,
     check_token_ids,
+    guarded,
     one_by_one,
+    prepare_ids,
     room_for_answer,
 )
 from carellama.engine.detokenizer import Answer
 from carellama.engine.parts import told_apart
 from carellama.engine.tools import settled, told
+from carellama.engine.worker_pool import WorkerPool, read_pieces
 from carellama.records import Message
 
 Script = str | Sequence[str] | Callable[[Prompt], str]
@@ -66,6 +72,25 @@ class ScriptedEngine:
         self.running = 0  # streams that are neither at their end nor closed
         self._script = script if isinstance(script, str) or callable(script) else list(script)
         self._lock = threading.Lock()
+        self._pool = WorkerPool(parallel, "carellama-scripted")
+
+    def prepare(self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = ()) -> PreparedPrompt:
+        """Render, tokenise and count a prompt, see `Engine.prepare`."""
+
+        def render(messages: Prompt) -> tuple[str, list[int]]:
+            text = self.render(messages, tools)
+            return text, self.tokenize(text)
+
+        limit = self.context_tokens
+        return prepare_ids(prompt, render, self.tokenize, vocabulary=sys.maxunicode + 1, context_tokens=limit)
+
+    def submit(self, prompt: PreparedPrompt, sampling: Sampling, on_event: OnEvent) -> RequestHandle:
+        """Answer a prompt in a thread, see `Engine.submit`."""
+        messages, on_event = prompt.messages, guarded(on_event)
+        if messages is None:
+            text = self.detokenize(prompt.ids or ())
+            return self._pool.submit(read_pieces(lambda: self.continue_text(text, sampling)), on_event)
+        return self._pool.submit(read_pieces(lambda: self.stream(messages, sampling)), on_event)
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None

@@ -7,10 +7,22 @@ An answer that is held to a grammar (JSON) is not added to: its notices are fiel
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from carellama.engine.base import Engine, Piece, Prompt, Reply, Sampling
+from carellama.engine.base import (
+    Engine,
+    Event,
+    OnEvent,
+    Piece,
+    PreparedPrompt,
+    Prompt,
+    Reply,
+    RequestHandle,
+    Sampling,
+    guarded,
+)
 from carellama.errors import UserError
 from carellama.safety.answer_watch import Mark
 from carellama.safety.layer import Screening
@@ -37,12 +49,87 @@ def screened_stream(
             pieces.append(piece)
             yield from answer.add(piece)
             if answer.stopped:
-                return answer.of(_cut_short(engine, messages, sampling, pieces))
+                prompt = engine.prepare(messages, sampling.tools)
+                return answer.of(_cut_short(engine, prompt, pieces))
     except StopIteration as end:
         yield from answer.end()
         return answer.of(end.value)
     finally:
         stream.close()
+
+
+def submit_screened(
+    screening: Screening, engine: Engine, prompt: PreparedPrompt | None, sampling: Sampling, on_event: OnEvent
+) -> RequestHandle:
+    """Answer a prompt with notices and marks, see `Engine.submit`; the engine learns nothing of a refused one."""
+    request = _ScreenedRequest(screening, engine, prompt, sampling, on_event)
+    request.begin()
+    return request
+
+
+class _ScreenedRequest:
+    """A request whose answer is watched, and its handle; see `RequestHandle`."""
+
+    def __init__(
+        self,
+        screening: Screening,
+        engine: Engine,
+        prompt: PreparedPrompt | None,
+        sampling: Sampling,
+        on_event: OnEvent,
+    ) -> None:
+        self._answer = _Marked(screening, constrained=sampling.constrained)
+        self._engine, self._prompt, self._sampling, self._on_event = engine, prompt, sampling, on_event
+        self._screening = screening
+        self._pieces: list[Piece] = []
+        self._done = False
+        self._handle: RequestHandle | None = None
+
+    def begin(self) -> None:
+        """Tell what comes before the answer, and ask the engine for it."""
+        answer = self._answer
+        if answer.text or answer.notices:
+            self._on_event(Piece(answer.text, notices=answer.notices))
+        if self._screening.refusal is not None:
+            self._on_event(answer.of(NOT_ASKED))
+            return
+        assert self._prompt is not None, "a prompt that is not refused was prepared"
+        self._handle = self._engine.submit(self._prompt, self._sampling, guarded(self._on_event, self._take))
+        if self._done:  # by an event that came before there was a handle
+            self._handle.cancel()
+
+    def cancel(self) -> None:
+        """End the request, see `RequestHandle.cancel`."""
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def join(self) -> None:
+        """Wait for its end, see `RequestHandle.join`."""
+        if self._handle is not None:
+            self._handle.join()
+
+    def _take(self, event: Event) -> None:
+        answer = self._answer
+        if self._done:
+            return
+        if isinstance(event, Piece):
+            self._pieces.append(event)
+            for piece in answer.add(event):
+                self._on_event(piece)
+            if answer.stopped:
+                self._done = True
+                self.cancel()
+                threading.Thread(target=self._stop, daemon=True).start()  # it asks the engine, whose thread this is
+        elif isinstance(event, Reply):
+            for piece in answer.end():
+                self._on_event(piece)
+            self._on_event(answer.of(event))
+        else:
+            self._on_event(event)
+
+    def _stop(self) -> None:
+        assert self._prompt is not None
+        self._on_event(self._answer.of(_cut_short(self._engine, self._prompt, self._pieces)))
 
 
 def screened_reply(screening: Screening, reply: Reply, sampling: Sampling) -> Reply:
@@ -121,7 +208,7 @@ class _Marked:
             yield rest
 
 
-def _cut_short(engine: Engine, messages: Prompt, sampling: Sampling, pieces: Sequence[Piece]) -> Reply:
+def _cut_short(engine: Engine, prompt: PreparedPrompt, pieces: Sequence[Piece]) -> Reply:
     """The reply of an answer that was stopped; its tokens are counted again, since the engine did not finish it.
 
     They are estimated where the engine cannot count: an endpoint without /tokenize, or one that no longer answers.
@@ -129,14 +216,14 @@ def _cut_short(engine: Engine, messages: Prompt, sampling: Sampling, pieces: Seq
     reasoning = "".join(one.reasoning for one in pieces)
     text = reasoning + "".join(one.text for one in pieces)
     try:
-        asked, said = engine.count_tokens(messages, sampling.tools), len(engine.tokenize(text))
+        count = len(engine.tokenize(text))
     except UserError:
-        asked, said = estimated_tokens("".join(one.content for one in messages)), estimated_tokens(text)
+        count = estimated_tokens(text)
     return Reply(
         "",
         "content_filter",
-        prompt_tokens=asked,
-        completion_tokens=said,
+        prompt_tokens=prompt.tokens,
+        completion_tokens=count,
         reasoning=reasoning,
         logprobs=tuple(token for one in pieces if not one.of_prompt for token in one.logprobs),
         calls=tuple(one.call for one in pieces if one.call is not None),

@@ -29,11 +29,14 @@ from carellama.disk import say
 from carellama.engine.base import (
     HEARTBEAT,
     MOST_CONTEXT,
+    OnEvent,
     OnReply,
     Piece,
+    PreparedPrompt,
     Prompt,
     PromptTooLong,
     Reply,
+    RequestHandle,
     Sampling,
     Scored,
     TokenLogprob,
@@ -42,6 +45,8 @@ from carellama.engine.base import (
     Unsupported,
     check_adapter,
     check_token_ids,
+    guarded,
+    prepare_ids,
     room_for_answer,
 )
 from carellama.engine.chat import TOKENS, VOCABULARY, chat_of
@@ -49,9 +54,10 @@ from carellama.engine.llamacpp.fifo_semaphore import Places
 from carellama.engine.llamacpp.scores import FORCED, LIKELIEST, Scores
 from carellama.engine.llamacpp.server import Completion, Server, Settings, package
 from carellama.engine.llamacpp.stepwise import Steps
-from carellama.engine.parts import kept_marks, told_apart
+from carellama.engine.parts import kept_marks, split_parts, told_apart
 from carellama.engine.tools import settled
 from carellama.engine.transformers.grammar import lark_of
+from carellama.engine.worker_pool import WorkerPool, read_pieces
 from carellama.errors import UserError
 from carellama.hardware import free_memory_bytes
 from carellama.model.gguf.read import Header, read_header
@@ -116,6 +122,7 @@ class LlamaCppEngine:
         self.chat = chat_of(header, template)
         self._words = len(header.facts.get(TOKENS) or ())
         self._places = Places(parallel)
+        self._pool = WorkerPool(parallel, "carellama-llamacpp")
         files = tuple((adapters or {}).values())
         self._settings = Settings(path, self.context_tokens, parallel, files, gpu_layers, threads=threads)
         self._server = Server(self._settings)
@@ -129,6 +136,27 @@ class LlamaCppEngine:
     def knows_tools(self) -> bool:
         """Whether the chat template writes tools itself, and calls that are read; see `Engine.knows_tools`."""
         return self.chat.knows_tools
+
+    def prepare(self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = ()) -> PreparedPrompt:
+        """Render, tokenise and count a prompt, see `Engine.prepare`."""
+
+        def render(messages: Prompt) -> tuple[str, list[int]]:
+            pieces = self.chat.pieces(messages, tools)
+            ids = [token for piece in pieces for token in self._server.tokenize(piece, marks=True)]
+            return "".join(pieces), self._begun(ids)
+
+        tokenize = partial(self.tokenize, begin=True)
+        limit = self.context_tokens
+        return prepare_ids(prompt, render, tokenize, vocabulary=self._words, context_tokens=limit)
+
+    def submit(self, prompt: PreparedPrompt, sampling: Sampling, on_event: OnEvent) -> RequestHandle:
+        """Answer a prompt in a slot of the server, see `Engine.submit`."""
+        on_event = guarded(on_event)
+        if prompt.messages is not None:
+            sampling = settled(sampling)
+            on_event = split_parts(on_event, sampling, jinja=self.chat.jinja, begun=self.chat.opens_reasoning)
+        ids = list(prompt.ids or ())
+        return self._pool.submit(read_pieces(lambda: self._answer(lambda: ids, sampling)), on_event)
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None

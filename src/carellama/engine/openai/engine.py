@@ -11,21 +11,22 @@ a header and stands in no message. What OpenAI's protocol has no word for is sen
 from __future__ import annotations
 
 import asyncio
-import queue
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from concurrent.futures import CancelledError, Future, as_completed
+from concurrent.futures import CancelledError, Future
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from carellama.config.environment import endpoint_key
 from carellama.disk import say
 from carellama.engine.base import (
-    HEARTBEAT,
-    OnReply,
+    OnEvent,
     Piece,
+    PreparedPrompt,
     Prompt,
     PromptTooLong,
     Reply,
+    RequestHandle,
     Sampling,
     Scored,
     Tool,
@@ -33,7 +34,11 @@ from carellama.engine.base import (
     Unsupported,
     check_adapter,
     drain,
+    guarded,
+    prompt_parts,
+    room_for_answer,
 )
+from carellama.engine.generate import EngineCalls
 from carellama.engine.openai.request_body import (
     MOST_LOGPROBS,
     chat_body,
@@ -44,8 +49,8 @@ from carellama.engine.openai.request_body import (
 )
 from carellama.engine.openai.response import Reader, TooLong, events, parsed, refused, shares, unit
 from carellama.engine.openai.upstreams import Failed, Listing, Upstream, Upstreams
-from carellama.engine.parts import told_apart
-from carellama.engine.reasoning import with_reasoning
+from carellama.engine.parts import split_parts, told_apart
+from carellama.engine.reasoning import split_reasoning, with_reasoning
 from carellama.engine.tools import settled, told
 from carellama.errors import UserError
 from carellama.retry import RETRY_DELAYS
@@ -65,7 +70,7 @@ Body = Callable[[Upstream, str], dict[str, Any]]  # of the server and the model'
 Give = Callable[[Piece], None]
 
 
-class OpenAIEngine:
+class OpenAIEngine(EngineCalls):
     """An `Engine` behind one or more addresses.
 
     `model`: its name there, None for the first one listed. The adapters are those that the server tells apart by their
@@ -122,57 +127,40 @@ class OpenAIEngine:
         """The other names that the server lists; `model:name` is `name`."""
         return tuple(self._adapters(self._listing()))
 
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
-    ) -> list[Reply]:
-        """Answer each conversation; see `Engine.generate`. `on_reply` is called in the thread of the caller.
+    def prepare(self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = ()) -> PreparedPrompt:
+        """Count a prompt by the server's /tokenize where it has one, else estimate; see `Engine.prepare`."""
+        messages, text, ids = prompt_parts(prompt)
+        counted: int | None
+        if messages is not None:
+            counted, text = self._counted(messages, tools), self.render(messages, tools)
+        elif ids is not None:
+            counted = len(ids)
+        else:
+            try:
+                counted = len(self.tokenize(text, begin=True))
+            except Unsupported:
+                counted = None
+        if counted is not None:
+            room_for_answer(counted, None, self.context_tokens)
+        tokens = estimated_tokens(text) if counted is None else counted
+        return PreparedPrompt(messages=messages, text=text, ids=ids, tokens=tokens, exact=counted is not None)
 
-        After a failure the requests under way are answered still, those that wait are not; then it is raised.
+    def submit(self, prompt: PreparedPrompt, sampling: Sampling, on_event: OnEvent) -> RequestHandle:
+        """Send a prompt and read the answer as it comes, see `Engine.submit`.
+
+        Nothing is asked again after the first piece.
         """
-        replies: dict[int, Reply] = {}
-        failures: list[Exception] = []
-
-        async def one(messages: Prompt) -> Reply:
-            async with self._places:
-                if failures:
-                    raise asyncio.CancelledError
-                try:
-                    return await self._chat(messages, sampling, None)
-                except Exception as error:
-                    failures.append(error)  # before the next one gets this place
-                    raise
-
-        asked = {self._upstreams.run(one(messages)): index for index, messages in enumerate(prompts)}
-        try:
-            for done in as_completed(asked):
-                if done.cancelled() or done.exception():
-                    continue
-                replies[asked[done]] = reply = done.result()
-                if on_reply is not None:
-                    on_reply(asked[done], reply)
-        finally:
-            for future in asked:
-                future.cancel()
-        if failures:
-            raise failures[0]
-        if len(replies) < len(prompts):
-            raise Unavailable("the engine was closed")
-        return [replies[index] for index in range(len(prompts))]
-
-    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Yield the answer as it comes; see `Engine.stream`. Nothing is asked again after the first piece."""
-        if not self._calls_as_text:
-            return with_reasoning(self._pieces(lambda give: self._chat(messages, sampling, give)), sampling)
-        sampling = settled(sampling)
-        plain = replace(sampling, tools=())
-        messages = told(messages, sampling.tools)
-        answer = self._pieces(lambda give: self._answer_chat(messages, plain, give))
-        return told_apart(answer, sampling)
-
-    def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Continue a text by the server's /v1/completions, which decides how a string is tokenised."""
-
-        return self._pieces(lambda give: self._answer_text(text, sampling, give))
+        messages, on_event = prompt.messages, guarded(on_event)
+        if messages is None:
+            text = prompt.text if prompt.ids is None else prompt.ids
+            return RemoteRequest(self._upstreams, self._places, partial(self._answer_text, text, sampling), on_event)
+        if self._calls_as_text:
+            sampling = settled(sampling)
+            on_event = split_parts(on_event, sampling)
+            messages, sampling = told(messages, sampling.tools), replace(sampling, tools=())
+        else:
+            on_event = split_reasoning(on_event, sampling)
+        return RemoteRequest(self._upstreams, self._places, partial(self._answer_chat, messages, sampling), on_event)
 
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
         """Log-probabilities of choices as first tokens, from the 20 likeliest tokens that a server tells.
@@ -202,14 +190,11 @@ class OpenAIEngine:
         parts = [texts[at : at + TEXTS_AT_ONCE] for at in range(0, len(texts), TEXTS_AT_ONCE)]
         return [vector for found in self._all([one(part) for part in parts]) for vector in found]
 
-    def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:
-        """Count by the server's /tokenize where it has one; else an estimate. What was counted stands in `Reply`."""
+    def _counted(self, messages: Prompt, tools: Sequence[Tool]) -> int | None:
+        """The tokens of a conversation by the server's /tokenize; None where it has none."""
         if self._calls_as_text:
             messages, tools = told(messages, tools), ()
-        counted = self._wait(self._upstreams.ask(lambda upstream: self._count(upstream, messages, tools)))
-        if counted is not None:
-            return counted
-        return estimated_tokens(self.render(messages, tools))
+        return self._wait(self._upstreams.ask(lambda upstream: self._count(upstream, messages, tools)))
 
     def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
         """Return the tokens of a text by the server's /tokenize. Raises `Unsupported` if it has none."""
@@ -261,28 +246,6 @@ class OpenAIEngine:
         finally:
             for future in futures:
                 future.cancel()
-
-    def _pieces(self, answer: Callable[[Give], Awaitable[Reply]]) -> Generator[Piece, None, Reply]:
-        """Yield what a coroutine in the loop gives, with heartbeats; closing gives it up."""
-        pieces: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
-
-        async def work() -> Reply:
-            async with self._places:
-                return await answer(pieces.put)
-
-        future = self._upstreams.run(work())
-        future.add_done_callback(lambda _: pieces.put(None))
-        try:
-            while True:
-                try:
-                    piece = pieces.get(timeout=HEARTBEAT)
-                except queue.Empty:
-                    piece = Piece()
-                if piece is None:
-                    return _result(future)
-                yield piece
-        finally:
-            future.cancel()
 
     # What follows runs in the loop.
 
@@ -408,6 +371,42 @@ class OpenAIEngine:
         known = self._adapters(listing)
         check_adapter(adapter, known)
         return known[adapter]
+
+
+class RemoteRequest:
+    """A request to a server, and its handle; see `RequestHandle`. It waits in the loop for one of the `places`."""
+
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        places: asyncio.Semaphore,
+        answer: Callable[[Give], Awaitable[Reply]],
+        on_event: OnEvent,
+    ) -> None:
+        self._cancelled = False
+        self._places, self._answer, self._on_event = places, answer, on_event
+        self._future = upstreams.run(self._run())
+
+    def cancel(self) -> None:
+        """Close the connection."""
+        self._cancelled = True
+        self._future.cancel()
+
+    def join(self) -> None:
+        """Nothing: the computation is another machine's."""
+
+    async def _run(self) -> None:
+        event: Reply | Exception
+        try:
+            async with self._places:
+                event = await self._answer(self._on_event)
+        except asyncio.CancelledError:
+            if not self._cancelled:
+                self._on_event(Unavailable("the engine was closed"))
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again by who reads the events
+            event = error
+        self._on_event(event)
 
 
 def load(

@@ -22,6 +22,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,13 @@ from carellama.engine.base import (
     HEARTBEAT,
     MOST_CONTEXT,
     FinishReason,
+    OnEvent,
     OnReply,
     Piece,
+    PreparedPrompt,
     Prompt,
     Reply,
+    RequestHandle,
     Sampling,
     Scored,
     TokenLogprob,
@@ -42,13 +46,16 @@ from carellama.engine.base import (
     Unsupported,
     check_token_ids,
     drain,
+    guarded,
+    prepare_ids,
     room_for_answer,
 )
 from carellama.engine.detokenizer import Answer
 from carellama.engine.openvino.grammar import choice_grammar, grammar_of
-from carellama.engine.parts import kept_marks, told_apart
+from carellama.engine.parts import kept_marks, split_parts, told_apart
 from carellama.engine.tokenizer import ARRAYS, Tokenizer, of_folder, of_gguf
 from carellama.engine.tools import settled
+from carellama.engine.worker_pool import WorkerPool, read_pieces
 from carellama.errors import UserError, need
 from carellama.model.gguf.read import read_header
 
@@ -207,11 +214,32 @@ class OpenVINOEngine:
         self.tokenizer = tokenizer
         self.context_tokens = context_tokens
         self.parallel = parallel
+        self._pool = WorkerPool(parallel, "carellama-openvino")
 
     @property
     def knows_tools(self) -> bool:
         """Whether the chat template writes tools itself, and calls that are read; see `Engine.knows_tools`."""
         return self.tokenizer.chat.knows_tools
+
+    def prepare(self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = ()) -> PreparedPrompt:
+        """Render, tokenise and count a prompt, see `Engine.prepare`."""
+
+        def render(messages: Prompt) -> tuple[str, list[int]]:
+            pieces = self.tokenizer.chat.pieces(messages, tools)
+            return "".join(pieces), [token for piece in pieces for token in self.tokenizer.encode(piece)]
+
+        tokenize = partial(self.tokenize, begin=True)
+        words, limit = self.tokenizer.backend.get_vocab_size(), self.context_tokens
+        return prepare_ids(prompt, render, tokenize, vocabulary=words, context_tokens=limit)
+
+    def submit(self, prompt: PreparedPrompt, sampling: Sampling, on_event: OnEvent) -> RequestHandle:
+        """Answer a prompt in the process, see `Engine.submit`."""
+        on_event = guarded(on_event)
+        if prompt.messages is not None:
+            sampling, chat = settled(sampling), self.tokenizer.chat
+            on_event = split_parts(on_event, sampling, jinja=chat.jinja, begun=chat.opens_reasoning)
+        ids = list(prompt.ids or ())
+        return self._pool.submit(read_pieces(lambda: self._answer(ids, sampling)), on_event)
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None

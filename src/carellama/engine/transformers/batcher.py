@@ -157,6 +157,11 @@ class Batcher:
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._thread is None or self._goes_on_without(requests), PATIENCE_SECONDS)
 
+    def wake(self) -> None:
+        """Look for what has changed."""
+        with self._changed:
+            self._changed.notify_all()
+
     def close(self) -> None:
         """End the thread. Requests under way are told an error, and no more are taken."""
         with self._changed:
@@ -313,6 +318,22 @@ class Batcher:
     def _fail(requests: Sequence[Request], error: Exception) -> None:
         for request in requests:
             request.fail(error)
+
+
+class BatchedRequest:
+    """A request of a batcher as its caller has it, see `RequestHandle`."""
+
+    def __init__(self, batcher: Batcher, request: Request) -> None:
+        self._batcher, self._request = batcher, request
+
+    def cancel(self) -> None:
+        """End the request; the next pass is computed without it."""
+        self._request.left = True
+        self._batcher.wake()
+
+    def join(self) -> None:
+        """Wait until it has left the batch. If it was the last one, the model is as it was before."""
+        self._batcher.leave([self._request])
 
 
 def _kind(request: Request) -> tuple[object, ...]:

@@ -22,11 +22,14 @@ from transformers import GenerationConfig
 
 from carellama.engine.base import (
     HEARTBEAT,
+    OnEvent,
     OnReply,
     Piece,
+    PreparedPrompt,
     Prompt,
     PromptTooLong,
     Reply,
+    RequestHandle,
     Sampling,
     Scored,
     Tool,
@@ -34,13 +37,15 @@ from carellama.engine.base import (
     check_adapter,
     check_token_ids,
     drain,
+    guarded,
+    prepare_ids,
     room_for_answer,
 )
 from carellama.engine.detokenizer import Answer, Decode, keeping
-from carellama.engine.parts import kept_marks, reads_calls, told_apart
+from carellama.engine.parts import kept_marks, reads_calls, split_parts, told_apart
 from carellama.engine.scoring import mean_states, prompt_logprobs
 from carellama.engine.tools import settled, told
-from carellama.engine.transformers.batcher import Batcher
+from carellama.engine.transformers.batcher import BatchedRequest, Batcher
 from carellama.engine.transformers.generate import seeded
 from carellama.engine.transformers.grammar import Grammar, Matcher
 from carellama.engine.transformers.request import Request, Told
@@ -148,6 +153,28 @@ class TransformersEngine:
         run = partial(self._batcher.run, adapter=adapter)
         return (yield from prompt_logprobs(self.model, known, count, self._name, run))
 
+    def prepare(self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = ()) -> PreparedPrompt:
+        """Render, tokenise and count a prompt, see `Engine.prepare`."""
+
+        def render(messages: Prompt) -> tuple[str, list[int]]:
+            group = self._group(messages, tools)
+            return group.text, self._encoder.encode([[group]])[0][0].tolist()
+
+        tokenize = partial(self.tokenize, begin=True)
+        limit = self.context_tokens
+        return prepare_ids(prompt, render, tokenize, vocabulary=self._vocabulary, context_tokens=limit)
+
+    def submit(self, prompt: PreparedPrompt, sampling: Sampling, on_event: OnEvent) -> RequestHandle:
+        """Answer a prompt beside those under way, see `Engine.submit`. Beam search tells one piece, at its end."""
+        on_event = guarded(on_event)
+        if prompt.messages is not None:
+            sampling = settled(sampling)
+            jinja, begun = self.template.jinja, self.template.opens_reasoning
+            on_event = split_parts(on_event, sampling, jinja=jinja, begun=begun)
+        request = self._request(list(prompt.ids or ()), sampling, on_event)
+        self._batcher.submit([request])
+        return BatchedRequest(self._batcher, request)
+
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
     ) -> list[Reply]:
@@ -196,7 +223,7 @@ class TransformersEngine:
         tokens = self._first_tokens(prompts[0], choices)
         events: queue.SimpleQueue[tuple[int, Told]] = queue.SimpleQueue()
         requests = [
-            self._request(ids, Sampling(1), lambda told, at=index: events.put((at, told)), index, tokens)  # type: ignore[misc]
+            self._request(ids, Sampling(1), lambda told, at=index: events.put((at, told)), index, tokens)
             for index, ids in enumerate(self._encode(prompts, direct=bool(self.template.lead)))
         ]
         found: dict[int, list[float]] = {}
@@ -258,7 +285,7 @@ class TransformersEngine:
         """The replies to all prompts as they come; the longest prompts begin, so that like lengths are together."""
         events: queue.SimpleQueue[tuple[int, Told]] = queue.SimpleQueue()
         requests = [
-            self._request(ids, sampling, lambda told, at=index: events.put((at, told)), index)  # type: ignore[misc]
+            self._request(ids, sampling, lambda told, at=index: events.put((at, told)), index)
             for index, ids in enumerate(encoded)
         ]
         for index, event in self._events(requests, events):
@@ -290,7 +317,7 @@ class TransformersEngine:
         self,
         ids: list[int],
         sampling: Sampling,
-        tell: Callable[[Told], None],
+        tell: Callable[..., None],
         index: int = 0,
         choices: Sequence[int] = (),
     ) -> Request:

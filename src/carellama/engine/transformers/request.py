@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,9 +55,18 @@ class Request:
         self.said: list[int] = []
         self.logprobs: list[TokenLogprob] = []
         self.left = False  # it has ended, or was left by who asked; guarded by the batcher's lock where it matters
-        self._tell = tell
+        self._on_event = tell
         # A generator of its own: the draws do not depend on who else is in the batch.
         self._random = random.Random(None if sampling.seed is None else f"{sampling.seed} {index}")
+
+    def _tell(self, event: Told) -> None:
+        """Hand an event on. An error there ends this request, and not the batch that it is in."""
+        try:
+            self._on_event(event)
+        except Exception as error:  # noqa: BLE001 - raised again by who asked
+            self.left = True
+            with suppress(Exception):
+                self._on_event(error)
 
     @property
     def tokens(self) -> int:

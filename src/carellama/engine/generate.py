@@ -1,0 +1,144 @@
+"""Answers of any engine, streamed or whole, by its `prepare` and `submit`.
+
+    for piece in stream(engine, [Message("user", "What is asthma?")], sampling): print(piece.text, end="")
+    replies = generate(engine, prompts, sampling)
+
+For callers that may wait in a thread of their own: the terminal, evaluation, batches, library users. The server submits
+to the engine itself.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from functools import partial
+from random import Random
+from typing import cast
+
+from carellama.engine.base import (
+    HEARTBEAT,
+    Engine,
+    Event,
+    OnReply,
+    Piece,
+    PreparedPrompt,
+    Prompt,
+    PromptTooLong,
+    Reply,
+    RequestHandle,
+    Sampling,
+    Tool,
+    offered_tools,
+)
+
+AnyPrompt = PreparedPrompt | Prompt | str | Sequence[int]
+
+
+def prepared(engine: Engine, prompt: AnyPrompt, sampling: Sampling) -> PreparedPrompt:
+    """Return a prompt as it is prepared for this sampling. Raises `PromptTooLong`."""
+    return prompt if isinstance(prompt, PreparedPrompt) else engine.prepare(prompt, offered_tools(sampling))
+
+
+def count_tokens(engine: Engine, prompt: Prompt | str, tools: Sequence[Tool] = ()) -> int:
+    """Return the number of tokens that an answer starts from, also of a prompt that is too long."""
+    try:
+        return engine.prepare(prompt, tools).tokens
+    except PromptTooLong as error:
+        return error.prompt_tokens
+
+
+def stream(engine: Engine, prompt: AnyPrompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
+    """Yield the answer piece by piece; the generator's value is the whole `Reply`.
+
+    It yields at least every `HEARTBEAT` seconds, an empty piece if need be. Closing it ends the computation.
+    """
+    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    handle = engine.submit(prepared(engine, prompt, sampling), sampling, events.put)
+    try:
+        while True:
+            try:
+                event = events.get(timeout=HEARTBEAT)
+            except queue.Empty:
+                event = Piece()
+            if isinstance(event, Exception):
+                raise event
+            if isinstance(event, Reply):
+                return event
+            yield event
+    finally:
+        handle.cancel()
+        handle.join()
+
+
+def generate(
+    engine: Engine, prompts: Sequence[AnyPrompt], sampling: Sampling, on_reply: OnReply | None = None
+) -> list[Reply]:
+    """Answer each prompt, `engine.parallel` at once; the replies are in the order of the prompts.
+
+    All prompts are prepared before the first one is answered. `on_reply` is called in this thread. After an error the
+    requests under way are answered, no other is begun, and the error is raised. With a seed the first prompt is
+    answered as `stream` does, and each further one draws from a seed of its own: equal prompts get different answers.
+    """
+    requests = [prepared(engine, prompt, sampling) for prompt in prompts]
+    events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
+    handles: list[RequestHandle] = []
+    replies: dict[int, Reply] = {}
+    failures: list[Exception] = []
+
+    def submit(index: int) -> None:
+        on_event = partial(_put, events, index)
+        handles.append(engine.submit(requests[index], seeded(sampling, index), on_event))
+
+    try:
+        while len(replies) < len(requests):
+            while len(handles) < min(len(requests), len(replies) + engine.parallel) and not failures:
+                submit(len(handles))
+            if len(replies) + len(failures) == len(handles):
+                raise failures[0]
+            index, event = events.get()
+            if isinstance(event, Exception):
+                failures.append(event)
+            elif isinstance(event, Reply):
+                replies[index] = event
+                if on_reply is not None:
+                    on_reply(index, event)
+    finally:
+        for handle in handles:
+            handle.cancel()
+        for handle in handles:
+            handle.join()
+    return [replies[index] for index in range(len(requests))]
+
+
+def _put(events: queue.SimpleQueue[tuple[int, Event]], index: int, event: Event) -> None:
+    events.put((index, event))
+
+
+def seeded(sampling: Sampling, index: int) -> Sampling:
+    """Return the sampling of the prompt at a place among several, each with draws of its own."""
+    if not index or sampling.seed is None:
+        return sampling
+    return replace(sampling, seed=Random(f"{sampling.seed} {index}").getrandbits(31))
+
+
+class EngineCalls:
+    """`stream` and `generate` as methods, until nobody calls them as such."""
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
+    ) -> list[Reply]:
+        """See `generate`."""
+        return generate(cast("Engine", self), prompts, sampling, on_reply)
+
+    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """See `stream`."""
+        return stream(cast("Engine", self), messages, sampling)
+
+    def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """See `stream`."""
+        return stream(cast("Engine", self), text, sampling)
+
+    def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:
+        """See `count_tokens`."""
+        return count_tokens(cast("Engine", self), messages, tools)
