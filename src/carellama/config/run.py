@@ -12,7 +12,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from transformers import Seq2SeqTrainingArguments
 
@@ -40,6 +40,11 @@ ROW_TOKENS = 768  # whose products are about as fast as those of more
 @dataclass
 class TrainingArguments(Seq2SeqTrainingArguments):
     """All of transformers' training flags, plus the one that version 5 dropped."""
+
+    if TYPE_CHECKING:
+        # None, or JSON as text, only until transformers has read them
+        output_dir: str = ""
+        gradient_checkpointing_kwargs: dict[str, Any] | None = None
 
     overwrite_output_dir: bool = field(
         default=False, metadata=about("Write into an output folder that already holds a finished run.")
@@ -70,11 +75,11 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     log_level: str = field(default="warning", metadata=about("transformers' log level."))
 
     fp16: bool = field(default=False, metadata=about("Compute in float16 (GPU)."))
-    bf16: Optional[bool] = field(
+    bf16: Optional[bool] = field(  # type: ignore[assignment]  # None until __post_init__ decides
         default=None, metadata=about("Compute in bfloat16; default: where this machine is fast at it.")
     )
 
-    use_liger_kernel: Optional[bool] = field(
+    use_liger_kernel: Optional[bool] = field(  # type: ignore[assignment]  # as bf16
         default=None,
         metadata=about("Liger's kernels for norms, rotation and gates; default: on a GPU where they are installed."),
     )

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
@@ -206,17 +206,19 @@ def merge(model: Any) -> PreTrainedModel:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if not isinstance(model, PeftModel):
-        return model
+        return cast("PreTrainedModel", model)
     if getattr(model.get_base_model(), "is_quantized", False):
         raise UserError("adapters cannot be merged into quantised weights without loss: leave --quantization_bit out")
     for layer in model.modules():
         if isinstance(layer, BaseTunerLayer):
-            weight = layer.get_param() if hasattr(layer, "get_param") else layer.get_base_layer().weight  # of experts
+            of_experts: Any = getattr(layer, "get_param", None)
+            weight: Any = of_experts() if of_experts else layer.get_base_layer().weight
             dtype = weight.dtype
             weight.data = weight.data.float()
             layer.merge()
             weight.data = weight.data.to(dtype)
-    return model.base_model.unload()
+    tuner: Any = model.base_model
+    return cast("PreTrainedModel", tuner.unload())
 
 
 def trainable_line(model: torch.nn.Module) -> str:
@@ -298,7 +300,7 @@ def attach(model: Any, folder: Path, name: str, arguments: ModelArguments, *, tr
     from peft import PeftConfig, PeftModel, TaskType
     from peft.utils import load_peft_weights
 
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = cast("PreTrainedModel", model.get_base_model()) if isinstance(model, PeftModel) else model
     origin = adapter_config(folder).get("base_model_name_or_path") or "another model"
     if not (folder / "adapter_model.safetensors").is_file():
         if not (folder / "adapter_model.bin").is_file():

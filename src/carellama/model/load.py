@@ -33,7 +33,7 @@ from carellama.model.zoo.entries import find_entry
 from carellama.model.zoo.resolve import EMBEDDED, model_folder
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -97,13 +97,13 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def load_config(model: ModelArguments) -> PretrainedConfig:
+def load_config(model: ModelArguments) -> PreTrainedConfig:
     """Return the model's configuration, its positions stretched as `--rope_scaling` says."""
     from transformers import AutoConfig
 
     place = _place(model)
     with as_user_error(place, "configuration"):
-        config = AutoConfig.from_pretrained(place, **_access(model))
+        config: PreTrainedConfig = AutoConfig.from_pretrained(place, **_access(model))
     full = full_checkpoint(model)
     if full:
         with as_user_error(full, "configuration"):
@@ -166,6 +166,7 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
     if model.quantization_bit:
         options["quantization_config"] = _quantization(model, options["dtype"])
     with as_user_error(place, "model"), quiet_loading(place):
+        network: PreTrainedModel
         network, info = family.from_pretrained(
             source,
             config=config,
@@ -180,7 +181,8 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
     if isinstance(place, Path) and place == unpacked:  # peft writes the name into each adapter
         entry = find_entry(model.model_name_or_path)
         network.name_or_path = network.config.name_or_path = entry.hub if entry else model.model_name_or_path
-    return network.eval()
+    network.eval()
+    return network
 
 
 def bind(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, extended: bool = False) -> None:
@@ -192,7 +194,8 @@ def bind(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, extend
     highest = max(tokenizer.get_vocab().values())
     if extended:
         grow(network, highest + 1)
-    rows = network.get_input_embeddings().num_embeddings
+    embeddings: Any = network.get_input_embeddings()
+    rows = embeddings.num_embeddings
     if highest >= rows:
         raise UserError(
             f"the tokenizer has token {highest}, but the model {network.config.name_or_path} knows only "
@@ -281,7 +284,7 @@ def _quantization(model: ModelArguments, dtype: Any) -> Any:
     )
 
 
-def _stretch(config: PretrainedConfig, kind: str, factor: float) -> None:
+def _stretch(config: PreTrainedConfig, kind: str, factor: float) -> None:
     """Set `--rope_scaling` in `config.rope_parameters`, which transformers 5 keeps flat or by layer type.
 
     Of layer types (Gemma 3) only full attention is stretched: the others look at a near window anyway.
@@ -303,7 +306,7 @@ def _stretch(config: PretrainedConfig, kind: str, factor: float) -> None:
         config.max_position_embeddings = int(length * factor)
 
 
-def _same_shape(base: PretrainedConfig, place: Path | str, full: PretrainedConfig, folder: Path) -> None:
+def _same_shape(base: PreTrainedConfig, place: Path | str, full: PreTrainedConfig, folder: Path) -> None:
     """Refuse a whole checkpoint of another model than the base."""
     sizes = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     for size in (*sizes, "num_key_value_heads"):

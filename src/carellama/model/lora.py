@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from carellama.config.finetuning import FinetuningArguments
 from carellama.errors import UserError, nearest
@@ -48,7 +48,7 @@ def new_adapter(model: Any, finetuning: FinetuningArguments, tokens: Sequence[in
     """
     from peft import PeftModel, get_peft_model
 
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = cast("PreTrainedModel", model.get_base_model()) if isinstance(model, PeftModel) else model
     config = _config(base, finetuning, tokens)
     with peft_quiet():
         if not isinstance(model, PeftModel):
@@ -66,8 +66,9 @@ def _config(base: PreTrainedModel, finetuning: FinetuningArguments, tokens: Sequ
     import peft
 
     kind, rank, dropout = finetuning.peft_type, finetuning.lora_rank, finetuning.lora_dropout
+    alpha: Any = finetuning.lora_alpha  # peft calls it an int and takes any number
     scores = STAGES[finetuning.stage].model_kind == "reward"
-    common = {
+    common: dict[str, Any] = {
         "task_type": peft.TaskType.SEQ_CLS if scores else peft.TaskType.CAUSAL_LM,
         "target_modules": targets(base, finetuning),
     }
@@ -77,9 +78,9 @@ def _config(base: PreTrainedModel, finetuning: FinetuningArguments, tokens: Sequ
         common.pop("exclude_modules", None)  # which peft's own has not
         return peft.VeraConfig(**common, r=rank, vera_dropout=dropout)
     if kind == "loha":
-        return peft.LoHaConfig(**common, r=rank, alpha=finetuning.lora_alpha, rank_dropout=dropout)
+        return peft.LoHaConfig(**common, r=rank, alpha=alpha, rank_dropout=dropout)
     if kind == "lokr":
-        return peft.LoKrConfig(**common, r=rank, alpha=finetuning.lora_alpha, rank_dropout=dropout)
+        return peft.LoKrConfig(**common, r=rank, alpha=alpha, rank_dropout=dropout)
     if kind == "oft":
         return peft.OFTConfig(**common, r=0, oft_block_size=finetuning.oft_block_size, module_dropout=dropout)
     if kind == "hra":
@@ -92,7 +93,7 @@ def _config(base: PreTrainedModel, finetuning: FinetuningArguments, tokens: Sequ
     return peft.LoraConfig(
         **common,
         r=rank,
-        lora_alpha=finetuning.lora_alpha,
+        lora_alpha=alpha,
         lora_dropout=dropout,
         use_rslora=finetuning.use_rslora,
         use_dora=finetuning.use_dora,

@@ -185,8 +185,7 @@ def _packed_mask(*args: Any, attention_mask: torch.Tensor | None = None, **kwarg
         return None
     from transformers.masking_utils import sdpa_mask
 
-    mask: torch.Tensor | None = sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
-    return mask
+    return sdpa_mask(*args, attention_mask=attention_mask, **kwargs)  # type: ignore[misc]  # all come by keyword
 
 
 def register() -> str:

@@ -134,7 +134,7 @@ def _probed(model: Any) -> Iterator[list[int | None]]:
         return packed_attention(*args, **kwargs)
 
     AttentionInterface.register(PROBED, noted)
-    AttentionMaskInterface.register(PROBED, AttentionMaskInterface._global_mapping[register()])
+    AttentionMaskInterface.register(PROBED, AttentionMaskInterface._global_mapping[register()])  # type: ignore[arg-type]
     before, training = model.config._attn_implementation, model.training
     model.eval()
     model.set_attn_implementation(PROBED)

@@ -123,7 +123,8 @@ def _check_parts(config: RunConfig, engine: Engine) -> None:
             f"--checkpoint_dir is merged into whole weights, not under {engine.name}: export them first and train that "
             "model, or take ZeRO-2 or FSDP2"
         )
-    if not config.training.deepspeed_plugin.zero3_save_16bit_model:
+    plugin = config.training.deepspeed_plugin
+    if plugin is None or not plugin.zero3_save_16bit_model:
         raise UserError("ZeRO-3 would save no weights: set zero3_save_16bit_model: true in its configuration")
 
 

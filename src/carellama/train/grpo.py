@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather, gather_object
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import TrainOutput
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
@@ -84,6 +85,9 @@ def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Tasks:
 class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
     """TRL's trainer with our prompts, reference, evaluation and guarantees; see the head of this module."""
 
+    processing_class: PreTrainedTokenizerBase
+    num_generations: int
+
     def __init__(self, config: RunConfig, model: Any, tokenizer: Any, tasks: Tasks) -> None:
         self.template = get_template(config.data.template, tokenizer)
         self.encoder = GroupEncoder(tokenizer)
@@ -95,7 +99,7 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
         dtypes = [one.dtype for one in learned]
         super().__init__(
             model=model,
-            reward_funcs=list(rewards.values()),
+            reward_funcs=list[Any](rewards.values()),
             args=_trl_arguments(config),
             train_dataset=_table(tasks.train or tasks.held_out or []),
             eval_dataset=_table(tasks.held_out) if tasks.held_out else None,
@@ -113,7 +117,8 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if config.grpo.grpo_beta and config.training.do_train:
             self.beta = config.grpo.grpo_beta
-            self.ref_model = _ReferenceModel(self.model, Reference(self.model, sharded=sharded))
+            reference: Any = _ReferenceModel(self.model, Reference(self.model, sharded=sharded))
+            self.ref_model = reference
 
     def _loaded(self, config: RunConfig, model: Any, tokenizer: Any) -> dict[str, Reward]:
         """All rewards of `--rewards`, in its order."""
@@ -217,7 +222,7 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         return EpochSampler(
-            self.train_dataset if dataset is None else dataset,
+            self.train_dataset if dataset is None else dataset,  # type: ignore[arg-type]
             mini_repeat_count=self.num_generations,
             batch_size=self.args.generation_batch_size // self.num_generations,
             repeat_count=self.num_iterations * self.args.steps_per_generation,
@@ -294,6 +299,8 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
 
 class EpochSampler(RepeatSampler):
     """TRL's sampler, whose order depends on the seed and the epoch alone: a resumed run draws what comes next."""
+
+    seed: int
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer at the beginning of each epoch."""

@@ -35,7 +35,7 @@ class OwnOptimizer:
             if self.optimizer is None and self.loraplus_lr_ratio and isinstance(self.model, PeftModel):
                 from peft.optimizers import create_loraplus_optimizer
 
-                learning = self.model if model is None else model
+                learning: Any = self.model if model is None else model
                 kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.args, learning)
                 self.optimizer = create_loraplus_optimizer(
                     learning,

@@ -26,7 +26,7 @@ from accelerate.utils import gather_object
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, ProgressCallback, Trainer
+from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, Trainer
 
 from carellama.config.run import RunConfig
 from carellama.data.encoding.collate import collate_row, part_of_row, row_parts
@@ -63,6 +63,7 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
     one that was written (`carellama.train.checkpoints`).
     """
 
+    processing_class: PreTrainedTokenizerBase
     passes = 0.0
     sums = False  # whether what is measured are sums over tokens, which add up for the pieces of a record
 
@@ -186,14 +187,14 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
         """The trainer's loader; of a stream, which divides itself among the processes, a plain one."""
         data = self.train_dataset
         if not isinstance(data, TokenStream):
-            self._check_last_batch(len(data))
+            self._check_last_batch(len(data))  # type: ignore[arg-type]  # rows of a list
             loader: DataLoader = super().get_train_dataloader()
             return loader
         workers = self.args.dataloader_num_workers
         return DataLoader(
             FailingStream(data),
             batch_size=self._train_batch_size,
-            collate_fn=partial(collate_or_fail, self.data_collator),
+            collate_fn=partial(collate_or_fail, self.data_collator),  # type: ignore[arg-type]  # theirs is wider
             num_workers=workers,
             prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
             persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
@@ -252,7 +253,8 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
         for inputs in batches:
             values.append(self.batch_values(model, self._prepare_inputs(inputs)))
             self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        entries = in_order(gather_object(values), self.accelerator.num_processes, len(batches.dataset)).numpy()
+        count = len(batches.dataset)  # type: ignore[arg-type]  # a list: a stream is only for training
+        entries = in_order(gather_object(values), self.accelerator.num_processes, count).numpy()
         check_finite(entries, batches.dataset)
         sources = self.sources_of(batches.dataset)
         named = self._measures(entries, sources)
@@ -300,13 +302,14 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
         if not isinstance(self.model, PeftModel):
             super()._save(output_dir, state_dict)
             return
-        save = self.model.save_pretrained
+        model: Any = self.model
+        save = model.save_pretrained
         # peft would add the whole embedding where tokens were added, and ask the hub about it at each save
-        self.model.save_pretrained = partial(save, save_embedding_layers=False)
+        model.save_pretrained = partial(save, save_embedding_layers=False)
         try:
             super()._save(output_dir, state_dict)
         finally:
-            self.model.save_pretrained = save
+            model.save_pretrained = save
         start = getattr(self.model, "pissa_start", None)
         if start and self.args.should_save:
             plain_adapter(Path(output_dir or self.args.output_dir), start, keep_raw=self._saving)

@@ -11,7 +11,7 @@ stands there. Every layer keeps all columns, also one that attends to a window: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ SPARE = 128  # columns of room, at least, so that a new token is written in plac
 
 class Columns(DynamicLayer):
     """Keys and values of one layer, each (rows, heads, columns, width), in buffers that have room for more."""
+
+    keys: Tensor
+    values: Tensor
 
     def __init__(self, **_: Any) -> None:
         super().__init__()
@@ -91,14 +94,18 @@ def new_store() -> DynamicCache:
 
 def join(store: DynamicCache, other: DynamicCache) -> None:
     """Put the rows of `other` under those of `store`."""
-    for layer, joining in zip(store.layers, other.layers, strict=True):
+    for layer, joining in zip(_layers(store), _layers(other), strict=True):
         layer.join(joining)
 
 
 def keep(store: DynamicCache, rows: Sequence[int], width: int) -> None:
     """Keep these rows, and the last `width` columns."""
-    for layer in store.layers:
+    for layer in _layers(store):
         layer.keep(rows, width)
+
+
+def _layers(store: DynamicCache) -> list[Columns]:
+    return cast("list[Columns]", store.layers)  # all of the class that `new_store` gave
 
 
 def why_not(model: Any) -> str:
