@@ -17,7 +17,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from carellama.privacy.deidentify import Deidentifier, find
+from carellama.privacy.deidentify import Deidentifier
+from carellama.privacy.detect import find_identifiers
 from carellama.privacy.kinds import KINDS, Identifier
 
 SETS = Path(__file__).resolve().parent.parent / "tests"
@@ -64,7 +65,7 @@ class Score:
 
     def add(self, row: dict) -> None:
         """Look for the identifiers of a labelled sentence and count."""
-        text, found = row["text"], find(row["text"])
+        text, found = row["text"], find_identifiers(row["text"])
         labelled = list(labels(row))
         covered = {index for one in found for index in range(one.start, one.end)}
         for label in labelled:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carellama.privacy.checksums import id_card_check, is_luhn, luhn_check
+from carellama.privacy.checksums import id_card_check_digit, is_luhn, luhn_check_digit
 
 
 def luhn_by_hand(digits: str) -> bool:
@@ -24,12 +24,12 @@ def test_numbers_whose_doubled_digits_pass_nine(number):
 
 @given(st.text("0123456789", min_size=1, max_size=19))
 def test_the_check_digit_is_the_one_that_fits(digits):
-    assert luhn_by_hand(digits + luhn_check(digits))
+    assert luhn_by_hand(digits + luhn_check_digit(digits))
     assert is_luhn(digits) == (luhn_by_hand(digits) if len(digits) > 1 else digits == "0")
 
 
 @given(st.text("0123456789", min_size=17, max_size=17))
 def test_the_check_character_of_an_identity_card_is_that_of_iso_7064(first):
     """MOD 11-2: the sum of all characters, from the right by 1, 2, 4, ..., leaves 1 over 11; X stands for 10."""
-    characters = [*map(int, first), 10 if (check := id_card_check(first)) == "X" else int(check)]
+    characters = [*map(int, first), 10 if (check := id_card_check_digit(first)) == "X" else int(check)]
     assert sum(value * 2**place for place, value in enumerate(reversed(characters))) % 11 == 1

@@ -5,7 +5,8 @@ The medicines here are invented, so that no list can have them. Each of these wa
 
 import pytest
 
-from carellama.privacy.deidentify import Deidentifier, find
+from carellama.privacy.deidentify import Deidentifier
+from carellama.privacy.detect import find_identifiers
 
 MASK = Deidentifier()
 
@@ -65,7 +66,7 @@ def test_codes_and_addresses_of_things_stay(text):
     ],
 )
 def test_a_word_that_speaks_of_a_person_is_enough(text, kind, value):
-    assert [(found.kind, found.text) for found in find(text)] == [(kind, value)]
+    assert [(found.kind, found.text) for found in find_identifiers(text)] == [(kind, value)]
 
 
 @pytest.mark.parametrize(
@@ -77,4 +78,4 @@ def test_a_word_that_speaks_of_a_person_is_enough(text, kind, value):
     ],
 )
 def test_a_name_is_not_carried_to_what_is_a_thing(texts, masked):
-    assert MASK.texts(texts)[0] == (masked or texts)
+    assert MASK.deidentify_texts(texts)[0] == (masked or texts)

@@ -2,7 +2,7 @@
 
     is_id_card("11010519491231002X")   # True: the region, the date and the check digit fit
 
-They take plain digits (`carellama.privacy.normalize.compact`) and know nothing of the text around.
+They take plain digits (`carellama.privacy.normalize.canonical_form`) and know nothing of the text around.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 
 # The first two digits of a Chinese resident identity number (GB/T 2260), and 83 and 91 of residence permits.
-REGIONS = frozenset(
+CN_REGION_CODES = frozenset(
     "11 12 13 14 15 21 22 23 31 32 33 34 35 36 37 41 42 43 44 45 46 "
     "50 51 52 53 54 61 62 63 64 65 71 81 82 83 91".split()
 )
@@ -18,7 +18,7 @@ _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)  # GB 11643-199
 _CHECKS = "10X98765432"
 
 
-def id_card_check(first: str) -> str:
+def id_card_check_digit(first: str) -> str:
     """The 18th character for the first 17 digits: ISO 7064 MOD 11-2."""
     return _CHECKS[sum(int(digit) * weight for digit, weight in zip(first, _WEIGHTS, strict=True)) % 11]
 
@@ -27,13 +27,15 @@ def is_id_card(value: str) -> bool:
     """Whether 15 or 18 characters are a Chinese identity number: region, date of birth and check digit fit."""
     value = value.upper()
     if len(value) == 15 and value.isdigit():
-        return value[:2] in REGIONS and is_date("19" + value[6:12])
+        return value[:2] in CN_REGION_CODES and is_calendar_date("19" + value[6:12])
     if len(value) != 18 or not value[:17].isdigit() or value[17] not in "0123456789X":
         return False
-    return value[:2] in REGIONS and is_date(value[6:14]) and id_card_check(value[:17]) == value[17]
+    return (
+        value[:2] in CN_REGION_CODES and is_calendar_date(value[6:14]) and id_card_check_digit(value[:17]) == value[17]
+    )
 
 
-def is_date(digits: str) -> bool:
+def is_calendar_date(digits: str) -> bool:
     """Whether eight digits are a day from 1880 to this year, year first."""
     try:
         day = datetime.date(int(digits[:4]), int(digits[4:6]), int(digits[6:8]))
@@ -44,10 +46,10 @@ def is_date(digits: str) -> bool:
 
 def is_luhn(digits: str) -> bool:
     """Whether the last digit fits the others: ISO/IEC 7812, bank cards."""
-    return digits.isdigit() and luhn_check(digits[:-1]) == digits[-1]
+    return digits.isdigit() and luhn_check_digit(digits[:-1]) == digits[-1]
 
 
-def luhn_check(digits: str) -> str:
+def luhn_check_digit(digits: str) -> str:
     """The digit to put behind these."""
     doubled = (2 * int(digit) for digit in digits[::-2])
     total = sum(value - 9 if value > 9 else value for value in doubled) + sum(map(int, digits[-2::-2]))

@@ -10,12 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from carellama.privacy.kinds import Span
 from carellama.privacy.names_zh import is_name
 from carellama.privacy.word_lists import english
-from carellama.privacy.words import NOT_NAMES_EN
 from carellama.text import HAN
-
-Found = tuple[str, int, int, float]
 
 _KEYS: dict[str, str] = {
     "NAME": "patient pt name ptname patientname fullname firstname lastname "
@@ -60,7 +58,7 @@ _LATIN_NAME = re.compile(rf"{_WORD}(?:[ +]{_WORD}){{1,3}}$")
 _NUMBER = re.compile(r"[A-Za-z]{0,6}[\-_ ]?[0-9*][0-9A-Za-z*.\-/_ ()+]{3,40}$")
 
 
-def fields(plain: str) -> Iterator[Found]:
+def fields(plain: str) -> Iterator[Span]:
     """Yield the values of fields that hold an identifier: (kind, start, end, score)."""
     yield from _marked_up(plain)
     turned = plain[::-1]
@@ -85,7 +83,7 @@ def kind_of(key: str) -> str | None:
     return _KIND.get(key)
 
 
-def _marked_up(plain: str) -> Iterator[Found]:
+def _marked_up(plain: str) -> Iterator[Span]:
     """Yield the values of XML, HL7 and DICOM."""
     for match in _TAG.finditer(plain) if "</" in plain else ():
         key = match["key"].rpartition(":")[2]
@@ -123,7 +121,9 @@ def _end(kind: str, value: str, *, keyed: bool, sure: bool) -> int:
             return len(value) if "·" in value or is_name(value, sure=sure) else 0
         value = re.split(r" / |  ", value)[0]
         words = re.split("[ +]+", value.lower().replace(".", ""))
-        if not _LATIN_NAME.match(value) or any(word in NOT_NAMES_EN or word in english().ordinary for word in words):
+        if not _LATIN_NAME.match(value) or any(
+            word in english().not_names or word in english().ordinary for word in words
+        ):
             return 0
         particle = r"(?:al|el)-[A-Z]|(?:de|la|van|von|der|bin|del|da)$"
         return (

@@ -10,12 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from carellama.privacy.names_en_prose import MACHINE, SPEAKER, is_listed
-from carellama.privacy.normalize import pattern
+from carellama.privacy.kinds import Span
+from carellama.privacy.names_en_prose import is_listed
+from carellama.privacy.normalize import compile_pattern
+from carellama.privacy.rules import fragment_pattern
 from carellama.privacy.word_lists import english
-from carellama.privacy.words import EPONYM_AFTER, FIRST_NAMES, LAST_NAMES, NOT_NAMES_EN
-
-Found = tuple[str, int, int, float]
 
 _W = (
     r"[A-ZÀ-ÞĀ-ſ](?:['’][A-Z])?[a-zà-ÿĀ-ſẠ-ỹ]+(?:['’\-][A-Z]?[a-zà-ÿĀ-ſẠ-ỹ]+)*(?:[A-Z][a-z]+)?|"
@@ -49,12 +48,12 @@ _STRONG = (
     r"neighbou?r|primary contact|contact|assessor|examiner|reader|investigator|coordinator|trainee|"
     r"supervisor|owner|tenant|landlord|driver)"
 )
-_MARKED = pattern(rf"{_STRONG}{_IS}(?P<value>{_LOOSE})", re.IGNORECASE)
-_TITLE = pattern(
+_MARKED = compile_pattern(rf"{_STRONG}{_IS}(?P<value>{_LOOSE})", re.IGNORECASE)
+_TITLE = compile_pattern(
     rf"(?<![A-Za-z])(?P<title>(?i:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Messrs|Mme|Rev))"
     rf"(?:\.\s?| {{1,2}})(?P<value>(?:{_SPACED})|{_NAME}|(?:[a-z]\. ?)?[a-z]{{2,}}(?: [a-z]+)?)"
 )
-_SAID = pattern(
+_SAID = compile_pattern(
     r"\b(?:(?:my|his|her|their|the patient's|patient's|whose) (?:full |first |last |real )?name"
     r"(?: is(?: spel(?:led|t))?|'s|:| was)|name's|i am called|i'm called|call me"
     r"|(?:(?:who is|he is|she is|son|daughter|baby|"
@@ -62,7 +61,7 @@ _SAID = pattern(
     rf" ?(?P<value>{_LOOSE})",
     re.IGNORECASE,
 )
-_SIGN_OFF = pattern(
+_SIGN_OFF = compile_pattern(
     r"(?:^|[\n.!?,] ?)(?:(?:best|kind|warm|with|kindest|many)? ?(?:regards|wishes)|(?:yours "
     r")?(?:sincerely|faithfully|truly|respectfully)|(?:many )?thanks(?: again| in advance)?|thank you|signed|"
     r"cheers|yours|love|take care|best)(?: yours)?[,.!\-]{0,2}\s{1,3}[\-~]?\s?"
@@ -72,25 +71,25 @@ _SIGN_OFF = pattern(
 
 
 _NAME_LINE = re.compile(r"[A-Z][\w.'\-]*(?:,? [A-Z][\w.'\-]*){1,3}\s*(?:\n|$)")  # nothing else stands in the line
-_STOP_AT = pattern(
+_STOP_AT = compile_pattern(
     r"(?:,? )(?:(?i:dob|mrn|age|sex|gender|date|phone|tel|id|male|female|born|address|and|is|was|has|"
     r"who|with|the|on|at|in|from|for|ssn|nhs|room|ward|md|email|e-mail|cell|mobile|my|i|i'm|we|but|"
     r"please|or|of|by|to|dr|mr|mrs|ms|years?|aged?|relationship|ext)\b|an?\b)"
 )
-_BODIES = pattern(
+_BODIES = compile_pattern(
     r" (?:Committee|Board|Council|Team|Department|Clinic|Therapy|Authority|Trust|Agency|Group|Unit|Panel)\b", re.I
 )
-_TRADE = pattern(
+_TRADE = compile_pattern(
     r"(?:ologists?|iatrists?|icians?|(?:rapist|tist|macist|alist)s?|itis|osis|emia|oma|itus|ectomy|"
     r"ology|therapy|virus)$|\d"
 )
-_ORDINARY = pattern(  # endings of words that are no names, unless the lists know them
+_ORDINARY = compile_pattern(  # endings of words that are no names, unless the lists know them
     r"(?:tions?|sions?|ments?|ness|ities|ity|ances?|ences?|ical|ular|ous|able|ible|ing|ed|ism|ology|"
     r"graphy|scopy|plasty|pathy|mycin|cillin|olol|pril|sartan|statin|azole|idine|control|ward|clinic|team)$"
 )
 
 
-def names(plain: str) -> Iterator[Found]:
+def names(plain: str) -> Iterator[Span]:
     """Yield the names in a folded text with Latin letters: (kind, start, end, score)."""
     for match in _MARKED.finditer(plain):
         if not _is_speech(plain, match.start("value")):
@@ -111,7 +110,7 @@ def _is_speech(plain: str, start: int) -> bool:
     """Whether what somebody says begins here, and not a name: Assistant: Hm, I think."""
     first = re.match(r"[^\s,.!?]*", plain[start : start + 40])
     return bool(
-        SPEAKER.search(plain, max(0, start - 16), start)
+        fragment_pattern("prose_en", "SPEAKER").search(plain, max(0, start - 16), start)
         and not (first and is_listed(first[0]))
         and not _NAME_LINE.match(plain, start)
     )
@@ -119,14 +118,19 @@ def _is_speech(plain: str, start: int) -> bool:
 
 def _known_word(word: str) -> bool:
     word = word.lower().strip(".,'’")
-    return (word in FIRST_NAMES or word in LAST_NAMES) and word not in NOT_NAMES_EN
+    return (word in english().first_names or word in english().last_names) and word not in english().not_names
 
 
 def _ordinary(bare: str) -> bool:
     """Whether a word in lower case is an everyday one by the list or its ending, and no known name."""
     if bare in english().ordinary:
         return True
-    return bool(len(bare) > 4 and _ORDINARY.search(bare) and bare not in FIRST_NAMES and bare not in LAST_NAMES)
+    return bool(
+        len(bare) > 4
+        and _ORDINARY.search(bare)
+        and bare not in english().first_names
+        and bare not in english().last_names
+    )
 
 
 def _known(text: str) -> bool:
@@ -135,7 +139,7 @@ def _known(text: str) -> bool:
 
 def _cut(
     plain: str, match: re.Match[str], *, score: float, loose: bool = False, all_names: bool = False, known: bool = False
-) -> Iterator[Found]:
+) -> Iterator[Span]:
     """Yield the name at the beginning of the group `value`: its words up to the first that is no name.
 
     `loose` takes words in lower case; `all_names` drops it when its first word is no name, or the whole is one
@@ -155,7 +159,7 @@ def _cut(
         bare = re.sub(r"['’]s$", "", bare)
         capital = word[0][0].isupper()
         if (
-            (bare in NOT_NAMES_EN and not (end and capital and bare in LAST_NAMES))
+            (bare in english().not_names and not (end and capital and bare in english().last_names))
             or _TRADE.search(bare)
             or (not end and _ordinary(bare))
             or not bare
@@ -172,7 +176,9 @@ def _cut(
     if text.endswith(("'s", "’s")):
         text = text[:-2]
     bare_text = text.rstrip(".") if not re.search(r"(?: |^)[A-Z]\.$", text) else text
-    if len(bare_text.strip(".")) < 2 or (re.match(EPONYM_AFTER, plain[start + len(bare_text) :], re.IGNORECASE)):
+    if len(bare_text.strip(".")) < 2 or (
+        fragment_pattern("prose_en", "EPONYM_CONTEXT", re.IGNORECASE).match(plain, start + len(bare_text))
+    ):
         return
     if (
         (all_names and len(bare_text) < 3)
@@ -180,7 +186,7 @@ def _cut(
         or plain.startswith("_", start + len(bare_text))
     ):
         return
-    if MACHINE.match(plain, start + len(bare_text)):
+    if fragment_pattern("prose_en", "MACHINE", re.IGNORECASE).match(plain, start + len(bare_text)):
         return
     if bare_text.isupper() and len(bare_text) < 5 and " " not in bare_text and not _known_word(bare_text):
         return

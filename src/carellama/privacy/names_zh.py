@@ -10,14 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from carellama.privacy.kinds import Span
 from carellama.privacy.medical_context import evidence
 from carellama.privacy.names_zh_prose import around, is_token, likelihood
-from carellama.privacy.words import COMPOUND_SURNAMES, GIVEN, NOT_NAMES_ZH, RARE_SURNAMES, SURNAMES, WORD_BEFORE
+from carellama.privacy.word_lists import chinese
 from carellama.text import HAN
 
-Found = tuple[str, int, int, float]
-
-_COMPOUND = "|".join(sorted(COMPOUND_SURNAMES))
+_COMPOUND = "|".join(sorted(chinese().compound_surnames))
 _SPACED = rf"[{HAN}](?: {{1,2}}[{HAN}]){{1,3}}(?![{HAN}])"  # 王 小 明
 _PARTS = rf"[{HAN}]{{1,10}}(?:·[{HAN}]{{1,10}}){{1,3}}"  # 阿依古丽·买买提
 _LATIN = r"[A-Z][A-Za-z'\-]+(?:[ ,·]{1,2}[A-Z][A-Za-z'\-.]*){0,3}|[a-z]{2,12}(?: [a-z]{2,12}){1,2}"
@@ -95,7 +94,7 @@ _USED = re.compile(r"[用买吃喝涂抹擦敷喷](?:了|过|着)?$")
 _BEFORE_YU = re.compile(r"[由对关至位求属在处基归鉴便善等利介终过用大小高低多少源]$")
 
 
-def names(plain: str) -> Iterator[Found]:
+def names(plain: str) -> Iterator[Span]:
     """Yield the names in a folded text with Chinese characters: (kind, start, end, score)."""
     for match in _STRONG_NAME.finditer(plain):
         group = "colon" if match["colon"] else "value"
@@ -110,7 +109,7 @@ def names(plain: str) -> Iterator[Found]:
         if length and _plausible(plain, start, start + length):
             yield "NAME", start, start + length, 0.7
     for match in _SURNAMED.finditer(plain):
-        if match["value"] in SURNAMES or match["value"] in COMPOUND_SURNAMES:
+        if match["value"] in chinese().surnames or match["value"] in chinese().compound_surnames:
             yield "NAME", *match.span("value"), 0.8
             if match["given"]:
                 yield "NAME", *match.span("given"), 0.8
@@ -119,7 +118,7 @@ def names(plain: str) -> Iterator[Found]:
 
 def _plausible(plain: str, start: int, end: int) -> bool:
     """Whether a name of a surname and a given name is not words by all odds: 孩子暴露, 患者应行; nor a medicine."""
-    if not HAN_ONLY.match(plain[start:end]) or plain[start : start + 2] in COMPOUND_SURNAMES:
+    if not HAN_ONLY.match(plain[start:end]) or plain[start : start + 2] in chinese().compound_surnames:
         return True
     said = around(plain, start, end)
     if evidence(plain, start, end, named=said >= 12.0) <= -7.0:
@@ -133,16 +132,16 @@ def has_surname(name: str) -> str:
 
 
 def _surname_length(name: str) -> int:
-    if name[:2] in COMPOUND_SURNAMES:
+    if name[:2] in chinese().compound_surnames:
         return 2
-    return 1 if name[:1] in SURNAMES else 0
+    return 1 if name[:1] in chinese().surnames else 0
 
 
 def is_name(name: str, *, sure: bool = False) -> bool:
     """Whether Chinese characters are a surname and a given name of one or two; `sure`: any given name will do."""
     surname = _surname_length(name)
     given = name[surname:]
-    if not surname or not 1 <= len(given) <= 2 or (name[:2] in NOT_NAMES_ZH and surname == 1):
+    if not surname or not 1 <= len(given) <= 2 or (name[:2] in chinese().not_names and surname == 1):
         return False
     if (
         given in _TITLES
@@ -155,9 +154,9 @@ def is_name(name: str, *, sure: bool = False) -> bool:
         return False
     if sure:
         return True
-    if name[0] in RARE_SURNAMES and len(given) == 1:
+    if name[0] in chinese().rare_surnames and len(given) == 1:
         return given in "峰平红伟芳娜敏静丽强磊军勇艳杰娟涛超霞刚辉玲鹏飞斌婷浩琳欣怡倩莉萍波梅丹琴颖蕾薇"
-    return all(character in GIVEN for character in given)
+    return all(character in chinese().given for character in given)
 
 
 def _after_marker(plain: str, start: int, value: str, *, sure: bool) -> int:
@@ -170,7 +169,7 @@ def _after_marker(plain: str, start: int, value: str, *, sure: bool) -> int:
         return _spaced(value) or _after_marker(plain, start, value.split(" ")[0], sure=sure)
     for length in sorted({4, 3, 2} & set(range(len(value) + 1)), reverse=True):
         name = value[:length]
-        if re.match(_END, plain[start + length :]) and name[:2] not in NOT_NAMES_ZH:
+        if re.match(_END, plain[start + length :]) and name[:2] not in chinese().not_names:
             if is_name(name, sure=sure) or (sure and length <= 3 and _surname_length(name)):
                 return length
             if (
@@ -187,7 +186,7 @@ def _after_marker(plain: str, start: int, value: str, *, sure: bool) -> int:
     for length in (3, 2):
         if sure and len(value) > length and is_name(value[:length]):
             return length
-    if sure and len(value) == 1 and value in SURNAMES - RARE_SURNAMES:
+    if sure and len(value) == 1 and value in chinese().surnames - chinese().rare_surnames:
         return 1
     return 0
 
@@ -209,7 +208,7 @@ def _likely(plain: str, start: int, value: str) -> int:
     if "·" in value or "." in value:
         return (
             len(value)
-            if value[0] in SURNAMES | frozenset("阿艾买古热吐库哈依帕努巴萨扎洛格拉旦次多桑达丹才尼白玛央")
+            if value[0] in chinese().surnames | frozenset("阿艾买古热吐库哈依帕努巴萨扎洛格拉旦次多桑达丹才尼白玛央")
             else 0
         )
     if " " in value:
@@ -223,7 +222,7 @@ def _likely(plain: str, start: int, value: str) -> int:
     return 0
 
 
-def _titled(plain: str) -> Iterator[Found]:
+def _titled(plain: str) -> Iterator[Span]:
     """Names before a title: a whole name, or a surname alone."""
     for match in TITLE.finditer(plain):
         at = match.start()
@@ -237,18 +236,18 @@ def _titled(plain: str) -> Iterator[Found]:
             joined = name.replace(" ", "")
             before = plain[max(0, start - 4) : start]
             if not HAN_ONLY.match(joined) or (
-                joined[0] in WORD_BEFORE and before[-1:] and before[-1] in WORD_BEFORE[joined[0]]
+                joined[0] in chinese().words_before and before[-1:] and before[-1] in chinese().words_before[joined[0]]
             ):
                 continue  # 谢谢周医生: the name begins behind the word
-            if len(joined) >= 2 and joined not in COMPOUND_SURNAMES:
+            if len(joined) >= 2 and joined not in chinese().compound_surnames:
                 if (
                     is_name(joined)
-                    and (len(joined) > 2 or joined[0] not in RARE_SURNAMES or _free(before))
+                    and (len(joined) > 2 or joined[0] not in chinese().rare_surnames or _free(before))
                     and (spaced or _plausible(plain, start, at))
                 ):
                     yield "NAME", start, start + len(name), 0.7
                     break
-            elif joined in COMPOUND_SURNAMES or (
+            elif joined in chinese().compound_surnames or (
                 _is_single(joined, before, match["title"], plain[match.end() : match.end() + 2])
                 and (spaced or _free(before) or is_token(plain, start, match.end()))
             ):
@@ -262,16 +261,16 @@ def _free(before: str) -> bool:
 
 
 def _is_single(surname: str, before: str, title: str, after: str) -> bool:
-    if surname not in SURNAMES or surname in _NO_SINGLE:
+    if surname not in chinese().surnames or surname in _NO_SINGLE:
         return False
-    if before[-1:] and before[-1] in WORD_BEFORE.get(surname, ""):
+    if before[-1:] and before[-1] in chinese().words_before.get(surname, ""):
         return False
-    if surname in RARE_SURNAMES and _USED.search(before):
+    if surname in chinese().rare_surnames and _USED.search(before):
         return False  # 用皮护士
     if surname == "于" and after[:1] in ("处", "那"):
         return False
     if surname == "于" and _BEFORE_YU.search(before):
         return False
     if title in ("总", "主治", "专家", "经理", "科长", "所长"):
-        return surname not in RARE_SURNAMES and _free(before)
-    return surname not in RARE_SURNAMES or title in _CLINICAL or _free(before)
+        return surname not in chinese().rare_surnames and _free(before)
+    return surname not in chinese().rare_surnames or title in _CLINICAL or _free(before)

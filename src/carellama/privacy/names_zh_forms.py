@@ -10,13 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from carellama.privacy.kinds import Span
 from carellama.privacy.medical_context import within_word
 from carellama.privacy.names_zh_prose import around, dictionary, given_names, is_token
-from carellama.privacy.word_lists import medical_terms
-from carellama.privacy.words import RARE_SURNAMES, SOUNDS, SURNAMES
+from carellama.privacy.word_lists import chinese, medical_terms
 from carellama.text import HAN
-
-Found = tuple[str, int, int, float]
 
 # Parts of the names of Tibetans, Uyghurs, Kazakhs and Mongols: written without a surname.
 _PEOPLES = (
@@ -66,7 +64,7 @@ _OLD = re.compile(  # 老马, 小李
 _NOT_OLD = frozenset("白高金黄方于石平安常万花毛公师家板婆乡年娘鸡鼠谢")
 _SOMEBODY = re.compile(rf"(?P<one>[{HAN}])某(?![些种个一天日月年人处地时])")
 _FOREIGN = re.compile(
-    rf"(?:[{SOUNDS}]{{1,7}}|[{HAN}]{{2,3}})(?:·(?:[{SOUNDS}]{{1,8}}|[{HAN}]{{2,3}})){{1,3}}(?!综合|病|征|氏|医院)"
+    rf"(?:[{chinese().transliteration}]{{1,7}}|[{HAN}]{{2,3}})(?:·(?:[{chinese().transliteration}]{{1,8}}|[{HAN}]{{2,3}})){{1,3}}(?!综合|病|征|氏|医院)"
 )
 _BOOKS = frozenset("素问 灵枢 难经 诗经 论语 史记 内经".split())
 _LINKS = "由给找请让和跟与向是叫写的为对在"
@@ -74,7 +72,7 @@ _KATAKANA = re.compile("[ァ-ヺー]{2,12}(?:[・·＝ ][ァ-ヺー]{2,12})+")
 _APART = re.compile(rf"(?P<one>[{HAN}]) {{2,3}}(?P<two>[{HAN}])(?=$|[^{HAN} ]| {{2,}}|[男女])")  # 石  磊
 
 
-def forms(plain: str) -> Iterator[Found]:
+def forms(plain: str) -> Iterator[Span]:
     """Yield the names of these forms in a folded text: (kind, start, end, score)."""
     words = dictionary().words
     for match in _PEOPLE.finditer(plain):
@@ -93,7 +91,7 @@ def forms(plain: str) -> Iterator[Found]:
     if "老" in plain or "小" in plain:
         yield from _old(plain)
     for match in _SOMEBODY.finditer(plain) if "某" in plain else ():
-        if match["one"] in SURNAMES and match["one"] not in RARE_SURNAMES:
+        if match["one"] in chinese().surnames and match["one"] not in chinese().rare_surnames:
             yield "NAME", *match.span("one"), 0.5
     for match in _FOREIGN.finditer(plain) if "·" in plain else ():
         first = match[0].partition("·")[0]  # 收据抬头写艾琳·彼得罗娃: words before it are none of it
@@ -104,7 +102,7 @@ def forms(plain: str) -> Iterator[Found]:
         yield "NAME", *match.span(), 0.5
     for match in _APART.finditer(plain) if "  " in plain else ():
         start = match.start()
-        if match["one"] in SURNAMES and match["two"] in given_names() and is_token(plain, start, start + 1):
+        if match["one"] in chinese().surnames and match["two"] in given_names() and is_token(plain, start, start + 1):
             yield "NAME", match.start(), match.end(), 0.5
 
 
@@ -114,20 +112,20 @@ def _listed(text: str) -> bool:
     return any(
         part not in known.people
         and (part in known.words or part in medical_terms().words)
-        and not all(character in SOUNDS for character in part)
+        and not all(character in chinese().transliteration for character in part)
         for word in text.split("·")
         for part in {word, word[-2:], word[:2]}
         if len(part) > 1
     )
 
 
-def _old(plain: str) -> Iterator[Found]:
+def _old(plain: str) -> Iterator[Span]:
     words = dictionary().words
     for match in _OLD.finditer(plain):
         surname, size = match["one"], match["size"]
         if (
-            surname in SURNAMES
-            and surname not in RARE_SURNAMES
+            surname in chinese().surnames
+            and surname not in chinese().rare_surnames
             and surname not in _NOT_OLD
             and words.get(size + surname, -20.0) < (-9.0 if size == "老" else -12.0)
             and not (len(whole := plain[match.start("size") : match.end() + 1]) > 2 and whole in words)  # 小苏打

@@ -18,21 +18,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carellama.errors import need
+from carellama.privacy.kinds import Span
 from carellama.privacy.medical_context import evidence, remedies
 from carellama.privacy.names_zh_clues import clues
-from carellama.privacy.word_lists import medical_terms
-from carellama.privacy.words import (
-    COMPOUND_SURNAMES,
-    JAPANESE_SURNAMES,
-    NOT_NAMES_ZH,
-    RARE_SURNAMES,
-    SOUNDS,
-    SURNAME_ORDER,
-    WORD_BEFORE,
-)
+from carellama.privacy.word_lists import chinese, medical_terms
 from carellama.text import HAN
-
-Found = tuple[str, int, int, float]
 
 _RUN = re.compile(rf"[{HAN}]{{2,}}")
 _LONGEST = 6  # characters of a word
@@ -110,9 +100,9 @@ def given_names() -> dict[str, float]:
 def _surnames() -> dict[str, float]:
     """The log probability of each surname, from its rank."""
     made = {}
-    for rank, surname in enumerate(SURNAME_ORDER):
-        made[surname] = -2.6 - 1.1 * math.log1p(rank / 3) - (1.0 if surname in RARE_SURNAMES else 0.0)
-    made.update(dict.fromkeys([*COMPOUND_SURNAMES, *JAPANESE_SURNAMES], -8.0))
+    for rank, surname in enumerate(chinese().surnames_by_frequency):
+        made[surname] = -2.6 - 1.1 * math.log1p(rank / 3) - (1.0 if surname in chinese().rare_surnames else 0.0)
+    made.update(dict.fromkeys([*chinese().compound_surnames, *chinese().japanese_surnames], -8.0))
     return made
 
 
@@ -122,7 +112,7 @@ def _rare(character: str) -> float:
     return value if value is not None else (-12.5 if dictionary().words.get(character, _UNKNOWN) < -13.0 else -99.0)
 
 
-def names(plain: str) -> Iterator[Found]:
+def names(plain: str) -> Iterator[Span]:
     """Yield the names in the sentences of a folded text: (kind, start, end, score)."""
     surnames, given, people = _surnames(), given_names(), dictionary().people
     for run in _RUN.finditer(plain):
@@ -192,16 +182,21 @@ def _against(text: str, at: int, end: int, *, named: bool) -> float:
     name, known = text[at:end], dictionary()
     if (
         (name in known.words and name not in known.people and not (named and name in medical_terms().words))
-        or text[at : at + 2] in NOT_NAMES_ZH
+        or text[at : at + 2] in chinese().not_names
         or name[1:] in _NO_GIVEN
-        or (text[at - 1 : at] and text[at - 1] in WORD_BEFORE.get(name[0], ""))
+        or (text[at - 1 : at] and text[at - 1] in chinese().words_before.get(name[0], ""))
     ):
         return 99.0
     if _DRUG.match(text[end:]) or _CHEMICAL.search(name):
         return 9.0
     # 霍奇 in 霍奇金淋巴瘤: part of a longer word that is written by its sound
     around_it = text[at - 1 : at] + text[end : end + 1]
-    return 3.0 if any(one in SOUNDS for one in around_it) and all(one in SOUNDS for one in name) else 0.0
+    return (
+        3.0
+        if any(one in chinese().transliteration for one in around_it)
+        and all(one in chinese().transliteration for one in name)
+        else 0.0
+    )
 
 
 def likelihood(plain: str, start: int, end: int) -> float:

@@ -1,8 +1,8 @@
 """One spelling for the many ways in which people write the same number or word, character for character.
 
-    fold("手机：１３８ 零零一三 八零零零")   # "手机:138 0013 8000", the same length: offsets stay true
+    normalize("手机：１３８ 零零一三 八零零零")   # "手机:138 0013 8000", the same length: offsets stay true
 
-Every character is replaced by exactly one, so what is found in the folded text stands at the same place in the
+Every character is replaced by exactly one, so what is found in the normalized text stands at the same place in the
 original. It does not decide what is an identifier.
 """
 
@@ -16,7 +16,7 @@ from functools import cache
 CHINESE_DIGITS = dict(zip("零〇○一二三四五六七八九壹贰叁肆伍陆柒捌玖幺", "000123456789123456789" + "1", strict=True))
 _DASHES = "‐‑‒–—―−﹣－ー"
 _SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000\t"
-_NOTHING = "\u200b\u200c\u200d\u2060\ufeff\u00ad"  # invisible: pasted from web pages, or to hide a number
+_ZERO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff\u00ad"  # invisible: pasted from web pages, or to hide a number
 _DOTS = "·•・∙⋅‧｡"
 
 # Eight or more digits, half of them or more in Chinese or as look-alike letters, with single marks between them.
@@ -35,13 +35,13 @@ def _table() -> dict[int, str]:
         value = unicodedata.decimal(chr(code), None)  # digits of other scripts and of mathematics
         if value is not None:
             table[code] = str(value)
-    for characters, plain in ((_DASHES, "-"), (_SPACES + _NOTHING, " "), (_DOTS, "·"), ("’‘`´", "'"), ("“”", '"')):
+    for characters, plain in ((_DASHES, "-"), (_SPACES + _ZERO_WIDTH, " "), (_DOTS, "·"), ("’‘`´", "'"), ("“”", '"')):
         table.update({ord(character): plain for character in characters})
     table.update({ord("【"): "[", ord("】"): "]", ord("﹕"): ":", ord("∶"): ":", ord("﹫"): "@", ord("№"): "#"})
     return table
 
 
-def fold(text: str) -> str:
+def normalize(text: str) -> str:
     """Return the text in plain digits, letters and marks, of the same length."""
     if text.isascii():
         plain = text.replace("\t", " ")
@@ -71,12 +71,12 @@ def _letter_digits(match: re.Match[str]) -> str:
     return run.translate(_LETTER_DIGITS) if letters and digits >= 4 else run
 
 
-def pattern(text: str, flags: int = 0) -> re.Pattern[str]:
+def compile_pattern(text: str, flags: int = 0) -> re.Pattern[str]:
     r"""Compile a pattern in which a word (\b) ends where a Chinese character begins, as in 他的MRN是12345."""
     return re.compile(text, flags | re.ASCII)
 
 
-def compact(text: str) -> str:
+def canonical_form(text: str) -> str:
     """The letters and digits of a value alone, in one case: equal for all spellings of the same value."""
-    plain = fold(text).translate(_TO_DIGITS) if any(c in CHINESE_DIGITS for c in text) else fold(text)
+    plain = normalize(text).translate(_TO_DIGITS) if any(c in CHINESE_DIGITS for c in text) else normalize(text)
     return "".join(character for character in plain.lower() if character.isalnum())

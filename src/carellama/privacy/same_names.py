@@ -11,23 +11,22 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 
+from carellama.privacy.kinds import Span
 from carellama.privacy.medical_context import evidence, within_word
 from carellama.privacy.names_en_prose import is_part_of_thing
 from carellama.privacy.names_en_prose import is_thing as is_thing_en
 from carellama.privacy.names_zh import TITLE, has_surname
 from carellama.privacy.names_zh_prose import dictionary, is_token
-from carellama.privacy.word_lists import medical_terms
-from carellama.privacy.words import COMPOUND_SURNAMES, EPONYM_AFTER, NOT_NAMES_EN
+from carellama.privacy.rules import fragment
+from carellama.privacy.word_lists import chinese, english, medical_terms
 from carellama.text import HAN_CHARACTER
-
-Found = tuple[str, int, int, float]  # kind, start, end, score
 
 _SURE = 0.6  # score from which something says that it is a name: a label, a title, a form
 _BEHIND = frozenset("应需须宜要能可会已未曾将仍又也都")  # begin what is said of a person
 _THING = -8.0  # evidence from which a mention is a medicine
 
 
-def treat_alike(plains: Sequence[str], found: Sequence[set[Found]]) -> None:
+def treat_alike(plains: Sequence[str], found: Sequence[set[Span]]) -> None:
     """Add further mentions of the names in `found`, and drop what is a medicine in another mention."""
     names: dict[str, float] = {}
     for plain, spans in zip(plains, found, strict=True):
@@ -71,7 +70,7 @@ def _is_thing(name: str, plains: Sequence[str]) -> bool:
     )
 
 
-def _mentions(plain: str, names: set[str]) -> Iterator[Found]:
+def _mentions(plain: str, names: set[str]) -> Iterator[Span]:
     chinese = {name for name in names if HAN_CHARACTER.search(name)}
     for name in sorted(chinese, key=len, reverse=True):
         for part in {name, name.replace(" ", "")} | _given(name):
@@ -83,7 +82,8 @@ def _mentions(plain: str, names: set[str]) -> Iterator[Found]:
     if surnames:
         yield from _titled(plain, surnames)
     for word in _english(names - chinese):
-        pattern = re.compile(rf"(?<![A-Za-z\-]){re.escape(word)}(?![A-Za-z])(?!{EPONYM_AFTER})")
+        eponym = fragment("prose_en", "EPONYM_CONTEXT")
+        pattern = re.compile(rf"(?<![A-Za-z\-]){re.escape(word)}(?![A-Za-z])(?!{eponym})")
         for match in pattern.finditer(plain):
             if not is_part_of_thing(plain, *match.span()):
                 yield "NAME", *match.span(), 0.6
@@ -99,13 +99,17 @@ def _given(name: str) -> set[str]:
     """The given name of two characters alone, unless it is a word: 小明 of 王小明."""
     given = name[-2:]
     size = len(name) - 2
-    if (size != 1 and name[:-2] not in COMPOUND_SURNAMES) or not has_surname(name) or given in medical_terms().words:
+    if (
+        (size != 1 and name[:-2] not in chinese().compound_surnames)
+        or not has_surname(name)
+        or given in medical_terms().words
+    ):
         return set()
     known = dictionary()
     return {given} if given not in known.words or given in known.people else set()
 
 
-def _titled(plain: str, surnames: set[str]) -> Iterator[Found]:
+def _titled(plain: str, surnames: set[str]) -> Iterator[Span]:
     """The surnames before a title: 马 in 又来麻烦马医生."""
     for match in TITLE.finditer(plain):
         end = match.start() - (plain[match.start() - 1 : match.start()] == "姓")
@@ -122,6 +126,6 @@ def _english(names: set[str]) -> set[str]:
         word
         for name in names
         for word in re.findall(r"[A-Za-z'’\-]{3,}", name)
-        if word[0].isupper() and word.lower() not in NOT_NAMES_EN
+        if word[0].isupper() and word.lower() not in english().not_names
     }
     return names | parts

@@ -17,9 +17,9 @@ import string
 from collections.abc import Iterator
 
 from carellama.privacy import dates
-from carellama.privacy.checksums import id_card_check, luhn_check
-from carellama.privacy.normalize import CHINESE_DIGITS, compact, fold
-from carellama.privacy.words import COMPOUND_SURNAMES
+from carellama.privacy.checksums import id_card_check_digit, luhn_check_digit
+from carellama.privacy.normalize import CHINESE_DIGITS, canonical_form, normalize
+from carellama.privacy.word_lists import chinese
 from carellama.text import HAN_CHARACTER
 
 _SURNAMES_ZH = "赵钱孙李周吴郑王冯陈褚卫蒋沈韩杨朱秦尤许何吕施张孔曹严华金魏陶姜"
@@ -36,7 +36,7 @@ _STREETS = "Maple Cedar Willow Juniper Larch Rowan Hazel Alder".split()
 _ROADS = "安平 和顺 清河 明德 长宁 文昌 永乐 春晖".split()
 
 
-class _Stream:
+class _HmacStream:
     """Numbers drawn from an HMAC, as many as are asked for."""
 
     def __init__(self, secret: bytes, *parts: str) -> None:
@@ -68,17 +68,17 @@ class Surrogates:
     def __init__(self, secret: bytes) -> None:
         self.secret = secret
 
-    def shift(self, record: str) -> int:
+    def date_shift(self, record: str) -> int:
         """The days by which all dates of a record move: 30 to 180 back or forth, so that an age stays about right."""
-        stream = _Stream(self.secret, "shift", record)
+        stream = _HmacStream(self.secret, "shift", record)
         return (30 + stream.below(151)) * (1 if stream.below(2) else -1)
 
     def __call__(self, kind: str, text: str, *, shift: int) -> str:
         """Return a value of the same kind and form."""
-        value = compact(text)
-        stream = _Stream(self.secret, kind, _without_country(value) if kind == "PHONE" else value)
+        value = canonical_form(text)
+        stream = _HmacStream(self.secret, kind, _without_country(value) if kind == "PHONE" else value)
         if kind in ("BIRTH_DATE", "DATE"):
-            return move(text, shift)
+            return shift_date(text, shift)
         if kind == "NAME":
             return _name(text, stream)
         if kind == "ADDRESS":
@@ -88,8 +88,8 @@ class Surrogates:
         if kind == "URL":
             return f"https://example.org/{stream.digits(8)}"
         if kind == "IP":
-            return _network(text, stream)
-        return _like(text, _digits(kind, text, value, stream), stream)
+            return _surrogate_ip(text, stream)
+        return _same_format(text, _digits(kind, text, value, stream), stream)
 
 
 def _without_country(digits: str) -> str:
@@ -99,13 +99,13 @@ def _without_country(digits: str) -> str:
     return digits
 
 
-def _digits(kind: str, text: str, value: str, stream: _Stream) -> str:
+def _digits(kind: str, text: str, value: str, stream: _HmacStream) -> str:
     """The digits that replace those of a value, from ranges that are never given out where there are such."""
     count = sum(character.isdigit() for character in value)
     if kind == "ID_CARD" and len(value) == 18 and value[:17].isdigit():
         day = datetime.date(1940, 1, 1) + datetime.timedelta(days=stream.below(28_000))
         first = "99" + stream.digits(4) + f"{day:%Y%m%d}" + stream.digits(2) + value[16]  # no region begins with 99
-        return first + id_card_check(first)
+        return first + id_card_check_digit(first)
     if kind == "PHONE":
         bare = _without_country(value)
         if len(bare) == 11 and bare.startswith("1"):  # a Chinese mobile number: none begins with 12
@@ -119,16 +119,16 @@ def _digits(kind: str, text: str, value: str, stream: _Stream) -> str:
         return "666" + stream.digits(6)  # never given out
     if kind == "BANK_CARD" and 15 <= count <= 19:
         first = "0" + stream.digits(count - 2)  # no bank's card begins with 0
-        return first + luhn_check(first)
+        return first + luhn_check_digit(first)
     return stream.digits(count)
 
 
-def _like(text: str, digits: str, stream: _Stream) -> str:
+def _same_format(text: str, digits: str, stream: _HmacStream) -> str:
     """Put digits in the place of digits, letters in that of letters; marks and the script of digits stay."""
     if re.fullmatch(r"[A-Za-z\s,\-.]+", text) and len(text.split()) > 4:  # a number in words
         return " ".join("zero one two three four five six seven eight nine".split()[int(d)] for d in stream.digits(10))
     chinese = {digit: character for character, digit in reversed(CHINESE_DIGITS.items())}
-    plain, left, made = fold(text), iter(digits), []
+    plain, left, made = normalize(text), iter(digits), []
     for original, folded in zip(text, plain, strict=True):
         if folded.isdigit() or original in CHINESE_DIGITS or (folded in "Xx" and len(digits) == 18):
             digit = next(left, None) or stream.digits(1)
@@ -143,8 +143,8 @@ def _like(text: str, digits: str, stream: _Stream) -> str:
     return "".join(made)
 
 
-def _name(text: str, stream: _Stream) -> str:
-    plain = fold(text)
+def _name(text: str, stream: _HmacStream) -> str:
+    plain = normalize(text)
     if re.search(r"[A-Za-z]", plain):
         words = [word for word in re.split(r"[ ,]+", plain) if word]
         first, last = stream.pick(_FIRST_EN), stream.pick(_LAST_EN)
@@ -152,13 +152,13 @@ def _name(text: str, stream: _Stream) -> str:
         return made.upper() if plain.isupper() else made
     bare = re.sub(r"\s", "", plain)
     surname = stream.pick(_SURNAMES_ZH)
-    if len(bare) == 1 or bare in COMPOUND_SURNAMES:
+    if len(bare) == 1 or bare in chinese().compound_surnames:
         return surname
     given = "".join(stream.pick(_GIVEN_ZH) for _ in range(1 if len(bare) == 2 else 2))
     return surname + given
 
 
-def _address(text: str, stream: _Stream) -> str:
+def _address(text: str, stream: _HmacStream) -> str:
     if HAN_CHARACTER.search(text):
         return f"安平市{stream.pick(_ROADS)}路{1 + stream.below(300)}号"
     if re.fullmatch(r"[\d \-]+", text.strip()):
@@ -166,7 +166,7 @@ def _address(text: str, stream: _Stream) -> str:
     return f"{1 + stream.below(300)} {stream.pick(_STREETS)} Street, Anytown"
 
 
-def _network(text: str, stream: _Stream) -> str:
+def _surrogate_ip(text: str, stream: _HmacStream) -> str:
     if re.fullmatch(r"(?:[0-9A-Fa-f]{2}[:\-]){5}[0-9A-Fa-f]{2}", text):
         return "02:00:00:" + ":".join(f"{stream.below(256):02x}" for _ in range(3))
     return f"2001:db8::{stream.below(65536):x}" if ":" in text else f"192.0.2.{1 + stream.below(254)}"  # RFC 3849, 5737
@@ -175,11 +175,11 @@ def _network(text: str, stream: _Stream) -> str:
 _PLACES = re.compile(rf"[0-9]+|[{''.join(CHINESE_DIGITS)}十廿正冬腊初]+|[A-Za-z]{{3,}}")
 
 
-def move(text: str, days: int) -> str:
+def shift_date(text: str, days: int) -> str:
     """A date moved by so many days, in the same spelling; one that cannot be read becomes a day of its decade."""
-    plain = fold(text)
+    plain = normalize(text)
     if len(digits := re.sub(r"\D", "", plain)) == 8 and plain.strip().isdigit():
-        moved = _moved(int(digits[:4]), int(digits[4:6]), int(digits[6:]), days)
+        moved = _shift_parsed(int(digits[:4]), int(digits[4:6]), int(digits[6:]), days)
         return f"{moved:%Y%m%d}"
     pieces = [
         piece
@@ -187,31 +187,33 @@ def move(text: str, days: int) -> str:
         if not piece[0].isalpha() or piece[0][:3].lower() in dates.MONTHS or not piece[0].isascii()
     ]
     pieces = [piece for piece in pieces if piece[0] not in ("st", "nd", "rd", "th")]
-    year, month, day = _order(pieces)
+    year, month, day = _date_field_order(pieces)
     if year is None or month is None:
         return re.sub(r"\d", "0", plain)
     numbers = [_value(piece[0]) if piece else 1 for piece in (year, month, day)]
     if day is not None and numbers[1] > 12 >= numbers[2]:  # day first or month first: what fits
         month, day, numbers = day, month, [numbers[0], numbers[2], numbers[1]]
     short = len(re.sub(r"\s", "", year[0])) <= 2
-    moved = _moved(
+    moved = _shift_parsed(
         numbers[0] + (1900 if short and numbers[0] > 26 else 2000 if short else 0), numbers[1], numbers[2], days
     )
     made = plain
     values = [(year, moved.year), (month, moved.month)] + ([(day, moved.day)] if day else [])
     for piece, number in sorted(values, key=lambda pair: -pair[0].start()):
-        made = made[: piece.start()] + _spelled(piece[0], number, year=piece is year) + made[piece.end() :]
+        made = made[: piece.start()] + _format_like(piece[0], number, year=piece is year) + made[piece.end() :]
     return re.sub(r"(?<=\d)(?:st|nd|rd|th)\b", "", made)
 
 
-def _moved(year: int, month: int, day: int, days: int) -> datetime.date:
+def _shift_parsed(year: int, month: int, day: int, days: int) -> datetime.date:
     try:
         return datetime.date(year, month, day) + datetime.timedelta(days=days)
     except (ValueError, OverflowError):
         return datetime.date(min(max(year, 1900), 2100), 6, 15) + datetime.timedelta(days=days)
 
 
-def _order(pieces: list[re.Match[str]]) -> tuple[re.Match[str] | None, re.Match[str] | None, re.Match[str] | None]:
+def _date_field_order(
+    pieces: list[re.Match[str]],
+) -> tuple[re.Match[str] | None, re.Match[str] | None, re.Match[str] | None]:
     """Which piece is the year, the month and the day."""
     words = [piece for piece in pieces if piece[0].isascii() and piece[0].isalpha()]
     rest = [piece for piece in pieces if piece not in words]
@@ -229,10 +231,10 @@ def _order(pieces: list[re.Match[str]]) -> tuple[re.Match[str] | None, re.Match[
 def _value(text: str) -> int:
     if text.isascii() and text.isalpha():
         return dates.MONTHS[text[:3].lower()]
-    return dates.number(text)
+    return dates.parse_small_number(text)
 
 
-def _spelled(like: str, number: int, *, year: bool) -> str:
+def _format_like(like: str, number: int, *, year: bool) -> str:
     if like.isascii() and like.isalpha():
         name = datetime.date(2000, number, 1).strftime("%B")
         return name if len(like) > 3 or like.lower() == "may" else name[:3]

@@ -1,4 +1,4 @@
-"""Words that are no names of persons: medicines, herbs, syndromes, eponyms, places, everyday words with a capital.
+"""Word lists: surnames, characters of names, and words that are no names (medicines, herbs, eponyms, places).
 
     medical_terms().spans("服用他莫西芬")   # [(2, 6)]
 
@@ -16,31 +16,70 @@ from typing import NamedTuple
 _LISTS = Path(__file__).with_name("lists")
 
 
-def groups(name: str) -> dict[str, frozenset[str]]:
-    """Read a list of `lists/`: the words of each `[group]`; a line with `|` holds phrases."""
-    made: dict[str, set[str]] = {}
+def _read(name: str) -> dict[str, list[str]]:
+    """The words of each `[group]` of a list, in order; a line with `|` holds phrases."""
+    made: dict[str, list[str]] = {}
     for line in (_LISTS / name).read_text(encoding="utf-8").splitlines():
         if line.startswith("["):
-            group = made.setdefault(line.strip("[]"), set())
+            group = made.setdefault(line.strip("[]"), [])
         elif line and not line.startswith("#"):
-            group.update(part.strip() for part in line.split("|" if "|" in line else None) if part.strip())
-    return {group: frozenset(words) for group, words in made.items()}
+            group.extend(part.strip() for part in line.split("|" if "|" in line else None) if part.strip())
+    return made
 
 
-class English(NamedTuple):
+def groups(name: str) -> dict[str, frozenset[str]]:
+    """Read a list of `lists/`: the words of each `[group]`."""
+    return {group: frozenset(words) for group, words in _read(name).items()}
+
+
+class EnglishWords(NamedTuple):
     """English words in lower case."""
 
     ordinary: frozenset[str]  # everyday words that titles and headings write with a capital
     places: frozenset[str]  # towns, countries, peoples, eponyms: a name only behind a title or another name
     phrases: frozenset[str]  # of two words or more, that are names of persons as well
     drugs: frozenset[str]  # brands of medicines
+    not_names: frozenset[str]  # titles, roles, weekdays and the like: never part of a name
+    first_names: frozenset[str]  # frequent ones, also those that are words
+    last_names: frozenset[str]
+    world_names: frozenset[str]  # given names of many countries
 
 
 @cache
-def english() -> English:
+def english() -> EnglishWords:
     """Read the English words."""
     made = groups("words_en.txt")
-    return English(made["ordinary"], made["places"] | made["eponyms"], made["phrases"], made["drugs"])
+    return EnglishWords(
+        *(made["ordinary"], made["places"] | made["eponyms"], made["phrases"], made["drugs"], made["not_names"]),
+        *(made["first_names"], made["last_names"], made["world_names"]),
+    )
+
+
+class ChineseNames(NamedTuple):
+    """Chinese surnames, characters of names, and words that look like a surname and a given name."""
+
+    surnames_by_frequency: str
+    surnames: frozenset[str]
+    rare_surnames: frozenset[str]  # everyday words first
+    compound_surnames: frozenset[str]
+    japanese_surnames: frozenset[str]
+    given: frozenset[str]  # characters of given names
+    transliteration: str  # characters that foreign names are written with
+    not_names: frozenset[str]  # the first two characters of words
+    words_before: dict[str, str]  # a surname, and the characters with which it ends a word
+
+
+@cache
+def chinese() -> ChineseNames:
+    """Read the Chinese surnames and words."""
+    surnames, words = _read("surnames_zh.txt"), _read("words_zh.txt")
+    by_frequency = "".join(surnames["by_frequency"])
+    return ChineseNames(
+        *(by_frequency, frozenset(by_frequency), frozenset("".join(surnames["rare"]))),
+        *(frozenset(surnames["compound"]), frozenset(surnames["japanese"]), frozenset("".join(words["given"]))),
+        *("".join(words["transliteration"]), frozenset(words["not_names"])),
+        dict(entry.split(":") for entry in words["before_surname"]),
+    )
 
 
 @cache

@@ -39,7 +39,7 @@ def deidentified(record: Record, deidentifier: Deidentifier, counts: Counter[str
     kept = [key for key, kind in kinds.items() if kind is None]
     names = [_introduced(record.meta[key]) for key, kind in kinds.items() if kind == "NAME"]
     own = texts_of(record)
-    texts, found = deidentifier.texts([*own, *(record.meta[key] for key in kept), *names])
+    texts, found = deidentifier.deidentify_texts([*own, *(record.meta[key] for key in kept), *names])
     taken = Counter(kind for kind in kinds.values() if kind is not None)
     for name, after in zip(names, texts[len(texts) - len(names) :], strict=True):
         taken["NAME"] -= name != after  # counted by the search
