@@ -1,11 +1,13 @@
 """Rules of de-identification: each is tried on its own examples, and a file with a mistake is refused."""
 
 import pytest
+import yaml
 
 from carellama.errors import UserError
 from carellama.privacy import rules
 from carellama.privacy.detect import CHECKS
 from carellama.privacy.normalize import normalize
+from conftest import REPOSITORY
 
 RULES = [rule for name in rules.file_names() for rule in rules.load_rules(name)]
 
@@ -54,21 +56,16 @@ def test_a_mistake_in_a_rule_is_named(change, named, monkeypatch):
         list(rule.find("12345678", CHECKS))
 
 
-def test_a_rule_of_ones_own_needs_no_code(monkeypatch):
-    """A hospital's wristband: six digits behind W-, not where it is a ward, and only where the digits are no date."""
-    own = {
-        "id": "wristband",
-        "kind": "RECORD_NUMBER",
-        "pattern": r"{SEPARATOR}W-(?P<value>\d{6})",
-        "not_after": [r"ward\s?$"],
-        "not_before": ["{UNIT}"],
-        "validate": ["min_digits 6", "not counts_up"],
-        "score": 0.6,
-        "finds": ["W-203345"],
-        "spares": ["ward W-203345", "W-123456", "W-203345 mg"],
-    }
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_rule_of_the_documentation_holds(language, monkeypatch):
+    """It finds and spares its examples, and does so by its context and its check: without them it spares fewer."""
+    page = (REPOSITORY / "docs" / language / "privacy.md").read_text(encoding="utf-8")
+    (entry,) = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
     read_file = rules.read_file
-    monkeypatch.setattr(rules, "read_file", lambda name: {"rules": [own]} if name == "own" else read_file(name))
-    (rule,) = rules.load_rules.__wrapped__("own")
-    test_a_rule_finds_and_spares_its_examples(rule)
-    assert list(rule.find("band W-203345.", CHECKS)) == [("RECORD_NUMBER", 7, 13, 0.6)]
+    for dropped in ((), ("not_after",), ("not_before",), ("validate",)):
+        own = {"rules": [{key: value for key, value in entry.items() if key not in dropped}]}
+        monkeypatch.setattr(rules, "read_file", lambda name, own=own: own if name == "own" else read_file(name))
+        (rule,) = rules.load_rules.__wrapped__("own")
+        assert all(list(rule.find(normalize(text), CHECKS)) for text in rule.finds)
+        spared = [text for text in rule.spares if not list(rule.find(normalize(text), CHECKS))]
+        assert len(spared) == len(rule.spares) - len(dropped)

@@ -13,12 +13,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from carellama.errors import lookup, need
 from carellama.privacy import (
     addresses,
-    dates,
     fields,
     names_en,
     names_en_prose,
     names_zh,
-    names_zh_forms,
     names_zh_prose,
     same_names,
     validators,
@@ -30,8 +28,7 @@ from carellama.privacy.validators import is_helpline_at
 from carellama.text import HAN_CHARACTER
 
 PLACEHOLDER = re.compile(r"\[(" + "|".join(KINDS) + r")_(\d+)\]")
-CHECKS: Checks = {**validators.CHECKS, **addresses.CHECKS}  # what rules may name
-_LATIN = re.compile(r"[A-Za-z]{2}")
+CHECKS: Checks = {**validators.CHECKS, **addresses.CHECKS, **names_zh.CHECKS, **names_en.CHECKS}  # what rules may name
 
 
 def _detect_phones_abroad(plain: str) -> Iterator[Span]:
@@ -47,12 +44,10 @@ Detector = Callable[[str], Iterator[Span]]
 # What detects besides the rules, and the cheap pattern without which there is nothing to detect.
 DETECTORS: tuple[tuple[Detector, re.Pattern[str]], ...] = (
     (_detect_phones_abroad, re.compile(r"\+\(?[1-9]\d")),
-    (names_zh.names, HAN_CHARACTER),
-    (names_zh_prose.names, HAN_CHARACTER),
-    (names_zh_forms.forms, HAN_CHARACTER),
-    (names_en.names, _LATIN),
-    (names_en_prose.names, _LATIN),
-    (fields.fields, re.compile(r"[:=|^]|</|/[A-Z]{0,4}\d")),
+    (names_zh.detect_names_before_titles, HAN_CHARACTER),
+    (names_zh_prose.detect_names_in_prose, HAN_CHARACTER),
+    (names_en_prose.detect_names_in_prose, re.compile("[A-Za-z]{2}")),
+    (fields.detect_form_fields, re.compile(r"[:=|^]|</|/[A-Z]{0,4}\d")),
 )
 
 
@@ -76,7 +71,7 @@ def find_in_record(texts: Sequence[str], kinds: Collection[str] | None = None) -
         same_names.treat_alike(plains, found)
         for plain, spans in zip(plains, found, strict=True):
             ends = [end for kind, _, end, _ in spans if kind == "NAME"]
-            spans.update(span for end in ends for span in dates.next_to_name(plain, end))
+            spans.update(span for end in ends for span in fields.detect_next_to_name(plain, end))
     return [_identifiers(text, plain, spans, wanted) for text, plain, spans in zip(texts, plains, found, strict=True)]
 
 

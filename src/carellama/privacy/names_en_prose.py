@@ -1,6 +1,6 @@
 """English names that stand in a sentence: words that are known names, weighed with what stands around them.
 
-    list(names("Please tell Maria that Bjorn Hallgren phoned"))   # Maria, and Bjorn Hallgren
+    list(detect_names_in_prose("Please tell Maria that Bjorn Hallgren phoned"))   # Maria, and Bjorn Hallgren
 
 Words with a capital that follow one another are a candidate; each adds to its weight by what it is (a given name, a
 surname, unknown, an everyday word), and so do the words before and behind it. Given names in lower case need more of
@@ -18,7 +18,7 @@ from carellama.privacy.kinds import Span
 from carellama.privacy.rules import fragment, fragment_pattern, load_clues
 from carellama.privacy.word_lists import english, groups, scowl
 
-_NEEDED = 4.5
+_THRESHOLD = 4.5
 _THING = -3.0
 _PARTICLES = frozenset("de del la da dos di van von der den bin bint ibn al el le ter ten du st st. abu ben".split())
 _FORMS = (
@@ -34,7 +34,7 @@ _FORMS = (
 )
 
 
-class Lists(NamedTuple):
+class NameFrequencies(NamedTuple):
     """What words are, in lower case."""
 
     first: frozenset[str]
@@ -43,28 +43,28 @@ class Lists(NamedTuple):
 
 
 @cache
-def lists() -> Lists:
-    """Read the lists: given names, surnames, everyday words."""
+def load_name_lists() -> NameFrequencies:
+    """Read the load_name_lists: given names, surnames, everyday words."""
     listed = groups("names_en.txt")
     places = english().places
     first = (listed["first"] | listed["both"] | english().first_names | english().world_names) - places
     last = (listed["last"] | listed["both"] | english().last_names) - places
     words = listed["words"] | english().ordinary | scowl()
-    return Lists(frozenset(first), frozenset(last), frozenset(words))
+    return NameFrequencies(frozenset(first), frozenset(last), frozenset(words))
 
 
 def _is_form(bare: str) -> bool:
     """Whether a word in lower case is a form of an everyday word: leukocytes, dizzily."""
-    words = lists().words
+    words = load_name_lists().words
     return any(
         bare.endswith(ending) and len(bare) - len(ending) > 2 and bare[: len(bare) - len(ending)] + rest in words
         for ending, rest in _FORMS
     )
 
 
-def _weight(word: str) -> float | None:
+def _word_score(word: str) -> float | None:
     """How much a capitalised word adds to a name; None for one that is none."""
-    lists_ = lists()
+    lists_ = load_name_lists()
     bare = word.lower().rstrip(".'")
     bare = bare[:-2] if bare.endswith("'s") else bare
     if len(bare.replace(".", "")) == 1 or re.fullmatch(r"(?:[A-Z]\.){2,}", word):
@@ -93,7 +93,7 @@ def _weight(word: str) -> float | None:
         if capitals:  # AL-RASHID, but not HTLV-II or NEO-FFI
             known = any(len(part) > 3 and part in lists_.first | lists_.last for part in bare.split("-"))
             return 2.5 if known else None
-        parts = [_weight(part.capitalize()) for part in bare.split("-") if part]
+        parts = [_word_score(part.capitalize()) for part in bare.split("-") if part]
         return None if None in parts or not parts else max(parts, default=0.0)  # type: ignore[type-var]
     if len(bare) == 2 and not capitals:
         return 0.5
@@ -102,26 +102,26 @@ def _weight(word: str) -> float | None:
     return 1.0 if capitals else 1.5
 
 
-def names(plain: str) -> Iterator[Span]:
+def detect_names_in_prose(plain: str) -> Iterator[Span]:
     """Yield the names in a folded text with Latin letters: (kind, start, end, score)."""
     tokens = list(fragment_pattern("prose_en", "WORD").finditer(plain))
     index, last = 0, -9
     while index < len(tokens):
-        run = _run(plain, tokens, index)
+        run = _candidate_run(plain, tokens, index)
         if not run:
             index += 1
             continue
         start, end = run[0].start(), run[-1].end()
-        worth = _worth(run) + (1.0 if "," in plain[start:end] else 0.0) + _around(plain, start, end)
-        if plain[last:start] in (" and ", " & ", "/", ", ", " or ", ", and ") and _worth(run) >= 2.0:
+        worth = _run_score(run) + (1.0 if "," in plain[start:end] else 0.0) + _context_score(plain, start, end)
+        if plain[last:start] in (" and ", " & ", "/", ", ", " or ", ", and ") and _run_score(run) >= 2.0:
             worth += 2.5  # one of several: Drs. Feldman and Osei
         if _shouted(plain, start, end):
             worth -= 3.0
-        if worth >= _NEEDED and plain[start:end].lower() not in english().phrases:
+        if worth >= _THRESHOLD and plain[start:end].lower() not in english().phrases:
             last = end
             yield "NAME", start, end - (2 if plain[start:end].endswith("'s") else 0), 0.5
         index += len(run)
-    yield from _lower(plain, tokens)
+    yield from _detect_lower_case(plain, tokens)
 
 
 def _leads(token: re.Match[str]) -> bool:
@@ -132,7 +132,7 @@ def _leads(token: re.Match[str]) -> bool:
 
 def is_listed(word: str) -> bool:
     """Whether a word is in a list of names."""
-    known, bare = lists(), re.sub(r"['’]s$|\.$", "", word.lower())
+    known, bare = load_name_lists(), re.sub(r"['’]s$|\.$", "", word.lower())
     return bare in known.first or bare in known.last or bare in english().first_names
 
 
@@ -143,7 +143,7 @@ def _shouted(plain: str, start: int, end: int) -> bool:
     return len(letters) > 11 and all(map(str.isupper, letters))
 
 
-def _run(plain: str, tokens: list[re.Match[str]], index: int) -> list[re.Match[str]]:
+def _candidate_run(plain: str, tokens: list[re.Match[str]], index: int) -> list[re.Match[str]]:
     """The words from one on that may be a name together."""
     run: list[re.Match[str]] = []
     for token in tokens[index : index + 6]:
@@ -170,11 +170,11 @@ def _run(plain: str, tokens: list[re.Match[str]], index: int) -> list[re.Match[s
             continue
         if not word[0].isupper() or (word.isupper() and len(word.rstrip(".")) > 1 and run and not run[-1][0].isupper()):
             break
-        weight = _weight(word)
+        weight = _word_score(word)
         if weight is None:
             if (
                 run
-                and (_weight(run[0][0]) or 0.0) > 1.0
+                and (_word_score(run[0][0]) or 0.0) > 1.0
                 and word[1:].islower()
                 and len(run) < 3
                 and not fragment_pattern("prose_en", "ENDINGS").search(word.lower())
@@ -184,10 +184,10 @@ def _run(plain: str, tokens: list[re.Match[str]], index: int) -> list[re.Match[s
                     after
                     and after[0][0][0].isupper()
                     and plain[token.end() : after[0].start()] == " "
-                    and (_weight(after[0][0]) or 0.0) >= 1.5
+                    and (_word_score(after[0][0]) or 0.0) >= 1.5
                 ):
                     run += [token, after[0]]  # Mehmet Can Aksoy
-                elif _family(word):
+                elif _may_be_surname(word):
                     run.append(token)
             break
         run.append(token)
@@ -200,7 +200,7 @@ def _run(plain: str, tokens: list[re.Match[str]], index: int) -> list[re.Match[s
 
 def _surname_first(plain: str, at: int, last: str, first: str) -> bool:
     """Whether two words with a comma between are a surname and a given name: known ones, or in a field or a row."""
-    known, weights = lists(), (_weight(last.capitalize()), _weight(first.capitalize()))
+    known, weights = load_name_lists(), (_word_score(last.capitalize()), _word_score(first.capitalize()))
     if None in weights or weights[0] == 0.5 or len(first.rstrip(".")) < 2:
         return False
     if last.lower() in known.last and (first.lower() in known.first or last.isupper()):
@@ -210,21 +210,21 @@ def _surname_first(plain: str, at: int, last: str, first: str) -> bool:
     ) or (last.isupper() and len(last) > 2 and first[1:].islower())
 
 
-def _family(word: str) -> bool:
+def _may_be_surname(word: str) -> bool:
     """Whether an everyday word may be a surname behind a given name: Emily Price."""
     bare = word.lower()
     if fragment_pattern("prose_en", "BODY_NAMES", re.IGNORECASE).fullmatch(word) or bare in english().not_names:
         return False
     return (
-        bare in lists().last
+        bare in load_name_lists().last
         or bare in english().last_names
         or (len(bare) > 3 and not fragment_pattern("prose_en", "ENDINGS").search(bare))
     )
 
 
-def _worth(run: list[re.Match[str]]) -> float:
+def _run_score(run: list[re.Match[str]]) -> float:
     words = [token[0] for token in run if token[0].lower() not in _PARTICLES]
-    weights = [_weight(word) or 0.0 for word in words]
+    weights = [_word_score(word) or 0.0 for word in words]
     if max(weights) <= 1.0 and any(len(word) > 1 and word.isupper() for word in words):
         return -9.0  # PCWP, RVSP: no name is known in these capitals
     if len(words) == 1 and (words[0].isupper() or len(words[0]) < 3):
@@ -235,7 +235,7 @@ def _worth(run: list[re.Match[str]]) -> float:
     return sum(weights) + (1.5 if long > 1 else 0.5 if len(words) > 1 else 0.0)
 
 
-def _around(plain: str, start: int, end: int) -> float:
+def _context_score(plain: str, start: int, end: int) -> float:
     """What stands around says."""
     before, behind = plain[max(0, start - 28) : start], plain[end : end + 24]
     if plain[end - 2 : end] == "'s":
@@ -247,7 +247,7 @@ def _around(plain: str, start: int, end: int) -> float:
 
 def is_part_of_thing(plain: str, start: int, end: int) -> bool:
     """Whether what stands around says that it is a thing: Langerhans cells."""
-    return _around(plain, start, end) <= _THING
+    return _context_score(plain, start, end) <= _THING
 
 
 def is_thing(name: str, plains: Iterable[str]) -> bool:
@@ -256,13 +256,13 @@ def is_thing(name: str, plains: Iterable[str]) -> bool:
         return False
     letter = fragment("prose_en", "LETTER")
     form = re.compile(rf"(?<![{letter}\-]){re.escape(name)}(?![{letter}])")
-    worths = [_around(plain, *match.span()) for plain in plains for match in form.finditer(plain)]
+    worths = [_context_score(plain, *match.span()) for plain in plains for match in form.finditer(plain)]
     return 2 * sum(worth < 0.0 for worth in worths) >= len(worths) > 0
 
 
-def _lower(plain: str, tokens: list[re.Match[str]]) -> Iterator[Span]:
+def _detect_lower_case(plain: str, tokens: list[re.Match[str]]) -> Iterator[Span]:
     """Given names in lower case, and a surname behind them."""
-    known = lists()
+    known = load_name_lists()
     for index, token in enumerate(tokens):
         word = token[0]
         bare = word[:-2] if word.endswith("'s") else word
@@ -286,7 +286,7 @@ def _lower(plain: str, tokens: list[re.Match[str]]) -> Iterator[Span]:
                 and after in known.last
             ):
                 worth, end = worth + 2.0, tokens[index + 1].end()
-        if worth + _around(plain, token.start(), end) >= _NEEDED:
+        if worth + _context_score(plain, token.start(), end) >= _THRESHOLD:
             yield "NAME", token.start(), end, 0.45
     for match in fragment_pattern("prose_en", "TITLED").finditer(plain):
         bare = match["value"]

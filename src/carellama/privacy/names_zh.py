@@ -1,8 +1,8 @@
-"""Chinese names of persons that something says to be one: a marker (姓名：), a title (医生), a role, in folded text.
+"""Checks of the rules for Chinese names behind a label (姓名：) or a role (患者), and names before a title (医生).
 
-    list(names(fold("患者王小明，男，45岁")))   # [("NAME", 2, 5, 0.8)]
+    is_chinese_name("王小明")   # True: a surname, and characters that given names are made of
 
-Names that stand in a sentence are found in `names_zh_prose`.
+The patterns are in `rules/names_zh.yaml`; names in running text are detected in `names_zh_prose`.
 """
 
 from __future__ import annotations
@@ -11,266 +11,298 @@ import re
 from collections.abc import Iterator
 
 from carellama.privacy.kinds import Span
-from carellama.privacy.medical_context import evidence
-from carellama.privacy.names_zh_prose import around, is_token, likelihood
-from carellama.privacy.word_lists import chinese
+from carellama.privacy.medical_context import evidence, within_word
+from carellama.privacy.names_zh_prose import context_score, given_names, is_token, likelihood, load_word_frequencies
+from carellama.privacy.rules import Candidate, Checks, fragment_pattern
+from carellama.privacy.word_lists import chinese, medical_terms
 from carellama.text import HAN
 
-_COMPOUND = "|".join(sorted(chinese().compound_surnames))
-_SPACED = rf"[{HAN}](?: {{1,2}}[{HAN}]){{1,3}}(?![{HAN}])"  # 王 小 明
-_PARTS = rf"[{HAN}]{{1,10}}(?:·[{HAN}]{{1,10}}){{1,3}}"  # 阿依古丽·买买提
-_LATIN = r"[A-Z][A-Za-z'\-]+(?:[ ,·]{1,2}[A-Z][A-Za-z'\-.]*){0,3}|[a-z]{2,12}(?: [a-z]{2,12}){1,2}"
-# What may stand behind a name. Han words here end it: 王小明男45岁.
-_END = (
-    r"(?=$|[\s,.。;:、!?\"'()\[\]<>/|+~_…，；]|性别|男|女|年龄|今年|现年|现住|出生|生于|电话|手机|联系|"
-    r"身份证|证件|住院|住址|地址|病历|门诊|"
-    r"就诊|来院|来诊|入院|出院|因|诉|自诉|主诉|主任|医生|医师|大夫|护士|教授|先生|女士|的|是|在|于|已|"
-    r"以|由|患|查房|看过|到|来|去|说|把|想|建议|认为|指示|表示|会诊|随访|评估|检查|诊断|予|嘱|告知|"
-    r"上周|上个?月|昨天|前天|前几天|最近|刚刚|一直|老是|经常|突然|查出|查到|去年|前年|还是|没有|走路|这两|这几|"
-    r"完成|签|主刀|操作|值班|负责|反映|要求|在|做|给|和|与|及|\d|X)"
-)
-# A marker that says by itself that a name follows, whatever its characters.
-_STRONG = (
-    r"(?:姓\s{0,4}名|名\s{0,2}字|病人名|患者名|曾用名|户主|收件人|寄件人|收货人|投保人|被保险人|受益人|"
-    r"紧急联系人|紧急联络人|联系人|联络人|监护人|"
-    r"法定代理人|委托人|受托人|授权人|户\s{0,2}名|开户人|持卡人|机主|车主|业主|房主|主诉人|报案人|"
-    r"购药人|取药人|领药人|家长|责任人|负责人|主持人|讲者|指导老师|代理人|陪护人?|陪同人?|申请人|"
-    r"经办人|主管医[师生]|床位医[师生]|分管医[师生]|主诊医[师生]|主治医[师生]|"
-    r"经治医[师生]|管床医[师生]|责任医[师生]|接诊医[师生]|"
-    r"首诊医[师生]|开单医[师生]|送检医[师生]|送检人|挂号人|就诊人|办卡人|订餐人|来访者|咨询者|咨询人|"
-    r"提问者|求助者|被试|献血者|受检者|受检人|体检者|申请医[师生]|报告医[师生]|报告人|检查医[师生]|"
-    r"审核医[师生]|审核者?|审核人|手术医[师生]|麻醉医[师生]|"
-    r"住院医[师生]|上级医[师生]|值班医[师生]|会诊医[师生]|责任护士|主管护士|值班护士|主刀|术者|手术者|"
-    r"一助|二助|麻醉师|记录者|记录人|记录医[师生]|"
-    r"签\s{0,2}名|签\s{0,2}字|签署人?|检验者|检验师|检验员|复核者|复核人|采血者|医[师生]签[名字]|"
-    r"患者签[名字]|家属签[名字]|病史陈述者|供史者|病史提供者|"
-    r"转诊医[师生]|出诊医[师生]|预约医[师生]|坐诊医[师生]|就诊医[师生]|随访医[师生]|家庭医[师生]|"
-    r"负责医[师生]|联系人姓名|患者姓名|病人姓名|母亲姓名|父亲姓名|家属姓名|patient_?name|name)"
-)
-_RELATIVE = (
-    r"(?:[我他她][爸妈爷奶哥姐弟妹](?![爸妈爷奶哥姐弟妹])|母亲|父亲|妈妈|爸爸|配偶|丈夫|妻子|爱人|老公|"
-    r"老婆|老伴|先生|"
-    r"太太|儿子|女儿|孩子|小孩|宝宝|闺女|丫头|娃|媳妇|儿媳妇?|大儿子|小儿子|"
-    r"爷爷|奶奶|外公|外婆|姥姥|姥爷|哥哥|姐姐|弟弟|妹妹|"
-    r"岳父|岳母|公公|婆婆|儿媳|女婿|孙子|孙女|外孙女?|侄子|侄女|舅舅|姑姑|姨妈|叔叔|伯父|男友|女友|"
-    r"男朋友|女朋友|同事|朋友|患儿|产妇|孕妇|死者|伤者|病友|邻居)"
-)
-_WEAK = (
-    rf"(?:患者|病人|病患|家属|患属|本人|受试者|护士长?|医[师生]|大夫|主任医师|副主任医师|主治医师|住院医师|"
-    rf"主任|教授|护工|护师|药师|技师|营养师|治疗师|康复师|助理|助手|{_RELATIVE})"
-)
-_IS = r"[\"']?\s{0,3}(?:\([^()\n]{0,10}\)\s{0,2})?[:=>,|]?[\"']?\s{0,4}(?:是|为|叫做?|系)?\s{0,2}[\"']?"
-_COLON = r"[\"']?\s{0,3}(?:\([^()\n]{0,10}\)\s{0,2})?[:=>|]\s{0,4}[\"']?"
-_STRONG_NAME = re.compile(
-    rf"{_STRONG}(?:(?:姓名|签名|签字)?{_COLON}(?P<colon>{_SPACED}|{_PARTS}|{_LATIN}|[{HAN}]{{1,4}})|"
-    rf"(?:姓名)?{_IS}(?P<value>{_SPACED}|{_PARTS}|[{HAN}]{{2,4}}))",
-    re.IGNORECASE,
-)
-_WEAK_NAME = re.compile(
-    rf"{_WEAK}(?:姓名|名叫|叫)?(?P<mark>\s?[:(]?\s?)(?=(?P<value>{_SPACED}|{_PARTS}|[{HAN}]{{2,4}}))"
-)
-_SURNAMED = re.compile(
-    rf"(?:我|本人|患者|免贵|先生|女士)?(?:免贵)?姓(?P<value>{_COMPOUND}|[{HAN}])(?=$|"
-    rf"[\s,.。;!?，；、名的氏])(?:名(?P<given>[{HAN}]{{1,2}}))?"
-)
-TITLE = re.compile(
-    r"(?P<title>(?:副?主任|副?教授|医[生师]|大夫|护士长?|护师|护长|先生|女士|小姐|太太|院长|所长|科长|专家|老师|阿姨|叔叔|大爷|大妈|大叔|"
-    r"奶奶|爷爷|师傅|博士|同志|药师|技师|老先生|老太太|老人家|主治|经理|总(?=$|[^一-鿿]|[您你好说来让叫找]|今天|昨天|已经)|"
-    r"主管|队长|班长|同学|师姐|师兄|老板|姐(?![姐妹])|哥(?!哥)|婶|嫂|叔(?!叔))+)"
-    r"(?!治疗|职称|学会|建议书|办公|信箱|站|协会|团队的)"
-)
-_SPACED_BEFORE = re.compile(rf"(?<![{HAN}])[{HAN}](?: [{HAN}]){{1,2}} ?$")
-HAN_ONLY = re.compile(rf"[{HAN}]+$")
-_DEAR = re.compile(
-    r"(?:尊敬的|亲爱的|请找|挂了?|找|联系|转交?|交给|咨询|感谢|谢谢|请问|请|致|您好|你好|由|经|和|跟|"
-    r"与|向|被|让|给|我是|是|及|、|的|在|叫|去)$"
-)
+HAN_RUN = re.compile(rf"[{HAN}]+$")
 _TITLES = frozenset(
     "先生 女士 小姐 太太 医生 医师 大夫 主任 教授 阿姨 叔叔 老师 护士 同志 师傅 大爷 大妈 姓名 性别".split()
 )
 _CLINICAL = frozenset("医生 医师 大夫 主任 副主任 教授 副教授 护士 护士长 院长".split())
 _NO_SINGLE = frozenset("向和同那时应从有别都过如经当由且但能后所求单再是帮问来公计全还让叫查支因只请位名要信国门强权班")
-_USED = re.compile(r"[用买吃喝涂抹擦敷喷](?:了|过|着)?$")
-_BEFORE_YU = re.compile(r"[由对关至位求属在处基归鉴便善等利介终过用大小高低多少源]$")
+_NO_GIVEN = "不吗呢吧啊了过着没什怎很太就也的是我你他她您这哪被把让给及或与药片汤丸散炎症癌病痛痒"
+_SURE_GIVEN = "峰平红伟芳娜敏静丽强磊军勇艳杰娟涛超霞刚辉玲鹏飞斌婷浩琳欣怡倩莉萍波梅丹琴颖蕾薇"  # behind 水, 高
+_FIRST_OF_PEOPLES = frozenset("阿艾买古热吐库哈依帕努巴萨扎洛格拉旦次多桑达丹才尼白玛央")
 
 
-def names(plain: str) -> Iterator[Span]:
-    """Yield the names in a folded text with Chinese characters: (kind, start, end, score)."""
-    for match in _STRONG_NAME.finditer(plain):
-        group = "colon" if match["colon"] else "value"
-        sure = group == "colon" or plain[match.start(group) - 1] in "是为 "
-        start = match.start(group)
-        length = _after_marker(plain, start, match[group], sure=sure)
-        if length and (sure or _plausible(plain, start, start + length)):
-            yield "NAME", match.start(group), match.start(group) + length, 0.9
-    for match in _WEAK_NAME.finditer(plain):
-        start = match.start("value")
-        length = _likely(plain, start, match["value"])
-        if length and _plausible(plain, start, start + length):
-            yield "NAME", start, start + length, 0.7
-    for match in _SURNAMED.finditer(plain):
-        if match["value"] in chinese().surnames or match["value"] in chinese().compound_surnames:
-            yield "NAME", *match.span("value"), 0.8
-            if match["given"]:
-                yield "NAME", *match.span("given"), 0.8
-    yield from _titled(plain)
+def title_pattern() -> re.Pattern[str]:
+    """Return the pattern of titles: 医生, 女士, 主任."""
+    return fragment_pattern("names_zh", "TITLE")
 
 
-def _plausible(plain: str, start: int, end: int) -> bool:
-    """Whether a name of a surname and a given name is not words by all odds: 孩子暴露, 患者应行; nor a medicine."""
-    if not HAN_ONLY.match(plain[start:end]) or plain[start : start + 2] in chinese().compound_surnames:
+def surname_of(name: str) -> str:
+    """Return the surname that Chinese characters begin with, "" if they begin with none."""
+    names = chinese()
+    return name[: 2 if name[:2] in names.compound_surnames else int(name[:1] in names.surnames)]
+
+
+def is_chinese_name(name: str, *, strict: bool = True) -> bool:
+    """Whether Chinese characters are a surname and a given name of one or two; not `strict`: any given name will do."""
+    names, surname = chinese(), surname_of(name)
+    given = name[len(surname) :]
+    if not surname or not 1 <= len(given) <= 2 or (name[:2] in names.not_names and len(surname) == 1):
+        return False
+    if given in _TITLES or "某" in given or any(character in _NO_GIVEN for character in given):
+        return False
+    if not strict:
         return True
-    said = around(plain, start, end)
+    if name[0] in names.rare_surnames and len(given) == 1:
+        return given in _SURE_GIVEN
+    return all(character in names.given for character in given)
+
+
+# Behind a label or a role
+
+
+def trim_labelled_name(found: Candidate) -> bool:
+    """Cut what stands behind a label to a name; without a colon its characters must be likelier a name than words."""
+    plain, start = found.plain, found.start
+    trusted = found.match["colon"] is not None or plain[start - 1] in "是为 "
+    found.end = start + _name_after_label(plain, start, found.text, trusted=trusted)
+    return found.end > start and (trusted or _is_plausible(plain, start, found.end))
+
+
+def trim_likely_name(found: Candidate) -> bool:
+    """Cut what stands behind a role to a name that its characters and what follows make likely."""
+    found.end = found.start + _likely_name_length(found.plain, found.start, found.text)
+    return found.end > found.start and _is_plausible(found.plain, found.start, found.end)
+
+
+def is_surname(found: Candidate) -> bool:
+    """Whether it is a surname of one or two characters."""
+    return _is_surname(found.text)
+
+
+def has_stated_surname(found: Candidate) -> bool:
+    """Whether the characters before a given name are a surname."""
+    return _is_surname(found.match["surname"])
+
+
+def _is_surname(text: str) -> bool:
+    return text in chinese().surnames or text in chinese().compound_surnames
+
+
+def _is_plausible(plain: str, start: int, end: int) -> bool:
+    """Whether a name of a surname and a given name is not words by all odds: 孩子暴露, 患者应行; nor a medicine."""
+    if not HAN_RUN.match(plain[start:end]) or plain[start : start + 2] in chinese().compound_surnames:
+        return True
+    said = context_score(plain, start, end)
     if evidence(plain, start, end, named=said >= 12.0) <= -7.0:
         return False
     return said >= 12.0 or likelihood(plain, start, end) > -9.5
 
 
-def has_surname(name: str) -> str:
-    """Return the surname that Chinese characters begin with, "" if they begin with none."""
-    return name[: _surname_length(name)]
-
-
-def _surname_length(name: str) -> int:
-    if name[:2] in chinese().compound_surnames:
-        return 2
-    return 1 if name[:1] in chinese().surnames else 0
-
-
-def is_name(name: str, *, sure: bool = False) -> bool:
-    """Whether Chinese characters are a surname and a given name of one or two; `sure`: any given name will do."""
-    surname = _surname_length(name)
-    given = name[surname:]
-    if not surname or not 1 <= len(given) <= 2 or (name[:2] in chinese().not_names and surname == 1):
-        return False
-    if (
-        given in _TITLES
-        or "某" in given
-        or any(
-            character in "不吗呢吧啊了过着没什怎很太就也的是我你他她您这哪被把让给及或与药片汤丸散炎症癌病痛痒"
-            for character in given
-        )
-    ):
-        return False
-    if sure:
-        return True
-    if name[0] in chinese().rare_surnames and len(given) == 1:
-        return given in "峰平红伟芳娜敏静丽强磊军勇艳杰娟涛超霞刚辉玲鹏飞斌婷浩琳欣怡倩莉萍波梅丹琴颖蕾薇"
-    return all(character in chinese().given for character in given)
-
-
-def _after_marker(plain: str, start: int, value: str, *, sure: bool) -> int:
-    """The length of the name in `value`, which stands behind a marker; 0 when it is none."""
-    if " " in value or "·" in value or value.isascii():
-        if value.isascii():  # name: Zhang Wei; the English recogniser knows more of them
-            return 0 if not sure or not value[:1].isupper() else len(value.rstrip(" ,."))
-        if "·" in value:
-            return len(value)
-        return _spaced(value) or _after_marker(plain, start, value.split(" ")[0], sure=sure)
-    for length in sorted({4, 3, 2} & set(range(len(value) + 1)), reverse=True):
+def _name_after_label(plain: str, start: int, value: str, *, trusted: bool) -> int:
+    """The length of the name in `value`, which stands behind a label; 0 when it is none."""
+    if value.isascii():  # name: Zhang Wei; the rules for English know more of them
+        return 0 if not trusted or not value[:1].isupper() else len(value.rstrip(" ,."))
+    if "·" in value:
+        return len(value)
+    if " " in value:
+        first = value.split(" ")[0]
+        return _spaced_name_length(value) or _name_after_label(plain, start, first, trusted=trusted)
+    for length in range(min(4, len(value)), 1, -1):
         name = value[:length]
-        if re.match(_END, plain[start + length :]) and name[:2] not in chinese().not_names:
-            if is_name(name, sure=sure) or (sure and length <= 3 and _surname_length(name)):
-                return length
-            if (
-                sure
-                and 2 <= length <= 4
-                and length == len(value)
-                and not _surname_length(name)
-                and name[0] not in "见略无不同如待已未空请由其"
-            ):
-                return (
-                    length if re.search(r"名\s{0,3}[:=]|name", plain[max(0, start - 8) : start], re.IGNORECASE) else 0
-                )
-    # no end in sight: the shortest that is surely a name
-    for length in (3, 2):
-        if sure and len(value) > length and is_name(value[:length]):
+        if not _may_end(plain, start + length) or name[:2] in chinese().not_names:
+            continue
+        surname = surname_of(name)
+        if is_chinese_name(name, strict=not trusted) or (trusted and length <= 3 and surname):
             return length
-    if sure and len(value) == 1 and value in chinese().surnames - chinese().rare_surnames:
-        return 1
-    return 0
+        if trusted and length == len(value) and not surname and name[0] not in "见略无不同如待已未空请由其":
+            label = re.search(r"名\s{0,3}[:=]|name", plain[max(0, start - 8) : start], re.IGNORECASE)
+            return length if label else 0
+    if not trusted:
+        return 0
+    # no end in sight: the shortest that is surely a name
+    if length := next((size for size in (3, 2) if len(value) > size and is_chinese_name(value[:size])), 0):
+        return length
+    return int(len(value) == 1 and value in chinese().surnames - chinese().rare_surnames)
 
 
-def _spaced(value: str) -> int:
-    """The length of a name with spaces between its characters, 曹 磊 年 龄 being a name of two and the next marker."""
+def _may_end(plain: str, end: int) -> bool:
+    """Whether what stands behind may stand behind a name."""
+    return bool(fragment_pattern("names_zh", "END").match(plain, end))
+
+
+def _spaced_name_length(value: str) -> int:
+    """The length of a name with spaces between its characters, 曹 磊 年 龄 being a name of two and the next label."""
     parts = list(re.finditer(r"[^ ]+", value))
     for count in (3, 2):
         rest = "".join(part[0] for part in parts[count - 1 :])
         if len(parts) < count or re.match("年龄|性别|电话|出生|民族|职业|科室|[男女]$", rest):
             continue
-        if is_name("".join(part[0] for part in parts[:count]), sure=True):
+        if is_chinese_name("".join(part[0] for part in parts[:count]), strict=False):
             return parts[count - 1].end()
     return 0
 
 
-def _likely(plain: str, start: int, value: str) -> int:
+def _likely_name_length(plain: str, start: int, value: str) -> int:
     """The length of a name that its characters and what follows make likely; 0 otherwise."""
     if "·" in value or "." in value:
-        return (
-            len(value)
-            if value[0] in chinese().surnames | frozenset("阿艾买古热吐库哈依帕努巴萨扎洛格拉旦次多桑达丹才尼白玛央")
-            else 0
-        )
+        return len(value) if value[0] in chinese().surnames | _FIRST_OF_PEOPLES else 0
     if " " in value:
-        joined = value.replace(" ", "")
-        if is_name(joined) and all(len(part) == 1 for part in value.split()):
+        if is_chinese_name(value.replace(" ", "")) and all(len(part) == 1 for part in value.split()):
             return len(value)
         value = value.split(" ")[0]
-    for length in (4, 3, 2):
-        if length <= len(value) and is_name(value[:length]) and re.match(_END, plain[start + length :]):
-            return length
-    return 0
+    lengths = (size for size in (4, 3, 2) if size <= len(value) and is_chinese_name(value[:size]))
+    return next((size for size in lengths if _may_end(plain, start + size)), 0)
 
 
-def _titled(plain: str) -> Iterator[Span]:
-    """Names before a title: a whole name, or a surname alone."""
-    for match in TITLE.finditer(plain):
-        at = match.start()
-        spaced = _SPACED_BEFORE.search(plain, max(0, at - 7), at)
+# Before a title
+
+
+def detect_names_before_titles(plain: str) -> Iterator[Span]:
+    """Yield the names before a title in a normalized text: a whole name, or a surname alone."""
+    for title in title_pattern().finditer(plain):
+        at = title.start()
+        spaced = fragment_pattern("names_zh", "SPACED_BEFORE").search(plain, max(0, at - 7), at)
         choices = [spaced[0].rstrip()] if spaced else []
-        choices += [
-            plain[at - length : at] for length in (4, 3, 2, 1) if length <= at and " " not in plain[at - length : at]
-        ]
+        choices += [plain[at - size : at] for size in (4, 3, 2, 1) if size <= at and " " not in plain[at - size : at]]
         for name in choices:
             start = plain.rindex(name, 0, at)
-            joined = name.replace(" ", "")
-            before = plain[max(0, start - 4) : start]
-            if not HAN_ONLY.match(joined) or (
-                joined[0] in chinese().words_before and before[-1:] and before[-1] in chinese().words_before[joined[0]]
-            ):
-                continue  # 谢谢周医生: the name begins behind the word
-            if len(joined) >= 2 and joined not in chinese().compound_surnames:
-                if (
-                    is_name(joined)
-                    and (len(joined) > 2 or joined[0] not in chinese().rare_surnames or _free(before))
-                    and (spaced or _plausible(plain, start, at))
-                ):
-                    yield "NAME", start, start + len(name), 0.7
-                    break
-            elif joined in chinese().compound_surnames or (
-                _is_single(joined, before, match["title"], plain[match.end() : match.end() + 2])
-                and (spaced or _free(before) or is_token(plain, start, match.end()))
-            ):
-                yield "NAME", start, start + len(name), 0.65
+            if score := _titled_name_score(plain, start, name, title, spaced=bool(spaced)):
+                yield "NAME", start, start + len(name), score
                 break
 
 
-def _free(before: str) -> bool:
+def _titled_name_score(plain: str, start: int, name: str, title: re.Match[str], *, spaced: bool) -> float:
+    """The score of characters before a title as a whole name or a surname; 0 where they are none."""
+    joined, before, names = name.replace(" ", ""), plain[max(0, start - 4) : start], chinese()
+    if not HAN_RUN.match(joined) or (before and before[-1] in names.words_before.get(joined[0], "")):
+        return 0.0  # 谢谢周医生: the name begins behind the word
+    if joined in names.compound_surnames:
+        return 0.65
+    if len(joined) > 1:
+        may_begin = len(joined) > 2 or joined[0] not in names.rare_surnames or _can_start_here(before)
+        whole = is_chinese_name(joined) and may_begin and (spaced or _is_plausible(plain, start, title.start()))
+        return 0.7 if whole else 0.0
+    single = _is_single_surname(joined, before, title["title"], plain[title.end() : title.end() + 1])
+    alone = single and (spaced or _can_start_here(before) or is_token(plain, start, title.end()))
+    return 0.65 if alone else 0.0
+
+
+def _can_start_here(before: str) -> bool:
     """Whether a name may begin here: nothing, a mark, or a word like 找 stands before."""
-    return not before or not re.match(f"[{HAN}]", before[-1]) or bool(_DEAR.search(before)) or before[-1] in "老小"
+    if not before or not re.match(f"[{HAN}]", before[-1]) or before[-1] in "老小":
+        return True
+    return bool(fragment_pattern("names_zh", "BEFORE_NAME").search(before))
 
 
-def _is_single(surname: str, before: str, title: str, after: str) -> bool:
+def _is_single_surname(surname: str, before: str, title: str, after: str) -> bool:
+    rare = surname in chinese().rare_surnames
     if surname not in chinese().surnames or surname in _NO_SINGLE:
         return False
-    if before[-1:] and before[-1] in chinese().words_before.get(surname, ""):
-        return False
-    if surname in chinese().rare_surnames and _USED.search(before):
+    if rare and fragment_pattern("names_zh", "USED").search(before):
         return False  # 用皮护士
-    if surname == "于" and after[:1] in ("处", "那"):
-        return False
-    if surname == "于" and _BEFORE_YU.search(before):
+    if surname == "于" and (after in ("处", "那") or fragment_pattern("names_zh", "BEFORE_YU").search(before)):
         return False
     if title in ("总", "主治", "专家", "经理", "科长", "所长"):
-        return surname not in chinese().rare_surnames and _free(before)
-    return surname not in chinese().rare_surnames or title in _CLINICAL or _free(before)
+        return not rare and _can_start_here(before)
+    return not rare or title in _CLINICAL or _can_start_here(before)
+
+
+# Other forms
+
+
+_NO_NICKNAMES = frozenset(
+    "宝宝 孩子 妈妈 爸爸 爷爷 奶奶 哥哥 姐姐 弟弟 妹妹 叔叔 婆婆 公公 小孩 小儿 小便 小腿 小时 小学 小声 "
+    "小心 小区 小二 小三 小米 小宝 姥姥 姑姑 舅舅 太太 伯伯 娃娃 阿姨 阿公 阿婆 小伙 小朋 小的 小肠 小脑 "
+    "小指 小麦 阿胶 宝贝 常常 刚刚 天天 渐渐 慢慢 往往 偏偏 仅仅 ".split()
+)
+_VERBS = frozenset("用吃喝打给开有是在和的不没要想能会可做看买说把被让抱带生")  # 给孩子用小儿七星茶
+_CALLED_TWICE = frozenset("豆糖果团圆妞蛋点米饼虎牛猫兔熊鱼鹿桃橙柚梨枣核壳毛丫妹囡仔崽壮嘟咚嘻哈闹奇当丁铛咪卡布")
+_NOT_OLD = frozenset("白高金黄方于石平安常万花毛公师家板婆乡年娘鸡鼠谢")
+_BOOKS = frozenset("素问 灵枢 难经 诗经 论语 史记 内经".split())
+_LINKS = "由给找请让和跟与向是叫写的为对在"
+
+
+def is_name_of_a_people(found: Candidate) -> bool:
+    """Whether parts of names of Tibetans, Uyghurs or Mongols are long enough, or stand where a name does."""
+    parts = len(found.text)
+    return parts > 3 or (parts > 1 and context_score(found.plain, found.start, found.end) >= 3.0)
+
+
+def is_nickname(found: Candidate) -> bool:
+    """Whether it is a child's name (朵朵, 小雨, 豆宝) and no word."""
+    name = found.text
+    if name[0] in _VERBS or (len(name) > 2 and name[-2:] in load_word_frequencies().words) or name in _NO_NICKNAMES:
+        return False
+    doubled = name[:1] == name[1:2]  # 朵朵, 豆豆, but not 吃吃, 便便
+    if doubled and name[0] not in _CALLED_TWICE and given_names().get(name[0], -99.0) < -8.0:
+        return False
+    return not within_word(found.plain, found.start, found.end) and name not in medical_terms().words
+
+
+def is_frequent_word(found: Candidate) -> bool:
+    """Whether the characters are a word that is not rare."""
+    return load_word_frequencies().words.get(found.text, -20.0) >= -12.5
+
+
+def is_surname_behind_size(found: Candidate) -> bool:
+    """Whether it is a surname behind 老 or 小 that is no word with it: 老陈, but not 小苏打."""
+    words, surname, size = load_word_frequencies().words, found.text, found.match["size"]
+    whole = found.plain[found.match.start("size") : found.end + 1]
+    return (
+        is_common_surname(found)
+        and surname not in _NOT_OLD
+        and words.get(size + surname, -20.0) < (-9.0 if size == "老" else -12.0)
+        and not (len(whole) > 2 and whole in words)
+        and size + surname not in medical_terms().words  # 小叶, 小梁
+    )
+
+
+def is_common_surname(found: Candidate) -> bool:
+    """Whether it is a surname that is no everyday word first."""
+    return found.text in chinese().surnames and found.text not in chinese().rare_surnames
+
+
+def trim_foreign_name(found: Candidate) -> bool:
+    """Cut words before a foreign name: 收据抬头写艾琳·彼得罗娃."""
+    first = found.text.partition("·")[0]
+    if first[-2:] in _BOOKS or _joins_words(found.text):
+        return False
+    found.start += max((at for at in range(len(first)) if _are_ordinary_words(first[:at])), default=0)
+    return True
+
+
+def is_spaced_name(found: Candidate) -> bool:
+    """Whether two characters with spaces between are a surname and a given name: 石  磊."""
+    known = found.match["one"] in chinese().surnames and found.match["two"] in given_names()
+    return known and is_token(found.plain, found.start, found.start + 1)
+
+
+def _joins_words(text: str) -> bool:
+    """Whether a dot parts words and not a foreign name: 并发症·白癜风."""
+    known = load_word_frequencies()
+    return any(
+        part not in known.people
+        and (part in known.words or part in medical_terms().words)
+        and not all(character in chinese().transliteration for character in part)
+        for word in text.split("·")
+        for part in {word, word[-2:], word[:2]}
+        if len(part) > 1
+    )
+
+
+def _are_ordinary_words(text: str) -> bool:
+    """Whether characters before a foreign name are words by themselves."""
+    words = load_word_frequencies().words
+    if text in words and (len(text) > 1 or text in _LINKS):
+        return True
+    return any(
+        text[at:] in words and (len(text) - at > 1 or text[at:] in _LINKS) and _are_ordinary_words(text[:at])
+        for at in range(1, len(text))
+    )
+
+
+CHECKS: Checks = {
+    check.__name__: check
+    for check in (
+        *(trim_labelled_name, trim_likely_name, is_surname, has_stated_surname),
+        *(is_name_of_a_people, is_nickname, is_frequent_word, is_surname_behind_size, is_common_surname),
+        *(trim_foreign_name, is_spaced_name),
+    )
+}

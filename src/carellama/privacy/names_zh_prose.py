@@ -1,6 +1,6 @@
 """Chinese names that stand in a sentence without a marker: where a name explains the characters better than words do.
 
-    list(names("昨天陈晓燕打来电话"))   # [("NAME", 2, 5, 0.5)]
+    list(detect_names_in_prose("昨天陈晓燕打来电话"))   # [("NAME", 2, 5, 0.5)]
 
 A run of Chinese characters is split into the words that are likeliest together, by the frequencies of jieba's
 dictionary, once as it stands and once with a surname and a given name in it; the difference of the two logarithms,
@@ -20,24 +20,26 @@ from typing import NamedTuple
 from carellama.errors import need
 from carellama.privacy.kinds import Span
 from carellama.privacy.medical_context import evidence, remedies
-from carellama.privacy.names_zh_clues import clues
+from carellama.privacy.rules import Clue, fragment_pattern, load_clues
 from carellama.privacy.word_lists import chinese, medical_terms
 from carellama.text import HAN
 
 _RUN = re.compile(rf"[{HAN}]{{2,}}")
 _LONGEST = 6  # characters of a word
-_UNKNOWN = -18.0  # log probability of a character that is no word: once in the dictionary's 60 million
-_PRIOR = -9.5  # log probability of a name where nothing is known of its place
-_NEEDED = -1.5  # where a word says that it is a name
-_NEEDED_ON = -0.5  # where nothing behind says that it ends: 一患者张口受限
-_NEEDED_ALONE = 1.0  # where no word does: in consultations a name seldom stands so
+_UNKNOWN = -18.0  # log probability of a character that is no word: once in the load_word_frequencies's 60 million
+_NAME_PRIOR = -9.5  # log probability of a name where nothing is known of its place
+_THRESHOLD = -1.5  # where a word says that it is a name
+_THRESHOLD_UNENDED = -0.5  # where nothing behind says that it ends: 一患者张口受限
+_THRESHOLD_ALONE = 1.0  # where no word does: in consultations a name seldom stands so
 _NAMED = 7.5  # what stands around says that it is a name, though it is a word
 
+_NO_CLUE = Clue(re.compile(""), 0.0)
+_WINDOW = 8  # characters that clues are looked for in
 _LINK_KINDS = frozenset("dpuyrmckfte")  # jieba's: adverbs, prepositions, particles, pronouns, numbers, conjunctions
 _LINK_VERBS = frozenset("是有说到来要去见找叫让给请问看想使")
 
 
-class Dictionary(NamedTuple):
+class WordFrequencies(NamedTuple):
     """Of jieba: words and the logarithms of their probabilities, verbs of two characters, words that may be names."""
 
     words: dict[str, float]
@@ -47,7 +49,7 @@ class Dictionary(NamedTuple):
 
 
 def dictionary_file() -> Path:
-    """Return the path of jieba's dictionary. Raises `UserError` if jieba is not installed."""
+    """Return the path of jieba's load_word_frequencies. Raises `UserError` if jieba is not installed."""
     spec = find_spec("jieba")
     if spec is None or not spec.submodule_search_locations:
         need("jieba", extra="clean", why="de-identification")
@@ -56,8 +58,8 @@ def dictionary_file() -> Path:
 
 
 @cache
-def dictionary() -> Dictionary:
-    """Read jieba's dictionary, rare names of persons left out. `UserError` where it is not installed."""
+def load_word_frequencies() -> WordFrequencies:
+    """Read jieba's load_word_frequencies, rare names of persons left out. `UserError` where it is not installed."""
     counts, verbs, people, links = {}, set(), set(), set()
     total = 0
     with dictionary_file().open(encoding="utf-8") as lines:
@@ -77,7 +79,7 @@ def dictionary() -> Dictionary:
     for word in medical_terms().words:
         counts[word] = max(counts.get(word, 0), 300)
     most = math.log(total)
-    return Dictionary(
+    return WordFrequencies(
         {word: math.log(max(count, 1)) - most for word, count in counts.items()},
         frozenset(verbs),
         frozenset(people),
@@ -106,15 +108,19 @@ def _surnames() -> dict[str, float]:
     return made
 
 
-def _rare(character: str) -> float:
+def _given_character_logprob(character: str) -> float:
     """The log probability of a character in a given name: one that is rare everywhere may be in a name as well."""
     value = given_names().get(character)
-    return value if value is not None else (-12.5 if dictionary().words.get(character, _UNKNOWN) < -13.0 else -99.0)
+    return (
+        value
+        if value is not None
+        else (-12.5 if load_word_frequencies().words.get(character, _UNKNOWN) < -13.0 else -99.0)
+    )
 
 
-def names(plain: str) -> Iterator[Span]:
+def detect_names_in_prose(plain: str) -> Iterator[Span]:
     """Yield the names in the sentences of a folded text: (kind, start, end, score)."""
-    surnames, given, people = _surnames(), given_names(), dictionary().people
+    surnames, given, people = _surnames(), given_names(), load_word_frequencies().people
     for run in _RUN.finditer(plain):
         text, offset = run[0], run.start()
         places = [
@@ -126,10 +132,13 @@ def names(plain: str) -> Iterator[Span]:
             and at + size < len(text)
             and text[at + size] in given
         ]
-        called = [match.start() - offset for match in _GIVEN_ONLY.finditer(plain, run.start(), run.end())]
+        called = [
+            match.start() - offset
+            for match in fragment_pattern("prose_zh", "GIVEN_ONLY").finditer(plain, run.start(), run.end())
+        ]
         if not places and not called:
             continue
-        forth, back = _split(text)
+        forth, back = _segmentation_logprobs(text)
         found = []
         for at, size, lengths in [*((at, size, (1, 2)) for at, size in places), *((at, 0, (2,)) for at in called)]:
             for length in lengths:
@@ -137,18 +146,18 @@ def names(plain: str) -> Iterator[Span]:
                 if end > len(text):
                     break
                 name = surnames[text[at : at + size]] if size else 0.0
-                name += sum(map(_rare, text[at + size : end])) + (-0.4 if length == 2 else -1.1)
-                margin = forth[at] + _PRIOR + name + back[end] - forth[-1]
+                name += sum(map(_given_character_logprob, text[at + size : end])) + (-0.4 if length == 2 else -1.1)
+                margin = forth[at] + _NAME_PRIOR + name + back[end] - forth[-1]
                 margin += 2.5 if text[at:end] in people else 0.0
-                if margin < _NEEDED - 12.0:
+                if margin < _THRESHOLD - 12.0:
                     continue
-                left, right = clues(plain, offset + at, offset + end)
+                left, right = _clues(plain, offset + at, offset + end)
                 ends = right.worth or _acts(plain, offset + end)  # what stands behind may stand behind a name
-                said, needed = left.worth + ends, _NEEDED if ends else _NEEDED_ON
+                said, needed = left.worth + ends, _THRESHOLD if ends else _THRESHOLD_UNENDED
                 named = said >= _NAMED
-                margin += said - _against(text, at, end, named=named)
+                margin += said - _penalty(text, at, end, named=named)
                 if not (left.telling or right.telling):
-                    needed = _NEEDED_ALONE
+                    needed = _THRESHOLD_ALONE
                     margin -= _left_over(text, at, end, forth, back) + remedies(plain, offset + at, offset + end)
                 if margin > needed and margin + evidence(plain, offset + at, offset + end, named=named) > needed:
                     found.append((margin, at, end))
@@ -159,27 +168,14 @@ def names(plain: str) -> Iterator[Span]:
                 yield "NAME", offset + at, offset + end, 0.5
 
 
-_GIVEN_ONLY = re.compile(  # 那个建军啊, 念慈这孩子
-    rf"(?<=那个)[{HAN}]{{2}}(?=[啊呀哪])|(?<![{HAN}])[{HAN}]{{2}}(?=[这那]孩子|同学|啊你|呀你|宝贝|小朋友|"
-    rf"[他她]?[妈爸](?![妈爸])|哥(?!哥)|姐(?!姐)|叔(?!叔)|姨)|"
-    rf"(?<=孩子叫)[{HAN}]{{2}}|(?<=[儿女]子)[{HAN}]{{2}}(?=[,，今昨最发有在这的])|"
-    rf"(?<=女儿)[{HAN}]{{2}}(?=[,，今昨最发有在这的])|(?<=[叫喊])[{HAN}]{{2}}(?=$|[^{HAN}])"
-)
-
-
 _NO_GIVEN = frozenset(
     "宝宝 宝贝 宝 大家 您 小 先生 女士 小姐 太太 医生 医师 大夫 主任 教授 老师 护士 院长 阿姨 叔叔".split()
 )
-_DRUG = re.compile(  # behind a transliteration or a plant: 莫昔芬, 柯萨奇病毒, 霍奇金淋巴瘤
-    "[唑尼芬丁酸片汤丸散菌酮啶嗪酯膏胶糖碱酶肽胺钠钙钾镁锌铁苷霉韦剂氏国市省县镇村路街线症穴岛舌疮]|[林康素普替沙那格学科管征病](?![复区来遍情历房床])|病毒|综合|试验|制药|公司|"
-    "淋巴|嗜血|现象|指数|评分|医院|大学|冲剂|滴[眼鼻耳剂丸]|细胞|疫苗|染色|培养|..?[唑钠胺酮啶嗪酯酶肽苷霉菌]"
-)
-_CHEMICAL = re.compile("[唑酸汤丸散菌酮啶嗪酯膏胶糖碱酶肽胺钠钙钾镁霉剂]$")
 
 
-def _against(text: str, at: int, end: int, *, named: bool) -> float:
+def _penalty(text: str, at: int, end: int, *, named: bool) -> float:
     """By how much it is less likely: a word after all, the beginning of a drug or disease, or wishes for a child."""
-    name, known = text[at:end], dictionary()
+    name, known = text[at:end], load_word_frequencies()
     if (
         (name in known.words and name not in known.people and not (named and name in medical_terms().words))
         or text[at : at + 2] in chinese().not_names
@@ -187,16 +183,14 @@ def _against(text: str, at: int, end: int, *, named: bool) -> float:
         or (text[at - 1 : at] and text[at - 1] in chinese().words_before.get(name[0], ""))
     ):
         return 99.0
-    if _DRUG.match(text[end:]) or _CHEMICAL.search(name):
+    if fragment_pattern("prose_zh", "MEDICINE_BEHIND").match(text[end:]) or fragment_pattern(
+        "prose_zh", "CHEMICAL"
+    ).search(name):
         return 9.0
     # 霍奇 in 霍奇金淋巴瘤: part of a longer word that is written by its sound
     around_it = text[at - 1 : at] + text[end : end + 1]
-    return (
-        3.0
-        if any(one in chinese().transliteration for one in around_it)
-        and all(one in chinese().transliteration for one in name)
-        else 0.0
-    )
+    sounds = chinese().transliteration
+    return 3.0 if any(one in sounds for one in around_it) and all(one in sounds for one in name) else 0.0
 
 
 def likelihood(plain: str, start: int, end: int) -> float:
@@ -206,11 +200,11 @@ def likelihood(plain: str, start: int, end: int) -> float:
         begin -= 1
     while stop < len(plain) and stop - end < 8 and re.match(f"[{HAN}]", plain[stop]):
         stop += 1
-    forth, back = _split(plain[begin:stop])
+    forth, back = _segmentation_logprobs(plain[begin:stop])
     size = 2 if plain[start : start + 2] in _surnames() and end - start > 2 else 1
     name = _surnames().get(plain[start : start + size], -12.0)
-    name += sum(map(_rare, plain[start + size : end])) + (-0.4 if end - start - size == 2 else -1.1)
-    return forth[start - begin] + _PRIOR + name + back[end - begin] - forth[-1]
+    name += sum(map(_given_character_logprob, plain[start + size : end])) + (-0.4 if end - start - size == 2 else -1.1)
+    return forth[start - begin] + _NAME_PRIOR + name + back[end - begin] - forth[-1]
 
 
 def is_token(plain: str, at: int, end: int) -> bool:
@@ -219,13 +213,13 @@ def is_token(plain: str, at: int, end: int) -> bool:
     while begin and at - begin < 8 and re.match(f"[{HAN}]", plain[begin - 1]):
         begin -= 1
     text, place = plain[begin:end], at - begin
-    forth, back = _split(text)
+    forth, back = _segmentation_logprobs(text)
     return forth[place] + back[place] > forth[-1] - 1e-6
 
 
-def _split(text: str) -> tuple[list[float], list[float]]:
+def _segmentation_logprobs(text: str) -> tuple[list[float], list[float]]:
     """The log probability of the likeliest words up to each place, and from each place on."""
-    words, count = dictionary().words, len(text)
+    words, count = load_word_frequencies().words, len(text)
     forth = [0.0] + [-math.inf] * count
     edges = []
     for start in range(count):
@@ -245,20 +239,45 @@ def _split(text: str) -> tuple[list[float], list[float]]:
     return forth, back
 
 
-def around(plain: str, start: int, end: int) -> float:
+def _clue_before(before: str) -> Clue:
+    """The first clue that the characters before a name end with."""
+    return next((clue for clue in load_clues("prose_zh", "before") if clue.pattern.search(before)), _NO_CLUE)
+
+
+def _clue_behind(behind: str) -> Clue:
+    """The first clue that the characters behind a name begin with."""
+    return next((clue for clue in load_clues("prose_zh", "behind") if clue.pattern.match(behind)), _NO_CLUE)
+
+
+def _clues(plain: str, start: int, end: int) -> tuple[Clue, Clue]:
+    """What stands before and behind these characters.
+
+    Who says what follows (医生：高峰就是……) is no clue to a name, unless nothing else is said (患：查良。).
+    """
+    behind = plain[end : end + _WINDOW]
+    left, right = _clue_before(plain[max(0, start - _WINDOW) : start]), _clue_behind(behind)
+    if fragment_pattern("prose_zh", "SPEAKER_ZH").search(plain, max(0, start - _WINDOW), start) and not right.telling:
+        uttered = bool(fragment_pattern("prose_zh", "SAID_ALONE").match(behind))
+        left = Clue(left.pattern, left.worth if uttered else 2.5, uttered)
+    if fragment_pattern("prose_zh", "EXAMPLE").fullmatch(plain, start, end):
+        left = Clue(left.pattern, left.worth, telling=True)
+    return left, right
+
+
+def context_score(plain: str, start: int, end: int) -> float:
     """Return by how much what stands around makes a name likelier."""
-    left, right = clues(plain, start, end)
+    left, right = _clues(plain, start, end)
     return left.worth + (right.worth or _acts(plain, end))
 
 
 def _acts(plain: str, end: int) -> float:
     """By how much a verb behind a name makes it likelier."""
-    return 2.0 if plain[end : end + 2] in dictionary().verbs else 0.0
+    return 2.0 if plain[end : end + 2] in load_word_frequencies().verbs else 0.0
 
 
 def _left_over(text: str, at: int, end: int, forth: list[float], back: list[float]) -> float:
     """By how much it is less likely, because a character before or behind it is no word: 慢|严舒柠, 连花清|瘟."""
-    words, links, worth = dictionary().words, dictionary().links, 0.0
+    words, links, worth = load_word_frequencies().words, load_word_frequencies().links, 0.0
     for left, right in ((at - 1, at), (end, end + 1)):
         if left < 0 or right > len(text) or text[left:right] in links:
             continue

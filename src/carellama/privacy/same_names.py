@@ -15,8 +15,8 @@ from carellama.privacy.kinds import Span
 from carellama.privacy.medical_context import evidence, within_word
 from carellama.privacy.names_en_prose import is_part_of_thing
 from carellama.privacy.names_en_prose import is_thing as is_thing_en
-from carellama.privacy.names_zh import TITLE, has_surname
-from carellama.privacy.names_zh_prose import dictionary, is_token
+from carellama.privacy.names_zh import surname_of, title_pattern
+from carellama.privacy.names_zh_prose import is_token, load_word_frequencies
 from carellama.privacy.rules import fragment
 from carellama.privacy.word_lists import chinese, english, medical_terms
 from carellama.text import HAN_CHARACTER
@@ -78,7 +78,7 @@ def _mentions(plain: str, names: set[str]) -> Iterator[Span]:
                 for match in re.finditer(re.escape(part), plain):
                     if not within_word(plain, *match.span()) and not _is_titled(plain, match.end()):
                         yield "NAME", *match.span(), 0.6
-    surnames = {surname for name in chinese if (surname := has_surname(name))}
+    surnames = {surname for name in chinese if (surname := surname_of(name))}
     if surnames:
         yield from _titled(plain, surnames)
     for word in _english(names - chinese):
@@ -91,7 +91,7 @@ def _mentions(plain: str, names: set[str]) -> Iterator[Span]:
 
 def _is_titled(plain: str, end: int) -> bool:
     """Whether the last character begins a title: 陈主 of 陈主任."""
-    title = TITLE.match(plain, end - 1)
+    title = title_pattern().match(plain, end - 1)
     return bool(title) and title.end() > end  # type: ignore[union-attr]
 
 
@@ -101,17 +101,17 @@ def _given(name: str) -> set[str]:
     size = len(name) - 2
     if (
         (size != 1 and name[:-2] not in chinese().compound_surnames)
-        or not has_surname(name)
+        or not surname_of(name)
         or given in medical_terms().words
     ):
         return set()
-    known = dictionary()
+    known = load_word_frequencies()
     return {given} if given not in known.words or given in known.people else set()
 
 
 def _titled(plain: str, surnames: set[str]) -> Iterator[Span]:
     """The surnames before a title: 马 in 又来麻烦马医生."""
-    for match in TITLE.finditer(plain):
+    for match in title_pattern().finditer(plain):
         end = match.start() - (plain[match.start() - 1 : match.start()] == "姓")
         for size in (2, 1):
             start = end - size

@@ -16,7 +16,6 @@ import re
 import string
 from collections.abc import Iterator
 
-from carellama.privacy import dates
 from carellama.privacy.checksums import id_card_check_digit, luhn_check_digit
 from carellama.privacy.normalize import CHINESE_DIGITS, canonical_form, normalize
 from carellama.privacy.word_lists import chinese
@@ -172,6 +171,7 @@ def _surrogate_ip(text: str, stream: _HmacStream) -> str:
     return f"2001:db8::{stream.below(65536):x}" if ":" in text else f"192.0.2.{1 + stream.below(254)}"  # RFC 3849, 5737
 
 
+_MONTHS = dict(zip("jan feb mar apr may jun jul aug sep oct nov dec".split(), range(1, 13), strict=True))
 _PLACES = re.compile(rf"[0-9]+|[{''.join(CHINESE_DIGITS)}十廿正冬腊初]+|[A-Za-z]{{3,}}")
 
 
@@ -184,7 +184,7 @@ def shift_date(text: str, days: int) -> str:
     pieces = [
         piece
         for piece in _PLACES.finditer(plain)
-        if not piece[0].isalpha() or piece[0][:3].lower() in dates.MONTHS or not piece[0].isascii()
+        if not piece[0].isalpha() or piece[0][:3].lower() in _MONTHS or not piece[0].isascii()
     ]
     pieces = [piece for piece in pieces if piece[0] not in ("st", "nd", "rd", "th")]
     year, month, day = _date_field_order(pieces)
@@ -230,8 +230,8 @@ def _date_field_order(
 
 def _value(text: str) -> int:
     if text.isascii() and text.isalpha():
-        return dates.MONTHS[text[:3].lower()]
-    return dates.parse_small_number(text)
+        return _MONTHS[text[:3].lower()]
+    return _parse_small_number(text)
 
 
 def _format_like(like: str, number: int, *, year: bool) -> str:
@@ -249,3 +249,18 @@ def _format_like(like: str, number: int, *, year: bool) -> str:
         return "".join(digits[int(digit)] for digit in str(number))[-len(like) :]
     tens, ones = divmod(number, 10)
     return ("" if not tens else "十" if tens == 1 else digits[tens] + "十") + (digits[ones] if ones else "")
+
+
+def _parse_small_number(text: str) -> int:
+    """A number of one or two places, in digits or Chinese: 二十三 is 23, 廿三 too, 初三 is 3."""
+    if text.isdigit() and text.isascii():
+        return int(text)
+    if text in ("正", "冬", "腊"):
+        return {"正": 1, "冬": 11, "腊": 12}[text]
+    text = text.replace("初", "").replace("廿", "二十").replace("卅", "三十")
+    if "十" in text:
+        tens, _, ones = text.partition("十")
+        return 10 * int(CHINESE_DIGITS.get(tens, "1") if tens else "1") + int(
+            CHINESE_DIGITS.get(ones, "0") if ones else "0"
+        )
+    return int("".join(CHINESE_DIGITS.get(character, character) for character in text))

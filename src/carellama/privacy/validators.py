@@ -11,8 +11,8 @@ import ipaddress
 import re
 
 from carellama.privacy.checksums import is_calendar_date, is_iban, is_id_card, is_luhn, is_nhs
-from carellama.privacy.medical_context import ALIASES
-from carellama.privacy.names_en_prose import lists
+from carellama.privacy.medical_context import aliases_pattern
+from carellama.privacy.names_en_prose import load_name_lists
 from carellama.privacy.rules import Candidate, Checks, fragment_pattern, load_rules, read_file
 
 # In how many digits people write a mobile number together.
@@ -223,7 +223,7 @@ def is_cited(found: Candidate) -> bool:
 
 def is_in_medicine_list(found: Candidate) -> bool:
     """Whether a word for other names of a medicine stands before it: 别名:苯酸咪唑；UK-37248."""
-    return found.before(ALIASES, 160)
+    return found.before(aliases_pattern(), 160)
 
 
 # Network addresses
@@ -308,7 +308,7 @@ def is_in_program(found: Candidate) -> bool:
 
 def is_everyday_word(found: Candidate) -> bool:
     """Whether the letters of a name with a number are a word: room101."""
-    return found.match["word"] in lists().words
+    return found.match["word"] in load_name_lists().words
 
 
 def is_personal_page(found: Candidate) -> bool:

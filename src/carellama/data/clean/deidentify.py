@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from carellama.data.convert import BadRecord, texts_of
 from carellama.privacy.deidentify import Deidentifier
-from carellama.privacy.fields import kind_of
+from carellama.privacy.fields import kind_of_key
 from carellama.records import Chat, Message, Pair, Question, Record, Text
 from carellama.text import HAN_CHARACTER
 
@@ -54,7 +54,7 @@ def deidentified(record: Record, deidentifier: Deidentifier, counts: Counter[str
 def kind_of_field(key: str) -> str | None:
     """The kind of identifier that a field of `meta` holds by its key, if any."""
     whole = re.sub(r"[\W_]+", "", key).lower()
-    return None if whole in NO_PATIENT else KIND.get(whole) or kind_of(whole)
+    return None if whole in NO_PATIENT else KIND.get(whole) or kind_of_key(whole)
 
 
 def _introduced(name: str) -> str:
