@@ -80,7 +80,7 @@ def main() -> None:
     *groups, settings = parse(API_GROUPS, words, "carellama api")
     engine = choose(*groups)
     with server.bind_socket(settings) as listening:
-        app = create_app(engine, settings, access=NoAuth())
+        app = create_app(engine, settings, auth=NoAuth())
         running = server.Server(server._config(app, settings), app)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
         thread.start()

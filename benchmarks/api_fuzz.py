@@ -108,7 +108,7 @@ def serve() -> None:
     def score(prompts: Any, answers: Any) -> list[float]:
         return [0.5] * len(answers)
 
-    until_signal(settings, lambda: create_app(engine, settings, access=NoAuth(), score=score))
+    until_signal(settings, lambda: create_app(engine, settings, auth=NoAuth(), score=score))
 
 
 def fuzz(url: str, bodies: int, seed: int, timeout: float) -> list[str]:

@@ -156,7 +156,7 @@ def serve(parallel: int, queue: int, token_seconds: float) -> None:
     logging.basicConfig(level=logging.WARNING)
     engine = Forgets(lambda messages: messages[-1].content, token_seconds=token_seconds, parallel=parallel)
     settings = ApiArguments(port=0, queue=queue)
-    until_signal(settings, lambda: create_app(engine, settings, access=NoAuth()))
+    until_signal(settings, lambda: create_app(engine, settings, auth=NoAuth()))
 
 
 def report(load: Load, seconds: float, measured: list[float]) -> bool:

@@ -33,7 +33,7 @@ class Running:
 def running(
     engine: Engine,
     *,
-    access: Auth | None = None,
+    auth: Auth | None = None,
     score: Any = None,
     embedder: Any = None,
     consultant: Engine | None = None,
@@ -43,7 +43,7 @@ def running(
     """Serve an engine while the block runs."""
     arguments = ApiArguments(**{"port": 0, "shutdown_timeout": 5, **settings})
     app = create_app(
-        engine, arguments, access=access or NoAuth(), score=score, embedder=embedder, consultant=consultant, mode=mode
+        engine, arguments, auth=auth or NoAuth(), score=score, embedder=embedder, consultant=consultant, mode=mode
     )
     with server.bind_socket(arguments) as listening:
         one = server.Server(server._config(app, arguments), app)

@@ -15,7 +15,8 @@ import pytest
 from carellama.config.keys import SCOPES
 from carellama.errors import UserError
 from carellama.serve.api import auth as access
-from carellama.serve.api.auth import ApiKeyAuth, Caller, NoAuth, Rejected, auth_for
+from carellama.serve.api.auth import ApiKeyAuth, Caller, NoAuth, auth_for
+from carellama.serve.api.errors import Rejected
 from carellama.store import keys, usage
 from carellama.store.database import open_database
 from carellama.store.keys import Limits
@@ -267,9 +268,9 @@ def refusal(function, *words):
 
 def test_a_key_gives_its_caller(server):
     made, _, header = server
-    caller = made.caller(header)
+    caller = made.authenticate(header)
     assert caller == Caller(header.split("-")[1], "ward3", frozenset({"chat"}))
-    assert made.caller(header.replace("Bearer", "bearer")) == caller
+    assert made.authenticate(header.replace("Bearer", "bearer")) == caller
 
 
 @pytest.mark.parametrize(
@@ -291,7 +292,7 @@ def test_a_key_gives_its_caller(server):
 def test_all_but_the_whole_key_is_refused_and_not_repeated(server, change, caplog):
     made, _, header = server
     caplog.set_level("DEBUG")
-    refused = refusal(made.caller, change(header))
+    refused = refusal(made.authenticate, change(header))
     assert (refused.status, refused.code, refused.retry_after) == (401, "invalid_api_key", None)
     for part in (header[-64:-8], "\u00e9", "99999"):
         assert part not in refused.message + str(refused) + caplog.text
@@ -299,23 +300,23 @@ def test_all_but_the_whole_key_is_refused_and_not_repeated(server, change, caplo
 
 def test_a_revoked_key_ends_at_once_for_requests_and_within_seconds_for_all_else(server, monkeypatch):
     made, database, header = server
-    caller = made.caller(header)
+    caller = made.authenticate(header)
     keys.revoke(database, caller.id)
-    assert made.caller(header) == caller  # for CACHE_SECONDS
+    assert made.authenticate(header) == caller  # for CACHE_SECONDS
     later = time.monotonic() + access.KEY_CACHE_SECONDS
     monkeypatch.setattr(access.time, "monotonic", lambda: later)
-    refused = refusal(made.caller, header)
+    refused = refusal(made.authenticate, header)
     assert refused.status == 401 and "revoked" in refused.message
-    assert refusal(made.begin, caller, "chat", 1).status == 401
+    assert refusal(made.reserve, caller, "chat", 1).status == 401
 
 
 def test_a_revoked_key_is_no_longer_remembered_once_begin_refused_it(server):
     made, database, header = server
-    caller = made.caller(header)
+    caller = made.authenticate(header)
     keys.revoke(database, caller.id)
-    begun = refusal(made.begin, caller, "chat", 1)
+    begun = refusal(made.reserve, caller, "chat", 1)
     assert begun.status == 401
-    again = refusal(made.caller, header)
+    again = refusal(made.authenticate, header)
     assert again.status == 401 and again.message == begun.message  # A25: there were two wordings
     assert begun.message == f"the API key with id {caller.id} is revoked"
 
@@ -323,43 +324,42 @@ def test_a_revoked_key_is_no_longer_remembered_once_begin_refused_it(server):
 def test_an_expired_key_is_refused(server, monkeypatch):
     made, database, _ = server
     _, whole = keys.add(database, name="x", scopes=("chat",), limits=Limits(), days=1)
-    caller = made.caller(f"Bearer {whole}")
+    caller = made.authenticate(f"Bearer {whole}")
     later = time.time() + 86401
     monkeypatch.setattr(access.time, "time", lambda: later)
-    refused = refusal(made.caller, f"Bearer {whole}")
+    refused = refusal(made.authenticate, f"Bearer {whole}")
     assert refused.status == 401 and "expired" in refused.message
     database._clock = lambda: later
-    assert refusal(made.begin, caller, "chat", 1).status == 401
+    assert refusal(made.reserve, caller, "chat", 1).status == 401
 
 
 def test_scopes_and_limits_are_answered_as_openai_does(server):
     made, _, header = server
-    caller = made.caller(header)
-    refused = refusal(made.begin, caller, "admin", 1)
+    caller = made.authenticate(header)
+    refused = refusal(made.reserve, caller, "admin", 1)
     assert (refused.status, refused.code) == (403, "missing_scope")
-    refused = refusal(made.begin, caller, "chat", 1001)
+    refused = refusal(made.reserve, caller, "chat", 1001)
     assert (refused.status, refused.code, refused.retry_after) == (429, "insufficient_quota", None)  # on no day
     assert "1,000" in refused.message and "1,001" in refused.message
-    ticket = made.begin(caller, "chat", 1)
-    refused = refusal(made.begin, caller, "chat", 1)
+    ticket = made.reserve(caller, "chat", 1)
+    refused = refusal(made.reserve, caller, "chat", 1)
     assert (refused.status, refused.code) == (429, "rate_limit_exceeded") and "at once" in refused.message
-    ticket.end(1)
-    refused = refusal(made.begin, caller, "chat", 1000)
+    ticket.release(1)
+    refused = refusal(made.reserve, caller, "chat", 1000)
     assert (refused.status, refused.code) == (429, "insufficient_quota") and 0 < refused.retry_after <= 86400
-    made.begin(caller, "chat", 1).end(1)
-    refused = refusal(made.begin, caller, "chat", 1)
+    made.reserve(caller, "chat", 1).release(1)
+    refused = refusal(made.reserve, caller, "chat", 1)
     assert (refused.status, refused.code) == (429, "rate_limit_exceeded") and 0 < refused.retry_after <= 60
 
 
 def test_a_ticket_ends_once(server):
     made, database, header = server
-    caller = made.caller(header)
-    ticket = made.begin(caller, "chat", 500)
-    ticket.end(100)
-    ticket.end(900)
-    ticket.refresh()
+    caller = made.authenticate(header)
+    ticket = made.reserve(caller, "chat", 500)
+    ticket.release(100)
+    ticket.release(900)
     assert usage.used(database)[caller.id].tokens == 100
-    made.begin(caller, "chat", 1)  # a refreshed one would run
+    made.reserve(caller, "chat", 1)  # one that was not released would run
 
 
 def test_tickets_are_renewed_while_somebody_holds_them(server, monkeypatch):
@@ -379,7 +379,7 @@ def test_tickets_are_renewed_while_somebody_holds_them(server, monkeypatch):
             assert arrived.wait(30)
         return list(renewed)
 
-    ticket = made.begin(made.caller(header), "chat", 1)
+    ticket = made.reserve(made.authenticate(header), "chat", 1)
     assert leases_of_next_round() == [ticket.lease]
     del ticket
     gc.collect()
@@ -388,24 +388,23 @@ def test_tickets_are_renewed_while_somebody_holds_them(server, monkeypatch):
 
 def test_a_database_that_is_away_is_a_503_that_says_nothing_of_it(server, caplog, tmp_path):
     made, database, header = server
-    caller = made.caller(header)
-    ticket = made.begin(caller, "chat", 500)
+    caller = made.authenticate(header)
+    ticket = made.reserve(caller, "chat", 500)
     only_read(database)
-    ticket.end(100)  # the answer was given: logged, not raised
+    ticket.release(100)  # the answer was given: logged, not raised
     assert caller.id in caplog.text and "100" in caplog.text and "500" in caplog.text
-    refused = refusal(made.begin, caller, "chat", 1)
+    refused = refusal(made.reserve, caller, "chat", 1)
     assert (refused.status, refused.code) == (503, "service_unavailable") and refused.retry_after
     assert str(tmp_path) not in refused.message and str(tmp_path) in caplog.text
 
 
 def test_open_lets_everything_in():
     made = NoAuth()
-    caller = made.caller(None)
-    assert caller.scopes == set(SCOPES) == made.caller("Bearer sk-anything").scopes
+    caller = made.authenticate(None)
+    assert caller.scopes == set(SCOPES) == made.authenticate("Bearer sk-anything").scopes
     for scope in SCOPES:
-        ticket = made.begin(caller, scope, 10**9)
-        ticket.refresh()
-        ticket.end(5)
+        ticket = made.reserve(caller, scope, 10**9)
+        ticket.release(5)
     made.close()
 
 
@@ -435,7 +434,7 @@ def test_with_keys_they_are_asked_for_everywhere(tmp_path, monkeypatch):
     keys.revoke(database, key_with(database))  # revoking the last key does not open the server
     for host in (*LOOPBACKS, *OTHERS):
         made = auth_for(host, None)
-        assert refusal(made.caller, None).status == 401
+        assert refusal(made.authenticate, None).status == 401
         made.close()
 
 

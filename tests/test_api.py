@@ -17,7 +17,7 @@ from api_server import ASKED, echo, running
 from carellama.engine.base import Piece, Reply, Sampling, TokenLogprob, Unavailable
 from carellama.engine.scripted import ScriptedEngine
 from carellama.records import Message, ToolCall
-from carellama.serve.api import schemas
+from carellama.serve.api import response_schemas as schemas
 
 CALL = '<tool_call>{"name": "department", "arguments": {"of": "ear"}}</tool_call>'
 TOOLS = [{"type": "function", "function": {"name": "department", "parameters": {"properties": {"of": {}}}}}]

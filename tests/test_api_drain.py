@@ -32,7 +32,7 @@ settings = ApiArguments(port=0, workers=int(sys.argv[1]), shutdown_timeout=float
 
 def application():
     quieten()
-    return create_app(ScriptedEngine("x" * 1000, token_seconds=0.1), settings, access=NoAuth())
+    return create_app(ScriptedEngine("x" * 1000, token_seconds=0.1), settings, auth=NoAuth())
 
 if __name__ == "__main__":
     serve(settings, application)

@@ -16,8 +16,8 @@ from api_server import ASKED, echo, running, until
 from carellama.errors import UserError
 from carellama.knowledge import embed
 from carellama.knowledge.embed import E5, USE, Kind, load_embedder
-from carellama.serve.api.auth import Rejected
 from carellama.serve.api.embedding_queue import BATCH_CHARS, EmbeddingQueue
+from carellama.serve.api.errors import Rejected
 
 # Made up for this test. The right passage of question i is passage i.
 PASSAGES = [

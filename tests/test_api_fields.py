@@ -15,7 +15,7 @@ from carellama.serve.api import fields
 from carellama.serve.api.constraints import constraint_of
 from carellama.serve.api.errors import InvalidRequest
 from carellama.serve.api.fields import FIELDS, OF_MESSAGES, check_fields
-from carellama.serve.api.sampling import parse_sampling
+from carellama.serve.api.parsing import parse_sampling
 from carellama.serve.api.schemas import ChatRequest, CompletionRequest, EmbeddingRequest, RerankRequest
 
 TOOL = {"type": "function", "function": {"name": "hours"}}

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from api_server import ASKED, echo, running, until
 from carellama.engine.base import Piece, Reply
 from carellama.engine.scripted import ScriptedEngine
-from carellama.serve.api.auth import Auth, Caller, Rejected, Reservation
+from carellama.serve.api.auth import Auth, Caller, Reservation
+from carellama.serve.api.errors import Rejected
 
 CHAT = "/v1/chat/completions"
 
@@ -47,7 +48,7 @@ def test_a_client_that_hangs_up_frees_its_place_within_a_second(stream) -> None:
             assert chat(server).status_code == 429
         left = time.monotonic()
         until(lambda: engine.running == 0)
-        until(lambda: server.state.line.running == 0)
+        until(lambda: server.state.admission.running == 0)
         assert time.monotonic() - left < 1
         assert chat(server, max_tokens=1).status_code == 200
         assert 'status="499"' in httpx2.get(f"{server.url}/metrics").text
@@ -60,7 +61,7 @@ def test_who_leaves_the_queue_is_forgotten() -> None:
         until(lambda: engine.running == 1)
         with pytest.raises(httpx2.ReadTimeout):
             httpx2.post(server.url + CHAT, json={"messages": ASKED}, timeout=0.2)
-        until(lambda: server.state.line.waiting == 0)
+        until(lambda: server.state.admission.waiting == 0)
         assert first.result().status_code == 200
         assert len(engine.asked) == 1
 
@@ -69,7 +70,7 @@ def test_past_the_queue_a_request_is_refused_at_once() -> None:
     engine = slow(parallel=2)
     with running(engine, queue=1) as server, ThreadPoolExecutor(8) as pool:
         running_ones = [pool.submit(chat, server, max_tokens=20) for _ in range(3)]
-        until(lambda: engine.running == 2 and server.state.line.waiting == 1)
+        until(lambda: engine.running == 2 and server.state.admission.waiting == 1)
         refused = chat(server)
         assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
         assert refused.json()["error"]["code"] == "server_busy"
@@ -109,7 +110,7 @@ def test_time_limits(limits, status) -> None:
     with running(Silent("", parallel=1), **limits) as server, ThreadPoolExecutor(2) as pool:
         if status == 429:
             first = pool.submit(chat, server)
-            until(lambda: server.state.line.running == 1)
+            until(lambda: server.state.admission.running == 1)
         for stream in (False, True) if "request_timeout" not in limits else (False,):
             refused = chat(server, stream=stream)
             assert refused.status_code == status and refused.json()["error"]["code"], refused.text
@@ -262,12 +263,12 @@ class Guard(Auth):
         self.begun: list[int] = []
         self.ended: list[int] = []
 
-    def caller(self, authorization):
+    def authenticate(self, authorization):
         if authorization != "Bearer good":
             raise Rejected(401, "invalid_api_key", "that is no key")
         return Caller("k1", "ward 3", frozenset({"chat"}))
 
-    def begin(self, caller, scope, tokens):
+    def reserve(self, caller, scope, tokens):
         if scope not in caller.scopes:
             raise Rejected(403, "missing_scope", f"the key has not the scope {scope}")
         if len(self.begun) > len(self.ended):
@@ -276,7 +277,7 @@ class Guard(Auth):
         guard = self
 
         class One(Reservation):
-            def end(self, tokens):
+            def release(self, tokens):
                 guard.ended.append(tokens)
 
         return One()
@@ -287,7 +288,7 @@ class Guard(Auth):
 
 def test_keys_are_asked_for_and_tickets_given_back() -> None:
     guard, engine, key = Guard(), slow(), {"authorization": "Bearer good"}
-    with running(engine, access=guard) as server:
+    with running(engine, auth=guard) as server:
         for path in ("/v1/models", "/metrics", "/v1/nothing"):
             answer = httpx2.get(server.url + path)
             assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
@@ -322,7 +323,7 @@ from carellama.serve.api.server import serve
 settings = ApiArguments(port=0, workers=int(sys.argv[1]))
 
 def application():
-    return create_app(ScriptedEngine("x" * 20, token_seconds=0.05), settings, access=NoAuth())
+    return create_app(ScriptedEngine("x" * 20, token_seconds=0.05), settings, auth=NoAuth())
 
 if __name__ == "__main__":
     quieten()

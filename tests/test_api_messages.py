@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from carellama.records import Message
 from carellama.serve.api.errors import InvalidRequest
-from carellama.serve.api.messages import parse_messages, prepend_empty_user_turn, starts_with_assistant
+from carellama.serve.api.parsing import parse_messages, prepend_empty_user_turn, starts_with_assistant
 from carellama.serve.api.schemas import ChatMessage
 
 

@@ -16,10 +16,9 @@ from carellama.engine.base import Sampling, Tool
 from carellama.engine.scripted import ScriptedEngine
 from carellama.records import Message, ToolCall
 from carellama.serve.api.admission import AdmissionQueue
-from carellama.serve.api.auth import Rejected
-from carellama.serve.api.errors import InvalidRequest
+from carellama.serve.api.errors import InvalidRequest, Rejected
 from carellama.serve.api.overflow import allowed_tools, drop_oldest, is_task, prompt_limit, tools_that_fit
-from carellama.serve.api.sampling import default_sampling
+from carellama.serve.api.parsing import default_sampling
 
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 TOOL = {"type": "function", "function": {"name": "hours", "description": "Opening hours"}}
@@ -39,7 +38,7 @@ def said(role: str, *content: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("middle", [[], [said("assistant", "")], [said("assistant", "I cannot see it.")]])
 def test_a_picture_ends_no_conversation(caplog, middle: list[dict[str, Any]]) -> None:
     """A22: each later turn was refused as well, with a type error, because clients send the picture again."""
-    with running(echo()) as server, caplog.at_level(logging.INFO, "carellama.serve.api.overflow"):
+    with running(echo()) as server, caplog.at_level(logging.INFO, "carellama.serve.api.prompts"):
         first = chat(server, messages=[said("user", "What is this?", PICTURE)])
         error = first.json()["error"]
         assert first.status_code == 400 and error["param"] == "messages.0.content.1"
@@ -69,7 +68,7 @@ def test_other_parts_of_the_last_message(part: dict[str, Any], says: str) -> Non
 def test_tools_for_a_model_that_knows_none(caplog) -> None:
     """A19: 36 tools took 7,025 of 8,192 tokens, and nothing said why."""
     engine = echo(knows_tools=False)
-    with running(engine) as server, caplog.at_level(logging.INFO, "carellama.serve.api.overflow"):
+    with running(engine) as server, caplog.at_level(logging.INFO, "carellama.serve.api.prompts"):
         plain = chat(server)
         answer = chat(server, tools=[TOOL])
         assert answer.json()["usage"] == plain.json()["usage"]
@@ -116,20 +115,22 @@ def test_tools_that_were_called_stay() -> None:
     asked = [Message("user", "q")]
     called = [*asked, Message("assistant", "", (ToolCall("c", "tool_17", "{}"),)), Message("tool", "r", call_id="c")]
     limit = engine.count_tokens(called, tools[:5])
-    assert tools_that_fit(engine, asked, tools, limit) == tuple(tools[:5])
-    assert [tool.name for tool in tools_that_fit(engine, called, tools, limit)][-1] == "tool_17"
-    assert tools_that_fit(engine, called, tools[:2], limit) == tuple(tools[:2])
-    assert tools_that_fit(engine, called, tools, 5) == tuple(tools)  # too long by itself: the engine refuses it
+    assert tools_that_fit(engine.count_tokens, asked, tools, limit) == tuple(tools[:5])
+    assert [tool.name for tool in tools_that_fit(engine.count_tokens, called, tools, limit)][-1] == "tool_17"
+    assert tools_that_fit(engine.count_tokens, called, tools[:2], limit) == tuple(tools[:2])
+    assert tools_that_fit(engine.count_tokens, called, tools, 5) == tuple(
+        tools
+    )  # too long by itself: the engine refuses it
 
 
 def test_demanded_tools_are_never_left_out() -> None:
     tools = (Tool("hours"),)
     for choice in ("required", "hours"):
         demanded = Sampling(tools=tools, tool_choice=choice)
-        assert allowed_tools(demanded, "auto", False) == (demanded, "")
+        assert allowed_tools(demanded, "auto", knows_tools=False) == (demanded, "")
         with pytest.raises(InvalidRequest, match="--tools never"):
-            allowed_tools(demanded, "never", True)
-    assert allowed_tools(Sampling(tools=tools), "auto", True)[0].tools == tools
+            allowed_tools(demanded, "never", knows_tools=True)
+    assert allowed_tools(Sampling(tools=tools), "auto", knows_tools=True)[0].tools == tools
 
 
 def turns(count: int) -> list[Message]:
@@ -143,7 +144,7 @@ def turns(count: int) -> list[Message]:
 def test_the_oldest_turns_are_dropped_until_it_fits(limit: int) -> None:
     """A26: every later turn of a conversation that filled the context was refused."""
     engine, whole = ScriptedEngine(""), turns(6)
-    left, oldest = drop_oldest(engine, whole, (), limit)
+    left, oldest = drop_oldest(engine.count_tokens, whole, (), limit)
     dropped = len(oldest)
     assert [whole[0], *oldest, *left[1:]] == whole and left[1].role == "user"
     assert engine.count_tokens(left) <= limit or left == [whole[0], whole[-1]]
@@ -157,9 +158,9 @@ def test_calls_stay_with_their_results() -> None:
         Message("user", "q" * 50), Message("assistant", "", call), Message("tool", "r" * 50, call_id="c"),
         Message("assistant", "a"), Message("user", "now"),
     ]  # fmt: skip
-    assert drop_oldest(ScriptedEngine(""), whole, (), 60) == ([whole[-1]], whole[:-1])
+    assert drop_oldest(ScriptedEngine("").count_tokens, whole, (), 60) == ([whole[-1]], whole[:-1])
     leads = [Message("assistant", "Hello! " * 10), Message("user", "q")]
-    assert drop_oldest(ScriptedEngine(""), leads, (), 20) == ([leads[-1]], leads[:1])
+    assert drop_oldest(ScriptedEngine("").count_tokens, leads, (), 20) == ([leads[-1]], leads[:1])
 
 
 def test_room_for_an_answer() -> None:
@@ -181,13 +182,13 @@ def test_a_full_conversation_goes_on() -> None:
         assert alone.json()["error"]["code"] == "context_length_exceeded"
 
 
-def order(line: AdmissionQueue, asked: list[tuple[str, bool]]) -> list[str]:
+def order(queue: AdmissionQueue, asked: list[tuple[str, bool]]) -> list[str]:
     """The order in which answers get the one place of a line, or are refused; the first holds it for a moment."""
     got: list[str] = []
 
     async def ask(name: str, background: bool) -> None:
         try:
-            async with line.place(background):
+            async with queue.slot(background=background):
                 got.append(name)
                 await asyncio.sleep(0.01)
         except Rejected as refused:
@@ -197,7 +198,7 @@ def order(line: AdmissionQueue, asked: list[tuple[str, bool]]) -> list[str]:
         await asyncio.gather(*(ask(name, background) for name, background in asked))
 
     asyncio.run(all_of_them())
-    assert line.running == line.waiting == 0
+    assert queue.running == queue.waiting == 0
     return got
 
 
@@ -219,20 +220,20 @@ def test_a_full_queue_makes_room_for_people() -> None:
 
 def test_who_leaves_the_line_frees_his_turn() -> None:
     async def leave() -> None:
-        line = AdmissionQueue(1, 8, 0.05)
-        async with line.place():
-            waits = [asyncio.ensure_future(line.place(each).__aenter__()) for each in (False, True, False)]
+        queue = AdmissionQueue(1, 8, 0.05)
+        async with queue.slot():
+            waits = [asyncio.ensure_future(queue.slot(background=each).__aenter__()) for each in (False, True, False)]
             await asyncio.sleep(0)
-            assert line.waiting == 3
+            assert queue.waiting == 3
             waits[0].cancel()
             await asyncio.sleep(0)
             with pytest.raises(Rejected, match=r"waited 0\.05 s"):
                 await waits[1]
             await asyncio.gather(*waits, return_exceptions=True)
-            assert line.waiting == 0
-        assert line.running == 0
-        async with line.place(True):
-            assert line.running == 1
+            assert queue.waiting == 0
+        assert queue.running == 0
+        async with queue.slot(background=True):
+            assert queue.running == 1
 
     asyncio.run(leave())
 

@@ -178,7 +178,7 @@ def test_scoring_ends_when_the_client_hangs_up() -> None:
         with pytest.raises(httpx2.ReadTimeout):
             body = {"prompt": "tea " * 500, "echo": True, "logprobs": 1, "max_tokens": 0}
             httpx2.post(f"{server.v1}/completions", json=body, timeout=0.5)
-        until(lambda: not server.state.line.running, 3)
+        until(lambda: not server.state.admission.running, 3)
 
 
 def test_a_prompt_of_marks_is_continued_as_its_ids(engine) -> None:

@@ -43,7 +43,7 @@ def test_a_prompt_counts_once_however_many_choices(database, caplog, stream) -> 
     """A3: with n=4 the quota, the metrics and the log had the prompt four times."""
     caplog.set_level("INFO", "carellama")
     access, header = keyed(database, 100_000)
-    with running(ScriptedEngine("four"), access=access) as server:
+    with running(ScriptedEngine("four"), auth=access) as server:
         body = {"messages": PROMPT, "n": 4, "stream": stream, "stream_options": {"include_usage": True}}
         answer = httpx2.post(server.url + CHAT, json=body, headers=header)
         last = answer.text.split("data: ")[-2] if stream else answer.text
@@ -58,7 +58,7 @@ def test_a_prompt_counts_once_however_many_choices(database, caplog, stream) -> 
 
 def test_each_prompt_of_a_completion_counts_once(database) -> None:
     access, header = keyed(database, 100_000)
-    with running(ScriptedEngine("ok"), access=access) as server:
+    with running(ScriptedEngine("ok"), auth=access) as server:
         body = {"prompt": ["a" * 10, "b" * 30], "n": 3}
         answer = httpx2.post(f"{server.v1}/completions", json=body, headers=header).json()
         assert answer["usage"] == {"prompt_tokens": 40, "completion_tokens": 12, "total_tokens": 52}
@@ -69,7 +69,7 @@ def test_what_is_over_the_quota_is_refused_before_any_work(database) -> None:
     """A4: the prompt was guessed by its bytes, so that a key of 100 tokens used 283."""
     engine = echo()
     access, header = keyed(database, 100)
-    with running(engine, access=access) as server:
+    with running(engine, auth=access) as server:
         body = {"messages": [{"role": "user", "content": "1" * 250}], "max_tokens": 3}
         refused = httpx2.post(server.url + CHAT, json=body, headers=header)
         assert refused.status_code == 429 and refused.json()["error"]["code"] == "insufficient_quota"
@@ -80,7 +80,7 @@ def test_what_is_over_the_quota_is_refused_before_any_work(database) -> None:
 def test_what_fits_the_quota_is_served(database) -> None:
     """A23: of 3,000 tokens 869 were used, and 1,750 more were refused as 2,787."""
     access, header = keyed(database, COUNT + 7)
-    with running(ScriptedEngine("x" * 50), access=access) as server:
+    with running(ScriptedEngine("x" * 50), auth=access) as server:
         body = {"messages": PROMPT, "max_tokens": 8}
         assert httpx2.post(server.url + CHAT, json=body, headers=header).status_code == 429
         answer = httpx2.post(server.url + CHAT, json=body | {"max_tokens": 7}, headers=header)
@@ -91,7 +91,7 @@ def test_what_fits_the_quota_is_served(database) -> None:
 def test_many_at_once_never_use_more_than_the_quota(database) -> None:
     access, header = keyed(database, 3 * (COUNT + 10) + 5)
     engine = ScriptedEngine("x" * 50, token_seconds=0.02)
-    with running(engine, access=access) as server, ThreadPoolExecutor(10) as pool:
+    with running(engine, auth=access) as server, ThreadPoolExecutor(10) as pool:
         body = {"messages": PROMPT, "max_tokens": 10}
         ask = lambda _: httpx2.post(server.url + CHAT, json=body, headers=header, timeout=30).status_code  # noqa: E731
         statuses = sorted(pool.map(ask, range(10)))
@@ -103,7 +103,7 @@ def test_a_request_without_an_answer_is_not_charged(database) -> None:
     """A request that the queue refused, or that asks for too much, was charged with a guess of its prompt."""
     access, header = keyed(database, 100_000)
     engine = ScriptedEngine("x" * 1000, token_seconds=0.05, parallel=1, context_tokens=900)
-    with running(engine, access=access, queue=0) as server, ThreadPoolExecutor(1) as pool:
+    with running(engine, auth=access, queue=0) as server, ThreadPoolExecutor(1) as pool:
         short = [{"role": "user", "content": "Hi"}]
         ask = lambda **body: httpx2.post(server.url + CHAT, json=body, headers=header, timeout=30)  # noqa: E731
         long = ask(messages=PROMPT)
@@ -118,7 +118,7 @@ def test_a_request_without_an_answer_is_not_charged(database) -> None:
 def test_who_hangs_up_is_charged_for_the_prompt_and_what_was_written(database) -> None:
     access, header = keyed(database, 100_000)
     engine = ScriptedEngine("x" * 1000, token_seconds=0.02)
-    with running(engine, access=access) as server:
+    with running(engine, auth=access) as server:
         body = json.dumps({"messages": PROMPT, "stream": True}).encode()
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
@@ -132,7 +132,7 @@ def test_who_hangs_up_is_charged_for_the_prompt_and_what_was_written(database) -
 
 def test_embeddings_and_tokenize_are_counted_as_they_are(database) -> None:
     access, header = keyed(database, 100)
-    with running(echo(), access=access) as server:
+    with running(echo(), auth=access) as server:
         ask = lambda path, **body: httpx2.post(server.url + path, json=body, headers=header)  # noqa: E731
         assert ask("/tokenize", prompt="x" * 500).json()["count"] == 500
         assert ask("/v1/embeddings", model="carellama", input=["x" * 60, "y" * 41]).status_code == 429
@@ -149,7 +149,7 @@ def test_who_hangs_up_within_a_call_is_charged_for_it(database) -> None:
     """The tokens of a call are held back until it is whole: who left before that had them for nothing."""
     access, header = keyed(database, 100_000)
     engine = ScriptedEngine(CALL + " " * 1000, token_seconds=0.01)
-    with running(engine, access=access) as server:
+    with running(engine, auth=access) as server:
         for stream in (False, True):
             before = tokens_used(database) if stream else 0
             with pytest.raises(httpx2.ReadTimeout), httpx2.stream(

@@ -87,6 +87,7 @@ IMPORTS: dict[str, set[str]] = {
             "disk",
             "engine.base",
             "engine.generate",
+            "engine.worker_pool",
             "knowledge",
             "records",
         ),

@@ -258,7 +258,8 @@ class Consultant(Assistant):
         messages, _, _ = prompt_parts(prompt)
         if messages is None:
             return super().prepare(prompt)
-        tokens = count_tokens(self.engine, self._whole(messages), tools)
+        refused = screening is not None and screening.refusal is not None  # no engine is told of it
+        tokens = 0 if refused else count_tokens(self.engine, self._whole(messages), tools)
         return ConsultationPrompt(
             messages=messages, text="", ids=None, tokens=tokens, exact=False, tools=tools, dropped=dropped
         )

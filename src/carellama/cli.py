@@ -339,7 +339,7 @@ def _application(argv: Sequence[str]) -> Any:
     embedder = load_embedder(settings.embedding_model, max(1, physical_cores() // 2))  # the chat has the others
     assistant = Assistant(choose(model, data, finetuning, engine), data.system_prompt, safety=_safety(safety))
     return create_app(
-        assistant, settings, access=access, score=score, embedder=embedder,
+        assistant, settings, auth=access, score=score, embedder=embedder,
         consultant=_consultant(assistant, consult), mode=consult.mode,
     )  # fmt: skip
 

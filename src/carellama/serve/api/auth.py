@@ -1,16 +1,16 @@
 """Who may use the server, and how much: API keys and their limits, or nothing of that on a loopback address.
 
-    access = access_for("0.0.0.0", database=None)
-    caller = access.caller(request.headers.get("authorization"))
-    ticket = access.begin(caller, "chat", tokens=prompt_tokens + max_tokens)
+    auth = auth_for("0.0.0.0", database=None)
+    caller = auth.authenticate(request.headers.get("authorization"))
+    reservation = auth.reserve(caller, "chat", tokens=prompt_tokens + max_tokens)
     try:
         ...
     finally:
-        ticket.end(used_tokens)
+        reservation.release(used_tokens)
 
 Each process of a server makes its own with `auth_for`; they share what they count through the database. A call takes
-about a millisecond (`caller` less: keys are cached for `KEY_CACHE_SECONDS`) and may wait for others' writes, so an
-event loop calls it in a thread. Nothing here logs, or says in an error, what was given as a key.
+about a millisecond (`authenticate` less: keys are cached for `KEY_CACHE_SECONDS`) and may wait for others' writes, so
+an event loop calls it in a thread. Nothing here logs, or says in an error, what was given as a key.
 """
 
 from __future__ import annotations
@@ -28,22 +28,17 @@ from carellama.config import environment
 from carellama.config.keys import SCOPES
 from carellama.config.serve import is_loopback
 from carellama.errors import UserError, need
+from carellama.serve.api.errors import Rejected
 
 if TYPE_CHECKING:
     from carellama.store.database import Database
     from carellama.store.keys import Key
     from carellama.store.usage import Lease, OverLimit
 
-KEY_CACHE_SECONDS = 5.0  # a key that was revoked is taken for so long at most by `caller`; `begin` refuses it at once
+KEY_CACHE_SECONDS = (
+    5.0  # a key that was revoked is taken for so long at most by `authenticate`; `reserve` rejects it at once
+)
 log = logging.getLogger("carellama.access")
-
-
-class Rejected(Exception):
-    """A request that is not served: the HTTP status, OpenAI's code, one line, and when to try again."""
-
-    def __init__(self, status: int, code: str, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message, self.retry_after = status, code, message, retry_after  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +51,21 @@ class Caller:
 
 
 class Reservation:
-    """A request that runs. `end` is called once it does not, whatever happened."""
+    """The tokens and the lease of a request that runs. `release` is called at its end, whatever happened."""
 
-    def end(self, tokens: int) -> None:
+    def release(self, tokens: int) -> None:
         """Say how many tokens were used, of prompt and answer. Later calls change nothing."""
-
-    def refresh(self) -> None:
-        """Let it run on. This is done in the background as well, as long as somebody holds the ticket."""
 
 
 class Auth(ABC):
     """Lets requests in."""
 
     @abstractmethod
-    def caller(self, authorization: str | None) -> Caller:
+    def authenticate(self, authorization: str | None) -> Caller:
         """Who sent this Authorization header. Raises `Rejected`: 401 without a valid key, 503 without a database."""
 
     @abstractmethod
-    def begin(self, caller: Caller, scope: str, tokens: int) -> Reservation:
+    def reserve(self, caller: Caller, scope: str, tokens: int) -> Reservation:
         """Let a request in that may use `tokens`, of prompt and answer.
 
         Raises `Rejected`: 403 for a scope that the key has not, 429 for a limit, 401 for a key that has ended since,
@@ -88,11 +80,11 @@ class Auth(ABC):
 class NoAuth(Auth):
     """No keys, every scope, no limits: for a server that only this machine can reach."""
 
-    def caller(self, authorization: str | None) -> Caller:
+    def authenticate(self, authorization: str | None) -> Caller:
         """Anyone."""
         return Caller("open", "open", frozenset(SCOPES))
 
-    def begin(self, caller: Caller, scope: str, tokens: int) -> Reservation:
+    def reserve(self, caller: Caller, scope: str, tokens: int) -> Reservation:
         """Let it in."""
         return Reservation()
 
@@ -111,7 +103,7 @@ class ApiKeyAuth(Auth):
         self._closed = threading.Event()
         self._refresher: threading.Thread | None = None
 
-    def caller(self, authorization: str | None) -> Caller:
+    def authenticate(self, authorization: str | None) -> Caller:
         """Who has this key."""
         from carellama.store.keys import WHOLE, matches
 
@@ -146,7 +138,7 @@ class ApiKeyAuth(Auth):
                 self._key_cache[id] = (now, key)
         return key
 
-    def begin(self, caller: Caller, scope: str, tokens: int) -> Reservation:
+    def reserve(self, caller: Caller, scope: str, tokens: int) -> Reservation:
         """Enter a request in the database."""
         from carellama.store import usage
 
@@ -163,21 +155,21 @@ class ApiKeyAuth(Auth):
             raise _ended(caller.id, ended.state) from None
         except UserError as error:
             raise _database_unavailable(error) from error
-        ticket = LeasedReservation(self._database, lease)
+        reservation = LeasedReservation(self._database, lease)
         with self._lock:
-            self._reservations.add(ticket)
+            self._reservations.add(reservation)
             if self._refresher is None:
                 self._refresher = threading.Thread(target=self._refresh, name="leases", daemon=True)
                 self._refresher.start()
-        return ticket
+        return reservation
 
     def _refresh(self) -> None:
-        """Renew the leases of all tickets that somebody holds, three times in the life of one."""
+        """Renew the leases of all reservations that somebody holds, three times in the life of one."""
         from carellama.store import usage
 
         while not self._closed.wait(usage.LEASE_SECONDS / 3):
             with self._lock:
-                leases = [ticket.lease for ticket in self._reservations if not ticket.ended]
+                leases = [one.lease for one in self._reservations if not one.released]
             try:
                 usage.renew(self._database, leases)
             except UserError as error:
@@ -195,17 +187,17 @@ class LeasedReservation(Reservation):
     """A request with a lease in the database."""
 
     def __init__(self, database: Database, lease: Lease) -> None:
-        self.lease, self.ended = lease, False
+        self.lease, self.released = lease, False
         self._database, self._lock = database, threading.Lock()
 
-    def end(self, tokens: int) -> None:
+    def release(self, tokens: int) -> None:
         """Give the lease back, and the tokens that were not used. A database that is away is logged, not raised."""
         from carellama.store import usage
 
         with self._lock:
-            if self.ended:
+            if self.released:
                 return
-            self.ended = True
+            self.released = True
         try:
             usage.end(self._database, self.lease, tokens)
         except UserError as error:
@@ -213,16 +205,6 @@ class LeasedReservation(Reservation):
                 "a request of key %s has used %d tokens, but counts as %d, and as running until its lease ends: %s",
                 *(self.lease.key_id, tokens, self.lease.tokens, error),
             )
-
-    def refresh(self) -> None:
-        """Renew the lease."""
-        from carellama.store import usage
-
-        if not self.ended:
-            try:
-                usage.renew(self._database, [self.lease])
-            except UserError as error:
-                log.warning("the lease of a request of key %s could not be renewed: %s", self.lease.key_id, error)
 
 
 def _invalid_key(message: str) -> Rejected:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from carellama.knowledge.embed import Kind
-from carellama.serve.api.auth import Rejected
+from carellama.serve.api.errors import Rejected
 from carellama.serve.api.streaming import run_in_thread
 
 Vector = list[float]

@@ -19,7 +19,6 @@ from typing import Any
 
 from carellama.engine.base import PromptTooLong, Unavailable, Unsupported
 from carellama.errors import UserError
-from carellama.serve.api.auth import Rejected
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +87,14 @@ FORMS = {  # fields that take several forms
 CLIENT_CLOSED_REQUEST = 499  # not sent: the client has hung up
 EVENT_STREAM = "text/event-stream"
 SSE_DONE = b"data: [DONE]\n\n"  # the last event of a stream
+
+
+class Rejected(Exception):
+    """A request that is not served: the HTTP status, OpenAI's code, one line, and in how many seconds to try again."""
+
+    def __init__(self, status: int, code: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.retry_after = status, code, message, retry_after
 
 
 class InvalidRequest(Exception):

@@ -9,6 +9,7 @@ with one sentence. Here each of these is an error that names it (RFC 8259, secti
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
@@ -16,8 +17,13 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from carellama.serve.api.depth import check_depth
 from carellama.serve.api.errors import InvalidRequest
+
+MAX_DEPTH = 100  # levels; OpenAI takes schemas of 10
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
+# An escape of a JSON text, with a group where it is half of a surrogate pair (RFC 8259, section 8.2).
+_ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)")
 
 
 def read_json(body: bytes) -> Any:
@@ -34,13 +40,20 @@ def read_json(body: bytes) -> Any:
         raise InvalidRequest(f"the body is not JSON: {where}", "body", "invalid_json") from None
     except ValueError:  # Python's limit of digits
         raise InvalidRequest("the body has a number of too many digits", "body", "invalid_json") from None
-    if "\\u" in text:
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            message = "the body has half a surrogate pair, which is not a character"
-            raise InvalidRequest(message, "body", "invalid_json") from None
+    if "\\u" in text and any(escape[1] for escape in _ESCAPE.finditer(text)):
+        raise InvalidRequest("the body has half a surrogate pair, which is not a character", "body", "invalid_json")
     return value
+
+
+def check_depth(text: bytes, param: str) -> None:
+    """Raise `InvalidRequest` (400) for JSON with more than `MAX_DEPTH` levels. Text that is not JSON passes."""
+    if text.count(b"{") + text.count(b"[") <= MAX_DEPTH:
+        return
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", text)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            raise InvalidRequest(f"{param} is nested deeper than {MAX_DEPTH} levels", param, "invalid_value")
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

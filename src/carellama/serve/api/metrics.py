@@ -2,7 +2,7 @@
 
     metrics = Metrics()
     metrics.requests.labels("/v1/models", "200", "carellama", "open").inc()
-    metrics.page()
+    metrics.render()
 
 Several workers share a folder (`config.environment.share_metrics`), and the page of each tells of all.
 """
@@ -42,24 +42,24 @@ class Metrics:
         name, about = "carellama_safety_notices", "Notices of the safety layer."
         self.notices = Counter(name, about, ("kind", "level"), registry=here)
         name, about = "carellama_time_to_first_token_seconds", "From the request to its first token."
-        self.first = Histogram(name, about, ("model",), buckets=FIRST_TOKEN_BUCKETS, registry=here)
+        self.first_token_seconds = Histogram(name, about, ("model",), buckets=FIRST_TOKEN_BUCKETS, registry=here)
         name, about = "carellama_time_per_output_token_seconds", "Mean time of the tokens after the first."
-        self.each = Histogram(name, about, ("model",), buckets=INTER_TOKEN_BUCKETS, registry=here)
+        self.inter_token_seconds = Histogram(name, about, ("model",), buckets=INTER_TOKEN_BUCKETS, registry=here)
         name, about = "carellama_answers_running", "Answers at work."
         self.running = Gauge(name, about, multiprocess_mode="livesum", registry=here)
         name, about = "carellama_answers_waiting", "Answers that wait for a place."
         self.waiting = Gauge(name, about, multiprocess_mode="livesum", registry=here)
 
-    def watch(self, line: AdmissionQueue) -> None:
-        """Tell of a line from now on; its numbers are looked at whenever they change."""
+    def observe_queue(self, queue: AdmissionQueue) -> None:
+        """Report the numbers of a queue from now on, whenever they change."""
 
-        def changed() -> None:
-            self.running.set(line.running)
-            self.waiting.set(line.waiting)
+        def on_change() -> None:
+            self.running.set(queue.running)
+            self.waiting.set(queue.waiting)
 
-        line.changed = changed
+        queue.on_change = on_change
 
-    def page(self) -> bytes:
+    def render(self) -> bytes:
         """The page that Prometheus reads."""
         folder = shared_metrics()
         if folder is None:

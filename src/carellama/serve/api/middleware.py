@@ -23,25 +23,27 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.types import Message as Event
+from starlette.types import Message as HttpEvent
 
 from carellama.config.serve import ApiArguments
-from carellama.engine.base import Engine, Notice, Piece, Reply, Sampling
+from carellama.engine.base import Engine, Event, Notice, Piece, Reply, Sampling
+from carellama.engine.worker_pool import WorkerPool
 from carellama.records import Message
 from carellama.serve.api.admission import AdmissionQueue
-from carellama.serve.api.auth import Auth, Caller, NoAuth, Rejected, Reservation
+from carellama.serve.api.auth import Auth, Caller, NoAuth, Reservation
 from carellama.serve.api.errors import (
     CLIENT_CLOSED_REQUEST,
     EVENT_STREAM,
     SSE_DONE,
     InvalidRequest,
+    Rejected,
     event,
     log_server_error,
     to_http_error,
 )
 from carellama.serve.api.metrics import Metrics
 from carellama.serve.api.schemas import Mode
-from carellama.serve.api.streaming import Item, StreamPump, run_in_thread
+from carellama.serve.api.streaming import StreamPump, run_in_thread
 from carellama.serve.hosts import names_this_machine
 
 log = logging.getLogger(__name__)
@@ -62,26 +64,27 @@ class ServerState:
 
     engine: Engine
     settings: ApiArguments
-    access: Auth
+    auth: Auth
     defaults: Sampling
-    line: AdmissionQueue
+    admission: AdmissionQueue
     metrics: Metrics
+    echo_pool: WorkerPool  # reads completions that begin with their prompt
     score: RewardScorer | None = None  # of a reward model
     consultant: Engine | None = None  # answers in mode consult
     mode: Mode = "answer"  # of requests that name none
     embedding_model: str | None = None  # the name of the model that makes vectors, if there is one
     draining: bool = False  # the server is about to end: no new requests
     created: int = field(default_factory=lambda: int(time.time()))
-    ending: set[asyncio.Future[None]] = field(default_factory=set)  # tickets that are being given back
+    pending_releases: set[asyncio.Future[None]] = field(default_factory=set)  # of reservations
     running: set[RequestContext] = field(default_factory=set)  # requests that a drain waits for
 
-    async def asked(self, function: Callable[[], Result]) -> Result:
-        """Ask `access`, in a thread where it has a database to look into."""
-        if isinstance(self.access, NoAuth):
+    async def call_auth(self, function: Callable[[], Result]) -> Result:
+        """Ask `auth`, in a thread where it has a database to look into."""
+        if isinstance(self.auth, NoAuth):
             return function()
         return await asyncio.shield(run_in_thread(function))
 
-    async def facts(self) -> tuple[Sequence[str], int | None]:
+    async def engine_info(self) -> tuple[Sequence[str], int | None]:
         """Adapters and context of the engine, asked in a thread: it may have to ask another server."""
         return await run_in_thread(lambda: (self.engine.adapters, self.engine.context_tokens))
 
@@ -96,26 +99,26 @@ class Usage:
 
     prompts: Sequence[int] = ()
     choices: int = 1
-    _begun: dict[int, int] = field(default_factory=dict)  # tokens of each prompt that is worked on
+    _started: dict[int, int] = field(default_factory=dict)  # tokens of each prompt that is worked on
     _answers: dict[int, int] = field(default_factory=dict)  # of each answer; of an unfinished one, so far
 
-    def begin(self, index: int) -> None:
+    def start(self, index: int) -> None:
         """Count the prompt of an answer, whose work begins."""
         prompt = index // self.choices
-        self._begun.setdefault(prompt, self.prompts[prompt])
+        self._started.setdefault(prompt, self.prompts[prompt])
 
-    def add(self, index: int, item: Item) -> None:
+    def add(self, index: int, event: Event) -> None:
         """Count what came of an answer. A reply has the engine's own numbers, which replace those so far."""
-        if isinstance(item, Piece) and not item.of_prompt and not item.notices:
-            self._answers[index] = self._answers.get(index, 0) + max(1, len(item.logprobs))
-        elif isinstance(item, Reply):
-            self._answers[index] = item.completion_tokens
-            self._begun[index // self.choices] = item.prompt_tokens
+        if isinstance(event, Piece) and not event.of_prompt and not event.notices:
+            self._answers[index] = self._answers.get(index, 0) + max(1, len(event.logprobs))
+        elif isinstance(event, Reply):
+            self._answers[index] = event.completion_tokens
+            self._started[index // self.choices] = event.prompt_tokens
 
     @property
     def prompt(self) -> int:
         """Tokens of the prompts."""
-        return sum(self._begun.values())
+        return sum(self._started.values())
 
     @property
     def completion(self) -> int:
@@ -133,20 +136,20 @@ class RequestContext:
 
     def __init__(self, state: ServerState, request_id: str, path: str = "") -> None:
         self.state, self.id, self.path = state, request_id, path
-        self.began = time.monotonic()
+        self.started_at = time.monotonic()
         self.caller: Caller | None = None
         self.notices: dict[tuple[str, str], Notice] = {}  # of the safety layer, each once
         self.model = ""
         self.context_tokens: int | None = None
         self.status = 0
         self.usage = Usage()
-        self.first: float | None = None  # seconds to the first token
-        self.answers: StreamPump | None = None
+        self.first_token_seconds: float | None = None
+        self.pump: StreamPump | None = None
         self.headers: dict[str, str] = {}  # of the response, besides x-request-id
         self.params: dict[str, str] = {}  # field of `Sampling` -> field of the request, where they differ
         self.aborted: Exception | None = None  # why the server ends this request
         self._task = asyncio.current_task()
-        self._ticket: asyncio.Future[Reservation] | None = None
+        self._reservation: asyncio.Future[Reservation] | None = None
 
     def abort(self, error: Exception) -> None:
         """End the request now; it is answered with the error."""
@@ -155,67 +158,68 @@ class RequestContext:
             self._task.cancel()
 
     @property
-    def until(self) -> float:
+    def deadline(self) -> float:
         """When the request has to be over, by the monotonic clock."""
-        return self.began + self.state.settings.request_timeout
+        return self.started_at + self.state.settings.request_timeout
 
     async def reserve(self, scope: str, prompts: Sequence[int] = (), choices: int = 1, answers: int = 0) -> None:
         """Reserve the tokens of each of `prompts`, and `answers` tokens that all answers together may have.
 
         Raises `Rejected` (403, 429). What is not used is given back at the end of the request.
         """
-        caller, access = self.caller, self.state.access
-        assert caller is not None, "a route that needs a caller is not among OPEN_ROUTES"
+        caller, auth = self.caller, self.state.auth
+        assert caller is not None, "a route that needs a caller is not among PUBLIC_ROUTES"
         self.usage = Usage(prompts, choices)
         tokens = sum(prompts) + answers
-        if isinstance(access, NoAuth):
-            access.begin(caller, scope, tokens)
+        if isinstance(auth, NoAuth):
+            auth.reserve(caller, scope, tokens)
             return
-        self._ticket = run_in_thread(lambda: access.begin(caller, scope, tokens))
-        await asyncio.shield(self._ticket)  # who leaves now has begun all the same, and `close` ends it
+        self._reservation = run_in_thread(lambda: auth.reserve(caller, scope, tokens))
+        await asyncio.shield(self._reservation)  # who leaves now has begun all the same, and `close` ends it
 
-    def note(self, index: int, item: Item) -> None:
+    def record_event(self, index: int, event: Event) -> None:
         """Count what came of an answer."""
-        notices = item.notices if isinstance(item, Piece) else ()
+        notices = event.notices if isinstance(event, Piece) else ()
         for notice in notices:
             self.state.metrics.notices.labels(notice.kind, notice.level).inc()
             self.notices.setdefault((notice.kind, notice.rule), notice)
-        if self.first is None and not notices:
-            self.first = time.monotonic() - self.began
-        self.usage.add(index, item)
+        if self.first_token_seconds is None and not notices:
+            self.first_token_seconds = time.monotonic() - self.started_at
+        self.usage.add(index, event)
 
     def close(self, method: str, route: str) -> None:
-        """Leave the engine, give the ticket back, count and log. Does not wait."""
-        if self.answers is not None:
-            self.answers.close()
-        if self._ticket is not None:
+        """Leave the engine, release the reservation, count and log. Does not wait."""
+        if self.pump is not None:
+            self.pump.close()
+        if self._reservation is not None:
             used = self.usage.prompt + self.usage.completion
-            self._ticket.add_done_callback(lambda begun: self._end(begun, used))
-        seconds, metrics = time.monotonic() - self.began, self.state.metrics
+            self._reservation.add_done_callback(lambda begun: self._release(begun, used))
+        seconds, metrics = time.monotonic() - self.started_at, self.state.metrics
         key = self.caller.id if self.caller else ""
         metrics.requests.labels(route, str(self.status), self.model, key).inc()
         metrics.seconds.labels(route).observe(seconds)
         if self.model:
             metrics.prompt_tokens.labels(self.model, key).inc(self.usage.prompt)
             metrics.answer_tokens.labels(self.model, key).inc(self.usage.completion)
-        if self.first is not None:
-            metrics.first.labels(self.model).observe(self.first)
+        if (first := self.first_token_seconds) is not None:
+            metrics.first_token_seconds.labels(self.model).observe(first)
             if self.usage.completion > 1:
-                metrics.each.labels(self.model).observe((seconds - self.first) / (self.usage.completion - 1))
+                each = (seconds - first) / (self.usage.completion - 1)
+                metrics.inter_token_seconds.labels(self.model).observe(each)
         if route not in UNLOGGED_ROUTES or self.status >= 400:
             log.info(
                 "%s %s %s %d %.3f s, key %s, model %s, tokens %d + %d, first after %s",
                 *(self.id, method, route, self.status, seconds, key or "-", self.model or "-"),
-                *(self.usage.prompt, self.usage.completion, "-" if self.first is None else f"{self.first:.3f} s"),
+                *(self.usage.prompt, self.usage.completion, "-" if first is None else f"{first:.3f} s"),
             )
 
-    def _end(self, begun: asyncio.Future[Reservation], used: int) -> None:
+    def _release(self, begun: asyncio.Future[Reservation], used: int) -> None:
         if begun.cancelled() or begun.exception() is not None:
             return
-        ticket, ending = begun.result(), self.state.ending
-        ended = run_in_thread(lambda: ticket.end(used))
-        ending.add(ended)
-        ended.add_done_callback(ending.discard)
+        reservation, pending = begun.result(), self.state.pending_releases
+        released = run_in_thread(lambda: reservation.release(used))
+        pending.add(released)
+        released.add_done_callback(pending.discard)
 
 
 class RequestMiddleware:
@@ -230,49 +234,46 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        context = RequestContext(
-            self.state, given if REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}", scope["path"]
-        )
+        request_id = headers.get("x-request-id", "")
+        if not REQUEST_ID.fullmatch(request_id):
+            request_id = f"req-{secrets.token_hex(12)}"
+        context = RequestContext(self.state, request_id, scope["path"])
         scope.setdefault("state", {})["context"] = context
-        exchange = ConnectionGuard(context, receive, send)
+        guard = ConnectionGuard(context, receive, send)
         try:
-            self._admit(scope, headers)
+            self._check_headers(scope, headers)
             if scope["path"] not in PUBLIC_ROUTES:
                 self.state.running.add(context)
             async with asyncio.timeout(self.state.settings.request_timeout + SLOW_READER_GRACE):
                 if scope["path"] not in PUBLIC_ROUTES and scope["method"] != "OPTIONS":
                     given_key = headers.get("authorization")
-                    context.caller = await self.state.asked(lambda: self.state.access.caller(given_key))
+                    context.caller = await self.state.call_auth(lambda: self.state.auth.authenticate(given_key))
                 # uvicorn leaves out the body of an answer to HEAD
                 inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-                await self.app(inner, exchange.receive, exchange.send)
+                await self.app(inner, guard.receive, guard.send)
         except (asyncio.CancelledError, ClientDisconnect) as left:
-            if not (exchange.gone or context.aborted or self.state.draining):
+            if not (guard.disconnected or context.aborted or self.state.draining):
                 raise
             if isinstance(left, asyncio.CancelledError) and (task := asyncio.current_task()):
                 task.uncancel()
-            await exchange.refuse(context.aborted or shutting_down(), scope)
+            await guard.send_error(context.aborted or shutting_down(), scope)
         except Exception as error:  # noqa: BLE001 - every fault becomes an answer
-            await exchange.refuse(error, scope)
+            await guard.send_error(error, scope)
         finally:
-            exchange.end()
+            guard.end()
             self.state.running.discard(context)
             method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other"
             context.close(method, getattr(scope.get("route"), "path", "other"))
 
-    def _admit(self, scope: Scope, headers: Headers) -> None:
-        """Refuse what no route would take."""
+    def _check_headers(self, scope: Scope, headers: Headers) -> None:
+        """Reject what no route would take."""
         if len(headers.getlist("host")) > 1:  # RFC 9112, section 3.2: proxies may read another one than we do
             raise InvalidRequest("the request has two Host headers", "host")
         if self.state.draining and scope["path"] not in PUBLIC_ROUTES:
             raise shutting_down()
-        if isinstance(self.state.access, NoAuth) and not names_this_machine(headers.get("host", "")):
-            text = (
-                "this server has no API keys and accepts requests for localhost only; "
-                "create one with carellama keys add"
-            )
-            raise InvalidRequest(text, "host", "wrong_host", 403)
+        if isinstance(self.state.auth, NoAuth) and not names_this_machine(headers.get("host", "")):
+            text = "this server has no API keys and accepts requests for localhost only"
+            raise InvalidRequest(f"{text}; create one with carellama keys add", "host", "wrong_host", 403)
         length, limit = headers.get("content-length", ""), self.state.settings.max_body_bytes
         if length.isdecimal() and int(length[:20]) > limit:
             raise InvalidRequest(f"the body has {int(length[:20]):,} bytes; the most is {limit:,}", "body", status=413)
@@ -296,29 +297,29 @@ class ConnectionGuard:
 
     def __init__(self, context: RequestContext, receive: Receive, send: Send) -> None:
         self.context, self._receive, self._send = context, receive, send
-        self.gone = False  # the client has hung up
+        self.disconnected = False  # the client has hung up
         self._task = asyncio.current_task()
         self._size, self._complete, self._started, self._finished = 0, False, False, False
-        self._body_began: float | None = None  # when the body was first waited for, by the loop's clock
+        self._body_started_at: float | None = None  # when the body was first waited for, by the loop's clock
         self._streams = False  # the answer is server-sent events
         self._left = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
 
-    async def receive(self) -> Event:
+    async def receive(self) -> HttpEvent:
         """The next part of the body; after its end, wait for the client to hang up."""
         if self._complete:
             await self._left.wait()
             return {"type": "http.disconnect"}
         now, seconds = asyncio.get_running_loop().time(), self.context.state.settings.receive_timeout
-        self._body_began = now if self._body_began is None else self._body_began
+        self._body_started_at = now if self._body_started_at is None else self._body_started_at
         try:
-            async with asyncio.timeout_at(self._body_began + seconds + self._size / BODY_RATE):
+            async with asyncio.timeout_at(self._body_started_at + seconds + self._size / BODY_RATE):
                 message = await self._receive()
         except TimeoutError:
             headers = {"connection": "close"}
             raise HTTPException(408, f"the body did not arrive within {seconds:g} s", headers) from None
         if message["type"] == "http.disconnect":
-            self.gone = True
+            self.disconnected = True
             return message
         self._size += len(message.get("body", b""))
         limit = self.context.state.settings.max_body_bytes
@@ -326,10 +327,10 @@ class ConnectionGuard:
             raise HTTPException(413, f"the body is longer than {limit:,} bytes")
         if not message.get("more_body", False):
             self._complete = True
-            self._watch = asyncio.create_task(self._until_gone())
+            self._watch = asyncio.create_task(self._watch_disconnect())
         return message
 
-    async def send(self, message: Event) -> None:
+    async def send(self, message: HttpEvent) -> None:
         """Send a part of the answer."""
         if message["type"] == "http.response.start":
             self._started = True
@@ -343,12 +344,12 @@ class ConnectionGuard:
             self._finished = True
         await self._send(message)
 
-    async def refuse(self, error: Exception, scope: Scope) -> None:
+    async def send_error(self, error: Exception, scope: Scope) -> None:
         """Answer with an error; a stream that has begun ends with it."""
         status, body, headers = to_http_error(error, scope["path"], self.context.params)
         if self.context.notices and not self._started:  # an emergency is told, whatever becomes of the answer
             body |= {"notices": [notice.as_json() for notice in self.context.notices.values()]}
-        if self.gone:
+        if self.disconnected:
             self.context.status = CLIENT_CLOSED_REQUEST
             return
         if self._finished:
@@ -383,12 +384,12 @@ class ConnectionGuard:
         if self._watch is not None:
             self._watch.cancel()
 
-    async def _until_gone(self) -> None:
+    async def _watch_disconnect(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         if self._finished:
             return
-        self.gone = True
+        self.disconnected = True
         self._left.set()
         if self._task is not None:
             self._task.cancel()

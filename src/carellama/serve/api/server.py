@@ -80,7 +80,7 @@ def run(settings: ApiArguments, application: AppFactory, listening: socket.socke
         Server(_config(app, settings), app).run(sockets=[listening])
     finally:
         state.engine.close()
-        state.access.close()
+        state.auth.close()
 
 
 class Server(uvicorn.Server):

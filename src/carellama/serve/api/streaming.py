@@ -1,39 +1,39 @@
-"""Streams of an engine, which block a thread, for the event loop of the server.
+"""Answers of an engine, which come from its threads, for the event loop of the server: one queue for each request.
 
-    answers = Answers([lambda: engine.stream(messages, sampling)], line)
-    await answers.begun(patience=120)                 # the first piece is there, or the error is raised
-    async for index, item in answers.items():         # Pieces, and the Reply at the end of each answer
+    pump = StreamPump([partial(engine.submit, prompt, sampling)], queue, on_start, ...)
+    await pump.wait_first_event(15)             # there is something to send, or the error is raised
+    async for index, event in pump.events():    # Pieces, and the Reply at the end of each answer
         ...
-    answers.close()
+    pump.close()
 
-Each answer waits for a place in the line, then runs in a thread of its own, which puts its pieces into a box that the
-event loop empties. A thread holds its place until its stream has ended or was closed, so that no more than
-`line.places` are at work. Who reads slowly does not hold up the engine: his pieces wait in the box.
+Each answer waits for a slot of the admission queue and is then submitted to the engine, whose threads append its events
+to the queue of the request and wake the event loop. A slot is held until the engine computes nothing for the answer any
+more. A client that reads slowly does not hold up the engine: its events wait.
 
-`run_in_thread` and `run_queued` are the same for a function that returns once. The threads are daemons: an engine that
-hangs does not keep the server from ending.
+`run_in_thread` and `run_queued` are for functions that return once. Their threads are daemons: an engine that hangs
+does not keep the server from ending.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar, cast
 
-from carellama.engine.base import Piece, Reply
+from carellama.engine.base import Event, OnEvent, Piece, Reply, RequestHandle
 from carellama.serve.api.admission import AdmissionQueue
 from carellama.serve.api.errors import GenerationTimeout
 
-Stream = Generator[Piece, None, Reply]
-Make = Callable[[], Stream]
-Item = Piece | Reply | Exception
-EVENTS_PER_YIELD = 64  # pieces taken before others have their turn
+Submit = Callable[[OnEvent], RequestHandle]
+EVENTS_PER_YIELD = 64  # events taken before other requests have their turn
 Result = TypeVar("Result")
-_BACKGROUND_TASKS: set[asyncio.Task[Any]] = set()  # the event loop itself holds its tasks weakly
+_BACKGROUND_TASKS: set[asyncio.Task[object]] = set()  # the event loop itself holds its tasks weakly
 
 
 def run_in_thread(function: Callable[[], Result]) -> asyncio.Future[Result]:
@@ -41,13 +41,13 @@ def run_in_thread(function: Callable[[], Result]) -> asyncio.Future[Result]:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
 
-    def settle(result: Result | None, error: Exception | None) -> None:
+    def resolve(result: Result | None, error: Exception | None) -> None:
         if future.done():  # cancelled: nobody waits for it
             return
         if error is not None:
             future.set_exception(error)
         else:
-            future.set_result(result)  # type: ignore[arg-type]
+            future.set_result(cast("Result", result))
 
     def run() -> None:
         result, failure = None, None
@@ -56,29 +56,26 @@ def run_in_thread(function: Callable[[], Result]) -> asyncio.Future[Result]:
         except Exception as error:  # noqa: BLE001 - raised again where it is awaited
             failure = error
         with suppress(RuntimeError):  # the loop is closed: the server is gone
-            loop.call_soon_threadsafe(settle, result, failure)
+            loop.call_soon_threadsafe(resolve, result, failure)
 
     threading.Thread(target=run, daemon=True, name="serve").start()
     return future
 
 
 async def run_queued(
-    function: Callable[[], Result],
-    line: AdmissionQueue,
-    seconds: float,
-    on_begin: Callable[[int], None] = lambda index: None,
+    function: Callable[[], Result], queue: AdmissionQueue, seconds: float, on_start: Callable[[int], None]
 ) -> Result:
-    """Return what a function of the engine returns, computed at a place of the line; `on_begin(0)` when it begins.
+    """Return what a function of the engine returns, computed in a slot of the queue; `on_start(0)` when it starts.
 
-    Who leaves before its end leaves the place taken until then. Raises `Rejected` by the line, and `GenerationTimeout`.
+    A client that leaves before its end leaves the slot taken until then. Raises `Rejected` and `GenerationTimeout`.
     """
-    begun = False
+    started = False
 
     async def run() -> Result:
-        nonlocal begun
-        async with line.place():
-            begun = True
-            on_begin(0)
+        nonlocal started
+        async with queue.slot():
+            started = True
+            on_start(0)
             return await run_in_thread(function)
 
     task = _keep_alive(asyncio.ensure_future(run()))
@@ -88,12 +85,12 @@ async def run_queued(
     except TimeoutError:
         raise GenerationTimeout(f"the request took longer than {seconds:g} s; send less at once") from None
     finally:
-        if not begun:
+        if not started:
             task.cancel()
 
 
 def _keep_alive(task: asyncio.Task[Result]) -> asyncio.Task[Result]:
-    """The task, which is not forgotten before it has ended, nor is its exception complained of."""
+    """Return the task, which is not forgotten before it has ended, nor is its exception reported as never read."""
     _BACKGROUND_TASKS.add(task)
     task.add_done_callback(_BACKGROUND_TASKS.discard)
     task.add_done_callback(lambda done: None if done.cancelled() else done.exception())
@@ -101,142 +98,148 @@ def _keep_alive(task: asyncio.Task[Result]) -> asyncio.Task[Result]:
 
 
 class StreamPump:
-    """The answers to one request. To be used on one event loop, which has to run until all threads have ended."""
+    """The answers to one request. For one event loop, which has to run until the engine has ended all of them.
+
+    `on_start` is called with the index of an answer when work on it begins. `first_token_timeout` counts from the
+    first slot on; `deadline` is a time of the monotonic clock. `compiles`: submitting may take a second, since a
+    grammar is compiled, and is done in a thread.
+    """
 
     def __init__(
         self,
-        makes: Sequence[Make],
-        line: AdmissionQueue,
-        on_begin: Callable[[int], None] = lambda index: None,
+        requests: Sequence[Submit],
+        queue: AdmissionQueue,
+        on_start: Callable[[int], None],
         *,
+        first_token_timeout: float,
+        deadline: float,
         background: bool = False,
+        compiles: bool = False,
     ) -> None:
-        self._line, self._background = line, background
-        self._on_begin = on_begin  # called when work on an answer begins
-        self._box: deque[tuple[int, Item]] = deque()
-        self._there = asyncio.Event()
+        self._queue, self._on_start, self._background, self._compiles = queue, on_start, background, compiles
+        self._first_token_timeout, self._deadline = first_token_timeout, deadline
         self._loop = asyncio.get_running_loop()
-        self._woken = False  # whether the event loop knows that there is something in the box
-        self._closed = False
-        self.open = len(makes)  # answers that have not ended
-        self.begun_at: float | None = None  # when the first of them got its place, by the monotonic clock
-        self._threads: set[int] = set()  # answers that have a place
-        self._tasks = [_keep_alive(asyncio.ensure_future(self._run(index, make))) for index, make in enumerate(makes)]
+        self._events: deque[tuple[int, Event]] = deque()
+        self._event_ready = asyncio.Event()
+        self._wakeup_pending = False
+        self._closed = asyncio.Event()
+        self._has_token = False
+        self.unfinished = len(requests)
+        self.started_at: float | None = None  # when the first answer got its slot, by the monotonic clock
+        self._ended = [asyncio.Event() for _ in requests]
+        self._handles: dict[int, RequestHandle] = {}
+        self._started: set[int] = set()
+        self._tasks = [_keep_alive(asyncio.ensure_future(self._run(*one))) for one in enumerate(requests)]
 
     @property
-    def more(self) -> bool:
-        """Whether something is there already."""
-        return bool(self._box)
+    def has_pending(self) -> bool:
+        """Whether there is an event already."""
+        return bool(self._events)
 
-    async def begun(self, *, patience: float, first: float) -> bool:
-        """Wait until there is something to send; return whether there is.
+    async def wait_first_event(self, patience: float) -> None:
+        """Wait until there is an event, and raise it if it is an error; at most `patience` seconds from the first slot.
 
-        Not longer than `patience` seconds from the first place on, after which the answer may begin with a comment.
-        Raises what the engine raises, `Rejected`, and `GenerationTimeout` after `first` seconds without a token.
+        Raises `GenerationTimeout` besides.
         """
-        while not self._box:
-            left = None
-            if self.begun_at is not None:
-                waited = time.monotonic() - self.begun_at
-                if waited >= first:
-                    raise GenerationTimeout(
-                        f"no token came within {first:g} s; ask again, or with a shorter conversation"
-                    )
-                if waited >= patience:
-                    return False
-                left = min(first, patience) - waited
+        while not self._events:
+            left = self._seconds_left()
+            if self.started_at is not None:
+                left = min(left, self.started_at + patience - time.monotonic())
+            if left <= 0:
+                return
             await self._wait(left)
-        if isinstance(error := self._box[0][1], Exception):
+        if isinstance(error := self._events[0][1], Exception):
             raise error
-        return True
 
-    async def items(self, *, pause: float, first: float, until: float) -> AsyncIterator[tuple[int, Item] | None]:
+    async def events(self, pause: float = math.inf) -> AsyncIterator[tuple[int, Piece | Reply] | None]:
         """Yield what comes, and None after `pause` seconds in which nothing came.
 
-        Raises what the engine raises, and `GenerationTimeout` when no token came `first` seconds after the first place
-        was given, or when the monotonic clock reads `until`.
+        Raises the errors of the engine, `Rejected`, and `GenerationTimeout`.
         """
-        came, taken = False, 0
-        while self.open:
-            while self._box:
-                index, item = self._box.popleft()
-                came = came or not (isinstance(item, Piece) and item.notices)  # a notice is no token of the engine
+        taken = 0
+        while self.unfinished:
+            while self._events:
+                index, event = self._events.popleft()
+                self._has_token |= not (isinstance(event, Piece) and event.notices)  # the safety layer's are no tokens
                 taken += 1
-                if (
-                    taken % EVENTS_PER_YIELD == 0
-                ):  # an engine that is faster than we are does not keep the others waiting
+                if taken % EVENTS_PER_YIELD == 0:  # a fast engine does not keep other requests waiting
                     await asyncio.sleep(0)
-                if isinstance(item, Exception):
-                    raise item
-                self.open -= isinstance(item, Reply)
-                yield index, item
-            if not self.open:
-                return
-            now = time.monotonic()
-            if now >= until:
-                raise GenerationTimeout("the answer took longer than the server allows; ask for a shorter one")
-            ends = until
-            if not came and self.begun_at is not None:
-                ends = min(until, self.begun_at + first)
-                if now >= ends:
-                    raise GenerationTimeout(
-                        f"no token came within {first:g} s; ask again, or with a shorter conversation"
-                    )
-            if not await self._wait(min(pause, ends - now)):
+                if isinstance(event, Exception):
+                    raise event
+                self.unfinished -= isinstance(event, Reply)
+                yield index, event
+            if self.unfinished and not await self._wait(min(pause, self._seconds_left())):
                 yield None
 
     def close(self) -> None:
-        """Leave the line, and let the streams that run be closed at their next piece (a heartbeat at the latest)."""
-        self._closed = True
+        """Leave the queue, and cancel the answers that run."""
+        self._closed.set()
         for index, task in enumerate(self._tasks):
-            if index not in self._threads:
+            if index in self._handles:
+                self._handles[index].cancel()
+                self._ended[index].set()
+            elif index not in self._started:
                 task.cancel()
 
-    async def _wait(self, seconds: float | None) -> bool:
-        """Wait for something in the box; return whether there is."""
-        self._woken = False
-        if not self._box:
-            self._there.clear()
+    def _seconds_left(self) -> float:
+        """Return the seconds until the next timeout. Raises `GenerationTimeout` where it is over."""
+        now = time.monotonic()
+        if now >= self._deadline:
+            raise GenerationTimeout("the answer took longer than the server allows; ask for a shorter one")
+        if self._has_token or self.started_at is None:
+            return self._deadline - now
+        first = self.started_at + self._first_token_timeout
+        if now >= first:
+            seconds = f"{self._first_token_timeout:g} s"
+            raise GenerationTimeout(f"no token came within {seconds}; ask again, or with a shorter conversation")
+        return min(self._deadline, first) - now
+
+    async def _wait(self, seconds: float) -> bool:
+        """Wait for an event; return whether there is one."""
+        self._wakeup_pending = False
+        if not self._events:
+            self._event_ready.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self._there.wait()
-        return bool(self._box)
+                    await self._event_ready.wait()
+        return bool(self._events)
 
-    async def _run(self, index: int, make: Make) -> None:
-        """Hold a place while the thread of an answer runs."""
+    async def _run(self, index: int, submit: Submit) -> None:
+        """Hold a slot while the engine works on an answer."""
+        on_event = partial(self._on_event, index)
         try:
-            async with self._line.place(self._background):
-                if self._closed:
+            async with self._queue.slot(background=self._background):
+                if self._closed.is_set():
                     return
-                self._threads.add(index)
-                self._on_begin(index)
-                if self.begun_at is None:
-                    self.begun_at = time.monotonic()
-                    self._there.set()  # `begun` counts its seconds from here
-                await run_in_thread(lambda: self._drive(index, make))
+                self._started.add(index)
+                self._on_start(index)
+                if self.started_at is None:
+                    self.started_at = time.monotonic()
+                    self._event_ready.set()  # the timeouts count from here
+                handle = await run_in_thread(partial(submit, on_event)) if self._compiles else submit(on_event)
+                self._handles[index] = handle
+                if self._closed.is_set():
+                    handle.cancel()
+                else:
+                    await self._ended[index].wait()
+                if self._closed.is_set():
+                    await run_in_thread(handle.join)
         except Exception as error:  # noqa: BLE001 - raised again by the reader
-            self._put(index, error)
+            self._emit(index, error)
 
-    def _drive(self, index: int, make: Make) -> None:
-        """The thread of an answer: read its stream to the end, or until the client is gone."""
-        try:
-            stream = make()
-            try:
-                while not self._closed:
-                    piece = next(stream)
-                    if piece.shows or piece.held:
-                        self._put(index, piece)
-            except StopIteration as end:
-                self._put(index, end.value)
-            finally:
-                stream.close()
-        except Exception as error:  # noqa: BLE001 - raised again by the reader
-            self._put(index, error)
+    def _on_event(self, index: int, event: Event) -> None:
+        """Take an event of the engine, in any thread. An empty piece only says that the engine is at work."""
+        if not isinstance(event, Piece):
+            self._emit(index, event)
+            with suppress(RuntimeError):  # the loop is closed: the server is gone
+                self._loop.call_soon_threadsafe(self._ended[index].set)
+        elif event.shows or event.held:
+            self._emit(index, event)
 
-    def _put(self, index: int, item: Item) -> None:
-        """Put something into the box, from any thread, and wake the event loop unless it was woken already."""
-        self._box.append((index, item))
-        if not self._woken:
-            self._woken = True
+    def _emit(self, index: int, event: Event) -> None:
+        """Append an event, and wake the event loop unless it was woken already."""
+        self._events.append((index, event))
+        if not self._wakeup_pending:
+            self._wakeup_pending = True
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._there.set)
+                self._loop.call_soon_threadsafe(self._event_ready.set)

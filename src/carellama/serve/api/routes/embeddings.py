@@ -21,14 +21,13 @@ from starlette.responses import JSONResponse, Response
 from carellama.engine.base import Engine
 from carellama.errors import install
 from carellama.knowledge.embed import Embedder, Kind
-from carellama.serve.api import schemas
-from carellama.serve.api.auth import Rejected
 from carellama.serve.api.embedding_queue import EmbeddingQueue, Vector
-from carellama.serve.api.errors import InvalidRequest
+from carellama.serve.api.errors import InvalidRequest, Rejected
 from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.api.middleware import RequestContext, ServerState, Usage
-from carellama.serve.api.prepare import count_text
-from carellama.serve.api.routes.chat import (
+from carellama.serve.api.prompts import count_text
+from carellama.serve.api.response_schemas import EmbeddingResponse, RerankResponse
+from carellama.serve.api.routes.context import (
     ERROR_RESPONSES,
     check_count,
     context_of,
@@ -36,6 +35,7 @@ from carellama.serve.api.routes.chat import (
     require_texts,
     resolve_model,
 )
+from carellama.serve.api.schemas import EmbeddingRequest, RerankRequest
 from carellama.serve.api.streaming import run_in_thread
 
 log = logging.getLogger(__name__)
@@ -83,8 +83,8 @@ class VectorModels:
         return self._chat
 
 
-@router.post("/v1/embeddings", response_model=schemas.EmbeddingResponse, responses=ERROR_RESPONSES)
-async def create_embeddings(request: Request, body: schemas.EmbeddingRequest) -> Response:
+@router.post("/v1/embeddings", response_model=EmbeddingResponse, responses=ERROR_RESPONSES)
+async def create_embeddings(request: Request, body: EmbeddingRequest) -> Response:
     """One vector of length 1 for each text."""
     state, context = context_of(request)
     note_left_out(context, body)
@@ -105,9 +105,9 @@ async def create_embeddings(request: Request, body: schemas.EmbeddingRequest) ->
     return JSONResponse({"object": "list", "model": context.model, "data": data, "usage": context.usage.as_json()})
 
 
-@router.post("/rerank", response_model=schemas.RerankResponse, responses=ERROR_RESPONSES, include_in_schema=False)
-@router.post("/v1/rerank", response_model=schemas.RerankResponse, responses=ERROR_RESPONSES)
-async def create_rerank(request: Request, body: schemas.RerankRequest) -> Response:
+@router.post("/rerank", response_model=RerankResponse, responses=ERROR_RESPONSES, include_in_schema=False)
+@router.post("/v1/rerank", response_model=RerankResponse, responses=ERROR_RESPONSES)
+async def create_rerank(request: Request, body: RerankRequest) -> Response:
     """The documents, the closest to the query first."""
     state, context = context_of(request)
     note_left_out(context, body)
@@ -136,7 +136,7 @@ async def _embed(
     """The vectors of texts, whose tokens are counted for the caller's limits."""
     tokens = await run_in_thread(lambda: sum(model.count_tokens(part, kind) for part, kind in given))
     await context.reserve("chat", [tokens])
-    context.usage.begin(0)  # also of a client that leaves before the end
+    context.usage.start(0)  # also of a client that leaves before the end
     vectors: list[Vector] = []
     try:
         for part, kind in given:

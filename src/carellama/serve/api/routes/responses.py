@@ -22,24 +22,25 @@ from carellama.serve.api.errors import InvalidRequest
 from carellama.serve.api.formatting import Json, ResponseFormatter, logprobs_of
 from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.api.responses_request import INCLUDED, NAMES, ResponsesRequest, as_chat
-from carellama.serve.api.routes.chat import ERROR_RESPONSES, chat_makes, context_of, note_left_out, run_generation
+from carellama.serve.api.routes.chat import prepare_job, run_generation
+from carellama.serve.api.routes.context import ERROR_RESPONSES, context_of, note_left_out
 
 router = APIRouter(route_class=JsonRoute)
 
 
 @router.post("/v1/responses", response_model=None, responses=ERROR_RESPONSES)
-async def respond(request: Request, body: ResponsesRequest) -> Response:
+async def create_response(request: Request, body: ResponsesRequest) -> Response:
     """Answer a conversation, as a response of items."""
     state, context = context_of(request)
     note_left_out(context, body, [f"include.{one}" for one in body.include or () if one not in INCLUDED])
     chat, items = as_chat(body)
     try:
-        makes, background = await chat_makes(state, context, chat, place="input", system=body.instructions)
+        job = await prepare_job(state, context, chat, param="input", system=body.instructions)
     except InvalidRequest as error:
         raise _of_item(error, items) from None
     finally:
         context.params = {field: NAMES.get(name, name) for field, name in context.params.items()}
-    return await run_generation(state, context, makes, chat, ResponsesShape(context.model, body), background=background)
+    return await run_generation(state, context, job, chat, ResponsesFormatter(context.model, body))
 
 
 def _of_item(error: InvalidRequest, items: Sequence[int]) -> InvalidRequest:
@@ -53,7 +54,7 @@ def _of_item(error: InvalidRequest, items: Sequence[int]) -> InvalidRequest:
     return InvalidRequest(renamed(error.message), param, error.code, error.status, error.headers)
 
 
-class ResponsesShape(ResponseFormatter):
+class ResponsesFormatter(ResponseFormatter):
     """A response of items: reasoning, a message, calls of functions."""
 
     def __init__(self, model: str, body: ResponsesRequest) -> None:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from carellama.engine.base import Sampling
-from carellama.serve.api import schemas
 from carellama.serve.api.errors import InvalidRequest
+from carellama.serve.api.formatting import Json
 from carellama.serve.api.json_body import JsonRoute
-from carellama.serve.api.messages import message_text, parse_messages
 from carellama.serve.api.overflow import allowed_tools
-from carellama.serve.api.prepare import count_texts
-from carellama.serve.api.routes.chat import ERROR_RESPONSES, check_count, context_of, note_left_out, resolve_model
-from carellama.serve.api.sampling import parse_tools
+from carellama.serve.api.parsing import message_text, parse_messages, parse_tools
+from carellama.serve.api.prompts import count_text
+from carellama.serve.api.response_schemas import ScoreResponse, TokenizeResponse
+from carellama.serve.api.routes.context import ERROR_RESPONSES, check_count, context_of, note_left_out, resolve_model
+from carellama.serve.api.schemas import ScoreRequest, TokenizeRequest
 from carellama.serve.api.streaming import run_in_thread, run_queued
 
 router = APIRouter(route_class=JsonRoute)
 
 
-@router.post("/v1/score", response_model=schemas.ScoreResponse, responses=ERROR_RESPONSES)
-async def create_scores(request: Request, body: schemas.ScoreRequest) -> Response:
+@router.post("/v1/score", response_model=ScoreResponse, responses=ERROR_RESPONSES)
+async def create_scores(request: Request, body: ScoreRequest) -> Response:
     """What a reward model thinks of the last message of each conversation: the higher the better."""
     state, context = context_of(request)
     note_left_out(context, body)
@@ -37,17 +39,18 @@ async def create_scores(request: Request, body: schemas.ScoreRequest) -> Respons
             raise InvalidRequest(f"{place} must end with the assistant's answer, after what it answers", place)
         prompts.append(tuple(parse_messages(messages[:-1], place)))
         answers.append(message_text(messages[-1], f"{place}.{len(messages) - 1}"))
-    read = [message.content for prompt in prompts for message in prompt]
-    await context.reserve("chat", [sum(await count_texts(state, [*read, *answers]))])
+    texts = [*(message.content for prompt in prompts for message in prompt), *answers]
+    tokens = await run_in_thread(lambda: sum(count_text(state.engine, text) for text in texts))
+    await context.reserve("chat", [tokens])
     scores = await run_queued(
-        lambda: scorer(prompts, answers), state.line, state.settings.request_timeout, context.usage.begin
+        lambda: scorer(prompts, answers), state.admission, state.settings.request_timeout, context.usage.start
     )
     name = f"score-{secrets.token_hex(12)}"
     return JSONResponse({"id": name, "object": "list", "model": context.model, "scores": scores})
 
 
-@router.post("/tokenize", response_model=schemas.TokenizeResponse, responses=ERROR_RESPONSES)
-async def tokenize(request: Request, body: schemas.TokenizeRequest) -> Response:
+@router.post("/tokenize", response_model=TokenizeResponse, responses=ERROR_RESPONSES)
+async def tokenize(request: Request, body: TokenizeRequest) -> Response:
     """The tokens of a text, or how many an answer to a conversation starts from."""
     state, context = context_of(request)
     note_left_out(context, body)
@@ -58,14 +61,16 @@ async def tokenize(request: Request, body: schemas.TokenizeRequest) -> Response:
     if body.messages is not None:
         check_count(state, len(body.messages), "messages")
         offered = Sampling(tools=parse_tools(body.tools))
-        tools = allowed_tools(offered, state.settings.tools, engine.knows_tools)[0].tools  # as a chat counts them
+        tools = allowed_tools(offered, state.settings.tools, knows_tools=engine.knows_tools)[
+            0
+        ].tools  # as a chat counts them
         messages = parse_messages(body.messages)
         await context.reserve("chat")
-        found = {"count": await run_in_thread(lambda: engine.count_tokens(messages, tools))}
+        found: Json = {"count": await run_in_thread(partial(engine.count_tokens, messages, tools))}
     else:
         text = body.prompt or ""
         await context.reserve("chat")
         begin, marks = bool(body.add_special_tokens), bool(body.parse_special)
         tokens = await run_in_thread(lambda: engine.tokenize(text, begin=begin, marks=marks))
-        found = {"count": len(tokens), "tokens": list(tokens)}  # type: ignore[dict-item]
+        found = {"count": len(tokens), "tokens": list(tokens)}
     return JSONResponse(found | {"max_model_len": context.context_tokens})
