@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.export.merge import export_model
 from carellama.export.parity import conversations
-from carellama.model.adapter import prepare
-from carellama.model.load import bind, extended_tokenizer, load_model, load_tokenizer
+from carellama.model.adapter_plan import plan_adapters
+from carellama.model.adapters import apply_adapters
+from carellama.model.load import load_model, load_tokenizer, match_tokenizer, tokenizer_checkpoint
 from carellama.model.zoo.resolve import EMBEDDED, model_folder
 from carellama.templates.template import get_template
 from carellama.templates.tokenize import GroupEncoder
@@ -80,8 +80,8 @@ class Written:
         tokenizer = load_tokenizer(self.source)
         text = GOLDEN + "".join(token.content for token in tokenizer.added_tokens_decoder.values()) + " 好"
         network = load_model(self.source, dtype="float32", attention=None, kind="reward" if self.reward else "causal")
-        bind(network, tokenizer, extended=extended_tokenizer(self.source) is not None)
-        network = prepare(network, self.source, FinetuningArguments(), trainable=False).eval()
+        match_tokenizer(network, tokenizer, extended=tokenizer_checkpoint(self.source) is not None)
+        network = apply_adapters(network, plan_adapters(self.source)).eval()
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         template = get_template(None, tokenizer)
         self.expected = {
@@ -136,7 +136,7 @@ def write_all(root: Path) -> dict[str, Written]:
     found: dict[str, Written] = {}
 
     def exported(name: str, source: ModelArguments, **options: Any) -> None:
-        export_model(source, None, FinetuningArguments(), root / "exports" / name)
+        export_model(source, None, root / "exports" / name)
         found[name] = Written(root / "exports" / name, source, **options)
 
     for name, base in bases.items():

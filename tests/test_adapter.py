@@ -11,8 +11,9 @@ import torch
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.errors import UserError
-from carellama.model import adapter
-from carellama.model.adapter import check_adapter_options, merge, prepare, trainable_line
+from carellama.model import adapters
+from carellama.model.adapter_plan import check_adapter_options, plan_adapters
+from carellama.model.adapters import apply_adapters, describe_trainable, merge_adapters
 from carellama.model.lora import linear_layers
 from conftest import make_model
 
@@ -45,16 +46,16 @@ def shake(model, seed: int):
 def trained(model, folder: Path, *before: Path, seed: int = 1, **changes) -> Path:
     """Save an adapter that was trained on the model with the adapters `before` merged."""
     settings = lora(resume_lora_training=False, **changes)
-    shake(prepare(model, base(*before), settings, trainable=True), seed).save_pretrained(folder)
+    shake(apply_adapters(model, plan_adapters(base(*before), settings)), seed).save_pretrained(folder)
     return folder
 
 
 @pytest.mark.parametrize("changes", [{}, {"use_rslora": True}, {"use_dora": True}, {"lora_target": "all"}])
 def test_merged_logits_are_the_adapter_logits(tmp_path, changes):
     folder = trained(make_model(), tmp_path / "a", **changes)
-    adapted = prepare(make_model(), base(folder), lora(), trainable=False)
+    adapted = apply_adapters(make_model(), plan_adapters(base(folder)))
     before, plain = logits(adapted), logits(make_model())
-    merged = merge(adapted)
+    merged = merge_adapters(adapted)
     assert type(merged).__name__ == "LlamaForCausalLM"
     torch.testing.assert_close(logits(merged), before, atol=1e-5, rtol=1e-5)
     assert (before - plain).abs().max() > 0.01
@@ -63,7 +64,7 @@ def test_merged_logits_are_the_adapter_logits(tmp_path, changes):
 def test_two_adapters_merged_in_order_equal_both_active(tmp_path):
     first = trained(make_model(), tmp_path / "a", seed=1)
     second = trained(make_model(), tmp_path / "b", first, seed=2, lora_target="q_proj,o_proj")
-    adapted = prepare(make_model(), base(first, second), lora(), trainable=False)
+    adapted = apply_adapters(make_model(), plan_adapters(base(first, second)))
 
     from peft import PeftModel
 
@@ -71,14 +72,14 @@ def test_two_adapters_merged_in_order_equal_both_active(tmp_path):
     both.load_adapter(str(second), "two")
     both.base_model.set_adapter(["one", "two"])
     torch.testing.assert_close(logits(adapted), logits(both), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(logits(merge(adapted)), logits(both), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits(merge_adapters(adapted)), logits(both), atol=1e-5, rtol=1e-5)
 
 
 def test_merging_rounds_bfloat16_once(tmp_path):
     folder = trained(make_model(), tmp_path / "a")
-    exact = merge(prepare(make_model(), base(folder), lora(), trainable=False))
-    merged = merge(
-        prepare(make_model().to(torch.bfloat16).float().to(torch.bfloat16), base(folder), lora(), trainable=False)
+    exact = merge_adapters(apply_adapters(make_model(), plan_adapters(base(folder))))
+    merged = merge_adapters(
+        apply_adapters(make_model().to(torch.bfloat16).float().to(torch.bfloat16), plan_adapters(base(folder)))
     )
     assert {one.dtype for one in merged.parameters()} == {torch.bfloat16}
     for one, other in zip(merged.parameters(), exact.parameters(), strict=True):
@@ -88,8 +89,8 @@ def test_merging_rounds_bfloat16_once(tmp_path):
 def test_the_last_adapter_is_resumed_in_float32(tmp_path):
     first = trained(make_model(), tmp_path / "a", seed=1)
     second = trained(make_model(), tmp_path / "b", first, seed=2)
-    answering = prepare(make_model(), base(first, second), lora(), trainable=False)
-    resumed = prepare(make_model().to(torch.bfloat16), base(first, second), lora(), trainable=True)
+    answering = apply_adapters(make_model(), plan_adapters(base(first, second)))
+    resumed = apply_adapters(make_model().to(torch.bfloat16), plan_adapters(base(first, second), lora()))
     learned = {name: p for name, p in resumed.named_parameters() if p.requires_grad}
     assert learned and all("lora_" in name and p.dtype == torch.float32 for name, p in learned.items())
     stored = dict(answering.named_parameters())
@@ -99,8 +100,8 @@ def test_the_last_adapter_is_resumed_in_float32(tmp_path):
 
 def test_not_resuming_starts_a_fresh_adapter_on_the_merged_model(tmp_path):
     first = trained(make_model(), tmp_path / "a")
-    fresh = prepare(make_model(), base(first), lora(resume_lora_training=False), trainable=True)
-    adapted = prepare(make_model(), base(first), lora(), trainable=False)
+    fresh = apply_adapters(make_model(), plan_adapters(base(first), lora(resume_lora_training=False)))
+    adapted = apply_adapters(make_model(), plan_adapters(base(first)))
     torch.testing.assert_close(logits(fresh), logits(adapted), atol=1e-5, rtol=1e-5)
     assert any(p.requires_grad and not p.any() for p in fresh.parameters())  # B begins at zero
 
@@ -108,7 +109,7 @@ def test_not_resuming_starts_a_fresh_adapter_on_the_merged_model(tmp_path):
 def test_freeze_trains_one_part_of_the_last_or_first_layers():
     def learned(**changes) -> set[str]:
         settings = FinetuningArguments(finetuning_type="freeze", **changes)
-        model = prepare(make_model(), base(), settings, trainable=True)
+        model = apply_adapters(make_model(), plan_adapters(base(), settings))
         return {name for name, p in model.named_parameters() if p.requires_grad}
 
     last = learned(num_layer_trainable=1)
@@ -122,17 +123,17 @@ def test_freeze_trains_one_part_of_the_last_or_first_layers():
 
 
 def test_full_trains_everything_and_none_nothing():
-    full = prepare(make_model(), base(), FinetuningArguments(finetuning_type="full"), trainable=True)
+    full = apply_adapters(make_model(), plan_adapters(base(), FinetuningArguments(finetuning_type="full")))
     assert all(p.requires_grad for p in full.parameters())
-    none = prepare(make_model(), base(), FinetuningArguments(finetuning_type="none"), trainable=False)
+    none = apply_adapters(make_model(), plan_adapters(base()))
     assert not any(p.requires_grad for p in none.parameters())
 
 
 def test_the_line_counts_the_trained_weights():
-    model = prepare(make_model(), base(), lora(lora_rank=4), trainable=True)
+    model = apply_adapters(make_model(), plan_adapters(base(), lora(lora_rank=4)))
     lora_size = 2 * (4 * (64 + 64) + 4 * (64 + 32))  # layers x (q + v)
     total = sum(p.numel() for p in make_model().parameters()) + lora_size
-    assert trainable_line(model) == f"trainable {lora_size:,} of {total:,} ({lora_size / total:.2%})"
+    assert describe_trainable(model) == f"trainable {lora_size:,} of {total:,} ({lora_size / total:.2%})"
 
 
 def test_unknown_targets_are_named_with_those_that_exist():
@@ -140,9 +141,9 @@ def test_unknown_targets_are_named_with_those_that_exist():
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     )
     with pytest.raises(UserError, match=r"q_prj.*Did you mean 'q_proj'.*down_proj"):
-        prepare(make_model(), base(), lora(lora_target="q_prj"), trainable=True)
+        apply_adapters(make_model(), plan_adapters(base(), lora(lora_target="q_prj")))
     with pytest.raises(UserError, match="lm_head"):
-        prepare(make_model(), base(), lora(lora_target="lm_head"), trainable=True)
+        apply_adapters(make_model(), plan_adapters(base(), lora(lora_target="lm_head")))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_unknown_targets_are_named_with_those_that_exist():
 def test_an_adapter_of_another_base_is_refused(tmp_path, other, said):
     folder = trained(make_model(), tmp_path / "a")
     with pytest.raises(UserError, match=said) as refused:
-        prepare(make_model(**other), base(folder), lora(), trainable=False)
+        apply_adapters(make_model(**other), plan_adapters(base(folder)))
     assert str(folder) in str(refused.value)
 
 
@@ -170,7 +171,7 @@ def test_broken_checkpoints_are_refused_in_one_line(tmp_path):
         shutil.copytree(folder, copied)
         change(copied)
         with pytest.raises(UserError, match=said) as error:
-            prepare(make_model(), base(copied, **arguments), lora(), trainable=False)
+            apply_adapters(make_model(), plan_adapters(base(copied, **arguments)))
         assert "\n" not in str(error.value)
 
     refused(lambda path: (path / "adapter_model.safetensors").unlink(), "no adapter_model.safetensors")
@@ -182,7 +183,7 @@ def test_broken_checkpoints_are_refused_in_one_line(tmp_path):
     refused(lambda path: (path / "adapter_config.json").write_text('{"peft_type": "LILY"}'), "has peft_type LILY")
     refused(lambda path: (path / "adapter_config.json").unlink(), "neither an adapter")
     with pytest.raises(UserError, match="no such folder"):
-        prepare(make_model(), base(tmp_path / "nowhere"), lora(), trainable=False)
+        apply_adapters(make_model(), plan_adapters(base(tmp_path / "nowhere")))
 
 
 @pytest.mark.slow
@@ -198,26 +199,30 @@ def test_a_quantised_base_keeps_all_adapters_and_trains_the_last(tmp_path, tiny_
         )
         return load_model(arguments, dtype="float32", attention=None), arguments
 
+    def apply_quantised(finetuning, *checkpoints: Path):
+        model, arguments = quantised(*checkpoints)
+        return apply_adapters(model, plan_adapters(arguments, finetuning))
+
     model, arguments = quantised()
-    shake(prepare(model, arguments, lora(), trainable=True), 1).save_pretrained(tmp_path / "a")
+    shake(apply_adapters(model, plan_adapters(arguments, lora())), 1).save_pretrained(tmp_path / "a")
     model, arguments = quantised(tmp_path / "a")
-    fresh = prepare(model, arguments, lora(resume_lora_training=False), trainable=True)
+    fresh = apply_adapters(model, plan_adapters(arguments, lora(resume_lora_training=False)))
     assert {n.split(".")[-2] for n, p in fresh.named_parameters() if p.requires_grad} == {"default"}
     shake(fresh, 2)
     expected = logits(fresh)
     fresh.save_pretrained(tmp_path / "b")
     model, arguments = quantised(tmp_path / "a", tmp_path / "b")
-    both = prepare(model, arguments, lora(), trainable=False)
-    adapter._stay_differentiable(both)  # else a CPU with bfloat16 computes in that
+    both = apply_adapters(model, plan_adapters(arguments))
+    adapters._disable_bnb_repacking(both)  # else a CPU with bfloat16 computes in that
     torch.testing.assert_close(logits(both), expected, atol=1e-5, rtol=1e-5)
-    resumed = prepare(*quantised(tmp_path / "a", tmp_path / "b"), lora(), trainable=True)
+    resumed = apply_quantised(lora(), tmp_path / "a", tmp_path / "b")
     loss = resumed.train()(input_ids=IDS, labels=IDS).loss
     loss.backward()
     moved = {n.split(".")[-2] for n, p in resumed.named_parameters() if p.grad is not None}
     assert moved == {"default"}
     with pytest.raises(UserError, match="quantised"):
-        merge(copy.copy(both))
-    learning = prepare(*quantised(), lora(lora_target="all"), trainable=True)
+        merge_adapters(copy.copy(both))
+    learning = apply_quantised(lora(lora_target="all"))
     with torch.no_grad():
         learning.eval()(input_ids=IDS)
     shake(learning, 3).train()(input_ids=IDS, labels=IDS).loss.backward()
@@ -245,20 +250,22 @@ def test_an_adapter_that_is_trained_further_keeps_its_kind_and_rank(tmp_path, gi
     wanted = {"lora_target": "q_proj,v_proj", name: type(getattr(lora(), name))(value if value != "True" else 1)}
     options = FinetuningArguments(**wanted)
     with pytest.raises(UserError, match=OTHER[given]):
-        check_adapter_options(base(first), options, [name])
-    check_adapter_options(base(first), options, [])  # a default is no wish
-    check_adapter_options(base(first), FinetuningArguments(**wanted, resume_lora_training=False), [name])
-    check_adapter_options(base(), options, [name])
+        check_adapter_options(plan_adapters(base(first), options), [name])
+    check_adapter_options(plan_adapters(base(first), options), [])  # a default is no wish
+    fresh = plan_adapters(base(first), FinetuningArguments(**wanted, resume_lora_training=False))
+    check_adapter_options(fresh, [name])
+    check_adapter_options(plan_adapters(base(), options), [name])
 
 
 def test_an_adapter_may_be_given_its_own_options_again(tmp_path):
     first = trained(make_model(), tmp_path / "first", lora_rank=4)
-    check_adapter_options(base(first), lora(lora_rank=4, lora_target="v_proj,q_proj"), ["lora_rank", "lora_target"])
+    plan = plan_adapters(base(first), lora(lora_rank=4, lora_target="v_proj,q_proj"))
+    check_adapter_options(plan, ["lora_rank", "lora_target"])
 
 
 def test_all_layers_are_not_those_of_an_adapter_of_two(tmp_path):
     first = trained(make_model(), tmp_path / "first")
     with pytest.raises(UserError, match=r"--lora_target all: .* has q_proj,v_proj"):
-        prepare(make_model(), base(first), lora(lora_target="all"), trainable=True)
+        apply_adapters(make_model(), plan_adapters(base(first), lora(lora_target="all")))
     every = trained(make_model(), tmp_path / "every", lora_target="all")
-    assert prepare(make_model(), base(every), lora(lora_target="all"), trainable=True).peft_config
+    assert apply_adapters(make_model(), plan_adapters(base(every), lora(lora_target="all"))).peft_config

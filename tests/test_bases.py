@@ -20,8 +20,9 @@ from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.engine.base import Sampling
 from carellama.engine.transformers.engine import TransformersEngine
 from carellama.errors import UserError
-from carellama.model.adapter import merge, prepare
-from carellama.model.load import bind, load_model, load_tokenizer, model_class
+from carellama.model.adapter_plan import plan_adapters
+from carellama.model.adapters import apply_adapters, merge_adapters
+from carellama.model.load import load_model, load_tokenizer, match_tokenizer, model_class
 from carellama.model.packed_attention import NotPacked, choose, packed_attention
 from carellama.records import Message
 from carellama.templates.template import get_template
@@ -139,9 +140,9 @@ def test_one_step_moves_the_adapter_which_merges_saves_and_answers(name, tmp_pat
     arguments = saved(name, tmp_path / "base", tiny_tokenizer)
     tokenizer = load_tokenizer(arguments)
     network = loaded(arguments)
-    bind(network, tokenizer)
+    match_tokenizer(network, tokenizer)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    model = prepare(network, arguments, FinetuningArguments(lora_dropout=0.0), trainable=True)
+    model = apply_adapters(network, plan_adapters(arguments, FinetuningArguments(lora_dropout=0.0)))
     collate = layout(model, tokenizer, packing=False, sharded=False)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(learned, lr=0.02)
@@ -161,11 +162,11 @@ def test_one_step_moves_the_adapter_which_merges_saves_and_answers(name, tmp_pat
     model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
 
     again = ModelArguments(model_name_or_path=str(tmp_path / "base"), checkpoint_dir=str(tmp_path / "adapter"))
-    adapted = prepare(load_model(again, dtype="float32", attention=None), again, FinetuningArguments(), trainable=False)
+    adapted = apply_adapters(load_model(again, dtype="float32", attention=None), plan_adapters(again))
     ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
     with torch.no_grad():
         expected = adapted(input_ids=ids).logits
-        merged = merge(adapted)
+        merged = merge_adapters(adapted)
         merged.save_pretrained(tmp_path / "merged")
         whole = load_model(ModelArguments(str(tmp_path / "merged")), dtype="float32", attention=None)
         torch.testing.assert_close(whole(input_ids=ids).logits, expected, atol=1e-4, rtol=1e-3)
@@ -221,7 +222,7 @@ def test_a_window_that_attention_is_not_told_needs_padding() -> None:
 )  # fmt: skip
 def test_default_layers_are_those_of_the_architecture(name, expected, caplog) -> None:
     with caplog.at_level(logging.INFO, "carellama"):
-        model = prepare(tiny(name), ModelArguments("tiny"), FinetuningArguments(), trainable=True)
+        model = apply_adapters(tiny(name), plan_adapters(ModelArguments("tiny"), FinetuningArguments()))
     assert any(line.startswith(f"--lora_target {expected} (") for line in caplog.messages), caplog.messages
     adapted = {key.partition(".lora_")[0].rpartition(".")[2] for key in model.state_dict() if ".lora_" in key}
     assert adapted == set(expected.split(","))

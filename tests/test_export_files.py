@@ -13,7 +13,6 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.errors import UserError
 from carellama.export.merge import export_model
@@ -70,7 +69,7 @@ def test_positions_of_gpt_neox_have_its_own_old_names() -> None:
 def test_the_written_files_say_the_same_to_every_version(family: str, tmp_path: Path) -> None:
     """T2, T3, T22: class, positions, end tokens and lists as transformers 4 reads them; nothing of our loading."""
     base = write_base(family, tmp_path / "base")
-    export_model(ModelArguments(str(base)), None, FinetuningArguments(), tmp_path / "out")
+    export_model(ModelArguments(str(base)), None, tmp_path / "out")
     written = {path.name: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")}
     config, tokenizer = written["config.json"], written["tokenizer_config.json"]
     before = json.loads((base / "config.json").read_text())
@@ -107,7 +106,7 @@ def test_loading_options_and_secrets_do_not_get_into_the_files(tmp_path: Path) -
     """T3: is_local and local_files_only were published; a hub token or cache folder must never be."""
     base = write_base("qwen2", tmp_path / "base")
     model = ModelArguments(str(base), hf_auth_token="hf_secretsecret", cache_dir=str(tmp_path / "cachefolder"))
-    export_model(model, None, FinetuningArguments(), tmp_path / "out")
+    export_model(model, None, tmp_path / "out")
     texts = [path.read_text() for path in (tmp_path / "out").iterdir() if path.suffix != ".safetensors"]
     assert len(texts) >= 5
     for trace in ("hf_secretsecret", "cachefolder", str(tmp_path)):
@@ -129,7 +128,7 @@ def reward_model(family: str, folder: Path) -> Path:
 def test_a_reward_model_scores_a_padded_batch_as_it_was_trained(family: str, tmp_path: Path) -> None:
     """T1: with pad token = end token, plain transformers scored the token before the trained one."""
     folder = reward_model(family, tmp_path)
-    export_model(ModelArguments(str(folder)), None, FinetuningArguments(), tmp_path / "out")
+    export_model(ModelArguments(str(folder)), None, tmp_path / "out")
     trained = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     own = load_tokenizer(ModelArguments(str(folder)))
     encoder, template = GroupEncoder(own), get_template(None, own)
@@ -167,5 +166,5 @@ def test_a_reward_model_that_a_stranger_reads_otherwise_is_not_exported(
     monkeypatch.setattr(scoring, "find_pad_token", lambda tokenizer, ends: tokenizer.eos_token)
     folder = reward_model("llama3", tmp_path)
     with pytest.raises(UserError, match="other scores in plain transformers"):
-        export_model(ModelArguments(str(folder)), None, FinetuningArguments(), tmp_path / "out")
+        export_model(ModelArguments(str(folder)), None, tmp_path / "out")
     assert not (tmp_path / "out").exists()

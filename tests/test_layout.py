@@ -62,7 +62,7 @@ IMPORTS: dict[str, set[str]] = {
     "consultation": {
         *("config", "disk", "engine.base", "engine.generate", "intervals", "records", "rules", "safety", "text"),
     },
-    "export": {"config", "disk", "model", "records", "run_record", "templates"},
+    "export": {"config", "disk", "model", "records", "run_record", "stages", "templates"},
     "evaluate": {
         *("config", "consultation", "data", "disk", "engine", "intervals", "records", "rules", "safety", "text"),
     },

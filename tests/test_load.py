@@ -13,7 +13,7 @@ import torch
 
 from carellama.config.model import ModelArguments
 from carellama.errors import UserError
-from carellama.model.load import bind, load_model, load_tokenizer
+from carellama.model.load import load_model, load_tokenizer, match_tokenizer
 from conftest import make_model, make_tokenizer
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
@@ -54,10 +54,10 @@ def test_the_tokenizer_pads_left_and_has_a_pad_token(folder):
 
 def test_a_tokenizer_larger_than_the_model_is_refused(tiny_folder):
     model = load(tiny_folder)
-    bind(model, make_tokenizer())
+    match_tokenizer(model, make_tokenizer())
     assert model.generation_config.pad_token_id == 0
     with pytest.raises(UserError, match="do not belong together"):
-        bind(make_model(vocabulary=100), make_tokenizer())
+        match_tokenizer(make_model(vocabulary=100), make_tokenizer())
 
 
 def test_positions_are_stretched(folder):

@@ -13,9 +13,11 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.run import RunConfig
 from carellama.errors import UserError
-from carellama.model.adapter import prepare
+from carellama.model.adapter_plan import plan_adapters
+from carellama.model.adapters import apply_adapters
 from carellama.model.load import load_model
-from carellama.model.meta import blank_adapters, blank_model
+from carellama.model.meta import apply_adapters_meta, meta_model
+from carellama.stages import STAGES
 from carellama.train import plan as plans
 from carellama.train import run as runs
 from carellama.train.memory import check as memory_check
@@ -56,13 +58,13 @@ def step(
 ) -> dict[str, int]:
     arguments = ModelArguments(str(folder), quantization_bit=bits)
     finetuning = FinetuningArguments(finetuning_type=kind, lora_target="all", num_layer_trainable=2)
-    model = blank_model(arguments, dtype="float32", attention="sdpa")
+    model = meta_model(arguments, dtype="float32", attention="sdpa")
     if kind != "lora":
-        model = blank_adapters(model, arguments, finetuning)
+        model = apply_adapters_meta(model, plan_adapters(arguments, finetuning))
     layers = list(model.model.layers)
     stack = shortened(model) if short else Stack(layers, [0] * len(layers))
     if kind == "lora":
-        model = blank_adapters(model, arguments, finetuning)
+        model = apply_adapters_meta(model, plan_adapters(arguments, finetuning))
     return measured(model, stack, batch, Manner(**how)).parts
 
 
@@ -83,14 +85,74 @@ def test_a_tracker_counts_what_is_alive() -> None:
 def test_a_blank_model_has_the_sizes_of_the_real_one(tiny_folder: Path, kind: str) -> None:
     arguments = ModelArguments(str(tiny_folder))
     finetuning = FinetuningArguments(finetuning_type=kind, lora_target="all", num_layer_trainable=1)
-    real = prepare(load_model(arguments, dtype="float32", attention=None), arguments, finetuning, trainable=True)
-    blank = blank_adapters(blank_model(arguments, dtype="float32", attention=None), arguments, finetuning)
+    real = apply_adapters(load_model(arguments, dtype="float32", attention=None), plan_adapters(arguments, finetuning))
+    blank = apply_adapters_meta(
+        meta_model(arguments, dtype="float32", attention=None), plan_adapters(arguments, finetuning)
+    )
 
     def sizes(model: torch.nn.Module) -> dict[str, object]:
         return {name: (one.shape, one.dtype, one.requires_grad) for name, one in model.named_parameters()}
 
     assert sizes(blank) == sizes(real)
     assert all(one.is_meta for one in blank.parameters())
+
+
+PLANS = [
+    (stage, kind, adapters, bits)
+    for stage in ("pt", "sft", "rm", "dpo", "ppo")
+    for kind in ("lora", "freeze", "full")
+    for adapters in ((), ("sft",), ("sft", "sft2"), ("sft", "rm"))
+    for bits in (None, 4)
+    if not (bits and kind != "lora") and ("rm" not in adapters or stage == "rm")
+]
+
+
+@pytest.fixture(scope="module")
+def adapter_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny base, two adapters of it as a language model, and one as a reward model."""
+    folder = tmp_path_factory.mktemp("plans")
+    make_model().save_pretrained(folder / "base")
+    arguments = ModelArguments(str(folder / "base"))
+    for name, stage, rank in (("sft", "sft", 2), ("sft2", "sft", 3), ("rm", "rm", 2)):
+        model = load_model(arguments, dtype="float32", attention=None, kind=STAGES[stage].model_kind)
+        plan = plan_adapters(arguments, FinetuningArguments(stage=stage, lora_rank=rank))
+        apply_adapters(model, plan).save_pretrained(folder / name)
+    return {path.name: path for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(("stage", "kind", "adapters", "bits"), PLANS)
+def test_the_model_without_weights_trains_what_the_real_one_does(
+    adapter_folders: dict[str, Path], stage: str, kind: str, adapters: tuple[str, ...], bits: int | None
+) -> None:
+    """The estimate had a rule of its own for earlier adapters, and forgot those beside a quantised base."""
+    if bits:
+        pytest.importorskip("bitsandbytes")
+    joined = ",".join(str(adapter_folders[name]) for name in adapters) or None
+    arguments = ModelArguments(str(adapter_folders["base"]), checkpoint_dir=joined, quantization_bit=bits)
+    plan = plan_adapters(arguments, FinetuningArguments(stage=stage, finetuning_type=kind, num_layer_trainable=1))
+    continues = stage == "rm" if "rm" in adapters else stage in ("pt", "sft")
+    resumes = kind == "lora" and bool(adapters) and continues
+    assert (plan.resumed is not None, plan.new) == (resumes, kind == "lora" and not resumes)
+    before = len(adapters) - resumes
+    assert (len(plan.merged), len(plan.unmerged)) == ((0, before) if bits else (before, 0))
+    options = {"dtype": "float32", "attention": None, "kind": STAGES[stage].model_kind}
+    real = apply_adapters(load_model(arguments, **options), plan)
+    meta = apply_adapters_meta(meta_model(arguments, **options), plan)
+
+    def trained(model: torch.nn.Module) -> dict[str, object]:
+        return {name: (one.shape, one.dtype) for name, one in model.named_parameters() if one.requires_grad}
+
+    assert trained(meta) == trained(real) != {}
+    assert {name for name, _ in meta.named_parameters()} == {name for name, _ in real.named_parameters()}
+    assert all(one.is_meta for one in meta.parameters())
+
+
+def test_a_reward_model_begins_on_the_merged_language_model(adapter_folders: dict[str, Path]) -> None:
+    finetuning = FinetuningArguments(stage="rm")
+    language = plan_adapters(ModelArguments("x", checkpoint_dir=str(adapter_folders["sft"])), finetuning)
+    assert (language.merged, language.resumed, language.new) == ((adapter_folders["sft"],), None, True)
+    reward = plan_adapters(ModelArguments("x", checkpoint_dir=str(adapter_folders["rm"])), finetuning)
+    assert (reward.merged, reward.resumed, reward.new) == ((), adapter_folders["rm"], False)
 
 
 @pytest.mark.parametrize("kind", ["lora", "full", "freeze"])
@@ -255,7 +317,7 @@ def test_a_model_that_can_not_be_estimated_is_trained_all_the_same(
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("needs its weights")
 
-    monkeypatch.setattr("carellama.train.memory.estimate.blank_model", broken)
+    monkeypatch.setattr("carellama.train.memory.estimate.meta_model", broken)
     runs.run(config_of(tmp_path, tiny_folder, max_steps=1))
     assert "memory: no estimate of this model (needs its weights)" in caplog.text
     assert (tmp_path / "out/train_results.json").is_file()
@@ -263,7 +325,7 @@ def test_a_model_that_can_not_be_estimated_is_trained_all_the_same(
 
 def test_large_pieces_leave_no_holes_in_the_heap(tiny_folder: Path) -> None:
     def heaped(count: int) -> int:
-        model = blank_model(ModelArguments(str(tiny_folder)), dtype="float32", attention="sdpa")
+        model = meta_model(ModelArguments(str(tiny_folder)), dtype="float32", attention="sdpa")
         return measured(model, shortened(model), Batch((500,) * count, 10, padded=True), Manner()).heaped
 
     assert heaped(8) == pytest.approx(2 * heaped(4), rel=0.01)

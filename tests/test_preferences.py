@@ -24,7 +24,8 @@ from carellama.data.encoding.preference import EARLIER, AnswerEncoder
 from carellama.errors import UserError
 from carellama.export.merge import export_model
 from carellama.model import packed_attention as attention
-from carellama.model.adapter import Reference, prepare
+from carellama.model.adapter_plan import plan_adapters
+from carellama.model.adapters import ReferenceModel, apply_adapters
 from carellama.model.load import load_model
 from carellama.records import IGNORED, Chat, Message, Pair, Tokens
 from carellama.templates.template import get_template
@@ -222,13 +223,13 @@ def test_the_reference_is_the_model_without_its_new_adapter(encoder, tiny_folder
     arguments = ModelArguments(str(tiny_folder))
     model = load_model(arguments, dtype="float32", attention=attention.register())
     before = plain_logps(model, examples)
-    model = prepare(model, arguments, FinetuningArguments(stage="dpo"), trainable=True)
+    model = apply_adapters(model, plan_adapters(arguments, FinetuningArguments(stage="dpo")))
     with torch.no_grad():
         for name, one in model.named_parameters():
             if "lora_B" in name:
                 one.normal_()
     assert plain_logps(model, examples) != pytest.approx(before, rel=1e-4)
-    with torch.no_grad(), Reference(model, sharded=False).of(model) as reference:
+    with torch.no_grad(), ReferenceModel(model, sharded=False).of(model) as reference:
         assert plain_logps(reference, examples) == pytest.approx(before, rel=1e-6)
     assert plain_logps(model, examples) != pytest.approx(before, rel=1e-4)
 
@@ -347,7 +348,7 @@ def test_a_reward_model_is_exported_for_transformers(tmp_path, tiny_folder):
 
     runs.run(config_of(tmp_path, tiny_folder, "rm", pairs_file(tmp_path), max_steps=4))
     arguments = ModelArguments(str(tiny_folder), checkpoint_dir=str(tmp_path / "out"))
-    parity = export_model(arguments, None, FinetuningArguments(), tmp_path / "export")
+    parity = export_model(arguments, None, tmp_path / "export")
     assert parity.top1_agreement is None and parity.max_logit_difference < 1e-4
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "export")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "export")

@@ -22,7 +22,8 @@ from carellama.data.encoding.encode import Encoder
 from carellama.data.encoding.preference import AnswerEncoder
 from carellama.errors import UserError
 from carellama.model import packed_attention as attention
-from carellama.model.adapter import prepare
+from carellama.model.adapter_plan import plan_adapters
+from carellama.model.adapters import apply_adapters
 from carellama.model.load import load_model
 from carellama.records import Message, Pair
 from carellama.templates.template import get_template
@@ -40,7 +41,9 @@ def made_adapter(base: Path, folder: Path, stage: str, checkpoints: str | None =
     arguments = ModelArguments(str(base), checkpoint_dir=checkpoints)
     kind = "reward" if stage == "rm" else "causal"
     model = load_model(arguments, dtype="float32", attention=None, kind=kind)
-    model = prepare(model, arguments, FinetuningArguments(stage=stage, resume_lora_training=False), trainable=True)
+    model = apply_adapters(
+        model, plan_adapters(arguments, FinetuningArguments(stage=stage, resume_lora_training=False))
+    )
     torch.manual_seed(len(str(folder)))
     with torch.no_grad():
         for name, one in model.named_parameters():
@@ -64,7 +67,7 @@ def config_of(base: Path, reward: object, **options: object) -> RunConfig:
 
 def policy_of(config: RunConfig):
     model = load_model(config.model, dtype="float32", attention=attention.register())
-    return prepare(model, config.model, config.finetuning, trainable=True)
+    return apply_adapters(model, plan_adapters(config.model, config.finetuning))
 
 
 def test_an_adapter_scores_on_the_policys_own_weights(adapter, tiny_folder, tiny_tokenizer):
@@ -134,7 +137,7 @@ def test_an_adapter_on_top_of_another_goes_with_it(tmp_path, tiny_folder, tiny_t
     score = load_reward(name, config, tiny_tokenizer, policy)
     model = load_model(ModelArguments(str(tiny_folder)), dtype="float32", attention=attention.register(), kind="reward")
     arguments = ModelArguments(str(tiny_folder), checkpoint_dir=name)
-    model = prepare(model, arguments, FinetuningArguments(stage="rm"), trainable=False)
+    model = apply_adapters(model, plan_adapters(arguments))
     encoder = AnswerEncoder(Encoder(tiny_tokenizer, get_template(None, tiny_tokenizer), (400, 100, 500)))
     with torch.no_grad():
         wanted = scores_of(model, collate_row([one.tokens for one in encoder.encode([Pair(PROMPT, *ANSWERS)])]))

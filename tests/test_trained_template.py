@@ -102,5 +102,5 @@ def test_training_on_top_and_the_export_keep_the_template(
         runs.run(run_config(as_flags(given | below | {"output_dir": tmp_path / "c", "template": "alpaca"})))
     assert "was trained with --template vicuna and is used with --template alpaca" in caplog.text
     answered = ModelArguments(str(tiny_folder), checkpoint_dir=str(tmp_path / "b"))
-    export_model(answered, None, FinetuningArguments(), tmp_path / "exported")
+    export_model(answered, None, tmp_path / "exported")
     assert "USER:" in (tmp_path / "exported/chat_template.jinja").read_text()

@@ -15,7 +15,8 @@ from carellama.config.run import RunConfig
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.data.encoding.prepare import prepare as prepare_data
 from carellama.errors import UserError
-from carellama.model.adapter import merge, prepare
+from carellama.model.adapter_plan import plan_adapters
+from carellama.model.adapters import apply_adapters, merge_adapters
 from carellama.model.load import load_model, load_tokenizer
 from carellama.templates.template import get_template
 from carellama.train import run as runs
@@ -84,10 +85,10 @@ def test_a_kind_of_adapter_learns_comes_back_and_merges(name, tmp_path, tiny_fol
     arguments = ModelArguments(str(tiny_folder), checkpoint_dir=str(tmp_path / "out"))
     base = load_model(arguments, dtype="float32", attention=None)
     plain = logits(base)
-    adapted = prepare(base, arguments, FinetuningArguments(), trainable=False)
+    adapted = apply_adapters(base, plan_adapters(arguments))
     expected = logits(adapted)
     assert (expected - plain).abs().max() > 1e-3
-    torch.testing.assert_close(logits(merge(adapted)), expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(logits(merge_adapters(adapted)), expected, atol=1e-4, rtol=1e-3)
     whole_model = (tiny_folder / "model.safetensors").stat().st_size
     assert (tmp_path / "out/adapter_model.safetensors").stat().st_size < whole_model
 
@@ -96,7 +97,7 @@ def test_a_kind_of_adapter_learns_comes_back_and_merges(name, tmp_path, tiny_fol
 def test_a_new_adapter_changes_nothing_yet_and_leaves_the_base_frozen(name):
     settings = {key: value for key, value in VARIANTS[name].items() if key != "learning_rate"}
     finetuning = FinetuningArguments(lora_target="all", lora_dropout=0.0, **settings)
-    model = prepare(make_model(), ModelArguments("tiny"), finetuning, trainable=True)
+    model = apply_adapters(make_model(), plan_adapters(ModelArguments("tiny"), finetuning))
     torch.testing.assert_close(logits(model), logits(make_model()), atol=1e-4, rtol=1e-3)
     learned = [key for key, parameter in model.named_parameters() if parameter.requires_grad]
     assert learned and all(model.base_model.prefix in key for key in learned)
@@ -117,7 +118,7 @@ def test_pissa_goes_on_as_if_it_had_not_stopped(tmp_path, tiny_folder):
 def test_lora_plus_gives_the_b_matrices_a_higher_rate(tmp_path, tiny_folder):
     config = config_of(tmp_path, tiny_folder, loraplus_lr_ratio=16, weight_decay=0.01)
     tokenizer = load_tokenizer(config.model)
-    model = prepare(make_model(), config.model, config.finetuning, trainable=True)
+    model = apply_adapters(make_model(), plan_adapters(config.model, config.finetuning))
     data = prepare_data(config, tokenizer, get_template(None, tokenizer))
     trainer = CausalTrainer(config, model, tokenizer, data)
     trainer.create_optimizer()

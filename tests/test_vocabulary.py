@@ -103,7 +103,7 @@ def test_they_are_trained_saved_small_and_found_again(tied, terms, chinese, tmp_
         do_train=False, do_eval=True))  # fmt: skip
     assert again["eval_loss"] == pytest.approx(trained["eval_loss"], abs=2e-4)
 
-    export_model(arguments, None, FinetuningArguments(), tmp_path / "exported")
+    export_model(arguments, None, tmp_path / "exported")
     whole = load_model(ModelArguments(str(tmp_path / "exported")), dtype="float32", attention=None)
     base = load_model(ModelArguments(str(folder)), dtype="float32", attention=None)
     weight = whole.get_input_embeddings().weight

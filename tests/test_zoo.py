@@ -24,7 +24,8 @@ from carellama.data import mixture as recipe
 from carellama.data import view
 from carellama.data import vocabulary as pieces
 from carellama.errors import UserError
-from carellama.model.adapter import merge, prepare
+from carellama.model.adapter_plan import plan_adapters
+from carellama.model.adapters import apply_adapters, merge_adapters
 from carellama.model.zoo import pull
 from carellama.model.zoo.entries import find_entry, load_entries
 from carellama.model.zoo.pull import to_safetensors, with_named_weights
@@ -32,7 +33,7 @@ from carellama.model.zoo.resolve import EMBEDDED
 from carellama.model.zoo.show import list_models, show
 from carellama.templates.jinja import names
 from conftest import make_model, make_tokenizer
-from test_adapter import logits, lora, trained
+from test_adapter import logits, trained
 
 RELEASED = ("CareLlama2-7b-chat-sft-multi", "CareLlama2-7b-chat-sft-med", "CareLlama1-7b-merge")
 
@@ -170,10 +171,8 @@ call("export", ["--model_name_or_path", "base", "--checkpoint_dir", {RELEASED[2]
     done = of_hub(hub, tmp_path, program)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("fetching CareLlama2-7b-chat-sft-multi") == 1 and "academic use only" in done.stderr
-    adapted = prepare(
-        make_model(), ModelArguments("x", checkpoint_dir=str(tmp_path / "adapter")), lora(), trainable=False
-    )
-    expected = logits(merge(adapted))
+    adapted = apply_adapters(make_model(), plan_adapters(ModelArguments("x", checkpoint_dir=str(tmp_path / "adapter"))))
+    expected = logits(merge_adapters(adapted))
     for output in ("out", "third"):
         written = AutoModelForCausalLM.from_pretrained(tmp_path / output)
         torch.testing.assert_close(logits(written), expected, atol=1e-4, rtol=1e-4)

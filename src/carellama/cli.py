@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import errno
 import functools
-import importlib
 import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -23,7 +22,7 @@ import typer
 
 from carellama.config.environment import patient_threads, world
 from carellama.disk import full, no_room
-from carellama.errors import UserError
+from carellama.errors import UserError, import_object
 
 if TYPE_CHECKING:
     from carellama.assistant import Assistant, Consultant
@@ -119,13 +118,11 @@ def call(verb: str, argv: Sequence[str]) -> None:
     """Run a command (`train`, `data pull`) in this process; a `UserError` is one line and ends with exit code 2."""
     words = verb.split()
     table = GROUPS.get(words[0], VERBS)
-    module, _, name = table[words[-1]][0].partition(":")
     quieten()
     patient_threads()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are removed
     try:
-        function: Callable[[Sequence[str]], None] = getattr(importlib.import_module(module), name)
-        function(argv)
+        import_object(table[words[-1]][0])(argv)
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:

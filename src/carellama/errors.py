@@ -1,4 +1,4 @@
-"""Errors for the person at the keyboard, and the two look-ups that raise most of them.
+"""Errors for the person at the keyboard, and the look-ups that raise most of them.
 
 A `UserError` is printed as one line and ends the program with exit code 2; everything else is a bug and keeps
 its traceback.
@@ -10,7 +10,7 @@ import difflib
 import importlib
 from collections.abc import Iterable, Mapping
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 
@@ -61,3 +61,9 @@ def need(module: str, *, extra: str, why: str) -> ModuleType:
         if error.name != module.partition(".")[0]:
             raise
         raise UserError(f"{why} needs {error.name}: {install(extra)}") from error
+
+
+def import_object(path: str) -> Any:
+    """Import what `module:name` names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

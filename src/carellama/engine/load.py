@@ -7,14 +7,14 @@ A choice that nobody made is said in one line with its reason. The engines thems
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from carellama.disk import say
 from carellama.engine.base import Engine
-from carellama.errors import UserError, install
+from carellama.errors import UserError, import_object, install
 from carellama.model.gguf.write import NotConvertible
 from carellama.model.paths import check_model
 from carellama.model.zoo.pull import with_named_folders, with_named_weights
@@ -99,17 +99,14 @@ def load(
     arguments: EngineArguments,
 ) -> Engine:
     """Make the engine of this name."""
-    module, _, function = LOADERS[name].partition(":")
+    load_engine: Callable[..., Engine] = import_object(LOADERS[name])
     if not arguments.mask_identifiers:
-        engine: Engine = getattr(importlib.import_module(module), function)(model, data, finetuning, arguments)
-        return engine
+        return load_engine(model, data, finetuning, arguments)
     from carellama.engine.masked import MaskedEngine
     from carellama.privacy.deidentify import Deidentifier
 
     deidentifier = Deidentifier()  # first: it says if a package is missing
-    return MaskedEngine(
-        getattr(importlib.import_module(module), function)(model, data, finetuning, arguments), deidentifier
-    )
+    return MaskedEngine(load_engine(model, data, finetuning, arguments), deidentifier)
 
 
 def installed(package: str) -> bool:

@@ -20,7 +20,7 @@ from carellama.run_record import run_records
 from carellama.templates.template import Template
 
 if TYPE_CHECKING:
-    from carellama.model.load import Kind
+    from carellama.stages import ModelKind
 
 PAPERS = re.compile(r"(licen[cs]e|notice|use_policy|.*terms)[^/]*", re.IGNORECASE)
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -46,7 +46,7 @@ SHOWN_SETTINGS = {
 }
 
 
-def write_card(folder: Path, model: ModelArguments, template: Template, parity: str, kind: Kind) -> None:
+def write_card(folder: Path, model: ModelArguments, template: Template, parity: str, kind: ModelKind) -> None:
     """Write README.md of an exported model, and copy the licence texts of the base beside it.
 
     `parity` says how the written model compares with base and adapters.
@@ -68,7 +68,7 @@ def write_card(folder: Path, model: ModelArguments, template: Template, parity: 
     (folder / "README.md").write_text("\n".join([*lines, *_trainings(records)]), encoding="utf-8")
 
 
-def write_checkpoint_card(folder: Path, model: ModelArguments, kind: Kind) -> None:
+def write_checkpoint_card(folder: Path, model: ModelArguments, kind: ModelKind) -> None:
     """Write README.md of the folder that a training has filled, from its run.json.
 
     It takes the place of the page that peft writes, which names a folder of this machine and leaves the rest open.
@@ -120,7 +120,7 @@ def find_base(model: ModelArguments) -> BaseModel:
 
 
 def front_matter(
-    base: BaseModel, records: Sequence[Mapping[str, Any]], kind: Kind, *, relation: str | None
+    base: BaseModel, records: Sequence[Mapping[str, Any]], kind: ModelKind, *, relation: str | None
 ) -> dict[str, Any]:
     """Return the head of a card, which the hub reads: keys and values as its documentation has them."""
     data = [entry for record in records for entry in record.get("data", []) if isinstance(entry, dict)]

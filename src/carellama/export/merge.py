@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 from carellama.config.data import DataArguments
 from carellama.config.export import EXPORT_GROUPS
-from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.parse import parse, parser
 from carellama.disk import say
@@ -49,13 +48,12 @@ def main(argv: Sequence[str]) -> None:
     if "--help" in argv or "-h" in argv:
         parser(EXPORT_GROUPS, "carellama export").print_help()
         return
-    model, data, finetuning, where = parse(EXPORT_GROUPS, argv, "carellama export")
+    model, data, _, where = parse(EXPORT_GROUPS, argv, "carellama export")
     check_model(model)  # before a library is loaded
     folder = Path(where.output_dir).expanduser()
     parity = export_model(
         model,
         data.template,
-        finetuning,
         folder,
         max_shard_size=where.max_shard_size,
         overwrite=where.overwrite_output_dir,
@@ -68,7 +66,6 @@ def main(argv: Sequence[str]) -> None:
 def export_model(
     model: ModelArguments,
     template_name: str | None,
-    finetuning: FinetuningArguments,
     output_dir: Path,
     *,
     max_shard_size: str = "5GB",
@@ -81,8 +78,16 @@ def export_model(
     """
     from carellama.export.parity import check_parity, measure
     from carellama.export.scoring import prepare_scoring
-    from carellama.model.adapter import merge, prepare
-    from carellama.model.load import bind, extended_tokenizer, kind_of, load_config, load_model, load_tokenizer
+    from carellama.model.adapter_plan import plan_adapters
+    from carellama.model.adapters import apply_adapters, merge_adapters
+    from carellama.model.load import (
+        checkpoint_kind,
+        load_config,
+        load_model,
+        load_tokenizer,
+        match_tokenizer,
+        tokenizer_checkpoint,
+    )
 
     model, data = with_named_weights(model, DataArguments(template=template_name))
     _check_target(output_dir, model, overwrite=overwrite)
@@ -95,16 +100,16 @@ def export_model(
     tokenizer = load_tokenizer(model)
     check_positions(model)
     template = get_template(template_for(model, data.template), tokenizer)
-    kind = kind_of(model)
+    kind = checkpoint_kind(model)
     base = load_model(model, dtype=dtype, attention=None, kind=kind)
-    bind(base, tokenizer, extended=extended_tokenizer(model) is not None)
-    adapted = prepare(base, model, finetuning, trainable=False)
+    match_tokenizer(base, tokenizer, extended=tokenizer_checkpoint(model) is not None)
+    adapted = apply_adapters(base, plan_adapters(model))
     _check_space(base, output_dir, dtype)
     exact = base.num_parameters() <= EXACT_WEIGHTS
     if exact:
         adapted.float()
     expected = measure(adapted, tokenizer, template, kind)
-    merged = merge(adapted).to(_torch_dtype(dtype))
+    merged = merge_adapters(adapted).to(_torch_dtype(dtype))
     tokenizer.chat_template = template.jinja
     if kind == "reward":
         prepare_scoring(merged, tokenizer, template)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from carellama.errors import UserError
-from carellama.model.load import Kind
 from carellama.model.quiet import quiet_loading
 from carellama.records import Message
+from carellama.stages import ModelKind
 from carellama.templates.template import Template
 from carellama.templates.tokenize import GroupEncoder
 
@@ -56,13 +56,13 @@ class ParityReport:
 class Expected:
     """What base and adapters give, before they are merged and written."""
 
-    kind: Kind
+    kind: ModelKind
     texts: tuple[tuple[int, ...], ...]  # ids of the prompt; of a reward model: of each conversation
     ids: Any  # (1, T) of the end of the prompt, as much as the model takes, and the answer; None: a reward model
     values: Any  # float32 tensor: logits (A, V) of the answer, or scores (conversations,)
 
 
-def measure(network: Any, tokenizer: Any, template: Template, kind: Kind) -> Expected:
+def measure(network: Any, tokenizer: Any, template: Template, kind: ModelKind) -> Expected:
     """Return the logits along a greedy answer, or the scores of a reward model at the tokens it was trained at."""
     if kind == "reward":
         return _measure_scores(network, tokenizer, template)

@@ -7,7 +7,7 @@
 
 The weights come from safetensors unless pickles are allowed; code of the model's runs only if it is trusted.
 The model stays on the CPU (a quantised one goes to the current GPU, if any); training and engines move it.
-Adapters are put on by `carellama.model.adapter`.
+Adapters are put on by `carellama.model.adapters`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from carellama.config.environment import few_kernels
 from carellama.config.model import ModelArguments
@@ -31,6 +31,7 @@ from carellama.model.sharded import is_sharded, read_shards
 from carellama.model.vocabulary import grow
 from carellama.model.zoo.entries import find_entry
 from carellama.model.zoo.resolve import EMBEDDED, model_folder
+from carellama.stages import ModelKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PICKLES = ("*.bin", "*.pt", "*.pth")
-Kind = Literal["causal", "reward"]
-SCORE = "score"  # transformers' name of the head of a sequence classification model
+SCORE_HEAD = "score"  # transformers' name of the head of a sequence classification model
 
 
 def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
@@ -50,9 +50,9 @@ def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    place = extended_tokenizer(model) or _place(model)
+    place = tokenizer_checkpoint(model) or _model_source(model)
     with as_user_error(place, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", **_access(model))
+        tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", **_hub_kwargs(model))
     if own := _chat_template(model):
         tokenizer.chat_template = own
     if tokenizer.eos_token is None:
@@ -63,7 +63,7 @@ def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def extended_tokenizer(model: ModelArguments) -> Path | None:
+def tokenizer_checkpoint(model: ModelArguments) -> Path | None:
     """The last checkpoint whose tokenizer counts: a whole model, or an adapter that was trained with new tokens."""
     for name in reversed(model.checkpoints):
         folder = Path(name).expanduser()
@@ -72,7 +72,7 @@ def extended_tokenizer(model: ModelArguments) -> Path | None:
         if not (folder / ADAPTER).is_file():
             return folder
         try:
-            if adapter_settings(folder).get("trainable_token_indices"):
+            if read_adapter_json(folder).get("trainable_token_indices"):
                 return folder
         except UserError:
             continue  # refused with its reason where the adapter is put on
@@ -88,7 +88,7 @@ def _chat_template(model: ModelArguments) -> str | None:
     return None
 
 
-def adapter_settings(folder: Path) -> dict[str, Any]:
+def read_adapter_json(folder: Path) -> dict[str, Any]:
     """What the adapter_config.json of a folder says. `UserError` where it cannot be read."""
     try:
         settings = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
@@ -97,43 +97,51 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
+def adapter_kind(folder: Path) -> ModelKind:
+    """Return whether an adapter is that of a language model or of a reward model."""
+    return "reward" if read_adapter_json(folder).get("task_type") == "SEQ_CLS" else "causal"
+
+
 def load_config(model: ModelArguments) -> PreTrainedConfig:
     """Return the model's configuration, its positions stretched as `--rope_scaling` says."""
     from transformers import AutoConfig
 
-    place = _place(model)
+    place = _model_source(model)
     with as_user_error(place, "configuration"):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(place, **_access(model))
+        config: PreTrainedConfig = AutoConfig.from_pretrained(place, **_hub_kwargs(model))
     full = full_checkpoint(model)
     if full:
         with as_user_error(full, "configuration"):
             trained = AutoConfig.from_pretrained(full)
-            _same_shape(config, place, trained, full)
+            _check_same_architecture(config, place, trained, full)
         config.get_text_config().vocab_size = trained.get_text_config().vocab_size  # tokens may have been added
     if model.rope_scaling:
-        _stretch(config, model.rope_scaling, model.rope_factor)
+        _apply_rope_scaling(config, model.rope_scaling, model.rope_factor)
     return config
 
 
-def model_class(model: ModelArguments, kind: Kind = "causal") -> Any:
+def model_class(model: ModelArguments, kind: ModelKind = "causal") -> Any:
     """Return transformers' class for the model, or None where the model brings its own code."""
     config = load_config(model)
-    if model.trust_remote_code and _family(kind).__name__ in (getattr(config, "auto_map", None) or {}):
+    if model.trust_remote_code and auto_class(kind).__name__ in (getattr(config, "auto_map", None) or {}):
         return None
     try:
-        found = _family(kind)._model_mapping[type(config)]
+        found = auto_class(kind)._model_mapping[type(config)]
     except KeyError:
         return None
     return found[0] if isinstance(found, (tuple, list)) else found
 
 
-def _family(kind: Kind) -> Any:
+def auto_class(kind: ModelKind) -> Any:
+    """Return transformers' automatic class for models of this kind."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     return AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
 
 
-def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind: Kind = "causal") -> PreTrainedModel:
+def load_model(
+    model: ModelArguments, *, dtype: str, attention: str | None, kind: ModelKind = "causal"
+) -> PreTrainedModel:
     """Return the language model, for evaluation (`eval()`); kind `reward`: with one score in place of its head.
 
     The score of a base that has none yet starts at random.
@@ -149,18 +157,18 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
     config = load_config(model)
     if kind == "reward":
         config.num_labels, config.problem_type = 1, "regression"
-    place = full_checkpoint(model) or _place(model)
+    place = full_checkpoint(model) or _model_source(model)
     unpacked = (
-        None if Path(model.model_name_or_path).expanduser().is_dir() else _place(model)
+        None if Path(model.model_name_or_path).expanduser().is_dir() else _model_source(model)
     )  # of a .gguf, or a hub id
-    options = _access(model)
+    options = _hub_kwargs(model)
     options["dtype"] = getattr(torch, fastest_dtype() if dtype == "auto" else dtype)
-    family: Any = _family(kind)
+    family: Any = auto_class(kind)
     source: Path | str | None = place
     if isinstance(place, Path) and is_sharded(place):
         family, source, options["state_dict"] = model_class(model, kind) or family, None, read_shards(place)
     elif isinstance(place, Path):
-        readable_weights(place, allow_pickle=model.allow_pickle)
+        check_weights(place, allow_pickle=model.allow_pickle)
     if attention is not None:
         options["attn_implementation"] = attention
     if model.quantization_bit:
@@ -176,8 +184,8 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
             **options,
         )
     if kind == "reward":
-        info["missing_keys"] = [key for key in info["missing_keys"] if key != f"{SCORE}.weight"]
-    _complete(info, place)
+        info["missing_keys"] = [key for key in info["missing_keys"] if key != f"{SCORE_HEAD}.weight"]
+    _check_all_weights_loaded(info, place)
     if isinstance(place, Path) and place == unpacked:  # peft writes the name into each adapter
         entry = find_entry(model.model_name_or_path)
         network.name_or_path = network.config.name_or_path = entry.hub if entry else model.model_name_or_path
@@ -185,7 +193,7 @@ def load_model(model: ModelArguments, *, dtype: str, attention: str | None, kind
     return network
 
 
-def bind(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, extended: bool = False) -> None:
+def match_tokenizer(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, extended: bool = False) -> None:
     """Check that the model knows every token of the tokenizer, and tell it the pad token.
 
     One whose tokenizer was `extended` gets rows for the new tokens. Raises `UserError` for another tokenizer that is
@@ -219,11 +227,11 @@ def full_checkpoint(model: ModelArguments) -> Path | None:
     return first if first and not (first / ADAPTER).is_file() else None
 
 
-def kind_of(model: ModelArguments) -> Kind:
+def checkpoint_kind(model: ModelArguments) -> ModelKind:
     """Whether the last checkpoint (or the base, where there is none) is a language model or a reward model."""
-    place: Path | str = Path(model.checkpoints[-1]).expanduser() if model.checkpoints else _place(model)
+    place: Path | str = Path(model.checkpoints[-1]).expanduser() if model.checkpoints else _model_source(model)
     if isinstance(place, Path) and (place / ADAPTER).is_file():
-        return "reward" if adapter_settings(place).get("task_type") == "SEQ_CLS" else "causal"
+        return adapter_kind(place)
     if model.checkpoints:
         full_checkpoint(model)  # which says what is wrong with the folder
         from transformers import AutoConfig
@@ -234,16 +242,16 @@ def kind_of(model: ModelArguments) -> Kind:
     return "reward" if any(name.endswith("ForSequenceClassification") for name in names or ()) else "causal"
 
 
-def _place(model: ModelArguments) -> Path | str:
+def _model_source(model: ModelArguments) -> Path | str:
     """The model's folder, or the id of a hub model whose config.json could be fetched."""
     place = model_folder(model.model_name_or_path, accept_licence=model.accept_licence)
     if isinstance(place, str):
-        _ask_hub(place, model.model_revision, model.cache_dir, model.hf_auth_token)
+        _check_hub_access(place, model.model_revision, model.cache_dir, model.hf_auth_token)
     return place
 
 
 @lru_cache
-def _ask_hub(name: str, revision: str, cache_dir: str | None, token: str | None) -> None:
+def _check_hub_access(name: str, revision: str, cache_dir: str | None, token: str | None) -> None:
     """Ask once whether the hub has the model: transformers would ask for file after file, each in vain."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import logging as chatter
@@ -257,7 +265,7 @@ def _ask_hub(name: str, revision: str, cache_dir: str | None, token: str | None)
         chatter.set_verbosity(level)
 
 
-def _access(model: ModelArguments) -> dict[str, Any]:
+def _hub_kwargs(model: ModelArguments) -> dict[str, Any]:
     """How the hub is asked, and whether the model's own code may run."""
     return {
         "revision": model.model_revision,
@@ -284,7 +292,7 @@ def _quantization(model: ModelArguments, dtype: Any) -> Any:
     )
 
 
-def _stretch(config: PreTrainedConfig, kind: str, factor: float) -> None:
+def _apply_rope_scaling(config: PreTrainedConfig, kind: str, factor: float) -> None:
     """Set `--rope_scaling` in `config.rope_parameters`, which transformers 5 keeps flat or by layer type.
 
     Of layer types (Gemma 3) only full attention is stretched: the others look at a near window anyway.
@@ -306,7 +314,7 @@ def _stretch(config: PreTrainedConfig, kind: str, factor: float) -> None:
         config.max_position_embeddings = int(length * factor)
 
 
-def _same_shape(base: PreTrainedConfig, place: Path | str, full: PreTrainedConfig, folder: Path) -> None:
+def _check_same_architecture(base: PreTrainedConfig, place: Path | str, full: PreTrainedConfig, folder: Path) -> None:
     """Refuse a whole checkpoint of another model than the base."""
     sizes = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     for size in (*sizes, "num_key_value_heads"):
@@ -317,7 +325,7 @@ def _same_shape(base: PreTrainedConfig, place: Path | str, full: PreTrainedConfi
             )
 
 
-def readable_weights(folder: Path, *, allow_pickle: bool) -> None:
+def check_weights(folder: Path, *, allow_pickle: bool) -> None:
     """Refuse a folder without weights, and pickled weights unless they are allowed."""
     if any(folder.glob("*.safetensors")):
         return
@@ -331,7 +339,7 @@ def readable_weights(folder: Path, *, allow_pickle: bool) -> None:
         )
 
 
-def _complete(info: dict[str, Any], place: Path | str) -> None:
+def _check_all_weights_loaded(info: dict[str, Any], place: Path | str) -> None:
     """Refuse a model whose weights are not all there, or not of the sizes in its config.json."""
     for key, problem in (("missing_keys", "lacks"), ("mismatched_keys", "has in other sizes")):
         if info[key]:

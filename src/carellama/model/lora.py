@@ -7,7 +7,8 @@ al. (2404.02948); VeRA: Kopiczko et al. (2310.11454); LoHa: Hyeon-Woo et al. (21
 (2309.14859); OFT: Qiu et al. (2306.07280); HRA: Yuan et al. (2405.17484); (IA)3: Liu et al. (2205.05638).
 
 PiSSA takes the strongest directions of a weight W out of it, W = W' + s B0 A0, and trains them. What is saved is an
-ordinary LoRA adapter of the base as it was (`plain_adapter`): s BA - s B0 A0 = s [B | -B0] [A ; A0], of twice the rank.
+ordinary LoRA adapter of the base as it was (`convert_pissa_to_lora`): s BA - s B0 A0 = s [B | -B0] [A ; A0], of twice
+the rank.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from carellama.config.finetuning import FinetuningArguments
 from carellama.errors import UserError, nearest
-from carellama.model.load import SCORE
+from carellama.model.load import SCORE_HEAD
 from carellama.stages import STAGES
 
 if TYPE_CHECKING:
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TRAINED = "default"  # peft's name of the adapter that it saves at the top of a folder
-KINDS = ("LORA", "VERA", "LOHA", "LOKR", "OFT", "HRA", "IA3")  # peft's names of what can be put on a model here
-SEED_TARGETS = ("q_proj", "v_proj")  # of Llama and its kin
+TRAINED_ADAPTER = "default"  # peft's name of the adapter that it saves at the top of a folder
+PEFT_TYPES = ("LORA", "VERA", "LOHA", "LOKR", "OFT", "HRA", "IA3")  # peft's names of what can be put on a model here
+DEFAULT_TARGETS = ("q_proj", "v_proj")  # of Llama and its kin
 # parts of a model for pictures and sound, which a text never goes through
-OTHER_SENSES = r".*\b(vision\w*|visual|audio\w*|multi_modal_projector|embed_vision|embed_audio)\b.*"
+EXCLUDED_TARGETS = r".*\b(vision\w*|visual|audio\w*|multi_modal_projector|embed_vision|embed_audio)\b.*"
 PISSA_RAW = "pissa.safetensors"  # in a checkpoint: the matrices as they are trained, to go on from
 
 
@@ -50,15 +51,15 @@ def new_adapter(model: Any, finetuning: FinetuningArguments, tokens: Sequence[in
 
     base = cast("PreTrainedModel", model.get_base_model()) if isinstance(model, PeftModel) else model
     config = _config(base, finetuning, tokens)
-    with peft_quiet():
+    with quiet_peft():
         if not isinstance(model, PeftModel):
-            made = get_peft_model(model, config, adapter_name=TRAINED)
+            made = get_peft_model(model, config, adapter_name=TRAINED_ADAPTER)
             if finetuning.pissa_init:
                 made.pissa_start = {name: weight.clone() for name, weight in adapter_weights(made).items()}
             return made
         earlier = list(model.peft_config)
-        model.add_adapter(TRAINED, config)
-    return activate(model, [*earlier, TRAINED], trained=True)
+        model.add_adapter(TRAINED_ADAPTER, config)
+    return set_active_adapters(model, [*earlier, TRAINED_ADAPTER], trained=True)
 
 
 def _config(base: PreTrainedModel, finetuning: FinetuningArguments, tokens: Sequence[int]) -> Any:
@@ -70,10 +71,10 @@ def _config(base: PreTrainedModel, finetuning: FinetuningArguments, tokens: Sequ
     scores = STAGES[finetuning.stage].model_kind == "reward"
     common: dict[str, Any] = {
         "task_type": peft.TaskType.SEQ_CLS if scores else peft.TaskType.CAUSAL_LM,
-        "target_modules": targets(base, finetuning),
+        "target_modules": resolve_targets(base, finetuning),
     }
-    if any(re.fullmatch(OTHER_SENSES, name) for name, _ in base.named_modules()):
-        common["exclude_modules"] = OTHER_SENSES
+    if any(re.fullmatch(EXCLUDED_TARGETS, name) for name, _ in base.named_modules()):
+        common["exclude_modules"] = EXCLUDED_TARGETS
     if kind == "vera":
         common.pop("exclude_modules", None)  # which peft's own has not
         return peft.VeraConfig(**common, r=rank, vera_dropout=dropout)
@@ -86,7 +87,7 @@ def _config(base: PreTrainedModel, finetuning: FinetuningArguments, tokens: Sequ
     if kind == "hra":
         return peft.HRAConfig(**common, r=rank)
     if kind == "ia3":
-        return peft.IA3Config(**common, feedforward_modules=_feedforward(base, common["target_modules"]))
+        return peft.IA3Config(**common, feedforward_modules=_ia3_feedforward(base, common["target_modules"]))
     start: Any = True
     if finetuning.pissa_init:
         start = "pissa" if finetuning.pissa_iter < 0 else f"pissa_niter_{finetuning.pissa_iter}"
@@ -98,7 +99,7 @@ def _config(base: PreTrainedModel, finetuning: FinetuningArguments, tokens: Sequ
         use_rslora=finetuning.use_rslora,
         use_dora=finetuning.use_dora,
         init_lora_weights=start,
-        trainable_token_indices=_token_rows(base, tokens) if tokens else None,
+        trainable_token_indices=_trainable_token_indices(base, tokens) if tokens else None,
     )
 
 
@@ -108,12 +109,12 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
     names = {
         name.removesuffix(".base_layer").rpartition(".")[2]
         for name, module in model.named_modules()
-        if widths(module) and module is not head and ".lora_" not in name
-    } - {SCORE}
+        if in_out_features(module) and module is not head and ".lora_" not in name
+    } - {SCORE_HEAD}
     return sorted(names)
 
 
-def widths(module: torch.nn.Module) -> tuple[int, int] | None:
+def in_out_features(module: torch.nn.Module) -> tuple[int, int] | None:
     """(values taken, values given) of a linear layer, GPT-2's included; None for other modules."""
     import torch
     from transformers.pytorch_utils import Conv1D
@@ -123,7 +124,7 @@ def widths(module: torch.nn.Module) -> tuple[int, int] | None:
     return (module.in_features, module.out_features) if isinstance(module, torch.nn.Linear) else None
 
 
-def targets(model: PreTrainedModel, finetuning: FinetuningArguments) -> list[str]:
+def resolve_targets(model: PreTrainedModel, finetuning: FinetuningArguments) -> list[str]:
     """Resolve `--lora_target`; without it a line says which layers are taken."""
     known = linear_layers(model)
     if finetuning.lora_target is None:
@@ -150,8 +151,8 @@ def _default_targets(model: PreTrainedModel, known: list[str], kind: str) -> lis
     model_type = model.config.get_text_config().model_type
     listed = table.get(model_type) or table.get(model_type.removesuffix("_text")) or []
     named = [name for name in listed if name in known]
-    if kind != "ia3" and set(SEED_TARGETS) <= set(known):
-        found, why = list(SEED_TARGETS), "as the model has them"
+    if kind != "ia3" and set(DEFAULT_TARGETS) <= set(known):
+        found, why = list(DEFAULT_TARGETS), "as the model has them"
     elif named:
         found, why = named, f"peft's for {model_type}"
     else:
@@ -160,18 +161,19 @@ def _default_targets(model: PreTrainedModel, known: list[str], kind: str) -> lis
     return found
 
 
-def _feedforward(model: PreTrainedModel, names: list[str]) -> list[str]:
+def _ia3_feedforward(model: PreTrainedModel, names: list[str]) -> list[str]:
     """Which of the layers (IA)3 scales before rather than after: those that narrow again what another has widened."""
-    modules = {name.rpartition(".")[2]: widths(module) for name, module in model.named_modules() if widths(module)}
+    sizes = ((name.rpartition(".")[2], in_out_features(module)) for name, module in model.named_modules())
+    features = {name: size for name, size in sizes if size}
     hidden = model.config.get_text_config().hidden_size
-    narrowing = [name for name in names if modules[name][0] > modules[name][1] == hidden]  # type: ignore[index]
+    narrowing = [name for name in names if features[name][0] > features[name][1] == hidden]
     from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as TABLE
 
     listed = TABLE.get(model.config.get_text_config().model_type)
     return narrowing if listed is None else [name for name in names if name in listed]
 
 
-def _token_rows(model: PreTrainedModel, tokens: Sequence[int]) -> dict[str, list[int]]:
+def _trainable_token_indices(model: PreTrainedModel, tokens: Sequence[int]) -> dict[str, list[int]]:
     """peft's `trainable_token_indices`: rows of the embedding, and of a head that has weights of its own."""
     import torch
 
@@ -183,23 +185,23 @@ def _token_rows(model: PreTrainedModel, tokens: Sequence[int]) -> dict[str, list
     return {name: list(tokens) for name, module in model.named_modules() if any(module is one for one in wanted)}
 
 
-def activate(model: Any, names: list[str], *, trained: bool) -> Any:
+def set_active_adapters(model: Any, names: list[str], *, trained: bool) -> Any:
     """Let all adapters of these names answer together; the last is trained, if any."""
     model.base_model.set_adapter(names)
-    last = {id(parameter) for name, parameter in model.named_parameters() if _own(model, name, names[-1])}
+    last = {id(parameter) for name, parameter in model.named_parameters() if _is_trained_weight(model, name, names[-1])}
     for parameter in model.parameters():
         parameter.requires_grad_(trained and id(parameter) in last)
     return model
 
 
-def _own(model: Any, parameter: str, adapter: str) -> bool:
+def _is_trained_weight(model: Any, parameter: str, adapter: str) -> bool:
     """Whether a parameter belongs to an adapter, and is one that is trained."""
     kinds = (model.base_model.prefix, ".modules_to_save.", ".trainable_tokens_delta.")
     return adapter in parameter.split(".") and any(kind in parameter for kind in kinds)
 
 
 @contextmanager
-def peft_quiet() -> Iterator[None]:
+def quiet_peft() -> Iterator[None]:
     """Leave out the warnings of peft that nobody can act on: old names it uses, and what is checked here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
@@ -214,11 +216,13 @@ def adapter_weights(model: Any) -> dict[str, torch.Tensor]:
     """The weights of the trained adapter under the names that they have in its file."""
     from peft import get_peft_model_state_dict
 
-    found: dict[str, torch.Tensor] = get_peft_model_state_dict(model, adapter_name=TRAINED, save_embedding_layers=False)
+    found: dict[str, torch.Tensor] = get_peft_model_state_dict(
+        model, adapter_name=TRAINED_ADAPTER, save_embedding_layers=False
+    )
     return found
 
 
-def plain_adapter(folder: Path, start: dict[str, torch.Tensor], *, keep_raw: bool) -> None:
+def convert_pissa_to_lora(folder: Path, start: dict[str, torch.Tensor], *, keep_raw: bool) -> None:
     """Rewrite a saved PiSSA adapter as a LoRA adapter of the base as it was.
 
     `start`: the matrices that it began from. With `keep_raw` those that are trained stay beside it, for a training

@@ -12,24 +12,28 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
-from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.hardware import fastest_dtype
-from carellama.model import lora
-from carellama.model.adapter import freeze_layers, trained_further
-from carellama.model.load import SCORE, Kind, _family, load_config
-from carellama.model.lora import TRAINED, peft_quiet
+from carellama.model import adapters, lora
+from carellama.model.adapter_plan import AdapterPlan
+from carellama.model.load import SCORE_HEAD, auto_class, load_config
+from carellama.stages import ModelKind
 
-SCALE_BYTES = {True: 0.5 + 1 / 64 + 4 / (64 * 256), False: 0.5 + 4 / 64}  # a 4-bit weight, by --double_quantization
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+BYTES_PER_4BIT_WEIGHT = {True: 0.5 + 1 / 64 + 4 / (64 * 256), False: 0.5 + 4 / 64}  # by --double_quantization
 
 
-def blank_model(
-    model: ModelArguments, *, dtype: str, attention: str | None, kind: Kind = "causal", rows: int = 0
+def meta_model(
+    model: ModelArguments, *, dtype: str, attention: str | None, kind: ModelKind = "causal", rows: int = 0
 ) -> Any:
     """Return the model of `load_model` without its weights; `rows`: the least rows of its embedding."""
     config = copy.deepcopy(load_config(model))
@@ -40,13 +44,13 @@ def blank_model(
     real = getattr(torch, fastest_dtype() if dtype == "auto" else dtype)
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     with torch.device("meta"):
-        network = _family(kind).from_config(config, dtype=real, trust_remote_code=model.trust_remote_code, **options)
+        network = auto_class(kind).from_config(config, dtype=real, trust_remote_code=model.trust_remote_code, **options)
     if model.quantization_bit:
-        _pack(network, model, real)
+        _stub_quantized_layers(network, model, real)
     return network.eval()
 
 
-class PackedLinear(torch.nn.Linear):
+class QuantizedLinearStub(torch.nn.Linear):
     """A linear layer whose weight takes `size` bytes and is unpacked to `dtype` for each product."""
 
     def __init__(self, like: torch.nn.Linear, size: int, dtype: torch.dtype) -> None:
@@ -59,11 +63,11 @@ class PackedLinear(torch.nn.Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
         width = (self.out_features, self.in_features)
-        made: torch.Tensor = _Unpacked.apply(x.to(self.dtype), self.weight, width)
+        made: torch.Tensor = _DequantizeStub.apply(x.to(self.dtype), self.weight, width)
         return (made if self.bias is None else made + self.bias.to(made.dtype)).to(x.dtype)
 
 
-class _Unpacked(torch.autograd.Function):
+class _DequantizeStub(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, width: tuple[int, int]) -> torch.Tensor:
         ctx.save_for_backward(weight)
@@ -76,40 +80,45 @@ class _Unpacked(torch.autograd.Function):
         return torch.matmul(grads[0], unpacked), None, None
 
 
-def _pack(network: Any, model: ModelArguments, dtype: torch.dtype) -> None:
+def _stub_quantized_layers(network: Any, model: ModelArguments, dtype: torch.dtype) -> None:
     """Replace the linear layers that bitsandbytes packs: all but the head."""
-    a_weight = 1.0 if model.quantization_bit == 8 else SCALE_BYTES[model.double_quantization]
+    a_weight = 1.0 if model.quantization_bit == 8 else BYTES_PER_4BIT_WEIGHT[model.double_quantization]
     head = network.get_output_embeddings()
     for module in list(network.modules()):
         for name, layer in list(module.named_children()):
-            if type(layer) is torch.nn.Linear and layer is not head and name != SCORE:
+            if type(layer) is torch.nn.Linear and layer is not head and name != SCORE_HEAD:
                 size = int(layer.weight.numel() * a_weight) + 4 * layer.out_features * (a_weight == 1)
-                setattr(module, name, PackedLinear(layer, size, dtype))
+                setattr(module, name, QuantizedLinearStub(layer, size, dtype))
 
 
-def blank_adapters(
-    network: Any, arguments: ModelArguments, finetuning: FinetuningArguments, tokens: Sequence[int] = ()
-) -> Any:
-    """Put on what `adapter.prepare` would, and set what is trained. Earlier adapters that are merged leave nothing."""
-    from peft import PeftConfig, get_peft_model
-
-    kind = finetuning.finetuning_type
-    if kind == "freeze":
-        freeze_layers(network, finetuning)
-        return network
-    if kind != "lora":
-        return network.requires_grad_(kind == "full")
-    resumed = trained_further(arguments, finetuning)
-    if resumed is not None:
-        config = PeftConfig.from_pretrained(str(resumed))
-        config.inference_mode, config.task_type = False, None
-        with peft_quiet():
-            return get_peft_model(network, config, adapter_name=TRAINED)
+def apply_adapters_meta(
+    network: PreTrainedModel, plan: AdapterPlan, new_tokens: Sequence[int] = ()
+) -> PreTrainedModel | PeftModel:
+    """Apply the plan as `apply_adapters` does, without weights. Merged adapters leave nothing to count."""
     # pissa: its matrices have the same sizes, and cannot be found without weights
-    plain = dataclasses.replace(finetuning, pissa_init=False)
-    lora.log.disabled = True  # the adapters themselves will say which layers they are for
+    finetuning = plan.finetuning and dataclasses.replace(plan.finetuning, pissa_init=False)
+    loggers = (adapters.log, lora.log)  # `apply_adapters` will say the same
+    for logger in loggers:
+        logger.disabled = True
     try:
         with torch.device("meta"):
-            return lora.new_adapter(network, plain, tokens)
+            return adapters.set_trained(network, dataclasses.replace(plan, finetuning=finetuning), new_tokens, _add)
     finally:
-        lora.log.disabled = False
+        for logger in loggers:
+            logger.disabled = False
+
+
+def _add(model: PreTrainedModel | PeftModel, folder: Path, name: str) -> PeftModel:
+    """Add an adapter of the sizes of a saved one."""
+    from peft import PeftModel, get_peft_model
+
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    config = adapters.peft_config(folder, base, {})
+    config.inference_mode = False
+    if hasattr(config, "init_lora_weights"):
+        config.init_lora_weights = True  # others are computed from the weights of the base
+    with lora.quiet_peft():
+        if not isinstance(model, PeftModel):
+            return get_peft_model(model, config, adapter_name=name)
+        model.add_adapter(name, config)
+    return model

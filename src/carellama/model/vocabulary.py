@@ -6,7 +6,7 @@
 
 A new token is taken before the tokenizer looks for its own pieces, the longest first, wherever its characters stand:
 good for Chinese terms, which no spaces part, and wrong for words that are parts of other words. It does not train the
-rows (`carellama.model.adapter` does) and learns no tokens (`carellama.data.vocabulary` does).
+rows (`carellama.model.adapters` does) and learns no tokens (`carellama.data.vocabulary` does).
 """
 
 from __future__ import annotations

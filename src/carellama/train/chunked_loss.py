@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from carellama.model.adapter import unwrapped
+from carellama.model.adapters import unwrap
 from carellama.records import IGNORED
 
 CHUNK = 256  # positions whose logits are held together
@@ -235,7 +235,7 @@ def _hidden_before(head: torch.nn.Module, model: Any, inputs: dict[str, Any], ch
 
 def _head(model: Any) -> torch.nn.Linear:
     """The output projection behind any wrapper."""
-    head: torch.nn.Linear = unwrapped(model).get_output_embeddings()
+    head: torch.nn.Linear = unwrap(model).get_output_embeddings()
     return head
 
 

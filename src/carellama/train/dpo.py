@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from carellama.config.objectives import PreferenceArguments
 from carellama.config.run import RunConfig
 from carellama.data.encoding.prepare import Prepared
-from carellama.model.adapter import Reference
+from carellama.model.adapters import ReferenceModel
 from carellama.train.chunked_loss import record_logps
 from carellama.train.pairs import PairTrainer, pair_summary
 
@@ -39,7 +39,7 @@ class PreferenceTrainer(PairTrainer):
         self.preference = config.preference
         self.passes = 0.0 if self.preference.is_reference_free else 1.0
         super().__init__(config, model, tokenizer, prepared)
-        self.reference = None if self.preference.is_reference_free else Reference(self.model, sharded=self.sharded)
+        self.reference = None if self.preference.is_reference_free else ReferenceModel(self.model, sharded=self.sharded)
 
     def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the losses of the pairs."""

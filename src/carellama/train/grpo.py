@@ -9,7 +9,7 @@ For the answers o_1..o_G to one prompt with rewards r_1..r_G, over each token t 
 2025, arXiv:2503.14476.) The loss, the comparison and the sampling are those of TRL's `GRPOTrainer`. Departures from it:
 1. prompts are rendered and tokenised by our template, and answers end where it says, as in `sft` and when serving;
 2. the reference is the model with its new adapter switched off, also where a quantised base has earlier ones beside it,
-   or a frozen copy of whole weights, `carellama.model.adapter.Reference`: TRL adds a copy of the adapter;
+   or a frozen copy of whole weights, `carellama.model.adapters.ReferenceModel`: TRL adds a copy of the adapter;
 3. answers are sampled without dropout; adapters on a quantised base stay in float32;
 4. evaluation is the mean reward of one answer to each held-out prompt, with an interval, not the loss;
 5. checkpoints, log and stopping are ours, `carellama.train.checkpoints`; a resumed run draws the prompts that the whole
@@ -43,7 +43,7 @@ from carellama.config.run import RunConfig
 from carellama.data.encoding.prompts import Task, Tasks, prepare_tasks, prompt_ids
 from carellama.engine.transformers.engine import seeded
 from carellama.errors import UserError
-from carellama.model.adapter import Reference
+from carellama.model.adapters import ReferenceModel
 from carellama.records import Message
 from carellama.templates.template import Template, get_template
 from carellama.templates.tokenize import GroupEncoder
@@ -117,7 +117,7 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if config.grpo.grpo_beta and config.training.do_train:
             self.beta = config.grpo.grpo_beta
-            reference: Any = _ReferenceModel(self.model, Reference(self.model, sharded=sharded))
+            reference: Any = _ReferenceModel(self.model, ReferenceModel(self.model, sharded=sharded))
             self.ref_model = reference
 
     def _loaded(self, config: RunConfig, model: Any, tokenizer: Any) -> dict[str, Reward]:
@@ -310,7 +310,7 @@ class EpochSampler(RepeatSampler):
 class _ReferenceModel:
     """The reference in the place of TRL's `ref_model`: it is asked for log-probabilities, and nothing else."""
 
-    def __init__(self, model: Any, reference: Reference) -> None:
+    def __init__(self, model: Any, reference: ReferenceModel) -> None:
         self.model, self.reference = model, reference
 
     def __call__(self, **inputs: Any) -> Any:

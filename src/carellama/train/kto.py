@@ -19,7 +19,7 @@ import torch
 
 from carellama.config.run import RunConfig
 from carellama.data.encoding.prepare import Prepared
-from carellama.model.adapter import Reference
+from carellama.model.adapters import ReferenceModel
 from carellama.records import IGNORED, Tokens
 from carellama.train.chunked_loss import record_logps
 from carellama.train.trainer import RowTrainer, with_intervals
@@ -33,7 +33,7 @@ class KTOTrainer(RowTrainer):
     def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
         super().__init__(config, model, tokenizer, prepared)
         self.preference = config.preference
-        self.reference = Reference(self.model, sharded=self.sharded)
+        self.reference = ReferenceModel(self.model, sharded=self.sharded)
         lay_out: Any = self.data_collator
         longest = config.data.lengths.total
         self.data_collator = lambda examples: lay_out(examples) | {"others": lay_out(mismatched(examples, longest))}

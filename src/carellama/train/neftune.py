@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from carellama.model.adapter import unwrapped
+from carellama.model.adapters import unwrap
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def embedding_noise(model: Any, alpha: float | None, batch: Mapping[str, Any]) -
         noisy: torch.Tensor = output + noise * (scale / output.shape[-1] ** 0.5).to(output)[..., None]
         return noisy
 
-    handle = unwrapped(model).get_input_embeddings().register_forward_hook(add)
+    handle = unwrap(model).get_input_embeddings().register_forward_hook(add)
     try:
         yield
     finally:

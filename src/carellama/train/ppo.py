@@ -43,7 +43,7 @@ from carellama.data.encoding.prompts import Task, Tasks, prepare_tasks
 from carellama.engine.base import Sampling
 from carellama.engine.transformers.engine import Continuation, TransformersEngine
 from carellama.errors import UserError
-from carellama.model.adapter import Reference
+from carellama.model.adapters import ReferenceModel
 from carellama.records import Tokens
 from carellama.templates.template import Template, get_template
 from carellama.train.chunked_loss import token_logps
@@ -90,7 +90,7 @@ class PPOTrainer(RowTrainer):
         _without_dropout(self.model)
         learns = any(parameter.requires_grad for parameter in self.model.parameters())
         self.reference = (
-            Reference(self.model, sharded=self.sharded) if learns or hasattr(self.model, "peft_config") else None
+            ReferenceModel(self.model, sharded=self.sharded) if learns or hasattr(self.model, "peft_config") else None
         )
         self.score = load_reward(config.reward.reward_model, config, tokenizer, self.model)
         self.coefficient, self.moments = self.how.ppo_kl_coef, Moments()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from carellama.model.load import SCORE
+from carellama.model.load import SCORE_HEAD
 from carellama.train.chunked_loss import inputs_of
 from carellama.train.pairs import PairTrainer, pair_summary
 
@@ -71,5 +71,7 @@ def scores_of(model: Any, batch: dict[str, Any]) -> torch.Tensor:
 
 def _score(model: Any) -> torch.nn.Module:
     """The head that gives the score, behind any wrapper."""
-    found: torch.nn.Module = next(module for name, module in model.named_modules() if name.rpartition(".")[2] == SCORE)
+    found: torch.nn.Module = next(
+        module for name, module in model.named_modules() if name.rpartition(".")[2] == SCORE_HEAD
+    )
     return found

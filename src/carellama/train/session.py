@@ -9,28 +9,29 @@ of the optimizer and of an adapter that is trained further, template, data.
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from carellama.config.run import RunConfig
 from carellama.data.encoding.prepare import Prepared, asked_as_learned, prepare
 from carellama.data.encoding.prompts import Tasks
-from carellama.errors import UserError, need
-from carellama.model import adapter
+from carellama.errors import UserError, import_object, need
 from carellama.model import packed_attention as attention
+from carellama.model.adapter_plan import AdapterPlan, check_adapter_options, plan_adapters
+from carellama.model.adapters import apply_adapters, describe_trainable
 from carellama.model.load import (
-    bind,
-    extended_tokenizer,
-    kind_of,
+    checkpoint_kind,
     load_config,
     load_model,
     load_tokenizer,
+    match_tokenizer,
     model_class,
+    tokenizer_checkpoint,
 )
 from carellama.model.readers import find_pad_token
 from carellama.model.vocabulary import Added, add_tokens, begin
@@ -51,6 +52,7 @@ class ModelPlan:
     kind: ModelKind
     dtype: str  # of the weights
     attention: str | None  # transformers' name; None: the model's own
+    adapters: AdapterPlan
     new_tokens: tuple[int, ...] = ()  # ids of --add_tokens
 
     @property
@@ -80,7 +82,7 @@ class Session:
         """
         if config.training.do_train:
             check_optimizer(config.training)
-            adapter.check_adapter_options(config.model, config.finetuning, config.asked)
+            check_adapter_options(plan_adapters(config.model, config.finetuning), config.asked)
         tokenizer = load_tokenizer(config.model)
         added = None
         if config.finetuning.add_tokens:
@@ -96,11 +98,17 @@ class Session:
             tokenizer.chat_template = tokenizer.chat_template and template.jinja  # saved with the checkpoint
         return cls(config, tokenizer, template, added, prepared)
 
-    @property
+    @cached_property
     def model_plan(self) -> ModelPlan:
-        """How the model is loaded."""
-        new = tuple(self.added.ids) if self.added else ()
-        return ModelPlan(self.config.stage.model_kind, weights_dtype(self.config), attention_of(self.config), new)
+        """How the model is loaded, and what is trained of it."""
+        config = self.config
+        return ModelPlan(
+            kind=config.stage.model_kind,
+            dtype=weights_dtype(config),
+            attention=attention_of(config),
+            adapters=plan_adapters(config.model, config.finetuning if config.training.do_train else None),
+            new_tokens=tuple(self.added.ids) if self.added else (),
+        )
 
     def load_model(self) -> Any:
         """The model, with what is trained on it."""
@@ -109,21 +117,21 @@ class Session:
         config, training, plan = self.config, self.config.training, self.model_plan
         fit = training.do_train
         set_seed(training.seed)  # new adapters are drawn at random
-        if config.model.checkpoints and kind_of(config.model) == "reward" != plan.kind:
+        if config.model.checkpoints and checkpoint_kind(config.model) == "reward" != plan.kind:
             raise UserError(f"{config.model.checkpoints[-1]} is a reward model: it goes with --stage rm")
         model = load_model(config.model, dtype=plan.dtype, attention=plan.attention, kind=plan.kind)
         if plan.kind == "reward":  # a reader that pads with the end token would never score it
             self.tokenizer.pad_token = (
                 find_pad_token(self.tokenizer, self.template.stop_ids) or self.tokenizer.pad_token
             )
-        bind(model, self.tokenizer, extended=bool(plan.new_tokens or extended_tokenizer(config.model)))
+        match_tokenizer(model, self.tokenizer, extended=bool(plan.new_tokens or tokenizer_checkpoint(config.model)))
         if self.added:
             begin(model, self.added)
         if fit and config.stage.has_chat_format:
             self._name_chat_format(model)
-        model = adapter.prepare(model, config.model, config.finetuning, trainable=fit, tokens=plan.new_tokens)
+        model = apply_adapters(model, plan.adapters, plan.new_tokens)
         if fit:
-            log.info("%s", adapter.trainable_line(model))
+            log.info("%s", describe_trainable(model))
         return model
 
     def _name_chat_format(self, model: Any) -> None:
@@ -137,9 +145,9 @@ class Session:
 
     def make_trainer(self, model: Any) -> Any:
         """Return the trainer of the stage."""
-        kind = imported(TRAINERS[self.config.stage.name])
+        trainer = import_object(TRAINERS[self.config.stage.name])
         with reached_hub(self.config.training):
-            return kind(self.config, model, self.tokenizer, self.prepared)
+            return trainer(self.config, model, self.tokenizer, self.prepared)
 
 
 def with_trained_template(config: RunConfig) -> RunConfig:
@@ -166,14 +174,7 @@ def _reader_of(config: RunConfig) -> Callable[..., Any]:
     if package := NEEDS.get(config.stage.name):
         need(package, extra="rl", why=f"--stage {config.stage.name}")
     place = PREPARE.get(config.stage.name)
-    return imported(place) if place else prepare
-
-
-def imported(place: str) -> Callable[..., Any]:
-    """Return what `module:name` names."""
-    module, _, name = place.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return found
+    return import_object(place) if place else prepare
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from carellama.config.run import RunConfig
-from carellama.model.load import adapter_settings
+from carellama.model.load import read_adapter_json
 from carellama.model.paths import ADAPTER
 
 ROWS = 8  # evaluations in a table
@@ -188,7 +188,7 @@ def trained_checkpoints(config: RunConfig) -> list[str]:
         return [output]  # whole weights
     last = Path(earlier[-1]).expanduser() if earlier else None
     if last is not None and (last / ADAPTER).is_file() and finetuning.goes_on_with_adapter:
-        scores = adapter_settings(last).get("task_type") == "SEQ_CLS"
+        scores = read_adapter_json(last).get("task_type") == "SEQ_CLS"
         if scores == (config.stage.model_kind == "reward"):
             earlier = earlier[:-1]  # it was trained further
     return [*earlier, output]

@@ -34,7 +34,7 @@ from carellama.data.encoding.prepare import Prepared
 from carellama.data.encoding.token_stream import FailingStream, Failure, TokenStream, collate_or_fail
 from carellama.errors import UserError
 from carellama.model.fused import fuse, fuses
-from carellama.model.lora import PISSA_RAW, TRAINED, plain_adapter
+from carellama.model.lora import PISSA_RAW, TRAINED_ADAPTER, convert_pissa_to_lora
 from carellama.model.sharded import gathered
 from carellama.records import IGNORED
 from carellama.train.batch_layout import layout
@@ -312,7 +312,7 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
             model.save_pretrained = save
         start = getattr(self.model, "pissa_start", None)
         if start and self.args.should_save:
-            plain_adapter(Path(output_dir or self.args.output_dir), start, keep_raw=self._saving)
+            convert_pissa_to_lora(Path(output_dir or self.args.output_dir), start, keep_raw=self._saving)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load as `Trainer` does; the matrices of PiSSA as they were trained."""
@@ -320,7 +320,7 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
         if not raw.is_file():
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        set_peft_model_state_dict(self.model if model is None else model, load_file(raw), adapter_name=TRAINED)
+        set_peft_model_state_dict(self.model if model is None else model, load_file(raw), adapter_name=TRAINED_ADAPTER)
 
     def _load_best_model(self) -> None:
         """Load as `Trainer` does, see `_load_from_checkpoint`."""

@@ -25,7 +25,7 @@ BESIDE = "beside_"  # before the name of an adapter in peft, where checkpoints h
 def load(
     model: ModelArguments,
     data: DataArguments,
-    finetuning: FinetuningArguments,
+    finetuning: FinetuningArguments,  # noqa: ARG001 - of every engine's `load`
     arguments: EngineArguments | None = None,
     *,
     batch_size: int | None = None,
@@ -34,20 +34,21 @@ def load(
 
     An adapter of `--adapters` answers on top of the checkpoints of `--checkpoint_dir`.
     """
-    from carellama.model.adapter import attach, prepare
-    from carellama.model.load import bind, extended_tokenizer, load_model, load_tokenizer
+    from carellama.model.adapter_plan import plan_adapters
+    from carellama.model.adapters import apply_adapters, load_adapter
+    from carellama.model.load import load_model, load_tokenizer, match_tokenizer, tokenizer_checkpoint
 
     tokenizer = load_tokenizer(model)
     template = get_template(data.template, tokenizer)  # a wrong one shows before the weights are read
     network = load_model(model, dtype=model.dtype, attention=None)
-    bind(network, tokenizer, extended=extended_tokenizer(model) is not None)
-    prepared = prepare(network, model, finetuning, trainable=False)
+    match_tokenizer(network, tokenizer, extended=tokenizer_checkpoint(model) is not None)
+    prepared = apply_adapters(network, plan_adapters(model))
     as_loaded = list(prepared.active_adapters) if hasattr(prepared, "peft_config") else []
     names = list(arguments.adapter_folders) if arguments else []
     for name in names:
         assert arguments is not None
         folder = Path(arguments.adapter_folders[name]).expanduser()
-        prepared = attach(prepared, folder, f"{BESIDE}{name}", model)
+        prepared = load_adapter(prepared, folder, f"{BESIDE}{name}", allow_pickle=model.allow_pickle)
     if has_gpu() and not model.quantization_bit:  # bitsandbytes has put a quantised model there already
         prepared = prepared.to("cuda")
     context = None

@@ -95,10 +95,10 @@ def lora_gguf_of(model: ModelArguments, adapter: Path) -> Path:
 
     Raises `NotConvertible` for adapters of other kinds and with rows of new tokens: they can be merged.
     """
-    from carellama.model.load import adapter_settings
+    from carellama.model.load import read_adapter_json
 
     adapter = adapter.expanduser()
-    settings = adapter_settings(adapter)
+    settings = read_adapter_json(adapter)
     if reason := _no_plain_lora(settings):
         raise NotConvertible(f"{adapter} {reason}: give it as --checkpoint_dir, which merges it")
     if not (adapter / "adapter_model.safetensors").is_file():
@@ -167,9 +167,9 @@ def _key(sources: Iterable[Path], *what: str) -> str:
 
 def _merge(model: ModelArguments, folder: Path) -> None:
     """Write the model with its checkpoints merged, in the precision that the base is stored in."""
-    from carellama.config.finetuning import FinetuningArguments
-    from carellama.model.adapter import merge, prepare
-    from carellama.model.load import bind, extended_tokenizer, load_config, load_model, load_tokenizer
+    from carellama.model.adapter_plan import plan_adapters
+    from carellama.model.adapters import apply_adapters, merge_adapters
+    from carellama.model.load import load_config, load_model, load_tokenizer, match_tokenizer, tokenizer_checkpoint
     from carellama.model.readers import make_readable
 
     stored = str(load_config(model).dtype or "float32").removeprefix("torch.")
@@ -177,8 +177,8 @@ def _merge(model: ModelArguments, folder: Path) -> None:
         model = replace(model, dtype=stored)  # type: ignore[arg-type]
     tokenizer = load_tokenizer(model)
     network = load_model(model, dtype=model.dtype, attention=None)
-    bind(network, tokenizer, extended=extended_tokenizer(model) is not None)
-    merge(prepare(network, model, FinetuningArguments(), trainable=False)).save_pretrained(folder)
+    match_tokenizer(network, tokenizer, extended=tokenizer_checkpoint(model) is not None)
+    merge_adapters(apply_adapters(network, plan_adapters(model))).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     make_readable(folder)
 
@@ -214,9 +214,9 @@ def _without_code(folder: Path, *, pickles: bool) -> Iterator[Path]:
 
     Raises `UserError` for a folder without weights, or with pickles only that are not allowed.
     """
-    from carellama.model.load import readable_weights
+    from carellama.model.load import check_weights
 
-    readable_weights(folder, allow_pickle=pickles)
+    check_weights(folder, allow_pickle=pickles)
     patterns = (*WEIGHTS, *PAPERS, *(PICKLES if pickles else ()))
     with tempfile.TemporaryDirectory(prefix="carellama-") as temporary:
         safe = Path(temporary) / folder.name

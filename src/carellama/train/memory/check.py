@@ -11,11 +11,11 @@ from typing import Any
 
 from carellama import hardware
 from carellama.config.environment import local_processes
-from carellama.errors import UserError
+from carellama.errors import UserError, import_object
 from carellama.hardware import format_bytes, has_gpu, process_memory_bytes
 from carellama.train import TRAINERS
 from carellama.train.memory.estimate import advised, estimate
-from carellama.train.session import Session, imported
+from carellama.train.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def check_memory(session: Session) -> None:
 
 def estimate_and_compare(session: Session) -> dict[str, Any]:
     """The memory by part, what there is, whether it fits, and else what would help (with its own estimate)."""
-    imported(TRAINERS[session.config.stage.name])  # it is held as well
+    import_object(TRAINERS[session.config.stage.name])  # it is held as well
     process = process_memory_bytes()
     found = estimate(session, process)
     there = hardware.available_memory_bytes()

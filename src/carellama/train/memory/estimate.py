@@ -25,7 +25,7 @@ from carellama.config.run import RunConfig
 from carellama.data.encoding.examples import Examples
 from carellama.hardware import fastest_dtype, has_gpu, process_memory_bytes
 from carellama.model.fused import fuses
-from carellama.model.meta import blank_adapters, blank_model
+from carellama.model.meta import apply_adapters_meta, meta_model
 from carellama.records import IGNORED
 from carellama.train.batch_layout import takes_rows
 from carellama.train.chunked_loss import CHUNK
@@ -61,15 +61,15 @@ class Estimate:
 def estimate(session: Session, process: int | None = None) -> Estimate:
     """Return what a training needs in the process that needs most; `process`: bytes of it before the model."""
     config, prepared, plan = session.config, session.prepared, session.model_plan
-    network = blank_model(
+    network = meta_model(
         config.model, dtype=plan.dtype, attention=plan.attention, kind=plan.kind, rows=plan.embedding_rows
     )
     padded = config.stage.compares_completions or not takes_rows(network)
-    freezing = config.finetuning.finetuning_type != "lora"
-    if freezing:  # some layers and not others
-        blank_adapters(network, config.model, config.finetuning)
+    adapted = plan.adapters.trains == "adapter"
+    model = network if adapted else apply_adapters_meta(network, plan.adapters, plan.new_tokens)  # of some layers
     stack = shortened(network)
-    model = network if freezing else blank_adapters(network, config.model, config.finetuning, plan.new_tokens)
+    if adapted:
+        model = apply_adapters_meta(network, plan.adapters, plan.new_tokens)
     whole, batch = largest_batch(config, prepared, padded=padded)
     notes: list[str] = []
     how = manner(config, model)

@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from carellama.model.fused import fuse
-from carellama.model.load import SCORE
+from carellama.model.load import SCORE_HEAD
 from carellama.train.chunked_loss import ChunkedLoss, LogProbs
 
 PASSING = ("activations", "casts", "logits")  # what comes and goes within a step
@@ -359,7 +359,7 @@ def _loss(model: Any, batch: Batch, how: Manner, tracker: Tracker) -> torch.Tens
     hidden = hidden.reshape(-1, hidden.shape[-1])
     with tracker.of("logits"):
         if how.objective == "scores":
-            scores: torch.Tensor = base.get_submodule(SCORE)(hidden)
+            scores: torch.Tensor = base.get_submodule(SCORE_HEAD)(hidden)
             return scores.float().sum()
         targets = torch.zeros(batch.targets, dtype=torch.long, device=how.device)
         head, chosen = base.get_output_embeddings(), hidden[targets]

@@ -40,8 +40,18 @@ from carellama.config.run import RunConfig
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.errors import UserError
 from carellama.model import packed_attention as attention
-from carellama.model.adapter import adapter_config, attach, prepare, side_by_side
-from carellama.model.load import SCORE, bind, full_checkpoint, load_config, load_model, load_tokenizer, model_class
+from carellama.model.adapter_plan import plan_adapters, read_adapter_config
+from carellama.model.adapters import apply_adapters
+from carellama.model.load import (
+    SCORE_HEAD,
+    adapter_kind,
+    full_checkpoint,
+    load_config,
+    load_model,
+    load_tokenizer,
+    match_tokenizer,
+    model_class,
+)
 from carellama.model.zoo.pull import with_named_weights
 from carellama.records import IGNORED, Message, Tokens
 from carellama.retry import RETRY_DELAYS, RETRYABLE_STATUSES, retry_after, retry_delay
@@ -67,7 +77,7 @@ def check_reward(name: str, config: RunConfig, tokenizer: Any) -> None:
     chain = _chain(name)
     if chain:
         for folder in chain:
-            adapter_config(folder)
+            read_adapter_config(folder)
         _check_adapter(chain[-1], config.model, tokenizer)
         return
     arguments = _own(name, config.model)
@@ -225,7 +235,7 @@ def load_reward(name: str, config: RunConfig, tokenizer: Any, policy: Any | None
             attention=attention.choose(config.model.attention, model_class(arguments, "reward")),
             kind="reward",
         )
-        bind(model, own)
+        match_tokenizer(model, own)
         return ModelReward(model.to(config.training.device), own, _template(Path(name), config, own), batch_size)
     model = _shared(policy, chain, config) if policy is not None else None
     if model is None:
@@ -237,7 +247,7 @@ def load_reward(name: str, config: RunConfig, tokenizer: Any, policy: Any | None
             attention=attention.choose(config.model.attention, model_class(arguments, "reward")),
             kind="reward",
         )
-        model = prepare(model, arguments, config.finetuning, trainable=False)
+        model = apply_adapters(model, plan_adapters(arguments))
     if not config.model.quantization_bit:
         model = model.to(config.training.device)
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -285,7 +295,7 @@ def _before(folder: Path) -> list[Path]:
         named = None
     earlier = [Path(part.strip()).expanduser() for part in (named or "").split(",") if part.strip()]
     last = earlier[-1] if earlier and (earlier[-1] / "adapter_config.json").is_file() else None
-    if last and adapter_config(last).get("task_type") == "SEQ_CLS":
+    if last and adapter_kind(last) == "reward":
         earlier.pop()  # it was trained further, and lies in this folder
     for one in earlier:
         if not one.is_dir():
@@ -326,7 +336,7 @@ def _check_adapter(folder: Path, model: ModelArguments, tokenizer: Any) -> None:
         raise UserError(f"--reward_model {folder} has an adapter_config.json but no adapter_model.safetensors")
     with safe_open(str(weights), "pt") as file:
         keys: list[str] = file.keys()
-    scored = any(f".{SCORE}." in key for key in keys)
+    scored = any(f".{SCORE_HEAD}." in key for key in keys)
     if not scored:
         raise UserError(f"--reward_model {folder} has no score head: it is not an adapter of --stage rm")
     if not (folder / "tokenizer_config.json").is_file():
@@ -372,12 +382,11 @@ def _shared(policy: Any, chain: list[Path], config: RunConfig) -> Any | None:
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
-    quantised, earlier = bool(config.model.quantization_bit), config.model.checkpoints
-    if not config.training.do_train:
-        earlier = earlier[:-1]  # the last one answers as an adapter
-    if not isinstance(policy, PeftModel) or (quantised and full_checkpoint(config.model)):
+    if not isinstance(policy, PeftModel) or full_checkpoint(config.model):
         return None
-    if not quantised and [Path(one).expanduser().resolve() for one in earlier] != [one.resolve() for one in chain[:-1]]:
+    plan = plan_adapters(replace(config.model, checkpoint_dir=",".join(map(str, chain))))
+    merged = plan_adapters(config.model, config.finetuning if config.training.do_train else None).merged
+    if [one.resolve() for one in merged] != [one.resolve() for one in plan.merged]:
         return None  # what was merged into the policy's base is not what this adapter was trained on top of
     base = copy.deepcopy(policy, {id(one): one for one in policy.parameters()}).unload()
     settings = copy.deepcopy(base.config)
@@ -385,14 +394,12 @@ def _shared(policy: Any, chain: list[Path], config: RunConfig) -> Any | None:
     with torch.device("meta"):
         model: Any = AutoModelForSequenceClassification.from_config(settings)
     body = getattr(model, model.base_model_prefix, None)
-    if type(body) is not type(base.base_model) or not hasattr(model, SCORE):
+    if type(body) is not type(base.base_model) or not hasattr(model, SCORE_HEAD):
         return None
     setattr(model, model.base_model_prefix, base.base_model)
     device = next(base.parameters()).device
-    setattr(model, SCORE, torch.nn.Linear(model.score.in_features, 1, bias=False, device=device, dtype=base.dtype))
-    if quantised:
-        return side_by_side(model, chain, config.model, "reward", trained=False)
-    return attach(model, chain[-1], "reward", config.model)
+    setattr(model, SCORE_HEAD, torch.nn.Linear(model.score.in_features, 1, bias=False, device=device, dtype=base.dtype))
+    return apply_adapters(model, replace(plan, merged=()))  # they are in the base
 
 
 def _filled(template: Template, prompt: tuple[Message, ...], answer: str) -> list[Group]:
