@@ -24,6 +24,7 @@ from carellama.model.adapter_plan import AdapterPlan, check_resumed, read_adapte
 from carellama.model.load import SCORE_HEAD
 from carellama.model.lora import (
     TRAINED_ADAPTER,
+    base_of,
     in_out_features,
     linear_layers,
     new_adapter,
@@ -74,7 +75,7 @@ def set_trained(
         adapted = load(adapted, plan.resumed, TRAINED_ADAPTER)
         log.info("the adapter %s is trained further, with its own kind, rank and layers", plan.resumed)
     if len(names) > 1:
-        set_active_adapters(adapted, names, trained=plan.resumed is not None)
+        set_active_adapters(cast("PeftModel", adapted), names, trained=plan.resumed is not None)
     if plan.finetuning is None or plan.trains == "nothing":
         return adapted.requires_grad_(False)
     _disable_bnb_repacking(adapted)
@@ -189,7 +190,7 @@ def _size(parameter: torch.nn.Parameter) -> int:
     return parameter.numel() * 2 * parameter.element_size() if packed else parameter.numel()
 
 
-def train_some_layers(model: PreTrainedModel, finetuning: FinetuningArguments) -> None:
+def train_some_layers(model: PreTrainedModel | PeftModel, finetuning: FinetuningArguments) -> None:
     """Train one part of the last n layers only (of the first n for a negative number)."""
     import torch
 
@@ -223,7 +224,7 @@ def load_adapter(
     from peft import PeftModel
     from peft.utils import load_peft_weights
 
-    base = cast("PreTrainedModel", model.get_base_model()) if isinstance(model, PeftModel) else model
+    base = base_of(model)
     origin = read_adapter_config(folder).get("base_model_name_or_path") or "another model"
     if not (folder / "adapter_model.safetensors").is_file():
         if not (folder / "adapter_model.bin").is_file():
@@ -240,20 +241,21 @@ def load_adapter(
             with quiet_peft():
                 if isinstance(model, PeftModel):
                     model.load_adapter(str(folder), name, is_trainable=trained)
+                    adapted = model
                 else:
                     config = peft_config(folder, base, weights)
-                    model = PeftModel.from_pretrained(
+                    adapted = PeftModel.from_pretrained(
                         model, str(folder), adapter_name=name, is_trainable=trained, config=config
                     )
         except (RuntimeError, ValueError) as error:  # weights of other sizes, or no layer that it adapts
             problem = " ".join(str(error).split())[:200]
         else:
-            problem = _missing_weights_reason(model, name, weights)
+            problem = _missing_weights_reason(adapted, name, weights)
     if problem:
         raise UserError(
             f"the adapter {folder}, trained on {origin}, does not belong to {base.config.name_or_path}: {problem}"
         )
-    return model
+    return adapted
 
 
 def peft_config(folder: Path, base: PreTrainedModel, weights: dict[str, torch.Tensor]) -> PeftConfig:
@@ -263,7 +265,7 @@ def peft_config(folder: Path, base: PreTrainedModel, weights: dict[str, torch.Te
     """
     from peft import PeftConfig, TaskType
 
-    config = PeftConfig.from_pretrained(str(folder))
+    config = cast("PeftConfig", PeftConfig.from_pretrained(str(folder)))
     if config.task_type == TaskType.CAUSAL_LM and not base.can_generate():
         config.task_type = None
         rows = getattr(config, "trainable_token_indices", None) or {}
@@ -274,7 +276,7 @@ def peft_config(folder: Path, base: PreTrainedModel, weights: dict[str, torch.Te
     return config
 
 
-def _missing_weights_reason(model: Any, name: str, weights: dict[str, torch.Tensor]) -> str:
+def _missing_weights_reason(model: PeftModel, name: str, weights: dict[str, torch.Tensor]) -> str:
     """Say which weights of an adapter found no place in the model, or which of its places found none; or nothing."""
     from peft import get_peft_model_state_dict
 

@@ -29,6 +29,7 @@ from carellama.stages import STAGES
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,15 @@ EXCLUDED_TARGETS = r".*\b(vision\w*|visual|audio\w*|multi_modal_projector|embed_
 PISSA_RAW = "pissa.safetensors"  # in a checkpoint: the matrices as they are trained, to go on from
 
 
-def new_adapter(model: Any, finetuning: FinetuningArguments, tokens: Sequence[int] = ()) -> Any:
+def base_of(model: torch.nn.Module) -> PreTrainedModel:
+    """Return the model under its adapters."""
+    base: Any = model
+    return cast("PreTrainedModel", base.get_base_model() if hasattr(base, "get_base_model") else base)
+
+
+def new_adapter(
+    model: PreTrainedModel | PeftModel, finetuning: FinetuningArguments, tokens: Sequence[int] = ()
+) -> PeftModel:
     """Put a fresh adapter on the model, beside those that a quantised base has.
 
     Rows of the embedding and of the head for the ids `tokens` are trained with it. Raises `UserError` for layers
@@ -49,13 +58,13 @@ def new_adapter(model: Any, finetuning: FinetuningArguments, tokens: Sequence[in
     """
     from peft import PeftModel, get_peft_model
 
-    base = cast("PreTrainedModel", model.get_base_model()) if isinstance(model, PeftModel) else model
-    config = _config(base, finetuning, tokens)
+    config = _config(base_of(model), finetuning, tokens)
     with quiet_peft():
         if not isinstance(model, PeftModel):
-            made = get_peft_model(model, config, adapter_name=TRAINED_ADAPTER)
+            made = cast("PeftModel", get_peft_model(model, config, adapter_name=TRAINED_ADAPTER))
             if finetuning.pissa_init:
-                made.pissa_start = {name: weight.clone() for name, weight in adapter_weights(made).items()}
+                start: Any = {name: weight.clone() for name, weight in adapter_weights(made).items()}
+                made.pissa_start = start
             return made
         earlier = list(model.peft_config)
         model.add_adapter(TRAINED_ADAPTER, config)
@@ -185,18 +194,20 @@ def _trainable_token_indices(model: PreTrainedModel, tokens: Sequence[int]) -> d
     return {name: list(tokens) for name, module in model.named_modules() if any(module is one for one in wanted)}
 
 
-def set_active_adapters(model: Any, names: list[str], *, trained: bool) -> Any:
+def set_active_adapters(model: PeftModel, names: list[str], *, trained: bool) -> PeftModel:
     """Let all adapters of these names answer together; the last is trained, if any."""
-    model.base_model.set_adapter(names)
+    tuner: Any = model.base_model
+    tuner.set_adapter(names)
     last = {id(parameter) for name, parameter in model.named_parameters() if _is_trained_weight(model, name, names[-1])}
     for parameter in model.parameters():
         parameter.requires_grad_(trained and id(parameter) in last)
     return model
 
 
-def _is_trained_weight(model: Any, parameter: str, adapter: str) -> bool:
+def _is_trained_weight(model: PeftModel, parameter: str, adapter: str) -> bool:
     """Whether a parameter belongs to an adapter, and is one that is trained."""
-    kinds = (model.base_model.prefix, ".modules_to_save.", ".trainable_tokens_delta.")
+    tuner: Any = model.base_model
+    kinds = (tuner.prefix, ".modules_to_save.", ".trainable_tokens_delta.")
     return adapter in parameter.split(".") and any(kind in parameter for kind in kinds)
 
 

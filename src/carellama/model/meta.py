@@ -13,7 +13,7 @@ import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -112,13 +112,12 @@ def _add(model: PreTrainedModel | PeftModel, folder: Path, name: str) -> PeftMod
     """Add an adapter of the sizes of a saved one."""
     from peft import PeftModel, get_peft_model
 
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    config = adapters.peft_config(folder, base, {})
+    config = adapters.peft_config(folder, lora.base_of(model), {})
     config.inference_mode = False
     if hasattr(config, "init_lora_weights"):
         config.init_lora_weights = True  # others are computed from the weights of the base
     with lora.quiet_peft():
         if not isinstance(model, PeftModel):
-            return get_peft_model(model, config, adapter_name=name)
+            return cast("PeftModel", get_peft_model(model, config, adapter_name=name))
         model.add_adapter(name, config)
     return model

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from carellama.config.run import RunConfig
 from carellama.data.encoding.prepare import Prepared, asked_as_learned, prepare
@@ -41,6 +41,10 @@ from carellama.stages import ModelKind
 from carellama.templates.template import Template, get_template
 from carellama.train import NEEDS, PREPARE, TRAINERS
 from carellama.train.optimizer import check_optimizer
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +114,7 @@ class Session:
             new_tokens=tuple(self.added.ids) if self.added else (),
         )
 
-    def load_model(self) -> Any:
+    def load_model(self) -> PreTrainedModel | PeftModel:
         """The model, with what is trained on it."""
         from transformers import set_seed
 
@@ -129,12 +133,12 @@ class Session:
             begin(model, self.added)
         if fit and config.stage.has_chat_format:
             self._name_chat_format(model)
-        model = apply_adapters(model, plan.adapters, plan.new_tokens)
+        adapted = apply_adapters(model, plan.adapters, plan.new_tokens)
         if fit:
-            log.info("%s", describe_trainable(model))
-        return model
+            log.info("%s", describe_trainable(adapted))
+        return adapted
 
-    def _name_chat_format(self, model: Any) -> None:
+    def _name_chat_format(self, model: PreTrainedModel) -> None:
         """Write the trained chat format and its end tokens into what checkpoints save for other programs."""
         self.tokenizer.chat_template = self.template.jinja
         ends = list(dict.fromkeys([*self.template.stop_ids, self.tokenizer.eos_token_id]))

@@ -42,7 +42,7 @@ def load(
     template = get_template(data.template, tokenizer)  # a wrong one shows before the weights are read
     network = load_model(model, dtype=model.dtype, attention=None)
     match_tokenizer(network, tokenizer, extended=tokenizer_checkpoint(model) is not None)
-    prepared = apply_adapters(network, plan_adapters(model))
+    prepared: Any = apply_adapters(network, plan_adapters(model))
     as_loaded = list(prepared.active_adapters) if hasattr(prepared, "peft_config") else []
     names = list(arguments.adapter_folders) if arguments else []
     for name in names:
