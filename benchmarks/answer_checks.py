@@ -2,7 +2,7 @@
 
     python benchmarks/answer_checks.py data/answers/test.jsonl
     python benchmarks/answer_checks.py data/answers/practice.jsonl --folds 5
-    python benchmarks/answer_checks.py data/answers/practice.jsonl --train src/carellama/safety/answers.tsv.gz
+    python benchmarks/answer_checks.py data/answers/practice.jsonl --train src/carellama/safety/answers/answers.tsv.gz
     python benchmarks/answer_checks.py data/answers/practice.jsonl --cost
 
 A line of FILE: {"id", "language", "kind", "said", "text"}; `kind` is that of the sentence `text`, or "none"; `said` is
@@ -29,8 +29,8 @@ from carellama.evaluate.table import aligned
 from carellama.intervals import wilson
 from carellama.records import Message
 from carellama.rules import Mentions, normalize
-from carellama.safety.answer_checks import AnswerChecks
-from carellama.safety.answer_classifier import (
+from carellama.safety.answers.checks import AnswerChecks
+from carellama.safety.answers.classifier import (
     KINDS,
     AnswerClassifier,
     features,

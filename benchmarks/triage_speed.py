@@ -19,8 +19,8 @@ from pathlib import Path
 
 import jieba
 
-from carellama.safety.classifier import load_classifier
-from carellama.safety.triage_rules import load_red_flags
+from carellama.safety.classifier.classifier import load_classifier
+from carellama.safety.triage.rules import load_red_flags
 
 FILES = [Path(__file__).parents[1] / "data/triage" / name for name in ("dev.jsonl", "practice.jsonl")]
 LONG, BASELINE = 100_000, 10_000  # characters

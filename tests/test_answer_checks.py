@@ -16,8 +16,8 @@ from carellama.engine.base import AnswerKind, Piece, Reply
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message
-from carellama.safety.answer_checks import AnswerChecks, load_answer_rules
-from carellama.safety.answer_classifier import (
+from carellama.safety.answers.checks import AnswerChecks, load_answer_rules
+from carellama.safety.answers.classifier import (
     KINDS,
     AnswerClassifier,
     features,
@@ -25,7 +25,7 @@ from carellama.safety.answer_classifier import (
     load_answer_classifier,
     read_answer_classifier,
 )
-from carellama.safety.answer_watch import LONGEST
+from carellama.safety.answers.watch import LONGEST
 from carellama.safety.check import faulty_examples
 from carellama.safety.layer import SafetyLayer
 from carellama.safety.policy import load_policy

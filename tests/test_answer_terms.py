@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carellama.rules import normalize
-from carellama.safety.answer_terms import _PATTERNS, _WORDS, DISEASE, Stated, _key, _may_match, find_terms
-from carellama.safety.medication import conflicts, person_facts
-from carellama.safety.medication_rules import CONDITION, DRUG, load_medication
+from carellama.safety.answers.terms import _PATTERNS, _WORDS, DISEASE, Stated, _key, _may_match, find_terms
+from carellama.safety.medication.conflicts import conflicts, person_facts
+from carellama.safety.medication.rules import CONDITION, DRUG, load_medication
 from test_safety_linear import SHORT, TIMES, calls
 
 RULES = load_medication()

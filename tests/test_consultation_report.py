@@ -18,7 +18,7 @@ from carellama.consultation.report import REPORT_SCHEMA, Report, make_report, se
 from carellama.consultation.state import ConsultState, Slot
 from carellama.errors import UserError
 from carellama.safety.notices import Language
-from carellama.safety.triage import triage_text
+from carellama.safety.triage.triage import triage_text
 
 DAY = date(2026, 3, 5)
 

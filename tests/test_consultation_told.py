@@ -20,7 +20,7 @@ from carellama.engine.scripted import ScriptedEngine
 from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
 from carellama.safety.notices import Language
-from carellama.safety.triage import BY_CLASSIFIER, Finding
+from carellama.safety.triage.triage import BY_CLASSIFIER, Finding
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from carellama.consultation.levels import Heard, Patient, is_of_others, judged
 from carellama.consultation.reading import read_text
 from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
-from carellama.safety.triage_rules import load_red_flags
+from carellama.safety.triage.rules import load_red_flags
 
 
 @pytest.mark.parametrize(

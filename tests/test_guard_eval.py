@@ -17,7 +17,7 @@ from carellama.evaluate.guard_cases import Request, load_requests
 from carellama.evaluate.guard_harm import is_harmful
 from carellama.evaluate.guard_judge import MOST_CHARACTERS, HarmJudge, read_judge
 from carellama.records import Message
-from carellama.safety.guard import ANSWER, Judgement
+from carellama.safety.guard.guard import ANSWER, Judgement
 
 ROWS = [
     {

@@ -40,7 +40,8 @@ IMPORTS: dict[str, set[str]] = {
     "disk": set(),
     "hardware": set(),
     "mention_table": set(),
-    "rules": {"mention_table", "text"},
+    "package_data": set(),
+    "rules": {"mention_table", "package_data", "text"},
     "stages": {"records"},
     "config": {"hardware", "stages"},  # defaults depend on what the machine computes in
     "run_record": {"config", "disk", "stages"},
@@ -58,18 +59,20 @@ IMPORTS: dict[str, set[str]] = {
     },
     "knowledge": {"config"},
     # these and the server are handed an engine: they name the types of engine.base and load none
-    "safety": {"config", "engine.base", "engine.generate", "mention_table", "records", "rules", "text"},
+    "safety": {"config", "engine.base", "engine.generate", "mention_table", "package_data", "records", "rules", "text"},
     "consultation": {
-        *("config", "disk", "engine.base", "engine.generate", "intervals", "records", "rules", "safety", "text"),
+        *("config", "disk", "engine.base", "engine.generate", "intervals", "package_data", "records"),
+        *("rules", "safety", "text"),
     },
     "export": {"config", "disk", "model", "records", "run_record", "stages", "templates"},
     "evaluate": {
-        *("config", "consultation", "data", "disk", "engine", "intervals", "records", "rules", "safety", "text"),
+        *("config", "consultation", "data", "disk", "engine", "intervals", "package_data", "records", "rules"),
+        *("safety", "text"),
     },
-    # privacy.word_lists: names of medicines; safety.measures: numbers in words
+    # privacy.word_lists: names of medicines; safety.rules.measures: numbers in words
     "batch": {
         *("config", "data", "disk", "engine", "records", "run_record", "text"),
-        *("privacy.word_lists", "safety.measures"),
+        *("privacy.word_lists", "safety.rules.measures"),
     },
     "assistant": {
         *("consultation", "engine.base", "engine.generate", "engine.worker_pool", "records", "safety", "text"),

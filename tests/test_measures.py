@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carellama.rules import normalize
-from carellama.safety.measures import find_measures, measure_names, read_number
+from carellama.safety.rules.measures import find_measures, measure_names, read_number
 
 READ = [
     ("体温39.5度", "temperature", 39.5),

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import preloaded
 from carellama.errors import UserError
 from carellama.records import Message
-from carellama.safety.medication import PersonFacts, conflicts, person_facts
-from carellama.safety.medication_rules import Row, load_medication
+from carellama.safety.medication.conflicts import PersonFacts, conflicts, person_facts
+from carellama.safety.medication.rules import Row, load_medication
 
 RULES = load_medication()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from carellama.records import Message
-from carellama.safety.medication import conflicts, person_facts
+from carellama.safety.medication.conflicts import conflicts, person_facts
 
 # (what the person says, or the turns of a conversation; any of these drugs must be found, or nothing)
 QUESTIONS: list[tuple[str | list[str], set[str]]] = [

@@ -15,7 +15,7 @@ from api_server import running
 from carellama.assistant import Assistant
 from carellama.engine.openai.engine import OpenAIEngine
 from carellama.records import Message
-from carellama.safety.guard_replies import is_refusal
+from carellama.safety.guard.replies import is_refusal
 from carellama.safety.layer import SafetyLayer
 from carellama.serve.terminal import Talk
 from openai_server import Answer, answering, events

@@ -20,10 +20,18 @@ from carellama.errors import UserError
 from carellama.evaluate.train_triage import train
 from carellama.records import Message
 from carellama.rules import normalize
-from carellama.safety.classifier import ENOUGH, Classifier, blocks, features, fit, load_classifier, read_classifier
-from carellama.safety.feature_index import FeatureIndex
-from carellama.safety.triage import read_text, triage
-from carellama.safety.triage_rules import load_red_flags
+from carellama.safety.classifier.classifier import (
+    ENOUGH,
+    Classifier,
+    blocks,
+    features,
+    fit,
+    load_classifier,
+    read_classifier,
+)
+from carellama.safety.classifier.feature_index import FeatureIndex
+from carellama.safety.triage.rules import load_red_flags
+from carellama.safety.triage.triage import read_text, triage
 
 LABELLED = [("胸口痛得厉害", True), ("胸口痛一身汗", True), ("crushing chest pain", True), ("bad chest pain now", True),
             ("感冒流鼻涕", False), ("感冒三天了", False), ("a mild cold", False),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from carellama.rules import normalize
-from carellama.safety.context import Context
-from carellama.safety.triage_rules import load_red_flags
+from carellama.safety.rules.context import Context
+from carellama.safety.triage.rules import load_red_flags
 
 LEXICON = load_red_flags().lexicon
 MEANT = [

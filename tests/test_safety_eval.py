@@ -18,7 +18,7 @@ from carellama.evaluate.triage_variants import VARIANTS, variants
 from carellama.intervals import wilson
 from carellama.records import Message
 from carellama.safety.own_files import sort_rule_files
-from carellama.safety.triage_rules import load_red_flags
+from carellama.safety.triage.rules import load_red_flags
 
 DATA = Path(__file__).parents[1] / "data/triage"
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from carellama.safety.classifier import load_classifier
-from carellama.safety.triage import triage_text
+from carellama.safety.classifier.classifier import load_classifier
+from carellama.safety.triage.triage import triage_text
 
 EVERYDAY = [
     "hi",

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from carellama.errors import UserError
 from carellama.rules import normalize
-from carellama.safety.classifier import Classifier, features, fit, read_classifier
-from carellama.safety.feature_index import FeatureIndex
-from carellama.safety.hidden import LETTERS, ZERO, Hidden, fit_hidden
+from carellama.safety.classifier.classifier import Classifier, features, fit, read_classifier
+from carellama.safety.classifier.feature_index import FeatureIndex
+from carellama.safety.classifier.hidden import LETTERS, ZERO, Hidden, fit_hidden
 
 LAYER = Hidden({"胸口": "gA", "chest pain": "/g"}, step=0.5, bias=(0.25, -1.0), out=(2.0, -0.5))
 PIECES = [

@@ -18,7 +18,7 @@ from carellama.engine.base import Piece, Reply, Sampling, TokenLogprob
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message
-from carellama.safety.answers import makes_light_of, urgency_of
+from carellama.safety.answers.urgency import makes_light_of, urgency_of
 from carellama.safety.layer import SafetyLayer
 from carellama.safety.notices import countries
 from carellama.serve.terminal import Talk, ask

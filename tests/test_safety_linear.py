@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carellama.rules import Lexicon, Mention, normalize
-from carellama.safety.answers import makes_light_of, urgency_of
-from carellama.safety.context import Context, Flag
-from carellama.safety.measures import find_measures
-from carellama.safety.triage_rules import load_red_flags
+from carellama.safety.answers.urgency import makes_light_of, urgency_of
+from carellama.safety.rules.context import Context, Flag
+from carellama.safety.rules.measures import find_measures
+from carellama.safety.triage.rules import load_red_flags
 
 RULES = load_red_flags()
 WORDS = sorted({one.text.rstrip("*") for one in RULES.lexicon._literals})

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.safety.check import faulty_examples
-from carellama.safety.triage import patient_text, triage, triage_text
-from carellama.safety.triage_rules import LEVELS, RedFlags, load_red_flags
+from carellama.safety.triage.rules import LEVELS, RedFlags, load_red_flags
+from carellama.safety.triage.triage import patient_text, triage, triage_text
 
 GOOD = """
 concepts:

@@ -35,7 +35,7 @@ from carellama.engine.base import (
 from carellama.engine.generate import count_tokens
 from carellama.engine.worker_pool import WorkerPool, read_pieces
 from carellama.records import Message
-from carellama.safety.guard_replies import without_refused
+from carellama.safety.guard.replies import without_refused
 from carellama.safety.layer import SafetyLayer, Screening
 from carellama.safety.notices import Language, disclaimer
 from carellama.safety.screened import refused_reply, screened_reply, screened_stream, submit_screened

@@ -253,7 +253,7 @@ def _safety(options: SafetyArguments, *, with_model: bool = True) -> SafetyLayer
     from pathlib import Path
 
     from carellama.config.safety import split_files
-    from carellama.safety.guard_model import GuardModel, guard_format
+    from carellama.safety.guard.model import GuardModel, guard_format
     from carellama.safety.layer import SafetyLayer
 
     model = None

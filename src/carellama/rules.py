@@ -13,7 +13,7 @@ All words of all concepts are found in one pass by an Aho-Corasick automaton (Ah
 they are mentions of, and which parts join, is worked out for all at once (`carellama.mention_table`). A part of a term
 is joined to the nearest next part only, and of a word that comes more than 80 times the first and the last 40 are
 looked at. Hence the time grows no faster than that of sorting, whatever the terms.
-The module knows nothing of medicine and does not decide whether a mention is denied: see `safety.context`.
+The module knows nothing of medicine and does not decide whether a mention is denied: see `safety.rules.context`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
-from importlib import resources
 from math import isnan
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from carellama.errors import UserError
 from carellama.mention_table import LETTERS_PER_WORD, Bases, Distances, SlotMentions, Term, TermTable, Words, codes_of
+from carellama.package_data import package_text, package_yaml
 
 SENTENCE_END = re.compile(r"[。！？!?；;\n]|\.(?=\s|$)")
 _NEGATOR = re.compile(r"[没无不未]|not? |isn't |isnt ")
@@ -55,7 +55,7 @@ def _table() -> list[int]:
         base = unicodedata.normalize("NFD", chr(code))[0]
         if base.isascii():
             table[code] = ord(base.lower())
-    lines = resources.files("carellama").joinpath("traditional.txt").read_text(encoding="utf-8").splitlines()
+    lines = package_text("traditional.txt").splitlines()
     for line in lines:
         if line[0] != "#":
             for at in range(0, len(line), 2):
@@ -86,6 +86,20 @@ def words_between(text: str, begin: int, end: int) -> float:
         return len(part) / LETTERS_PER_WORD
     wide = (len(part.encode("utf-8", "replace")) - len(part)) / 2
     return wide + max(0.0, len(part) - wide) / LETTERS_PER_WORD
+
+
+def flat_terms(given: Iterable[str | Sequence[str]]) -> list[str]:
+    """Return terms that stand in one list, or in one for each language."""
+    return [term for group in given for term in ([group] if isinstance(group, str) else group)]
+
+
+def package_concepts(*paths: str) -> dict[str, list[str]]:
+    """Return the concepts of YAML files of the package, by their paths below `carellama`, and the terms of each."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        for concept, terms in package_yaml(path).items():
+            found.setdefault(concept, []).extend(flat_terms(terms))
+    return found
 
 
 class Mention(NamedTuple):

@@ -19,7 +19,7 @@ from typing import Any
 
 from carellama.batch.tasks import UNITS
 from carellama.privacy.word_lists import groups
-from carellama.safety.measures import NUMBER, read_number
+from carellama.safety.rules.measures import NUMBER, read_number
 from carellama.text import HAN
 
 QUOTES = str.maketrans("“”‘’–—−～", "\"\"''---~")

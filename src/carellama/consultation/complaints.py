@@ -5,7 +5,7 @@
     found.urgency, found.departments[0].names["zh"][0]                             # "urgent", "产科"
 
 The guide is data of this project, `complaints/*.yaml` and `departments.yaml`; no clinician has reviewed it. It names no
-disease: a complaint leads to departments, questions and advice. Signs of an emergency are found by `safety.triage`
+disease: a complaint leads to departments, questions and advice. Signs of an emergency are found by `safety.triage.triage`
 besides; the more urgent of the two counts (`consultation.report`).
 """
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 
 from carellama.consultation.guide_files import (
     PEOPLE,
@@ -24,22 +23,22 @@ from carellama.consultation.guide_files import (
     Person,
     Raise,
     read_complaints,
-    read_concepts,
     read_departments,
 )
 from carellama.consultation.persons import is_bystander
 from carellama.consultation.state import Urgency
 from carellama.errors import UserError
-from carellama.rules import Lexicon, Mention, Mentions, normalize
-from carellama.safety.context import Context, Flag
-from carellama.safety.measures import find_measures, measure_names
-from carellama.safety.pattern_rules import Condition
-from carellama.safety.rule_files import File, context_file, shipped_file
+from carellama.package_data import package_folder, package_text, package_yaml
+from carellama.rules import Lexicon, Mention, Mentions, flat_terms, normalize, package_concepts
+from carellama.safety.rules.context import Context, Flag
+from carellama.safety.rules.files import CONTEXT, File
+from carellama.safety.rules.measures import find_measures, measure_names
+from carellama.safety.rules.rule_set import Condition
 from carellama.text import HAN_CHARACTER
 
 DEPARTMENTS = "departments.yaml"
 FOLDER = "complaints"
-SIGNS = "red_flags/signs.yaml"  # concepts that triage and the guide share
+SIGNS = "safety/triage/red_flags/signs.yaml"  # concepts that triage and the guide share
 DAYS_PER_YEAR = 365.25
 NEWBORN_DAYS, CHILD_YEARS, OLD_YEARS = 28, 16, 75
 _COMPLAINT, _RAISE = "complaint ", "raise "  # before the names of the guide's own concepts
@@ -94,7 +93,9 @@ def _shipped() -> Guide:
 def _build(departments: File | None, complaints: Sequence[File]) -> Guide:
     by_id = read_departments(departments or (DEPARTMENTS, _text(DEPARTMENTS)))
     found, own = read_complaints(complaints or _complaint_files(), by_id)
-    concepts = read_concepts([context_file(), shipped_file(SIGNS)])
+    concepts = package_concepts(CONTEXT)
+    for name, terms in package_yaml(SIGNS)["concepts"].items():
+        concepts.setdefault(name, []).extend(flat_terms(terms))
     for name, terms in own.items():
         concepts.setdefault(name, []).extend(terms)
     for one in found.values():
@@ -121,13 +122,11 @@ def _check(guide: Guide) -> None:
 
 
 def _complaint_files() -> list[File]:
-    folder = resources.files("carellama.consultation").joinpath(FOLDER)
-    files = sorted((one for one in folder.iterdir() if one.name.endswith(".yaml")), key=lambda one: one.name)
-    return [(f"{FOLDER}/{one.name}", one.read_text(encoding="utf-8")) for one in files]
+    return [(path.removeprefix("consultation/"), text) for path, text in package_folder(f"consultation/{FOLDER}")]
 
 
 def _text(name: str) -> str:
-    return resources.files("carellama.consultation").joinpath(name).read_text(encoding="utf-8")
+    return package_text(f"consultation/{name}")
 
 
 def find_complaints(text: str) -> tuple[Complaint, ...]:

@@ -20,9 +20,9 @@ import yaml
 from carellama.consultation.state import SLOTS, Slot, Urgency
 from carellama.errors import UserError, nearest
 from carellama.rules import parse_term
-from carellama.safety.measures import measure_names
-from carellama.safety.pattern_rules import Condition
-from carellama.safety.rule_files import File, check_once, compose, known_key, plain_value
+from carellama.safety.rules.files import File, check_once, compose, known_key, plain_value
+from carellama.safety.rules.measures import measure_names
+from carellama.safety.rules.rule_set import Condition
 
 Text = Mapping[str, str]  # by language
 Patient = Literal["newborn", "child", "adult", "pregnant"]
@@ -101,17 +101,6 @@ def read_departments(file: File) -> dict[str, Department]:
             fields.fail("id", f"is {one.id!r}, which another department has")
         found[one.id] = one
     return found
-
-
-def read_concepts(files: Sequence[File]) -> dict[str, list[str]]:
-    """Return the concepts of files by name: those of `concepts`, or those at the top. Raises `UserError`."""
-    concepts: dict[str, list[str]] = {}
-    for name, text in files:
-        node = compose(name, text)
-        keys = {str(key.value): value for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}
-        for line, concept, terms in _entries(name, keys.get("concepts", node)):
-            concepts.setdefault(concept, []).extend(_terms(f"{name}:{line}", concept, terms))
-    return concepts
 
 
 def read_complaints(

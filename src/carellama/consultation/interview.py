@@ -41,7 +41,7 @@ from carellama.records import Message
 from carellama.rules import words_between
 from carellama.safety.layer import SafetyLayer
 from carellama.safety.notices import SHOWN_LEVELS, Language
-from carellama.safety.triage import Triage
+from carellama.safety.triage.triage import Triage
 from carellama.text import HAN_CHARACTER, language
 
 URGENCY: tuple[Urgency, ...] = get_args(Urgency)  # the most urgent first

@@ -22,10 +22,10 @@ from carellama.consultation.reading import (
 )
 from carellama.consultation.state import FERTILE, ConsultState, Reader, Reason, Slot, Urgency
 from carellama.records import Message
-from carellama.safety.medication import Conflict, conflicts, person_facts
-from carellama.safety.medication_rules import MedicationRules
+from carellama.safety.medication.conflicts import Conflict, conflicts, person_facts
+from carellama.safety.medication.rules import MedicationRules
 from carellama.safety.notices import Language
-from carellama.safety.triage import BY_CLASSIFIER, Triage
+from carellama.safety.triage.triage import BY_CLASSIFIER, Triage
 
 # slots for which a bare yes is half an answer, and those about which an answer may tell of something else only
 LISTS: frozenset[Slot] = frozenset({"red_flag", "associated", "history", "drugs", "allergies", "family", "social"})

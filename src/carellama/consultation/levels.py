@@ -31,9 +31,9 @@ from carellama.consultation.reading import BACKGROUND, Sex
 from carellama.consultation.state import FERTILE, Slot
 from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
-from carellama.safety.pattern_rules import Condition, Entry
-from carellama.safety.triage import BY_CLASSIFIER, NEVER_OVERRULED, Finding, Triage, patient_text
-from carellama.safety.triage_rules import LEVELS, RedFlag
+from carellama.safety.rules.rule_set import Condition, Entry
+from carellama.safety.triage.rules import LEVELS, RedFlag
+from carellama.safety.triage.triage import BY_CLASSIFIER, NEVER_OVERRULED, Finding, Triage, patient_text
 
 # Concepts of triage that name who is ill, beside numbers of age and weeks
 CHILDREN = frozenset({"infant", "child", "teen", "kid", "infant_or_small", "baby_days", "mind_teen"})

@@ -13,18 +13,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
-
-import yaml
 
 from carellama.consultation.complaints import load_guide
 from carellama.consultation.guide_files import Complaint
 from carellama.consultation.state import SLOTS, Slot
-from carellama.rules import Lexicon, normalize
+from carellama.package_data import package_yaml
+from carellama.rules import Lexicon, flat_terms, normalize
 from carellama.safety.notices import Language
 
-FILE = "slots.yaml"
 Wording = Mapping[str, str]  # by language
 _QUESTION = re.compile(r"[^。！？!?\n]*[?？]")
 
@@ -82,7 +79,7 @@ def load_questions() -> Questions:
     wordings = [(said, slot) for slot, kinds in of_slot.items() for kind in kinds.values() for said in kind.values()]
     wordings += [(said, slot) for one in complaints.values() for slot, own in one.ask.items() for said in own.values()]
     exact = sorted(((normalize(said), slot) for said, slot in wordings), key=lambda one: -len(one[0]))
-    words = Lexicon({slot: terms_of(data["slots"][slot]["asks"]) for slot in SLOTS})
+    words = Lexicon({slot: flat_terms(data["slots"][slot]["asks"]) for slot in SLOTS})
     return Questions(
         intro=data["intro"],
         meanwhile=data["meanwhile"],
@@ -96,14 +93,6 @@ def load_questions() -> Questions:
     )
 
 
-@cache
 def slots_data() -> Mapping[str, Any]:
     """Return what `slots.yaml` says."""
-    text = resources.files("carellama.consultation").joinpath(FILE).read_text(encoding="utf-8")
-    read: Mapping[str, Any] = yaml.safe_load(text)
-    return read
-
-
-def terms_of(groups: Sequence[Sequence[str]]) -> list[str]:
-    """Return the terms of a list a language."""
-    return [term for group in groups for term in group]
+    return package_yaml("consultation/slots.yaml")

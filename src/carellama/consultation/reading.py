@@ -19,11 +19,11 @@ from typing import Literal
 
 from carellama.consultation.complaints import load_guide
 from carellama.consultation.persons import has_own_trouble, is_bystander
-from carellama.consultation.questions import slots_data, terms_of
+from carellama.consultation.questions import slots_data
 from carellama.consultation.state import SLOTS, Reader, Slot
-from carellama.rules import SENTENCE_END, Lexicon, Mention, Mentions, normalize, words_between
-from carellama.safety.measures import NUMBER, find_measures, read_number
-from carellama.safety.medication import person_facts
+from carellama.rules import SENTENCE_END, Lexicon, Mention, Mentions, flat_terms, normalize, words_between
+from carellama.safety.medication.conflicts import person_facts
+from carellama.safety.rules.measures import NUMBER, find_measures, read_number
 
 Answer = Literal["yes", "no", "unknown", "nothing", "text"]
 Sex = Literal["female", "male"]
@@ -119,9 +119,9 @@ class Said:
 def _lexicon() -> Lexicon:
     data = slots_data()
     concepts = {
-        f"slot {slot}": terms_of(data["slots"][slot]["said"]) for slot in SLOTS if "said" in data["slots"][slot]
+        f"slot {slot}": flat_terms(data["slots"][slot]["said"]) for slot in SLOTS if "said" in data["slots"][slot]
     }
-    concepts |= {f"signal {name}": terms_of(groups) for name, groups in data["signals"].items()}
+    concepts |= {f"signal {name}": flat_terms(groups) for name, groups in data["signals"].items()}
     return Lexicon({**concepts, "_now": load_guide().concepts["_now"]})
 
 

@@ -5,7 +5,7 @@
     print(to_markdown(report))
 
 What a person said is quoted as it was said. How urgent it is, the departments and the advice come from the rules of
-`safety.triage` and the guide of `consultation.complaints`, never from a model. The report states no diagnosis.
+`safety.triage.triage` and the guide of `consultation.complaints`, never from a model. The report states no diagnosis.
 """
 
 from __future__ import annotations
@@ -15,11 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
-from functools import cache
-from importlib import resources
 from typing import Any
-
-import yaml
 
 from carellama.consultation.complaints import Assessment, assess, load_guide
 from carellama.consultation.guide_files import URGENCIES
@@ -27,10 +23,10 @@ from carellama.consultation.questions import load_questions
 from carellama.consultation.reading import kind_of
 from carellama.consultation.report_pdf import Section, draw
 from carellama.consultation.state import FERTILE, SLOTS, ConsultState, Slot, Urgency
+from carellama.package_data import package_yaml
 from carellama.safety.notices import Language, disclaimer, emergency_notice
-from carellama.safety.triage import BY_CLASSIFIER, Finding
+from carellama.safety.triage.triage import BY_CLASSIFIER, Finding
 
-WORDS = "report.yaml"
 ADVISED = 2  # complaints whose advice is given
 RULES_SHOWN = 2  # rules of triage that are written out; of the others there are the ids
 # What tells of the trouble, and what it is weighed by. The illness of the family and allergies are in neither.
@@ -261,12 +257,9 @@ def _is_known(state: ConsultState, slot: Slot) -> bool:
     return kind_of(state.slots.get(slot, "")) not in ("nothing", "unknown")
 
 
-@cache
 def report_words() -> Mapping[str, Any]:
     """Return the words of a report."""
-    text = resources.files("carellama.consultation").joinpath(WORDS).read_text(encoding="utf-8")
-    read: Mapping[str, Any] = yaml.safe_load(text)
-    return read
+    return package_yaml("consultation/report.yaml")
 
 
 def sections(report: Report) -> list[Section]:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from carellama.safety.medication import Conflict
+from carellama.safety.medication.conflicts import Conflict
 from carellama.safety.notices import Language
-from carellama.safety.triage import Finding
+from carellama.safety.triage.triage import Finding
 
 Slot = Literal[
     "complaint", "age_sex", "onset", "location", "course", "severity", "associated", "red_flag", "history", "drugs",

@@ -32,9 +32,9 @@ from carellama.evaluate.guard_judge import HarmJudge
 from carellama.evaluate.table import aligned
 from carellama.evaluate.triage import cells
 from carellama.intervals import wilson
-from carellama.safety.guard import Guard, Judgement
-from carellama.safety.guard_model import GuardModel, guard_format
-from carellama.safety.guard_rules import Reader
+from carellama.safety.guard.guard import Guard, Judgement
+from carellama.safety.guard.model import GuardModel, guard_format
+from carellama.safety.guard.rules import Reader
 from carellama.safety.own_files import sort_rule_files
 from carellama.text import counted
 

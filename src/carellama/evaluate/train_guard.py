@@ -23,8 +23,8 @@ from carellama.evaluate.guard_cases import Request, load_requests
 from carellama.evaluate.table import aligned
 from carellama.evaluate.train_triage import STEPS, weights_file
 from carellama.evaluate.triage import cells
-from carellama.safety.classifier import Classifier, fit
-from carellama.safety.guard import Guard
+from carellama.safety.classifier.classifier import Classifier, fit
+from carellama.safety.guard.guard import Guard
 from carellama.safety.own_files import sort_rule_files
 
 

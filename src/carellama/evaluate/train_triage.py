@@ -22,10 +22,10 @@ from carellama.errors import UserError, read_failure
 from carellama.evaluate.table import aligned
 from carellama.evaluate.triage import cells
 from carellama.evaluate.triage_cases import Case, load_cases
-from carellama.safety.classifier import Classifier, fit
-from carellama.safety.signs import Sign
-from carellama.safety.triage import Finding, patient_text, read_text, weighed
-from carellama.safety.triage_rules import load_red_flags
+from carellama.safety.classifier.classifier import Classifier, fit
+from carellama.safety.classifier.signs import Sign
+from carellama.safety.triage.rules import load_red_flags
+from carellama.safety.triage.triage import Finding, patient_text, read_text, weighed
 
 STEPS = (-0.6, -0.3, 0.0, 0.3, 0.6)  # around the threshold, in log-odds
 COLUMNS = ("reader", "missed", "of", "share", "95%", "false alarms", "of", "share", "95%")

@@ -5,7 +5,7 @@
 
 A miss is an emergency that is not called one; a false alarm is anything else that is. Shares have Wilson intervals of
 95%. A model is asked in two ways, since the way of asking alone changes published rates: it answers freely and the
-answer is read by words (`safety.answers`), or it picks one of four levels by log-probability.
+answer is read by words (`safety.answers.urgency`), or it picks one of four levels by log-probability.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from carellama.evaluate.triage_cases import LABELS, Case, Cases, Label, as_label
 from carellama.evaluate.triage_variants import VARIANTS, variants
 from carellama.intervals import wilson
 from carellama.records import Message
-from carellama.safety.answers import urgency_of
-from carellama.safety.classifier import Classifier, load_classifier
+from carellama.safety.answers.urgency import urgency_of
+from carellama.safety.classifier.classifier import Classifier, load_classifier
 from carellama.safety.own_files import sort_rule_files
-from carellama.safety.triage import patient_text, read_text, triage
-from carellama.safety.triage_rules import RedFlags, load_red_flags
+from carellama.safety.triage.rules import RedFlags, load_red_flags
+from carellama.safety.triage.triage import patient_text, read_text, triage
 from carellama.text import counted
 
 NEAR_MISS = "near-misses"

@@ -14,14 +14,14 @@ from carellama.config.parse import parse
 from carellama.config.safety import SafetyCheckArguments
 from carellama.engine.base import AnswerKind
 from carellama.errors import UserError
-from carellama.safety.answer_checks import AnswerChecks, load_answer_rules
-from carellama.safety.guard_rules import load_guard_rules
-from carellama.safety.medication import conflicts, person_facts
-from carellama.safety.medication_rules import MedicationRules, load_medication
+from carellama.safety.answers.checks import AnswerChecks, load_answer_rules
+from carellama.safety.guard.rules import load_guard_rules
+from carellama.safety.medication.conflicts import conflicts, person_facts
+from carellama.safety.medication.rules import MedicationRules, load_medication
 from carellama.safety.own_files import sort_rule_files
-from carellama.safety.pattern_rules import RuleSet
 from carellama.safety.policy import is_policy_file, load_policy
-from carellama.safety.triage_rules import load_red_flags
+from carellama.safety.rules.rule_set import RuleSet
+from carellama.safety.triage.rules import load_red_flags
 from carellama.text import counted, language
 
 Fired = Callable[[str], Collection[str]]  # a text to the ids of the rules that fire on it

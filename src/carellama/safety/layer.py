@@ -21,13 +21,13 @@ from typing import Literal
 from carellama.engine.base import Notice
 from carellama.errors import lookup
 from carellama.records import Message
-from carellama.safety.answer_watch import AnswerWatch, conflict_notice
-from carellama.safety.classifier import load_classifier
-from carellama.safety.guard import Guard
-from carellama.safety.guard_model import GuardModel
-from carellama.safety.guard_replies import guard_reply
-from carellama.safety.medication import PersonFacts, conflicts, person_facts
-from carellama.safety.medication_rules import MedicationRules, load_medication
+from carellama.safety.answers.watch import AnswerWatch, conflict_notice
+from carellama.safety.classifier.classifier import load_classifier
+from carellama.safety.guard.guard import Guard
+from carellama.safety.guard.model import GuardModel
+from carellama.safety.guard.replies import guard_reply
+from carellama.safety.medication.conflicts import PersonFacts, conflicts, person_facts
+from carellama.safety.medication.rules import MedicationRules, load_medication
 from carellama.safety.notices import (
     SHOWN_LEVELS,
     Language,
@@ -38,8 +38,8 @@ from carellama.safety.notices import (
 )
 from carellama.safety.own_files import sort_rule_files
 from carellama.safety.policy import Policy, load_policy
-from carellama.safety.triage import Triage, patient_text, triage
-from carellama.safety.triage_rules import load_red_flags
+from carellama.safety.triage.rules import load_red_flags
+from carellama.safety.triage.triage import Triage, patient_text, triage
 
 Mode = Literal["warn", "on"]
 CRISIS, CRISIS_CATEGORY = "mind", "self_harm_method"  # a system of triage, and the requests that it may come with

@@ -9,15 +9,12 @@ Texts of this project; the numbers are data with their source, `countries.yaml`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import resources
 from typing import Literal
-
-import yaml
 
 from carellama.engine.base import Notice
 from carellama.errors import lookup
-from carellama.safety.triage import Finding
+from carellama.package_data import package_yaml
+from carellama.safety.triage.triage import Finding
 from carellama.text import HAN_CHARACTER
 
 Language = Literal["en", "zh"]
@@ -59,12 +56,9 @@ def disclaimer(language: Language) -> str:
     return DISCLAIMERS[language]
 
 
-@cache
 def countries() -> Mapping[str, Mapping[str, str]]:
     """Return the numbers to call by country."""
-    text = resources.files("carellama.safety").joinpath("countries.yaml").read_text(encoding="utf-8")
-    read: Mapping[str, Mapping[str, str]] = yaml.safe_load(text)
-    return read
+    return package_yaml("safety/countries.yaml")
 
 
 def emergency_notice(findings: Sequence[Finding], language: Language, country: str | None = None) -> str:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carellama.errors import UserError
-from carellama.safety.guard_rules import is_guard_file
-from carellama.safety.medication_rules import is_medication_file
+from carellama.safety.guard.rules import is_guard_file
+from carellama.safety.medication.rules import is_medication_file
 from carellama.safety.policy import is_policy_file
 
 

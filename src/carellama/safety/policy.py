@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import yaml
 
 from carellama.errors import UserError
-from carellama.safety.rule_files import check_once, compose, known_key, shipped_file, user_file
+from carellama.safety.rules.files import check_once, compose, known_key, shipped_file, user_file
 
 Action = Literal["on", "warn", "off"]
 FILE = "policy.yaml"

@@ -24,7 +24,7 @@ from carellama.engine.base import (
     guarded,
 )
 from carellama.errors import UserError
-from carellama.safety.answer_watch import Mark
+from carellama.safety.answers.watch import Mark
 from carellama.safety.layer import Screening
 from carellama.safety.notices import mark_text
 from carellama.text import estimated_tokens

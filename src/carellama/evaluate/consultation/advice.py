@@ -4,7 +4,7 @@
     advice.urgency, advice.departments             # "emergency", ("cardiology",)
     unsafe_in(card, "Take an antacid and wait.")   # [0]
 
-By words, as `safety.answers`: advice.yaml has the concepts that the terms of the cards refer to. What an answer denies
+By words, as `safety.answers.urgency`: advice.yaml has the concepts that the terms of the cards refer to. What an answer denies
 or warns against ("do not wait") is no advice.
 """
 
@@ -14,19 +14,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
-from typing import Any
-
-import yaml
 
 from carellama.consultation.complaints import load_guide
 from carellama.errors import UserError
 from carellama.evaluate.consultation.cards import Card
 from carellama.evaluate.triage_cases import Label
-from carellama.rules import Lexicon, Mention, normalize, parse_term
-from carellama.safety.answers import makes_light_of, urgency_of
-from carellama.safety.context import Context
-from carellama.safety.rule_files import CONTEXT
+from carellama.rules import Lexicon, Mention, normalize, package_concepts, parse_term
+from carellama.safety.answers.urgency import makes_light_of, urgency_of
+from carellama.safety.rules.context import Context
+from carellama.safety.rules.files import CONTEXT
 
 NOT_MEANT = frozenset({"denied", "past", "question"})
 CONCEPT = re.compile(r"\{\w+\}")
@@ -137,20 +133,15 @@ def _advice_lexicon() -> Lexicon:
 def _concepts() -> Concepts:
     """The words that say how a mention is meant, and the concepts of advice.yaml."""
     found = {name: list(terms) for name, terms in context().items() if name != "_not_deny"}
-    for name, terms in _read("carellama.evaluate.consultation", "advice.yaml").items():
+    for name, terms in package_concepts("evaluate/consultation/advice.yaml").items():
         found.setdefault(name, []).extend(terms)
     return found
 
 
 @cache
 def context() -> Concepts:
-    """The words of `safety.context`."""
-    return _read("carellama.safety", CONTEXT)
-
-
-def _read(package: str, name: str) -> Concepts:
-    read: dict[str, Any] = yaml.safe_load(resources.files(package).joinpath(name).read_text(encoding="utf-8"))
-    return {concept: [str(term) for group in groups for term in group] for concept, groups in read.items()}
+    """The words of `safety.rules.context`."""
+    return package_concepts(CONTEXT)
 
 
 def _within(one: Mention, other: Mention) -> bool:

@@ -14,14 +14,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import resources
 from random import Random
 from typing import Any, Protocol
 
-import yaml
-
 from carellama.engine.base import Engine, Sampling
 from carellama.evaluate.consultation.cards import Card
+from carellama.package_data import package_yaml
 from carellama.records import Message
 from carellama.rules import normalize
 from carellama.text import is_chinese, ngrams, sentences, split_reasoning, words
@@ -55,9 +53,7 @@ class Patient(Protocol):
 @cache
 def prompts() -> dict[str, Any]:
     """The texts of prompts.yaml."""
-    text = resources.files("carellama.evaluate.consultation").joinpath("prompts.yaml").read_text(encoding="utf-8")
-    found: dict[str, Any] = yaml.safe_load(text)
-    return found
+    return package_yaml("evaluate/consultation/prompts.yaml")
 
 
 class ScriptedPatient:

@@ -14,11 +14,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import NamedTuple
 
-import yaml
-
+from carellama.package_data import package_yaml
 from carellama.rules import Mention
 
 _DIGITS = dict(zip("零〇一二两三四五六七八九", (0, 0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9), strict=True))
@@ -193,8 +191,7 @@ def _beside_numbers() -> _Beside:
 
 
 def _read_measures() -> Iterator[_Measure]:
-    text = resources.files("carellama.safety").joinpath("measures.yaml").read_text(encoding="utf-8")
-    read = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    read = package_yaml("safety/rules/measures.yaml")
     for row in read["measures"]:
         before = row["before"].replace("{is}", read["is"]).replace("{near}", read["near"]) if "before" in row else None
         yield _Measure(

@@ -21,14 +21,13 @@ import yaml
 from ahocorasick_rs import AhoCorasick
 
 from carellama.errors import UserError, nearest
-from carellama.rules import FoundMentions, Lexicon, parse_term
-from carellama.safety.rule_files import File, context_file, plain_value, shipped_file, user_file
-from carellama.safety.yaml_nodes import entries, items, place, root, texts, translations
+from carellama.rules import FoundMentions, Lexicon, package_concepts, parse_term
+from carellama.safety.rules.files import CONTEXT, File, plain_value, shipped_file, user_file
+from carellama.safety.rules.yaml_nodes import entries, items, place, root, texts, translations
 
 Severity = Literal["avoid", "caution"]
 Kind = Literal["condition", "drug", "pregnancy", "breastfeeding", "age", "allergy"]
-FILES = ("drugs.yaml", "contraindications.yaml")
-WORDS = "medication_words.yaml"
+FILES = ("medication/drugs.yaml", "medication/contraindications.yaml")
 PARTS = ("classes", "substances", "products", "advice", "conditions", "groups")
 ANY, SAME = "any", "same"
 DRUG, CONDITION = "drug:", "condition:"  # prefixes of their concepts in the lexicon
@@ -370,11 +369,6 @@ def _slug(text: str) -> str:
 
 def _words() -> dict[str, list[str]]:
     """The concepts that say how a drug is meant."""
-    concepts: dict[str, list[str]] = {}
-    for _, text in (context_file(), shipped_file(WORDS)):
-        read = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        for concept, groups in read.items():
-            flat: Iterable[str] = (one for group in groups for one in (group if isinstance(group, list) else [group]))
-            concepts.setdefault(concept, []).extend(flat)
+    concepts = package_concepts(CONTEXT, "safety/medication/medication_words.yaml")
     concepts["_not_deny"] = [one for one in concepts["_not_deny"] if one not in _DENY_DRUGS]
     return concepts

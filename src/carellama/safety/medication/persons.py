@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from carellama.rules import SENTENCE_END, Mention, normalize
-from carellama.safety.context import Context
-from carellama.safety.measures import find_measures
-from carellama.safety.medication_rules import CONDITION, DRUG, MedicationRules
+from carellama.safety.medication.rules import CONDITION, DRUG, MedicationRules
+from carellama.safety.rules.context import Context
+from carellama.safety.rules.measures import find_measures
 
 SELF = "self"
 RELATIVES = ("mother", "father", "grandparent", "partner", "sibling", "children", "others")

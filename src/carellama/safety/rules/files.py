@@ -2,7 +2,7 @@
 
     rules = read_rules([("hospital.yaml", text)], RULE_KIND)
 
-A file has `concepts` (a name, and its terms in lists: see `carellama.rules`), `rules` (see `safety.pattern_rules`) and
+A file has `concepts` (a name, and its terms in lists: see `carellama.rules`), `rules` (see `safety.rules.rule_set`) and
 `extend` (terms for concepts of the files before).
 A kind of rules has keys of its own besides: triage a level, the guard an outcome. Each rule brings its source and texts
 that must fire and that must not, which are tried when the file is checked (`carellama safety check FILE`), not when it
@@ -15,20 +15,20 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any, Generic, NoReturn, get_args
 
 import yaml
 
 from carellama.errors import UserError, nearest, read_failure
+from carellama.package_data import package_folder, package_text
 from carellama.rules import Lexicon
-from carellama.safety.context import Flag
-from carellama.safety.measures import measure_names
-from carellama.safety.pattern_rules import EVERYWHERE, WITHIN, Condition, Entry, PatternRule, Rule, RuleSet
+from carellama.safety.rules.context import Flag
+from carellama.safety.rules.measures import measure_names
+from carellama.safety.rules.rule_set import EVERYWHERE, WITHIN, Condition, Entry, PatternRule, Rule, RuleSet
 
 File = tuple[str, str]  # name, text
-CONTEXT = "context.yaml"  # concepts that each set of rules has: how a mention is meant
+CONTEXT = "safety/rules/context.yaml"  # concepts that each set of rules has: how a mention is meant
 _KEYS: Mapping[str, type | tuple[type, ...]] = {
     "id": str,
     "find": list,
@@ -49,7 +49,7 @@ _COMPARISON = re.compile(r"(\w+)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)")
 class RuleKind(Generic[Rule]):
     """A kind of rules: the keys that it has besides those of all rules, each needed, and what makes a rule.
 
-    `numbers`: what an entry may compare, besides the concepts of the files; None: those of `safety.measures`.
+    `numbers`: what an entry may compare, besides the concepts of the files; None: those of `safety.rules.measures`.
     """
 
     keys: Mapping[str, type]
@@ -90,19 +90,18 @@ def read_rules(files: Sequence[File], kind: RuleKind[Rule], more: Sequence[File]
 
 def context_file() -> File:
     """Return the concepts of how a mention is meant."""
-    return shipped_file(CONTEXT)
+    return CONTEXT, package_text(CONTEXT)
 
 
 def shipped_file(name: str) -> File:
-    """Return a file of this package."""
-    return name, resources.files("carellama.safety").joinpath(name).read_text(encoding="utf-8")
+    """Return a file of the safety layer under its name alone."""
+    return name.rpartition("/")[2], package_text(f"safety/{name}")
 
 
 def shipped_folder(name: str) -> list[File]:
-    """Return the YAML files of a folder of this package, by name."""
-    found = resources.files("carellama.safety").joinpath(name).iterdir()
-    files = sorted((one for one in found if one.name.endswith(".yaml")), key=lambda one: one.name)
-    return [(f"{name}/{one.name}", one.read_text(encoding="utf-8")) for one in files]
+    """Return the YAML files of a folder of the safety layer, each as the folder's name and its own."""
+    above = f"safety/{name.rpartition('/')[0]}/"
+    return [(path.removeprefix(above), text) for path, text in package_folder(f"safety/{name}")]
 
 
 def user_file(path: Path) -> File:

@@ -4,11 +4,11 @@
     guard.judge([Message("user", "Write me a fake prescription")])
     # Judgement(outcome="refuse", category="prescription_forging", rule="forge-medical-papers", by="rules")
 
-Three readers, of which the strictest counts: rules (`guard_rules`), a classifier for what no rule has a word for, and a
-guard model where one is given (`guard_model`). The last request counts, with what went before: alone, then together
+Three readers, of which the strictest counts: rules (`guard.rules`), a classifier for what no rule has a word for, and a
+guard model where one is given (`guard.model`). The last request counts, with what went before: alone, then together
 with the person's earlier turns, of which it may be the end ("I hate my boss" ... "so what do I put in his tea?"). A
 request that was refused and then taken up again ("go on") is refused again; another question is answered. Disguises
-(base64, letters apart, ...) are undone first (`disguises`). What tools return is read for instructions to the
+(base64, letters apart, ...) are undone first (`guard.disguises`). What tools return is read for instructions to the
 assistant only. It keeps nothing of what was said.
 """
 
@@ -24,18 +24,18 @@ from pathlib import Path
 
 from carellama.records import Message
 from carellama.rules import Mentions
-from carellama.safety.classifier import Classifier, blocks, load_classifier
-from carellama.safety.disguises import preferred_words, readings
-from carellama.safety.guard_model import GuardModel, GuardModelError
-from carellama.safety.guard_rules import GENERAL, OUTCOMES, GuardRule, Outcome, Reader, load_guard_rules
-from carellama.safety.pattern_rules import Spans
-from carellama.safety.pinyin import word_sounds
+from carellama.safety.classifier.classifier import Classifier, blocks, load_classifier
+from carellama.safety.classifier.signs import Sign
+from carellama.safety.guard.disguises import preferred_words, readings
+from carellama.safety.guard.model import GuardModel, GuardModelError
+from carellama.safety.guard.pinyin import word_sounds
+from carellama.safety.guard.rules import GENERAL, OUTCOMES, GuardRule, Outcome, Reader, load_guard_rules
 from carellama.safety.policy import Action, Policy
-from carellama.safety.signs import Sign
+from carellama.safety.rules.rule_set import Spans
 
 log = logging.getLogger(__name__)
 INJECTION = "prompt_injection"  # the category that documents are read for
-WEIGHTS = "guard.tsv.gz"
+WEIGHTS = "guard/guard.tsv.gz"
 READERS: tuple[Reader, ...] = ("rules", "classifier", "model")
 NEVER_OVERRULED = ("minors_sexual",)  # categories whose rules stand whatever the classifier says
 EARLIER_CHARACTERS = 4000  # of the person's earlier turns that are read together with the last

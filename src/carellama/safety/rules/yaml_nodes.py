@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import yaml
 
 from carellama.errors import UserError
-from carellama.safety.rule_files import check_once, compose, known_key, plain_value
+from carellama.safety.rules.files import check_once, compose, known_key, plain_value
 
 
 def root(name: str, text: str) -> yaml.Node:

@@ -5,14 +5,14 @@
     classifier.verdict("...", signs)     # "emergency", "harmless" or "unsure"
 
 Features are sequences of one to three Chinese characters (also two characters with one or two others between, `胸?痛`,
-and those at an end of a run, `^胸`, `痛$`), of one to three words in Latin letters, and the signs of `safety.signs`. A
+and those at an end of a run, `^胸`, `痛$`), of one to three words in Latin letters, and the signs of `safety.classifier.signs`. A
 text scores the sum of their weights over the square root of their number (40 at least), plus a bias (logistic
 regression; while it learns, features that tell the labels apart count for more: Wang and Manning 2012), plus what a
-small layer of hidden units says of them together (`safety.hidden`), where the table has one. A
+small layer of hidden units says of them together (`safety.classifier.hidden`), where the table has one. A
 long text is read in windows, of which the highest counts, so that a preamble changes nothing. Weights are a readable
 table, `classifier.tsv.gz`, one feature a line; `carellama safety train` makes it from labelled texts. It knows that a
 sign is denied, and no other negation but by the sequences it has seen; it gives no reason, and names no rule. Where it
-is sure that a text is harmless, an emergency that a shipped rule found is shown as one for today (`safety.triage`).
+is sure that a text is harmless, an emergency that a shipped rule found is shown as one for today (`safety.triage.triage`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from carellama.errors import UserError, read_failure
 from carellama.rules import normalize
-from carellama.safety.feature_index import (
+from carellama.safety.classifier.feature_index import (
     APART,
     HAN_LENGTHS,
     HAN_RUN,
@@ -44,11 +44,11 @@ from carellama.safety.feature_index import (
     FeatureIndex,
     read_words,
 )
-from carellama.safety.hidden import Hidden, fit_hidden, read_hidden
-from carellama.safety.signs import Sign
+from carellama.safety.classifier.hidden import Hidden, fit_hidden, read_hidden
+from carellama.safety.classifier.signs import Sign
 
 WINDOW_HAN, WINDOW_WORDS = 160, 120  # of a window; the next begins in its middle, where no sequence is read across
-WEIGHTS = "classifier.tsv.gz"
+WEIGHTS = "triage/classifier.tsv.gz"
 BIAS, THRESHOLD, FLOOR = "#bias", "#threshold", "#floor"  # names of lines that are no feature
 # Known features of a window. With fewer a text counts as if it had so many: "hi" tells of no emergency because one of
 # the texts learned from began with it.

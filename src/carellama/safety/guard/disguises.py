@@ -18,15 +18,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from importlib import resources
 from typing import Any
 from urllib.parse import unquote
 
-import yaml
 from ahocorasick_rs import AhoCorasick, MatchKind
 
+from carellama.package_data import package_yaml
 from carellama.rules import normalize
-from carellama.safety.pinyin import from_pinyin
+from carellama.safety.guard.pinyin import from_pinyin
 from carellama.text import HAN, HAN_CHARACTER
 
 DEPTH = 3  # codes within codes
@@ -68,11 +67,8 @@ _COMMON = frozenset(
 )
 
 
-@cache
 def _words() -> Mapping[str, Any]:
-    text = resources.files("carellama.safety").joinpath("disguises.yaml").read_text(encoding="utf-8")
-    read: Mapping[str, Any] = yaml.safe_load(text)
-    return read
+    return package_yaml("safety/guard/disguises.yaml")
 
 
 def readings(text: str, sounds: Mapping[str, str] | None = None) -> tuple[str, ...]:

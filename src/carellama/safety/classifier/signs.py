@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from carellama.rules import FoundMentions
-from carellama.safety.context import Context
+from carellama.safety.rules.context import Context
 
-Sign = tuple[int, str]  # where it stands first, its concept in braces and the flags of `safety.context`
+Sign = tuple[int, str]  # where it stands first, its concept in braces and the flags of `safety.rules.context`
 
 
 def signs(mentions: FoundMentions, context: Context, concepts: Collection[str]) -> list[Sign]:

@@ -12,12 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
-from carellama.safety.pattern_rules import PatternRule, RuleSet
-from carellama.safety.rule_files import RuleKind, RuleNode, read_rules, shipped_folder, user_file
+from carellama.safety.rules.files import RuleKind, RuleNode, read_rules, shipped_folder, user_file
+from carellama.safety.rules.rule_set import PatternRule, RuleSet
 
 Level = Literal["emergency", "urgent", "soon"]
 LEVELS: tuple[Level, ...] = get_args(Level)  # the most urgent first
-FOLDER = "red_flags"
+FOLDER = "triage/red_flags"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

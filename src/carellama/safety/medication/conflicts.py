@@ -18,8 +18,8 @@ from functools import cached_property
 from typing import Literal
 
 from carellama.rules import SENTENCE_END, Mentions, normalize, words_between
-from carellama.safety.medication_facts import DrugMention, Fact, PersonFacts, Reading, is_topical, person_facts
-from carellama.safety.medication_rules import (
+from carellama.safety.medication.facts import DrugMention, Fact, PersonFacts, Reading, is_topical, person_facts
+from carellama.safety.medication.rules import (
     ANY,
     CONDITION,
     DRUG,

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from carellama.engine.base import Engine, Sampling
 from carellama.errors import UserError, lookup
 from carellama.records import Message
-from carellama.safety.guard_rules import GENERAL, Outcome
+from carellama.safety.guard.rules import GENERAL, Outcome
 
 ANSWER_TOKENS = 64  # a verdict is a few words
 # Llama Guard 3, hazards of MLCommons. Not among them, and answered: S5 defamation, S6 advice of a profession,

@@ -11,14 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from importlib import resources
 
-import yaml
-
-from carellama.rules import Lexicon, Mention, Sentences, normalize
-from carellama.safety.context import Context
-from carellama.safety.rule_files import CONTEXT
-from carellama.safety.triage_rules import Level
+from carellama.rules import Lexicon, Mention, Sentences, normalize, package_concepts
+from carellama.safety.rules.context import Context
+from carellama.safety.rules.files import CONTEXT
+from carellama.safety.triage.rules import Level
 
 _REFERRALS: tuple[tuple[str, Level], ...] = (
     ("refer_now", "emergency"),
@@ -29,12 +26,7 @@ _REFERRALS: tuple[tuple[str, Level], ...] = (
 
 @cache
 def _lexicon() -> Lexicon:
-    safety = resources.files("carellama.safety")
-    concepts: dict[str, list[str]] = {}
-    for name in ("answers.yaml", CONTEXT):
-        read = yaml.safe_load(safety.joinpath(name).read_text(encoding="utf-8"))
-        concepts |= {concept: [term for group in groups for term in group] for concept, groups in read.items()}
-    return Lexicon(concepts)
+    return Lexicon(package_concepts("safety/answers/answers.yaml", CONTEXT))
 
 
 def urgency_of(answer: str) -> Level | None:

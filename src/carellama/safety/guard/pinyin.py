@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib import resources
 
+from carellama.package_data import package_text
 from carellama.text import HAN, HAN_CHARACTER
 
 LONGEST_WORD = 5  # syllables
@@ -35,7 +35,7 @@ class _Syllable:
 @cache
 def _characters() -> Mapping[str, str]:
     """The sound of a character."""
-    lines = resources.files("carellama.safety").joinpath("pinyin.txt").read_text(encoding="utf-8").splitlines()
+    lines = package_text("safety/guard/pinyin.txt").splitlines()
     pairs = (line.split(" ") for line in lines if line[0] != "#")
     return {one: sound for sound, characters in pairs for one in characters}
 

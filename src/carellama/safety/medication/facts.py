@@ -4,7 +4,7 @@
     facts.pregnancy.value, facts.trimester        # 12.0, 1
     [fact.id for fact in facts.allergies]         # ["penicillin"]
 
-Facts are those of the patient (`safety.medication_persons`). What is said of somebody else or denied does not count,
+Facts are those of the patient (`safety.medication.persons`). What is said of somebody else or denied does not count,
 nor does a drug that was stopped; a disease of the past does, unless it was cured. By words, without a model.
 """
 
@@ -19,9 +19,9 @@ from typing import Literal
 
 from carellama.records import Message
 from carellama.rules import Mention
-from carellama.safety.medication_persons import LONGEST, SELF, Persons, Token
-from carellama.safety.medication_rules import CONDITION, DRUG, MedicationRules, load_medication
-from carellama.safety.triage import patient_text
+from carellama.safety.medication.persons import LONGEST, SELF, Persons, Token
+from carellama.safety.medication.rules import CONDITION, DRUG, MedicationRules, load_medication
+from carellama.safety.triage.triage import patient_text
 
 FIRST_WEEK, LAST_WEEK = 4, 42  # of pregnancy
 Role = Literal["taken", "asked", "allergy"]

@@ -3,7 +3,7 @@
     classifier = load_answer_classifier()
     classifier.margins(features(plain, mentions))     # {"diagnosis": 1.2, ...}: from 0 on it is that kind
 
-A disease, medicine or amount (`safety.answer_terms`) counts as one word, whichever it is, so that
+A disease, medicine or amount (`safety.answers.terms`) counts as one word, whichever it is, so that
 "you have <disease>" is learned from a few texts. Features are sequences of one to three words or Chinese characters,
 words with a named thing near them, and pairs of concepts of `answer_rules.yaml` in their order. Weights are a readable
 table, `answers.tsv.gz`: a feature and a weight of each kind a line. `benchmarks/answer_checks.py --train` makes it. It
@@ -27,9 +27,9 @@ from typing import NamedTuple
 from carellama.engine.base import AnswerKind
 from carellama.errors import UserError
 from carellama.rules import Mentions
-from carellama.safety.classifier import BIAS, THRESHOLD, Classifier, fit
+from carellama.safety.classifier.classifier import BIAS, THRESHOLD, Classifier, fit
 
-WEIGHTS = "answers.tsv.gz"
+WEIGHTS = "answers/answers.tsv.gz"
 KINDS: tuple[AnswerKind, ...] = ("diagnosis", "dose", "stop_medicine", "cure", "claims_doctor")
 # In the order of their marks: where two things named overlap, the first of the list is taken.
 MARKS = {

@@ -2,19 +2,17 @@
 
     guard_reply(guard.judge(messages), "zh", country="CN")
 
-Texts of this project, by category: `guard_replies.yaml`.
+Texts of this project, by category: `replies.yaml`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import resources
 
-import yaml
-
+from carellama.package_data import package_yaml
 from carellama.records import Message
-from carellama.safety.guard import Judgement
+from carellama.safety.guard.guard import Judgement
 from carellama.safety.notices import Language, crisis_line, language_of
 
 REFUSED: Mapping[Language, str] = {"en": "(a request that was refused)", "zh": "（一个被拒绝的请求）"}
@@ -57,8 +55,5 @@ def _refusals() -> tuple[tuple[str, str], ...]:
     return tuple((parts[0].strip(), parts[-1].strip()) for parts in (text.split("{crisis}") for text in texts))
 
 
-@cache
 def _replies() -> Replies:
-    text = resources.files("carellama.safety").joinpath("guard_replies.yaml").read_text(encoding="utf-8")
-    read: Replies = yaml.safe_load(text)
-    return read
+    return package_yaml("safety/guard/replies.yaml")

@@ -3,7 +3,7 @@
     checks = AnswerChecks(["diagnosis", "dose"], said="I have had a cough for a week.")
     checks.find("You have pneumonia.")      # [Claim(kind="diagnosis", note={"en": ..., "zh": ...}, id=...)]
 
-One sentence at a time, by rules (`answer_rules.yaml`) and by a classifier (`safety.answer_classifier`). A disease or a
+One sentence at a time, by rules (`answer_rules.yaml`) and by a classifier (`safety.answers.classifier`). A disease or a
 dose that the person stated is not the model's claim, and is not counted; one that the person asked about is.
 """
 
@@ -16,7 +16,7 @@ from typing import NamedTuple, get_args
 
 from carellama.engine.base import AnswerKind
 from carellama.rules import FoundMentions, Mentions, normalize
-from carellama.safety.answer_classifier import (
+from carellama.safety.answers.classifier import (
     KINDS,
     AnswerClassifier,
     features,
@@ -24,13 +24,13 @@ from carellama.safety.answer_classifier import (
     load_answer_classifier,
     may_be,
 )
-from carellama.safety.answer_terms import Stated, find_terms
-from carellama.safety.context import Context
-from carellama.safety.medication_rules import MedicationRules
-from carellama.safety.pattern_rules import PatternRule, RuleSet
-from carellama.safety.rule_files import RuleKind, RuleNode, read_rules, shipped_file
+from carellama.safety.answers.terms import Stated, find_terms
+from carellama.safety.medication.rules import MedicationRules
+from carellama.safety.rules.context import Context
+from carellama.safety.rules.files import RuleKind, RuleNode, read_rules, shipped_file
+from carellama.safety.rules.rule_set import PatternRule, RuleSet
 
-FILE = "answer_rules.yaml"
+FILE = "answers/answer_rules.yaml"
 CLASSIFIER = "classifier"
 TERMS = ("disease", "medicine", "dose", "frequency")  # of safety.answer_terms
 STATED = ("dose", "disease")  # those that do not count where the person said the same

@@ -14,10 +14,10 @@ import re
 from typing import NamedTuple, get_args
 
 from carellama.engine.base import AnswerKind, Notice
-from carellama.safety.answer_checks import AnswerChecks, Claim
-from carellama.safety.answers import makes_light_of
-from carellama.safety.medication import Conflict, PersonFacts, conflicts
-from carellama.safety.medication_rules import MedicationRules
+from carellama.safety.answers.checks import AnswerChecks, Claim
+from carellama.safety.answers.urgency import makes_light_of
+from carellama.safety.medication.conflicts import Conflict, PersonFacts, conflicts
+from carellama.safety.medication.rules import MedicationRules
 from carellama.safety.notices import Language, contradiction_notice, language_of
 from carellama.safety.policy import Policy
 

@@ -16,7 +16,7 @@ from functools import cache
 from ahocorasick_rs import AhoCorasick
 
 from carellama.rules import Mention, Mentions, normalize
-from carellama.safety.medication_rules import CONDITION, DRUG, MedicationRules, load_medication
+from carellama.safety.medication.rules import CONDITION, DRUG, MedicationRules, load_medication
 
 _NUMBER = (
     r"(?:(?<![\d.])\d{1,5}(?:[.,]\d{1,3})?(?: ?(?:-|to|or|~|至|到|或) ?\d{1,5}(?:\.\d{1,3})?)?|"

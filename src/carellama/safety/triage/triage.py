@@ -4,8 +4,8 @@
     found.level, found.findings[0].rule.id          # "emergency", "heart-attack"
 
 It looks at all that the person said, not only at the last message, and at a question of the assistant that the person
-affirmed. It makes no diagnosis: the rules (`safety.triage_rules`) name signs, an action and a source. With a
-classifier (`safety.classifier`) a text is called an emergency as well where no rule fires; such a finding has the rule
+affirmed. It makes no diagnosis: the rules (`safety.triage.rules`) name signs, an action and a source. With a
+classifier (`safety.classifier.classifier`) a text is called an emergency as well where no rule fires; such a finding has the rule
 `classifier`, which gives no reason. Where the classifier is sure that a text is harmless, an emergency of a rule that
 CareLlama ships is shown as urgent instead; the more rules found it, the surer it has to be. One of
 `NEVER_OVERRULED`, or of the rules of a hospital, never is. How much is missed, `carellama safety eval` measures.
@@ -20,12 +20,12 @@ from functools import lru_cache
 
 from carellama.records import Message
 from carellama.rules import normalize
-from carellama.safety.classifier import Classifier, Verdict
-from carellama.safety.context import Context
-from carellama.safety.measures import find_measures
-from carellama.safety.pattern_rules import Spans
-from carellama.safety.signs import Sign, signs
-from carellama.safety.triage_rules import LEVELS, Level, RedFlag, RedFlags, load_red_flags
+from carellama.safety.classifier.classifier import Classifier, Verdict
+from carellama.safety.classifier.signs import Sign, signs
+from carellama.safety.rules.context import Context
+from carellama.safety.rules.measures import find_measures
+from carellama.safety.rules.rule_set import Spans
+from carellama.safety.triage.rules import LEVELS, Level, RedFlag, RedFlags, load_red_flags
 
 _YES = re.compile(
     # "I do" and its like end there, or go on with "it": "I don't" and "I have a cold" affirm nothing

@@ -3,7 +3,7 @@
 rules = load_guard_rules()                          # those that CareLlama ships
 rules = load_guard_rules([Path("hospital.yaml")])   # with rules of a hospital besides
 
-A request asks and supposes, so that a mention counts however it is meant (`safety.context`): what makes a request
+A request asks and supposes, so that a mention counts however it is meant (`safety.rules.context`): what makes a request
 harmless is a concept under `unless`.
 """
 
@@ -17,15 +17,15 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from carellama.safety.context import FLAGS
-from carellama.safety.pattern_rules import PatternRule, RuleSet
-from carellama.safety.rule_files import RuleKind, RuleNode, compose, read_rules, shipped_folder, user_file
+from carellama.safety.rules.context import FLAGS
+from carellama.safety.rules.files import RuleKind, RuleNode, compose, read_rules, shipped_folder, user_file
+from carellama.safety.rules.rule_set import PatternRule, RuleSet
 
 Outcome = Literal["answer", "caution", "refuse"]
 Reader = Literal["rules", "classifier", "model"]
 GENERAL = "general"  # the category of what no rule named
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)  # the strictest last
-FOLDER = "guard_requests"
+FOLDER = "guard/requests"
 CATEGORIES = (
     "prescription_forging",
     "lethal_dose",
@@ -68,7 +68,7 @@ def _make(node: RuleNode) -> GuardRule:
     return GuardRule(
         outcome=node.choice("outcome", OUTCOMES[1:]),
         category=node.choice("category", CATEGORIES),
-        shipped=node.file.startswith(f"{FOLDER}/"),
+        shipped=node.file.startswith("requests/"),
         **given,
     )
 

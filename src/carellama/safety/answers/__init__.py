@@ -1,0 +1,1 @@
+"""What an answer must not say without a mark."""

@@ -1,0 +1,1 @@
+"""Requests that must not be answered."""

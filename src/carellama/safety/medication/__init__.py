@@ -1,0 +1,1 @@
+"""Medicines that do not go with what a person said."""

@@ -1,0 +1,1 @@
+"""Signs of an emergency in what a person says, by rules and a classifier."""
