@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carellama.rules import normalize
-from carellama.safety.answers.terms import _PATTERNS, _WORDS, DISEASE, Stated, _key, _may_match, find_terms
+from carellama.safety.answers.terms import _WORDS, PATTERNS, Stated, _key, _may_match, find_terms
 from carellama.safety.medication.conflicts import conflicts, person_facts
 from carellama.safety.medication.rules import CONDITION, DRUG, load_medication
 from test_safety_linear import SHORT, TIMES, calls
 
 RULES = load_medication()
 NAMES = sorted({one.text.rstrip("*") for one in RULES.lexicon._literals})
-ENDS = sorted({word.replace("·", " ") for words in _WORDS.values() for word in words.split()})
+ENDS = sorted({word for lists in _WORDS.values() for name in lists for word in PATTERNS.words(name)})
 EDGES = [
     " ",
     "-",
@@ -42,7 +42,7 @@ TEXTS = st.lists(st.sampled_from([*EDGES, *NAMES]) | st.sampled_from(ENDS) | st.
 def test_any_text_is_read_and_spans_lie_inside(pieces: list[str]) -> None:
     plain = normalize("".join(pieces))
     found = find_terms(plain)
-    assert found.keys() <= _PATTERNS.keys()
+    assert found.keys() <= _WORDS.keys()
     for ones in found.values():
         assert all(0 <= one.start < one.end <= len(plain) for one in ones)
         assert [one.start for one in ones] == sorted(one.start for one in ones)
@@ -55,7 +55,7 @@ def test_any_text_is_read_and_spans_lie_inside(pieces: list[str]) -> None:
 def test_a_pattern_that_matches_has_a_key_and_a_name_is_searched_for(pieces: list[str]) -> None:
     """The searches before the patterns and the lexicon save time and may lose nothing."""
     plain = normalize("".join(pieces))
-    assert {name for name, pattern in _PATTERNS.items() if pattern.search(plain)} <= _may_match(plain)
+    assert {name for name in _WORDS if PATTERNS[name].search(plain)} <= _may_match(plain)
     named = [name for name in RULES.lexicon.find(plain) if name.startswith((DRUG, CONDITION))]
     assert not named or RULES.names.is_in(plain)
 
@@ -64,7 +64,7 @@ def test_the_searches_say_no_to_most_texts() -> None:
     """If they said yes to all, the test above would hold and show nothing."""
     assert not RULES.names.is_in("please sit down and call your sister.")
     assert "medicine" not in _may_match("please sit down and call your sister.")
-    assert DISEASE.search("you have arthritis") and "disease" in _may_match("you have arthritis")
+    assert PATTERNS["disease"].search("you have arthritis") and "disease" in _may_match("you have arthritis")
 
 
 @pytest.mark.parametrize(

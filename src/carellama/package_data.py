@@ -53,8 +53,11 @@ class Patterns(dict[str, re.Pattern[str]]):
         """Return the names of all entries of the file."""
         return list(package_yaml(self._path))
 
+    def words(self, name: str) -> list[str]:
+        """Return the alternatives of an entry as the file has them."""
+        given = package_yaml(self._path)[name]
+        return [given] if isinstance(given, str) else given
+
     def source(self, name: str) -> str:
         """Return an entry as one regular expression."""
-        given = package_yaml(self._path)[name]
-        pattern = given if isinstance(given, str) else "|".join(given)
-        return ENTRY.sub(lambda entry: f"(?:{self.source(entry[1])})", pattern)
+        return ENTRY.sub(lambda entry: f"(?:{self.source(entry[1])})", "|".join(self.words(name)))

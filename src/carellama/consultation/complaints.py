@@ -5,7 +5,7 @@
     found.urgency, found.departments[0].names["zh"][0]                             # "urgent", "产科"
 
 The guide is data of this project, `complaints/*.yaml` and `departments.yaml`; no clinician has reviewed it. It names no
-disease: a complaint leads to departments, questions and advice. Signs of an emergency are found by `safety.triage.triage`
+disease: a complaint leads to departments, questions and advice. Signs of an emergency are found by `safety.triage`
 besides; the more urgent of the two counts (`consultation.report`).
 """
 

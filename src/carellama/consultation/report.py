@@ -5,7 +5,7 @@
     print(to_markdown(report))
 
 What a person said is quoted as it was said. How urgent it is, the departments and the advice come from the rules of
-`safety.triage.triage` and the guide of `consultation.complaints`, never from a model. The report states no diagnosis.
+`safety.triage` and the guide of `consultation.complaints`, never from a model. The report states no diagnosis.
 """
 
 from __future__ import annotations

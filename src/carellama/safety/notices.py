@@ -3,7 +3,7 @@
     disclaimer("zh")
     emergency_notice(triage(messages).findings, country="CN", language="zh")
 
-Texts of this project; the numbers are data with their source, `countries.yaml`.
+Texts of this project, `notices.yaml`; the numbers are data with their source, `countries.yaml`.
 """
 
 from __future__ import annotations
@@ -20,40 +20,19 @@ from carellama.text import HAN_CHARACTER
 Language = Literal["en", "zh"]
 SHOWN_LEVELS = ("emergency", "urgent")  # of triage, whose notice a person is shown; others are fields only
 SHOWN = (*SHOWN_LEVELS, "refuse", "caution")  # levels of all notices that a person is shown
-DISCLAIMERS: dict[Language, str] = {
-    "en": "CareLlama informs about health. It does not diagnose, it can be wrong, and it does not replace a doctor. "
-    "In an emergency call your local emergency number.",
-    "zh": "CareLlama 仅提供健康信息，不作诊断；回答可能有误，不能代替医生。"
-    "紧急情况请立即拨打当地急救电话（中国大陆为 120）。",
-}
 DEFAULT_COUNTRY: dict[Language, str] = {"en": "US", "zh": "CN"}
-_HEADS: dict[Language, dict[str, str]] = {
-    "en": {"emergency": "**This may be an emergency.**", "urgent": "**This should be seen today.**"},
-    "zh": {"emergency": "**这可能是紧急情况。**", "urgent": "**这种情况今天就应就医。**"},
-}
-_CALL: dict[Language, dict[str, str]] = {
-    "en": {"ambulance": "Ambulance: {}.", "crisis": "Crisis line: {}.", "poison": "Poison centre: {}."},
-    "zh": {"ambulance": "急救电话：{}。", "crisis": "心理援助热线：{}。", "poison": "中毒咨询：{}。"},
-}
-_OVERRULED: dict[Language, str] = {
-    "en": "See a doctor today; if it gets worse, call an ambulance.",
-    "zh": "请今天就医；如果加重，请立即拨打急救电话。",
-}
-_STOPPED: dict[Language, str] = {
-    "en": "The answer was stopped here: it made light of what may be an emergency. Follow the notice above.",
-    "zh": "回答已在此停止：它淡化了可能的紧急情况。请按上面的提示去做。",
-}
-_WARNED: dict[Language, str] = {
-    "en": "This answer makes light of what may be an emergency. Follow the notice, not the answer.",
-    "zh": "这个回答淡化了可能的紧急情况。请按提示去做，不要听信回答。",
-}
 # Which line helps besides the ambulance, by the system of the rule.
 _LINES = {"mind": "crisis", "poisoning": "poison"}
 
 
 def disclaimer(language: Language) -> str:
     """Return what goes with every conversation."""
-    return DISCLAIMERS[language]
+    return _text("disclaimer", language)
+
+
+def _text(name: str, language: Language) -> str:
+    text: str = package_yaml("safety/notices.yaml")[name][language]
+    return text
 
 
 def countries() -> Mapping[str, Mapping[str, str]]:
@@ -70,12 +49,13 @@ def emergency_notice(findings: Sequence[Finding], language: Language, country: s
     finding = findings[0]
     numbers = lookup(countries(), country or DEFAULT_COUNTRY[language], "country")
     rule = finding.rule
-    parts = [_HEADS[language][finding.level], _OVERRULED[language] if finding.overruled else rule.do[language]]
+    parts = [_text(finding.level, language)]
+    parts.append(_text("overruled", language) if finding.overruled else rule.do[language])
     if finding.level in SHOWN_LEVELS:
         systems = {one.rule.system for one in findings if one.level == finding.level}
         wanted = [line for system, line in _LINES.items() if system in systems]
         wanted = ["ambulance", *wanted] if finding.level == "emergency" else wanted
-        parts += [_CALL[language][line].format(numbers[line]) for line in wanted if line in numbers]
+        parts += [_text(line, language).format(numbers[line]) for line in wanted if line in numbers]
     return ("" if language == "zh" else " ").join(parts)
 
 
@@ -85,7 +65,7 @@ def crisis_line(language: Language, country: str | None = None) -> str:
     `country` None: that of the language. Raises `UserError` for a country without numbers.
     """
     numbers = lookup(countries(), country or DEFAULT_COUNTRY[language], "country")
-    return _CALL[language]["crisis"].format(numbers["crisis"]) if "crisis" in numbers else ""
+    return _text("crisis", language).format(numbers["crisis"]) if "crisis" in numbers else ""
 
 
 def language_of(text: str) -> Language:
@@ -102,4 +82,4 @@ def mark_text(notice: Notice) -> str:
 
 def contradiction_notice(language: Language, *, stopped: bool) -> str:
     """Return what is said of an answer that makes light of an emergency: where it is stopped, or beside it."""
-    return (_STOPPED if stopped else _WARNED)[language]
+    return _text("stopped" if stopped else "warned", language)

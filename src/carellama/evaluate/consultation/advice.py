@@ -4,8 +4,8 @@
     advice.urgency, advice.departments             # "emergency", ("cardiology",)
     unsafe_in(card, "Take an antacid and wait.")   # [0]
 
-By words, as `safety.answers.urgency`: advice.yaml has the concepts that the terms of the cards refer to. What an answer denies
-or warns against ("do not wait") is no advice.
+By words, as `safety.answers.urgency`: advice.yaml has the concepts that the terms of the cards refer to. What an answer
+denies or warns against ("do not wait") is no advice.
 """
 
 from __future__ import annotations

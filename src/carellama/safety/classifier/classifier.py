@@ -5,14 +5,14 @@
     classifier.verdict("...", signs)     # "emergency", "harmless" or "unsure"
 
 Features are sequences of one to three Chinese characters (also two characters with one or two others between, `胸?痛`,
-and those at an end of a run, `^胸`, `痛$`), of one to three words in Latin letters, and the signs of `safety.classifier.signs`. A
-text scores the sum of their weights over the square root of their number (40 at least), plus a bias (logistic
+and those at an end of a run, `^胸`, `痛$`), of one to three words in Latin letters, and `safety.classifier.signs`.
+A text scores the sum of their weights over the square root of their number (40 at least), plus a bias (logistic
 regression; while it learns, features that tell the labels apart count for more: Wang and Manning 2012), plus what a
 small layer of hidden units says of them together (`safety.classifier.hidden`), where the table has one. A
 long text is read in windows, of which the highest counts, so that a preamble changes nothing. Weights are a readable
 table, `classifier.tsv.gz`, one feature a line; `carellama safety train` makes it from labelled texts. It knows that a
 sign is denied, and no other negation but by the sequences it has seen; it gives no reason, and names no rule. Where it
-is sure that a text is harmless, an emergency that a shipped rule found is shown as one for today (`safety.triage.triage`).
+is sure that a text is harmless, an emergency that a shipped rule found is shown as one for today (`safety.triage`).
 """
 
 from __future__ import annotations

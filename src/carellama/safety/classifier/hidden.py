@@ -4,7 +4,7 @@
     hidden.log_odds(hidden.rows(names), counts, lengths)     # of windows
 
 A window's features have a row of small numbers each; the sum of the rows over the square root of their number goes
-through rectified units, whose weighted sum is added to the log-odds of `safety.classifier.classifier`. So a word can count for
+through rectified units, whose weighted sum is added to the log-odds of `safety.classifier`. So a word can count for
 more beside one word than beside another ("black" with "tar" or with "iron tablets"), which no single weight can say. In
 the table a row is a word of letters, one a unit, from A (the least) to / (the largest) in the order of base64; a letter
 that is so many places from the middle stands for the square of it, so that small numbers are told apart as well.

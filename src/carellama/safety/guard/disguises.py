@@ -23,10 +23,12 @@ from urllib.parse import unquote
 
 from ahocorasick_rs import AhoCorasick, MatchKind
 
-from carellama.package_data import package_yaml
+from carellama.package_data import Patterns, package_yaml
 from carellama.rules import normalize
 from carellama.safety.guard.pinyin import from_pinyin
 from carellama.text import HAN, HAN_CHARACTER
+
+PATTERNS = Patterns("safety/guard/patterns.yaml")
 
 DEPTH = 3  # codes within codes
 CODES = 40  # of one text
@@ -54,21 +56,18 @@ _NOT_LEET = re.compile(r"\d+(?:[.,]\d+)?[a-z]{1,3}|[a-z]{1,2}\d{1,2}|[a-z]{3,}\d
 _OTHER_LETTERS = re.compile("[\u0370-\u03ff\u0400-\u04ff]")
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 _LEET = str.maketrans("013457@$!|+€", "oieastasiite")
-_BACKWARDS = re.compile(r"backward|reverse|倒着|倒过来|反着|反过来|倒读|从后往前", re.IGNORECASE)
-# Words that many Chinese requests have; a request that was turned around has them backwards.
-_HAN_COMMON = "怎么 什么 怎样 如何 可以 不能 没有 自己 告诉 知道 医院 医生 方法 办法 这个 那个 药片 处方".split()
-_HAN_FORWARDS = re.compile("|".join(_HAN_COMMON))
-_HAN_BACKWARDS = re.compile("|".join(word[::-1] for word in _HAN_COMMON))
-# Words that most English sentences have, to tell a sentence from one that was turned or shifted.
-_COMMON = frozenset(
-    "an and any are as ask at be but by can do does for from get give go how if in is it make me my no not of on "
-    "or out over please show so some someone tell that the them then this to use want what where which who why will "
-    "with without would write you your".split()
-)
 
 
 def _words() -> Mapping[str, Any]:
     return package_yaml("safety/guard/disguises.yaml")
+
+
+@cache
+def _common() -> tuple[frozenset[str], re.Pattern[str], re.Pattern[str]]:
+    """Common English words, and patterns of common Chinese words as they are and backwards."""
+    words = _words()["common"]["zh"]
+    backwards = (word[::-1] for word in words)
+    return frozenset(_words()["common"]["en"]), re.compile("|".join(words)), re.compile("|".join(backwards))
 
 
 def readings(text: str, sounds: Mapping[str, str] | None = None) -> tuple[str, ...]:
@@ -235,11 +234,12 @@ def _unleet(match: re.Match[str]) -> str:
 def _turned(text: str) -> str | None:
     """The text backwards or shifted by 13 letters, where that makes it a sentence."""
     if HAN_CHARACTER.search(text):
-        backwards = len(_HAN_BACKWARDS.findall(text)) > len(_HAN_FORWARDS.findall(text))
-        return text[::-1] if backwards or _BACKWARDS.search(text) else None
+        _, as_is, turned = _common()
+        backwards = len(turned.findall(text)) > len(as_is.findall(text))
+        return text[::-1] if backwards or PATTERNS["backwards"].search(text) else None
     if len(text) > CODE_CHARACTERS:
         return None
-    if _BACKWARDS.search(text):
+    if PATTERNS["backwards"].search(text):
         return text[::-1]
     if _is_english(text):
         return None
@@ -258,9 +258,8 @@ def _other_ways(text: str) -> Iterator[str]:
 
 def _is_english(text: str) -> bool:
     """Whether a text has so many common words that it is neither pinyin nor turned."""
-    words = _WORD.findall(text)
-    return sum(word in _COMMON for word in words) * 6 > len(words)
+    return _sentence_words(text) * 6 > len(_WORD.findall(text))
 
 
 def _sentence_words(text: str) -> int:
-    return sum(word in _COMMON for word in _WORD.findall(text))
+    return sum(word in _common()[0] for word in _WORD.findall(text))

@@ -15,13 +15,13 @@ assistant only. It keeps nothing of what was said.
 from __future__ import annotations
 
 import logging
-import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from carellama.package_data import Patterns
 from carellama.records import Message
 from carellama.rules import Mentions
 from carellama.safety.classifier.classifier import Classifier, blocks, load_classifier
@@ -32,6 +32,8 @@ from carellama.safety.guard.pinyin import word_sounds
 from carellama.safety.guard.rules import GENERAL, OUTCOMES, GuardRule, Outcome, Reader, load_guard_rules
 from carellama.safety.policy import Action, Policy
 from carellama.safety.rules.rule_set import Spans
+
+PATTERNS = Patterns("safety/guard/patterns.yaml")
 
 log = logging.getLogger(__name__)
 INJECTION = "prompt_injection"  # the category that documents are read for
@@ -44,12 +46,6 @@ AROUND_CHARACTERS = 300  # before and behind what a rule found in a longer text,
 LONGEST = 20_000  # characters of a text that is read as a whole; a longer one is read window by window
 WINDOW, OVERLAP = 4000, 500  # characters of a window, and of it those that the next one begins with
 LONG_REQUEST = 60  # characters; a longer one speaks for itself and is not taken for "go on"
-_GOES_ON = re.compile(
-    r"\b(?:go on|continue|carry on|keep going|and then|then what|next step|more detail|which one|how much|how many|"
-    r"do it|tell me|yes|please|it|that|those|them|this)\b|"
-    r"继续|接着|然后|后来呢|说下去|往下|下一步|详细|具体|哪个|哪种|哪一|多少|那|它|这个|就这|好的|是的|嗯|请",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,4 +267,4 @@ def _windows(text: str) -> Iterator[str]:
 
 def goes_on(text: str) -> bool:
     """Return whether a request takes up the one before."""
-    return len(text) <= LONG_REQUEST and bool(_GOES_ON.search(text))
+    return len(text) <= LONG_REQUEST and bool(PATTERNS["goes_on"].search(text))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from carellama.package_data import Patterns
 from carellama.rules import SENTENCE_END, Mentions, normalize, words_between
 from carellama.safety.medication.facts import DrugMention, Fact, PersonFacts, Reading, is_topical, person_facts
 from carellama.safety.medication.rules import (
@@ -32,17 +33,12 @@ from carellama.safety.medication.rules import (
     load_medication,
 )
 
+PATTERNS = Patterns("safety/medication/patterns.yaml")
+
 __all__ = ["Conflict", "Fact", "PersonFacts", "conflicts", "person_facts"]
 BEFORE = 8  # drugs before one, with which it may be meant together
 LONGEST_CHOICE = 12  # characters between two drugs that are a choice
 NEAR = 4  # words after "do not" within which "take" is part of the warning
-_DOSE = re.compile(
-    r"[^.。,;；\n]{0,16}?\d+(?:\.\d+)? ?(?:mg|g\b|ml|mcg|毫克|克|片|粒|毫升|tablets?|capsules?|milligrams?)"
-)
-_OR = re.compile(r"\bor\b|\bvs\b|versus|或|还是|/|、|二选一")
-_AND = re.compile(r"\s*(?:and|和|跟|与)\s*")
-_CHOICE = re.compile(r"\bor\b|\bvs\b|versus|difference between|which|还是|区别|哪个|哪种|二选一")
-_ABBREVIATION = re.compile(r"\b(e\.g|i\.e|approx|vs)\.(?= )")  # a full stop that ends no sentence
 _BULLET = re.compile(r"\s*(?:[-*•·]|\d{1,2}[.)、])\s*\**")
 _NAMES = {
     "pregnancy": {"en": "pregnancy", "zh": "怀孕"},
@@ -94,7 +90,7 @@ def conflicts(
             for one in sorted(reading.drugs, key=_order)
             if not one.denied and one.role != "allergy" and one.subject == reading.patient
         ]
-        joined = _are_no_choice if _CHOICE.search(text.lower()) else None
+        joined = _are_no_choice if PATTERNS["choice"].search(text.lower()) else None
         return _Judge(facts, text, rules).judge(named, joined)
     answer = _Answer(text, rules)
     recommended = [one for one in answer.recommended() if one.start >= behind]
@@ -111,12 +107,12 @@ def _order(mention: DrugMention) -> tuple[bool, int]:
 
 def _are_combined(between: str) -> bool:
     """Whether an answer recommends two drugs together, not as a choice."""
-    return not SENTENCE_END.search(between) and not _OR.search(between)
+    return not SENTENCE_END.search(between) and not PATTERNS["or"].search(between)
 
 
 def _are_no_choice(between: str) -> bool:
     """Whether a question that compares drugs is about taking these two together."""
-    return len(between) > LONGEST_CHOICE or not (_OR.search(between) or _AND.fullmatch(between))
+    return len(between) > LONGEST_CHOICE or not (PATTERNS["or"].search(between) or PATTERNS["and"].fullmatch(between))
 
 
 class _Judge:
@@ -250,7 +246,7 @@ class _Answer:
     """Text of an answer: which drugs it recommends, and which it warns of."""
 
     def __init__(self, text: str, rules: MedicationRules) -> None:
-        self._plain = _ABBREVIATION.sub(r"\1 ", normalize(text))
+        self._plain = PATTERNS["abbreviation"].sub(r"\1 ", normalize(text))
         found = rules.named(self._plain)
         self._found: Mentions = {} if found is None else found
         names = () if found is None else found
@@ -324,7 +320,11 @@ class _Answer:
             return False
         if before == "_taken_before":
             return False
-        if before == "_recommend_before" or after == "_recommend_after" or _DOSE.match(self._plain, drug.end):
+        if (
+            before == "_recommend_before"
+            or after == "_recommend_after"
+            or PATTERNS["dose"].match(self._plain, drug.end)
+        ):
             return True
         line = self._plain.rfind("\n", 0, drug.start) + 1
         bullet = _BULLET.match(self._plain, line)  # the full stop of 1. ends a sentence

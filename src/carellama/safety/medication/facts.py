@@ -17,51 +17,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from carellama.package_data import Patterns
 from carellama.records import Message
 from carellama.rules import Mention
 from carellama.safety.medication.persons import LONGEST, SELF, Persons, Token
 from carellama.safety.medication.rules import CONDITION, DRUG, MedicationRules, load_medication
 from carellama.safety.triage.triage import patient_text
 
+PATTERNS = Patterns("safety/medication/patterns.yaml")
+
 FIRST_WEEK, LAST_WEEK = 4, 42  # of pregnancy
 Role = Literal["taken", "asked", "allergy"]
 AGES = {"_infant": 0.5, "_small_child": 6.0, "_teen": 15.0, "_elderly": 75.0}  # years, where only the word is said
 _SAID = ("_pregnant", "_breastfeeding", "pregnancy_weeks", *AGES)
-_DENIED = re.compile(
-    r"(?:(?<!有)没有?|(?<![能可会要该行是用])不|未|别|无|停了?|停用|停服|戒了?|不再|从来没|忌)"
-    r"(?:再|能|可以|想|敢|要|宜|会|在|有|过|吃|服|用|喝|打|对|是|任何|什么|长期|经常|沾|碰|常|怎么)*$"
-    r"|(?:\b(?:not|never|no|without|stopped|quit|off|avoid|avoiding|nor)|n't|\b(?:dont|cant|havent|didnt|doesnt|isnt))\s+"
-    r"(?:(?:take|taken|taking|took|had|have|use|used|using|on|any|an?|the|my|been|to|eat|drink|drinking|drunk|touch|ever|"
-    r"currently|really|given|give|him|her|me|with|of|need|want|prescribed|like|smoke|or|for|having|start|started)\s+){0,5}$"
-)
-_NOT_ALLERGIC = re.compile(
-    r"(?:不|没|没有|无|未)[^,，。;；]{0,3}$|(?:\bnot|n't|\bno|\bnever|\bwithout|\bdenies)[\w' ]{0,20}$"
-)
-_BETWEEN = re.compile(r"(?: or | nor | and |、|和|或者?|及|以及|跟|与|/|, | |,|类|药|药物|片|胶囊|s)*")
-_BEFORE_ALLERGY = re.compile(
-    r"[\s,、和或及类药物片也都会有点严重一吃打了就得全身上浑脸起]*"
-    r"(?:(?:an?|and|or|drug|drugs|antibiotics?|shots?|severe|is|are|i am|i'm)\s*)*"
-)
-_HAS_NOT = re.compile(  # what may come, or is only named
-    r"(?:引起|导致|造成|诱发|预防|会得|得上|怕|担心|会不会|变成|防止|死于|缓解)了?$"
-    r"|(?:cause|causes|caused|causing|leads? to|leading to|give me|gives you|risk of|prevent|prevents|worried about|"
-    r"afraid of|scared of|turn into|test for|testing for|screening for|died of|"
-    r"(?:will|could|would|might|may|can) (?:i|he|she|you) get)"
-    r"(?: (?:an?|the|my|any|more))?\s*$"
-)
-_WHAT_IS = re.compile(
-    r"(?:什么是|啥是|什么叫)$|(?:what is|what's|what are|define|meaning of|symptoms of|causes of|difference between)"
-    r"(?: an?| the)?\s*$"
-)
-_WHAT = re.compile(r"(?:是什么|是啥|有什么症状|有哪些症状|的症状|怎么引起|的原因|是怎么回事)|\s*(?:means|mean)\b")
-_WEEKS = re.compile(r" (?:am )?(\d{1,2}) ?(?:weeks|wks|w)(?= ?(?:,|\.|and|with|\?|$))")
-_PAST_PREGNANCY = re.compile(r"上次|去年|前年|当年|那年|年前|last year|years ago|previous|when i was")
-_TOPICAL = re.compile(
-    r"\s?(?:眼膏|软膏|乳膏|滴眼|眼药水|眼液|凝胶|外用|喷雾|贴|膏|"
-    r"(?:\w+ )?(?:cream|ointment|gel|eye ?drops?|drops|patch|shampoo))"
-)
-_ON_SKIN = re.compile(r"(?:外用|涂抹?|抹|擦|外敷)(?:点|些|了|过)?$|(?:topical|rub on|rub in)\s*$")
-_CURED = re.compile(r"痊愈|治好了|治愈|康复了|已经好了|早就好了|早好了|outgrew|grew out of|cured|used to have")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +83,7 @@ def person_facts(said: str | Sequence[Message], rules: MedicationRules | None = 
 
 def is_topical(text: str, start: int, end: int) -> bool:
     """Return whether a drug named there is a cream, drops and the like, or is put on the skin."""
-    return bool(_TOPICAL.match(text, end) or _ON_SKIN.search(text, max(0, start - 16), start))
+    return bool(PATTERNS["topical"].match(text, end) or PATTERNS["on_skin"].search(text, max(0, start - 16), start))
 
 
 def spoken_text(messages: Sequence[Message]) -> str:
@@ -140,8 +108,8 @@ class Reading(Persons):
         for start, end, concept in self._named:
             if not concept.startswith(DRUG):
                 continue
-            denied = bool(_DENIED.search(self._plain, max(0, start - 48), start)) or self._is_ceased(start)
-            if last_denied and _BETWEEN.fullmatch(self._plain, last_end, start):
+            denied = bool(PATTERNS["denied"].search(self._plain, max(0, start - 48), start)) or self._is_ceased(start)
+            if last_denied and PATTERNS["between_names"].fullmatch(self._plain, last_end, start):
                 denied = True
             last_end, last_denied = end, denied
             topical = is_topical(self._plain, start, end)
@@ -166,7 +134,7 @@ class Reading(Persons):
         if before and self._only_names(before[-1].end, start):
             return (
                 "none"
-                if _NOT_ALLERGIC.search(self._plain, max(begin, before[-1].start - 24), before[-1].start)
+                if PATTERNS["not_allergic"].search(self._plain, max(begin, before[-1].start - 24), before[-1].start)
                 else "yes"
             )
         for word in self._mentions("_allergy_after", end, min(until, end + LONGEST))[:1]:
@@ -176,7 +144,7 @@ class Reading(Persons):
             ):
                 return "none"
             if self._only_names(end, word.start, loose=True):
-                return "none" if _NOT_ALLERGIC.search(self._plain, max(begin, start - 24), start) else "yes"
+                return "none" if PATTERNS["not_allergic"].search(self._plain, max(begin, start - 24), start) else "yes"
         return ""
 
     def _only_names(self, begin: int, end: int, *, loose: bool = False) -> bool:
@@ -190,9 +158,11 @@ class Reading(Persons):
 
     def _joins(self, begin: int, end: int, loose: bool) -> bool:
         text = self._plain[begin:end]
-        if _BETWEEN.fullmatch(text):
+        if PATTERNS["between_names"].fullmatch(text):
             return True
-        return bool(re.fullmatch(r"[\s,、]*(?:不|没有?|未|无)?", text) or (loose and _BEFORE_ALLERGY.fullmatch(text)))
+        return bool(
+            re.fullmatch(r"[\s,、]*(?:不|没有?|未|无)?", text) or (loose and PATTERNS["before_allergy"].fullmatch(text))
+        )
 
     def _names_between(self, begin: int, end: int) -> list[tuple[int, int, str]]:
         at = bisect_left(self._named, (begin, 0, ""))
@@ -279,10 +249,10 @@ class Reading(Persons):
         weeks += [
             one for one in self._found.get("pregnancy_weeks", ())
             if self.subject(one.start) == self.patient
-            and not _PAST_PREGNANCY.search(self._plain, *self._clause(one.start))
+            and not PATTERNS["past_pregnancy"].search(self._plain, *self._clause(one.start))
         ]  # fmt: skip
         said = self._first("_pregnant", "_not_pregnant", "pregnancy")
-        if said and _PAST_PREGNANCY.search(self._plain, *self._clause(said.start)):
+        if said and PATTERNS["past_pregnancy"].search(self._plain, *self._clause(said.start)):
             said = None
         if said is None and weeks and "denied" not in self._context.flags(weeks[-1]):
             said = Fact("pregnancy", weeks[-1].start, weeks[-1].end)
@@ -291,7 +261,7 @@ class Reading(Persons):
     def _weeks_of_speaker(self) -> Iterator[Mention]:
         """Weeks that can only be of pregnancy: "I'm 22 weeks"."""
         for one in self._found.get("_self", ()):
-            found = _WEEKS.match(self._plain, one.end)
+            found = PATTERNS["weeks"].match(self._plain, one.end)
             if found and FIRST_WEEK <= float(found[1]) <= LAST_WEEK and self.patient == SELF:
                 yield Mention(found.start(1), found.end(1), (found.span(1),), float(found[1]))
 
@@ -318,7 +288,10 @@ class Reading(Persons):
 
     def _is_asked_about(self, start: int, end: int) -> bool:
         """Whether the question is what the word means."""
-        return bool(_WHAT_IS.search(self._plain, max(0, start - 24), start) or _WHAT.match(self._plain, end))
+        return bool(
+            PATTERNS["what_is"].search(self._plain, max(0, start - 24), start)
+            or PATTERNS["what"].match(self._plain, end)
+        )
 
     def _diseases(self) -> tuple[Fact, ...]:
         found = []
@@ -326,7 +299,9 @@ class Reading(Persons):
             if not concept.startswith(CONDITION) or self.subject(start) != self.patient:
                 continue
             clause = self._clause(start)
-            if _HAS_NOT.search(self._plain, max(0, start - 24), start) or _CURED.search(self._plain, *clause):
+            if PATTERNS["has_not"].search(self._plain, max(0, start - 24), start) or PATTERNS["cured"].search(
+                self._plain, *clause
+            ):
                 continue
             if self._mentions("_family", *clause):
                 continue

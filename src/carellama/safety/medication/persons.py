@@ -16,34 +16,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from carellama.package_data import Patterns
 from carellama.rules import SENTENCE_END, Mention, normalize
 from carellama.safety.medication.rules import CONDITION, DRUG, MedicationRules
 from carellama.safety.rules.context import Context
 from carellama.safety.rules.measures import find_measures
+
+PATTERNS = Patterns("safety/medication/patterns.yaml")
 
 SELF = "self"
 RELATIVES = ("mother", "father", "grandparent", "partner", "sibling", "children", "others")
 CHILD_AGE = 14.0  # years; who is younger is seldom the one who writes
 LONGEST = 60  # characters of a clause that are looked at on each side
 _CLAUSE_END = re.compile(r"[,。!?;\n]|\.(?=\s|$)")
-_NOT_SUBJECT = re.compile(
-    r"(?:怀着?了?|生完?了?|喂|奶|对于?|影响到?|伤害|伤到?|害了?|抱)我?们?的?$"
-    r"|(?:harm|harms|hurt|hurts|affect|affects|harming|breast ?feeding|breastfeed|nursing|"
-    r"feeding|expecting|having|had|have)"
-    r" (?:an?|my|the|our)?(?: ?[\w-]+){0,3}\s*$"
-)
-_ADVISES = re.compile(  # who gives a drug or advice does not take it
-    r"(?:们|都|也|又|就|还|总)?(?:送|给我|推荐|说(?:能|可以|吃|要|让|用)|让我|介绍|建议|劝我|叫我)"
-    r"|,? (?:told me|gave me|gives me|recommended|recommends|suggested|suggests|offered|swears by|lent me)\b"
-)
-_AGE_OF_CHILD = re.compile(
-    r" ?(?:is|,|who is|has just turned|just turned|turned) ?(\d{1,2})(?= ?(?:and|but|with|,|\.|\?|$))"
-)
-_AGE_OF_SELF = re.compile(r" (?:am )?(\d{2})(?= ?(?:and|but|with|,|\.|\?|$))")
-_MONTHS = re.compile(r"(?<![\w.])(\d{1,2}) ?-?(?:mo|m/o)(?![a-z])")
-_NO_AGE = re.compile(r"(?:breast ?feed|nursing|哺乳|喂奶).*$|[a-z]age\W*$")  # of a child that is fed; "stage 4"
-_GIVES = re.compile(r"i (?:safely |still |also |just )?give (?!my ?self)")  # to a relative: nobody gives and takes
-_SELF_AGE = re.compile(r"(?:我|我今年|本人|i'm|i am|im|i'm only|i'm just) ?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +96,8 @@ class Persons:
         """Words that name a person, in order; "she" is the relative who was named last."""
         relatives = [
             Token(one.start, one.end, who) for who in RELATIVES for one in self._found.get(f"_{who}", ())
-            if not _NOT_SUBJECT.search(self._plain, max(0, one.start - 40), one.start)
-            and not _ADVISES.match(self._plain, one.end)
+            if not PATTERNS["not_subject"].search(self._plain, max(0, one.start - 40), one.start)
+            and not PATTERNS["advises"].match(self._plain, one.end)
         ]  # fmt: skip
         relatives += [Token(start, end, "children") for start, end, value in self._ages if self._is_child(start, value)]
         relatives.sort(key=lambda one: one.start)
@@ -122,7 +107,7 @@ class Persons:
             for concept in ("_self", "_my")
             for one in self._found.get(concept, ())
             if not self._belongs_to_relative(one, concept, starts)
-            and not (relatives and _GIVES.match(self._plain, one.start))
+            and not (relatives and PATTERNS["gives"].match(self._plain, one.start))
         ]
         theirs = [
             Token(one.start, one.end, "they") for one in self._found.get("_they", ())
@@ -157,7 +142,7 @@ class Persons:
         return bool(at) and self._named[at - 1][1] > place
 
     def _is_child(self, start: int, value: float) -> bool:
-        return value < CHILD_AGE and not _SELF_AGE.search(self._plain, max(0, start - 12), start)
+        return value < CHILD_AGE and not PATTERNS["speaker_before_age"].search(self._plain, max(0, start - 12), start)
 
     def subject(self, place: int) -> str:
         """Return who is spoken of: the nearest person before the place in its sentence, or behind it in its clause."""
@@ -210,13 +195,20 @@ class Persons:
         found = {
             one.start: (one.start, one.end, one.value) for one in self._found.get("age", ()) if one.value is not None
         }
-        for months in _MONTHS.finditer(self._plain):  # "my 9mo"
+        for months in PATTERNS["months"].finditer(self._plain):  # "my 9mo"
             found.setdefault(months.start(), (months.start(), months.end(), float(months[1]) / 12))
-        for concept, pattern in (("_children", _AGE_OF_CHILD), ("_self", _AGE_OF_SELF)):  # "my son is 5", "I'm 72"
+        for concept, pattern in (
+            ("_children", PATTERNS["age_of_child"]),
+            ("_self", PATTERNS["age_of_speaker"]),
+        ):  # "my son is 5", "I'm 72"
             for one in self._found.get(concept, ()):
                 if (age := pattern.match(self._plain, one.end)) and age.start(1) not in found:
                     found[age.start(1)] = (age.start(1), age.end(1), float(age[1]))
-        return [one for _, one in sorted(found.items()) if not _NO_AGE.search(self._plain, max(0, one[0] - 30), one[0])]
+        return [
+            one
+            for _, one in sorted(found.items())
+            if not PATTERNS["no_age"].search(self._plain, max(0, one[0] - 30), one[0])
+        ]
 
 
 def _around(ends: Sequence[int], place: int, length: int) -> tuple[int, int]:

@@ -5,8 +5,8 @@
 
 A rule fires where all entries of `find` are meant of now and stand within `within` words of the first, all entries of
 `who` are said anywhere, and nothing of `unless` is near. An entry is a concept or a number (`temperature >= 38`, see
-`safety.rules.measures`); `a | b` is either. `even_if` names flags of `safety.rules.context` that do not matter to the rule.
-`safety.rules.files` reads rules from YAML.
+`safety.rules.measures`); `a | b` is either. `even_if` names flags of `safety.rules.context` that do not matter to the
+rule. `safety.rules.files` reads rules from YAML.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 It looks at all that the person said, not only at the last message, and at a question of the assistant that the person
 affirmed. It makes no diagnosis: the rules (`safety.triage.rules`) name signs, an action and a source. With a
-classifier (`safety.classifier.classifier`) a text is called an emergency as well where no rule fires; such a finding has the rule
+classifier (`safety.classifier`) a text is called an emergency as well where no rule fires; such a finding has the rule
 `classifier`, which gives no reason. Where the classifier is sure that a text is harmless, an emergency of a rule that
 CareLlama ships is shown as urgent instead; the more rules found it, the surer it has to be. One of
 `NEVER_OVERRULED`, or of the rules of a hospital, never is. How much is missed, `carellama safety eval` measures.
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from carellama.package_data import Patterns
 from carellama.records import Message
 from carellama.rules import normalize
 from carellama.safety.classifier.classifier import Classifier, Verdict
@@ -27,15 +28,8 @@ from carellama.safety.rules.measures import find_measures
 from carellama.safety.rules.rule_set import Spans
 from carellama.safety.triage.rules import LEVELS, Level, RedFlag, RedFlags, load_red_flags
 
-_YES = re.compile(
-    # "I do" and its like end there, or go on with "it": "I don't" and "I have a cold" affirm nothing
-    r"\s*(?:(?:yes|yeah|yep|yup|ye|correct|definitely|a bit|a little)(?![a-z'’])|right(?=\s*(?:$|[,.;!]))|"
-    r"(?:i do|i have|he does|she does|he has|she has|it does|it is)"
-    r"(?=\s*(?:$|[,.;!])|(?: had)? (?:it|that|those|both|all)\b)|"
-    r"(?:是(?!不)|有(?!没)|对(?![不面于方])|嗯|会(?!不))(?![的，,\s]*没有?[啊的呢]?\s*(?:$|[。，,！!]))|"
-    r"在(?=\s*(?:$|[的疼痛。，,！!])))",
-    re.IGNORECASE,
-)
+PATTERNS = Patterns("safety/triage/patterns.yaml")
+
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")  # pasted along from web pages and chats
 _ASKED = re.compile(r"[^。！？!?.\n]*[?？]")
 NEVER_OVERRULED = ("mind", "abuse")  # systems whose rules stand whatever the classifier says
@@ -99,7 +93,7 @@ def patient_text(messages: Sequence[Message]) -> str:
             questions = _ASKED.findall(message.content)
             asked = questions[-1].strip() if questions else ""
         elif message.role == "user":
-            if asked and _YES.match(message.content):
+            if asked and PATTERNS["affirms"].match(message.content):
                 turns.append(asked)
             turns.append(message.content)
             asked = ""
