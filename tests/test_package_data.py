@@ -1,4 +1,4 @@
-"""Data files of the package: every pattern of a file is a regular expression, and those that the code names are there."""
+"""Data files of the package: patterns are regular expressions, and those that the code names are there."""
 
 from __future__ import annotations
 

@@ -31,9 +31,10 @@ from carellama.errors import UserError
 from carellama.package_data import package_folder, package_text, package_yaml
 from carellama.rules import Lexicon, Mention, Mentions, flat_terms, normalize, package_concepts
 from carellama.safety.rules.context import Context, Flag
-from carellama.safety.rules.files import CONTEXT, File
+from carellama.safety.rules.files import CONTEXT
 from carellama.safety.rules.measures import find_measures, measure_names
 from carellama.safety.rules.rule_set import Condition
+from carellama.safety.rules.yaml_file import File
 from carellama.text import HAN_CHARACTER
 
 DEPARTMENTS = "departments.yaml"

@@ -15,11 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from carellama.safety.rules.context import FLAGS
-from carellama.safety.rules.files import RuleKind, RuleNode, compose, read_rules, shipped_folder, user_file
+from carellama.safety.rules.files import RuleKind, read_rules, shipped_folder
 from carellama.safety.rules.rule_set import PatternRule, RuleSet
+from carellama.safety.rules.yaml_file import Fields, read_root, user_file
 
 Outcome = Literal["answer", "caution", "refuse"]
 Reader = Literal["rules", "classifier", "model"]
@@ -61,26 +60,21 @@ def _shipped() -> GuardRules:
     return read_rules(shipped_folder(FOLDER), KIND)
 
 
-def _make(node: RuleNode) -> GuardRule:
-    given: dict[str, Any] = {**node.common, "even_if": FLAGS, "unless_even_if": FLAGS}
-    if "even_if" in node.given:
-        node.fail("even_if", "is no key of a guard rule: its mentions count however they are meant")
+def _make(fields: Fields, common: dict[str, Any]) -> GuardRule:
+    if "even_if" in fields.given:
+        fields.fail("even_if", "is no key of a guard rule: its mentions count however they are meant")
     return GuardRule(
-        outcome=node.choice("outcome", OUTCOMES[1:]),
-        category=node.choice("category", CATEGORIES),
-        shipped=node.file.startswith("requests/"),
-        **given,
+        outcome=fields.words("outcome", OUTCOMES[1:])[0],
+        category=fields.words("category", CATEGORIES)[0],
+        shipped=fields.file.startswith("requests/"),
+        **{**common, "even_if": FLAGS, "unless_even_if": FLAGS},
     )
 
 
 def is_guard_file(path: Path) -> bool:
     """Return whether a file has rules of the guard: a rule has an `outcome`. Raises `UserError` with the line."""
-    name, text = user_file(path)
-    root = compose(name, text)
-    parts = {key.value: value for key, value in root.value} if isinstance(root, yaml.MappingNode) else {}
-    rules = parts["rules"].value if isinstance(parts.get("rules"), yaml.SequenceNode) else ()
-    keys = {key.value for rule in rules if isinstance(rule, yaml.MappingNode) for key, _ in rule.value}
-    return "outcome" in keys
+    rules = read_root(user_file(path)).part("rules")
+    return rules is not None and rules.is_list and any("outcome" in rule.key_names() for rule in rules.items())
 
 
 KIND = RuleKind({"outcome": str, "category": str}, _make)

@@ -17,13 +17,12 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
-import yaml
 from ahocorasick_rs import AhoCorasick
 
-from carellama.errors import UserError, nearest
+from carellama.errors import nearest
 from carellama.rules import FoundMentions, Lexicon, package_concepts, parse_term
-from carellama.safety.rules.files import CONTEXT, File, plain_value, shipped_file, user_file
-from carellama.safety.rules.yaml_nodes import entries, items, place, root, texts, translations
+from carellama.safety.rules.files import CONTEXT, shipped_file
+from carellama.safety.rules.yaml_file import File, Node, is_texts, read_root, user_file
 
 Severity = Literal["avoid", "caution"]
 Kind = Literal["condition", "drug", "pregnancy", "breastfeeding", "age", "allergy"]
@@ -136,8 +135,7 @@ def load_medication(more: Sequence[Path] = ()) -> MedicationRules:
 
 def is_medication_file(path: Path) -> bool:
     """Return whether a file has rows about medicines, by its keys."""
-    node = root(*user_file(path))
-    keys = {key.value for key, _ in node.value} if isinstance(node, yaml.MappingNode) else set()
+    keys = read_root(user_file(path)).key_names()
     return bool(keys) and keys <= set(PARTS)
 
 
@@ -152,11 +150,11 @@ def _shipped_files() -> list[File]:
 
 def _build(files: Sequence[File]) -> MedicationRules:
     reader = _Reader()
-    parts = [(name, *part) for name, text in files for part in entries(name, root(name, text), PARTS)]
+    parts = [part for file in files for part in read_root(file).entries(PARTS).items()]
     for wanted in PARTS:  # what rows name must be known before them, in whichever file it is
-        for name, part, _, node in parts:
+        for part, node in parts:
             if part == wanted:
-                getattr(reader, f"read_{part}")(name, node)
+                getattr(reader, f"read_{part}")(node)
     return reader.result()
 
 
@@ -172,112 +170,98 @@ class _Reader:
     terms: dict[str, list[str]] = field(default_factory=dict)
     _names: dict[str, tuple[str, str]] = field(default_factory=dict)  # name -> id and place
     _pairs: dict[object, Row] = field(default_factory=dict)
-    _parents: dict[str, tuple[str, list[str]]] = field(default_factory=dict)  # class -> place and its classes
+    _parents: dict[str, tuple[Node, list[str]]] = field(default_factory=dict)  # class -> node and its classes
 
-    def read_classes(self, name: str, node: yaml.Node) -> None:
+    def read_classes(self, classes: Node) -> None:
         given = {}
-        for id, line, value in entries(name, node):
-            self._new(id, f"{name}:{line}")
-            given[id] = (line, dict(self._drug(name, id, value, ("class", "family", "topical", "en", "zh"))))
-            self._parents[id] = (f"{name}:{line}", list(given[id][1].get("class", [])))
-        for id, (_, parts) in given.items():
+        for id, node in classes.entries().items():
+            given[id] = self._drug(id, node, ("class", "family", "topical", "en", "zh"))
+            self._parents[id] = (node, given[id].get("class", []))
+        for id, parts in given.items():  # a class may name one that comes after it
             self._keep(id, parts, self._groups(id), (id,))
 
-    def read_substances(self, name: str, node: yaml.Node) -> None:
-        for id, line, value in entries(name, node):
-            self._new(id, f"{name}:{line}")
-            parts = self._drug(name, id, value, ("class", "topical", "en", "zh"))
-            self._parents[id] = (f"{name}:{line}", list(parts.get("class", [])))
+    def read_substances(self, substances: Node) -> None:
+        for id, node in substances.entries().items():
+            parts = self._drug(id, node, ("class", "topical", "en", "zh"))
+            self._parents[id] = (node, parts.get("class", []))
             self._keep(id, parts, self._groups(id), (id,))
 
-    def read_products(self, name: str, node: yaml.Node) -> None:
-        for id, line, value in entries(name, node):
-            self._new(id, f"{name}:{line}")
-            parts = self._drug(name, id, value, ("of", "en", "zh"))
+    def read_products(self, products: Node) -> None:
+        for id, node in products.entries().items():
+            parts = self._drug(id, node, ("of", "en", "zh"))
             for one in parts.get("of", []):
-                self._drug_id(f"{name}:{line}", one)
+                self._drug_id(node, one)
             if not parts.get("of"):
-                raise UserError(f"{name}:{line}: the product {id!r} has no `of`: the substances in it")
+                node.fail(f"the product {id!r} has no `of`: the substances in it")
             self._keep(id, parts, frozenset((id,)), tuple(parts["of"]))
 
-    def read_advice(self, name: str, node: yaml.Node) -> None:
-        for severity, _, value in entries(name, node, get_args(Severity)):
-            self.advice[severity] = translations(name, value)
+    def read_advice(self, advice: Node) -> None:
+        for severity, node in advice.entries(get_args(Severity)).items():
+            self.advice[severity] = node.translations()
 
-    def read_conditions(self, name: str, node: yaml.Node) -> None:
-        for id, line, value in entries(name, node):
-            self._new(id, f"{name}:{line}")
-            parts = self._drug(name, id, value, ("en", "zh"))
+    def read_conditions(self, conditions: Node) -> None:
+        for id, node in conditions.entries().items():
+            parts = self._drug(id, node, ("en", "zh"))
             self.conditions[id] = {"en": parts["en"][0], "zh": parts["zh"][0]}
             self.terms[CONDITION + id] = [*parts["en"], *parts["zh"]]
 
-    def read_groups(self, name: str, node: yaml.Node) -> None:
-        for group in items(name, node):
-            parts = {
-                key: value for key, _, value in entries(name, group, ("name", "source", "rows", "fires", "spares"))
-            }
+    def read_groups(self, groups: Node) -> None:
+        for group in groups.items():
+            parts = group.entries(("name", "source", "rows", "fires", "spares"))
             if "rows" not in parts or "name" not in parts:
-                raise UserError(f"{place(name, group)}: a group has a name and rows")
-            source = plain_value(name, parts["source"]) if "source" in parts else ""
-            rows = [self._row(name, row, source) for row in items(name, parts["rows"])]
-            self.examples.append(self._examples(name, group, parts, frozenset(row.id for row in rows)))
+                group.fail("a group has a name and rows")
+            rows = [self._row(row, parts.get("source")) for row in parts["rows"].items()]
+            self.examples.append(self._examples(group, parts, frozenset(row.id for row in rows)))
 
     def result(self) -> MedicationRules:
         by_drug: dict[str, list[Row]] = {}
         for row in self.rows.values():
-            for drug in row.drugs:
+            targets = [target.id for target in row.targets if target.kind == "drug" and target.id not in row.drugs]
+            for drug in (*row.drugs, *targets):
                 by_drug.setdefault(drug, []).append(row)
-            for target in row.targets:
-                if target.kind == "drug" and target.id not in row.drugs:
-                    by_drug.setdefault(target.id, []).append(row)
-        rows = {drug: tuple(found) for drug, found in by_drug.items()}
         return MedicationRules(
             drugs=self.drugs,
             conditions=self.conditions,
             rows=tuple(self.rows.values()),
-            by_drug=rows,
+            by_drug={drug: tuple(found) for drug, found in by_drug.items()},
             advice=self.advice,
             examples=tuple(self.examples),
             lexicon=Lexicon(_words() | self.terms),
             names=NameSearch(term for terms in self.terms.values() for term in terms),
         )
 
-    def _new(self, id: str, where: str) -> None:
+    def _drug(self, id: str, node: Node, known: Sequence[str]) -> dict[str, list[str]]:
+        """The parts of an entry with a new id, and names in both languages."""
         if not re.fullmatch(r"[a-z0-9_]+", id):
-            raise UserError(f"{where}: the id {id!r} has other characters than a-z, 0-9 and _")
+            node.fail(f"the id {id!r} has other characters than a-z, 0-9 and _")
         if id in self._parents or id in self.drugs or id in self.conditions:
-            raise UserError(f"{where}: the id {id!r} is used twice")
-
-    def _drug(self, name: str, id: str, node: yaml.Node, known: Sequence[str]) -> dict[str, list[str]]:
-        """The parts of an entry with names in both languages."""
+            node.fail(f"the id {id!r} is used twice")
         found: dict[str, list[str]] = {}
-        for key, line, value in entries(name, node, known):
+        for key, value in node.entries(known).items():
             if key in ("family", "topical"):
-                if plain_value(name, value) is not True:
-                    raise UserError(f"{name}:{line}: {key} of {id!r} is true or left out")
+                if value.value() is not True:
+                    value.fail(f"{key} of {id!r} is true or left out")
                 found[key] = ["true"]
                 continue
-            found[key] = texts(name, value)
+            found[key] = value.texts()
             for one in found[key] if key in ("en", "zh") else ():
-                owner, where = self._names.setdefault(one.lower(), (id, f"{name}:{line}"))
+                owner, where = self._names.setdefault(one.lower(), (id, value.place))
                 if owner != id:
-                    raise UserError(f"{name}:{line}: the name {one!r} of {id!r} is one of {owner!r} too, see {where}")
+                    value.fail(f"the name {one!r} of {id!r} is one of {owner!r} too, see {where}")
         for language in ("en", "zh"):
             if language not in found:
-                raise UserError(f"{place(name, node)}: {id!r} has no name in {language}")
+                node.fail(f"{id!r} has no name in {language}")
         return found
 
     def _groups(self, id: str, seen: frozenset[str] = frozenset()) -> frozenset[str]:
         """The id with all classes above it."""
-        where, above = self._parents[id]
+        node, above = self._parents[id]
         found = {id}
         for one in above:
             if one not in self._parents:
-                raise UserError(
-                    f"{where}: {id!r} names the class {one!r}, which is unknown.{nearest(one, self._parents)}"
-                )
+                node.fail(f"{id!r} names the class {one!r}, which is unknown.{nearest(one, self._parents)}")
             if one in seen:
-                raise UserError(f"{where}: the class {one!r} belongs to itself")
+                node.fail(f"the class {one!r} belongs to itself")
             found |= self._groups(one, seen | {id})
         return frozenset(found)
 
@@ -286,34 +270,32 @@ class _Reader:
         self.drugs[id] = Drug(id, names, groups, of, "family" in parts, "topical" in parts)
         self.terms[DRUG + id] = [*parts["en"], *parts["zh"]]
 
-    def _drug_id(self, where: str, id: str) -> str:
+    def _drug_id(self, node: Node, id: str) -> str:
         if id not in self.drugs:
-            raise UserError(f"{where}: unknown drug or class {id!r}.{nearest(id, self.drugs)}")
+            node.fail(f"unknown drug or class {id!r}.{nearest(id, self.drugs)}")
         return id
 
-    def _row(self, name: str, node: yaml.Node, source: str) -> Row:
-        where = place(name, node)
-        known = ("id", "drug", "with", "severity", "text", "source")
-        parts = {key: value for key, _, value in entries(name, node, known)}
+    def _row(self, node: Node, source: Node | None) -> Row:
+        parts = node.entries(("id", "drug", "with", "severity", "text", "source"))
         for key in ("drug", "with", "severity", "text"):
             if key not in parts:
-                raise UserError(f"{where}: the row has no {key}; a row needs drug, with, severity, text and source")
-        source = plain_value(name, parts["source"]) if "source" in parts else source
-        if not isinstance(source, str) or not source.strip():
-            raise UserError(f"{where}: the row has no source; name the label or the guideline that says so")
-        drugs = tuple(one if one == ANY else self._drug_id(where, one) for one in texts(name, parts["drug"]))
-        withs = texts(name, parts["with"])
-        severity = plain_value(name, parts["severity"])
+                node.fail(f"the row has no {key}; a row needs drug, with, severity, text and source")
+        own = parts.get("source", source)
+        if own is None or not is_texts([own.value()]):
+            node.fail("the row has no source; name the label or the guideline that says so")
+        drugs = tuple(one if one == ANY else self._drug_id(node, one) for one in parts["drug"].texts())
+        withs = parts["with"].texts()
+        severity = parts["severity"].value()
         if severity not in get_args(Severity):
-            raise UserError(f"{where}: unknown severity {severity!r}; known: {', '.join(get_args(Severity))}")
-        id = plain_value(name, parts["id"]) if "id" in parts else f"{'/'.join(drugs)}-{'/'.join(map(_slug, withs))}"
-        targets = tuple(self._target(where, one) for one in withs)
-        row = Row(str(id), drugs, targets, severity, translations(name, parts["text"]), source, where)
-        self._once(row)
+            node.fail(f"unknown severity {severity!r}; known: {', '.join(get_args(Severity))}")
+        id = parts["id"].value() if "id" in parts else f"{'/'.join(drugs)}-{'/'.join(map(_slug, withs))}"
+        targets = tuple(self._target(node, one) for one in withs)
+        row = Row(str(id), drugs, targets, severity, parts["text"].translations(), own.value(), node.place)
+        self._check_pairs(node, row)
         self.rows[row.id] = row
         return row
 
-    def _target(self, where: str, text: str) -> Target:
+    def _target(self, node: Node, text: str) -> Target:
         if text in ("pregnancy", "breastfeeding"):
             return Target("pregnancy" if text == "pregnancy" else "breastfeeding")
         if found := _TRIMESTER.fullmatch(text):
@@ -324,43 +306,38 @@ class _Reader:
                 return Target("age", high=bound) if found[1] == "<" else Target("age", low=bound)
             return Target("age", low=float(found[3]), high=float(found[4]))
         if found := _ALLERGY.fullmatch(text):
-            return Target("allergy", SAME if found[1] == SAME else self._drug_id(where, found[1]))
+            return Target("allergy", SAME if found[1] == SAME else self._drug_id(node, found[1]))
         if text in self.conditions:
             return Target("condition", text)
         if text in self.drugs:
             return Target("drug", text)
         known = [*self.conditions, *self.drugs]
-        raise UserError(
-            f"{where}: {text!r} is no condition, drug or class.{nearest(text, known)} Allowed besides: pregnancy, "
-            "pregnancy trimester 3, breastfeeding, age < 16, age >= 65, age 12 to 18, allergy penicillin"
+        node.fail(
+            f"{text!r} is no condition, drug or class.{nearest(text, known)} Allowed besides: pregnancy, pregnancy "
+            "trimester 3, breastfeeding, age < 16, age >= 65, age 12 to 18, allergy penicillin"
         )
 
-    def _once(self, row: Row) -> None:
+    def _check_pairs(self, node: Node, row: Row) -> None:
         """Raise `UserError` where another row says something of the same pair."""
         if row.id in self.rows:
-            raise UserError(f"{row.place}: the row {row.id!r} stands at {self.rows[row.id].place} too")
+            node.fail(f"the row {row.id!r} stands at {self.rows[row.id].place} too")
         for drug in row.drugs:
             for target in row.targets:
                 pair: object = frozenset((drug, target.id)) if target.kind == "drug" else (drug, target)
-                if pair in self._pairs and self._pairs[pair] is not row:
-                    other = self._pairs[pair]
-                    raise UserError(f"{row.place}: {drug} with {target.id or target.kind} stands at {other.place} too")
-                self._pairs[pair] = row
+                if (other := self._pairs.setdefault(pair, row)) is not row:
+                    node.fail(f"{drug} with {target.id or target.kind} stands at {other.place} too")
 
-    def _examples(self, name: str, group: yaml.Node, parts: Mapping[str, yaml.Node], rows: frozenset[str]) -> Examples:
+    def _examples(self, group: Node, parts: Mapping[str, Node], rows: frozenset[str]) -> Examples:
         for key in ("fires", "spares"):
             if key not in parts:
-                raise UserError(f"{place(name, group)}: the group has no {key}: texts that show what its rows find")
+                group.fail(f"the group has no {key}: texts that show what its rows find")
         fires = []
-        for row, line, node in entries(name, parts["fires"]):
+        for row, node in parts["fires"].entries().items():
             if row not in rows:
-                raise UserError(
-                    f"{name}:{line}: fires names the row {row!r}, which the group has not.{nearest(row, rows)}"
-                )
-            fires += [(row, text, f"{name}:{line}") for text in texts(name, node)]
-        where = place(name, parts["spares"])
-        spares = tuple((text, where) for text in texts(name, parts["spares"]))
-        return Examples(str(plain_value(name, parts["name"])), rows, tuple(fires), spares)
+                node.fail(f"fires names the row {row!r}, which the group has not.{nearest(row, rows)}")
+            fires += [(row, text, node.place) for text in node.texts()]
+        spares = tuple((text, parts["spares"].place) for text in parts["spares"].texts())
+        return Examples(str(parts["name"].value()), rows, tuple(fires), spares)
 
 
 def _slug(text: str) -> str:

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from carellama.safety.rules.files import RuleKind, RuleNode, read_rules, shipped_folder, user_file
+from carellama.safety.rules.files import RuleKind, read_rules, shipped_folder
 from carellama.safety.rules.rule_set import PatternRule, RuleSet
+from carellama.safety.rules.yaml_file import Fields, user_file
 
 Level = Literal["emergency", "urgent", "soon"]
 LEVELS: tuple[Level, ...] = get_args(Level)  # the most urgent first
@@ -48,13 +49,13 @@ def _shipped() -> RedFlags:
 def _kind(hospital: frozenset[str] | set[str]) -> RuleKind[RedFlag]:
     """The kind of the rules; those of the files `hospital` are not shipped."""
 
-    def make(node: RuleNode) -> RedFlag:
+    def make(fields: Fields, common: dict[str, Any]) -> RedFlag:
         return RedFlag(
-            level=node.choice("level", LEVELS),
-            system=node.given["system"],
-            do=node.texts("do"),
-            shipped=node.file not in hospital,
-            **node.common,
+            level=fields.words("level", LEVELS)[0],
+            system=fields.given["system"],
+            do=fields.text("do"),
+            shipped=fields.file not in hospital,
+            **common,
         )
 
     return RuleKind({"level": str, "system": str, "do": dict}, make)
