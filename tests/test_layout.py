@@ -71,7 +71,7 @@ IMPORTS: dict[str, set[str]] = {
     },
     # privacy.word_lists: names of medicines; safety.rules.measures: numbers in words
     "batch": {
-        *("config", "data", "disk", "engine", "records", "run_record", "text"),
+        *("config", "data", "disk", "engine", "package_data", "records", "run_record", "text"),
         *("privacy.word_lists", "safety.rules.measures"),
     },
     "assistant": {

@@ -41,12 +41,12 @@ def package_yaml(path: str) -> dict[str, Any]:
 class Patterns(dict[str, re.Pattern[str]]):
     """The patterns of a YAML file of the package, by name, each compiled when it is first asked for."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, flags: int = 0) -> None:
         super().__init__()
-        self._path = path
+        self._path, self._flags = path, flags
 
     def __missing__(self, name: str) -> re.Pattern[str]:
-        self[name] = re.compile(self.source(name))
+        self[name] = re.compile(self.source(name), self._flags)
         return self[name]
 
     def names(self) -> list[str]:

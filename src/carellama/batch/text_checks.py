@@ -18,9 +18,12 @@ from functools import cache, cached_property
 from typing import Any
 
 from carellama.batch.tasks import UNITS
+from carellama.package_data import Patterns
 from carellama.privacy.word_lists import groups
 from carellama.safety.rules.measures import NUMBER, read_number
 from carellama.text import HAN
+
+PATTERNS = Patterns("batch/text_checks.yaml")
 
 QUOTES = str.maketrans("“”‘’–—−～", "\"\"''---~")
 DIGITS = re.compile(r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?")
@@ -30,46 +33,12 @@ LINE_START = re.compile(r"(?:^|\n)\s*-$")
 SPACES = re.compile(r"\s+")
 PARTED = re.compile(r"[a-z]\s+[a-z]|\d\s+\d")
 ITEM_NUMBER = re.compile(r"^\s*\(?\d{1,2}(?:[.)、](?!\d))", re.MULTILINE)  # "1. ", "2、": of a list
-# In an answer, a Chinese numeral is a number only before what it counts: 一般 and 统一 hold none.
-COUNTED = re.compile(
-    r"([零〇一二两三四五六七八九十百千半]{1,6})(?=\s*(?:个?(?:次|天|日|周|星期|月|年|岁|小时|分钟|片|粒|支|袋|滴|倍|种|度|级|期)"
-    r"|毫克|克|毫升|厘米|毫米))"
-)
 FREQUENCIES = {"qd": 1, "once": 1, "daily": 1, "bid": 2, "twice": 2, "tid": 3, "thrice": 3, "qid": 4}
 FREQUENCY = re.compile(
     r"(?<![a-z])(?:" + "|".join([*FREQUENCIES, r"b\.i\.d", r"t\.i\.d", r"q\.i\.d", r"q\.d"]) + r")(?![a-z])"
 )
-# Endings of international nonproprietary names (WHO, The use of stems in the selection of INN, 2018), and names that
-# have none of them.
-STEMS = (
-    "cillin|cycline|floxacin|mycin|oxacin|azole|prazole|tidine|pril|sartan|olol|dipine|statin|gliptin|gliflozin|glitazone"
-    "|xaban|gatran|parin|grel|profen|coxib|caine|azepam|azolam|oxetine|triptan|setron|vir|mab|tinib|terol|sone|solone"
-    "|thiazide|semide|formin|gliclazide|glutide"
-)
-NAMES = (
-    "aspirin|paracetamol|acetaminophen|warfarin|digoxin|insulin|morphine|codeine|tramadol|levothyroxine|methotrexate"
-    "|amiodarone|spironolactone|metoclopramide|clopidogrel|lithium|sertraline|citalopram|escitalopram|gabapentin"
-    "|pregabalin|levetiracetam|valproate|carbamazepine|phenytoin|allopurinol|colchicine|montelukast|salbutamol|albuterol"
-    "|nitroglycerin|glyceryl trinitrate|cefuroxime|ceftriaxone|cephalexin|meropenem|vancomycin|ondansetron|diazepam"
-)
-ENGLISH_DRUG = re.compile(rf"(?<![a-z])(?:[a-z]{{3,}}(?:{STEMS})|{NAMES})(?![a-z])")
-BEFORE_DOSE = re.compile(r"(?<![a-z])([a-z]{5,})\s+\d+(?:[.,]\d+)?\s?(?:mg|mcg|ug|g|iu|units?)(?![a-z])")
-DENIALS = re.compile(
-    r"未见(?:明显|明确)?|未发现|未及|未闻及|未触及|未探及|未扪及|无(?!力|菌|名)(?:明显)?|没有|否认|不伴|(?<!不)(?<!不能)(?<!未)排除"
-    r"|(?<![a-z])(?:no evidence of|no(?! (?:\w+ )?(?:change|increase|growth) (?:in|of))|denies|denied"
-    r"|without|negative for|absence of|free of"
-    r"|not(?! (?:only|just|excluded|ruled out))|don't|doesn't)(?![a-z])"
-)
-# What stands right behind a finding that is not there: "nodule: not seen", 胸痛（-）.
-DENIED_AFTER = re.compile(
-    r"\s*(?:[:=]|is|are|was|were)?\s*(?:\(\s*-\s*\)|\(无\)|(?:阴性|无|未见|未及|未闻及|未触及|未探及"
-    r"|not (?:seen|identified|detected|present|found|demonstrated|visuali[sz]ed)|absent|negative|nil|none|no)"
-    r"(?=\s*(?:[.,;。、)\n]|$)))"
-)
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
-CLAUSE_END = re.compile(r"[。；;！？!?\n]|\.(?!\d)|但|(?<![a-z])(?:but|however|except|although)(?![a-z])")
 MAX_CLAUSE = 200  # characters
-LISTED = re.compile(r"[、/]|\s*,\s*|(?<![a-z])(?:or|nor|and)(?![a-z])|以及|[或和及]")
 KNOWN_UNITS = frozenset({*UNITS, *UNITS.values()}) | frozenset(
     "kg mmol mol meq mg/kg ug/kg mg/ml g/l iu/kg ug/h ml/h 支 袋 丸 贴 瓶 枚 板 盒 万单位 万iu 万u u 揿 包 剂 mmol/l "
     "ampoule vial patch puff spray sachet suppository lozenge application teaspoon tablespoon".split()
@@ -121,7 +90,7 @@ class SourceText:
 
     def _is_denied(self, begin: int, end: int) -> bool:
         at = bisect_right(self._denied, (begin, len(self.plain))) - 1  # the spans are in order and do not overlap
-        return (at >= 0 and begin < self._denied[at][1]) or DENIED_AFTER.match(self.plain, end) is not None
+        return (at >= 0 and begin < self._denied[at][1]) or PATTERNS["denied_after"].match(self.plain, end) is not None
 
 
 def plain(text: str) -> str:
@@ -275,7 +244,7 @@ def numbers_of_answer(text: str) -> dict[str, float]:
     """The numbers of a plain text as they are written, but those that number a list's items, and one in words."""
     text = ITEM_NUMBER.sub("", text)
     words = [one[0] for one in NUMBER.finditer(text) if one[0].isascii() and not one[0][0].isdigit()]
-    found = {word: read_number(word) for word in (*words, *COUNTED.findall(text))}
+    found = {word: read_number(word) for word in (*words, *PATTERNS["counted"].findall(text))}
     found |= {one: float(FREQUENCIES[one.replace(".", "")]) for one in FREQUENCY.findall(text)}
     return signed_numbers(text) | {word: value for word, value in found.items() if value > 1}
 
@@ -295,7 +264,9 @@ def _brands() -> frozenset[str]:
 def drugs_of(text: str) -> list[str]:
     """The medicines that a plain text names: by lists, by the stems of their names, and by a dose behind them."""
     found = dict.fromkeys(_chinese_drugs().findall(text)) if re.search(f"[{HAN}]", text) else {}
-    found |= dict.fromkeys(ENGLISH_DRUG.findall(text)) | dict.fromkeys(BEFORE_DOSE.findall(text))
+    found |= dict.fromkeys(PATTERNS["english_drug"].findall(text)) | dict.fromkeys(
+        PATTERNS["before_dose"].findall(text)
+    )
     words = dict.fromkeys(re.findall(r"[a-z]+", text))
     return [*(found | {word: None for word in words if word in _brands()})]
 
@@ -306,11 +277,11 @@ def denied_spans(text: str) -> list[tuple[int, int]]:
     A comma ends it, unless the clause is a list whose last item follows "or": no fever, cough or chills.
     """
     spans: list[tuple[int, int]] = []
-    for cue in DENIALS.finditer(text):
+    for cue in PATTERNS["denials"].finditer(text):
         if spans and cue.start() < spans[-1][1]:  # it is denied as a whole
             continue
         most = min(len(text), cue.end() + MAX_CLAUSE)
-        end = CLAUSE_END.search(text, cue.end(), most)
+        end = PATTERNS["clause_end"].search(text, cue.end(), most)
         stop = end.start() if end else most
         comma = text.find(",", cue.end(), stop)
         if comma >= 0 and not re.search(r"(?<![a-z])n?or(?![a-z])", text[comma:stop]):
@@ -321,5 +292,5 @@ def denied_spans(text: str) -> list[tuple[int, int]]:
 
 def denied_terms(text: str) -> list[str]:
     """What a plain text denies, item by item; those of a few words only."""
-    items = [one.strip() for begin, end in denied_spans(text) for one in LISTED.split(text[begin:end])]
+    items = [one.strip() for begin, end in denied_spans(text) for one in PATTERNS["listed"].split(text[begin:end])]
     return [one for one in dict.fromkeys(items) if len(one) >= 2 and len(one.split()) <= 4 and len(one) <= 40]

@@ -15,11 +15,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from carellama.data.readers import BadRow, rows
 from carellama.errors import UserError
+from carellama.package_data import package_yaml
 from carellama.records import Message
 from carellama.text import counted, language
 
@@ -33,23 +35,6 @@ SCALES: dict[str, dict[str, Label]] = {
     # 急诊患者病情分级: 1 濒危 2 危重 3 急症 4 非急症
     "cn4": {"1": "emergency", "2": "emergency", "3": "urgent", "4": "soon"},
 }
-_WORDS: dict[Label, str] = {
-    "emergency": "emergency|emergent|emergency care|requires emergency care|requiring emergent care|em|immediate|"
-    "immediately|resuscitation|critical|very urgent|red|orange|999|911|call 999|call 911|ambulance|call an ambulance|"
-    "er|ed|a&e|ae|er now|ed now|emergency department|emergency room|emergency department now|call an ambulance now|"
-    "急诊|急救|立即就医|立即|濒危|危重|一级|二级|i级|ii级|ⅰ级|ⅱ级|红色|橙色|紧急",
-    "urgent": "urgent|today|same day|same-day|1 day|within 1 day|within 24 hours|yellow|urgent care|"
-    "within hours|see a doctor today|急症|三级|iii级|ⅲ级|"
-    "黄色|当天就医|今天就医|尽快就医|尽快",
-    "soon": "soon|non-emergency|non emergency|nonemergency|nonemergent|non-emergent|non emergent|not emergency|"
-    "non-emergency care|requiring nonemergent care|less urgent|semi-urgent|semi urgent|standard|green|gp|see gp|"
-    "primary care|see a doctor|1 week|one week|within a week|within days|outpatient|ne|非急症|非紧急|四级|iv级|"
-    "ⅳ级|绿色|门诊|择期",
-    "routine": "routine|self-care|self care|selfcare|self-care reasonable|requiring self-care only|home|home care|"
-    "stay home|non-urgent|non urgent|nonurgent|blue|sc|not urgent|自我护理|居家|居家观察|"
-    "无需就医|不急|常规|蓝色|非急诊",
-}
-KNOWN: dict[str, Label] = {word: level for level, words in _WORDS.items() for word in words.split("|")}
 YES_OR_NO = {**dict.fromkeys(("yes", "true", "1", "是"), True), **dict.fromkeys(("", "no", "false", "0", "否"), False)}
 HEALTHBENCH: dict[str, Label | None] = {
     "emergent": "emergency",
@@ -83,6 +68,12 @@ HEADER_NAMES = frozenset(
     for space in "_- "
     for shape in (str, str.title, str.capitalize, str.upper)
 )
+
+
+@cache
+def _known_levels() -> dict[str, Label]:
+    """The level that each known word for one means."""
+    return {word: level for level, words in package_yaml("evaluate/triage_levels.yaml").items() for word in words}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +188,7 @@ def _label(row: Mapping[str, Any], place: str, scale: str | None) -> Label:
     if number:
         prefix = number[1] or (key.partition("_")[0] if key in SCALE_KEYS else None)
         return _by_number(f"{place}: {key} is {row[key]!r}", prefix, number[2], scale)
-    level = KNOWN.get(re.sub(r"[\s_]+", " ", given))
+    level = _known_levels().get(re.sub(r"[\s_]+", " ", given))
     if level is None:
         raise UserError(
             f"{place}: {key} is {str(row[key])[:40]!r}, which is no level that is known; levels: {', '.join(LABELS)}, "
