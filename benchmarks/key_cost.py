@@ -60,7 +60,7 @@ def main() -> None:
         database = open_database(place)
         assert database is not None
         limits = keys.Limits(1_000_000, 1_000, 10**12)
-        _, whole = keys.add(database, name="benchmark", scopes=("chat",), limits=limits)
+        _, whole = keys.create_key(database, name="benchmark", scopes=("chat",), limits=limits)
         database.close()
         with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
             work = [(place, whole, options.requests)] * options.processes

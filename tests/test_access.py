@@ -48,13 +48,13 @@ def database(tmp_path, clock):
 
 
 def key_with(database, *limits, days=None):
-    return keys.add(database, name="ward3", scopes=("chat",), limits=Limits(*limits), days=days)[0].id
+    return keys.create_key(database, name="ward3", scopes=("chat",), limits=Limits(*limits), days=days)[0].id
 
 
 def over(database, id, tokens=0):
     """The limit that a request is refused for, and the seconds until it may be tried again."""
     with pytest.raises(usage.OverLimit) as refused:
-        usage.begin(database, id, tokens)
+        usage.start_lease(database, id, tokens)
     return refused.value.limit, refused.value.retry_after
 
 
@@ -67,7 +67,7 @@ def test_no_sixty_seconds_have_more_requests_than_the_limit(database, clock):
     for _ in range(200):  # one try a second, then a burst
         clock.now += 1
         try:
-            usage.end(database, usage.begin(database, id, 0), 0)
+            usage.end_lease(database, usage.start_lease(database, id, 0), 0)
             begun.append(clock.now)
         except usage.OverLimit as refused:
             assert refused.limit == "requests_per_minute"
@@ -78,68 +78,68 @@ def test_no_sixty_seconds_have_more_requests_than_the_limit(database, clock):
 
 def test_requests_at_once_are_counted_until_they_end(database):
     id = key_with(database, None, 2)
-    first, _ = usage.begin(database, id, 0), usage.begin(database, id, 0)
+    first, _ = usage.start_lease(database, id, 0), usage.start_lease(database, id, 0)
     assert over(database, id)[0] == "concurrent"
-    usage.end(database, first, 0)
-    usage.begin(database, id, 0)
+    usage.end_lease(database, first, 0)
+    usage.start_lease(database, id, 0)
     assert over(database, id)[0] == "concurrent"
 
 
 def test_a_lease_runs_out_unless_it_is_renewed(database, clock):
     id = key_with(database, None, 2)
-    kept, _dead = usage.begin(database, id, 0), usage.begin(database, id, 0)
+    kept, _dead = usage.start_lease(database, id, 0), usage.start_lease(database, id, 0)
     clock.now += usage.LEASE_SECONDS - 1
-    usage.renew(database, [kept])
+    usage.renew_leases(database, [kept])
     assert over(database, id)[0] == "concurrent"
     clock.now += 2
-    usage.begin(database, id, 0)
+    usage.start_lease(database, id, 0)
     assert over(database, id)[0] == "concurrent"
 
 
 def test_a_request_that_was_given_up_for_dead_counts_again(database, clock):
     id = key_with(database, None, 1)
-    stopped = usage.begin(database, id, 0)
+    stopped = usage.start_lease(database, id, 0)
     clock.now += 100
-    usage.end(database, usage.begin(database, id, 0), 0)  # takes its place, and its row away
-    usage.renew(database, [stopped])
+    usage.end_lease(database, usage.start_lease(database, id, 0), 0)  # takes its place, and its row away
+    usage.renew_leases(database, [stopped])
     assert over(database, id)[0] == "concurrent"
-    usage.end(database, stopped, 0)
-    usage.begin(database, id, 0)
+    usage.end_lease(database, stopped, 0)
+    usage.start_lease(database, id, 0)
 
 
 def test_tokens_are_taken_at_the_beginning_and_corrected_at_the_end(database, clock):
     id = key_with(database, None, None, 1000)
-    running = usage.begin(database, id, 700)
+    running = usage.start_lease(database, id, 700)
     assert over(database, id, 301) == ("tokens_per_day", 43200)  # to midnight, UTC
-    usage.end(database, running, 100)
-    usage.begin(database, id, 900)
-    assert usage.used(database)[id] == usage.Used(2, 1000, NOON)
+    usage.end_lease(database, running, 100)
+    usage.start_lease(database, id, 900)
+    assert usage.usage_by_key(database)[id] == usage.KeyUsage(2, 1000, NOON)
     clock.now += 43200
-    assert usage.used(database)[id] == usage.Used(0, 0, NOON)
-    usage.begin(database, id, 1000)
+    assert usage.usage_by_key(database)[id] == usage.KeyUsage(0, 0, NOON)
+    usage.start_lease(database, id, 1000)
 
 
 def test_what_a_request_used_counts_for_the_day_on_which_it_began(database, clock):
     id = key_with(database, None, None, 1000)
     clock.now += 43199
-    late = usage.begin(database, id, 600)
+    late = usage.start_lease(database, id, 600)
     clock.now += 2
-    usage.begin(database, id, 500)
-    usage.end(database, late, 10)
-    assert usage.used(database)[id].tokens == 500
+    usage.start_lease(database, id, 500)
+    usage.end_lease(database, late, 10)
+    assert usage.usage_by_key(database)[id].tokens == 500
 
 
 @pytest.mark.parametrize("hours", [-48, -1, 1, 48])
 def test_after_a_clock_was_set_a_key_waits_a_minute_at_most(hours, database, clock):
     id = key_with(database, 2, 2)
-    before = [usage.begin(database, id, 0) for _ in range(2)]
+    before = [usage.start_lease(database, id, 0) for _ in range(2)]
     clock.now += hours * 3600
-    usage.renew(database, before[:1])
-    usage.end(database, before[1], 0)
+    usage.renew_leases(database, before[:1])
+    usage.end_lease(database, before[1], 0)
     limits = set()
     for _ in range(100):
         try:
-            usage.begin(database, id, 0)
+            usage.start_lease(database, id, 0)
             break
         except usage.OverLimit as refused:
             assert 0 < refused.retry_after <= 60
@@ -152,11 +152,11 @@ def test_after_a_clock_was_set_a_key_waits_a_minute_at_most(hours, database, clo
 
 def test_limits_of_one_key_are_not_those_of_another(database):
     one, two = key_with(database, 1, 1, 10), key_with(database, 1, 1, 10)
-    usage.begin(database, one, 10)
-    usage.begin(database, two, 10)
+    usage.start_lease(database, one, 10)
+    usage.start_lease(database, two, 10)
     for key in (one, two):
         with pytest.raises(usage.OverLimit):
-            usage.begin(database, key, 10)
+            usage.start_lease(database, key, 10)
 
 
 WORKER = """
@@ -171,7 +171,7 @@ for id in ids:
     let = 0
     for _ in range(40):
         try:
-            usage.begin(database, id, 10)
+            usage.start_lease(database, id, 10)
             let += 1
         except usage.OverLimit:
             pass
@@ -214,7 +214,7 @@ def test_threads_at_once_keep_the_limit_exactly(database):
 
     def tries(_):
         try:
-            return usage.begin(database, id, 0)
+            return usage.start_lease(database, id, 0)
         except usage.OverLimit:
             return None
 
@@ -243,8 +243,8 @@ def test_the_leases_of_a_killed_worker_run_out(tmp_path):
     clock.now = time.time()
     assert over(database, id)[0] == "concurrent"
     clock.now += usage.LEASE_SECONDS
-    usage.begin(database, id, 10)
-    assert usage.used(database)[id].tokens == 40  # what it took stays taken
+    usage.start_lease(database, id, 10)
+    assert usage.usage_by_key(database)[id].tokens == 40  # what it took stays taken
 
 
 # access
@@ -254,7 +254,7 @@ def test_the_leases_of_a_killed_worker_run_out(tmp_path):
 def server(tmp_path):
     """Access by a database with one key: the access, the database, the Authorization header."""
     opened = open_database(str(tmp_path / "keys.db"))
-    _, whole = keys.add(opened, name="ward3", scopes=("chat",), limits=Limits(2, 1, 1000))
+    _, whole = keys.create_key(opened, name="ward3", scopes=("chat",), limits=Limits(2, 1, 1000))
     made = ApiKeyAuth(opened)
     yield made, opened, f"Bearer {whole}"
     made.close()
@@ -301,7 +301,7 @@ def test_all_but_the_whole_key_is_refused_and_not_repeated(server, change, caplo
 def test_a_revoked_key_ends_at_once_for_requests_and_within_seconds_for_all_else(server, monkeypatch):
     made, database, header = server
     caller = made.authenticate(header)
-    keys.revoke(database, caller.id)
+    keys.revoke_key(database, caller.id)
     assert made.authenticate(header) == caller  # for CACHE_SECONDS
     later = time.monotonic() + access.KEY_CACHE_SECONDS
     monkeypatch.setattr(access.time, "monotonic", lambda: later)
@@ -313,7 +313,7 @@ def test_a_revoked_key_ends_at_once_for_requests_and_within_seconds_for_all_else
 def test_a_revoked_key_is_no_longer_remembered_once_begin_refused_it(server):
     made, database, header = server
     caller = made.authenticate(header)
-    keys.revoke(database, caller.id)
+    keys.revoke_key(database, caller.id)
     begun = refusal(made.reserve, caller, "chat", 1)
     assert begun.status == 401
     again = refusal(made.authenticate, header)
@@ -323,7 +323,7 @@ def test_a_revoked_key_is_no_longer_remembered_once_begin_refused_it(server):
 
 def test_an_expired_key_is_refused(server, monkeypatch):
     made, database, _ = server
-    _, whole = keys.add(database, name="x", scopes=("chat",), limits=Limits(), days=1)
+    _, whole = keys.create_key(database, name="x", scopes=("chat",), limits=Limits(), days=1)
     caller = made.authenticate(f"Bearer {whole}")
     later = time.time() + 86401
     monkeypatch.setattr(access.time, "time", lambda: later)
@@ -358,7 +358,7 @@ def test_a_ticket_ends_once(server):
     ticket = made.reserve(caller, "chat", 500)
     ticket.release(100)
     ticket.release(900)
-    assert usage.used(database)[caller.id].tokens == 100
+    assert usage.usage_by_key(database)[caller.id].tokens == 100
     made.reserve(caller, "chat", 1)  # one that was not released would run
 
 
@@ -370,7 +370,7 @@ def test_tickets_are_renewed_while_somebody_holds_them(server, monkeypatch):
         renewed[:] = leases
         arrived.set()
 
-    monkeypatch.setattr(usage, "renew", renew)
+    monkeypatch.setattr(usage, "renew_leases", renew)
     monkeypatch.setattr(usage, "LEASE_SECONDS", 0.03)
 
     def leases_of_next_round():
@@ -431,7 +431,7 @@ def test_with_keys_they_are_asked_for_everywhere(tmp_path, monkeypatch):
     place = str(tmp_path / "keys.db")
     monkeypatch.setenv("CARELLAMA_DATABASE", place)
     database = open_database(place)
-    keys.revoke(database, key_with(database))  # revoking the last key does not open the server
+    keys.revoke_key(database, key_with(database))  # revoking the last key does not open the server
     for host in (*LOOPBACKS, *OTHERS):
         made = auth_for(host, None)
         assert refusal(made.authenticate, None).status == 401

@@ -30,12 +30,12 @@ def database(tmp_path):
 
 def keyed(database, tokens_per_day, scopes=("chat", "admin")):
     """Access by one key, and the header with that key."""
-    _, key = keys.add(database, name="ward3", scopes=scopes, limits=keys.Limits(tokens_per_day=tokens_per_day))
+    _, key = keys.create_key(database, name="ward3", scopes=scopes, limits=keys.Limits(tokens_per_day=tokens_per_day))
     return ApiKeyAuth(open_database(database.name)), {"authorization": f"Bearer {key}"}
 
 
 def tokens_used(database):
-    return next(iter(usage.used(database).values())).tokens
+    return next(iter(usage.usage_by_key(database).values())).tokens
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -74,7 +74,7 @@ def test_what_is_over_the_quota_is_refused_before_any_work(database) -> None:
         refused = httpx2.post(server.url + CHAT, json=body, headers=header)
         assert refused.status_code == 429 and refused.json()["error"]["code"] == "insufficient_quota"
         assert "260" in refused.json()["error"]["message"]  # 257 of the prompt and 3
-    assert engine.asked == [] and usage.used(database) == {}
+    assert engine.asked == [] and usage.usage_by_key(database) == {}
 
 
 def test_what_fits_the_quota_is_served(database) -> None:

@@ -32,7 +32,7 @@ def added(capsys, *words):
     """Add a key by the command; return its id and all of it."""
     commands.add(["--name", "ward3", *words])
     whole = capsys.readouterr().out.strip()
-    return keys.WHOLE.fullmatch(whole)[1], whole
+    return keys.KEY_PATTERN.fullmatch(whole)[1], whole
 
 
 def test_a_key_is_shown_once_and_kept_nowhere(place, capsys, caplog):
@@ -42,25 +42,29 @@ def test_a_key_is_shown_once_and_kept_nowhere(place, capsys, caplog):
     _, id, secret = printed.out.strip().split("-")
     assert secret not in printed.err and id in printed.err
     opened = open_database(str(place))
-    usage.end(opened, usage.begin(opened, id, 10), 5)
+    usage.end_lease(opened, usage.start_lease(opened, id, 10), 5)
     commands.list_keys([])
     commands.list_keys(["--json"])
     commands.revoke([id])
-    everything = "".join(capsys.readouterr()) + caplog.text + repr(keys.find(opened, id))
+    everything = "".join(capsys.readouterr()) + caplog.text + repr(keys.get_key(opened, id))
     stored = b"".join(path.read_bytes() for path in place.parent.iterdir())
-    hashed = hashlib.sha256(secret.encode()).hexdigest()
-    assert secret not in everything and hashed not in everything
-    assert secret.encode() not in stored and hashed.encode() in stored
+    hash_secret = hashlib.sha256(secret.encode()).hexdigest()
+    assert secret not in everything and hash_secret not in everything
+    assert secret.encode() not in stored and hash_secret.encode() in stored
 
 
 def test_the_secret_of_a_key_is_compared_in_constant_time(place, capsys, monkeypatch):
     id, whole = added(capsys)
-    key = keys.find(open_database(str(place)), id)
+    key = keys.get_key(open_database(str(place)), id)
     compared = []
     real = hmac.compare_digest
     monkeypatch.setattr(hmac, "compare_digest", lambda one, two: compared.append((one, two)) or real(one, two))
     secret = whole.rpartition("-")[2]
-    assert keys.matches(key, secret) and not keys.matches(key, "0" * 64) and not keys.matches(None, secret)
+    assert (
+        keys.verify_secret(key, secret)
+        and not keys.verify_secret(key, "0" * 64)
+        and not keys.verify_secret(None, secret)
+    )
     assert [len(one) for one, _ in compared] == [len(two) for _, two in compared] == [64, 64, 64]
 
 
@@ -69,7 +73,7 @@ def test_the_files_are_for_their_owner_only(place, capsys):
     try:
         added(capsys)
         opened = open_database(str(place))
-        with opened.writing() as connection:
+        with opened.write_transaction() as connection:
             connection.execute(text("SELECT 1"))
         files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in place.parent.iterdir()}
         opened.close()
@@ -85,8 +89,8 @@ def test_the_list_has_every_key_with_its_limits_use_and_state(place, capsys):
     revoked, _ = added(capsys)
     commands.revoke([revoked])
     opened = open_database(str(place))
-    usage.end(opened, usage.begin(opened, limited, 900), 1412)
-    with opened.writing() as connection:
+    usage.end_lease(opened, usage.start_lease(opened, limited, 900), 1412)
+    with opened.write_transaction() as connection:
         connection.execute(database.KEYS.update().where(database.KEYS.c.tokens_per_day > 0).values(expires=1.0))
     capsys.readouterr()
 
@@ -119,9 +123,9 @@ def test_a_key_is_revoked_by_its_id_or_all_of_it(place, capsys):
     secret = whole.rpartition("-")[2]
     assert secret not in "".join(capsys.readouterr())
     opened = open_database(str(place))
-    when = keys.find(opened, second).revoked
+    when = keys.get_key(opened, second).revoked
     commands.revoke([second])  # it keeps the time of the first
-    assert keys.find(opened, second).revoked == when and keys.find(opened, first).revoked
+    assert keys.get_key(opened, second).revoked == when and keys.get_key(opened, first).revoked
     for wrong in ("00000000", f"cl-{second}x-{secret}", secret):
         with pytest.raises(UserError, match="keys list") as error:
             commands.revoke([wrong])
@@ -185,11 +189,11 @@ def test_a_locked_file_is_one_line(place, capsys):
     opened = open_database(str(place), busy_seconds=0.05)
     other = sqlite3.connect(place, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(UserError, match=r"another program has held it for 0\.05 s"), opened.writing():
+    with pytest.raises(UserError, match=r"another program has held it for 0\.05 s"), opened.write_transaction():
         pass
-    assert len(keys.every(opened)) == 1  # reading goes on
+    assert len(keys.list_keys(opened)) == 1  # reading goes on
     other.execute("ROLLBACK")
-    with opened.writing():
+    with opened.write_transaction():
         pass
 
 
@@ -198,7 +202,7 @@ def test_a_file_that_can_not_be_written_is_one_line(place, capsys):
     opened = open_database(str(place))
     only_read(opened)
     with pytest.raises(UserError, match="cannot be written; check the permissions"):
-        keys.add(opened, name="x", scopes=("chat",), limits=keys.Limits())
+        keys.create_key(opened, name="x", scopes=("chat",), limits=keys.Limits())
 
 
 def test_postgresql_without_its_driver_is_one_line(monkeypatch):
@@ -223,7 +227,7 @@ def test_a_server_that_is_not_there_is_one_line_without_the_password():
 
 def test_a_database_of_a_later_version_is_refused(place, capsys):
     added(capsys)
-    with open_database(str(place)).writing() as connection:
+    with open_database(str(place)).write_transaction() as connection:
         connection.execute(database.SCHEMA.update().values(version=7))
     with pytest.raises(UserError, match="made by a later CareLlama"):
         commands.list_keys([])
@@ -238,7 +242,7 @@ def test_an_older_database_is_brought_up_once(place, capsys, monkeypatch):
     monkeypatch.setattr(database, "MIGRATIONS", (note,))
     for _ in range(2):
         opened = open_database(str(place))
-        with opened.reading() as connection:
+        with opened.read_transaction() as connection:
             assert connection.scalar(select(database.SCHEMA.c.version)) == 2
             assert connection.execute(text("SELECT note FROM carellama_keys")).all() == [(None,)]
 
@@ -254,6 +258,6 @@ def test_a_step_that_fails_leaves_the_database_as_it_was(place, capsys, monkeypa
     with pytest.raises(RuntimeError):
         open_database(str(place))
     monkeypatch.undo()
-    with open_database(str(place)).reading() as connection:
+    with open_database(str(place)).read_transaction() as connection:
         assert connection.scalar(select(database.SCHEMA.c.version)) == 1
         assert "note" not in str(connection.execute(text("SELECT sql FROM sqlite_master")).all())

@@ -34,7 +34,8 @@ def add(argv: Sequence[str]) -> None:
     database = open_database(options.database or environment.database(), durable=True)
     assert database is not None  # it is made where it is not
     limits = keys.Limits(options.requests_per_minute, options.concurrent, options.tokens_per_day)
-    key, whole = keys.add(database, name=options.name, scopes=options.scope_names, limits=limits, days=options.days)
+    names = options.scope_names
+    key, whole = keys.create_key(database, name=options.name, scopes=names, limits=limits, days=options.days)
     database.close()
     say(f"a key for {key.name}, id {key.id}, in {database.name}; it is shown only once:")
     print(whole)
@@ -44,7 +45,7 @@ def list_keys(argv: Sequence[str]) -> None:
     """Print the keys and what was used of them, as a table or as JSON."""
     (options,) = parse((ListArguments,), argv, "carellama keys list")
     place = options.database or environment.database()
-    rows = described(place)
+    rows = describe_keys(place)
     if options.json:
         print(json.dumps(rows, ensure_ascii=False, indent=2))
     elif rows:
@@ -53,7 +54,7 @@ def list_keys(argv: Sequence[str]) -> None:
         say("no keys yet; carellama keys add --name NAME makes one")
 
 
-def described(place: str) -> list[dict[str, Any]]:
+def describe_keys(place: str) -> list[dict[str, Any]]:
     """What is known of each key, for people and programs; the secret is not."""
     need("sqlalchemy", extra="serve", why="the database of the keys")
     from carellama.store import keys, usage
@@ -62,10 +63,10 @@ def described(place: str) -> list[dict[str, Any]]:
     database = open_database(place, make=False)
     if database is None:
         return []
-    used, now = usage.used(database), time.time()
+    used, now = usage.usage_by_key(database), time.time()
     rows = []
-    for key in keys.every(database):
-        mine = used.get(key.id, usage.Used(0, 0, None))
+    for key in keys.list_keys(database):
+        mine = used.get(key.id, usage.KeyUsage(0, 0, None))
         rows.append(
             {
                 "id": key.id,
@@ -99,7 +100,7 @@ def revoke(argv: Sequence[str]) -> None:
     from carellama.store.database import open_database
 
     database = open_database(options.database or environment.database(), make=False, durable=True)
-    if database is None or not keys.revoke(database, given[1]):
+    if database is None or not keys.revoke_key(database, given[1]):
         raise UserError(f"there is no key of id {given[1]}; carellama keys list shows them")
     database.close()
     say(f"key {given[1]} is revoked; a server that runs takes it for a few seconds more at most")
@@ -133,12 +134,12 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         ", ".join(row["scopes"]),
         *("" if limit is None else f"{limit:,}" for limit in limits),
         today,
-        _short(row["last_used"]),
-        _short(row["expires"]),
+        _format_minute(row["last_used"]),
+        _format_minute(row["expires"]),
         row["state"],
     )
 
 
-def _short(when: str | None) -> str:
+def _format_minute(when: str | None) -> str:
     """The day and the minute."""
     return "" if when is None else when[:16].replace("T", " ")

@@ -85,7 +85,7 @@ USAGE = Table(
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
 BUSY_SECONDS = 5.0  # how long one waits for another's transaction
 POSTGRES_LOCK = 0x0CA2E11A  # of those that make or change the tables at the same time
-SQLITE_SAYS = {  # what it says, and what to do
+SQLITE_ERROR_HINTS = {  # what it says, and what to do
     "is locked": "another program has held it for {busy:g} s; end that program, or try again",
     "readonly": "it cannot be written; check the permissions of the file and of its folder",
     "unable to open": "it cannot be opened; check the permissions of the file and of its folder",
@@ -115,15 +115,15 @@ class Database:
         return float(connection.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0.0)
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def read_transaction(self) -> Iterator[Connection]:
         """A transaction that only reads."""
-        with self._said(), self.engine.connect() as connection, connection.begin():
+        with self._as_user_errors(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def write_transaction(self) -> Iterator[Connection]:
         """A transaction that writes; with SQLite it is the only one from its first statement on."""
-        with self._said(), self._turn(), self.engine.connect() as connection:
+        with self._as_user_errors(), self._writer_lock(), self.engine.connect() as connection:
             connection.execution_options(writes=True)
             with connection.begin():
                 yield connection
@@ -134,7 +134,7 @@ class Database:
 
     def version(self) -> int | None:
         """The version of its tables; None: it has none of ours."""
-        with self.reading() as connection:
+        with self.read_transaction() as connection:
             return _version(connection)
 
     def prepare(self) -> None:
@@ -152,7 +152,7 @@ class Database:
             self._use_wal()
 
     def _migrate(self, newest: int) -> None:
-        with self.writing() as connection:
+        with self.write_transaction() as connection:
             if not self.sqlite:
                 connection.execute(select(func.pg_advisory_xact_lock(POSTGRES_LOCK)))
             version = _version(connection)  # another process may have been here
@@ -167,7 +167,7 @@ class Database:
     def _use_wal(self) -> None:
         """Switch to WAL, which the file remembers. SQLite does not wait for others in this, so we do."""
         deadline = time.monotonic() + self._busy_seconds
-        with self._said(), self.engine.connect() as connection:
+        with self._as_user_errors(), self.engine.connect() as connection:
             cursor = connection.connection.cursor()  # outside of a transaction
             while True:
                 try:
@@ -215,19 +215,19 @@ class Database:
         return engine
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _writer_lock(self) -> Iterator[None]:
         if not self.sqlite:
             yield
             return
         if not self._writer.acquire(timeout=self._busy_seconds):
-            raise UserError(f"{self.name}: {SQLITE_SAYS['is locked'].format(busy=self._busy_seconds)}")
+            raise UserError(f"{self.name}: {SQLITE_ERROR_HINTS['is locked'].format(busy=self._busy_seconds)}")
         try:
             yield
         finally:
             self._writer.release()
 
     @contextmanager
-    def _said(self) -> Iterator[None]:
+    def _as_user_errors(self) -> Iterator[None]:
         """Turn a fault of the database into one line; a fault of our statements stays what it is."""
         try:
             yield
@@ -236,11 +236,11 @@ class Database:
             refused = getattr(cause, "sqlstate", None) == "42501"  # PostgreSQL: no right to do so
             if isinstance(error, (exc.IntegrityError, exc.ProgrammingError)) and not refused:
                 raise
-            raise UserError(f"{self.name}: {self._why(str(cause))}") from error
+            raise UserError(f"{self.name}: {self._error_reason(str(cause))}") from error
 
-    def _why(self, cause: str) -> str:
+    def _error_reason(self, cause: str) -> str:
         if self.sqlite:
-            for words, advice in SQLITE_SAYS.items():
+            for words, advice in SQLITE_ERROR_HINTS.items():
                 if words in cause:
                     return advice.format(busy=self._busy_seconds)
         if self._url.password:
@@ -263,7 +263,7 @@ def open_database(
     """
     database = Database(place, durable=durable, busy_seconds=busy_seconds, clock=clock)
     try:
-        if database.sqlite and not _there(Path(database.name), make=make):
+        if database.sqlite and not _ensure_file(Path(database.name), make=make):
             return None
         if not make and database.version() is None:
             database.close()
@@ -275,7 +275,7 @@ def open_database(
     return database
 
 
-def _there(path: Path, *, make: bool) -> bool:
+def _ensure_file(path: Path, *, make: bool) -> bool:
     """Whether the file is there; `make` makes an empty one that only its owner can read."""
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file for the database")

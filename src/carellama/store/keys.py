@@ -21,8 +21,8 @@ from sqlalchemy import Row, insert, select, update
 
 from carellama.store.database import KEYS, Database
 
-WHOLE = re.compile(r"cl-([0-9a-f]{8})-([0-9a-f]{64})")
-NO_HASH = "0" * 64  # compared with where there is no such key: both cases take the same steps
+KEY_PATTERN = re.compile(r"cl-([0-9a-f]{8})-([0-9a-f]{64})")
+DUMMY_HASH = "0" * 64  # compared with where there is no such key: both cases take the same steps
 State = Literal["active", "expired", "revoked"]
 
 
@@ -55,19 +55,18 @@ class Key:
         return "expired" if self.expires is not None and self.expires <= now else "active"
 
 
-def add(
+def create_key(
     database: Database, *, name: str, scopes: Sequence[str], limits: Limits, days: int | None = None
 ) -> tuple[Key, str]:
     """Make a key that ends after `days`; return it, and the whole key, which cannot be had again."""
     secret = secrets.token_hex(32)
-    with database.writing() as connection:
+    with database.write_transaction() as connection:
         now = database.now(connection)
         id = secrets.token_hex(4)
         while connection.scalar(select(KEYS.c.id).where(KEYS.c.id == id)) is not None:
             id = secrets.token_hex(4)
-        key = Key(
-            id, name, tuple(scopes), limits, now, None if days is None else now + days * 86400, None, hashed(secret)
-        )
+        expires = None if days is None else now + days * 86400
+        key = Key(id, name, tuple(scopes), limits, now, expires, None, hash_secret(secret))
         connection.execute(
             insert(KEYS).values(
                 id=id,
@@ -84,32 +83,32 @@ def add(
     return key, f"cl-{id}-{secret}"
 
 
-def hashed(secret: str) -> str:
+def hash_secret(secret: str) -> str:
     """SHA-256 of a secret, in hex."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def matches(key: Key | None, secret: str) -> bool:
+def verify_secret(key: Key | None, secret: str) -> bool:
     """Whether the secret is the key's; the time that this takes says nothing of either."""
-    return hmac.compare_digest(NO_HASH if key is None else key.hash, hashed(secret))
+    return hmac.compare_digest(DUMMY_HASH if key is None else key.hash, hash_secret(secret))
 
 
-def find(database: Database, id: str) -> Key | None:
+def get_key(database: Database, id: str) -> Key | None:
     """The key of this id."""
-    with database.reading() as connection:
+    with database.read_transaction() as connection:
         row = connection.execute(select(KEYS).where(KEYS.c.id == id)).one_or_none()
-    return None if row is None else key_of(row)
+    return None if row is None else row_to_key(row)
 
 
-def every(database: Database) -> list[Key]:
+def list_keys(database: Database) -> list[Key]:
     """All keys, the oldest first; also those that cannot be used any more."""
-    with database.reading() as connection:
-        return [key_of(row) for row in connection.execute(select(KEYS).order_by(KEYS.c.created, KEYS.c.id))]
+    with database.read_transaction() as connection:
+        return [row_to_key(row) for row in connection.execute(select(KEYS).order_by(KEYS.c.created, KEYS.c.id))]
 
 
-def revoke(database: Database, id: str) -> bool:
+def revoke_key(database: Database, id: str) -> bool:
     """End a key for good; False: there is none of this id. One that is revoked stays as it is."""
-    with database.writing() as connection:
+    with database.write_transaction() as connection:
         if connection.scalar(select(KEYS.c.id).where(KEYS.c.id == id)) is None:
             return False
         now = database.now(connection)
@@ -117,7 +116,7 @@ def revoke(database: Database, id: str) -> bool:
     return True
 
 
-def key_of(row: Row[Any]) -> Key:
+def row_to_key(row: Row[Any]) -> Key:
     """A key from a row of its table."""
     return Key(
         id=row.id,

@@ -1,8 +1,8 @@
 """What is used of a key, and its limits, which all workers and machines on the same database share.
 
-    lease = begin(database, key.id, tokens=900)  # or OverLimit
+    lease = start_lease(database, key.id, tokens=900)  # or OverLimit
     ...
-    end(database, lease, tokens=412)
+    end_lease(database, lease, tokens=412)
 
 A request begins in one transaction that counts and enters it, so that a limit is kept by however many at once:
 
@@ -27,7 +27,7 @@ from typing import Literal
 from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select, update
 
 from carellama.store.database import KEYS, REQUESTS, USAGE, Database
-from carellama.store.keys import Key, key_of
+from carellama.store.keys import Key, row_to_key
 
 LEASE_SECONDS = 30.0
 WINDOW_SECONDS = 60.0
@@ -43,18 +43,18 @@ _DAY: BindParameter[int] = bindparam("p_day")
 _TOKENS: BindParameter[int] = bindparam("p_tokens")
 _OF_KEY, _ON_DAY = REQUESTS.c.key_id == _KEY, (USAGE.c.key_id == _KEY) & (USAGE.c.day == _DAY)
 LOCK_KEY = select(KEYS).where(KEYS.c.id == _KEY).with_for_update()
-NTH_LAST = (
+NTH_LATEST_START = (
     select(REQUESTS.c.started).where(_OF_KEY).order_by(REQUESTS.c.started.desc()).limit(1).offset(bindparam("nth"))
 )
 RUNNING = select(func.count()).where(_OF_KEY, REQUESTS.c.lease_until > _NOW)
 TOKENS = select(USAGE.c.tokens).where(_ON_DAY)
-FORGET = delete(REQUESTS).where(_OF_KEY, REQUESTS.c.started <= _BEFORE, REQUESTS.c.lease_until <= _NOW)
-ENTER = insert(REQUESTS)
-COUNT = (
+DELETE_OLD = delete(REQUESTS).where(_OF_KEY, REQUESTS.c.started <= _BEFORE, REQUESTS.c.lease_until <= _NOW)
+INSERT_REQUEST = insert(REQUESTS)
+ADD_TOKENS = (
     update(USAGE).where(_ON_DAY).values(requests=USAGE.c.requests + 1, tokens=USAGE.c.tokens + _TOKENS, last_used=_NOW)
 )
-LEAVE = update(REQUESTS).where(REQUESTS.c.id == _ID).values(lease_until=0)
-CORRECT = update(USAGE).where(_ON_DAY).values(tokens=USAGE.c.tokens + _TOKENS)
+DELETE_REQUEST = update(REQUESTS).where(REQUESTS.c.id == _ID).values(lease_until=0)
+REFUND_TOKENS = update(USAGE).where(_ON_DAY).values(tokens=USAGE.c.tokens + _TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class KeyUsage:
     """What was used of a key."""
 
     requests: int  # today
@@ -85,7 +85,7 @@ class OverLimit(Exception):
         self.limit, self.allowed, self.retry_after, self.used = limit, allowed, retry_after, used
 
 
-class NotUsable(Exception):
+class KeyNotUsable(Exception):
     """The key was revoked, or it ended, since it was looked up: `state` says which."""
 
     def __init__(self, state: str) -> None:
@@ -93,36 +93,36 @@ class NotUsable(Exception):
         self.state = state
 
 
-def begin(database: Database, key_id: str, tokens: int) -> Lease:
-    """Enter a request that may use `tokens`. Raises `OverLimit` and `NotUsable`."""
+def start_lease(database: Database, key_id: str, tokens: int) -> Lease:
+    """Enter a request that may use `tokens`. Raises `OverLimit` and `KeyNotUsable`."""
     if tokens < 0:
         raise ValueError(f"a request of {tokens} tokens")
-    with database.writing() as connection:
+    with database.write_transaction() as connection:
         # with PostgreSQL this row is what requests of one key wait for; SQLite has one writer
         row = connection.execute(LOCK_KEY, {"p_key": key_id}).one_or_none()
         now = database.now(connection)
         if row is None:
-            raise NotUsable("deleted")
-        key = key_of(row)
+            raise KeyNotUsable("deleted")
+        key = row_to_key(row)
         if (state := key.state(now)) != "active":
-            raise NotUsable(state)
-        over = _over(connection, key, now, tokens)
+            raise KeyNotUsable(state)
+        over = _exceeded_limit(connection, key, now, tokens)
         if over is None:
             lease = Lease(uuid.uuid4().hex, key_id, now, int(now // DAY_SECONDS), tokens)
-            _enter(connection, lease, now)
+            _record_start(connection, lease, now)
         else:
-            _forget_the_future(connection, key_id, now)
+            _clamp_future_times(connection, key_id, now)
     if over is not None:
         raise over  # after the transaction, which it does not undo
     return lease
 
 
-def _over(connection: Connection, key: Key, now: float, tokens: int) -> OverLimit | None:
+def _exceeded_limit(connection: Connection, key: Key, now: float, tokens: int) -> OverLimit | None:
     """The limit that stands in the way."""
     a_minute, at_once, a_day = key.limits.requests_per_minute, key.limits.concurrent, key.limits.tokens_per_day
     if a_minute is not None:
         # as many as the limit have begun since this one: until it leaves the window there is no room
-        oldest = connection.scalar(NTH_LAST, {"p_key": key.id, "nth": a_minute - 1})
+        oldest = connection.scalar(NTH_LATEST_START, {"p_key": key.id, "nth": a_minute - 1})
         if oldest is not None and (wait := oldest + WINDOW_SECONDS - now) > 0:
             return OverLimit("requests_per_minute", a_minute, min(wait, WINDOW_SECONDS))
     if at_once is not None:
@@ -137,11 +137,11 @@ def _over(connection: Connection, key: Key, now: float, tokens: int) -> OverLimi
     return None
 
 
-def _enter(connection: Connection, lease: Lease, now: float) -> None:
-    connection.execute(FORGET, {"p_key": lease.key_id, "p_before": now - WINDOW_SECONDS, "p_now": now})
+def _record_start(connection: Connection, lease: Lease, now: float) -> None:
+    connection.execute(DELETE_OLD, {"p_key": lease.key_id, "p_before": now - WINDOW_SECONDS, "p_now": now})
     _insert(connection, lease, now)
     counted = connection.execute(
-        COUNT, {"p_key": lease.key_id, "p_day": lease.day, "p_tokens": lease.tokens, "p_now": now}
+        ADD_TOKENS, {"p_key": lease.key_id, "p_day": lease.day, "p_tokens": lease.tokens, "p_now": now}
     )
     if not counted.rowcount:  # the first of the day
         first = {"key_id": lease.key_id, "day": lease.day, "requests": 1, "tokens": lease.tokens, "last_used": now}
@@ -150,10 +150,10 @@ def _enter(connection: Connection, lease: Lease, now: float) -> None:
 
 def _insert(connection: Connection, lease: Lease, now: float) -> None:
     row = {"id": lease.id, "key_id": lease.key_id, "started": lease.started, "lease_until": now + LEASE_SECONDS}
-    connection.execute(ENTER, row)
+    connection.execute(INSERT_REQUEST, row)
 
 
-def _forget_the_future(connection: Connection, key_id: str, now: float) -> None:
+def _clamp_future_times(connection: Connection, key_id: str, now: float) -> None:
     """Bring times that lie ahead, because a clock was set back, to what they can be at most."""
     requests = REQUESTS.c
     connection.execute(update(REQUESTS).where(requests.key_id == key_id, requests.started > now).values(started=now))
@@ -164,12 +164,12 @@ def _forget_the_future(connection: Connection, key_id: str, now: float) -> None:
     )
 
 
-def renew(database: Database, leases: Sequence[Lease]) -> None:
+def renew_leases(database: Database, leases: Sequence[Lease]) -> None:
     """Let leases run on; one that was given up for dead in the meantime counts again."""
     if not leases:
         return
     ids = {lease.id: lease for lease in leases}
-    with database.writing() as connection:
+    with database.write_transaction() as connection:
         now = database.now(connection)
         there = set(connection.scalars(select(REQUESTS.c.id).where(REQUESTS.c.id.in_(ids))))
         connection.execute(
@@ -181,22 +181,22 @@ def renew(database: Database, leases: Sequence[Lease]) -> None:
             _insert(connection, ids[id], now)
 
 
-def end(database: Database, lease: Lease, tokens: int) -> None:
+def end_lease(database: Database, lease: Lease, tokens: int) -> None:
     """End a request that has used `tokens`; to be called once."""
-    with database.writing() as connection:
-        connection.execute(LEAVE, {"p_id": lease.id})
+    with database.write_transaction() as connection:
+        connection.execute(DELETE_REQUEST, {"p_id": lease.id})
         if tokens != lease.tokens:
             more = {"p_key": lease.key_id, "p_day": lease.day, "p_tokens": tokens - lease.tokens}
-            connection.execute(CORRECT, more)
+            connection.execute(REFUND_TOKENS, more)
 
 
-def used(database: Database) -> dict[str, Used]:
+def usage_by_key(database: Database) -> dict[str, KeyUsage]:
     """What was used of each key; keys that were never used are not in it."""
     usage = USAGE.c
-    with database.reading() as connection:
+    with database.read_transaction() as connection:
         today = int(database.now(connection) // DAY_SECONDS)
         last = select(usage.key_id, func.max(usage.last_used)).group_by(usage.key_id)
         times = {row[0]: row[1] for row in connection.execute(last)}
         counts = select(usage.key_id, usage.requests, usage.tokens).where(usage.day == today)
         numbers = {row[0]: (row[1], row[2]) for row in connection.execute(counts)}
-    return {id: Used(*numbers.get(id, (0, 0)), time) for id, time in times.items()}
+    return {id: KeyUsage(*numbers.get(id, (0, 0)), time) for id, time in times.items()}

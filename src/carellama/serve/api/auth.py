@@ -105,23 +105,23 @@ class ApiKeyAuth(Auth):
 
     def authenticate(self, authorization: str | None) -> Caller:
         """Who has this key."""
-        from carellama.store.keys import WHOLE, matches
+        from carellama.store.keys import KEY_PATTERN, verify_secret
 
         scheme, _, given = (authorization or "").strip().partition(" ")
         if not given:
             raise _invalid_key("no API key was given; send it as 'Authorization: Bearer cl-...'")
-        parts = WHOLE.fullmatch(given.strip())
+        parts = KEY_PATTERN.fullmatch(given.strip())
         if scheme.lower() != "bearer" or parts is None:
             raise _invalid_key("that is no API key of this server; send it as 'Authorization: Bearer cl-...'")
         key = self._look_up(parts[1])
-        if not matches(key, parts[2]) or key is None:
+        if not verify_secret(key, parts[2]) or key is None:
             raise _invalid_key("that is no API key of this server")
         if (state := key.state(time.time())) != "active":
             raise _ended(key.id, state)
         return Caller(key.id, key.name, frozenset(key.scopes))
 
     def _look_up(self, id: str) -> Key | None:
-        from carellama.store.keys import find
+        from carellama.store.keys import get_key
 
         now = time.monotonic()
         with self._lock:
@@ -129,7 +129,7 @@ class ApiKeyAuth(Auth):
         if key is not None and now - when < KEY_CACHE_SECONDS:
             return key
         try:
-            key = find(self._database, id)
+            key = get_key(self._database, id)
         except UserError as error:
             raise _database_unavailable(error) from error
         with self._lock:
@@ -146,10 +146,10 @@ class ApiKeyAuth(Auth):
             has = ", ".join(sorted(caller.scopes))
             raise Rejected(403, "missing_scope", f"the API key has no scope {scope!r}; it has: {has}")
         try:
-            lease = usage.begin(self._database, caller.id, tokens)
+            lease = usage.start_lease(self._database, caller.id, tokens)
         except usage.OverLimit as over:
             raise _limit_exceeded(over, tokens) from over
-        except usage.NotUsable as ended:
+        except usage.KeyNotUsable as ended:
             with self._lock:
                 self._key_cache.pop(caller.id, None)
             raise _ended(caller.id, ended.state) from None
@@ -171,7 +171,7 @@ class ApiKeyAuth(Auth):
             with self._lock:
                 leases = [one.lease for one in self._reservations if not one.released]
             try:
-                usage.renew(self._database, leases)
+                usage.renew_leases(self._database, leases)
             except UserError as error:
                 log.warning("the leases of %d requests could not be renewed: %s", len(leases), error)
 
@@ -199,7 +199,7 @@ class LeasedReservation(Reservation):
                 return
             self.released = True
         try:
-            usage.end(self._database, self.lease, tokens)
+            usage.end_lease(self._database, self.lease, tokens)
         except UserError as error:
             log.warning(
                 "a request of key %s has used %d tokens, but counts as %d, and as running until its lease ends: %s",
@@ -265,7 +265,7 @@ def _keyed(place: str) -> ApiKeyAuth | None:
     opened = open_database(place, make=False)
     if opened is None:
         return None
-    if keys.every(opened):
+    if keys.list_keys(opened):
         return ApiKeyAuth(opened)
     opened.close()
     return None
