@@ -134,6 +134,19 @@ def test_only_strict_json_is_read(server, body, param, says) -> None:
     assert says in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("escaped", "status"),
+    [("\\ud83d\\ude00", 200), ("\\\\ud83d", 200), ("\\\\\\ud83d", 400), ("\\ude00\\ud83d", 400), ("\\ud83dx", 400)],
+)
+@pytest.mark.parametrize("where", ["content", "metadata"])
+def test_only_whole_surrogate_pairs_are_characters(server, escaped, status, where) -> None:
+    """Also in a field that no type describes; the body was written once more to find out."""
+    content = escaped if where == "content" else "q"
+    body = f'{{"messages": [{{"role": "user", "content": "{content}"}}], "metadata": {{"x": ["{escaped}"]}}}}'
+    answer = httpx2.post(server.url + CHAT, content=body.encode(), headers={"content-type": "application/json"})
+    assert answer.status_code == status, answer.text
+
+
 def test_a_byte_order_mark_is_no_part_of_the_json(server) -> None:
     content = b"\xef\xbb\xbf{" + STRICT.encode() + b"}"
     headers = {"content-type": "application/json"}

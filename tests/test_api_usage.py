@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import SimpleNamespace
 
 import httpx2
 import pytest
@@ -18,6 +21,7 @@ from carellama.store.database import open_database
 
 CHAT = "/v1/chat/completions"
 PROMPT = [{"role": "user", "content": "x" * 1000}]
+HOURS = [{"type": "function", "function": {"name": "hours", "parameters": {"type": "object", "properties": {}}}}]
 COUNT = len("user: \n") + 1000  # the scripted engine has a token for each character
 
 
@@ -54,6 +58,70 @@ def test_a_prompt_counts_once_however_many_choices(database, caplog, stream) -> 
         metrics = httpx2.get(f"{server.url}/metrics", headers=header).text
     assert f"tokens {COUNT} + 16" in caplog.text
     assert f"}} {COUNT}.0" in next(line for line in metrics.splitlines() if "prompt_tokens_total{" in line)
+
+
+class Prepares(ScriptedEngine):
+    """It counts how often it is asked to read a prompt; its estimates are `off` tokens too high."""
+
+    prepared, off = 0, 0
+
+    def prepare(self, prompt, tools=()):
+        self.prepared += 1
+        made = super().prepare(prompt, tools)
+        return replace(made, tokens=made.tokens + self.off, exact=not self.off)
+
+
+@pytest.mark.parametrize("overflow", ["error", "drop_oldest"])
+def test_a_prompt_is_read_once(overflow) -> None:
+    """It was rendered and tokenised to be counted, once more for its tools and turns, and again by each answer."""
+    engine = Prepares("four", context_tokens=4000)
+    with running(engine, context_overflow=overflow) as server:
+        body = {"messages": PROMPT, "n": 4, "tools": HOURS}
+        assert httpx2.post(server.url + CHAT, json=body).status_code == 200
+        assert engine.prepared == 1
+        assert httpx2.post(f"{server.v1}/completions", json={"prompt": ["a", "b"], "n": 2}).status_code == 200
+        assert engine.prepared == 3
+
+
+def test_an_estimate_is_reserved_and_then_corrected(database) -> None:
+    engine = Prepares("four")
+    engine.off = 500
+    auth, header = keyed(database, COUNT + 510)
+    with running(engine, auth=auth) as server:
+        ask = lambda most: httpx2.post(server.url + CHAT, json={"messages": PROMPT, "max_tokens": most}, headers=header)  # noqa: E731
+        assert ask(11).status_code == 429
+        assert ask(10).json()["usage"]["prompt_tokens"] == COUNT
+        until(lambda: tokens_used(database) == COUNT + 4)
+
+
+def test_answers_have_no_threads_of_the_server() -> None:
+    """Each had one, which read a stream with heartbeats; a token went through two queues."""
+    engine = ScriptedEngine("x" * 200, token_seconds=0.01)
+    with running(engine) as server, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(httpx2.post, server.url + CHAT, json={"messages": PROMPT, "n": 8}, timeout=30)
+        until(lambda: engine.running == 8)
+        assert [thread.name for thread in threading.enumerate() if thread.name == "serve"] == []
+        assert len(answer.result().json()["choices"]) == 8
+    assert engine.running == 0
+
+
+def test_a_slot_is_held_until_the_engine_has_ended() -> None:
+    """A client that leaves must not let one answer more run than the engine has places."""
+    ended = threading.Event()
+
+    class Slow(ScriptedEngine):
+        def submit(self, prompt, sampling, on_event):
+            handle = super().submit(prompt, sampling, on_event)
+            return SimpleNamespace(cancel=handle.cancel, join=lambda: (ended.wait(20), handle.join()))
+
+    engine = Slow("x" * 500, token_seconds=0.01, parallel=1)
+    with running(engine) as server:
+        with pytest.raises(httpx2.ReadTimeout):
+            httpx2.post(server.url + CHAT, json={"messages": PROMPT}, timeout=0.5)
+        until(lambda: engine.running == 0)
+        assert server.state.admission.running == 1
+        ended.set()
+        until(lambda: server.state.admission.running == 0)
 
 
 def test_each_prompt_of_a_completion_counts_once(database) -> None:
@@ -141,7 +209,6 @@ def test_embeddings_and_tokenize_are_counted_as_they_are(database) -> None:
         until(lambda: tokens_used(database) == 100)
 
 
-HOURS = [{"type": "function", "function": {"name": "hours", "parameters": {"type": "object", "properties": {}}}}]
 CALL = '<tool_call>{"name": "hours", "arguments": {}}'
 
 

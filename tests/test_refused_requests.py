@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from api_server import running
-from carellama.assistant import Assistant
+from carellama.assistant import Assistant, Consultant
+from carellama.consultation.interview import Interview
 from carellama.engine.openai.engine import OpenAIEngine
 from carellama.records import Message
 from carellama.safety.guard.replies import is_refusal
@@ -60,6 +61,16 @@ def test_what_is_refused_reaches_no_endpoint(path: str, body: dict, overflow: st
         harmless = json.loads(json.dumps(body).replace(FORGE, "What helps against a cold?"))
         httpx2.post(f"{server.v1}/{path}", json=harmless)
         assert {one["path"] for one in asked} == {"/tokenize", "/v1/chat/completions"}
+
+
+def test_in_mode_consult_it_reaches_no_endpoint_either() -> None:
+    """Its tokens were to be counted there for the interview."""
+    with behind_an_endpoint() as (one, asked):
+        consultant = Consultant(one, Interview(one.safety))
+        with running(one, consultant=consultant, mode="consult") as server:
+            body = {"messages": [{"role": "user", "content": FORGE}]}
+            assert "refusal" in httpx2.post(f"{server.v1}/chat/completions", json=body).text
+            assert asked == []
 
 
 def test_a_terminal_sends_a_refused_question_nowhere() -> None:

@@ -7,13 +7,12 @@ constraint_of(ChatRequest(messages=[...], guided_choice=["yes", "no"]))
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from carellama.serve.api.errors import InvalidRequest
-from carellama.serve.api.schemas import SamplingFields, StructuredOutputs
+from carellama.serve.api.schemas import Json, SamplingFields, StructuredOutputs
 
+Value = Json | str | list[str]
 CONSTRAINTS = ("json_schema", "regex", "choice", "grammar")  # fields of `Sampling`
 MOST_CHOICES = 1000  # texts of a choice
 
@@ -23,12 +22,12 @@ class Constraint:
     """A limit of an answer: the field of the request that gives it, and the fields of `Sampling` that it sets."""
 
     param: str
-    sampling: Mapping[str, Any]
+    sampling: Json
 
 
 def constraint_of(body: SamplingFields) -> Constraint | None:
     """Return what limits the answer, or None. Raises `InvalidRequest` (400) for two, and for an empty one."""
-    given = [
+    given: list[tuple[str, str, Value | None]] = [
         ("response_format", "json", _of_response_format(body)),
         ("json_schema", "json", body.json_schema),
         ("format", "json", {} if body.format == "json" else body.format or None),
@@ -48,7 +47,7 @@ def constraint_of(body: SamplingFields) -> Constraint | None:
     return found[0] if found else None
 
 
-def _of_response_format(body: SamplingFields) -> dict[str, Any] | None:
+def _of_response_format(body: SamplingFields) -> Json | None:
     form = body.response_format
     if form is None or form.type == "text":
         return None
@@ -62,10 +61,10 @@ def _of_response_format(body: SamplingFields) -> dict[str, Any] | None:
     return schema
 
 
-def _of_structured_outputs(given: StructuredOutputs | None) -> list[tuple[str, str, Any]]:
+def _of_structured_outputs(given: StructuredOutputs | None) -> list[tuple[str, str, Value | None]]:
     if given is None:
         return []
-    values = [
+    values: list[tuple[str, str, Value | None]] = [
         ("json", "json", given.json_),
         ("json", "json", {} if given.json_object else None),
         ("regex", "regex", given.regex),
@@ -81,7 +80,7 @@ def _of_structured_outputs(given: StructuredOutputs | None) -> list[tuple[str, s
     return [(f"structured_outputs.{name}", kind, value) for name, kind, value in values]
 
 
-def _read(param: str, kind: str, value: Any) -> dict[str, Any]:
+def _read(param: str, kind: str, value: Value) -> Json:
     """The fields of `Sampling` for a limit."""
     if kind == "json":
         return {"json_schema": _schema(param, value)}
@@ -94,7 +93,7 @@ def _read(param: str, kind: str, value: Any) -> dict[str, Any]:
     return {"choice": tuple(value)}
 
 
-def _schema(param: str, value: Any) -> dict[str, Any]:
+def _schema(param: str, value: Value) -> Json:
     """A JSON schema, which vLLM also takes as text."""
     if isinstance(value, str):
         try:

@@ -15,10 +15,12 @@ import re
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from pydantic_core import ErrorDetails
 
 from carellama.engine.base import PromptTooLong, Unavailable, Unsupported
 from carellama.errors import UserError
+from carellama.serve.api.schemas import Json
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +97,10 @@ class Rejected(Exception):
     def __init__(self, status: int, code: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.retry_after = status, code, message, retry_after
+        self.param = None
+        self.headers = {} if retry_after is None else {"retry-after": str(max(1, math.ceil(retry_after)))}
+        if status == 401:
+            self.headers["www-authenticate"] = "Bearer"
 
 
 class InvalidRequest(Exception):
@@ -120,18 +126,13 @@ class GenerationTimeout(TimeoutError):
 
 def to_http_error(
     error: Exception, path: str = "", params: Mapping[str, str] | None = None
-) -> tuple[int, dict[str, Any], dict[str, str]]:
+) -> tuple[int, Json, dict[str, str]]:
     """Return the status, the body and the headers that an error on a route is answered with.
 
     `params` has the request's names of fields of `Sampling`, where they differ.
     """
     prompt = PROMPTS.get(path, "messages")
-    if isinstance(error, Rejected):
-        headers = {"retry-after": str(max(1, math.ceil(error.retry_after)))} if error.retry_after is not None else {}
-        if error.status == 401:
-            headers["www-authenticate"] = "Bearer"
-        return error.status, error_body(error.status, error.message, code=error.code), headers
-    if isinstance(error, InvalidRequest):
+    if isinstance(error, (Rejected, InvalidRequest)):
         return error.status, error_body(error.status, error.message, error.param, error.code), error.headers
     if isinstance(error, PromptTooLong):
         return 400, error_body(400, str(error), prompt, "context_length_exceeded"), {}
@@ -152,19 +153,19 @@ def _about(error: Exception, prompt: str) -> str:
     return next((field for word, field in ABOUT.items() if word in str(error)), prompt)
 
 
-def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> Json:
     """Return the body of an error."""
     kind = ERROR_TYPES.get(status, "invalid_request_error")
     said = message.encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair cannot be sent
     return {"error": {"message": said, "type": kind, "param": param, "code": code}}
 
 
-def event(data: Mapping[str, Any]) -> bytes:
+def event(data: Json) -> bytes:
     """Return a server-sent event."""
     return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
-def from_validation_error(faults: Sequence[Mapping[str, Any]]) -> InvalidRequest:
+def from_validation_error(faults: Sequence[ErrorDetails]) -> InvalidRequest:
     """Return the error of a body that has wrong types or values, by pydantic's list of them; values are left out."""
     named = _path(faults[0])
     forms = [fault for fault in faults if _path(fault)[: len(named)] == named]  # where several forms are allowed
@@ -183,7 +184,7 @@ def from_validation_error(faults: Sequence[Mapping[str, Any]]) -> InvalidRequest
     return InvalidRequest(f"{param or 'the body'} {message}{more}", param or "body", "invalid_value")
 
 
-def _path(fault: Mapping[str, Any]) -> list[str]:
+def _path(fault: ErrorDetails) -> list[str]:
     """Where a fault is, in the words of JSON: without the names of our types."""
     place = [str(part) for part in fault["loc"] if part != "body"]
     return [part for part in place if part not in PYTHON_TYPES and "[" not in part and "-" not in part]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Collection, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from carellama.serve.api.errors import InvalidRequest
 from carellama.serve.api.schemas import RequestModel
@@ -31,10 +31,10 @@ class Field(NamedTuple):
 
     effect: Effect
     about: str = ""
-    neutral: tuple[Any, ...] = ()
+    neutral: tuple[object, ...] = ()
 
 
-TABLE: list[tuple[Effect, str, tuple[Any, ...], str]] = [  # effect, about, neutral values, names
+TABLE: list[tuple[Effect, str, tuple[object, ...], str]] = [  # effect, about, neutral values, names
     ("used", "", (), "messages model prompt stream stream_options n max_tokens max_completion_tokens best_of echo"),
     ("used", "of /v1/completions and /tokenize", (), "parse_special"),
     ("used", "", (), "temperature top_p top_k min_p repetition_penalty presence_penalty frequency_penalty seed"),
@@ -154,7 +154,7 @@ def _parts(body: RequestModel, place: str = "") -> Iterator[tuple[str, RequestMo
                 yield from _parts(one, f"{place}{name}.")
 
 
-def _is_left_out(name: str, value: Any, known: Collection[str]) -> bool:
+def _is_left_out(name: str, value: object, known: Collection[str]) -> bool:
     field = FIELDS.get(name)
     if field is None:
         if value is not None and (near := difflib.get_close_matches(name, known, 1, 0.85)):
@@ -168,7 +168,7 @@ def _is_left_out(name: str, value: Any, known: Collection[str]) -> bool:
     raise InvalidRequest(f"{name} is not supported{': ' * bool(about)}{about}", name, "unsupported_parameter")
 
 
-def _asks(field: Field, value: Any) -> bool:
+def _asks(field: Field, value: object) -> bool:
     """Whether a value asks for anything; 1 is not true."""
     return value is not None and not any(type(value) is type(one) and value == one for one in field.neutral)
 

@@ -11,14 +11,13 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 from carellama.engine.base import Piece, Reply, TokenLogprob
 from carellama.serve.api.errors import event
+from carellama.serve.api.schemas import Json
 
 BROKEN = "\ufffd"  # in the text of a token that is part of a character
 MIN_LOGPROB = -9999.0  # instead of minus infinity, which JSON has no word for; OpenAI's own
-Json = dict[str, Any]
 
 
 def finite_logprob(value: float) -> float:

@@ -26,7 +26,7 @@ _BRACKET = re.compile(rb"[\[\]{}]")
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)")
 
 
-def read_json(body: bytes) -> Any:
+def read_json(body: bytes) -> object:
     """Return the value of a JSON text. Raises `InvalidRequest` (400) for what is not strict JSON in UTF-8."""
     try:
         text = body.decode("utf-8-sig")
@@ -34,7 +34,7 @@ def read_json(body: bytes) -> Any:
         raise InvalidRequest(f"the body is not UTF-8 (byte {error.start + 1:,})", "body", "invalid_json") from None
     check_depth(body, "body")
     try:
-        value = json.loads(text, object_pairs_hook=_each_once, parse_constant=_no_number)
+        value: object = json.loads(text, object_pairs_hook=_each_once, parse_constant=_no_number)
     except json.JSONDecodeError as error:
         where = f"{error.msg} at line {error.lineno}, column {error.colno}"
         raise InvalidRequest(f"the body is not JSON: {where}", "body", "invalid_json") from None
@@ -56,7 +56,7 @@ def check_depth(text: bytes, param: str) -> None:
             raise InvalidRequest(f"{param} is nested deeper than {MAX_DEPTH} levels", param, "invalid_value")
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -72,9 +72,9 @@ def _no_number(name: str) -> NoReturn:
 class _JsonRequest(Request):
     """A request whose body was read."""
 
-    value: Any = None
+    value: object = None
 
-    async def json(self) -> Any:
+    async def json(self) -> object:
         """Return the value of the body."""
         return self.value
 

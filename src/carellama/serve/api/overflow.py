@@ -7,6 +7,7 @@ Nothing is left out in silence: the response says it in a header, and the log to
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -110,11 +111,7 @@ def tools_that_fit(count: Count, messages: Sequence[Message], tools: Sequence[To
 
     if fits(len(tools)) or not fits(0):
         return tuple(tools)
-    low, high = 0, len(tools) - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return first(low)
+    return first(bisect_left(range(1, len(tools)), 1, key=lambda number: not fits(number)))
 
 
 def prompt_limit(sampling: Sampling, context_tokens: int | None) -> int | None:
@@ -138,11 +135,5 @@ def drop_oldest(
     head = [message for message in messages[:1] if message.role == "system"]
     rest = list(messages[len(head) :])
     starts = [index for index, message in enumerate(rest) if message.role == "user"] or [0]
-    low, high = 0, len(starts) - 1  # the conversation from starts[high] on is what is left at least
-    while low < high:
-        middle = (low + high) // 2
-        if count([*head, *rest[starts[middle] :]], tools) <= limit:
-            high = middle
-        else:
-            low = middle + 1
-    return [*head, *rest[starts[low] :]], rest[: starts[low]]
+    start = bisect_left(starts[:-1], 1, key=lambda start: count([*head, *rest[start:]], tools) <= limit)
+    return [*head, *rest[starts[start] :]], rest[: starts[start]]

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from carellama.engine.base import NoticeKind
-from carellama.serve.api.schemas import Document
+from carellama.serve.api.schemas import Document, Json
 
 
 class ResponseModel(BaseModel):
@@ -91,9 +91,9 @@ class ToolCallOut(ResponseModel):
 class ConsultationOut(ResponseModel):
     """Of an answer in mode consult: what is known, the slot that the question asks about, or the report."""
 
-    state: dict[str, Any]
+    state: Json
     slot: str | None
-    report: dict[str, Any] | None
+    report: Json | None
 
 
 class AssistantMessage(ResponseModel):

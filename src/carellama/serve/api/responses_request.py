@@ -7,13 +7,14 @@ Each response has to be asked for with the whole conversation: what refers to on
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, StrictBool, ValidationError
 
 from carellama.serve.api.errors import InvalidRequest, from_validation_error
 from carellama.serve.api.schemas import (
     ChatRequest,
+    Json,
     ModelName,
     Number,
     RequestModel,
@@ -64,7 +65,7 @@ class ToolItem(RequestModel):
     type: str = Field(max_length=64)
     name: str = ""
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Json | None = None
     strict: StrictBool | None = None
 
 
@@ -80,7 +81,7 @@ class TextFormat(RequestModel):
 
     type: Literal["text", "json_object", "json_schema"]
     name: str = ""
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    schema_: Json | None = Field(default=None, alias="schema")
     strict: StrictBool | None = None
 
 
@@ -112,11 +113,11 @@ class ResponsesRequest(RequestModel):
     truncation: Literal["auto", "disabled"] | None = None
     store: StrictBool | None = Field(default=None, description="nothing is kept either way")
     previous_response_id: str | None = None
-    conversation: Any = None
-    prompt: Any = None
+    conversation: object = None
+    prompt: object = None
     background: StrictBool | None = None
     max_tool_calls: Whole | None = None
-    context_management: Any = None
+    context_management: object = None
 
     @property
     def wants_logprobs(self) -> bool:
@@ -137,7 +138,7 @@ def as_chat(body: ResponsesRequest) -> tuple[ChatRequest, list[int]]:
             "truncation: auto is not supported: texts are never cut", "truncation", "unsupported_value"
         )
     messages, items = _messages(body.input)
-    fields: dict[str, Any] = {
+    fields: Json = {
         "model": body.model,
         "stream": body.stream,
         "max_tokens": body.max_output_tokens,
@@ -161,11 +162,11 @@ def as_chat(body: ResponsesRequest) -> tuple[ChatRequest, list[int]]:
     return chat, items
 
 
-def _messages(given: str | list[InputItem]) -> tuple[list[dict[str, Any]], list[int]]:
+def _messages(given: str | list[InputItem]) -> tuple[list[Json], list[int]]:
     """The messages of a conversation; calls that follow each other are of one message."""
     if isinstance(given, str):
         return [{"role": "user", "content": given}], [0]
-    messages: list[dict[str, Any]] = []
+    messages: list[Json] = []
     items: list[int] = []
     for index, item in enumerate(given):
         at = f"input.{index}"
@@ -194,7 +195,7 @@ def _messages(given: str | list[InputItem]) -> tuple[list[dict[str, Any]], list[
     return messages, items
 
 
-def _content(given: str | list[InputPart]) -> str | list[dict[str, Any]]:
+def _content(given: str | list[InputPart]) -> str | list[Json]:
     if isinstance(given, str):
         return given
     texts = ("input_text", "output_text", "text")
@@ -204,7 +205,7 @@ def _content(given: str | list[InputPart]) -> str | list[dict[str, Any]]:
     ]
 
 
-def _tool(tool: ToolItem, index: int) -> dict[str, Any]:
+def _tool(tool: ToolItem, index: int) -> Json:
     if tool.type != "function":
         message = f"tools.{index} is of the type {tool.type!r}: this server has no tools of its own"
         raise InvalidRequest(message, f"tools.{index}.type", "unsupported_value")
@@ -212,14 +213,14 @@ def _tool(tool: ToolItem, index: int) -> dict[str, Any]:
     return {"type": "function", "function": function | ({} if tool.strict is None else {"strict": tool.strict})}
 
 
-def _choice(body: ResponsesRequest) -> Any:
+def _choice(body: ResponsesRequest) -> Json | str | None:
     choice = body.tool_choice
     if isinstance(choice, NamedTool):
         return {"type": "function", "function": {"name": choice.name}}
     return choice if body.tools or choice == "required" else None
 
 
-def _format(body: ResponsesRequest) -> dict[str, Any] | None:
+def _format(body: ResponsesRequest) -> Json | None:
     form = body.text.format if body.text else None
     if form is None:
         return None

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
+Json = dict[str, Any]  # an object of JSON
 ModelName = Field(default=None, max_length=256, description="carellama, or carellama:ADAPTER; left out: carellama")
 
 
-def _number(value: Any) -> Any:
+def _number(value: object) -> object:
     """A number as JSON has it: neither true nor "0.5"."""
     if isinstance(value, (bool, str)):
         raise ValueError("Input should be a number")
@@ -76,7 +77,7 @@ class Function(RequestModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     description: str | None = None
-    parameters: dict[str, Any] | None = Field(default=None, description="JSON schema of its arguments")
+    parameters: Json | None = Field(default=None, description="JSON schema of its arguments")
     strict: StrictBool | None = Field(
         default=None, description="true: a call whose arguments break the schema is no call"
     )
@@ -108,7 +109,7 @@ class JsonSchema(RequestModel):
     name: str = ""
     description: str | None = None
     strict: StrictBool | None = Field(default=None, description="the answer keeps to the schema either way")
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: Json = Field(alias="schema")
 
 
 class ResponseFormat(RequestModel):
@@ -116,13 +117,13 @@ class ResponseFormat(RequestModel):
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    schema_: Json | None = Field(default=None, alias="schema")
 
 
 class StructuredOutputs(RequestModel):
     """vLLM's constraint of an answer; one of the fields."""
 
-    json_: dict[str, Any] | str | None = Field(default=None, alias="json")
+    json_: Json | str | None = Field(default=None, alias="json")
     regex: str | None = None
     choice: list[str] | None = None
     grammar: str | None = None
@@ -161,12 +162,12 @@ class SamplingFields(RequestModel):
     stop_token_ids: list[Whole] | None = Field(default=None, max_length=64)
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
-    guided_json: dict[str, Any] | str | None = None
+    guided_json: Json | str | None = None
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
     guided_grammar: str | None = None
-    json_schema: dict[str, Any] | None = Field(default=None, description="llama.cpp's")
-    format: Literal["", "json"] | dict[str, Any] | None = Field(default=None, description="Ollama's")
+    json_schema: Json | None = Field(default=None, description="llama.cpp's")
+    format: Literal["", "json"] | Json | None = Field(default=None, description="Ollama's")
     grammar: str | None = Field(default=None, description="GBNF or Lark")
     regex: str | None = Field(default=None, description="SGLang's")
     ebnf: str | None = Field(default=None, description="SGLang's")

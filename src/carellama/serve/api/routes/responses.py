@@ -11,7 +11,6 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -19,11 +18,12 @@ from starlette.responses import Response
 from carellama.engine.base import Notice, Piece, Reply
 from carellama.records import ToolCall
 from carellama.serve.api.errors import InvalidRequest
-from carellama.serve.api.formatting import Json, ResponseFormatter, logprobs_of
+from carellama.serve.api.formatting import ResponseFormatter, logprobs_of
 from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.api.responses_request import INCLUDED, NAMES, ResponsesRequest, as_chat
 from carellama.serve.api.routes.chat import prepare_job, run_generation
 from carellama.serve.api.routes.context import ERROR_RESPONSES, context_of, note_left_out
+from carellama.serve.api.schemas import Json, RequestModel
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -152,11 +152,11 @@ class ResponsesFormatter(ResponseFormatter):
         details = {"reason": "max_output_tokens"} if status == "incomplete" else None
         return self._head | {"status": status, "incomplete_details": details, "output": list(output), "usage": told}
 
-    def _told(self, kind: str, **fields: Any) -> Json:
+    def _told(self, kind: str, **fields: object) -> Json:
         self._number += 1
         return {"type": kind, "sequence_number": self._number - 1, **fields}
 
-    def _delta(self, kind: str, **fields: Any) -> Json:
+    def _delta(self, kind: str, **fields: object) -> Json:
         at = {"item_id": self._output[-1]["id"], "output_index": len(self._output) - 1, "content_index": 0}
         return self._told(kind, **at, **fields)
 
@@ -211,7 +211,7 @@ def _message(text: str, status: str, logprobs: list[Json]) -> Json:
     return item | {"status": status, "content": [part]}
 
 
-def _consultation(consultation: Mapping[str, Any] | None) -> Json:
+def _consultation(consultation: Mapping[str, object] | None) -> Json:
     """The field `consultation` of a message; none in mode answer."""
     return {} if consultation is None else {"consultation": consultation}
 
@@ -231,6 +231,6 @@ def _function_call(context: ToolCall, status: str) -> Json:
     return item | {"arguments": context.arguments, "status": status}
 
 
-def _plain(model: Any) -> Any:
+def _plain(model: RequestModel | None) -> object:
     """A part of the request as it was sent."""
     return None if model is None else json.loads(model.model_dump_json(by_alias=True, exclude_none=True))

@@ -10,14 +10,13 @@ from starlette.responses import JSONResponse, Response
 
 from carellama.engine.base import Sampling
 from carellama.serve.api.errors import InvalidRequest
-from carellama.serve.api.formatting import Json
 from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.api.overflow import allowed_tools
 from carellama.serve.api.parsing import message_text, parse_messages, parse_tools
 from carellama.serve.api.prompts import count_text
 from carellama.serve.api.response_schemas import ScoreResponse, TokenizeResponse
 from carellama.serve.api.routes.context import ERROR_RESPONSES, check_count, context_of, note_left_out, resolve_model
-from carellama.serve.api.schemas import ScoreRequest, TokenizeRequest
+from carellama.serve.api.schemas import Json, ScoreRequest, TokenizeRequest
 from carellama.serve.api.streaming import run_in_thread, run_queued
 
 router = APIRouter(route_class=JsonRoute)

@@ -9,9 +9,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from carellama import __version__
 from carellama.serve.api.errors import InvalidRequest
-from carellama.serve.api.formatting import Json
 from carellama.serve.api.response_schemas import ErrorResponse, HealthResponse, Model, ModelList
 from carellama.serve.api.routes.context import context_of
+from carellama.serve.api.schemas import Json
 
 router = APIRouter()
 
