@@ -78,7 +78,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     words = ["--model_name_or_path", options.model, "--parallel", str(options.streams), "--port", "0"]
     *groups, settings = parse(API_GROUPS, words, "carellama api")
-    engine = choose(*groups)
+    engine = choose(*groups[:4])
     with server.bind_socket(settings) as listening:
         app = create_app(engine, settings, auth=NoAuth())
         running = server.Server(server._config(app, settings), app)

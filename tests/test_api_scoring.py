@@ -165,11 +165,11 @@ def test_offsets_of_parts_of_a_character_are_those_of_the_character() -> None:
     assert offsets(tokens, text, 0, 0) == (right, 12)
     shape, streamed = CompletionFormatter("m"), []
     for token, said in zip(tokens, ["Dr", " ", "", "肺", " says", " ", "肺", "!"], strict=True):
-        streamed += shape.piece(0, Piece(said, logprobs=(token,)))[0]["choices"][0]["logprobs"]["text_offset"]
+        streamed += shape.delta_chunk(0, Piece(said, logprobs=(token,)))[0]["choices"][0]["logprobs"]["text_offset"]
     assert streamed == right
     held = CompletionFormatter("m")  # "w" may become a stop string
     for said, token, at in (("", "w", 0), ("wx", "x", 1)):
-        (chunk,) = held.piece(0, Piece(said, logprobs=(TokenLogprob(token, -1.0),)))
+        (chunk,) = held.delta_chunk(0, Piece(said, logprobs=(TokenLogprob(token, -1.0),)))
         assert chunk["choices"][0]["logprobs"]["text_offset"] == [at]
 
 

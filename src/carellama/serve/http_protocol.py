@@ -4,9 +4,9 @@
 
 uvicorn reads headers of any length and waits for the rest of a request without end. Here a client gets 431 for long
 headers and 408 for headers that do not arrive; connections that send nothing, or do not read their answer, are closed.
-The application itself answers 408 for a body that does not arrive (`serve.api.calls`); this module closes the
-connection if no application waits for the rest. When there are too many connections, the one that has waited longest
-without a complete request makes room.
+The application itself answers 408 for a body that does not arrive (`serve.api.middleware`); this module closes
+the connection if no application waits for the rest. When there are too many connections, the one that has waited
+longest without a complete request makes room.
 """
 
 from __future__ import annotations

@@ -35,9 +35,7 @@ if TYPE_CHECKING:
     from carellama.store.keys import Key
     from carellama.store.usage import Lease, OverLimit
 
-KEY_CACHE_SECONDS = (
-    5.0  # a key that was revoked is taken for so long at most by `authenticate`; `reserve` rejects it at once
-)
+KEY_CACHE_SECONDS = 5.0  # for so long `authenticate` may take a revoked key, which `reserve` rejects at once
 log = logging.getLogger("carellama.access")
 
 

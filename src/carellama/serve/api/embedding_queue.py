@@ -45,7 +45,7 @@ class EmbeddingQueue:
     def __init__(self, compute: Compute, most_waiting: int = MOST_WAITING) -> None:
         self._compute, self._most_waiting = compute, most_waiting
         self._jobs: deque[Job] = deque()
-        self._worker_main: asyncio.Task[None] | None = None
+        self._work: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
@@ -62,8 +62,8 @@ class EmbeddingQueue:
             raise Rejected(429, "server_busy", message, 5.0)
         job = Job(texts, kind)
         self._jobs.append(job)
-        if self._worker_main is None:
-            self._worker_main = asyncio.ensure_future(self._run())
+        if self._work is None:
+            self._work = asyncio.ensure_future(self._run())
         try:
             async with asyncio.timeout(seconds):
                 await job.done
@@ -77,7 +77,7 @@ class EmbeddingQueue:
             while batch := list(self._batch()):
                 await self._embed(batch)
         finally:
-            self._worker_main = None
+            self._work = None
 
     async def _embed(self, batch: Sequence[tuple[Job, int]]) -> None:
         texts, kind = [job.texts[index] for job, index in batch], batch[0][0].kind

@@ -1,7 +1,8 @@
-"""Answers as OpenAI's API writes them: whole, or as the chunks of a stream. `serve.api.protocol` has their types.
+"""Answers as OpenAI's API writes them: whole, or as the chunks of a stream. Their types are
+in `serve.api.response_schemas`.
 
-shape = ChatShape("carellama", include_usage=True)
-shape.piece(0, Piece("Rest."))      # [{"id": "chatcmpl-...", "object": "chat.completion.chunk", "choices": [...]}]
+formatter = ChatFormatter("carellama", include_usage=True)
+formatter.delta_chunk(0, Piece("Rest."))      # [{"object": "chat.completion.chunk", "choices": [...], ...}]
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def finite_logprob(value: float) -> float:
 class ResponseFormatter(ABC):
     """How the answers to one request are written: whole, or as the events of a stream."""
 
-    def begin(self, index: int) -> list[Json]:
+    def first_chunks(self, index: int) -> list[Json]:
         """What an answer begins with."""
         return []
 
@@ -37,19 +38,19 @@ class ResponseFormatter(ABC):
         return event(data)
 
     @abstractmethod
-    def whole(self, replies: Sequence[Reply], usage: Json) -> Json:
+    def full_response(self, replies: Sequence[Reply], usage: Json) -> Json:
         """The answers in one piece."""
 
     @abstractmethod
-    def piece(self, index: int, piece: Piece) -> list[Json]:
+    def delta_chunk(self, index: int, piece: Piece) -> list[Json]:
         """What a stream has for a piece of an answer."""
 
     @abstractmethod
-    def end(self, index: int, reply: Reply) -> list[Json]:
+    def last_chunks(self, index: int, reply: Reply) -> list[Json]:
         """What a stream has for the end of an answer."""
 
     @abstractmethod
-    def finish(self, usage: Json) -> list[Json]:
+    def usage_chunks(self, usage: Json) -> list[Json]:
         """What a stream ends with, after all answers."""
 
 
@@ -68,18 +69,18 @@ class ChoiceFormatter(ResponseFormatter):
         told: Json = {"usage": usage} if self.include_usage else {}
         return {**self._frame, "choices": choices, **told}
 
-    def whole(self, replies: Sequence[Reply], usage: Json) -> Json:
+    def full_response(self, replies: Sequence[Reply], usage: Json) -> Json:
         """The answer in one piece."""
-        choices = [self.choice(index, reply) for index, reply in enumerate(replies)]
+        choices = [self.full_choice(index, reply) for index, reply in enumerate(replies)]
         frame = self._frame | {"object": self.whole_object}
         return {**frame, "choices": choices, "usage": usage}
 
-    def finish(self, usage: Json) -> list[Json]:
+    def usage_chunks(self, usage: Json) -> list[Json]:
         """The tokens, where they were asked for."""
         return [self.chunk([], usage)] if self.include_usage else []
 
     @abstractmethod
-    def choice(self, index: int, reply: Reply) -> Json:
+    def full_choice(self, index: int, reply: Reply) -> Json:
         """A whole answer."""
 
 
@@ -92,11 +93,11 @@ class ChatFormatter(ChoiceFormatter):
         super().__init__(model, include_usage=include_usage)
         self._calls: dict[int, int] = {}  # calls told of each answer
 
-    def begin(self, index: int) -> list[Json]:
+    def first_chunks(self, index: int) -> list[Json]:
         """The role."""
         return [self._delta(index, {"role": "assistant", "content": ""})]
 
-    def piece(self, index: int, piece: Piece) -> list[Json]:
+    def delta_chunk(self, index: int, piece: Piece) -> list[Json]:
         """A delta."""
         delta: Json = {}
         if piece.reasoning:
@@ -113,11 +114,11 @@ class ChatFormatter(ChoiceFormatter):
             delta["content"] = piece.text
         return [self._delta(index, delta, _logprobs(piece.logprobs) if piece.logprobs else None)]
 
-    def end(self, index: int, reply: Reply) -> list[Json]:
+    def last_chunks(self, index: int, reply: Reply) -> list[Json]:
         """An empty delta with the reason."""
         return [self._delta(index, {}, finish=reply.finish_reason)]
 
-    def choice(self, index: int, reply: Reply) -> Json:
+    def full_choice(self, index: int, reply: Reply) -> Json:
         """A message."""
         message: Json = {"role": "assistant", "content": reply.text, "refusal": None}
         if reply.calls:
@@ -146,7 +147,7 @@ class CompletionFormatter(ChoiceFormatter):
         self._said: dict[int, int] = {}  # characters told of each answer
         self._next: dict[int, int] = {}  # where the next token of each begins; ahead of `_said` where text is held back
 
-    def piece(self, index: int, piece: Piece) -> list[Json]:
+    def delta_chunk(self, index: int, piece: Piece) -> list[Json]:
         """A piece of the text."""
         said, at = self._said.get(index, 0), self._next.get(index, 0)
         starts, at = offsets(piece.logprobs, piece.text, said, at)
@@ -155,11 +156,11 @@ class CompletionFormatter(ChoiceFormatter):
         logprobs = _legacy_logprobs(piece.logprobs, starts) if piece.logprobs else None
         return [self._text(index, piece.text, logprobs)]
 
-    def end(self, index: int, reply: Reply) -> list[Json]:
+    def last_chunks(self, index: int, reply: Reply) -> list[Json]:
         """An empty text with the reason."""
         return [self._text(index, "", finish=reply.finish_reason)]
 
-    def choice(self, index: int, reply: Reply) -> Json:
+    def full_choice(self, index: int, reply: Reply) -> Json:
         """A text."""
         starts, _ = offsets(reply.logprobs, reply.text, 0, 0)
         logprobs = _legacy_logprobs(reply.logprobs, starts) if reply.logprobs else None

@@ -1,6 +1,6 @@
 """What surrounds every request: its id, who asks, its limits, its errors, its line in the log, and what it gives back.
 
-    app.add_middleware(Frame, service=service)
+    app.add_middleware(RequestMiddleware, state=state)
 
 The log has ids, sizes and times, never a text. When a client hangs up, the work for it is cancelled at once, whether
 it was to be streamed or not. All errors are turned into OpenAI's here, in one place.

@@ -38,7 +38,8 @@ def fit_prompt(
 ) -> FittedPrompt:
     """Return a conversation as a prompt of at most `limit` tokens, without what does not fit.
 
-    `drop`: its oldest turns may be left out; `cut`: tools may. Raises `PromptTooLong` with the share of the tools.
+    `drop`: its oldest turns may be left out; `cut`: tools may; without a limit neither. Raises `PromptTooLong` with the
+    share of the tools.
     """
     tools = () if sampling.tool_choice == "none" else sampling.tools
     dropped: list[Message] = []
@@ -54,7 +55,7 @@ def fit_prompt(
         if limit is None or prompt.tokens <= limit:
             return FittedPrompt(prompt, tools)
     except PromptTooLong as error:
-        if limit is None or not (drop or cut):
+        if limit is None:
             raise _with_tools(error, tools, count, messages) from None
     if drop:
         messages, dropped = drop_oldest(count, messages, () if cut else tools, limit)

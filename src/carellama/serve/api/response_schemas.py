@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from carellama.engine.base import NoticeKind
+from carellama.engine.base import FinishReason, NoticeKind
 from carellama.serve.api.schemas import Document, Json
 
 
@@ -114,18 +114,23 @@ class ChatChoice(ResponseModel):
     index: int
     message: AssistantMessage
     logprobs: ChoiceLogprobs | None
-    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
+    finish_reason: FinishReason
 
 
-class ChatCompletionResponse(ResponseModel):
-    """The answer of /v1/chat/completions; as a stream it is chunks of it."""
+class GenerationResponse(ResponseModel):
+    """What chat and completions share."""
 
     id: str
-    object: Literal["chat.completion"]
     created: int
     model: str
-    choices: list[ChatChoice]
     usage: Usage
+
+
+class ChatCompletionResponse(GenerationResponse):
+    """The answer of /v1/chat/completions; as a stream it is chunks of it."""
+
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
 
 
 class LegacyLogprobs(ResponseModel):
@@ -143,18 +148,14 @@ class TextChoice(ResponseModel):
     index: int
     text: str
     logprobs: LegacyLogprobs | None
-    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
+    finish_reason: FinishReason
 
 
-class CompletionResponse(ResponseModel):
+class CompletionResponse(GenerationResponse):
     """The answer of /v1/completions."""
 
-    id: str
     object: Literal["text_completion"]
-    created: int
-    model: str
     choices: list[TextChoice]
-    usage: Usage
 
 
 class Embedding(ResponseModel):

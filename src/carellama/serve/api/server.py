@@ -146,7 +146,7 @@ def _config(app: FastAPI, settings: ApiArguments) -> uvicorn.Config:
         app,
         http=guarded(limits, lambda status: requests.labels("other", str(status), "", "").inc()),
         log_config=None,
-        access_log=False,  # ours has no texts, see serve.calls
+        access_log=False,  # ours has no texts, see `serve.api.middleware`
         server_header=False,
         proxy_headers=False,
         ws="none",

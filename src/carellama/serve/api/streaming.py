@@ -127,8 +127,7 @@ class StreamPump:
         self.unfinished = len(requests)
         self.started_at: float | None = None  # when the first answer got its slot, by the monotonic clock
         self._ended = [asyncio.Event() for _ in requests]
-        self._handles: dict[int, RequestHandle] = {}
-        self._started: set[int] = set()
+        self._handles: dict[int, RequestHandle | None] = {}  # of the answers that have a slot; None: being submitted
         self._tasks = [_keep_alive(asyncio.ensure_future(self._run(*one))) for one in enumerate(requests)]
 
     @property
@@ -175,10 +174,10 @@ class StreamPump:
         """Leave the queue, and cancel the answers that run."""
         self._closed.set()
         for index, task in enumerate(self._tasks):
-            if index in self._handles:
-                self._handles[index].cancel()
+            if (handle := self._handles.get(index)) is not None:
+                handle.cancel()
                 self._ended[index].set()
-            elif index not in self._started:
+            elif index not in self._handles:
                 task.cancel()
 
     def _seconds_left(self) -> float:
@@ -211,7 +210,7 @@ class StreamPump:
             async with self._queue.slot(background=self._background):
                 if self._closed.is_set():
                     return
-                self._started.add(index)
+                self._handles[index] = None
                 self._on_start(index)
                 if self.started_at is None:
                     self.started_at = time.monotonic()

@@ -186,14 +186,14 @@ async def run_generation(
             context.record_event(index, item)
             if isinstance(item, Reply):
                 replies[index] = item
-    return JSONResponse(formatter.whole([replies[index] for index in range(count)], context.usage.as_json()))
+    return JSONResponse(formatter.full_response([replies[index] for index in range(count)], context.usage.as_json()))
 
 
 async def stream_events(
     context: RequestContext, pump: StreamPump, formatter: ResponseFormatter, count: int
 ) -> AsyncIterator[bytes]:
     """Yield the events of a stream; those that are there at the same time come together."""
-    out = b"".join(formatter.event(each) for index in range(count) for each in formatter.begin(index))
+    out = b"".join(formatter.event(each) for index in range(count) for each in formatter.first_chunks(index))
     sent = time.monotonic()
     try:
         if not pump.has_pending:  # `SEND_HEADERS_AFTER` seconds have passed without a byte
@@ -207,9 +207,9 @@ async def stream_events(
             index, item = got
             context.record_event(index, item)
             if isinstance(item, Reply):
-                out += b"".join(map(formatter.event, formatter.end(index, item)))
+                out += b"".join(map(formatter.event, formatter.last_chunks(index, item)))
             elif item.shows:
-                out += b"".join(map(formatter.event, formatter.piece(index, item)))
+                out += b"".join(map(formatter.event, formatter.delta_chunk(index, item)))
             elif not out and time.monotonic() - sent >= KEEPALIVE_SECONDS:
                 out = COMMENT  # a call is being written, which is sent as a whole
             if out and (not pump.has_pending or len(out) >= MAX_SSE_BATCH_BYTES):
@@ -221,7 +221,7 @@ async def stream_events(
             log_server_error(context.id, error)
         yield out + event(body) + SSE_DONE
         return
-    yield out + b"".join(map(formatter.event, formatter.finish(context.usage.as_json()))) + SSE_DONE
+    yield out + b"".join(map(formatter.event, formatter.usage_chunks(context.usage.as_json()))) + SSE_DONE
 
 
 def sampling_per_choice(sampling: Sampling, count: int) -> list[Sampling]:

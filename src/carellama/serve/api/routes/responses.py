@@ -89,7 +89,7 @@ class ResponsesFormatter(ResponseFormatter):
         """A server-sent event with its type."""
         return b"event: " + str(data["type"]).encode() + b"\n" + super().event(data)
 
-    def whole(self, replies: Sequence[Reply], usage: Json) -> Json:
+    def full_response(self, replies: Sequence[Reply], usage: Json) -> Json:
         """The response in one piece."""
         (reply,) = replies
         done = "incomplete" if reply.finish_reason == "length" else "completed"
@@ -102,12 +102,12 @@ class ResponsesFormatter(ResponseFormatter):
         output += [_function_call(call, done) for call in reply.calls]
         return self._response(done, output, usage)
 
-    def begin(self, index: int) -> list[Json]:
+    def first_chunks(self, index: int) -> list[Json]:
         """The response as it begins."""
         head = self._response("in_progress", [])
         return [self._told("response.created", response=head), self._told("response.in_progress", response=head)]
 
-    def piece(self, index: int, piece: Piece) -> list[Json]:
+    def delta_chunk(self, index: int, piece: Piece) -> list[Json]:
         """What a piece adds; another kind of item closes the one before."""
         events: list[Json] = []
         if piece.reasoning:
@@ -128,13 +128,13 @@ class ResponsesFormatter(ResponseFormatter):
             events += [*self._close(), *self._call(piece.call)]
         return events
 
-    def end(self, index: int, reply: Reply) -> list[Json]:
+    def last_chunks(self, index: int, reply: Reply) -> list[Json]:
         """Close the last item."""
         self._finish = reply.finish_reason
         opened = [] if self._output else self._switch("message")
         return [*opened, *self._close()]
 
-    def finish(self, usage: Json) -> list[Json]:
+    def usage_chunks(self, usage: Json) -> list[Json]:
         """The whole response."""
         done = "incomplete" if self._finish == "length" else "completed"
         return [self._told(f"response.{done}", response=self._response(done, self._output, usage))]
