@@ -77,7 +77,7 @@ def find_in_record(texts: Sequence[str], kinds: Collection[str] | None = None) -
 
 def detect(plain: str, wanted: Collection[str]) -> set[Span]:
     """Return what the rules and every other detector yield whose gate says that it may."""
-    found = set(scan(plain, CHECKS, wanted))
+    found = scan(plain, CHECKS, wanted)
     for detector, gate in DETECTORS:
         if gate.search(plain):
             found.update(detector(plain))

@@ -1,6 +1,6 @@
 """Rules of de-identification, read from YAML: a pattern, what may stand around it, and checks that Python has.
 
-    list(scan(normalize("电话：138-0013-8000")))   # [("PHONE", 3, 16, 0.85), ("PHONE", 3, 16, 0.7)]
+    scan(normalize("电话：138-0013-8000"), CHECKS)   # {("PHONE", 3, 16, 0.85), ("PHONE", 3, 16, 0.7)}
 
 Each file of `rules/` has `rules`; `fragments`, the parts of patterns that `{NAME}` stands for; and a `gate`, without
 which a text is not looked at. A pattern of several lines is one pattern: the lines are joined. Files are read and
@@ -11,7 +11,7 @@ what a name is: the models for running text are in `names_zh_prose` and `names_e
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from pathlib import Path
@@ -82,24 +82,33 @@ class Rule:
     validate: tuple[str, ...] = ()
     file: str = ""
 
-    def find(self, plain: str, checks: Checks) -> Iterator[Span]:
-        """Yield what the rule finds in a normalized text."""
-        if self.gate and not _compile(self.file, self.gate, 0).search(plain):
-            return
-        pattern = self.compiled
-        group = "value" if "value" in pattern.groupindex else 0
-        for match in pattern.finditer(plain):
-            start, end = match.span(group)
-            if self.strip:
-                end = start + len(plain[start:end].rstrip(self.strip))
-            candidate = Candidate(plain, match, start, end)
-            if all(check(candidate) for check in self._tests(checks)):
-                yield self.kind, candidate.start, candidate.end, self.score
+    def find(self, plain: str, checks: Checks) -> list[Span]:
+        """Return what the rule finds in a normalized text."""
+        return list(_spans((self,), plain, checks))
+
+    def checked(self, match: re.Match[str], checks: Checks) -> Span | None:
+        """Return the span of a match, None where a check says that it is no identifier."""
+        start, end = match.span(self._group)
+        if self.strip:
+            end = start + len(match.string[start:end].rstrip(self.strip))
+        candidate = Candidate(match.string, match, start, end)
+        if all(check(candidate) for check in self._tests(checks)):
+            return self.kind, candidate.start, candidate.end, self.score
+        return None
 
     @cached_property
     def compiled(self) -> re.Pattern[str]:
         """The pattern."""
         return _compile(self.file, self.pattern, re.IGNORECASE if self.ignore_case else 0)
+
+    @cached_property
+    def compiled_gate(self) -> re.Pattern[str]:
+        """The pattern of the gate."""
+        return _compile(self.file, self.gate, 0)
+
+    @cached_property
+    def _group(self) -> str | int:
+        return "value" if "value" in self.compiled.groupindex else 0
 
     def _tests(self, checks: Checks) -> list[Check]:
         """The checks in their order: what shortens, what stands around and within, what Python says."""
@@ -212,6 +221,7 @@ def _compile(file: str, pattern: str, flags: int) -> re.Pattern[str]:
         raise UserError(f"privacy/rules/{file}.yaml: {pattern[:60]!r} is no pattern: {error}") from None
 
 
+@cache
 def fragment_pattern(file: str, name: str, flags: int = 0) -> re.Pattern[str]:
     r"""Return a fragment, compiled so that a word (\b) ends where a Chinese character begins."""
     return _compile(file, f"{{{name}}}", flags)
@@ -238,20 +248,37 @@ def load_clues(file: str, place: str) -> tuple[Clue, ...]:
     )
 
 
-def scan(plain: str, checks: Checks, wanted: Collection[str] = ()) -> Iterator[Span]:
-    """Yield what the rules of all files find in a normalized text: (kind, start, end, score).
+def scan(plain: str, checks: Checks, wanted: Collection[str] = ()) -> set[Span]:
+    """Return what the rules of all files find in a normalized text: (kind, start, end, score).
 
     Rules of a kind that is no default (DATE) run only where it is `wanted`; the others always do, since of spans that
     overlap the surest decides.
     """
-    for name in _rule_files():
-        gate = read_file(name).get("gate")
-        if not gate or _compile(name, gate, 0).search(plain):
-            for rule in load_rules(name):
-                if rule.kind in DEFAULT_KINDS or rule.kind in wanted:
-                    yield from rule.find(plain, checks)
+    found: set[Span] = set()
+    for gate, default, others in _files():
+        if gate is None or gate.search(plain):
+            found.update(_spans(default, plain, checks))
+            if others:
+                found.update(_spans([rule for rule in others if rule.kind in wanted], plain, checks))
+    return found
+
+
+def _spans(rules: Iterable[Rule], plain: str, checks: Checks) -> Iterator[Span]:
+    for rule in rules:  # one loop for all: a call for each rule would take a tenth of the time
+        if not rule.gate or rule.compiled_gate.search(plain):
+            for match in rule.compiled.finditer(plain):
+                if span := rule.checked(match, checks):
+                    yield span
 
 
 @cache
-def _rule_files() -> tuple[str, ...]:
-    return tuple(name for name in file_names() if "rules" in read_file(name))
+def _files() -> list[tuple[re.Pattern[str] | None, list[Rule], list[Rule]]]:
+    """The gate of each file that has rules, its rules of default kinds and its others."""
+    made = []
+    for name in file_names():
+        if rules := load_rules(name):
+            gate = read_file(name).get("gate")
+            default = [rule for rule in rules if rule.kind in DEFAULT_KINDS]
+            others = [rule for rule in rules if rule.kind not in DEFAULT_KINDS]
+            made.append((_compile(name, gate, 0) if gate else None, default, others))
+    return made
