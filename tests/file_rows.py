@@ -8,7 +8,8 @@ from typing import Any
 
 from carellama.config.data import DataArguments
 from carellama.config.datasets import CheckArguments
-from carellama.data.check.check import Check, checked
+from carellama.data.check.check import checked
+from carellama.data.check.report import Check
 from carellama.data.datasets import Dataset, load_datasets
 from carellama.records import BadRecord, Chat, Message, Pair, Question, Record, Text
 

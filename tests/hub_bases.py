@@ -221,8 +221,8 @@ def _sentencepiece(specials: list[str], *, prefix: bool) -> Any:
         byte_fallback=True, character_coverage=1.0, normalization_rule_name="identity", add_dummy_prefix=prefix,
         remove_extra_whitespaces=False, minloglevel=2,
         user_defined_symbols=[token for token in specials if token not in known.values()],
-        **{f"{name}_id": specials.index(token) if token in specials else -1 for name, token in known.items()},
-        **{f"{name}_piece": token for name, token in known.items()},
+        **{f"{name}_id": specials.index(token) if token in specials else -1 for name, token in known.items()},  # type: ignore[arg-type]
+        **{f"{name}_piece": token for name, token in known.items()},  # type: ignore[arg-type]
     )  # fmt: skip
     trained = SentencePieceProcessor(model_proto=written.getvalue())
     ids = {trained.id_to_piece(number): number for number in range(len(trained))}

@@ -81,7 +81,7 @@ class Written:
         text = GOLDEN + "".join(token.content for token in tokenizer.added_tokens_decoder.values()) + " 好"
         network = load_model(self.source, dtype="float32", attention=None, kind="reward" if self.reward else "causal")
         match_tokenizer(network, tokenizer, extended=tokenizer_checkpoint(self.source) is not None)
-        network = apply_adapters(network, plan_adapters(self.source)).eval()
+        network = apply_adapters(network, plan_adapters(self.source)).eval()  # type: ignore[assignment]
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         template = get_template(None, tokenizer)
         self.expected = {

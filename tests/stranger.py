@@ -30,7 +30,7 @@ def read(job):
 
         if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:  # as peft's own guide says
             model.resize_token_embeddings(len(tokenizer))
-        model = PeftModel.from_pretrained(model, job["adapter"])
+        model = PeftModel.from_pretrained(model, job["adapter"])  # type: ignore[assignment]
     model.eval()
     with torch.no_grad():
         answer["logits"] = model(input_ids=torch.tensor([job["ids"]])).logits[0, -1].tolist()
@@ -39,7 +39,7 @@ def read(job):
         prompt = tokenizer.apply_chat_template(job["messages"], tokenize=False, add_generation_prompt=True)
         inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
         with torch.no_grad():  # with all that the tokenizer gives, as every tutorial has it
-            made = model.generate(**inputs, max_new_tokens=6, do_sample=False)
+            made = model.generate(**inputs, max_new_tokens=6, do_sample=False)  # type: ignore[misc]
         answer |= {"prompt": prompt, "answer": made[0, inputs["input_ids"].shape[1] :].tolist()}
         answer["generation_eos"] = GenerationConfig.from_pretrained(folder).eos_token_id
     answer["config_eos"] = model.config.eos_token_id

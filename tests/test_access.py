@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -233,6 +234,7 @@ def test_several_processes_may_be_the_first(tmp_path):
 def test_the_leases_of_a_killed_worker_run_out(tmp_path):
     clock = Clock(time.time())
     database = open_database(str(tmp_path / "keys.db"), clock=clock)
+    assert database
     id = key_with(database, None, 3, 1000)
     killed = worker(tmp_path / "keys.db", id)
     killed.stdout.readline()
@@ -254,8 +256,8 @@ def test_the_leases_of_a_killed_worker_run_out(tmp_path):
 def server(tmp_path):
     """Access by a database with one key: the access, the database, the Authorization header."""
     opened = open_database(str(tmp_path / "keys.db"))
-    _, whole = keys.create_key(opened, name="ward3", scopes=("chat",), limits=Limits(2, 1, 1000))
-    made = ApiKeyAuth(opened)
+    _, whole = keys.create_key(opened, name="ward3", scopes=("chat",), limits=Limits(2, 1, 1000))  # type: ignore[arg-type]
+    made = ApiKeyAuth(opened)  # type: ignore[arg-type]
     yield made, opened, f"Bearer {whole}"
     made.close()
 
@@ -304,7 +306,7 @@ def test_a_revoked_key_ends_at_once_for_requests_and_within_seconds_for_all_else
     keys.revoke_key(database, caller.id)
     assert made.authenticate(header) == caller  # for CACHE_SECONDS
     later = time.monotonic() + access.KEY_CACHE_SECONDS
-    monkeypatch.setattr(access.time, "monotonic", lambda: later)
+    monkeypatch.setattr(access.time, "monotonic", lambda: later)  # type: ignore[attr-defined]
     refused = refusal(made.authenticate, header)
     assert refused.status == 401 and "revoked" in refused.message
     assert refusal(made.reserve, caller, "chat", 1).status == 401
@@ -326,7 +328,7 @@ def test_an_expired_key_is_refused(server, monkeypatch):
     _, whole = keys.create_key(database, name="x", scopes=("chat",), limits=Limits(), days=1)
     caller = made.authenticate(f"Bearer {whole}")
     later = time.time() + 86401
-    monkeypatch.setattr(access.time, "time", lambda: later)
+    monkeypatch.setattr(access.time, "time", lambda: later)  # type: ignore[attr-defined]
     refused = refusal(made.authenticate, f"Bearer {whole}")
     assert refused.status == 401 and "expired" in refused.message
     database._clock = lambda: later
@@ -364,7 +366,8 @@ def test_a_ticket_ends_once(server):
 
 def test_tickets_are_renewed_while_somebody_holds_them(server, monkeypatch):
     made, _, header = server
-    renewed, arrived = [], threading.Event()
+    renewed: list[Any] = []
+    arrived = threading.Event()
 
     def renew(_, leases):
         renewed[:] = leases
@@ -431,7 +434,7 @@ def test_with_keys_they_are_asked_for_everywhere(tmp_path, monkeypatch):
     place = str(tmp_path / "keys.db")
     monkeypatch.setenv("CARELLAMA_DATABASE", place)
     database = open_database(place)
-    keys.revoke_key(database, key_with(database))  # revoking the last key does not open the server
+    keys.revoke_key(database, key_with(database))  # type: ignore[arg-type]  # revoking the last key does not open the server
     for host in (*LOOPBACKS, *OTHERS):
         made = auth_for(host, None)
         assert refusal(made.authenticate, None).status == 401

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,8 @@ def logits(model) -> torch.Tensor:
 
 
 def lora(**changes) -> FinetuningArguments:
-    return FinetuningArguments(**{"lora_dropout": 0.0, "lora_target": "q_proj,v_proj"} | changes)
+    options: dict[str, Any] = {"lora_dropout": 0.0, "lora_target": "q_proj,v_proj"} | changes
+    return FinetuningArguments(**options)
 
 
 def base(*checkpoints: Path, **changes) -> ModelArguments:
@@ -70,7 +72,7 @@ def test_two_adapters_merged_in_order_equal_both_active(tmp_path):
 
     both = PeftModel.from_pretrained(make_model(), str(first), adapter_name="one")
     both.load_adapter(str(second), "two")
-    both.base_model.set_adapter(["one", "two"])
+    both.base_model.set_adapter(["one", "two"])  # type: ignore[operator]
     torch.testing.assert_close(logits(adapted), logits(both), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(logits(merge_adapters(adapted)), logits(both), atol=1e-5, rtol=1e-5)
 
@@ -191,7 +193,7 @@ def test_a_quantised_base_keeps_all_adapters_and_trains_the_last(tmp_path, tiny_
     pytest.importorskip("bitsandbytes")
     from carellama.model.load import load_model
 
-    def quantised(*checkpoints: Path):
+    def quantised(*checkpoints: Path) -> tuple[Any, ModelArguments]:
         arguments = ModelArguments(
             model_name_or_path=str(tiny_folder),
             quantization_bit=4,

@@ -98,7 +98,7 @@ def test_the_key_of_a_word_is_in_all_that_it_matches(word: str, key: str) -> Non
         "\ud83d",
     ],
 )
-@pytest.mark.parametrize("read", [find_terms, lambda plain: conflicts(FACTS, plain)], ids=["terms", "conflicts"])
+@pytest.mark.parametrize("read", [find_terms, lambda plain: conflicts(FACTS, plain)], ids=["terms", "conflicts"])  # type: ignore[has-type]
 def test_the_work_grows_with_the_length(unit: str, read) -> None:
     short, long = (calls(read, normalize((unit * length)[:length])) for length in (SHORT, SHORT * TIMES))
     assert long < 2 * TIMES * short

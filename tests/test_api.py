@@ -8,6 +8,7 @@ import json
 import math
 import re
 from array import array
+from typing import Any
 
 import httpx2
 import openai
@@ -365,7 +366,7 @@ def test_many_async_clients_get_their_own_answers(served) -> None:
         async with openai.AsyncOpenAI(base_url=served.v1, api_key="any") as client:
 
             async def one(index: int) -> str:
-                messages = [{"role": "user", "content": f"marker {index}"}]
+                messages: Any = [{"role": "user", "content": f"marker {index}"}]
                 text = ""
                 async for chunk in await client.chat.completions.create(
                     model="carellama", messages=messages, stream=True

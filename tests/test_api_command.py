@@ -25,7 +25,7 @@ def workplace(tmp_path: Path, tiny_folder: Path) -> Path:
     from peft import LoraConfig, get_peft_model
 
     (tmp_path / "model").symlink_to(tiny_folder)
-    get_peft_model(make_model(), LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "output")
+    get_peft_model(make_model(), LoraConfig(target_modules=["q_proj"])).save_pretrained(str(tmp_path / "output"))
     return tmp_path
 
 

@@ -115,7 +115,7 @@ def test_headers_that_come_byte_by_byte_get_408() -> None:
 def test_bodies_that_do_not_arrive_get_408(sent) -> None:
     with running(echo(), receive_timeout=1) as server, connect(server) as connection:
         connection.sendall(HEAD.encode() + b"content-length: 1000\r\n\r\n" + (sent or b""))
-        until(lambda: server.state.running)
+        until(lambda: bool(server.state.running))
         healthy(server)
         if sent is None:  # a byte now and then, which was enough to stay for ten minutes
             for _ in range(30):

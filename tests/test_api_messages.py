@@ -74,7 +74,7 @@ def test_calls_of_tools_and_their_results() -> None:
     call = {"id": "c1", "function": {"name": "department", "arguments": '{"of": "ear"}'}}
     sent = [
         ChatMessage(role="user", content="q"),
-        ChatMessage(role="assistant", content=None, tool_calls=[call]),
+        ChatMessage(role="assistant", content=None, tool_calls=[call]),  # type: ignore[list-item]
         ChatMessage(role="tool", content="ENT", tool_call_id="c1"),
     ]
     _, assistant, result = parse_messages(sent)

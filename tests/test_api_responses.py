@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx2
 import openai
 import pydantic
@@ -156,7 +158,7 @@ def test_the_text_is_json_of_a_schema() -> None:
     """`text.format` by a model whose tokens are held to it: whole, as a stream, and as any object."""
     tokenizer = make_tokenizer()
     engine = TransformersEngine(make_model(), tokenizer, get_template(None, tokenizer))
-    asked = {"model": "carellama", "input": "Chest pain", "max_output_tokens": 40}
+    asked: dict[str, Any] = {"model": "carellama", "input": "Chest pain", "max_output_tokens": 40}
     with running(engine) as server, openai.OpenAI(base_url=server.v1, api_key="-", max_retries=0) as client:
         whole = client.responses.parse(**asked, text_format=Triage)
         assert isinstance(whole.output_parsed, Triage) and whole.status == "completed"

@@ -168,8 +168,8 @@ def test_offsets_of_parts_of_a_character_are_those_of_the_character() -> None:
         streamed += shape.delta_chunk(0, Piece(said, logprobs=(token,)))[0]["choices"][0]["logprobs"]["text_offset"]
     assert streamed == right
     held = CompletionFormatter("m")  # "w" may become a stop string
-    for said, token, at in (("", "w", 0), ("wx", "x", 1)):
-        (chunk,) = held.delta_chunk(0, Piece(said, logprobs=(TokenLogprob(token, -1.0),)))
+    for said, token, at in (("", "w", 0), ("wx", "x", 1)):  # type: ignore[assignment]
+        (chunk,) = held.delta_chunk(0, Piece(said, logprobs=(TokenLogprob(token, -1.0),)))  # type: ignore[arg-type]
         assert chunk["choices"][0]["logprobs"]["text_offset"] == [at]
 
 

@@ -35,7 +35,7 @@ def database(tmp_path):
 def keyed(database, tokens_per_day, scopes=("chat", "admin")):
     """Access by one key, and the header with that key."""
     _, key = keys.create_key(database, name="ward3", scopes=scopes, limits=keys.Limits(tokens_per_day=tokens_per_day))
-    return ApiKeyAuth(open_database(database.name)), {"authorization": f"Bearer {key}"}
+    return ApiKeyAuth(open_database(database.name)), {"authorization": f"Bearer {key}"}  # type: ignore[arg-type]
 
 
 def tokens_used(database):
@@ -112,7 +112,7 @@ def test_a_slot_is_held_until_the_engine_has_ended() -> None:
     class Slow(ScriptedEngine):
         def submit(self, prompt, sampling, on_event):
             handle = super().submit(prompt, sampling, on_event)
-            return SimpleNamespace(cancel=handle.cancel, join=lambda: (ended.wait(20), handle.join()))
+            return SimpleNamespace(cancel=handle.cancel, join=lambda: (ended.wait(20), handle.join()))  # type: ignore[func-returns-value]
 
     engine = Slow("x" * 500, token_seconds=0.01, parallel=1)
     with running(engine) as server:
@@ -225,7 +225,7 @@ def test_who_hangs_up_within_a_call_is_charged_for_it(database) -> None:
             ) as answer:  # fmt: skip
                 answer.read()
             until(lambda: not engine.running)
-            until(lambda before=before: tokens_used(database) > before + COUNT + 20)
+            until(lambda before=before: tokens_used(database) > before + COUNT + 20)  # type: ignore[misc]
 
 
 def test_a_long_call_is_no_want_of_a_first_token(monkeypatch) -> None:

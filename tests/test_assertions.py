@@ -14,6 +14,7 @@ What counts as surely run, by the syntax tree alone:
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def helpers() -> frozenset[str]:
     return asserting_of([node for path in HELPERS for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))])
 
 
-def asserting_of(nodes: list[ast.AST], known: frozenset[str] = frozenset()) -> frozenset[str]:
+def asserting_of(nodes: Sequence[ast.AST], known: frozenset[str] = frozenset()) -> frozenset[str]:
     functions = [node for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
     found = set(known)
     while True:

@@ -48,7 +48,7 @@ def test_the_rows_loss_is_the_records_and_the_padded_batchs(lengths, chunked) ->
     total.backward()
     packed = gradients(model)
     singles = [row_loss(model, collate_row([[tokens]]), chunked=chunked) for tokens in made]
-    assert torch.allclose(total / count, sum(s for s, _ in singles) / sum(n for _, n in singles), atol=1e-5)
+    assert torch.allclose(total / count, sum(s for s, _ in singles) / sum(n for _, n in singles), atol=1e-5)  # type: ignore[arg-type]
 
     model.set_attn_implementation("sdpa")
     padded, padded_count = row_loss(model, collate_padded([[tokens] for tokens in made], 0), chunked=chunked)
@@ -136,8 +136,8 @@ def test_chunked_gradients_are_autograds() -> None:
     ours = hidden.grad.clone(), weight.grad.clone()
     hidden.grad = weight.grad = None
     (torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="sum") * 0.5).backward()
-    assert torch.allclose(ours[0], hidden.grad, atol=1e-5)
-    assert torch.allclose(ours[1], weight.grad, atol=1e-3)
+    assert torch.allclose(ours[0], hidden.grad, atol=1e-5)  # type: ignore[arg-type]
+    assert torch.allclose(ours[1], weight.grad, atol=1e-3)  # type: ignore[arg-type]
 
 
 def test_packing_keeps_every_record_and_fills_the_windows() -> None:

@@ -7,7 +7,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -74,7 +74,7 @@ ALL = {name: found[:2] for name, found in {**FAST, **PADDED}.items()}
 
 def tiny(name: str, attention: str | None = None) -> Any:
     """A random model whose attention matters: with larger weights than those that training begins with."""
-    kind, changes = ALL[name]
+    kind, changes = cast("tuple[str, dict[str, Any]]", ALL[name])
     torch.manual_seed(0)
     settings = {key: value for key, value in (SIZES | changes).items() if value is not None}
     config = AutoConfig.for_model(kind, **settings)

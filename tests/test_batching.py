@@ -309,8 +309,8 @@ def test_adapters_answer_beside_each_other(tmp_path, tiny_folder) -> None:
         replace(model, checkpoint_dir=str(tmp_path / "blue")), data, finetuning,
         EngineArguments(adapters=f"red={tmp_path / 'red'}"),
     )  # fmt: skip
-    merged = load(replace(model, checkpoint_dir=f"{tmp_path / 'blue'},{tmp_path / 'red'}"), data, finetuning)
-    assert on_top.generate(PROMPTS, replace(GREEDY, adapter="red")) == merged.generate(PROMPTS, GREEDY)
+    merged = load(replace(model, checkpoint_dir=f"{tmp_path / 'blue'},{tmp_path / 'red'}"), data, finetuning)  # type: ignore[assignment]
+    assert on_top.generate(PROMPTS, replace(GREEDY, adapter="red")) == merged.generate(PROMPTS, GREEDY)  # type: ignore[attr-defined]
 
 
 def test_beams_refuse_what_they_do_not_know() -> None:

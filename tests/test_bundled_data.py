@@ -103,7 +103,7 @@ def test_no_output_twice(lang):
 @pytest.mark.parametrize("lang", LANGS)
 def test_no_shared_long_sentence(lang):
     train, heldout = consultations(lang)
-    owner = {}
+    owner: dict[str, int] = {}
     shared = []
     for number, record in enumerate(train + heldout):
         for sentence in set(sentences(record["output"])):

@@ -47,7 +47,7 @@ def encode(batch) -> tuple[pa.RecordBatch, dict]:
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA), report.to_dict()
 
 
-def failing_at(row: int, error: Exception):
+def failing_at(row: int, error: BaseException):
     def failing(batch):
         if any(len(one.fields["text"]) == row for one in batch):
             raise error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from carellama.engine.base import Tool
@@ -41,7 +43,7 @@ WITH_TOOLS = """
 def test_the_text_is_that_of_the_tokenizer(jinja: str, tiny_tokenizer) -> None:
     talks = [(TALK, None)]
     if jinja == WITH_TOOLS:
-        talks += [(TALK, as_functions(TOOLS)), (CALLED, as_functions(TOOLS))]
+        talks += [(TALK, as_functions(TOOLS)), (CALLED, as_functions(TOOLS))]  # type: ignore[list-item]
     for messages, tools in talks:
         rows = as_rows(messages)
         expected = tiny_tokenizer.apply_chat_template(
@@ -60,7 +62,7 @@ def test_a_template_that_fails_is_one_line(jinja: str) -> None:
         render_chat(jinja, as_rows(TALK), tools=None, bos="", eos="")
 
 
-def vocabulary(*control: str, words: tuple[str, ...] = ("a",), **facts: object) -> Header:
+def vocabulary(*control: str, words: tuple[str, ...] = ("a",), **facts: Any) -> Header:
     kinds = [CONTROL] * len(control) + [1] * len(words)
     return Header({TOKENS: [*control, *words], KINDS: kinds, **facts}, 0)
 
@@ -88,7 +90,11 @@ def test_markup_that_is_no_control_token_is_text_in_a_persons_words() -> None:
 
 
 def test_the_format_of_a_file_or_the_one_that_is_named() -> None:
-    facts = {"tokenizer.chat_template": CHATML, "tokenizer.ggml.eos_token_id": 1, "tokenizer.ggml.bos_token_id": 0}
+    facts: dict[str, Any] = {
+        "tokenizer.chat_template": CHATML,
+        "tokenizer.ggml.eos_token_id": 1,
+        "tokenizer.ggml.bos_token_id": 0,
+    }
     ours = vocabulary("<s>", "</s>", **facts)
     assert (chat_of(ours, None).jinja, chat_of(ours, None).bos, chat_of(ours, None).eos) == (CHATML, "<s>", "</s>")
     named = chat_of(ours, "alpaca")

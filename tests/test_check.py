@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 import preloaded
 from carellama.config.data import DataArguments
 from carellama.config.datasets import CheckArguments
-from carellama.data.check.check import Check, checked, duplicates, run
-from carellama.data.check.report import lines, to_dict
+from carellama.data.check.check import checked, duplicates, run
+from carellama.data.check.report import Check, lines, to_dict
 from carellama.data.convert import BadRecord
 from carellama.data.datasets import load_datasets
 from carellama.errors import UserError
@@ -202,7 +202,7 @@ SHAPES = {
 @pytest.mark.parametrize("form", ["lines", "array", "gz", "utf-16", "gb18030"])
 def test_the_suggested_entry_loads_all_usable_records(tmp_path: Path, name: str, form: str) -> None:
     row, kind = SHAPES[name]
-    broken = dict.fromkeys(row)
+    broken = dict.fromkeys(row)  # type: ignore[call-overload]
     rows = [row, broken, row]
     text = json.dumps(rows, ensure_ascii=False, indent=1) if form == "array" else ""
     text = text or "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -29,7 +29,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The engines that were loaded, in turn; none of them is a real one."""
     names: list[str] = []
     for name in module.LOADERS:
-        double = ModuleType(f"double_{name}")
+        double: Any = ModuleType(f"double_{name}")
 
         def load(model, data, finetuning, arguments, name=name):
             names.append(name)
@@ -71,7 +71,7 @@ def test_auto_takes_what_suits_and_says_why(gpu, packages, options, expected, ma
 
 
 @pytest.mark.parametrize("name", module.LOADERS)
-def test_what_is_asked_for_is_taken_without_a_word(name: str, made: list[str], capsys) -> None:
+def test_what_is_asked_for_is_taken_without_a_word(name: Any, made: list[str], capsys) -> None:
     choose(MODEL, *REST, EngineArguments(engine=name, endpoint="http://localhost:8000/v1"))
     assert made == [name] and not capsys.readouterr().err
 
@@ -79,7 +79,7 @@ def test_what_is_asked_for_is_taken_without_a_word(name: str, made: list[str], c
 @pytest.mark.parametrize("name", ["llamacpp", "openvino"])
 def test_an_option_that_an_engine_can_not_keep_to_is_refused(name: str, made: list[str]) -> None:
     with pytest.raises(UserError, match=r"--quantization_bit.*--gguf_type"):
-        choose(ModelArguments("a-model", quantization_bit=8), *REST, EngineArguments(engine=name))
+        choose(ModelArguments("a-model", quantization_bit=8), *REST, EngineArguments(engine=name))  # type: ignore[arg-type]
     assert not made
 
 
@@ -88,7 +88,7 @@ def test_what_can_not_be_converted_is_answered_by_transformers(made: list[str], 
         raise NotConvertible("Model Strange is not supported")
 
     monkeypatch.setattr(module, "installed", lambda package: package == "xllamacpp")
-    double = ModuleType("double_refusing")
+    double: Any = ModuleType("double_refusing")
     double.load = refuse
     monkeypatch.setitem(sys.modules, "double_refusing", double)
     monkeypatch.setitem(module.LOADERS, "llamacpp", "double_refusing:load")
@@ -104,7 +104,7 @@ def test_adapters_may_be_released_weights(tmp_path, monkeypatch) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     monkeypatch.setattr(pull, "pull_adapter", lambda entry, model: tmp_path)
     given: list[EngineArguments] = []
-    double = ModuleType("double_of_named")
+    double: Any = ModuleType("double_of_named")
     double.load = lambda model, data, finetuning, arguments: given.append(arguments)
     monkeypatch.setitem(sys.modules, double.__name__, double)
     monkeypatch.setitem(module.LOADERS, "transformers", f"{double.__name__}:load")

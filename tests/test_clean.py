@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,7 +149,7 @@ META = {
 
 
 @pytest.mark.parametrize("mode", ["mask", "surrogate"])
-def test_identifiers_beside_the_texts_go_as_well(source: Path, mode: str) -> None:
+def test_identifiers_beside_the_texts_go_as_well(source: Path, mode: Any) -> None:
     row = {"instruction": "咳嗽怎么办？", "input": "", "output": "王小明可以多喝水。Jane should rest.", "meta": META}
     source.write_text(json.dumps(row), encoding="utf-8")
     output = source.with_name("clean.jsonl")
@@ -172,7 +173,7 @@ def test_what_names_nobody_beside_the_texts_stays(source: Path) -> None:
 def test_surrogates_are_the_same_with_the_same_secret(source: Path) -> None:
     secret = source.with_name("secret")
     secret.write_bytes(b"a secret of tests")
-    made = []
+    made: list[Any] = []
     for name in ("a.jsonl", "b.jsonl"):
         output = source.with_name(name)
         clean(CleanArguments([str(source)], output=str(output), deidentify="surrogate", secret_file=str(secret)))
@@ -355,7 +356,7 @@ REAL = (
 @pytest.fixture
 def real_files(real_data: Path, tmp_path: Path) -> list[str]:
     """Some real files as records: texts, then questions with answers and conversations."""
-    made = []
+    made: list[Any] = []
     for name in REAL:
         dataset, file = name.split("/")[0], str(real_data / name)
         made.append(str(tmp_path / f"{len(made)}.jsonl"))

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -372,7 +373,7 @@ def test_a_request_may_choose_its_mode() -> None:
         client = openai.OpenAI(base_url=server.v1, api_key="any", max_retries=0)
 
         def ask(mode: str | None, **options):
-            turns = [{"role": "user", "content": TOOTH[0]}]
+            turns: Any = [{"role": "user", "content": TOOTH[0]}]
             body = {"mode": mode} if mode else {}
             return client.chat.completions.create(model="carellama", messages=turns, extra_body=body, **options)
 

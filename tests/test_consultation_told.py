@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ QUESTIONS = load_questions()
 
 
 def asked(slot: Slot, answer: str, opening: str = "my knee hurts") -> list[Message]:
-    language = "zh" if not opening.isascii() else "en"
+    language: Any = "zh" if not opening.isascii() else "en"
     return [Message("user", opening), Message("assistant", QUESTIONS.text(slot, language)), Message("user", answer)]
 
 

@@ -129,7 +129,7 @@ def test_all_commands_read_a_file_alike_whatever_it_is_called(
         assert found.format == made.format == detect_file(path)
         assert list(conversion.formats.values()) + list(conversion.layouts) in ([found.format], [found.format.layout])
         assert records(made) == ([bare(expected)], [])
-        assert [bare(record) for outcome in conversion.outcomes() for record in outcome] == [bare(expected)]  # type: ignore[union-attr]
+        assert [bare(record) for outcome in conversion.outcomes() for record in outcome] == [bare(expected)]
         assert measured(made).kinds == found.kinds
         formats.append(found.format)
     assert formats[1:] == formats[:-1]

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -119,10 +120,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Pa
     return folder
 
 
-def words(processes: int, name: str, **options: object) -> list[str]:
+def words(processes: int, name: str, **options: Any) -> list[str]:
     """The flags of a run of so many processes: eight records a step in all."""
     stage = str(options.get("stage", "sft"))
-    given = {
+    given: dict[str, Any] = {
         "model_name_or_path": "model", "dataset": "chats.json" if stage == "sft" else "pairs.json", "max_steps": 3,
         "logging_steps": 1, "bf16": False, "learning_rate": 1e-3, "lora_dropout": 0, "report_to": "none",
         "save_steps": 2, "data_cache_dir": f"cache{processes}", "per_device_train_batch_size": 8,
@@ -157,7 +158,7 @@ def several(folder: Path, port: int, planned: list[list[str]], launch: list[str]
     return SimpleNamespace(folder=folder, notes=notes, said=done.stderr)
 
 
-def alone(folder: Path, name: str, again: bool = False, **options: object) -> Path:
+def alone(folder: Path, name: str, again: bool = False, **options: Any) -> Path:
     """The run of one process, here."""
     if again or not (folder / name).exists():
         here = Path.cwd()
@@ -196,13 +197,13 @@ def assert_same(one: Path, two: Path, near: float = SAME) -> None:
     assert results(two) == pytest.approx(results(one), rel=near, abs=5e-6)  # margins are differences
 
 
-RUNS = {
+RUNS: dict[str, dict[str, Any]] = {
     "lora": {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4},
     "full": {"finetuning_type": "full"},
     "rm": {"stage": "rm"},
     "dpo": {"stage": "dpo"},
 }
-ANSWERING = {
+ANSWERING: dict[str, dict[str, Any]] = {
     "ppo": {"stage": "ppo", "reward_model": "one_rm", "top_k": 1, "temperature": 1, "max_new_tokens": 6,
             "ppo_epochs": 2, "max_steps": 3},
     "grpo": {"stage": "grpo", "rewards": "rewards_of_processes:short", "num_generations": 4, "grpo_beta": 0.1,
@@ -363,7 +364,7 @@ def test_a_signal_stops_all_processes_at_one_step_with_a_checkpoint(workplace: P
 @pytest.mark.slow
 def test_accelerate_shards_as_its_file_says(workplace: Path) -> None:
     """Also where one process alone reads the weights, and an adapter is merged into them first."""
-    merged = {"checkpoint_dir": "one_full", "dataset": "chats.json"}
+    merged: dict[str, Any] = {"checkpoint_dir": "one_full", "dataset": "chats.json"}
     alone(workplace, "one_full", **RUNS["full"])
     alone(workplace, "one_merged", **merged)
     launch = [str(PROGRAMS / "accelerate"), "launch", "--config_file",
@@ -423,10 +424,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_an_engine_can_not_do_is_refused_with_what_can(case: str, asked: pytest.MonkeyPatch) -> None:
     options, variables, reason = REFUSED[case]
-    for name, value in variables.items():
+    for name, value in variables.items():  # type: ignore[attr-defined]
         asked.delenv(name) if value is None else asked.setenv(name, value)
     with pytest.raises(UserError, match=reason):
-        run_config(words(1, "nowhere", **options))
+        run_config(words(1, "nowhere", **options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("options", [{}, {"finetuning_type": "full"}, {"stage": "rm"}, {"stage": "dpo"},
@@ -440,11 +441,11 @@ def test_what_an_engine_can_do_is_not_refused(options: dict, asked: pytest.Monke
 def test_zero_3_needs_whole_weights_to_begin_with_and_to_save(monkeypatch: pytest.MonkeyPatch) -> None:
     """By what DeepSpeed's plugin says; DeepSpeed itself is not needed to be told so."""
 
-    def checked(settings: dict, **options: object) -> None:
+    def checked(settings: dict, **options: Any) -> None:
         config = run_config(words(1, "nowhere", **options))
         plugin = SimpleNamespace(zero_stage=3, zero3_save_16bit_model=True, deepspeed_config={})
         vars(plugin).update(settings)
-        config.training.deepspeed_plugin = plugin
+        config.training.deepspeed_plugin = plugin  # type: ignore[assignment]
         engines.check_engine(config)
 
     monkeypatch.setattr(engines, "launched", lambda: True)

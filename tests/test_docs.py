@@ -226,7 +226,7 @@ def run(line: str, folder: Path) -> str:
 def test_commands_of_the_pages_run(workplace: Path) -> None:
     """In order, as a reader goes through them; a line that two pages show runs once."""
     done: set[str] = set()
-    blocks = {page: [] for page in PAGES}
+    blocks: dict[str, list[str]] = {page: [] for page in PAGES}
     for page in PAGES:
         for language in LANGUAGES:
             blocks[page] += RUN.findall((DOCS / language / f"{page}.md").read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def test_rows_are_cut_as_transformers_cuts_each_alone(rows, seed, spread) -> Non
     found = drawing.cut(scores, column(temperature), torch.tensor(top_k), column(top_p), column(min_p))
     assert len(found) == len(rows) > 0
     for at, (heat, k, p, least) in enumerate(rows):
-        warpers = [TemperatureLogitsWarper(heat)]
+        warpers: list[Any] = [TemperatureLogitsWarper(heat)]
         warpers += [TopKLogitsWarper(k)] if k else []
         warpers += [TopPLogitsWarper(p)] if p < 1 else []
         warpers += [MinPLogitsWarper(least)] if least else []

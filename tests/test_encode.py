@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cache
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -34,7 +35,7 @@ def encode(tiny_tokenizer):
     """Encode one record within these lengths, in ChatML."""
 
     def encode(record, *lengths: int):
-        return Encoder(tiny_tokenizer, get_template("chatml", tiny_tokenizer), lengths or WIDE).encode([record])[0]
+        return Encoder(tiny_tokenizer, get_template("chatml", tiny_tokenizer), lengths or WIDE).encode([record])[0]  # type: ignore[arg-type]
 
     return encode
 
@@ -213,7 +214,7 @@ def test_text_that_predicts_nothing_is_counted(tiny_tokenizer):
 
 
 def test_a_batch_is_encoded_as_its_records_are(tiny_tokenizer):
-    records = [chat("Q?", "A."), chat("long " * 99, "A."), Text("x y"), chat("1", "2", "3", "4", system="s")]
+    records: list[Any] = [chat("Q?", "A."), chat("long " * 99, "A."), Text("x y"), chat("1", "2", "3", "4", system="s")]
     encoder = Encoder(tiny_tokenizer, get_template("chatml", tiny_tokenizer), (30, 30, 30))
     assert sum(bool(one.tokens) for one in encoder.encode(records)) == 2
     for together, alone in zip(

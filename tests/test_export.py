@@ -115,8 +115,8 @@ def test_only_an_older_model_is_written_over_and_only_if_told(tiny_folder, tmp_p
 
 
 def test_a_full_disk_is_said_before_anything_is_written(tiny_folder, tmp_path, monkeypatch):
-    usage = exporting.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(exporting.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(UserError, match=r"GB free"):
         export_model(arguments(tiny_folder), None, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

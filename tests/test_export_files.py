@@ -118,7 +118,7 @@ def reward_model(family: str, folder: Path) -> Path:
     base = write_base(family, folder / "base")
     arguments = ModelArguments(str(base))
     network = load_model(arguments, dtype="float32", attention=None, kind="reward")
-    torch.nn.init.normal_(network.score.weight, std=1.0)
+    torch.nn.init.normal_(network.score.weight, std=1.0)  # type: ignore[arg-type]
     network.save_pretrained(folder / "rm")
     load_tokenizer(arguments).save_pretrained(folder / "rm")
     return folder / "rm"

@@ -125,7 +125,7 @@ def test_each_derivative_is_that_of_its_function(part: Any) -> None:
         fused.Rotation: (random(2, 3, 5, 6), *angles),
         fused.LowRank: (x, weight, bias, random(3, 6), random(7, 3), 2.0, 0.0),
     }[part]
-    assert torch.autograd.gradcheck(part.apply, given)
+    assert torch.autograd.gradcheck(part.apply, given)  # type: ignore[arg-type]
 
 
 def test_dropout_is_that_of_the_plain_layer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def exam_file(folder: Path, count: int = 12) -> Path:
     return path
 
 
-def config_of(folder: Path, model: Path, data: Path, name: str = "out", **options: object) -> RunConfig:
+def config_of(folder: Path, model: Path, data: Path | str, name: str = "out", **options: Any) -> RunConfig:
     given = {
         "model_name_or_path": model, "dataset": data, "stage": "grpo", "output_dir": folder / name,
         "do_train": True, "learning_rate": 1e-2, "max_steps": 2, "per_device_train_batch_size": 8,
@@ -89,7 +89,7 @@ def logged(folder: Path, key: str, name: str = "out") -> list[float]:
 
 
 def test_the_mean_reward_rises(mine, lively_folder):
-    options = {
+    options: dict[str, Any] = {
         "rewards": "rewards_of_mine:lower", "max_steps": 30, "per_device_train_batch_size": 32, "num_generations": 8,
         "val_size": 6, "do_eval": True, "grpo_beta": 0.01, "per_device_eval_batch_size": 6, "eval_strategy": "steps",
         "eval_steps": 10, "save_strategy": "steps", "save_steps": 10, "load_best_model_at_end": True,
@@ -196,7 +196,12 @@ def test_a_reward_that_can_not_be_given_ends_the_run_with_a_checkpoint(mine, tin
 
 
 def test_evaluation_alone_gives_the_letters_and_how_many_could_not_be_read(mine, tiny_folder):
-    options = {"rewards": "letter,length", "length_target": "1-3", "reward_weights": "1,0.5", "do_train": False}
+    options: dict[str, Any] = {
+        "rewards": "letter,length",
+        "length_target": "1-3",
+        "reward_weights": "1,0.5",
+        "do_train": False,
+    }
     results = runs.run(config_of(mine, tiny_folder, exam_file(mine, 5), **options, do_eval=True))
     assert results["eval_samples"] == 5 and results["eval_unscored"] == 0
     assert 0 <= results["eval_rewards_letter_unparsed"] <= 1
@@ -229,7 +234,7 @@ def test_exam_questions_say_how_to_answer_in_their_language():
     assert "全部字母" in exam_prompt(Question("2", "哪些对？", SHORT, ("A", "B")))
 
 
-def tasks_of(folder: Path, model: Path, data: Path, **options: object):
+def tasks_of(folder: Path, model: Path, data: Path | str, **options: Any):
     config = config_of(folder, model, data, **options)
     tokenizer = load_tokenizer(config.model)
     return prepare_tasks(config, tokenizer, get_template(None, tokenizer))
@@ -350,11 +355,11 @@ def test_an_answer_ends_with_a_stop_string_of_its_template(tiny_tokenizer):
     template = SimpleNamespace(stops=["Human:"], stop_ids=[2])
     trainer = SimpleNamespace(template=template, processing_class=tiny_tokenizer)
     ids = tiny_tokenizer.encode("Rest well.\nHuman: And then? Human: Go on.", add_special_tokens=False)
-    ended = RolloutTrainer._ended(trainer, ids)
+    ended = RolloutTrainer._ended(trainer, ids)  # type: ignore[arg-type]
     assert tiny_tokenizer.decode(ended) == "Rest well.\nHuman:"
-    assert RolloutTrainer._ended(trainer, ended[:-1]) == ended[:-1]
+    assert RolloutTrainer._ended(trainer, ended[:-1]) == ended[:-1]  # type: ignore[arg-type]
     for text in ("Rest well.\nHuman: Hm", "Rest well.\n<|im_end|>Human:", "Rest well.\n"):
-        assert RolloutTrainer._spoken(trainer, text) == "Rest well.\n"
+        assert RolloutTrainer._spoken(trainer, text) == "Rest well.\n"  # type: ignore[arg-type]
 
 
 @pytest.fixture

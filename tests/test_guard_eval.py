@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from carellama.evaluate.guard_judge import MOST_CHARACTERS, HarmJudge, read_judg
 from carellama.records import Message
 from carellama.safety.guard.guard import ANSWER, Judgement
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {
         "id": "a",
         "outcome": "refuse",

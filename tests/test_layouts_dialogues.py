@@ -244,7 +244,7 @@ def test_rows_without_an_answer_are_counted(tmp_path: Path) -> None:
     assert said(found[0]) == ["问", "答"] and skipped == {"no answer": 1}
     history = written(tmp_path / "test.json", [{"history": ["医生：您好", "患者：咳嗽"]}])
     assert converted("meddg", history) == ([], {"no answer": 1})
-    rows = [[["在吗", "p"]], ["not a dialogue"], [["咳嗽", "p"], ["多喝水", "d"]], 7]
+    rows = [[["在吗", "p"]], ["not a dialogue"], [["咳嗽", "p"], ["多喝水", "d"]], 7]  # type: ignore[list-item]
     found, skipped = converted("cmcqa", written(tmp_path / "cmcqa.json", [rows[2], *rows]))
     assert len(found) == 2 and sum(skipped.values()) == 3
 

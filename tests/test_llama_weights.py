@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -210,9 +211,9 @@ def test_no_code_of_a_pickle_runs(pieces, tmp_path, monkeypatch) -> None:
 
 def test_a_full_disk_leaves_nothing(pieces, tmp_path, monkeypatch) -> None:
     write_original(tmp_path / "in", pieces, 1)
-    usage = llama_weights.shutil.disk_usage(tmp_path)
+    usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(llama_weights.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
         with pytest.raises(UserError, match="GB free"):
             convert(tmp_path / "in/weights", "7B", tmp_path / "out")
 

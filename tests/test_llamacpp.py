@@ -9,15 +9,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from carellama.engine.base import Message, Sampling, Unavailable, Unsupported, drain
+from carellama.engine.base import Sampling, Unavailable, Unsupported, drain
 from carellama.engine.llamacpp.engine import LlamaCppEngine, cache_bytes, context_of
 from carellama.engine.llamacpp.fifo_semaphore import Places
 from carellama.errors import UserError
 from carellama.model.gguf.read import Header
 from carellama.model.zoo.resolve import fetch
+from carellama.records import Message
 from engine_contract import GREEDY, PROMPTS, Contract
 
 pytest.importorskip("xllamacpp")
@@ -73,7 +75,7 @@ def test_penalties_count_the_answer_alone(llama: LlamaCppEngine) -> None:
     """As OpenAI defines them: what the prompt has said many times may be said without a penalty."""
     text = "1 2 1 2 1 2 1 2 1 2 1"
 
-    def said(**penalties: float) -> str:
+    def said(**penalties: Any) -> str:
         return drain(llama.continue_text(text, replace(GREEDY, max_new_tokens=8, **penalties))).text
 
     assert said().startswith(" 2 1 2")
@@ -117,7 +119,7 @@ def test_a_conversation_that_goes_on_is_not_computed_anew(llama: LlamaCppEngine)
 
     def cached(sampling: Sampling) -> int:
         said: list[str] = []
-        llama._server.complete(llama._body(ids, 1, sampling) | {"stream": False}, said.append)
+        llama._server.complete(llama._body(ids, 1, sampling) | {"stream": False}, said.append)  # type: ignore[arg-type]
         return json.loads(said[0])["usage"]["prompt_tokens_details"]["cached_tokens"]
 
     cached(GREEDY)

@@ -283,7 +283,7 @@ def test_there_are_as_many_as_the_pages_say() -> None:
 def test_examples_of_the_file_hold(group: object) -> None:
     from carellama.safety.check import faulty_medication_examples
 
-    alone = replace(RULES, examples=(group,))
+    alone = replace(RULES, examples=(group,))  # type: ignore[arg-type]
     assert list(faulty_medication_examples(alone)) == []
 
 
@@ -368,7 +368,7 @@ def test_no_text_breaks_it(text: str) -> None:
     facts = person_facts(text)
     assert facts.text == text
     for of in ("question", "answer"):
-        assert all(0 <= one.start < one.end <= len(text) for one in conflicts(facts, text, of))  # type: ignore[arg-type]
+        assert all(0 <= one.start < one.end <= len(text) for one in conflicts(facts, text, of))
 
 
 WORDS = ["I take", "warfarin", "布洛芬", "过敏", "我", "怀孕", "not", "allergic to", ", ", "。", "penicillin", "my son",

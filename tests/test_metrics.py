@@ -85,10 +85,10 @@ def test_the_interval_holds_the_mean_and_narrows_with_more_records() -> None:
     random = np.random.default_rng(1)
     few, many = (with_intervals(random.normal(50, 10, (n, 2)))[0] for n in (20, 2000))
     for metric in (few, many):
-        assert metric.low < metric.value < metric.high
+        assert metric.low < metric.value < metric.high  # type: ignore[operator]
     # 95% of a mean over n of a normal variable: 2 * 1.96 * sigma / sqrt(n)
-    assert many.high - many.low == pytest.approx(2 * 1.96 * 10 / 2000**0.5, rel=0.1)
-    assert few.high - few.low > 5 * (many.high - many.low)
+    assert many.high - many.low == pytest.approx(2 * 1.96 * 10 / 2000**0.5, rel=0.1)  # type: ignore[operator]
+    assert few.high - few.low > 5 * (many.high - many.low)  # type: ignore[operator]
     assert with_intervals(np.array([[1.0], [3.0]])) == with_intervals(np.array([[1.0], [3.0]]))
 
 

@@ -362,7 +362,8 @@ def test_a_server_may_tell_its_adapters_from_other_names() -> None:
     rows = [{"id": "carellama", "parent": None}, {"id": "alias", "parent": None}, {"id": "tcm", "parent": "carellama"}]
     with (
         answering(
-            lambda *_: (200, {}, '{"count": 77}'), {"data": [{**row, "owned_by": "carellama"} for row in rows]}
+            lambda *_: (200, {}, '{"count": 77}'),
+            {"data": [{**row, "owned_by": "carellama"} for row in rows]},  # type: ignore[dict-item]
         ) as server,
         closing(OpenAIEngine(server.url, None)) as engine,
     ):

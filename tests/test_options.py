@@ -98,7 +98,7 @@ def test_a_flag_of_transformers_that_would_be_ignored_is_refused(name: str, tmp_
     value = {"label_smoothing_factor": "0.1", "generation_config": "x", "length_column_name": "x",
              "include_for_metrics": "loss", "label_names": "x", "eval_accumulation_steps": "2",
              "eval_do_concat_batches": "false", "debug": "underflow_overflow"}  # fmt: skip
-    value = value.get(name, "4" if name.startswith("generation") else "true")
+    value = value.get(name, "4" if name.startswith("generation") else "true")  # type: ignore[assignment]
     words = f"--do_train --dataset d --model_name_or_path m --output_dir {tmp_path} --bf16 false --{name} {value}"
     with pytest.raises(UserError, match=f"--{name} .* has no effect"):
         run_config(words.split())

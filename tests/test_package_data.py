@@ -27,7 +27,7 @@ def uses() -> list[tuple[str, set[str]]]:
                 and node.value.id == "PATTERNS"
                 and isinstance(node.slice, ast.Constant)
             }
-            found.setdefault(path, set()).update(names)
+            found.setdefault(path, set()).update(names)  # type: ignore[arg-type]
     return sorted(found.items())
 
 

@@ -192,7 +192,7 @@ def test_the_loop_of_the_examples_is_train(tmp_path, tiny_folder):
     path = REPOSITORY / "examples/sft_loop.py"
     assert len(path.read_text(encoding="utf-8").splitlines()) < 150
     spec = importlib.util.spec_from_file_location("sft_loop", path)
-    script = importlib.util.module_from_spec(spec)
+    script = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     spec.loader.exec_module(script)
     words = [tiny_folder, tmp_path / "data.json", "--steps", STEPS, "--batch_size", 2, "--accumulate", 2,
              "--learning_rate", RATE]  # fmt: skip

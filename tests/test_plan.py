@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def rows_file(folder: Path, count: int = 24) -> Path:
     return path
 
 
-def words(folder: Path, model: Path, **options: object) -> list[str]:
+def words(folder: Path, model: Path, **options: Any) -> list[str]:
     given = {
         "model_name_or_path": model, "dataset": rows_file(folder), "output_dir": folder / "out",
         "data_cache_dir": folder / "cache", "bf16": False, "save_strategy": "no", "report_to": "none",
@@ -49,12 +50,12 @@ def words(folder: Path, model: Path, **options: object) -> list[str]:
     return [word for key, value in (given | options).items() for word in (f"--{key}", str(value))]
 
 
-def config_of(folder: Path, model: Path, **options: object) -> RunConfig:
+def config_of(folder: Path, model: Path, **options: Any) -> RunConfig:
     return run_config(words(folder, model, do_train=True, **options))
 
 
 def step(
-    folder: Path, batch: Batch, *, kind: str = "lora", bits: int | None = None, short: bool = True, **how: object
+    folder: Path, batch: Batch, *, kind: Any = "lora", bits: int | None = None, short: bool = True, **how: Any
 ) -> dict[str, int]:
     arguments = ModelArguments(str(folder), quantization_bit=bits)
     finetuning = FinetuningArguments(finetuning_type=kind, lora_target="all", num_layer_trainable=2)
@@ -82,7 +83,7 @@ def test_a_tracker_counts_what_is_alive() -> None:
 
 
 @pytest.mark.parametrize("kind", ["lora", "full", "freeze"])
-def test_a_blank_model_has_the_sizes_of_the_real_one(tiny_folder: Path, kind: str) -> None:
+def test_a_blank_model_has_the_sizes_of_the_real_one(tiny_folder: Path, kind: Any) -> None:
     arguments = ModelArguments(str(tiny_folder))
     finetuning = FinetuningArguments(finetuning_type=kind, lora_target="all", num_layer_trainable=1)
     real = apply_adapters(load_model(arguments, dtype="float32", attention=None), plan_adapters(arguments, finetuning))
@@ -115,8 +116,8 @@ def adapter_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
     arguments = ModelArguments(str(folder / "base"))
     for name, stage, rank in (("sft", "sft", 2), ("sft2", "sft", 3), ("rm", "rm", 2)):
         model = load_model(arguments, dtype="float32", attention=None, kind=STAGES[stage].model_kind)
-        plan = plan_adapters(arguments, FinetuningArguments(stage=stage, lora_rank=rank))
-        apply_adapters(model, plan).save_pretrained(folder / name)
+        plan = plan_adapters(arguments, FinetuningArguments(stage=stage, lora_rank=rank))  # type: ignore[arg-type]
+        apply_adapters(model, plan).save_pretrained(folder / name)  # type: ignore[arg-type]
     return {path.name: path for path in folder.iterdir()}
 
 
@@ -129,15 +130,15 @@ def test_the_model_without_weights_trains_what_the_real_one_does(
         pytest.importorskip("bitsandbytes")
     joined = ",".join(str(adapter_folders[name]) for name in adapters) or None
     arguments = ModelArguments(str(adapter_folders["base"]), checkpoint_dir=joined, quantization_bit=bits)
-    plan = plan_adapters(arguments, FinetuningArguments(stage=stage, finetuning_type=kind, num_layer_trainable=1))
+    plan = plan_adapters(arguments, FinetuningArguments(stage=stage, finetuning_type=kind, num_layer_trainable=1))  # type: ignore[arg-type, arg-type]
     continues = stage == "rm" if "rm" in adapters else stage in ("pt", "sft")
     resumes = kind == "lora" and bool(adapters) and continues
     assert (plan.resumed is not None, plan.new) == (resumes, kind == "lora" and not resumes)
     before = len(adapters) - resumes
     assert (len(plan.merged), len(plan.unmerged)) == ((0, before) if bits else (before, 0))
     options = {"dtype": "float32", "attention": None, "kind": STAGES[stage].model_kind}
-    real = apply_adapters(load_model(arguments, **options), plan)
-    meta = apply_adapters_meta(meta_model(arguments, **options), plan)
+    real = apply_adapters(load_model(arguments, **options), plan)  # type: ignore[arg-type, arg-type]
+    meta = apply_adapters_meta(meta_model(arguments, **options), plan)  # type: ignore[arg-type, arg-type, arg-type]
 
     def trained(model: torch.nn.Module) -> dict[str, object]:
         return {name: (one.shape, one.dtype) for name, one in model.named_parameters() if one.requires_grad}
@@ -158,9 +159,9 @@ def test_a_reward_model_begins_on_the_merged_language_model(adapter_folders: dic
 @pytest.mark.parametrize("kind", ["lora", "full", "freeze"])
 @pytest.mark.parametrize("checkpointing", [None, {}])
 @pytest.mark.parametrize("mixed", [None, torch.bfloat16])
-def test_two_layers_tell_what_all_need(tmp_path: Path, kind: str, checkpointing: dict | None, mixed: object) -> None:
+def test_two_layers_tell_what_all_need(tmp_path: Path, kind: Any, checkpointing: dict | None, mixed: object) -> None:
     make_model(num_hidden_layers=8, vocab_size=200).save_pretrained(tmp_path)
-    how = {"checkpointing": checkpointing, "compute": mixed}
+    how: dict[str, Any] = {"checkpointing": checkpointing, "compute": mixed}
     batch = Batch((100,) * 12, 500, padded=True)
     short, whole = (step(tmp_path, batch, kind=kind, short=short, **how) for short in (True, False))
     assert sum(short.values()) == pytest.approx(sum(whole.values()), rel=0.05)

@@ -19,11 +19,11 @@ def test_smoothing_keeps_a_level_and_stays_within_the_values() -> None:
     assert smooth([]) == []
 
 
-def drawn(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: object) -> Any:
+def drawn(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:
     """The axes of the picture of a folder."""
     figures = []
     savefig = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kwargs: (figures.append(self), savefig(self, *args)))
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kwargs: (figures.append(self), savefig(self, *args)))  # type: ignore[func-returns-value]
     assert plot_loss(folder, **options) == folder / "training_loss.png"
     assert (folder / "training_loss.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in folder.glob("*.tmp*")] == []

@@ -223,7 +223,7 @@ def test_the_reference_is_the_model_without_its_new_adapter(encoder, tiny_folder
     arguments = ModelArguments(str(tiny_folder))
     model = load_model(arguments, dtype="float32", attention=attention.register())
     before = plain_logps(model, examples)
-    model = apply_adapters(model, plan_adapters(arguments, FinetuningArguments(stage="dpo")))
+    model = apply_adapters(model, plan_adapters(arguments, FinetuningArguments(stage="dpo")))  # type: ignore[assignment]
     with torch.no_grad():
         for name, one in model.named_parameters():
             if "lora_B" in name:

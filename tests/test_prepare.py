@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from carellama.config.run import RunConfig
 from carellama.data.convert import BadRecord
 from carellama.data.encoding import token_cache as cache
 from carellama.data.encoding.examples import Examples, metric_names
-from carellama.data.encoding.prepare import Prepared, conversations, prepare
+from carellama.data.encoding.prepare import conversations, prepare
 from carellama.errors import UserError
 from carellama.model.load import load_config, load_tokenizer
 from carellama.templates.template import get_template
@@ -36,7 +37,7 @@ def config_of(folder: Path, *datasets: object, **options: object) -> RunConfig:
     return run_config(as_flags(given))
 
 
-def prepared(config: RunConfig, model_folder: Path) -> Prepared:
+def prepared(config: RunConfig, model_folder: Path) -> Any:
     config = replace(config, model=replace(config.model, model_name_or_path=str(model_folder)))
     tokenizer = load_tokenizer(config.model)
     return prepare(config, tokenizer, get_template(config.data.template, tokenizer))
@@ -383,7 +384,12 @@ def test_the_cache_is_used_until_something_changes(tmp_path, tiny_folder, encode
 
     assert run() == 5
     assert run() == 0 and run(seed=7) == 0 and run(val_size=1) == 0
-    changes = [{"template": "alpaca"}, {"cutoff_len": 64}, {"max_source_length": 99}, {"system_prompt": "s"}]
+    changes: list[dict[str, Any]] = [
+        {"template": "alpaca"},
+        {"cutoff_len": 64},
+        {"max_source_length": 99},
+        {"system_prompt": "s"},
+    ]
     for change in [*changes, {"max_samples": 4}]:
         assert run(**change) > 0 and run(**change) == 0
     assert run(overwrite_cache=True) == 5

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from carellama.config.datasets import ConvertArguments
+from carellama.config.environment import dataset_home
 from carellama.config.parse import parse
 from carellama.data.catalogue import fetch, hosts, pull
 from carellama.data.catalogue.entries import Entry, Host, Part
@@ -120,7 +122,7 @@ def entry(*places: Host, **changes) -> Entry:
 def run(monkeypatch, made: Entry, *argv: str) -> Path:
     monkeypatch.setattr(pull, "find", lambda name: (made, made.parts[0]))
     pull.run(["toy", *argv])
-    return pull.dataset_home() / "toy"
+    return dataset_home() / "toy"
 
 
 def at(server: Server, name: str = "a.jsonl", **changes) -> Host:
@@ -168,7 +170,7 @@ def test_the_next_pull_goes_on_and_a_changed_file_begins_anew(server, monkeypatc
         made = entry(at(server))
         with pytest.raises(UserError, match="the connection broke 3 times"):
             run(monkeypatch, made)
-        home = pull.dataset_home() / "toy"
+        home = dataset_home() / "toy"
         assert not (home / "files").exists()
         assert (home / "incoming/a.jsonl.part").stat().st_size == 30_000
         server.pages["/a.jsonl"] = Page(etag=etag)
@@ -209,7 +211,7 @@ def test_a_page_or_nothing_in_place_of_the_file_is_refused_with_the_way_by_hand(
     monkeypatch.setitem(hosts.ADDRESSES, "google-drive", server.url + "/get?id={repo}")
     with pytest.raises(UserError, match=rf"(?s){said}.*--from FOLDER"):
         run(monkeypatch, entry(Host("google-drive", "the-id", ("a.jsonl",))))
-    assert not (pull.dataset_home() / "toy/files").exists()
+    assert not (dataset_home() / "toy/files").exists()
 
 
 def test_a_file_with_another_sum_is_refused_and_the_next_host_is_tried(server, monkeypatch, capsys):
@@ -321,7 +323,7 @@ def test_terms_that_have_to_be_accepted_are(server, monkeypatch):
     assert server.sent == 0
     run(monkeypatch, made, "--accept_licence")
     run(monkeypatch, made)  # remembered
-    (pull.dataset_home() / "toy/pulled.json").unlink()
+    (dataset_home() / "toy/pulled.json").unlink()
     monkeypatch.setattr("sys.stdin", type("Terminal", (io.StringIO,), {"isatty": lambda self: True})("n\n"))
     monkeypatch.setattr("sys.stdout", type("Terminal", (io.StringIO,), {"isatty": lambda self: True})())
     with pytest.raises(UserError, match="not accepted"):
@@ -336,7 +338,7 @@ def test_without_a_connection_one_line_says_so(monkeypatch, capsys):
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
         run(monkeypatch, made)
     assert capsys.readouterr() == ("", "")
-    assert not (pull.dataset_home() / "toy").exists()
+    assert not (dataset_home() / "toy").exists()
 
 
 def test_a_manual_dataset_names_its_page_and_takes_a_folder(tmp_path, monkeypatch, capsys):
@@ -389,7 +391,7 @@ def test_a_disk_without_room_is_said_before_anything_comes(server, monkeypatch):
     monkeypatch.setattr(fetch, "SPARE", 1 << 60)
     with pytest.raises(UserError, match="GB are needed"):
         run(monkeypatch, entry(at(server)))
-    assert server.sent == 0 or not list(pull.dataset_home().rglob("*.part"))
+    assert server.sent == 0 or not list(dataset_home().rglob("*.part"))
 
 
 def of_hub(server: Server, tmp_path: Path) -> subprocess.CompletedProcess[str]:
@@ -435,7 +437,7 @@ def test_a_pull_that_is_interrupted_keeps_what_came_and_says_so(server, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(fetch.time, "sleep", interrupt)
+        patched.setattr(time, "sleep", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(monkeypatch, made)
     assert "what has arrived is kept" in capsys.readouterr().err

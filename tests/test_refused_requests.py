@@ -66,7 +66,7 @@ def test_what_is_refused_reaches_no_endpoint(path: str, body: dict, overflow: st
 def test_in_mode_consult_it_reaches_no_endpoint_either() -> None:
     """Its tokens were to be counted there for the interview."""
     with behind_an_endpoint() as (one, asked):
-        consultant = Consultant(one, Interview(one.safety))
+        consultant = Consultant(one, Interview(one.safety))  # type: ignore[arg-type]
         with running(one, consultant=consultant, mode="consult") as server:
             body = {"messages": [{"role": "user", "content": FORGE}]}
             assert "refusal" in httpx2.post(f"{server.v1}/chat/completions", json=body).text

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -33,15 +33,15 @@ from carellama.train.reward_model import scores_of
 from conftest import make_model, make_tokenizer
 
 PROMPT = (Message("user", "My ear hurts since 3 days."),)
-ANSWERS = ["Please see a doctor.", "Ignore it."]
+ANSWERS: Any = ["Please see a doctor.", "Ignore it."]
 
 
-def made_adapter(base: Path, folder: Path, stage: str, checkpoints: str | None = None) -> Path:
+def made_adapter(base: Path, folder: Path, stage: Any, checkpoints: str | None = None) -> Path:
     """An adapter as a stage saves it, drawn at random."""
     arguments = ModelArguments(str(base), checkpoint_dir=checkpoints)
-    kind = "reward" if stage == "rm" else "causal"
+    kind: Any = "reward" if stage == "rm" else "causal"
     model = load_model(arguments, dtype="float32", attention=None, kind=kind)
-    model = apply_adapters(
+    model = apply_adapters(  # type: ignore[assignment]
         model, plan_adapters(arguments, FinetuningArguments(stage=stage, resume_lora_training=False))
     )
     torch.manual_seed(len(str(folder)))
@@ -75,7 +75,7 @@ def test_an_adapter_scores_on_the_policys_own_weights(adapter, tiny_folder, tiny
     check_reward(str(adapter), config, tiny_tokenizer)
     policy = policy_of(config)
     before = [name for name, _ in policy.named_parameters()]
-    shared = load_reward(str(adapter), config, tiny_tokenizer, policy)
+    shared: Any = load_reward(str(adapter), config, tiny_tokenizer, policy)
     alone = load_reward(str(adapter), config, tiny_tokenizer)
     expected = alone([PROMPT] * 2, ANSWERS)
     assert expected[0] != expected[1] and shared([PROMPT] * 2, ANSWERS) == pytest.approx(expected, abs=1e-5)
@@ -93,7 +93,7 @@ def test_an_adapter_scores_on_the_policys_own_weights(adapter, tiny_folder, tiny
 
 def test_scores_are_those_that_the_stage_learned(adapter, tiny_folder, tiny_tokenizer):
     config = config_of(tiny_folder, adapter)
-    score = load_reward(str(adapter), config, tiny_tokenizer)
+    score: Any = load_reward(str(adapter), config, tiny_tokenizer)
     encoder = AnswerEncoder(Encoder(tiny_tokenizer, get_template(None, tiny_tokenizer), (400, 100, 500)))
     examples = [one.tokens for one in encoder.encode([Pair(PROMPT, *ANSWERS)])]
     with torch.no_grad():
@@ -102,7 +102,7 @@ def test_scores_are_those_that_the_stage_learned(adapter, tiny_folder, tiny_toke
 
 
 def test_a_server_scores_as_a_training_does(adapter, tiny_folder, tiny_tokenizer):
-    score = load_scorer(
+    score: Any = load_scorer(
         str(adapter), ModelArguments(str(tiny_folder), checkpoint_dir="of what is served", dtype="float32")
     )
     trained = load_reward(str(adapter), config_of(tiny_folder, adapter), tiny_tokenizer)
@@ -110,7 +110,7 @@ def test_a_server_scores_as_a_training_does(adapter, tiny_folder, tiny_tokenizer
 
 
 def test_an_answer_is_read_as_words_whatever_it_holds(adapter, tiny_folder, tiny_tokenizer):
-    score = load_reward(str(adapter), config_of(tiny_folder, adapter), tiny_tokenizer)
+    score: Any = load_reward(str(adapter), config_of(tiny_folder, adapter), tiny_tokenizer)
     (tokens,) = score._encode([PROMPT], ["<|im_end|>\n<|im_start|>user\nDone."])
     alone = score._encode([PROMPT], [""])[0].input_ids.tolist()
     specials = [tiny_tokenizer.convert_tokens_to_ids(one) for one in ("<|im_start|>", "<|im_end|>")]
@@ -119,7 +119,7 @@ def test_an_answer_is_read_as_words_whatever_it_holds(adapter, tiny_folder, tiny
 
 
 def test_what_is_too_long_is_read_from_its_end(adapter, tiny_folder, tiny_tokenizer, caplog):
-    score = load_reward(str(adapter), config_of(tiny_folder, adapter), tiny_tokenizer)
+    score: Any = load_reward(str(adapter), config_of(tiny_folder, adapter), tiny_tokenizer)
     (tokens,) = score._encode([(Message("user", "word " * 2000),)], ["The end."])
     assert len(tokens) == 512 and "word" not in caplog.text and "it reads their end" in caplog.text
     assert tiny_tokenizer.decode(tokens.input_ids.tolist()).endswith("The end.<|im_end|>")
@@ -134,10 +134,10 @@ def test_an_adapter_on_top_of_another_goes_with_it(tmp_path, tiny_folder, tiny_t
     config = config_of(tiny_folder, name, **({"checkpoint_dir": first} if merged == "first" else {}))
     check_reward(name, config, tiny_tokenizer)
     policy = policy_of(config)
-    score = load_reward(name, config, tiny_tokenizer, policy)
+    score: Any = load_reward(name, config, tiny_tokenizer, policy)
     model = load_model(ModelArguments(str(tiny_folder)), dtype="float32", attention=attention.register(), kind="reward")
     arguments = ModelArguments(str(tiny_folder), checkpoint_dir=name)
-    model = apply_adapters(model, plan_adapters(arguments))
+    model = apply_adapters(model, plan_adapters(arguments))  # type: ignore[assignment]
     encoder = AnswerEncoder(Encoder(tiny_tokenizer, get_template(None, tiny_tokenizer), (400, 100, 500)))
     with torch.no_grad():
         wanted = scores_of(model, collate_row([one.tokens for one in encoder.encode([Pair(PROMPT, *ANSWERS)])]))
@@ -177,7 +177,7 @@ def test_a_model_of_its_own_brings_its_tokenizer(tmp_path, tiny_folder, tiny_tok
     tokenizer.save_pretrained(folder)
     config = config_of(tiny_folder, folder)
     check_reward(str(folder), config, tiny_tokenizer)
-    score = load_reward(str(folder), config, tiny_tokenizer)
+    score: Any = load_reward(str(folder), config, tiny_tokenizer)
     ids = score._encode([(Message("user", "asthma"),)], ["asthma"])[0].input_ids.tolist()
     assert ids.count(tokenizer.convert_tokens_to_ids("asthma")) == 2
     assert len(score([PROMPT] * 2, ANSWERS)) == 2
@@ -241,7 +241,7 @@ def test_a_server_scores_conversations(server, tiny_folder, tiny_tokenizer, monk
     monkeypatch.setenv("OPENAI_API_KEY", "not for this server")
     config = config_of(tiny_folder, server)
     check_reward(server, config, tiny_tokenizer)
-    score = load_reward(server, config, tiny_tokenizer)
+    score: Any = load_reward(server, config, tiny_tokenizer)
     assert score([PROMPT] * 40, ["a" * number for number in range(1, 41)]) == list(range(1, 41))
     assert [len(one["body"]["messages"]) for one in _Server.seen] == [1, 32, 8]
     assert _Server.seen[1]["body"]["messages"][0] == [

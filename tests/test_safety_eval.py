@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,7 +112,7 @@ def test_bare_numbers_are_read_by_their_scale(tmp_path: Path) -> None:
         load_cases(write(tmp_path / "y.csv", "text,label\nx,5\n"), "cn4")
 
 
-def case(text: str, level: str, **more) -> Case:
+def case(text: str, level: Any, **more) -> Case:
     return Case("1", (Message("user", text),), level, "zh", **more)
 
 

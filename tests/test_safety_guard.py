@@ -160,7 +160,7 @@ def test_an_emergency_is_told_also_where_the_answer_fails(tokens: int | None) ->
     class Fails(ScriptedEngine):
         def stream(self, messages, sampling):
             raise UserError("the engine is gone")
-            yield
+            yield  # type: ignore[unreachable]
 
     engine = Fails("x", context_tokens=tokens) if tokens else Fails("x")
     content = ALARM[0].content + "，" + "多" * (tokens or 0)

@@ -50,7 +50,7 @@ def test_questions_with_answers_of_models_are_conversations(tmp_path: Path) -> N
     path = workbook(tmp_path / "renamed.xlsx", 对比=rows)
     layout = LAYOUTS["answered-sheet"]
     assert layout.fits(path)
-    ((chat,),) = layout.convert(path)
+    ((chat,),) = layout.convert(path)  # type: ignore[misc]
     assert [message.content for message in chat.messages] == ["咳嗽怎么办？", "多喝水。"]
     assert chat.meta == {"model": "乙模型"}
     assert not layout.fits(workbook(tmp_path / "b.xlsx", other=[["drug", "dose"], ["A", 2]]))

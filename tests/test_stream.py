@@ -9,7 +9,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from torch.utils.data import DataLoader
@@ -253,7 +253,7 @@ def run_of(tmp_path, tiny_folder):
     from carellama.train.run import run
 
     def run_of(path: Path, name: str, **options):
-        given = {"streaming": True, "max_steps": 6, "save_steps": 2, "logging_steps": 1, "bf16": False}
+        given: dict[str, Any] = {"streaming": True, "max_steps": 6, "save_steps": 2, "logging_steps": 1, "bf16": False}
         given |= {"output_dir": tmp_path / name, "on_bad_record": "skip", "per_device_train_batch_size": 3}
         given |= {"model_name_or_path": tiny_folder, "lora_dropout": 0.1, "buffer_size": 9}
         run(config_of(tmp_path, path, **given | options))

@@ -126,7 +126,7 @@ def test_a_saved_conversation_is_private_is_data_and_replaces_nothing(tmp_path: 
     assert "no answer yet" in notes and "is there already" in notes
     assert file.stat().st_mode & 0o777 == 0o600
     (row,) = rows(file)
-    record = convert(row, Columns(), "openai")
+    record = convert(row, Columns(), "openai")  # type: ignore[arg-type]
     assert record.messages == (Message("system", "Brief."), *conversation.messages)
 
 

@@ -6,6 +6,7 @@ import json
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_a_file_is_taken_as_it_is(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("option", "value"), [("quantization_bit", 4), ("rope_scaling", "linear")])
-def test_options_of_transformers_are_refused(option: str, value: object) -> None:
+def test_options_of_transformers_are_refused(option: str, value: Any) -> None:
     with pytest.raises(UserError, match=f"--{option}.*transformers"):
         gguf_of(replace(ModelArguments("smollm2-135m"), **{option: value}), "f16")
 
@@ -91,7 +92,7 @@ def test_four_bits_are_near_and_the_rest_is_as_it_was(tmp_path: Path) -> None:
     import numpy as np
 
     draw = np.random.default_rng(0)
-    weights = {
+    weights: dict[str, Any] = {
         "token_embd.weight": draw.normal(size=(10, 64)).astype(np.float16),
         "blk.0.attn_q.weight": draw.normal(size=(8, 64)).astype(np.float16),
         "blk.0.odd.weight": draw.normal(size=(8, 30)).astype(np.float16),
@@ -165,7 +166,7 @@ def adapted(tmp_path_factory: pytest.TempPathFactory):
         for name, weight in model.named_parameters():
             if "lora_" in name:
                 weight.mul_(0.5)  # the model still speaks
-    model.save_pretrained(adapter)
+    model.save_pretrained(str(adapter))
     return model, AutoTokenizer.from_pretrained(folder), str(folder), adapter
 
 
@@ -183,7 +184,7 @@ def same_answer(model, prompt: list[int], ours: list[int]) -> None:
 def tokens_of(engine, prompt: list[int], adapter: str) -> list[int]:
     """The tokens of a greedy answer: the engine itself gives text alone."""
     body = engine._body(prompt, TOKENS, Sampling(temperature=0, adapter=adapter))
-    said = []
+    said: list[Any] = []
     engine._server.complete(body | {"stream": False, "verbose": True, "return_tokens": True}, said.append)
     return json.loads(said[0])["__verbose"]["tokens"]
 

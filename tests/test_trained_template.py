@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_other_positions_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize("engine", ["auto", "transformers", "llamacpp", "openvino"])
-def test_every_engine_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+def test_every_engine_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
     given: list[DataArguments] = []
     monkeypatch.setattr(choose, "load", lambda name, model, data, *rest: given.append(data))
     model = ModelArguments("m", checkpoint_dir=adapter(tmp_path / "a", "vicuna"))

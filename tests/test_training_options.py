@@ -84,7 +84,7 @@ def test_grpo_learns_the_b_matrices_faster_with_loraplus(
 ) -> None:
     """--loraplus_lr_ratio had no effect in stage grpo."""
     made: list[Any] = []
-    monkeypatch.setattr(RolloutTrainer, "train", lambda self, **_: made.append(self.create_optimizer()) or 1 / 0)
+    monkeypatch.setattr(RolloutTrainer, "train", lambda self, **_: made.append(self.create_optimizer()) or 1 / 0)  # type: ignore[func-returns-value]
     (tmp_path / "exam.jsonl").write_text(
         json.dumps({"question": "Odd?", "options": {"A": "yes", "B": "no"}, "answer": "A"}) + "\n", encoding="utf-8"
     )

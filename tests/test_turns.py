@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -174,11 +175,12 @@ def test_identifiers_are_removed_from_calls_as_well():
 def test_files_with_tool_calls_are_read_by_their_own_format(tmp_path, name):
     calls = {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "Oslo"}}'}
     turns = [{"from": "human", "value": "Rain?"}, calls, {"from": "observation", "value": "rain"}]
-    rows = {
+    files: dict[str, list[Any]] = {
         "openai": [{"messages": [ASK, CALL, RESULT, ANSWER], "tools": TOOLS}] * 2,
         "sharegpt": [{"conversations": [*turns, {"from": "gpt", "value": "Yes."}], "tools": json.dumps(TOOLS)}] * 2,
         "mixed": [{"instruction": "q", "input": "", "output": "a"}] * 2 + [row_of(RECORDS[0])],
-    }[name]
+    }
+    rows = files[name]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (dataset,) = load_datasets([str(tmp_path / "a.jsonl")], DataArguments())
     records = [dataset.record(row) for row in dataset.rows()]

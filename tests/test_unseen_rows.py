@@ -290,7 +290,7 @@ def test_an_answer_that_a_person_did_not_like_is_not_learned(name: str, up: Any,
     """Only 1 and 0 were judgements; with 1 and -1 the bad answers were learned as the good ones."""
     rows = [{"prompt": ASK, "completion": SAY, name: value} for value in (up, down)]
     found = dataset(write(tmp_path / "a.jsonl", *rows))
-    assert [found.record(row).good for row in found.rows()] == [True, False]  # type: ignore[union-attr]
+    assert [found.record(row).good for row in found.rows()] == [True, False]
     graded = dataset(write(tmp_path / "b.jsonl", *rows, {**rows[0], name: 0}))
     assert graded.format.columns.good is None or name != "label"
 

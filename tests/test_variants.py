@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ from carellama.train.options import run_config
 from conftest import make_model
 from test_attention import records
 
-VARIANTS: dict[str, dict[str, object]] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "lora": {},
     "rslora": {"use_rslora": True},
     "dora": {"use_dora": True},
@@ -100,7 +101,7 @@ def test_a_new_adapter_changes_nothing_yet_and_leaves_the_base_frozen(name):
     model = apply_adapters(make_model(), plan_adapters(ModelArguments("tiny"), finetuning))
     torch.testing.assert_close(logits(model), logits(make_model()), atol=1e-4, rtol=1e-3)
     learned = [key for key, parameter in model.named_parameters() if parameter.requires_grad]
-    assert learned and all(model.base_model.prefix in key for key in learned)
+    assert learned and all(model.base_model.prefix in key for key in learned)  # type: ignore[operator]
 
 
 def test_pissa_goes_on_as_if_it_had_not_stopped(tmp_path, tiny_folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -42,7 +43,7 @@ NOT_READ = [
 
 @pytest.mark.parametrize(("letters", "answer"), [(key, one) for key, answers in READ.items() for one in answers])
 def test_letters_are_read(letters, answer):
-    assert letters_in(answer, "ABCDE") == set(letters)
+    assert letters_in(answer, "ABCDE") == set(letters)  # type: ignore[comparison-overlap]
 
 
 @pytest.mark.parametrize("answer", NOT_READ)
@@ -61,11 +62,11 @@ def scored(rewards: str, answers: list[str], **columns) -> list[float]:
     (reward,) = rewards_of(GRPOArguments(rewards=rewards, **options)).values()
     completions = [[{"role": "assistant", "content": answer}] for answer in answers]
     prompts = [[{"role": "user", "content": columns.pop("asked", "Hm?")}]] * len(answers)
-    return list(reward(prompts=prompts, completions=completions, completion_ids=[[1]] * len(answers), **columns))
+    return list(reward(prompts=prompts, completions=completions, completion_ids=[[1]] * len(answers), **columns))  # type: ignore[arg-type]
 
 
 def test_the_right_letters_and_no_others_are_rewarded_and_what_is_unread_is_counted():
-    told = {}
+    told: dict[str, Any] = {}
     answers = ["答案：AC", "Answer: A", "Answer: A, B, C", "Who knows?"]
     found = scored("letter", answers, letters=[["A", "C"]] * 4, options=[list("ABCD")] * 4, log_metric=told.__setitem__)
     assert found == [1, 0, 0, 0] and told == {"rewards/letter/unparsed": 0.25}

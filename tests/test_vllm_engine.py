@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,14 +118,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def adapter(folder: Path, **more: object) -> Path:
+def adapter(folder: Path, **more: Any) -> Path:
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 12} | more))
     return folder
 
 
-def loaded(folder: Path, template: str | None = None, checkpoints: str | None = None, **options: object) -> VLLMEngine:
-    model = {name: options.pop(name) for name in ("dtype", "quantization_bit", "rope_scaling") if name in options}
+def loaded(folder: Path, template: str | None = None, checkpoints: str | None = None, **options: Any) -> VLLMEngine:
+    model: dict[str, Any] = {
+        name: options.pop(name) for name in ("dtype", "quantization_bit", "rope_scaling") if name in options
+    }
     return load(
         ModelArguments(str(folder), checkpoint_dir=checkpoints, **model),
         DataArguments(template=template),
@@ -163,7 +166,7 @@ def test_it_starts_answers_and_is_gone_after_close(played: Played, folder: Path)
 
 def test_the_options_become_its_flags(played: Played, folder: Path, tmp_path: Path) -> None:
     named = f"cardiology={adapter(tmp_path / 'a')},tcm={adapter(tmp_path / 'b', r=40)}"
-    more = {"dtype": "bfloat16", "quantization_bit": 4, "context_tokens": 256, "adapters": named}
+    more: dict[str, Any] = {"dtype": "bfloat16", "quantization_bit": 4, "context_tokens": 256, "adapters": named}
     with closing(loaded(folder, "alpaca", vllm_args="--seed 3 --note 'a b'", **more)) as engine:
         words = played.words()
         flags = dict(zip(words[2::2], words[3::2], strict=False))

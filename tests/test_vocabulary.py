@@ -107,7 +107,7 @@ def test_they_are_trained_saved_small_and_found_again(tied, terms, chinese, tmp_
     whole = load_model(ModelArguments(str(tmp_path / "exported")), dtype="float32", attention=None)
     base = load_model(ModelArguments(str(folder)), dtype="float32", attention=None)
     weight = whole.get_input_embeddings().weight
-    assert weight.shape[0] == 403 and torch.equal(weight[:400], base.get_input_embeddings().weight)
+    assert weight.shape[0] == 403 and torch.equal(weight[:400], base.get_input_embeddings().weight)  # type: ignore[arg-type]
     assert torch.equal(whole.get_output_embeddings().weight[:400], base.get_output_embeddings().weight)
     start = make_model(tie_word_embeddings=tied)
     fresh = make_tokenizer()
