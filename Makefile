@@ -23,8 +23,8 @@ demo: $(READY)  ## fine-tune, evaluate, export and ask the embedded English mode
 demo-zh: $(READY)  ## the same in Chinese with gemma3-270m (shows its terms; ACCEPT=1 accepts them)
 	@$(PYTHON) -m carellama demo --language zh $(if $(ACCEPT),--accept_licence)
 
-test: $(READY)  ## run the tests
-	$(PYTHON) -m pytest -n 2 --dist worksteal
+test: $(READY)  ## run the tests; print which share of the package's lines they run
+	$(PYTHON) -m slipcover --source src/carellama --silent -m pytest -n 2 --dist worksteal
 
 lint: $(READY)  ## ruff: style and format
 	$(PYTHON) -m ruff check .

@@ -16,8 +16,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads
 
 import pytest
 
+import line_coverage
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
+
+COVERAGE = pytest.StashKey[dict[str, tuple[int, int]]]()  # by room: lines that ran, and all
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -144,3 +148,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError(f"names of tests that differ between processes (give their parameters ids): {named}")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a session that measures coverage, and whose tests all passed, below the least coverage."""
+    folder = Path(os.environ.get("SLIPCOVER_COVERAGE_DIR", ""))
+    if not line_coverage.enabled() or "PYTEST_XDIST_WORKER" in os.environ or not (folder / "merged.json").is_file():
+        return
+    session.config.stash[COVERAGE] = rooms = line_coverage.by_room(folder)
+    if session.exitstatus == pytest.ExitCode.OK and line_coverage.percent(rooms) < line_coverage.LEAST:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the coverage that was measured."""
+    if rooms := terminalreporter.config.stash.get(COVERAGE, None):
+        terminalreporter.section("line coverage")
+        terminalreporter.write_line(line_coverage.report(rooms))

@@ -32,6 +32,8 @@ from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
+from line_coverage import ForkCoverage, enabled
+
 LOADED = """
  accelerate accelerate.commands.launch bitsandbytes datasets gguf httpx jinja2 jieba numpy peft pyarrow safetensors
 tokenizers torch torch._dynamo torch.distributed.fsdp torch.distributed.run transformers.trainer
@@ -177,7 +179,7 @@ class Server:
         self.address.parent.rmdir()
 
 
-def load() -> None:
+def load(lines: ForkCoverage | None) -> None:
     """Import what the commands import, and keep the collector of each child from copying it."""
     for name in LOADED:
         importlib.import_module(name)
@@ -185,6 +187,8 @@ def load() -> None:
     from carellama.safety.layer import SafetyLayer
 
     SafetyLayer("on").screen([Message("user", "I have a cold.")])  # its rules are compiled at the first text
+    if lines is not None:
+        lines.write()
     gc.collect()
     gc.freeze()
 
@@ -217,10 +221,14 @@ def leave(code: int) -> NoReturn:
 
 if __name__ == "__main__":
     server = Server(sys.argv[1])
-    load()
+    lines = ForkCoverage() if enabled() else None
+    load(lines)
     print("ready", flush=True)
     words = server.serve()
     if words is not None:
+        if lines is not None:
+            lines.begin()
+            atexit.register(lines.write)
         sys.executable = str(server.address.parent / "python")
         try:
             run(words)
