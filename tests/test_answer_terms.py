@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carellama.rules import normalize
-from carellama.safety.answers.terms import _WORDS, PATTERNS, Stated, _key, _may_match, find_terms
+from carellama.safety.answers.terms import _WORDS, PATTERNS, PersonStatements, _key, _may_match, find_terms
 from carellama.safety.medication.conflicts import conflicts, person_facts
 from carellama.safety.medication.rules import CONDITION, DRUG, load_medication
 from test_safety_linear import SHORT, TIMES, calls
@@ -46,7 +46,7 @@ def test_any_text_is_read_and_spans_lie_inside(pieces: list[str]) -> None:
     for ones in found.values():
         assert all(0 <= one.start < one.end <= len(plain) for one in ones)
         assert [one.start for one in ones] == sorted(one.start for one in ones)
-    stated = Stated(plain)
+    stated = PersonStatements(plain)
     assert all(isinstance(plain[one.start : one.end] in stated, bool) for ones in found.values() for one in ones)
 
 

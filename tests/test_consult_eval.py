@@ -28,7 +28,7 @@ from carellama.evaluate.consultation.advice import (
 )
 from carellama.evaluate.consultation.cards import Card, Fact, load_cards
 from carellama.evaluate.consultation.doctors import DOCTORS, Needs, Turn
-from carellama.evaluate.consultation.patient import ModelPatient, ScriptedPatient, facts_asked, prompts
+from carellama.evaluate.consultation.patient import ModelPatient, ScriptedPatient, facts_in_question, prompts
 from carellama.evaluate.consultation.score import MEASURES, Consultation, consult, score
 from carellama.evaluate.consultation.tables import Scored, difference, figure, figures_table
 from carellama.intervals import clustered
@@ -123,35 +123,35 @@ def test_a_term_that_refers_to_no_concept_is_refused() -> None:
 def test_a_fact_is_told_when_it_is_asked_for_and_once() -> None:
     patient = ScriptedPatient(CARD, seed=0)
     assert "Monday" not in patient.answer(asks("Do you sleep well?")).text
-    assert patient.told == {}
+    assert patient.fact_shares == {}
     first = patient.answer(asks("When did it begin?"))
     assert first.text == FACTS[0].answer
     assert not first.repeated
     again = patient.answer(asks("How long have you had it?"))
     assert again.repeated
     assert "Monday" not in again.text
-    assert patient.told == {0: 1.0}
+    assert patient.fact_shares == {0: 1.0}
 
 
 def test_only_the_question_counts_and_who_asks_for_all_gets_two_facts() -> None:
-    assert facts_asked(CARD, "You told me of your family. Any medicines?") == (1,)
+    assert facts_in_question(CARD, "You told me of your family. Any medicines?") == (1,)
     patient = ScriptedPatient(CARD, seed=0)
     patient.answer(asks("How long, which medicines, and what of your family?"))
-    assert len(patient.told) == 2
+    assert len(patient.fact_shares) == 2
 
 
 def test_half_an_answer_is_completed_when_asked_again() -> None:
     halves = replace(CARD, persona="61, female, half_answers")
     patient = ScriptedPatient(halves, seed=0)
     assert patient.answer(asks("How long?")).text == "Since Monday evening."
-    assert patient.told == {0: 0.5}
+    assert patient.fact_shares == {0: 0.5}
     assert patient.answer(asks("How long?")).text == "It came on at work."
-    assert patient.told == {0: 1.0}
+    assert patient.fact_shares == {0: 1.0}
     two = replace(halves, facts=(FACTS[0], replace(FACTS[1], slot="onset")))  # the card has the second half
     patient = ScriptedPatient(two, seed=0)
     assert patient.answer(asks("How long?")).text == FACTS[0].answer
     assert not patient.answer(asks("How long?")).repeated
-    assert patient.told == {0: 1.0, 1: 1.0}
+    assert patient.fact_shares == {0: 1.0, 1: 1.0}
 
 
 def test_the_seed_chooses_the_variant_and_the_persona_has_the_age() -> None:
@@ -168,9 +168,9 @@ def test_a_model_plays_the_patient_and_what_it_tells_is_found_by_its_words() -> 
     engine = ScriptedEngine(["I take warfarin, every evening of the week.", "I like tea."])
     patient = ModelPatient(CARD, engine, Sampling(), seed=0)
     patient.answer(asks("Which medicines?"))
-    assert patient.told == {1: 1.0}
+    assert patient.fact_shares == {1: 1.0}
     patient.answer(asks("And your family?"))
-    assert patient.told == {1: 1.0}
+    assert patient.fact_shares == {1: 1.0}
     system, *rest = engine.asked[0]
     assert all(fact.answer in system.content for fact in FACTS)
     assert [one.role for one in rest] == ["user", "assistant", "user"]  # it sees its own turns as the assistant's

@@ -162,7 +162,7 @@ def test_what_stands_late_in_a_long_story_counts() -> None:
     """The urgency was judged by the first 600 characters, which are those that the report quotes."""
     opening = "I have a cough. " + "It comes and goes with the weather. " * 30
     state = INTERVIEW.step([Message("user", opening + "I have lung cancer and have chemotherapy.")]).state
-    assert len(state.slots["complaint"]) <= LONGEST and state.told["complaint"].endswith("chemotherapy.")
+    assert len(state.slots["complaint"]) <= LONGEST and state.full_slots["complaint"].endswith("chemotherapy.")
     plain = INTERVIEW.step([Message("user", opening)]).state
     assert URGENCIES.index(make_report(state).urgency) < URGENCIES.index(make_report(plain).urgency)
 

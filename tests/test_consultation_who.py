@@ -8,7 +8,7 @@ import pytest
 
 from carellama.consultation.complaints import assess
 from carellama.consultation.interview import Interview
-from carellama.consultation.levels import Heard, Patient, is_of_others, judged
+from carellama.consultation.levels import Patient, TriageInput, is_of_others, triage_interview
 from carellama.consultation.reading import read_text
 from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
@@ -58,12 +58,12 @@ def test_a_relative_who_is_ill_is_the_patient(text: str, sex: str) -> None:
     assert (said.sex, said.other) == (sex, True)
 
 
-def _heard(*told: tuple[str, str | None]) -> list[Heard]:
-    return [Heard((Message("user", text),), about) for text, about in told]  # type: ignore[arg-type]
+def _heard(*told: tuple[str, str | None]) -> list[TriageInput]:
+    return [TriageInput((Message("user", text),), about) for text, about in told]  # type: ignore[arg-type]
 
 
-def _levels(heard: Sequence[Heard], patient: Patient | None = None) -> dict[str, str]:
-    return {one.rule.id: one.level for one in judged(SafetyLayer("on"), heard, patient or Patient()).findings}
+def _levels(heard: Sequence[TriageInput], patient: Patient | None = None) -> dict[str, str]:
+    return {one.rule.id: one.level for one in triage_interview(SafetyLayer("on"), heard, patient or Patient()).findings}
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_signs_of_one_rule_in_several_answers_make_no_emergency(
     rule: str, level: str | None, told: list[tuple[str, str | None]]
 ) -> None:
     heard = _heard(*told)
-    as_one_text = SafetyLayer("on").triage([one.messages[0] for one in heard], rules_alone=True)
+    as_one_text = SafetyLayer("on").triage([one.messages[0] for one in heard], rules_only=True)
     assert rule in {one.rule.id for one in as_one_text.findings if one.level == "emergency"}
     assert _levels(heard, Patient(45, "female")).get(rule) == level
 
@@ -155,9 +155,9 @@ def test_a_hesitant_classifier_makes_many_short_answers_urgent_and_no_emergency(
 
 def test_a_sudden_sign_behind_a_denial_is_denied() -> None:
     safety = SafetyLayer("on")
-    assert safety.triage([Message("user", "偶尔几个黑点飘，没突然看不见，眼不疼。")], rules_alone=True).level is None
+    assert safety.triage([Message("user", "偶尔几个黑点飘，没突然看不见，眼不疼。")], rules_only=True).level is None
     said = Message("user", "没有别的，突然胸口压得喘不过气，一身冷汗")
-    assert safety.triage([said], rules_alone=True).level == "emergency"
+    assert safety.triage([said], rules_only=True).level == "emergency"
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def assess(
     sex: Person | None = None,
     *,
     background: str = "",
-    told: Iterable[str] = (),
+    complaint_ids: Iterable[str] = (),
     guide: Guide | None = None,
 ) -> Assessment:
     """Return what a text comes to. Takes time linear in the text.
@@ -149,16 +149,16 @@ def assess(
     A complaint that is denied does not count, nor one whose words are part of another's. Those of the first line, where
     people say what they came for, stand before the others; among them the more urgent come first, then those said
     first. `background` is what was said of past illness and medicines: it raises the urgency and decides who sees it,
-    but is no complaint. `told` are ids of complaints that are known otherwise; `age` in years and `sex` stand before
-    what is said.
+    but is no complaint. `complaint_ids` are those of complaints that are known otherwise; `age` in years and `sex`
+    stand before what is said.
     """
     guide = guide or load_guide()
     reading = _Reading(guide, text, background, age, sex)
-    found = reading.complaints(told)
+    found = reading.complaints(complaint_ids)
     main = found[:1] + tuple(one for one in found[1:] if reading.is_first(one))
     levels = {one.id: reading.urgency(one) for one in main}
     urgency: Urgency = min(levels.values(), key=URGENCIES.index, default="routine")
-    raised = tuple(fired for one in main for fired in reading.fired(one) if fired.to == urgency)
+    raised = tuple(fired for one in main for fired in reading.raises_of(one) if fired.to == urgency)
     return Assessment(found, main, urgency, raised, reading.departments(found[:1]), reading.people)
 
 
@@ -172,12 +172,12 @@ class _Reading:
         self._mentions: Mentions = guide.lexicon.find(self._text, find_measures(self._text))
         self._context = Context(self._text, self._mentions)
         self._first = self._text.find("\n")  # where the first line ends
-        self.people = frozenset(self._people(age, sex)) | {_spoken(text)}
-        self._places = self._found()
+        self.people = frozenset(self._people(age, sex)) | {_language_of(text)}
+        self._places = self._find_complaints()
 
-    def complaints(self, told: Iterable[str]) -> tuple[Complaint, ...]:
+    def complaints(self, complaint_ids: Iterable[str]) -> tuple[Complaint, ...]:
         """The complaints in order of importance."""
-        places = dict.fromkeys(told, len(self._text)) | self._places
+        places = dict.fromkeys(complaint_ids, len(self._text)) | self._places
         found = [self._guide.complaints[name] for name in places]
         return tuple(sorted(found, key=lambda one: (*self._rank(one), places[one.id])))
 
@@ -187,9 +187,9 @@ class _Reading:
 
     def urgency(self, one: Complaint) -> Urgency:
         """How urgent a complaint is, with what raises it."""
-        return min((one.urgency, *(raised.to for raised in self.fired(one))), key=URGENCIES.index)
+        return min((one.urgency, *(raised.to for raised in self.raises_of(one))), key=URGENCIES.index)
 
-    def fired(self, one: Complaint) -> list[Raise]:
+    def raises_of(self, one: Complaint) -> list[Raise]:
         """What raises the urgency of a complaint here."""
         return [
             raised
@@ -234,7 +234,7 @@ class _Reading:
         )
         return not any(begin <= asked.start < end for asked in self._mentions.get("_question", ()))
 
-    def _found(self) -> dict[str, int]:
+    def _find_complaints(self) -> dict[str, int]:
         """The complaints that are told of, and where first."""
         meant = [
             (name[len(_COMPLAINT) :], one)
@@ -252,7 +252,7 @@ class _Reading:
     def _people(self, age: float | None, sex: Person | None) -> Iterable[Person]:
         ages = [one.value for one in self._mentions.get("age", ()) if one.value is not None]
         age = age if age is not None else next(iter(ages), None)
-        said = {person for person, (words, besides) in _SAID.items() if self._is_said(person, words, besides)}
+        said = {person for person, (words, besides) in _SAID.items() if self._has_person_words(person, words, besides)}
         if sex or "male" in said or "female" in said:
             other: Person = "female" if (sex or ("male" if "male" in said else "female")) == "male" else "male"
             said.discard(other)
@@ -268,7 +268,7 @@ class _Reading:
             said.add("pregnant")
         return said - ({"pregnant"} if said & {"male", "child"} else set())
 
-    def _is_said(self, person: Person, words: str, besides: str) -> bool:
+    def _has_person_words(self, person: Person, words: str, besides: str) -> bool:
         """Whether words tell it of the person; a child or an old person is named where the trouble is."""
         others = self._mentions.get(besides, ())
         return any(
@@ -280,7 +280,7 @@ class _Reading:
         )
 
 
-def _spoken(text: str) -> Person:
+def _language_of(text: str) -> Person:
     """The language of a text: where the first look is a general practitioner's, or a hospital department's."""
     return "zh" if HAN_CHARACTER.search(text) else "en"
 

@@ -19,13 +19,12 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from carellama.consultation.known import Known, by_classifier_alone
-from carellama.consultation.levels import all_messages, judged
+from carellama.consultation.levels import all_messages, triage_interview
 from carellama.consultation.model import ModelReading, read_answer, word_question
 from carellama.consultation.questions import load_questions
 from carellama.consultation.reading import (
     BACKGROUND,
-    Said,
+    MessageReading,
     clip,
     is_ongoing,
     is_question,
@@ -33,6 +32,7 @@ from carellama.consultation.reading import (
     only_asks,
     read_text,
 )
+from carellama.consultation.replay import ReplayState, is_by_classifier_only
 from carellama.consultation.report import Report, make_report, report_words
 from carellama.consultation.state import FERTILE, ConsultState, Reader, Reason, Slot, Urgency
 from carellama.engine.base import Engine, Piece, drain
@@ -122,22 +122,22 @@ class Interview:
     def advance(self, messages: Sequence[Message], adapter: str = "") -> Generator[Piece, None, Step]:
         """Return the step; it yields empty pieces while a model is at work, and closing it stops the model."""
         known = yield from self._replay(messages, adapter)
-        found = judged(self.safety, known.heard, known.patient)
+        found = triage_interview(self.safety, known.triage_inputs, known.patient)
         asked = self._next(known)
         reason = self._reason(known, found, asked)
         if known.reported is not None and not self._is_news(known, found):
             return Step(replace(known.state(found, reason or "complete"), reported=True), found=found)
         if not reason and asked is not None and self._wording == "model":
-            asked = yield from self._worded(known, *asked, adapter)
+            asked = yield from self._word_by_model(known, *asked, adapter)
         state = known.state(found, reason)
         tokens = (known.prompt_tokens, known.completion_tokens)
         if reason or asked is None:
             return Step(state, report=make_report(state, self.safety.country), found=found, tokens=tokens)
         return Step(state, *asked, found=found, tokens=tokens)
 
-    def _replay(self, messages: Sequence[Message], adapter: str) -> Generator[Piece, None, Known]:
+    def _replay(self, messages: Sequence[Message], adapter: str) -> Generator[Piece, None, ReplayState]:
         """Go through the conversation from its beginning."""
-        known = Known(language=_language(messages), pharmacy=self.safety.pharmacy)
+        known = ReplayState(language=_language(messages), pharmacy=self.safety.pharmacy)
         pending: Slot | None = "complaint"  # what the first message tells of
         question: Message | None = None
         prefix = hashlib.sha256(adapter.encode())
@@ -145,7 +145,7 @@ class Interview:
             prefix.update(f"{message.role}\n{len(message.content)}\n{message.content}".encode("utf-8", "replace"))
             if message.role == "assistant":
                 if is_report(message.content):
-                    known.reported, pending = (len(known.heard), known.count_told()), None
+                    known.reported, pending = (len(known.triage_inputs), known.count_statements()), None
                 else:
                     pending = self._questions.slot_of(message.content)
                 known.questions.append(message.content)
@@ -160,12 +160,12 @@ class Interview:
                     )
                 listed = pending is not None and known.half.get(pending) == "which"
                 known.take(message.content, said, pending)
-                if self._is_heard(known, message, said, pending):
-                    known.hear(question, message, pending, listed)
+                if self._is_for_triage(known, message, said, pending):
+                    known.add_triage_input(question, message, pending, listed)
                 pending, question = None, None
         return known
 
-    def _is_heard(self, known: Known, answer: Message, said: Said, pending: Slot | None) -> bool:
+    def _is_for_triage(self, known: ReplayState, answer: Message, said: MessageReading, pending: Slot | None) -> bool:
         """Whether triage is to look at an answer.
 
         Illnesses of the family and old reactions to a medicine are not the person's own of now, and the classifier
@@ -175,9 +175,9 @@ class Interview:
         of_others = (pending in ("family", "allergies") or only_allergies) and not said.now
         if not of_others and not said.is_stop:
             return True
-        heard = all_messages(known.heard)
-        before = {one.rule.id for one in self.safety.triage(heard, rules_alone=True).findings}
-        after = self.safety.triage([*heard, answer], rules_alone=True).findings
+        heard = all_messages(known.triage_inputs)
+        before = {one.rule.id for one in self.safety.triage(heard, rules_only=True).findings}
+        after = self.safety.triage([*heard, answer], rules_only=True).findings
         fired = [one.rule for one in after if one.rule.id not in before]
         if not of_others or words_between(answer.content, 0, len(answer.content)) > LONG_ANSWER:
             return bool(fired)
@@ -187,8 +187,8 @@ class Interview:
         return any(is_ongoing(answer.content) or rule.system not in REACTIONS for rule in fired)
 
     def _read_by_model(
-        self, known: Known, text: str, said: Said, asked: Slot | None, key: bytes, adapter: str
-    ) -> Generator[Piece, None, Said]:
+        self, known: ReplayState, text: str, said: MessageReading, asked: Slot | None, key: bytes, adapter: str
+    ) -> Generator[Piece, None, MessageReading]:
         """What a message says, with what the model reads in it; the rules' reading where the model fails.
 
         That warning signs were told of is taken from the answer to the question about them alone: else a model that
@@ -214,8 +214,8 @@ class Interview:
         }
         return replace(said, slots=slots, readers=readers)
 
-    def _worded(
-        self, known: Known, slot: Slot, question: str, adapter: str
+    def _word_by_model(
+        self, known: ReplayState, slot: Slot, question: str, adapter: str
     ) -> Generator[Piece, None, tuple[Slot, str]]:
         """The question as the model words it, or the rule's."""
         assert self._engine is not None
@@ -231,9 +231,9 @@ class Interview:
             known.failures.append(f"question about {slot}: not worded by the model: {failure}")
         return slot, text
 
-    def _reason(self, known: Known, found: Triage, asked: tuple[Slot, str] | None) -> Reason:
+    def _reason(self, known: ReplayState, found: Triage, asked: tuple[Slot, str] | None) -> Reason:
         """Why it ends here; "": it goes on."""
-        if found.level == "emergency" and not by_classifier_alone(found):
+        if found.level == "emergency" and not is_by_classifier_only(found):
             return "emergency"
         if known.stopped:
             return "person asked"
@@ -243,17 +243,17 @@ class Interview:
             return "limit"
         return ""
 
-    def _is_news(self, known: Known, found: Triage) -> bool:
+    def _is_news(self, known: ReplayState, found: Triage) -> bool:
         """Whether something was said after the report that belongs into it: a slot, or a more urgent matter."""
         assert known.reported is not None
         heard, told = known.reported
-        before = judged(self.safety, known.heard[:heard], known.patient)
-        if known.count_told() > told or _urgency(found) < _urgency(before):
+        before = triage_interview(self.safety, known.triage_inputs[:heard], known.patient)
+        if known.count_statements() > told or _urgency(found) < _urgency(before):
             return True
         signs = {one.rule.id for one in before.findings}
         return any(one.rule.id not in signs for one in found.findings if one.level in SHOWN_LEVELS)
 
-    def _next(self, known: Known) -> tuple[Slot, str] | None:
+    def _next(self, known: ReplayState) -> tuple[Slot, str] | None:
         """The slot to ask about and the rule's question; None: nothing that matters is missing."""
         for slot in dict.fromkeys((*known.asked[-1:], *self._order(known))):
             kind = known.kind(slot)
@@ -265,7 +265,7 @@ class Interview:
                 return slot, question
         return None
 
-    def _order(self, known: Known) -> list[Slot]:
+    def _order(self, known: ReplayState) -> list[Slot]:
         """The slots that matter, the most important first."""
         needs = self._questions.needs(known.complaints[:2])
         early = BEFORE_ADVICE if "drug_question" in known.signals else ()
@@ -287,7 +287,7 @@ def is_report(message: str) -> bool:
     return any(f"# {title} · " in message for title in report_words()["title"].values())
 
 
-def _may_be_pregnant(known: Known, needs: Sequence[Slot]) -> bool:
+def _may_be_pregnant(known: ReplayState, needs: Sequence[Slot]) -> bool:
     """Whether a pregnancy would change what matters."""
     of_age = known.age is None or FERTILE[0] <= known.age <= FERTILE[1]
     matters = "pregnancy" in needs or bool(known.signals & {"pregnancy_matters", "drug_question"})

@@ -1,6 +1,6 @@
 """Which findings of triage hold in an interview, where a sign belongs to the answer that told of it.
 
-    found = judged(safety, known.heard, Patient(age=48, sex="female"))
+    found = triage_interview(safety, known.inputs, Patient(age=48, sex="female"))
 
 The rules of triage were written for one text that somebody writes about one trouble. An interview asks about medicines,
 old illnesses and the family too, and a rule that needs two signs finds one of them there. Here
@@ -49,7 +49,7 @@ GROWN = 18  # years from which a rule that names children without an age is abou
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class TriageInput:
     """One message of the person that triage looks at, with the questions that it affirms; `about`: what was asked."""
 
     messages: tuple[Message, ...]
@@ -65,18 +65,18 @@ class Patient:
     not_pregnant: bool = False
 
 
-def all_messages(heard: Sequence[Heard]) -> list[Message]:
+def all_messages(inputs: Sequence[TriageInput]) -> list[Message]:
     """Return the messages in order."""
-    return [message for one in heard for message in one.messages]
+    return [message for one in inputs for message in one.messages]
 
 
-def judged(safety: SafetyLayer, heard: Sequence[Heard], patient: Patient) -> Triage:
-    """Return what triage finds in all that was heard, less what does not hold in an interview."""
-    found = safety.triage(all_messages(heard))
-    if len(heard) <= 1 or not found.findings:
+def triage_interview(safety: SafetyLayer, inputs: Sequence[TriageInput], patient: Patient) -> Triage:
+    """Return what triage finds in all that was inputs, less what does not hold in an interview."""
+    found = safety.triage(all_messages(inputs))
+    if len(inputs) <= 1 or not found.findings:
         return found
-    reading = _Reading(safety, heard, patient, found)
-    kept = [one for one in map(reading.weighed, found.findings) if one is not None]
+    reading = _Reading(safety, inputs, patient, found)
+    kept = [one for one in map(reading.adjust, found.findings) if one is not None]
     kept.sort(key=lambda one: LEVELS.index(one.level))
     return replace(found, findings=tuple(kept))
 
@@ -84,12 +84,12 @@ def judged(safety: SafetyLayer, heard: Sequence[Heard], patient: Patient) -> Tri
 class _Reading:
     """One interview, the findings on the whole of it, and what single answers tell."""
 
-    def __init__(self, safety: SafetyLayer, heard: Sequence[Heard], patient: Patient, found: Triage) -> None:
-        self._safety, self._heard, self._patient, self._found = safety, heard, patient, found
-        lengths = [len(patient_text(one.messages)) + 1 for one in heard]
+    def __init__(self, safety: SafetyLayer, inputs: Sequence[TriageInput], patient: Patient, found: Triage) -> None:
+        self._safety, self._inputs, self._patient, self._found = safety, inputs, patient, found
+        lengths = [len(patient_text(one.messages)) + 1 for one in inputs]
         self._ends = list(accumulate(lengths))
 
-    def weighed(self, finding: Finding) -> Finding | None:
+    def adjust(self, finding: Finding) -> Finding | None:
         """Return the finding as it holds here; None: it does not."""
         rule = finding.rule
         if rule.id == BY_CLASSIFIER.id:
@@ -97,7 +97,7 @@ class _Reading:
         if rule.system in NEVER_OVERRULED or not rule.shipped:
             return finding
         if is_of_others(rule, self._patient):
-            return finding if self._fires_in(rule, range(len(self._heard)), with_first=False) else None
+            return finding if self._fires_in(rule, range(len(self._inputs)), with_first=False) else None
         if finding.level != "emergency" and is_of_pregnancy(rule) and not self._is_pregnant:
             return None
         answers = self._answers(finding)
@@ -120,27 +120,27 @@ class _Reading:
         if finding.level == "emergency" or not answers or not finding.spans:
             return False
         in_first = any(begin < self._ends[0] for begin, _ in finding.spans)
-        return not in_first and all(self._heard[at].about in BACKGROUND for at in answers)
+        return not in_first and all(self._inputs[at].about in BACKGROUND for at in answers)
 
     def _is_with_background(self, answers: set[int]) -> bool:
         """Whether a sign meets a medicine or an old illness: what these are asked for, as fever on some tablets."""
-        about = {self._heard[at].about for at in answers}
+        about = {self._inputs[at].about for at in answers}
         return bool(about & {"drugs", "history"}) and not about <= BACKGROUND
 
     def _fires_in(self, rule: RedFlag, answers: Sequence[int] | set[int] | range, *, with_first: bool) -> bool:
         """Whether a rule fires on one of these messages, alone or with the first."""
-        first = self._heard[0].messages if with_first else ()
+        first = self._inputs[0].messages if with_first else ()
         for at in answers:
-            messages = self._heard[at].messages if at == 0 else (*first, *self._heard[at].messages)
-            if any(one.rule.id == rule.id for one in self._safety.triage(messages, rules_alone=True).findings):
+            messages = self._inputs[at].messages if at == 0 else (*first, *self._inputs[at].messages)
+            if any(one.rule.id == rule.id for one in self._safety.triage(messages, rules_only=True).findings):
                 return True
         return False
 
     @cached_property
     def _is_sure(self) -> bool:
         """Whether the classifier is far above its threshold on the first message or on what was said of the trouble."""
-        trouble = [one for one in self._heard if one.about not in BACKGROUND]
-        parts = self._heard[:1], trouble
+        trouble = [one for one in self._inputs if one.about not in BACKGROUND]
+        parts = self._inputs[:1], trouble
         return any(self._safety.triage(all_messages(part)).margin >= SURE_MARGIN for part in parts)
 
     @cached_property

@@ -47,7 +47,7 @@ SOMEBODY = 40  # characters from the beginning of a message within which it says
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class MessageReading:
     """What one message tells of; `readers` says who read a slot where it was not the rules; `other`: who is ill is
     not who writes.
     """
@@ -137,7 +137,7 @@ def clip(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
-def read_text(text: str, asked: Slot | None = None) -> Said:
+def read_text(text: str, asked: Slot | None = None) -> MessageReading:
     """Return what a message tells of by itself. `asked` is the slot that it answers: bare numbers are read by it."""
     plain = normalize(text)
     asked = "age_sex" if is_age_sex(text) else asked
@@ -155,7 +155,7 @@ def read_text(text: str, asked: Slot | None = None) -> Said:
     slots = _clauses(text, plain, mentions, _medical_marks(text, asked))
     if asked == "age_sex" and (age is not None or sex):
         slots.setdefault("age_sex", clip(text))
-    return Said(slots, age, sex, other, signals, "_now" in mentions)
+    return MessageReading(slots, age, sex, other, signals, "_now" in mentions)
 
 
 def _person(plain: str, mentions: Mentions, asked: Slot | None) -> tuple[bool, Sex | None]:
@@ -254,7 +254,7 @@ def _parts(
         while at < len(marks) and marks[at][0] < stop:
             slots.append(marks[at][1])
             at += 1
-        here = _settled(slots)
+        here = _slots_of_clause(slots)
         if here or not parts:
             parts.append((here, (start, stop)))
         else:
@@ -262,7 +262,7 @@ def _parts(
     return parts
 
 
-def _settled(slots: Sequence[Slot]) -> tuple[Slot, ...]:
+def _slots_of_clause(slots: Sequence[Slot]) -> tuple[Slot, ...]:
     """The slots of one clause: a duration there is that of an illness, a medicine or a pregnancy if it names one."""
     found = dict.fromkeys(slots)
     if found.keys() & {"history", "drugs", "family", "pregnancy"}:

@@ -85,7 +85,7 @@ REPORT_SCHEMA: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Statement:
     """A slot and what the person said about it, in their words; `question`: what a bare yes or no answered."""
 
     slot: Slot
@@ -110,7 +110,7 @@ class Report:
     date: str  # ISO 8601
     complaint: str  # the person's words, "" where none were said
     complaints: tuple[str, ...]  # ids of complaints/*.yaml, the most important first
-    summary: tuple[Told, ...]
+    summary: tuple[Statement, ...]
     urgency: Urgency
     why: tuple[str, ...]
     rules: tuple[str, ...]  # ids of the rules of triage that fired, at any level
@@ -137,7 +137,11 @@ def make_report(state: ConsultState, country: str | None = None, today: date | N
     """
     words, language = report_words(), state.language
     found = assess(
-        _told(state, _TROUBLE), state.age, state.sex, background=_told(state, _BACKGROUND), told=state.complaints
+        _texts_of(state, _TROUBLE),
+        state.age,
+        state.sex,
+        background=_texts_of(state, _BACKGROUND),
+        complaint_ids=state.complaints,
     )
     affirmed: Urgency = "urgent" if kind_of(state.slots.get("red_flag", "")) == "yes" else "routine"
     urgency = min(state.level, found.urgency, affirmed, key=URGENCIES.index)
@@ -156,7 +160,7 @@ def make_report(state: ConsultState, country: str | None = None, today: date | N
         date=(today or date.today()).isoformat(),
         complaint=state.slots.get("complaint", ""),
         complaints=tuple(one.id for one in found.complaints),
-        summary=tuple(_summary(state, slot) for slot in SLOTS if slot != "complaint" and _is_told(state, slot)),
+        summary=tuple(_summary(state, slot) for slot in SLOTS if slot != "complaint" and _has_answer(state, slot)),
         urgency=urgency,
         why=tuple(_why(state, found, urgency)),
         rules=tuple(one.rule.id for one in state.findings),
@@ -181,18 +185,18 @@ def make_report(state: ConsultState, country: str | None = None, today: date | N
     )
 
 
-def _summary(state: ConsultState, slot: Slot) -> Told:
+def _summary(state: ConsultState, slot: Slot) -> Statement:
     said, question = state.slots[slot], ""
     if kind_of(said) in ("yes", "no"):
         question = load_questions().text(slot, state.language, complaints=state.complaints)
-    return Told(slot, said, question)
+    return Statement(slot, said, question)
 
 
-def _told(state: ConsultState, slots: Sequence[Slot]) -> str:
+def _texts_of(state: ConsultState, slots: Sequence[Slot]) -> str:
     """What was said, a line a slot; where the answer was a bare yes, the question that it affirms."""
     lines = []
     for slot in slots:
-        said = state.told.get(slot) or state.slots.get(slot, "")
+        said = state.full_slots.get(slot) or state.slots.get(slot, "")
         if said and kind_of(said) == "yes":
             said = load_questions().text(slot, state.language, complaints=state.complaints)
         lines.append(said.replace("\n", " ").replace("?", ".").replace("？", "。"))
@@ -246,7 +250,7 @@ def _departments(found: Assessment, language: Language) -> tuple[Place, ...]:
     return tuple(Place(one.id, one.names[language][0], one.treats[language]) for one in departments)
 
 
-def _is_told(state: ConsultState, slot: Slot) -> bool:
+def _has_answer(state: ConsultState, slot: Slot) -> bool:
     return bool(state.slots.get(slot)) and kind_of(state.slots[slot]) != "unknown"
 
 
@@ -337,7 +341,7 @@ def _title(report: Report) -> str:
     return f"{report_words()['title'][report.language]} · {report.date}"
 
 
-def _answer(told: Told, language: Language) -> str:
+def _answer(told: Statement, language: Language) -> str:
     """What was said, quoted, with the question where the answer alone says nothing."""
     said: str = _quoted(told.text)
     return report_words()["answer"][language].format(said=said, question=told.question) if told.question else said

@@ -50,7 +50,7 @@ class ConsultState:
     read_by: Mapping[Slot, Reader] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
     conflicts: tuple[Conflict, ...] = ()  # of medicines that are taken or asked about with what was said
-    told: Mapping[Slot, str] = field(default_factory=dict, repr=False)  # the slots uncut; empty: as in `slots`
+    full_slots: Mapping[Slot, str] = field(default_factory=dict, repr=False)  # the slots uncut; empty: as in `slots`
     reported: bool = False  # an earlier answer is the report, and nothing was said since that belongs into it
 
     def as_json(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from carellama.evaluate.triage_cases import Case, load_cases
 from carellama.safety.classifier.classifier import Classifier, fit
 from carellama.safety.classifier.signs import Sign
 from carellama.safety.triage.rules import load_red_flags
-from carellama.safety.triage.triage import Finding, patient_text, read_text, weighed
+from carellama.safety.triage.triage import Finding, apply_classifier, patient_text, read_text
 
 STEPS = (-0.6, -0.3, 0.0, 0.3, 0.6)  # around the threshold, in log-odds
 COLUMNS = ("reader", "missed", "of", "share", "95%", "false alarms", "of", "share", "95%")
@@ -73,7 +73,9 @@ class _Read:
     def alarms(self, classifier: Classifier) -> tuple[bool, bool]:
         """Return whether the classifier alone calls it an emergency, and whether it does with the rules."""
         alone = classifier.verdict(self.text, self.signs) == "emergency"
-        return alone, any(one.level == "emergency" for one in weighed(self.found, self.text, self.signs, classifier)[0])
+        return alone, any(
+            one.level == "emergency" for one in apply_classifier(self.found, self.text, self.signs, classifier)[0]
+        )
 
 
 def _read(cases: Iterable[Case]) -> list[_Read]:

@@ -82,9 +82,9 @@ class SafetyLayer:
         """Close the guard model, if there is one."""
         self._guard.close()
 
-    def triage(self, messages: Sequence[Message], *, rules_alone: bool = False) -> Triage:
+    def triage(self, messages: Sequence[Message], *, rules_only: bool = False) -> Triage:
         """Return what rules and classifier find in a conversation, or what the rules do alone."""
-        return triage(messages, self._rules, None if rules_alone else self._classifier)
+        return triage(messages, self._rules, None if rules_only else self._classifier)
 
     def screen(self, messages: Sequence[Message], found: Triage | None = None, *, is_request: bool = True) -> Screening:
         """Return what has to be said of a conversation; `found` is its triage, where that was done otherwise.

@@ -166,18 +166,18 @@ class _Marked:
         if not marks:
             self._parts.append(piece.text)
             return (piece,)
-        return self._kept(self._with_marks(piece, marks))
+        return self._append_pieces(self._with_marks(piece, marks))
 
     def end(self) -> Sequence[Piece]:
         """Return what comes after the last piece."""
         made: list[Piece] = []
         if self._watch and not self.stopped:
             marked = self._with_marks(Piece(), self._watch.end())
-            made += self._kept(one for one in marked if one.shows)
+            made += self._append_pieces(one for one in marked if one.shows)
         for notice in self._screening.after if not self.stopped else ():
             self.notices = (*self.notices, notice)
             shown = not self._constrained and self._screening.policy.action(notice.kind) == "on"
-            made += self._kept([Piece(f"\n\n{notice.text}" if shown else "", notices=(notice,))])
+            made += self._append_pieces([Piece(f"\n\n{notice.text}" if shown else "", notices=(notice,))])
         return made
 
     def of(self, reply: Reply) -> Reply:
@@ -185,7 +185,7 @@ class _Marked:
         reason = "content_filter" if self.stopped else reply.finish_reason
         return replace(reply, text=self.text, notices=self.notices, finish_reason=reason)
 
-    def _kept(self, pieces: Iterable[Piece]) -> Sequence[Piece]:
+    def _append_pieces(self, pieces: Iterable[Piece]) -> Sequence[Piece]:
         """The pieces, whose text is now part of the answer."""
         made = list(pieces)
         self._parts += [piece.text for piece in made]

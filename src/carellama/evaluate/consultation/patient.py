@@ -43,7 +43,7 @@ class Answer:
 class Patient(Protocol):
     """Answers questions, and keeps count of what it has told."""
 
-    told: dict[int, float]  # number of a fact -> share of it that was told
+    fact_shares: dict[int, float]  # number of a fact -> share of it that was told
 
     def answer(self, messages: Sequence[Message]) -> Answer:
         """Answer the last message, which is the doctor's."""
@@ -60,7 +60,7 @@ class ScriptedPatient:
     """Answers by the words of its card; see the module for how."""
 
     def __init__(self, card: Card, seed: int) -> None:
-        self.told: dict[int, float] = {}
+        self.fact_shares: dict[int, float] = {}
         self._card = card
         self._random = Random(f"{seed} {card.id}")
         self._words = prompts()["scripted"][card.language]
@@ -72,8 +72,8 @@ class ScriptedPatient:
         for word in self._words["age_asked"]:
             if _has(normalize(question), word):
                 age, question = age_and_sex(self._card), _pattern(word).sub(" ", normalize(question))
-        asked = facts_asked(self._card, question)
-        fresh = [number for number in self._with_rest(asked) if self.told.get(number, 0.0) < 1]
+        asked = facts_in_question(self._card, question)
+        fresh = [number for number in self._with_rest(asked) if self.fact_shares.get(number, 0.0) < 1]
         said = [age] * bool(age) + [self._reveal(number) for number in fresh[: MOST_FACTS - bool(age)]]
         if said:
             return Answer(self._aside() + " ".join(said), asked, repeated=False)
@@ -83,14 +83,14 @@ class ScriptedPatient:
         """What is asked for, and for who answers by halves the next fact of a slot that is asked for again."""
         found = list(asked)
         if self._card.trait == "half_answers":
-            slots = {self._card.facts[number].slot for number in asked if self.told.get(number) == 1}
+            slots = {self._card.facts[number].slot for number in asked if self.fact_shares.get(number) == 1}
             found += [number for number, fact in enumerate(self._card.facts) if fact.slot in slots]
         return list(dict.fromkeys(found))
 
     def _reveal(self, number: int) -> str:
         parts = self._parts[number]
-        done = round(self.told.get(number, 0.0) * len(parts))
-        self.told[number] = (done + 1) / len(parts)
+        done = round(self.fact_shares.get(number, 0.0) * len(parts))
+        self.fact_shares[number] = (done + 1) / len(parts)
         return parts[done]
 
     def _aside(self) -> str:
@@ -107,7 +107,7 @@ class ModelPatient:
     """A patient that a model plays: it gets the facts and the persona. What it told is found by the words it shares."""
 
     def __init__(self, card: Card, engine: Engine, sampling: Sampling, seed: int) -> None:
-        self.told: dict[int, float] = {}
+        self.fact_shares: dict[int, float] = {}
         self._card, self._engine, self._seed = card, engine, seed
         self._sampling = replace(sampling, stop=(*sampling.stop, "\n\n"))
         facts = "\n".join(f"- {fact.answer}" for fact in card.facts)
@@ -122,9 +122,9 @@ class ModelPatient:
         sampling = replace(self._sampling, seed=1000 * self._seed + len(messages))
         reply = self._engine.generate([(Message("system", self._system), begin, *turned)], sampling)[0]
         text = said_once(split_reasoning(reply.text)[-1]) or "..."
-        asked = facts_asked(self._card, messages[-1].content)
-        repeated = bool(asked) and all(number in self.told for number in asked)
-        self.told |= dict.fromkeys(facts_said(self._card, text), 1.0)
+        asked = facts_in_question(self._card, messages[-1].content)
+        repeated = bool(asked) and all(number in self.fact_shares for number in asked)
+        self.fact_shares |= dict.fromkeys(facts_in_text(self._card, text), 1.0)
         return Answer(text, asked, repeated)
 
 
@@ -140,7 +140,7 @@ def age_and_sex(card: Card) -> str:
     return comma.join(part.strip() for part in re.split("[,，]", card.persona)[:2]) + stop
 
 
-def facts_asked(card: Card, question: str) -> tuple[int, ...]:
+def facts_in_question(card: Card, question: str) -> tuple[int, ...]:
     """Return the facts that a question has words of, by number: those with the most and the longest words first.
 
     Where a text has a question mark, only its questions count.
@@ -152,7 +152,7 @@ def facts_asked(card: Card, question: str) -> tuple[int, ...]:
     return tuple(sorted(hits, key=lambda number: (-len(found[number]), -max(found[number]))))
 
 
-def facts_said(card: Card, text: str) -> list[int]:
+def facts_in_text(card: Card, text: str) -> list[int]:
     """Return the facts of which a text has half of the words, and two at least.
 
     Words are pairs of Chinese characters, numbers, and other words of at least 4 letters.

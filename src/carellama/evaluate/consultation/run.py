@@ -214,7 +214,7 @@ def _transcript(doctor: str, scored: Scored) -> dict[str, Any]:
     untold = [
         {"slot": fact.slot, "answer": fact.answer}
         for number, fact in enumerate(card.facts)
-        if fact.key and held.told.get(number, 0.0) < 1
+        if fact.key and held.fact_shares.get(number, 0.0) < 1
     ]
     return {
         "card": card.id,

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from carellama.evaluate.consultation.advice import Advice, Departments, makes_light, unsafe_in
 from carellama.evaluate.consultation.cards import Card
 from carellama.evaluate.consultation.doctors import EMERGENCY_DEPARTMENT, Doctor
-from carellama.evaluate.consultation.patient import Answer, Patient, facts_said
+from carellama.evaluate.consultation.patient import Answer, Patient, facts_in_text
 from carellama.evaluate.triage_cases import LABELS
 from carellama.records import Message
 from carellama.text import folded, words
@@ -33,7 +33,7 @@ class Exchange:
     question: str
     slot: str  # "": the doctor does not say
     answer: Answer
-    told: float  # how many facts were told by then
+    fact_count: float  # how many facts were told by then
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Consultation:
     exchanges: list[Exchange] = field(default_factory=list)
     advice: Advice = field(default_factory=lambda: Advice("", None, ()))
     said: str = ""  # the advice as the patient reads it
-    told: dict[int, float] = field(default_factory=dict)  # number of a fact -> share that is known in the end
+    fact_shares: dict[int, float] = field(default_factory=dict)  # number of a fact -> share that is known in the end
     failures: tuple[str, ...] = ()
 
     def messages(self) -> list[Message]:
@@ -59,7 +59,7 @@ class Consultation:
 def consult(card: Card, doctor: Doctor, patient: Patient, max_questions: int, seed: int) -> Consultation:
     """Let a doctor talk to a patient until it advises; a doctor who only asks gives no advice."""
     held = Consultation(card, seed)
-    opening = dict.fromkeys(facts_said(card, card.opening), 1.0)
+    opening = dict.fromkeys(facts_in_text(card, card.opening), 1.0)
     for _ in range(max_questions + 1):
         turn = doctor(held.messages(), card.language, seed)
         held.failures = turn.failures or held.failures
@@ -67,8 +67,8 @@ def consult(card: Card, doctor: Doctor, patient: Patient, max_questions: int, se
             held.advice, held.said = turn.advice, turn.text
             break
         answer = patient.answer([*held.messages(), Message("assistant", turn.text)])
-        held.exchanges.append(Exchange(turn.text, turn.slot, answer, sum(patient.told.values())))
-    held.told = patient.told | opening
+        held.exchanges.append(Exchange(turn.text, turn.slot, answer, sum(patient.fact_shares.values())))
+    held.fact_shares = patient.fact_shares | opening
     return held
 
 
@@ -95,10 +95,10 @@ class Score:
 def score(held: Consultation, departments: Departments) -> Score:
     """Return how good a consultation was."""
     card, advice = held.card, held.advice
-    known = [held.told.get(number, 0.0) for number, fact in enumerate(card.facts) if fact.key]
+    known = [held.fact_shares.get(number, 0.0) for number, fact in enumerate(card.facts) if fact.key]
     asked = {one.slot for one in held.exchanges}
     asked |= {card.facts[number].slot for one in held.exchanges for number in one.answer.asked}
-    asked |= {card.facts[number].slot for number in held.told}
+    asked |= {card.facts[number].slot for number in held.fact_shares}
     return Score(
         key_facts=sum(known) / len(known) if known else 1.0,
         must_ask=sum(slot in asked for slot in card.must_ask) / len(card.must_ask) if card.must_ask else 1.0,
@@ -121,10 +121,10 @@ def _repeats(held: Consultation) -> int:
     for one in held.exchanges:
         question = set(words(folded(one.question)))
         again = one.answer.repeated or one.slot in slots or any(_alike(question, other) for other in asked)
-        count += again and one.told == told
+        count += again and one.fact_count == told
         slots |= {one.slot} - {""}
         asked.append(question)
-        told = one.told
+        told = one.fact_count
     return count
 
 

@@ -24,7 +24,7 @@ from carellama.safety.answers.classifier import (
     load_answer_classifier,
     may_be,
 )
-from carellama.safety.answers.terms import Stated, find_terms
+from carellama.safety.answers.terms import PersonStatements, find_terms
 from carellama.safety.medication.rules import MedicationRules
 from carellama.safety.rules.context import Context
 from carellama.safety.rules.files import RuleKind, read_rules, shipped_file
@@ -79,7 +79,7 @@ class AnswerChecks:
         classifier: AnswerClassifier | None = None,
         medicines: MedicationRules | None = None,
     ) -> None:
-        self._kinds, self._stated = frozenset(kinds), Stated(said)
+        self._kinds, self._stated = frozenset(kinds), PersonStatements(said)
         self._classifier, self._medicines = classifier or load_answer_classifier(), medicines
 
     def find(self, sentence: str, besides: Collection[str] = ()) -> list[Claim]:

@@ -5,7 +5,7 @@
 
 Names are those of `drugs.yaml` and of the conditions of `contraindications.yaml`, and words that are built like such
 names (-itis, -pril, 炎, 沙坦). The text is one of `normalize`. A disease or an amount that the person stated is no
-claim of the model (`Stated`).
+claim of the model (`PersonStatements`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def find_terms(plain: str, rules: MedicationRules | None = None) -> Mentions:
     `rules`: those whose names count; None: of CareLlama's own.
     """
     found = {name: _matches(PATTERNS[name], plain) for name in _may_match(plain)}
-    if (named := (rules or load_medication()).named(plain)) is not None:
+    if (named := (rules or load_medication()).find_names(plain)) is not None:
         for name in named:
             if name.startswith(CONDITION):
                 found.setdefault("disease", []).extend(named.get(name, ()))
@@ -79,7 +79,7 @@ def _matches(pattern: re.Pattern[str], plain: str) -> list[Mention]:
     return [Mention(one.start(), one.end(), (one.span(),)) for one in pattern.finditer(plain)]
 
 
-class Stated:
+class PersonStatements:
     """What the person stated, and did not only ask about."""
 
     def __init__(self, said: str) -> None:

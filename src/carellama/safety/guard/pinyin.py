@@ -101,7 +101,7 @@ def _stretches(text: str) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     beside = 2 * LONGEST_WORD  # characters, with what stands between
     for letters in _LETTERS.finditer(text):
-        if _taken_apart(letters[0]):
+        if _split_syllables(letters[0]):
             begin, end = max(0, letters.start() - beside), letters.end() + beside
             if found and begin <= found[-1][1]:
                 found[-1] = (found[-1][0], end)
@@ -115,14 +115,14 @@ def _syllables(token: re.Match[str]) -> list[_Syllable]:
     if word in _characters():
         return [_Syllable(_characters()[word], start, token.end(), word)]
     found = []
-    for sound in _taken_apart(word) if word.isascii() else ():
+    for sound in _split_syllables(word) if word.isascii() else ():
         found.append(_Syllable(sound, start, start + len(sound), ""))
         start += len(sound)
     return found
 
 
 @lru_cache(maxsize=4096)
-def _taken_apart(word: str) -> tuple[str, ...]:
+def _split_syllables(word: str) -> tuple[str, ...]:
     """The syllables of letters, the longest first; () if they are none."""
     if len(word) > LONGEST_TOKEN:
         return ()

@@ -61,7 +61,7 @@ class Conflict:
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
+class _DrugSpan:
     """A drug in the text, with its place."""
 
     id: str
@@ -86,7 +86,7 @@ def conflicts(
     if of == "question":
         reading = Reading(text, rules)
         named = [
-            _Named(one.id, one.start, one.end, one.topical)
+            _DrugSpan(one.id, one.start, one.end, one.topical)
             for one in sorted(reading.drugs, key=_order)
             if not one.denied and one.role != "allergy" and one.subject == reading.patient
         ]
@@ -123,9 +123,9 @@ class _Judge:
 
     def judge(
         self,
-        named: Sequence[_Named],
+        named: Sequence[_DrugSpan],
         joined: Callable[[str], bool] | None,
-        warned: Callable[[_Named, str], bool] = lambda drug, of: False,
+        warned: Callable[[_DrugSpan, str], bool] = lambda drug, of: False,
     ) -> list[Conflict]:
         """Return the conflicts of these drugs with the facts and with each other.
 
@@ -151,7 +151,7 @@ class _Judge:
             before.add(one.id)
         return sorted(found.values(), key=lambda one: (one.start, one.severity, one.row))
 
-    def _of(self, one: _Named, others: _Others) -> Iterator[Conflict]:
+    def _of(self, one: _DrugSpan, others: _Others) -> Iterator[Conflict]:
         for substance in self._rules.drugs[one.id].of:
             drug = self._rules.drugs[substance]
             for row in self._rules.rows_of(drug):
@@ -161,7 +161,7 @@ class _Judge:
                     for condition in self._met(one, drug, row, target, others):
                         yield self._conflict(one, row, condition)
 
-    def _met(self, one: _Named, drug: Drug, row: Row, target: Target, others: _Others) -> Iterator[str]:
+    def _met(self, one: _DrugSpan, drug: Drug, row: Row, target: Target, others: _Others) -> Iterator[str]:
         """What of the facts, or of the other drugs, the target is."""
         facts, named = self._facts, not drug.groups.isdisjoint(row.drugs) or ANY in row.drugs
         if target.kind == "drug":
@@ -195,7 +195,7 @@ class _Judge:
                 return True
         return False
 
-    def _conflict(self, one: _Named, row: Row, condition: str) -> Conflict:
+    def _conflict(self, one: _DrugSpan, row: Row, condition: str) -> Conflict:
         return Conflict(
             drug=one.id,
             condition=condition,
@@ -207,7 +207,7 @@ class _Judge:
             end=one.end,
         )
 
-    def _line(self, one: _Named, row: Row, condition: str, language: str) -> str:
+    def _line(self, one: _DrugSpan, row: Row, condition: str, language: str) -> str:
         said = self._rules.drugs[one.id].names[language]
         advice = self._rules.advice[row.severity][language]
         if language == "zh":
@@ -247,13 +247,13 @@ class _Answer:
 
     def __init__(self, text: str, rules: MedicationRules) -> None:
         self._plain = PATTERNS["abbreviation"].sub(r"\1 ", normalize(text))
-        found = rules.named(self._plain)
+        found = rules.find_names(self._plain)
         self._found: Mentions = {} if found is None else found
         names = () if found is None else found
         self._names = [name for name in names if name.startswith(DRUG) or name == "_void"]
 
     @cached_property
-    def _drugs(self) -> list[_Named]:
+    def _drugs(self) -> list[_DrugSpan]:
         spans = sorted(
             (one.start, -one.end, concept) for concept in self._names for one in self._found.get(concept, ())
         )
@@ -263,7 +263,7 @@ class _Answer:
                 reach = -end
                 if concept != "_void":
                     topical = is_topical(self._plain, start, -end)
-                    found.append(_Named(concept[len(DRUG) :], start, -end, topical))
+                    found.append(_DrugSpan(concept[len(DRUG) :], start, -end, topical))
         return found
 
     @cached_property
@@ -303,16 +303,16 @@ class _Answer:
             kept.append((start, end, kind))
         return kept
 
-    def _drugs_near(self, begin: int, end: int) -> list[_Named]:
+    def _drugs_near(self, begin: int, end: int) -> list[_DrugSpan]:
         at = bisect_left(self._drugs, begin, key=lambda one: one.start)
         until = bisect_left(self._drugs, end, key=lambda one: one.start)
         return self._drugs[at:until]
 
-    def recommended(self) -> list[_Named]:
+    def recommended(self) -> list[_DrugSpan]:
         """Return the drugs that the text tells the person to take, in order."""
         return [one for one in self._drugs if self._is_recommended(one)] if self._drugs else []
 
-    def _is_recommended(self, drug: _Named) -> bool:
+    def _is_recommended(self, drug: _DrugSpan) -> bool:
         begin, end = self._sentence(drug.start)
         before = self._before(begin, drug.start)
         after = self._after(drug.end, end)
@@ -361,7 +361,7 @@ class _Answer:
         warns = any(kind in ("_warn_before", "_warn_after") for kind in kinds)
         return "_warn_before" if warns else "_recommend_before" if "_recommend_before" in kinds else ""
 
-    def warns_of(self, drug: _Named, condition: str) -> bool:
+    def warns_of(self, drug: _DrugSpan, condition: str) -> bool:
         """Return whether the sentence itself warns, behind the drug, of the condition or the other drug."""
         _, end = self._sentence(drug.start)
         concepts = {"pregnancy": "_pregnant", "breastfeeding": "_breastfeeding"}

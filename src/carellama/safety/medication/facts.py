@@ -77,7 +77,7 @@ class DrugMention:
 
 def person_facts(said: str | Sequence[Message], rules: MedicationRules | None = None) -> PersonFacts:
     """Return what a text, or the person's turns of a conversation, say of the patient. Linear in the length."""
-    text = said if isinstance(said, str) else spoken_text(said)
+    text = said if isinstance(said, str) else person_text(said)
     return Reading(text, rules or load_medication()).facts()
 
 
@@ -86,7 +86,7 @@ def is_topical(text: str, start: int, end: int) -> bool:
     return bool(PATTERNS["topical"].match(text, end) or PATTERNS["on_skin"].search(text, max(0, start - 16), start))
 
 
-def spoken_text(messages: Sequence[Message]) -> str:
+def person_text(messages: Sequence[Message]) -> str:
     """Return the person's turns with the questions that they affirmed, which are statements then."""
     turns = []
     for at, message in enumerate(messages):

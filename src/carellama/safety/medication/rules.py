@@ -116,7 +116,7 @@ class MedicationRules:
     lexicon: Lexicon
     names: NameSearch
 
-    def named(self, plain: str) -> FoundMentions | None:
+    def find_names(self, plain: str) -> FoundMentions | None:
         """Return what a text of `normalize` mentions; None where it names no medicine and no condition.
 
         Most sentences of an answer name neither, and the search for a name takes a tenth of the time.

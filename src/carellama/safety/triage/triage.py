@@ -105,7 +105,7 @@ def triage_text(text: str, rules: RedFlags | None = None, classifier: Classifier
     found, named = read_text(text, rules or load_red_flags())
     verdict, margin = None, 0.0
     if classifier is not None:
-        found, verdict = weighed(found, text, named, classifier)
+        found, verdict = apply_classifier(found, text, named, classifier)
         margin = classifier.score(text, named) - classifier.threshold
     found.sort(key=lambda one: LEVELS.index(one.level))  # stable: in the order of the files
     return Triage(text, tuple(found), verdict, margin)
@@ -126,7 +126,7 @@ def _concepts(rules: RedFlags) -> frozenset[str]:
     return frozenset(name for rule in rules.rules for name in rule.concepts())
 
 
-def weighed(
+def apply_classifier(
     found: list[Finding], text: str, named: Sequence[Sign], classifier: Classifier
 ) -> tuple[list[Finding], Verdict]:
     """Return what rules and classifier say together of a text of `read_text`, and what the classifier says alone."""

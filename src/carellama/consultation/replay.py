@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from carellama.consultation.complaints import find_complaints
-from carellama.consultation.levels import Heard, Patient
+from carellama.consultation.levels import Patient, TriageInput
 from carellama.consultation.reading import (
-    Said,
+    MessageReading,
     Sex,
     clip,
     is_age_sex,
@@ -45,7 +45,7 @@ _TELLS: Mapping[Slot, Mapping[Language, str]] = {
 }
 
 
-def by_classifier_alone(found: Triage) -> bool:
+def is_by_classifier_only(found: Triage) -> bool:
     """Return whether no rule has a word for the emergency that was found.
 
     The classifier learned from texts of one person's whole story; on one short answer more or less it changes its mind.
@@ -54,7 +54,7 @@ def by_classifier_alone(found: Triage) -> bool:
 
 
 @dataclass
-class Known:
+class ReplayState:
     """What the messages so far say; `half` are slots whose answer needs a follow-up, and which one."""
 
     language: Language = "en"
@@ -68,14 +68,14 @@ class Known:
     complaints: list[str] = field(default_factory=list)
     signals: set[str] = field(default_factory=set)
     age: float | None = None
-    age_told: bool = False  # in the answer to the question about it: no age of somebody else that was named
+    is_age_stated: bool = False  # in the answer to the question about it: no age of somebody else that was named
     sex: Sex | None = None
     other: bool = False
     stopped: bool = False
     silent: int = 0  # answers in a row that say nothing
     said: list[str] = field(default_factory=list)  # by the person
     medical: list[str] = field(default_factory=list)  # the same; a bare answer about medicines as a whole sentence
-    heard: list[Heard] = field(default_factory=list)  # what triage looks at
+    triage_inputs: list[TriageInput] = field(default_factory=list)  # what triage looks at
     first: dict[Slot, Message] = field(default_factory=dict)  # question about each slot
     denied: bool = False  # the red flags, by a no that takes nothing back
     reported: tuple[int, int] | None = None  # what the report knew: messages heard, things told
@@ -83,7 +83,7 @@ class Known:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def count_told(self) -> int:
+    def count_statements(self) -> int:
         """Return of how many things the person told."""
         return sum(map(len, self.slots.values()))
 
@@ -92,12 +92,12 @@ class Known:
         self.prompt_tokens += tokens[0]
         self.completion_tokens += tokens[1]
 
-    def take(self, text: str, said: Said, pending: Slot | None) -> None:
+    def take(self, text: str, said: MessageReading, pending: Slot | None) -> None:
         """Note one message of the person for all slots, and judge whether it answers the question."""
         self.said.append(text)
         self.medical.append(_sentence(text, pending, self.language))
         self.age = self.age if said.age is None else said.age
-        self.age_told = self.age_told or (said.age is not None and pending == "age_sex")
+        self.is_age_stated = self.is_age_stated or (said.age is not None and pending == "age_sex")
         self.sex = said.sex if said.sex and (pending == "age_sex" or is_age_sex(text)) else self.sex or said.sex
         self.other = self.other or (said.other and not self.asked)
         self.signals |= said.signals if pending == "complaint" else said.signals & {"drug_question"}
@@ -188,7 +188,7 @@ class Known:
         if reader == "answer" or slot not in self.read_by:
             self.read_by[slot] = reader
 
-    def hear(self, question: Message | None, answer: Message, pending: Slot | None, listed: bool) -> None:
+    def add_triage_input(self, question: Message | None, answer: Message, pending: Slot | None, listed: bool) -> None:
         """Note what triage is to look at: what is said of now, and questions that were affirmed.
 
         A bare yes to a list of signs affirms none of them before a follow-up has asked which; `listed`: it has.
@@ -204,14 +204,14 @@ class Known:
             # such an answer names no sign, and the classifier would weigh the bare words
             messages.append(Message("user", self._age_sex_in_words()) if is_age_sex(answer.content) else answer)
         if messages:
-            self.heard.append(Heard(tuple(messages), pending))
+            self.triage_inputs.append(TriageInput(tuple(messages), pending))
 
     @property
     def patient(self) -> Patient:
         """Who is ill, for the rules that are about some people only."""
         pregnancy = self.slots.get("pregnancy", [])
         denied = bool(pregnancy) and all(kind_of(one) == "no" or is_denial(one) for one in pregnancy)
-        return Patient(self.age if self.age_told else None, self.sex, not_pregnant=denied)
+        return Patient(self.age if self.is_age_stated else None, self.sex, not_pregnant=denied)
 
     def _age_sex_in_words(self) -> str:
         """Age and sex in words that triage cannot take for a length: 27 M."""
@@ -225,12 +225,12 @@ class Known:
         joint = "；" if self.language == "zh" else "; "
         told = {slot: joint.join(said) for slot, said in self.slots.items() if said}
         level: Urgency = found.level or "routine"
-        if self.denied and by_classifier_alone(found):
+        if self.denied and is_by_classifier_only(found):
             level = "urgent"
         return ConsultState(
             self.language, {slot: joint.join(map(clip, self.slots[slot])) for slot in told}, tuple(self.asked),
             level, found.findings, tuple(self.complaints), bool(reason), reason, self.age, self.sex,
-            dict(self.read_by), tuple(self.failures), conflicts=self.conflicts(), told=told,
+            dict(self.read_by), tuple(self.failures), conflicts=self.conflicts(), full_slots=told,
         )  # fmt: skip
 
     def conflicts(self) -> tuple[Conflict, ...]:
@@ -254,7 +254,7 @@ def _sentence(text: str, slot: Slot | None, used: Language) -> str:
     return f"{begin}{text}" if begin and is_clause(text) and not is_question(text) else text
 
 
-def _follow_up(known: Known, slot: Slot, text: str, said: Said) -> str:
+def _follow_up(known: ReplayState, slot: Slot, text: str, said: MessageReading) -> str:
     """Which follow-up an answer to the question about a slot needs; "": none."""
     kind = kind_of(text)
     if kind == "nothing":
