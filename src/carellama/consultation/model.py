@@ -21,6 +21,7 @@ from carellama.consultation.questions import Questions
 from carellama.consultation.state import SLOTS, Slot
 from carellama.engine.base import Engine, Piece, Reply, Sampling
 from carellama.errors import UserError
+from carellama.package_data import package_yaml
 from carellama.records import Message
 from carellama.rules import normalize
 from carellama.safety.notices import Language
@@ -29,41 +30,23 @@ from carellama.text import HAN_CHARACTER, words
 MOST_WORDS = {"en": 40, "zh": 80}  # of a question; a Chinese character is a word
 SHOWN_CHARS = 2000  # of an answer, that a model is shown
 MOST_SHARING = 2  # fields with the same words; a small model copies the answer into all of them
-ABOUT: Mapping[Slot, str] = {
-    "complaint": "what the trouble is",
-    "age_sex": "age and sex of the patient",
-    "onset": "when and how it began",
-    "location": "where in the body it is",
-    "course": "whether it gets better or worse, comes and goes",
-    "severity": "how bad it is",
-    "associated": "other symptoms",
-    "red_flag": "signs of danger, had or denied",
-    "history": "other illnesses and operations",
-    "drugs": "medicines taken",
-    "allergies": "allergies",
-    "pregnancy": "pregnancy, periods, breastfeeding",
-    "family": "illnesses of the family",
-    "social": "smoking, alcohol, work, travel, home",
-}
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {slot: {"type": "string"} for slot in SLOTS},
     "required": list(SLOTS),
     "additionalProperties": False,
 }
-_READ = (
-    "You fill in a form from a patient's answer. Copy words of the answer exactly as they stand, in their language; "
-    'write "" for each field that the answer says nothing about. Add nothing. The fields:\n'
-    + "\n".join(f"{slot}: {about}" for slot, about in ABOUT.items())
-    + "\nAnswer with one JSON object that has all the fields."
-)
-_WORD = (
-    "You word one question of a medical interview. Ask exactly what the question asks, kindly and plainly, with the "
-    "patient's own words where they fit. Write one question in {language} of at most 40 words, and nothing else: no "
-    "advice, no diagnosis."
-)
+PROMPTS = "consultation/model.yaml"
 _LABEL = re.compile(r"^(?:the )?question: *", re.IGNORECASE)  # of our prompt, which a small model repeats
 _NAMES = {"en": "English", "zh": "Chinese"}
+
+
+def _reading_prompt() -> str:
+    """What a model is told that reads an answer."""
+    prompts = package_yaml(PROMPTS)
+    fields = "\n".join(f"{slot}: {prompts['about'][slot]}" for slot in SLOTS)
+    read: str = prompts["read"]
+    return read.replace("{fields}", fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +64,7 @@ def read_answer(engine: Engine, question: str, answer: str, adapter: str) -> Gen
     told = f"Question: {question}\nAnswer: {answer[:SHOWN_CHARS]}"
     sampling = Sampling(max_new_tokens=512, temperature=0.0, json_schema=SCHEMA, adapter=adapter)
     try:
-        reply = yield from _ask(engine, (Message("system", _READ), Message("user", told)), sampling)
+        reply = yield from _ask(engine, (Message("system", _reading_prompt()), Message("user", told)), sampling)
     except UserError as error:
         return ModelReading(failure=str(error), may_pass=True)
     tokens = (reply.prompt_tokens, reply.completion_tokens)
@@ -116,7 +99,7 @@ def word_question(
     engine: Engine, slot: Slot, question: str, said: str, language: Language, questions: Questions, adapter: str
 ) -> Generator[Piece, None, Wording]:
     """Let the model word a question; `said` is what the person said last."""
-    system = _WORD.format(language=_NAMES[language])
+    system = package_yaml(PROMPTS)["word"].format(language=_NAMES[language])
     told = f"The patient said: {said[:SHOWN_CHARS]}\nThe question: {question}"
     sampling = Sampling(max_new_tokens=160, temperature=0.0, adapter=adapter)
     try:

@@ -11,6 +11,7 @@ What a person said is quoted as it was said. How urgent it is, the departments a
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +24,7 @@ from carellama.consultation.questions import load_questions
 from carellama.consultation.reading import kind_of
 from carellama.consultation.report_pdf import Section, draw
 from carellama.consultation.state import FERTILE, SLOTS, ConsultState, Slot, Urgency
-from carellama.package_data import package_yaml
+from carellama.package_data import package_text, package_yaml
 from carellama.safety.notices import Language, disclaimer, emergency_notice
 from carellama.safety.triage.triage import BY_CLASSIFIER, Finding
 
@@ -38,49 +39,6 @@ _SYSTEMS = {
         ("low_mood", "insomnia", "anxiety", "substance_use", "hallucinations", "after_birth_trouble"), "mind"
     ),
     "poisoning": "poisoning",
-}
-_STYLE = (
-    "body{font:15px/1.45 system-ui,'Noto Sans CJK SC','Microsoft YaHei',sans-serif;margin:0;color:#1a1a1a;"
-    "background:#fff}"
-    "main{max-width:46rem;margin:0 auto;padding:1rem}h1{font-size:1.4em;margin:0 0 .6em}"
-    "h2{font-size:1.05em;margin:.9em 0 .2em;border-bottom:1px solid #bbb}p,ul{margin:.2em 0}ul{padding-left:1.3em}"
-    ".action{border:3px solid #a00000;padding:.2em .8em .6em;font-weight:bold}.action h2{border:0;color:#a00000}"
-    ".notes{font-size:.85em;color:#444}"
-    "@page{size:A4;margin:12mm}@media print{body{font-size:9.5pt;line-height:1.3}main{padding:0;max-width:none}"
-    "section{break-inside:avoid}h2{margin-top:.6em}}"
-)
-_LIST = {"type": "array", "items": {"type": "string"}}
-_TEXT = {"type": "string"}
-
-
-def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object", "properties": properties, "required": list(properties), "additionalProperties": False
-    }  # fmt: skip
-
-
-REPORT_SCHEMA: Mapping[str, Any] = {
-    "$schema": "https://json-schema.org/draft/2020-12/schema",
-    **_object(
-        language={"enum": ["en", "zh"]},
-        date={"type": "string", "format": "date"},
-        complaint=_TEXT,
-        complaints=_LIST,
-        summary={"type": "array", "items": _object(slot={"enum": list(SLOTS)}, text=_TEXT, question=_TEXT)},
-        urgency={"enum": list(URGENCIES)},
-        why=_LIST,
-        rules=_LIST,
-        notice=_TEXT,
-        medicines=_LIST,
-        departments={"type": "array", "minItems": 1, "items": _object(id=_TEXT, name=_TEXT, treats=_TEXT)},
-        tests=_LIST,
-        self_care=_LIST,
-        return_if=_LIST,
-        unknown={"type": "array", "items": {"enum": list(SLOTS)}},
-        ended={"enum": ["", "emergency", "complete", "limit", "person asked"]},
-        sources=_LIST,
-        disclaimer=_TEXT,
-    ),
 }
 
 
@@ -126,8 +84,14 @@ class Report:
     disclaimer: str
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as `REPORT_SCHEMA` describes it."""
+        """Return it as `report_schema.json` describes it."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def report_schema() -> Mapping[str, Any]:
+    """Return the JSON schema of a report."""
+    schema: Mapping[str, Any] = json.loads(package_text("consultation/report_schema.json"))
+    return schema
 
 
 def make_report(state: ConsultState, country: str | None = None, today: date | None = None) -> Report:
@@ -310,6 +274,10 @@ def to_markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _style() -> str:
+    return "".join(package_text("consultation/report.css").splitlines())
+
+
 def to_html(report: Report) -> str:
     """Return the report as one page of HTML that needs nothing else: no script, no picture, no font."""
     language = {"en": "en", "zh": "zh-CN"}[report.language]
@@ -327,7 +295,7 @@ def to_html(report: Report) -> str:
     return (
         f'<!DOCTYPE html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(_title(report))}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<title>{html.escape(_title(report))}</title>\n<style>{_style()}</style>\n</head>\n"
         f'<body class="{report.urgency}">\n<main>\n' + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
     )
 

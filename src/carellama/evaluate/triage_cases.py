@@ -73,7 +73,8 @@ HEADER_NAMES = frozenset(
 @cache
 def _known_levels() -> dict[str, Label]:
     """The level that each known word for one means."""
-    return {word: level for level, words in package_yaml("evaluate/triage_levels.yaml").items() for word in words}
+    words = package_yaml("evaluate/triage_levels.yaml")
+    return {word: level for level in LABELS for word in words[level]}
 
 
 @dataclass(frozen=True, slots=True)

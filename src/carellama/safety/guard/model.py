@@ -19,44 +19,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from carellama.engine.base import Engine, Sampling
 from carellama.errors import UserError, lookup
+from carellama.package_data import package_yaml
 from carellama.records import Message
 from carellama.safety.guard.rules import GENERAL, Outcome
 
 ANSWER_TOKENS = 64  # a verdict is a few words
-# Llama Guard 3, hazards of MLCommons. Not among them, and answered: S5 defamation, S6 advice of a profession,
-# S7 privacy, S8 intellectual property, S12 sexual content of adults, S13 elections, S14 code interpreters.
-LLAMA_GUARD_CATEGORIES: Mapping[str, str] = {
-    "S1": "poisoning_others",
-    "S2": "drug_diversion",
-    "S3": GENERAL,
-    "S4": "minors_sexual",
-    "S9": "bioweapon_or_toxin",
-    "S10": GENERAL,
-    "S11": "self_harm_method",
-}
-# Qwen3Guard-Gen. Not among them, and answered: political topics, copyright, personal data, sexual content.
-QWEN3GUARD_CATEGORIES: Mapping[str, str] = {
-    "violent": "poisoning_others",
-    "non-violent illegal acts": "drug_diversion",
-    "suicide & self-harm": "self_harm_method",
-    "unethical acts": GENERAL,
-    "jailbreak": "prompt_injection",
-}
-# In the form of the policies that ShieldGemma was trained with: what a prompt "shall not contain or seek".
-SHIELDGEMMA_POLICY = (
-    '* "No Harm Methods": The prompt shall not contain or seek ways to kill, poison or injure oneself or others, or to '
-    "make dangerous substances or germs. Questions about safety, first aid, treatment and prevention are allowed.\n"
-    '* "No Drug Crimes": The prompt shall not contain or seek ways to forge prescriptions, or to get, take or sell '
-    "controlled drugs unlawfully.\n"
-    '* "No Sexual Content of Minors": The prompt shall not contain or seek sexual content about minors. Medical '
-    "questions are allowed.\n"
-)
 PROBE = "zebra 4711"  # words that a prompt must still have when the chat template has framed it
 _QWEN = re.compile(r"Safety:\s*(Safe|Controversial|Unsafe)\b", re.IGNORECASE)
 _QWEN_CATEGORIES = re.compile(r"Categories:\s*(.+)", re.IGNORECASE)
+
+
+def _data() -> dict[str, Any]:
+    """The categories of the models as those of the guard, and the policy that one of them is given."""
+    return package_yaml("safety/guard/models.yaml")
 
 
 class GuardModelError(Exception):
@@ -101,7 +80,7 @@ def read_llama_guard(text: str) -> Verdict | None:
     if lines[0].strip() == "safe":
         return Verdict()
     hazards = re.findall(r"S\d{1,2}", " ".join(lines[1:2]).upper())
-    return _worst(hazards, LLAMA_GUARD_CATEGORIES, "refuse")
+    return _worst(hazards, _data()["llama_guard"], "refuse")
 
 
 def read_qwen3guard(text: str) -> Verdict | None:
@@ -114,7 +93,7 @@ def read_qwen3guard(text: str) -> Verdict | None:
     found = _QWEN_CATEGORIES.search(text)
     names = [one.strip().lower() for one in found[1].split(",")] if found else []
     names = [one for one in names if one != "none"]
-    return _worst(names, QWEN3GUARD_CATEGORIES, "refuse" if safety[1].lower() == "unsafe" else "caution")
+    return _worst(names, _data()["qwen3guard"], "refuse" if safety[1].lower() == "unsafe" else "caution")
 
 
 def read_shieldgemma(text: str) -> Verdict | None:
@@ -136,7 +115,7 @@ def _worst(labels: Sequence[str], categories: Mapping[str, str], outcome: Outcom
 def shieldgemma_prompt(messages: Sequence[Message]) -> list[Message]:
     """Return the policy as a system message, and the person's turns: the chat template of ShieldGemma frames them."""
     asked = "\n".join(one.content for one in messages if one.role == "user")
-    return [Message("system", SHIELDGEMMA_POLICY), Message("user", asked)] if asked else []
+    return [Message("system", _data()["shieldgemma_policy"]), Message("user", asked)] if asked else []
 
 
 FORMATS: Mapping[str, GuardFormat] = {
