@@ -51,7 +51,7 @@ IMPORTS: dict[str, set[str]] = {
     "model": {"config", "disk", "hardware", "stages"},
     # model.load, model.zoo.pull: the tokenizer that counts the tokens of a mix, also of a model by its name
     "data": {
-        *("config", "disk", "privacy", "records", "retry", "stages", "templates", "text"),
+        *("config", "disk", "package_data", "privacy", "records", "retry", "stages", "templates", "text"),
         *("model.load", "model.vocabulary", "model.zoo.pull"),
     },
     "engine": {

@@ -11,6 +11,7 @@ the file, as a group. So whoever knows the field can read and change the words w
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -36,6 +37,11 @@ def package_yaml(path: str) -> dict[str, Any]:
     """Return what a YAML file of the package says, a mapping. It is read once; nobody changes it."""
     read: dict[str, Any] = yaml.load(package_text(path), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return read
+
+
+def flat_terms(given: Iterable[str | Sequence[str]]) -> list[str]:
+    """Return terms that stand in one list, or in one for each language."""
+    return [term for group in given for term in ([group] if isinstance(group, str) else group)]
 
 
 class Patterns(dict[str, re.Pattern[str]]):

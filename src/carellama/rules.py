@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 from carellama.errors import UserError
 from carellama.mention_table import LETTERS_PER_WORD, Bases, Distances, SlotMentions, Term, TermTable, Words, codes_of
-from carellama.package_data import package_text, package_yaml
+from carellama.package_data import flat_terms, package_text, package_yaml
 
 SENTENCE_END = re.compile(r"[。！？!?；;\n]|\.(?=\s|$)")
 _NEGATOR = re.compile(r"[没无不未]|not? |isn't |isnt ")
@@ -86,11 +86,6 @@ def words_between(text: str, begin: int, end: int) -> float:
         return len(part) / LETTERS_PER_WORD
     wide = (len(part.encode("utf-8", "replace")) - len(part)) / 2
     return wide + max(0.0, len(part) - wide) / LETTERS_PER_WORD
-
-
-def flat_terms(given: Iterable[str | Sequence[str]]) -> list[str]:
-    """Return terms that stand in one list, or in one for each language."""
-    return [term for group in given for term in ([group] if isinstance(group, str) else group)]
 
 
 def package_concepts(*paths: str) -> dict[str, list[str]]:

@@ -28,8 +28,8 @@ from carellama.consultation.guide_files import (
 from carellama.consultation.persons import is_bystander
 from carellama.consultation.state import Urgency
 from carellama.errors import UserError
-from carellama.package_data import package_folder, package_text, package_yaml
-from carellama.rules import Lexicon, Mention, Mentions, flat_terms, normalize, package_concepts
+from carellama.package_data import flat_terms, package_folder, package_text, package_yaml
+from carellama.rules import Lexicon, Mention, Mentions, normalize, package_concepts
 from carellama.safety.rules.context import Context, Flag
 from carellama.safety.rules.files import CONTEXT
 from carellama.safety.rules.measures import find_measures, measure_names

@@ -18,8 +18,8 @@ from typing import Any
 from carellama.consultation.complaints import load_guide
 from carellama.consultation.guide_files import Complaint
 from carellama.consultation.state import SLOTS, Slot
-from carellama.package_data import package_yaml
-from carellama.rules import Lexicon, flat_terms, normalize
+from carellama.package_data import flat_terms, package_yaml
+from carellama.rules import Lexicon, normalize
 from carellama.safety.notices import Language
 
 Wording = Mapping[str, str]  # by language

@@ -21,8 +21,8 @@ from carellama.consultation.complaints import load_guide
 from carellama.consultation.persons import has_own_trouble, is_bystander
 from carellama.consultation.questions import slots_data
 from carellama.consultation.state import SLOTS, Reader, Slot
-from carellama.package_data import Patterns
-from carellama.rules import SENTENCE_END, Lexicon, Mention, Mentions, flat_terms, normalize, words_between
+from carellama.package_data import Patterns, flat_terms
+from carellama.rules import SENTENCE_END, Lexicon, Mention, Mentions, normalize, words_between
 from carellama.safety.medication.conflicts import person_facts
 from carellama.safety.rules.measures import NUMBER, find_measures, read_number
 

@@ -1,6 +1,6 @@
 """Columns of rows by their names: which hold questions, answers, options, turns, texts, and what a row itself shows.
 
-    first_of(QUESTIONS, lower_names(rows))      # "Question"
+    first_of(names_of("questions"), lower_names(rows))      # "Question"
     has_options(row.fields)                     # whether it is an exam question
 
 The columns of a whole file are guessed by `carellama.data.guess_columns`.
@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from carellama.data.csv_reader import SIMPLIFIED
@@ -20,6 +20,7 @@ from carellama.data.exam_answers import AnswerForm
 from carellama.data.exam_options import options_of, unpacked
 from carellama.data.readers import Row
 from carellama.data.speakers import Speakers
+from carellama.package_data import flat_terms, package_yaml
 from carellama.records import BadRecord
 
 
@@ -63,92 +64,33 @@ EXAM = Columns(
 )
 NONE = Columns(None, None, None, None, None, None, None)
 
-# Names by which a column is known, likeliest first; compared in lower case.
-QUESTIONS = (
-    "instruction",
-    "question",
-    "query",
-    "ask",
-    "prompt",
-    "问",
-    "问题",
-    "提问",
-    "患者提问",
-    "患者问题",
-    "user_input",
-)
-PROMPTS = (*QUESTIONS, "q", "input", "text", "title")
-ANSWERS = (
-    "output",
-    "response",
-    "answer",
-    "reply",
-    "completion",
-    "target",
-    "答",
-    "答案",
-    "回答",
-    "医生回答",
-    "医生回复",
-)
-RESPONSES = (*ANSWERS, "a")
-QUERIES = {
-    "instruction": ("input",),
-    "title": ("ask", "question", "content"),
-    "prompt": ("input",),
-    "question": ("input",),
-    "query": ("input",),
-}
-CHOSEN = ("chosen", "response_chosen", "better", "accepted")
-REJECTED = ("rejected", "response_rejected", "worse", "refused")
-HISTORIES = ("history",)
-SYSTEMS = ("system", "system_prompt")
-VERDICTS = ("good", "label", "kto_tag", "is_good", "thumbs_up", "desirable", "thumbs", "thumb", "feedback", "verdict",
-            "标签", "评价")  # fmt: skip
-VERDICT_WORDS = {
-    "true": True, "1": True, "1.0": True, "good": True, "desirable": True, "up": True, "like": True, "好": True,
-    "false": False, "0": False, "0.0": False, "-1": False, "-1.0": False, "bad": False, "undesirable": False,
-    "down": False, "dislike": False, "坏": False, "差": False,
-}  # fmt: skip
+DATA = "data/column_names.yaml"
 ZERO, MINUS = {"0", "0.0"}, {"-1", "-1.0"}
-RANKS = ("rank", "ranks", "ranking", "rankings")  # of ranked answers: 1 is the best
-SCORES = ("score", "scores", "rating", "ratings", "reward", "rewards")  # of ranked answers: most is best
-CONTEXTS = ("context", "contexts", "passage", "abstract", "vignette", "case", "background", "case_description",
-            "clinical_case", "patient_case", "case_text", "case_summary", "case_presentation", "scenario",
-            "clinical_scenario", "clinical_vignette", "patient_note", "clinical_note", "材料", "病例", "背景", "案例",
-            "病历", "共用题干")  # fmt: skip
-TEXTS = ("text", "content", "正文", "内容", "document", "passage", "paragraph", "body")
-PASSAGES = ("document", "content", "text", "article", "paragraph", "正文", "内容")  # beside a question they may hold it
-TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "turns", "prompt", "chosen")
-STEMS = ("question", "stem", "problem_text", "problem", "query", "题目", "题干", "问题", "试题", "prompt",
-         "instruction", "input", "text", "q", "ques", "sent1", "question_stem", "question_text")  # fmt: skip
-OPTIONS = (
-    "options",
-    "option",
-    "choices",
-    "choice",
-    "answer_choices",
-    "answer_options",
-    "opts",
-    "选项",
-    "备选答案",
-    "备选项",
-)
-KEYS = ("answer_idx", "answer_index", "answer_key", "answerkey", "answer_letter", "answer_option", "correct_option",
-        "correct_choice", "correct_answer", "correct_answers", "correct_options", "right_answer", "right_answers",
-        "cop", "answer", "anwer", "答案", "正确答案", "参考答案",
-        "correct", "gold", "key", "ans", "target", "output", "response", "label")  # fmt: skip
-EXPLANATIONS = ("explanation", "exp", "rationale", "解析", "答案解析", "analysis", "reasoning", "solution", "cot")
-IDS = ("id", "problem_id", "question_id", "qid", "编号", "题号")
 OPTION_COLUMN = re.compile(r"(op|opt|option|choice|ending|选项|备选)?[ _.\-]?([a-j]|10|[0-9])")
 NAME_PARTS = re.compile(r"[\s\-_]+|(?<=[a-z0-9])(?=[A-Z])")
-LATE = frozenset((*QUESTIONS, "input", *CONTEXTS, *OPTIONS, *CHOSEN, *REJECTED))
 ADDED_LATE = ("system", "good", "history", "query", "context", "explanation")  # the rest changes what a row is
 MEANINGS: dict[AnswerForm, str] = {
     "letters": "letters", "text": "texts of options",
     "index_from_0": "counted from 0", "index_from_1": "counted from 1",
 }  # fmt: skip
 LETTERS_ONLY = re.compile(r"\W*[A-H](?:\W*[A-H])*\W*")  # the answers of an exam
+
+
+@cache
+def names_of(kind: str) -> tuple[str, ...]:
+    """The names by which a kind of column is known, likeliest first: those of `column_names.yaml`."""
+    return tuple(flat_terms(package_yaml(DATA)[kind]))
+
+
+def query_names(prompt: str | None) -> tuple[str, ...]:
+    """The names of a column that has more of the question, beside a prompt of this name."""
+    return tuple(package_yaml(DATA)["queries"].get(plain_name(prompt or ""), ()))
+
+
+@cache
+def verdict_words() -> Mapping[str, bool]:
+    """What says in a row that an answer is good (True) or bad."""
+    return {word: kind == "good" for kind, words in package_yaml(DATA)["verdict_words"].items() for word in words}
 
 
 def plain_name(name: str) -> str:
@@ -171,7 +113,7 @@ def first_of(known: Iterable[str], among: Mapping[str, str]) -> str | None:
 def option_columns(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     """Columns that may hold options: one that holds them all, or several ("opa", "opb", ...) that hold one each."""
     lower = {plain_name(name): name for name in reversed(names)}
-    found: list[tuple[str, ...]] = [(lower[name],) for name in OPTIONS if name in lower]
+    found: list[tuple[str, ...]] = [(lower[name],) for name in names_of("options") if name in lower]
     groups: dict[str, dict[str, str]] = {}
     for name, column in lower.items():
         match = OPTION_COLUMN.fullmatch(name)
@@ -230,25 +172,32 @@ def with_late_columns(
 def _late_key(plain: str, columns: Columns, row_format: str) -> str | None:
     """What a column that begins after the first rows holds, by its plain name; None where nothing is known of it."""
     option = OPTION_COLUMN.fullmatch(plain)
-    if plain in SYSTEMS:
+    if plain in names_of("systems"):
         return "system"
-    if plain in VERDICTS[2:] or plain == "good":
+    if plain in names_of("verdicts")[2:] or plain == "good":
         return "good"
     if row_format in ("sharegpt", "openai"):
-        return plain if plain in ("chosen", "rejected") else "chosen" if plain in (*CHOSEN, *REJECTED) else None
-    if plain in HISTORIES and row_format == "alpaca":
+        return (
+            plain
+            if plain in ("chosen", "rejected")
+            else "chosen"
+            if plain in names_of("chosen") + names_of("rejected")
+            else None
+        )
+    if plain in names_of("histories") and row_format == "alpaca":
         return "history"
-    if plain in QUERIES.get(plain_name(columns.prompt or ""), ()) and columns.query is None:
+    if plain in query_names(columns.prompt) and columns.query is None:
         return "query"
-    if plain in CONTEXTS and row_format != "text":
+    if plain in names_of("contexts") and row_format != "text":
         return "context"
-    if plain in EXPLANATIONS and row_format == "exam":
+    if plain in names_of("explanations") and row_format == "exam":
         return "explanation"
-    if plain in OPTIONS or (option and (option[1] or option[2].isalpha())):
+    if plain in names_of("options") or (option and (option[1] or option[2].isalpha())):
         return "options"
-    if plain in (*CHOSEN, *REJECTED):
-        return "chosen" if plain in CHOSEN else "rejected"
-    return "prompt" if plain in LATE else None
+    if plain in names_of("chosen") + names_of("rejected"):
+        return "chosen" if plain in names_of("chosen") else "rejected"
+    late = any(plain in names_of(kind) for kind in ("questions", "contexts"))
+    return "prompt" if late or plain == "input" else None
 
 
 def unread_options(fields: Mapping[str, Any]) -> str | None:
@@ -266,7 +215,7 @@ def may_be_exam(fields: Mapping[str, Any]) -> bool:
 def turns_in(fields: Mapping[str, Any], columns: Iterable[str] = ()) -> tuple[str, str] | None:
     """(column, row format) of a list of turns; None where a row has none. An empty list is none."""
     lower = {plain_name(name): name for name in reversed(list(fields))}
-    for name in (*columns, *(lower[name] for name in TURNS if name in lower)):
+    for name in (*columns, *(lower[name] for name in names_of("turns") if name in lower)):
         value = unpacked(fields.get(name))
         first = value[0] if isinstance(value, list) and value else None
         if isinstance(first, dict) and ("role" in first or "from" in first):

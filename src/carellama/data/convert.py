@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from carellama.data.column_names import EXAM, VERDICT_WORDS, may_be_exam, turns_in
+from carellama.data.column_names import EXAM, may_be_exam, turns_in, verdict_words
 from carellama.data.column_names import Columns as Columns
 from carellama.data.exam_answers import letters_of, make_question
 from carellama.data.exam_options import correct_in, in_question, options_of, unpacked
@@ -254,9 +254,9 @@ def _verdict(row: Row, column: str | None) -> bool | None:
     word = str(value).strip().lower()
     if not word:  # an empty cell of a table
         return None
-    if word not in VERDICT_WORDS:
+    if word not in verdict_words():
         raise BadRecord(row.place, f"column {column!r} is not true or false", f"found {type(value).__name__}")
-    return VERDICT_WORDS[word]
+    return verdict_words()[word]
 
 
 def _answer_of(row: Row, value: Any, keys: tuple[str, str], messages: Sequence[Message]) -> Any:

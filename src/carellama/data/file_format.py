@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 from carellama.data.catalogue.layouts import LAYOUTS
 from carellama.data.column_names import (
-    STEMS,
     Columns,
     first_of,
     has_options,
+    names_of,
     plain_name,
     turns_in,
     with_late_columns,
@@ -207,7 +207,9 @@ def counted_kind(count: int, kind: str) -> str:
 def format_of(fields: Mapping[str, Any]) -> RowFormat | None:
     """The row format that one row has by itself. A row with options is an exam question, whatever else it has."""
     turns = turns_in(fields)
-    if has_options(fields) and (turns is None or first_of(STEMS, {plain_name(name): name for name in fields})):
+    if has_options(fields) and (
+        turns is None or first_of(names_of("stems"), {plain_name(name): name for name in fields})
+    ):
         return "exam"
     if turns is not None:
         return "openai" if turns[1] == "openai" else "sharegpt"

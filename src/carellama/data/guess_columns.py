@@ -15,38 +15,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from carellama.data.column_names import (
-    ANSWERS,
-    CHOSEN,
-    CONTEXTS,
-    EXPLANATIONS,
-    HISTORIES,
-    IDS,
-    KEYS,
     LETTERS_ONLY,
     MEANINGS,
     MINUS,
     NONE,
-    PASSAGES,
-    PROMPTS,
-    QUERIES,
-    QUESTIONS,
-    RANKS,
-    REJECTED,
-    RESPONSES,
-    SCORES,
-    STEMS,
-    SYSTEMS,
-    TEXTS,
-    VERDICT_WORDS,
-    VERDICTS,
     ZERO,
     Columns,
     first_of,
     lower_names,
+    names_of,
     option_columns,
     options_in,
     plain_name,
+    query_names,
     unread_options,
+    verdict_words,
 )
 from carellama.data.exam_answers import FORMS, AnswerForm, Sample, answer_forms, letters_of
 from carellama.data.exam_options import correct_in, first_key, in_question
@@ -66,9 +49,9 @@ class Guess:
 def turn_columns(rows: Sequence[Row], column: str, others: Guess | None = None) -> Guess:
     """The columns of rows with a list of turns; `others`: those of the conversations among them without one."""
     names, anywhere = lower_names(rows), lower_names(rows, share=0)
-    chosen, rejected = first_of(CHOSEN, names), first_of(REJECTED, names)
+    chosen, rejected = first_of(names_of("chosen"), names), first_of(names_of("rejected"), names)
     pair = (chosen, rejected) if chosen and rejected else (None, None)
-    system, good = first_of(SYSTEMS, anywhere), _verdicts(rows, anywhere)
+    system, good = first_of(names_of("systems"), anywhere), _verdicts(rows, anywhere)
     return Guess(
         replace(
             others.columns if others else NONE,
@@ -84,10 +67,10 @@ def turn_columns(rows: Sequence[Row], column: str, others: Guess | None = None) 
 def text_columns(rows: Sequence[Row]) -> Guess | None:
     """The column of rows that hold a text; None where there is none. Beside a question it may be the answer."""
     names = lower_names(rows)
-    text = first_of(TEXTS, names)
+    text = first_of(names_of("texts"), names)
     if text is None:
         return None
-    question = first_of([name for name in (*QUESTIONS, "input") if names.get(name) != text], names)
+    question = first_of([name for name in (*names_of("questions"), "input") if names.get(name) != text], names)
     held = [row.fields.get(question) for row in rows] if question else []
     if question and 2 * sum(isinstance(one, str) and bool(one.strip()) for one in held) > len(rows):
         choice = {"columns": {"prompt": question, "query": "", "response": text, "history": ""}}
@@ -98,18 +81,19 @@ def text_columns(rows: Sequence[Row]) -> Guess | None:
 def chat_columns(rows: Sequence[Row]) -> Guess | None:
     """The columns of rows with a question and its answer or ranked answers; None where there are no such columns."""
     names, anywhere = lower_names(rows), lower_names(rows, share=0)
-    response = first_of(RESPONSES, names)
-    prompt = first_of([name for name in PROMPTS if names.get(name) != response], names)
-    if "title" in names and first_of(QUERIES["title"], names) and response:
+    response = first_of(names_of("responses"), names)
+    prompt = first_of([name for name in names_of("prompts") if names.get(name) != response], names)
+    if "title" in names and first_of(query_names("title"), names) and response:
         prompt = names["title"]
-    chosen, rejected = first_of(CHOSEN, names), first_of(REJECTED, names)
+    chosen, rejected = first_of(names_of("chosen"), names), first_of(names_of("rejected"), names)
     pair = (chosen, rejected) if chosen and rejected else (None, None)
     if not prompt or not (response or pair[0]):
         return None
-    query = first_of(QUERIES.get(plain_name(prompt), ()), names)
+    query = first_of(query_names(prompt), names)
     columns = Columns(
         prompt=prompt, query=query, response=response, chosen=pair[0], rejected=pair[1],
-        history=first_of(HISTORIES, anywhere), system=first_of(SYSTEMS, anywhere), good=_verdicts(rows, anywhere),
+        history=first_of(names_of("histories"), anywhere), system=first_of(names_of("systems"), anywhere),
+        good=_verdicts(rows, anywhere),
         context=_context(rows, names, (prompt, query, response)),
     )  # fmt: skip
     answers = [one if isinstance(one := row.fields.get(response), str) else "" for row in rows] if response else []
@@ -137,11 +121,11 @@ def chat_columns(rows: Sequence[Row]) -> Guess | None:
                 }
             },
         )
-    rival = _rival(rows, names, prompt, QUESTIONS, (prompt, query, response))
+    rival = _rival(rows, names, prompt, names_of("questions"), (prompt, query, response))
     if rival:
         choice = {"columns": {"prompt": prompt, "query": rival, "response": response or "", "history": ""}}
         return Guess(columns, f"{prompt!r} and {rival!r} may both hold the question", choice)
-    rival = _rival(rows, names, response, ANSWERS, (prompt, query, response)) if response else None
+    rival = _rival(rows, names, response, names_of("answers"), (prompt, query, response)) if response else None
     if rival:
         choice = {"columns": {"prompt": prompt, "query": query or "", "response": rival, "history": ""}}
         return Guess(columns, f"{response!r} and {rival!r} may both hold the answer", choice)
@@ -153,28 +137,28 @@ def _verdicts(rows: Sequence[Row], names: Mapping[str, str]) -> str | None:
 
     0 alone may be a class. 1 alone changes nothing, and a 0 after the first rows is not learned as a good answer.
     """
-    for name in VERDICTS:
+    for name in names_of("verdicts"):
         values = [row.fields.get(names[name]) for row in rows] if name in names else []
         if values and name == "good":
             return names[name]
         given = {str(value).strip().lower() for value in values if value not in (None, "")}
         if given & ZERO and given & MINUS:  # three grades, of which the middle is neither
             continue
-        both = len({VERDICT_WORDS.get(word) for word in given}) == 2
-        if given and given <= VERDICT_WORDS.keys() and (both or given - ZERO):
+        both = len({verdict_words().get(word) for word in given}) == 2
+        if given and given <= verdict_words().keys() and (both or given - ZERO):
             return names[name]
     return None
 
 
 def other_order(rows: Sequence[Row], names: Mapping[str, str], response: str | None) -> str | None:
     """A column of ranks or scores by which the answers of some row do not stand best first."""
-    for name in (*RANKS, *SCORES):
+    for name in (*names_of("ranks"), *names_of("scores")):
         for row in rows if response and name in names else ():
             answers, values = row.fields.get(response or ""), row.fields.get(names[name])
             if not (isinstance(answers, list) and isinstance(values, list) and len(answers) == len(values)):
                 continue
             numbers = all(isinstance(value, int | float) for value in values)
-            if numbers and values != sorted(values, reverse=name in SCORES):
+            if numbers and values != sorted(values, reverse=name in names_of("scores")):
                 return names[name]
     return None
 
@@ -203,10 +187,10 @@ def _rival(
 
 def _context(rows: Sequence[Row], names: Mapping[str, str], used: tuple[str | None, ...]) -> str | None:
     """The column of a passage: a text, or a list or object of texts. A text that holds the question is none."""
-    for column in (names[name] for name in CONTEXTS if name in names and names[name] not in used):
+    for column in (names[name] for name in names_of("contexts") if name in names and names[name] not in used):
         if any(isinstance(row.fields.get(column), (str, list, dict)) and row.fields[column] for row in rows):
             return column
-    for column in (names[name] for name in PASSAGES if name in names and names[name] not in used):
+    for column in (names[name] for name in names_of("passages") if name in names and names[name] not in used):
         pairs = [(row.fields.get(used[0] or ""), row.fields.get(column)) for row in rows]
         apart = [isinstance(text, str) and bool(text) and str(asked) not in text for asked, text in pairs]
         if 2 * sum(apart) > len(rows):
@@ -217,7 +201,7 @@ def _context(rows: Sequence[Row], names: Mapping[str, str], used: tuple[str | No
 def _two_contexts(rows: Sequence[Row], names: Mapping[str, str], columns: Columns) -> tuple[str, dict[str, Any]] | None:
     """Why it is not clear which column holds the passage, and the keys that choose one."""
     used = (columns.prompt, columns.query, columns.response, columns.context, *(columns.options or ()))
-    rival = _rival(rows, names, columns.context, CONTEXTS, used) if columns.context else None
+    rival = _rival(rows, names, columns.context, names_of("contexts"), used) if columns.context else None
     if rival is None:
         return None
     chosen: dict[str, Any] = {"prompt": columns.prompt, "query": columns.query or "", "history": ""}
@@ -235,14 +219,14 @@ def exam_columns(rows: Sequence[Row]) -> Guess | None:
         columns for row in rows for columns in option_columns(tuple(row.fields)) if options_in(row.fields, columns)
     )
     options = sets.most_common(1)[0][0] if sets else ()
-    stem = first_of([name for name in STEMS if names.get(name) not in options], names)
+    stem = first_of([name for name in names_of("stems") if names.get(name) not in options], names)
     if stem is None:
         return None
     taken = {stem, *options}
-    query = first_of([name for name in QUERIES.get(plain_name(stem), ()) if names.get(name) not in taken], names)
+    query = first_of([name for name in query_names(stem) if names.get(name) not in taken], names)
     if not options and not _options_in_question(rows, (stem, query)):
         return None
-    keys = [names[name] for name in KEYS if name in names and names[name] not in {*taken, query}]
+    keys = [names[name] for name in names_of("keys") if name in names and names[name] not in {*taken, query}]
     given = {name: _answers(rows, (stem, query), options, name) for name in keys}
     fitting = {name: fits for name, (fits, _) in given.items() if fits}
     most = max(fitting.values(), default=0)  # an answer in letters goes before one whose numbers are not clear
@@ -256,8 +240,8 @@ def exam_columns(rows: Sequence[Row]) -> Guess | None:
     ]  # fmt: skip
     columns = replace(
         NONE, prompt=stem, query=query, response=response, options=options, answer_form=forms[0],
-        context=_context(rows, names, (stem, query, response)), explanation=first_of(EXPLANATIONS, names),
-        id=first_of(IDS, names), answer_check=next(iter(checks), None),
+        context=_context(rows, names, (stem, query, response)), explanation=first_of(names_of("explanations"), names),
+        id=first_of(names_of("ids"), names), answer_check=next(iter(checks), None),
     )  # fmt: skip
     if two := _two_contexts(rows, names, columns):
         return Guess(columns, *two)
@@ -276,7 +260,7 @@ def _answers(
         if column in row.fields:
             found = options_in(row.fields, options) if options else in_question(_joined(row, stem))[1]
             first = first_key(row.fields.get(options[0])) if len(options) == 1 else _first_number(options)
-            said = next((row.fields[name] for name in row.fields if plain_name(name) in EXPLANATIONS), None)
+            said = next((row.fields[name] for name in row.fields if plain_name(name) in names_of("explanations")), None)
             if found:
                 samples.append(Sample(row, row.fields[column], found, said, first))
     forms = answer_forms(samples)

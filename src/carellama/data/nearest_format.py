@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from carellama.data import column_names as known
@@ -26,12 +27,16 @@ QUESTION_ENDS = ("question", "query", "ask", "prompt", "patient", "问")
 ANSWER_ENDS = ("answer", "response", "reply", "output", "doctor", "答")
 LIST_NUMBER = re.compile(r"\W*\w{1,4}\W*")
 DEEPEST = 4  # objects within objects
-KNOWN = frozenset(
-    name
-    for names in (known.PROMPTS, known.RESPONSES, known.CHOSEN, known.REJECTED, known.HISTORIES, known.SYSTEMS,
-                  known.CONTEXTS, known.TEXTS, known.TURNS, known.STEMS, known.OPTIONS, known.KEYS, known.EXPLANATIONS)
-    for name in names
-)  # fmt: skip
+KINDS = (
+    *("prompts", "responses", "chosen", "rejected", "histories", "systems", "contexts", "texts", "turns", "stems"),
+    *("options", "keys", "explanations"),
+)
+
+
+@cache
+def _known_names() -> frozenset[str]:
+    """All names by which a column is known."""
+    return frozenset(name for kind in KINDS for name in known.names_of(kind))
 
 
 def advice(
@@ -63,7 +68,7 @@ def _other_choice(choices: Mapping[str, Any]) -> str:
         return " to leave it out, or write the options as a list"
     if choices.get("formatting") == "exam":
         return ', or "formatting": "alpaca" to leave the options out'
-    if known.plain_name(choices["columns"].get("response") or "") in known.TEXTS:
+    if known.plain_name(choices["columns"].get("response") or "") in known.names_of("texts"):
         return ', or "formatting": "text" to leave the question out'
     return ", or the other column"
 
@@ -92,7 +97,11 @@ def nearest(name: str, rows: Sequence[Row]) -> str:
             "a row for each, with columns such as question and answer, or turns with role and content"
         )
     columns = _likely(paths)
-    if columns is not None and columns.response is None and known.plain_name(columns.prompt or "") in known.QUESTIONS:
+    if (
+        columns is not None
+        and columns.response is None
+        and known.plain_name(columns.prompt or "") in known.names_of("questions")
+    ):
         kept = {"prompt": columns.prompt, "query": "", "response": "...", "history": ""}
         return (
             f"the columns are {told}; none of them is known to hold the answer to {columns.prompt!r}: name it in "
@@ -132,7 +141,7 @@ def _may_be_told(name: str, rows: Sequence[Row]) -> bool:
     """Whether the columns are sure to be names: those of a table are where one of them is known."""
     if not name.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".xlsx", ".xls")):
         return True
-    return any(column in KNOWN for column in lower_names(rows, share=0))
+    return any(column in _known_names() for column in lower_names(rows, share=0))
 
 
 def text_paths(rows: Sequence[Row]) -> dict[str, int]:
@@ -155,9 +164,9 @@ def _texts(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, str]]:
 def _likely(paths: Mapping[str, int]) -> Columns | None:
     """The columns likeliest to hold a question and its answer, or a text."""
     by_end = {path.rpartition(".")[2].lower(): path for path in reversed(list(paths))}
-    prompt = first_of(known.PROMPTS, by_end) or _ending(by_end, QUESTION_ENDS)
+    prompt = first_of(known.names_of("prompts"), by_end) or _ending(by_end, QUESTION_ENDS)
     others = {end: path for end, path in by_end.items() if path != prompt}
-    response = first_of(known.RESPONSES, others) or _ending(others, ANSWER_ENDS)
+    response = first_of(known.names_of("responses"), others) or _ending(others, ANSWER_ENDS)
     if prompt is None and response is None:
         longest = max(paths, key=lambda path: paths[path], default=None)
         return None if longest is None else replace(NONE, prompt=longest)
