@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import yaml
 
 from carellama.errors import UserError, nearest, read_failure
-from carellama.rules import flat_terms
+from carellama.package_data import flat_terms
 
 File = tuple[str, str]  # name, text
 QUOTES = "write words such as yes and no, and numbers, in quotes"
