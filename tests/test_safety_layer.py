@@ -22,7 +22,7 @@ from carellama.records import Message
 from carellama.safety.answers.urgency import makes_light_of, urgency_of
 from carellama.safety.layer import SafetyLayer
 from carellama.safety.notices import countries
-from carellama.serve.terminal import Talk, ask
+from carellama.serve.terminal import ChatSession, ask
 from test_web import asked, page_of
 
 ALARM = [Message("user", "胸口压着疼，一身冷汗")]
@@ -294,7 +294,7 @@ def test_the_terminal_notes_each_notice_once(mode: str, shown: int) -> None:
         except StopIteration:
             raise EOFError from None
 
-    Talk(assistant("请立即就医。", mode), Console(file=noted, width=500)).run(read)
+    ChatSession(assistant("请立即就医。", mode), Console(file=noted, width=500)).run(read)
     assert noted.getvalue().count("这可能是紧急情况") == shown
 
 

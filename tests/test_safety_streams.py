@@ -20,7 +20,7 @@ from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
 from carellama.safety.notices import mark_text
 from carellama.safety.screened import screened_reply, screened_stream
-from carellama.serve.terminal import Talk
+from carellama.serve.terminal import ChatSession
 from test_safety_linear import calls
 
 LAYER = SafetyLayer("on")
@@ -136,7 +136,7 @@ LATE = Message("user", "Can I take ibuprofen for my back?")
 def test_turns_that_the_model_lost_are_still_read_for_safety() -> None:
     """A pregnancy told of in a turn that no longer fits the context was forgotten."""
     engine = ScriptedEngine("Yes.", context_tokens=200)
-    talk = Talk(Assistant(engine, safety=LAYER), Console(file=io.StringIO()))
+    talk = ChatSession(Assistant(engine, safety=LAYER), Console(file=io.StringIO()))
     talk.conversation.messages = list(EARLY)
     talk._answer(LATE.content)
     assert "pregnant" not in str(engine.asked), "the turn fits: the test shows nothing"

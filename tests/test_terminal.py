@@ -26,8 +26,8 @@ from carellama.engine.base import Piece, PromptTooLong, Sampling
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message
-from carellama.serve.styling import Styled
-from carellama.serve.terminal import Talk, ask, question_of
+from carellama.serve.terminal import ChatSession, ask, read_question
+from carellama.serve.terminal_markdown import MarkdownStyler
 
 SAMPLING = Sampling(50)
 PROGRAM = """
@@ -52,7 +52,7 @@ def held(engine: ScriptedEngine, *typed: str | type[BaseException], system: str 
         raise line
 
     notes = io.StringIO()
-    talk = Talk(Assistant(engine, system, SAMPLING), Console(file=notes, width=200))
+    talk = ChatSession(Assistant(engine, system, SAMPLING), Console(file=notes, width=200))
     talk.run(read)
     return talk.conversation, notes.getvalue()
 
@@ -137,9 +137,9 @@ def test_ask_gives_one_answer(capsys) -> None:
     row = json.loads(capsys.readouterr().out)
     assert row["text"] == "发烧" and row["finish_reason"] == "length"
     assert row["usage"] == {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
-    assert question_of(["What", "is asthma?"]) == "What is asthma?"
+    assert read_question(["What", "is asthma?"]) == "What is asthma?"
     with pytest.raises(UserError, match="empty"):
-        question_of([" "])
+        read_question([" "])
     with pytest.raises(PromptTooLong):
         ask(Assistant(ScriptedEngine("ok", context_tokens=5)), "too long")
 
@@ -149,7 +149,7 @@ MARKED = "# Fever\n\nDrink **water** and `tea**`.\n- one\n  * two\n```\n- **raw*
 
 def test_marks_become_style_however_the_answer_is_cut() -> None:
     def styled(size: int) -> str:
-        style = Styled()
+        style = MarkdownStyler()
         pieces = [style.add(MARKED[at : at + size]) for at in range(0, len(MARKED), size)]
         return "".join(pieces) + style.end()
 
@@ -172,7 +172,7 @@ def test_marks_become_style_however_the_answer_is_cut() -> None:
 def test_doses_come_to_the_terminal_as_they_were_written(doses: list[str], size: int) -> None:
     """A lone ** was taken off, and 2**3 was shown as 23."""
     text = "\n".join(["，".join(doses), *doses])
-    style = Styled()
+    style = MarkdownStyler()
     printed = "".join(style.add(text[at : at + size]) for at in range(0, len(text), size)) + style.end()
     pairs = re.compile(r"`([^`\n]+)`|(?<!\d)\*\*(?=[^\s*])([^\n]+?)(?<=[^\s*])\*\*(?!\d)")
     assert re.sub(r"\x1b\[\d+m", "", printed) == pairs.sub(lambda pair: pair[1] or pair[2], text)

@@ -195,7 +195,7 @@ def ask(argv: Sequence[str]) -> None:
     from carellama.serve import terminal
 
     *options, asked = parse((*TALK_GROUPS, AskArguments), argv, "carellama ask QUESTION", first="question")
-    question = terminal.question_of(asked.question)
+    question = terminal.read_question(asked.question)
     with _assistant(*options) as assistant:
         terminal.ask(assistant, question, as_json=asked.json)
 

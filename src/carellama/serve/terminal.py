@@ -28,7 +28,7 @@ from carellama.records import Message
 from carellama.safety.layer import Screening
 from carellama.safety.notices import SHOWN
 from carellama.serve.conversation import Conversation
-from carellama.serve.styling import Styled
+from carellama.serve.terminal_markdown import MarkdownStyler
 
 GREETING = "CareLlama: ask a health question. /help lists the commands. · 请输入您的健康问题，/help 查看命令。"
 HELP = """\
@@ -60,9 +60,11 @@ def chat(assistant: Assistant) -> None:
     if sys.stdin.isatty() and sys.stdout.isatty():
         console = Console(highlight=False)
         styled = console.color_system is not None and not console.no_color
-        Talk(assistant, console, styled=styled).run(_prompt_line())
+        ChatSession(assistant, console, styled=styled).run(_interactive_reader())
     else:
-        Talk(assistant, Console(stderr=True, highlight=False, color_system=None, soft_wrap=True)).run(_input_line)
+        ChatSession(assistant, Console(stderr=True, highlight=False, color_system=None, soft_wrap=True)).run(
+            _pipe_reader
+        )
 
 
 def ask(assistant: Assistant, question: str, *, as_json: bool = False) -> None:
@@ -98,7 +100,7 @@ def ask(assistant: Assistant, question: str, *, as_json: bool = False) -> None:
         print(f"cut after {reply.completion_tokens} tokens, see --max_new_tokens", file=sys.stderr)
 
 
-def question_of(words: Sequence[str]) -> str:
+def read_question(words: Sequence[str]) -> str:
     """Return the question of a command line: its words, or for "-" all of stdin. Raises `UserError` if it is empty."""
     piped = list(words) == ["-"]
     question = sys.stdin.buffer.read().decode("utf-8", errors="replace").strip() if piped else " ".join(words).strip()
@@ -107,7 +109,7 @@ def question_of(words: Sequence[str]) -> str:
     return question
 
 
-class Talk:
+class ChatSession:
     """One conversation: answers go to stdout, with their Markdown as style if `styled`; all else goes to `notices`."""
 
     def __init__(self, assistant: Assistant, notices: Console, *, styled: bool = False) -> None:
@@ -124,7 +126,7 @@ class Talk:
 
     def run(self, read: ReadLine) -> None:
         """Read questions and commands until the person leaves."""
-        self._note("\n".join((GREETING, self.assistant.disclaimer("en"), self.assistant.disclaimer("zh"))))
+        self._print_notice("\n".join((GREETING, self.assistant.disclaimer("en"), self.assistant.disclaimer("zh"))))
         interrupted = False
         while True:
             try:
@@ -135,24 +137,24 @@ class Talk:
                 if interrupted:
                     return
                 interrupted = True
-                self._note("Ctrl-C again or Ctrl-D leaves. · 再按一次 Ctrl-C 退出。")
+                self._print_notice("Ctrl-C again or Ctrl-D leaves. · 再按一次 Ctrl-C 退出。")
                 continue
             interrupted = False
             if line.lower() in LEAVE:
                 return
             try:
                 if line:
-                    self._obey(line)
+                    self._run_command(line)
             except UserError as error:
-                self._note(f"error: {error}")
+                self._print_notice(f"error: {error}")
 
-    def _obey(self, line: str) -> None:
+    def _run_command(self, line: str) -> None:
         word, _, rest = line.partition(" ")
         if line.lower() in ("clear", "/clear"):
             self.conversation.clear()
-            self._note("The conversation is forgotten. · 对话已清空。")
+            self._print_notice("The conversation is forgotten. · 对话已清空。")
         elif line == "/help":
-            self._note(HELP)
+            self._print_notice(HELP)
         elif word in self.commands:
             self.commands[word](rest.strip())
         elif word[:1] == "/" and word[1:].isalpha():  # not a path, a date or a share
@@ -163,10 +165,10 @@ class Talk:
 
     def _system(self, text: str) -> None:
         if not text:
-            self._note(self.conversation.system or "(none · 无)")
+            self._print_notice(self.conversation.system or "(none · 无)")
             return
         self.conversation = Conversation(text)
-        self._note("The system message is set. · 系统提示已设置。")
+        self._print_notice("The system message is set. · 系统提示已设置。")
 
     def _model(self, name: str) -> None:
         names = {BASE: "", **{f"{BASE}:{adapter}": adapter for adapter in self.assistant.adapters}}
@@ -174,7 +176,7 @@ class Talk:
             known = names | {adapter: adapter for adapter in self.assistant.adapters}
             self.sampling = replace(self.sampling, adapter=lookup(known, name, "model"))
         for shown, adapter in names.items():
-            self._note(f"{'*' if adapter == self.sampling.adapter else ' '} {shown}")
+            self._print_notice(f"{'*' if adapter == self.sampling.adapter else ' '} {shown}")
 
     def _save(self, file: str) -> None:
         """Write the conversation for `carellama data convert`; only its owner may read the file."""
@@ -184,7 +186,7 @@ class Talk:
             raise UserError("there is no answer yet to save")
         text = json.dumps([{"messages": self.conversation.rows()}], ensure_ascii=False, indent=2) + "\n"
         write_private(Path(file).expanduser(), text.encode("utf-8", "replace"))
-        self._note(f"saved · 已保存: {file}")
+        self._print_notice(f"saved · 已保存: {file}")
 
     def _report(self, file: str) -> None:
         """Write the report of the consultation as far as it came; only its owner may read the file."""
@@ -196,13 +198,13 @@ class Talk:
             raise UserError("there is nothing yet to report on")
         made = self.assistant.interview.report(self.conversation.messages, self.sampling.adapter)
         write_private(Path(file).expanduser(), report_bytes(made, file))
-        self._note(f"saved · 已保存: {file}")
+        self._print_notice(f"saved · 已保存: {file}")
 
     def _retry(self, _: str) -> None:
-        question = self.conversation.take_back()
+        question = self.conversation.undo()
         if not question:
             raise UserError("there is no question yet to answer again")
-        self._note(f"> {question}")
+        self._print_notice(f"> {question}")
         self._answer(question)
 
     def _answer(self, question: str) -> None:
@@ -212,10 +214,12 @@ class Talk:
         try:
             screening = self.assistant.screen(self.conversation.whole(question))
             refused = screening and screening.refusal  # then no engine, and no endpoint, counts the tokens either
-            if not refused and (dropped := self.conversation.make_room(self.assistant, question, self.sampling)):
-                self._note(f"({dropped} oldest turns no longer fit. · 最早的 {dropped} 轮对话已省略。)")
+            if not refused and (
+                dropped := self.conversation.drop_oldest_turns(self.assistant, question, self.sampling)
+            ):
+                self._print_notice(f"({dropped} oldest turns no longer fit. · 最早的 {dropped} 轮对话已省略。)")
             if not self.assistant.speaks(question):
-                self._note(OTHER_LANGUAGE)
+                self._print_notice(OTHER_LANGUAGE)
             reply = self._say(question, said, screening)
             if reply.finish_reason == "length":
                 note = f"(cut after {reply.completion_tokens} tokens, see --max_new_tokens · 已达最大长度)"
@@ -229,12 +233,12 @@ class Talk:
         elif not note:
             note = "(the model gave no answer · 模型没有回答)"
         if note:
-            self._note(note)
-        self.conversation.add(question, answer)
+            self._print_notice(note)
+        self.conversation.add_turn(question, answer)
 
     def _say(self, question: str, said: list[str], screening: Screening | None) -> Reply:
         """Print the pieces of an answer as they come, and add them to `said`."""
-        styled = Styled() if self.styled else None
+        styled = MarkdownStyler() if self.styled else None
         told, dropped = self.conversation.prompt(question), self.conversation.dropped
         stream = self.assistant.stream(told, self.sampling, dropped=dropped, screening=screening)
         reasons = False
@@ -242,11 +246,11 @@ class Talk:
             while True:
                 piece = next(stream)
                 if piece.reasoning and not reasons:
-                    self._note("(reasoning · 思考中)")
+                    self._print_notice("(reasoning · 思考中)")
                     reasons = True
                 for notice in piece.notices:
                     if not piece.text and notice.level in SHOWN and notice.text not in self._noticed:
-                        self._note(notice.text)
+                        self._print_notice(notice.text)
                     self._noticed.add(notice.text)
                 said.append(piece.text)
                 text = piece.text.translate(CONTROL)
@@ -259,11 +263,11 @@ class Talk:
             if styled:
                 print(styled.end(), end="", flush=True)
 
-    def _note(self, text: str) -> None:
+    def _print_notice(self, text: str) -> None:
         self.notices.print(text, style="dim", markup=False)
 
 
-def _prompt_line() -> ReadLine:
+def _interactive_reader() -> ReadLine:
     """Return a reader with line editing and arrow-key history, kept in memory."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import InMemoryHistory
@@ -272,7 +276,7 @@ def _prompt_line() -> ReadLine:
     return lambda: session.prompt("> ")
 
 
-def _input_line() -> str:
+def _pipe_reader() -> str:
     """Read one line of a file or a pipe; bytes that are no UTF-8 become replacement characters."""
     line = sys.stdin.buffer.readline()
     if not line:

@@ -39,7 +39,7 @@ class Visit:
     def begin_again(self) -> bool:
         """Take the last question once more; False: there is none, or one is under way."""
         with self._lock:
-            return not self.question and self._begin(self.conversation.take_back())
+            return not self.question and self._begin(self.conversation.undo())
 
     def take(self) -> bool:
         """Begin to answer; False: there is no question, or it is being answered."""
@@ -68,7 +68,7 @@ class Visit:
         return bool(question)
 
     def _end(self, note: str) -> None:
-        self.conversation.add(self.question, self.partial)
+        self.conversation.add_turn(self.question, self.partial)
         self.question, self.partial, self.note = "", "", note
 
 

@@ -117,7 +117,7 @@ class Page:
         if visit.question:
             return [question, gr.skip(), WORDS[language]["busy"], gr.skip(), gr.skip()]
         visit.note = ""
-        return [visit.conversation.take_back() or question, *self._shown(visit, language)]
+        return [visit.conversation.undo() or question, *self._shown(visit, language)]
 
     def clear(self, language: Language, request: gr.Request) -> list[Any]:
         """Forget the conversation; an answer under way ends."""
@@ -165,7 +165,9 @@ class Page:
         try:
             screening = self.assistant.screen(visit.conversation.whole(visit.question))
             refused = screening and screening.refusal  # then no engine, and no endpoint, counts the tokens either
-            if not refused and (turns := visit.conversation.make_room(self.assistant, visit.question, sampling)):
+            if not refused and (
+                turns := visit.conversation.drop_oldest_turns(self.assistant, visit.question, sampling)
+            ):
                 notes.append(words["dropped"].format(turns=turns))
             if not self.assistant.speaks(visit.question):
                 notes.append(words["other language"])
@@ -221,7 +223,7 @@ class Page:
         """What the chat, the note and the buttons show: [chat, note, ask, stop]."""
         rows = [_row(message.role, message.content) for message in visit.conversation.messages]
         busy = bool(visit.question)
-        last = visit.question or visit.conversation.unanswered
+        last = visit.question or visit.conversation.pending_question
         if last:
             rows.append(_row("user", last))
         if visit.partial:

@@ -1,6 +1,6 @@
 r"""Markdown for a terminal, styled while it streams: nothing is printed twice, and the terminal wraps the lines.
 
-    styled = Styled()
+    styled = MarkdownStyler()
     print(styled.add("Drink **wa"), styled.add("ter**.\n"), styled.end(), sep="")
 
 Known are headings, bold, bullets, inline code and code blocks; all else is printed as it is: a mark without its
@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 
 BOLD, CODE, DIM, PLAIN = "\x1b[1m", "\x1b[36m", "\x1b[2m", "\x1b[0m"
-MAY_BEGIN = re.compile(r" {0,8}(#{1,6} *|[-*+] *|`{1,2}|)")  # the beginning of a line that is not clear yet
+PARTIAL_MARKUP = re.compile(r" {0,8}(#{1,6} *|[-*+] *|`{1,2}|)")  # the beginning of a line that is not clear yet
 HEADING = re.compile(r"#{1,6} +")
 BULLET = re.compile(r"( *)(?:[-*] +|\+ +(?!\d))(?=\S)")  # + 5 mmol/L is no item
 FENCE = re.compile(r" *```")
@@ -27,7 +27,7 @@ SPAN = re.compile(
 MAY_OPEN = re.compile(rf"`|{BOLD_MARK}(?!\s)|\*$")
 
 
-class Styled:
+class MarkdownStyler:
     """Takes an answer in pieces and gives it out with its marks turned into style."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Styled:
         while self._held:
             line, ends, rest = self._held.partition("\n")
             if self._line_begins:
-                if not ends and MAY_BEGIN.fullmatch(line):
+                if not ends and PARTIAL_MARKUP.fullmatch(line):
                     return out
                 self._line_begins = False
                 out += self._begin(line)
