@@ -135,11 +135,11 @@ def test_past_illness_raises_the_urgency_and_is_no_complaint() -> None:
     ],
 )
 def test_a_faulty_file_is_refused_with_its_line(old: str, new: str, line: int, said: str) -> None:
-    assert load_guide(complaints=[("own.yaml", COMPLAINT)]).complaints.keys() == {"hiccups"}
+    assert load_guide((("own.yaml", COMPLAINT),)).complaints.keys() == {"hiccups"}
     faulty = COMPLAINT.replace(old, new)
     assert faulty != COMPLAINT
     with pytest.raises(UserError, match=rf"own\.yaml:{line}: .*{re.escape(said)}"):
-        load_guide(complaints=[("own.yaml", faulty)])
+        load_guide((("own.yaml", faulty),))
 
 
 def test_long_text_takes_linear_time_and_odd_text_nothing() -> None:

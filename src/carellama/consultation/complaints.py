@@ -81,18 +81,10 @@ class Assessment:
     people: frozenset[Person]
 
 
-def load_guide(departments: File | None = None, complaints: Sequence[File] = ()) -> Guide:
-    """Return the guide that CareLlama ships, or that of other files. Raises `UserError` with file and line."""
-    return _build(departments, complaints) if departments or complaints else _shipped()
-
-
 @cache
-def _shipped() -> Guide:
-    return _build(None, ())
-
-
-def _build(departments: File | None, complaints: Sequence[File]) -> Guide:
-    by_id = read_departments(departments or (DEPARTMENTS, _text(DEPARTMENTS)))
+def load_guide(complaints: tuple[File, ...] = ()) -> Guide:
+    """Return the guide that CareLlama ships, or one of other complaints. Raises `UserError` with file and line."""
+    by_id = read_departments((DEPARTMENTS, package_text(f"consultation/{DEPARTMENTS}")))
     found, own = read_complaints(complaints or _complaint_files(), by_id)
     concepts = package_concepts(CONTEXT)
     for name, terms in package_yaml(SIGNS)["concepts"].items():
@@ -126,10 +118,6 @@ def _complaint_files() -> list[File]:
     return [(path.removeprefix("consultation/"), text) for path, text in package_folder(f"consultation/{FOLDER}")]
 
 
-def _text(name: str) -> str:
-    return package_text(f"consultation/{name}")
-
-
 def find_complaints(text: str) -> tuple[Complaint, ...]:
     """Return the complaints that a text has, the most important first: see `assess`."""
     return assess(text).complaints
@@ -142,7 +130,6 @@ def assess(
     *,
     background: str = "",
     complaint_ids: Iterable[str] = (),
-    guide: Guide | None = None,
 ) -> Assessment:
     """Return what a text comes to. Takes time linear in the text.
 
@@ -152,8 +139,7 @@ def assess(
     but is no complaint. `complaint_ids` are those of complaints that are known otherwise; `age` in years and `sex`
     stand before what is said.
     """
-    guide = guide or load_guide()
-    reading = _Reading(guide, text, background, age, sex)
+    reading = _Reading(load_guide(), text, background, age, sex)
     found = reading.complaints(complaint_ids)
     main = found[:1] + tuple(one for one in found[1:] if reading.is_first(one))
     levels = {one.id: reading.urgency(one) for one in main}
