@@ -112,6 +112,8 @@ TABLE = [
     ("sums: IBAN by another remainder", "privacy/checksums.py", "% 97 == 1", "% 97 == 0", "test_privacy.py -k check"),
     ("sums: file_sha1 is not compared", "data/datasets.py", "if found != expected.lower():", "if False:", "test_sources.py -k sum_is_checked"),
     ("de-identification: a name is kept in other turns", "privacy/detect.py", "        same_names.treat_alike(plains, found)\n", "", "test_privacy.py"),
+    ("de-identification: what stands before a value does not matter", "privacy/rules.py", "yield lambda found: not found.before(not_after, window)", "yield lambda found: True", "test_privacy_rules.py"),
+    ("de-identification: a negated check is not negated", "privacy/rules.py", "negated = words[0] == \"not\"", "negated = False", "test_privacy_rules.py"),
     ("de-identification: the less certain of two kinds", "privacy/detect.py", "surest = max(last, span,", "surest = min(last, span,", "test_privacy.py"),
     ("de-identification: calls keep their arguments", "data/clean/deidentify.py", "replace(call, arguments=next(new))", "replace(call, arguments=(next(new), call.arguments)[1])", "test_turns.py -k identifiers"),
     ("readers: equal answers make a pair", "data/convert.py", "    if chosen == rejected:", "    if False:", "test_convert.py -k refused"),

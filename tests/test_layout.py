@@ -46,7 +46,7 @@ IMPORTS: dict[str, set[str]] = {
     "config": {"hardware", "stages"},  # defaults depend on what the machine computes in
     "run_record": {"config", "disk", "stages"},
     "templates": {"records", "text"},
-    "privacy": {"text"},
+    "privacy": {"package_data", "text"},
     "store": {"config", "disk", "records"},
     "model": {"config", "disk", "hardware", "stages"},
     # model.load, model.zoo.pull: the tokenizer that counts the tokens of a mix, also of a model by its name

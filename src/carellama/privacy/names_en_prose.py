@@ -44,7 +44,7 @@ class NameFrequencies(NamedTuple):
 
 @cache
 def load_name_lists() -> NameFrequencies:
-    """Read the load_name_lists: given names, surnames, everyday words."""
+    """Read the lists: given names, surnames, everyday words."""
     listed = groups("names_en.txt")
     places = english().places
     first = (listed["first"] | listed["both"] | english().first_names | english().world_names) - places
@@ -103,7 +103,7 @@ def _word_score(word: str) -> float | None:
 
 
 def detect_names_in_prose(plain: str) -> Iterator[Span]:
-    """Yield the names in a folded text with Latin letters: (kind, start, end, score)."""
+    """Yield the names in a normalized text with Latin letters: (kind, start, end, score)."""
     tokens = list(fragment_pattern("prose_en", "WORD").finditer(plain))
     index, last = 0, -9
     while index < len(tokens):

@@ -1,4 +1,4 @@
-"""Chinese names that stand in a sentence without a marker: where a name explains the characters better than words do.
+"""Chinese names that stand in a sentence without a label: where a name explains the characters better than words do.
 
     list(detect_names_in_prose("昨天陈晓燕打来电话"))   # [("NAME", 2, 5, 0.5)]
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carellama.errors import need
+from carellama.package_data import package_text
 from carellama.privacy.kinds import Span
 from carellama.privacy.medical_context import evidence, remedies
 from carellama.privacy.rules import Clue, fragment_pattern, load_clues
@@ -26,7 +27,7 @@ from carellama.text import HAN
 
 _RUN = re.compile(rf"[{HAN}]{{2,}}")
 _LONGEST = 6  # characters of a word
-_UNKNOWN = -18.0  # log probability of a character that is no word: once in the load_word_frequencies's 60 million
+_UNKNOWN = -18.0  # log probability of a character that is no word: once in the dictionary's 60 million
 _NAME_PRIOR = -9.5  # log probability of a name where nothing is known of its place
 _THRESHOLD = -1.5  # where a word says that it is a name
 _THRESHOLD_UNENDED = -0.5  # where nothing behind says that it ends: 一患者张口受限
@@ -49,7 +50,7 @@ class WordFrequencies(NamedTuple):
 
 
 def dictionary_file() -> Path:
-    """Return the path of jieba's load_word_frequencies. Raises `UserError` if jieba is not installed."""
+    """Return the path of jieba's dictionary. Raises `UserError` if jieba is not installed."""
     spec = find_spec("jieba")
     if spec is None or not spec.submodule_search_locations:
         need("jieba", extra="clean", why="de-identification")
@@ -59,7 +60,7 @@ def dictionary_file() -> Path:
 
 @cache
 def load_word_frequencies() -> WordFrequencies:
-    """Read jieba's load_word_frequencies, rare names of persons left out. `UserError` where it is not installed."""
+    """Read jieba's dictionary, rare names of persons left out. `UserError` where it is not installed."""
     counts, verbs, people, links = {}, set(), set(), set()
     total = 0
     with dictionary_file().open(encoding="utf-8") as lines:
@@ -91,7 +92,7 @@ def load_word_frequencies() -> WordFrequencies:
 def given_names() -> dict[str, float]:
     """The log probability of each character of given names."""
     made = {}
-    for line in Path(__file__).with_name("lists").joinpath("names_zh.txt").read_text(encoding="utf-8").splitlines():
+    for line in package_text("privacy/lists/names_zh.txt").splitlines():
         if not line.startswith("#"):
             rank, characters = line.split(" ")
             made.update(dict.fromkeys(characters, -float(rank)))
@@ -119,7 +120,7 @@ def _given_character_logprob(character: str) -> float:
 
 
 def detect_names_in_prose(plain: str) -> Iterator[Span]:
-    """Yield the names in the sentences of a folded text: (kind, start, end, score)."""
+    """Yield the names in the sentences of a normalized text: (kind, start, end, score)."""
     surnames, given, people = _surnames(), given_names(), load_word_frequencies().people
     for run in _RUN.finditer(plain):
         text, offset = run[0], run.start()

@@ -14,18 +14,18 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import yaml
 
 from carellama.errors import UserError, lookup
+from carellama.package_data import package_folder, package_yaml
 from carellama.privacy.kinds import DEFAULT_KINDS, KINDS, Span
 from carellama.privacy.normalize import CHINESE_DIGITS
 from carellama.privacy.word_lists import chinese
 from carellama.text import HAN
 
-_FOLDER = Path(__file__).with_name("rules")
 SHARED = "fragments"  # the file whose fragments all files may use
 _TYPES: Mapping[str, type] = {"str": str, "float": float, "int": int, "bool": bool, "tuple[str, ...]": list}
 _REFERENCE = re.compile(r"\{([A-Z][A-Z0-9_]*)\}")
@@ -152,20 +152,17 @@ def _named_check(entry: str, checks: Checks) -> Check:
     return lambda found: bool(check(found, *arguments)) != negated
 
 
-@cache
 def read_file(name: str) -> Mapping[str, Any]:
     """Return a file of `rules/` as it is written, by its name without `.yaml`."""
-    text = _FOLDER.joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     try:
-        made: Mapping[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return package_yaml(f"privacy/rules/{name}.yaml")
     except yaml.YAMLError as error:
         raise UserError(f"privacy/rules/{name}.yaml: not YAML: {error}") from None
-    return made
 
 
 def file_names() -> list[str]:
     """Return the names of the files of `rules/`, without `.yaml`."""
-    return sorted(file.stem for file in _FOLDER.glob("*.yaml"))
+    return [PurePath(path).stem for path, _ in package_folder("privacy/rules")]
 
 
 @cache

@@ -128,15 +128,15 @@ def _same_format(text: str, digits: str, stream: _HmacStream) -> str:
         return " ".join("zero one two three four five six seven eight nine".split()[int(d)] for d in stream.digits(10))
     chinese = {digit: character for character, digit in reversed(CHINESE_DIGITS.items())}
     plain, left, made = normalize(text), iter(digits), []
-    for original, folded in zip(text, plain, strict=True):
-        if folded.isdigit() or original in CHINESE_DIGITS or (folded in "Xx" and len(digits) == 18):
+    for original, plain_character in zip(text, plain, strict=True):
+        if plain_character.isdigit() or original in CHINESE_DIGITS or (plain_character in "Xx" and len(digits) == 18):
             digit = next(left, None) or stream.digits(1)
             if original in CHINESE_DIGITS:
                 made.append(chinese.get(digit, digit))
             else:
                 made.append(chr(ord(digit) + 0xFEE0) if "０" <= original <= "９" else digit)
-        elif folded.isascii() and folded.isalpha():
-            made.append(stream.pick(string.ascii_uppercase if folded.isupper() else string.ascii_lowercase))
+        elif plain_character.isascii() and plain_character.isalpha():
+            made.append(stream.pick(string.ascii_uppercase if plain_character.isupper() else string.ascii_lowercase))
         else:
             made.append(original)
     return "".join(made)

@@ -10,16 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
-_LISTS = Path(__file__).with_name("lists")
+from carellama.package_data import package_text
 
 
 def _read(name: str) -> dict[str, list[str]]:
     """The words of each `[group]` of a list, in order; a line with `|` holds phrases."""
     made: dict[str, list[str]] = {}
-    for line in (_LISTS / name).read_text(encoding="utf-8").splitlines():
+    for line in package_text(f"privacy/lists/{name}").splitlines():
         if line.startswith("["):
             group = made.setdefault(line.strip("[]"), [])
         elif line and not line.startswith("#"):
