@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from carellama.consultation.interview import Interview, Step
 from carellama.consultation.report import to_markdown
@@ -313,7 +312,7 @@ class Consultant(Assistant):
         return f"{lead}\n\n{step.question}" if lead else step.question
 
 
-def consultation_json(step: Step) -> dict[str, Any]:
+def consultation_json(step: Step) -> dict[str, object]:
     """Return a step as the field `consultation` of an answer."""
     report = None if step.report is None else step.report.as_json()
     return {"state": step.state.as_json(), "slot": step.slot, "report": report}

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -190,9 +189,9 @@ def _settings(
     engine: EngineArguments,
     *,
     needs_model: bool,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What the rows of an output depend on: a run with others does not continue it."""
-    found: dict[str, Any] = {"input_sha1": input_digest(path), "task": asdict(task)}
+    found: dict[str, object] = {"input_sha1": input_digest(path), "task": asdict(task)}
     found |= {name: getattr(options, name) for name in ("text_column", "text_unit", "language", "retries", "prefix")}
     found |= {"reading_length": options.reading_length}
     if task.name == NORMALIZE:

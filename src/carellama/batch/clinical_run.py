@@ -39,7 +39,7 @@ class TaskReport:
 
     task: str
     input: str
-    settings: dict[str, Any]
+    settings: dict[str, object]
     rows: int = 0
     failed: Counter[str] = field(default_factory=Counter)  # by the kind of reason
     flagged_rows: int = 0
@@ -127,7 +127,7 @@ class TaskRunner:
     def _save_report(self, output: Path) -> None:
         write_json(report_path(output), self.report.as_json())
 
-    def _count_line(self, number: int, row: Any) -> None:
+    def _count_line(self, number: int, row: object) -> None:
         added = [self.options.prefix + column for column in COLUMNS]
         if not isinstance(row, dict) or not set(added) <= set(row):
             raise DataError(Place("the output", number), "not a row of carellama task; give another --output")

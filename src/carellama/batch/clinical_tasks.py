@@ -116,7 +116,7 @@ def _task(name: str, entry: Mapping[str, Any], path: str) -> ClinicalTask:
     return ClinicalTask(name, texts["about"], texts["prompt"], schema, texts["system"], checks)
 
 
-def _by_language(value: Any, where: str) -> dict[str, str]:
+def _by_language(value: object, where: str) -> dict[str, str]:
     """A text, or one a language, by language; where one is missing the other stands in."""
     if value is None:
         return {}
@@ -148,7 +148,7 @@ def _number(text: str) -> float:
 
 
 # not strict: line breaks within texts are common
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """An object of JSON. Raises `ValueError` for two equal keys, of which one would be lost."""
     made = dict(pairs)
     if len(made) < len(pairs):
@@ -159,7 +159,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(strict=False, parse_float=_number, parse_constant=_number, object_pairs_hook=_object)
 
 
-def read_json_reply(reply: str) -> Any:
+def read_json_reply(reply: str) -> object:
     """The JSON object of a reply, alone, in a code fence or between other words. Raises `BadReply`."""
     text = split_reasoning(reply)[3].strip()
     if not text:
@@ -209,7 +209,7 @@ def _is_a(value: Any, kind: str) -> bool:
     return isinstance(value, TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
 
 
-def keyword_reason(schema: Any, where: str) -> str:
+def keyword_reason(schema: object, where: str) -> str:
     """Why a schema cannot be used here, "" where it can: a keyword that is not checked, or a wrong value of one."""
     if not isinstance(schema, dict):
         return f"{where} must be a JSON schema, keyword: value"

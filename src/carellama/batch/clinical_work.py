@@ -82,16 +82,16 @@ def normalize(task: ClinicalTask, text: str, language: str, options: TaskArgumen
     return Outcome({"diagnoses": found}, issues)
 
 
-def _match(text: str, entry: Entry, score: float, how: str) -> dict[str, Any]:
+def _match(text: str, entry: Entry, score: float, how: str) -> dict[str, object]:
     return {"text": text, "code": entry.code, "name": entry.name, "score": score, "how": how, "reason": None}
 
 
-def _no_match(text: str, near: list[tuple[float, Entry]], reason: str) -> dict[str, Any]:
+def _no_match(text: str, near: list[tuple[float, Entry]], reason: str) -> dict[str, object]:
     score = near[0][0] if near else 0.0
     return {"text": text, "code": None, "name": None, "score": score, "how": None, "reason": reason}
 
 
-def _near_match(text: str, near: list[tuple[float, Entry]], min_score: float) -> dict[str, Any]:
+def _near_match(text: str, near: list[tuple[float, Entry]], min_score: float) -> dict[str, object]:
     """The nearest entry, if it is near enough, alone there, and differs in no word that makes another disease."""
     close = [(score, entry) for score, entry in near if score >= min_score]
     if not close:
@@ -108,7 +108,7 @@ def _near_match(text: str, near: list[tuple[float, Entry]], min_score: float) ->
 
 def _picked(
     task: ClinicalTask, text: str, language: str, options: TaskArguments, near: list[tuple[float, Entry]]
-) -> Asking[dict[str, Any]]:
+) -> Asking[dict[str, object]]:
     """The entry that the model picks; it names a letter of the list, so that no other code can come of it."""
     near = [(score, entry) for score, entry in near if score >= MIN_CANDIDATE]
     if not near:
@@ -134,7 +134,11 @@ def _picked(
 
 
 def _ask(
-    messages: tuple[Message, ...], schema: Mapping[str, Any], parse: Callable[[str], Value], language: str, retries: int
+    messages: tuple[Message, ...],
+    schema: Mapping[str, object],
+    parse: Callable[[str], Value],
+    language: str,
+    retries: int,
 ) -> Asking[Value]:
     """Ask until a reply can be used. Raises `RowError` with what is wrong with the last one."""
     asked, reason = messages, ""

@@ -45,7 +45,7 @@ class Account:
 
     def as_json(self, arguments: SynthesizeArguments) -> dict[str, Any]:
         """The account as plain values; `cost` where prices were given."""
-        found: dict[str, Any] = {
+        found: dict[str, object] = {
             "task": arguments.task, "sources": arguments.sources, "prompts": version(),
             "asked": self.asked, "written": self.written, "done_before": self.done_before,
             "skipped": {reason: {"count": len(at), "places": at} for reason, at in sorted(self.skipped.items())},

@@ -15,7 +15,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
-from typing import Any
 
 from carellama.batch.tasks import UNITS
 from carellama.package_data import Patterns
@@ -122,7 +121,7 @@ def _divides(text: str, at: int) -> bool:
     return before[-1].isascii() and before[-1].isalpha() and after[0].isascii() and after[0].isalpha()
 
 
-def check_result(result: Any, source: SourceText, checks: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+def check_result(result: object, source: SourceText, checks: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     """The issues of a result, in the order of its fields, each `{"field", "value", "issue"}`."""
     issues: list[Issue] = []
     for check, paths in checks.items():
@@ -131,7 +130,7 @@ def check_result(result: Any, source: SourceText, checks: Mapping[str, Sequence[
     return [asdict(issue) for issue in issues]
 
 
-def values_at(value: Any, path: Sequence[str], name: str = "") -> Iterator[tuple[str, Any]]:
+def values_at(value: object, path: Sequence[str], name: str = "") -> Iterator[tuple[str, object]]:
     """The values at a path with their places: `findings.size` gives `("findings[0].size", "8 mm")` and so on."""
     if isinstance(value, list):
         for at, one in enumerate(value):
@@ -142,7 +141,7 @@ def values_at(value: Any, path: Sequence[str], name: str = "") -> Iterator[tuple
         yield from values_at(value[path[0]], path[1:], f"{name}.{path[0]}" if name else path[0])
 
 
-Found = Sequence[tuple[str, Any]]
+Found = Sequence[tuple[str, object]]
 
 
 def _texts(found: Found) -> list[tuple[str, str]]:

@@ -132,14 +132,14 @@ def option_columns(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     return tuple(found)
 
 
-def options_in(fields: Mapping[str, Any], columns: tuple[str, ...]) -> dict[str, str]:
+def options_in(fields: Mapping[str, object], columns: tuple[str, ...]) -> dict[str, str]:
     """The options of a row by letter; {} where it has none."""
     value = fields.get(columns[0]) if len(columns) == 1 else [fields.get(name) for name in columns]
     options = options_of(value)
     return options if len(options) > 1 else {}
 
 
-def has_options(fields: Mapping[str, Any]) -> bool:
+def has_options(fields: Mapping[str, object]) -> bool:
     """Whether a row has options: then it is an exam question, whatever else it has."""
     return any(options_in(fields, columns) for columns in option_columns(tuple(fields)))
 
@@ -200,19 +200,19 @@ def _late_key(plain: str, columns: Columns, row_format: str) -> str | None:
     return "prompt" if late or plain == "input" else None
 
 
-def unread_options(fields: Mapping[str, Any]) -> str | None:
+def unread_options(fields: Mapping[str, object]) -> str | None:
     """The column of a row that is called as options are and holds something that is not read as options."""
     columns = option_columns(tuple(fields))
     column = columns[0][0] if columns and len(columns[0]) == 1 else None
     return column if column is not None and fields[column] not in (None, "", [], {}) else None
 
 
-def may_be_exam(fields: Mapping[str, Any]) -> bool:
+def may_be_exam(fields: Mapping[str, object]) -> bool:
     """Whether a row has options, or a column that may hold some: it is not trained as a question with an answer."""
     return bool(option_columns(tuple(fields))) and (has_options(fields) or unread_options(fields) is not None)
 
 
-def turns_in(fields: Mapping[str, Any], columns: Iterable[str] = ()) -> tuple[str, str] | None:
+def turns_in(fields: Mapping[str, object], columns: Iterable[str] = ()) -> tuple[str, str] | None:
     """(column, row format) of a list of turns; None where a row has none. An empty list is none."""
     lower = {plain_name(name): name for name in reversed(list(fields))}
     for name in (*columns, *(lower[name] for name in names_of("turns") if name in lower)):

@@ -161,7 +161,7 @@ def _context(row: Row, column: str | None, question: str) -> str:
     return "" if text and text in question else text
 
 
-def _texts_in(row: Row, column: str | None, value: Any) -> list[str]:
+def _texts_in(row: Row, column: str | None, value: object) -> list[str]:
     if value is None or isinstance(value, str):
         return [value.strip()] if value and value.strip() else []
     if isinstance(value, dict) and isinstance(value.get("contexts"), list):
@@ -333,9 +333,9 @@ def _has(row: Row, column: str) -> bool:
     return column in row.fields or (column.partition(".")[0] in row.fields and "." in column)
 
 
-def _value(row: Row, column: str) -> Any:
+def _value(row: Row, column: str) -> object:
     """The value of a column, or of a path into objects; None where there is none."""
-    value: Any = row.fields.get(column)
+    value: object = row.fields.get(column)
     if value is None and "." in column and column not in row.fields:
         value = row.fields
         for step in column.split("."):
@@ -360,7 +360,7 @@ def _text(row: Row, column: str | None, *, required: bool = True) -> str:
     return value
 
 
-def _columns_of(fields: Mapping[str, Any]) -> str:
+def _columns_of(fields: Mapping[str, object]) -> str:
     return f"the row has {', '.join(map(repr, fields)) or 'no columns'}"
 
 

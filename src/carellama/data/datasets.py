@@ -167,7 +167,7 @@ class Dataset:
 
     def digest(self) -> str:
         """A digest of the data as far as it can be known: the bytes of files, the name of a hub dataset."""
-        parts: list[Any] = [self.hub, self.subset, self.split, *(digest(path) for path in self.files)]
+        parts: list[object] = [self.hub, self.subset, self.split, *(digest(path) for path in self.files)]
         if self.script:
             parts.append(digest(self.script))
         parts += [one.layout for _, one in self.formats if one.layout]

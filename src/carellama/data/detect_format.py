@@ -212,7 +212,7 @@ def _has_prompt(rows: Sequence[Row], columns: Columns) -> bool:
 
 def _settle(
     rows: Sequence[Row], row_format: RowFormat, guess: Guess, declared: Declared
-) -> tuple[Columns, str, Mapping[str, Any]]:
+) -> tuple[Columns, str, Mapping[str, object]]:
     """The columns with what the entry says or the rows show of marks and answers; why they are not clear; the keys."""
     columns, unclear, choices = guess.columns, guess.unclear, guess.choices
     if declared.answer_form is not None:
@@ -246,7 +246,7 @@ def _settle(
     return replace(columns, speakers=()) if evidence.transcripts else columns, unclear, choices
 
 
-def _renamed(row: Row, columns: Columns) -> dict[str, Any]:
+def _renamed(row: Row, columns: Columns) -> dict[str, object]:
     """The fields of an exam row under the usual names."""
     options = columns.options or ()
     fields = row.fields

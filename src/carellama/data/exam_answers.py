@@ -34,11 +34,11 @@ def make_question(
     row: Row,
     stem: str,
     options: Mapping[str, str],
-    answer: Any,
+    answer: object,
     *,
     form: AnswerForm = "letters",
-    explanation: Any = None,
-    **about: Any,
+    explanation: object = None,
+    **about: object,
 ) -> Question:
     """Return the question of a row. `about` is what else is known (`id` is its id); empty options are left out.
 
@@ -65,7 +65,7 @@ def make_question(
     )
 
 
-def explanation_of(value: Any) -> str:
+def explanation_of(value: object) -> str:
     """Return an explanation as text: of a list the texts below each other, of an object each behind its key."""
     if isinstance(value, Mapping):
         return "\n".join(f"{key}: {text}" for key, one in value.items() if (text := explanation_of(one)))
@@ -74,7 +74,7 @@ def explanation_of(value: Any) -> str:
     return "" if value is None or value != value else str(value).strip()
 
 
-def letters_of(row: Row, answer: Any, options: Mapping[str, str], form: AnswerForm = "letters") -> tuple[str, ...]:
+def letters_of(row: Row, answer: object, options: Mapping[str, str], form: AnswerForm = "letters") -> tuple[str, ...]:
     """Return the letters that an answer names, sorted.
 
     letters: "D", "(D)", "ＡＣ", "A,C", "答案：A", ["a", "c"], "A. its text", or an option's text.
@@ -126,7 +126,7 @@ def _by_text(row: Row, plain: str, same: tuple[str, ...], options: Mapping[str, 
     raise BadRecord(row.place, "the answer is not letters", _size(plain))
 
 
-def _stripped(answer: str | list[Any]) -> bool:
+def _stripped(answer: str | list[object]) -> bool:
     return bool(answer.strip()) if isinstance(answer, str) else any(one not in (None, "") for one in answer)
 
 
@@ -180,7 +180,7 @@ class Sample:
     row: Row
     answer: Any
     options: Mapping[str, str]
-    explanation: Any = None
+    explanation: object = None
     first: int | None = None  # what the options' own numbers count from
 
 

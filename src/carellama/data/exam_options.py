@@ -133,7 +133,7 @@ def _frame(mark: re.Match[str]) -> str:
     return mark[0].strip().replace(mark[1] or mark[2], "", 1)
 
 
-def options_of(value: Any) -> dict[str, str]:
+def options_of(value: object) -> dict[str, str]:
     """Return the options of a cell by letter; {} where it holds none. Empty options (padding) are left out.
 
     {"A": text}, {"1": text}, [text, ...], ["A. text", ...], [{"key": "A", "value": text}, ...],
@@ -158,9 +158,9 @@ def options_of(value: Any) -> dict[str, str]:
     return _listed(value)
 
 
-def _pairs(value: Sequence[Any]) -> dict[str, Any]:
+def _pairs(value: Sequence[object]) -> dict[str, object]:
     """The options of [{"A": text}, {"B": text}] or [["A", text], ["B", text]], as Parquet's maps are; else {}."""
-    pairs: list[tuple[Any, Any]] = []
+    pairs: list[tuple[object, object]] = []
     for one in value:
         if isinstance(one, Mapping) and len(one) == 1:
             pairs += one.items()
@@ -213,7 +213,7 @@ def _numbered(text: str) -> list[tuple[int, str]]:
     return list(zip(numbers, texts, strict=True))
 
 
-def _of_objects(value: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _of_objects(value: Sequence[Mapping[str, object]]) -> dict[str, str]:
     names = set(value[0]).intersection(*value)
     key = next((name for name in KEYS if name in names), None)
     text = next((name for name in TEXTS if name in names and name != key), None)
@@ -225,7 +225,7 @@ def _of_objects(value: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return _listed([one[text] for one in value])
 
 
-def _flag_of(value: Sequence[Mapping[str, Any]]) -> str | None:
+def _flag_of(value: Sequence[Mapping[str, object]]) -> str | None:
     """The key by which each option says whether it is right; None where they have none."""
     for name in value[0]:
         words = {str(one.get(name, "")).strip().lower() for one in value}
@@ -234,7 +234,7 @@ def _flag_of(value: Sequence[Mapping[str, Any]]) -> str | None:
     return None
 
 
-def correct_in(value: Any) -> tuple[str, ...] | None:
+def correct_in(value: object) -> tuple[str, ...] | None:
     """Return the letters of the options that are objects and say they are right; None where options say nothing."""
     value = unpacked(value)
     if not isinstance(value, list | tuple) or not value or not all(isinstance(one, Mapping) for one in value):
@@ -250,11 +250,11 @@ def correct_in(value: Any) -> tuple[str, ...] | None:
     return tuple(sorted(letter for letter, is_right in zip(letters, filled, strict=True) if is_right))
 
 
-def _has_text(option: Mapping[str, Any]) -> bool:
+def _has_text(option: Mapping[str, object]) -> bool:
     return any(_plain(option[name]) for name in TEXTS if name in option)
 
 
-def _listed(value: Sequence[Any]) -> dict[str, str]:
+def _listed(value: Sequence[object]) -> dict[str, str]:
     """The options of a list, whose letters are those that its texts begin with, or else count up."""
     if len(value) > len(LETTERS) or not all(isinstance(one, str | int | float | Decimal | None) for one in value):
         return {}
@@ -291,7 +291,7 @@ def _own_letters(texts: Sequence[str]) -> dict[str, str]:
     return options if len(letters) == count and (complete or one_missing) else {}
 
 
-def _keyed(value: Mapping[str, Any]) -> dict[str, str]:
+def _keyed(value: Mapping[str, object]) -> dict[str, str]:
     """The options of an object: its keys are letters, or numbers that count up from 0 or 1."""
     if not all(isinstance(text, str | int | float | Decimal | None) for text in value.values()):
         return {}
@@ -303,7 +303,7 @@ def _keyed(value: Mapping[str, Any]) -> dict[str, str]:
     return without_empty({key: _plain(text) for key, text in zip(keys, value.values(), strict=True)})
 
 
-def first_key(value: Any) -> int | None:
+def first_key(value: object) -> int | None:
     """0 or 1 for options whose keys, or the numbers before them, count up from there; None for all others."""
     if isinstance(value, str):
         numbered = _numbered(value)
@@ -317,7 +317,7 @@ def first_key(value: Any) -> int | None:
     return None
 
 
-def _keys_of(value: Any) -> list[str]:
+def _keys_of(value: object) -> list[str]:
     """The keys of options: of an object, of a list of objects, or of the list beside that of the texts."""
     if isinstance(value, Mapping):
         listed = next((value[name] for name in KEYS if isinstance(value.get(name), list)), None)
@@ -328,7 +328,7 @@ def _keys_of(value: Any) -> list[str]:
     return []
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return "" if value is None or value != value else str(value).strip()  # NaN: an empty cell of a table
 
 

@@ -174,10 +174,10 @@ class FileFormat:
         if self.row_format is None or self.layout is not None:
             return None
         columns = self.columns
-        found: dict[str, Any] = {"file_name": path.name, "file_sha1": digest(path), "formatting": self.row_format}
-        named: dict[str, Any] = {"prompt": columns.prompt, "query": columns.query, "response": columns.response,
+        found: dict[str, object] = {"file_name": path.name, "file_sha1": digest(path), "formatting": self.row_format}
+        named: dict[str, object] = {"prompt": columns.prompt, "query": columns.query, "response": columns.response,
                                  "history": columns.history}  # fmt: skip
-        more: dict[str, Any] = {"system": columns.system, "messages": columns.messages, "context": columns.context,
+        more: dict[str, object] = {"system": columns.system, "messages": columns.messages, "context": columns.context,
                                 "good": columns.good, "explanation": columns.explanation, "id": columns.id,
                                 "answer_check": columns.answer_check}  # fmt: skip
         if self.row_format == "exam" and columns.options:
@@ -204,7 +204,7 @@ def counted_kind(count: int, kind: str) -> str:
     return counted(count, kind.removesuffix("s"))
 
 
-def format_of(fields: Mapping[str, Any]) -> RowFormat | None:
+def format_of(fields: Mapping[str, object]) -> RowFormat | None:
     """The row format that one row has by itself. A row with options is an exam question, whatever else it has."""
     turns = turns_in(fields)
     if has_options(fields) and (

@@ -198,13 +198,15 @@ def _context(rows: Sequence[Row], names: Mapping[str, str], used: tuple[str | No
     return None
 
 
-def _two_contexts(rows: Sequence[Row], names: Mapping[str, str], columns: Columns) -> tuple[str, dict[str, Any]] | None:
+def _two_contexts(
+    rows: Sequence[Row], names: Mapping[str, str], columns: Columns
+) -> tuple[str, dict[str, object]] | None:
     """Why it is not clear which column holds the passage, and the keys that choose one."""
     used = (columns.prompt, columns.query, columns.response, columns.context, *(columns.options or ()))
     rival = _rival(rows, names, columns.context, names_of("contexts"), used) if columns.context else None
     if rival is None:
         return None
-    chosen: dict[str, Any] = {"prompt": columns.prompt, "query": columns.query or "", "history": ""}
+    chosen: dict[str, object] = {"prompt": columns.prompt, "query": columns.query or "", "history": ""}
     chosen["response"] = columns.response or ""
     if columns.options:
         chosen["options"] = columns.options[0] if len(columns.options) == 1 else list(columns.options)

@@ -59,7 +59,7 @@ class _Decoder:
         self._decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_constant=self._constant)
         self.raw_decode = self._decoder.raw_decode
 
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def _object(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
         made = dict(pairs)
         if len(made) < len(pairs) and self.repeated is None:
             seen = set[str]()
@@ -173,7 +173,7 @@ class _JsonBuffer:
         return near_end or "Unterminated string" in str(error)
 
 
-def _checked(value: Any, place: Place, decoder: _Decoder, notice: Notice, *, may_hold_nul: bool) -> JsonValue:
+def _checked(value: object, place: Place, decoder: _Decoder, notice: Notice, *, may_hold_nul: bool) -> JsonValue:
     if decoder.nan:
         decoder.nan = False
         notice(NAN_NOTICE)
@@ -186,7 +186,7 @@ def _checked(value: Any, place: Place, decoder: _Decoder, notice: Notice, *, may
     return JsonValue(value, place)
 
 
-def _holds_nul(value: Any) -> bool:
+def _holds_nul(value: object) -> bool:
     if isinstance(value, str):
         return "\0" in value
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -316,7 +316,7 @@ def _after(pattern: re.Pattern[str], text: str, at: int) -> int:
     return found.end()
 
 
-def _is_list_of_objects(value: Any) -> bool:
+def _is_list_of_objects(value: object) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 

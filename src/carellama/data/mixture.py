@@ -112,13 +112,13 @@ def read_recipe(path: str) -> Recipe:
     return Recipe(portions, seed, total)
 
 
-def _known(fields: dict[str, Any], known: Sequence[str], where: str) -> None:
+def _known(fields: dict[str, object], known: Sequence[str], where: str) -> None:
     for key in fields:
         if key not in known:
             raise UserError(f"{where}: unknown key {key!r}.{nearest(str(key), known)} Known: {', '.join(known)}")
 
 
-def _portion(given: Any, where: str) -> Portion:
+def _portion(given: object, where: str) -> Portion:
     if not isinstance(given, dict) or not isinstance(given.get("name"), str):
         raise UserError(f"{where}: must be {{name: ..., weight: ... or records: ...}}, not {given!r}")
     _known(given, PART_KEYS, where)

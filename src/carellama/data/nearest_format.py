@@ -40,7 +40,7 @@ def _known_names() -> frozenset[str]:
 
 
 def advice(
-    name: str, unclear: str, choices: Mapping[str, Any], rows: Sequence[Row] = (), bad: BadRow | None = None
+    name: str, unclear: str, choices: Mapping[str, object], rows: Sequence[Row] = (), bad: BadRow | None = None
 ) -> str:
     """Return one line: why the rows of a file are not read, and the entry of dataset_info.json to write."""
     if unclear and not choices:
@@ -153,7 +153,7 @@ def text_paths(rows: Sequence[Row]) -> dict[str, int]:
     return dict(sizes)
 
 
-def _texts(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, str]]:
+def _texts(value: object, path: str, depth: int = 0) -> Iterator[tuple[str, str]]:
     if isinstance(value, str) and value.strip():
         yield path, value
     elif isinstance(value, dict) and depth < DEEPEST:

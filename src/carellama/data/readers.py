@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from carellama.data.csv_reader import read_csv, repeated_reason
 from carellama.data.file_bytes import READ_ERRORS, encoding_by_head, open_bytes, open_text, read_error, sha1_of
@@ -170,7 +169,7 @@ def _any_row(found: JsonValue) -> Row | BadRow:
     return Row({"value": found.value}, found.place)
 
 
-def _type_name(value: Any) -> str:
+def _type_name(value: object) -> str:
     names = {list: "an array", bool: "true or false", type(None): "null", int: "a number", float: "a number"}
     return names.get(type(value), type(value).__name__)
 

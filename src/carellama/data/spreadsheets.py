@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from carellama.data.csv_reader import SAMPLE_ROWS, header_reason, repeated_reason
 from carellama.data.rows import BadRow, Row
@@ -35,7 +34,7 @@ def _sheets(path: Path, most_rows: int | None = None) -> Iterator[tuple[str, lis
         ) from error
 
 
-def _text(cell: Any) -> str:
+def _text(cell: object) -> str:
     if isinstance(cell, float) and cell.is_integer():  # a spreadsheet keeps all numbers so
         return str(int(cell))
     if isinstance(cell, datetime.date | datetime.time):

@@ -34,7 +34,7 @@ ROLES: dict[str, Role] = {
 CALLING = "function_call"  # sharegpt's speaker whose words are a call
 
 
-def messages_of(place: Place, turns: Sequence[Any], keys: tuple[str, str]) -> list[Message]:
+def messages_of(place: Place, turns: Sequence[object], keys: tuple[str, str]) -> list[Message]:
     """Return the messages of a row; `keys` name a turn's role and text. Raises `BadRecord` for what is none."""
     messages: list[Message] = []
     for number, turn in enumerate(turns, 1):
@@ -130,7 +130,7 @@ def _answered(messages: Sequence[Message]) -> str:
     return next((call.id for call in calls if call.id not in results), "")
 
 
-def tools_of(place: Place, given: Any) -> tuple[Tool, ...]:
+def tools_of(place: Place, given: object) -> tuple[Tool, ...]:
     """Return the functions of a `tools` column: a list of them, or its JSON, as OpenAI's API or plain."""
     if given is None or given == "" or given == []:
         return ()
@@ -152,17 +152,17 @@ def tools_of(place: Place, given: Any) -> tuple[Tool, ...]:
     return tuple(found)
 
 
-def _function(given: Any) -> Mapping[str, Any]:
+def _function(given: object) -> Mapping[str, object]:
     """The object that holds a name: {"function": {...}} as OpenAI's API has it, or itself."""
     found = given.get("function", given) if isinstance(given, dict) else None
     return found if isinstance(found, dict) else {}
 
 
-def rows_of(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def rows_of(messages: Sequence[Message]) -> list[dict[str, object]]:
     """Return the turns of an openai row: `messages_of` of them are the messages again."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for message in messages:
-        row: dict[str, Any] = {"role": message.role, "content": message.content}
+        row: dict[str, object] = {"role": message.role, "content": message.content}
         if message.calls:
             row["tool_calls"] = [call.to_openai() for call in message.calls]
         if message.call_id:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from carellama.config.data import DataArguments
 from carellama.config.model import ModelArguments
@@ -28,6 +28,9 @@ from carellama.data.datasets import load_datasets
 from carellama.disk import say, whole_file, write_json
 from carellama.errors import UserError
 from carellama.text import HAN, counted
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 RUN = re.compile(rf"[{HAN}]+")
 HELD_OUT = 20  # of so many records one is measured on
@@ -144,7 +147,7 @@ def _texts(arguments: TokenizerArguments) -> tuple[list[str], list[str], int]:
     return (*found, skipped)
 
 
-def _chosen(runs: Counter[str], tokenizer: Any, arguments: TokenizerArguments) -> dict[str, int]:
+def _chosen(runs: Counter[str], tokenizer: PreTrainedTokenizerBase, arguments: TokenizerArguments) -> dict[str, int]:
     """The pieces that save the most tokens, with their uses."""
     from carellama.model.vocabulary import pieces_of
 
@@ -203,7 +206,7 @@ def _read(text: str, pieces: set[str], starts: set[str], longest: int) -> Iterat
             at += 1
 
 
-def _count(tokenizer: Any, texts: Sequence[str]) -> int:
+def _count(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> int:
     """Tokens of all texts."""
     batches = (list(texts[at : at + CALL]) for at in range(0, len(texts), CALL))
     encoded = (tokenizer(batch, add_special_tokens=False)["input_ids"] for batch in batches)

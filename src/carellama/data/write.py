@@ -15,7 +15,6 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from carellama.data.convert import Columns
 from carellama.data.turns import rows_of
@@ -26,10 +25,10 @@ from carellama.templates.jinja import as_functions
 COLUMNS = Columns(history="history", system="system", good="good")  # which column of such a row holds what
 
 
-def row_of(record: Record) -> dict[str, Any]:
+def row_of(record: Record) -> dict[str, object]:
     """Return the row of a record: `convert(Row(row_of(record), place), COLUMNS, shape)` is the record again."""
     if isinstance(record, Text):
-        row: dict[str, Any] = {"text": record.text}
+        row: dict[str, object] = {"text": record.text}
     elif isinstance(record, Chat):
         row = _turns(record) if _needs_turns(record) else _conversation(record.prompt, record.response)
         if record.good is not None:
@@ -51,21 +50,21 @@ def _needs_turns(record: Chat | Pair) -> bool:
     return bool(record.tools) or any(one.calls or one.role == "tool" or not one.learned for one in messages)
 
 
-def _turns(record: Chat | Pair) -> dict[str, Any]:
-    row: dict[str, Any] = {"messages": rows_of(record.messages if isinstance(record, Chat) else record.prompt)}
+def _turns(record: Chat | Pair) -> dict[str, object]:
+    row: dict[str, object] = {"messages": rows_of(record.messages if isinstance(record, Chat) else record.prompt)}
     return row | ({"tools": as_functions(record.tools)} if record.tools else {})
 
 
-def _conversation(prompt: tuple[Message, ...], output: str | list[str]) -> dict[str, Any]:
+def _conversation(prompt: tuple[Message, ...], output: str | list[str]) -> dict[str, object]:
     """`prompt` is [system] (user assistant)* user."""
     system = prompt[0].content if prompt[0].role == "system" else None
     turns = prompt[1:] if system is not None else prompt
     history = [[turns[at].content, turns[at + 1].content] for at in range(0, len(turns) - 1, 2)]
-    row: dict[str, Any] = {"instruction": turns[-1].content, "input": "", "output": output, "history": history}
+    row: dict[str, object] = {"instruction": turns[-1].content, "input": "", "output": output, "history": history}
     return row if system is None else row | {"system": system}
 
 
-def _question(question: Question) -> dict[str, Any]:
+def _question(question: Question) -> dict[str, object]:
     return {
         "id": question.id,
         "question": question.stem,

@@ -159,7 +159,7 @@ def _judging(options: GuardEvalArguments) -> Iterator[HarmJudge]:
         yield judge
 
 
-def _shown(file: str, verdicts: Verdicts, options: GuardEvalArguments) -> dict[str, Any]:
+def _shown(file: str, verdicts: Verdicts, options: GuardEvalArguments) -> dict[str, object]:
     """Print the table of one judge; return its figures."""
     judgements = verdicts.judgements
     print(f"\n{verdicts.judge}\n{table(verdicts)}")
@@ -286,7 +286,7 @@ def as_json(file: str, verdicts: Verdicts) -> dict[str, Any]:
     return {"file": file, "judge": verdicts.judge, "figures": figures, "verdicts": _each(verdicts)}
 
 
-def _each(verdicts: Verdicts) -> list[dict[str, Any]]:
+def _each(verdicts: Verdicts) -> list[dict[str, object]]:
     harmful: Sequence[bool | None] = verdicts.harmful or [None] * len(verdicts.requests)
     judged: Sequence[bool | None] = verdicts.judged or [None] * len(verdicts.requests)
     return [

@@ -16,7 +16,6 @@ import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -136,9 +135,9 @@ def with_intervals(values: npt.NDArray[np.float64]) -> list[Metric]:
     ]
 
 
-def flat(metrics: dict[str, Metric], prefix: str) -> dict[str, Any]:
+def flat(metrics: dict[str, Metric], prefix: str) -> dict[str, object]:
     """Return the metrics as a results file has them: `predict_bleu-4`, `predict_bleu-4_low`, `..._high`."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, metric in metrics.items():
         found[f"{prefix}_{name}"] = metric.value
         found |= {f"{prefix}_{name}_low": metric.low, f"{prefix}_{name}_high": metric.high}

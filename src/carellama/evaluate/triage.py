@@ -189,7 +189,7 @@ def _engine(groups: Sequence[Any]) -> Iterator[tuple[Engine | None, Sampling]]:
 
 def _measure(
     file: str, cases: Cases, options: SafetyEvalArguments, readers: Readers, engine: Engine | None, sampling: Sampling
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Print the tables of one file; return its figures."""
     used = cases.cases[: options.max_cases]
     first = f"the first {len(used):,} of " if len(used) < len(cases.cases) else ""

@@ -175,7 +175,7 @@ def _healthbench(tags: Sequence[str]) -> tuple[str, Label | None]:
     return "no category agreed by physicians", None
 
 
-def _label(row: Mapping[str, Any], place: str, scale: str | None) -> Label:
+def _label(row: Mapping[str, object], place: str, scale: str | None) -> Label:
     key = next((name for name in LABEL_KEYS if row.get(name) not in (None, "")), None)
     if key is None:
         columns = ", ".join((*LABEL_KEYS[:6], *SCALE_KEYS[:2]))
@@ -211,7 +211,7 @@ def _by_number(what: str, prefix: str | None, number: str, asked: str | None) ->
     return SCALES[scale][number]
 
 
-def _texts(row: Mapping[str, Any], key: str, place: str) -> tuple[str, ...]:
+def _texts(row: Mapping[str, object], key: str, place: str) -> tuple[str, ...]:
     """The texts of a list, or of one text with commas."""
     given = row.get(key) or ()
     if isinstance(given, str):
@@ -221,7 +221,7 @@ def _texts(row: Mapping[str, Any], key: str, place: str) -> tuple[str, ...]:
     return tuple(given)
 
 
-def _yes_or_no(row: Mapping[str, Any], key: str, place: str) -> bool:
+def _yes_or_no(row: Mapping[str, object], key: str, place: str) -> bool:
     """What a table says with a word: bool("no") is true."""
     word = str(row.get(key) or "").strip().lower()
     if word not in YES_OR_NO:
@@ -229,7 +229,7 @@ def _yes_or_no(row: Mapping[str, Any], key: str, place: str) -> bool:
     return YES_OR_NO[word]
 
 
-def _labels(row: Mapping[str, Any], place: str) -> tuple[str, ...]:
+def _labels(row: Mapping[str, object], place: str) -> tuple[str, ...]:
     labels = _texts(row, "labels", place)
     if unknown := set(labels) - set(LABELS):
         raise UserError(f"{place}: labels has {', '.join(sorted(unknown))}; known: {', '.join(LABELS)}")

@@ -17,13 +17,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from carellama.errors import UserError
 from carellama.templates.template import Group, markup_tokens, special_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Ids = npt.NDArray[np.int32]  # (T,)
 
@@ -60,7 +63,7 @@ class GroupEncoder:
     every conversation, so it is tokenised once.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise UserError(
                 f"the tokenizer {type(tokenizer).__name__} has no tokenizer.json form; convert it with "
@@ -222,12 +225,12 @@ class GroupEncoder:
 _NOTHING: Ids = np.zeros(0, dtype=np.int32)
 
 
-def adds_bos(tokenizer: Any) -> bool:
+def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer itself begins a text with its bos token."""
     return tokenizer.bos_token_id is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
 
 
-def _dividing(tokenizer: Any) -> re.Pattern[str] | None:
+def _dividing(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
     """Special tokens at which every text is cut before it is tokenised, and that leave the text beside them alone."""
     plain = [
         token.content

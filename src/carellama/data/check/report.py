@@ -169,7 +169,7 @@ def _sizes(sizes: array[int]) -> dict[str, int]:
 def to_dict(check: Check) -> dict[str, Any]:
     """The findings as plain values, for --report."""
 
-    def problems(table: dict[str, Problem]) -> dict[str, Any]:
+    def problems(table: dict[str, Problem]) -> dict[str, object]:
         return {
             reason: {"count": problem.count, "lines": problem.lines, "detail": problem.detail}
             for reason, problem in table.items()

@@ -12,7 +12,7 @@ import json
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, TextIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Removed:
         self._numbers, self._begins = array("Q"), array("Q")
         self._end = 0
 
-    def add(self, number: int, entry: dict[str, Any]) -> None:
+    def add(self, number: int, entry: dict[str, object]) -> None:
         """Take a row, in any order; `number` is that of the row in the input."""
         line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
         self._file.write(line)
@@ -54,7 +54,7 @@ class Account:
     changed: int = 0
 
     def remove(
-        self, number: int, dataset: str, place: Place, reason: str, row: dict[str, Any] | None = None, **more: Any
+        self, number: int, dataset: str, place: Place, reason: str, row: dict[str, object] | None = None, **more: object
     ) -> None:
         """Count a removed row, and list it; `row` is listed only where texts are wanted."""
         self.report.note(dataset, "skipped", place, reason)

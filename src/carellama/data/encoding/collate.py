@@ -75,7 +75,7 @@ def part_of_row(row: dict[str, Any], first: int, last: int) -> dict[str, Any]:
     }
 
 
-def collate_padded(examples: Sequence[Sequence[Tokens]], pad_token_id: int) -> dict[str, Any]:
+def collate_padded(examples: Sequence[Sequence[Tokens]], pad_token_id: int) -> dict[str, object]:
     """One line a record, filled up on the right: (B, T) ids, labels and mask."""
     records = [tokens for example in examples for tokens in example]
     shape = (len(records), max(len(tokens) for tokens in records))

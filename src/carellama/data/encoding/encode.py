@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from carellama.records import IGNORED, Chat, Message, Place, Record, Text, Token
 from carellama.templates.template import Group, Template
 from carellama.templates.tokenize import GroupEncoder, Ids, adds_bos
 from carellama.text import counted
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 UNBOUNDED = 1 << 30  # tokens
 APART = "one example an answer: the chat template writes earlier answers in another way"
@@ -88,7 +91,7 @@ class Encoder:
     token, so that each token is learned once. A conversation with tool calls that is too long is skipped.
     """
 
-    def __init__(self, tokenizer: Any, template: Template, lengths: tuple[int, int, int]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: Template, lengths: tuple[int, int, int]) -> None:
         self.groups = GroupEncoder(tokenizer)
         self.template = template
         self.source, self.target, self.whole = lengths

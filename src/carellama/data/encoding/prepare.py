@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +39,9 @@ from carellama.records import IGNORED, Chat, Pair, Record, Tokens
 from carellama.stages import Stage
 from carellama.templates.template import Template
 from carellama.text import counted, language
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LANGUAGE_ROWS = 100  # of a dataset, whose language is looked at
 SAMPLED = 64  # training examples that are looked at for reasoning
@@ -96,7 +99,14 @@ class Prepared:
 class RowEncoder:
     """Rows of one dataset to an Arrow batch of tokens and a report: convert, then encode as the stage needs it."""
 
-    def __init__(self, dataset: Dataset, tokenizer: Any, template: Template, stage: Stage, data: DataArguments) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Template,
+        stage: Stage,
+        data: DataArguments,
+    ) -> None:
         self.dataset = dataset
         self.stage = stage
         encoder = Encoder(tokenizer, template, data.lengths)
@@ -105,7 +115,7 @@ class RowEncoder:
         self.system = data.system_prompt
         self.last_only = data.mask_history
 
-    def __call__(self, rows: Sequence[Row | BadRow]) -> tuple[pa.RecordBatch, dict[str, Any]]:
+    def __call__(self, rows: Sequence[Row | BadRow]) -> tuple[pa.RecordBatch, dict[str, object]]:
         """Return the tokens of the usable rows as an Arrow batch, and the account of all of them."""
         made, origins, report = self.encode(rows)
         return batch_of(made, origins), report.to_dict()
@@ -222,7 +232,7 @@ def encode_dataset(
     return store, report, _source(dataset, report, store)
 
 
-def _source(dataset: Dataset, report: DataReport | None, store: TokenStore | None) -> dict[str, Any]:
+def _source(dataset: Dataset, report: DataReport | None, store: TokenStore | None) -> dict[str, object]:
     """Return a dataset's entry in run.json. Of a stream the counts are not known yet, nor is the SHA-1 of files that
     were not checked: only a whole read would show it, so their sizes and times identify them."""
     counts = report.datasets[dataset.name] if report else None
@@ -255,12 +265,14 @@ def _languages(dataset: Dataset) -> list[str]:
 _row_encoder: RowEncoder | None = None  # of this process: set when it starts, see encode_rows
 
 
-def _start(dataset: Dataset, tokenizer: Any, template: Template, stage: Stage, data: DataArguments) -> None:
+def _start(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, template: Template, stage: Stage, data: DataArguments
+) -> None:
     global _row_encoder
     _row_encoder = RowEncoder(dataset, tokenizer, template, stage, data)
 
 
-def _encode(rows: Sequence[Row | BadRow]) -> tuple[pa.RecordBatch, dict[str, Any]]:
+def _encode(rows: Sequence[Row | BadRow]) -> tuple[pa.RecordBatch, dict[str, object]]:
     assert _row_encoder is not None
     return _row_encoder(rows)
 
@@ -271,7 +283,7 @@ def data_seed(config: RunConfig) -> int:
     return int(training.seed if training.data_seed is None else training.data_seed)
 
 
-def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
+def prepare(config: RunConfig, tokenizer: PreTrainedTokenizerBase, template: Template) -> Prepared:
     """Encode, mix, hold out and pack the datasets of a run. Raises `UserError` before anything is trained."""
     data, stage, seed = config.data, config.stage, data_seed(config)
     packed = data.packing if data.packing is not None else stage.packs_by_default
@@ -306,10 +318,10 @@ def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Prepared:
 class _Encoding:
     """Encodes the datasets of a run, each once, with the report of all and their entries for run.json."""
 
-    def __init__(self, config: RunConfig, tokenizer: Any, template: Template) -> None:
+    def __init__(self, config: RunConfig, tokenizer: PreTrainedTokenizerBase, template: Template) -> None:
         self.config, self.tokenizer, self.template = config, tokenizer, template
         self.report = DataReport()
-        self.sources: list[dict[str, Any]] = []
+        self.sources: list[dict[str, object]] = []
         self._names: dict[Path, str] = {}  # folder of a store -> its name in the report
 
     def stores(self, names: list[str], limit: int | None) -> list[TokenStore]:

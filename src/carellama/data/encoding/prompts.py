@@ -15,7 +15,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from carellama.records import IGNORED, NOWHERE, Chat, Message, Pair, Place, Ques
 from carellama.templates.template import Template
 from carellama.templates.tokenize import GroupEncoder
 from carellama.text import HAN_CHARACTER, counted
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 EARLIER = "earlier turns left out"
@@ -116,7 +119,7 @@ def prompt_ids(encoder: GroupEncoder, template: Template, prompts: Sequence[Sequ
     return [ids.tolist() for (ids,) in encoder.encode(groups)]
 
 
-def prepare_tasks(config: RunConfig, tokenizer: Any, template: Template) -> Tasks:
+def prepare_tasks(config: RunConfig, tokenizer: PreTrainedTokenizerBase, template: Template) -> Tasks:
     """Read, check, mix and hold out the prompts of a run. Raises `UserError` before anything is trained."""
     data, seed = config.data, data_seed(config)
     encoder = GroupEncoder(tokenizer)
@@ -164,7 +167,7 @@ class _Reader:
 
     def __init__(self, config: RunConfig, tokens: Callable[[Sequence[Message]], int]) -> None:
         self.data, self.stage, self.tokens = config.data, config.stage, tokens
-        self.report, self.sources = DataReport(), list[dict[str, Any]]()
+        self.report, self.sources = DataReport(), list[dict[str, object]]()
         self._sets: dict[tuple[str, int | None], _PromptSet] = {}
         self.rewards = config.grpo.names
         context = getattr(load_config(config.model).get_text_config(), "max_position_embeddings", None)
@@ -308,7 +311,7 @@ class _Reader:
 
 
 # What a reward must find in a task, and how it is called where it is missing.
-NEEDS: Mapping[str, tuple[Callable[[Task], Any], str]] = {
+NEEDS: Mapping[str, tuple[Callable[[Task], object], str]] = {
     "letter": (lambda task: task.letters, "--rewards letter needs exam questions: this row has no right letter"),
     "citation": (
         lambda task: numbered_passages(task.text),

@@ -174,7 +174,7 @@ def _read_metadata(path: Path) -> dict[str, Any] | None:
     """What a shard covers; None when there is no shard, or a damaged one, which is then written anew."""
     try:
         with pa.memory_map(str(path)) as file:
-            found: dict[str, Any] = json.loads(pa.ipc.open_file(file).schema.metadata[b"carellama"])
+            found: dict[str, object] = json.loads(pa.ipc.open_file(file).schema.metadata[b"carellama"])
             return found
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
@@ -182,7 +182,7 @@ def _read_metadata(path: Path) -> dict[str, Any] | None:
 
 def _batches(rows: Iterator[Any]) -> Iterator[list[Any]]:
     """Cut the rows into batches that are bounded in rows and in characters."""
-    batch: list[Any] = []
+    batch: list[object] = []
     chars = 0
     for row in rows:
         batch.append(row)
@@ -194,7 +194,7 @@ def _batches(rows: Iterator[Any]) -> Iterator[list[Any]]:
         yield batch
 
 
-def _chars_of(value: Any) -> int:
+def _chars_of(value: object) -> int:
     if isinstance(value, str):
         return len(value)
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -225,10 +225,10 @@ def _begin(level: int, payload: bytes) -> None:
 
 
 def _in_order(
-    executor: Executor, encode: BatchEncoder, batches: Iterator[Sequence[Any]], pending: int
+    executor: Executor, encode: BatchEncoder, batches: Iterator[Sequence[object]], pending: int
 ) -> Iterator[tuple[int, Any]]:
     """`executor.map` with a bound on how many results wait in memory: (rows, result) of each batch."""
-    waiting: deque[tuple[int, Future[Any]]] = deque()
+    waiting: deque[tuple[int, Future[object]]] = deque()
     try:
         for batch in batches:
             waiting.append((len(batch), executor.submit(encode, batch)))
@@ -331,7 +331,7 @@ def open_store(folder: Path, name: str = "") -> TokenStore:
         raise _damaged(folder, error) from error
 
 
-def key_of(*parts: Any) -> str:
+def key_of(*parts: object) -> str:
     """A digest of all that the tokens depend on (anything JSON can write)."""
     text = json.dumps([VERSION, *parts], sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:24]

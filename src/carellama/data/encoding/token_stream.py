@@ -23,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
@@ -256,8 +256,8 @@ class FailingStream(IterableDataset):
 
 
 def collate_or_fail(
-    collate: Callable[[Sequence[list[Tokens]]], Any], examples: Sequence[list[Tokens] | Failure]
-) -> Any:
+    collate: Callable[[Sequence[list[Tokens]]], object], examples: Sequence[list[Tokens] | Failure]
+) -> object:
     """The batch of these examples, or the `Failure` among them."""
     found: list[list[Tokens]] = []
     for example in examples:

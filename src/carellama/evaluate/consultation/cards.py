@@ -76,7 +76,7 @@ def load_cards(path: Path) -> list[Card]:
     return list(found.values())
 
 
-def _card(row: Mapping[str, Any], place: str) -> Card:
+def _card(row: Mapping[str, object], place: str) -> Card:
     if missing := [name for name in FIELDS if name not in row]:
         raise DataError(
             f"{place}: a card has {', '.join(FIELDS)}; this row lacks {', '.join(missing)}. "
@@ -100,7 +100,7 @@ def _card(row: Mapping[str, Any], place: str) -> Card:
     )
 
 
-def _fact(fact: Any, place: str) -> Fact:
+def _fact(fact: object, place: str) -> Fact:
     if not isinstance(fact, Mapping):
         raise DataError(f"{place} is no mapping")
     if missing := [name for name in ("slot", "ask", "answer", "key") if name not in fact]:
@@ -111,7 +111,7 @@ def _fact(fact: Any, place: str) -> Fact:
     return Fact(_one_of(fact, "slot", SLOTS, place), ask, _text(fact, "answer", place), fact["key"])
 
 
-def _terms(row: Mapping[str, Any], count: int, place: str) -> tuple[tuple[str, ...], ...]:
+def _terms(row: Mapping[str, object], count: int, place: str) -> tuple[tuple[str, ...], ...]:
     """The terms of each unsafe advice; none where the card has no such field."""
     given = row.get("unsafe_terms")
     if given is None:
@@ -133,7 +133,7 @@ def _text(row: Mapping[str, Any], name: str, place: str) -> str:
     return str(row[name])
 
 
-def _texts(row: Mapping[str, Any], name: str, place: str) -> tuple[str, ...]:
+def _texts(row: Mapping[str, object], name: str, place: str) -> tuple[str, ...]:
     given = row[name]
     if not isinstance(given, list) or not all(isinstance(one, str) and one.strip() for one in given):
         raise DataError(f"{place}: {name} is no list of texts")
@@ -144,7 +144,7 @@ def _one_of(row: Mapping[str, Any], name: str, known: tuple[str, ...], place: st
     return _known(row[name], known, name, place)
 
 
-def _known(given: Any, known: tuple[str, ...], what: str, place: str) -> str:
+def _known(given: object, known: tuple[str, ...], what: str, place: str) -> str:
     if given not in known:
         raise DataError(f"{place}: unknown {what} {given!r}.{nearest(str(given), known)} Known: {', '.join(known)}.")
     return str(given)

@@ -207,7 +207,7 @@ def _write(by_doctor: dict[str, list[Scored]], options: ConsultEvalArguments) ->
         print(f"transcripts: {options.transcripts}")
 
 
-def _transcript(doctor: str, scored: Scored) -> dict[str, Any]:
+def _transcript(doctor: str, scored: Scored) -> dict[str, object]:
     """A consultation as anyone can read it: what was said, what the patient did not tell, how it was scored."""
     held, card = scored.held, scored.held.card
     exchanges = [{"doctor": one.question, "slot": one.slot, "patient": one.answer.text} for one in held.exchanges]

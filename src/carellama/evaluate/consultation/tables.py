@@ -142,7 +142,7 @@ def as_json(by_doctor: Mapping[str, Sequence[Scored]], pairs: Sequence[tuple[str
     }
 
 
-def _measures(of: Callable[[Measure], Figure | None]) -> dict[str, Any]:
+def _measures(of: Callable[[Measure], Figure | None]) -> dict[str, object]:
     found = {measure.name: of(measure) for measure in MEASURES}
     return {
         name: {"mean": one.mean, "low": one.low, "high": one.high, "n": one.n, "cards": one.cards}

@@ -14,7 +14,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from carellama.data import spreadsheets as sheets
 from carellama.data.catalogue.layout import Layout, spoken, text_of, value_of
@@ -160,7 +160,7 @@ def _context_target(row: Row) -> Chat:
 
 def first_text(row: Row, column: str) -> str:
     """The first text of a column that is a text, a list of texts, or a list of lists of texts (paraphrases)."""
-    value: Any = row.fields.get(column)
+    value: object = row.fields.get(column)
     while isinstance(value, list):
         value = next((one for one in value if one not in (None, "", [], [""])), "")
     return text_of(Row({**row.fields, column: value}, row.place), column)

@@ -43,12 +43,12 @@ REPORT_TASK = "根据对话生成诊疗报告："
 LABELS_TASK = "判断下列对话中每个临床发现的阴阳性："
 
 
-def _chat(row: Row, turns: Turns, **about: Any) -> Chat:
+def _chat(row: Row, turns: Turns, **about: object) -> Chat:
     meta = {name: str(value).strip() for name, value in about.items() if value is not None and str(value).strip()}
     return Chat(spoken(row.place, turns), row.place, meta)
 
 
-def _who(row: Row, speaker: Any) -> Who:
+def _who(row: Row, speaker: object) -> Who:
     found = SPEAKERS.get(speaker.strip().lower()) if isinstance(speaker, str) else None
     if found is None:
         raise BadRecord(row.place, "unknown speaker", f"known: {', '.join(SPEAKERS)}")
@@ -62,7 +62,7 @@ def _list(row: Row, column: str) -> list[Any]:
     return value
 
 
-def _text(row: Row, value: Any) -> str:
+def _text(row: Row, value: object) -> str:
     if not isinstance(value, str):
         raise BadRecord(row.place, "a turn is not text", f"found {type(value).__name__}")
     return value
@@ -188,7 +188,7 @@ def _imcs_report(row: Row) -> tuple[Chat, ...]:
     return tuple(Chat((task, Message("assistant", answer)), row.place, meta) for answer in answers)
 
 
-def _report_text(row: Row, report: Any) -> str:
+def _report_text(row: Row, report: object) -> str:
     if not isinstance(report, dict) or not any(isinstance(report.get(name), str) for name in REPORT):
         raise BadRecord(row.place, "the report has no sections", f"known: {', '.join(REPORT)}")
     sections = [(name, report[name].strip()) for name in REPORT if isinstance(report.get(name), str)]
@@ -200,7 +200,7 @@ def _conversations(row: Row) -> Chat:
     return _chat(row, _keyed_turns(row, _list(row, "conversations"), "from", "value"), id=row.fields.get("id"))
 
 
-def _pair_columns(fields: Mapping[str, Any]) -> tuple[list[str], str | None]:
+def _pair_columns(fields: Mapping[str, object]) -> tuple[list[str], str | None]:
     """The columns of the dialogue (with what is asked), and the column of the report."""
     asked = [name for name in PAIR_ASKED if fields.get(name)]
     return asked, next((name for name in PAIR_REPORT if name in fields and name not in asked), None)
@@ -227,7 +227,7 @@ def _report_pair(row: Row) -> Chat:
     return _chat(row, [("user", question), ("assistant", answer)], id=row.fields.get("id"))
 
 
-def _dialogue_text(row: Row, value: Any) -> str:
+def _dialogue_text(row: Row, value: object) -> str:
     if isinstance(value, list) and value and isinstance(value[0], dict):
         keys = next((keys for keys in PAIR_TURNS if keys[0] in value[0]), PAIR_TURNS[0])
         return _transcript(_keyed_turns(row, value, *keys))
@@ -300,7 +300,7 @@ def _huatuogpt(row: Row) -> Chat:
     return _chat(row, turns)
 
 
-def _is_array(path: Path, holds: Callable[[list[Any]], bool]) -> bool:
+def _is_array(path: Path, holds: Callable[[list[object]], bool]) -> bool:
     """Whether the first value of a JSON file is a list of which this holds. A pickle is refused with the reason."""
     if path.suffix.lower() in PICKLES:
         raise UserError(
@@ -324,15 +324,15 @@ def _is_imcs(path: Path) -> bool:
     return first is not None and "dialogue" in first.fields
 
 
-def _of_texts(value: list[Any]) -> bool:
+def _of_texts(value: list[object]) -> bool:
     return isinstance(value[0], str) and PREFIX.match(value[0]) is not None
 
 
-def _of_flagged(value: list[Any]) -> bool:
+def _of_flagged(value: list[object]) -> bool:
     return isinstance(value[0], list) and len(value[0]) == 2
 
 
-def _of_sentences(value: list[Any]) -> bool:
+def _of_sentences(value: list[object]) -> bool:
     return isinstance(value[0], dict) and {"id", "Sentence"} <= set(value[0])
 
 

@@ -260,7 +260,7 @@ def _cmb_clin(row: Row) -> Chat:
     return Chat(tuple(messages), row.place, {name: value for name, value in meta.items() if value})
 
 
-def question_of(row: Row, pair: Any, name: str) -> str:
+def question_of(row: Row, pair: object, name: str) -> str:
     """A text of one of a row's questions; `BadRecord` where it is missing or empty."""
     if not isinstance(pair, dict):
         raise BadRecord(row.place, "a question is not an object", type(pair).__name__)

@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from carellama.data.catalogue.layout import Layout, Outcome, outcomes, text_of
 from carellama.data.convert import BadRecord
@@ -56,7 +55,7 @@ def _rows(path: Path) -> Iterator[Row | BadRow]:
         yield Row({**native, **extra, **_reasoning({**row.fields, **context})}, row.place)
 
 
-def _reasoning(fields: dict[str, Any]) -> dict[str, Any]:
+def _reasoning(fields: dict[str, object]) -> dict[str, object]:
     return {name: fields[name] for name in ("reasoning_required_pred",) if name in fields}
 
 
