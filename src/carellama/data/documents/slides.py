@@ -12,7 +12,7 @@ import io
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from xml.etree.ElementTree import Element
 
 from carellama.data.documents.numbering import FORMATS
 from carellama.data.documents.word import escape_pipes
@@ -50,7 +50,7 @@ def open_slides(path: Path) -> io.BytesIO:
     return made
 
 
-def _raise(run: Any) -> None:
+def _raise(run: Element) -> None:
     """Mark the text of a raised or lowered run: 10 and a raised 9 would be read as 109."""
     properties, text = run.find(f"{A}rPr"), run.find(f"{A}t")
     baseline = "" if properties is None else properties.get("baseline", "")
@@ -59,7 +59,7 @@ def _raise(run: Any) -> None:
         text.text = f"<{tag}>{text.text}</{tag}>"
 
 
-def _number_paragraphs(body: Any) -> None:
+def _number_paragraphs(body: Element) -> None:
     """Put the number before the text of each numbered paragraph of one text body.
 
     A level counts on while its scheme and start stay the same; any other paragraph of this level or above ends it.

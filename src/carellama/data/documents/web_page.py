@@ -9,12 +9,15 @@ import io
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from carellama.data.documents.numbering import html_label
 from carellama.data.documents.word import escape_pipes
 from carellama.data.readers import encoding_of
 from carellama.errors import need
+
+if TYPE_CHECKING:
+    from bs4 import Tag
 
 # What a browser shows as lines of their own and markitdown does not, so that numbers would run together.
 IMPLIED_BLOCKS = ("option", "optgroup", "summary", "details", "legend", "fieldset", "textarea", "button", "figcaption",
@@ -52,7 +55,7 @@ def open_web_page(path: Path, dropped: Counter[str]) -> io.BytesIO:
     return io.BytesIO(str(soup).encode())
 
 
-def _open_formula(formula: Any) -> None:
+def _open_formula(formula: Tag) -> None:
     """Write a formula in MathML in one line: m and a raised 2 must not become m2, nor a fraction its two numbers."""
     for copy in formula(["annotation", "annotation-xml"]):
         copy.extract()
@@ -73,7 +76,7 @@ def _open_formula(formula: Any) -> None:
         root.append(")")
 
 
-def _number_items(numbered: Any) -> None:
+def _number_items(numbered: Tag) -> None:
     """Write the numbers of an ordered list, as a browser shows them, before its items, and make these paragraphs.
 
     (HTML, 4.4.5 and 4.4.8: start, reversed, type, and the value of an item.)
@@ -85,7 +88,7 @@ def _number_items(numbered: Any) -> None:
         number = _whole_number(item.get("value"), number)
         style = f"{numbered.get('style', '')};{item.get('style', '')}"
         named = re.findall(r"list-style(?:-type)?\s*:\s*([a-z-]+)", style)
-        label = html_label(named[-1] if named else item.get("type") or numbered.get("type") or "1", number)
+        label = html_label(str(named[-1] if named else item.get("type") or numbered.get("type") or "1"), number)
         first = next((text for text in item.find_all(string=re.compile(r"\S")) if text.find_parent("li") is item), None)
         if first is None:
             item.insert(0, label)
@@ -96,5 +99,5 @@ def _number_items(numbered: Any) -> None:
     numbered.name = "div"
 
 
-def _whole_number(text: Any, default: int) -> int:
-    return int(text) if re.fullmatch(r"\s*-?\d+\s*", str(text)) else default
+def _whole_number(text: object, default: int) -> int:
+    return int(str(text)) if re.fullmatch(r"\s*-?\d+\s*", str(text)) else default

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from xml.etree.ElementTree import Element
 
 from carellama.data.documents.numbering import FORMATS
 from carellama.data.documents.word_runs import open_runs
@@ -69,9 +69,9 @@ def open_word(path: Path, dropped: Counter[str]) -> io.BytesIO:
     return made
 
 
-def _open_boxes(element: Any) -> None:
+def _open_boxes(element: Element) -> None:
     """Move the content of boxes behind the paragraphs that hold them, everywhere below an element."""
-    behind: list[tuple[int, list[Any]]] = []
+    behind: list[tuple[int, list[Element]]] = []
     for at, child in enumerate(element):
         _open_boxes(child)
         if child.tag == f"{W}p":
@@ -85,9 +85,9 @@ def _open_boxes(element: Any) -> None:
             element.insert(at, block)
 
 
-def _boxes(element: Any) -> list[Any]:
+def _boxes(element: Element) -> list[Element]:
     """The boxes below an element; of a box that is stored twice, for new and for old programs, the new form."""
-    found: list[Any] = []
+    found: list[Element] = []
     for child in element:
         if child.tag == f"{W}txbxContent":
             found.append(child)
@@ -148,7 +148,9 @@ class Counters:
                 self.numbers[above] = numbered.levels.get(above, Level()).start
 
 
-def number_paragraphs(document: Any, numbering: Any | None, styles: Any | None, dropped: Counter[str]) -> None:
+def number_paragraphs(
+    document: Element, numbering: Element | None, styles: Element | None, dropped: Counter[str]
+) -> None:
     """Put the shown number before the text of each numbered paragraph, and take the paragraph out of its list.
 
     `document`, `numbering` and `styles` are the roots of word/document.xml, numbering.xml and styles.xml. A format
@@ -195,7 +197,7 @@ def format_label(
     return text.strip()
 
 
-def read_lists(numbering: Any) -> dict[str, NumberedList]:
+def read_lists(numbering: Element) -> dict[str, NumberedList]:
     """Return the lists of numbering.xml by numId."""
     abstracts = {str(one.get(f"{W}abstractNumId")): one for one in numbering.iter(f"{W}abstractNum")}
     by_style = {  # a list that only names a style has the levels of the list that defines this style
@@ -207,9 +209,9 @@ def read_lists(numbering: Any) -> dict[str, NumberedList]:
         abstract = abstracts.get(name)
         if abstract is None:
             continue
-        link = _child(abstract, "numStyleLink")
-        if link is not None and link in by_style:
-            abstract = by_style[link]
+        style = _child(abstract, "numStyleLink")
+        if style is not None and style in by_style:
+            abstract = by_style[style]
             name = str(abstract.get(f"{W}abstractNumId"))
         levels = {index: level for element in abstract.iter(f"{W}lvl") for index, level in _levels(element)}
         starts: dict[int, int] = {}
@@ -225,7 +227,7 @@ def read_lists(numbering: Any) -> dict[str, NumberedList]:
     return lists
 
 
-def _levels(element: Any) -> Iterator[tuple[int, Level]]:
+def _levels(element: Element) -> Iterator[tuple[int, Level]]:
     """The level of a `w:lvl`, with its index."""
     restart = _child(element, "lvlRestart")
     suffix = _child(element, "suff")
@@ -244,7 +246,7 @@ def _levels(element: Any) -> Iterator[tuple[int, Level]]:
     )
 
 
-def _format_of(element: Any) -> str:
+def _format_of(element: Element) -> str:
     """The format of a level; newer programs write theirs as an alternative for older ones."""
     found = [str(one.get(f"{W}val")) for one in element.iter(f"{W}numFmt") if one.get(f"{W}val")]
     known = [name for name in found if name in FORMATS or name == "bullet"]
@@ -254,13 +256,13 @@ def _format_of(element: Any) -> str:
 class _Styles:
     """The numbering that paragraph styles bring with them."""
 
-    def __init__(self, styles: Any | None, lists: dict[str, NumberedList]) -> None:
+    def __init__(self, styles: Element | None, lists: dict[str, NumberedList]) -> None:
         found = [] if styles is None else list(styles.iter(f"{W}style"))
         self.styles = {one.get(f"{W}styleId"): one for one in found}
         self.default = next((one.get(f"{W}styleId") for one in found if _is_default_paragraph(one)), None)
         self.lists = lists
 
-    def numbering_of(self, paragraph: Any) -> tuple[str | None, int]:
+    def numbering_of(self, paragraph: Element) -> tuple[str | None, int]:
         """(numId or None, level) of a paragraph: its own, else that of its style or of the style this is based on."""
         properties = paragraph.find(f"{W}pPr")
         number_id, level = _numbering(properties)
@@ -284,11 +286,11 @@ class _Styles:
         return number_id, level or 0
 
 
-def _is_default_paragraph(style: Any) -> bool:
+def _is_default_paragraph(style: Element) -> bool:
     return style.get(f"{W}type") == "paragraph" and style.get(f"{W}default") in ("1", "true", "on")
 
 
-def _numbering(properties: Any | None) -> tuple[str | None, int | None]:
+def _numbering(properties: Element | None) -> tuple[str | None, int | None]:
     """(numId, level) of `w:pPr`, None each where it is not given."""
     found = None if properties is None else properties.find(f"{W}numPr")
     if found is None:
@@ -297,7 +299,7 @@ def _numbering(properties: Any | None) -> tuple[str | None, int | None]:
     return _child(found, "numId"), None if level is None else _number(level, 0)
 
 
-def _set_list(paragraph: Any, number_id: str, level: int) -> None:
+def _set_list(paragraph: Element, number_id: str, level: int) -> None:
     """Put a paragraph into a list by itself, whatever its style says; `NO_LIST` takes it out of any."""
     properties = paragraph.find(f"{W}pPr")
     if properties is None:
@@ -311,7 +313,7 @@ def _set_list(paragraph: Any, number_id: str, level: int) -> None:
     properties.append(numbering)
 
 
-def _prepend(paragraph: Any, label: str) -> None:
+def _prepend(paragraph: Element, label: str) -> None:
     """Put a run of text behind the properties of a paragraph, before its own first run."""
     run = paragraph.makeelement(f"{W}r", {})
     text = run.makeelement(f"{W}t", {SPACE: "preserve"})
@@ -320,7 +322,7 @@ def _prepend(paragraph: Any, label: str) -> None:
     paragraph.insert(1, run)
 
 
-def _child(element: Any, name: str) -> str | None:
+def _child(element: Element, name: str) -> str | None:
     """The `w:val` of a child; None where there is no such child."""
     found = element.find(f"{W}{name}")
     return None if found is None else found.get(f"{W}val")

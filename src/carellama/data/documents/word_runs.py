@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 from carellama.data.documents.numbering import FORMATS
 
@@ -35,7 +35,7 @@ RAISED_FROM = 2  # half points above or below the line, from which small print i
 Part = tuple[str, str]  # a text, and "superscript", "subscript" or ""
 
 
-def open_runs(root: Any, dropped: Counter[str]) -> None:
+def open_runs(root: Element, dropped: Counter[str]) -> None:
     """Change the tree of a part of a docx so that all of its text stands in runs; `dropped` counts what is left out."""
     dropped.update(CHART for element in root.iter() if str(element.tag).endswith(CHARTS))
     for paragraph in root.iter(f"{W}p"):
@@ -47,9 +47,9 @@ def open_runs(root: Any, dropped: Counter[str]) -> None:
         _raise_by_position(properties)
 
 
-def _open(element: Any, dropped: Counter[str]) -> None:
+def _open(element: Element, dropped: Counter[str]) -> None:
     """Replace wrappers by what they hold, formulas and ruby by runs, everywhere below an element."""
-    made: list[Any] = []
+    made: list[Element] = []
     for child in list(element):
         if child.tag in GONE:
             made.append(child)
@@ -70,9 +70,9 @@ def _open(element: Any, dropped: Counter[str]) -> None:
         element[:] = made
 
 
-def _open_eq_fields(paragraph: Any, dropped: Counter[str]) -> None:
+def _open_eq_fields(paragraph: Element, dropped: Counter[str]) -> None:
     """Write the formula of an EQ field, which has no result, as text: Word makes a number in a circle so."""
-    parts: list[Any] = []  # the pieces of the instruction of one field
+    parts: list[Element] = []  # the pieces of the instruction of one field
     for element in list(paragraph.iter()):
         if element.tag == f"{W}instrText":
             parts.append(element)
@@ -95,7 +95,7 @@ def _eq_text(instruction: str, dropped: Counter[str]) -> str:
     return text.strip()
 
 
-def _run(text: str, align: str) -> Any:
+def _run(text: str, align: str) -> Element:
     run = ElementTree.Element(f"{W}r")
     if align:
         properties = ElementTree.SubElement(run, f"{W}rPr")
@@ -104,7 +104,7 @@ def _run(text: str, align: str) -> Any:
     return run
 
 
-def _raise_by_position(properties: Any) -> None:
+def _raise_by_position(properties: Element) -> None:
     """Make an exponent of a number that is only moved up: 10 and a raised 9 would be read as 109."""
     position = properties.find(f"{W}position")
     if position is None or properties.find(f"{W}vertAlign") is not None:
@@ -118,7 +118,7 @@ def _raise_by_position(properties: Any) -> None:
         ElementTree.SubElement(properties, f"{W}vertAlign", {f"{W}val": align})
 
 
-def _formula(element: Any) -> Iterator[Part]:
+def _formula(element: Element) -> Iterator[Part]:
     """Yield the parts of a formula in the order in which it is read."""
     name = str(element.tag).removeprefix(M)
     if element.tag in (f"{M}t", f"{W}t"):
@@ -132,7 +132,7 @@ def _formula(element: Any) -> Iterator[Part]:
             yield from _formula(child)
 
 
-def _inner(element: Any, name: str, align: str = "") -> list[Part]:
+def _inner(element: Element, name: str, align: str = "") -> list[Part]:
     """The parts of a child, raised or lowered where `align` says so."""
     child = element.find(f"{M}{name}")
     return [] if child is None else [(text, own or align) for text, own in _formula(child)]
@@ -144,19 +144,19 @@ def _grouped(parts: list[Part]) -> list[Part]:
     return parts if text.replace(".", "", 1).isalnum() else [("(", ""), *parts, (")", "")]
 
 
-def _fraction(element: Any) -> list[Part]:
+def _fraction(element: Element) -> list[Part]:
     return [*_grouped(_inner(element, "num")), ("/", ""), *_grouped(_inner(element, "den"))]
 
 
-def _scripts(element: Any) -> list[Part]:
+def _scripts(element: Element) -> list[Part]:
     return [*_inner(element, "e"), *_inner(element, "sub", "subscript"), *_inner(element, "sup", "superscript")]
 
 
-def _root(element: Any) -> list[Part]:
+def _root(element: Element) -> list[Part]:
     return [*_inner(element, "deg", "superscript"), ("√", ""), *_grouped(_inner(element, "e"))]
 
 
-def _brackets(element: Any) -> list[Part]:
+def _brackets(element: Element) -> list[Part]:
     def sign(name: str, usual: str) -> str:
         found = element.find(f"{M}dPr/{M}{name}")
         return usual if found is None else str(found.get(f"{M}val", usual))
@@ -167,20 +167,20 @@ def _brackets(element: Any) -> list[Part]:
     return [(sign("begChr", "("), ""), *inner, (sign("endChr", ")"), "")]
 
 
-def _sum(element: Any) -> list[Part]:
+def _sum(element: Element) -> list[Part]:
     sign = element.find(f"{M}naryPr/{M}chr")
     return [("∫" if sign is None else sign.get(f"{M}val", "∫"), ""), *_scripts_first(element), *_inner(element, "e")]
 
 
-def _scripts_first(element: Any) -> list[Part]:
+def _scripts_first(element: Element) -> list[Part]:
     return [*_inner(element, "sub", "subscript"), *_inner(element, "sup", "superscript")]
 
 
-def _prescripts(element: Any) -> list[Part]:
+def _prescripts(element: Element) -> list[Part]:
     return [*_scripts_first(element), *_inner(element, "e")]
 
 
-FORMS: dict[str, Callable[[Any], list[Part]]] = {
+FORMS: dict[str, Callable[[Element], list[Part]]] = {
     "f": _fraction, "sSup": _scripts, "sSub": _scripts, "sSubSup": _scripts, "sPre": _prescripts, "rad": _root,
     "d": _brackets, "nary": _sum,
 }  # fmt: skip
