@@ -198,7 +198,7 @@ class ReplayState:
             first = self.first.setdefault(pending, question)
             if pending == "pregnancy":
                 messages.append(question)
-            elif pending in LISTS and first is not question and _affirms(answer.content, listed):
+            elif pending in LISTS and first is not question and _affirms(answer.content, listed=listed):
                 messages += [Message("assistant", _INNER_QUESTION.sub("，", first.content)), Message("user", "yes")]
         if kind_of(answer.content) not in ("nothing", "unknown"):
             # such an answer names no sign, and the classifier would weigh the bare words
@@ -242,7 +242,7 @@ class ReplayState:
         return tuple({(one.drug, one.row): one for one in found}.values())
 
 
-def _affirms(text: str, listed: bool) -> bool:
+def _affirms(text: str, *, listed: bool) -> bool:
     """Whether an answer to a follow-up affirms the list: a yes, or any without words where a yes came before."""
     kind = kind_of(text)
     return kind == "yes" or (listed and kind != "text")

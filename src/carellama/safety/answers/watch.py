@@ -165,7 +165,9 @@ class AnswerWatch:
     def _notices(self, sentence: str, begin: int, line: str) -> list[Notice]:
         """What a sentence is marked for, which begins at a place of its line."""
         language, is_item = language_of(sentence), bool(self._heading and ITEM.match(line))
-        found = [Notice(one.kind, "caution", one.note[language], one.id) for one in self._claims(sentence, is_item)]
+        found = [
+            Notice(one.kind, "caution", one.note[language], one.id) for one in self._claims(sentence, is_item=is_item)
+        ]
         if self._facts is not None:
             text = f"{self._heading}\n{line}" if is_item else sentence
             behind = len(self._heading) + 1 + begin if is_item else 0
@@ -173,7 +175,7 @@ class AnswerWatch:
             found += [conflict_notice(one, language) for one in of_medicines]
         return found
 
-    def _claims(self, sentence: str, is_item: bool) -> list[Claim]:
+    def _claims(self, sentence: str, *, is_item: bool) -> list[Claim]:
         """What a sentence claims; an item of a list is a dose where it is one with the heading above it."""
         found = self._checks.find(sentence, self._marked)
         open_to = is_item and self._is_about_taking and "dose" not in self._marked

@@ -151,12 +151,12 @@ class Reading(Persons):
         """Whether nothing but other drugs and words between them stand there."""
         at = begin
         for start, until, concept in self._names_between(begin, end):
-            if not self._joins(at, start, loose) or not concept.startswith(DRUG):
+            if not self._joins(at, start, loose=loose) or not concept.startswith(DRUG):
                 return False
             at = until
-        return self._joins(at, end, loose)
+        return self._joins(at, end, loose=loose)
 
-    def _joins(self, begin: int, end: int, loose: bool) -> bool:
+    def _joins(self, begin: int, end: int, *, loose: bool) -> bool:
         text = self._plain[begin:end]
         if PATTERNS["between_names"].fullmatch(text):
             return True
