@@ -19,8 +19,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
-from carellama.config.parse import parse
-from carellama.config.serve import API_GROUPS
+from carellama.config.reader import parse_options
+from carellama.config.serve import API_OPTIONS
 from carellama.engine.base import Engine, Sampling, drain
 from carellama.engine.load import choose
 from carellama.records import Message
@@ -77,8 +77,8 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     words = ["--model_name_or_path", options.model, "--parallel", str(options.streams), "--port", "0"]
-    *groups, settings = parse(API_GROUPS, words, "carellama api")
-    engine = choose(*groups[:4])
+    model, prompt, options_, *_, settings = parse_options(API_OPTIONS, words, "carellama api")
+    engine = choose(model, prompt, options_)
     with server.bind_socket(settings) as listening:
         app = create_app(engine, settings, auth=NoAuth())
         running = server.Server(server._config(app, settings), app)

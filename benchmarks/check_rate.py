@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from carellama.config.datasets import CheckArguments
+from carellama.config.data_commands import CheckArguments
 from carellama.data.check.check import checked
 from carellama.data.check.report import lines
 

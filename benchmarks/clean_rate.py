@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from carellama.config.datasets import CleanArguments
+from carellama.config.data_commands import CleanArguments
 from carellama.data.clean.clean import clean
 from carellama.data.clean.contamination import Exams
 from carellama.data.clean.exams import gather

@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from carellama.config.datasets import ConvertArguments
+from carellama.config.data_commands import ConvertArguments
 from carellama.data.catalogue.convert import kind_of, planned
 from carellama.data.catalogue.entries import entries
 from carellama.data.report import DataReport

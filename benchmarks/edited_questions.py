@@ -15,7 +15,7 @@ import random
 from collections.abc import Iterable, Iterator
 
 from carellama.config.data import DataArguments
-from carellama.config.datasets import ConvertArguments
+from carellama.config.data_commands import ConvertArguments
 from carellama.data.catalogue.convert import planned
 from carellama.data.clean.contamination import Exams, Hit
 from carellama.data.convert import BadRecord, texts_of

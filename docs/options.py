@@ -11,29 +11,14 @@ from __future__ import annotations
 import dataclasses
 import html
 import re
-import types
-import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any
 
-from carellama.config import datasets, keys, models
-from carellama.config import run as config
-from carellama.config.answering import TALK_GROUPS
-from carellama.config.ask import AskArguments
-from carellama.config.consultation import ConsultArguments, ConsultReportArguments
-from carellama.config.consultation_eval import ConsultEvalArguments
-from carellama.config.convert import LlamaArguments
-from carellama.config.export import EXPORT_GROUPS
-from carellama.config.guard import GuardEvalArguments, GuardTrainArguments
-from carellama.config.option import default_of
-from carellama.config.plan import PlanArguments
-from carellama.config.recipe import RecipeArguments
-from carellama.config.safety import SafetyCheckArguments, SafetyEvalArguments, SafetyTrainArguments
-from carellama.config.serve import API_GROUPS
-from carellama.config.tasks import TASK_GROUPS
-from carellama.config.tokenizer import TokenizerArguments
-from carellama.config.web import WebArguments
+from carellama.config import commands, consultation, data_commands, safety
+from carellama.config.options import Shape, default_of, option_fields, shapes_of
+from carellama.config.run import RUN_OPTIONS, PlanArguments, TrainingArguments
+from carellama.config.serve import API_OPTIONS, CHAT_OPTIONS, WebArguments
 from carellama.demo import DemoArguments
 from carellama.model.zoo.field import field_sections
 from carellama.templates.jinja import formats
@@ -42,32 +27,36 @@ DOCS = Path(__file__).resolve().parent
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 TRAINER_FLAGS = "https://huggingface.co/docs/transformers/main_classes/trainer"
 GROUPS: dict[str, Sequence[type]] = {
-    "train": config.RUN_GROUPS,
-    "predict": config.RUN_GROUPS,
-    "eval": config.RUN_GROUPS,
+    "train": RUN_OPTIONS,
+    "predict": RUN_OPTIONS,
+    "eval": RUN_OPTIONS,
     "plan": (PlanArguments,),
-    "recipe": (RecipeArguments,),
-    "export": EXPORT_GROUPS,
-    "chat": TALK_GROUPS,
-    "ask": (AskArguments, *TALK_GROUPS),
-    "task": TASK_GROUPS,
-    "web": (WebArguments, *TALK_GROUPS),
-    "api": API_GROUPS,
+    "recipe": (commands.RecipeArguments,),
+    "export": commands.EXPORT_OPTIONS,
+    "chat": CHAT_OPTIONS,
+    "ask": (commands.AskArguments, *CHAT_OPTIONS),
+    "task": commands.TASK_OPTIONS,
+    "web": (WebArguments, *CHAT_OPTIONS),
+    "api": API_OPTIONS,
     "demo": (DemoArguments,),
-    "tokenizer": (TokenizerArguments,),
-    "convert_llama": (LlamaArguments,),
-    "consult": (ConsultArguments,),
-    "consult_report": (ConsultReportArguments,),
-    "safety_eval": (SafetyEvalArguments,),
-    "safety_check": (SafetyCheckArguments,),
-    "safety_train": (SafetyTrainArguments,),
-    "consult_eval": (ConsultEvalArguments,),
-    "guard_eval": (GuardEvalArguments,),
-    "guard_train": (GuardTrainArguments,),
+    "tokenizer": (commands.TokenizerArguments,),
+    "convert_llama": (commands.LlamaArguments,),
+    "consult": (consultation.ConsultArguments,),
+    "consult_report": (consultation.ConsultReportArguments,),
+    "consult_eval": (consultation.ConsultEvalArguments,),
+    "safety_eval": (safety.SafetyEvalArguments,),
+    "safety_check": (safety.SafetyCheckArguments,),
+    "safety_train": (safety.SafetyTrainArguments,),
+    "guard_eval": (safety.GuardEvalArguments,),
+    "guard_train": (safety.GuardTrainArguments,),
+    "keys_add": (commands.AddKeyArguments,),
+    "keys_list": (commands.ListKeysArguments,),
+    "keys_revoke": (commands.RevokeKeyArguments,),
+    "models_list": (commands.ListModelsArguments,),
+    "models_show": (commands.ShowModelArguments,),
     **{
-        f"{part}_{name.removesuffix('Arguments').lower()}": (group,)
-        for part, module in (("data", datasets), ("keys", keys), ("models", models))
-        for name, group in vars(module).items()
+        f"data_{name.removesuffix('Arguments').lower()}": (group,)
+        for name, group in vars(data_commands).items()
         if name.endswith("Arguments")
     },
 }
@@ -126,7 +115,7 @@ def options(verb: str, language: str) -> str:
             *_table(words["options"], [_row(*field) for field in _fields(group, words)]),
             "",
         ]
-        if group is config.TrainingArguments:
+        if group is TrainingArguments:
             parts += [str(words["all"]), ""]
     return "\n" + "\n".join(parts) + "\n"
 
@@ -149,35 +138,22 @@ def field(language: str) -> str:
 
 
 def _fields(group: type, words: dict[str, Any]) -> list[tuple[str, Any, str, str]]:
-    """(name, type, default, meaning) of the fields that the class itself declares."""
-    hints = typing.get_type_hints(group)
+    """(name, type, default, meaning) of the options, those of the class itself and of its base."""
     found = []
-    for field in dataclasses.fields(group):
-        if field.name not in group.__annotations__ or not field.init:
-            continue
+    for field in option_fields(group):
         value = default_of(field)
         default = words["required"] if value is dataclasses.MISSING else _value(value, words["none"])
-        takes = field.metadata.get("choices") or _choices(hints[field.name])
-        found.append(
-            (
-                "`, `".join([f"--{field.name}", *field.metadata.get("aliases", [])]),
-                takes,
-                default,
-                field.metadata["help"],
-            )
-        )
+        names = "`, `".join(f"--{name}" for name in (field.name, *field.metadata["names"]))
+        found.append((names, _takes(shapes_of(group)[field.name]), default, field.metadata["help"]))
     return found
 
 
-def _choices(hint: Any) -> Any:
-    """The values of a Literal, or the name of the type; `Optional[int]` takes an int."""
-    if typing.get_origin(hint) in (Union, types.UnionType):
-        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
-    if typing.get_origin(hint) is Literal:
-        return typing.get_args(hint)
-    if typing.get_origin(hint) is list:
-        return "text, one or more"
-    return {"str": "text", "int": "number", "float": "number", "bool": "true, false"}[hint.__name__]
+def _takes(shape: Shape) -> Any:
+    """The values that an option has, or what kind they are."""
+    if shape.choices:
+        return shape.choices
+    kind = {str: "text", int: "number", float: "number", bool: "true, false"}[shape.kind]
+    return f"{kind}, one or more" if shape.many else kind
 
 
 def _value(value: Any, none: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from carellama.config.data import DataArguments
-from carellama.config.datasets import CheckArguments
+from carellama.config.data_commands import CheckArguments
 from carellama.data.check.check import checked
 from carellama.data.check.report import Check
 from carellama.data.datasets import Dataset, load_datasets

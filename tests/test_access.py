@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from carellama.config.keys import SCOPES
+from carellama.config.commands import SCOPES
 from carellama.errors import UserError
 from carellama.serve.api import auth as access
 from carellama.serve.api.auth import ApiKeyAuth, Caller, NoAuth, auth_for

@@ -13,9 +13,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from carellama.config.engine import GeneratingArguments
 from carellama.config.finetuning import FinetuningArguments
-from carellama.config.generating import GeneratingArguments
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelArguments, TrainedModelArguments
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.engine.base import Sampling
 from carellama.engine.transformers.engine import TransformersEngine
@@ -86,13 +86,13 @@ def tiny(name: str, attention: str | None = None) -> Any:
     return model.eval()
 
 
-def saved(name: str, folder: Path, tokenizer: Any) -> ModelArguments:
+def saved(name: str, folder: Path, tokenizer: Any) -> TrainedModelArguments:
     tiny(name).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return ModelArguments(model_name_or_path=str(folder), attention="auto")
+    return TrainedModelArguments(model_name_or_path=str(folder), attention="auto")
 
 
-def loaded(arguments: ModelArguments) -> Any:
+def loaded(arguments: TrainedModelArguments) -> Any:
     chosen = choose(arguments.attention, model_class(arguments))
     return load_model(arguments, dtype="float32", attention=chosen)
 

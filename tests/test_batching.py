@@ -11,9 +11,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from carellama.config.answering import EngineArguments
 from carellama.config.data import DataArguments
-from carellama.config.finetuning import FinetuningArguments
+from carellama.config.engine import EngineArguments
 from carellama.config.model import ModelArguments
 from carellama.engine.base import Piece, Sampling, Tool, Unsupported, drain
 from carellama.engine.transformers.engine import TransformersEngine
@@ -290,14 +289,14 @@ def test_adapters_answer_beside_each_other(tmp_path, tiny_folder) -> None:
             if "lora_B" in key:
                 torch.nn.init.normal_(weight, std=1.0)
         adapted.save_pretrained(tmp_path / name)
-    model, data, finetuning = ModelArguments(str(tiny_folder), dtype="float32"), DataArguments(), FinetuningArguments()
+    model, data = ModelArguments(str(tiny_folder), dtype="float32"), DataArguments()
     both = EngineArguments(adapters=f"red={tmp_path / 'red'},blue={tmp_path / 'blue'}", parallel=4)
-    engine = load(model, data, finetuning, both)
+    engine = load(model, data, both)
     assert engine.adapters == ("red", "blue") and engine.parallel == 4
-    expected = {"": load(model, data, finetuning).generate(PROMPTS, GREEDY)}
+    expected = {"": load(model, data).generate(PROMPTS, GREEDY)}
     for name in ("red", "blue"):
         merged = replace(model, checkpoint_dir=str(tmp_path / name))
-        expected[name] = load(merged, data, finetuning).generate(PROMPTS, GREEDY)
+        expected[name] = load(merged, data).generate(PROMPTS, GREEDY)
     assert expected[""] != expected["red"] != expected["blue"]
     with ThreadPoolExecutor(3) as pool:
         found = pool.map(lambda name: engine.generate(PROMPTS, replace(GREEDY, adapter=name)), expected)
@@ -306,10 +305,10 @@ def test_adapters_answer_beside_each_other(tmp_path, tiny_folder) -> None:
     with pytest.raises(Unsupported, match="red, blue"):
         drain(engine.stream(PROMPTS[0], replace(GREEDY, adapter="green")))
     on_top = load(
-        replace(model, checkpoint_dir=str(tmp_path / "blue")), data, finetuning,
+        replace(model, checkpoint_dir=str(tmp_path / "blue")), data,
         EngineArguments(adapters=f"red={tmp_path / 'red'}"),
     )  # fmt: skip
-    merged = load(replace(model, checkpoint_dir=f"{tmp_path / 'blue'},{tmp_path / 'red'}"), data, finetuning)  # type: ignore[assignment]
+    merged = load(replace(model, checkpoint_dir=f"{tmp_path / 'blue'},{tmp_path / 'red'}"), data)  # type: ignore[assignment]
     assert on_top.generate(PROMPTS, replace(GREEDY, adapter="red")) == merged.generate(PROMPTS, GREEDY)  # type: ignore[attr-defined]
 
 
@@ -337,7 +336,7 @@ def test_a_text_is_gone_on_with_from_its_own_tokens() -> None:
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantised_models_answer_many_at_once(tiny_folder, bits: int) -> None:
     pytest.importorskip("bitsandbytes")
-    engine = load(ModelArguments(str(tiny_folder), quantization_bit=bits), DataArguments(), FinetuningArguments())
+    engine = load(ModelArguments(str(tiny_folder), quantization_bit=bits), DataArguments())
     engine.template.stop_ids.clear()
     replies = engine.generate(PROMPTS, replace(GREEDY, max_new_tokens=4))
     assert [reply.completion_tokens for reply in replies] == [4] * len(PROMPTS)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import preloaded
 from carellama.config.data import DataArguments
-from carellama.config.datasets import CheckArguments
+from carellama.config.data_commands import CheckArguments
 from carellama.data.check.check import checked, duplicates, run
 from carellama.data.check.report import Check, lines, to_dict
 from carellama.data.convert import BadRecord

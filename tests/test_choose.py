@@ -8,9 +8,8 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from carellama.config.answering import EngineArguments
 from carellama.config.data import DataArguments
-from carellama.config.finetuning import FinetuningArguments
+from carellama.config.engine import EngineArguments
 from carellama.config.model import ModelArguments
 from carellama.engine import load as module
 from carellama.engine.load import choose
@@ -20,7 +19,7 @@ from carellama.model.gguf.write import NotConvertible
 from carellama.model.paths import check_model
 from carellama.model.zoo import pull
 
-REST = (DataArguments(), FinetuningArguments())
+REST = (DataArguments(),)
 MODEL = ModelArguments("a-model")
 
 
@@ -31,7 +30,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name in module.LOADERS:
         double: Any = ModuleType(f"double_{name}")
 
-        def load(model, data, finetuning, arguments, name=name):
+        def load(model, data, arguments, name=name):
             names.append(name)
             return ScriptedEngine(name)
 
@@ -105,7 +104,7 @@ def test_adapters_may_be_released_weights(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(pull, "pull_adapter", lambda entry, model: tmp_path)
     given: list[EngineArguments] = []
     double: Any = ModuleType("double_of_named")
-    double.load = lambda model, data, finetuning, arguments: given.append(arguments)
+    double.load = lambda model, data, arguments: given.append(arguments)
     monkeypatch.setitem(sys.modules, double.__name__, double)
     monkeypatch.setitem(module.LOADERS, "transformers", f"{double.__name__}:load")
     monkeypatch.setattr(module, "as_trained", lambda model, data, folders: data)

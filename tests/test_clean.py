@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from carellama.config.datasets import CleanArguments
+from carellama.config.data_commands import CleanArguments
 from carellama.data.catalogue.convert import run as convert
 from carellama.data.catalogue.entries import entries
 from carellama.data.clean import clean as module

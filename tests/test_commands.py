@@ -302,7 +302,7 @@ MISTAKES = {
         ["train", "--stage", "sfft"],
         "'sfft' is not one of pt, sft, rm, dpo, kto, ppo, grpo. Did you mean 'sft'?",
     ),
-    "wrong type": (["train", "--lora_rank", "eight"], "invalid int value: 'eight'"),
+    "wrong type": (["train", "--lora_rank", "eight"], "--lora_rank takes a whole number, not 'eight'"),
     "no model": (["train", "--model_name_or_path", "./nowhere"], "nowhere"),
     "no dataset": (["train", "--dataset", "nn"], "unknown dataset"),
     "template": (["train", "--template", "llama3"], "needs the tokens"),

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from carellama.config.answering import EngineArguments
 from carellama.config.data import DataArguments
-from carellama.config.finetuning import FinetuningArguments
+from carellama.config.engine import EngineArguments
 from carellama.config.model import ModelArguments
 from carellama.engine.base import Sampling, Unavailable, Unsupported, drain
 from carellama.engine.openvino.engine import OpenVINOEngine, load
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 def embedded(**options) -> OpenVINOEngine:
     arguments = EngineArguments(engine="openvino", **{"parallel": 4, "context_tokens": 320} | options)
-    return load(ModelArguments("smollm2-135m"), DataArguments(), FinetuningArguments(), arguments)
+    return load(ModelArguments("smollm2-135m"), DataArguments(), arguments)
 
 
 @pytest.fixture(scope="module")
@@ -112,4 +111,4 @@ def test_a_process_that_dies_is_told_to_all_who_wait() -> None:
 def test_a_file_that_is_no_model_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "openvino_model.xml").write_text("<net/>")
     with pytest.raises(UserError, match=r"tokenizer\.json"):
-        load(ModelArguments(str(tmp_path)), DataArguments(), FinetuningArguments(), EngineArguments())
+        load(ModelArguments(str(tmp_path)), DataArguments(), EngineArguments())

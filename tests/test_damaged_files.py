@@ -21,7 +21,7 @@ import pytest
 
 import preloaded
 from carellama.config.data import DataArguments
-from carellama.config.datasets import CheckArguments
+from carellama.config.data_commands import CheckArguments
 from carellama.data.check.check import checked, files_of
 from carellama.data.check.report import lines
 from carellama.data.datasets import load_datasets

@@ -24,7 +24,7 @@ import yaml
 from safetensors.torch import load_file
 
 import preloaded
-from carellama.config.parse import as_flags
+from carellama.config.reader import to_flags
 from carellama.errors import UserError
 from carellama.model.sharded import SHARDS, is_sharded, read_shards
 from carellama.train import distributed as engines
@@ -130,7 +130,7 @@ def words(processes: int, name: str, **options: Any) -> list[str]:
         "per_device_eval_batch_size": 2, "val_size": 3, "do_train": True, "do_eval": True, "output_dir": name,
     } | options  # fmt: skip
     given["per_device_train_batch_size"] //= processes
-    return as_flags(given)
+    return to_flags(given)
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -290,8 +290,8 @@ def test_a_sharded_checkpoint_is_exported(fsdp: SimpleNamespace, monkeypatch: py
         assert is_sharded(Path(checkpoint))
         assert Path(checkpoint, "adapter_model.safetensors").exists() == (name == "lora")
         options = {"model_name_or_path": "model", "checkpoint_dir": checkpoint, "output_dir": f"out_{name}"}
-        call("export", as_flags(options))
-        call("export", as_flags(options | {"checkpoint_dir": f"one_{name}", "output_dir": f"out_one_{name}"}))
+        call("export", to_flags(options))
+        call("export", to_flags(options | {"checkpoint_dir": f"one_{name}", "output_dir": f"out_one_{name}"}))
         one, two = weights(Path(f"out_one_{name}")), weights(Path(f"out_{name}"))
         assert one.keys() == two.keys()
         for key, weight in one.items():
@@ -415,7 +415,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     for name in [name for name in os.environ if name.startswith(("FSDP_", "ACCELERATE_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setattr("transformers.TrainingArguments._setup_devices", torch.device("cpu"))
-    monkeypatch.setattr("carellama.config.run.after_devices", lambda training: None)
+    monkeypatch.setattr("carellama.train.arguments.allow_fsdp_on_cpu", lambda training: None)
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     yield monkeypatch

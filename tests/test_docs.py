@@ -120,14 +120,13 @@ def test_dataset_info_keys_and_columns_are_in_the_docs() -> None:
 @pytest.mark.parametrize("page", [*DOCS.rglob("*.md"), *REPOSITORY.glob("*.md")], ids=lambda page: page.name)
 def test_options_and_files_that_pages_name_are_there(page: Path) -> None:
     """A renamed option or a moved file does not live on in the text."""
-    from carellama.config.parse import parser
+    from carellama.config.options import option_fields
+    from carellama.config.transformers_options import training_flags
 
-    known = {
-        option
-        for group in options_script().GROUPS.values()
-        for action in parser(group, "")._actions
-        for option in action.option_strings
-    }
+    groups = {group for groups in options_script().GROUPS.values() for group in groups}
+    fields = [field for group in groups for field in option_fields(group)]
+    names = {"help", *training_flags(), *(name for field in fields for name in (field.name, *field.metadata["names"]))}
+    known = {f"--{name}" for name in names}
     of_others = {
         "--config_file",
         "--cpu",
@@ -164,15 +163,14 @@ def test_options_and_files_that_pages_name_are_there(page: Path) -> None:
 
 
 def test_examples_hold_known_options() -> None:
-    from carellama.config.answering import TALK_GROUPS
-    from carellama.config.export import EXPORT_GROUPS
-    from carellama.config.parse import parse
-    from carellama.config.run import RUN_GROUPS
-    from carellama.config.serve import API_GROUPS
+    from carellama.config.commands import EXPORT_OPTIONS
+    from carellama.config.reader import parse_options
+    from carellama.config.serve import API_OPTIONS, CHAT_OPTIONS
     from carellama.data.mixture import read_recipe
+    from carellama.train.options import parse_run
     from carellama.train.recipe import read_chain
 
-    groups = {"export": EXPORT_GROUPS, "chat": TALK_GROUPS, "api": API_GROUPS}
+    groups = {"export": EXPORT_OPTIONS, "chat": CHAT_OPTIONS, "api": API_OPTIONS}
     assert {path.stem for path in (REPOSITORY / "examples").glob("*.yaml")} == set(EXAMPLES)
     for name, verb in EXAMPLES.items():
         path = REPOSITORY / "examples" / f"{name}.yaml"
@@ -185,7 +183,10 @@ def test_examples_hold_known_options() -> None:
         if verb == "recipe":
             assert read_chain(str(path))[1]
             continue
-        parse(groups.get(verb, RUN_GROUPS), [str(path)], verb)
+        if verb in groups:
+            parse_options(groups[verb], [str(path)], verb)
+        else:
+            parse_run([str(path)], verb)
 
 
 @pytest.fixture(scope="module")

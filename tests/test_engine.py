@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carellama.config.generating import GeneratingArguments
+from carellama.config.engine import GeneratingArguments
 from carellama.engine.base import Piece, Reply, Sampling
 from carellama.engine.detokenizer import Answer
 from carellama.engine.scripted import ScriptedEngine

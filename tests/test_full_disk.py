@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 import preloaded
-from carellama.config.parse import as_flags
+from carellama.config.reader import to_flags
 from carellama.disk import full
 
 LIMITED = """
@@ -52,7 +52,7 @@ def flags(folder: Path, model: Path, output: Path) -> list[str]:
         "save_steps": 3, "learning_rate": 1e-2, "logging_steps": 1, "disable_tqdm": True, "plot_loss": True,
         "per_device_train_batch_size": 4, "data_cache_dir": folder / "cache", "bf16": False, "output_dir": output,
     }  # fmt: skip
-    return as_flags(given)
+    return to_flags(given)
 
 
 def files(checkpoint: Path) -> set[str]:

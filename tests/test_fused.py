@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,10 +11,10 @@ import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from transformers.models.llama import modeling_llama
 
-from carellama.config import run
 from carellama.errors import UserError
 from carellama.model import fused
 from carellama.model.fused import fuse
+from carellama.train import arguments
 from conftest import make_model
 
 IDS = torch.arange(2, 34)[None]
@@ -208,16 +207,15 @@ def test_each_pair_of_precisions_learns_as_the_plain_layers(
 
 
 def test_ligers_kernels_are_for_a_gpu_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    settled = types.SimpleNamespace(use_liger_kernel=None, liger_kernel_config=None)
-    run._settle_liger(settled)
-    assert settled.use_liger_kernel is False
+    def settled(asked: bool | None) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        arguments._set_liger(values, wanted=asked)
+        return values
+
+    assert settled(None) == {"use_liger_kernel": False}
     with pytest.raises(UserError, match="needs a GPU"):
-        run._settle_liger(types.SimpleNamespace(use_liger_kernel=True, liger_kernel_config=None))
-    monkeypatch.setattr(run, "has_gpu", lambda: True)
+        settled(True)
+    monkeypatch.setattr(arguments, "has_gpu", lambda: True)
     monkeypatch.setattr("transformers.utils.is_liger_kernel_available", lambda: True)
-    for asked, expected in ((None, True), (False, False)):
-        settled = types.SimpleNamespace(use_liger_kernel=asked, liger_kernel_config=None)
-        run._settle_liger(settled)
-        assert settled.use_liger_kernel is expected
-        assert settled.liger_kernel_config == (run.LIGER if expected else None)
-    assert not fused.fuses(types.SimpleNamespace(torch_compile=True), sharded=False)
+    assert settled(None) == {"use_liger_kernel": True, "liger_kernel_config": arguments.LIGER}
+    assert settled(False) == {"use_liger_kernel": False}

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from carellama.config.datasets import ConvertArguments
-from carellama.config.parse import parse
+from carellama.config.data_commands import ConvertArguments
+from carellama.config.reader import parse_options
 from carellama.data.catalogue.convert import Conversion, planned
 from carellama.data.catalogue.layouts import LAYOUTS
 from carellama.data.convert import BadRecord
@@ -22,7 +22,7 @@ from carellama.records import NOWHERE, Chat
 
 
 def plan(name: str, path: Path) -> Conversion:
-    (arguments,) = parse((ConvertArguments,), [name, "--from_path", str(path)], "convert", first="name")
+    (arguments,) = parse_options((ConvertArguments,), [name, "--from_path", str(path)], "convert", positional="name")
     return planned(arguments)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from carellama.config.datasets import ConvertArguments
+from carellama.config.data_commands import ConvertArguments
 from carellama.data.catalogue.convert import planned
 from carellama.data.convert import BadRecord, texts_of
 from carellama.errors import UserError

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 import preloaded
 from api_server import running
-from carellama.config.answering import EngineArguments
 from carellama.config.data import DataArguments
-from carellama.config.finetuning import FinetuningArguments
+from carellama.config.engine import EngineArguments
 from carellama.config.model import ModelArguments
 from carellama.engine.base import Piece, Reply, Sampling
 from carellama.engine.load import load
@@ -126,7 +125,7 @@ def test_an_endpoint_gets_masked_text_over_http() -> None:
     inner = ScriptedEngine(lambda messages: messages[-1].content)
     with running(inner) as server:
         arguments = EngineArguments(engine="openai", endpoint=server.v1, mask_identifiers=True)
-        engine = load("openai", ModelArguments("x"), DataArguments(), FinetuningArguments(), arguments)
+        engine = load("openai", ModelArguments("x"), DataArguments(), arguments)
         said, _ = read(engine, [Message("user", "我叫王小明，电话13800138000")])
         engine.close()
     assert "王小明" not in inner.asked[-1][-1].content

@@ -8,9 +8,8 @@ import subprocess
 import pytest
 
 import preloaded
-from carellama.config.answering import EngineArguments
 from carellama.config.data import DataArguments
-from carellama.config.finetuning import FinetuningArguments
+from carellama.config.engine import EngineArguments
 from carellama.config.model import ModelArguments
 from carellama.engine import load as choose
 from carellama.errors import UserError
@@ -43,7 +42,7 @@ def test_no_engine_is_loaded_for_a_checkpoint_that_is_not_there(tmp_path, monkey
     (tmp_path / "config.json").write_text("{}")
     model = ModelArguments(str(tmp_path), checkpoint_dir="/nope")
     with pytest.raises(UserError, match="--checkpoint_dir /nope: there is no such folder"):
-        choose.choose(model, DataArguments(), FinetuningArguments(), EngineArguments(engine=engine))
+        choose.choose(model, DataArguments(), EngineArguments(engine=engine))
 
 
 @pytest.mark.slow

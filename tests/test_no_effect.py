@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from carellama.config.run import RUN_GROUPS, RunConfig
+from carellama.config.options import field_names
+from carellama.config.run import RUN_OPTIONS, RunConfig
+from carellama.config.transformers_options import training_flags
 from carellama.errors import UserError
 from carellama.stages import STAGES, greater_is_better
 from carellama.train.flag_checks import ABOVE_ZERO, BELOW, LEAST
@@ -17,7 +18,7 @@ from carellama.train.no_effect import OF_KIND, options_without_effect
 from carellama.train.options import run_config
 
 TRAIN = "--do_train --model_name_or_path m --dataset d --bf16 false --report_to none"
-NAMES = {field.name for group in RUN_GROUPS for field in dataclasses.fields(group)}
+NAMES = {name for group in RUN_OPTIONS for name in field_names(group)} | set(training_flags())
 
 
 def config_of(words: str, tmp_path: Path) -> RunConfig:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api_server import echo, running
-from carellama.config.datasets import CleanArguments
+from carellama.config.data_commands import CleanArguments
 from carellama.data.clean.clean import clean
 from carellama.data.convert import convert
 from carellama.data.documents.extract import documents

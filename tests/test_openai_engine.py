@@ -12,10 +12,9 @@ from dataclasses import replace
 
 import pytest
 
-from carellama.config.answering import EngineArguments
 from carellama.config.data import DataArguments
+from carellama.config.engine import EngineArguments
 from carellama.config.environment import endpoint_key
-from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.engine.base import (
     HEARTBEAT,
@@ -415,11 +414,11 @@ def test_the_options_make_an_engine_and_leave_the_model_to_the_server(monkeypatc
     answer = answering(lambda *_: said("x"), models("vllm", "llama"))
     with answer as server:
         arguments = EngineArguments(engine="openai", endpoint=f"{server.url},{server.url}", parallel=3)
-        parts = (ModelArguments("llama"), DataArguments(), FinetuningArguments())
+        parts = (ModelArguments("llama"), DataArguments())
         with closing(load(*parts, arguments)) as engine:
             assert engine.generate([ASKED], SAMPLING)[0].text == "x" and engine.parallel == 3
         with pytest.raises(UserError, match="--template"):
-            load(parts[0], DataArguments(template="chatml"), parts[2], arguments)
+            load(parts[0], DataArguments(template="chatml"), arguments)
     assert server.asked[0]["key"] == "Bearer mine" and server.asked[0]["model"] == "llama"
     with pytest.raises(Unavailable, match="nothing answers"):
         load(*parts, arguments)

@@ -13,7 +13,7 @@ from transformers import set_seed
 
 import paper_losses as paper
 from carellama.config.model import ModelArguments
-from carellama.config.parse import as_flags
+from carellama.config.reader import to_flags
 from carellama.data.encoding.encode import Encoder
 from carellama.data.encoding.preference import AnswerEncoder
 from carellama.model.load import load_model
@@ -42,7 +42,7 @@ def logged(folder: Path, model: Path, stage: str, rows: list[dict], **options: o
         "per_device_train_batch_size": len(rows), "logging_steps": 1, "finetuning_type": "full", "bf16": False,
         "lr_scheduler_type": "constant", "save_strategy": "no", "disable_tqdm": True,
     }  # fmt: skip
-    runs.run(run_config(as_flags(given | options)))
+    runs.run(run_config(to_flags(given | options)))
     lines = [json.loads(line) for line in (folder / "out/trainer_log.jsonl").read_text().splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
 

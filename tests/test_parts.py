@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from carellama.config.parse import as_flags
+from carellama.config.reader import to_flags
 from carellama.config.run import RunConfig
 from carellama.data.encoding.collate import collate_row, part_of_row, row_parts
 from carellama.errors import UserError
@@ -71,7 +71,7 @@ def config_of(folder: Path, model: Path, stage: str, **options: object) -> RunCo
         "lora_dropout": 0, "lora_target": "all", "bf16": False, "save_strategy": "no", "disable_tqdm": True,
         "overwrite_output_dir": True,
     }  # fmt: skip
-    return run_config(as_flags(given | options))
+    return run_config(to_flags(given | options))
 
 
 @pytest.mark.parametrize("stage", ["sft", "rm", "dpo"])

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from carellama.config.objectives import PPOArguments
-from carellama.config.parse import as_flags
+from carellama.config.reader import to_flags
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.engine.base import Sampling
 from carellama.engine.transformers.engine import TransformersEngine
@@ -53,7 +53,7 @@ def configured(folder: Path, stage: str, **options: object):
         given |= {"max_new_tokens": 16, "temperature": 1, "top_p": 1, "top_k": 0, "learning_rate": 1e-3,
                   "per_device_eval_batch_size": 16}  # fmt: skip
     given |= options
-    return run_config(as_flags(given))
+    return run_config(to_flags(given))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from carellama.config.generating import GeneratingArguments
+from carellama.config.engine import GeneratingArguments
 from carellama.engine.base import Sampling
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError

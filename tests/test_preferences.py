@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.config.objectives import PreferenceArguments
-from carellama.config.parse import as_flags
+from carellama.config.reader import to_flags
 from carellama.config.run import RunConfig
 from carellama.data.convert import BadRecord
 from carellama.data.encoding.collate import collate_padded, collate_row
@@ -61,7 +61,7 @@ def config_of(folder: Path, model: Path, stage: str, data: Path, **options: obje
         "bf16": False, "lr_scheduler_type": "constant", "save_strategy": "no", "disable_tqdm": True,
     }  # fmt: skip
     given |= options
-    return run_config(as_flags(given))
+    return run_config(to_flags(given))
 
 
 def logged(folder: Path, name: str) -> list[float]:

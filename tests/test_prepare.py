@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from carellama.config.parse import as_flags
+from carellama.config.reader import to_flags
 from carellama.config.run import RunConfig
 from carellama.data.convert import BadRecord
 from carellama.data.encoding import token_cache as cache
@@ -34,7 +34,7 @@ def config_of(folder: Path, *datasets: object, **options: object) -> RunConfig:
         "do_train": True,
     }
     given |= options
-    return run_config(as_flags(given))
+    return run_config(to_flags(given))
 
 
 def prepared(config: RunConfig, model_folder: Path) -> Any:

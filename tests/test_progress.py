@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from carellama import hardware
-from carellama.config.parse import as_flags
+from carellama.config.reader import to_flags
 from carellama.config.run import TrainingArguments
 from carellama.errors import UserError
+from carellama.train.arguments import build_arguments
 from carellama.train.progress import Progress, Work
 from conftest import make_model
 
@@ -71,13 +72,16 @@ def test_a_terminal_gets_one_live_line(monkeypatch):
 
 
 def test_trackers_are_checked_before_anything_is_loaded(tmp_path):
+    def trackers(named: str | None, *, train: bool = True) -> object:
+        words = {"output_dir": [str(tmp_path)], "do_train": [str(train)]}
+        return build_arguments(TrainingArguments(report_to=named), words).report_to
+
     with pytest.raises(UserError, match=r"tensorbord.*tensorboard"):
-        TrainingArguments(str(tmp_path), report_to="tensorbord")
+        trackers("tensorbord")
     with pytest.raises(UserError, match="pip install neptune"):
-        TrainingArguments(str(tmp_path), report_to="none,neptune")
-    assert TrainingArguments(str(tmp_path), do_train=True, report_to="none").report_to == []  # type: ignore[comparison-overlap]
-    assert TrainingArguments(str(tmp_path), do_train=True).report_to == ["tensorboard"]  # type: ignore[comparison-overlap]
-    assert TrainingArguments(str(tmp_path)).report_to == []  # type: ignore[comparison-overlap]
+        trackers("none,neptune")
+    assert trackers("none") == trackers(None, train=False) == []
+    assert trackers(None) == ["tensorboard"]
 
 
 def test_tensorboard_reads_what_a_run_wrote(tmp_path, tiny_folder):
@@ -92,7 +96,7 @@ def test_tensorboard_reads_what_a_run_wrote(tmp_path, tiny_folder):
         "model_name_or_path": tiny_folder, "dataset": tmp_path / "chats.json", "output_dir": tmp_path / "out",
         "data_cache_dir": tmp_path / "cache", "do_train": True, "max_steps": 2, "logging_steps": 1,
     }  # fmt: skip
-    runs.run(run_config(as_flags(given)))
+    runs.run(run_config(to_flags(given)))
     (folder,) = {file.parent for file in (tmp_path / "out/runs").rglob("events.*")}
     events = EventAccumulator(str(folder))
     events.Reload()

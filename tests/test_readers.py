@@ -20,9 +20,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from carellama.config.answering import EngineArguments
 from carellama.config.data import DataArguments
-from carellama.config.finetuning import FinetuningArguments
+from carellama.config.engine import EngineArguments
 from carellama.config.model import ModelArguments
 from carellama.errors import UserError
 from carellama.model.gguf import write as to_gguf
@@ -236,7 +235,7 @@ def test_the_openvino_engine_refuses_scaled_positions(gguf_files: dict[str, Path
 
     model = ModelArguments(str(gguf_files["llama3 known f16"]))
     with pytest.raises(UserError, match=r"rope scaling.*--engine llamacpp"):
-        load(model, DataArguments(), FinetuningArguments(), EngineArguments(engine="openvino"))
+        load(model, DataArguments(), EngineArguments(engine="openvino"))
 
 
 @pytest.fixture(scope="module")

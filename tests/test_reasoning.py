@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carellama.config.model import ModelArguments
-from carellama.config.parse import as_flags
+from carellama.config.reader import to_flags
 from carellama.engine.base import Piece, Reply, Sampling, Tool, drain
 from carellama.engine.reasoning import with_reasoning
 from carellama.engine.scripted import ScriptedEngine
@@ -110,7 +110,7 @@ def test_a_model_is_asked_as_its_records_taught_it(qwen: Path, tmp_path: Path, t
         "data_cache_dir": tmp_path / "cache", "do_train": True, "max_steps": 1, "per_device_train_batch_size": 4,
         "lora_target": "all", "bf16": False, "disable_tqdm": True, "save_strategy": "no",
     }  # fmt: skip
-    runs.run(run_config(as_flags(given)))
+    runs.run(run_config(to_flags(given)))
     tokenizer = load_tokenizer(ModelArguments(str(qwen), checkpoint_dir=str(tmp_path / "out")))
     served = get_template(None, tokenizer).render(ASKED, add_generation_prompt=True)
     assert served.endswith("<|im_start|>assistant\n" + ("" if thinks else EMPTY))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from carellama.config.parse import as_flags
+from carellama.config.reader import to_flags
 
 KILLS = 10
 DRIVER = """
@@ -121,7 +121,7 @@ def test_a_killed_run_ends_as_one_that_never_stopped(tmp_path, tiny_folder, stag
         "save_steps": 4, "save_total_limit": 2, "learning_rate": 1e-2, "logging_steps": 1, "disable_tqdm": True,
         "per_device_train_batch_size": 4, "data_cache_dir": tmp_path / "cache", "bf16": False, "lora_dropout": 0.1,
     }  # fmt: skip
-    argv = as_flags(given)
+    argv = to_flags(given)
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, json.dumps(argv), str(tmp_path), str(KILLS)],
         capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from carellama.config.parse import as_flags
-from carellama.config.run import RUN_GROUPS, RunConfig
+from carellama.config.options import field_names
+from carellama.config.reader import to_flags
+from carellama.config.run import RUN_OPTIONS, RunConfig
+from carellama.config.transformers_options import training_flags
 from carellama.errors import UserError
 from carellama.train import resume
 from carellama.train import run as runs
@@ -34,7 +35,7 @@ def config_of(folder: Path, model: Path, **options: Any) -> RunConfig:
         "data_cache_dir": folder / "cache", "max_steps": 6, "save_steps": 1, "learning_rate": 1e-3, "bf16": False,
         "per_device_train_batch_size": 4, "logging_steps": 1, "report_to": "none", "lora_dropout": 0, "skip_plan": True,
     }  # fmt: skip
-    return run_config(as_flags(given | options))
+    return run_config(to_flags(given | options))
 
 
 def stop_early(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +146,7 @@ def test_a_checkpoint_without_its_optimizer_is_not_resumed(stopped: Path, tiny_f
 
 
 def test_the_lists_name_options_that_exist_and_no_option_twice() -> None:
-    names = {field.name for group in RUN_GROUPS for field in dataclasses.fields(group)}
+    names = {name for group in RUN_OPTIONS for name in field_names(group)} | set(training_flags())
     lists = (resume.HARMLESS, resume.EVALUATION, resume.ANSWERS, resume.FIXED)
     assert set().union(*lists) - names <= {"activation_checkpointing", "activation_checkpointing_kwargs"}
     assert sum(map(len, lists)) == len(set().union(*lists))

@@ -15,7 +15,7 @@ import torch
 
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
-from carellama.config.parse import as_flags
+from carellama.config.reader import to_flags
 from carellama.config.run import RunConfig
 from carellama.data.encoding.collate import collate_row
 from carellama.data.encoding.encode import Encoder
@@ -62,7 +62,7 @@ def adapter(tmp_path_factory, tiny_folder) -> Path:
 def config_of(base: Path, reward: object, **options: object) -> RunConfig:
     given = {"model_name_or_path": base, "reward_model": reward, "dataset": "none", "stage": "ppo", "bf16": False,
              "do_train": True, "output_dir": "none"} | options  # fmt: skip
-    return run_config(as_flags(given))
+    return run_config(to_flags(given))
 
 
 def policy_of(config: RunConfig):

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from carellama.config.answering import TALK_GROUPS
-from carellama.config.export import EXPORT_GROUPS
-from carellama.config.parse import as_flags, parse
-from carellama.config.plan import PlanArguments
-from carellama.config.run import RunConfig
+from carellama.config.commands import EXPORT_OPTIONS
+from carellama.config.reader import parse_options, to_flags
+from carellama.config.run import PlanArguments, RunConfig
+from carellama.config.serve import CHAT_OPTIONS
 from carellama.train import run as runs
 from carellama.train.options import run_config
 from carellama.train.plan import _without
@@ -42,7 +41,7 @@ def config_of(folder: Path, **options: Any) -> RunConfig:
         "model_name_or_path": "m", "dataset": rows_file(folder), "output_dir": folder / "out", "bf16": False,
         "do_train": True, "report_to": "none", "data_cache_dir": folder / "cache", "skip_plan": True,
     }  # fmt: skip
-    return run_config(as_flags(given | options))
+    return run_config(to_flags(given | options))
 
 
 EVALUATIONS = [
@@ -103,9 +102,9 @@ def test_a_training_ends_with_its_numbers_and_the_next_command(
         assert name in text
     assert told.err.count("held-out records: 4") == 2, "a table for each evaluation"
     chat, export = (shlex.split(line.partition(": ")[2]) for line in lines[-2:])
-    model, *_ = parse(TALK_GROUPS, chat[2:], "carellama chat")
+    model, *_ = parse_options(CHAT_OPTIONS, chat[2:], "carellama chat")
     assert chat[:2] == ["carellama", "chat"] and model.checkpoints == [str(tmp_path / "out")]
-    assert export[:2] == ["carellama", "export"] and parse(EXPORT_GROUPS, export[2:], "carellama export")
+    assert export[:2] == ["carellama", "export"] and parse_options(EXPORT_OPTIONS, export[2:], "carellama export")
 
 
 def test_an_evaluation_prints_its_loss_and_leaves_the_record_of_the_training(

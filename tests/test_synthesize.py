@@ -9,8 +9,8 @@ import pytest
 
 from carellama.batch.synthesize import Account, run, synthesize
 from carellama.batch.tasks import TASKS, doses, filled, prompts
-from carellama.config.datasets import SynthesizeArguments
-from carellama.config.parse import parse
+from carellama.config.data_commands import SynthesizeArguments
+from carellama.config.reader import parse_options
 from carellama.data.convert import convert
 from carellama.data.readers import Row
 from carellama.data.write import COLUMNS
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 def arguments(folder: Path, *flags: str, sources: str = "articles") -> SynthesizeArguments:
     argv = [str(folder / sources), "--output", str(folder / "x.jsonl"), "--parallel", "2", *flags]
-    return parse((SynthesizeArguments,), argv, "test", first="sources")[0]
+    return parse_options((SynthesizeArguments,), argv, "test", positional="sources")[0]
 
 
 def rows(folder: Path) -> list[dict]:

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from carellama.config.answering import EngineArguments
 from carellama.config.data import DataArguments
-from carellama.config.finetuning import FinetuningArguments
+from carellama.config.engine import EngineArguments
 from carellama.config.model import ModelArguments
 from carellama.engine import load as choose
 from carellama.run_record import as_trained, template_for
@@ -76,14 +75,14 @@ def test_every_engine_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, e
     given: list[DataArguments] = []
     monkeypatch.setattr(choose, "load", lambda name, model, data, *rest: given.append(data))
     model = ModelArguments("m", checkpoint_dir=adapter(tmp_path / "a", "vicuna"))
-    choose.choose(model, DataArguments(), FinetuningArguments(), EngineArguments(engine=engine))
+    choose.choose(model, DataArguments(), EngineArguments(engine=engine))
     assert [data.template for data in given] == ["vicuna"]
 
 
 def test_training_on_top_and_the_export_keep_the_template(
     tmp_path: Path, tiny_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from carellama.config.parse import as_flags
+    from carellama.config.reader import to_flags
     from carellama.export.merge import export_model
     from carellama.train import run as runs
     from carellama.train.options import run_config
@@ -94,13 +93,13 @@ def test_training_on_top_and_the_export_keep_the_template(
         "model_name_or_path": tiny_folder, "dataset": data, "do_train": True, "max_steps": 1, "bf16": False,
         "report_to": "none", "data_cache_dir": tmp_path / "cache", "skip_plan": True, "save_strategy": "no",
     }  # fmt: skip
-    runs.run(run_config(as_flags(given | {"output_dir": tmp_path / "a", "template": "vicuna"})))
+    runs.run(run_config(to_flags(given | {"output_dir": tmp_path / "a", "template": "vicuna"})))
     below = {"checkpoint_dir": tmp_path / "a"}
-    runs.run(run_config(as_flags(given | below | {"output_dir": tmp_path / "b"})))
+    runs.run(run_config(to_flags(given | below | {"output_dir": tmp_path / "b"})))
     record = json.loads((tmp_path / "b/run.json").read_text())
     assert record["used"]["template"] == "vicuna" and "template" not in record["asked"]
     with caplog.at_level(logging.WARNING, logger="carellama"):
-        runs.run(run_config(as_flags(given | below | {"output_dir": tmp_path / "c", "template": "alpaca"})))
+        runs.run(run_config(to_flags(given | below | {"output_dir": tmp_path / "c", "template": "alpaca"})))
     assert "was trained with --template vicuna and is used with --template alpaca" in caplog.text
     answered = ModelArguments(str(tiny_folder), checkpoint_dir=str(tmp_path / "b"))
     export_model(answered, None, tmp_path / "exported")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from carellama.config.parse import as_flags
+from carellama.config.reader import to_flags
 from carellama.config.run import RunConfig
 from carellama.errors import UserError
 from carellama.train import run as runs
@@ -29,7 +29,7 @@ def config_of(folder: Path, model: Path, **options: Any) -> RunConfig:
         "data_cache_dir": folder / "cache", "max_steps": 2, "bf16": False, "per_device_train_batch_size": 2,
         "report_to": "none", "skip_plan": True,
     }  # fmt: skip
-    return run_config(as_flags(given | options))
+    return run_config(to_flags(given | options))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 
 from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
-from carellama.config.parse import as_flags
+from carellama.config.reader import to_flags
 from carellama.config.run import RunConfig
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.data.encoding.prepare import prepare as prepare_data
@@ -59,7 +59,7 @@ def config_of(folder: Path, model: Path, output: str = "out", **options: object)
         "per_device_train_batch_size": 8, "logging_steps": 1, "lora_dropout": 0, "lora_target": "all", "bf16": False,
         "lr_scheduler_type": "constant", "save_strategy": "no", "disable_tqdm": True, "use_cpu": True,
     } | options  # fmt: skip
-    return run_config(as_flags(given))
+    return run_config(to_flags(given))
 
 
 def losses(folder: Path) -> list[float]:

@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 
-from carellama.config.answering import EngineArguments
 from carellama.config.data import DataArguments
+from carellama.config.engine import EngineArguments
 from carellama.config.environment import vllm_environment
-from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
 from carellama.engine.base import Sampling, Unavailable, drain
 from carellama.engine.openai import vllm
@@ -131,7 +130,6 @@ def loaded(folder: Path, template: str | None = None, checkpoints: str | None = 
     return load(
         ModelArguments(str(folder), checkpoint_dir=checkpoints, **model),
         DataArguments(template=template),
-        FinetuningArguments(),
         EngineArguments(engine="vllm", **options),
     )
 

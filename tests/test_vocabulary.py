@@ -11,10 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from carellama.config.commands import TokenizerArguments
 from carellama.config.data import DataArguments
-from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments
-from carellama.config.tokenizer import TokenizerArguments
 from carellama.data import vocabulary as pieces
 from carellama.engine.transformers.load import load as load_engine
 from carellama.errors import UserError
@@ -116,7 +115,7 @@ def test_they_are_trained_saved_small_and_found_again(tied, terms, chinese, tmp_
     begin(start, added)
     moved = (weight[400:] - start.get_input_embeddings().weight[400:]).abs().amax(1)
     assert (moved > 1e-3).all()
-    engine = load_engine(arguments, DataArguments(), FinetuningArguments())
+    engine = load_engine(arguments, DataArguments())
     assert engine.model.get_input_embeddings().weight.shape[0] == 403
 
 

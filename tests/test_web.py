@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from carellama.assistant import Assistant
-from carellama.config.web import WebArguments, credentials
+from carellama.config.serve import WebArguments, credentials
 from carellama.engine.base import Piece, PromptTooLong, Sampling, Unavailable, Unsupported
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
@@ -336,7 +336,7 @@ def test_a_client_talks_stops_and_leaves(served, tmp_path: Path) -> None:
 PROGRAM = """
 import sys
 from carellama.assistant import Assistant
-from carellama.config.web import WebArguments
+from carellama.config.serve import WebArguments
 from carellama.engine.scripted import ScriptedEngine
 from carellama.serve.page.web import run
 

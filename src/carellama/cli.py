@@ -14,11 +14,9 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
-
-import typer
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from carellama.config.environment import patient_threads, world
 from carellama.disk import full, no_room
@@ -26,27 +24,14 @@ from carellama.errors import UserError, import_object
 
 if TYPE_CHECKING:
     from carellama.assistant import Assistant, Consultant
-    from carellama.config.answering import EngineArguments
     from carellama.config.consultation import ConsultArguments
-    from carellama.config.data import DataArguments
-    from carellama.config.finetuning import FinetuningArguments
-    from carellama.config.generating import GeneratingArguments
+    from carellama.config.data import PromptArguments
+    from carellama.config.engine import EngineArguments, GeneratingArguments
     from carellama.config.model import ModelArguments
     from carellama.config.safety import SafetyArguments
     from carellama.safety.layer import SafetyLayer
 
-HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
-app = typer.Typer(
-    name="carellama",
-    context_settings=HELP_FLAGS,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Fine-tune, evaluate, export and serve medical language models. "
-    "Models inform and refer; they do not diagnose.",
-)
-
+ABOUT = "Fine-tune, evaluate, export and serve medical language models. Models inform and refer; they do not diagnose."
 # verb -> (where it is done, what it is for)
 VERBS = {
     "train": ("carellama.train.run:train", "Fine-tune or pretrain a model."),
@@ -100,7 +85,7 @@ SAFETY_VERBS = {
     "train": ("carellama.evaluate.train_triage:train", "Learn the classifier from labelled texts."),
     "check": ("carellama.safety.check:check", "Check rules (triage, guard, answers, medicines) and their examples."),
 }
-# verbs of two words
+# commands of two words
 GROUPS = {
     "data": DATA_VERBS,
     "keys": KEY_VERBS,
@@ -110,19 +95,27 @@ GROUPS = {
     "consult": CONSULT_VERBS,
     "guard": GUARD_VERBS,
 }
+GROUP_TEXTS = {
+    "data": "Datasets: fetch, convert, check, clean.",
+    "keys": "API keys: who may use `carellama api`, and how much.",
+    "models": "Models by name: released weights and embedded ones.",
+    "convert": "Weights of other formats to a model folder.",
+    "safety": "Emergencies: measure what is missed, check rules.",
+    "consult": "Consultations: reports, and figures on simulated patients.",
+    "guard": "Requests to refuse: measure what gets through, learn the classifier.",
+}
 PATIENCE = 5.0  # seconds that the other processes wait before they say what went wrong
-PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def call(verb: str, argv: Sequence[str]) -> None:
     """Run a command (`train`, `data pull`) in this process; a `UserError` is one line and ends with exit code 2."""
-    words = verb.split()
-    table = GROUPS.get(words[0], VERBS)
+    group, _, word = verb.rpartition(" ")
+    table = GROUPS[group] if group else VERBS
     quieten()
     patient_threads()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are removed
     try:
-        import_object(table[words[-1]][0])(argv)
+        import_object(table[word][0])(argv)
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
@@ -154,47 +147,28 @@ def quieten() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that it does without
 
 
-def _add(group: typer.Typer, verb: str, about: str, before: str = "") -> None:
-    @group.command(verb, help=about, context_settings=PASSED_ON, add_help_option=False)
-    def command(context: typer.Context) -> None:
-        call(before + verb, context.args)
-
-
-for _verb, (_, _about) in VERBS.items():
-    _add(app, _verb, _about)
-for _group, _help in {
-    "data": "Datasets: fetch, convert, check, clean.",
-    "keys": "API keys: who may use `carellama api`, and how much.",
-    "models": "Models by name: released weights and embedded ones.",
-    "convert": "Weights of other formats to a model folder.",
-    "safety": "Emergencies: measure what is missed, check rules.",
-    "consult": "Consultations: reports, and figures on simulated patients.",
-    "guard": "Requests to refuse: measure what gets through, learn the classifier.",
-}.items():
-    _words = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_help, context_settings=HELP_FLAGS)
-    for _verb, (_, _about) in GROUPS[_group].items():
-        _add(_words, _verb, _about, f"{_group} ")
-    app.add_typer(_words, name=_group)
-
-
 def chat(argv: Sequence[str]) -> None:
     """Hand an assistant to the terminal."""
-    from carellama.config.answering import TALK_GROUPS
-    from carellama.config.parse import parse
-    from carellama.serve import terminal
+    from carellama.config.reader import parse_options
+    from carellama.config.serve import CHAT_OPTIONS
 
-    with _assistant(*parse(TALK_GROUPS, argv, "carellama chat")) as assistant:
+    with _assistant(*parse_options(CHAT_OPTIONS, argv, "carellama chat")) as assistant:
+        from carellama.serve import terminal
+
         terminal.chat(assistant)
 
 
 def ask(argv: Sequence[str]) -> None:
     """Answer the question of the command line, or of stdin."""
-    from carellama.config.answering import TALK_GROUPS
-    from carellama.config.ask import AskArguments
-    from carellama.config.parse import parse
+    from carellama.config.commands import AskArguments
+    from carellama.config.reader import parse_options
+    from carellama.config.serve import CHAT_OPTIONS
+
+    *options, asked = parse_options(
+        (*CHAT_OPTIONS, AskArguments), argv, "carellama ask QUESTION", positional="question"
+    )
     from carellama.serve import terminal
 
-    *options, asked = parse((*TALK_GROUPS, AskArguments), argv, "carellama ask QUESTION", first="question")
     question = terminal.read_question(asked.question)
     with _assistant(*options) as assistant:
         terminal.ask(assistant, question, as_json=asked.json)
@@ -202,12 +176,11 @@ def ask(argv: Sequence[str]) -> None:
 
 def web(argv: Sequence[str]) -> None:
     """Serve the web page until it is stopped."""
-    from carellama.config.answering import TALK_GROUPS
-    from carellama.config.parse import parse
-    from carellama.config.web import WebArguments, credentials
+    from carellama.config.reader import parse_options
+    from carellama.config.serve import CHAT_OPTIONS, WebArguments, credentials
     from carellama.errors import need
 
-    *options, page = parse((*TALK_GROUPS, WebArguments), argv, "carellama web")
+    *options, page = parse_options((*CHAT_OPTIONS, WebArguments), argv, "carellama web")
     password = credentials(page)  # what is wrong with it shows before the weights are read
     need("gradio", extra="web", why="the web page")
     from carellama.serve.page import web as server
@@ -219,14 +192,14 @@ def web(argv: Sequence[str]) -> None:
 @contextmanager
 def _assistant(
     model: ModelArguments,
-    data: DataArguments,
-    finetuning: FinetuningArguments,
+    data: PromptArguments,
     generating: GeneratingArguments,
     engine: EngineArguments,
     safety: SafetyArguments,
     consult: ConsultArguments,
 ) -> Iterator[Assistant]:
     """Load the engine that the options name; close it afterwards."""
+    _check_paths(model, engine)
     from carellama.assistant import Assistant
     from carellama.engine.base import Sampling
     from carellama.engine.load import choose
@@ -237,13 +210,21 @@ def _assistant(
     _check_consult(consult, layer)
     entry = None if model.checkpoints else find_entry(model.model_name_or_path)  # training may have taught it more
     assistant = Assistant(
-        choose(model, data, finetuning, engine), data.system_prompt, Sampling.of(generating),
+        choose(model, data, engine), data.system_prompt, Sampling.of(generating),
         entry.languages if entry else (), layer,
     )  # fmt: skip
     try:
         yield (_consultant(assistant, consult) or assistant) if consult.mode == "consult" else assistant
     finally:
         assistant.close()
+
+
+def _check_paths(model: ModelArguments, engine: EngineArguments) -> None:
+    """Answer a model that is not there before anything is loaded."""
+    from carellama.model.paths import check_model
+
+    if engine.engine != "openai" and not engine.endpoints:
+        check_model(model, engine.adapter_folders)
 
 
 def _safety(options: SafetyArguments, *, with_model: bool = True) -> SafetyLayer | None:
@@ -296,11 +277,12 @@ def _consultant(assistant: Assistant, options: ConsultArguments) -> Consultant |
 
 def api(argv: Sequence[str]) -> None:
     """Load the engine and hand it to the server."""
-    from carellama.config.parse import parse
-    from carellama.config.serve import API_GROUPS
+    from carellama.config.reader import parse_options
+    from carellama.config.serve import API_OPTIONS
     from carellama.errors import need
 
-    *_, safety, consult, settings = parse(API_GROUPS, argv, "carellama api")
+    model, _, engine, safety, consult, settings = parse_options(API_OPTIONS, argv, "carellama api")
+    _check_paths(model, engine)
     _check_consult(consult, _safety(safety, with_model=False))  # faulty rules show before the weights are read
     need("fastapi", extra="serve", why="carellama api")
     from carellama.serve.api.server import serve
@@ -311,13 +293,13 @@ def api(argv: Sequence[str]) -> None:
 def _application(argv: Sequence[str]) -> Any:
     """The application of `carellama api` with its assistant; each worker makes its own."""
     from carellama.assistant import Assistant
-    from carellama.config.parse import parse
-    from carellama.config.serve import API_GROUPS
+    from carellama.config.reader import parse_options
+    from carellama.config.serve import API_OPTIONS
     from carellama.serve.api.app import create_app
     from carellama.serve.api.auth import auth_for
 
     quieten()  # a worker is a process of its own
-    model, data, finetuning, engine, safety, consult, settings = parse(API_GROUPS, argv, "carellama api")
+    model, data, engine, safety, consult, settings = parse_options(API_OPTIONS, argv, "carellama api")
     access = auth_for(settings.host, settings.database)  # before the model is loaded: it may refuse
     from carellama.engine.load import choose
     from carellama.hardware import physical_cores
@@ -325,40 +307,50 @@ def _application(argv: Sequence[str]) -> Any:
 
     score = None
     if settings.reward_model:
-        from carellama.model.paths import check_model, check_reward_model
+        from carellama.model.paths import check_reward_model
 
         check_reward_model(settings.reward_model)
-        if engine.engine != "openai" and not engine.endpoints:
-            check_model(model, engine.adapter_folders)  # the reward model loads before it, and slowly
         from carellama.train.reward.model import load_scorer
 
         score = load_scorer(settings.reward_model, model)
     embedder = load_embedder(settings.embedding_model, max(1, physical_cores() // 2))  # the chat has the others
-    assistant = Assistant(choose(model, data, finetuning, engine), data.system_prompt, safety=_safety(safety))
+    assistant = Assistant(choose(model, data, engine), data.system_prompt, safety=_safety(safety))
     return create_app(
         assistant, settings, auth=access, score=score, embedder=embedder,
         consultant=_consultant(assistant, consult), mode=consult.mode,
     )  # fmt: skip
 
 
-@app.callback(invoke_without_command=True)
-def _root(*, version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
-    if version:
-        from carellama import __version__
-
-        print(__version__)
-        raise SystemExit
-
-
 def main() -> None:
     """Run the command line; an unknown command is answered in one line."""
     from carellama.errors import nearest
 
-    words = sys.argv[1:3]
+    group, words = "", sys.argv[1:]
     if words and words[0] in GROUPS:
-        verb, known = "".join(words[1:]), list(GROUPS[words[0]])
+        group, *words = words
+    table = GROUPS[group] if group else VERBS | {name: ("", text) for name, text in GROUP_TEXTS.items()}
+    if not words or words[0] in ("-h", "--help"):
+        print(_help(group, table))
+        raise SystemExit(0 if words else 2)
+    word, *argv = words
+    if word == "--version" and not group:
+        from carellama import __version__
+
+        print(__version__)
+    elif word in table:
+        call(f"{group} {word}".strip(), argv)
+    elif word.startswith("-"):
+        fail(f"unknown option {word!r} of {f'carellama {group}'.strip()}; options follow a command: {', '.join(table)}")
     else:
-        verb, known = "".join(words[:1]), [*VERBS, *GROUPS]
-    if verb and not verb.startswith("-") and verb not in known:
-        fail(f"unknown command {verb!r}.{nearest(verb, known)} Commands: {', '.join(known)}.")
-    app()
+        fail(f"unknown command {word!r}.{nearest(word, table)} Commands: {', '.join(table)}.")
+
+
+def _help(group: str, table: Mapping[str, tuple[str, str]]) -> str:
+    """The commands, or those of a group, with what they are for."""
+    wide = max(map(len, table))
+    lines = [f"  {word:{wide}}  {about}" for word, (_, about) in table.items()]
+    usage = " ".join(filter(None, ("usage: carellama", group, "COMMAND [options]")))
+    more = f"carellama {group} COMMAND --help" if group else "carellama COMMAND --help"
+    about = GROUP_TEXTS[group] if group else ABOUT
+    version = [] if group else ["", "--version prints the version."]
+    return "\n".join([usage, "", about, "", "Commands:", *lines, *version, "", f"Options of a command: {more}"])

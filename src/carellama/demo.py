@@ -13,13 +13,14 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import carellama
-from carellama.config.answering import TALK_GROUPS
-from carellama.config.parse import as_flags, parse, parser
+from carellama.config.options import Options, option
+from carellama.config.reader import parse_options, to_flags
+from carellama.config.serve import CHAT_OPTIONS
 from carellama.disk import write_json
 from carellama.errors import UserError
 
@@ -34,12 +35,12 @@ DATA = Path(__file__).resolve().parents[2] / "data"  # beside src/ in a checkout
 
 
 @dataclass(frozen=True)
-class DemoArguments:
+class DemoArguments(Options):
     """Options of the demo."""
 
-    language: str = field(default="en", metadata={"help": "en: SmolLM2; zh: Gemma 3.", "choices": ["en", "zh"]})
-    output_dir: str = field(default="demo_output", metadata={"help": "Folder for everything the demo makes."})
-    accept_licence: bool = field(default=False, metadata={"help": "Accept the terms of the Chinese demo's model."})
+    language: Literal["en", "zh"] = option("en: SmolLM2; zh: Gemma 3.", "en")
+    output_dir: str = option("Folder for everything the demo makes.", "demo_output")
+    accept_licence: bool = option("Accept the terms of the Chinese demo's model.", default=False)
 
 
 class Steps:
@@ -51,7 +52,7 @@ class Steps:
 
     def do(self, name: str, verb: str, options: dict[str, Any], work: Callable[[list[str]], object]) -> None:
         """Say the command line and do the work, unless it was done so before."""
-        argv = as_flags(options)
+        argv = to_flags(options)
         digest = hashlib.sha256(json.dumps([carellama.__version__, data_digest(), verb, argv]).encode()).hexdigest()
         print(f"\n{name}\n  carellama {verb} {shlex.join(argv)}", flush=True)
         if self.done.get(name) == digest:
@@ -74,10 +75,7 @@ def data_digest() -> str:
 
 def run(argv: Sequence[str]) -> None:
     """Do the demo."""
-    if "--help" in argv or "-h" in argv:
-        parser([DemoArguments], "carellama demo").print_help()
-        return
-    (arguments,) = parse([DemoArguments], argv, "carellama demo")
+    (arguments,) = parse_options([DemoArguments], argv, "carellama demo")
     if not (DATA / "dataset_info.json").exists():
         raise UserError(f"the demo needs the bundled data in {DATA}: run it from a checkout of CareLlama")
     language: str = arguments.language
@@ -190,10 +188,10 @@ def ask_both(folder: Path, question: str, model: dict[str, Any]) -> None:
 
     print(f"\n5. One question, both models\n\n> {question}", flush=True)
     for title, options in (("before", model), ("after", {"model_name_or_path": folder / "model"})):
-        argv = as_flags(options)
+        argv = to_flags(options)
         asked = [*argv, "--do_sample", "false", "--max_new_tokens", "160"]
-        models, data, finetuning, generating, *_ = parse(TALK_GROUPS, asked, "carellama chat")
-        engine = load(models, data, finetuning)
+        models, data, generating, *_ = parse_options(CHAT_OPTIONS, asked, "carellama chat")
+        engine = load(models, data)
         (reply,) = engine.generate([(Message("user", question),)], Sampling.of(generating))
         print(f"\n[{title}]\n{reply.text.strip()}", flush=True)
 

@@ -9,7 +9,6 @@ library.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import platform
@@ -18,10 +17,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import carellama
-from carellama.config.data import DataArguments
+from carellama.config.data import PromptArguments
 from carellama.config.model import ModelArguments
 from carellama.disk import write_json
 from carellama.errors import UserError
@@ -31,6 +30,7 @@ log = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "bitsandbytes", "trl")
+Prompt = TypeVar("Prompt", bound=PromptArguments)
 OWN_FORMAT = "the tokenizer's own chat format"
 
 
@@ -122,7 +122,7 @@ def _trained_with(folder: str) -> tuple[str, str | None] | None:
     return folder, record.get("settings", {}).get("data", {}).get("template")
 
 
-def as_trained(model: ModelArguments, data: DataArguments, adapters: Iterable[str] = ()) -> DataArguments:
+def as_trained(model: ModelArguments, data: Prompt, adapters: Iterable[str] = ()) -> Prompt:
     """Return the options of the data with the chat format of `template_for`; warn of other positions.
 
     Every command that reads a checkpoint calls this once.
@@ -147,6 +147,8 @@ def check_positions(model: ModelArguments) -> None:
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that a result depends on."""
+    import importlib.metadata  # it takes longer than all of a typo's answer
+
     found = {}
     for name in LIBRARIES:
         try:

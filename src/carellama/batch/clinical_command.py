@@ -22,12 +22,11 @@ from carellama.batch.clinical_rows import TextRow, input_digest, read_rows
 from carellama.batch.clinical_run import COLUMNS, TaskReport, TaskRunner, report_path
 from carellama.batch.clinical_tasks import NORMALIZE, ClinicalTask, find_task, load_task_file, load_tasks
 from carellama.batch.code_table import ICD10_CM, CodeTable
-from carellama.config.answering import EngineArguments
-from carellama.config.data import DataArguments
-from carellama.config.finetuning import FinetuningArguments
+from carellama.config.commands import TASK_OPTIONS, TaskArguments, TaskGeneratingArguments
+from carellama.config.data import PromptArguments
+from carellama.config.engine import EngineArguments
 from carellama.config.model import ModelArguments
-from carellama.config.parse import parse
-from carellama.config.tasks import TASK_GROUPS, TaskArguments, TaskGeneratingArguments
+from carellama.config.reader import parse_options
 from carellama.data.file_type import data_suffix
 from carellama.data.readers import Row
 from carellama.data.readers import rows as data_rows
@@ -37,8 +36,8 @@ from carellama.errors import UserError, read_failure
 
 def run(argv: Sequence[str]) -> None:
     """List or show tasks, or run one. Exit code 1: rows failed."""
-    options, *engine_options = parse(
-        TASK_GROUPS, argv, "carellama task NAME", {"model_name_or_path": ""}, first="words"
+    options, *engine_options = parse_options(
+        TASK_OPTIONS, argv, "carellama task NAME", {"model_name_or_path": ""}, positional="words"
     )
     words = options.words
     if words[0] == "list" and len(words) == 1:
@@ -76,8 +75,7 @@ def _show(task: ClinicalTask) -> None:
 def _run(
     options: TaskArguments,
     model: ModelArguments,
-    data: DataArguments,
-    finetuning: FinetuningArguments,
+    data: PromptArguments,
     generating: TaskGeneratingArguments,
     engine: EngineArguments,
 ) -> TaskReport:
@@ -107,7 +105,7 @@ def _run(
     def load() -> Engine:
         from carellama.engine.load import choose
 
-        return choose(model, data, finetuning, engine)
+        return choose(model, data, engine)
 
     runner = TaskRunner(task, options, report, load if needs_model else None, Sampling.of(generating), table)
     return runner.run(islice(chain([first], rows), options.max_rows), output)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from carellama.config.tasks import TaskArguments
+from carellama.config.commands import TaskArguments
 from carellama.data.convert import BadRecord
 from carellama.data.documents.extract import CONVERTERS, text_of_document
 from carellama.data.file_type import data_suffix

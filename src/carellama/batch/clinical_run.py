@@ -22,7 +22,7 @@ from carellama.batch.clinical_tasks import ClinicalTask
 from carellama.batch.clinical_work import Outcome, Request, RowError, Work, extract, normalize
 from carellama.batch.code_table import CodeTable
 from carellama.batch.output import AppendOnlyFile
-from carellama.config.tasks import TaskArguments
+from carellama.config.commands import TaskArguments
 from carellama.disk import say, write_json
 from carellama.engine.base import Engine, PromptTooLong, Reply, Sampling, Unavailable
 from carellama.errors import DataError, UserError

@@ -20,7 +20,7 @@ from typing import Any
 
 from carellama.batch.tasks import FENCE, HELD, filled
 from carellama.batch.text_checks import CHECKS
-from carellama.config.parse import read_yaml
+from carellama.config.reader import read_yaml
 from carellama.errors import UserError, lookup, nearest
 from carellama.records import Message
 from carellama.text import split_reasoning

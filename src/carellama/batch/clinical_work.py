@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from carellama.batch.clinical_tasks import BadReply, ClinicalTask, read_json_reply
 from carellama.batch.code_table import CodeTable, Entry, contrast, split_diagnoses
 from carellama.batch.text_checks import SourceText, check_result
-from carellama.config.tasks import TaskArguments
+from carellama.config.commands import TaskArguments
 from carellama.engine.base import Reply
 from carellama.records import Message
 

@@ -18,9 +18,9 @@ from typing import Any
 from carellama.batch.output import Output, asked_in
 from carellama.batch.tasks import TASKS, Ask, Unusable, Work, version
 from carellama.batch.work_items import Piece, pieces, questions_of
-from carellama.config.datasets import SynthesizeArguments
+from carellama.config.data_commands import SynthesizeArguments
 from carellama.config.environment import endpoint_key
-from carellama.config.parse import parse
+from carellama.config.reader import parse_options
 from carellama.disk import say, write_json
 from carellama.engine.base import Engine, Reply, Sampling
 from carellama.errors import UserError
@@ -86,7 +86,9 @@ class Going:
 
 def run(argv: Sequence[str]) -> None:
     """Load the engines, make the records, write and print the account."""
-    (arguments,) = parse((SynthesizeArguments,), argv, "carellama data synthesize SOURCES", first="sources")
+    (arguments,) = parse_options(
+        (SynthesizeArguments,), argv, "carellama data synthesize SOURCES", positional="sources"
+    )
     output = Path(arguments.output)
     if output.exists() and not arguments.resume:  # before a model is loaded
         raise UserError(f"{output} is there already: give --resume to go on with it, or another --output")
@@ -120,7 +122,6 @@ def _engine(
     if model is not None:
         raise UserError(f"--{prefix}model is that of an endpoint; a local one is --{prefix}model_name_or_path")
     from carellama.config.data import DataArguments
-    from carellama.config.finetuning import FinetuningArguments
     from carellama.config.model import ModelArguments
     from carellama.engine.transformers.load import load
 
@@ -128,7 +129,7 @@ def _engine(
     own = not prefix  # the adapters and the template are those of the model that writes
     local = ModelArguments(path, checkpoint_dir=arguments.checkpoint_dir if own else None)
     data = as_trained(local, DataArguments(template=arguments.template if own else None))
-    return load(local, data, FinetuningArguments(), batch_size=arguments.parallel), path
+    return load(local, data, batch_size=arguments.parallel), path
 
 
 def synthesize(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from carellama.batch.work_items import Piece
-from carellama.config.parse import read_yaml
+from carellama.config.reader import read_yaml
 from carellama.engine.base import Prompt, Reply
 from carellama.records import Chat, Message, Pair, Text
 from carellama.text import folded

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carellama.config.data import DataArguments
-from carellama.config.datasets import SynthesizeArguments
+from carellama.config.data_commands import SynthesizeArguments
 from carellama.data.convert import BadRecord, texts_of
 from carellama.data.datasets import load_datasets
 from carellama.data.documents.extract import SUFFIXES, documents

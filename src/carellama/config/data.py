@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Optional
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
-from carellama.config.option import about, at_least
+from carellama.config.options import Options, option, split_commas
 from carellama.errors import UserError
-
-# HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
-# ruff: noqa: UP045
 
 
 class Lengths(NamedTuple):
@@ -26,78 +22,64 @@ class Lengths(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DataArguments:
+class PromptArguments(Options):
+    """How a conversation is written for the model."""
+
+    template: str | None = option("Chat format by name; default: the tokenizer's own, else 'default'.", None)
+    system_prompt: str | None = option("System message for records without one; beats the template's.", None)
+
+
+@dataclass(frozen=True)
+class DataArguments(PromptArguments):
     """Which data, how it is mixed, cut and checked."""
 
-    dataset: Optional[str] = field(
-        default=None, metadata=about("Name(s) in dataset_info.json, or files, comma separated.")
+    dataset: str | None = option("Name(s) in dataset_info.json, or files, comma separated.", None)
+    dataset_dir: str = option("Folder with dataset_info.json.", "data")
+    split: str = option("Split of hub datasets.", "train")
+    mask_history: bool = option(
+        "sft: learn only the last answer of a conversation, not the earlier ones.", default=False
     )
-    dataset_dir: str = field(default="data", metadata=about("Folder with dataset_info.json."))
-    split: str = field(default="train", metadata=about("Split of hub datasets."))
-    template: Optional[str] = field(
-        default=None, metadata=about("Chat format by name; default: the tokenizer's own, else 'default'.")
+    max_source_length: int | None = option(
+        "Most prompt tokens of a turn (512 unless --cutoff_len is given).", None, at_least=1
     )
-    system_prompt: Optional[str] = field(
-        default=None, metadata=about("System message for records without one; beats the template's.")
+    max_target_length: int | None = option(
+        "Most answer tokens of a turn (512 unless --cutoff_len is given).", None, at_least=1
     )
-    mask_history: bool = field(
-        default=False, metadata=about("sft: learn only the last answer of a conversation, not the earlier ones.")
+    cutoff_len: int | None = option(
+        "Most tokens of a whole record, instead of the two lengths above.", None, at_least=1
     )
-    max_source_length: Optional[int] = field(
-        default=None, metadata=about("Most prompt tokens of a turn (512 unless --cutoff_len is given).")
+    max_samples: int | None = option("Use the first so many rows of each --dataset.", None, at_least=1)
+    max_eval_samples: int | None = option(
+        "Use the first so many rows of each dataset that is evaluated or predicted.", None, at_least=1
     )
-    max_target_length: Optional[int] = field(
-        default=None, metadata=about("Most answer tokens of a turn (512 unless --cutoff_len is given).")
+    eval_dataset: str | None = option("Name(s) or files to evaluate on, comma separated, instead of --val_size.", None)
+    val_size: float = option("Held-out records: a share below 1, or a number of records.", 0.0)
+    mix_strategy: Literal["concat", "interleave_under", "interleave_over"] = option(
+        "Several datasets: one after the other, or in turn until the first / the last is used up.", "concat"
     )
-    cutoff_len: Optional[int] = field(
-        default=None, metadata=about("Most tokens of a whole record, instead of the two lengths above.")
+    interleave_probs: str | None = option("Shares of the datasets when interleaving, comma separated.", None)
+    streaming: bool = option("Encode while training; needs --max_steps.", default=False)
+    buffer_size: int = option("Records shuffled together when streaming.", 1024, at_least=1)
+    packing: bool | None = option("Fill windows of --cutoff_len whole; default: only for plain text.", None)
+    overwrite_cache: bool = option("Encode again even if the token cache has the data.", default=False)
+    data_cache_dir: str | None = option("Folder of the token cache; default: the user's cache folder.", None)
+    preprocessing_num_workers: int | None = option("Processes that encode; default: threads, one a core.", None)
+    on_bad_record: Literal["error", "skip"] = option(
+        "A record that cannot be used: stop, or skip and count it.", "error"
     )
-    max_samples: Optional[int] = field(default=None, metadata=about("Use the first so many rows of each --dataset."))
-    max_eval_samples: Optional[int] = field(
-        default=None, metadata=about("Use the first so many rows of each dataset that is evaluated or predicted.")
-    )
-    eval_dataset: Optional[str] = field(
-        default=None,
-        metadata=about("Name(s) or files to evaluate on, comma separated, instead of --val_size."),
-    )
-    val_size: float = field(default=0.0, metadata=about("Held-out records: a share below 1, or a number of records."))
-    mix_strategy: Literal["concat", "interleave_under", "interleave_over"] = field(
-        default="concat",
-        metadata=about("Several datasets: one after the other, or in turn until the first / the last is used up."),
-    )
-    interleave_probs: Optional[str] = field(
-        default=None, metadata=about("Shares of the datasets when interleaving, comma separated.")
-    )
-    streaming: bool = field(default=False, metadata=about("Encode while training; needs --max_steps."))
-    buffer_size: int = field(default=1024, metadata=about("Records shuffled together when streaming."))
-    packing: Optional[bool] = field(
-        default=None, metadata=about("Fill windows of --cutoff_len whole; default: only for plain text.")
-    )
-    overwrite_cache: bool = field(default=False, metadata=about("Encode again even if the token cache has the data."))
-    data_cache_dir: Optional[str] = field(
-        default=None, metadata=about("Folder of the token cache; default: the user's cache folder.")
-    )
-    preprocessing_num_workers: Optional[int] = field(
-        default=None, metadata=about("Processes that encode; default: threads, one a core.")
-    )
-    on_bad_record: Literal["error", "skip"] = field(
-        default="error", metadata=about("A record that cannot be used: stop, or skip and count it.")
-    )
-    trust_dataset_script: bool = field(
-        default=False, metadata=about("Run the Python script of a dataset with script_url.")
-    )
-    show_example: bool = field(default=False, metadata=about("Print one encoded record, trained tokens in green."))
-    window: Optional[int] = field(default=None, init=False, repr=False)  # positions of the model, which the run sets
+    trust_dataset_script: bool = option("Run the Python script of a dataset with script_url.", default=False)
+    show_example: bool = option("Print one encoded record, trained tokens in green.", default=False)
+    window: int | None = None  # positions of the model, which the run decides: no option
 
     @property
     def datasets(self) -> list[str]:
         """The names of `dataset`, in order."""
-        return [part.strip() for part in (self.dataset or "").split(",") if part.strip()]
+        return split_commas(self.dataset)
 
     @property
     def eval_datasets(self) -> list[str]:
         """The names of `eval_dataset`, in order."""
-        return [part.strip() for part in (self.eval_dataset or "").split(",") if part.strip()]
+        return split_commas(self.eval_dataset)
 
     @property
     def eval_limit(self) -> int | None:
@@ -110,7 +92,7 @@ class DataArguments:
         if self.interleave_probs is None:
             return None
         try:
-            return [float(part) for part in self.interleave_probs.split(",")]
+            return [float(part) for part in split_commas(self.interleave_probs)]
         except ValueError:
             raise UserError(f"--interleave_probs takes numbers as in 0.7,0.3, not {self.interleave_probs!r}") from None
 
@@ -127,20 +109,10 @@ class DataArguments:
 
     def within(self, window: int) -> DataArguments:
         """Return the options for a model of so many positions."""
-        made = copy.copy(self)
-        object.__setattr__(made, "window", window)
-        return made
+        return replace(self, window=window)
 
     def __post_init__(self) -> None:
-        at_least(
-            self,
-            max_source_length=1,
-            max_target_length=1,
-            cutoff_len=1,
-            max_samples=1,
-            max_eval_samples=1,
-            buffer_size=1,
-        )
+        super().__post_init__()
         if self.val_size < 0 or (self.val_size >= 1 and self.val_size != int(self.val_size)):
             raise UserError(f"--val_size is {self.val_size}; give a share below 1 or a whole number of records")
         shares = self.probabilities

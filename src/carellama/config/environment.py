@@ -131,6 +131,11 @@ def asked_engine() -> str:
     return ""
 
 
+def drop_mixed_precision() -> None:
+    """Forget the precision that `accelerate launch` was told, which this machine does not have."""
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
+
+
 def lonely() -> bool:
     """Whether `accelerate launch` was told to start several processes on a CPU and started this one only.
 

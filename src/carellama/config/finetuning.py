@@ -1,68 +1,56 @@
-"""The options that say what is trained, and how: the stage, the kind of adapters. Loads no library."""
+"""The options that say what is trained, and how: the stage, the kind of adapters."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal, Optional
+import math
+from dataclasses import dataclass
+from typing import Literal
 
-from carellama.config.option import about, at_least
+from carellama.config.options import Options, option
 from carellama.errors import UserError
 from carellama.stages import STAGES
 
-# HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
-# ruff: noqa: UP045
-
 
 @dataclass(frozen=True)
-class FinetuningArguments:
+class FinetuningArguments(Options):
     """What is trained, and how."""
 
-    stage: Literal["pt", "sft", "rm", "dpo", "kto", "ppo", "grpo"] = field(
-        default="sft",
-        metadata=about(
-            "pt: plain text; sft: conversations; rm: reward model; dpo, kto: preferences; "
-            "ppo, grpo: reinforcement learning from rewards."
-        ),
+    stage: Literal["pt", "sft", "rm", "dpo", "kto", "ppo", "grpo"] = option(
+        "pt: plain text; sft: conversations; rm: reward model; dpo, kto: preferences; "
+        "ppo, grpo: reinforcement learning from rewards.",
+        "sft",
     )
-    finetuning_type: Literal["lora", "freeze", "full", "none"] = field(
-        default="lora", metadata=about("Train adapters, the last layers, everything, or nothing.")
+    finetuning_type: Literal["lora", "freeze", "full", "none"] = option(
+        "Train adapters, the last layers, everything, or nothing.", "lora"
     )
-    lora_rank: int = field(default=8, metadata=about("Rank of the LoRA matrices."))
-    lora_alpha: float = field(default=32.0, metadata=about("Scale of the LoRA matrices (times 1/rank)."))
-    lora_dropout: float = field(default=0.1, metadata=about("Dropout before the LoRA matrices."))
-    lora_target: Optional[str] = field(
-        default=None,
-        metadata=about("Adapted layers, comma separated; 'all': every linear; default: q_proj,v_proj, or peft's."),
+    lora_rank: int = option("Rank of the LoRA matrices.", 8, at_least=1)
+    lora_alpha: float = option("Scale of the LoRA matrices (times 1/rank).", 32.0, above=0, below=math.inf)
+    lora_dropout: float = option("Dropout before the LoRA matrices.", 0.1, at_least=0, below=1)
+    lora_target: str | None = option(
+        "Adapted layers, comma separated; 'all': every linear; default: q_proj,v_proj, or peft's.", None
     )
-    peft_type: Literal["lora", "vera", "loha", "lokr", "oft", "hra", "ia3"] = field(
-        default="lora", metadata=about("Kind of the adapters, by peft's name.")
+    peft_type: Literal["lora", "vera", "loha", "lokr", "oft", "hra", "ia3"] = option(
+        "Kind of the adapters, by peft's name.", "lora"
     )
-    use_rslora: bool = field(default=False, metadata=about("Scale by 1/sqrt(rank) (rank-stabilised LoRA)."))
-    use_dora: bool = field(default=False, metadata=about("Weight-decomposed LoRA."))
-    pissa_init: bool = field(
-        default=False, metadata=about("Begin with the strongest directions of the weights (PiSSA); saved as LoRA.")
+    use_rslora: bool = option("Scale by 1/sqrt(rank) (rank-stabilised LoRA).", default=False)
+    use_dora: bool = option("Weight-decomposed LoRA.", default=False)
+    pissa_init: bool = option(
+        "Begin with the strongest directions of the weights (PiSSA); saved as LoRA.", default=False
     )
-    pissa_iter: int = field(default=16, metadata=about("Iterations that find them; -1: exact, slow."))
-    loraplus_lr_ratio: Optional[float] = field(
-        default=None, metadata=about("LoRA+: learning rate of the B matrices over that of the A matrices.")
+    pissa_iter: int = option("Iterations that find them; -1: exact, slow.", 16, at_least=-1)
+    loraplus_lr_ratio: float | None = option(
+        "LoRA+: learning rate of the B matrices over that of the A matrices (16 is usual).", None, above=0
     )
-    oft_block_size: int = field(default=32, metadata=about("oft: values that are turned together."))
-    add_tokens: Optional[str] = field(
-        default=None, metadata=about("File with a new token a line; begun as the mean of their pieces, and trained.")
+    oft_block_size: int = option("oft: values that are turned together.", 32, at_least=1)
+    add_tokens: str | None = option(
+        "File with a new token a line; begun as the mean of their pieces, and trained.", None
     )
-    resume_lora_training: Optional[bool] = field(
-        default=None,
-        metadata=about(
-            "Train the last adapter of --checkpoint_dir further (default for pt, sft, rm); false: merge it first."
-        ),
+    resume_lora_training: bool | None = option(
+        "Train the last adapter of --checkpoint_dir further (default for pt, sft, rm); false: merge it first.", None
     )
-    num_layer_trainable: int = field(
-        default=3, metadata=about("freeze: the last n layers are trained; negative: the first n.")
-    )
-    name_module_trainable: str = field(
-        default="mlp", metadata=about("freeze: which part of them: mlp, self_attn, or all.")
-    )
-    plot_loss: bool = field(default=False, metadata=about("Draw the loss curve as PNG."))
+    num_layer_trainable: int = option("freeze: the last n layers are trained; negative: the first n.", 3)
+    name_module_trainable: str = option("freeze: which part of them: mlp, self_attn, or all.", "mlp")
+    plot_loss: bool = option("Draw the loss curve as PNG.", default=False)
 
     @property
     def goes_on_with_adapter(self) -> bool:
@@ -72,6 +60,7 @@ class FinetuningArguments:
         return not STAGES[self.stage].starts_from_reference
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         compares = STAGES[self.stage].starts_from_reference
         if self.resume_lora_training and compares:
             raise UserError(
@@ -87,12 +76,3 @@ class FinetuningArguments:
         if self.pissa_init and (self.use_dora or compares):
             other = "--use_dora" if self.use_dora else f"--stage {self.stage}, which compares with the base"
             raise UserError(f"--pissa_init changes the base while it trains and does not go with {other}")
-        if self.pissa_iter < -1 or self.oft_block_size < 1:
-            raise UserError(f"--pissa_iter {self.pissa_iter}, --oft_block_size {self.oft_block_size}: too small")
-        if self.loraplus_lr_ratio is not None and self.loraplus_lr_ratio <= 0:
-            raise UserError(f"--loraplus_lr_ratio is {self.loraplus_lr_ratio}; it must be above 0 (16 is usual)")
-        at_least(self, lora_rank=1)
-        if not 0 < self.lora_alpha < float("inf"):
-            raise UserError(f"--lora_alpha is {self.lora_alpha}; it must be above 0, or the adapter changes nothing")
-        if not 0 <= self.lora_dropout < 1:
-            raise UserError(f"--lora_dropout is {self.lora_dropout}; it must be in [0, 1)")

@@ -12,13 +12,12 @@ import dataclasses
 import re
 import shutil
 import textwrap
-import types
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import NamedTuple
 
 from carellama.config.objectives import READ_BY
-from carellama.config.option import default_of, default_text
-from carellama.config.transformers_source import TrainingField, training_fields
+from carellama.config.options import Shape, default_of, default_text, option_fields, shapes_of
+from carellama.config.transformers_options import TrainingFlag, training_flags
 from carellama.stages import STAGES
 
 WIDTH = 100  # columns of the widest help
@@ -63,18 +62,19 @@ def format_help(groups: Sequence[type], prog: str) -> str:
 def training_help(groups: Sequence[type], prog: str, stage: str, *, every: bool = False) -> str:
     """Return the help of a training command: the options that a stage reads, and the usual training flags.
 
-    `every`: the options of all stages and all training flags.
+    The last group holds our own training flags, which stand among those of transformers. `every`: the options of all
+    stages and all training flags.
     """
+    *groups, own = groups
     lines = [_usage(prog)]
     for group in groups:
         lines += _section(group, lambda name: every or stage in READ_BY.get(name, (stage,)))
-    flags = training_fields()
+    flags = {name: _flag(name, flag) for name, flag in training_flags().items()} | _rows(own)
     names = list(dict.fromkeys([*USUAL_FLAGS, *flags])) if every else USUAL_FLAGS
-    shown = [_flag(name, flags[name]) for name in names]
-    lines += _lines("Training: flags of transformers' trainer, and ours beside them", shown)
+    lines += _lines("Training: flags of transformers' trainer, and ours beside them", [flags[name] for name in names])
     if not every:
         others = ", ".join(name for name in STAGES if name != stage)
-        left = len(flags) - len(shown)
+        left = len(flags) - len(names)
         lines += [
             "",
             f"These are the options of --stage {stage}; with --stage NAME --help shows those of that stage.",
@@ -90,42 +90,32 @@ def _usage(prog: str) -> str:
 
 def _section(group: type, is_shown: Callable[[str], bool] = lambda name: True) -> list[str]:
     """The options of one dataclass under its title, none where no option is shown."""
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", group.__name__.removesuffix("Arguments"))
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub("(Arguments|Options)$", "", group.__name__))
     about = (group.__doc__ or "").split("\n")[0].rstrip(".")
-    hints = get_type_hints(group)
-    rows = [_row(field, hints[field.name]) for field in dataclasses.fields(group) if field.init]
-    return _lines(
-        f"{name[:1]}{name[1:].lower()}: {about[:1].lower()}{about[1:]}", [r for r in rows if is_shown(r.name)]
-    )
+    title = f"{name[:1]}{name[1:].lower()}: {about[:1].lower()}{about[1:]}"
+    return _lines(title, [row for name, row in _rows(group).items() if is_shown(name)])
 
 
-def _row(field: dataclasses.Field[Any], hint: Any) -> OptionHelp:
-    value = default_of(field)
-    required = value is dataclasses.MISSING
-    default = "" if required else default_text(value)
-    return OptionHelp(field.name, _value(hint), field.metadata.get("help", ""), default, required)
+def _rows(group: type) -> dict[str, OptionHelp]:
+    rows = {}
+    for field in option_fields(group):
+        value = default_of(field)
+        required = value is dataclasses.MISSING
+        default = "" if required else default_text(value)
+        shape = shapes_of(group)[field.name]
+        rows[field.name] = OptionHelp(field.name, _value(shape), field.metadata["help"], default, required)
+    return rows
 
 
-def _value(hint: Any) -> str:
-    """`Optional[int]` -> N, `Literal["a", "b"]` -> a|b, a list of them with ..., a bool -> ""."""
-    if get_origin(hint) in (Union, types.UnionType):
-        hint = next(one for one in get_args(hint) if one is not type(None))
-    if get_origin(hint) is Literal:
-        return "|".join(map(str, get_args(hint)))
-    if get_origin(hint) in (list, tuple):
-        return f"{_value(get_args(hint)[0])} ..."
-    return METAVARS.get(getattr(hint, "__name__", ""), "TEXT")
+def _value(shape: Shape) -> str:
+    """What stands behind the name: N, a|b, a list of them with ..., nothing for a switch."""
+    value = "|".join(map(str, shape.choices)) if shape.choices else METAVARS[shape.kind.__name__]
+    return f"{value} ..." if shape.many else value
 
 
-def _flag(name: str, field: TrainingField) -> OptionHelp:
-    """The row of a training flag, by its annotation: `float`, `Optional[bool]`, `SchedulerType | str`."""
-    kinds = re.findall(r"\w+", field.annotation.replace("Optional", "").replace("None", ""))
-    return OptionHelp(
-        name,
-        METAVARS.get(kinds[0] if len(kinds) == 1 else "", "TEXT"),
-        OWN_TEXTS.get(name, field.help),
-        field.default,
-    )
+def _flag(name: str, flag: TrainingFlag) -> OptionHelp:
+    """The row of a training flag."""
+    return OptionHelp(name, METAVARS.get(flag.kind, "TEXT"), OWN_TEXTS.get(name, flag.help), flag.default)
 
 
 def _lines(title: str, rows: Iterable[OptionHelp]) -> list[str]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Literal
 
-from carellama.config.option import about, at_least
+from carellama.config.options import Options, field_names, option, split_commas
 from carellama.errors import UserError, nearest
-
-# HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
-# ruff: noqa: UP045
 
 # rewards of grpo that are named, and the options of which one must be given for each
 REWARDS: dict[str, tuple[str, ...]] = {
@@ -27,20 +23,20 @@ REFERENCE_FREE = ("orpo", "simpo")  # losses of dpo that compare with no other m
 
 
 @dataclass(frozen=True)
-class PreferenceArguments:
+class PreferenceArguments(Options):
     """How preferences are learned: stages dpo and kto."""
 
-    pref_loss: Literal["sigmoid", "ipo", "hinge", "orpo", "simpo"] = field(
-        default="sigmoid", metadata=about("dpo: the loss; orpo and simpo need no reference model.")
+    pref_loss: Literal["sigmoid", "ipo", "hinge", "orpo", "simpo"] = option(
+        "dpo: the loss; orpo and simpo need no reference model.", "sigmoid"
     )
-    pref_beta: float = field(default=0.1, metadata=about("dpo, kto: how closely the reference is kept to."))
-    pref_ftx: float = field(default=0.0, metadata=about("dpo: share of the sft loss on the better answer."))
-    dpo_label_smoothing: float = field(
-        default=0.0, metadata=about("dpo, sigmoid: share of pairs taken to be labelled the wrong way (cDPO).")
+    pref_beta: float = option("dpo, kto: how closely the reference is kept to.", 0.1, above=0)
+    pref_ftx: float = option("dpo: share of the sft loss on the better answer.", 0.0, at_least=0)
+    dpo_label_smoothing: float = option(
+        "dpo, sigmoid: share of pairs taken to be labelled the wrong way (cDPO).", 0.0, at_least=0, below=0.5
     )
-    simpo_gamma: float = field(default=0.5, metadata=about("dpo, simpo: the margin that is aimed at."))
-    kto_chosen_weight: float = field(default=1.0, metadata=about("kto: weight of good answers."))
-    kto_rejected_weight: float = field(default=1.0, metadata=about("kto: weight of bad answers."))
+    simpo_gamma: float = option("dpo, simpo: the margin that is aimed at.", 0.5)
+    kto_chosen_weight: float = option("kto: weight of good answers.", 1.0, at_least=0)
+    kto_rejected_weight: float = option("kto: weight of bad answers.", 1.0, at_least=0)
 
     @property
     def is_reference_free(self) -> bool:
@@ -48,120 +44,83 @@ class PreferenceArguments:
         return self.pref_loss in REFERENCE_FREE
 
     def __post_init__(self) -> None:
-        if self.pref_beta <= 0:
-            raise UserError(f"--pref_beta is {self.pref_beta}; it must be above 0")
-        if self.pref_ftx < 0 or self.kto_chosen_weight < 0 or self.kto_rejected_weight < 0:
-            raise UserError("--pref_ftx, --kto_chosen_weight and --kto_rejected_weight must be at least 0")
-        if not 0 <= self.dpo_label_smoothing < 0.5:
-            raise UserError(f"--dpo_label_smoothing is {self.dpo_label_smoothing}; it must be in [0, 0.5)")
+        super().__post_init__()
         if self.dpo_label_smoothing and self.pref_loss != "sigmoid":
             raise UserError(f"--dpo_label_smoothing works with --pref_loss sigmoid, not {self.pref_loss}")
 
 
 @dataclass(frozen=True)
-class RewardArguments:
+class RewardArguments(Options):
     """Who scores the answers that a model gives while it is trained."""
 
-    reward_model: Optional[str] = field(
-        default=None,
-        metadata=about(
-            "ppo: what scores the answers: adapter folder(s) of --stage rm, comma separated as in --checkpoint_dir; "
-            "a model with one score (folder or hub id); or the http(s) address of a server."
-        ),
+    reward_model: str | None = option(
+        "ppo: what scores the answers: adapter folder(s) of --stage rm, comma separated as in --checkpoint_dir; "
+        "a model with one score (folder or hub id); or the http(s) address of a server.",
+        None,
     )
-    reward_timeout: float = field(default=120.0, metadata=about("Seconds to wait for a reward server."))
-
-    def __post_init__(self) -> None:
-        if self.reward_timeout <= 0:
-            raise UserError(f"--reward_timeout is {self.reward_timeout}; it must be above 0")
+    reward_timeout: float = option("Seconds to wait for a reward server.", 120.0, above=0)
 
 
 @dataclass(frozen=True)
-class PPOArguments:
+class PPOArguments(Options):
     """How the policy is improved by scores: stage ppo. The defaults are those of Stiennon et al. 2020."""
 
-    ppo_buffer_size: int = field(
-        default=1, metadata=about("ppo: answers of a rollout, in steps: times batch size and accumulation.")
+    ppo_buffer_size: int = option(
+        "ppo: answers of a rollout, in steps: times batch size and accumulation.", 1, at_least=1
     )
-    ppo_epochs: int = field(default=4, metadata=about("ppo: passes over each rollout."))
-    ppo_kl_coef: float = field(default=0.05, metadata=about("ppo: cost of leaving the reference, at the beginning."))
-    ppo_target: Optional[float] = field(
-        default=None,
-        metadata=about("ppo: adapt that cost to this KL of an answer, in nats; default: the cost stays."),
+    ppo_epochs: int = option("ppo: passes over each rollout.", 4, at_least=1)
+    ppo_kl_coef: float = option("ppo: cost of leaving the reference, at the beginning.", 0.05, at_least=0)
+    ppo_target: float | None = option(
+        "ppo: adapt that cost to this KL of an answer, in nats; default: the cost stays.", None, above=0
     )
-    ppo_score_norm: bool = field(
-        default=False, metadata=about("ppo: scale the scores by the mean and deviation of all so far.")
+    ppo_score_norm: bool = option("ppo: scale the scores by the mean and deviation of all so far.", default=False)
+    ppo_whiten_rewards: bool = option("ppo: scale a rollout's rewards to variance 1.", default=False)
+    ppo_clip: float = option("ppo: how far a token's probability ratio counts from 1.", 0.2, above=0)
+    ppo_value_clip: float = option("ppo: how far a value may move in a rollout.", 0.2, above=0)
+    ppo_value_coef: float = option("ppo: weight of the value loss.", 0.1, at_least=0)
+    ppo_gamma: float = option("ppo: discount of a token's later rewards.", 1.0, at_least=0, at_most=1)
+    ppo_lambda: float = option("ppo: decay of generalised advantages.", 0.95, at_least=0, at_most=1)
+    ppo_no_end_penalty: float = option(
+        "ppo: taken off the score of an answer that --max_new_tokens cut.", 0.0, at_least=0
     )
-    ppo_whiten_rewards: bool = field(default=False, metadata=about("ppo: scale a rollout's rewards to variance 1."))
-    ppo_clip: float = field(default=0.2, metadata=about("ppo: how far a token's probability ratio counts from 1."))
-    ppo_value_clip: float = field(default=0.2, metadata=about("ppo: how far a value may move in a rollout."))
-    ppo_value_coef: float = field(default=0.1, metadata=about("ppo: weight of the value loss."))
-    ppo_gamma: float = field(default=1.0, metadata=about("ppo: discount of a token's later rewards."))
-    ppo_lambda: float = field(default=0.95, metadata=about("ppo: decay of generalised advantages."))
-    ppo_no_end_penalty: float = field(
-        default=0.0, metadata=about("ppo: taken off the score of an answer that --max_new_tokens cut.")
-    )
-
-    def __post_init__(self) -> None:
-        if self.ppo_buffer_size < 1 or self.ppo_epochs < 1:
-            raise UserError("--ppo_buffer_size and --ppo_epochs must be at least 1")
-        at_least(self, ppo_kl_coef=0, ppo_value_coef=0, ppo_no_end_penalty=0)
-        for name in ("ppo_clip", "ppo_value_clip", "ppo_target"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                raise UserError(f"--{name} is {value}; it must be above 0")
-        for name in ("ppo_gamma", "ppo_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"--{name} is {getattr(self, name)}; it must be in [0, 1]")
 
 
 @dataclass(frozen=True)
-class GRPOArguments:
+class GRPOArguments(Options):
     """How a model learns from rewards of its own answers: stage grpo."""
 
-    rewards: Optional[str] = field(
-        default=None,
-        metadata=about(
-            "What is rewarded, comma separated: letter, citation, format, length, model, constitution, or a Python "
-            "function of your own as module:function (it is imported and run)."
-        ),
+    rewards: str | None = option(
+        "What is rewarded, comma separated: letter, citation, format, length, model, constitution, or a Python "
+        "function of your own as module:function (it is imported and run).",
+        None,
     )
-    reward_weights: Optional[str] = field(
-        default=None, metadata=about("Weights of the rewards, comma separated; default: 1 each.")
+    reward_weights: str | None = option("Weights of the rewards, comma separated; default: 1 each.", None)
+    num_generations: int = option("Answers to each prompt, which are compared.", 8, at_least=2)
+    rollout_temperature: float = option(
+        "Temperature of those answers; they are drawn from the whole vocabulary.", 1.0, above=0
     )
-    num_generations: int = field(default=8, metadata=about("Answers to each prompt, which are compared."))
-    rollout_temperature: float = field(
-        default=1.0, metadata=about("Temperature of those answers; they are drawn from the whole vocabulary.")
+    grpo_beta: float = option("Strength of the KL penalty to the reference model; 0: none.", 0.04, at_least=0)
+    grpo_loss: Literal["dapo", "grpo", "dr_grpo", "bnpo"] = option(
+        "How the losses of tokens are averaged; grpo: within each answer first.", "dapo"
     )
-    grpo_beta: float = field(
-        default=0.04, metadata=about("Strength of the KL penalty to the reference model; 0: none.")
+    length_target: str | None = option("length: fewest and most tokens of an answer, as in 20-120.", None)
+    format_pattern: str | None = option("format: regular expression that the whole answer has to match.", None)
+    format_sections: str | None = option(
+        "format: or headings that begin lines of it in this order, comma separated.", None
     )
-    grpo_loss: Literal["dapo", "grpo", "dr_grpo", "bnpo"] = field(
-        default="dapo", metadata=about("How the losses of tokens are averaged; grpo: within each answer first.")
+    constitution: str | None = option("constitution: YAML file of rules; default: the built-in ones.", None)
+    judge_endpoint: str | None = option(
+        "constitution: OpenAI-compatible endpoint of the judge; it is sent the prompts.", None
     )
-    length_target: Optional[str] = field(
-        default=None, metadata=about("length: fewest and most tokens of an answer, as in 20-120.")
-    )
-    format_pattern: Optional[str] = field(
-        default=None, metadata=about("format: regular expression that the whole answer has to match.")
-    )
-    format_sections: Optional[str] = field(
-        default=None, metadata=about("format: or headings that begin lines of it in this order, comma separated.")
-    )
-    constitution: Optional[str] = field(
-        default=None, metadata=about("constitution: YAML file of rules; default: the built-in ones.")
-    )
-    judge_endpoint: Optional[str] = field(
-        default=None, metadata=about("constitution: OpenAI-compatible endpoint of the judge; it is sent the prompts.")
-    )
-    judge_model: Optional[str] = field(default=None, metadata=about("Name of the judging endpoint's model."))
-    judge_model_name_or_path: Optional[str] = field(
-        default=None, metadata=about("constitution: or a local model that judges (folder, hub id, embedded name).")
+    judge_model: str | None = option("Name of the judging endpoint's model.", None)
+    judge_model_name_or_path: str | None = option(
+        "constitution: or a local model that judges (folder, hub id, embedded name).", None
     )
 
     @property
     def names(self) -> list[str]:
         """The rewards, in order."""
-        return _parts(self.rewards)
+        return split_commas(self.rewards)
 
     @property
     def weights(self) -> list[float]:
@@ -169,7 +128,7 @@ class GRPOArguments:
         if self.reward_weights is None:
             return [1.0] * len(self.names)
         try:
-            return [float(part) for part in _parts(self.reward_weights)]
+            return [float(part) for part in split_commas(self.reward_weights)]
         except ValueError:
             raise UserError(f"--reward_weights takes numbers as in 1,0.5, not {self.reward_weights!r}") from None
 
@@ -181,7 +140,7 @@ class GRPOArguments:
     @property
     def sections(self) -> list[str]:
         """The headings of `format_sections`, in order."""
-        return _parts(self.format_sections)
+        return split_commas(self.format_sections)
 
     @property
     def length_band(self) -> tuple[int, int] | None:
@@ -195,10 +154,7 @@ class GRPOArguments:
         return low, high
 
     def __post_init__(self) -> None:
-        if self.num_generations < 2:
-            raise UserError(f"--num_generations is {self.num_generations}; answers are compared: at least 2")
-        if self.grpo_beta < 0 or self.rollout_temperature <= 0:
-            raise UserError("--grpo_beta must be at least 0, and --rollout_temperature above 0")
+        super().__post_init__()
         self._check_rewards()
         _ = self.length_band  # it raises
         try:
@@ -221,25 +177,16 @@ class GRPOArguments:
                     "or a function as module:function"
                 )
             needed = REWARDS.get(name, ())
-            if needed and not any(getattr(self, option) for option in needed):
-                raise UserError(f"--rewards {name} needs {' or '.join('--' + option for option in needed)}")
+            if needed and not any(getattr(self, one) for one in needed):
+                raise UserError(f"--rewards {name} needs {' or '.join('--' + one for one in needed)}")
         if len(set(names)) < len(names):
             raise UserError(f"--rewards {self.rewards}: one of them stands there twice; give it a larger weight")
         for name, options in (*REWARDS.items(), ("constitution", ("constitution", "judge_model"))):
-            for option in options:
-                if getattr(self, option) and name not in names:
-                    raise UserError(f"--{option} belongs to the reward {name}: add it to --rewards")
+            for given in options:
+                if getattr(self, given) and name not in names:
+                    raise UserError(f"--{given} belongs to the reward {name}: add it to --rewards")
         if len(self.weights) != len(names):
             raise UserError(f"--reward_weights has {len(self.weights)} for {len(names)} rewards; give one each")
-
-
-def _parts(value: str | None) -> list[str]:
-    return [part.strip() for part in (value or "").split(",") if part.strip()]
-
-
-def field_names(group: type) -> tuple[str, ...]:
-    """Return the names of the options of a group."""
-    return tuple(field.name for field in dataclasses.fields(group))
 
 
 READ_BY: dict[str, tuple[str, ...]] = {  # option -> the stages that read it, where others do not

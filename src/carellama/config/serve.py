@@ -1,110 +1,92 @@
-"""The options of `carellama api`. Loads no library."""
+"""The options of commands that talk with people: chat, ask, web and api; and who may use the page."""
 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Literal
 
-from carellama.config.answering import EngineArguments
 from carellama.config.consultation import ConsultArguments
-from carellama.config.data import DataArguments
-from carellama.config.finetuning import FinetuningArguments
+from carellama.config.data import PromptArguments
+from carellama.config.engine import ANSWER_OPTIONS, EngineArguments
+from carellama.config.environment import web_password
 from carellama.config.model import ModelArguments
-from carellama.config.option import about, at_least
+from carellama.config.options import Options, option, split_commas
 from carellama.config.safety import SafetyArguments
 from carellama.errors import UserError
 
-# HfArgumentParser reads the types at run time, and takes Optional[...] in all Python versions.
-# ruff: noqa: UP045
-
 MODEL = "carellama"  # the name of the model in requests; an adapter's is carellama:NAME
+SHORTEST = 8  # characters of a password
 
 
 @dataclass(frozen=True)
-class ApiArguments:
+class ApiArguments(Options):
     """Where the server listens, what it takes, and what a request that leaves it out gets."""
 
-    host: str = field(default="127.0.0.1", metadata=about("Address to listen at; another than loopback needs keys."))
-    port: int = field(default=8000, metadata=about("Port to listen at; 0: any that is free."))
-    parse_special: bool = field(
+    host: str = option("Address to listen at; another than loopback needs keys.", "127.0.0.1")
+    port: int = option("Port to listen at; 0: any that is free.", 8000, at_least=0, at_most=65535)
+    parse_special: bool = option(
+        "/v1/completions: read strings of special tokens in a prompt (<|im_start|>) as these tokens, for clients "
+        "that write the chat format themselves; default: they are text.",
         default=False,
-        metadata=about(
-            "/v1/completions: read strings of special tokens in a prompt (<|im_start|>) as these tokens, for clients "
-            "that write the chat format themselves; default: they are text."
-        ),
     )
-    database: Optional[str] = field(
-        default=None,
-        metadata=about("Database of the API keys, a file or a URL; default: as `carellama keys`.", aliases=["--keys"]),
+    database: str | None = option(
+        "Database of the API keys, a file or a URL; default: as `carellama keys`.", None, names=("keys",)
     )
-    model_alias: Optional[str] = field(
-        default=None,
-        metadata=about("Further names of the model, comma separated, for clients that insist: gpt-3.5-turbo."),
+    model_alias: str | None = option(
+        "Further names of the model, comma separated, for clients that insist: gpt-3.5-turbo.", None
     )
-    reward_model: Optional[str] = field(
-        default=None, metadata=about("Reward model of --stage rm for /v1/score: folder(s), hub id.")
-    )
+    reward_model: str | None = option("Reward model of --stage rm for /v1/score: folder(s), hub id.", None)
     embedding_model: Literal["auto", "multilingual-e5-small", "universal-sentence-encoder-multilingual", "none"] = (
-        field(
-            default="auto",
-            metadata=about("Model of /v1/embeddings and /v1/rerank; auto: the first one installed (extra embed)."),
-        )
+        option("Model of /v1/embeddings and /v1/rerank; auto: the first one installed (extra embed).", "auto")
     )
-    tools: Literal["auto", "always", "never"] = field(
-        default="auto",
-        metadata=about("Tools that a request offers; auto: left out if the chat template has no place for them."),
+    tools: Literal["auto", "always", "never"] = option(
+        "Tools that a request offers; auto: left out if the chat template has no place for them.", "auto"
     )
-    context_overflow: Literal["error", "drop_oldest"] = field(
-        default="error",
-        metadata=about("A conversation that leaves no room for an answer; drop_oldest: its oldest turns are left out."),
+    context_overflow: Literal["error", "drop_oldest"] = option(
+        "A conversation that leaves no room for an answer; drop_oldest: its oldest turns are left out.", "error"
     )
-    temperature: float = field(default=0.3, metadata=about("Of requests that give none; 0: the likeliest token."))
-    top_p: float = field(default=1.0, metadata=about("Of requests that give none."))
-    top_k: int = field(default=0, metadata=about("Of requests that give none; 0: from all tokens."))
-    repetition_penalty: Optional[float] = field(
-        default=None, metadata=about("Of requests that give none; 1: none; default: 1.05, and 1 with --engine openai.")
+    temperature: float = option("Of requests that give none; 0: the likeliest token.", 0.3, at_least=0, at_most=2)
+    top_p: float = option("Of requests that give none.", 1.0, above=0, at_most=1)
+    top_k: int = option("Of requests that give none; 0: from all tokens.", 0, at_least=0)
+    repetition_penalty: float | None = option(
+        "Of requests that give none; 1: none; default: 1.05, and 1 with --engine openai.", None, above=0
     )
-    max_new_tokens: int = field(default=512, metadata=about("Most tokens of an answer, of requests that give none."))
-    queue: int = field(default=64, metadata=about("Answers that may wait for a place; past them: status 429."))
-    queue_timeout: float = field(default=30.0, metadata=about("Seconds that an answer waits for a place; then 429."))
-    first_token_timeout: float = field(default=120.0, metadata=about("Seconds from its place to its first token."))
-    request_timeout: float = field(default=600.0, metadata=about("Seconds that a request takes in all."))
-    receive_timeout: float = field(
-        default=30.0,
-        metadata=about("Seconds for the headers of a request, and for its body (and 1 s more for each 1,000 bytes)."),
+    max_new_tokens: int = option("Most tokens of an answer, of requests that give none.", 512, at_least=1)
+    queue: int = option("Answers that may wait for a place; past them: status 429.", 64, at_least=0)
+    queue_timeout: float = option("Seconds that an answer waits for a place; then 429.", 30.0, at_least=0.1)
+    first_token_timeout: float = option("Seconds from its place to its first token.", 120.0, at_least=0.1)
+    request_timeout: float = option("Seconds that a request takes in all.", 600.0, at_least=0.1)
+    receive_timeout: float = option(
+        "Seconds for the headers of a request, and for its body (and 1 s more for each 1,000 bytes).",
+        30.0,
+        at_least=0.1,
     )
-    shutdown_timeout: float = field(
-        default=60.0, metadata=about("Seconds that running requests have after SIGTERM or Ctrl-C.")
+    shutdown_timeout: float = option("Seconds that running requests have after SIGTERM or Ctrl-C.", 60.0, at_least=0)
+    drain_seconds: float | None = option(
+        "Least seconds of status 503 before the socket closes; default: 0 on loopback, otherwise 5.", None, at_least=0
     )
-    drain_seconds: Optional[float] = field(
-        default=None,
-        metadata=about("Least seconds of status 503 before the socket closes; default: 0 on loopback, otherwise 5."),
+    max_header_bytes: int = option("Longest headers of a request; past it: status 431.", 65536, at_least=1024)
+    max_body_bytes: int = option("Longest body of a request; past it: status 413.", 4 << 20, at_least=1024)
+    max_messages: int = option("Most messages, texts or documents of a request.", 1024, at_least=1)
+    max_choices: int = option("Largest n: answers to one request.", 8, at_least=1)
+    cors_origins: str | None = option(
+        "Web pages that may call from a browser, comma separated: https://chat.example.org; *: any.", None
     )
-    max_header_bytes: int = field(default=65536, metadata=about("Longest headers of a request; past it: status 431."))
-    max_body_bytes: int = field(default=4 << 20, metadata=about("Longest body of a request; past it: status 413."))
-    max_messages: int = field(default=1024, metadata=about("Most messages, texts or documents of a request."))
-    max_choices: int = field(default=8, metadata=about("Largest n: answers to one request."))
-    cors_origins: Optional[str] = field(
-        default=None,
-        metadata=about("Web pages that may call from a browser, comma separated: https://chat.example.org; *: any."),
-    )
-    ssl_certfile: Optional[str] = field(default=None, metadata=about("TLS: certificate (chain), PEM."))
-    ssl_keyfile: Optional[str] = field(default=None, metadata=about("TLS: its private key, PEM."))
-    workers: int = field(
-        default=1, metadata=about("Processes that serve; each has an engine of its own (for --engine openai).")
-    )
+    ssl_certfile: str | None = option("TLS: certificate (chain), PEM.", None)
+    ssl_keyfile: str | None = option("TLS: its private key, PEM.", None)
+    workers: int = option("Processes that serve; each has an engine of its own (for --engine openai).", 1, at_least=1)
 
     @property
     def names(self) -> list[str]:
         """The names that the model has in requests, without adapters."""
-        return [MODEL, *_parts(self.model_alias)]
+        return [MODEL, *split_commas(self.model_alias)]
 
     @property
     def origins(self) -> list[str]:
         """The parts of `cors_origins`."""
-        return _parts(self.cors_origins)
+        return split_commas(self.cors_origins)
 
     @property
     def drains(self) -> float:
@@ -119,24 +101,8 @@ class ApiArguments:
         return "https" if self.ssl_certfile else "http"
 
     def __post_init__(self) -> None:
-        at_least(self, queue=0, max_body_bytes=1024, max_messages=1, max_choices=1, workers=1, max_new_tokens=1)
-        at_least(self, queue_timeout=0.1, first_token_timeout=0.1, request_timeout=0.1, receive_timeout=0.1)
-        at_least(self, shutdown_timeout=0, drain_seconds=0, max_header_bytes=1024)
-        at_least(self, temperature=0, top_k=0)
-        if self.temperature > 2:
-            raise UserError(f"--temperature is {self.temperature}; it must be between 0 and 2")
-        if not 0 <= self.port <= 65535:
-            raise UserError(f"--port is {self.port}; it must be between 0 and 65535")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"--top_p is {self.top_p}; it must be above 0 and at most 1")
-        if self.repetition_penalty is not None and self.repetition_penalty <= 0:
-            raise UserError(f"--repetition_penalty is {self.repetition_penalty}; it must be above 0 (1: none)")
-        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
-            raise UserError("--ssl_certfile and --ssl_keyfile go together: give both, or neither")
-        for name in ("ssl_certfile", "ssl_keyfile"):
-            path = getattr(self, name)
-            if path is not None and not Path(path).is_file():
-                raise UserError(f"--{name}: there is no file {path}")
+        super().__post_init__()
+        check_tls(self.ssl_certfile, self.ssl_keyfile)
         for origin in self.origins:
             if origin != "*" and not (origin.startswith(("http://", "https://")) and origin.count("/") == 2):
                 raise UserError(f"--cors_origins: {origin!r}; write scheme and host, as in https://chat.example.org")
@@ -150,11 +116,73 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _parts(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
+@dataclass(frozen=True)
+class WebArguments(Options):
+    """Where the page is, who may use it, and how much of it."""
+
+    host: str = option("Address; others than this machine's own need a password (see below).", "127.0.0.1")
+    port: int = option("Port; 0: any free one.", 7860, at_least=0, at_most=65535)
+    password_file: str | None = option(
+        "File with one line user:password, asked of every visitor; or $CARELLAMA_WEB_PASSWORD.", None
+    )
+    share: bool = option(
+        "Public address for a week, through servers of Gradio's makers, who can read what passes.", default=False
+    )
+    queue: int = option("Questions that may wait for their turn; more are refused.", 32, at_least=0)
+    question_chars: int = option("Longest question, in characters.", 20000, at_least=1)
+    ssl_certfile: str | None = option("TLS: certificate (chain), PEM.", None)
+    ssl_keyfile: str | None = option("TLS: its private key, PEM.", None)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches the page."""
+        return is_loopback(self.host)
+
+    @property
+    def scheme(self) -> str:
+        """`https` where there is a certificate."""
+        return "https" if self.ssl_certfile else "http"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_tls(self.ssl_certfile, self.ssl_keyfile)
 
 
-API_GROUPS = (
-    ModelArguments, DataArguments, FinetuningArguments, EngineArguments, SafetyArguments, ConsultArguments,
-    ApiArguments,
-)  # fmt: skip
+def credentials(arguments: WebArguments) -> str | None:
+    """Return `user:password` that visitors have to give; None: nobody is asked.
+
+    A password is no option, since all users of a machine see the words of a command. Raises `UserError` where one is
+    needed and there is none, or one that is no password.
+    """
+    source, found = "CARELLAMA_WEB_PASSWORD", web_password()
+    if arguments.password_file:
+        source = arguments.password_file
+        try:
+            found = Path(source).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read --password_file {source}: {error}") from error
+    if found is None:
+        if arguments.loopback and not arguments.share:
+            return None
+        raise UserError(
+            f"the page would be open to others ({'--share' if arguments.share else '--host ' + arguments.host}): "
+            "set CARELLAMA_WEB_PASSWORD=user:password, or give a file with such a line as --password_file"
+        )
+    user, colon, password = found.partition(":")
+    if not (user and colon and len(password) >= SHORTEST) or len(found.splitlines()) > 1:
+        raise UserError(f"{source} must hold one line user:password, the password of at least {SHORTEST} characters")
+    return found
+
+
+def check_tls(certificate: str | None, key: str | None) -> None:
+    """Raise `UserError` for one of the two files of TLS without the other, and for one that is not there."""
+    if bool(certificate) != bool(key):
+        raise UserError("--ssl_certfile and --ssl_keyfile go together: give both, or neither")
+    for name, path in (("ssl_certfile", certificate), ("ssl_keyfile", key)):
+        if path is not None and not Path(path).is_file():
+            raise UserError(f"--{name}: there is no file {path}")
+
+
+# of commands that talk with a person, and of the server
+CHAT_OPTIONS = (*ANSWER_OPTIONS, SafetyArguments, ConsultArguments)
+API_OPTIONS = (ModelArguments, PromptArguments, EngineArguments, SafetyArguments, ConsultArguments, ApiArguments)

@@ -1,254 +1,105 @@
-"""Options of other programs: the training flags of the installed transformers, and old or foreign names.
+"""The training flags of the installed transformers, read from its source as syntax.
 
-    translate(["--warmup_ratio", "0.1"], known)   # (["--warmup_steps", "0.1"], ["--warmup_ratio is now ..."])
+    training_flags()["learning_rate"]      # TrainingFlag("float", "The initial learning rate ...", "5e-05")
 
-The names of transformers are read from its source as syntax: importing it takes seconds. A foreign name is either
-accepted as one of today's options, with a line that names it, or refused with what to use instead. Loads no library.
+Nothing is executed: `import transformers` takes seconds, and a misspelt option is to be answered at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+import ast
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from carellama.config.options import Shape, default_text
 from carellama.errors import UserError
 
-TRUE, FALSE = ("true", "1", "yes", "y", "t"), ("false", "0", "no", "n", "f")
+KINDS = {"int": int, "float": float, "bool": bool, "str": str}
 
 
-@dataclass(frozen=True)
-class Foreign:
-    """How an option of another program, or of an older version, is read.
+class TrainingFlag(NamedTuple):
+    """One training flag: its type as it is annotated, its help, its default and choices where those are plain."""
 
-    `option`: today's name; "" if there is none. `values`: old value -> today's value, or None where the value asks for
-    what happens anyway; empty: every value is passed on. `instead`: what to do if the option or the value cannot be
-    accepted. `share`: the value must be below 1. `unit` is added to a bare number.
-    """
+    annotation: str
+    help: str = ""
+    default: str = ""
+    choices: tuple[str, ...] = ()
 
-    option: str = ""
-    values: Mapping[str, str | None] = field(default_factory=dict)
-    instead: str = ""
-    share: bool = False
-    unit: str = ""
+    @property
+    def kind(self) -> str:
+        """int, float, bool or str, by `int | None`; "": what only transformers can read."""
+        kinds = [part for part in re.split(r" *\| *", self.annotation) if part != "None"]
+        return kinds[0] if len(kinds) == 1 and kinds[0] in KINDS else ""
 
-
-def _refused(instead: str, **values: str | None) -> Foreign:
-    """An option that is refused, except `false`, or these values, which ask for what happens anyway."""
-    return Foreign(values=values or {"false": None}, instead=instead)
-
-
-SCALE = {"true": "true", "false": "false"}
-NOT = {"true": "false", "false": "true"}
-ONLY_TEXT = "CareLlama trains text models only"
-OPTIM = "--optim has GaLore, APOLLO and the optimizers of 8 bit by name (--optim galore_adamw, apollo_adamw)"
-REFERENCE = "the reference is the model that the training begins from, with its --checkpoint_dir merged"
-PROCESSES = "start several processes with torchrun or accelerate launch"
-VLLM = "pass it to vLLM with --vllm_args"
-CARD = "the exported folder can be uploaded with `hf upload`"
-
-# of transformers 4 (and 3), which version 5 has renamed or dropped
-OF_TRANSFORMERS = {
-    "warmup_ratio": Foreign("warmup_steps", share=True,
-        instead="--warmup_steps takes a number of steps, or a share below 1"),
-    "evaluation_strategy": Foreign("eval_strategy"),
-    "evaluate_during_training": Foreign("eval_strategy", {"true": "steps", "false": None}),
-    "no_cuda": Foreign("use_cpu", SCALE),
-    "per_gpu_train_batch_size": Foreign("per_device_train_batch_size"),
-    "per_gpu_eval_batch_size": Foreign("per_device_eval_batch_size"),
-    "adafactor": Foreign("optim", {"true": "adafactor", "false": None}),
-    "group_by_length": _refused("batches have no padding, so grouping by length saves nothing; leave it out"),
-    "push_to_hub_model_id": Foreign("hub_model_id"),
-    "push_to_hub_token": Foreign("hub_token"),
-    "push_to_hub_organization": Foreign(instead="write it into --hub_model_id ORGANIZATION/NAME"),
-    "torchdynamo": Foreign("torch_compile_backend"),
-    "torch_dtype": Foreign("dtype"),
-    "attn_implementation": Foreign("attention"),
-    "use_auth_token": _refused("give --hf_auth_token TOKEN"),
-    "logging_dir": Foreign(instead="TensorBoard's files are in --output_dir/runs; TENSORBOARD_LOGGING_DIR moves them"),
-    "save_safetensors": _refused("weights are always saved as safetensors", true=None),
-    "include_tokens_per_second": _refused("tokens per second are always logged", true=None, false=None),
-    "low_cpu_mem_usage": _refused("", true=None, false=None),
-    "use_mps_device": _refused("an Apple GPU is not supported; leave it out"),
-    "use_ipex": _refused("transformers 5 has no support for IPEX; leave it out"),
-    "jit_mode_eval": _refused("transformers 5 has no JIT evaluation; --torch_compile compiles the model"),
-    "half_precision_backend": _refused("mixed precision is torch's own", auto=None, cuda_amp=None, cpu_amp=None),
-    "fp16_backend": _refused("mixed precision is torch's own", auto=None, amp=None),
-    "fp16_opt_level": _refused("mixed precision is torch's own; apex is not supported", O1=None),
-    "sharded_ddp": Foreign(instead="use --fsdp, or DeepSpeed through accelerate launch"),
-    "fsdp_min_num_params": Foreign(instead="set it in --fsdp_config"),
-    "fsdp_transformer_layer_cls_to_wrap": Foreign(instead="set it in --fsdp_config"),
-    "dispatch_batches": Foreign(instead="set it in --accelerator_config"),
-    "split_batches": Foreign(instead="set it in --accelerator_config"),
-    "tpu_num_cores": Foreign(instead="TPUs are not supported"),
-    "past_index": _refused("models with a past of their own are not supported", **{"-1": None}),
-    "include_inputs_for_metrics": _refused("the metrics of a stage are fixed; leave it out"),
-}  # fmt: skip
-
-# of LLaMA-Factory and its predecessors, TRL, FastChat
-OF_OTHERS = {
-    "adapter_name_or_path": Foreign("checkpoint_dir"),
-    "default_system": Foreign("system_prompt"),
-    "dev_ratio": Foreign("val_size", share=True, instead="--val_size takes a share below 1, or a number of records"),
-    "prompt_template": Foreign("template"),
-    "export_dir": Foreign("output_dir"),
-    "export_size": Foreign("max_shard_size", unit="GB"),
-    "export_device": _refused("the export runs on the CPU", cpu=None, auto=None),
-    "export_legacy_format": _refused("weights are always saved as safetensors"),
-    "export_hub_model_id": Foreign(instead=CARD),
-    "flash_attn": Foreign("attention", {
-        "auto": "auto", "disabled": "eager", "off": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2",
-        "true": "flash_attention_2", "false": "auto"}),
-    "infer_backend": Foreign("engine", {"huggingface": "transformers", "hf": "transformers", "vllm": "vllm"},
-        instead="--engine openai --endpoint URL speaks to SGLang and other servers"),
-    "infer_dtype": Foreign("dtype"),
-    "vllm_maxlen": Foreign("context_tokens"),
-    "vllm_gpu_util": Foreign(instead=VLLM),
-    "vllm_enforce_eager": _refused(VLLM),
-    "vllm_max_lora_rank": Foreign(instead=VLLM),
-    "vllm_config": Foreign(instead=VLLM),
-    "hf_hub_token": Foreign("hf_auth_token"),
-    "use_fast_tokenizer": _refused("only fast tokenizers are supported", true=None),
-    "use_kv_cache": _refused("answers are always generated with a KV cache", true=None),
-    "quantization_method": _refused("--quantization_bit quantises with bitsandbytes", bnb=None, bitsandbytes=None),
-    "load_in_4bit": Foreign("quantization_bit", {"true": "4", "false": None}),
-    "load_in_8bit": Foreign("quantization_bit", {"true": "8", "false": None}),
-    "bits": Foreign("quantization_bit", {"4": "4", "8": "8", "16": None}),
-    "bnb_4bit_quant_type": Foreign("quantization_type"),
-    "neat_packing": Foreign("packing", SCALE),
-    "block_size": Foreign("cutoff_len"),
-    "max_seq_length": Foreign("cutoff_len"),
-    "max_length": Foreign("cutoff_len"),
-    "model_max_length": Foreign("cutoff_len"),
-    "max_prompt_length": Foreign("max_source_length"),
-    "max_completion_length": Foreign("max_new_tokens"),
-    "lora_r": Foreign("lora_rank"),
-    "lora_target_modules": Foreign("lora_target"),
-    "use_peft": Foreign("finetuning_type", {"true": "lora", "false": "full"}),
-    "create_new_adapter": Foreign("resume_lora_training", NOT),
-    "freeze_trainable_layers": Foreign("num_layer_trainable"),
-    "freeze_trainable_modules": Foreign("name_module_trainable"),
-    "freeze_extra_modules": Foreign(instead="--name_module_trainable names mlp, self_attn or all"),
-    "additional_target": Foreign(instead="--lora_target names the adapted layers, --add_tokens trains new tokens"),
-    "resize_vocab": _refused("--add_tokens FILE grows the embedding by the tokens of a file"),
-    "new_special_tokens": Foreign(instead="write them into a file for --add_tokens"),
-    "pissa_convert": _refused("--pissa_init is always saved as LoRA", true=None),
-    "loraplus_lr_embedding": Foreign(instead="--loraplus_lr_ratio sets the rate of the B matrices only"),
-    "lora_bf16_mode": _refused("adapters are trained in float32"),
-    "enable_liger_kernel": Foreign("use_liger_kernel", SCALE),
-    "disable_gradient_checkpointing": Foreign("gradient_checkpointing", NOT),
-    "disable_shuffling": Foreign("train_sampling_strategy", {"true": "sequential", "false": None}),
-    "use_swanlab": Foreign("report_to", {"true": "swanlab", "false": None}),
-    "reward_model_type": _refused("--reward_model shows itself what it is", lora=None, full=None, api=None),
-    "ref_model": Foreign(instead=REFERENCE),
-    "ref_model_adapters": Foreign(instead=REFERENCE),
-    "ref_model_quantization_bit": Foreign(instead=REFERENCE),
-    "train_on_prompt": _refused("sft learns answers only; --stage pt learns every token of a text"),
-    "compute_accuracy": _refused("--do_eval gives loss and perplexity, --do_predict BLEU-4 and ROUGE"),
-    "early_stopping_steps": Foreign(instead="--load_best_model_at_end keeps the best checkpoint"),
-    "tokenized_path": Foreign(instead="encoded data is cached by itself (--data_cache_dir)"),
-    "padding_side": _refused("batches have no padding", left=None, right=None),
-    "upcast_layernorm": _refused("--dtype float32 loads the weights in float32"),
-    "upcast_lmhead_output": _refused("the loss is always computed in float32", true=None, false=None),
-    "shift_attn": _refused("LongLoRA is not offered; --rope_scaling stretches the positions"),
-    "mixture_of_depths": Foreign(instead="it is not offered"),
-    "moe_aux_loss_coef": Foreign(instead="the router is trained by the loss of the answers alone"),
-    "use_llama_pro": _refused("--finetuning_type freeze trains layers that are there; none are added"),
-    "use_unsloth": _refused("training has fused layers of its own; leave it out"),
-    "use_unsloth_gc": _refused("use --gradient_checkpointing"),
-    "use_galore": _refused(OPTIM),
-    "use_apollo": _refused(OPTIM),
-    "use_badam": _refused(OPTIM),
-    "use_adam_mini": _refused(OPTIM),
-    "use_muon": _refused(OPTIM),
-    "use_mca": _refused(PROCESSES),
-    "ray_run_name": Foreign(instead=PROCESSES),
-    "ray_num_workers": Foreign(instead=PROCESSES),
-    "ray_storage_path": Foreign(instead=PROCESSES),
-    "image_max_pixels": Foreign(instead=ONLY_TEXT),
-    "media_dir": Foreign(instead=ONLY_TEXT),
-    "freeze_vision_tower": _refused(ONLY_TEXT, true=None, false=None),
-    "print_param_status": _refused("the number of trained weights is always printed"),
-}  # fmt: skip
-FOREIGN: dict[str, Foreign] = OF_TRANSFORMERS | OF_OTHERS
+    def checked(self, name: str, words: Sequence[str]) -> list[str]:
+        """Return the words for transformers' own parser. Raises `UserError` for what it would not read."""
+        if self.choices:
+            if words and words[0].lower() == "false" and "no" in self.choices:
+                words = ["no"]  # what YAML makes of it
+            Shape(str, choices=self.choices).value(name, words)
+        elif self.kind:
+            Shape(KINDS[self.kind]).value(name, words)
+        elif not words and "bool" not in self.annotation:
+            raise UserError(f"--{name} takes a value")
+        return list(words) or ["true"]
 
 
-def translate(argv: Sequence[str], known: Collection[str]) -> tuple[list[str], list[str]]:
-    """Return the words with today's option names, and a line for each that was changed.
-
-    `known` are the names of the command's own options: they are never changed. Raises `UserError` for a foreign option
-    that cannot be accepted, and for one that is given under both names.
-    """
-    given = {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
-    words: list[str] = []
-    notes: list[str] = []
-    at = 0
-    while at < len(argv):
-        name, joined, value = argv[at][2:].partition("=")
-        name = name.replace("-", "_")
-        end = at + 1
-        if not argv[at].startswith("--") or name in known or not _reads(name, known):
-            words.append(argv[at])
-            at = end
-            continue
-        while not joined and end < len(argv) and not argv[end].startswith("--"):
-            end += 1
-        entry, value = FOREIGN[name], value if joined else " ".join(argv[at + 1 : end])
-        found = _value(name, value, entry)
-        if found is None:
-            notes.append(f"--{name} {value}".rstrip() + " is not needed: that is how it works here")
-        elif entry.option in given:
-            raise UserError(f"--{name} is today's --{entry.option}, which is given as well: give one of them")
-        else:
-            words += [f"--{entry.option}", found]
-            notes.append(f"--{name} is read as --{entry.option} {found}")
-        at = end
-    return words, notes
+@cache
+def training_flags() -> Mapping[str, TrainingFlag]:
+    """Return all flags of transformers' `Seq2SeqTrainingArguments` by name, in the order of the source."""
+    package = importlib.util.find_spec("transformers")
+    assert package and package.origin, "transformers is not installed"
+    names = ("trainer_utils.py", "training_args.py", "training_args_seq2seq.py")
+    files = [Path(package.origin).with_name(name) for name in names]
+    classes = {
+        node.name: node
+        for file in files
+        for node in ast.parse(file.read_text(encoding="utf-8"), str(file)).body
+        if isinstance(node, ast.ClassDef)
+    }
+    enums = {
+        name: _values(node)
+        for name, node in classes.items()
+        if [ast.unparse(base) for base in node.bases] == ["ExplicitEnum"]
+    }
+    flags = dict[str, TrainingFlag]()
+    for name in ("TrainingArguments", "Seq2SeqTrainingArguments"):
+        flags |= _flags(classes[name], enums)
+    return flags
 
 
-def translate_settings(settings: Mapping[str, object], known: Collection[str]) -> tuple[dict[str, object], list[str]]:
-    """`translate` for the keys of a YAML file."""
-    made: dict[str, object] = {}
-    notes: list[str] = []
-    for key, value in settings.items():
-        if key in known or value is None or not _reads(key, known):
-            made[key] = value
-            continue
-        text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-        words, lines = translate([f"--{key}", text], known)
-        notes += lines
-        if words:
-            name = words[0][2:]
-            if name in settings:
-                raise UserError(f"{key} is today's {name}, which is given as well: give one of them")
-            made[name] = words[1]
-    return made, notes
+def _values(enum: ast.ClassDef) -> tuple[str, ...]:
+    """The values of an enum of texts."""
+    values = [_literal(node.value) for node in enum.body if isinstance(node, ast.Assign)]
+    return tuple(value for value in values if isinstance(value, str))
 
 
-def _reads(name: str, known: Collection[str]) -> bool:
-    """Whether a name is a foreign one that a command with these options can answer."""
-    entry = FOREIGN.get(name)
-    return entry is not None and (entry.option in known or (not entry.option and "model_name_or_path" in known))
+def _flags(node: ast.ClassDef, enums: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, TrainingFlag]]:
+    """The annotated fields of a class."""
+    for one in node.body:
+        if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name) and one.target.id != "_n_gpu":
+            yield one.target.id, _flag(one, enums)
 
 
-def _value(name: str, value: str, entry: Foreign) -> str | None:
-    """Return today's value; None where the option asks for what happens anyway. Raises `UserError`."""
-    plain = value.strip().lower() or "true"
-    plain = "true" if plain in TRUE and "1" not in entry.values else "false" if plain in FALSE else plain
-    table = {key.lower(): found for key, found in entry.values.items()}
-    if plain in table:
-        return table[plain]
-    if not entry.option:
-        raise UserError(f"--{name} is not an option here: {entry.instead}")
-    if entry.values:
-        help_ = f"; {entry.instead}" if entry.instead else ""
-        raise UserError(f"--{name} {value}: known values are {', '.join(entry.values)} (today --{entry.option}){help_}")
-    if entry.share and not _below_one(value):
-        raise UserError(f"--{name} {value} is not a share below 1: {entry.instead}")
-    return value + entry.unit if entry.unit and value.replace(".", "", 1).isdigit() else value
+def _flag(node: ast.AnnAssign, enums: Mapping[str, tuple[str, ...]]) -> TrainingFlag:
+    annotation = ast.unparse(node.annotation)
+    choices = enums.get(annotation.removesuffix(" | str"), ())
+    if not isinstance(node.value, ast.Call):
+        return TrainingFlag(annotation, "", default_text(_literal(node.value)), choices)
+    words = {word.arg: word.value for word in node.value.keywords}
+    metadata = _literal(words.get("metadata"))
+    text = metadata.get("help") if isinstance(metadata, dict) else ""
+    default = default_text(_literal(words.get("default")))
+    return TrainingFlag(annotation, " ".join(str(text or "").split()), default, choices)
 
 
-def _below_one(value: str) -> bool:
+def _literal(node: ast.expr | None) -> Any:
+    """The value of a literal; None for what would have to be computed."""
     try:
-        return 0 <= float(value) < 1
-    except ValueError:
-        return False
+        return ast.literal_eval(node) if node is not None else None
+    except (ValueError, TypeError):
+        return None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from carellama.config.consultation import ConsultReportArguments
-from carellama.config.parse import parse
+from carellama.config.reader import parse_options
 from carellama.config.safety import split_files
 from carellama.consultation.interview import Interview
 from carellama.consultation.report import Report, to_html, to_markdown, to_pdf
@@ -83,7 +83,9 @@ def _message(row: Any, place: str) -> Message:
 
 def report(argv: Sequence[str]) -> None:
     """Write the report of a saved conversation."""
-    (options,) = parse((ConsultReportArguments,), argv, "carellama consult report FILE", first="conversation")
+    (options,) = parse_options(
+        (ConsultReportArguments,), argv, "carellama consult report FILE", positional="conversation"
+    )
     conversation = Path(options.conversation[0])
     messages = read_conversation(conversation)
     if options.output is not None and Path(options.output).resolve() == conversation.resolve():

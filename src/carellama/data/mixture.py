@@ -29,8 +29,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from carellama.config.data import DataArguments
-from carellama.config.datasets import MixArguments
-from carellama.config.parse import parse, read_yaml
+from carellama.config.data_commands import MixArguments
+from carellama.config.reader import parse_options, read_yaml
 from carellama.data.catalogue.convert import kind_of
 from carellama.data.convert import BadRecord, texts_of
 from carellama.data.datasets import Dataset, load_datasets
@@ -69,7 +69,7 @@ class Recipe:
 
 def run(argv: Sequence[str]) -> None:
     """Mix, write the records and the account, and print the account."""
-    (arguments,) = parse((MixArguments,), argv, "carellama data mix RECIPE", first="recipe")
+    (arguments,) = parse_options((MixArguments,), argv, "carellama data mix RECIPE", positional="recipe")
     output = Path(arguments.output)
     if output.exists() and not arguments.overwrite:
         raise UserError(f"{output} is there already: give --overwrite to replace it, or another --output")

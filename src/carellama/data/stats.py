@@ -21,9 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from carellama.config.data import DataArguments
-from carellama.config.datasets import StatsArguments
-from carellama.config.option import at_least
-from carellama.config.parse import parse
+from carellama.config.data_commands import StatsArguments
+from carellama.config.reader import parse_options
 from carellama.data.catalogue.convert import kind_of
 from carellama.data.convert import BadRecord, lengths_of, texts_of
 from carellama.data.datasets import Dataset, load_datasets
@@ -122,8 +121,7 @@ class Stats:
 
 def run(argv: Sequence[str]) -> None:
     """Measure, print the tables, and write the page."""
-    (arguments,) = parse((StatsArguments,), argv, "carellama data stats NAME_OR_FILE...", first="names")
-    at_least(arguments, max_samples=1)
+    (arguments,) = parse_options((StatsArguments,), argv, "carellama data stats NAME_OR_FILE...", positional="names")
     if arguments.html is not None:
         page_at(Path(arguments.html))
     datasets = load_datasets(arguments.names, DataArguments(dataset_dir=arguments.dataset_dir))

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from carellama.config.data import DataArguments
-from carellama.config.datasets import ViewArguments
-from carellama.config.parse import parse
+from carellama.config.data_commands import ViewArguments
+from carellama.config.reader import parse_options
 from carellama.data.convert import BadRecord
 from carellama.data.datasets import load_datasets
 from carellama.data.encoding.encode import Encoder
@@ -29,7 +29,7 @@ GREEN, GREY, PLAIN = "\033[32m", "\033[90m", "\033[0m"
 
 def run(argv: Sequence[str]) -> None:
     """Show records, page by page."""
-    (arguments,) = parse((ViewArguments,), argv, "carellama data view NAME_OR_FILE", first="name")
+    (arguments,) = parse_options((ViewArguments,), argv, "carellama data view NAME_OR_FILE", positional="name")
     if arguments.start < 1 or arguments.records < 1:
         raise UserError(f"--start {arguments.start} and --records {arguments.records} must be at least 1")
     if arguments.template and not arguments.tokenizer:

@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from carellama.config.commands import TokenizerArguments
 from carellama.config.data import DataArguments
 from carellama.config.model import ModelArguments
-from carellama.config.parse import as_flags, parse
-from carellama.config.tokenizer import TokenizerArguments
+from carellama.config.reader import parse_options, to_flags
 from carellama.data.convert import BadRecord, texts_of
 from carellama.data.datasets import load_datasets
 from carellama.disk import say, whole_file, write_json
@@ -65,7 +65,9 @@ def run(argv: Sequence[str]) -> None:
     if asked[:1] != ["train"] and asked == list(argv):
         raise UserError("carellama tokenizer has one task: carellama tokenizer train NAME_OR_FILE... (--help)")
     words = [word for number, word in enumerate(argv) if number or word != "train"]
-    (arguments,) = parse((TokenizerArguments,), words, "carellama tokenizer train NAME_OR_FILE...", first="names")
+    (arguments,) = parse_options(
+        (TokenizerArguments,), words, "carellama tokenizer train NAME_OR_FILE...", positional="names"
+    )
     output = Path(arguments.output)
     if output.exists() and not arguments.overwrite:
         raise UserError(f"{output} is there already; give --overwrite true to replace it, or another --output")
@@ -94,7 +96,7 @@ def _training(arguments: TokenizerArguments) -> str:
         "add_tokens": arguments.output,
         "output_dir": f"{Path(arguments.output).with_suffix('')}_trained",
     }
-    return shlex.join(["carellama", "train", *as_flags(options)])
+    return shlex.join(["carellama", "train", *to_flags(options)])
 
 
 def learn(arguments: TokenizerArguments) -> Learned:

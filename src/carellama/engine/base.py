@@ -19,7 +19,7 @@ from carellama.records import Message, ToolCall
 from carellama.records import Tool as Tool
 
 if TYPE_CHECKING:
-    from carellama.config.generating import GeneratingArguments
+    from carellama.config.engine import GeneratingArguments
 
 Prompt = Sequence[Message]
 OnReply = Callable[[int, "Reply"], None]  # told the prompt's index and its reply, in the order of completion

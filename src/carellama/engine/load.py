@@ -1,6 +1,6 @@
 """Which engine answers: as `--engine` says, or by the options, the hardware and what is installed.
 
-    engine = choose(model, data, finetuning, EngineArguments())
+    engine = choose(model, data, EngineArguments())
 
 A choice that nobody made is said in one line with its reason. The engines themselves are imported here, late.
 """
@@ -21,9 +21,8 @@ from carellama.model.zoo.pull import with_named_folders, with_named_weights
 from carellama.run_record import as_trained
 
 if TYPE_CHECKING:
-    from carellama.config.answering import EngineArguments
-    from carellama.config.data import DataArguments
-    from carellama.config.finetuning import FinetuningArguments
+    from carellama.config.data import PromptArguments
+    from carellama.config.engine import EngineArguments
     from carellama.config.model import ModelArguments
 
 LOADERS = {
@@ -37,9 +36,7 @@ OF_TRANSFORMERS = ("quantization_bit", "rope_scaling", "trust_remote_code")  # o
 READS_GGUF = ("llamacpp", "openvino")
 
 
-def choose(
-    model: ModelArguments, data: DataArguments, finetuning: FinetuningArguments, arguments: EngineArguments
-) -> Engine:
+def choose(model: ModelArguments, data: PromptArguments, arguments: EngineArguments) -> Engine:
     """Return the engine of a model. Raises `UserError` where it cannot be made.
 
     An architecture that cannot be converted for llama.cpp is answered by transformers, if nobody chose otherwise.
@@ -55,16 +52,16 @@ def choose(
         check(arguments.engine, model)
         if arguments.engine != "openai":
             check_model(model, arguments.adapter_folders)
-        return load(arguments.engine, model, data, finetuning, arguments)
+        return load(arguments.engine, model, data, arguments)
     name, reason = pick(model, arguments)
     if name != "openai":
         check_model(model, arguments.adapter_folders)
     say(f"engine {name}: {reason}; --engine takes another")
     try:
-        return load(name, model, data, finetuning, arguments)
+        return load(name, model, data, arguments)
     except NotConvertible as error:
         say(f"engine transformers instead: {error}")
-    return load("transformers", model, data, finetuning, arguments)
+    return load("transformers", model, data, arguments)
 
 
 def pick(model: ModelArguments, arguments: EngineArguments) -> tuple[str, str]:
@@ -94,19 +91,18 @@ def check(name: str, model: ModelArguments) -> None:
 def load(
     name: str,
     model: ModelArguments,
-    data: DataArguments,
-    finetuning: FinetuningArguments,
+    data: PromptArguments,
     arguments: EngineArguments,
 ) -> Engine:
     """Make the engine of this name."""
     load_engine: Callable[..., Engine] = import_object(LOADERS[name])
     if not arguments.mask_identifiers:
-        return load_engine(model, data, finetuning, arguments)
+        return load_engine(model, data, arguments)
     from carellama.engine.masked import MaskedEngine
     from carellama.privacy.deidentify import Deidentifier
 
     deidentifier = Deidentifier()  # first: it says if a package is missing
-    return MaskedEngine(load_engine(model, data, finetuning, arguments), deidentifier)
+    return MaskedEngine(load_engine(model, data, arguments), deidentifier)
 
 
 def installed(package: str) -> bool:
@@ -123,10 +119,9 @@ def has_gpu() -> bool:
 
 def guard_engine(model: str, endpoint: str | None) -> Engine:
     """Return the engine of a guard model: at an endpoint by its name there, or loaded here."""
-    from carellama.config.answering import EngineArguments
-    from carellama.config.data import DataArguments
-    from carellama.config.finetuning import FinetuningArguments
+    from carellama.config.data import PromptArguments
+    from carellama.config.engine import EngineArguments
     from carellama.config.model import ModelArguments
 
     arguments = EngineArguments(endpoint=endpoint, endpoint_model=model if endpoint else None)
-    return choose(ModelArguments(model_name_or_path=model), DataArguments(), FinetuningArguments(), arguments)
+    return choose(ModelArguments(model_name_or_path=model), PromptArguments(), arguments)

@@ -19,10 +19,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from carellama.config.answering import ANSWER_GROUPS
-from carellama.config.guard import GuardArguments, GuardEvalArguments
-from carellama.config.parse import parse
-from carellama.config.safety import split_files
+from carellama.config.engine import ANSWER_OPTIONS
+from carellama.config.reader import parse_options
+from carellama.config.safety import GuardArguments, GuardEvalArguments, split_files
 from carellama.disk import say, write_json
 from carellama.engine.base import Engine, Sampling
 from carellama.errors import UserError
@@ -99,8 +98,8 @@ class Verdicts:
 def evaluate(argv: Sequence[str]) -> None:
     """Run `carellama guard eval`."""
     answers = any(word.split("=")[0] in MODEL_OPTIONS for word in argv)
-    groups = (GuardEvalArguments, *ANSWER_GROUPS) if answers else (GuardEvalArguments,)
-    options, *engine_options = parse(groups, argv, "carellama guard eval FILE...", first="files")
+    groups = (GuardEvalArguments, *ANSWER_OPTIONS) if answers else (GuardEvalArguments,)
+    options, *engine_options = parse_options(groups, argv, "carellama guard eval FILE...", positional="files")
     rules = sort_rule_files(split_files(options.safety_rules)).guard
     files = [(file, load_requests(Path(file))[: options.max_cases]) for file in options.files]
     if options.judge_model and not answers:
@@ -144,8 +143,8 @@ def _answering(groups: Sequence[Any]) -> Iterator[tuple[Engine, Sampling]]:
     """The engine that answers what is let through, and how it does."""
     from carellama.engine.load import choose
 
-    model, data, finetuning, generating, arguments = groups
-    with closing(choose(model, data, finetuning, arguments)) as engine:
+    model, data, generating, arguments = groups
+    with closing(choose(model, data, arguments)) as engine:
         yield engine, replace(Sampling.of(generating), temperature=0.0)
 
 

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from carellama.config.guard import GuardTrainArguments
-from carellama.config.parse import parse
-from carellama.config.safety import split_files
+from carellama.config.reader import parse_options
+from carellama.config.safety import GuardTrainArguments, split_files
 from carellama.disk import say
 from carellama.errors import UserError
 from carellama.evaluate.guard_cases import Request, load_requests
@@ -30,7 +29,7 @@ from carellama.safety.own_files import sort_rule_files
 
 def train(argv: Sequence[str]) -> None:
     """Run `carellama guard train`."""
-    (options,) = parse((GuardTrainArguments,), argv, "carellama guard train FILE...", first="files")
+    (options,) = parse_options((GuardTrainArguments,), argv, "carellama guard train FILE...", positional="files")
     output = weights_file(options.output, overwrite=options.overwrite)
     requests = [request for file in options.files for request in load_requests(Path(file))]
     if len({request.is_attack for request in requests}) < 2:

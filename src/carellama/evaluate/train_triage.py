@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from carellama.config.parse import parse
+from carellama.config.reader import parse_options
 from carellama.config.safety import SafetyTrainArguments
 from carellama.disk import say
 from carellama.errors import UserError, read_failure
@@ -33,7 +33,7 @@ COLUMNS = ("reader", "missed", "of", "share", "95%", "false alarms", "of", "shar
 
 def train(argv: Sequence[str]) -> None:
     """Run `carellama safety train`."""
-    (options,) = parse((SafetyTrainArguments,), argv, "carellama safety train FILE...", first="files")
+    (options,) = parse_options((SafetyTrainArguments,), argv, "carellama safety train FILE...", positional="files")
     output = weights_file(options.output, overwrite=options.overwrite)
     cases = [case for file in options.files for case in load_cases(Path(file), options.scale).cases]
     if len({case.is_emergency for case in cases}) < 2:

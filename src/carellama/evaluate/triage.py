@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from carellama.config.answering import ANSWER_GROUPS
-from carellama.config.parse import parse
+from carellama.config.engine import ANSWER_OPTIONS
+from carellama.config.reader import parse_options
 from carellama.config.safety import SafetyEvalArguments, split_files
 from carellama.disk import write_json
 from carellama.engine.base import Engine, Sampling
@@ -146,8 +146,8 @@ def both(one: Sequence[Label | None], other: Sequence[Label | None]) -> list[Lab
 def evaluate(argv: Sequence[str]) -> None:
     """Run `carellama safety eval`."""
     needs_model = bool({"model", "choice", "both"} & set(_asked_judges(argv)))
-    groups = (SafetyEvalArguments, *ANSWER_GROUPS) if needs_model else (SafetyEvalArguments,)
-    options, *engine_options = parse(groups, argv, "carellama safety eval FILE...", first="files")
+    groups = (SafetyEvalArguments, *ANSWER_OPTIONS) if needs_model else (SafetyEvalArguments,)
+    options, *engine_options = parse_options(groups, argv, "carellama safety eval FILE...", positional="files")
     readers = Readers(
         load_red_flags(sort_rule_files(split_files(options.safety_rules)).triage),
         load_classifier(options.classifier),
@@ -182,8 +182,8 @@ def _engine(groups: Sequence[Any]) -> Iterator[tuple[Engine | None, Sampling]]:
         return
     from carellama.engine.load import choose
 
-    model, data, finetuning, generating, arguments = groups
-    with closing(choose(model, data, finetuning, arguments)) as engine:
+    model, data, generating, arguments = groups
+    with closing(choose(model, data, arguments)) as engine:
         yield engine, Sampling.of(generating)
 
 

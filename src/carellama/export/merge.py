@@ -21,10 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carellama.config.commands import EXPORT_OPTIONS
 from carellama.config.data import DataArguments
-from carellama.config.export import EXPORT_GROUPS
 from carellama.config.model import ModelArguments
-from carellama.config.parse import parse, parser
+from carellama.config.reader import parse_options
 from carellama.disk import say
 from carellama.errors import UserError
 from carellama.export.card import write_card
@@ -45,15 +45,12 @@ EXACT_WEIGHTS = 2_000_000_000  # up to this size the comparison is made in float
 
 def main(argv: Sequence[str]) -> None:
     """`carellama export` and `src/export_model.py`."""
-    if "--help" in argv or "-h" in argv:
-        parser(EXPORT_GROUPS, "carellama export").print_help()
-        return
-    model, data, _, where = parse(EXPORT_GROUPS, argv, "carellama export")
+    model, where = parse_options(EXPORT_OPTIONS, argv, "carellama export")
     check_model(model)  # before a library is loaded
     folder = Path(where.output_dir).expanduser()
     parity = export_model(
         model,
-        data.template,
+        where.template,
         folder,
         max_shard_size=where.max_shard_size,
         overwrite=where.overwrite_output_dir,

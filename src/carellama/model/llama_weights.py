@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from carellama.config.convert import LlamaArguments
-from carellama.config.parse import parse
+from carellama.config.commands import LlamaArguments
+from carellama.config.reader import parse_options
 from carellama.disk import full, no_room, write_json
 from carellama.errors import UserError
 
@@ -65,7 +65,7 @@ class Params:
 
 def main(argv: Sequence[str]) -> None:
     """`carellama convert llama`."""
-    (options,) = parse((LlamaArguments,), argv, "carellama convert llama")
+    (options,) = parse_options((LlamaArguments,), argv, "carellama convert llama")
     output = Path(options.output_dir).expanduser()
     convert(
         Path(options.input_dir).expanduser(),

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from carellama.config import environment
-from carellama.config.keys import AddArguments, ListArguments, RevokeArguments
-from carellama.config.parse import parse
+from carellama.config.commands import AddKeyArguments, ListKeysArguments, RevokeKeyArguments
+from carellama.config.reader import parse_options
 from carellama.disk import say
 from carellama.errors import UserError, need
 
@@ -26,7 +26,7 @@ HEADINGS = ("id", "name", "scopes", "a minute", "at once", "tokens a day", "used
 
 def add(argv: Sequence[str]) -> None:
     """Make a key and print it."""
-    (options,) = parse((AddArguments,), argv, "carellama keys add")
+    (options,) = parse_options((AddKeyArguments,), argv, "carellama keys add")
     need("sqlalchemy", extra="serve", why="the database of the keys")
     from carellama.store import keys
     from carellama.store.database import open_database
@@ -43,7 +43,7 @@ def add(argv: Sequence[str]) -> None:
 
 def list_keys(argv: Sequence[str]) -> None:
     """Print the keys and what was used of them, as a table or as JSON."""
-    (options,) = parse((ListArguments,), argv, "carellama keys list")
+    (options,) = parse_options((ListKeysArguments,), argv, "carellama keys list")
     place = options.database or environment.database()
     rows = describe_keys(place)
     if options.json:
@@ -90,7 +90,7 @@ def describe_keys(place: str) -> list[dict[str, Any]]:
 
 def revoke(argv: Sequence[str]) -> None:
     """End a key for good."""
-    (options,) = parse((RevokeArguments,), argv, "carellama keys revoke ID", first="id")
+    (options,) = parse_options((RevokeKeyArguments,), argv, "carellama keys revoke ID", positional="id")
     # a whole key is taken too, for one that was found where it should not be; what was given is never repeated
     given = re.fullmatch(r"(?:cl-)?([0-9a-f]{8})(?:-[0-9a-f]*)?", options.id.strip())
     if given is None:

@@ -83,9 +83,9 @@ def check_stage(config: RunConfig) -> None:
             f"--stage {stage.name} compares the answers of a batch: --per_device_train_batch_size at least "
             f"{stage.min_batch}"
         )
-    if training.row_tokens and stage.loss_unit is None:
+    if config.own.row_tokens and stage.loss_unit is None:
         raise UserError(f"--row_tokens: --stage {stage.name} learns from a batch as a whole")
-    if training.row_tokens and world()[1] > 1:
+    if config.own.row_tokens and world()[1] > 1:
         raise UserError("--row_tokens is for one process: several learn from their batches as a whole")
 
 

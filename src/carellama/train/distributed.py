@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carellama.config.devices import wants_fsdp
-from carellama.config.environment import launched, lonely, world
+from carellama.config.environment import asked_engine, launched, lonely, world
 from carellama.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,6 +45,11 @@ class Engine:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.state})" if self.state else self.name
+
+
+def wants_fsdp(training: Any) -> bool:
+    """Whether FSDP was asked for, by --fsdp or by the launcher."""
+    return bool(training.fsdp) or asked_engine() == "fsdp"
 
 
 def engine_of(training: Any) -> Engine:

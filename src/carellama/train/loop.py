@@ -70,7 +70,7 @@ def going_on(config: RunConfig, checkpoint: Path | None) -> str:
     """How a run that was stopped is gone on with."""
     if checkpoint is None:
         return "there is no checkpoint yet, and the same command begins anew"
-    anew = " (without --overwrite_output_dir)" if config.training.overwrite_output_dir else ""
+    anew = " (without --overwrite_output_dir)" if config.own.overwrite_output_dir else ""
     return f"the same command{anew} goes on from {checkpoint}"
 
 

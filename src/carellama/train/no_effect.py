@@ -12,8 +12,9 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from carellama.config.generating import GeneratingArguments
-from carellama.config.objectives import READ_BY, field_names
+from carellama.config.engine import GeneratingArguments
+from carellama.config.objectives import READ_BY
+from carellama.config.options import field_names
 
 if TYPE_CHECKING:
     from carellama.config.run import RunConfig

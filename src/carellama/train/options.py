@@ -1,46 +1,62 @@
 """The options of a run, read and cross-checked.
 
-config = run_config(["--do_train", "--model_name_or_path", "smollm2-135m", ...])
+    config = run_config(["--do_train", "--model_name_or_path", "smollm2-135m", ...])
+
+`parse_run` answers what is misspelt and loads no library; `build_run` has transformers read its flags.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from carellama.config.environment import world
-from carellama.config.parse import parse_asked
-from carellama.config.run import RUN_GROUPS, RunConfig
-from carellama.train.checks import check_run
-from carellama.train.no_effect import options_without_effect, without_effect
+from carellama.config.reader import Parsed, Reader
+from carellama.config.run import RUN_OPTIONS, RunConfig
+from carellama.config.transformers_options import training_flags
 
 log = logging.getLogger(__name__)
 
 
-def run_config(argv: Sequence[str], prog: str = "carellama train", **extra: Any) -> RunConfig:
+def parse_run(
+    argv: Sequence[str], command: str = "carellama train", defaults: Mapping[str, Any] | None = None, *more: type
+) -> Parsed:
+    """Read the options of a run; `more` are groups that the command has beside them, which come last."""
+    return Reader((*RUN_OPTIONS, *more), command, training_flags()).read(argv, defaults)
+
+
+def build_run(parsed: Parsed, shared: Collection[str] = ()) -> RunConfig:
+    """Build the arguments of transformers and cross-check all; a line names options without effect, but `shared`."""
+    from carellama.train.arguments import build_arguments  # it loads transformers, which takes seconds
+    from carellama.train.checks import check_run
+    from carellama.train.no_effect import options_without_effect
+
+    groups = parsed.groups[: len(RUN_OPTIONS)]
+    asked = {name: value for name, value in parsed.asked.items() if not name.endswith("_token")}
+    config = RunConfig.of(groups, build_arguments(groups[-1], parsed.training), asked)
+    check_run(config)
+    if world()[0] == 0:
+        own = {name: value for name, value in parsed.asked.items() if name not in shared}
+        for line in options_without_effect(config, own):
+            log.warning("%s", line)
+    return config
+
+
+def run_config(argv: Sequence[str], command: str = "carellama train", **defaults: Any) -> RunConfig:
     """Read and cross-check the options of one run."""
-    groups, asked = parse_asked(RUN_GROUPS, argv, prog, extra)
-    return checked(RunConfig(*groups), asked)
+    return build_run(parse_run(argv, command, defaults))
 
 
-def shared_config(argv: Sequence[str], shared: Collection[str], prog: str, **extra: Any) -> tuple[RunConfig, set[str]]:
+def shared_config(
+    argv: Sequence[str], shared: Collection[str], command: str, **defaults: Any
+) -> tuple[RunConfig, set[str]]:
     """Read and cross-check as `run_config` does; `shared` options are those of several runs, which need not use all.
 
     Returns with the options the shared ones that have no effect on this run. A line names the others of that kind.
     """
-    groups, asked = parse_asked(RUN_GROUPS, argv, prog, extra)
-    config = checked(RunConfig(*groups), asked, shared)
-    return config, {name for names, _ in without_effect(config, asked) for name in names if name in shared}
+    from carellama.train.no_effect import without_effect
 
-
-def checked(config: RunConfig, asked: Mapping[str, str], shared: Collection[str] = ()) -> RunConfig:
-    """Return the options with what was asked, cross-checked; a line names those that have no effect, but `shared`."""
-    config = dataclasses.replace(config, asked={name: asked[name] for name in asked if not name.endswith("_token")})
-    check_run(config)
-    if world()[0] == 0:
-        own = {name: value for name, value in asked.items() if name not in shared}
-        for line in options_without_effect(config, own):
-            log.warning("%s", line)
-    return config
+    parsed = parse_run(argv, command, defaults)
+    config = build_run(parsed, shared)
+    return config, {name for names, _ in without_effect(config, parsed.asked) for name in names if name in shared}

@@ -32,7 +32,7 @@ def claim(output: Path, config: RunConfig) -> str | None:
     if not output.exists() or not any(output.iterdir()):
         return None
     checkpoints = sorted(output.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
-    if training.overwrite_output_dir:
+    if config.own.overwrite_output_dir:
         _check_trained(output)
         if training.should_save:
             clear(output)

@@ -20,15 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carellama.config.environment import world
-from carellama.config.parse import parse_asked
-from carellama.config.plan import PlanArguments
+from carellama.config.run import PlanArguments, RunConfig
 from carellama.disk import write_json
 from carellama.errors import UserError
 from carellama.hardware import format_bytes, has_gpu, process_memory_bytes
 from carellama.train import run as runs
+from carellama.train.options import build_run, parse_run
 
 if TYPE_CHECKING:
-    from carellama.config.run import RunConfig
     from carellama.train.session import Session
 
 log = logging.getLogger(__name__)
@@ -53,14 +52,11 @@ def plan(argv: Sequence[str]) -> None:
     """The verb: print the plan, and leave with 2 where it does not fit."""
     if runs.print_help(argv, "carellama plan", PlanArguments):
         return
-    runs.check_early(argv, "carellama plan", {"do_train": True}, PlanArguments)
-    from carellama.config.run import RUN_GROUPS, RunConfig  # it loads transformers, which takes seconds
+    parsed = parse_run(argv, "carellama plan", {"do_train": True}, PlanArguments)
+    runs.check_paths(parsed)
+    config, options = build_run(parsed), parsed.groups[-1]
     from carellama.train.memory.check import out_of_memory_message
-    from carellama.train.options import checked
 
-    groups = (*RUN_GROUPS, PlanArguments)
-    (*parts, options), asked = parse_asked(groups, argv, "carellama plan", {"do_train": True})
-    config = checked(RunConfig(*parts), asked)
     with tempfile.TemporaryDirectory(prefix="carellama-plan-") as folder:
         made = planned(config, options.plan_steps, Path(folder))
     print("\n".join(table(made)))

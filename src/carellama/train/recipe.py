@@ -37,8 +37,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from carellama.config.parse import as_flags, parse, read_yaml
-from carellama.config.recipe import RecipeArguments
+from carellama.config.commands import RecipeArguments
+from carellama.config.reader import parse_options, read_yaml, to_flags
 from carellama.config.run import RunConfig
 from carellama.data.datasets import load_datasets
 from carellama.disk import say, whole_file, write_json
@@ -84,7 +84,7 @@ class Step:
     @property
     def flags(self) -> list[str]:
         """The options that it uses as flags."""
-        return as_flags({name: value for name, value in self.options.items() if name not in self.unused})
+        return to_flags({name: value for name, value in self.options.items() if name not in self.unused})
 
     @property
     def account(self) -> Path:
@@ -100,7 +100,7 @@ class Step:
 
 def run(argv: Sequence[str]) -> None:
     """`carellama recipe`."""
-    (arguments,) = parse((RecipeArguments,), argv, "carellama recipe FILE.yaml", first="recipe")
+    (arguments,) = parse_options((RecipeArguments,), argv, "carellama recipe FILE.yaml", positional="recipe")
     folder, steps, measures = read_chain(arguments.recipe)
     if not arguments.dry_run:
         data = {step.name: data_of(step.flags) for step in steps}
@@ -154,7 +154,7 @@ def read_chain(path: str) -> tuple[Path, list[Step], dict[str, dict[str, Any]]]:
     for name, options in found.items():
         options = {key: value for key, value in options.items() if key not in OWN}
         _reward(options, steps, path, name)
-        flags = as_flags(_for_eval(options, folder / MEASURES))
+        flags = to_flags(_for_eval(options, folder / MEASURES))
         _, unused = shared_config(flags, settings.keys() - measures[name].keys(), "carellama eval", do_eval=True)
         found[name] = {key: value for key, value in options.items() if key not in unused}
     return folder, list(steps.values()), found
@@ -327,11 +327,11 @@ def _measured(
         options = _for_eval(options, home)
         if checkpoints:
             options["checkpoint_dir"] = ",".join(map(str, checkpoints))
-        data = data_of(as_flags(options))
+        data = data_of(to_flags(options))
         if not _measured_so(home, options, data):
             shutil.rmtree(home, ignore_errors=True)
             say(f"measuring {name}: {measure}")
-            if code := _run(_command((), "eval", as_flags(options))):
+            if code := _run(_command((), "eval", to_flags(options))):
                 raise SystemExit(130) if code == 130 else UserError(f"measuring {name} ended with exit code {code}")
             write_json(home / MEASURE, options | {DATA: data})
         results = json.loads((home / "eval_results.json").read_text(encoding="utf-8"))
@@ -373,4 +373,4 @@ def _next_command(steps: Sequence[Step]) -> str:
              "allow_pickle", "accept_licence")  # fmt: skip
     options = {name: last.options[name] for name in names if last.options.get(name)}
     options["checkpoint_dir"] = ",".join(map(str, last.checkpoints))
-    return shlex.join(["carellama", "chat", *as_flags(options)])
+    return shlex.join(["carellama", "chat", *to_flags(options)])

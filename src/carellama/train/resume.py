@@ -131,7 +131,7 @@ def _contents(sources: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[s
 
 
 def _refuse(config: RunConfig, checkpoint: str, found: Mapping[str, Sequence[Any]]) -> None:
-    allowed = {name.strip().removeprefix("--") for name in (config.training.resume_changed or "").split(",")}
+    allowed = {name.strip().removeprefix("--") for name in (config.own.resume_changed or "").split(",")}
     fixed = [name for name in found if name in FIXED]
     again = "begin again with --overwrite_output_dir or another --output_dir"
     if fixed:

@@ -15,43 +15,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from carellama.config.data import DataArguments
 from carellama.config.environment import world
-from carellama.config.finetuning import FinetuningArguments
-from carellama.config.generating import GeneratingArguments
 from carellama.config.help import training_help
-from carellama.config.model import ModelArguments
-from carellama.config.objectives import GRPOArguments, PPOArguments, PreferenceArguments, RewardArguments
-from carellama.config.parse import parse_light, read_yaml
+from carellama.config.reader import Parsed, read_yaml
+from carellama.config.run import RUN_OPTIONS, RunConfig, settings_of
 from carellama.disk import write_json
 from carellama.errors import UserError, lookup
 from carellama.model.paths import check_model
 from carellama.run_record import read_run, write_run
 from carellama.stages import STAGES
 from carellama.train.distributed import check_resume
+from carellama.train.options import build_run, parse_run
 
 if TYPE_CHECKING:
-    from carellama.config.run import RunConfig
     from carellama.train.loop import Stopped
     from carellama.train.session import Session
     from carellama.train.summary import History
 
 log = logging.getLogger(__name__)
 
-LIGHT_GROUPS = (
-    ModelArguments, DataArguments, FinetuningArguments, GeneratingArguments, PreferenceArguments, RewardArguments,
-    PPOArguments, GRPOArguments,
-)  # fmt: skip
 DATA_FILES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".xlsx", ".gz", ".zst")
 
 
 def train(argv: Sequence[str]) -> None:
     """`carellama train`: as `src/train_bash.py`, with --do_train unless another --do_ is given."""
-    asked = {word[2:].partition("=")[0] for word in argv}
-    if argv and argv[0].endswith((".yaml", ".yml")):
-        asked |= read_yaml(argv[0]).keys()
-    doing = asked & {"do_train", "do_eval", "do_predict"}
-    start(argv, "carellama train", {} if doing else {"do_train": True})
+    start(argv, "carellama train", {})
 
 
 def evaluate(argv: Sequence[str]) -> None:
@@ -65,14 +53,15 @@ def predict(argv: Sequence[str]) -> None:
     start(argv, "carellama predict", settings)
 
 
-def start(argv: Sequence[str], prog: str, settings: dict[str, Any]) -> None:
+def start(argv: Sequence[str], command: str, defaults: dict[str, Any]) -> None:
     """Read the options and run; `--help` prints them."""
-    if print_help(argv, prog):
+    if print_help(argv, command):
         return
-    check_early(argv, prog, settings)
-    from carellama.train.options import run_config  # it loads transformers, which takes seconds
-
-    run(run_config(argv, prog, **settings), summary=True)
+    parsed = parse_run(argv, command, defaults)
+    if not {"do_train", "do_eval", "do_predict"} & parsed.asked.keys():
+        parsed = parsed.with_training(do_train="true")
+    check_paths(parsed)
+    run(build_run(parsed), summary=True)
 
 
 def print_help(argv: Sequence[str], prog: str, *more: type) -> bool:
@@ -86,13 +75,13 @@ def print_help(argv: Sequence[str], prog: str, *more: type) -> bool:
     words = [word for item in argv for word in item.split("=", 1)]
     named = [value for name, value in itertools.pairwise(words) if name == "--stage"]
     stage = lookup(STAGES, str((named or [settings.get("stage", "sft")])[-1]), "stage (--stage)")
-    print(training_help((*more, *LIGHT_GROUPS), prog, stage.name, every="all" in argv))
+    print(training_help((*more, *RUN_OPTIONS), prog, stage.name, every="all" in argv))
     return True
 
 
-def check_early(argv: Sequence[str], prog: str, settings: dict[str, Any], *more: type) -> None:
-    """Answer misspelt options and paths that do not exist before any library is loaded. Raises `UserError`."""
-    model, data, *_ = parse_light((*LIGHT_GROUPS, *more), argv, prog, settings)
+def check_paths(parsed: Parsed) -> None:
+    """Answer paths that do not exist before any library is loaded. Raises `UserError`."""
+    model, data, *_ = parsed.groups
     check_model(model)
     info = Path(data.dataset_dir, "dataset_info.json")
     named = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
@@ -122,7 +111,7 @@ def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
 
             check_resume(config, checkpoint)
             check_changes(config, checkpoint)
-        elif training.resume_changed:
+        elif config.own.resume_changed:
             log.warning("--resume_changed has no effect: there is no checkpoint to resume, the run begins at step 0")
         try:
             output.mkdir(parents=True, exist_ok=True)
@@ -258,8 +247,6 @@ class Run:
         earlier = (None if training.do_train else read_run(self.output)) or {}
         if earlier.get("settings", {}).get("training", {}).get("do_train"):
             return  # the folder of a training keeps the record of it
-        from carellama.config.run import settings_of
-
         write_run(
             self.output, asked=self.config.asked, settings=settings_of(self.config), used=self.used(), data=sources,
             results=self.results, resumed=self.resumed,
@@ -274,7 +261,7 @@ class Run:
         return {
             "template": self.session.template.name,
             "dtype": plan.dtype,
-            "computes_in": config.training.compute_dtype,
+            "computes_in": config.compute_dtype,
             "attention": plan.attention,
             "max_source_length": prompt,
             "max_target_length": answer,

@@ -81,7 +81,7 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
             processing_class=tokenizer,
         )
         self.work = Work(self.model, self.passes)
-        self.progress = Progress(self.work, config.training.compute_dtype)
+        self.progress = Progress(self.work, config.compute_dtype)
         for shown in (ProgressCallback, PrinterCallback):  # ours says more
             self.remove_callback(shown)
         self.add_callback(self.progress)

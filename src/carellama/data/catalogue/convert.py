@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from carellama.config.datasets import ConvertArguments
+from carellama.config.data_commands import ConvertArguments
 from carellama.config.environment import dataset_home
-from carellama.config.parse import parse
+from carellama.config.reader import parse_options
 from carellama.data.catalogue.entries import Entry, Part, Split, entries, find
 from carellama.data.catalogue.layout import Layout, Outcome, first_row
 from carellama.data.catalogue.layouts import LAYOUTS
@@ -91,7 +91,7 @@ class Conversion:
 
 def run(argv: Sequence[str]) -> None:
     """Convert, write the records, and print the account: a file for each kind of record."""
-    (arguments,) = parse((ConvertArguments,), argv, "carellama data convert NAME_OR_FILE", first="name")
+    (arguments,) = parse_options((ConvertArguments,), argv, "carellama data convert NAME_OR_FILE", positional="name")
     conversion = planned(arguments)
     outputs = _outputs(conversion, arguments)
     for path, reason in conversion.unread.items():

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from carellama.config.datasets import PullArguments
+from carellama.config.data_commands import PullArguments
 from carellama.config.environment import dataset_home
-from carellama.config.parse import parse
+from carellama.config.reader import parse_options
 from carellama.data.catalogue import hosts
 from carellama.data.catalogue.entries import Entry, Host, find
 from carellama.data.catalogue.fetch import Fetched, NoConnection, NotFetched, Remote, offline, sha256_of
@@ -30,7 +30,7 @@ from carellama.text import counted
 
 def run(argv: Sequence[str]) -> None:
     """Fetch what the arguments name. Raises `UserError` where no host gives it, or the terms are not accepted."""
-    (arguments,) = parse((PullArguments,), argv, "carellama data pull NAME", first="name")
+    (arguments,) = parse_options((PullArguments,), argv, "carellama data pull NAME", positional="name")
     entry, _ = find(arguments.name)
     if ":" in arguments.name:
         say(f"all parts of {entry.name} are fetched")

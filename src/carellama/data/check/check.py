@@ -18,9 +18,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from carellama.config.datasets import CheckArguments
-from carellama.config.option import at_least
-from carellama.config.parse import parse
+from carellama.config.data_commands import CheckArguments
+from carellama.config.reader import parse_options
 from carellama.data.check.known_datasets import datasets_for
 from carellama.data.check.report import Check, Problem, lines, to_dict
 from carellama.data.check.text_issues import Limits, faults_of, question_and_answer, unended
@@ -45,8 +44,7 @@ QUOTES = re.compile(r"(turn \d+)( is '.*)")
 
 def run(argv: Sequence[str]) -> None:
     """Check the files, print what was found, and leave with exit code 1 when something is wrong."""
-    (arguments,) = parse((CheckArguments,), argv, "carellama data check FILE...", first="files")
-    at_least(arguments, most_shown=1, longest=1, shortest=1)
+    (arguments,) = parse_options((CheckArguments,), argv, "carellama data check FILE...", positional="files")
     paths = files_of(arguments.files)
     if arguments.report and Path(arguments.report).resolve() in [path.resolve() for path in paths]:
         raise UserError(f"--report {arguments.report} is a file that is checked: give another name")

@@ -20,8 +20,8 @@ from tempfile import TemporaryFile
 from typing import Literal, TextIO, get_args
 
 from carellama.config.data import DataArguments
-from carellama.config.datasets import CleanArguments
-from carellama.config.parse import parse
+from carellama.config.data_commands import CleanArguments
+from carellama.config.reader import parse_options
 from carellama.data.clean.account import Account, Removed
 from carellama.data.clean.contamination import Exams
 from carellama.data.clean.deidentify import deidentified
@@ -45,7 +45,7 @@ Numbered = tuple[int, Record]  # the number of the row in the input, over all da
 
 def run(argv: Sequence[str]) -> None:
     """Clean, write the records, and print the account."""
-    (arguments,) = parse((CleanArguments,), argv, "carellama data clean NAME_OR_FILE...", first="names")
+    (arguments,) = parse_options((CleanArguments,), argv, "carellama data clean NAME_OR_FILE...", positional="names")
     account, written = clean(arguments)
     for line in account.report.lines():
         print(line)

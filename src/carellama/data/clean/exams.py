@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from carellama.config.datasets import ConvertArguments
+from carellama.config.data_commands import ConvertArguments
 from carellama.config.environment import dataset_home
 from carellama.data.catalogue.convert import Conversion, of_folder, planned
 from carellama.data.catalogue.entries import entries

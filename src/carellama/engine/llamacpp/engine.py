@@ -63,9 +63,8 @@ from carellama.hardware import free_memory_bytes
 from carellama.model.gguf.read import Header, read_header
 
 if TYPE_CHECKING:
-    from carellama.config.answering import EngineArguments
-    from carellama.config.data import DataArguments
-    from carellama.config.finetuning import FinetuningArguments
+    from carellama.config.data import PromptArguments
+    from carellama.config.engine import EngineArguments
     from carellama.config.model import ModelArguments
 
 LEAST_CONTEXT = 2048  # tokens; it is not made smaller than this for want of memory
@@ -76,8 +75,7 @@ SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")  # in the ord
 
 def load(
     model: ModelArguments,
-    data: DataArguments,
-    finetuning: FinetuningArguments,  # noqa: ARG001 - of every engine's `load`
+    data: PromptArguments,
     arguments: EngineArguments,
 ) -> LlamaCppEngine:
     """Make the engine of a model; a folder is converted to a .gguf first (`carellama.model.gguf.write`).

@@ -57,9 +57,8 @@ from carellama.retry import RETRY_DELAYS
 from carellama.text import estimated_tokens
 
 if TYPE_CHECKING:
-    from carellama.config.answering import EngineArguments
-    from carellama.config.data import DataArguments
-    from carellama.config.finetuning import FinetuningArguments
+    from carellama.config.data import PromptArguments
+    from carellama.config.engine import EngineArguments
     from carellama.config.model import ModelArguments
 
 TEXTS_AT_ONCE = 32  # in one request for vectors
@@ -411,8 +410,7 @@ class RemoteRequest:
 
 def load(
     model: ModelArguments,
-    data: DataArguments,
-    finetuning: FinetuningArguments,  # noqa: ARG001 - of every engine's `load`
+    data: PromptArguments,
     arguments: EngineArguments,
 ) -> OpenAIEngine:
     """The engine of `--endpoint`; its first server that answers is asked for its models at once.

@@ -1,6 +1,6 @@
 """vLLM as a child process of this program, spoken to as any OpenAI-compatible server on this machine.
 
-    engine = load(ModelArguments("meta-llama/Llama-3.1-8B-Instruct"), DataArguments(), FinetuningArguments(), arguments)
+    engine = load(ModelArguments("meta-llama/Llama-3.1-8B-Instruct"), PromptArguments(), arguments)
 
 `vllm` has to be on the PATH; it may live in another environment than this program. Its key is drawn anew each time and
 stands in its environment, not on its command line. It is started a second time if it dies at work; requests under way
@@ -38,9 +38,8 @@ from carellama.model.zoo.resolve import model_folder
 from carellama.templates.jinja import Format, formats, jinja_of
 
 if TYPE_CHECKING:
-    from carellama.config.answering import EngineArguments
-    from carellama.config.data import DataArguments
-    from carellama.config.finetuning import FinetuningArguments
+    from carellama.config.data import PromptArguments
+    from carellama.config.engine import EngineArguments
     from carellama.config.model import ModelArguments
 
 HERE = "127.0.0.1"
@@ -186,8 +185,7 @@ class Child:
 
 def load(
     model: ModelArguments,
-    data: DataArguments,
-    finetuning: FinetuningArguments,  # noqa: ARG001 - of every engine's `load`
+    data: PromptArguments,
     arguments: EngineArguments,
 ) -> VLLMEngine:
     """Start vLLM with a model, its checkpoint and adapters; return when it answers.
@@ -251,7 +249,7 @@ def _weights(model: ModelArguments, arguments: EngineArguments) -> tuple[str, di
     return place, modules
 
 
-def _flags(model: ModelArguments, data: DataArguments, arguments: EngineArguments, folder: Path) -> list[str]:
+def _flags(model: ModelArguments, data: PromptArguments, arguments: EngineArguments, folder: Path) -> list[str]:
     """The flags of `vllm serve` that the options stand for. Raises `UserError` for what it cannot do."""
     if model.rope_scaling:
         raise UserError("--engine vllm takes no --rope_scaling: give --vllm_args with --hf-overrides of vLLM")

@@ -1,6 +1,6 @@
 """Answers with OpenVINO GenAI on a CPU: requests join a running batch at any step, over one paged cache.
 
-    engine = load(ModelArguments("smollm2-135m"), DataArguments(), FinetuningArguments(), EngineArguments("openvino"))
+    engine = load(ModelArguments("smollm2-135m"), PromptArguments(), EngineArguments("openvino"))
 
 It takes a .gguf, the folder of a model that OpenVINO's tools converted, or any other model by way of a .gguf. The
 library runs in a process of its own (`worker.py` says why); prompts are rendered and tokenised here, as
@@ -60,9 +60,8 @@ from carellama.errors import UserError, need
 from carellama.model.gguf.read import read_header
 
 if TYPE_CHECKING:
-    from carellama.config.answering import EngineArguments
-    from carellama.config.data import DataArguments
-    from carellama.config.finetuning import FinetuningArguments
+    from carellama.config.data import PromptArguments
+    from carellama.config.engine import EngineArguments
     from carellama.config.model import ModelArguments
 
 PROCESS = Path(__file__).with_name("worker.py")
@@ -439,8 +438,7 @@ def _whole(request: Request) -> Generator[Piece, None, Reply]:
 
 def load(
     model: ModelArguments,
-    data: DataArguments,
-    finetuning: FinetuningArguments,  # noqa: ARG001 - of every engine's `load`
+    data: PromptArguments,
     arguments: EngineArguments,
 ) -> OpenVINOEngine:
     """Load a model into a process of OpenVINO GenAI. Raises `UserError` for what cannot be loaded."""

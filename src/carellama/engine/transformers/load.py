@@ -1,6 +1,6 @@
 """A transformers model with its checkpoints, adapters and template, made into an engine.
 
-engine = load(ModelArguments("smollm2-135m"), DataArguments(), FinetuningArguments())
+engine = load(ModelArguments("smollm2-135m"), PromptArguments())
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from carellama.hardware import has_gpu
 from carellama.templates.template import get_template
 
 if TYPE_CHECKING:
-    from carellama.config.answering import EngineArguments
-    from carellama.config.data import DataArguments
-    from carellama.config.finetuning import FinetuningArguments
+    from carellama.config.data import PromptArguments
+    from carellama.config.engine import EngineArguments
     from carellama.config.model import ModelArguments
 
 BESIDE = "beside_"  # before the name of an adapter in peft, where checkpoints have names of their own
@@ -24,8 +23,7 @@ BESIDE = "beside_"  # before the name of an adapter in peft, where checkpoints h
 
 def load(
     model: ModelArguments,
-    data: DataArguments,
-    finetuning: FinetuningArguments,  # noqa: ARG001 - of every engine's `load`
+    data: PromptArguments,
     arguments: EngineArguments | None = None,
     *,
     batch_size: int | None = None,

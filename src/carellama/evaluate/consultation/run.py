@@ -20,9 +20,9 @@ from typing import Any
 
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from carellama.config.answering import ANSWER_GROUPS
-from carellama.config.consultation_eval import ConsultEvalArguments
-from carellama.config.parse import parse, parser
+from carellama.config.consultation import ConsultEvalArguments
+from carellama.config.engine import ANSWER_OPTIONS
+from carellama.config.reader import Reader, parse_options
 from carellama.disk import refuse_sources, whole_file, write_json
 from carellama.engine.base import Engine, Sampling
 from carellama.errors import UserError
@@ -58,8 +58,8 @@ class _Setting:
 
 def evaluate(argv: Sequence[str]) -> None:
     """Run `carellama consult eval`."""
-    groups = (ConsultEvalArguments, *ANSWER_GROUPS) if _needs_model(argv) else (ConsultEvalArguments,)
-    options, *engine_options = parse(groups, argv, COMMAND, first="files")
+    groups = (ConsultEvalArguments, *ANSWER_OPTIONS) if _needs_model(argv) else (ConsultEvalArguments,)
+    options, *engine_options = parse_options(groups, argv, COMMAND, positional="files")
     cards = _cards(options)
     for output in filter(None, (options.output, options.transcripts)):
         refuse_sources(Path(output), [Path(file) for file in options.files])
@@ -84,9 +84,8 @@ def evaluate(argv: Sequence[str]) -> None:
 
 def _needs_model(argv: Sequence[str]) -> bool:
     """Whether the options ask for a model: only then does the command have a model's options."""
-    reader = parser((ConsultEvalArguments,), COMMAND)
-    asked, _ = reader.parse_known_args(["--files", "", *(word for word in argv if word not in ("-h", "--help"))])
-    return asked.patient == "model" or bool(set(asked.by) & set(WITH_MODEL))
+    given = dict(Reader((ConsultEvalArguments,), COMMAND).pairs(argv, "files")[0])
+    return given.get("patient") == ["model"] or bool({*given.get("by", [])} & set(WITH_MODEL))
 
 
 def _cards(options: ConsultEvalArguments) -> list[Card]:
@@ -118,13 +117,13 @@ def _engines(
         return
     from carellama.engine.load import choose
 
-    model, data, finetuning, generating, arguments = groups
+    model, data, generating, arguments = groups
     with ExitStack() as stack:
-        engine = stack.enter_context(closing(choose(model, data, finetuning, arguments)))
+        engine = stack.enter_context(closing(choose(model, data, arguments)))
         patient = engine if options.patient == "model" else None
         if options.patient_model:
             other = replace(model, model_name_or_path=options.patient_model, checkpoint_dir=None)
-            patient = stack.enter_context(closing(choose(other, data, finetuning, arguments)))
+            patient = stack.enter_context(closing(choose(other, data, arguments)))
         yield engine, patient, Sampling.of(generating)
 
 

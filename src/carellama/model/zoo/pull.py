@@ -1,6 +1,6 @@
 """Names of released weights to what the rest of the program takes: the base, and the folder of the adapter.
 
-    model, data = with_named_weights(ModelArguments("CareLlama2-7b-chat-sft-multi"), DataArguments())
+    model, data = with_named_weights(ModelArguments("CareLlama2-7b-chat-sft-multi"), PromptArguments())
     model.model_name_or_path     # "meta-llama/Llama-2-7b-chat-hf"
     model.checkpoints            # [".../models/CareLlama2-7b-chat-sft-multi"]
 
@@ -16,8 +16,9 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-from carellama.config.data import DataArguments
+from carellama.config.data import PromptArguments
 from carellama.config.environment import model_home
 from carellama.config.model import ModelArguments
 from carellama.disk import made_once, say
@@ -26,10 +27,12 @@ from carellama.model.zoo.entries import ModelEntry, find_entry
 
 log = logging.getLogger(__name__)
 
+Model = TypeVar("Model", bound=ModelArguments)
+Prompt = TypeVar("Prompt", bound=PromptArguments)
 CONFIG, SAFE, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 
 
-def with_named_weights(model: ModelArguments, data: DataArguments) -> tuple[ModelArguments, DataArguments]:
+def with_named_weights(model: Model, data: Prompt) -> tuple[Model, Prompt]:
     """Return the options with each name of released weights replaced by base, adapter folder and chat format.
 
     A folder of that name beside the person comes first. `--template` that was given stays. Raises `UserError` for

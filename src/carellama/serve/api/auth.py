@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carellama.config import environment
-from carellama.config.keys import SCOPES
+from carellama.config.commands import SCOPES
 from carellama.config.serve import is_loopback
 from carellama.errors import UserError, need
 from carellama.serve.api.errors import Rejected

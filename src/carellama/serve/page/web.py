@@ -23,7 +23,7 @@ from fastapi import FastAPI
 from starlette.routing import Mount
 
 from carellama.assistant import Assistant
-from carellama.config.web import WebArguments
+from carellama.config.serve import WebArguments
 from carellama.engine.base import Reply, Sampling
 from carellama.errors import UserError
 from carellama.safety.layer import Screening

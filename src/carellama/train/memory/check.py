@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def check_memory(session: Session) -> None:
     """Say what a training will need. Raises `UserError` where there is less, unless --skip_plan is given."""
-    if session.config.training.skip_plan:
+    if session.config.own.skip_plan:
         return
     try:
         found = estimate_and_compare(session)

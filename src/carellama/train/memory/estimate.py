@@ -280,7 +280,12 @@ def advised(config: RunConfig) -> list[tuple[str, RunConfig]]:
         found.append((words, changed))
         smaller //= 4
     if stage.loss_unit is not None and world()[1] == 1 and not 0 < config.row_limit <= ADVISED_ROW:
-        found.append((f"--row_tokens {ADVISED_ROW}", config.with_training(row_tokens=ADVISED_ROW)))
+        found.append(
+            (
+                f"--row_tokens {ADVISED_ROW}",
+                dataclasses.replace(config, own=dataclasses.replace(config.own, row_tokens=ADVISED_ROW)),
+            )
+        )
     cut = data.lengths.total // 2
     if cut >= 64 and not stage.generates:
         shorter = dataclasses.replace(data, cutoff_len=cut, max_source_length=None, max_target_length=None)

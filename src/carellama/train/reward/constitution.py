@@ -178,9 +178,8 @@ def judge_of(arguments: GRPOArguments) -> Engine:
         say(f"prompts and answers are sent to {engine.host}, which judges them")
         return engine
     from carellama.config.data import DataArguments
-    from carellama.config.finetuning import FinetuningArguments
     from carellama.config.model import ModelArguments
     from carellama.engine.transformers.load import load
 
     assert arguments.judge_model_name_or_path is not None, "checked with the options"
-    return load(ModelArguments(arguments.judge_model_name_or_path), DataArguments(), FinetuningArguments())
+    return load(ModelArguments(arguments.judge_model_name_or_path), DataArguments())

@@ -35,7 +35,7 @@ import torch
 
 from carellama.config.data import DataArguments
 from carellama.config.environment import own_key
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelArguments, TrainedModelArguments
 from carellama.config.run import RunConfig
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.errors import UserError
@@ -259,12 +259,13 @@ def load_scorer(name: str, model: ModelArguments) -> Scorer:
 
     `model` names the base that an adapter of --stage rm was trained on, and how it is loaded.
     """
-    from carellama.config.parse import parse
-    from carellama.config.run import RUN_GROUPS
+    from carellama.train.arguments import build_arguments
+    from carellama.train.options import parse_run
 
     model, _ = with_named_weights(dataclasses.replace(model, checkpoint_dir=None), DataArguments())
-    options = parse(RUN_GROUPS, ["--model_name_or_path", model.model_name_or_path], "carellama api")
-    config = RunConfig(dataclasses.replace(model, checkpoint_dir=None), *options[1:])
+    groups = parse_run(["--model_name_or_path", model.model_name_or_path], "carellama api").groups
+    base = TrainedModelArguments(**vars(dataclasses.replace(model, checkpoint_dir=None)))
+    config = RunConfig.of([base, *groups[1:]], build_arguments(groups[-1], {}), {})
     tokenizer = load_tokenizer(config.model)
     check_reward(name, config, tokenizer)
     return load_reward(name, config, tokenizer)

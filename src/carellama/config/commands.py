@@ -1,0 +1,200 @@
+"""The options of the smaller commands: recipe, export, ask, task, models, keys, tokenizer, convert."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from carellama.config.data import PromptArguments
+from carellama.config.engine import EngineArguments, GeneratingArguments
+from carellama.config.model import ModelArguments
+from carellama.config.options import Options, option, split_commas
+from carellama.errors import UserError, lookup
+
+MODEL_SIZES = ("7B", "7Bf", "13B", "13Bf", "30B", "34B", "65B", "70B", "70Bf")
+SCOPES = {"chat": "the model", "knowledge": "the knowledge base", "admin": "measurements and settings"}
+WHERE = (
+    "SQLite file, or postgresql://USER:PASSWORD@HOST/NAME; default: $CARELLAMA_DATABASE, else carellama.db in the "
+    "user's data folder."
+)
+OLD = ("keys",)  # what `carellama api` called the database
+LIMIT = 2**31 - 1  # what the database can hold
+
+
+@dataclass(frozen=True)
+class RecipeArguments(Options):
+    """Which stages, and what is done again."""
+
+    recipe: str = option("YAML file of the stages (first word).")
+    redo: list[str] | None = option(
+        "Stages to run again, with all that come after them; their folders are replaced.", None
+    )
+    dry_run: bool = option("Print the command of each stage and leave.", default=False)
+
+
+@dataclass(frozen=True)
+class ExportArguments(Options):
+    """Where and how a model is exported."""
+
+    output_dir: str = option("Folder to write the model to.")
+    template: str | None = option(
+        "Chat format by name that the model is saved with; default: the one it was trained with.", None
+    )
+    max_shard_size: str = option("Largest weights file.", "5GB")
+    overwrite_output_dir: bool = option("Replace a folder that is not empty.", default=False)
+
+
+@dataclass(frozen=True)
+class AskArguments(Options):
+    """What is asked, and how the answer is given."""
+
+    question: list[str] = option('The question, in the first words; "-": it is read from stdin.')
+    json: bool = option("One line of JSON: text, finish_reason (stop, length, tool_calls) and usage.", default=False)
+
+
+@dataclass(frozen=True)
+class TaskArguments(Options):
+    """Which task, on which texts, and where the rows go."""
+
+    words: list[str] = option("NAME FILE: the task and its texts; or list; or show NAME (first words).")
+    text_column: str | None = option(
+        "Column(s) with the text, comma separated; several are joined under their names.", None
+    )
+    text_unit: Literal["line", "file"] | None = option(
+        "Plain text: each line is a text, or the whole file is one.", None
+    )
+    output: str | None = option("JSON Lines file to write; default: FILE.NAME.jsonl; the report is OUTPUT.json.", None)
+    resume: bool = option(
+        "Continue an output of the same input and options; false: refuse one that exists.", default=True
+    )
+    overwrite: bool = option("Replace an output that exists.", default=False)
+    max_rows: int | None = option("Stop after so many rows of the input.", None, at_least=1)
+    batch_size: int = option("Rows that go to the engine together.", 16, at_least=1)
+    language: Literal["auto", "zh", "en"] = option("Language of the prompt; auto: that of each text.", "auto")
+    prompt: str | None = option("File with a prompt in place of the task's; {text} in it is the text of a row.", None)
+    task_file: str | None = option("YAML file with a task of your own.", None)
+    retries: int = option(
+        "How often a reply that cannot be used is asked for again, with what was wrong.", 2, at_least=0
+    )
+    prefix: str = option("Put before the names of the columns result, unsupported, checks and error.", "")
+    reading_length: int | None = option("rewrite: most words (characters in Chinese); default: 150.", None, at_least=10)
+    table: str | None = option("normalize: table with code and name; icd10cm: the package simple-icd-10-cm.", None)
+    code_column: str | None = option("Column of --table with the codes.", None)
+    name_column: str | None = option("Column of --table with the names.", None)
+    by: Literal["model", "rules"] = option(
+        "normalize: the model picks among the nearest entries; rules: no model, near matches only.", "model"
+    )
+    candidates: int = option("normalize: nearest entries that the model picks from.", 5, at_least=1, at_most=25)
+    min_score: float = option(
+        "normalize --by rules: similarity (0 to 1) from which an entry is a match.", 0.85, at_least=0, at_most=1
+    )
+
+
+@dataclass(frozen=True)
+class TaskGeneratingArguments(GeneratingArguments):
+    """How answers are sampled: by default the likeliest token, so that a text has one result."""
+
+    temperature: float = option("0: always the likeliest token.", 0.0, at_least=0, at_most=2)
+    top_p: float = option("Sample from the likeliest tokens of this total probability.", 1.0, above=0, at_most=1)
+    top_k: int = option("Sample from this many likeliest tokens; 0: from all.", 0, at_least=0)
+    max_new_tokens: int = option("Maximum length of an answer in tokens.", 1024, at_least=1)
+
+
+@dataclass(frozen=True)
+class ListModelsArguments(Options):
+    """How the models are listed."""
+
+    field: bool = option(
+        "The medical models, deployments, resources and lessons of the field, and what became of them.", default=False
+    )
+    language: Literal["en", "zh"] = option("Language of --field.", "en")
+    json: bool = option("Print one JSON list instead of a table.", default=False)
+
+
+@dataclass(frozen=True)
+class ShowModelArguments(Options):
+    """Which model is shown."""
+
+    name: str = option("Name of the model, or its hub id (first word).")
+    json: bool = option("Print one JSON object instead of lines.", default=False)
+
+
+@dataclass(frozen=True)
+class AddKeyArguments(Options):
+    """Whose key is made, and what it may do."""
+
+    name: str = option("Whose key it is, as in ward3.")
+    scopes: str = option("What it may do, comma separated: chat, knowledge, admin.", "chat")
+    requests_per_minute: int | None = option(
+        "Most requests begun within any 60 seconds; default: no limit.", None, at_least=1, at_most=LIMIT
+    )
+    concurrent: int | None = option("Most requests at once; default: no limit.", None, at_least=1, at_most=LIMIT)
+    tokens_per_day: int | None = option(
+        "Most tokens of prompts and answers in a day (UTC); default: no limit.", None, at_least=1, at_most=10**15
+    )
+    days: int | None = option("Days until it ends; default: it does not.", None, at_least=1, at_most=36500)
+    database: str | None = option(WHERE, None, names=OLD)
+
+    @property
+    def scope_names(self) -> tuple[str, ...]:
+        """The scopes in the order given, each once."""
+        return tuple(dict.fromkeys(split_commas(self.scopes)))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < len(self.name) <= 200 or not self.name.isprintable():
+            raise UserError("--name has to be 1 to 200 characters in one line")
+        if not self.scope_names:
+            raise UserError(f"--scopes is empty; name some of {', '.join(SCOPES)}")
+        for scope in self.scope_names:
+            lookup(SCOPES, scope, "scope")
+
+
+@dataclass(frozen=True)
+class ListKeysArguments(Options):
+    """How the keys are listed."""
+
+    json: bool = option("Print JSON instead of a table.", default=False)
+    database: str | None = option(WHERE, None, names=OLD)
+
+
+@dataclass(frozen=True)
+class RevokeKeyArguments(Options):
+    """Which key is ended."""
+
+    id: str = option("The key's id, as `keys list` shows it (first word).")
+    database: str | None = option(WHERE, None, names=OLD)
+
+
+@dataclass(frozen=True)
+class TokenizerArguments(Options):
+    """Which texts are learned from, for which tokenizer, and where the tokens go."""
+
+    names: list[str] = option("Datasets (dataset_info.json, catalogue) or files (first words).")
+    model_name_or_path: str = option("Model whose tokenizer is extended.")
+    output: str = option("File to write, one token a line; the account is OUTPUT.json.", "pieces.txt")
+    pieces: int = option("Most tokens to add.", 1000, at_least=1)
+    min_count: int = option("Uses in the texts below which a piece is not worth a token.", 5, at_least=1)
+    longest: int = option("Most characters of a piece.", 8, at_least=2)
+    max_characters: int = option("Learn from so many characters; what comes after is not read.", 10_000_000, at_least=1)
+    dataset_dir: str = option("Folder with dataset_info.json.", "data")
+    overwrite: bool = option("Replace the output if it is there.", default=False)
+
+
+@dataclass(frozen=True)
+class LlamaArguments(Options):
+    """Where the original weights are, and where the model folder goes."""
+
+    input_dir: str = option(
+        "Folder of the download: tokenizer.model, and params.json with consolidated.*.pth in it or below."
+    )
+    output_dir: str = option("Folder to write.")
+    model_size: str = option("Size as the download names it; f is for the chat models.", "7B", choices=MODEL_SIZES)
+    llama_version: int | None = option(
+        "1 (2,048 positions) or 2 (4,096); default: by size and params.json.", None, choices=(1, 2)
+    )
+    overwrite_output_dir: bool = option("Replace an older model in the output folder.", default=False)
+
+
+EXPORT_OPTIONS = (ModelArguments, ExportArguments)
+TASK_OPTIONS = (TaskArguments, ModelArguments, PromptArguments, TaskGeneratingArguments, EngineArguments)

@@ -1,0 +1,153 @@
+"""One option of a command: a field of a dataclass with its help text, default and bounds.
+
+    lora_rank: int = option("Rank of the LoRA matrices.", 8, at_least=1)
+
+The command line, YAML files (`carellama.config.reader`), `--help` and the documentation are all read from the field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from carellama.errors import UserError, nearest
+
+TRUE, FALSE = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
+BOUNDS = {"at_least": "at least", "above": "above", "at_most": "at most", "below": "below"}
+
+
+def option(
+    text: str,
+    default: Any = dataclasses.MISSING,
+    *,
+    required: bool = False,
+    choices: Sequence[Any] = (),
+    names: Sequence[str] = (),
+    **bounds: float,
+) -> Any:
+    """Return the field of an option: what `--help` says of it, and its default; without one it is required.
+
+    `names` are further names of it; `bounds` are at_least, above, at_most, below. `required` is for a list whose class
+    inherits options that have defaults.
+    """
+    assert bounds.keys() <= BOUNDS.keys(), bounds
+    metadata = {"help": text, "required": required, "choices": choices, "names": names, "bounds": bounds}
+    if required or isinstance(default, list):
+        made = [] if required else default
+        return dataclasses.field(default_factory=lambda: list(made), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Base of the options of a command: their bounds hold, however they are made."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            bounds = field.metadata.get("bounds")
+            if bounds and value is not None and not is_within(value, bounds):
+                wanted = " and ".join(f"{BOUNDS[name]} {bound}" for name, bound in bounds.items())
+                raise UserError(f"--{field.name} is {value}; it must be {wanted}")
+
+
+def is_within(value: float, bounds: Mapping[str, float]) -> bool:
+    """Whether a number keeps to its bounds; NaN does not."""
+    return (
+        value >= bounds.get("at_least", value)
+        and value <= bounds.get("at_most", value)
+        and ("above" not in bounds or value > bounds["above"])
+        and ("below" not in bounds or value < bounds["below"])
+        and value == value
+    )
+
+
+def split_commas(value: str | None) -> list[str]:
+    """`"a, b"` -> `["a", "b"]`."""
+    return [part.strip() for part in (value or "").split(",") if part.strip()]
+
+
+def default_text(default: Any) -> str:
+    """A default as a person writes it; "" for none and for a switch that is off."""
+    return "" if default in (None, False, "") else "true" if default is True else str(default)
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """The default of an option: None where there is none, `dataclasses.MISSING` where it must be given."""
+    if field.metadata.get("required"):
+        return dataclasses.MISSING
+    if field.default_factory is not dataclasses.MISSING:
+        return " ".join(map(str, field.default_factory())) or None  # of a list: as it is written on the command line
+    return field.default
+
+
+def option_fields(group: type) -> list[dataclasses.Field[Any]]:
+    """The fields of a dataclass that are options: those with a help text."""
+    return [field for field in dataclasses.fields(group) if field.metadata]
+
+
+def field_names(group: type) -> tuple[str, ...]:
+    """Return the names of the options of a group."""
+    return tuple(field.name for field in option_fields(group))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an option takes: `kind` is bool, int, float or str; `many`: several words; `choices`: only these."""
+
+    kind: type
+    many: bool = False
+    choices: tuple[Any, ...] = ()
+
+    def value(self, name: str, words: Sequence[str]) -> Any:
+        """Return the value of an option that was given with these words. Raises `UserError`."""
+        if self.kind is bool and not words:
+            return True
+        if self.many and words:
+            return [self._one(name, word) for word in words]
+        if len(words) != 1:
+            given = f"{' '.join(words)!r}; texts with spaces are written in quotes" if words else "none"
+            raise UserError(f"--{name} takes one value, not {given}")
+        return self._one(name, words[0])
+
+    def _one(self, name: str, word: str) -> Any:
+        value: Any = word
+        if self.kind is bool:
+            if word.lower() not in (*TRUE, *FALSE):
+                raise UserError(f"--{name} {word}: it is true or false")
+            return word.lower() in TRUE
+        if self.kind is not str:
+            try:
+                value = self.kind(word)
+            except ValueError:
+                what = "a whole number" if self.kind is int else "a number"
+                raise UserError(f"--{name} takes {what}, not {word!r}") from None
+        if self.choices and value not in self.choices:
+            choices = [str(choice) for choice in self.choices]
+            hint = nearest(word, choices)
+            raise UserError(f"--{name}: {word!r} is not one of {', '.join(choices)}.{hint}")
+        return value
+
+
+def shape_of(hint: Any, choices: Sequence[Any] = ()) -> Shape:
+    """`int | None` -> a number, `Literal["a", "b"]` -> one of these, `list[str]` -> several words."""
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(one for one in get_args(hint) if one is not type(None))
+    if get_origin(hint) is list:
+        return dataclasses.replace(shape_of(get_args(hint)[0], choices), many=True)
+    if get_origin(hint) is Literal:
+        return Shape(type(get_args(hint)[0]), choices=get_args(hint))
+    return Shape(hint, choices=tuple(choices))
+
+
+@cache
+def shapes_of(group: type) -> dict[str, Shape]:
+    """The shapes of a group's options by name."""
+    hints = get_type_hints(group)
+    return {
+        field.name: shape_of(hints[field.name], field.metadata.get("choices", ())) for field in option_fields(group)
+    }

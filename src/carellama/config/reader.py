@@ -1,0 +1,235 @@
+"""The reader of a command line: flags, or one YAML file and flags, to dataclasses of options; mistakes are one line.
+
+Flags and YAML keys have the same names, and a flag beats the file:
+
+    carellama train examples/sft.yaml --learning_rate 1e-4
+
+Names of other programs are read as today's (`carellama.config.foreign_options`). Loads no library but yaml.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from carellama.config.foreign_options import translate
+from carellama.config.help import format_help
+from carellama.config.options import FALSE, TRUE, default_of, option_fields, shapes_of
+from carellama.config.transformers_options import TrainingFlag
+from carellama.errors import UserError, nearest, read_failure
+
+log = logging.getLogger(__name__)
+
+EXAMPLE_MODEL = "--model_name_or_path smollm2-135m"
+FLAG = re.compile(r"--?[A-Za-z][\w.-]*(=|$)")
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a command line asks for: its groups, the words of training flags, and all that was given, as written."""
+
+    groups: list[Any]
+    training: dict[str, list[str]]
+    asked: dict[str, str]
+
+    def with_training(self, **flags: str) -> Parsed:
+        """Return it with further training flags."""
+        training = self.training | {name: [value] for name, value in flags.items()}
+        return dataclasses.replace(self, training=training, asked=self.asked | flags)
+
+
+class Reader:
+    """Reads the options of some dataclasses, and beside them `training` flags, which transformers parses itself."""
+
+    def __init__(self, groups: Sequence[type], command: str, training: Mapping[str, TrainingFlag] | None = None):
+        self.groups, self.command, self.training = groups, command, training or {}
+        self.shapes = {name: shape for group in groups for name, shape in shapes_of(group).items()}
+        self.names = [*self.shapes, *(name for name in self.training if name not in self.shapes)]
+        self.aliases = {
+            alias: field.name for group in groups for field in option_fields(group) for alias in field.metadata["names"]
+        }
+
+    def name_of(self, name: str) -> str | None:
+        """The option that is meant by a name; None: there is none."""
+        name = name.replace("-", "_")
+        name = self.aliases.get(name, name)
+        return name if name in self.shapes or name in self.training else None
+
+    def negated(self, name: str) -> str | None:
+        """The switch that `no_NAME` turns off; None: it is no such name."""
+        if not name.startswith(("no_", "no-")):
+            return None
+        name = name[3:].replace("-", "_")
+        is_switch = name in self.shapes and self.shapes[name].kind is bool
+        return name if is_switch or self.training.get(name, TrainingFlag("")).annotation.startswith("bool") else None
+
+    def read(
+        self, argv: Sequence[str], defaults: Mapping[str, Any] | None = None, positional: str | None = None
+    ) -> Parsed:
+        """Return the options of a command line; see `parse_options`."""
+        argv, settings = list(argv), dict[str, list[str]]()
+        if positional is None and argv and argv[0].endswith((".yaml", ".yml")):
+            file = read_yaml(argv.pop(0))
+            settings = self._named([(str(key), self._words(str(key), file[key])) for key in file], in_file=True)
+        pairs, free = self.pairs(argv, positional)
+        flags = self._named(pairs)
+        if positional and free:
+            flags[positional] = free
+        elif free:
+            raise UserError(
+                f"unexpected word {free[0]!r}: write options as --name value, and texts with spaces in quotes"
+            )
+        given = {name: words_of(value) for name, value in (defaults or {}).items()} | settings | flags
+        self._refuse_missing(given, positional)
+        training = {
+            name: self.training[name].checked(name, words) for name, words in given.items() if name not in self.shapes
+        }
+        groups = [
+            group(**{name: shape.value(name, given[name]) for name, shape in shapes_of(group).items() if name in given})
+            for group in self.groups
+        ]
+        return Parsed(groups, training, {name: " ".join(words) or "true" for name, words in given.items()})
+
+    def pairs(self, argv: Sequence[str], positional: str | None) -> tuple[list[tuple[str, list[str]]], list[str]]:
+        """Return each flag with its words, and the words that belong to none."""
+        pairs, free = list[tuple[str, list[str]]](), list[str]()
+        room = 0.0  # words that the last flag still takes
+        for at, word in enumerate(argv):
+            if word == "--" and positional:
+                return pairs, [*free, *argv[at + 1 :]]
+            if FLAG.match(word):
+                name, joined, value = word.partition("=")
+                if not word.startswith("--"):
+                    self._refuse_unknown(name)
+                pairs.append((name.lstrip("-"), [value] if joined else []))
+                room = 0 if joined else self._takes(pairs[-1][0], positional)
+            elif room and not (positional and self._is_switch(pairs[-1][0]) and word.lower() not in (*TRUE, *FALSE)):
+                pairs[-1][1].append(word)
+                room -= 1
+            else:
+                room = 0
+                free.append(word)
+        return pairs, free
+
+    def _takes(self, name: str, positional: str | None) -> float:
+        """How many words an option takes; those of other programs and of transformers take all that follow."""
+        known = self.shapes.get(self.name_of(name) or "")
+        if known is None:
+            return 1 if positional else float("inf")
+        return float("inf") if known.many else 1
+
+    def _words(self, name: str, value: Any) -> list[str]:
+        """The words of a value in a file; none for a key without a value."""
+        known = self.shapes.get(self.name_of(name) or "")
+        if value is None:
+            return []
+        return list(map(str, value)) if known and known.many and isinstance(value, list) else words_of(value)
+
+    def _is_switch(self, name: str) -> bool:
+        known = self.shapes.get(self.name_of(name) or "")
+        return known is not None and known.kind is bool
+
+    def _named(self, pairs: Iterable[tuple[str, list[str]]], *, in_file: bool = False) -> dict[str, list[str]]:
+        """Return the words of each option by its name today. Raises `UserError` for a name that is none."""
+        found, translated = dict[str, list[str]](), dict[str, str]()  # by today's name; and the foreign one
+        for name, words in pairs:
+            if in_file and not words:  # a key without a value
+                continue
+            if (known := self.name_of(name)) is not None:
+                if known in translated:
+                    raise both(translated[known], known)
+                found[known] = words
+                continue
+            if not words and (switch := self.negated(name)) is not None:
+                found[switch] = ["false"]
+                continue
+            today = translate(name.replace("-", "_"), words, self.names)
+            if today is None:
+                self._refuse_unknown(name if in_file else f"--{name}", in_file=in_file)
+            log.warning("%s", today.note)
+            if today.option:
+                if found.get(today.option, today.words) != today.words:
+                    raise both(name, today.option)
+                found[today.option] = today.words
+                translated[today.option] = name
+        return found
+
+    def _refuse_missing(self, given: Collection[str], positional: str | None) -> None:
+        missing = [
+            field.name
+            for group in self.groups
+            for field in option_fields(group)
+            if default_of(field) is dataclasses.MISSING and field.name not in given
+        ]
+        if positional in missing:
+            command, _, what = self.command.rpartition(" ")
+            raise UserError(f"{what} is missing; see {command} --help")
+        if missing:
+            command = " ".join(word for word in self.command.split() if word.islower())  # without FILE... at its end
+            example = f" (such as {EXAMPLE_MODEL})" if "model_name_or_path" in missing else ""
+            raise UserError(
+                f"{command} needs {', '.join('--' + name for name in missing)}{example}; see {command} --help"
+            )
+
+    def _refuse_unknown(self, name: str, *, in_file: bool = False) -> NoReturn:
+        if in_file:
+            raise UserError(f"unknown key {name!r} in the settings.{nearest(name, self.names)}")
+        raise UserError(f"unknown option {name!r}.{nearest(name, ['--' + one for one in self.names])} See --help.")
+
+
+def both(foreign: str, option: str) -> UserError:
+    """The error of an option that is given under an old name and under today's, or under two old ones."""
+    return UserError(f"--{foreign} is today's --{option}, which is given as well: give one of them")
+
+
+def parse_options(
+    groups: Sequence[type],
+    argv: Sequence[str],
+    command: str,
+    defaults: Mapping[str, Any] | None = None,
+    positional: str | None = None,
+) -> list[Any]:
+    """Read `argv` (flags, or a YAML file followed by flags) into one instance of each dataclass.
+
+    `defaults` are values that the command sets and the user may still override. Words that belong to no flag, before or
+    behind the flags, are the value of the option `positional`, if one is named. `--help` prints the options and leaves.
+    Raises `UserError` for an unknown flag (with the nearest name), a wrong value, or a file that is not a mapping of
+    known keys.
+    """
+    if {"--help", "-h"} & set(argv):
+        print(format_help(groups, command))
+        raise SystemExit(0)
+    return Reader(groups, command).read(argv, defaults, positional).groups
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """Read one YAML file of settings."""
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {read_failure(error)}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} must hold 'name: value' lines, one for each option")
+    return settings
+
+
+def words_of(value: Any) -> list[str]:
+    """A value as the word of a flag: lists by comma, a mapping as JSON."""
+    if isinstance(value, dict):
+        return [json.dumps(value)]
+    return [",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)]
+
+
+def to_flags(settings: Mapping[str, Any]) -> list[str]:
+    """`{"lora_rank": 8}` -> `['--lora_rank', '8']`; lists by comma, None left out."""
+    return [word for key, value in settings.items() if value is not None for word in (f"--{key}", *words_of(value))]
