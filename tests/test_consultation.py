@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from hypothesis import given, settings
@@ -390,6 +391,20 @@ def test_a_request_may_choose_its_mode() -> None:
     assert field["state"]["slots"]["onset"] == TOOTH[0]
     assert "".join(delta.content or "" for delta in deltas) == done.message.content
     assert [one.model_extra["consultation"] for one in deltas if "consultation" in (one.model_extra or {})] == [field]
+
+
+def test_no_conversation_is_too_long_to_be_consulted() -> None:
+    """It was refused as too long for the model, which is not asked: the rules read all turns."""
+    assistant = Assistant(ScriptedEngine("(the model)", context_tokens=50), safety=LAYER)
+    one = Consultant(assistant, Interview(LAYER))
+    with running(assistant, consultant=one) as server:
+        turns = [{"role": "user", "content": f"{TOOTH[0]} {'It throbs. ' * 20}"}]
+        answers = [
+            httpx2.post(f"{server.v1}/chat/completions", json={"messages": turns, "mode": mode}).json()
+            for mode in ("consult", "answer")
+        ]
+    assert answers[0]["choices"][0]["message"]["consultation"]["slot"] == "red_flag"
+    assert answers[1]["error"]["code"] == "context_length_exceeded"
 
 
 def test_a_server_without_the_safety_layer_does_not_consult() -> None:
