@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any, Literal
 
 import yaml
 
 from carellama.data.catalogue.layout import Stage
 from carellama.errors import lookup
+from carellama.package_data import package_folder
 
 Split = Literal["train", "held_out"]
 HostKind = Literal["huggingface", "modelscope", "github", "google-drive", "url", "manual"]
@@ -95,9 +95,8 @@ class Entry:
 def entries() -> dict[str, Entry]:
     """All entries by name, sorted."""
     found: dict[str, Entry] = {}
-    folder = resources.files("carellama.data.catalogue").joinpath("datasets")
-    for file in sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name):
-        for name, fields in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+    for _, text in package_folder("data/catalogue/datasets"):
+        for name, fields in yaml.safe_load(text).items():
             assert name not in found, f"{name} has two entries"
             found[name] = _entry(name, fields)
     return dict(sorted(found.items()))

@@ -19,10 +19,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 
-import yaml
-
+from carellama.package_data import package_yaml
 from carellama.records import Chat, Pair, Question, Record, Text
 from carellama.text import counted, is_chinese, language, ngrams, words
 
@@ -98,8 +96,7 @@ def _length(text: str, shortest: int, longest: int) -> Refusal | None:
 
 @cache
 def _patterns() -> dict[str, re.Pattern[str]]:
-    file = resources.files("carellama.data.clean").joinpath("boilerplate.yaml")
-    lists = yaml.safe_load(file.read_text(encoding="utf-8"))
+    lists = package_yaml("data/clean/boilerplate.yaml")
     found = {}
     for own in lists:
         whole = "|".join(f"(?:{pattern})" for pattern in lists[own]["whole"])
