@@ -18,12 +18,12 @@ import argparse
 import hashlib
 import json
 import time
-from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from carellama.engine.base import Piece, Reply, Sampling
+from carellama.engine.base import OnEvent, Piece, PreparedPrompt, Reply, RequestHandle, Sampling
 from carellama.engine.scripted import ScriptedEngine
 from carellama.evaluate.table import aligned
 from carellama.intervals import wilson
@@ -39,7 +39,7 @@ from carellama.safety.answers.classifier import (
     may_be,
 )
 from carellama.safety.layer import SafetyLayer
-from carellama.safety.screened import screened_stream
+from carellama.safety.screened import submit_screened
 
 LEAST, PENALTY = 2, 0.15
 ROUNDS = 7
@@ -133,6 +133,7 @@ def marked(one: Sentence, classifier: AnswerClassifier) -> set[str]:
 
 def cost(sentences: Sequence[Sentence]) -> str:
     """Return the processor time of the layer for a piece of an answer (4 Latin letters, 2 Chinese characters)."""
+    prompt = PreparedPrompt(messages=(), text="", ids=(), tokens=0)
     layer, rows = SafetyLayer("on"), [["language", "question", "pieces of an answer", "us a piece", "ms an answer"]]
     for language, size, space, questions in COSTS:
         plain = [one.text for one in sentences if (one.language, one.kind) == (language, "none")]
@@ -144,8 +145,8 @@ def cost(sentences: Sequence[Sentence]) -> str:
                 begin = time.process_time()
                 for pieces in answers:
                     engine = _Pieces(pieces)
-                    stream = screened_stream(screening, engine, [], Sampling()) if on else engine.stream()
-                    deque(stream, maxlen=0)
+                    submit = partial(submit_screened, screening, engine) if on else engine.submit
+                    submit(prompt, Sampling(), lambda event: None)
                 spent[on] = min(spent[on], time.process_time() - begin)
             count, extra = sum(map(len, answers)), spent[True] - spent[False]
             per = [f"{count / len(answers):.0f}", f"{1e6 * extra / count:.1f}", f"{1e3 * extra / len(answers):.2f}"]
@@ -160,9 +161,17 @@ class _Pieces(ScriptedEngine):
         super().__init__("")
         self.pieces = pieces
 
-    def stream(self, *_: object) -> Generator[Piece, None, Reply]:
-        yield from self.pieces
-        return Reply("", "stop", 1, len(self.pieces))
+    def submit(self, prompt: PreparedPrompt, sampling: Sampling, on_event: OnEvent) -> RequestHandle:
+        for piece in self.pieces:
+            on_event(piece)
+        on_event(Reply("", "stop", 1, len(self.pieces)))
+        return self
+
+    def cancel(self) -> None:
+        """It is over already."""
+
+    def join(self) -> None:
+        """It is over already."""
 
 
 def main() -> None:

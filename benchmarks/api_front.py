@@ -22,6 +22,7 @@ from itertools import count
 from carellama.config.reader import parse_options
 from carellama.config.serve import API_OPTIONS
 from carellama.engine.base import Engine, Sampling, drain
+from carellama.engine.generate import stream as stream_of
 from carellama.engine.load import choose
 from carellama.records import Message
 from carellama.serve.api import server
@@ -41,7 +42,7 @@ def bare(engine: Engine, streams: int, tokens: int) -> tuple[float, float]:
     first: list[float] = []
 
     def one(text: str) -> None:
-        stream = engine.stream((Message("user", text),), Sampling(tokens, temperature=0))
+        stream = stream_of(engine, (Message("user", text),), Sampling(tokens, temperature=0))
         for piece in stream:
             if piece.text:
                 first.append(time.perf_counter() - began)

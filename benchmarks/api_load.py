@@ -149,9 +149,9 @@ def serve(parallel: int, queue: int, token_seconds: float) -> None:
     from carellama.serve.api.server import serve as until_signal
 
     class Forgets(ScriptedEngine):
-        def stream(self, messages, sampling):  # type: ignore[no-untyped-def]
+        def answer(self, prompt, sampling):  # type: ignore[no-untyped-def]
             self.asked.clear()  # its memory of what it was asked is no part of the server
-            return super().stream(messages, sampling)
+            return super().answer(prompt, sampling)
 
     logging.basicConfig(level=logging.WARNING)
     engine = Forgets(lambda messages: messages[-1].content, token_seconds=token_seconds, parallel=parallel)

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
 from carellama.engine.base import Engine, Piece, PromptTooLong, Reply, Sampling, Tool, Unsupported
+from carellama.engine.generate import stream as stream_of
 from carellama.records import Message, ToolCall
 
 Answer = tuple[int, dict[str, str], str]
@@ -122,15 +123,15 @@ class _Protocol(Quiet):
         try:
             if self.path == "/tokenize":
                 prompt = body.get("prompt")
-                text = engine.render(_messages(body), _tools(body)) if prompt is None else prompt
+                text = engine.prepare(_messages(body), _tools(body)).text if prompt is None else prompt
                 self.say(200, {"tokens": engine.tokenize(text)})
             elif self.path == "/v1/embeddings":
                 vectors = engine.embed(body["input"])
                 self.say(200, {"data": [{"index": at, "embedding": each} for at, each in enumerate(vectors)]})
             elif self.path == "/v1/completions":
-                self._stream(engine.continue_text(body["prompt"], sampling), "text")
+                self._stream(stream_of(engine, body["prompt"], sampling), "text")
             else:
-                self._stream(engine.stream(_messages(body), sampling), "delta")
+                self._stream(stream_of(engine, _messages(body), sampling), "delta")
         except PromptTooLong as error:
             self.say(400, {"error": {"message": str(error)}})
         except Unsupported:

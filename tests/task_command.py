@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from carellama.batch import clinical_command
-from carellama.engine.base import OnReply, Prompt, Reply, Sampling
+from carellama.engine.base import Piece, PreparedPrompt, Reply, Sampling
 from carellama.engine.scripted import ScriptedEngine
 
 
@@ -21,11 +21,9 @@ class SchemaEngine(ScriptedEngine):
         super().__init__(script, **more)
         self.schemas: list[object] = []
 
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
-    ) -> list[Reply]:
+    def answer(self, prompt: PreparedPrompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
         self.schemas.append(sampling.json_schema)
-        return super().generate(prompts, replace(sampling, json_schema=None), on_reply=on_reply)
+        return super().answer(prompt, replace(sampling, json_schema=None))
 
 
 def run_task(engine: Any, name: str, rows: list | str, *flags: str) -> tuple[int, list[dict]]:

@@ -12,7 +12,9 @@ import pytest
 
 import preloaded
 from carellama.assistant import Assistant
-from carellama.engine.base import AnswerKind, Piece, Reply
+from carellama.engine.base import AnswerKind, Sampling
+from carellama.engine.generate import generate
+from carellama.engine.generate import stream as stream_of
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message
@@ -29,6 +31,7 @@ from carellama.safety.answers.watch import LONGEST
 from carellama.safety.check import faulty_examples
 from carellama.safety.layer import SafetyLayer
 from carellama.safety.policy import load_policy
+from inline_engine import InlineEngine
 
 ALL = get_args(AnswerKind)
 
@@ -39,15 +42,9 @@ def kinds(sentence: str, said: str = "") -> list[str]:
 
 def answered(text: str, question: str = "I have had a cough for two days", *, lump: int = 3, **options):
     """The pieces joined and the reply, where the answer streams in lumps of so many characters."""
-
-    class Lumps(ScriptedEngine):
-        def stream(self, messages, sampling):
-            for begin in range(0, len(text), lump):
-                yield Piece(text[begin : begin + lump])
-            return Reply(text, "stop", 1, 1)
-
-    one = Assistant(Lumps(text), safety=SafetyLayer(options.pop("mode", "on"), **options))
-    stream, said = one.stream([Message("user", question)]), ""
+    engine = InlineEngine(*(text[begin : begin + lump] for begin in range(0, len(text), lump)))
+    one = Assistant(engine, safety=SafetyLayer(options.pop("mode", "on"), **options))
+    stream, said = stream_of(one, [Message("user", question)], one.sampling), ""
     while True:
         try:
             said += next(stream).text
@@ -77,9 +74,13 @@ def test_a_mark_stands_behind_its_sentence_however_it_streams(lump: int) -> None
     marked = f"You have pneumonia. [Note: {diagnosis.text}] Take 2.5 mg daily. [Note: {dose.text}]"
     assert said == reply.text == f"Rest well. {marked}\nDrink water."
     assert [notice.kind for notice in reply.notices] == ["diagnosis", "dose", "disclaimer"]
-    (whole,) = Assistant(
-        ScriptedEngine("Rest well. You have pneumonia. Take 2.5 mg daily.\nDrink water."), safety=SafetyLayer("on")
-    ).generate([[Message("user", "I have had a cough for two days")]])
+    (whole,) = generate(
+        Assistant(
+            ScriptedEngine("Rest well. You have pneumonia. Take 2.5 mg daily.\nDrink water."), safety=SafetyLayer("on")
+        ),
+        [[Message("user", "I have had a cough for two days")]],
+        Sampling(),
+    )
     assert whole.text == said
 
 

@@ -31,9 +31,9 @@ class Told(ScriptedEngine):
         super().__init__(script, **kwargs)
         self.drawn: list[Sampling] = []
 
-    def stream(self, messages, sampling):
+    def answer(self, prompt, sampling):
         self.drawn.append(sampling)
-        return super().stream(messages, Sampling(sampling.max_new_tokens, stop=sampling.stop, tools=sampling.tools))
+        return super().answer(prompt, Sampling(sampling.max_new_tokens, stop=sampling.stop, tools=sampling.tools))
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_log_probabilities(client) -> None:
 
 def test_what_json_can_not_write_is_no_error() -> None:
     class Sure(ScriptedEngine):
-        def stream(self, messages, sampling):
+        def answer(self, prompt, sampling):
             never = TokenLogprob("x", -math.inf, (("x", -math.inf),))
             yield Piece("x", logprobs=(never,))
             return Reply("x", "stop", 1, 1, logprobs=(never,))
@@ -172,7 +172,7 @@ def test_tools() -> None:
 
 def test_reasoning_is_passed_on() -> None:
     class Thinks(ScriptedEngine):
-        def stream(self, messages, sampling):
+        def answer(self, prompt, sampling):
             yield Piece(reasoning="hm")
             yield Piece("Rest.")
             return Reply("Rest.", "stop", 1, 2, reasoning="hm")
@@ -234,7 +234,7 @@ def test_failures_of_the_engine(error, status, stream, caplog) -> None:
 
 def test_a_failure_in_the_middle_is_told_in_the_stream() -> None:
     class Breaks(ScriptedEngine):
-        def stream(self, messages, sampling):
+        def answer(self, prompt, sampling):
             yield Piece("He")
             raise Unavailable("gone")
 

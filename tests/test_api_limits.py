@@ -83,9 +83,9 @@ def test_more_are_never_at_work_than_the_engine_has_places() -> None:
     most = 0
 
     class Counts(ScriptedEngine):
-        def stream(self, messages, sampling):
+        def answer(self, prompt, sampling):
             nonlocal most
-            for piece in super().stream(messages, sampling):
+            for piece in super().answer(prompt, sampling):
                 most = max(most, self.running)
                 yield piece
             return Reply("x", "stop", 1, 1)
@@ -101,7 +101,7 @@ def test_more_are_never_at_work_than_the_engine_has_places() -> None:
 )
 def test_time_limits(limits, status) -> None:
     class Silent(ScriptedEngine):
-        def stream(self, messages, sampling):
+        def answer(self, prompt, sampling):
             for _ in range(40):
                 time.sleep(0.05)
                 yield Piece()
@@ -163,7 +163,7 @@ def test_a_silent_stream_is_kept_open_by_comments(monkeypatch) -> None:
     from carellama.serve.api.routes import chat as module
 
     class Late(ScriptedEngine):
-        def stream(self, messages, sampling):
+        def answer(self, prompt, sampling):
             for _ in range(10):
                 time.sleep(0.05)
                 yield Piece()

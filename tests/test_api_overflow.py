@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -13,6 +14,7 @@ import pytest
 from api_server import ASKED, Running, echo, running
 from carellama.config.serve import ApiArguments
 from carellama.engine.base import Sampling, Tool
+from carellama.engine.generate import count_tokens
 from carellama.engine.scripted import ScriptedEngine
 from carellama.records import Message, ToolCall
 from carellama.serve.api.admission import AdmissionQueue
@@ -96,7 +98,7 @@ def test_tools_are_cut_to_those_that_fit(caplog, overflow: str) -> None:
     """A19: with 36 tools a request was refused, or its history dropped; now the conversation comes first."""
     engine = echo(context_tokens=4000)
     history = [{"role": message.role, "content": message.content} for message in turns(8)]
-    whole = engine.count_tokens(turns(8))
+    whole = count_tokens(engine, turns(8))
     with running(engine, context_overflow=overflow) as server, caplog.at_level(logging.INFO):
         answer = chat(server, messages=history, tools=MANY, max_tokens=100)
         assert answer.status_code == 200 and "x-carellama-dropped-messages" not in answer.headers
@@ -114,11 +116,11 @@ def test_tools_that_were_called_stay() -> None:
     engine, tools = ScriptedEngine(""), [Tool(f"tool_{number}", "d" * 100) for number in range(20)]
     asked = [Message("user", "q")]
     called = [*asked, Message("assistant", "", (ToolCall("c", "tool_17", "{}"),)), Message("tool", "r", call_id="c")]
-    limit = engine.count_tokens(called, tools[:5])
-    assert tools_that_fit(engine.count_tokens, asked, tools, limit) == tuple(tools[:5])
-    assert [tool.name for tool in tools_that_fit(engine.count_tokens, called, tools, limit)][-1] == "tool_17"
-    assert tools_that_fit(engine.count_tokens, called, tools[:2], limit) == tuple(tools[:2])
-    assert tools_that_fit(engine.count_tokens, called, tools, 5) == tuple(
+    limit = count_tokens(engine, called, tools[:5])
+    assert tools_that_fit(partial(count_tokens, engine), asked, tools, limit) == tuple(tools[:5])
+    assert [tool.name for tool in tools_that_fit(partial(count_tokens, engine), called, tools, limit)][-1] == "tool_17"
+    assert tools_that_fit(partial(count_tokens, engine), called, tools[:2], limit) == tuple(tools[:2])
+    assert tools_that_fit(partial(count_tokens, engine), called, tools, 5) == tuple(
         tools
     )  # too long by itself: the engine refuses it
 
@@ -144,12 +146,12 @@ def turns(count: int) -> list[Message]:
 def test_the_oldest_turns_are_dropped_until_it_fits(limit: int) -> None:
     """A26: every later turn of a conversation that filled the context was refused."""
     engine, whole = ScriptedEngine(""), turns(6)
-    left, oldest = drop_oldest(engine.count_tokens, whole, (), limit)
+    left, oldest = drop_oldest(partial(count_tokens, engine), whole, (), limit)
     dropped = len(oldest)
     assert [whole[0], *oldest, *left[1:]] == whole and left[1].role == "user"
-    assert engine.count_tokens(left) <= limit or left == [whole[0], whole[-1]]
+    assert count_tokens(engine, left) <= limit or left == [whole[0], whole[-1]]
     if dropped:  # one turn more would not fit
-        assert engine.count_tokens([whole[0], *whole[1 + dropped - 2 :]]) > limit
+        assert count_tokens(engine, [whole[0], *whole[1 + dropped - 2 :]]) > limit
 
 
 def test_calls_stay_with_their_results() -> None:
@@ -158,9 +160,9 @@ def test_calls_stay_with_their_results() -> None:
         Message("user", "q" * 50), Message("assistant", "", call), Message("tool", "r" * 50, call_id="c"),
         Message("assistant", "a"), Message("user", "now"),
     ]  # fmt: skip
-    assert drop_oldest(ScriptedEngine("").count_tokens, whole, (), 60) == ([whole[-1]], whole[:-1])
+    assert drop_oldest(partial(count_tokens, ScriptedEngine("")), whole, (), 60) == ([whole[-1]], whole[:-1])
     leads = [Message("assistant", "Hello! " * 10), Message("user", "q")]
-    assert drop_oldest(ScriptedEngine("").count_tokens, leads, (), 20) == ([leads[-1]], leads[:1])
+    assert drop_oldest(partial(count_tokens, ScriptedEngine("")), leads, (), 20) == ([leads[-1]], leads[:1])
 
 
 def test_room_for_an_answer() -> None:

@@ -110,7 +110,7 @@ def test_a_stream_is_the_whole_response(client) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_reasoning_is_an_item_of_its_own(stream) -> None:
     class Thinks(ScriptedEngine):
-        def stream(self, messages, sampling):
+        def answer(self, prompt, sampling):
             yield Piece(reasoning="An ear ")
             yield Piece(reasoning="is an organ.")
             yield Piece("ENT.")
@@ -212,7 +212,7 @@ def test_an_item_is_named_by_its_own_place(client) -> None:
 
 def test_an_error_in_the_middle_of_a_stream_is_raised_by_the_client() -> None:
     class Breaks(ScriptedEngine):
-        def stream(self, messages, sampling):
+        def answer(self, prompt, sampling):
             yield Piece("Re")
             raise ValueError("broken")
 

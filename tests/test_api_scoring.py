@@ -15,6 +15,7 @@ import torch
 
 from api_server import running, until
 from carellama.engine.base import Piece, Sampling, TokenLogprob, drain
+from carellama.engine.generate import stream
 from carellama.engine.openai.engine import OpenAIEngine
 from carellama.engine.scripted import ScriptedEngine
 from carellama.engine.transformers.engine import TransformersEngine
@@ -185,4 +186,4 @@ def test_a_prompt_of_marks_is_continued_as_its_ids(engine) -> None:
     text = "<|im_start|>user\nHi<|im_end|>\n"
     ids = engine.tokenize(text, begin=True, marks=True)
     assert engine.detokenize(ids).endswith(text)
-    assert drain(engine.continue_text(ids, GREEDY)).prompt_tokens == len(ids)
+    assert drain(stream(engine, ids, GREEDY)).prompt_tokens == len(ids)

@@ -8,11 +8,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import httpx2
 import pytest
 
 from api_server import echo, running, until
+from carellama.engine.base import PreparedPrompt
 from carellama.engine.scripted import ScriptedEngine
 from carellama.serve.api.auth import ApiKeyAuth
 from carellama.serve.api.routes import chat
@@ -65,7 +67,7 @@ class Prepares(ScriptedEngine):
 
     prepared, off = 0, 0
 
-    def prepare(self, prompt, tools=()):
+    def prepare(self, prompt: Any, tools: Any = (), *, exact: bool = True) -> PreparedPrompt:
         self.prepared += 1
         made = super().prepare(prompt, tools)
         return replace(made, tokens=made.tokens + self.off, exact=not self.off)

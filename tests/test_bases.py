@@ -18,6 +18,7 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import ModelArguments, TrainedModelArguments
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.engine.base import Sampling
+from carellama.engine.generate import generate
 from carellama.engine.transformers.engine import TransformersEngine
 from carellama.errors import UserError
 from carellama.model.adapter_plan import plan_adapters
@@ -171,7 +172,7 @@ def test_one_step_moves_the_adapter_which_merges_saves_and_answers(name, tmp_pat
         whole = load_model(ModelArguments(str(tmp_path / "merged")), dtype="float32", attention=None)
         torch.testing.assert_close(whole(input_ids=ids).logits, expected, atol=1e-4, rtol=1e-3)
     engine = TransformersEngine(whole, tokenizer, get_template(None, tokenizer))
-    said = engine.generate([[Message("user", "a")], [Message("user", "fever, cough")]], SAMPLING)
+    said = generate(engine, [[Message("user", "a")], [Message("user", "fever, cough")]], SAMPLING)
     assert all(1 <= reply.completion_tokens <= 4 for reply in said)
 
 
@@ -187,7 +188,7 @@ def test_answers_that_join_and_leave_are_those_of_model_generate(name, tiny_toke
     prompts = engine._encode([[Message("user", text)] for text in ("a", "fever, cough", "What is asthma?")])
     samplings = [replace(SAMPLING, max_new_tokens=tokens) for tokens in (9, 3, 6)]
     with ThreadPoolExecutor(3) as pool, caplog.at_level(logging.INFO, "carellama"):
-        found = [one[0].ids for one in pool.map(lambda a, b: engine.continue_ids([a], b), prompts, samplings)]
+        found = [one[0].ids for one in pool.map(lambda a, b: engine.complete_ids([a], b), prompts, samplings)]
     assert ("none joins" not in caplog.text) == (name in JOINED)
     for ids, sampling, said in zip(prompts, samplings, found, strict=True):
         settings = {"max_new_tokens": sampling.max_new_tokens, "do_sample": False, "eos_token_id": None}

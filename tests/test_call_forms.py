@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from carellama.engine.base import FinishReason, Piece, Reply, Sampling, Tool
+from carellama.engine.base import Event, FinishReason, Piece, Reply, Sampling, Tool
 from carellama.engine.call_forms import value_of
 from carellama.engine.chat import Chat
 from carellama.engine.detokenizer import keeping
-from carellama.engine.parts import kept_marks, told_apart
+from carellama.engine.parts import kept_marks, split_parts
 from carellama.records import Message, ToolCall
 from carellama.templates.jinja import knows_tools, turn_ends
 from test_reasoning_templates import SHIPPED
@@ -68,19 +68,13 @@ WRITTEN: list[tuple[str, list[Any]]] = [
 def answer(text: str, size: int, finish: FinishReason = "stop", jinja: str = "", tools=TOOLS, **more: Any):
     """The pieces and the reply of an answer that comes in pieces of a size."""
 
-    def said():
-        for at in range(0, len(text), size):
-            yield Piece(text[at : at + size])
-        return Reply(text, finish, 1, 1)
-
-    stream = told_apart(said(), Sampling(tools=tools, **more), jinja=jinja)
-    pieces: list[Piece] = []
-    while True:
-        try:
-            pieces.append(next(stream))
-        except StopIteration as end:
-            reply: Reply = end.value
-            break
+    events: list[Event] = []
+    take = split_parts(events.append, Sampling(tools=tools, **more), jinja=jinja)
+    for at in range(0, len(text), size):
+        take(Piece(text[at : at + size]))
+    take(Reply(text, finish, 1, 1))
+    *pieces, reply = events
+    assert isinstance(reply, Reply)
     assert "".join(piece.text for piece in pieces) == reply.text
     assert "".join(piece.reasoning for piece in pieces) == reply.reasoning
     assert tuple(piece.call for piece in pieces if piece.call) == reply.calls

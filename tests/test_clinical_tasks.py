@@ -23,7 +23,7 @@ from carellama.batch.clinical_tasks import (
     read_json_reply,
     schema_reason,
 )
-from carellama.engine.base import Prompt, Unavailable
+from carellama.engine.base import Prompt, PromptTooLong, Unavailable
 from carellama.engine.masked import MaskedEngine
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
@@ -138,17 +138,15 @@ def test_a_reply_that_cannot_be_used_is_asked_for_again_with_the_reason() -> Non
 def test_an_engine_that_takes_a_schema_is_given_it() -> None:
     engine = SchemaEngine(json.dumps(STRUCTURED))
     run_task(engine, "structure", [REPORT, REPORT])
-    assert engine.schemas == [load_tasks()["structure"].schema]
+    assert engine.schemas == [load_tasks()["structure"].schema] * 2
 
 
 def test_a_prompt_that_only_the_server_finds_too_long_fails_its_own_row() -> None:
     class Server(ScriptedEngine):
-        def generate(self, prompts, sampling, *, on_reply=None):
-            from carellama.engine.base import PromptTooLong
-
-            if any("LONG" in prompt[-1].content for prompt in prompts):
+        def answer(self, prompt, sampling):
+            if "LONG" in prompt.messages[-1].content:
                 raise PromptTooLong(9000, 4096)
-            return super().generate(prompts, sampling, on_reply=on_reply)
+            return super().answer(prompt, sampling)
 
     code, rows = run_task(Server(json.dumps(STRUCTURED)), "structure", [REPORT, "LONG", REPORT])
     assert code == 1 and [bool(row["error"]) for row in rows] == [False, True, False]

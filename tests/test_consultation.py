@@ -24,7 +24,9 @@ from carellama.consultation.model import wording_fault
 from carellama.consultation.questions import load_questions
 from carellama.consultation.reading import is_denial, kind_of, read_text
 from carellama.consultation.state import SLOTS
-from carellama.engine.base import Piece, Prompt, Reply, Sampling, Unavailable
+from carellama.engine.base import Piece, PreparedPrompt, Reply, Sampling, Unavailable
+from carellama.engine.generate import generate
+from carellama.engine.generate import stream as stream_of
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message
@@ -56,8 +58,8 @@ def talk(interview: Interview, answers: Sequence[str]) -> tuple[list[Message], l
 class Schooled(ScriptedEngine):
     """Holds its answers to a schema, as far as the script does."""
 
-    def stream(self, messages: Prompt, sampling: Sampling):
-        return super().stream(messages, Sampling(max_new_tokens=sampling.max_new_tokens, temperature=0.0))
+    def answer(self, prompt: PreparedPrompt, sampling: Sampling):
+        return super().answer(prompt, Sampling(max_new_tokens=sampling.max_new_tokens, temperature=0.0))
 
 
 def test_one_sentence_fills_three_slots() -> None:
@@ -272,9 +274,9 @@ def test_an_engine_without_schemas_reads_by_rules() -> None:
 
 def test_an_engine_that_does_not_answer_is_asked_again() -> None:
     class Away(ScriptedEngine):
-        def stream(self, messages: Prompt, sampling: Sampling):
-            self.asked.append(tuple(messages))
+        def answer(self, prompt: PreparedPrompt, sampling: Sampling):
             raise Unavailable("gone")
+            yield  # type: ignore[unreachable]
 
     engine = Away("x")
     interview = Interview(LAYER, engine=engine, reading="both", wording="model")
@@ -323,7 +325,7 @@ def ended(one: Consultant) -> list[Message]:
     messages: list[Message] = []
     for answer in TOOTH:
         messages.append(Message("user", answer))
-        (reply,) = one.generate([messages])
+        (reply,) = generate(one, [messages], one.sampling)
         messages.append(Message("assistant", reply.text))
         if is_report(reply.text):
             return messages
@@ -336,13 +338,15 @@ def test_the_consultant_asks_reports_and_then_lets_the_model_answer() -> None:
     first, report = messages[1].content, messages[-1].content
     assert first.startswith(load_questions().intro["en"]) and first.count("?") == 1
     assert "lower left" in report
-    (reply,) = one.generate([[*messages, Message("user", "What may I eat?")]])
+    (reply,) = generate(one, [[*messages, Message("user", "What may I eat?")]], one.sampling)
     assert reply.text == "(the model)" and reply.consultation is None
-    (reply,) = one.generate([[*messages, Message("user", "all right, thanks")]])
+    (reply,) = generate(one, [[*messages, Message("user", "all right, thanks")]], one.sampling)
     assert reply.text == load_questions().closing["en"]
-    (reply,) = one.generate([[*messages, Message("user", "It runs in the family, my mother had bad teeth too.")]])
+    (reply,) = generate(
+        one, [[*messages, Message("user", "It runs in the family, my mother had bad teeth too.")]], one.sampling
+    )
     assert is_report(reply.text) and "my mother" in reply.text
-    (reply,) = one.generate([[*messages, Message("user", ALARM)]])
+    (reply,) = generate(one, [[*messages, Message("user", ALARM)]], one.sampling)
     assert reply.consultation is not None and reply.consultation["state"]["reason"] == "emergency"
 
 
@@ -350,19 +354,19 @@ def test_what_is_streamed_is_what_is_generated() -> None:
     one = consultant()
     for messages in ([Message("user", TOOTH[0])], [Message("user", ALARM)]):
         pieces: list[Piece] = []
-        stream = one.stream(messages)
+        stream = stream_of(one, messages, one.sampling)
         try:
             while True:
                 pieces.append(next(stream))
         except StopIteration as end:
             reply: Reply = end.value
-        (whole,) = one.generate([messages])
+        (whole,) = generate(one, [messages], one.sampling)
         assert "".join(piece.text for piece in pieces) == reply.text == whole.text
         assert [piece.consultation for piece in pieces if piece.consultation] == [whole.consultation]
 
 
 def test_the_notice_comes_before_the_report_of_an_emergency() -> None:
-    (reply,) = consultant().generate([[Message("user", ALARM)]])
+    (reply,) = generate(consultant(), [[Message("user", ALARM)]], Sampling())
     assert reply.text.startswith(reply.notices[0].text) and "120" in reply.notices[0].text
     assert reply.consultation is not None and reply.consultation["state"]["reason"] == "emergency"
     assert reply.consultation["report"]["urgency"] == "emergency"

@@ -9,7 +9,7 @@ import pytest
 
 from carellama.consultation.interview import Interview
 from carellama.consultation.state import SLOTS
-from carellama.engine.base import Piece, Prompt, Reply, Sampling, one_by_one
+from carellama.engine.base import Piece, PreparedPrompt, Reply, Sampling
 from carellama.engine.scripted import ScriptedEngine
 from carellama.evaluate.consultation.patient import said_once
 from carellama.records import Message
@@ -22,8 +22,8 @@ TIRED = [Message("user", "I'm so tired all the time. Do I need a tonic?")]
 class Reader(ScriptedEngine):
     """Holds its answers to a schema, as far as the script does."""
 
-    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
-        return super().stream(messages, Sampling(temperature=0.0))
+    def answer(self, prompt: PreparedPrompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
+        return super().answer(prompt, Sampling(temperature=0.0))
 
 
 def reads(**slots: str) -> str:
@@ -63,13 +63,3 @@ def test_the_label_of_our_prompt_is_no_part_of_a_question() -> None:
 )
 def test_a_patient_that_a_model_plays_says_a_sentence_once_and_few_of_them(said: str, kept: str) -> None:
     assert said_once(said) == kept
-
-
-def test_conversations_are_answered_one_by_one_and_each_is_told_of() -> None:
-    told: list[tuple[int, str]] = []
-    engine = ScriptedEngine(["a", "b"])
-    prompts = [(Message("user", "1"),), (Message("user", "2"),)]
-    replies = one_by_one(
-        lambda one: engine.stream(one, Sampling()), prompts, lambda index, reply: told.append((index, reply.text))
-    )
-    assert [one.text for one in replies] == ["a", "b"] and told == [(0, "a"), (1, "b")]

@@ -13,6 +13,7 @@ from carellama.config.data import DataArguments
 from carellama.config.engine import EngineArguments
 from carellama.config.model import ModelArguments
 from carellama.engine.base import Sampling, Unavailable, Unsupported, drain
+from carellama.engine.generate import stream as stream_of
 from carellama.engine.openvino.engine import OpenVINOEngine, load
 from carellama.errors import UserError
 from carellama.records import Message
@@ -67,7 +68,7 @@ def test_what_the_pipeline_lacks_is_refused_in_one_line(engine: OpenVINOEngine) 
         {"logit_bias": ((5, 1.0),)}, {"num_beams": 2, "top_logprobs": 0},
     ):  # fmt: skip
         with pytest.raises(Unsupported) as refused:
-            next(engine.stream(PROMPTS[0], replace(GREEDY, **change)))
+            next(stream_of(engine, PROMPTS[0], replace(GREEDY, **change)))
         assert "\n" not in str(refused.value)
 
 
@@ -75,8 +76,8 @@ LETTERS = (Message("user", "Answer with one letter, A or B."),)
 
 
 def test_the_log_probability_of_what_is_said_knows_no_temperature(engine: OpenVINOEngine) -> None:
-    plain = drain(engine.stream(LETTERS, Sampling(1, temperature=0, top_logprobs=0))).logprobs
-    drawn = drain(engine.stream(LETTERS, Sampling(1, temperature=0.01, top_logprobs=0, seed=1))).logprobs
+    plain = drain(stream_of(engine, LETTERS, Sampling(1, temperature=0, top_logprobs=0))).logprobs
+    drawn = drain(stream_of(engine, LETTERS, Sampling(1, temperature=0.01, top_logprobs=0, seed=1))).logprobs
     assert plain[0].token == drawn[0].token and plain[0].top == ()
     assert plain[0].logprob == pytest.approx(drawn[0].logprob, abs=0.3) and plain[0].logprob < -1  # 8-bit cache
 
@@ -89,22 +90,22 @@ def test_letters_are_judged_as_the_whole_vocabulary_has_them(engine: OpenVINOEng
 
 
 def test_a_schema_that_can_not_be_is_refused_alone(engine: OpenVINOEngine) -> None:
-    other = engine.stream(PROMPTS[1], GREEDY)
+    other = stream_of(engine, PROMPTS[1], GREEDY)
     next(other)
     with pytest.raises(Unsupported, match="nonsense"):
-        drain(engine.stream(PROMPTS[0], replace(GREEDY, json_schema={"type": "nonsense"})))
+        drain(stream_of(engine, PROMPTS[0], replace(GREEDY, json_schema={"type": "nonsense"})))
     assert drain(other).completion_tokens == GREEDY.max_new_tokens
 
 
 def test_a_process_that_dies_is_told_to_all_who_wait() -> None:
     engine = embedded(parallel=1)
-    stream = engine.stream(PROMPTS[0], Sampling(400, temperature=0))
+    stream = stream_of(engine, PROMPTS[0], Sampling(400, temperature=0))
     next(stream)
-    engine.process._child.kill()
+    engine.worker._child.kill()
     with pytest.raises(Unavailable):
         drain(stream)
     with pytest.raises(Unavailable):
-        next(engine.stream(PROMPTS[0], GREEDY))
+        next(stream_of(engine, PROMPTS[0], GREEDY))
     engine.close()
 
 

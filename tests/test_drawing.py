@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from carellama.engine.base import Sampling
-from carellama.engine.detokenizer import Answer
+from carellama.engine.detokenizer import Detokenizer
 from carellama.engine.transformers import sampling as drawing
-from carellama.engine.transformers.request import Request, advance
+from carellama.engine.transformers.request import Request, sample_step
 
 WIDTH = 400  # more than are ranked at first
 ROW = st.tuples(
@@ -45,7 +45,7 @@ def column(values) -> torch.Tensor:
 def test_rows_are_cut_as_transformers_cuts_each_alone(rows, seed, spread) -> None:
     scores = scores_of(len(rows), seed, spread)
     temperature, top_k, top_p, min_p = (list(column) for column in zip(*rows, strict=True))
-    found = drawing.cut(scores, column(temperature), torch.tensor(top_k), column(top_p), column(min_p))
+    found = drawing.filter_logits(scores, column(temperature), torch.tensor(top_k), column(top_p), column(min_p))
     assert len(found) == len(rows) > 0
     for at, (heat, k, p, least) in enumerate(rows):
         warpers: list[Any] = [TemperatureLogitsWarper(heat)]
@@ -64,7 +64,7 @@ def test_repetition_is_penalised_as_in_transformers(rows) -> None:
     scores = scores_of(len(rows), 0)
     longest = max(len(ids) for _, ids in rows)
     ids = torch.tensor([ids + ids[:1] * (longest - len(ids)) for _, ids in rows])
-    found = drawing.repeated(scores, ids, column(penalty for penalty, _ in rows))
+    found = drawing.apply_repetition_penalty(scores, ids, column(penalty for penalty, _ in rows))
     assert len(found) == len(rows) > 0
     for at, (penalty, row) in enumerate(rows):
         expected = RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([row]), scores[at : at + 1])
@@ -77,7 +77,9 @@ def test_presence_and_frequency_are_those_of_openai(said, presence, frequency) -
     """mu[j] - c[j] * frequency - (c[j] > 0) * presence, with c[j] how often the answer has j."""
     scores = scores_of(1, 1)
     ids, times = torch.tensor([[*said, 0, 0]]), column([*([1] * len(said)), 0, 0])[None]
-    (found,) = drawing.counted(scores, ids, times, column([presence]), column([frequency])).tolist()
+    (found,) = drawing.apply_presence_and_frequency_penalty(
+        scores, ids, times, column([presence]), column([frequency])
+    ).tolist()
     assert len(found) == scores.shape[-1] > 0
     for token, before in enumerate(scores[0].tolist()):
         count = said.count(token)
@@ -90,7 +92,7 @@ def test_draws_have_their_shares() -> None:
     draw = random.Random(0)
     count = 20_000
     uniforms = torch.tensor([draw.random() for _ in range(count)], dtype=torch.float64)
-    seen = torch.bincount(drawing.drawn(scores.expand(count, -1), uniforms), minlength=7)
+    seen = torch.bincount(drawing.sample(scores.expand(count, -1), uniforms), minlength=7)
     expected = count * scores.softmax(-1)
     assert int(seen[4]) == 0 and int(seen.sum()) == count
     left = expected > 0
@@ -101,12 +103,12 @@ def test_draws_have_their_shares() -> None:
 def test_a_token_that_was_cut_is_never_drawn(uniform: float) -> None:
     scores = torch.full((1, 9), -torch.inf)
     scores[0, 4] = -7.0
-    assert drawing.drawn(scores, torch.tensor([uniform], dtype=torch.float64)).tolist() == [4]
+    assert drawing.sample(scores, torch.tensor([uniform], dtype=torch.float64)).tolist() == [4]
 
 
 def test_equal_scores_stay_or_go_together() -> None:
     scores = torch.tensor([[1.0, 2.0, 2.0, 2.0, 0.0]])
-    left = drawing.cut(scores, column([1]), torch.tensor([2]), column([0.1]), column([0]))
+    left = drawing.filter_logits(scores, column([1]), torch.tensor([2]), column([0.1]), column([0]))
     assert torch.isfinite(left[0]).tolist() == [False, True, True, True, False]
 
 
@@ -114,9 +116,9 @@ def test_a_presence_penalty_does_not_count_the_prompt() -> None:
     """Token 3 stands in the prompt and 5 in the answer: only 5 loses, as in OpenAI's API."""
     scores = torch.zeros(1, WIDTH)
     scores[0, 3], scores[0, 5], scores[0, 7] = 4.0, 5.0, 3.0
-    answer = Answer(lambda ids: "x" * len(ids), (), ())
+    answer = Detokenizer(lambda ids: "x" * len(ids), (), ())
     sampling = Sampling(temperature=0, presence_penalty=1.5)
-    request = Request([3, 3, 3, 7], 9, sampling, answer, lambda told: None, name=str)
+    request = Request([3, 3, 3, 7], 9, sampling, answer, lambda event: None, token_text=str)
     for _ in range(3):
-        advance(scores, [request])
-    assert request.said == [5, 3, 5]
+        sample_step(scores, [request])
+    assert request.output_ids == [5, 3, 5]

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from carellama.config.engine import GeneratingArguments
 from carellama.engine.base import Piece, Reply, Sampling
-from carellama.engine.detokenizer import Answer
+from carellama.engine.detokenizer import Detokenizer
+from carellama.engine.generate import count_tokens, generate
+from carellama.engine.generate import stream as stream_of
 from carellama.engine.scripted import ScriptedEngine
 from carellama.engine.transformers.engine import TransformersEngine
 from carellama.errors import UserError
@@ -45,7 +47,7 @@ def said(pieces: list[Piece]) -> str:
     return "".join(piece.text for piece in pieces)
 
 
-def read(answer: Answer, ids) -> list[str]:
+def read(answer: Detokenizer, ids) -> list[str]:
     return [*(answer.add(token) for token in ids), answer.end()]
 
 
@@ -56,19 +58,19 @@ def utf8(ids) -> str:
 @given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\ufffd"), max_size=40))
 @settings(deadline=None)
 def test_pieces_are_whole_characters(text: str) -> None:
-    pieces = read(Answer(utf8, (), ()), text.encode())
+    pieces = read(Detokenizer(utf8, (), ()), text.encode())
     assert "".join(pieces) == text
     assert not any("\ufffd" in piece for piece in pieces)
 
 
 def test_half_a_character_at_the_end_is_dropped_and_broken_bytes_do_not_hold_back_the_rest() -> None:
-    assert "".join(read(Answer(utf8, (), ()), "发烧".encode()[:-1])) == "发"
-    assert "".join(read(Answer(utf8, (), ()), b"\xa0" * 20 + b"ok")).endswith("ok")
+    assert "".join(read(Detokenizer(utf8, (), ()), "发烧".encode()[:-1])) == "发"
+    assert "".join(read(Detokenizer(utf8, (), ()), b"\xa0" * 20 + b"ok")).endswith("ok")
 
 
 @given(st.text("abcE"), st.lists(st.text("abE", min_size=1, max_size=3), max_size=2))
 def test_an_answer_ends_before_the_first_stop_string(text: str, stops: list[str]) -> None:
-    answer = Answer(utf8, (), stops)
+    answer = Detokenizer(utf8, (), stops)
     found = [text.find(stop) for stop in stops if stop in text]
     shown = ""
     for piece in read(answer, text.encode()):
@@ -82,14 +84,14 @@ def test_an_answer_ends_before_the_first_stop_string(text: str, stops: list[str]
 
 
 def test_an_end_token_ends_the_answer_and_is_counted() -> None:
-    answer = Answer(utf8, [ord("E")], ())
+    answer = Detokenizer(utf8, [ord("E")], ())
     assert "".join(read(answer, b"abEcd")) == answer.text == "ab"
     assert answer.stopped and answer.tokens == 3
 
 
 @pytest.mark.parametrize("stops", [("two", "one"), ("one", "two")])
 def test_of_two_stop_strings_in_one_token_the_first_in_the_text_ends_the_answer(stops) -> None:
-    answer = Answer(lambda ids: "a one b two c" if ids else "", (), stops)
+    answer = Detokenizer(lambda ids: "a one b two c" if ids else "", (), stops)
     assert "".join(read(answer, [0])) == answer.text == "a "
     assert answer.stopped
 
@@ -100,16 +102,16 @@ def test_a_space_after_a_new_line_is_kept_by_decoders_that_strip_the_first_one()
     def decode(ids) -> str:
         return "".join(words[token] for token in ids).removeprefix(" ")
 
-    assert "".join(read(Answer(decode, (), ()), range(len(words)))) == decode(range(len(words)))
+    assert "".join(read(Detokenizer(decode, (), ()), range(len(words)))) == decode(range(len(words)))
 
 
 def test_streamed_is_generated(engine) -> None:
-    for prompt, whole in zip(PROMPTS, endless(engine).generate(PROMPTS, greedy(40)), strict=True):
-        pieces, reply = follow(engine.stream(prompt, greedy(40)))
+    for prompt, whole in zip(PROMPTS, generate(endless(engine), PROMPTS, greedy(40)), strict=True):
+        pieces, reply = follow(stream_of(engine, prompt, greedy(40)))
         assert said(pieces) == reply.text == whole.text
         assert reply == whole
         assert (reply.finish_reason, reply.completion_tokens) == ("length", 40)
-        assert reply.prompt_tokens == engine.count_tokens(prompt)
+        assert reply.prompt_tokens == count_tokens(engine, prompt)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager", "packed"])
@@ -118,29 +120,29 @@ def test_a_batch_answers_as_single_prompts_do_in_the_order_given(tiny_tokenizer,
     model = make_model(attn_implementation=attention)
     engine = TransformersEngine(model, tiny_tokenizer, get_template(None, tiny_tokenizer), batch_size=3)
     told: dict[int, Reply] = {}
-    together = endless(engine).generate(PROMPTS, greedy(), on_reply=told.__setitem__)
-    assert together == [engine.generate([prompt], greedy())[0] for prompt in PROMPTS]
+    together = generate(endless(engine), PROMPTS, greedy(), on_reply=told.__setitem__)
+    assert together == [generate(engine, [prompt], greedy())[0] for prompt in PROMPTS]
     assert [told[index] for index in range(len(PROMPTS))] == together
     assert model.config._attn_implementation == attention
 
 
 def test_the_model_is_left_as_it_was_and_its_own_settings_do_not_count(engine) -> None:
-    expected = engine.generate(PROMPTS, greedy())
+    expected = generate(engine, PROMPTS, greedy())
     own = engine.model.generation_config
     own.repetition_penalty, own.max_length, own.suppress_tokens = 5.0, 3, list(range(100))
     engine.model.train()
-    assert engine.generate(PROMPTS, greedy()) == expected
+    assert generate(engine, PROMPTS, greedy()) == expected
     assert engine.model.training
     assert engine.model.generation_config is own
 
 
 def test_an_answer_ends_at_a_stop_token_and_at_a_stop_string(engine) -> None:
-    text = endless(engine).generate(PROMPTS[:1], greedy(30))[0].text
+    text = generate(endless(engine), PROMPTS[:1], greedy(30))[0].text
     stop = text[6:8]
     for sampling in (greedy(30), greedy(30, num_beams=2)):
-        for reply in engine.generate(PROMPTS, replace(sampling, stop=(stop,))):
+        for reply in generate(engine, PROMPTS, replace(sampling, stop=(stop,))):
             assert stop not in reply.text
-    pieces, reply = follow(engine.stream(PROMPTS[0], replace(greedy(30), stop=(stop,))))
+    pieces, reply = follow(stream_of(engine, PROMPTS[0], replace(greedy(30), stop=(stop,))))
     assert said(pieces) == reply.text == text[: text.find(stop)]
     assert reply.finish_reason == "stop" and reply.completion_tokens < 30
 
@@ -148,7 +150,7 @@ def test_an_answer_ends_at_a_stop_token_and_at_a_stop_string(engine) -> None:
         torch.tensor([engine._encode(PROMPTS[:1])[0]]), max_new_tokens=5, do_sample=False, eos_token_id=None
     )
     engine.template.stop_ids.append(int(ids[0, -1]))
-    ended = engine.generate(PROMPTS[:1], greedy(30))[0]
+    ended = generate(engine, PROMPTS[:1], greedy(30))[0]
     assert ended.finish_reason == "stop" and ended.completion_tokens <= 5
 
 
@@ -157,12 +159,12 @@ def test_closing_a_stream_stops_the_computation(tiny_tokenizer) -> None:
     engine = endless(TransformersEngine(model, tiny_tokenizer, get_template(None, tiny_tokenizer)))
     calls = []
     model.register_forward_hook(lambda *_: calls.append(1))
-    stream = engine.stream(PROMPTS[0], greedy(1 << 19))
+    stream = stream_of(engine, PROMPTS[0], greedy(1 << 19))
     next(stream)
     stream.close()
     done = len(calls)
     assert done < 5000
-    assert engine.generate(PROMPTS[:1], greedy(2))[0].completion_tokens == 2
+    assert generate(engine, PROMPTS[:1], greedy(2))[0].completion_tokens == 2
     assert len(calls) == done + 2
 
 
@@ -172,7 +174,7 @@ def test_an_error_in_the_computation_reaches_the_reader(engine) -> None:
 
     engine.model.model.register_forward_hook(fail)
     with pytest.raises(RuntimeError, match="broken weights"):
-        follow(engine.stream(PROMPTS[0], greedy()))
+        follow(stream_of(engine, PROMPTS[0], greedy()))
 
 
 def test_sampling_follows_its_seed_and_leaves_the_global_one(engine) -> None:
@@ -180,62 +182,64 @@ def test_sampling_follows_its_seed_and_leaves_the_global_one(engine) -> None:
         return Sampling.of(GeneratingArguments(temperature=2.0, top_p=1.0, top_k=0, max_new_tokens=20), seed=seed)
 
     state = torch.random.get_rng_state()
-    first = engine.generate(PROMPTS, sampled(1))
-    assert first == engine.generate(PROMPTS, sampled(1)) != engine.generate(PROMPTS, sampled(2))
+    first = generate(engine, PROMPTS, sampled(1))
+    assert first == generate(engine, PROMPTS, sampled(1)) != generate(engine, PROMPTS, sampled(2))
     assert torch.equal(state, torch.random.get_rng_state())
-    assert said(follow(engine.stream(PROMPTS[0], sampled(3)))[0]) == engine.generate(PROMPTS[:1], sampled(3))[0].text
+    assert (
+        said(follow(stream_of(engine, PROMPTS[0], sampled(3)))[0]) == generate(engine, PROMPTS[:1], sampled(3))[0].text
+    )
 
 
 def test_a_prompt_near_the_end_of_the_context_does_not_shorten_others(tiny_tokenizer) -> None:
     model = make_model(max_position_embeddings=256)
     engine = endless(TransformersEngine(model, tiny_tokenizer, get_template(None, tiny_tokenizer)))
     long = "x"
-    while engine.count_tokens((Message("user", long),)) < 250:
+    while count_tokens(engine, (Message("user", long),)) < 250:
         long += "x"
-    replies = engine.generate([(Message("user", long),), PROMPTS[0]], greedy(20))
+    replies = generate(engine, [(Message("user", long),), PROMPTS[0]], greedy(20))
     assert [reply.completion_tokens for reply in replies] == [256 - replies[0].prompt_tokens, 20]
     with pytest.raises(UserError, match="takes 256"):
-        engine.generate([(Message("user", long * 2),)], greedy())
+        generate(engine, [(Message("user", long * 2),)], greedy())
     with pytest.raises(UserError, match="takes 256"):
-        next(engine.stream((Message("user", long * 2),), greedy()))
+        next(stream_of(engine, (Message("user", long * 2),), greedy()))
 
 
 def test_an_adapter_is_used(tiny_tokenizer) -> None:
     from peft import LoraConfig, get_peft_model
 
     template = get_template(None, tiny_tokenizer)
-    plain = TransformersEngine(make_model(), tiny_tokenizer, template).generate(PROMPTS, greedy())
+    plain = generate(TransformersEngine(make_model(), tiny_tokenizer, template), PROMPTS, greedy())
     adapted = get_peft_model(make_model(), LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
     engine = TransformersEngine(adapted, tiny_tokenizer, template)
-    assert engine.generate(PROMPTS, greedy()) == plain
+    assert generate(engine, PROMPTS, greedy()) == plain
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=1.0)
-    assert engine.generate(PROMPTS, greedy()) != plain
+    assert generate(engine, PROMPTS, greedy()) != plain
 
 
 def test_beam_search_streams_in_one_piece(engine) -> None:
-    pieces, reply = follow(engine.stream(PROMPTS[0], greedy(num_beams=3)))
+    pieces, reply = follow(stream_of(engine, PROMPTS[0], greedy(num_beams=3)))
     assert (
         [piece.text for piece in pieces if piece.text]
         == [reply.text]
-        == [engine.generate(PROMPTS[:1], greedy(num_beams=3))[0].text]
+        == [generate(engine, PROMPTS[:1], greedy(num_beams=3))[0].text]
     )
 
 
 def test_no_prompts_no_replies(engine) -> None:
-    assert engine.generate([], greedy()) == []
+    assert generate(engine, [], greedy()) == []
 
 
 def test_the_scripted_engine_keeps_the_contract() -> None:
-    assert ScriptedEngine("fixed").generate(PROMPTS[:2], greedy(9)) == [
-        Reply("fixed", "stop", ScriptedEngine("").count_tokens(prompt), 5) for prompt in PROMPTS[:2]
+    assert generate(ScriptedEngine("fixed"), PROMPTS[:2], greedy(9)) == [
+        Reply("fixed", "stop", count_tokens(ScriptedEngine(""), prompt), 5) for prompt in PROMPTS[:2]
     ]
     queued = ScriptedEngine(["first", "second"])
-    assert [reply.text for reply in queued.generate(PROMPTS[:2], greedy())] == ["first", "second"]
+    assert [reply.text for reply in generate(queued, PROMPTS[:2], greedy())] == ["first", "second"]
     assert queued.asked == PROMPTS[:2]
     loud = ScriptedEngine(lambda messages: messages[-1].content.upper())
-    pieces, reply = follow(loud.stream(PROMPTS[0], greedy(4)))
+    pieces, reply = follow(stream_of(loud, PROMPTS[0], greedy(4)))
     assert (said(pieces), reply.finish_reason) == ("WHAT", "length")
     with pytest.raises(UserError, match="shorten"):
-        ScriptedEngine("x", context_tokens=3).generate(PROMPTS, greedy())
+        generate(ScriptedEngine("x", context_tokens=3), PROMPTS, greedy())

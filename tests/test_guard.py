@@ -167,7 +167,7 @@ def test_a_disguise_within_a_disguise_ends() -> None:
 
 
 class Failing(ScriptedEngine):
-    def generate(self, *args, **options):
+    def submit(self, *args, **options):
         raise OSError("connection refused")
 
 

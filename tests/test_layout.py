@@ -75,7 +75,8 @@ IMPORTS: dict[str, set[str]] = {
         *("privacy.word_lists", "safety.rules.measures"),
     },
     "assistant": {
-        *("consultation", "engine.base", "engine.generate", "engine.worker_pool", "records", "safety", "text"),
+        *("consultation", "engine.base", "engine.generate", "engine.prompts", "engine.worker_pool"),
+        *("records", "safety", "text"),
     },
     # engine: ppo and grpo learn from answers of their own
     "train": {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,8 +13,9 @@ from typing import Any
 import pytest
 
 from carellama.engine.base import Sampling, Unavailable, Unsupported, drain
-from carellama.engine.llamacpp.engine import LlamaCppEngine, cache_bytes, context_of
-from carellama.engine.llamacpp.fifo_semaphore import Places
+from carellama.engine.generate import stream as stream_of
+from carellama.engine.llamacpp.engine import LlamaCppEngine, context_per_slot, kv_bytes_per_token
+from carellama.engine.worker_pool import Job, WorkerPool
 from carellama.errors import UserError
 from carellama.model.gguf.read import Header
 from carellama.model.zoo.resolve import fetch
@@ -41,16 +41,6 @@ class TestLlamaCpp(Contract):
         return llama
 
 
-def test_places_are_given_in_turn() -> None:
-    places = Places(1)
-    first, second, third = places.ask(), places.ask(), places.ask()
-    assert first.is_set() and not second.is_set()
-    places.leave(second)  # it was not its turn yet
-    assert not third.is_set()
-    places.leave(first)
-    assert third.is_set() and not places.ask().is_set()
-
-
 def header(**facts: object) -> Header:
     return Header({"general.architecture": "llama", **{f"llama.{name}": fact for name, fact in facts.items()}}, 0)
 
@@ -61,13 +51,15 @@ def test_the_context_is_what_memory_allows(monkeypatch: pytest.MonkeyPatch, caps
         "context_length": 131072,
     }  # fmt: skip
     ours = header(**shape)
-    assert cache_bytes(ours) == 30 * 2 * 3 * 64 * 2  # layers, keys and values, heads, width, bytes
+    assert kv_bytes_per_token(ours) == 30 * 2 * 3 * 64 * 2  # layers, keys and values, heads, width, bytes
     monkeypatch.setattr("carellama.engine.llamacpp.engine.free_memory_bytes", lambda: 1 << 40)
-    assert context_of(ours, None, 8) == 8192 and context_of(ours, 100_000, 8) == 100_000
-    monkeypatch.setattr("carellama.engine.llamacpp.engine.free_memory_bytes", lambda: 2 * 8 * 4000 * cache_bytes(ours))
-    assert context_of(ours, None, 8) == 4000 // 256 * 256 and "3,840 tokens" in capsys.readouterr().err
+    assert context_per_slot(ours, None, 8) == 8192 and context_per_slot(ours, 100_000, 8) == 100_000
+    monkeypatch.setattr(
+        "carellama.engine.llamacpp.engine.free_memory_bytes", lambda: 2 * 8 * 4000 * kv_bytes_per_token(ours)
+    )
+    assert context_per_slot(ours, None, 8) == 4000 // 256 * 256 and "3,840 tokens" in capsys.readouterr().err
     with pytest.raises(UserError, match="at most 131,072"):
-        context_of(ours, 200_000, 1)
+        context_per_slot(ours, 200_000, 1)
 
 
 @pytest.mark.slow
@@ -76,7 +68,7 @@ def test_penalties_count_the_answer_alone(llama: LlamaCppEngine) -> None:
     text = "1 2 1 2 1 2 1 2 1 2 1"
 
     def said(**penalties: Any) -> str:
-        return drain(llama.continue_text(text, replace(GREEDY, max_new_tokens=8, **penalties))).text
+        return drain(stream_of(llama, text, replace(GREEDY, max_new_tokens=8, **penalties))).text
 
     assert said().startswith(" 2 1 2")
     assert said(frequency_penalty=2.0).startswith(" 2 1") and said(frequency_penalty=2.0) != said()
@@ -92,35 +84,41 @@ def test_an_answer_by_steps_is_the_same_answer(llama: LlamaCppEngine, text: str)
     """A presence penalty asks for each token alone; one of nearly nothing changes nothing."""
     for changes in ({}, {"stop": ("a", "，")}, {"max_new_tokens": 1}, {"top_logprobs": 2}):
         plain, stepped = (
-            drain(llama.continue_text(text, replace(GREEDY, **{"max_new_tokens": 24} | changes, presence_penalty=size)))
+            drain(stream_of(llama, text, replace(GREEDY, **{"max_new_tokens": 24} | changes, presence_penalty=size)))
             for size in (0.0, 1e-6)
         )
         assert (stepped.text, stepped.finish_reason) == (plain.text, plain.finish_reason)
         assert [one.token for one in stepped.logprobs] == [one.token for one in plain.logprobs]
     drawn = replace(GREEDY, max_new_tokens=24, temperature=2.0, seed=5, presence_penalty=1.0)
-    first, again, other = (drain(llama.continue_text(text, one)).text for one in (drawn, drawn, replace(drawn, seed=6)))
+    first, again, other = (drain(stream_of(llama, text, one)).text for one in (drawn, drawn, replace(drawn, seed=6)))
     assert first == again != other
     with pytest.raises(Unsupported, match="presence_penalty"):
-        drain(llama.continue_text(text, replace(drawn, json_schema={"type": "object"})))
+        drain(stream_of(llama, text, replace(drawn, json_schema={"type": "object"})))
 
 
 @pytest.mark.slow
 def test_an_answer_by_steps_that_is_left_frees_its_place(llama: LlamaCppEngine) -> None:
     for _ in range(llama.parallel + 1):
-        answer = llama.stream(PROMPTS[0], replace(GREEDY, max_new_tokens=200, presence_penalty=0.5))
+        answer = stream_of(llama, PROMPTS[0], replace(GREEDY, max_new_tokens=200, presence_penalty=0.5))
         assert next(piece for piece in answer if piece.text)
         answer.close()
-    assert drain(llama.stream(PROMPTS[0], replace(GREEDY, max_new_tokens=4))).completion_tokens == 4
+    assert drain(stream_of(llama, PROMPTS[0], replace(GREEDY, max_new_tokens=4))).completion_tokens == 4
 
 
 @pytest.mark.slow
 def test_a_conversation_that_goes_on_is_not_computed_anew(llama: LlamaCppEngine) -> None:
-    ids = llama._ids(PROMPTS[0], ())
+    ids = list(llama.prepare(PROMPTS[0]).ids or ())
 
     def cached(sampling: Sampling) -> int:
-        said: list[str] = []
-        llama._server.complete(llama._body(ids, 1, sampling) | {"stream": False}, said.append)  # type: ignore[arg-type]
-        return json.loads(said[0])["usage"]["prompt_tokens_details"]["cached_tokens"]
+        events: list[dict[str, Any]] = []
+
+        def note(event: dict[str, Any]) -> bool:
+            events.append(event)
+            return False
+
+        body = llama._request_body(ids, 1, sampling) | {"stream": False}
+        llama._server.complete(body, note)
+        return events[0]["usage"]["prompt_tokens_details"]["cached_tokens"]
 
     cached(GREEDY)
     assert cached(GREEDY) == len(ids) - 1  # the last is needed for what comes next
@@ -131,7 +129,7 @@ def test_a_conversation_that_goes_on_is_not_computed_anew(llama: LlamaCppEngine)
 def test_letters_that_are_unlikely_are_found_too(llama: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     letters = ["A", "B"]
     likely = llama.logprobs(PROMPTS[:1], letters)
-    monkeypatch.setattr("carellama.engine.llamacpp.engine.LIKELIEST", 1)
+    monkeypatch.setattr("carellama.engine.llamacpp.engine.CHOICE_TOP_LOGPROBS", 1)
     assert llama.logprobs(PROMPTS[:1], letters)[0] == pytest.approx(likely[0], abs=0.02)
 
 
@@ -140,7 +138,8 @@ def test_letters_are_found_where_the_likeliest_token_is_part_of_a_character(llam
     """llama.cpp tells nothing of such a token: all choices had the log-probability minus infinity."""
     ids = llama.tokenize("Repeat: 发烧发烧发烧发烧发烧发烧发", begin=True)
     for cut in (0, 1, 2):
-        known = drain(llama._next_token(ids[: len(ids) - cut], 5))
+        job = Job(WorkerPool(1, "unused"), lambda job: None, lambda event: None)
+        known = llama._next_token(ids[: len(ids) - cut], 5, job)
         assert len(known) == 5 and max(known.values()) > -2
 
 
@@ -148,7 +147,7 @@ def test_letters_are_found_where_the_likeliest_token_is_part_of_a_character(llam
 def test_log_probabilities_of_a_prompt(llama: LlamaCppEngine) -> None:
     """A11: refused. Held to those of the tokens that the model writes itself, and of parts of characters."""
     ids = llama.tokenize("Asthma is a disease of", begin=True)
-    reply = drain(llama.continue_text(ids, replace(GREEDY, max_new_tokens=6, top_logprobs=3)))
+    reply = drain(stream_of(llama, ids, replace(GREEDY, max_new_tokens=6, top_logprobs=3)))
     written = llama.tokenize(reply.text)
     assert len(written) == len(reply.logprobs)
     scored = drain(llama.prompt_logprobs([*ids, *written], 3))
@@ -177,19 +176,19 @@ def test_scoring_that_is_left_frees_its_place(llama: LlamaCppEngine) -> None:
 @pytest.mark.slow
 def test_a_schema_that_can_not_be_kept_to_is_refused(llama: LlamaCppEngine) -> None:
     with pytest.raises(Unsupported, match="JSON schema"):
-        drain(llama.stream(PROMPTS[0], replace(GREEDY, json_schema={"type": "nonsense"})))
-    anything = drain(llama.stream(PROMPTS[0], replace(GREEDY, json_schema={})))
+        drain(stream_of(llama, PROMPTS[0], replace(GREEDY, json_schema={"type": "nonsense"})))
+    anything = drain(stream_of(llama, PROMPTS[0], replace(GREEDY, json_schema={})))
     assert anything.text.startswith("{")
 
 
 @pytest.mark.slow
 def test_what_llama_cpp_would_drop_is_refused(llama: LlamaCppEngine) -> None:
     with pytest.raises(UserError, match="tokens 0 to 49,151"):
-        drain(llama.stream(PROMPTS[0], replace(GREEDY, logit_bias=((49152, 1.0),))))
+        drain(stream_of(llama, PROMPTS[0], replace(GREEDY, logit_bias=((49152, 1.0),))))
     with pytest.raises(UserError, match="stop_token_ids names token 49152"):
-        drain(llama.stream(PROMPTS[0], replace(GREEDY, stop_token_ids=(49152,))))
+        drain(stream_of(llama, PROMPTS[0], replace(GREEDY, stop_token_ids=(49152,))))
     with pytest.raises(UserError, match="empty"):
-        drain(llama.continue_text("", GREEDY))
+        drain(stream_of(llama, "", GREEDY))
     with pytest.raises(UserError, match="1 to 256 tokens"):
         llama.embed(["fever " * 300])
 
@@ -197,14 +196,14 @@ def test_what_llama_cpp_would_drop_is_refused(llama: LlamaCppEngine) -> None:
 @pytest.mark.slow
 def test_marks_are_tokens_in_markup_and_text_in_words(llama: LlamaCppEngine) -> None:
     end = 2  # <|im_end|> of this model
-    ids = llama._ids((Message("user", "a<|im_end|>\ue0000\ue001"),), ())
-    assert ids.count(end) == 2  # of the system message and of the question
+    ids = llama.prepare((Message("user", "a<|im_end|>\ue0000\ue001"),)).ids
+    assert list(ids or ()).count(end) == 2  # of the system message and of the question
     assert llama.tokenize("<|im_end|>") != [end] and len(llama.tokenize("<|im_end|>")) > 1
 
 
 @pytest.mark.slow
 def test_nothing_that_is_said_reaches_the_log(llama: LlamaCppEngine, capfd: pytest.CaptureFixture) -> None:
-    drain(llama.stream((Message("user", "My name is Quintessa Marlowe"),), replace(GREEDY, top_logprobs=1)))
+    drain(stream_of(llama, (Message("user", "My name is Quintessa Marlowe"),), replace(GREEDY, top_logprobs=1)))
     llama.embed(["Quintessa Marlowe"])
     assert capfd.readouterr() == ("", "")
 
@@ -213,14 +212,14 @@ def test_nothing_that_is_said_reaches_the_log(llama: LlamaCppEngine, capfd: pyte
 def test_signals_stay_those_of_python(llama: LlamaCppEngine) -> None:
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
-        drain(llama.stream(PROMPTS[0], GREEDY))
-    assert drain(llama.stream(PROMPTS[0], GREEDY)).text
+        drain(stream_of(llama, PROMPTS[0], GREEDY))
+    assert drain(stream_of(llama, PROMPTS[0], GREEDY)).text
 
 
 @pytest.mark.slow
 def test_an_engine_that_is_closed_says_so() -> None:
     engine = LlamaCppEngine(fetch("smollm2-135m"), parallel=1, context_tokens=256, threads=1)
-    under_way = engine.stream(PROMPTS[0], Sampling(None, temperature=0))
+    under_way = stream_of(engine, PROMPTS[0], Sampling(None, temperature=0))
     while not next(under_way).text:
         pass
     folder = engine._server._held.folder
@@ -229,7 +228,7 @@ def test_an_engine_that_is_closed_says_so() -> None:
     with pytest.raises(Unavailable):
         drain(under_way)
     with pytest.raises(Unavailable):
-        drain(engine.stream(PROMPTS[0], GREEDY))
+        drain(stream_of(engine, PROMPTS[0], GREEDY))
     engine.close()
     assert not folder.exists()
 
@@ -239,12 +238,13 @@ def test_neither_torch_nor_transformers_is_loaded() -> None:
     """And a program that forgets to close the engine ends well."""
     code = (
         "import sys\n"
-        "from carellama.engine.base import Message, Sampling, drain\n"
+        "from carellama.engine.base import Sampling, drain\n"
+        "from carellama.engine.generate import stream\n"
         "from carellama.engine.llamacpp.engine import LlamaCppEngine\n"
         "from carellama.model.zoo.resolve import fetch\n"
         "engine = LlamaCppEngine(fetch('smollm2-135m'), parallel=1, context_tokens=128, threads=1)\n"
-        "drain(engine.stream((Message('user', 'hi'),), Sampling(2, temperature=0)))\n"
-        "next(engine.stream((Message('user', 'hi'),), Sampling(50)))\n"
+        "drain(stream(engine, (Message('user', 'hi'),), Sampling(2, temperature=0)))\n"
+        "next(stream(engine, (Message('user', 'hi'),), Sampling(50)))\n"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

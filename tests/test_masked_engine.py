@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,8 @@ from api_server import running
 from carellama.config.data import DataArguments
 from carellama.config.engine import EngineArguments
 from carellama.config.model import ModelArguments
-from carellama.engine.base import Piece, Reply, Sampling
+from carellama.engine.base import HEARTBEAT, Piece, Reply, Sampling
+from carellama.engine.generate import generate, stream
 from carellama.engine.load import load
 from carellama.engine.masked import MaskedEngine, _PlaceholderBuffer, _restored_call, restored
 from carellama.engine.scripted import ScriptedEngine
@@ -35,7 +37,7 @@ def echo() -> ScriptedEngine:
 
 
 def read(engine, messages) -> tuple[str, Reply]:
-    generator = engine.stream(messages, Sampling())
+    generator = stream(engine, messages, Sampling())
     said = ""
     try:
         while True:
@@ -56,14 +58,14 @@ def test_what_is_sent_has_no_identifier_and_what_comes_back_has() -> None:
 def test_generate_says_the_same() -> None:
     replies: list[Reply] = []
     engine = MaskedEngine(echo(), MASK)
-    (reply,) = engine.generate([TURNS], Sampling(), on_reply=lambda index, reply: replies.append(reply))
+    (reply,) = generate(engine, [TURNS], Sampling(), on_reply=lambda index, reply: replies.append(reply))
     assert reply.text == replies[0].text == TURNS[1].content
 
 
 def test_arguments_of_calls_are_masked_and_restored() -> None:
     inner = ScriptedEngine("好")
     call = ToolCall("1", "book", '{"phone": "13800138000"}')
-    MaskedEngine(inner, MASK).generate([[Message("user", "预约"), Message("assistant", "", (call,)),
+    generate(MaskedEngine(inner, MASK), [[Message("user", "预约"), Message("assistant", "", (call,)),
                                          Message("tool", "ok", call_id="1")]], Sampling())  # fmt: skip
     assert "13800138000" not in inner.asked[0][1].calls[0].arguments
 
@@ -73,7 +75,7 @@ def test_a_name_that_json_writes_by_numbers_is_masked() -> None:
     call = ToolCall("1", "find", json.dumps({"name": "王小明"}))
     result = json.dumps({"patient": "王小明", "note": 'a "quote"\n\\\\u5f20'})
     turns = [Message("user", "患者王小明来诊"), Message("assistant", "", (call,)), Message("tool", result, call_id="1")]
-    MaskedEngine(inner, MASK).generate([turns], Sampling())
+    generate(MaskedEngine(inner, MASK), [turns], Sampling())
     sent = [inner.asked[0][1].calls[0].arguments, inner.asked[0][2].content]
     read = [json.loads(one) for one in sent]
     assert [read[0]["name"], read[1]["patient"]] == ["[NAME_1]", "[NAME_1]"]
@@ -104,11 +106,12 @@ def test_a_stream_restores_the_same_however_it_is_cut(size: int, text: str) -> N
 
 def test_a_heartbeat_stays_an_empty_piece() -> None:
     class Slow(ScriptedEngine):
-        def stream(self, messages, sampling):
-            yield Piece()
+        def answer(self, prompt, sampling):
+            time.sleep(1.2 * HEARTBEAT)
+            yield from ()
             return Reply("", "stop", 1, 0)
 
-    assert list(MaskedEngine(Slow("x"), MASK).stream(TURNS, Sampling())) == [Piece()]
+    assert list(stream(MaskedEngine(Slow("x"), MASK), TURNS, Sampling())) == [Piece()]
 
 
 @pytest.mark.parametrize("command", ["chat", "ask"])

@@ -27,8 +27,10 @@ from carellama.engine.base import (
     Unsupported,
     drain,
 )
+from carellama.engine.generate import count_tokens, generate
+from carellama.engine.generate import stream as stream_of
 from carellama.engine.openai.engine import OpenAIEngine, load
-from carellama.engine.openai.response import lengths_in, shares
+from carellama.engine.openai.response import choice_logprobs, parse_context_lengths
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message, ToolCall
@@ -51,7 +53,7 @@ def test_replies_are_in_the_order_of_the_prompts_and_say_what_they_took() -> Non
         answering(lambda body, _: said(body["messages"][-1]["content"].upper(), "length")) as server,
         closing(OpenAIEngine(server.url, "m", key="secret-key")) as engine,
     ):
-        replies = engine.generate(prompts, SAMPLING, on_reply=seen.__setitem__)
+        replies = generate(engine, prompts, SAMPLING, on_reply=seen.__setitem__)
     assert replies == [Reply(f"QUESTION {number}", "length", 5, 2) for number in range(7)]
     assert seen == dict(enumerate(replies))
     first = server.asked[0]
@@ -65,7 +67,7 @@ def test_a_busy_server_is_asked_again_and_it_is_said(capsys: pytest.CaptureFixtu
         answering(lambda _, number: (busy[number], {}, "") if number in busy else said("well")) as server,
         closing(OpenAIEngine(server.url, "m", delays=(0, 0))) as engine,
     ):
-        (reply,) = engine.generate([ASKED], SAMPLING)
+        (reply,) = generate(engine, [ASKED], SAMPLING)
     assert reply.text == "well" and len(server.asked) == 3
     told = capsys.readouterr().err
     assert "429" in told and "503" in told and "asthma" not in told
@@ -77,7 +79,7 @@ def test_the_pause_that_a_server_asks_for_is_kept() -> None:
 
     with answering(busy) as server, closing(OpenAIEngine(server.url, "m", delays=(0,))) as engine:
         began = time.monotonic()
-        engine.generate([ASKED], SAMPLING)
+        generate(engine, [ASKED], SAMPLING)
     assert time.monotonic() - began >= 1
 
 
@@ -99,7 +101,7 @@ def test_a_refusal_is_one_line_without_key_and_prompt(status: int, hint: str, ki
         closing(OpenAIEngine(server.url, "m", key="secret-key", delays=(0,))) as engine,
         pytest.raises(kind, match=hint) as raised,
     ):
-        engine.generate([ASKED], SAMPLING)
+        generate(engine, [ASKED], SAMPLING)
     message = str(raised.value)
     assert "asthma" not in message and "secret-key" not in message and "\n" not in message
     assert len(server.asked) == (2 if status == 500 else 1)
@@ -113,7 +115,7 @@ def test_what_was_answered_before_a_failure_is_handed_over() -> None:
         closing(OpenAIEngine(server.url, "m", parallel=1)) as engine,
         pytest.raises(UserError, match="400"),
     ):
-        engine.generate(prompts, SAMPLING, on_reply=lambda _, reply: seen.append(reply.text))
+        generate(engine, prompts, SAMPLING, on_reply=lambda _, reply: seen.append(reply.text))
     assert seen == ["ok"] and len(server.asked) == 2
 
 
@@ -124,14 +126,14 @@ def test_nothing_there_no_endpoint_and_no_json() -> None:
         closing(OpenAIEngine(server.url, "m")) as engine,
         pytest.raises(Unavailable, match=r"nothing answers at 127\.0\.0\.1:.*--endpoint"),
     ):
-        engine.generate([ASKED], SAMPLING)
+        generate(engine, [ASKED], SAMPLING)
     for answer in ("<html>", "{}", json.dumps({"choices": [{"delta": "x"}]})):
         with (
             answering(lambda *_, answer=answer: (200, {}, answer)) as server,
             closing(OpenAIEngine(server.url, "m")) as engine,
             pytest.raises(UserError, match="check --endpoint"),
         ):
-            engine.generate([ASKED], SAMPLING)
+            generate(engine, [ASKED], SAMPLING)
     with pytest.raises(UserError, match="address"):
         OpenAIEngine("localhost", "m")
 
@@ -145,7 +147,7 @@ def test_a_slow_server_is_a_timeout_that_is_tried_again() -> None:
         return said("late")
 
     with answering(slow) as server, closing(OpenAIEngine(server.url, "m", timeout=0.3, delays=(0,))) as engine:
-        (reply,) = engine.generate([ASKED], SAMPLING)
+        (reply,) = generate(engine, [ASKED], SAMPLING)
         gate.set()
     assert reply.text == "late" and len(server.asked) == 2
 
@@ -153,7 +155,7 @@ def test_a_slow_server_is_a_timeout_that_is_tried_again() -> None:
 def test_the_streamed_pieces_are_the_reply_with_reasoning_told_apart() -> None:
     deltas = [{"reasoning_content": "热"}, {"reasoning": "?"}, {"content": "发"}, {"content": "烧\u2028\x85。"}]
     with answering(lambda *_: events(*deltas)) as server, closing(OpenAIEngine(server.url, "m")) as engine:
-        pieces, reply = read(engine.stream(ASKED, SAMPLING))
+        pieces, reply = read(stream_of(engine, ASKED, SAMPLING))
     assert pieces == [Piece(reasoning="热"), Piece(reasoning="?"), Piece("发"), Piece("烧\u2028\x85。")]
     assert reply == Reply("发烧\u2028\x85。", "stop", 4, 3, "热?")
     assert server.asked[0]["stream"] is True
@@ -165,7 +167,7 @@ def test_a_stream_that_breaks_off_is_an_error_and_not_asked_again() -> None:
         closing(OpenAIEngine(server.url, "m", delays=(0, 0))) as engine,
         pytest.raises(Unavailable, match="broke off"),
     ):
-        drain(engine.stream(ASKED, SAMPLING))
+        drain(stream_of(engine, ASKED, SAMPLING))
     assert len(server.asked) == 1
 
 
@@ -175,7 +177,7 @@ def test_a_stream_that_has_not_begun_is_asked_again() -> None:
         answering(lambda _, number: broken if number == 1 else events({"content": "well"})) as server,
         closing(OpenAIEngine(server.url, "m", delays=(0,))) as engine,
     ):
-        assert drain(engine.stream(ASKED, SAMPLING)).text == "well"
+        assert drain(stream_of(engine, ASKED, SAMPLING)).text == "well"
     assert len(server.asked) == 2
 
 
@@ -188,19 +190,19 @@ def test_a_stream_tells_that_it_waits_and_can_be_left_before_the_first_byte() ->
         return said("late")
 
     with answering(never) as server, closing(OpenAIEngine(server.url, "m", parallel=1)) as engine:
-        stream = engine.stream(ASKED, SAMPLING)
+        stream = stream_of(engine, ASKED, SAMPLING)
         began = time.monotonic()
         assert next(stream) == Piece() and time.monotonic() - began < 6 * HEARTBEAT
         stream.close()
         gate.set()
         assert gone.wait(10)
-        assert drain(engine.stream(ASKED, SAMPLING)).text == "late"  # the only place is free
+        assert drain(stream_of(engine, ASKED, SAMPLING)).text == "late"  # the only place is free
 
 
 def test_who_leaves_a_stream_is_noticed_by_the_server() -> None:
     scripted = ScriptedEngine("word " * 1000, token_seconds=0.005)
     with serving(scripted) as server, closing(OpenAIEngine(server.url, "base")) as engine:
-        stream = engine.stream(ASKED, Sampling(None))
+        stream = stream_of(engine, ASKED, Sampling(None))
         next(stream)
         stream.close()
         deadline = time.monotonic() + 5
@@ -213,13 +215,13 @@ def test_closing_the_engine_ends_what_is_under_way() -> None:
     scripted = ScriptedEngine("word " * 1000, token_seconds=0.005)
     with serving(scripted) as server:
         engine = OpenAIEngine(server.url, "base")
-        stream = engine.stream(ASKED, Sampling(None))
+        stream = stream_of(engine, ASKED, Sampling(None))
         next(stream)
         engine.close()
         with pytest.raises(Unavailable, match="closed"):
             drain(stream)
         with pytest.raises(Unavailable, match="closed"):
-            engine.generate([ASKED], SAMPLING)
+            generate(engine, [ASKED], SAMPLING)
     del engine, stream
     gc.collect()
 
@@ -231,9 +233,9 @@ def test_words_beyond_the_protocol_go_only_to_servers_that_know_them() -> None:
             answering(lambda *_: said("x"), models(owner, "m")) as server,
             closing(OpenAIEngine(server.url, "m")) as engine,
         ):
-            engine.generate([ASKED], wanted)
-            engine.generate([ASKED], SAMPLING)
-        first, plain = [one for one in server.asked if one["path"].endswith("completions")]
+            generate(engine, [ASKED], wanted)
+            generate(engine, [ASKED], SAMPLING)
+        first, plain = server.asked
         assert (first["top_k"], first["min_p"], first[name]) == (50, 0.1, 1.2)
         assert plain["top_k"] <= 0 and plain["min_p"] == 0 and plain[name] == 1  # never the server's own defaults
     with (
@@ -242,9 +244,9 @@ def test_words_beyond_the_protocol_go_only_to_servers_that_know_them() -> None:
     ):
         for one in ({"top_k": 50}, {"min_p": 0.1}, {"repetition_penalty": 1.2}, {"num_beams": 2}):
             with pytest.raises(Unsupported, match=next(iter(one))):
-                engine.generate([ASKED], replace(SAMPLING, **one))
+                generate(engine, [ASKED], replace(SAMPLING, **one))
         assert not server.asked
-        engine.generate([ASKED], SAMPLING)
+        generate(engine, [ASKED], SAMPLING)
     assert not {"top_k", "min_p", "repetition_penalty"} & set(server.asked[0])
 
 
@@ -254,8 +256,8 @@ def test_each_field_of_sampling_has_its_word() -> None:
         json_schema={"type": "object"}, top_logprobs=3,
     )  # fmt: skip
     with answering(lambda *_: said("{}")) as server, closing(OpenAIEngine(server.url, "m")) as engine:
-        engine.generate([ASKED], sampling)
-        engine.generate([ASKED], Sampling(json_schema={}))
+        generate(engine, [ASKED], sampling)
+        generate(engine, [ASKED], Sampling(json_schema={}))
     body, other = server.asked
     assert (body["presence_penalty"], body["frequency_penalty"], body["stop"]) == (0.5, -0.5, ["End"])
     assert body["logit_bias"] == {"7": -100} and (body["logprobs"], body["top_logprobs"]) == (True, 3)
@@ -271,8 +273,8 @@ def test_calls_are_put_together_and_sent_back() -> None:
     )  # fmt: skip
     answer = events({"tool_calls": [call]}, {"tool_calls": [rest]}, finish="tool_calls")
     with answering(lambda *_: answer) as server, closing(OpenAIEngine(server.url, "m")) as engine:
-        pieces, reply = read(engine.stream(history, replace(SAMPLING, tools=(WEATHER,), tool_choice="weather")))
-        engine.generate([ASKED], replace(SAMPLING, tools=(WEATHER,), tool_choice="none"))
+        pieces, reply = read(stream_of(engine, history, replace(SAMPLING, tools=(WEATHER,), tool_choice="weather")))
+        generate(engine, [ASKED], replace(SAMPLING, tools=(WEATHER,), tool_choice="none"))
     assert reply.calls == (ToolCall("c1", "weather", '{"town": "Bonn"}'),) and reply.finish_reason == "tool_calls"
     assert [piece.call for piece in pieces if piece.call] == list(reply.calls)
     body, without = server.asked
@@ -288,8 +290,8 @@ def test_calls_as_text_for_a_server_that_knows_no_tools() -> None:
         closing(OpenAIEngine(server.url, "m", calls_as_text=True)) as engine,
     ):
         sampling = replace(SAMPLING, tools=(WEATHER,))
-        _, streamed = read(engine.stream(ASKED, sampling))
-        (reply,) = engine.generate([ASKED], sampling)
+        _, streamed = read(stream_of(engine, ASKED, sampling))
+        (reply,) = generate(engine, [ASKED], sampling)
     for one in (streamed, reply):
         assert [(call.name, call.arguments) for call in one.calls] == [("weather", '{"town": "Bonn"}')]
         assert one.text == "" and one.finish_reason == "tool_calls"
@@ -319,7 +321,7 @@ SENTENCES = [
 
 @pytest.mark.parametrize(("sentence", "prompt"), SENTENCES)
 def test_the_lengths_are_read_from_what_servers_say(sentence: str, prompt: int | None) -> None:
-    assert lengths_in({"error": {"message": sentence}}) == (prompt, 4096)
+    assert parse_context_lengths({"error": {"message": sentence}}) == (prompt, 4096)
 
 
 def test_a_refusal_for_its_length_tells_both_numbers() -> None:
@@ -329,9 +331,9 @@ def test_a_refusal_for_its_length_tells_both_numbers() -> None:
         closing(OpenAIEngine(server.url, "m")) as engine,
         pytest.raises(PromptTooLong) as error,
     ):
-        engine.generate([ASKED], SAMPLING)
+        generate(engine, [ASKED], SAMPLING)
     assert (error.value.prompt_tokens, error.value.context_tokens) == (900, 512)
-    assert lengths_in({"error": {"message": "no such field: top_q"}}) is None
+    assert parse_context_lengths({"error": {"message": "no such field: top_q"}}) is None
 
 
 def test_an_answer_may_be_shorter_than_asked_for_where_the_context_ends() -> None:
@@ -342,7 +344,7 @@ def test_an_answer_may_be_shorter_than_asked_for_where_the_context_ends() -> Non
         return 400, {}, json.dumps({"error": {"message": message}})
 
     with answering(older_vllm) as server, closing(OpenAIEngine(server.url, "m")) as engine:
-        (reply,) = engine.generate([ASKED], replace(SAMPLING, max_new_tokens=100))
+        (reply,) = generate(engine, [ASKED], replace(SAMPLING, max_new_tokens=100))
     assert reply.text == "well" and [body["max_tokens"] for body in server.asked] == [100, 12]
 
 
@@ -351,9 +353,9 @@ def test_adapters_and_context_are_those_that_the_server_lists() -> None:
     with answering(lambda *_: said("x"), listed) as server, closing(OpenAIEngine(server.url, None)) as engine:
         assert (engine.model, engine.context_tokens) == ("llama", 4096)
         assert engine.adapters == ("cardiology", "tcm")
-        engine.generate([ASKED], replace(SAMPLING, adapter="cardiology"))
+        generate(engine, [ASKED], replace(SAMPLING, adapter="cardiology"))
         with pytest.raises(Unsupported, match="cardiology, tcm"):
-            engine.generate([ASKED], replace(SAMPLING, adapter="surgery"))
+            generate(engine, [ASKED], replace(SAMPLING, adapter="surgery"))
     assert [body["model"] for body in server.asked] == ["llama:cardiology"]
 
 
@@ -366,18 +368,18 @@ def test_a_server_may_tell_its_adapters_from_other_names() -> None:
         ) as server,
         closing(OpenAIEngine(server.url, None)) as engine,
     ):
-        assert engine.adapters == ("tcm",) and engine.count_tokens(ASKED) == 77
+        assert engine.adapters == ("tcm",) and count_tokens(engine, ASKED) == 77
 
 
 def test_a_server_that_lists_nothing_is_asked_by_name_only() -> None:
     with answering(lambda *_: said("x")) as server:
         with closing(OpenAIEngine(server.url, "m")) as engine:
             assert engine.adapters == () and engine.context_tokens is None
-            assert engine.count_tokens(ASKED) > 0  # an estimate
+            assert count_tokens(engine, ASKED) > 0  # an estimate
             with pytest.raises(Unsupported, match="tokenize"):
                 engine.tokenize("x")
         with closing(OpenAIEngine(server.url, None)) as engine, pytest.raises(UserError, match="--endpoint_model"):
-            engine.generate([ASKED], SAMPLING)
+            generate(engine, [ASKED], SAMPLING)
 
 
 def test_llama_cpp_counts_with_its_own_words() -> None:
@@ -388,16 +390,16 @@ def test_llama_cpp_counts_with_its_own_words() -> None:
         answering(server_of_llama, models("llamacpp", "m") | {"default_generation_settings": {"n_ctx": 512}}) as server,
         closing(OpenAIEngine(server.url, "m")) as engine,
     ):
-        assert engine.count_tokens(ASKED) == 5 and engine.context_tokens == 512
+        assert count_tokens(engine, ASKED) == 5 and engine.context_tokens == 512
     assert [body["path"] for body in server.asked] == ["/apply-template", "/tokenize"]
 
 
 def test_a_letter_beyond_those_that_are_told_gets_no_more_than_is_left() -> None:
     top = [("B", math.log(0.6)), (" A", math.log(0.2)), ("The", math.log(0.1))]
-    a, b, c, d = map(math.exp, shares(top, ["A", "B", "C", "D"]))
+    a, b, c, d = map(math.exp, choice_logprobs(top, ["A", "B", "C", "D"]))
     assert (a, b) == pytest.approx((0.2, 0.6)) and c == d == pytest.approx(0.05)
-    assert math.exp(shares(top[:1], ["C"])[0]) == pytest.approx(0.4)
-    assert shares(top, ["Therefore"]) == pytest.approx([math.log(0.1)])  # of several tokens: by its first
+    assert math.exp(choice_logprobs(top[:1], ["C"])[0]) == pytest.approx(0.4)
+    assert choice_logprobs(top, ["Therefore"]) == pytest.approx([math.log(0.1)])  # of several tokens: by its first
 
 
 def test_vectors_that_a_server_does_not_make_are_refused() -> None:
@@ -416,7 +418,7 @@ def test_the_options_make_an_engine_and_leave_the_model_to_the_server(monkeypatc
         arguments = EngineArguments(engine="openai", endpoint=f"{server.url},{server.url}", parallel=3)
         parts = (ModelArguments("llama"), DataArguments())
         with closing(load(*parts, arguments)) as engine:
-            assert engine.generate([ASKED], SAMPLING)[0].text == "x" and engine.parallel == 3
+            assert generate(engine, [ASKED], SAMPLING)[0].text == "x" and engine.parallel == 3
         with pytest.raises(UserError, match="--template"):
             load(parts[0], DataArguments(template="chatml"), arguments)
     assert server.asked[0]["key"] == "Bearer mine" and server.asked[0]["model"] == "llama"

@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 
 from carellama.engine.base import Unsupported
-from carellama.engine.openvino.grammar import grammar_of
+from carellama.engine.openvino.grammar import to_ebnf
 
 ROOT = "root ::= "
 
 
 def root_of(schema: dict[str, Any]) -> str:
-    return grammar_of(schema).splitlines()[0].removeprefix(ROOT)
+    return to_ebnf(schema).splitlines()[0].removeprefix(ROOT)
 
 
 def test_nothing_asked_for_is_any_object() -> None:
     assert root_of({}) == "object" == root_of({"type": "object"})
-    assert grammar_of({}).count("::=") == 9  # all of JSON, each rule once
+    assert to_ebnf({}).count("::=") == 9  # all of JSON, each rule once
 
 
 def test_properties_come_in_order_and_may_be_left_out_unless_required() -> None:
@@ -39,9 +39,9 @@ def test_values_are_written_as_json_has_them() -> None:
 
 def test_a_schema_may_refer_to_itself() -> None:
     node = {"properties": {"next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}}, "required": ["next"]}
-    found = grammar_of({"$ref": "#/$defs/node", "$defs": {"node": node}})
+    found = to_ebnf({"$ref": "#/$defs/node", "$defs": {"node": node}})
     assert found.splitlines()[0] == ROOT + "defined0" and '": " ((defined0) | (null))' in found
-    assert r"(root)" in grammar_of({"properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}})
+    assert r"(root)" in to_ebnf({"properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}})
 
 
 @pytest.mark.parametrize(
@@ -60,5 +60,5 @@ def test_a_schema_may_refer_to_itself() -> None:
 )  # fmt: skip
 def test_what_can_not_be_kept_to_is_refused_in_one_line(schema: dict[str, Any]) -> None:
     with pytest.raises(Unsupported, match="json_schema") as refused:
-        grammar_of(schema)
+        to_ebnf(schema)
     assert "\n" not in str(refused.value)

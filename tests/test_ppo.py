@@ -18,6 +18,7 @@ from carellama.config.objectives import PPOArguments
 from carellama.config.reader import to_flags
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.engine.base import Sampling
+from carellama.engine.generate import generate
 from carellama.engine.transformers.engine import TransformersEngine
 from carellama.errors import UserError
 from carellama.model import packed_attention as attention
@@ -188,11 +189,11 @@ def test_answers_to_ids_are_those_to_messages(tiny_tokenizer):
     engine = TransformersEngine(make_model(), tiny_tokenizer, template, batch_size=2)
     prompts = [(Message("user", text),) for text in ("Hello?", "What is asthma?")]
     sampling = Sampling(12, seed=5)
-    replies = engine.generate(prompts, sampling)
-    found = engine.continue_ids(engine._encode(prompts), sampling)
+    replies = generate(engine, prompts, sampling)
+    found = engine.complete_ids(engine._encode(prompts), sampling)
     assert [one.text for one in found] == [reply.text for reply in replies]
     assert [len(one.ids) for one in found] == [reply.completion_tokens for reply in replies]
-    same = engine.continue_ids(engine._encode([prompts[0]] * 4), sampling)
+    same = engine.complete_ids(engine._encode([prompts[0]] * 4), sampling)
     assert len({tuple(one.ids) for one in same}) == 4, "two batches drew the same numbers"
 
 

@@ -49,7 +49,7 @@ def test_files_and_results(tmp_path: Path) -> None:
     results = predict(engine, chats(), SAMPLING, tmp_path / "new" / "out", progress=False)
     rows = lines(tmp_path / "new" / "out")
     assert [row["predict"] for row in rows] == [row["label"] for row in rows] == [f"label {at}" for at in range(5)]
-    assert rows[3]["prompt"] == engine.render(chats()[3].prompt)
+    assert rows[3]["prompt"] == engine.prepare(chats()[3].prompt).text
     assert engine.asked[0] == chats()[0].prompt
     written = json.loads((tmp_path / "new" / "out" / RESULTS).read_text())
     assert written == results.to_dict()
@@ -91,7 +91,7 @@ def test_an_interrupted_prediction_keeps_its_answers(tmp_path: Path) -> None:
         return "answer"
 
     with pytest.raises(KeyboardInterrupt):
-        predict(ScriptedEngine(interrupted), chats(), SAMPLING, tmp_path, progress=False)
+        predict(ScriptedEngine(interrupted, parallel=1), chats(), SAMPLING, tmp_path, progress=False)
     kept = (tmp_path / "generated_predictions.partial-0.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["label"] for line in kept] == ["label 0", "label 1", "label 2"]
     assert not (tmp_path / PREDICTIONS).exists()

@@ -261,7 +261,7 @@ def test_llama_cpp_reads_the_export(written: dict[str, Written], gguf_file: Path
     engine = LlamaCppEngine(gguf_file, adapters={}, parallel=1, context_tokens=256, threads=1)
     try:
         ids = tokenizer(written["smollm2"].expected["prompt"], add_special_tokens=False)["input_ids"]
-        assert engine._ids([Message("user", MESSAGES[0]["content"])], ()) == ids
+        assert engine.prepare([Message("user", MESSAGES[0]["content"])]).ids == ids
         same_answer(model, ids, tokens_of(engine, ids, ""))
     finally:
         engine.close()

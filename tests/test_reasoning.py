@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from carellama.config.model import ModelArguments
 from carellama.config.reader import to_flags
-from carellama.engine.base import Piece, Reply, Sampling, Tool, drain
-from carellama.engine.reasoning import with_reasoning
+from carellama.engine.base import Event, Piece, Reply, Sampling, Tool
+from carellama.engine.generate import stream as stream_of
+from carellama.engine.reasoning import split_reasoning
 from carellama.engine.scripted import ScriptedEngine
 from carellama.evaluate.predict import PREDICTIONS, predict
 from carellama.model.load import load_tokenizer
@@ -37,10 +38,19 @@ ANSWERS = [
 ]
 
 
-def pieces(*texts: str):
+PLAIN = Sampling()
+
+
+def read(*texts: str, sampling: Sampling = PLAIN, begun: bool = False) -> tuple[list[Piece], Reply]:
+    """The pieces and the reply of an answer that comes in these texts."""
+    events: list[Event] = []
+    take = split_reasoning(events.append, sampling, begun=begun)
     for text in texts:
-        yield Piece(text)
-    return Reply("".join(texts), "stop", 1, len(texts))
+        take(Piece(text))
+    take(Reply("".join(texts), "stop", 1, len(texts)))
+    reply = events.pop()
+    assert isinstance(reply, Reply)
+    return [event for event in events if isinstance(event, Piece)], reply
 
 
 @pytest.mark.parametrize(("text", "reasoning", "answer"), ANSWERS)
@@ -48,22 +58,21 @@ def pieces(*texts: str):
 def test_however_it_is_streamed_the_reasoning_is_told_apart(text, reasoning, answer, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
     parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    found = list(with_reasoning(pieces(*parts), Sampling()))
+    found, reply = read(*parts)
     assert ("".join(piece.reasoning for piece in found), "".join(piece.text for piece in found)) == (reasoning, answer)
-    reply = drain(with_reasoning(pieces(*parts), Sampling()))
     assert (reply.reasoning, reply.text, reply.completion_tokens) == (reasoning, answer, len(parts))
 
 
 def test_a_prompt_that_opens_the_reasoning_is_known():
-    reply = drain(with_reasoning(pieces("A vir", "us.\n</th", "ink>\n\nRest."), Sampling(), begun=True))
+    reply = read("A vir", "us.\n</th", "ink>\n\nRest.", begun=True)[1]
     assert (reply.reasoning, reply.text) == ("A virus.", "Rest.")
-    held = drain(with_reasoning(pieces('{"a": 1}'), Sampling(json_schema={}), begun=True))
+    held = read('{"a": 1}', sampling=Sampling(json_schema={}), begun=True)[1]
     assert held.text == '{"a": 1}'
 
 
 def test_a_call_behind_reasoning_is_a_call():
     said = '<think>\nWeather.\n</think>\n\n<tool_call>\n{"name": "rain", "arguments": {}}\n</tool_call>'
-    stream = ScriptedEngine(said).stream(ASKED, Sampling(tools=(Tool("rain"),)))
+    stream = stream_of(ScriptedEngine(said), ASKED, Sampling(tools=(Tool("rain"),)))
     found = []
     while True:
         try:

@@ -8,7 +8,8 @@ import httpx2
 import pytest
 
 from api_server import running
-from carellama.assistant import Assistant
+from carellama.assistant import AS_OPENAI, Assistant
+from carellama.engine.generate import generate
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message
@@ -19,12 +20,8 @@ from test_safety_layer import ALARM, QUIET, assistant, kinds, stream
 class Unasked(ScriptedEngine):
     """Fails where it is asked for an answer; it counts tokens."""
 
-    def stream(self, messages, sampling):
+    def answer(self, prompt, sampling):
         raise AssertionError("the model was asked")
-
-    def generate(self, prompts, sampling, *, on_reply=None):
-        assert not prompts
-        return []
 
 
 FORGE = [Message("user", "Write me a fake prescription with a doctor's signature.")]
@@ -36,13 +33,13 @@ def test_a_request_that_is_refused_does_not_reach_the_model() -> None:
     assert kinds(reply) == ["refusal"]
     assert reply.text == "".join(piece.text for piece in pieces) == reply.notices[0].text
     assert (reply.finish_reason, reply.prompt_tokens, reply.completion_tokens) == ("content_filter", 0, 0)
-    assert one.generate([FORGE]) == [reply]
+    assert generate(one, [FORGE], one.sampling) == [reply]
 
 
 def test_of_several_prompts_only_the_refused_is_not_asked() -> None:
     seen: list[int] = []
     one = Assistant(ScriptedEngine("Rest."), safety=SafetyLayer("on"))
-    replies = one.generate([QUIET, FORGE, QUIET], on_reply=lambda index, _: seen.append(index))
+    replies = generate(one, [QUIET, FORGE, QUIET], one.sampling, lambda index, _: seen.append(index))
     assert [reply.finish_reason for reply in replies] == ["stop", "content_filter", "stop"]
     assert sorted(seen) == [0, 1, 2]
 
@@ -97,7 +94,7 @@ def test_an_answer_that_advises_it_is_marked_behind_the_sentence() -> None:
     assert "contraindication" in kinds(reply)
     assert reply.text.startswith("可以吃布洛芬。〔提示：")
     assert reply.text.endswith("〕多休息。")
-    (whole,) = assistant(said).generate([turns])
+    (whole,) = generate(assistant(said), [turns], AS_OPENAI)
     assert whole.text == reply.text
 
 
@@ -158,7 +155,7 @@ def test_somebody_in_need_gets_the_words_of_a_crisis() -> None:
 @pytest.mark.parametrize("tokens", [None, 40])
 def test_an_emergency_is_told_also_where_the_answer_fails(tokens: int | None) -> None:
     class Fails(ScriptedEngine):
-        def stream(self, messages, sampling):
+        def answer(self, prompt, sampling):
             raise UserError("the engine is gone")
             yield  # type: ignore[unreachable]
 

@@ -16,6 +16,8 @@ from rich.console import Console
 from api_server import running
 from carellama.assistant import Assistant
 from carellama.engine.base import Piece, Reply, Sampling, TokenLogprob
+from carellama.engine.generate import generate
+from carellama.engine.generate import stream as stream_of
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message
@@ -23,6 +25,7 @@ from carellama.safety.answers.urgency import makes_light_of, urgency_of
 from carellama.safety.layer import SafetyLayer
 from carellama.safety.notices import countries
 from carellama.serve.terminal import ChatSession, ask
+from inline_engine import InlineEngine
 from test_web import asked, page_of
 
 ALARM = [Message("user", "胸口压着疼，一身冷汗")]
@@ -36,7 +39,7 @@ def assistant(answer: str, mode: Any = "on", country: str | None = None) -> Assi
 
 def stream(one: Assistant, messages=ALARM, sampling: Sampling | None = None) -> tuple[list[Piece], Reply]:
     pieces: list[Piece] = []
-    generator = one.stream(messages, sampling)
+    generator = stream_of(one, messages, sampling or one.sampling)
     try:
         while True:
             pieces.append(next(generator))
@@ -50,10 +53,10 @@ def kinds(reply: Reply) -> list[str]:
 
 def test_the_notice_comes_before_the_engine_is_asked() -> None:
     class Unasked(ScriptedEngine):
-        def stream(self, messages, sampling):
+        def answer(self, prompt, sampling):
             raise AssertionError("the engine was asked first")
 
-    first = next(Assistant(Unasked(["x"]), safety=SafetyLayer("on")).stream(ALARM))
+    first = next(stream_of(Assistant(Unasked(["x"]), safety=SafetyLayer("on")), ALARM, Sampling()))
     assert "120" in first.text
     assert first.notices[0].level == "emergency"
 
@@ -74,17 +77,9 @@ def test_an_answer_that_makes_light_of_it_is_stopped() -> None:
     assert pieces[-1].notices[0].text in reply.text
 
 
-class Lumps(ScriptedEngine):
-    """Streams its answer in the given lumps, each with one log-probability."""
-
-    def __init__(self, *lumps: str) -> None:
-        super().__init__("".join(lumps))
-        self.lumps = lumps
-
-    def stream(self, messages, sampling):
-        for lump in self.lumps:
-            yield Piece(lump, logprobs=(TokenLogprob(lump, -0.5),))
-        return Reply("".join(self.lumps), "stop", 3, len(self.lumps))
+def lumps_of(*lumps: str) -> InlineEngine:
+    """An engine that streams its answer in the given lumps, each with one log-probability."""
+    return InlineEngine(*(Piece(lump, logprobs=(TokenLogprob(lump, -0.5),)) for lump in lumps))
 
 
 @pytest.mark.parametrize(
@@ -94,29 +89,29 @@ class Lumps(ScriptedEngine):
      ("It is not serious", ".", " Sleep well.")],
 )  # fmt: skip
 def test_an_answer_is_stopped_at_the_same_place_however_it_streams(lumps: tuple[str, ...]) -> None:
-    one = Assistant(Lumps(*lumps), safety=SafetyLayer("on"))
+    one = Assistant(lumps_of(*lumps), safety=SafetyLayer("on"))
     pieces, streamed = stream(one)
     assert "Sleep" not in streamed.text
     assert "".join(piece.text for piece in pieces) == streamed.text
-    (whole,) = Assistant(ScriptedEngine("".join(lumps)), safety=SafetyLayer("on")).generate([ALARM])
+    (whole,) = generate(Assistant(ScriptedEngine("".join(lumps)), safety=SafetyLayer("on")), [ALARM], Sampling())
     assert whole.text == streamed.text
     assert len(streamed.logprobs) == sum(len(piece.logprobs) for piece in pieces)
 
 
 def test_a_decimal_point_at_the_end_of_a_piece_ends_no_sentence() -> None:
     lumps = ("If it is below 5.", "5, it is not serious. Call 911.")
-    _, reply = stream(Assistant(Lumps(*lumps), safety=SafetyLayer("on")))
+    _, reply = stream(Assistant(lumps_of(*lumps), safety=SafetyLayer("on")))
     assert reply.finish_reason == "stop"
     assert "contradiction" not in kinds(reply)
 
 
 def test_an_engine_that_fails_after_the_notice_raises() -> None:
     class Fails(ScriptedEngine):
-        def stream(self, messages, sampling):
+        def answer(self, prompt, sampling):
             raise UserError("the engine is gone")
             yield  # type: ignore[unreachable]
 
-    generator = Assistant(Fails("x"), safety=SafetyLayer("on")).stream(ALARM)
+    generator = stream_of(Assistant(Fails("x"), safety=SafetyLayer("on")), ALARM, Sampling())
     assert "120" in next(generator).text
     with pytest.raises(UserError, match="gone"):
         next(generator)
@@ -150,8 +145,8 @@ def test_nothing_is_added_where_nothing_is_found() -> None:
 
 def test_an_answer_in_a_grammar_gets_its_notice_beside_it() -> None:
     class Json(ScriptedEngine):
-        def stream(self, messages, sampling):
-            return super().stream(messages, Sampling())
+        def answer(self, prompt, sampling):
+            return super().answer(prompt, Sampling())
 
     one = Assistant(Json('{"a": "不用担心。"}'), safety=SafetyLayer("on"))
     pieces, reply = stream(one, sampling=Sampling(json_schema={}))
@@ -163,7 +158,7 @@ def test_an_answer_in_a_grammar_gets_its_notice_beside_it() -> None:
 def test_generate_says_the_same_as_stream() -> None:
     for answer in ("请立即就医。", SAYS_REST):
         _, streamed = stream(assistant(answer))
-        (whole,) = assistant(answer).generate([ALARM])
+        (whole,) = generate(assistant(answer), [ALARM], Sampling())
         assert whole.text == streamed.text
         assert whole.finish_reason == streamed.finish_reason
         assert whole.notices == streamed.notices
@@ -270,7 +265,7 @@ def test_responses_have_the_notices_in_the_message_item(mode: str) -> None:
 
 def test_an_engine_that_hangs_after_the_notice_is_given_up() -> None:
     class Hangs(ScriptedEngine):
-        def stream(self, messages, sampling):
+        def answer(self, prompt, sampling):
             for _ in range(40):
                 time.sleep(0.05)
                 yield Piece()

@@ -15,12 +15,15 @@ from rich.console import Console
 from api_server import running
 from carellama.assistant import Assistant
 from carellama.engine.base import Piece, Reply, Sampling, Unavailable, Unsupported, drain
+from carellama.engine.generate import generate
+from carellama.engine.generate import stream as stream_of
 from carellama.engine.scripted import ScriptedEngine
 from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
 from carellama.safety.notices import mark_text
-from carellama.safety.screened import screened_reply, screened_stream
+from carellama.safety.screened import submit_screened
 from carellama.serve.terminal import ChatSession
+from inline_engine import InlineEngine
 from test_safety_linear import calls
 
 LAYER = SafetyLayer("on")
@@ -39,19 +42,6 @@ PARTS = [
 CITATION_BEGINS = re.compile(r"\[\d*\Z")  # what may not be cut: behind "[1" nobody knows that it is one
 
 
-class Lumps(ScriptedEngine):
-    """Streams its answer in the given lumps."""
-
-    def __init__(self, *lumps: str) -> None:
-        super().__init__("".join(lumps))
-        self.lumps = lumps
-
-    def stream(self, messages, sampling):
-        for lump in self.lumps:
-            yield Piece(lump)
-        return Reply("".join(self.lumps), "stop", 3, len(self.lumps))
-
-
 class Uncounted(ScriptedEngine):
     """An endpoint without /tokenize; it remembers what it was asked to count."""
 
@@ -59,9 +49,11 @@ class Uncounted(ScriptedEngine):
         super().__init__(script)
         self.error, self.counted = error, 0
 
-    def count_tokens(self, messages, tools=()):
-        self.counted += 1
-        raise self.error
+    def prepare(self, prompt, tools=(), *, exact=True):
+        self.counted += exact
+        if exact:
+            raise self.error
+        return super().prepare(prompt, tools)
 
     def tokenize(self, text, *, begin=False, marks=False):
         self.counted += 1
@@ -76,9 +68,9 @@ def test_marks_stand_at_the_same_place_however_it_streams_and_cut_no_text(parts,
     cuts = [at for at in cuts if text[at - 1 : at + 1] != "\r\n" or at in (0, len(text))]
     cuts = [at for at in cuts if at in (0, len(text)) or not CITATION_BEGINS.search(text, 0, at)]
     lumps = [text[begin:end] for begin, end in pairwise(cuts)]
-    stream, pieces = Assistant(Lumps(*lumps), safety=LAYER).stream(asked), []
+    stream, pieces = stream_of(Assistant(InlineEngine(*lumps), safety=LAYER), asked, Sampling()), []
     reply = _collect(stream, pieces)
-    whole = screened_reply(LAYER.screen(asked), Reply(text, "stop", 3, 3), Sampling())
+    (whole,) = generate(Assistant(InlineEngine(text), safety=LAYER), [asked], Sampling())
     assert "".join(piece.text for piece in pieces) == reply.text == whole.text
     assert [notice for piece in pieces for notice in piece.notices] == list(reply.notices) == list(whole.notices)
     bare = reply.text
@@ -98,7 +90,7 @@ def _collect(stream, pieces: list[Piece]) -> Reply:
 def test_a_mark_does_not_divide_the_end_of_a_line_of_windows() -> None:
     """It stood between the two characters of the line break."""
     text = "You have lung cancer\r\nRest.\r\n"
-    reply = drain(Assistant(Lumps(text), safety=LAYER).stream(COLD))
+    reply = drain(stream_of(Assistant(InlineEngine(text), safety=LAYER), COLD, Sampling()))
     assert "You have lung cancer [Note:" in reply.text
     assert reply.text.count("\r\n") == 2 == reply.text.count("\r")
 
@@ -109,9 +101,9 @@ def test_a_refusal_needs_no_engine(error: Exception) -> None:
     engine = Uncounted("x", error)
     one = Assistant(engine, safety=LAYER)
     pieces: list[Piece] = []
-    reply = _collect(one.stream(FORGE), pieces)
+    reply = _collect(stream_of(one, FORGE, one.sampling), pieces)
     assert [notice.kind for notice in reply.notices] == ["refusal"]
-    assert one.generate([FORGE]) == [reply]
+    assert generate(one, [FORGE], Sampling()) == [reply]
     assert (engine.counted, engine.asked, reply.prompt_tokens, reply.completion_tokens) == (0, [], 0, 0)
 
 
@@ -119,7 +111,7 @@ def test_a_refusal_needs_no_engine(error: Exception) -> None:
 def test_an_answer_is_stopped_where_the_engine_cannot_count(error: Exception) -> None:
     """The stream ended with an error in place of a reply."""
     one = Assistant(Uncounted("Hello. It is nothing serious. Sleep.", error), safety=LAYER)
-    reply = drain(one.stream(ALARM))
+    reply = drain(stream_of(one, ALARM, one.sampling))
     assert reply.finish_reason == "content_filter" and "Sleep" not in reply.text
     assert reply.prompt_tokens > 0 and reply.completion_tokens > 0
 
@@ -175,7 +167,8 @@ def test_a_long_answer_costs_what_its_parts_cost(unit: str) -> None:
     screening = LAYER.screen(PREGNANT)
 
     def read(text: str) -> None:
-        drain(screened_stream(screening, Lumps(*(text[at : at + 4] for at in range(0, len(text), 4))), [], Sampling()))
+        engine = InlineEngine(*(text[at : at + 4] for at in range(0, len(text), 4)))
+        submit_screened(screening, engine, engine.prepare([]), Sampling(), lambda event: None)
 
     short, long = (calls(read, (unit * length)[:length]) for length in (3_000, 24_000))
     assert long < 12 * short
@@ -207,14 +200,14 @@ def test_a_client_that_hangs_up_closes_the_engine() -> None:
     closed: list[bool] = []
 
     class Endless(ScriptedEngine):
-        def stream(self, messages, sampling):
+        def answer(self, prompt, sampling):
             try:
                 while True:
                     yield Piece("You have gout. ")
             finally:
                 closed.append(True)
 
-    stream = Assistant(Endless("x"), safety=LAYER).stream(COLD)
+    stream = stream_of(Assistant(Endless("x"), safety=LAYER), COLD, Sampling())
     assert [next(stream).text for _ in range(5)]
     stream.close()
     assert closed == [True]

@@ -23,6 +23,7 @@ from carellama.assistant import Assistant
 from carellama.data.convert import Columns, convert
 from carellama.data.readers import rows
 from carellama.engine.base import Piece, PromptTooLong, Sampling
+from carellama.engine.generate import count_tokens, generate
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message
@@ -183,10 +184,11 @@ def test_an_assistant_brings_its_system_message_and_sampling() -> None:
     assistant = Assistant(engine, "Brief.", Sampling(2))
     asked = (Message("user", "2 + 2"),)
     own = (Message("system", "Long."), *asked)
-    replies = assistant.generate([asked, own])
+    replies = generate(assistant, [asked, own], assistant.sampling)
     assert engine.asked == [(Message("system", "Brief."), *asked), own]
-    assert [reply.text for reply in replies] == ["fo", "fo"] and assistant.generate([own], Sampling())[0].text == "four"
-    assert assistant.count_tokens(asked) == engine.count_tokens(engine.asked[0]) > engine.count_tokens(asked)
+    (other,) = generate(assistant, [own], Sampling())
+    assert [reply.text for reply in replies] == ["fo", "fo"] and other.text == "four"
+    assert assistant.count_tokens(asked) == count_tokens(engine, engine.asked[0]) > count_tokens(engine, asked)
     assert "不能代替医生" in assistant.disclaimer("zh") and "does not diagnose" in assistant.disclaimer("en")
 
 
@@ -203,11 +205,15 @@ def test_a_question_in_a_language_that_the_model_never_learned_is_answered_with_
 
 def test_ctrl_c_stops_the_answer_and_what_was_said_is_remembered(capsys) -> None:
     class Stopped(ScriptedEngine):
-        def stream(self, messages, sampling):
+        def answer(self, prompt, sampling):
             self.closed = False
             try:
                 yield Piece("Half an")
-                raise KeyboardInterrupt
+                time.sleep(0.3)
+                signal.raise_signal(signal.SIGINT)  # Ctrl-C is the main thread's
+                while True:
+                    time.sleep(0.01)
+                    yield Piece()
             finally:
                 self.closed = True
 

@@ -207,7 +207,7 @@ def test_answers_are_those_of_transformers(cache: Path, adapted) -> None:
                 ids = tokenizer.apply_chat_template(
                     [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=False
                 )
-                assert engine._ids(prompt, ()) == list(ids)
+                assert engine.prepare(prompt).ids == list(ids)
                 said.append(tokens_of(engine, list(ids), name))
                 with nullcontext() if name else model.disable_adapter():
                     same_answer(model, list(ids), said[-1])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from carellama.engine.base import FinishReason, Piece, Reply, Sampling, Tool, Unsupported, drain
+from carellama.engine.base import Event, FinishReason, Piece, Reply, Sampling, Tool, Unsupported
+from carellama.engine.parts import split_parts
 from carellama.engine.tool_schema import NO_ARGUMENTS, call_schema
-from carellama.engine.tools import settled, told, with_calls
+from carellama.engine.tools import resolve_tool_choice, tools_to_system_prompt
 from carellama.engine.transformers.grammar import lark_of
 from carellama.records import Message
 
@@ -20,22 +19,15 @@ DEPARTMENT, HOURS = Tool("department", "", OF), Tool("hours")
 BOTH = (DEPARTMENT, HOURS)
 
 
-def said(text: str, finish: FinishReason = "stop", size: int = 3) -> Generator[Piece, None, Reply]:
-    """A stream that says a text in pieces."""
-    for at in range(0, len(text), size):
-        yield Piece(text[at : at + size])
-    return Reply(text, finish, 1, 1)
-
-
 def read(text: str, finish: FinishReason = "stop", choice: str = "auto", tools=BOTH, **more: Any) -> Reply:
-    stream = with_calls(said(text, finish), Sampling(tools=tools, tool_choice=choice, **more))
-    pieces = []
-    while True:
-        try:
-            pieces.append(next(stream))
-        except StopIteration as end:
-            reply: Reply = end.value
-            break
+    """What is read of an answer that comes in pieces of three characters."""
+    events: list[Event] = []
+    take = split_parts(events.append, Sampling(tools=tools, tool_choice=choice, **more))
+    for at in range(0, len(text), 3):
+        take(Piece(text[at : at + 3]))
+    take(Reply(text, finish, 1, 1))
+    *pieces, reply = events
+    assert isinstance(reply, Reply)
     assert "".join(piece.text for piece in pieces) == reply.text
     assert tuple(piece.call for piece in pieces if piece.call) == reply.calls
     return reply
@@ -89,7 +81,7 @@ def test_a_function_without_parameters_gets_no_arguments(parameters: dict[str, A
 
 def test_the_example_of_the_prompt_is_no_call() -> None:
     """A6: a model that repeats the words of our prompt has called nothing."""
-    prompt = told([Message("user", "q")], BOTH)[0].content
+    prompt = tools_to_system_prompt([Message("user", "q")], BOTH)[0].content
     example = prompt[prompt.rindex("<tool_call>") :]
     assert read(example).calls == ()
     with pytest.raises(ValueError, match="Expecting"):
@@ -165,7 +157,7 @@ def test_json_or_a_call_where_both_are_allowed() -> None:
             "A": {"type": "object", "properties": {"urgent": {"type": "boolean"}}, "additionalProperties": False}
         },
     }
-    both = settled(Sampling(tools=BOTH, json_schema=schema)).json_schema
+    both = resolve_tool_choice(Sampling(tools=BOTH, json_schema=schema)).json_schema
     assert both is not None
     assert fits(dict(both), '{"urgent": true}') and fits(dict(both), CALL)
     assert not fits(dict(both), '{"name": "nobody", "arguments": {}}')
@@ -227,5 +219,5 @@ def test_a_schema_does_not_loosen_the_form_of_its_json() -> None:
 
 
 def test_calls_are_read_as_before() -> None:
-    reply = drain(with_calls(said(CALL), replace(Sampling(), tools=BOTH)))
+    reply = read(CALL)
     assert reply.calls[0].arguments == '{"of": "ear"}' and reply.finish_reason == "tool_calls"

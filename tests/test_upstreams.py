@@ -11,8 +11,9 @@ from contextlib import ExitStack, closing
 import pytest
 
 from carellama.engine.base import Sampling, Unavailable, drain
+from carellama.engine.generate import generate, stream
 from carellama.engine.openai.engine import OpenAIEngine
-from carellama.engine.openai.upstreams import Upstreams
+from carellama.engine.openai.upstreams import UpstreamPool
 from carellama.errors import UserError
 from carellama.records import Message
 from openai_server import Answer, Quiet, answering, events, listening, said
@@ -41,7 +42,7 @@ def test_the_one_with_the_least_to_do_is_asked() -> None:
         answering(wait) as other,
         closing(OpenAIEngine([one.url, other.url], "m", parallel=6)) as engine,
     ):
-        engine.generate([ASKED] * 6, SAMPLING)
+        generate(engine, [ASKED] * 6, SAMPLING)
     assert len(one.asked) == len(other.asked) == 3
 
 
@@ -52,7 +53,7 @@ def test_one_after_the_other_all_go_to_the_first() -> None:
         closing(OpenAIEngine([one.url, other.url], "m")) as engine,
     ):
         for _ in range(3):
-            engine.generate([ASKED], SAMPLING)
+            generate(engine, [ASKED], SAMPLING)
     assert (len(one.asked), len(other.asked)) == (3, 0)
 
 
@@ -64,8 +65,8 @@ def test_what_could_not_be_begun_goes_to_the_next_and_the_first_rests(status: in
         closing(OpenAIEngine([bad.url, good.url], "m", delays=())) as engine,
     ):
         engine._upstreams.rest = 60
-        assert [reply.text for reply in engine.generate([ASKED], SAMPLING)] == ["well"]
-        assert [reply.text for reply in engine.generate([ASKED] * 3, SAMPLING)] == ["well"] * 3
+        assert [reply.text for reply in generate(engine, [ASKED], SAMPLING)] == ["well"]
+        assert [reply.text for reply in generate(engine, [ASKED] * 3, SAMPLING)] == ["well"] * 3
     assert len(bad.asked) == 1 and len(good.asked) == 4
     assert f"answers {status}" in (told := capsys.readouterr().err) and "rests" in told and "asthma" not in told
 
@@ -79,10 +80,10 @@ def test_a_dead_one_is_asked_for_its_health_and_comes_back(capsys) -> None:
         closing(OpenAIEngine([gone.url, other.url], "m", delays=())) as engine,
     ):
         engine._upstreams.rest = 0.05
-        assert engine.generate([ASKED], SAMPLING)[0].text == "other"
+        assert generate(engine, [ASKED], SAMPLING)[0].text == "other"
         with answering(lambda *_: said("back"), {"data": []}, port=port):
             until(lambda: not engine._upstreams.all[0].resting)
-            assert engine.generate([ASKED], SAMPLING)[0].text == "back"
+            assert generate(engine, [ASKED], SAMPLING)[0].text == "back"
     assert "is well again" in capsys.readouterr().err
 
 
@@ -99,10 +100,10 @@ def test_rests_grow_with_each_failure_until_an_answer(capsys) -> None:
     ):
         engine._upstreams.rest = 0.05
         for _ in range(3):
-            engine.generate([ASKED], SAMPLING)
+            generate(engine, [ASKED], SAMPLING)
             until(lambda: not engine._upstreams.all[0].resting)
         broken = False
-        assert engine.generate([ASKED], SAMPLING)[0].text == "well"
+        assert generate(engine, [ASKED], SAMPLING)[0].text == "well"
         assert engine._upstreams.all[0].failures == 0
     told = capsys.readouterr().err
     assert [word in told for word in ("rests for 0.05 s", "rests for 0.1 s", "rests for 0.2 s")] == [True] * 3
@@ -116,7 +117,7 @@ def test_where_all_are_down_it_says_what_each_did() -> None:
         closing(OpenAIEngine([gone.url, busy.url], "m", delays=(0,))) as engine,
         pytest.raises(Unavailable) as error,
     ):
-        engine.generate([ASKED], SAMPLING)
+        generate(engine, [ASKED], SAMPLING)
     said_of = str(error.value)
     assert "nothing answers at 127.0.0.1:" in said_of and "answers 503" in said_of and "\n" not in said_of
     assert len(busy.asked) == 2
@@ -129,9 +130,9 @@ def test_what_has_begun_is_not_asked_elsewhere() -> None:
         closing(OpenAIEngine([broken.url, good.url], "m", delays=(0,))) as engine,
     ):
         with pytest.raises(Unavailable, match="broke off"):
-            drain(engine.stream(ASKED, SAMPLING))
+            drain(stream(engine, ASKED, SAMPLING))
         assert not good.asked
-        assert engine.generate([ASKED], SAMPLING)[0].text == "whole"  # it rests now
+        assert generate(engine, [ASKED], SAMPLING)[0].text == "whole"  # it rests now
 
 
 def test_servers_of_two_kinds_are_each_told_in_their_own_words() -> None:
@@ -147,7 +148,7 @@ def test_servers_of_two_kinds_are_each_told_in_their_own_words() -> None:
             for owner in ("vllm", "llamacpp")
         )
         engine = stack.enter_context(closing(OpenAIEngine([one.url, other.url], "m")))
-        engine.generate([ASKED] * 2, Sampling(9, repetition_penalty=1.5))
+        generate(engine, [ASKED] * 2, Sampling(9, repetition_penalty=1.5))
     assert one.asked[0]["repetition_penalty"] == other.asked[-1]["repeat_penalty"] == 1.5
 
 
@@ -161,12 +162,12 @@ def test_many_threads_share_the_servers_and_no_answer_is_mixed_up() -> None:
         texts = [f"marker {number}" for number in range(100)]
 
         def ask(text: str) -> str:
-            return drain(engine.stream((Message("user", text),), SAMPLING)).text
+            return drain(stream(engine, (Message("user", text),), SAMPLING)).text
 
         with ThreadPoolExecutor(16) as pool:
             assert list(pool.map(ask, texts)) == texts
         assert sum(len(server.asked) for server in servers) == 100
-        assert all(upstream.busy == 0 for upstream in engine._upstreams.all)
+        assert all(upstream.active_requests == 0 for upstream in engine._upstreams.all)
 
 
 def test_connections_are_used_again() -> None:
@@ -186,24 +187,24 @@ def test_connections_are_used_again() -> None:
 
     with listening(Handler) as url, closing(OpenAIEngine(url, "m", parallel=1)) as engine:
         for _ in range(5):
-            assert engine.generate([ASKED], SAMPLING)[0].text == "x"
+            assert generate(engine, [ASKED], SAMPLING)[0].text == "x"
     assert len(clients) == 1
 
 
 @pytest.mark.parametrize("endpoint", ["localhost:8000", "ftp://a/v1", "http://", ""])
 def test_an_address_that_is_none_is_refused(endpoint: str) -> None:
     with pytest.raises(UserError, match="http://localhost:8000/v1"):
-        Upstreams(["http://a/v1", endpoint])
+        UpstreamPool(["http://a/v1", endpoint])
 
 
 def test_paths_stand_below_v1_or_beside_it() -> None:
     for endpoint in ("http://a:1/x/v1", "http://a:1/x/v1/", "http://a:1/x/v1/chat/completions"):
-        (upstream,) = Upstreams([endpoint]).all
+        (upstream,) = UpstreamPool([endpoint]).all
         assert str(upstream.url("models")) == "http://a:1/x/v1/models"
         assert str(upstream.url("/health")) == "http://a:1/x/health" and upstream.host == "a:1"
 
 
 def test_a_key_that_is_none_is_refused() -> None:
     with pytest.raises(UserError, match="CARELLAMA_API_KEY") as error:
-        Upstreams(["http://a/v1"], key="geheim\n")
+        UpstreamPool(["http://a/v1"], key="geheim\n")
     assert "geheim" not in str(error.value)

@@ -20,6 +20,8 @@ from carellama.config.engine import EngineArguments
 from carellama.config.environment import vllm_environment
 from carellama.config.model import ModelArguments
 from carellama.engine.base import Sampling, Unavailable, drain
+from carellama.engine.generate import generate
+from carellama.engine.generate import stream as stream_of
 from carellama.engine.openai import vllm
 from carellama.engine.openai.vllm import VLLMEngine, load
 from carellama.errors import UserError
@@ -151,7 +153,7 @@ def test_it_starts_answers_and_is_gone_after_close(played: Played, folder: Path)
     engine = loaded(folder, parallel=3)
     (state,) = played.states()
     assert alive(state["pid"]) and alive(state["worker"])
-    (reply,) = engine.generate([ASKED], SAMPLING)
+    (reply,) = generate(engine, [ASKED], SAMPLING)
     assert json.loads(reply.text)["model"] == "base" and engine.context_tokens == 512
     key = engine.child.key
     assert state["key"] == key and key not in " ".join(state["words"])
@@ -176,7 +178,7 @@ def test_the_options_become_its_flags(played: Played, folder: Path, tmp_path: Pa
         assert words[at + 6 : at + 8] == named.split(",")
         assert words[at + 8 : at + 12] == ["--seed", "3", "--note", "a b"]
         assert engine.adapters == ("cardiology", "tcm")
-        by_name = [json.loads(engine.generate([ASKED], Sampling(adapter=one))[0].text) for one in ("", "tcm")]
+        by_name = [json.loads(generate(engine, [ASKED], Sampling(adapter=one))[0].text) for one in ("", "tcm")]
         assert [one["model"] for one in by_name] == [engine.model, "tcm"]
 
 
@@ -193,7 +195,7 @@ def test_a_checkpoint_is_an_adapter_that_answers_alone(played: Played, folder: P
 def test_answers_end_where_the_format_ends_them(played: Played, folder: Path) -> None:
     """A mark that is a token is stopped at by its number: vLLM leaves such tokens out of the text."""
     with closing(loaded(folder, "chatml")) as engine:
-        said = json.loads(engine.generate([ASKED], Sampling(stop=("End",)))[0].text)
+        said = json.loads(generate(engine, [ASKED], Sampling(stop=("End",)))[0].text)
     assert said["stop"] == ["End"] and said["stop_token_ids"] == [7]
 
 
@@ -220,7 +222,7 @@ def test_a_death_at_the_start_shows_the_end_of_the_log(played: Played, folder: P
 
 def test_a_death_at_work_ends_what_is_under_way_and_it_is_started_once_more(played: Played, folder: Path) -> None:
     with closing(loaded(folder)) as engine:
-        stream = engine.stream((Message("user", "wait"),), SAMPLING)
+        stream = stream_of(engine, (Message("user", "wait"),), SAMPLING)
         assert next(piece.text for piece in stream if piece.text) == "he"
         (first,) = played.states()
         os.kill(first["pid"], signal.SIGKILL)
@@ -231,14 +233,14 @@ def test_a_death_at_work_ends_what_is_under_way_and_it_is_started_once_more(play
 
         def answers() -> bool:
             with suppress(Unavailable):
-                return bool(engine.generate([ASKED], SAMPLING)[0].text)
+                return bool(generate(engine, [ASKED], SAMPLING)[0].text)
             return False
 
         until(answers)
         os.kill(played.states()[1]["pid"], signal.SIGKILL)
         until(lambda: engine.child.starts == 2 and not engine.child._watcher.is_alive())
         with pytest.raises(Unavailable, match="nothing answers"):
-            engine.generate([ASKED], SAMPLING)
+            generate(engine, [ASKED], SAMPLING)
     assert len(played.states()) == 2 and engine.child.log.is_file()
 
 
@@ -263,7 +265,7 @@ def test_it_does_not_outlive_a_program_that_is_killed(played: Played, folder: Pa
 def test_it_does_not_outlive_its_keeper(played: Played, folder: Path) -> None:
     with closing(loaded(folder)) as engine:
         (state,) = played.states()
-        engine.child.starts = vllm.STARTS
+        engine.child.starts = vllm.MAX_STARTS
         engine.child._process.kill()
         until(lambda: not alive(state["pid"]))
     with suppress(ProcessLookupError):

@@ -85,9 +85,9 @@ def test_the_sliders_and_the_model_are_what_the_engine_gets() -> None:
     got: list[Sampling] = []
 
     class Told(ScriptedEngine):
-        def stream(self, messages, sampling):
+        def answer(self, prompt, sampling):
             got.append(sampling)
-            return super().stream(messages, sampling)
+            return super().answer(prompt, sampling)
 
     shown = asked(page_of(Told("ok", adapters=("tcm",))), "hi", adapter="tcm")
     assert texts(shown[-1])[-1] == "[tcm] ok"
@@ -171,9 +171,9 @@ def test_limits_are_told_in_the_language_of_the_page() -> None:
 
 def test_an_error_is_told_without_what_was_said(caplog) -> None:
     class Broken(ScriptedEngine):
-        def stream(self, messages, sampling):
+        def answer(self, prompt, sampling):
             yield Piece("half")
-            raise ValueError(f"I choke on {messages[-1].content}")
+            raise ValueError(f"I choke on {prompt.messages[-1].content}")
 
     page = page_of(Broken(""))
     with caplog.at_level(logging.DEBUG):

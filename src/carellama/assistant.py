@@ -1,7 +1,7 @@
 """The assistant: an engine with the system message and the sampling that it was set up with, and its disclaimer.
 
     assistant = Assistant(engine, "You inform about health.", Sampling.of(generating))
-    reply = assistant.generate([(Message("user", "What is asthma?"),)])[0]
+    reply = generate(assistant, [(Message("user", "What is asthma?"),)], assistant.sampling)[0]
 
 `Consultant` is an assistant that asks before it advises (`carellama.consultation`).
 
@@ -20,7 +20,6 @@ from carellama.engine.base import (
     Engine,
     EngineWrapper,
     OnEvent,
-    OnReply,
     Piece,
     PreparedPrompt,
     Prompt,
@@ -28,16 +27,16 @@ from carellama.engine.base import (
     RequestHandle,
     Sampling,
     Tool,
-    one_by_one,
-    prompt_parts,
+    guarded,
 )
-from carellama.engine.generate import count_tokens
+from carellama.engine.generate import count_tokens, stream
+from carellama.engine.prompts import prompt_parts
 from carellama.engine.worker_pool import WorkerPool, read_pieces
 from carellama.records import Message
 from carellama.safety.guard.replies import without_refused
 from carellama.safety.layer import SafetyLayer, Screening
 from carellama.safety.notices import Language, disclaimer
-from carellama.safety.screened import refused_reply, screened_reply, screened_stream, submit_screened
+from carellama.safety.screened import submit_screened
 from carellama.text import language
 
 AS_OPENAI = Sampling()
@@ -93,6 +92,7 @@ class Assistant(EngineWrapper):
         prompt: Prompt | str | Sequence[int],
         tools: Sequence[Tool] = (),
         *,
+        exact: bool = True,
         dropped: Prompt = (),
         screening: Screening | None = None,
     ) -> PreparedPrompt:
@@ -103,13 +103,13 @@ class Assistant(EngineWrapper):
         """
         messages, text, ids = prompt_parts(prompt)
         if messages is None:
-            return self.engine.prepare(text if ids is None else ids)
+            return self.engine.prepare(text if ids is None else ids, exact=exact)
         if self.safety is None:
-            return self.engine.prepare(self._whole(messages), tools)
+            return self.engine.prepare(self._whole(messages), tools, exact=exact)
         screening = screening or self.safety.screen([*dropped, *messages])
         if screening.refusal is not None:
             return ScreenedPrompt(messages=messages, text="", ids=(), tokens=0, prompt=None, screening=screening)
-        made = self.engine.prepare(self._whole(messages), tools)
+        made = self.engine.prepare(self._whole(messages), tools, exact=exact)
         return ScreenedPrompt(
             messages=made.messages,
             text=made.text,
@@ -126,57 +126,12 @@ class Assistant(EngineWrapper):
             return self.engine.submit(prompt, sampling, on_event)
         return submit_screened(prompt.screening, self.engine, prompt.prompt, sampling, on_event)
 
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling | None = None, *, on_reply: OnReply | None = None
-    ) -> list[Reply]:
-        """Answer each conversation."""
-        sampling = sampling or self.sampling
-        whole = [self._whole(messages) for messages in prompts]
-        if self.safety is None:
-            return self.engine.generate(whole, sampling, on_reply=on_reply)
-        screenings = [self.safety.screen(messages) for messages in prompts]
-        asked = [index for index, screening in enumerate(screenings) if screening.refusal is None]
-        replies: dict[int, Reply] = {}
-
-        def note(index: int, reply: Reply) -> None:
-            replies[index] = reply
-            if on_reply is not None:
-                on_reply(index, reply)
-
-        def answered(place: int, reply: Reply) -> None:
-            note(asked[place], screened_reply(screenings[asked[place]], reply, sampling))
-
-        for index in sorted(set(range(len(prompts))) - set(asked)):
-            note(index, refused_reply(screenings[index], sampling))
-        if asked:
-            self.engine.generate([whole[index] for index in asked], sampling, on_reply=answered)
-        return [replies[index] for index in range(len(prompts))]
-
     def screen(self, messages: Prompt) -> Screening | None:
         """Return what the safety layer finds, for `stream`; None: there is no layer.
 
         For callers that would ask the engine something before: what is refused, no engine and no endpoint gets.
         """
         return None if self.safety is None else self.safety.screen(messages)
-
-    def stream(
-        self,
-        messages: Prompt,
-        sampling: Sampling | None = None,
-        *,
-        dropped: Prompt = (),
-        screening: Screening | None = None,
-    ) -> Generator[Piece, None, Reply]:
-        """Yield the answer piece by piece; what the safety layer has to say comes first, before the engine begins.
-
-        `dropped` are earlier turns that the model is not told of, for want of room: the safety layer reads them too.
-        `screening`: of all these messages, where they were screened already.
-        """
-        sampling = sampling or self.sampling
-        if self.safety is None:
-            return self.engine.stream(self._whole(messages), sampling)
-        screening = screening or self.safety.screen([*dropped, *messages])
-        return screened_stream(screening, self.engine, self._whole(messages), sampling)
 
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
         """The log-probability of each choice as the beginning of the answer."""
@@ -187,22 +142,12 @@ class Assistant(EngineWrapper):
         return self.engine.embed(texts)
 
     def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:
-        """The tokens that an answer starts from, with the system message."""
-        return self.engine.count_tokens(self._whole(messages), tools)
+        """The tokens that an answer starts from, with the system message; nothing is screened."""
+        return count_tokens(self.engine, self._whole(messages), tools)
 
     def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
         """The tokens of a text."""
         return self.engine.tokenize(text, begin=begin, marks=marks)
-
-    def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
-        """The text that an answer starts from, with the system message."""
-        return self.engine.render(self._whole(messages), tools)
-
-    def continue_text(
-        self, text: str | Sequence[int], sampling: Sampling | None = None
-    ) -> Generator[Piece, None, Reply]:
-        """Continue a text."""
-        return self.engine.continue_text(text, sampling or self.sampling)
 
     def _whole(self, messages: Prompt) -> Prompt:
         """The conversation with a system message, without the requests that were refused."""
@@ -233,7 +178,7 @@ class Consultant(Assistant):
         super().__init__(
             assistant.engine, assistant.system_prompt, assistant.sampling, assistant.languages, assistant.safety
         )
-        self.interview = interview
+        self.assistant, self.interview = assistant, interview
         self._pool = WorkerPool(self.parallel, "carellama-consultation")
 
     @property
@@ -250,15 +195,16 @@ class Consultant(Assistant):
         prompt: Prompt | str | Sequence[int],
         tools: Sequence[Tool] = (),
         *,
+        exact: bool = True,
         dropped: Prompt = (),
         screening: Screening | None = None,
     ) -> PreparedPrompt:
         """Count a conversation; what the model is asked about it, only the interview tells. It is never too long."""
         messages, _, _ = prompt_parts(prompt)
         if messages is None:
-            return super().prepare(prompt)
+            return super().prepare(prompt, exact=exact)
         refused = screening is not None and screening.refusal is not None  # no engine is told of it
-        tokens = 0 if refused else count_tokens(self.engine, self._whole(messages), tools)
+        tokens = self.count_tokens(messages, tools) if exact and not refused else 0
         return ConsultationPrompt(
             messages=messages, text="", ids=None, tokens=tokens, exact=False, tools=tools, dropped=dropped
         )
@@ -267,35 +213,23 @@ class Consultant(Assistant):
         """Ask the next question, or report; in a thread, since the interview may ask the model several times."""
         if not isinstance(prompt, ConsultationPrompt):
             return super().submit(prompt, sampling, on_event)
-        messages, dropped = prompt.messages or (), prompt.dropped
-        return self._pool.submit(read_pieces(lambda: self.stream(messages, sampling, dropped=dropped)), on_event)
-
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling | None = None, *, on_reply: OnReply | None = None
-    ) -> list[Reply]:
-        """Ask the next question of each conversation, or report on it."""
-        return one_by_one(lambda messages: self.stream(messages, sampling), prompts, on_reply)
+        return self._pool.submit(read_pieces(lambda: self._advance(prompt, sampling)), guarded(on_event))
 
     def screen(self, messages: Prompt) -> Screening | None:
         """Return None: only the state of the interview tells whether the last message is a request."""
         return None
 
-    def stream(
-        self,
-        messages: Prompt,
-        sampling: Sampling | None = None,
-        *,
-        dropped: Prompt = (),
-        screening: Screening | None = None,
-    ) -> Generator[Piece, None, Reply]:
+    def _advance(self, prompt: ConsultationPrompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
         """Yield the next question, or the report; what the safety layer has to say comes first."""
+        messages, dropped = prompt.messages or (), prompt.dropped
         whole = [*dropped, *messages]
-        step = yield from self.interview.advance(whole, (sampling or self.sampling).adapter)
+        step = yield from self.interview.advance(whole, sampling.adapter)
         is_request = not step.state.asked or step.state.reported  # else it answers a question of the interview
         screening = self.interview.safety.screen(whole, step.found, is_request=is_request)
         closing = self.interview.closing(step.state, messages[-1].content) if step.state.reported else ""
         if screening.refusal is not None or (step.state.reported and not closing):
-            return (yield from super().stream(messages, sampling, dropped=dropped))
+            asked = self.assistant.prepare(messages, prompt.tools, exact=False, dropped=dropped)
+            return (yield from stream(self.assistant, asked, sampling))
         preface, notices = screening.preface(), (*screening.notices, *screening.after)
         if notices:
             yield Piece(preface, notices=notices)

@@ -183,6 +183,7 @@ def show_table(folder: Path) -> None:
 def ask_both(folder: Path, question: str, model: dict[str, Any]) -> None:
     """Answer one question with the base and with the exported model."""
     from carellama.engine.base import Sampling
+    from carellama.engine.generate import generate
     from carellama.engine.transformers.load import load
     from carellama.records import Message
 
@@ -192,7 +193,7 @@ def ask_both(folder: Path, question: str, model: dict[str, Any]) -> None:
         asked = [*argv, "--do_sample", "false", "--max_new_tokens", "160"]
         models, data, generating, *_ = parse_options(CHAT_OPTIONS, asked, "carellama chat")
         engine = load(models, data)
-        (reply,) = engine.generate([(Message("user", question),)], Sampling.of(generating))
+        (reply,) = generate(engine, [(Message("user", question),)], Sampling.of(generating))
         print(f"\n[{title}]\n{reply.text.strip()}", flush=True)
 
 

@@ -24,7 +24,8 @@ from carellama.batch.code_table import CodeTable
 from carellama.batch.output import AppendOnlyFile
 from carellama.config.commands import TaskArguments
 from carellama.disk import say, write_json
-from carellama.engine.base import Engine, PromptTooLong, Reply, Sampling, Unavailable
+from carellama.engine.base import Engine, PreparedPrompt, PromptTooLong, Reply, Sampling, Unavailable
+from carellama.engine.generate import generate
 from carellama.errors import DataError, UserError
 from carellama.records import Place
 from carellama.text import counted, language
@@ -174,14 +175,15 @@ class TaskRunner:
     def _send(self, same: list[ActiveRow], schema: Any, following: list[ActiveRow]) -> None:
         """Ask the engine for rows whose answers have the same schema; a prompt that is too long fails its own row."""
         engine = self._open_engine()
-        waiting = {one.at: one for one in same if self._fits(one, engine)}
+        prompts = {one.at: prompt for one in same if (prompt := self._prepared(one, engine)) is not None}
+        waiting = {one.at: one for one in same if one.at in prompts}
         together = True
         while waiting:
             rows = list(waiting.values()) if together else [next(iter(waiting.values()))]
             sampling = replace(self.sampling, json_schema=schema if self._constrained else None)
             try:
                 on_reply = partial(self._take, rows, waiting, following)
-                engine.generate([row.request.messages for row in rows], sampling, on_reply=on_reply)
+                generate(engine, [prompts[row.at] for row in rows], sampling, on_reply)
             except PromptTooLong as error:
                 if len(rows) == 1:
                     self._outcomes[rows[0].at] = f"{TOO_LONG}: {error}"
@@ -208,12 +210,13 @@ class TaskRunner:
             following.append(further)
         self._write_ready()
 
-    def _fits(self, row: ActiveRow, engine: Engine) -> bool:
-        room = engine.context_tokens
-        if room is None or (count := engine.count_tokens(row.request.messages)) < room:
-            return True
+    def _prepared(self, row: ActiveRow, engine: Engine) -> PreparedPrompt | None:
+        try:
+            return engine.prepare(row.request.messages, exact=engine.context_tokens is not None)
+        except PromptTooLong as error:
+            count, room = error.prompt_tokens, error.context_tokens
         self._outcomes[row.at] = f"{TOO_LONG}: {count:,} tokens with the prompt, and the model takes {room:,} in all"
-        return False
+        return None
 
     def _open_engine(self) -> Engine:
         if self._engine is None:

@@ -22,7 +22,8 @@ from carellama.config.data_commands import SynthesizeArguments
 from carellama.config.environment import endpoint_key
 from carellama.config.reader import parse_options
 from carellama.disk import say, write_json
-from carellama.engine.base import Engine, Reply, Sampling
+from carellama.engine.base import Engine, PreparedPrompt, PromptTooLong, Reply, Sampling
+from carellama.engine.generate import generate
 from carellama.errors import UserError
 from carellama.records import Chat, Pair, Place
 from carellama.run_record import as_trained
@@ -197,24 +198,24 @@ class _Maker:
         """Put the questions of one kind to their engine; each reply goes on, or is written, as it comes."""
         ask = same[0].ask
         engine = self.engines[ask.of]
-        fit = [one for one in same if self._fits(one, engine)]
-        if not fit:
+        prompts = [(one, prompt) for one in same if (prompt := self._prepared(one, engine)) is not None]
+        if not prompts:
             return
-        digest = hashlib.sha256(f"{self.arguments.seed} {fit[0].piece.key} {step} {ask.draw}".encode()).digest()
+        digest = hashlib.sha256(f"{self.arguments.seed} {prompts[0][0].piece.key} {step} {ask.draw}".encode()).digest()
         heat = 0.0 if ask.temperature is None else self.arguments.temperature + ask.temperature
         sampling = replace(self.sampling, seed=int.from_bytes(digest[:4], "little") >> 1, temperature=heat)
 
         def on_reply(index: int, reply: Reply) -> None:
-            self._answered(fit[index], reply, following)
+            self._answered(prompts[index][0], reply, following)
 
-        engine.generate([one.ask.messages for one in fit], sampling, on_reply=on_reply)
+        generate(engine, [prompt for _, prompt in prompts], sampling, on_reply)
 
-    def _fits(self, one: Going, engine: Engine) -> bool:
-        room = engine.context_tokens
-        if room is not None and engine.count_tokens(one.ask.messages) >= room:
+    def _prepared(self, one: Going, engine: Engine) -> PreparedPrompt | None:
+        try:
+            return engine.prepare(one.ask.messages, exact=engine.context_tokens is not None)
+        except PromptTooLong:
             self.account.skip("too long for the model", one.piece.source.place)
-            return False
-        return True
+            return None
 
     def _answered(self, one: Going, reply: Reply, following: list[Going]) -> None:
         for at, count in enumerate((reply.prompt_tokens, reply.completion_tokens)):

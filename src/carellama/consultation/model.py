@@ -20,6 +20,7 @@ from typing import Any
 from carellama.consultation.questions import Questions
 from carellama.consultation.state import SLOTS, Slot
 from carellama.engine.base import Engine, Piece, Reply, Sampling
+from carellama.engine.generate import stream
 from carellama.errors import UserError
 from carellama.package_data import package_yaml
 from carellama.records import Message
@@ -126,14 +127,14 @@ def wording_fault(text: str, slot: Slot, language: Language, questions: Question
 
 def _ask(engine: Engine, prompt: tuple[Message, ...], sampling: Sampling) -> Generator[Piece, None, Reply]:
     """The engine's reply, with an empty piece for each of its own."""
-    stream = engine.stream(prompt, sampling)
+    pieces = stream(engine, prompt, sampling)
     try:
         while True:
             try:
-                next(stream)
+                next(pieces)
             except StopIteration as end:
                 reply: Reply = end.value
                 return reply
             yield Piece()
     finally:
-        stream.close()
+        pieces.close()

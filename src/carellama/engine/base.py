@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from carellama.errors import UserError
 from carellama.records import Message, ToolCall
@@ -246,11 +246,14 @@ class Engine(Protocol):
         """
         ...
 
-    def prepare(self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = ()) -> PreparedPrompt:
+    def prepare(
+        self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = (), *, exact: bool = True
+    ) -> PreparedPrompt:
         """Render, tokenise and count a conversation, or a text or token ids that are to be continued.
 
         A text is tokenised as `tokenize(text, begin=True)` does. Raises `PromptTooLong`. `tools` are those that the
-        sampling of `submit` has, none where its `tool_choice` is "none".
+        sampling of `submit` has, none where its `tool_choice` is "none". `exact` False: an estimate of the tokens will
+        do, where only a server could count them.
         """
         ...
 
@@ -263,20 +266,6 @@ class Engine(Protocol):
         """
         ...
 
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
-    ) -> list[Reply]:
-        """Answer each conversation; the replies are in the order of the prompts."""
-        ...
-
-    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Yield the answer piece by piece, whole characters only; the generator's value is the whole `Reply`.
-
-        The texts joined are `Reply.text`. It yields at least every `HEARTBEAT` seconds, an empty piece if need be, and
-        closing it stops the computation within one token, also while it waits for its turn.
-        """
-        ...
-
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
         """For each prompt the log-probability of each choice as the first token of the answer, in one pass.
 
@@ -286,10 +275,6 @@ class Engine(Protocol):
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector of length 1 for each text: the mean over its tokens of the last layer's states."""
-        ...
-
-    def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:
-        """Return the number of tokens that an answer to `messages` starts from."""
         ...
 
     def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
@@ -308,17 +293,6 @@ class Engine(Protocol):
         """Return each token of a prompt with its log-probability, and the `count` likeliest in its place.
 
         A generator with that value: it yields empty pieces in between, and closing it stops the computation.
-        """
-        ...
-
-    def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
-        """Return the text that an answer to `messages` starts from."""
-        ...
-
-    def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Continue a text that is not a conversation; otherwise as `stream`.
-
-        A string is tokenised as `tokenize(text, begin=True)` does. Token ids are used as they are.
         """
         ...
 
@@ -361,55 +335,10 @@ class EngineWrapper:
         """Close the engine."""
         self.engine.close()
 
-    def generate_changed(
-        self,
-        prompts: Sequence[Prompt],
-        sampling: Sampling,
-        change: Callable[[int, Reply], Reply],
-        on_reply: OnReply | None,
-    ) -> list[Reply]:
-        """Return the replies of the engine, each changed once, as soon as it is there."""
-        changed: dict[int, Reply] = {}
-
-        def note(index: int, reply: Reply) -> None:
-            changed[index] = change(index, reply)
-            if on_reply is not None:
-                on_reply(index, changed[index])
-
-        self.engine.generate(prompts, sampling, on_reply=note)
-        return [changed[index] for index in range(len(prompts))]
-
 
 def offered_tools(sampling: Sampling) -> tuple[Tool, ...]:
     """Return the tools that the model is told of."""
     return () if sampling.tool_choice == "none" else sampling.tools
-
-
-def prompt_parts(prompt: Prompt | str | Sequence[int]) -> tuple[Prompt | None, str, Sequence[int] | None]:
-    """Return a prompt as a conversation, as a text, or as token ids; the other two are None or ""."""
-    if isinstance(prompt, str):
-        return None, prompt, None
-    if len(prompt) > 0 and isinstance(prompt[0], int):
-        return None, "", cast("Sequence[int]", prompt)
-    return cast("Prompt", prompt), "", None
-
-
-def prepare_ids(
-    prompt: Prompt | str | Sequence[int],
-    render: Callable[[Prompt], tuple[str, list[int]]],
-    tokenize: Callable[[str], list[int]],
-    *,
-    vocabulary: int,
-    context_tokens: int | None,
-) -> PreparedPrompt:
-    """Return a prompt with its ids, for an engine that tokenises here. `render`: text and ids of a conversation."""
-    messages, text, given = prompt_parts(prompt)
-    if messages is not None:
-        text, ids = render(messages)
-    else:
-        ids = tokenize(text) if given is None else check_token_ids(given, vocabulary)
-    room_for_answer(len(ids), None, context_tokens)
-    return PreparedPrompt(messages=messages, text=text, ids=ids, tokens=len(ids))
 
 
 def guarded(on_event: OnEvent, take: OnEvent | None = None) -> OnEvent:
@@ -436,13 +365,6 @@ def check_adapter(name: str, known: Collection[str]) -> None:
         raise Unsupported(f"no adapter {name!r}; there are {', '.join(known) or 'none'}")
 
 
-def check_token_ids(ids: Sequence[int], vocabulary: int) -> list[int]:
-    """Return the ids of a prompt. Raises `UserError` for an id that is not below `vocabulary`."""
-    if strange := [token for token in ids if not 0 <= token < vocabulary]:
-        raise UserError(f"the prompt has token {strange[0]}; this model has tokens 0 to {vocabulary - 1:,}")
-    return list(ids)
-
-
 def room_for_answer(prompt_tokens: int, max_new_tokens: int | None, context_tokens: int | None) -> int:
     """Return how many tokens the answer may have. Raises `PromptTooLong` when there is room for none."""
     if context_tokens is None:
@@ -467,15 +389,3 @@ def drain(stream: Generator[Piece, None, Value]) -> Value:
         except StopIteration as end:
             value: Value = end.value
             return value
-
-
-def one_by_one(
-    stream: Callable[[Prompt], Generator[Piece, None, Reply]], prompts: Sequence[Prompt], on_reply: OnReply | None
-) -> list[Reply]:
-    """Return the reply to each conversation, one after the other, for engines that answer no two at once."""
-    replies = []
-    for index, messages in enumerate(prompts):
-        replies.append(drain(stream(messages)))
-        if on_reply is not None:
-            on_reply(index, replies[-1])
-    return replies

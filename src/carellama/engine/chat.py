@@ -17,7 +17,7 @@ from typing import Any
 
 from carellama.engine.base import Tool
 from carellama.engine.parts import reads_calls
-from carellama.engine.tools import told
+from carellama.engine.tools import tools_to_system_prompt
 from carellama.errors import UserError
 from carellama.model.gguf.read import Header
 from carellama.records import Message
@@ -92,7 +92,7 @@ class Chat:
         if own:
             rows, functions = as_rows(messages), as_functions(tools)
         else:
-            rows, functions = as_rows(told(messages, tools)), []
+            rows, functions = as_rows(tools_to_system_prompt(messages, tools)), []
         rows = with_short_ids(without_thoughts(rows, self.jinja), self.jinja)
         return render_chat(self.jinja, rows, tools=functions or None, bos=self.bos, eos=self.eos)
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-Decode = Callable[[Sequence[int]], str]
-BROKEN = "\ufffd"  # what decoders write for bytes that are not (yet) a character
-PATIENCE = 8  # tokens waited for a character to become whole: with four bytes at most, it never will
+DecodeFn = Callable[[Sequence[int]], str]
+REPLACEMENT_CHARACTER = "\ufffd"  # what decoders write for bytes that are not (yet) a character
+MAX_HELD_TOKENS = 8  # tokens waited for a character to become whole: with four bytes at most, it never will
 
 
-def keeping(decode: Decode, marks: Mapping[int, str]) -> Decode:
+def keeping(decode: DecodeFn, marks: Mapping[int, str]) -> DecodeFn:
     """Return `decode`, which leaves special tokens out of a text, so that it keeps these: token to text."""
     if not marks:
         return decode
@@ -29,7 +29,7 @@ def keeping(decode: Decode, marks: Mapping[int, str]) -> Decode:
     return decode_with_marks
 
 
-class Answer:
+class Detokenizer:
     """Takes the tokens of one answer and gives out the text that can no longer change.
 
     A character whose bytes are spread over several tokens is held back until it is whole, and the beginning
@@ -37,7 +37,7 @@ class Answer:
     ended.
     """
 
-    def __init__(self, decode: Decode, stop_ids: Sequence[int], stops: Sequence[str]) -> None:
+    def __init__(self, decode: DecodeFn, stop_ids: Sequence[int], stops: Sequence[str]) -> None:
         self.decode = decode
         self.stop_ids = frozenset(stop_ids)
         self.stops = [stop for stop in stops if stop]
@@ -55,47 +55,47 @@ class Answer:
             return ""
         self.tokens += 1
         if token in self.stop_ids:
-            return self._end(stopped=True)
+            return self._finish(stopped=True)
         self._ids.append(token)
         before = self.decode(self._ids[self._window : self._read])
         now = self.decode(self._ids[self._window :])
         waited = len(self._ids) - self._read
-        if len(now) <= len(before) or (now.endswith(BROKEN) and waited < PATIENCE):
+        if len(now) <= len(before) or (now.endswith(REPLACEMENT_CHARACTER) and waited < MAX_HELD_TOKENS):
             return ""
         self._window, self._read = self._read, len(self._ids)
-        return self._take(now[len(before) :])
+        return self._advance(now[len(before) :])
 
     def end(self) -> str:
         """Return the text held back, when no more tokens come; half a character at the end is dropped."""
-        return "" if self.stopped else self._end(stopped=False)
+        return "" if self.stopped else self._finish(stopped=False)
 
-    def _end(self, *, stopped: bool) -> str:
+    def _finish(self, *, stopped: bool) -> str:
         before = self.decode(self._ids[self._window : self._read])
-        rest = self._take(self.decode(self._ids[self._window :])[len(before) :].rstrip(BROKEN))
+        rest = self._advance(self.decode(self._ids[self._window :])[len(before) :].rstrip(REPLACEMENT_CHARACTER))
         if not self.stopped:  # no stop string in the rest: what was held for one is text
-            rest += self._give(self._held)
+            rest += self._release(self._held)
             self._held = ""
         self.stopped = self.stopped or stopped
         return rest
 
-    def _take(self, new: str) -> str:
+    def _advance(self, new: str) -> str:
         """Add decoded text; give out what comes before a stop string or what may become one."""
         self._held += new
         found = [at for at in (self._held.find(stop) for stop in self.stops) if at >= 0]
         if found:
             self.stopped = True
             certain, self._held = self._held[: min(found)], ""
-            return self._give(certain)
-        keep = max((_overlap(self._held, stop) for stop in self.stops), default=0)
+            return self._release(certain)
+        keep = max((_partial_stop_length(self._held, stop) for stop in self.stops), default=0)
         certain, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-        return self._give(certain)
+        return self._release(certain)
 
-    def _give(self, text: str) -> str:
+    def _release(self, text: str) -> str:
         self.text += text
         return text
 
 
-def _overlap(text: str, stop: str) -> int:
+def _partial_stop_length(text: str, stop: str) -> int:
     """Length of the longest end of `text` that is a beginning of `stop`."""
     longest = min(len(text), len(stop) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)

@@ -13,8 +13,7 @@ import queue
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
-from random import Random
-from typing import cast
+from typing import Any
 
 from carellama.engine.base import (
     HEARTBEAT,
@@ -36,8 +35,10 @@ AnyPrompt = PreparedPrompt | Prompt | str | Sequence[int]
 
 
 def prepared(engine: Engine, prompt: AnyPrompt, sampling: Sampling) -> PreparedPrompt:
-    """Return a prompt as it is prepared for this sampling. Raises `PromptTooLong`."""
-    return prompt if isinstance(prompt, PreparedPrompt) else engine.prepare(prompt, offered_tools(sampling))
+    """Return a prompt as it is prepared for this sampling; no server is asked to count it. Raises `PromptTooLong`."""
+    return (
+        prompt if isinstance(prompt, PreparedPrompt) else engine.prepare(prompt, offered_tools(sampling), exact=False)
+    )
 
 
 def count_tokens(engine: Engine, prompt: Prompt | str, tools: Sequence[Tool] = ()) -> int:
@@ -55,15 +56,24 @@ def stream(engine: Engine, prompt: AnyPrompt, sampling: Sampling) -> Generator[P
     """
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     handle = engine.submit(prepared(engine, prompt, sampling), sampling, events.put)
+    reply: Reply = yield from follow(handle, events)
+    return reply
+
+
+def follow(handle: RequestHandle, events: queue.SimpleQueue[Any]) -> Generator[Piece, None, Any]:
+    """Yield the pieces of a request, and an empty one every `HEARTBEAT` seconds; return its last event.
+
+    An error is raised. Closing the generator ends the request.
+    """
     try:
         while True:
             try:
                 event = events.get(timeout=HEARTBEAT)
             except queue.Empty:
                 event = Piece()
-            if isinstance(event, Exception):
+            if isinstance(event, BaseException):
                 raise event
-            if isinstance(event, Reply):
+            if not isinstance(event, Piece):
                 return event
             yield event
     finally:
@@ -84,7 +94,7 @@ def generate(
     events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
     handles: list[RequestHandle] = []
     replies: dict[int, Reply] = {}
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
 
     def submit(index: int) -> None:
         on_event = partial(_put, events, index)
@@ -97,7 +107,7 @@ def generate(
             if len(replies) + len(failures) == len(handles):
                 raise failures[0]
             index, event = events.get()
-            if isinstance(event, Exception):
+            if isinstance(event, BaseException):
                 failures.append(event)
             elif isinstance(event, Reply):
                 replies[index] = event
@@ -116,29 +126,5 @@ def _put(events: queue.SimpleQueue[tuple[int, Event]], index: int, event: Event)
 
 
 def seeded(sampling: Sampling, index: int) -> Sampling:
-    """Return the sampling of the prompt at a place among several, each with draws of its own."""
-    if not index or sampling.seed is None:
-        return sampling
-    return replace(sampling, seed=Random(f"{sampling.seed} {index}").getrandbits(31))
-
-
-class EngineCalls:
-    """`stream` and `generate` as methods, until nobody calls them as such."""
-
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
-    ) -> list[Reply]:
-        """See `generate`."""
-        return generate(cast("Engine", self), prompts, sampling, on_reply)
-
-    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """See `stream`."""
-        return stream(cast("Engine", self), messages, sampling)
-
-    def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """See `stream`."""
-        return stream(cast("Engine", self), text, sampling)
-
-    def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:
-        """See `count_tokens`."""
-        return count_tokens(cast("Engine", self), messages, tools)
+    """Return the sampling of the prompt at a place among several: a seed has the place above its lower 32 bits."""
+    return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + (index << 32))

@@ -1,6 +1,6 @@
 """Answers of gpt-oss: messages of channels, told apart as reasoning, text and calls of tools.
 
-    stream = read_stream(stream, HarmonyReader(sampling))
+    on_event = read_events(on_event, HarmonyReader(sampling))
 
 The format is OpenAI's harmony (github.com/openai/harmony, docs/format.md), as the model's own chat template writes it:
 
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from carellama.engine.base import FinishReason, Piece, Sampling
 from carellama.engine.call_forms import DECODER, Written
 from carellama.engine.reading import held_back
-from carellama.engine.tools import CallReader
+from carellama.engine.tools import ToolCallParser
 
 MESSAGE = "<|message|>"
 ENDS = ("<|end|>", "<|call|>", "<|return|>", "<|start|>")
@@ -30,7 +30,7 @@ RECIPIENT = re.compile(r"\bto=functions\.([\w.-]+?)(?=<\||\s|$)")
 HEADERS = ("<|channel|>", "<|start|>", "to=")  # what the header of a first message begins with
 
 
-class HarmonyReader(CallReader):
+class HarmonyReader(ToolCallParser):
     """Takes the text of an answer with its marks, and gives it out with reasoning and calls told apart."""
 
     def __init__(self, sampling: Sampling) -> None:
@@ -96,7 +96,7 @@ class HarmonyReader(CallReader):
             return
         between = "\n\n" if self._fresh and self._said else ""
         self._said, self._fresh = True, False
-        yield from self._say(between + text)
+        yield from self._emit_text(between + text)
 
     def _call(self, name: str, text: str, *, may_be_cut: bool) -> Iterator[Piece]:
         """Give out a call; of a function that was not given, the text of it."""

@@ -28,9 +28,8 @@ from carellama.engine.base import (
     Sampling,
     Tool,
     guarded,
-    prompt_parts,
 )
-from carellama.engine.generate import EngineCalls
+from carellama.engine.prompts import prompt_parts
 from carellama.privacy.deidentify import Deidentifier
 from carellama.records import ToolCall
 
@@ -48,14 +47,16 @@ class MaskedPrompt(PreparedPrompt):
     values: Mapping[str, str]
 
 
-class MaskedEngine(EngineWrapper, EngineCalls):
+class MaskedEngine(EngineWrapper):
     """Passes everything on to its engine, masked; see there for what each method takes, gives and raises."""
 
     def __init__(self, engine: Engine, deidentifier: Deidentifier) -> None:
         super().__init__(engine)
         self._deidentifier = deidentifier
 
-    def prepare(self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = ()) -> MaskedPrompt:
+    def prepare(
+        self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = (), *, exact: bool = True
+    ) -> MaskedPrompt:
         """Mask a prompt, and prepare what is left; token ids are turned into their text first."""
         messages, text, ids = prompt_parts(prompt)
         values: Mapping[str, str]
@@ -63,7 +64,7 @@ class MaskedEngine(EngineWrapper, EngineCalls):
             messages, values = self._masked(messages)
         else:
             (text,), values = self._deidentifier.masked([text if ids is None else self.detokenize(ids)])
-        made = self.engine.prepare(text if messages is None else messages, tools)
+        made = self.engine.prepare(text if messages is None else messages, tools, exact=exact)
         return MaskedPrompt(
             messages=made.messages,
             text=made.text,
@@ -91,10 +92,6 @@ class MaskedEngine(EngineWrapper, EngineCalls):
         """The tokens of the masked text."""
         (hidden,), _ = self._deidentifier.masked([text])
         return self.engine.tokenize(hidden, begin=begin, marks=marks)
-
-    def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
-        """The masked text that an answer starts from."""
-        return self.engine.render(self._masked(messages)[0], tools)
 
     def _masked(self, messages: Prompt) -> tuple[Prompt, Mapping[str, str]]:
         """The conversation without identifiers, and what each placeholder stands for."""

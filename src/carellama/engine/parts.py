@@ -1,6 +1,6 @@
 """The parts of an answer (reasoning, text, calls of tools), told apart by the marks of the model's chat format.
 
-    stream = told_apart(stream, sampling, jinja=template.jinja, begun=template.opens_reasoning)
+    on_event = split_parts(on_event, sampling, jinja=template.jinja, begun=template.opens_reasoning)
 
 All engines pass their answers through here. `reads_calls` asks a chat template to write a call and sees whether it is
 read: of a template whose calls are not, tools are told and called as text (`carellama.engine.tools`).
@@ -8,14 +8,14 @@ read: of a template whose calls are not, tools are told and called as text (`car
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 
 from carellama.engine import call_forms, harmony
-from carellama.engine.base import OnEvent, Piece, Reply, Sampling, Tool, drain
+from carellama.engine.base import Event, OnEvent, Piece, Reply, Sampling, Tool
 from carellama.engine.harmony import HarmonyReader
-from carellama.engine.reading import read_events, read_stream
-from carellama.engine.reasoning import split_reasoning, with_reasoning
-from carellama.engine.tools import CallReader, with_calls
+from carellama.engine.reading import read_events
+from carellama.engine.reasoning import split_reasoning
+from carellama.engine.tools import ToolCallParser
 from carellama.errors import UserError
 from carellama.records import Message, ToolCall
 from carellama.templates.jinja import knows_tools, speaks_harmony
@@ -28,18 +28,6 @@ CALL = ToolCall("a1b2c3d4e", TRIED.name, f'{{"city": "{VALUE}"}}')
 BEHIND = 120  # characters behind a value in which its call ends
 
 
-def told_apart(
-    stream: Generator[Piece, None, Reply], sampling: Sampling, *, jinja: str = "", begun: bool = False
-) -> Generator[Piece, None, Reply]:
-    """Return the stream with its reasoning and its calls apart from the answer.
-
-    `jinja` is the model's chat template; `begun`: the prompt has opened the reasoning.
-    """
-    if speaks_harmony(jinja) and not sampling.constrained:
-        return read_stream(stream, HarmonyReader(sampling))
-    return with_calls(with_reasoning(stream, sampling, begun=begun), sampling)
-
-
 def split_parts(on_event: OnEvent, sampling: Sampling, *, jinja: str = "", begun: bool = False) -> OnEvent:
     """Return what takes the events of an answer and hands them to `on_event` with reasoning and calls apart.
 
@@ -48,7 +36,7 @@ def split_parts(on_event: OnEvent, sampling: Sampling, *, jinja: str = "", begun
     if speaks_harmony(jinja) and not sampling.constrained:
         return read_events(on_event, HarmonyReader(sampling))
     if sampling.tools:
-        on_event = read_events(on_event, CallReader(sampling))
+        on_event = read_events(on_event, ToolCallParser(sampling))
     return split_reasoning(on_event, sampling, begun=begun)
 
 
@@ -76,9 +64,10 @@ def reads_calls(jinja: str, render: Render) -> bool:
 def _reads(answer: str, jinja: str) -> bool:
     """Whether an answer is the one call that was asked for."""
 
-    def said() -> Generator[Piece, None, Reply]:
-        yield Piece(answer)
-        return Reply(answer, "stop", 0, 0)
-
-    reply = drain(told_apart(said(), Sampling(tools=(TRIED,)), jinja=jinja))
+    events: list[Event] = []
+    take = split_parts(events.append, Sampling(tools=(TRIED,)), jinja=jinja)
+    take(Piece(answer))
+    take(Reply(answer, "stop", 0, 0))
+    reply = events[-1]
+    assert isinstance(reply, Reply)
     return [(call.name, call.arguments) for call in reply.calls] == [(CALL.name, CALL.arguments)]

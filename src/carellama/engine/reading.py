@@ -1,6 +1,6 @@
-"""A stream of text read by something that tells parts of it apart: reasoning, calls of tools.
+"""The events of an answer read by something that tells parts of it apart: reasoning, calls of tools.
 
-    reply = yield from read_stream(stream, ReasoningReader())
+    on_event = read_events(on_event, ReasoningReader())
 
 A reader is given each piece as it comes and gives out what is certain. The reply at the end is what it gave out.
 """
@@ -8,7 +8,7 @@ A reader is given each piece as it comes and gives out what is certain. The repl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 from carellama.engine.base import Event, FinishReason, OnEvent, Piece, Reply, guarded
@@ -29,37 +29,6 @@ class Reader(ABC):
     def finish_reason(self, given: FinishReason) -> FinishReason:
         """Return why the answer ended, by why its stream did."""
         return given
-
-
-def read_stream(stream: Generator[Piece, None, Reply], reader: Reader) -> Generator[Piece, None, Reply]:
-    """Yield a stream as a reader gives it out. Closing it closes the stream."""
-    text, reasoning, calls = "", "", list[ToolCall]()
-    reply: Reply | None = None
-    try:
-        while reply is None:
-            try:
-                piece = next(stream)
-            except StopIteration as end:
-                reply = end.value
-                assert isinstance(reply, Reply)
-                found = reader.end(reply.finish_reason)
-            else:
-                found = list(reader.add(piece)) or [Piece()]
-                if (piece.text or piece.held) and not any(one.shows for one in found):
-                    found = [replace(found[0], held=True)]
-            for one in found:
-                text, reasoning = text + one.text, reasoning + one.reasoning
-                calls += [one.call] if one.call is not None else []
-                yield one
-    finally:
-        stream.close()
-    return replace(
-        reply,
-        text=text,
-        reasoning=reasoning or reply.reasoning,
-        calls=tuple(calls) or reply.calls,
-        finish_reason=reader.finish_reason(reply.finish_reason),
-    )
 
 
 def read_events(on_event: OnEvent, reader: Reader) -> OnEvent:

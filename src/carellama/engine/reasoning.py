@@ -1,6 +1,6 @@
 """Reasoning apart from the answer: what a model writes within <think> before it answers.
 
-    stream = with_reasoning(stream, begun=opens_reasoning(prompt))
+    on_event = split_reasoning(on_event, sampling, begun=opens_reasoning(prompt))
 
 Every engine passes its answers through here, so that predict, the API (`reasoning_content`), the terminal and the page
 show the answer alone. The marks are those of Qwen3, DeepSeek R1 and others. Only reasoning at the beginning of an
@@ -9,11 +9,10 @@ answer is told apart; a mark behind the first words is text.
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import replace
 
-from carellama.engine.base import FinishReason, OnEvent, Piece, Reply, Sampling
-from carellama.engine.reading import Reader, held_back, read_events, read_stream
+from carellama.engine.base import FinishReason, OnEvent, Piece, Sampling
+from carellama.engine.reading import Reader, held_back, read_events
 from carellama.text import THINK, THOUGHT
 
 
@@ -82,15 +81,6 @@ class ReasoningReader(Reader):
             text = text.lstrip()
             self._fresh = not text
         return text
-
-
-def with_reasoning(
-    stream: Generator[Piece, None, Reply], sampling: Sampling, *, begun: bool = False
-) -> Generator[Piece, None, Reply]:
-    """Return the stream with its reasoning told apart; one that is held to a schema has none."""
-    if sampling.json_schema is not None or sampling.regex or sampling.choice or sampling.grammar:
-        return stream
-    return read_stream(stream, ReasoningReader(begun=begun))
 
 
 def split_reasoning(on_event: OnEvent, sampling: Sampling, *, begun: bool = False) -> OnEvent:

@@ -55,7 +55,7 @@ def _read(
     return told, out.past_key_values
 
 
-def mean_states(model: Any, encoded: list[list[int]]) -> list[list[float]]:
+def mean_pool(model: Any, encoded: list[list[int]]) -> list[list[float]]:
     """The last layer's states, their mean over the tokens of each text, at length 1."""
     longest = max(map(len, encoded))
     device = model.device

@@ -16,11 +16,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 
 from carellama.engine.base import (
     HEARTBEAT,
+    FinishReason,
     OnEvent,
-    OnReply,
     Piece,
     PreparedPrompt,
     Prompt,
@@ -32,15 +33,13 @@ from carellama.engine.base import (
     Tool,
     Unsupported,
     check_adapter,
-    check_token_ids,
     guarded,
-    one_by_one,
-    prepare_ids,
     room_for_answer,
 )
-from carellama.engine.detokenizer import Answer
-from carellama.engine.parts import told_apart
-from carellama.engine.tools import settled, told
+from carellama.engine.detokenizer import Detokenizer
+from carellama.engine.parts import split_parts
+from carellama.engine.prompts import check_token_ids, prepare_ids
+from carellama.engine.tools import resolve_tool_choice, tools_to_system_prompt
 from carellama.engine.worker_pool import WorkerPool, read_pieces
 from carellama.records import Message
 
@@ -69,49 +68,53 @@ class ScriptedEngine:
         self.parallel = parallel
         self.knows_tools = knows_tools
         self.asked: list[tuple[Message, ...]] = []
-        self.running = 0  # streams that are neither at their end nor closed
+        self.running = 0  # requests whose answers are neither at their end nor cancelled
         self._script = script if isinstance(script, str) or callable(script) else list(script)
         self._lock = threading.Lock()
-        self._pool = WorkerPool(parallel, "carellama-scripted")
+        in_turn = isinstance(self._script, list)
+        self._pool = WorkerPool(1 if in_turn else parallel, "carellama-scripted")
 
-    def prepare(self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = ()) -> PreparedPrompt:
+    def prepare(
+        self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = (), *, exact: bool = True
+    ) -> PreparedPrompt:
         """Render, tokenise and count a prompt, see `Engine.prepare`."""
 
         def render(messages: Prompt) -> tuple[str, list[int]]:
             text = self.render(messages, tools)
-            return text, self.tokenize(text)
+            return text, _ids(text)
 
         limit = self.context_tokens
-        return prepare_ids(prompt, render, self.tokenize, vocabulary=sys.maxunicode + 1, context_tokens=limit)
+        made = prepare_ids(prompt, render, _ids, vocabulary=sys.maxunicode + 1, context_tokens=limit)
+        return made if made.text else replace(made, text=self.detokenize(made.ids or ()))
 
     def submit(self, prompt: PreparedPrompt, sampling: Sampling, on_event: OnEvent) -> RequestHandle:
         """Answer a prompt in a thread, see `Engine.submit`."""
-        messages, on_event = prompt.messages, guarded(on_event)
-        if messages is None:
-            text = self.detokenize(prompt.ids or ())
-            return self._pool.submit(read_pieces(lambda: self.continue_text(text, sampling)), on_event)
-        return self._pool.submit(read_pieces(lambda: self.stream(messages, sampling)), on_event)
+        on_event = guarded(on_event)
+        if prompt.messages is not None:
+            sampling = resolve_tool_choice(sampling)
+            on_event = split_parts(on_event, sampling)
+        self.asked.append(_messages(prompt))
+        return self._pool.submit(read_pieces(lambda: self.answer(prompt, sampling)), on_event)
 
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
-    ) -> list[Reply]:
-        """Answer each conversation, see `Engine.generate`."""
-        return one_by_one(lambda messages: self.stream(messages, sampling), prompts, on_reply)
-
-    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Yield the answer, see `Engine.stream`."""
-        sampling = settled(sampling)
-        self.asked.append(tuple(messages))
-        prompt = self.render(messages, sampling.tools)
-        answer = self._say(prompt, lambda: self._next(messages), sampling)
-        return told_apart(answer, sampling)
-
-    def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Continue a text, see `Engine.continue_text`."""
-        text = text if isinstance(text, str) else self.detokenize(text)
-        message = Message("user", text)
-        self.asked.append((message,))
-        return self._say(text, lambda: self._next((message,)), sampling)
+    def answer(self, prompt: PreparedPrompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
+        """Yield the answer to a prompt; for doubles that do something else."""
+        for field, asked in (
+            ("num_beams", sampling.num_beams > 1), ("logit_bias", sampling.logit_bias),
+            (sampling.constraint, sampling.constrained), ("min_tokens", sampling.min_tokens),
+            ("ignore_eos", sampling.ignore_eos), ("stop_token_ids", sampling.stop_token_ids),
+        ):  # fmt: skip
+            if asked:
+                raise Unsupported(f"the scripted engine has no {field}", field)
+        check_adapter(sampling.adapter, self.adapters)
+        room = room_for_answer(len(prompt.text), sampling.max_new_tokens, self.context_tokens)
+        text = f"[{sampling.adapter}] " * bool(sampling.adapter) + self._next(_messages(prompt))
+        with self._lock:
+            self.running += 1
+        try:
+            return (yield from self._stream_text(prompt, text, room, sampling))
+        finally:
+            with self._lock:
+                self.running -= 1
 
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
         """The choice that its answer begins with has nearly all of the probability."""
@@ -131,13 +134,9 @@ class ScriptedEngine:
             vectors.append([value / length for value in values])
         return vectors
 
-    def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:
-        """Return the number of characters of the rendered messages."""
-        return len(self.render(messages, tools))
-
     def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
         """Characters as numbers; there is no token that begins a sequence, and no special token."""
-        return [ord(character) for character in text]
+        return _ids(text)
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Numbers as characters."""
@@ -156,48 +155,33 @@ class ScriptedEngine:
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the messages as lines of `role: content`."""
-        return "".join(f"{message.role}: {message.content}\n" for message in told(messages, tools))
+        return "".join(f"{message.role}: {message.content}\n" for message in tools_to_system_prompt(messages, tools))
 
     def close(self) -> None:
         """It holds nothing."""
 
-    def _say(self, prompt: str, text_of: Callable[[], str], sampling: Sampling) -> Generator[Piece, None, Reply]:
-        for field, asked in (
-            ("num_beams", sampling.num_beams > 1), ("logit_bias", sampling.logit_bias),
-            (sampling.constraint, sampling.constrained), ("min_tokens", sampling.min_tokens),
-            ("ignore_eos", sampling.ignore_eos), ("stop_token_ids", sampling.stop_token_ids),
-        ):  # fmt: skip
-            if asked:
-                raise Unsupported(f"the scripted engine has no {field}", field)
-        check_adapter(sampling.adapter, self.adapters)
-        room = room_for_answer(len(prompt), sampling.max_new_tokens, self.context_tokens)
-        text = f"[{sampling.adapter}] " * bool(sampling.adapter) + text_of()
-        answer = Answer(lambda ids: "".join(map(chr, ids)), (), sampling.stop)
+    def _stream_text(
+        self, prompt: PreparedPrompt, text: str, room: int, sampling: Sampling
+    ) -> Generator[Piece, None, Reply]:
+        answer = Detokenizer(lambda ids: "".join(map(chr, ids)), (), sampling.stop)
         logprobs: list[TokenLogprob] = []
-        with self._lock:
-            self.running += 1
-        try:
-            for character in text[:room]:
-                for _ in range(int(self.token_seconds // HEARTBEAT)):
-                    time.sleep(HEARTBEAT)
-                    yield Piece()
-                time.sleep(self.token_seconds % HEARTBEAT)
-                piece = answer.add(ord(character))
-                token = TokenLogprob(character, 0.0, ((character, 0.0),) * bool(sampling.top_logprobs))
-                told_of = (token,) if sampling.top_logprobs is not None and not answer.stopped else ()
-                logprobs += told_of
-                if piece or told_of:
-                    yield Piece(piece, logprobs=told_of)
-                if answer.stopped:
-                    break
-            if rest := answer.end():
-                yield Piece(rest)
-        finally:
-            with self._lock:
-                self.running -= 1
-        whole = answer.stopped or len(text) <= room
-        reason = "stop" if whole else "length"
-        return Reply(answer.text, reason, len(prompt), answer.tokens, logprobs=tuple(logprobs))  # type: ignore[arg-type]
+        for character in text[:room]:
+            for _ in range(int(self.token_seconds // HEARTBEAT)):
+                time.sleep(HEARTBEAT)
+                yield Piece()
+            time.sleep(self.token_seconds % HEARTBEAT)
+            shown = answer.add(ord(character))
+            token = TokenLogprob(character, 0.0, ((character, 0.0),) * bool(sampling.top_logprobs))
+            told_of = (token,) if sampling.top_logprobs is not None and not answer.stopped else ()
+            logprobs += told_of
+            if shown or told_of:
+                yield Piece(shown, logprobs=told_of)
+            if answer.stopped:
+                break
+        if rest := answer.end():
+            yield Piece(rest)
+        reason: FinishReason = "stop" if answer.stopped or len(text) <= room else "length"
+        return Reply(answer.text, reason, len(prompt.text), answer.tokens, logprobs=tuple(logprobs))
 
     def _next(self, messages: Prompt) -> str:
         if isinstance(self._script, str):
@@ -206,3 +190,12 @@ class ScriptedEngine:
             return self._script(messages)
         assert self._script, "the script has no reply left"
         return self._script.pop(0)
+
+
+def _ids(text: str) -> list[int]:
+    return [ord(character) for character in text]
+
+
+def _messages(prompt: PreparedPrompt) -> tuple[Message, ...]:
+    """The conversation of a prompt; a text as that of a person."""
+    return (Message("user", prompt.text),) if prompt.messages is None else tuple(prompt.messages)

@@ -19,7 +19,7 @@ from tokenizers.models import BPE
 
 from carellama.engine.base import Tool
 from carellama.engine.chat import CONTROL, KINDS, TOKENS, USER_DEFINED, Chat, chat_of
-from carellama.engine.detokenizer import Decode, keeping
+from carellama.engine.detokenizer import DecodeFn, keeping
 from carellama.errors import UserError
 from carellama.model.gguf.read import AS_GPT2, DIGITS_APART, Header
 from carellama.records import Message
@@ -59,7 +59,7 @@ class Tokenizer:
         """Return the ids that an answer starts from. Marks in a person's words are cut, so that they stay text."""
         return [number for text in self.chat.pieces(messages, tools) for number in self.encode(text)]
 
-    def decode_keeping(self, marks: Sequence[str]) -> Decode:
+    def decode_keeping(self, marks: Sequence[str]) -> DecodeFn:
         """Return `decode` that keeps these of the special tokens."""
         numbers = {self.backend.token_to_id(mark): mark for mark in marks}
         return keeping(self.decode, {number: mark for number, mark in numbers.items() if number is not None})

@@ -1,7 +1,7 @@
 """Tools as text: how a model is told of functions that it may call, and how its calls are read from its answer.
 
-    messages = told(messages, sampling.tools)                  # for a chat template that knows no tools
-    stream = with_calls(stream, sampling)                      # its pieces have text or a call
+    messages = tools_to_system_prompt(messages, sampling.tools)    # for a chat template that knows no tools
+    on_event = read_events(on_event, ToolCallParser(sampling))     # its pieces have text or a call
 
 A template that knows tools (`knows_tools`) writes them itself. Else they are written into the system message in the
 form that Hermes and Qwen models were trained with (github.com/NousResearch/Hermes-Function-Calling): a call is a JSON
@@ -18,19 +18,19 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from carellama.engine.base import FinishReason, Piece, Reply, Sampling, Tool
+from carellama.engine.base import FinishReason, Piece, Sampling, Tool
 from carellama.engine.call_forms import CUT_CALL, FORMS, Written, read_json
-from carellama.engine.reading import Reader, held_back, read_stream
+from carellama.engine.reading import Reader, held_back
 from carellama.engine.tool_schema import call_schema, fits, takes_arguments, with_answer
 from carellama.errors import UserError
 from carellama.records import Message, ToolCall
 from carellama.templates.jinja import arguments_of, as_functions
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
-TELLS = """\
+TOOL_PROMPT = """\
 You may call functions to help with the question. Their signatures are within <tools></tools>:
 <tools>
 {tools}
@@ -43,7 +43,7 @@ To call one, answer with a JSON object of its name and arguments within <tool_ca
 CUT_NAME = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)')
 
 
-def told(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
+def tools_to_system_prompt(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
     """The same conversation in the roles that every template has, with the tools in the system message."""
     found: list[Message] = []
     for message in messages:
@@ -62,13 +62,13 @@ def told(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
     if not tools:
         return found
     lines = "\n".join(json.dumps(function, ensure_ascii=False) for function in as_functions(tools))
-    system = TELLS.format(tools=lines)
+    system = TOOL_PROMPT.format(tools=lines)
     if found and found[0].role == "system":
         return [Message("system", f"{found[0].content}\n\n{system}"), *found[1:]]
     return [Message("system", system), *found]
 
 
-def settled(sampling: Sampling) -> Sampling:
+def resolve_tool_choice(sampling: Sampling) -> Sampling:
     """Return the sampling without tools that may not be called, and with the schema of a call that must be made.
 
     Where the answer has to be JSON of a schema and a tool may be called, either of them is allowed.
@@ -96,7 +96,7 @@ def required_tools(sampling: Sampling) -> list[Tool]:
     return [tool for tool in sampling.tools if sampling.tool_choice in ("required", tool.name)]
 
 
-class CallReader(Reader):
+class ToolCallParser(Reader):
     """Takes the text of an answer as it comes, and gives it out with the calls told apart.
 
     Where a tool must be called, the whole answer is a call.
@@ -123,7 +123,7 @@ class CallReader(Reader):
         """Yield what was held back. A call that the limit of tokens cut is a call with part of its arguments."""
         text, self._held = self._held, ""
         if not text.strip() and not self.required:
-            yield from self._say("" if self._behind else text)
+            yield from self._emit_text("" if self._behind else text)
             return
         form = next((form for form in FORMS if text.lstrip().startswith(form.open)), None)
         inner = text.lstrip().removeprefix(form.open) if form else text
@@ -157,12 +157,12 @@ class CallReader(Reader):
             if not places:
                 keep = held_back(self._held, (form.open for form in FORMS))
                 certain = self._held[: len(self._held) - keep].rstrip()  # white space before a call is none of the text
-                yield from self._say(certain)
+                yield from self._emit_text(certain)
                 self._held = self._held[len(certain) :]
                 return
             at, form = min(places, key=lambda place: place[0])
             certain = self._held[:at].rstrip()
-            yield from self._say(certain)
+            yield from self._emit_text(certain)
             self._held, at = self._held[len(certain) :], at - len(certain)
             end = self._held.find(form.close, at) if form.close else -1
             if end < 0:
@@ -172,7 +172,7 @@ class CallReader(Reader):
             found = form.read(whole[at + len(form.open) : end], self.tools)
             yield from self._given(whole, self._calls(found, may_be_cut=False))
 
-    def _say(self, text: str) -> Iterator[Piece]:
+    def _emit_text(self, text: str) -> Iterator[Piece]:
         if text and not (self._called and not self._several):
             self._begun = True
             yield Piece(text)
@@ -180,7 +180,7 @@ class CallReader(Reader):
     def _given(self, text: str, calls: Sequence[ToolCall] | None) -> Iterator[Piece]:
         """Give calls out, or the text where it is none; behind an only call nothing more."""
         if calls is None:
-            yield from self._say(text)
+            yield from self._emit_text(text)
             return
         self._begun = self._behind = True
         for call in calls:
@@ -221,11 +221,6 @@ class CallReader(Reader):
     def _part_of_call(self, name: str, arguments: str) -> ToolCall:
         """A call with what there is of its arguments: no JSON, so that no client takes it for one without arguments."""
         return _call(name, (arguments or "{") if takes_arguments(self.tools[name]) else "{}")
-
-
-def with_calls(stream: Generator[Piece, None, Reply], sampling: Sampling) -> Generator[Piece, None, Reply]:
-    """Return the stream with its calls told apart; without tools as it was."""
-    return read_stream(stream, CallReader(sampling)) if sampling.tools else stream
 
 
 def _call(name: str, arguments: str) -> ToolCall:

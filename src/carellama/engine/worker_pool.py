@@ -12,22 +12,24 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
+from typing import Any, TypeVar
 
-from carellama.engine.base import Event, OnEvent, Piece, Reply
+from carellama.engine.base import Piece
 
-Work = Callable[["Job"], Reply | None]  # None: it was cancelled
+Work = Callable[["Job"], object]  # returns the last event, a reply or what else was asked for; None: it was cancelled
+Value = TypeVar("Value")
 
 
 class Job:
     """A request of a pool, and its handle; see `RequestHandle`. Its work looks at `cancelled` between two tokens."""
 
-    def __init__(self, pool: WorkerPool, work: Work, on_event: OnEvent) -> None:
+    def __init__(self, pool: WorkerPool, work: Work, on_event: Callable[[Any], None]) -> None:
         self.cancelled = False
         self._pool, self._work, self._on_event = pool, work, on_event
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: object) -> None:
         """Hand on an event, unless the request was cancelled."""
         if not self.cancelled:
             self._on_event(event)
@@ -47,8 +49,8 @@ class Job:
         """Do the work in this thread."""
         self._thread = threading.current_thread()
         try:
-            event: Event | None = self._work(self)
-        except Exception as error:  # noqa: BLE001 - raised again by who asked
+            event = self._work(self)
+        except BaseException as error:  # noqa: BLE001 - raised again by who asked, who would wait for ever
             event = error
         with suppress(Exception):  # of `on_event`, whose error is not the next request's
             if event is not None:
@@ -65,7 +67,7 @@ class WorkerPool:
         self._threads = 0
         self._lock = threading.Lock()
 
-    def submit(self, work: Work, on_event: OnEvent) -> Job:
+    def submit(self, work: Work, on_event: Callable[[Any], None]) -> Job:
         """Queue a job; `on_event` gets what it emits, and at the end what it returns or raises."""
         job = Job(self, work, on_event)
         with self._lock:
@@ -93,17 +95,17 @@ class WorkerPool:
             job.run()
 
 
-def read_pieces(make: Callable[[], Generator[Piece, None, Reply]]) -> Work:
+def read_pieces(make: Callable[[], Generator[Piece, None, Value]]) -> Work:
     """Return the work that reads a generator of pieces to its end; a cancelled one is closed at its next piece."""
 
-    def work(job: Job) -> Reply | None:
+    def work(job: Job) -> Value | None:
         with closing(make()) as pieces:
             while not job.cancelled:
                 try:
                     piece = next(pieces)
                 except StopIteration as end:
-                    reply: Reply = end.value
-                    return reply
+                    value: Value = end.value
+                    return value
                 job.emit(piece)
         return None
 

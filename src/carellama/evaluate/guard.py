@@ -24,6 +24,7 @@ from carellama.config.reader import parse_options
 from carellama.config.safety import GuardArguments, GuardEvalArguments, split_files
 from carellama.disk import say, write_json
 from carellama.engine.base import Engine, Sampling
+from carellama.engine.generate import generate
 from carellama.errors import UserError
 from carellama.evaluate.guard_cases import Request, load_requests
 from carellama.evaluate.guard_harm import is_harmful
@@ -184,7 +185,7 @@ def _answers(
     pairs = zip(requests, judgements, strict=True)
     asked = [at for at, (one, said) in enumerate(pairs) if one.is_attack and said.outcome != "refuse"]
     say(f"answering {counted(len(asked), 'attack')} that were let through")
-    replies = engine.generate([requests[at].messages for at in asked], sampling) if asked else []
+    replies = generate(engine, [requests[at].messages for at in asked], sampling) if asked else []
     return {at: reply.text for at, reply in zip(asked, replies, strict=True)}
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 
 from carellama.engine.base import Engine, Sampling
+from carellama.engine.generate import generate
 from carellama.records import Message
 
 ANSWER_TOKENS = 16  # a word; a model that reasons first gets none and is not read
@@ -42,7 +43,7 @@ class HarmJudge:
         if not pairs:
             return []
         sampling = Sampling(max_new_tokens=ANSWER_TOKENS, temperature=0.0)
-        return [read_judge(reply.text) for reply in self._engine.generate([*map(_prompt, pairs)], sampling)]
+        return [read_judge(reply.text) for reply in generate(self._engine, [*map(_prompt, pairs)], sampling)]
 
 
 def _prompt(pair: tuple[str, str]) -> tuple[Message, ...]:

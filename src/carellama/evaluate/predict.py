@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from carellama.config.environment import world
-from carellama.engine.base import Engine, OnReply, Reply, Sampling, room_for_answer
+from carellama.engine.base import Engine, OnReply, PreparedPrompt, Reply, Sampling
+from carellama.engine.generate import generate
 from carellama.errors import UserError
 from carellama.evaluate.metrics import Metric, Scorer, flat, score
 from carellama.records import Chat, Place, ToolCall
@@ -108,11 +109,11 @@ def predict(
     partial = _open(out_dir, rank)
     started = time.monotonic()
     mine = range(rank, len(chats), processes)
-    fitting = [index for index in mine if _fits(engine, chats[index])]
+    prompts = {index: prompt for index in mine if (prompt := _prepared(engine, chats[index])) is not None}
     with _group(processes):
-        done = _answer(engine, chats, fitting, sampling, partial, progress=progress and rank == 0)
+        done = _answer(engine, chats, prompts, sampling, partial, progress=progress and rank == 0)
         predictions = _gather(done, processes)
-        skipped = _gather(sorted(set(mine) - set(fitting)), processes)
+        skipped = _gather(sorted(set(mine) - set(prompts)), processes)
         results = None
         if scorer is not None:
             _tell([chats[index].place for index in sorted(skipped)], on_skip)
@@ -132,39 +133,37 @@ def predict(
 def _answer(
     engine: Engine,
     chats: Sequence[Chat],
-    indices: list[int],
+    prompts: Mapping[int, PreparedPrompt],
     sampling: Sampling,
     partial: Path,
     *,
     progress: bool,
 ) -> list[Prediction]:
-    """Answer these chats, noting each answer in the partial file as it comes."""
+    """Answer the prompts of these chats, noting each answer in the partial file as it comes."""
     done: list[Prediction] = []
     columns = (TextColumn("predict"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True), disable=not progress)
-    task = bar.add_task("predict", total=len(indices))
+    task = bar.add_task("predict", total=len(prompts))
     with bar, partial.open("a", encoding="utf-8") as notes:
 
-        def keep(at: int, reply: Reply) -> None:
-            chat = chats[indices[at]]
+        def keep(index: int, reply: Reply) -> None:
+            chat = chats[index]
             label = _with_calls(split_reasoning(chat.response)[3], chat.messages[-1].calls)
-            done.append(Prediction(indices[at], engine.render(chat.prompt, chat.tools), label, reply))
+            done.append(Prediction(index, prompts[index].text, label, reply))
             notes.write(done[-1].line())
             notes.flush()
             bar.advance(task)
 
         offered: list[list[int]] = []  # those with the same tools are answered together
-        for at, index in enumerate(indices):
-            same = (own for own in offered if chats[indices[own[0]]].tools == chats[index].tools)
-            group = next(same, None)
+        for index in prompts:
+            group = next((own for own in offered if chats[own[0]].tools == chats[index].tools), None)
             if group is None:
-                offered.append([at])
+                offered.append([index])
             else:
-                group.append(at)
+                group.append(index)
         for own in offered:
-            tools = chats[indices[own[0]]].tools
-            prompts = [chats[indices[at]].prompt for at in own]
-            engine.generate(prompts, replace(sampling, tools=tools), on_reply=_renumbered(keep, own))
+            given = replace(sampling, tools=chats[own[0]].tools)
+            generate(engine, [prompts[index] for index in own], given, _renumbered(keep, own))
     return done
 
 
@@ -202,12 +201,12 @@ def _tell(skipped: list[Place], on_skip: OnSkip | None) -> None:
             on_skip(place, TOO_LONG)
 
 
-def _fits(engine: Engine, chat: Chat) -> bool:
+def _prepared(engine: Engine, chat: Chat) -> PreparedPrompt | None:
+    """The prompt of a chat; None: it leaves no room for an answer."""
     try:
-        room_for_answer(engine.count_tokens(chat.prompt, chat.tools), 1, engine.context_tokens)
+        return engine.prepare(chat.prompt, chat.tools)
     except UserError:
-        return False
-    return True
+        return None
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from carellama.config.reader import parse_options
 from carellama.config.safety import SafetyEvalArguments, split_files
 from carellama.disk import write_json
 from carellama.engine.base import Engine, Sampling
+from carellama.engine.generate import generate
 from carellama.evaluate.table import aligned
 from carellama.evaluate.triage_cases import LABELS, Case, Cases, Label, as_label, left_out_line, load_cases
 from carellama.evaluate.triage_variants import VARIANTS, variants
@@ -119,7 +120,7 @@ def by_model(engine: Engine, sampling: Sampling) -> Judge:
     """Return the judge that reads a model's answer in free text."""
     greedy = replace(sampling, temperature=0.0)
     return lambda cases: [
-        urgency_of(reply.text) for reply in engine.generate([case.messages for case in cases], greedy)
+        urgency_of(reply.text) for reply in generate(engine, [case.messages for case in cases], greedy)
     ]
 
 

@@ -1,6 +1,6 @@
 """An engine's answer with what the safety layer has to say: before it, in it, beside it, and where it is stopped.
 
-    stream = screened_stream(layer.screen(messages), engine, messages, sampling)
+    handle = submit_screened(layer.screen(messages), engine, engine.prepare(messages), sampling, on_event)
 
 An answer that is held to a grammar (JSON) is not added to: its notices are fields beside it.
 """
@@ -8,7 +8,7 @@ An answer that is held to a grammar (JSON) is not added to: its notices are fiel
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from carellama.engine.base import (
@@ -17,7 +17,6 @@ from carellama.engine.base import (
     OnEvent,
     Piece,
     PreparedPrompt,
-    Prompt,
     Reply,
     RequestHandle,
     Sampling,
@@ -30,32 +29,6 @@ from carellama.safety.notices import mark_text
 from carellama.text import estimated_tokens
 
 NOT_ASKED = Reply("", "content_filter", prompt_tokens=0, completion_tokens=0)  # no model read or wrote anything
-
-
-def screened_stream(
-    screening: Screening, engine: Engine, messages: Prompt, sampling: Sampling
-) -> Generator[Piece, None, Reply]:
-    """Yield the notices, then the answer with its marks, until it makes light of the emergency."""
-    answer = _Marked(screening, constrained=sampling.constrained)
-    if answer.text or answer.notices:
-        yield Piece(answer.text, notices=answer.notices)
-    if screening.refusal is not None:
-        return answer.of(NOT_ASKED)
-    pieces: list[Piece] = []
-    stream = engine.stream(messages, sampling)
-    try:
-        while True:
-            piece = next(stream)
-            pieces.append(piece)
-            yield from answer.add(piece)
-            if answer.stopped:
-                prompt = engine.prepare(messages, sampling.tools)
-                return answer.of(_cut_short(engine, prompt, pieces))
-    except StopIteration as end:
-        yield from answer.end()
-        return answer.of(end.value)
-    finally:
-        stream.close()
 
 
 def submit_screened(
@@ -130,19 +103,6 @@ class _ScreenedRequest:
     def _stop(self) -> None:
         assert self._prompt is not None
         self._on_event(self._answer.of(_cut_short(self._engine, self._prompt, self._pieces)))
-
-
-def screened_reply(screening: Screening, reply: Reply, sampling: Sampling) -> Reply:
-    """Return a whole answer with its notices and marks, cut where it makes light of an emergency."""
-    answer = _Marked(screening, constrained=sampling.constrained)
-    answer.add(Piece(reply.text))
-    answer.end()
-    return answer.of(reply)
-
-
-def refused_reply(screening: Screening, sampling: Sampling) -> Reply:
-    """Return the reply to a request that is refused; the engine learns nothing of it."""
-    return _Marked(screening, constrained=sampling.constrained).of(NOT_ASKED)
 
 
 class _Marked:

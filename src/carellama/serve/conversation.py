@@ -1,8 +1,8 @@
 """A conversation as terminal and web page keep it: in memory, question and answer in turn.
 
     conversation = Conversation(system="You are brief.")
-    dropped = conversation.drop_oldest_turns(engine, question, sampling)
-    reply = engine.generate([conversation.prompt(question)], sampling)[0]
+    dropped = conversation.drop_oldest_turns(assistant, question, sampling)
+    reply = generate(assistant, [conversation.prompt(question)], sampling)[0]
     conversation.add_turn(question, reply.text)
 
 What no longer fits the model is left out of what it is told, not out of the conversation.
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from carellama.engine.base import Engine, Sampling
+from carellama.assistant import Assistant
+from carellama.engine.base import Sampling
 from carellama.records import Message
 
 
@@ -65,14 +66,16 @@ class Conversation:
         self.messages.clear()
         self.context_start, self.pending_question = 0, ""
 
-    def drop_oldest_turns(self, engine: Engine, question: str, sampling: Sampling) -> int:
+    def drop_oldest_turns(self, assistant: Assistant, question: str, sampling: Sampling) -> int:
         """Leave out the oldest turns until the answer has room; return how many more. The question is never cut."""
-        context = engine.context_tokens
+        context = assistant.context_tokens
         if context is None:
             return 0
         dropped = 0
         wanted = context // 2 if sampling.max_new_tokens is None else min(sampling.max_new_tokens, context // 2)
-        while self.context_start < len(self.messages) and engine.count_tokens(self.prompt(question)) + wanted > context:
+        while (
+            self.context_start < len(self.messages) and assistant.count_tokens(self.prompt(question)) + wanted > context
+        ):
             self.context_start += 2
             dropped += 1
         return dropped

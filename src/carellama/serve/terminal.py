@@ -23,6 +23,7 @@ from carellama.assistant import Assistant, Consultant
 from carellama.consultation.files import report_bytes
 from carellama.disk import write_private
 from carellama.engine.base import Reply
+from carellama.engine.generate import stream
 from carellama.errors import UserError, lookup, nearest
 from carellama.records import Message
 from carellama.safety.layer import Screening
@@ -71,10 +72,10 @@ def ask(assistant: Assistant, question: str, *, as_json: bool = False) -> None:
     """Answer one question on stdout: as it streams, or whole as JSON with why it ended and its tokens."""
     if not assistant.speaks(question):
         print(OTHER_LANGUAGE, file=sys.stderr)
-    stream = assistant.stream([Message("user", question)])
+    pieces = stream(assistant, [Message("user", question)], assistant.sampling)
     try:
         while True:
-            piece = next(stream)
+            piece = next(pieces)
             for notice in piece.notices if not piece.text else ():
                 if notice.level in SHOWN:
                     print(notice.text, file=sys.stderr)
@@ -83,7 +84,7 @@ def ask(assistant: Assistant, question: str, *, as_json: bool = False) -> None:
     except StopIteration as end:
         reply: Reply = end.value
     finally:
-        stream.close()
+        pieces.close()
     if as_json:
         usage = {
             "prompt_tokens": reply.prompt_tokens,
@@ -240,11 +241,12 @@ class ChatSession:
         """Print the pieces of an answer as they come, and add them to `said`."""
         styled = MarkdownStyler() if self.styled else None
         told, dropped = self.conversation.prompt(question), self.conversation.dropped
-        stream = self.assistant.stream(told, self.sampling, dropped=dropped, screening=screening)
+        prompt = self.assistant.prepare(told, exact=False, dropped=dropped, screening=screening)
+        pieces = stream(self.assistant, prompt, self.sampling)
         reasons = False
         try:
             while True:
-                piece = next(stream)
+                piece = next(pieces)
                 if piece.reasoning and not reasons:
                     self._print_notice("(reasoning · 思考中)")
                     reasons = True
@@ -259,7 +261,7 @@ class ChatSession:
             reply: Reply = end.value
             return reply
         finally:
-            stream.close()
+            pieces.close()
             if styled:
                 print(styled.end(), end="", flush=True)
 

@@ -41,7 +41,7 @@ from trl.trainer.utils import RepeatSampler
 
 from carellama.config.run import RunConfig
 from carellama.data.encoding.prompts import Task, Tasks, prepare_tasks, prompt_ids
-from carellama.engine.transformers.engine import seeded
+from carellama.engine.transformers.engine import isolated_rng
 from carellama.errors import UserError
 from carellama.model.adapters import ReferenceModel
 from carellama.records import Message
@@ -241,7 +241,7 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
         training = self.model.training
         self.model.eval()
         try:
-            with seeded(self.args.seed + self.accelerator.process_index, self.accelerator.device):
+            with isolated_rng(self.args.seed + self.accelerator.process_index, self.accelerator.device):
                 found, lengths, shares = self._judged(data)
         finally:
             self.model.train(training)

@@ -41,7 +41,7 @@ from carellama.config.run import RunConfig
 from carellama.data.encoding.prepare import Prepared, data_seed
 from carellama.data.encoding.prompts import Task, Tasks, prepare_tasks
 from carellama.engine.base import Sampling
-from carellama.engine.transformers.engine import Continuation, TransformersEngine
+from carellama.engine.transformers.engine import GeneratedIds, TransformersEngine
 from carellama.errors import UserError
 from carellama.model.adapters import ReferenceModel
 from carellama.records import Tokens
@@ -184,19 +184,19 @@ class PPOTrainer(RowTrainer):
 
     def _answered(
         self, tasks: Sequence[Task], seeds: list[int]
-    ) -> tuple[list[Continuation], list[Tokens], list[float]]:
+    ) -> tuple[list[GeneratedIds], list[Tokens], list[float]]:
         """Answers, the same with their prompts as tokens, and their scores.
 
         Raises `UserError` in all processes where it fails in one: the others would wait for it.
         """
         failure = None
-        answers: list[Continuation] = []
+        answers: list[GeneratedIds] = []
         scores: list[float] = []
         asked = [self.tasks.encode(task) for task in tasks]
         seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
         try:
             with torch.no_grad():
-                answers = self.engine.continue_ids(asked, replace(self.sampling, seed=seed))
+                answers = self.engine.complete_ids(asked, replace(self.sampling, seed=seed))
                 scores = self.score([task.prompt for task in tasks], [answer.text for answer in answers])
         except UserError as error:
             failure = str(error)
@@ -235,14 +235,14 @@ class PPOTrainer(RowTrainer):
         values = torch.zeros_like(logps) if head is None else F.linear(hidden.float(), head.weight, head.bias)[:, 0]
         return logps, values, torch.bincount(record, minlength=count).tolist()
 
-    def _normed(self, scores: list[float], answers: list[Continuation]) -> list[float]:
+    def _normed(self, scores: list[float], answers: list[GeneratedIds]) -> list[float]:
         """The scores as they are learned from: scaled, and less the penalty of answers without an end."""
         if self.how.ppo_score_norm:
             numbers = np.array(scores)
             self.moments.add(*self._summed(len(scores), numbers.sum(), (numbers**2).sum()))
             scores = [(score - self.moments.mean) / self.moments.deviation for score in scores]
         cost = self.how.ppo_no_end_penalty
-        return [score if answer.ended else score - cost for score, answer in zip(scores, answers, strict=True)]
+        return [score if answer.reached_eos else score - cost for score, answer in zip(scores, answers, strict=True)]
 
     def _whitened(self, parts: list[torch.Tensor], *, shift: bool) -> list[torch.Tensor]:
         """Scaled to variance 1 over all tokens of all processes, and to mean 0 with `shift`."""
@@ -259,13 +259,13 @@ class PPOTrainer(RowTrainer):
         return every
 
     def _tell(
-        self, scores: list[float], kls: list[float], logps: list[torch.Tensor], answers: list[Continuation]
+        self, scores: list[float], kls: list[float], logps: list[torch.Tensor], answers: list[GeneratedIds]
     ) -> None:
         """Log the rollout, of all processes together, and adapt the cost of KL for the next."""
         lengths = [len(one) for one in logps]
         count, score, kl, surprise, tokens, ended = self._summed(
             len(scores), sum(scores), sum(kls), -sum(float(one.sum()) for one in logps), sum(lengths),
-            sum(answer.ended for answer in answers),
+            sum(answer.reached_eos for answer in answers),
         )  # fmt: skip
         self.note(
             **{
@@ -318,7 +318,7 @@ class PPOTrainer(RowTrainer):
         answers, tokens, scores = self._answered(tasks, [self.seed, EVALUATION, *numbers])
         own, _, other = self._measured(tokens)
         rows = [
-            [score, float((mine - theirs).sum()), len(mine), answer.ended, number]
+            [score, float((mine - theirs).sum()), len(mine), answer.reached_eos, number]
             for score, mine, theirs, answer, number in zip(scores, own, other, answers, numbers, strict=True)
         ]
         return torch.tensor(rows, dtype=torch.float64)

@@ -1,7 +1,7 @@
 """Answers with llama.cpp, from a .gguf: the engine for a CPU, and for GPUs and Macs without torch.
 
     engine = LlamaCppEngine(Path("model.gguf"), parallel=4)
-    drain(engine.stream([Message("user", "What is asthma?")], Sampling(64)))
+    drain(stream(engine, [Message("user", "What is asthma?")], Sampling(64)))
 
 llama.cpp's server runs within this process (`carellama.engine.llamacpp.server`): requests are batched together, each
 has a slot with the whole context, and a slot keeps the beginning of a conversation that goes on. Neither torch nor
@@ -15,11 +15,10 @@ Of a character that takes several tokens, only the last one's log-probability is
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,10 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from carellama.disk import say
 from carellama.engine.base import (
-    HEARTBEAT,
     MOST_CONTEXT,
     OnEvent,
-    OnReply,
     Piece,
     PreparedPrompt,
     Prompt,
@@ -44,20 +41,19 @@ from carellama.engine.base import (
     Unavailable,
     Unsupported,
     check_adapter,
-    check_token_ids,
     guarded,
-    prepare_ids,
     room_for_answer,
 )
 from carellama.engine.chat import TOKENS, VOCABULARY, chat_of
-from carellama.engine.llamacpp.fifo_semaphore import Places
-from carellama.engine.llamacpp.scores import FORCED, LIKELIEST, Scores
-from carellama.engine.llamacpp.server import Completion, Server, Settings, package
-from carellama.engine.llamacpp.stepwise import Steps
-from carellama.engine.parts import kept_marks, split_parts, told_apart
-from carellama.engine.tools import settled
+from carellama.engine.generate import follow
+from carellama.engine.llamacpp.scores import CHOICE_TOP_LOGPROBS, FORCED, Scores
+from carellama.engine.llamacpp.server import Server, ServerOptions, import_xllamacpp
+from carellama.engine.llamacpp.stepwise import StepwiseCompletion
+from carellama.engine.parts import kept_marks, split_parts
+from carellama.engine.prompts import check_token_ids, prepare_ids
+from carellama.engine.tools import resolve_tool_choice
 from carellama.engine.transformers.grammar import lark_of
-from carellama.engine.worker_pool import WorkerPool, read_pieces
+from carellama.engine.worker_pool import Job, Work, WorkerPool, read_pieces
 from carellama.errors import UserError
 from carellama.hardware import free_memory_bytes
 from carellama.model.gguf.read import Header, read_header
@@ -67,8 +63,8 @@ if TYPE_CHECKING:
     from carellama.config.engine import EngineArguments
     from carellama.config.model import ModelArguments
 
-LEAST_CONTEXT = 2048  # tokens; it is not made smaller than this for want of memory
-CACHE_SHARE = 0.5  # of the free memory, that the caches of all slots may take
+MIN_CONTEXT = 2048  # tokens; it is not made smaller than this for want of memory
+KV_MEMORY_SHARE = 0.5  # of the free memory, that the caches of all slots may take
 EMBED_TOKENS = 2048  # of a text that a vector is made of
 SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")  # in the order of transformers
 
@@ -84,7 +80,7 @@ def load(
     """
     from carellama.model.gguf.write import gguf_of, lora_gguf_of
 
-    package()  # before a folder is converted in vain
+    import_xllamacpp()  # before a folder is converted in vain
     path = gguf_of(model, arguments.gguf_type)
     adapters = {name: lora_gguf_of(model, Path(folder)) for name, folder in arguments.adapter_folders.items()}
     return LlamaCppEngine(
@@ -114,16 +110,15 @@ class LlamaCppEngine:
         threads: int | None = None,
     ) -> None:
         header = read_header(path, VOCABULARY)
-        self.context_tokens = context_of(header, context_tokens, parallel)
+        self.context_tokens = context_per_slot(header, context_tokens, parallel)
         self.parallel = parallel
         self.adapters = tuple(adapters or ())
         self.chat = chat_of(header, template)
         self._words = len(header.facts.get(TOKENS) or ())
-        self._places = Places(parallel)
         self._pool = WorkerPool(parallel, "carellama-llamacpp")
         files = tuple((adapters or {}).values())
-        self._settings = Settings(path, self.context_tokens, parallel, files, gpu_layers, threads=threads)
-        self._server = Server(self._settings)
+        self._options = ServerOptions(path, self.context_tokens, parallel, files, gpu_layers, threads=threads)
+        self._server = Server(self._options)
         self._embedder: Server | None = None
         self._lock = threading.Lock()  # of the embedder, which is started when it is first asked
         begin, known = self._server.tokenize("", begin=True)[:1], header.facts.get("tokenizer.ggml.bos_token_id")
@@ -135,13 +130,15 @@ class LlamaCppEngine:
         """Whether the chat template writes tools itself, and calls that are read; see `Engine.knows_tools`."""
         return self.chat.knows_tools
 
-    def prepare(self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = ()) -> PreparedPrompt:
+    def prepare(
+        self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = (), *, exact: bool = True
+    ) -> PreparedPrompt:
         """Render, tokenise and count a prompt, see `Engine.prepare`."""
 
         def render(messages: Prompt) -> tuple[str, list[int]]:
             pieces = self.chat.pieces(messages, tools)
             ids = [token for piece in pieces for token in self._server.tokenize(piece, marks=True)]
-            return "".join(pieces), self._begun(ids)
+            return "".join(pieces), self._start(ids)
 
         tokenize = partial(self.tokenize, begin=True)
         limit = self.context_tokens
@@ -151,40 +148,9 @@ class LlamaCppEngine:
         """Answer a prompt in a slot of the server, see `Engine.submit`."""
         on_event = guarded(on_event)
         if prompt.messages is not None:
-            sampling = settled(sampling)
+            sampling = resolve_tool_choice(sampling)
             on_event = split_parts(on_event, sampling, jinja=self.chat.jinja, begun=self.chat.opens_reasoning)
-        ids = list(prompt.ids or ())
-        return self._pool.submit(read_pieces(lambda: self._answer(lambda: ids, sampling)), on_event)
-
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
-    ) -> list[Reply]:
-        """Answer each conversation, as many at once as there are places; see `Engine.generate`."""
-        for messages in prompts:
-            room_for_answer(len(self._ids(messages, ())), sampling.max_new_tokens, self.context_tokens)
-        replies: dict[int, Reply] = {}
-
-        def tell(index: int, reply: Reply) -> None:
-            replies[index] = reply
-            if on_reply is not None:
-                on_reply(index, reply)
-
-        self._at_once([partial(self.stream, messages, sampling) for messages in prompts], tell)
-        return [replies[index] for index in range(len(prompts))]
-
-    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Yield the answer as it comes; see `Engine.stream`."""
-        sampling = settled(sampling)
-        answer = self._answer(lambda: self._ids(messages, sampling.tools), sampling)
-        return told_apart(answer, sampling, jinja=self.chat.jinja, begun=self.chat.opens_reasoning)
-
-    def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Continue a text, see `Engine.continue_text`."""
-
-        def encode() -> list[int]:
-            return self.tokenize(text, begin=True) if isinstance(text, str) else check_token_ids(text, self._words)
-
-        return self._answer(encode, sampling)
+        return self._pool.submit(self._work(list(prompt.ids or ()), sampling), on_event)
 
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
         """For each prompt the log-probability of each choice; see `Engine.logprobs`.
@@ -193,24 +159,30 @@ class LlamaCppEngine:
         from the cache of the same pass.
         """
         first = [(self.tokenize(choice) or [0])[0] for choice in choices]
+        prepared = [self.prepare(messages) for messages in prompts]
+        events: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+
+        def submit(index: int, ids: list[int]) -> Job:
+            work = partial(self._choice_logprobs, ids, first)
+            return self._pool.submit(work, lambda event: events.put((index, event)))
+
+        jobs = [submit(index, list(prompt.ids or ())) for index, prompt in enumerate(prepared)]
         found: dict[int, list[float]] = {}
-
-        def ask(messages: Prompt) -> Generator[Piece, None, list[float]]:
-            ids = self._ids(messages, ())
-            room_for_answer(len(ids), 1, self.context_tokens)
-            for count in (LIKELIEST, self._words):
-                known = yield from self._next_token(ids, count)
-                if all(token in known for token in first):
-                    break
-            return [known.get(token, float("-inf")) for token in first]
-
-        self._at_once([partial(ask, messages) for messages in prompts], found.__setitem__)
-        return [found[index] for index in range(len(prompts))]
+        try:
+            while len(found) < len(jobs):
+                index, event = events.get()
+                if isinstance(event, Exception):
+                    raise event
+                found[index] = event
+        finally:
+            for job in jobs:
+                job.cancel()
+        return [found[index] for index in range(len(jobs))]
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Vectors of the model without adapters; a server of its own makes them, started at the first call."""
         limit = min(EMBED_TOKENS, self.context_tokens)
-        encoded = [self._begun(self.tokenize(text)) for text in texts]
+        encoded = [self._start(self.tokenize(text)) for text in texts]
         for ids in encoded:
             if not 0 < len(ids) <= limit:
                 raise UserError(f"a text of {len(ids):,} tokens has no vector: give 1 to {limit:,} tokens")
@@ -218,19 +190,15 @@ class LlamaCppEngine:
             return []
         with self._lock:
             if self._embedder is None:
-                alone = replace(self._settings, context_tokens=limit, parallel=1, adapters=(), embedding=True)
+                alone = replace(self._options, context_tokens=limit, parallel=1, adapters=(), embedding=True)
                 self._embedder = Server(alone)
             return self._embedder.embed(encoded)
-
-    def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:
-        """Return the number of tokens that an answer starts from."""
-        return len(self._ids(messages, tools))
 
     def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
         """Return the tokens of a text, see `Engine.tokenize`."""
         parts = [text] if marks else self.chat.cut_marks(text)
         ids = [token for part in parts for token in self._server.tokenize(part, marks=marks)]
-        return self._begun(ids) if begin else ids
+        return self._start(ids) if begin else ids
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Return the text of tokens."""
@@ -244,13 +212,12 @@ class LlamaCppEngine:
             raise UserError("the prompt has no token")
         if len(known) > self.context_tokens:
             raise PromptTooLong(len(known), self.context_tokens)
-        place = yield from self._turn(Piece())
-        try:
-            fields = {"lora": self._lora(adapter)}
-            scores = Scores(self._server, plain=self._plain, words=self._words, fields=fields)
-            return (yield from scores.of_prompt(known, count))
-        finally:
-            self._places.leave(place)
+        fields = {"lora": self._lora(adapter)}
+        scores = Scores(self._server, plain=self._plain, words=self._words, fields=fields)
+        events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        job = self._pool.submit(read_pieces(lambda: scores.of_prompt(known, count)), events.put)
+        scored: Scored = yield from follow(job, events)
+        return scored
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the text that an answer starts from, by the chat template."""
@@ -263,87 +230,69 @@ class LlamaCppEngine:
             if self._embedder is not None:
                 self._embedder.close()
 
-    def _ids(self, messages: Prompt, tools: Sequence[Tool]) -> list[int]:
-        """The tokens that an answer starts from; of the beginning of a sequence there is one, if the model wants it."""
-        pieces = self.chat.pieces(messages, tools)
-        return self._begun([token for text in pieces for token in self._server.tokenize(text, marks=True)])
-
-    def _begun(self, ids: list[int]) -> list[int]:
+    def _start(self, ids: list[int]) -> list[int]:
         return ids if ids[:1] == self._begin else [*self._begin, *ids]
 
-    def _answer(self, ids_of: Callable[[], list[int]], sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Yield the answer to a prompt."""
+    def _work(self, ids: list[int], sampling: Sampling) -> Work:
+        """What computes the answer to a prompt."""
         if sampling.num_beams > 1:
             raise Unsupported("the llamacpp engine has no beam search: give --num_beams 1, or --engine transformers")
         check_adapter(sampling.adapter, self.adapters)
-        ids = ids_of()
         room = room_for_answer(len(ids), sampling.max_new_tokens, self.context_tokens)
         if sampling.presence_penalty or sampling.min_tokens or sampling.stop_token_ids:
-            return (yield from self._by_steps(ids, room, sampling))
+            return self._stepwise(ids, room, sampling)
+        return partial(self._complete, self._request_body(ids, room, sampling), len(ids), sampling)
+
+    def _complete(self, body: dict[str, Any], prompt_tokens: int, sampling: Sampling, job: Job) -> Reply:
+        """Answer a request within the server, which holds this thread until its end."""
         text, finish, tokens = "", None, 0
         logprobs: list[TokenLogprob] = []
-        with closing(self._events(self._body(ids, room, sampling))) as events:
-            for event in events:
-                if event is None:
-                    yield Piece()
-                    continue
-                choice = event["choices"][0]
-                told = _logprobs((choice["logprobs"] or {}).get("content", ()), sampling.top_logprobs)
-                finish = choice["finish_reason"] or finish
-                tokens = event.get("usage", {}).get("completion_tokens", tokens)
-                text += choice["text"]
-                logprobs += told
-                yield Piece(choice["text"], logprobs=told)
+
+        def take(event: dict[str, Any]) -> bool:
+            nonlocal text, finish, tokens
+            choice = event["choices"][0]
+            found = _logprobs((choice["logprobs"] or {}).get("content", ()), sampling.top_logprobs)
+            finish = choice["finish_reason"] or finish
+            tokens = event.get("usage", {}).get("completion_tokens", tokens)
+            text += choice["text"]
+            logprobs.extend(found)
+            if choice["text"] or found:
+                job.emit(Piece(choice["text"], logprobs=found))
+            return job.cancelled
+
+        self._server.complete(body, take)
         if finish is None:
             raise Unavailable("the engine was closed while it answered")
-        return Reply(text, "stop" if finish == "stop" else "length", len(ids), tokens, logprobs=tuple(logprobs))
+        return Reply(text, "stop" if finish == "stop" else "length", prompt_tokens, tokens, logprobs=tuple(logprobs))
 
-    def _by_steps(self, ids: list[int], room: int, sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Yield an answer that is asked for token by token, in one place from its first token to its last."""
+    def _stepwise(self, ids: list[int], room: int, sampling: Sampling) -> Work:
+        """What asks for an answer token by token."""
         if sampling.constrained:
             raise Unsupported(
                 "the llamacpp engine has no presence_penalty, min_tokens or stop_token_ids for an answer by a schema "
                 "or grammar, such as of required tools; leave them out, or use --engine transformers",
                 next(name for name in ("presence_penalty", "min_tokens", "stop_token_ids") if getattr(sampling, name)),
             )
-        told = partial(_logprobs, count=sampling.top_logprobs)
-        steps = Steps(self._server, self._body, told, [*self.chat.stops, *sampling.stop])
-        place = yield from self._turn(Piece())
-        prompt = None
-        try:
-            prompt = Completion(self._server, self._body(ids, 0, sampling))
-            with closing(prompt.events(HEARTBEAT)) as events:
-                for _ in events:
-                    yield Piece()
-            return (yield from steps.answer(ids, room, sampling))
-        finally:
-            if prompt is not None:
-                prompt.end()
-            self._places.leave(place)
+        logprobs_of, stops = partial(_logprobs, count=sampling.top_logprobs), [*self.chat.stops, *sampling.stop]
+        steps = StepwiseCompletion(self._server, self._request_body, logprobs_of, stops)
+        body = self._request_body(ids, 0, sampling)
 
-    def _events(self, body: dict[str, Any]) -> Generator[dict[str, Any] | None, None, None]:
-        """What llama.cpp says of a request as it comes, and None at least every `HEARTBEAT` seconds."""
-        place = yield from self._turn(None)
-        try:
-            completion = Completion(self._server, body, on_end=lambda: self._places.leave(place))
-        except BaseException:
-            self._places.leave(place)
-            raise
-        with closing(completion.events(HEARTBEAT)) as events:
-            yield from events
+        def work(job: Job) -> object:
+            self._server.complete(body, lambda event: job.cancelled)  # the prompt, into a slot
+            return read_pieces(lambda: steps.stream(ids, room, sampling))(job)
 
-    def _turn(self, silence: Any) -> Generator[Any, None, threading.Event]:
-        """Wait for a place, yielding `silence` every `HEARTBEAT` seconds."""
-        place = self._places.ask()
-        try:
-            while not place.wait(HEARTBEAT):
-                yield silence
-        except BaseException:  # it did not come to its turn
-            self._places.leave(place)
-            raise
-        return place
+        return work
 
-    def _body(self, ids: list[int], room: int, sampling: Sampling) -> dict[str, Any]:
+    def _choice_logprobs(self, ids: list[int], first: Sequence[int], job: Job) -> list[float]:
+        """The log-probability of each of these tokens after a prompt."""
+        known: dict[int, float] = {}
+        for count in (CHOICE_TOP_LOGPROBS, self._words):
+            known = self._next_token(ids, count, job)
+            if all(token in known for token in first):
+                break
+        return [known.get(token, float("-inf")) for token in first]
+
+    def _request_body(self, ids: list[int], room: int, sampling: Sampling) -> dict[str, Any]:
         """A request for an answer, but for a presence penalty (llama.cpp, tools/server/README.md, POST /completion)."""
         biases = dict(sampling.logit_bias)
         if strange := [token for token in sampling.stop_token_ids if not 0 <= token < self._words]:
@@ -386,7 +335,7 @@ class LlamaCppEngine:
     def _lora(self, adapter: str) -> list[dict[str, Any]]:
         return [{"id": index, "scale": float(name == adapter)} for index, name in enumerate(self.adapters)]
 
-    def _next_token(self, ids: list[int], count: int) -> Generator[Piece, None, dict[int, float]]:
+    def _next_token(self, ids: list[int], count: int, job: Job) -> dict[int, float]:
         """The log-probabilities of so many likeliest tokens after a prompt.
 
         Another token is forced: llama.cpp tells nothing where it says part of a character.
@@ -394,45 +343,19 @@ class LlamaCppEngine:
         body = {"prompt": ids, "stream": True, "n_predict": 1, "temperature": 0, "n_probs": count, "cache_prompt": True}
         body["logit_bias"] = [[self._plain, FORCED]]
         found: dict[int, float] = {}
-        with closing(self._events(body)) as events:
-            for event in events:
-                told = (event["choices"][0]["logprobs"] or {}) if event else {}
-                for token in told.get("content", ()):
-                    found |= {one["id"]: one["logprob"] for one in token["top_logprobs"]}
-                yield Piece()
+
+        def take(event: dict[str, Any]) -> bool:
+            for token in (event["choices"][0]["logprobs"] or {}).get("content", ()):
+                found.update((one["id"], one["logprob"]) for one in token["top_logprobs"])
+            return job.cancelled
+
+        self._server.complete(body, take)
+        if not found:
+            raise Unavailable("the engine was closed while it answered")
         return found
 
-    def _at_once(
-        self, starts: Sequence[Callable[[], Generator[Piece, None, Any]]], on_end: Callable[[int, Any], None]
-    ) -> None:
-        """Read streams to their ends, `parallel` at once; tell index and value of each in this thread.
 
-        The first error ends the others and is raised.
-        """
-        failed = threading.Event()
-
-        def read(start: Callable[[], Generator[Piece, None, Any]]) -> Any:
-            stream = start()
-            try:
-                while not failed.is_set():
-                    next(stream)
-            except StopIteration as end:
-                return end.value
-            finally:
-                stream.close()
-
-        with ThreadPoolExecutor(self.parallel, thread_name_prefix="carellama-answer") as pool:
-            asked = {pool.submit(read, start): index for index, start in enumerate(starts)}
-            try:
-                for done in as_completed(asked):
-                    on_end(asked[done], done.result())
-            except BaseException:
-                failed.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-
-
-def context_of(header: Header, asked: int | None, parallel: int) -> int:
+def context_per_slot(header: Header, asked: int | None, parallel: int) -> int:
     """The context of each slot, in tokens: what is asked for, else the model's, at most 8192 and what memory allows.
 
     Raises `UserError` for more than the model was trained for.
@@ -443,13 +366,13 @@ def context_of(header: Header, asked: int | None, parallel: int) -> int:
             raise UserError(f"--context_tokens is {asked:,}; this model takes at most {own:,}")
         return asked
     most = min(int(own or MOST_CONTEXT), MOST_CONTEXT)
-    free, each = free_memory_bytes(), cache_bytes(header)
+    free, each = free_memory_bytes(), kv_bytes_per_token(header)
     if free is None or not each:
         return most
-    fits = int(free * CACHE_SHARE) // (each * parallel) // 256 * 256
+    fits = int(free * KV_MEMORY_SHARE) // (each * parallel) // 256 * 256
     if fits >= most:
         return most
-    context = min(most, max(fits, LEAST_CONTEXT))
+    context = min(most, max(fits, MIN_CONTEXT))
     say(
         f"a context of {context:,} tokens for each of {parallel} requests, for want of memory; "
         "a smaller --parallel leaves more"
@@ -457,7 +380,7 @@ def context_of(header: Header, asked: int | None, parallel: int) -> int:
     return context
 
 
-def cache_bytes(header: Header) -> int:
+def kv_bytes_per_token(header: Header) -> int:
     """Bytes of keys and values in 16 bits that a token of context takes; 0: the header does not tell."""
     heads = header.of_architecture("attention.head_count") or 0
     of_values = header.of_architecture("attention.head_count_kv") or heads

@@ -17,7 +17,7 @@ from carellama.engine.base import Piece, TokenLogprob, Unavailable
 from carellama.engine.llamacpp.server import Server
 
 FORCED = 1e9  # a bias that no score outweighs
-LIKELIEST = 1024  # tokens among which one is looked for first
+CHOICE_TOP_LOGPROBS = 1024  # tokens among which one is looked for first
 
 
 class Scores:
@@ -42,7 +42,7 @@ class Scores:
         told = self._ask(before, token, max(1, count))
         if told is not None:
             return TokenLogprob(told["token"] or self.server.text_of([token]), told["logprob"], _top(told, count))
-        for most in (LIKELIEST, self.words):
+        for most in (CHOICE_TOP_LOGPROBS, self.words):
             told = self._ask(before, self.plain, most)
             chances = {one["id"]: one["logprob"] for one in told["top_logprobs"]} if told is not None else {}
             if told is not None and token in chances:

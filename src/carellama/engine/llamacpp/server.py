@@ -1,7 +1,7 @@
 """llama.cpp's server within this process, by the package xllamacpp: requests as JSON, answers as events.
 
-    server = Server(Settings(Path("model.gguf"), context_tokens=2048, parallel=4))
-    for event in Completion(server, {"prompt": server.tokenize("Asthma is"), "stream": True}).events(0.5): ...
+    server = Server(ServerOptions(Path("model.gguf"), context_tokens=2048, parallel=4))
+    server.complete({"prompt": server.tokenize("Asthma is"), "stream": True}, on_event)     # until its end
 
 The server listens too, as it cannot be told not to: on a Unix socket in a folder that only this user can enter. Words
 are turned into tokens that way; answers come by calls within the process. Nothing of a prompt is logged.
@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import queue
 import shutil
 import signal
 import socket
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,19 +29,19 @@ from carellama.errors import UserError, need
 from carellama.hardware import physical_cores
 
 BATCH = 512  # tokens of prompts that are computed at once: running answers wait for it, and so does closing
-ERRORS_ONLY = 1  # of llama.cpp's levels of its log
+LOG_ERRORS_ONLY = 1  # of llama.cpp's levels of its log
 ALL_LAYERS = -1
-MEAN = 1  # llama.cpp's number of this way of pooling
+MEAN_POOLING = 1  # llama.cpp's number of this way of pooling
 
 
-def package() -> Any:
+def import_xllamacpp() -> Any:
     """Import xllamacpp, or say how it is installed."""
     patient_threads()
     return need("xllamacpp", extra="llamacpp", why="--engine llamacpp")
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServerOptions:
     """What a server is started with."""
 
     path: Path
@@ -54,13 +53,21 @@ class Settings:
     threads: int | None = None  # that compute; None: one a core. They wait for each other: more than cores are slow
 
 
+class _RunningCompletion:
+    """A call that does not return before the answer ends; `cancelled` ends it, within one token."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+        self.ended = threading.Event()
+
+
 @dataclass
-class _Held:
+class _ServerResources:
     """What a server holds, and has to give back also where nobody closes it."""
 
     folder: Path
     native: Any = None
-    running: set[Completion] = field(default_factory=set)
+    running: set[_RunningCompletion] = field(default_factory=set)
     closed: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -68,19 +75,19 @@ class _Held:
 class Server:
     """A model that is loaded. Raises `UserError` where it cannot be."""
 
-    def __init__(self, settings: Settings) -> None:
-        xllamacpp = package()
-        held = self._held = _Held(Path(tempfile.mkdtemp(prefix="carellama-")))  # mode 0700
+    def __init__(self, options: ServerOptions) -> None:
+        xllamacpp = import_xllamacpp()
+        held = self._held = _ServerResources(Path(tempfile.mkdtemp(prefix="carellama-")))  # mode 0700
         self._socket = str(held.folder / "llama.sock")
         self._end = weakref.finalize(self, _end, held)  # at the interpreter's end too: its threads outlive no process
         try:
-            with _signals_kept():
-                held.native = xllamacpp.Server(_parameters(xllamacpp, settings, self._socket))
+            with _restore_signal_handlers():
+                held.native = xllamacpp.Server(_parameters(xllamacpp, options, self._socket))
         except RuntimeError as error:
             self._end()
             raise UserError(
-                f"llama.cpp cannot load {settings.path} ({settings.context_tokens:,} tokens for each of "
-                f"{settings.parallel} requests): the file is damaged, of a kind that it does not know, or too large "
+                f"llama.cpp cannot load {options.path} ({options.context_tokens:,} tokens for each of "
+                f"{options.parallel} requests): the file is damaged, of a kind that it does not know, or too large "
                 "for the memory; what llama.cpp says stands above"
             ) from error
 
@@ -114,30 +121,46 @@ class Server:
         rows = sorted(answer["data"], key=lambda row: int(row["index"]))
         return [row["embedding"] for row in rows]
 
-    def complete(self, body: dict[str, Any], take: Callable[[str], bool]) -> None:
-        """Ask for an answer; `take` is given each event and returns True to end the request. Returns at its end."""
-        self._held.native.handle_completions(json.dumps(body), take)
+    def complete(self, body: dict[str, Any], on_event: Callable[[dict[str, Any]], bool]) -> None:
+        """Ask for an answer, and return at its end. `on_event` gets each event; it returns True to end the request.
+
+        Raises `Unavailable` for a server that was closed; one that is closed now returns before the end.
+        """
+        running, failures = _RunningCompletion(), list[Exception]()
+
+        def take(text: str) -> bool:
+            try:
+                event = json.loads(text)
+                if "choices" not in event:
+                    raise UserError(f"llama.cpp refuses a request: {_reason(event)}")
+                return running.cancelled or on_event(event)
+            except Exception as error:  # noqa: BLE001 - raised below: llama.cpp calls this
+                failures.append(error)
+                return True
+
+        with self._held.lock:
+            if self._held.closed:
+                raise Unavailable("the engine was closed")
+            self._held.running.add(running)
+        try:
+            self._held.native.handle_completions(json.dumps(body), take)
+        except Exception as error:  # of the library
+            raise UserError(f"llama.cpp refuses a request: {error}") from error
+        finally:
+            with self._held.lock:
+                self._held.running.discard(running)
+            running.ended.set()
+        if failures:
+            raise failures[0]
 
     def close(self) -> None:
         """End the requests under way, then the server; safe to be called again."""
         self._end()
 
-    def joined(self, completion: Completion) -> None:
-        """Take a request into the account of those under way. Raises `Unavailable` for a server that was closed."""
-        with self._held.lock:
-            if self._held.closed:
-                raise Unavailable("the engine was closed")
-            self._held.running.add(completion)
-
-    def left(self, completion: Completion) -> None:
-        """Take a request out of the account."""
-        with self._held.lock:
-            self._held.running.discard(completion)
-
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if self._held.closed:
             raise Unavailable("the engine was closed")
-        connection = _Local(self._socket)
+        connection = _UnixConnection(self._socket)
         try:
             connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
             answer: dict[str, Any] = json.loads(connection.getresponse().read())
@@ -150,59 +173,7 @@ class Server:
         return answer
 
 
-class Completion:
-    """A request under way, in a thread of its own: the call to llama.cpp does not return before its end."""
-
-    def __init__(self, server: Server, body: dict[str, Any], on_end: Callable[[], None] = lambda: None) -> None:
-        self.closed = False  # set to end it, within one token
-        self._server, self._body, self._on_end = server, body, on_end
-        self._said: queue.SimpleQueue[dict[str, Any] | UserError | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="carellama-llamacpp", daemon=True)
-        server.joined(self)
-        self._thread.start()
-
-    def events(self, seconds: float) -> Generator[dict[str, Any] | None, None, None]:
-        """Yield what the server says, and None whenever it has said nothing for so long. Closing ends the request."""
-        try:
-            while True:
-                try:
-                    event = self._said.get(timeout=seconds)
-                except queue.Empty:
-                    yield None
-                    continue
-                if event is None:
-                    return
-                if isinstance(event, UserError):
-                    raise event
-                if "choices" not in event:
-                    raise UserError(f"llama.cpp refuses a request: {_reason(event)}")
-                yield event
-        finally:
-            self.closed = True
-
-    def end(self) -> None:
-        """End the request, and wait for its end."""
-        self.closed = True
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            self._server.complete(self._body, self._take)
-        except Exception as error:  # noqa: BLE001 - raised again by the reader
-            self._said.put(UserError(f"llama.cpp refuses a request: {error}"))
-        finally:
-            self._server.left(self)
-            self._on_end()
-            self._said.put(None)
-
-    def _take(self, event: str) -> bool:
-        """Called by llama.cpp for each event; True ends the request."""
-        if not self.closed:
-            self._said.put(json.loads(event))
-        return self.closed
-
-
-class _Local(http.client.HTTPConnection):
+class _UnixConnection(http.client.HTTPConnection):
     """A connection to a Unix socket."""
 
     def __init__(self, path: str) -> None:
@@ -215,32 +186,32 @@ class _Local(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _parameters(xllamacpp: Any, settings: Settings, address: str) -> Any:
-    """llama.cpp's own settings (ggml-org/llama.cpp, common/common.h, common_params)."""
+def _parameters(xllamacpp: Any, options: ServerOptions, address: str) -> Any:
+    """llama.cpp's own options (ggml-org/llama.cpp, common/common.h, common_params)."""
     parameters = xllamacpp.CommonParams()
-    parameters.model.path = str(settings.path)
+    parameters.model.path = str(options.path)
     parameters.hostnames = [address]
     parameters.ui = False
     parameters.endpoint_slots = False  # which would show prompts
-    parameters.verbosity = ERRORS_ONLY
-    parameters.n_parallel = settings.parallel
-    parameters.n_ctx = settings.context_tokens * settings.parallel
+    parameters.verbosity = LOG_ERRORS_ONLY
+    parameters.n_parallel = options.parallel
+    parameters.n_ctx = options.context_tokens * options.parallel
     parameters.fit_params = False  # it would make the context smaller without a word
-    parameters.n_batch = parameters.n_ubatch = settings.context_tokens if settings.embedding else BATCH
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = settings.threads or physical_cores()
-    parameters.n_threads_http = settings.parallel + 4
+    parameters.n_batch = parameters.n_ubatch = options.context_tokens if options.embedding else BATCH
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = options.threads or physical_cores()
+    parameters.n_threads_http = options.parallel + 4
     parameters.cache_ram_mib = 0  # slots keep their prompts; a second store of them would grow to format_bytes
-    parameters.n_gpu_layers = ALL_LAYERS if settings.gpu_layers is None else settings.gpu_layers
+    parameters.n_gpu_layers = ALL_LAYERS if options.gpu_layers is None else options.gpu_layers
     parameters.lora_init_without_apply = True
-    parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 1.0) for path in settings.adapters]
-    if settings.embedding:
+    parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 1.0) for path in options.adapters]
+    if options.embedding:
         parameters.embedding = True
-        parameters.pooling_type = xllamacpp.llama_pooling_type(MEAN)
+        parameters.pooling_type = xllamacpp.llama_pooling_type(MEAN_POOLING)
     return parameters
 
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
+def _restore_signal_handlers() -> Iterator[None]:
     """Put Python's handlers of signals back afterwards: some versions of the server take them over."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -258,11 +229,13 @@ def _reason(answer: dict[str, Any]) -> str:
     return str(error.get("message", "no reason given") if isinstance(error, dict) else error)
 
 
-def _end(held: _Held) -> None:
+def _end(held: _ServerResources) -> None:
     """End the requests under way, then the server."""
     with held.lock:
         held.closed, running = True, list(held.running)
     for completion in running:
-        completion.end()
+        completion.cancelled = True
+    for completion in running:
+        completion.ended.wait()
     held.native = None  # the last reference: this waits for its threads
     shutil.rmtree(held.folder, ignore_errors=True)

@@ -11,10 +11,8 @@ a header and stands in no message. What OpenAI's protocol has no word for is sen
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from carellama.config.environment import endpoint_key
@@ -30,28 +28,40 @@ from carellama.engine.base import (
     Sampling,
     Scored,
     Tool,
-    Unavailable,
     Unsupported,
     check_adapter,
-    drain,
     guarded,
-    prompt_parts,
     room_for_answer,
 )
-from carellama.engine.generate import EngineCalls
 from carellama.engine.openai.request_body import (
-    MOST_LOGPROBS,
+    MAX_TOP_LOGPROBS,
     chat_body,
-    kind_of,
-    text_body,
+    completion_body,
+    dialect_of,
     tokenize_chat,
     tokenize_text,
 )
-from carellama.engine.openai.response import Reader, TooLong, events, parsed, refused, shares, unit
-from carellama.engine.openai.upstreams import Failed, Listing, Upstream, Upstreams
-from carellama.engine.parts import split_parts, told_apart
-from carellama.engine.reasoning import split_reasoning, with_reasoning
-from carellama.engine.tools import settled, told
+from carellama.engine.openai.response import (
+    ContextLengthExceeded,
+    ResponseAssembler,
+    choice_logprobs,
+    error_of_response,
+    events,
+    normalize_vector,
+    parse_json_object,
+)
+from carellama.engine.openai.upstreams import (
+    RemoteRequest,
+    ServerInfo,
+    Upstream,
+    UpstreamError,
+    UpstreamPool,
+    result_of,
+)
+from carellama.engine.parts import split_parts
+from carellama.engine.prompts import prompt_parts
+from carellama.engine.reasoning import split_reasoning
+from carellama.engine.tools import resolve_tool_choice, tools_to_system_prompt
 from carellama.errors import UserError
 from carellama.retry import RETRY_DELAYS
 from carellama.text import estimated_tokens
@@ -61,15 +71,15 @@ if TYPE_CHECKING:
     from carellama.config.engine import EngineArguments
     from carellama.config.model import ModelArguments
 
-TEXTS_AT_ONCE = 32  # in one request for vectors
-NO_VECTORS = (400, 404, 405, 501)
+EMBED_BATCH = 32  # in one request for vectors
+NO_EMBEDDINGS_STATUSES = (400, 404, 405, 501)
 
 Answer = TypeVar("Answer")
 Body = Callable[[Upstream, str], dict[str, Any]]  # of the server and the model's name there
-Give = Callable[[Piece], None]
+EmitFn = Callable[[Piece], None]
 
 
-class OpenAIEngine(EngineCalls):
+class OpenAIEngine:
     """An `Engine` behind one or more addresses.
 
     `model`: its name there, None for the first one listed. The adapters are those that the server tells apart by their
@@ -92,12 +102,12 @@ class OpenAIEngine(EngineCalls):
         calls_as_text: bool = False,
     ) -> None:
         endpoints = [endpoint] if isinstance(endpoint, str) else list(endpoint)
-        self._upstreams = Upstreams(endpoints, key=key, timeout=timeout, delays=delays)
+        self._upstreams = UpstreamPool(endpoints, key=key, timeout=timeout, delays=delays)
         self.parallel = parallel
         self._model = model
         self._calls_as_text = calls_as_text
         self._places = asyncio.Semaphore(parallel)
-        self._said_no_usage = False
+        self._usage_missing_reported = False
         self._stops: tuple[str, ...] = ()  # strings and further fields of every chat, where the format needs them
         self._fields: dict[str, Any] = {}
 
@@ -126,20 +136,17 @@ class OpenAIEngine(EngineCalls):
         """The other names that the server lists; `model:name` is `name`."""
         return tuple(self._adapters(self._listing()))
 
-    def prepare(self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = ()) -> PreparedPrompt:
+    def prepare(
+        self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = (), *, exact: bool = True
+    ) -> PreparedPrompt:
         """Count a prompt by the server's /tokenize where it has one, else estimate; see `Engine.prepare`."""
         messages, text, ids = prompt_parts(prompt)
-        counted: int | None
         if messages is not None:
-            counted, text = self._counted(messages, tools), self.render(messages, tools)
-        elif ids is not None:
-            counted = len(ids)
-        else:
-            try:
-                counted = len(self.tokenize(text, begin=True))
-            except Unsupported:
-                counted = None
-        if counted is not None:
+            text = self.render(messages, tools)
+        counted = None if ids is None else len(ids)
+        if exact and ids is None:
+            counted = self._run_sync(self._upstreams.request(lambda one: self._count(one, text, messages, tools)))
+        if counted is not None and exact:
             room_for_answer(counted, None, self.context_tokens)
         tokens = estimated_tokens(text) if counted is None else counted
         return PreparedPrompt(messages=messages, text=text, ids=ids, tokens=tokens, exact=counted is not None)
@@ -150,16 +157,21 @@ class OpenAIEngine(EngineCalls):
         Nothing is asked again after the first piece.
         """
         messages, on_event = prompt.messages, guarded(on_event)
-        if messages is None:
-            text = prompt.text if prompt.ids is None else prompt.ids
-            return RemoteRequest(self._upstreams, self._places, partial(self._answer_text, text, sampling), on_event)
-        if self._calls_as_text:
-            sampling = settled(sampling)
+        text = prompt.text if prompt.ids is None else prompt.ids
+        if messages is not None and self._calls_as_text:
+            sampling = resolve_tool_choice(sampling)
             on_event = split_parts(on_event, sampling)
-            messages, sampling = told(messages, sampling.tools), replace(sampling, tools=())
-        else:
+            messages, sampling = tools_to_system_prompt(messages, sampling.tools), replace(sampling, tools=())
+        elif messages is not None:
             on_event = split_reasoning(on_event, sampling)
-        return RemoteRequest(self._upstreams, self._places, partial(self._answer_chat, messages, sampling), on_event)
+
+        async def answer() -> Reply:
+            async with self._places:
+                if messages is None:
+                    return await self._answer_text(text, sampling, on_event)
+                return await self._answer_chat(messages, sampling, on_event)
+
+        return RemoteRequest(self._upstreams.run(answer()), on_event)
 
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
         """Log-probabilities of choices as first tokens, from the 20 likeliest tokens that a server tells.
@@ -168,39 +180,33 @@ class OpenAIEngine(EngineCalls):
         leave over with the other choices that are missing, and not more than the least of the 20. So the order of
         those that are there is right, and choices that all miss are alike.
         """
-        sampling = Sampling(1, temperature=0, top_logprobs=MOST_LOGPROBS)
+        sampling = Sampling(1, temperature=0, top_logprobs=MAX_TOP_LOGPROBS)
 
         async def one(messages: Prompt) -> list[float]:
             async with self._places:
-                reply = await self._chat(messages, sampling, None)
+                reply = await self._answer_chat(messages, sampling, lambda piece: None)
             if not reply.logprobs or not reply.logprobs[0].top:
                 raise Unsupported(f"{self.host} tells no log-probabilities")
-            return shares(reply.logprobs[0].top, choices)
+            return choice_logprobs(reply.logprobs[0].top, choices)
 
-        return self._all([one(messages) for messages in prompts])
+        return self._gather([one(messages) for messages in prompts])
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Vectors by /v1/embeddings, brought to length 1; what they are made of is the server's matter."""
 
         async def one(part: Sequence[str]) -> list[list[float]]:
             async with self._places:
-                return await self._upstreams.ask(lambda upstream: self._vectors(upstream, part))
+                return await self._upstreams.request(lambda upstream: self._embed_batch(upstream, part))
 
-        parts = [texts[at : at + TEXTS_AT_ONCE] for at in range(0, len(texts), TEXTS_AT_ONCE)]
-        return [vector for found in self._all([one(part) for part in parts]) for vector in found]
-
-    def _counted(self, messages: Prompt, tools: Sequence[Tool]) -> int | None:
-        """The tokens of a conversation by the server's /tokenize; None where it has none."""
-        if self._calls_as_text:
-            messages, tools = told(messages, tools), ()
-        return self._wait(self._upstreams.ask(lambda upstream: self._count(upstream, messages, tools)))
+        parts = [texts[at : at + EMBED_BATCH] for at in range(0, len(texts), EMBED_BATCH)]
+        return [vector for found in self._gather([one(part) for part in parts]) for vector in found]
 
     def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
         """Return the tokens of a text by the server's /tokenize. Raises `Unsupported` if it has none."""
 
         async def ask(upstream: Upstream) -> list[int]:
-            listing = _listed(upstream)
-            kind = kind_of(listing.kind)
+            listing = _listing_of(upstream)
+            kind = dialect_of(listing.dialect)
             if kind.tokenizer:
                 body = tokenize_text(self._name(listing), text, kind, begin=begin, marks=marks)
                 _, found = await self._upstreams.json(upstream, "POST", "/tokenize", body)
@@ -208,7 +214,7 @@ class OpenAIEngine(EngineCalls):
                     return [int(token) for token in found["tokens"]]
             raise Unsupported(f"{upstream.host} has no /tokenize that is known here")
 
-        return self._wait(self._upstreams.ask(ask))
+        return self._run_sync(self._upstreams.request(ask))
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Raises `Unsupported`: the protocol has no word for it."""
@@ -223,7 +229,7 @@ class OpenAIEngine(EngineCalls):
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the messages as lines of `role: content`; the server's chat format is not known here."""
-        return "".join(f"{message.role}: {message.content}\n" for message in told(messages, tools))
+        return "".join(f"{message.role}: {message.content}\n" for message in tools_to_system_prompt(messages, tools))
 
     def close(self) -> None:
         """Give up what is under way, and close the connections."""
@@ -231,181 +237,142 @@ class OpenAIEngine(EngineCalls):
 
     # What follows runs in the caller's thread.
 
-    def _listing(self) -> Listing:
-        return self._wait(self._upstreams.listing())
+    def _listing(self) -> ServerInfo:
+        return self._run_sync(self._upstreams.listing())
 
-    def _wait(self, work: Coroutine[Any, Any, Answer]) -> Answer:
-        return self._all([work])[0]
+    def _run_sync(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        return self._gather([work])[0]
 
-    def _all(self, works: Sequence[Coroutine[Any, Any, Answer]]) -> list[Answer]:
+    def _gather(self, works: Sequence[Coroutine[Any, Any, Answer]]) -> list[Answer]:
         """Run coroutines in the loop and return what they do, or raise what the first of them raises."""
         futures = [self._upstreams.run(work) for work in works]
         try:
-            return [_result(future) for future in futures]
+            return [result_of(future) for future in futures]
         finally:
             for future in futures:
                 future.cancel()
 
     # What follows runs in the loop.
 
-    async def _chat(self, messages: Prompt, sampling: Sampling, give: Give | None) -> Reply:
-        """Answer a conversation; `give` takes the pieces as they come."""
-        if not self._calls_as_text:
-            reply = await self._answer_chat(messages, sampling, give)
-            return drain(with_reasoning(_whole(reply), sampling)) if give is None else reply
-        sampling = settled(sampling)
-        reply = await self._answer_chat(told(messages, sampling.tools), replace(sampling, tools=()), give)
-        return drain(told_apart(_whole(reply), sampling))
-
-    async def _answer_chat(self, messages: Prompt, sampling: Sampling, give: Give | None) -> Reply:
+    async def _answer_chat(self, messages: Prompt, sampling: Sampling, emit: EmitFn) -> Reply:
         sampling = replace(sampling, stop=(*sampling.stop, *self._stops))
 
         def body(upstream: Upstream, model: str) -> dict[str, Any]:
-            return chat_body(model, messages, sampling, kind_of(_listed(upstream).kind)) | self._fields
+            return chat_body(model, messages, sampling, dialect_of(_listing_of(upstream).dialect)) | self._fields
 
         try:
-            return await self._answer("chat/completions", body, sampling, give)
-        except TooLong as error:
-            counted = await self._upstreams.ask(lambda upstream: self._count(upstream, messages, sampling.tools))
-            raise _too_long(error, counted) from error
+            return await self._answer("chat/completions", body, sampling, emit)
+        except ContextLengthExceeded as error:
+            counted = await self._upstreams.request(lambda one: self._count(one, "", messages, sampling.tools))
+            raise _to_prompt_too_long(error, counted) from error
 
-    async def _answer_text(self, text: str | Sequence[int], sampling: Sampling, give: Give) -> Reply:
+    async def _answer_text(self, text: str | Sequence[int], sampling: Sampling, emit: EmitFn) -> Reply:
         def body(upstream: Upstream, model: str) -> dict[str, Any]:
-            return text_body(model, text, sampling, kind_of(_listed(upstream).kind))
+            return completion_body(model, text, sampling, dialect_of(_listing_of(upstream).dialect))
 
         try:
-            return await self._answer("completions", body, sampling, give)
-        except TooLong as error:
-            raise _too_long(error, None) from error
+            return await self._answer("completions", body, sampling, emit)
+        except ContextLengthExceeded as error:
+            raise _to_prompt_too_long(error, None) from error
 
-    async def _answer(self, path: str, body: Body, sampling: Sampling, give: Give | None) -> Reply:
+    async def _answer(self, path: str, body: Body, sampling: Sampling, emit: EmitFn) -> Reply:
         begun = False
 
         def take(piece: Piece) -> None:
             nonlocal begun
-            if give is not None:
-                begun = True
-                give(piece)
+            begun = True
+            emit(piece)
 
         async def ask(upstream: Upstream) -> Reply:
-            sent = body(upstream, self._addressed(_listed(upstream), sampling.adapter))
+            sent = body(upstream, self._model_name_for(_listing_of(upstream), sampling.adapter))
             sent |= {"stream": True, "stream_options": {"include_usage": True}}
             try:
                 return await self._read(upstream, path, sent, sampling, take)
-            except TooLong as error:  # `max_new_tokens` is the most that the answer may have, not what it must
+            except ContextLengthExceeded as error:  # `max_new_tokens` is a limit, not what the answer must have
                 room = error.context_tokens - (error.prompt_tokens or error.context_tokens)
                 if not 0 < room < sent.get("max_tokens", 0):
                     raise
                 return await self._read(upstream, path, sent | {"max_tokens": room}, sampling, take)
 
-        return await self._upstreams.ask(ask, begun=lambda: begun)
+        return await self._upstreams.request(ask, begun=lambda: begun)
 
-    async def _read(self, upstream: Upstream, path: str, body: dict[str, Any], sampling: Sampling, take: Give) -> Reply:
-        reader = Reader(upstream.host, sampling)
+    async def _read(
+        self, upstream: Upstream, path: str, body: dict[str, Any], sampling: Sampling, take: EmitFn
+    ) -> Reply:
+        reader = ResponseAssembler(upstream.host, sampling)
         async with self._upstreams.open(upstream, "POST", path, body) as response:
             if response.status_code != 200:
-                raise await refused(upstream.host, path, body["model"], response)
+                raise await error_of_response(upstream.host, path, body["model"], response)
             async for event in events(response, upstream.host):
-                for piece in reader.take(event):
+                for piece in reader.add_event(event):
                     take(piece)
         if reader.finish is None:
-            raise Failed(f"{upstream.host}: the answer broke off before its end")
+            raise UpstreamError(f"{upstream.host}: the answer broke off before its end")
         for piece in reader.end():
             take(piece)
-        if not reader.usage and not self._said_no_usage:
-            self._said_no_usage = True
+        if not reader.usage and not self._usage_missing_reported:
+            self._usage_missing_reported = True
             say(f"{upstream.host} tells no usage: its tokens are counted as 0")
         return reader.reply()
 
-    async def _vectors(self, upstream: Upstream, texts: Sequence[str]) -> list[list[float]]:
-        model = self._name(_listed(upstream))
+    async def _embed_batch(self, upstream: Upstream, texts: Sequence[str]) -> list[list[float]]:
+        model = self._name(_listing_of(upstream))
         body = {"model": model, "input": list(texts)}
         async with self._upstreams.open(upstream, "POST", "embeddings", body) as response:
-            if response.status_code in NO_VECTORS:
+            if response.status_code in NO_EMBEDDINGS_STATUSES:
                 raise Unsupported(f"{upstream.host} makes no vectors with {model!r} ({response.status_code})")
             if response.status_code != 200:
-                raise await refused(upstream.host, "embeddings", model, response)
-            found = parsed((await response.aread()).decode("utf-8", "replace"), upstream.host)
+                raise await error_of_response(upstream.host, "embeddings", model, response)
+            found = parse_json_object((await response.aread()).decode("utf-8", "replace"), upstream.host)
         rows = found.get("data") or ()
         if len(rows) != len(texts):
             raise UserError(f"{upstream.host} returned {len(rows)} vectors for {len(texts)} texts")
-        return [unit(row["embedding"]) for row in sorted(rows, key=lambda row: row["index"])]
+        return [normalize_vector(row["embedding"]) for row in sorted(rows, key=lambda row: row["index"])]
 
-    async def _count(self, upstream: Upstream, messages: Prompt, tools: Sequence[Tool]) -> int | None:
-        """Tokens of a prompt by the server; None where it does not count them."""
-        listing = _listed(upstream)
-        kind = kind_of(listing.kind)
-        if not kind.tokenizer:
+    async def _count(self, upstream: Upstream, text: str, messages: Prompt | None, tools: Sequence[Tool]) -> int | None:
+        """Tokens of a conversation, or of a text, by the server; None where it does not count them."""
+        listing = _listing_of(upstream)
+        dialect, name = dialect_of(listing.dialect), self._name(listing)
+        if not dialect.tokenizer:
             return None
-        body = tokenize_chat(self._name(listing), messages, tools)
-        if kind.tokenizer == "llamacpp":
+        if messages is None:
+            body = tokenize_text(name, text, dialect, begin=True, marks=False)
+        else:
+            if self._calls_as_text:
+                messages, tools = tools_to_system_prompt(messages, tools), ()
+            body = tokenize_chat(name, messages, tools)
+        if messages is not None and dialect.tokenizer == "llamacpp":
             _, rendered = await self._upstreams.json(upstream, "POST", "/apply-template", body)
-            text = rendered.get("prompt") if isinstance(rendered, dict) else None
-            if not isinstance(text, str):
+            prompt = rendered.get("prompt") if isinstance(rendered, dict) else None
+            if not isinstance(prompt, str):
                 return None
-            body = {"content": text, "add_special": True, "parse_special": True}
+            body = {"content": prompt, "add_special": True, "parse_special": True}
         _, found = await self._upstreams.json(upstream, "POST", "/tokenize", body)
         if not isinstance(found, dict):
             return None
         count, tokens = found.get("count"), found.get("tokens")  # a conversation's tokens are not always told
         return count if isinstance(count, int) else len(tokens) if isinstance(tokens, list) else None
 
-    def _name(self, listing: Listing) -> str:
+    def _name(self, listing: ServerInfo) -> str:
         if self._model is not None:
             return self._model
         if not listing.names:
             raise UserError(f"{self.host} lists no models: give --endpoint_model NAME")
         return listing.names[0]
 
-    def _adapters(self, listing: Listing) -> dict[str, str]:
+    def _adapters(self, listing: ServerInfo) -> dict[str, str]:
         """What an adapter is called here, and at the server."""
         model = self._name(listing)
         names = listing.names if listing.adapters is None else listing.adapters
         return {name.removeprefix(f"{model}:"): name for name in names if name != model}
 
-    def _addressed(self, listing: Listing, adapter: str) -> str:
+    def _model_name_for(self, listing: ServerInfo, adapter: str) -> str:
         """The name that a request is sent under."""
         if not adapter:
             return self._name(listing)
         known = self._adapters(listing)
         check_adapter(adapter, known)
         return known[adapter]
-
-
-class RemoteRequest:
-    """A request to a server, and its handle; see `RequestHandle`. It waits in the loop for one of the `places`."""
-
-    def __init__(
-        self,
-        upstreams: Upstreams,
-        places: asyncio.Semaphore,
-        answer: Callable[[Give], Awaitable[Reply]],
-        on_event: OnEvent,
-    ) -> None:
-        self._cancelled = False
-        self._places, self._answer, self._on_event = places, answer, on_event
-        self._future = upstreams.run(self._run())
-
-    def cancel(self) -> None:
-        """Close the connection."""
-        self._cancelled = True
-        self._future.cancel()
-
-    def join(self) -> None:
-        """Nothing: the computation is another machine's."""
-
-    async def _run(self) -> None:
-        event: Reply | Exception
-        try:
-            async with self._places:
-                event = await self._answer(self._on_event)
-        except asyncio.CancelledError:
-            if not self._cancelled:
-                self._on_event(Unavailable("the engine was closed"))
-            raise
-        except Exception as error:  # noqa: BLE001 - raised again by who reads the events
-            event = error
-        self._on_event(event)
 
 
 def load(
@@ -439,24 +406,12 @@ def load(
     return engine
 
 
-def _listed(upstream: Upstream) -> Listing:
+def _listing_of(upstream: Upstream) -> ServerInfo:
     assert upstream.listing is not None, "asked before the first request"
     return upstream.listing
 
 
-def _result(future: Future[Answer]) -> Answer:
-    try:
-        return future.result()
-    except CancelledError:
-        raise Unavailable("the engine was closed") from None
-
-
-def _whole(reply: Reply) -> Generator[Piece, None, Reply]:
-    yield Piece(reply.text, logprobs=reply.logprobs)
-    return reply
-
-
-def _too_long(error: TooLong, counted: int | None) -> UserError:
+def _to_prompt_too_long(error: ContextLengthExceeded, counted: int | None) -> UserError:
     prompt = error.prompt_tokens or counted
     if prompt is None:
         return UserError(f"the prompt is longer than the {error.context_tokens:,} tokens that the model takes in all")

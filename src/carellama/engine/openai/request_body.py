@@ -1,6 +1,6 @@
 """What is sent to an OpenAI-compatible server: messages, tools and sampling as the fields of its requests.
 
-    body = chat_body("my-model", messages, sampling, kind_of("vllm"))
+    body = chat_body("my-model", messages, sampling, dialect_of("vllm"))
 
 OpenAI's protocol has no word for top_k, min_p and repetition_penalty. Servers that have one are known by the `owned_by`
 of the models that they list; to others such a sampling is refused, never sent without it. A server with words of its
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from carellama.engine.base import Prompt, Sampling, Tool, Unsupported
-from carellama.engine.tools import settled
+from carellama.engine.tools import resolve_tool_choice
 from carellama.templates.jinja import as_functions
 
-MOST_LOGPROBS = 20  # that OpenAI, vLLM and SGLang tell of one token
+MAX_TOP_LOGPROBS = 20  # that OpenAI, vLLM and SGLang tell of one token
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ServerDialect:
     """What a kind of server takes beyond OpenAI's fields."""
 
     repetition: str = ""  # its name for repetition_penalty; "": it has none of the three
@@ -32,26 +32,26 @@ class Kind:
 
 
 # By `owned_by` of /v1/models. vLLM 0.32, SGLang 0.5, llama.cpp's server of 2026, and CareLlama's own.
-KINDS = {
-    "vllm": Kind("repetition_penalty", -1, "vllm", "vllm", ("min_tokens", "ignore_eos", "stop_token_ids")),
-    "sglang": Kind("repetition_penalty", -1, "", "sglang", ("min_tokens", "ignore_eos", "stop_token_ids")),
-    "llamacpp": Kind("repeat_penalty", 0, "llamacpp", "llamacpp", ("ignore_eos",)),
-    "carellama": Kind("repetition_penalty", 0, "vllm", "vllm", ("min_tokens", "ignore_eos", "stop_token_ids")),
+DIALECTS = {
+    "vllm": ServerDialect("repetition_penalty", -1, "vllm", "vllm", ("min_tokens", "ignore_eos", "stop_token_ids")),
+    "sglang": ServerDialect("repetition_penalty", -1, "", "sglang", ("min_tokens", "ignore_eos", "stop_token_ids")),
+    "llamacpp": ServerDialect("repeat_penalty", 0, "llamacpp", "llamacpp", ("ignore_eos",)),
+    "carellama": ServerDialect("repetition_penalty", 0, "vllm", "vllm", ("min_tokens", "ignore_eos", "stop_token_ids")),
 }
 
 
-def kind_of(owner: str) -> Kind:
+def dialect_of(owner: str) -> ServerDialect:
     """The kind of a server by the owner of its models; one that is not known takes OpenAI's fields only."""
-    return KINDS.get(owner, Kind())
+    return DIALECTS.get(owner, ServerDialect())
 
 
-def chat_body(model: str, messages: Prompt, sampling: Sampling, kind: Kind) -> dict[str, Any]:
+def chat_body(model: str, messages: Prompt, sampling: Sampling, dialect: ServerDialect) -> dict[str, Any]:
     """The body for /v1/chat/completions. Raises `Unsupported` for what the server has no word for."""
-    body = {"model": model, "messages": as_wire(messages), **_sampled(sampling, kind)}
+    body = {"model": model, "messages": to_openai_messages(messages), **_sampling_fields(sampling, dialect)}
     if sampling.top_logprobs is not None:
-        body |= {"logprobs": True, "top_logprobs": _most(sampling.top_logprobs)}
+        body |= {"logprobs": True, "top_logprobs": _check_top_logprobs(sampling.top_logprobs)}
     if sampling.tools and sampling.tool_choice != "none":
-        settled(sampling)  # which says so where the choice names no tool
+        resolve_tool_choice(sampling)  # which says so where the choice names no tool
         choice: Any = sampling.tool_choice
         if choice not in ("auto", "required"):
             choice = {"type": "function", "function": {"name": choice}}
@@ -64,16 +64,18 @@ def chat_body(model: str, messages: Prompt, sampling: Sampling, kind: Kind) -> d
     return body
 
 
-def text_body(model: str, text: str | Sequence[int], sampling: Sampling, kind: Kind) -> dict[str, Any]:
+def completion_body(
+    model: str, text: str | Sequence[int], sampling: Sampling, dialect: ServerDialect
+) -> dict[str, Any]:
     """The body for /v1/completions, which goes on with a text. Raises as `chat_body`."""
     prompt = text if isinstance(text, str) else list(text)
-    body = {"model": model, "prompt": prompt, **_sampled(sampling, kind)}
+    body = {"model": model, "prompt": prompt, **_sampling_fields(sampling, dialect)}
     if sampling.top_logprobs is not None:
-        body["logprobs"] = _most(sampling.top_logprobs)
+        body["logprobs"] = _check_top_logprobs(sampling.top_logprobs)
     return body
 
 
-def as_wire(messages: Prompt) -> list[dict[str, Any]]:
+def to_openai_messages(messages: Prompt) -> list[dict[str, Any]]:
     """Messages as the protocol writes them: arguments of calls as text."""
     rows: list[dict[str, Any]] = []
     for message in messages:
@@ -86,28 +88,28 @@ def as_wire(messages: Prompt) -> list[dict[str, Any]]:
     return rows
 
 
-def tokenize_text(model: str, text: str, kind: Kind, *, begin: bool, marks: bool) -> dict[str, Any]:
+def tokenize_text(model: str, text: str, dialect: ServerDialect, *, begin: bool, marks: bool) -> dict[str, Any]:
     """The body for /tokenize of a text, see `Engine.tokenize`. vLLM reads marks as tokens in any case."""
-    if kind.tokenizer == "vllm":
+    if dialect.tokenizer == "vllm":
         return {"model": model, "prompt": text, "add_special_tokens": begin, "parse_special": marks}
     return {"content": text, "add_special": begin, "parse_special": marks}
 
 
 def tokenize_chat(model: str, messages: Prompt, tools: Sequence[Tool]) -> dict[str, Any]:
     """The body for vLLM's /tokenize of a conversation, and for llama.cpp's /apply-template."""
-    body: dict[str, Any] = {"model": model, "messages": as_wire(messages), "add_generation_prompt": True}
+    body: dict[str, Any] = {"model": model, "messages": to_openai_messages(messages), "add_generation_prompt": True}
     return body | ({"tools": as_functions(tools)} if tools else {})
 
 
-def _sampled(sampling: Sampling, kind: Kind) -> dict[str, Any]:
+def _sampling_fields(sampling: Sampling, dialect: ServerDialect) -> dict[str, Any]:
     if sampling.num_beams != 1:
         raise Unsupported("a server of this protocol takes no num_beams: give --num_beams 1")
     body: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
-    if kind.repetition:
+    if dialect.repetition:
         body |= {
-            "top_k": sampling.top_k or kind.all_tokens,
+            "top_k": sampling.top_k or dialect.all_tokens,
             "min_p": sampling.min_p,
-            kind.repetition: sampling.repetition_penalty,
+            dialect.repetition: sampling.repetition_penalty,
         }
     elif sampling.top_k or sampling.min_p or sampling.repetition_penalty != 1:
         raise Unsupported(
@@ -127,27 +129,27 @@ def _sampled(sampling: Sampling, kind: Kind) -> dict[str, Any]:
         schema = {"name": "answer", "schema": dict(sampling.json_schema), "strict": True}
         any_object = {"type": "json_object"}
         body["response_format"] = {"type": "json_schema", "json_schema": schema} if sampling.json_schema else any_object
-    return body | _grammar(sampling, kind) | _ends(sampling, kind)
+    return body | _grammar(sampling, dialect) | _ends(sampling, dialect)
 
 
-def _grammar(sampling: Sampling, kind: Kind) -> dict[str, Any]:
+def _grammar(sampling: Sampling, dialect: ServerDialect) -> dict[str, Any]:
     """The fields for a regular expression, a choice or a grammar."""
     given = {"regex": sampling.regex, "choice": list(sampling.choice), "grammar": sampling.grammar}
     asked = {name: value for name, value in given.items() if value}
     if not asked:
         return {}
-    if kind.grammars == "vllm":
+    if dialect.grammars == "vllm":
         return {"structured_outputs": asked}
-    if kind.grammars == "sglang" and sampling.regex:
+    if dialect.grammars == "sglang" and sampling.regex:
         return {"regex": sampling.regex}
-    if kind.grammars in ("sglang", "llamacpp") and sampling.grammar:
-        return {"ebnf" if kind.grammars == "sglang" else "grammar": sampling.grammar}
+    if dialect.grammars in ("sglang", "llamacpp") and sampling.grammar:
+        return {"ebnf" if dialect.grammars == "sglang" else "grammar": sampling.grammar}
     raise Unsupported(
         f"the endpoint does not say that it takes {next(iter(asked))}; use a JSON schema", sampling.constraint
     )
 
 
-def _ends(sampling: Sampling, kind: Kind) -> dict[str, Any]:
+def _ends(sampling: Sampling, dialect: ServerDialect) -> dict[str, Any]:
     """The fields that say where an answer may end."""
     given = {
         "min_tokens": sampling.min_tokens,
@@ -155,12 +157,12 @@ def _ends(sampling: Sampling, kind: Kind) -> dict[str, Any]:
         "stop_token_ids": list(sampling.stop_token_ids),
     }
     asked = {name: value for name, value in given.items() if value}
-    if unknown := [name for name in asked if name not in kind.ends]:
+    if unknown := [name for name in asked if name not in dialect.ends]:
         raise Unsupported(f"the endpoint does not say that it takes {', '.join(unknown)}; leave it out", unknown[0])
     return asked
 
 
-def _most(count: int) -> int:
-    if count > MOST_LOGPROBS:
-        raise Unsupported(f"top_logprobs is {count}; a server of this protocol tells at most {MOST_LOGPROBS}")
+def _check_top_logprobs(count: int) -> int:
+    if count > MAX_TOP_LOGPROBS:
+        raise Unsupported(f"top_logprobs is {count}; a server of this protocol tells at most {MAX_TOP_LOGPROBS}")
     return count

@@ -1,7 +1,7 @@
 """What an OpenAI-compatible server answers: events as pieces, and refusals as errors of one line.
 
-    reader = Reader("localhost:8000", sampling)
-    pieces = list(reader.take(event)) + list(reader.end()); reply = reader.reply()
+    reader = ResponseAssembler("localhost:8000", sampling)
+    pieces = list(reader.add_event(event)) + list(reader.end()); reply = reader.reply()
 
 The sentences of a server stand in no error: they may repeat the prompt. Two numbers are read out of them, the lengths
 of a prompt that is too long.
@@ -24,25 +24,25 @@ from carellama.records import ToolCall
 if TYPE_CHECKING:
     import httpx2
 
-REFUSES_A_LENGTH = (400, 413, 422)
-DRAIN = 0.1  # seconds to wait for the end of a response after its last event, so that its connection is used again
-_N = r"(\d[\d,]*)"
+LENGTH_ERROR_STATUSES = (400, 413, 422)
+DRAIN_SECONDS = 0.1  # waited for the end of a response after its last event, so that its connection is used again
+_NUMBER = r"(\d[\d,]*)"
 # How servers say it, by their wording of 2023-2026: OpenAI, vLLM, SGLang, llama.cpp, TGI, Mistral, xAI, CareLlama.
 CONTEXT = [
-    rf"(?:context (?:length|size|window)|model length|prompt length)\D{{0,30}}?{_N}",
-    rf"{_N} maximum context length",
-    rf"must (?:be <=|have less than) {_N}",
-    rf"the model takes {_N}",
+    rf"(?:context (?:length|size|window)|model length|prompt length)\D{{0,30}}?{_NUMBER}",
+    rf"{_NUMBER} maximum context length",
+    rf"must (?:be <=|have less than) {_NUMBER}",
+    rf"the model takes {_NUMBER}",
 ]
 PROMPT = [
-    rf"{_N} (?:tokens )?(?:in|from) the (?:input )?(?:messages|prompt)",
-    rf"resulted in {_N}",
-    rf"(?:contains|has) (?:at least )?{_N} (?:input )?tokens",
-    rf"(?:prompt \(length|input length \(|input \(|request \(|Given:) ?{_N}",
+    rf"{_NUMBER} (?:tokens )?(?:in|from) the (?:input )?(?:messages|prompt)",
+    rf"resulted in {_NUMBER}",
+    rf"(?:contains|has) (?:at least )?{_NUMBER} (?:input )?tokens",
+    rf"(?:prompt \(length|input length \(|input \(|request \(|Given:) ?{_NUMBER}",
 ]
 
 
-class TooLong(Exception):
+class ContextLengthExceeded(Exception):
     """A prompt that is too long by the server's words; `prompt_tokens` is None where it does not count them."""
 
     def __init__(self, prompt_tokens: int | None, context_tokens: int) -> None:
@@ -50,7 +50,7 @@ class TooLong(Exception):
         self.prompt_tokens, self.context_tokens = prompt_tokens, context_tokens
 
 
-class Reader:
+class ResponseAssembler:
     """Puts an answer together, from the events of a stream or from one whole answer."""
 
     def __init__(self, host: str, sampling: Sampling) -> None:
@@ -62,10 +62,10 @@ class Reader:
         self.calls: list[ToolCall] = []
         self._parts: dict[int, dict[str, str]] = {}  # calls whose arguments may not be whole
 
-    def take(self, event: Mapping[str, Any]) -> Iterator[Piece]:
+    def add_event(self, event: Mapping[str, Any]) -> Iterator[Piece]:
         """Yield what an event, or a whole answer, adds. Raises `Unavailable` for one that tells of an error."""
         if event.get("error"):
-            raise Unavailable(f"{self.host} reports an error in its answer{code_of(event)}")
+            raise Unavailable(f"{self.host} reports an error in its answer{error_code_suffix(event)}")
         self.usage = event.get("usage") or self.usage
         try:
             for choice in event.get("choices") or ():
@@ -141,14 +141,14 @@ def _logprobs(told: Any, count: int | None) -> Iterator[TokenLogprob]:
         yield TokenLogprob(token, min(0.0, logprob), tuple((word, min(0.0, value)) for word, value in likeliest))
 
 
-def refusal(host: str, path: str, model: str, status: int, reason: str, answer: Any) -> UserError:
-    """The error for a status that is no success. Raises `TooLong` where it refuses the length of a prompt."""
-    if status in REFUSES_A_LENGTH and (found := lengths_in(answer)):
-        raise TooLong(*found)
+def error_of_status(host: str, path: str, model: str, status: int, reason: str, answer: Any) -> UserError:
+    """The error for a status that is no success. Raises `ContextLengthExceeded` where the prompt is too long."""
+    if status in LENGTH_ERROR_STATUSES and (found := parse_context_lengths(answer)):
+        raise ContextLengthExceeded(*found)
     if status in (401, 403):
         hint = "set CARELLAMA_API_KEY or OPENAI_API_KEY to one that it takes"
         return Unavailable(f"{host} refuses the key ({status}): {hint}")
-    code = code_of(answer)
+    code = error_code_suffix(answer)
     if status == 501 or code.startswith(" (unsupported"):
         return Unsupported(f"{host} does not do what was asked of it ({status}{code})")
     if status == 404:
@@ -157,7 +157,7 @@ def refusal(host: str, path: str, model: str, status: int, reason: str, answer: 
     return UserError(f"{host} answers {status} {reason}{code}")
 
 
-def lengths_in(answer: Any) -> tuple[int | None, int] | None:
+def parse_context_lengths(answer: Any) -> tuple[int | None, int] | None:
     """(tokens of the prompt, of the context) by an error; None where it is about something else."""
     error = answer.get("error", answer) if isinstance(answer, dict) else None
     if isinstance(error, str):
@@ -176,7 +176,7 @@ def _number(patterns: list[str], text: str) -> int | None:
     return int(found[1].replace(",", "")) if found else None
 
 
-def code_of(answer: Any) -> str:
+def error_code_suffix(answer: Any) -> str:
     """` (code)` of an error, where it is a short word."""
     error = answer.get("error") if isinstance(answer, dict) else None
     code = (error.get("code") or error.get("type")) if isinstance(error, dict) else None
@@ -184,20 +184,20 @@ def code_of(answer: Any) -> str:
     return f" ({word})" if word and len(word) <= 60 and word.replace("_", "").replace("-", "").isalnum() else ""
 
 
-async def refused(host: str, path: str, model: str, response: httpx2.Response) -> UserError:
-    """`refusal` of a response that is still to be read."""
+async def error_of_response(host: str, path: str, model: str, response: httpx2.Response) -> UserError:
+    """`error_of_status` of a response that is still to be read."""
     await response.aread()
     try:
         answer = response.json()
     except ValueError:
         answer = None
-    return refusal(host, path, model, response.status_code, response.reason_phrase, answer)
+    return error_of_status(host, path, model, response.status_code, response.reason_phrase, answer)
 
 
 async def events(response: httpx2.Response, host: str) -> AsyncIterator[Mapping[str, Any]]:
     """The events of a streamed answer; a server that does not stream gives one, the whole answer."""
     if "text/event-stream" not in response.headers.get("content-type", ""):
-        answer = parsed((await response.aread()).decode("utf-8", "replace"), host)
+        answer = parse_json_object((await response.aread()).decode("utf-8", "replace"), host)
         if not isinstance(answer.get("choices"), list) and not answer.get("error"):
             raise UserError(f"{host} does not answer as this protocol does; check --endpoint")
         for choice in answer.get("choices") or ():
@@ -212,9 +212,9 @@ async def events(response: httpx2.Response, host: str) -> AsyncIterator[Mapping[
         if data == "[DONE]":
             break
         if data:
-            yield parsed(data, host)
+            yield parse_json_object(data, host)
     try:
-        async with asyncio.timeout(DRAIN):
+        async with asyncio.timeout(DRAIN_SECONDS):
             async for _ in lines:
                 pass
     except TimeoutError:
@@ -231,7 +231,7 @@ async def _lines(response: httpx2.Response) -> AsyncIterator[str]:
     yield held.decode("utf-8", "replace")
 
 
-def parsed(text: str, host: str) -> dict[str, Any]:
+def parse_json_object(text: str, host: str) -> dict[str, Any]:
     """A JSON object. Raises `UserError` for anything else."""
     try:
         found = json.loads(text)
@@ -242,7 +242,7 @@ def parsed(text: str, host: str) -> dict[str, Any]:
     return found
 
 
-def shares(top: Sequence[tuple[str, float]], choices: Sequence[str]) -> list[float]:
+def choice_logprobs(top: Sequence[tuple[str, float]], choices: Sequence[str]) -> list[float]:
     """The log-probability of each choice, see `OpenAIEngine.logprobs`."""
     found: list[float | None] = []
     for choice in choices:
@@ -258,7 +258,7 @@ def shares(top: Sequence[tuple[str, float]], choices: Sequence[str]) -> list[flo
     return [bound if value is None else value for value in found]
 
 
-def unit(vector: Sequence[float]) -> list[float]:
+def normalize_vector(vector: Sequence[float]) -> list[float]:
     """The vector brought to length 1."""
     length = math.hypot(*vector)
     if not length:

@@ -1,7 +1,7 @@
 """The servers behind an engine: which one is asked next, what is tried again, and which of them rest.
 
-    upstreams = Upstreams(["http://a:8000/v1", "http://b:8000/v1"], key=endpoint_key())
-    future = upstreams.run(upstreams.ask(call))     # `call` is handed the upstream to send to
+    upstreams = UpstreamPool(["http://a:8000/v1", "http://b:8000/v1"], key=endpoint_key())
+    future = upstreams.run(upstreams.request(call))     # `call` is handed the upstream to send to
 
 A request goes to the server with the fewest under way; one that could not be begun goes to the next. A server that
 fails rests for a time that grows, is asked for its health, and is used while it rests only where no other is left.
@@ -15,33 +15,33 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from carellama.disk import say
-from carellama.engine.base import Unavailable
+from carellama.engine.base import OnEvent, Reply, Unavailable
 from carellama.errors import UserError
 from carellama.retry import RETRY_DELAYS, RETRYABLE_STATUSES, retry_after, retry_delay
 
 if TYPE_CHECKING:
     import httpx2
 
-LONGEST_REST = 60.0  # seconds
-CONNECT = 20.0  # most seconds to wait for a connection
-HERE = ("localhost", "127.0.0.1", "::1")
+MAX_COOLDOWN = 60.0  # seconds
+CONNECT_TIMEOUT = 20.0  # most seconds to wait for a connection
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class ServerInfo:
     """What a server tells of itself: its models, the kind that it is, and how long a context may be."""
 
     names: tuple[str, ...] = ()
     adapters: tuple[str, ...] | None = None  # of the names; None: it does not tell adapters from models
-    kind: str = ""  # "vllm", "llamacpp", ...: `owned_by` of its models
+    dialect: str = ""  # "vllm", "llamacpp", ...: `owned_by` of its models
     context_tokens: int | None = None
 
 
@@ -51,11 +51,11 @@ class Upstream:
 
     base: httpx2.URL  # as in http://localhost:8000/v1
     host: str  # with its port: how messages name it
-    busy: int = 0  # requests under way
+    active_requests: int = 0  # requests under way
     failures: int = 0  # since it last answered
     resting: bool = False
-    answered: bool = False  # whether it ever did
-    listing: Listing | None = None  # None: not asked since it last failed
+    has_responded: bool = False  # whether it ever did
+    listing: ServerInfo | None = None  # None: not asked since it last failed
 
     def url(self, path: str) -> httpx2.URL:
         """The address of `path`; one that begins with / stands beside /v1."""
@@ -63,15 +63,15 @@ class Upstream:
         return self.base.copy_with(path=below.removesuffix("/v1") + path if path.startswith("/") else f"{below}/{path}")
 
 
-class Failed(Exception):
-    """A try that came to nothing. `wait`: seconds that the server asks for; `unreached`: there was no connection."""
+class UpstreamError(Exception):
+    """A try that came to nothing. `retry_after`: seconds that the server asks for."""
 
-    def __init__(self, problem: str, *, wait: float = 0.0, unreached: bool = False) -> None:
+    def __init__(self, problem: str, *, retry_after: float = 0.0, is_connect_error: bool = False) -> None:
         super().__init__(problem)
-        self.problem, self.wait, self.unreached = problem, wait, unreached
+        self.problem, self.retry_after, self.is_connect_error = problem, retry_after, is_connect_error
 
 
-class Upstreams:
+class UpstreamPool:
     """Sends requests to servers that are alike. `run` is for any thread; the coroutines are for its loop only.
 
     `timeout`: seconds without a byte; `delays`: seconds before each further round of tries; `rest`: seconds that a
@@ -95,9 +95,11 @@ class Upstreams:
         self.timeout, self.delays, self.rest = timeout, tuple(delays), rest
         self._http = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx2.Timeout(timeout, connect=min(CONNECT, timeout), pool=None),
+            timeout=httpx2.Timeout(timeout, connect=min(CONNECT_TIMEOUT, timeout), pool=None),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100),
-            trust_env=not all(one.base.host in HERE for one in self.all),  # no proxy leads back to this machine
+            trust_env=not all(
+                one.base.host in LOOPBACK_HOSTS for one in self.all
+            ),  # no proxy leads back to this machine
         )
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
@@ -128,12 +130,12 @@ class Upstreams:
         if closed:
             return
         if self._thread is not None:
-            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+            asyncio.run_coroutine_threadsafe(self._release(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
         self._loop.close()
 
-    async def ask(
+    async def request(
         self, call: Callable[[Upstream], Awaitable[Answer]], *, begun: Callable[[], bool] = lambda: False
     ) -> Answer:
         """Return what `call` makes of the first server that answers.
@@ -144,22 +146,22 @@ class Upstreams:
         """
         for delay in (*self.delays, None):
             tried: list[Upstream] = []
-            failures: list[Failed] = []
+            failures: list[UpstreamError] = []
             while len(tried) < len(self.all):
-                upstream = self._next(tried)
+                upstream = self._pick(tried)
                 tried.append(upstream)
                 try:
-                    return await self._try(upstream, call)
-                except Failed as failure:
-                    self._rest(upstream, failure)
+                    return await self._attempt(upstream, call)
+                except UpstreamError as failure:
+                    self._mark_down(upstream, failure)
                     if begun():
                         raise Unavailable(f"{upstream.host}: the answer broke off; ask again") from failure
                     failures.append(failure)
-            lost = all(each.unreached for each in failures) and not any(one.answered for one in self.all)
+            lost = all(each.is_connect_error for each in failures) and not any(one.has_responded for one in self.all)
             said = "; ".join(each.problem for each in failures)
             if delay is None or lost:
                 raise Unavailable(said + ("; check --endpoint and the network" if lost else "; ask again later"))
-            delay = retry_delay(delay, min(each.wait for each in failures))
+            delay = retry_delay(delay, min(each.retry_after for each in failures))
             say(f"{said}; trying again in {delay:g} s")
             await asyncio.sleep(delay)
         raise AssertionError("the last round returns or raises")
@@ -168,21 +170,21 @@ class Upstreams:
     async def open(
         self, upstream: Upstream, method: str, path: str, body: Any = None
     ) -> AsyncIterator[httpx2.Response]:
-        """Send a request; the response's body is still to be read. Raises `Failed` for what is worth another try."""
+        """Send a request; the response's body is to be read. Raises `UpstreamError` for what is worth another try."""
         import httpx2
 
         try:
             async with self._http.stream(method, upstream.url(path), json=body) as response:
                 if response.status_code in RETRYABLE_STATUSES:
                     problem = f"{upstream.host} answers {response.status_code} {response.reason_phrase}"
-                    raise Failed(problem, wait=retry_after(response.headers))
+                    raise UpstreamError(problem, retry_after=retry_after(response.headers))
                 yield response
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
-            raise Failed(f"nothing answers at {upstream.host}", unreached=True) from error
+            raise UpstreamError(f"nothing answers at {upstream.host}", is_connect_error=True) from error
         except httpx2.TimeoutException as error:
-            raise Failed(f"{upstream.host} said nothing for {self.timeout:g} s") from error
+            raise UpstreamError(f"{upstream.host} said nothing for {self.timeout:g} s") from error
         except httpx2.RequestError as error:
-            raise Failed(f"{upstream.host} broke off ({type(error).__name__})") from error
+            raise UpstreamError(f"{upstream.host} broke off ({type(error).__name__})") from error
 
     async def json(self, upstream: Upstream, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Return the status and the JSON of an answer; None where it is none."""
@@ -192,34 +194,34 @@ class Upstreams:
                 return response.status_code, response.json()
             return response.status_code, None
 
-    async def listing(self) -> Listing:
+    async def listing(self) -> ServerInfo:
         """What the first server that answers tells of itself."""
 
-        async def told(upstream: Upstream) -> Listing:
+        async def told(upstream: Upstream) -> ServerInfo:
             assert upstream.listing is not None
             return upstream.listing
 
-        return await self.ask(told)
+        return await self.request(told)
 
-    async def _try(self, upstream: Upstream, call: Callable[[Upstream], Awaitable[Answer]]) -> Answer:
-        upstream.busy += 1
+    async def _attempt(self, upstream: Upstream, call: Callable[[Upstream], Awaitable[Answer]]) -> Answer:
+        upstream.active_requests += 1
         try:
             if upstream.listing is None:
-                upstream.listing = await self._list(upstream)
+                upstream.listing = await self._fetch_info(upstream)
             answer = await call(upstream)
         finally:
-            upstream.busy -= 1
-        upstream.failures, upstream.resting, upstream.answered = 0, False, True
+            upstream.active_requests -= 1
+        upstream.failures, upstream.resting, upstream.has_responded = 0, False, True
         return answer
 
-    async def _list(self, upstream: Upstream) -> Listing:
+    async def _fetch_info(self, upstream: Upstream) -> ServerInfo:
         """Ask /v1/models; an empty listing where there is no such thing."""
         status, told = await self.json(upstream, "GET", "models")
-        upstream.answered = True
+        upstream.has_responded = True
         rows = told.get("data") if status == 200 and isinstance(told, dict) else None
         models = [row for row in rows or () if isinstance(row, dict) and isinstance(row.get("id"), str)]
         if not models:
-            return Listing()
+            return ServerInfo()
         kind, longest = str(models[0].get("owned_by") or ""), models[0].get("max_model_len")
         if kind == "llamacpp":  # the model's card tells the length of its training, not that of a place for an answer
             _, properties = await self.json(upstream, "GET", "/props")
@@ -228,20 +230,20 @@ class Upstreams:
         tells = any("parent" in row for row in models)
         adapters = tuple(row["id"] for row in models if row.get("parent")) if tells else None
         names = tuple(row["id"] for row in models)
-        return Listing(names, adapters, kind, longest if isinstance(longest, int) else None)
+        return ServerInfo(names, adapters, kind, longest if isinstance(longest, int) else None)
 
-    def _next(self, tried: Sequence[Upstream]) -> Upstream:
+    def _pick(self, tried: Sequence[Upstream]) -> Upstream:
         """The one with the least to do, of those that do not rest if there are any; ties go by their order."""
-        return min((one for one in self.all if one not in tried), key=lambda one: (one.resting, one.busy))
+        return min((one for one in self.all if one not in tried), key=lambda one: (one.resting, one.active_requests))
 
-    def _rest(self, upstream: Upstream, failure: Failed) -> None:
+    def _mark_down(self, upstream: Upstream, failure: UpstreamError) -> None:
         """Let a server rest that failed, where there are others."""
         upstream.failures += 1
         upstream.listing = None
         if len(self.all) == 1 or upstream.resting:
             return
         upstream.resting = True
-        seconds = min(max(self.rest * 2 ** min(upstream.failures - 1, 16), failure.wait), LONGEST_REST)
+        seconds = min(max(self.rest * 2 ** min(upstream.failures - 1, 16), failure.retry_after), MAX_COOLDOWN)
         say(f"{failure.problem}; it rests for {seconds:g} s")
         task = self._loop.create_task(self._probe(upstream, seconds))
         self._probes.add(task)
@@ -251,8 +253,8 @@ class Upstreams:
         """Wait, and wake the server once it says that it is well."""
         while upstream.resting:
             await asyncio.sleep(seconds)
-            seconds = min(2 * seconds, LONGEST_REST)
-            with suppress(Failed):
+            seconds = min(2 * seconds, MAX_COOLDOWN)
+            with suppress(UpstreamError):
                 status, _ = await self.json(upstream, "GET", "/health")
                 if status in (404, 405, 501):
                     status, _ = await self.json(upstream, "GET", "models")
@@ -260,12 +262,44 @@ class Upstreams:
                     upstream.resting = False
                     say(f"{upstream.host} is well again")
 
-    async def _end(self) -> None:
+    async def _release(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._http.aclose()
+
+
+class RemoteRequest:
+    """An answer that a coroutine of the loop reads, and its handle; see `carellama.engine.base.RequestHandle`."""
+
+    def __init__(self, future: Future[Reply], on_event: OnEvent) -> None:
+        self._future, self._on_event = future, on_event
+        self._cancelled = False
+        future.add_done_callback(self._end)
+
+    def cancel(self) -> None:
+        """Close the connection."""
+        self._cancelled = True
+        self._future.cancel()
+
+    def join(self) -> None:
+        """Nothing: the computation is another machine's."""
+
+    def _end(self, future: Future[Reply]) -> None:
+        try:
+            self._on_event(result_of(future))
+        except Exception as error:  # noqa: BLE001 - raised again by who reads the events
+            if not self._cancelled:
+                self._on_event(error)
+
+
+def result_of(future: Future[Answer]) -> Answer:
+    """Return what a coroutine returns, or raise what it raises; `Unavailable` where the engine was closed."""
+    try:
+        return future.result()
+    except CancelledError:
+        raise Unavailable("the engine was closed") from None
 
 
 def _upstream(endpoint: str) -> Upstream:

@@ -31,7 +31,7 @@ from carellama.disk import say
 from carellama.engine.base import Unavailable
 from carellama.engine.openai import child_guard
 from carellama.engine.openai.engine import OpenAIEngine
-from carellama.engine.openai.upstreams import Listing
+from carellama.engine.openai.upstreams import ServerInfo
 from carellama.errors import UserError, lookup
 from carellama.hardware import gpu_count
 from carellama.model.zoo.resolve import model_folder
@@ -42,14 +42,14 @@ if TYPE_CHECKING:
     from carellama.config.engine import EngineArguments
     from carellama.config.model import ModelArguments
 
-HERE = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 BASE = "base"  # the name that vLLM has the model under
 CHECKPOINT = "checkpoint"  # and the adapter of --checkpoint_dir
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that --max-lora-rank takes
-TAIL = 15  # lines of the log that are shown
-POLL = 0.2  # seconds
-STARTS = 2  # how often it is started in all
-NOT_SERVED = ("use_dora", "modules_to_save", "trainable_token_indices")  # of adapters
+ALLOWED_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that --max-lora-rank takes
+LOG_TAIL_LINES = 15  # lines of the log that are shown
+POLL_SECONDS = 0.2  # seconds
+MAX_STARTS = 2  # how often it is started in all
+UNSUPPORTED_ADAPTER_KEYS = ("use_dora", "modules_to_save", "trainable_token_indices")  # of adapters
 
 
 class VLLMEngine(OpenAIEngine):
@@ -59,7 +59,7 @@ class VLLMEngine(OpenAIEngine):
 
     def __init__(
         self,
-        child: Child,
+        child: ServerProcess,
         model: str,
         adapters: Sequence[str] = (),
         *,
@@ -73,7 +73,7 @@ class VLLMEngine(OpenAIEngine):
             key=child.key,
             parallel=parallel,
             timeout=timeout,
-            delays=(POLL,),  # a connection that was just closed; a child that is gone is not waited for
+            delays=(POLL_SECONDS,),  # a connection that was just closed; a child that is gone is not waited for
             calls_as_text=calls_as_text,
         )
         self.child = child
@@ -95,11 +95,11 @@ class VLLMEngine(OpenAIEngine):
         self._stops = tuple(stop for stop in ends if stop not in single)
         self._fields = {"stop_token_ids": list(single.values())} if single else {}
 
-    def _adapters(self, listing: Listing) -> dict[str, str]:
+    def _adapters(self, listing: ServerInfo) -> dict[str, str]:
         return {name: name for name in self._own}
 
 
-class Child:
+class ServerProcess:
     """A server process with a log: started, waited for, started again once, and ended.
 
     `words`: the command without its port, which is found here. The log stays where the child died, and goes with an
@@ -109,7 +109,7 @@ class Child:
     def __init__(self, words: Sequence[str], token: str | None, folder: Path) -> None:
         self.key = secrets.token_urlsafe(32)
         self.port = _free_port()
-        self.endpoint = f"http://{HERE}:{self.port}/v1"
+        self.endpoint = f"http://{LOOPBACK}:{self.port}/v1"
         self.command = [*words, "--port", str(self.port)]
         self.folder, self.log = folder, folder / "vllm.log"
         self.starts = 0
@@ -126,7 +126,7 @@ class Child:
                 self._show_log()
                 code = self._process.returncode
                 raise UserError(f"vllm ended with code {code} while it started; above are the last lines of {self.log}")
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
         self._watcher.start()
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ class Child:
             code = self._process.wait()
             if self._closing.is_set():
                 return
-            again = self.starts < STARTS
+            again = self.starts < MAX_STARTS
             what = "it is started again" if again else "it is not started again"
             say(f"vllm ended with code {code}; {what}; its log: {self.log}")
             if not again:
@@ -171,7 +171,7 @@ class Child:
 
     def _healthy(self) -> bool:
         with contextlib.suppress(OSError, http.client.HTTPException):
-            connection = http.client.HTTPConnection(HERE, self.port, timeout=5)
+            connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=5)
             with contextlib.closing(connection):
                 connection.request("GET", "/health")
                 return connection.getresponse().status == 200
@@ -179,7 +179,7 @@ class Child:
 
     def _show_log(self) -> None:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        for line in lines[-TAIL:]:
+        for line in lines[-LOG_TAIL_LINES:]:
             say(f"  {line}")
 
 
@@ -203,7 +203,7 @@ def load(
         place, modules = _weights(model, arguments)
         words = [program, "serve", place, *_flags(model, data, arguments, folder), *_lora(modules)]
         words += shlex.split(arguments.vllm_args or "")
-        child = Child(words, model.hf_auth_token, folder)
+        child = ServerProcess(words, model.hf_auth_token, folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -256,7 +256,7 @@ def _flags(model: ModelArguments, data: PromptArguments, arguments: EngineArgume
     if model.quantization_bit == 8:
         raise UserError("vLLM quantises to 4 bit here: give --quantization_bit 4, or --vllm_args '--quantization fp8'")
     flags: dict[str, Any] = {
-        "--host": HERE,
+        "--host": LOOPBACK,
         "--served-model-name": BASE,
         "--dtype": model.dtype,
         "--max-num-seqs": arguments.parallel,
@@ -284,9 +284,11 @@ def _lora(modules: Mapping[str, Path]) -> list[str]:
     if not modules:
         return []
     rank = max(_rank(folder) for folder in modules.values())
-    least = next((known for known in RANKS if known >= rank), None)
+    least = next((known for known in ALLOWED_LORA_RANKS if known >= rank), None)
     if least is None:
-        raise UserError(f"an adapter has rank {rank}; vLLM takes up to {RANKS[-1]}: merge it with carellama export")
+        raise UserError(
+            f"an adapter has rank {rank}; vLLM takes up to {ALLOWED_LORA_RANKS[-1]}: merge it with carellama export"
+        )
     named = [f"{name}={folder}" for name, folder in modules.items()]
     return ["--enable-lora", "--max-loras", str(len(modules)), "--max-lora-rank", str(least), "--lora-modules", *named]
 
@@ -299,7 +301,7 @@ def _rank(folder: Path) -> int:
         kind, rank = config["peft_type"], max([config["r"], *(config.get("rank_pattern") or {}).values()])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read {path} as an adapter's: {error}") from error
-    why = [name for name in NOT_SERVED if config.get(name)] if kind == "LORA" else [f"peft_type {kind}"]
+    why = [name for name in UNSUPPORTED_ADAPTER_KEYS if config.get(name)] if kind == "LORA" else [f"peft_type {kind}"]
     if why:
         raise UserError(f"{folder} has {why[0]}, which vLLM does not serve: merge it with carellama export")
     return int(rank)
@@ -307,7 +309,7 @@ def _rank(folder: Path) -> int:
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind((HERE, 0))
+        probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
 

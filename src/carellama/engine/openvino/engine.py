@@ -12,50 +12,37 @@ best effort: the sums for a prompt differ a little once its beginning is in the 
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import json
 import math
-import queue
 import secrets
-import subprocess
-import sys
-import threading
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carellama.disk import say
 from carellama.engine.base import (
-    HEARTBEAT,
     MOST_CONTEXT,
-    FinishReason,
     OnEvent,
-    OnReply,
     Piece,
     PreparedPrompt,
     Prompt,
-    Reply,
     RequestHandle,
     Sampling,
     Scored,
-    TokenLogprob,
     Tool,
-    Unavailable,
     Unsupported,
-    check_token_ids,
-    drain,
     guarded,
-    prepare_ids,
     room_for_answer,
 )
-from carellama.engine.detokenizer import Answer
-from carellama.engine.openvino.grammar import choice_grammar, grammar_of
-from carellama.engine.parts import kept_marks, split_parts, told_apart
+from carellama.engine.detokenizer import Detokenizer
+from carellama.engine.generate import generate
+from carellama.engine.openvino.grammar import choice_grammar, to_ebnf
+from carellama.engine.openvino.worker_client import Request, WorkerClient
+from carellama.engine.parts import kept_marks, split_parts
+from carellama.engine.prompts import check_token_ids, prepare_ids
 from carellama.engine.tokenizer import ARRAYS, Tokenizer, of_folder, of_gguf
-from carellama.engine.tools import settled
-from carellama.engine.worker_pool import WorkerPool, read_pieces
+from carellama.engine.tools import resolve_tool_choice
 from carellama.errors import UserError, need
 from carellama.model.gguf.read import read_header
 
@@ -64,142 +51,12 @@ if TYPE_CHECKING:
     from carellama.config.engine import EngineArguments
     from carellama.config.model import ModelArguments
 
-PROCESS = Path(__file__).with_name("worker.py")
-IR = "openvino_model.xml"  # what OpenVINO's tools name a converted language model
+OPENVINO_MODEL_FILE = "openvino_model.xml"  # what OpenVINO's tools name a converted language model
 BLOCK_TOKENS = 32  # of the paged cache on a CPU
 # Q4_1, Q4_K_S and Q4_K_M, by general.file_type (ggml-org/llama.cpp, enum llama_ftype): a weight is scale * q + minimum
 # there, and the library stores the minimum as a whole number of scales.
-ROUNDED = {3, 14, 15}
-PATIENCE = 5.0  # seconds that the process has to end
+PRECISION_LOSS_TYPES = {3, 14, 15}
 PROPERTIES: dict[str, Any] = {}  # of the CPU plug-in
-
-Event = tuple[list[int], list[float], str] | UserError  # tokens, their log-probabilities, why it ended; or why not
-News = queue.SimpleQueue[tuple["Request", Event]]
-
-
-class Request:
-    """One answer in the making, and where news of it is put."""
-
-    def __init__(self, number: int, prompt_tokens: int, answer: Answer, sampling: Sampling, news: News) -> None:
-        self.number = number
-        self.prompt_tokens = prompt_tokens
-        self.answer = answer
-        self.sampling = sampling
-        self.news = news
-        self.logprobs: list[TokenLogprob] = []
-        self.reason: FinishReason | None = None  # None: it goes on
-
-    def take(self, event: Event) -> Piece:
-        """Take what the process told; return what it adds to the answer. Raises what went wrong."""
-        if isinstance(event, UserError):
-            raise event
-        tokens, logprobs, reason = event
-        text, found = "", []
-        for token, logprob in zip(tokens, logprobs, strict=True):
-            text += self.answer.add(token)
-            if self.answer.stopped:
-                break
-            if self.sampling.top_logprobs is not None:
-                found.append(TokenLogprob(self.answer.decode([token]), min(logprob, 0.0)))
-        if self.answer.stopped or reason:
-            text += self.answer.end()
-            self.reason = "stop" if self.answer.stopped or reason == "stop" else "length"
-        self.logprobs += found
-        return Piece(text, logprobs=tuple(found))
-
-    @property
-    def reply(self) -> Reply:
-        """The answer, when it has ended."""
-        assert self.reason is not None
-        return Reply(
-            self.answer.text, self.reason, self.prompt_tokens, self.answer.tokens, logprobs=tuple(self.logprobs)
-        )
-
-
-class Process:
-    """The process that computes, and the requests that it has."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self._numbers = itertools.count()
-        self._requests: dict[int, Request] = {}
-        self._lock = threading.Lock()  # of the requests
-        self._writing = threading.Lock()
-        self._ended: UserError | None = None
-        self._child = subprocess.Popen(
-            [sys.executable, "-P", str(PROCESS)],  # -P: the modules beside that file have names of libraries
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for this process
-        )
-        assert self._child.stdin and self._child.stdout
-        self._input, self._output = self._child.stdin, self._child.stdout
-        self._send(settings)
-        line = json.loads(self._output.readline() or b"{}")
-        if "ready" not in line:
-            self.close()
-            why = line.get("failed") or f"its process ended with code {self._child.returncode}"
-            raise UserError(f"OpenVINO cannot load {settings['model']} ({why}); take --engine llamacpp or transformers")
-        threading.Thread(target=self._read, name="carellama-openvino", daemon=True).start()
-
-    def begin(self, ids: list[int], answer: Answer, sampling: Sampling, news: News, config: dict[str, Any]) -> Request:
-        """Hand over a prompt; what comes of it is put into `news`."""
-        request = Request(next(self._numbers), len(ids), answer, sampling, news)
-        with self._lock:
-            if self._ended:
-                raise self._ended
-            self._requests[request.number] = request
-        self._send({"add": request.number, "ids": ids, "config": config})
-        return request
-
-    def drop(self, request: Request) -> None:
-        """End a request before its time; nothing, if it has ended."""
-        with self._lock:
-            known = self._requests.pop(request.number, None)
-        if known:
-            self._send({"drop": request.number})
-
-    def close(self) -> None:
-        """End the process; requests under way end with an error."""
-        self._fail(Unavailable("the openvino engine was closed"))
-        with suppress(BrokenPipeError):
-            self._input.close()
-        try:
-            self._child.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
-
-    def _send(self, line: dict[str, Any]) -> None:
-        with self._writing, suppress(BrokenPipeError, ValueError):  # gone or closed: the reader of its output tells
-            self._input.write(json.dumps(line).encode() + b"\n")
-            self._input.flush()
-
-    def _read(self) -> None:
-        """Hand on what the process tells, until it ends."""
-        for text in self._output:
-            line = json.loads(text)
-            for number, *event in line.get("out", ()):
-                self._tell(number, (event[0], event[1], event[2]), ended=bool(event[2]))
-            if "refused" in line:
-                error = Unavailable(f"OpenVINO could not answer: {line['why']}")
-                self._tell(line["refused"], error, ended=True)
-        self._output.close()
-        code = self._child.wait()
-        self._fail(Unavailable(f"the process of the openvino engine ended with code {code}; start it anew"))
-
-    def _tell(self, number: int, event: Event, *, ended: bool) -> None:
-        with self._lock:
-            request = self._requests.pop(number, None) if ended else self._requests.get(number)
-        if request is not None:
-            request.news.put((request, event))
-
-    def _fail(self, error: UserError) -> None:
-        with self._lock:
-            self._ended = self._ended or error
-            requests = [*self._requests.values()]
-            self._requests.clear()
-        for request in requests:
-            request.news.put((request, error))
 
 
 class OpenVINOEngine:
@@ -208,19 +65,20 @@ class OpenVINOEngine:
     name = "openvino"
     adapters: tuple[str, ...] = ()
 
-    def __init__(self, process: Process, tokenizer: Tokenizer, *, context_tokens: int, parallel: int) -> None:
-        self.process = process
+    def __init__(self, worker: WorkerClient, tokenizer: Tokenizer, *, context_tokens: int, parallel: int) -> None:
+        self.worker = worker
         self.tokenizer = tokenizer
         self.context_tokens = context_tokens
         self.parallel = parallel
-        self._pool = WorkerPool(parallel, "carellama-openvino")
 
     @property
     def knows_tools(self) -> bool:
         """Whether the chat template writes tools itself, and calls that are read; see `Engine.knows_tools`."""
         return self.tokenizer.chat.knows_tools
 
-    def prepare(self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = ()) -> PreparedPrompt:
+    def prepare(
+        self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = (), *, exact: bool = True
+    ) -> PreparedPrompt:
         """Render, tokenise and count a prompt, see `Engine.prepare`."""
 
         def render(messages: Prompt) -> tuple[str, list[int]]:
@@ -235,39 +93,9 @@ class OpenVINOEngine:
         """Answer a prompt in the process, see `Engine.submit`."""
         on_event = guarded(on_event)
         if prompt.messages is not None:
-            sampling, chat = settled(sampling), self.tokenizer.chat
+            sampling, chat = resolve_tool_choice(sampling), self.tokenizer.chat
             on_event = split_parts(on_event, sampling, jinja=chat.jinja, begun=chat.opens_reasoning)
-        ids = list(prompt.ids or ())
-        return self._pool.submit(read_pieces(lambda: self._answer(ids, sampling)), on_event)
-
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
-    ) -> list[Reply]:
-        """Answer the conversations all at once; see `Engine.generate`."""
-        sampling = settled(sampling)
-        encoded = [self.tokenizer.encode_chat(messages, sampling.tools) for messages in prompts]
-        replies: dict[int, Reply] = {}
-        for index, request in self._ended(encoded, sampling):
-            replies[index] = drain(self._told_apart(_whole(request), sampling))
-            if on_reply is not None:
-                on_reply(index, replies[index])
-        return [replies[index] for index in range(len(prompts))]
-
-    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Yield the answer as the process computes it; see `Engine.stream`."""
-        sampling = settled(sampling)
-        return self._told_apart(self._answer(self.tokenizer.encode_chat(messages, sampling.tools), sampling), sampling)
-
-    def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Continue a text, see `Engine.continue_text`."""
-        if isinstance(text, str):
-            return self._answer(self.tokenize(text, begin=True), sampling)
-        return self._answer(check_token_ids(text, self.tokenizer.backend.get_vocab_size()), sampling)
-
-    def _told_apart(self, stream: Generator[Piece, None, Reply], sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """A stream with its reasoning and its calls apart from the answer."""
-        chat = self.tokenizer.chat
-        return told_apart(stream, sampling, jinja=chat.jinja, begun=chat.opens_reasoning)
+        return self.worker.submit(self._request(list(prompt.ids or ()), sampling, on_event))
 
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
         """See `Engine.logprobs`. A request a choice, which has to say it: prompts are read once, by way of the cache.
@@ -281,21 +109,16 @@ class OpenVINOEngine:
                 raise Unsupported(
                     f"openvino judges choices that begin with a token of one ASCII letter, not {choice!r}"
                 )
-        encoded = [self.tokenizer.encode_chat(messages) for messages in prompts]
-        found = [[0.0] * len(choices) for _ in prompts]
-        for column, text in enumerate(texts):
-            sampling = Sampling(1, temperature=0, top_logprobs=0)
-            for row, request in self._ended(encoded, sampling, grammar=f"root ::= {json.dumps(text)}"):
-                found[row][column] = request.logprobs[0].logprob
-        return found
+        prepared = [self.prepare(messages) for messages in prompts]
+        columns = []
+        for text in texts:
+            forced = Sampling(1, temperature=0, top_logprobs=0, choice=(text,))
+            columns.append([reply.logprobs[0].logprob for reply in generate(self, prepared, forced)])
+        return [[column[row] for column in columns] for row in range(len(prepared))]
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """The pipeline gives no states: always `Unsupported`."""
         raise Unsupported("the openvino engine makes no vectors; take llamacpp, or an endpoint of embeddings")
-
-    def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:
-        """Return the number of tokens that an answer starts from."""
-        return len(self.tokenizer.encode_chat(messages, tools))
 
     def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
         """Return the tokens of a text, see `Engine.tokenize`."""
@@ -320,56 +143,18 @@ class OpenVINOEngine:
 
     def close(self) -> None:
         """End the process."""
-        self.process.close()
+        self.worker.close()
 
-    def _answer(self, ids: list[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
-        news: News = queue.SimpleQueue()
-        request = self._begin(ids, sampling, news)
-        try:
-            while not request.reason:
-                try:
-                    event = news.get(timeout=HEARTBEAT)[1]
-                except queue.Empty:
-                    yield Piece()
-                else:
-                    yield request.take(event)
-        finally:
-            self.process.drop(request)
-        return request.reply
-
-    def _ended(
-        self, encoded: Sequence[list[int]], sampling: Sampling, grammar: str | None = None
-    ) -> Iterator[tuple[int, Request]]:
-        """Yield the requests of prompts in the order in which they end, with the index of the prompt."""
-        for ids in encoded:
-            room_for_answer(len(ids), sampling.max_new_tokens, self.context_tokens)
-        news: News = queue.SimpleQueue()
-        requests = [self._begin(ids, sampling, news, grammar) for ids in encoded]
-        indices = {request.number: index for index, request in enumerate(requests)}
-        try:
-            while indices:
-                request, event = news.get()
-                if request.number not in indices:
-                    continue  # it was stopped by a string, and had gone on until this was known
-                request.take(event)
-                if request.reason:
-                    self.process.drop(request)
-                    yield indices.pop(request.number), request
-        finally:
-            for request in requests:
-                self.process.drop(request)
-
-    def _begin(self, ids: list[int], sampling: Sampling, news: News, grammar: str | None = None) -> Request:
-        refuse(sampling)
+    def _request(self, ids: list[int], sampling: Sampling, on_event: OnEvent) -> Request:
+        check_supported(sampling)
         room = room_for_answer(len(ids), sampling.max_new_tokens, self.context_tokens)
         decode = self.tokenizer.decode_keeping(kept_marks(self.tokenizer.chat.jinja, sampling))
-        answer = Answer(decode, self.tokenizer.stop_ids, [*self.tokenizer.stops, *sampling.stop])
-        return self.process.begin(
-            ids, answer, sampling, news, config_of(sampling, room, self.tokenizer.stop_ids, grammar)
-        )
+        detokenizer = Detokenizer(decode, self.tokenizer.stop_ids, [*self.tokenizer.stops, *sampling.stop])
+        config = generation_config(sampling, room, self.tokenizer.stop_ids)
+        return Request(ids, detokenizer, sampling, config, on_event)
 
 
-def refuse(sampling: Sampling) -> None:
+def check_supported(sampling: Sampling) -> None:
     """Raise `Unsupported` for what the pipeline cannot do, or does otherwise than `Sampling` says."""
     ends = next((name for name in ("min_tokens", "ignore_eos", "stop_token_ids") if getattr(sampling, name)), None)
     for field, what, asked in (
@@ -400,7 +185,7 @@ def refuse(sampling: Sampling) -> None:
             )
 
 
-def config_of(sampling: Sampling, room: int, stop_ids: Sequence[int], grammar: str | None) -> dict[str, Any]:
+def generation_config(sampling: Sampling, room: int, stop_ids: Sequence[int]) -> dict[str, Any]:
     """The fields of OpenVINO's `GenerationConfig`."""
     config: dict[str, Any] = {
         "max_new_tokens": room,
@@ -422,18 +207,10 @@ def config_of(sampling: Sampling, room: int, stop_ids: Sequence[int], grammar: s
         if sampling.top_k:
             config["top_k"] = sampling.top_k
     if sampling.json_schema is not None:
-        grammar = grammar_of(sampling.json_schema)
+        config["grammar"] = to_ebnf(sampling.json_schema)
     elif sampling.choice:
-        grammar = choice_grammar(sampling.choice)
-    if grammar is not None:
-        config["grammar"] = grammar
+        config["grammar"] = choice_grammar(sampling.choice)
     return config
-
-
-def _whole(request: Request) -> Generator[Piece, None, Reply]:
-    """The answer of a request that has ended, as a stream of one piece."""
-    yield Piece(request.reply.text, logprobs=request.reply.logprobs)
-    return request.reply
 
 
 def load(
@@ -446,39 +223,39 @@ def load(
         need("openvino_genai", extra="openvino", why="--engine openvino")  # raises
     if arguments.adapter_folders:
         raise UserError("--engine openvino answers with one adapter only: give it as --checkpoint_dir, which is merged")
-    place = _place(model, arguments)
-    if place.is_dir():
-        tokenizer, limit = of_folder(place, data.template), _context_of(place)
+    path = _model_path(model, arguments)
+    if path.is_dir():
+        tokenizer, limit = of_folder(path, data.template), _context_of(path)
     else:
-        header = read_header(place, ARRAYS)
+        header = read_header(path, ARRAYS)
         if header.scales_positions:
             raise UserError(
-                f"{place.name} scales its positions (rope scaling, as Llama 3.1), which OpenVINO ignores in a .gguf: "
+                f"{path.name} scales its positions (rope scaling, as Llama 3.1), which OpenVINO ignores in a .gguf: "
                 "its answers would be wrong; use --engine llamacpp or transformers, or convert the model with "
                 "optimum-intel and give that folder"
             )
-        if header.facts.get("general.file_type") in ROUNDED:
+        if header.facts.get("general.file_type") in PRECISION_LOSS_TYPES:
             say(
-                f"{place.name} has 4-bit blocks with a minimum, which OpenVINO rounds: its answers are worse than the "
+                f"{path.name} has 4-bit blocks with a minimum, which OpenVINO rounds: its answers are worse than the "
                 "file's own; take --engine llamacpp, or the model's folder with --gguf_type q8_0"
             )
-        tokenizer, limit = of_gguf(place, header, data.template), header.of_architecture("context_length")
+        tokenizer, limit = of_gguf(path, header, data.template), header.of_architecture("context_length")
     context_tokens = min(arguments.context_tokens or MOST_CONTEXT, int(limit or MOST_CONTEXT))
-    process = Process(
+    worker = WorkerClient(
         {
-            "model": str(place),
+            "model": str(path),
             "blocks": arguments.parallel * math.ceil(context_tokens / BLOCK_TOKENS),
             "parallel": arguments.parallel,
             "properties": PROPERTIES,
         }
     )
-    return OpenVINOEngine(process, tokenizer, context_tokens=context_tokens, parallel=arguments.parallel)
+    return OpenVINOEngine(worker, tokenizer, context_tokens=context_tokens, parallel=arguments.parallel)
 
 
-def _place(model: ModelArguments, arguments: EngineArguments) -> Path:
+def _model_path(model: ModelArguments, arguments: EngineArguments) -> Path:
     """Where the model lies: a .gguf, made if need be, or a folder of OpenVINO's own format."""
     folder = Path(model.model_name_or_path).expanduser()
-    if (folder / IR).is_file():
+    if (folder / OPENVINO_MODEL_FILE).is_file():
         if model.checkpoints:
             raise UserError(f"{folder} is converted already: merge --checkpoint_dir into the model it was made from")
         return folder

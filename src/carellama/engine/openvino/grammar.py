@@ -1,6 +1,6 @@
 """A JSON schema as a grammar for OpenVINO GenAI, whose own reading of schemas is not safe to hand a client's to.
 
-    grammar = grammar_of({"type": "object", "properties": {"urgent": {"type": "boolean"}}})
+    grammar = to_ebnf({"type": "object", "properties": {"urgent": {"type": "boolean"}}})
 
 The library reads a schema in the middle of a step: one that it refuses ends all answers under way, a long `maxLength`
 halts them for minutes, white space may go on forever, and words that it does not know it leaves out. So the grammar is
@@ -19,19 +19,19 @@ from typing import Any
 from carellama.engine.base import Unsupported
 
 # Words that forbid nothing.
-NOTES = {
+IGNORED_KEYWORDS = {
     *("title", "description", "default", "examples", "$schema", "$id", "$comment", "deprecated"),
     *("$defs", "definitions"),
 }
-KNOWN = {
+SUPPORTED_KEYWORDS = {
     *("type", "properties", "required", "additionalProperties", "items", "enum", "const", "anyOf", "$ref"),
     *("minItems", "maxItems", "minLength", "maxLength", "minimum", "maximum"),
 }
-MOST_CHARS = 64  # of a string with a bound: the compiler takes seconds for twice as many
-MOST_ITEMS = 1000  # of an array with a bound, and integers between two bounds
+MAX_STRING_LENGTH = 64  # of a string with a bound: the compiler takes seconds for twice as many
+MAX_ITEMS = 1000  # of an array with a bound, and integers between two bounds
 DEFINITIONS = ("$defs", "definitions")
 # The right sides of the rules of JSON; only those that a schema needs are handed over: each takes its time to compile.
-BASIC = {
+BASE_RULES = {
     "char": r'[^"\\\x00-\x1f\x7f] | "\\" escape',
     "escape": r'["\\/bfnrt] | "u" [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F]',
     # A class of characters with a star compiles ten times as fast as the rule `char` with one.
@@ -48,24 +48,26 @@ WORD = re.compile(r'"(?:[^"\\]|\\.)*"|\[(?:[^\]\\]|\\.)*\]|([a-z]+)')  # a liter
 TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
 
 
-def grammar_of(schema: Mapping[str, Any]) -> str:
+def to_ebnf(schema: Mapping[str, Any]) -> str:
     """Return the grammar of the JSON that a schema allows; {}: any object.
 
     Raises `Unsupported` for a schema that is wrong, and for one that asks for what is not known here.
     """
-    definitions = {f"#/{place}/{name}": one for place in DEFINITIONS for name, one in _of(schema, place, dict).items()}
+    definitions = {
+        f"#/{place}/{name}": one for place in DEFINITIONS for name, one in _get_typed(schema, place, dict).items()
+    }
     rules = {place: f"defined{index}" for index, place in enumerate(definitions)}
-    lines = [f"root ::= {_form(schema or {'type': 'object'}, rules | {'#': 'root'}, 'the schema')}"]
+    lines = [f"root ::= {_rule_for(schema or {'type': 'object'}, rules | {'#': 'root'}, 'the schema')}"]
     for place, one in definitions.items():
         if isinstance(one, Mapping) and "$ref" in one:
-            raise _refused(place, "is only a $ref")
-        lines.append(f"{rules[place]} ::= {_form(one, rules | {'#': 'root'}, place)}")
+            raise _unsupported(place, "is only a $ref")
+        lines.append(f"{rules[place]} ::= {_rule_for(one, rules | {'#': 'root'}, place)}")
     needed: list[str] = []
     for line in lines:  # which grows
         for name in WORD.findall(line):
-            if name in BASIC and name not in needed:
+            if name in BASE_RULES and name not in needed:
                 needed.append(name)
-                lines.append(f"{name} ::= {BASIC[name]}")
+                lines.append(f"{name} ::= {BASE_RULES[name]}")
     return "\n".join(lines)
 
 
@@ -74,77 +76,81 @@ def choice_grammar(choice: Sequence[str]) -> str:
     return "root ::= " + " | ".join(_text(one) for one in choice)
 
 
-def _form(schema: Any, rules: Mapping[str, str], where: str) -> str:
+def _rule_for(schema: Any, rules: Mapping[str, str], where: str) -> str:
     """The right side of the rule for a schema."""
     if schema is True:
         return "value"
     if not isinstance(schema, Mapping):
-        raise _refused(where, "is no schema that something fits")
-    words = set(schema) - NOTES
+        raise _unsupported(where, "is no schema that something fits")
+    words = set(schema) - IGNORED_KEYWORDS
     if not words:
         return "value"
-    if unknown := words - KNOWN:
-        raise _refused(where, f"has {min(map(str, unknown))!r}")
+    if unknown := words - SUPPORTED_KEYWORDS:
+        raise _unsupported(where, f"has {min(map(str, unknown))!r}")
     alone = words & {"$ref", "anyOf", "enum", "const"}
     if alone and words - alone - {"type"}:
-        raise _refused(where, f"has {min(alone)!r} beside {min(words - alone - {'type'})!r}")
+        raise _unsupported(where, f"has {min(alone)!r} beside {min(words - alone - {'type'})!r}")
     if len(alone) > 1:
-        raise _refused(where, f"has {' and '.join(sorted(alone))} at once")
+        raise _unsupported(where, f"has {' and '.join(sorted(alone))} at once")
     if "$ref" in words:
         if schema["$ref"] not in rules or (schema["$ref"] == "#" and where == "the schema"):
-            raise _refused(where, "has a $ref to what is not in $defs")
+            raise _unsupported(where, "has a $ref to what is not in $defs")
         return rules[schema["$ref"]]
     if "anyOf" in words:
-        return _either(
-            [_form(one, rules, f"{where}.anyOf[{index}]") for index, one in enumerate(_of(schema, "anyOf", list))],
+        return _alternatives(
+            [
+                _rule_for(one, rules, f"{where}.anyOf[{index}]")
+                for index, one in enumerate(_get_typed(schema, "anyOf", list))
+            ],
             where,
         )
     if alone:
-        return _either(
-            [_literal(one) for one in ([schema["const"]] if "const" in words else _of(schema, "enum", list))], where
+        return _alternatives(
+            [_literal(one) for one in ([schema["const"]] if "const" in words else _get_typed(schema, "enum", list))],
+            where,
         )
     types = schema.get("type", "object" if "properties" in words else None)
     names = [types] if isinstance(types, str) else types
     if not isinstance(names, list) or not set(map(str, names)) <= set(TYPES):
-        raise _refused(where, f"has the type {types!r}")
-    return _either([_typed(name, schema, rules, where) for name in names], where)
+        raise _unsupported(where, f"has the type {types!r}")
+    return _alternatives([_rule_for_type(name, schema, rules, where) for name in names], where)
 
 
-def _typed(name: str, schema: Mapping[str, Any], rules: Mapping[str, str], where: str) -> str:
+def _rule_for_type(name: str, schema: Mapping[str, Any], rules: Mapping[str, str], where: str) -> str:
     """What one type of a schema allows."""
     if name == "object" and ("properties" in schema or schema.get("additionalProperties") is False):
         return _object(schema, rules, where)
     if name == "object" and isinstance(schema.get("additionalProperties"), Mapping):
-        one = f'string ": " ({_form(schema["additionalProperties"], rules, f"{where}.additionalProperties")})'
+        one = f'string ": " ({_rule_for(schema["additionalProperties"], rules, f"{where}.additionalProperties")})'
         return f'"{{" ({one} (", " {one})*)? "}}"'
     if name == "array":
-        item = f"({_form(schema.get('items', True), rules, f'{where}.items')})"
-        least, most = _bounds(schema, "minItems", "maxItems", MOST_ITEMS, where)
+        item = f"({_rule_for(schema.get('items', True), rules, f'{where}.items')})"
+        least, most = _bounds(schema, "minItems", "maxItems", MAX_ITEMS, where)
         if most == 0:
             return '"[]"'
         rest = f'(", " {item}){{{max(least - 1, 0)},{"" if most is None else most - 1}}}'
         return f'"[" {item} {rest} "]"' if least else f'"[" ({item} {rest})? "]"'
     if name == "string" and {"minLength", "maxLength"} & set(schema):
-        least, most = _bounds(schema, "minLength", "maxLength", MOST_CHARS, where)
+        least, most = _bounds(schema, "minLength", "maxLength", MAX_STRING_LENGTH, where)
         if most is not None:
             return f'"\\"" char{{{least},{most}}} "\\""'
-        return BASIC["string"].replace('"\\"" ', f'"\\"" char{{{least}}} ', 1)
+        return BASE_RULES["string"].replace('"\\"" ', f'"\\"" char{{{least}}} ', 1)
     if name in ("integer", "number") and {"minimum", "maximum"} & set(schema):
         first, last = schema.get("minimum"), schema.get("maximum")
-        if name == "number" or not (type(first) is type(last) is int and 0 <= last - first <= MOST_ITEMS):
-            raise _refused(where, f"bounds a number otherwise than integers of at most {MOST_ITEMS:,} values")
-        return _either([f'"{number}"' for number in range(first, last + 1)], where)
+        if name == "number" or not (type(first) is type(last) is int and 0 <= last - first <= MAX_ITEMS):
+            raise _unsupported(where, f"bounds a number otherwise than integers of at most {MAX_ITEMS:,} values")
+        return _alternatives([f'"{number}"' for number in range(first, last + 1)], where)
     return name
 
 
 def _object(schema: Mapping[str, Any], rules: Mapping[str, str], where: str) -> str:
     """An object of properties in their order; one that is not required may be left out."""
-    properties = _of(schema, "properties", dict)
-    required = _of(schema, "required", list)
+    properties = _get_typed(schema, "properties", dict)
+    required = _get_typed(schema, "required", list)
     if missing := [name for name in required if name not in properties]:
-        raise _refused(where, f"requires {missing[0]!r}, which is not among its properties")
+        raise _unsupported(where, f"requires {missing[0]!r}, which is not among its properties")
     members = [
-        (name in required, f'{_literal(name)} ": " ({_form(one, rules, f"{where}.{name}")})')
+        (name in required, f'{_literal(name)} ": " ({_rule_for(one, rules, f"{where}.{name}")})')
         for name, one in properties.items()
     ]
 
@@ -176,9 +182,9 @@ def _text(written: str) -> str:
     return f'"{written}"'.replace("\n", "\\n").replace("\r", "\\r")
 
 
-def _either(forms: Sequence[str], where: str) -> str:
+def _alternatives(forms: Sequence[str], where: str) -> str:
     if not forms:
-        raise _refused(where, "has nothing to choose from")
+        raise _unsupported(where, "has nothing to choose from")
     return forms[0] if len(forms) == 1 else " | ".join(f"({form})" for form in forms)
 
 
@@ -186,16 +192,16 @@ def _bounds(schema: Mapping[str, Any], low: str, high: str, limit: int, where: s
     least, most = schema.get(low, 0), schema.get(high)
     right = type(least) is int and type(most) in (int, type(None)) and 0 <= least <= (limit if most is None else most)
     if not right or (most or 0) > limit:
-        raise _refused(where, f"has {low} {least!r} and {high} {most!r}; they may go up to {limit:,}")
+        raise _unsupported(where, f"has {low} {least!r} and {high} {most!r}; they may go up to {limit:,}")
     return least, most
 
 
-def _of(schema: Mapping[str, Any], word: str, kind: type) -> Any:
+def _get_typed(schema: Mapping[str, Any], word: str, kind: type) -> Any:
     found = schema.get(word, kind())
     if not isinstance(found, kind):
-        raise _refused("the schema", f"has a {word!r} that is no {'object' if kind is dict else 'list'}")
+        raise _unsupported("the schema", f"has a {word!r} that is no {'object' if kind is dict else 'list'}")
     return found
 
 
-def _refused(where: str, what: str) -> Unsupported:
+def _unsupported(where: str, what: str) -> Unsupported:
     return Unsupported(f"json_schema: {where} {what}; the openvino engine does not know how to keep answers to that")

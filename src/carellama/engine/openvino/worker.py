@@ -25,7 +25,7 @@ READ_BYTES = 1 << 16
 BATCHED_TOKENS = 256  # prompt tokens of one step: requests that are being answered wait no longer than for these
 
 
-class Lines:
+class LineReader:
     """The lines of a file descriptor, with or without waiting for them."""
 
     def __init__(self, descriptor: int) -> None:
@@ -44,10 +44,10 @@ class Lines:
         return found
 
 
-class Server:
+class PipelineServer:
     """Requests that wait and that run, and the pipeline that answers them."""
 
-    def __init__(self, genai: Any, settings: dict[str, Any], lines: Lines, output: Any) -> None:
+    def __init__(self, genai: Any, settings: dict[str, Any], lines: LineReader, output: Any) -> None:
         self.genai = genai
         self.lines = lines
         self.output = output
@@ -67,15 +67,15 @@ class Server:
         while True:
             busy = bool(self.running or self.waiting) or self.pipeline.has_non_finished_requests()
             for line in self.lines.read(wait=not busy):
-                self._take(line)
+                self._handle_message(line)
             if self.lines.ended:
                 return
             while self.waiting and len(self.running) < self.parallel:
-                self._begin(self.waiting.popleft())
+                self._start_request(self.waiting.popleft())
             if self.pipeline.has_non_finished_requests():
                 self._step()
 
-    def _take(self, line: dict[str, Any]) -> None:
+    def _handle_message(self, line: dict[str, Any]) -> None:
         if "add" in line:
             self.waiting.append(line)
         elif handle := self.running.pop(line["drop"], None):
@@ -83,13 +83,13 @@ class Server:
         else:
             self.waiting = deque(request for request in self.waiting if request["add"] != line["drop"])
 
-    def _begin(self, request: dict[str, Any]) -> None:
+    def _start_request(self, request: dict[str, Any]) -> None:
         number = request["add"]
         try:
             ids, config = self._tensor(request["ids"]), self._config(request["config"])
             self.running[number] = self.pipeline.add_request(number, ids, config)
         except Exception as error:  # noqa: BLE001 - told to who asked; the process serves the others
-            self.send({"refused": number, "why": brief(error)})
+            self.send({"refused": number, "why": short_error(error)})
 
     def _step(self) -> None:
         try:
@@ -97,7 +97,7 @@ class Server:
         except Exception as error:  # noqa: BLE001 - of which request is not said: all of them end
             for number, handle in self.running.items():
                 handle.cancel()
-                self.send({"refused": number, "why": brief(error)})
+                self.send({"refused": number, "why": short_error(error)})
             self.running.clear()
             self.pipeline.step()  # while there is nothing else it forgets them; later it would fail again
             return
@@ -138,7 +138,7 @@ class Server:
         self.output.flush()
 
 
-def brief(error: Exception) -> str:
+def short_error(error: Exception) -> str:
     """The last line of an error that says something: the library begins with where in its source it was raised."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
@@ -148,15 +148,15 @@ def main() -> None:
     """Serve the process that started this one."""
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the libraries print is no answer
-    lines = Lines(0)
+    lines = LineReader(0)
     (settings,) = lines.read(wait=True)
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # nothing is told of what is done here
     try:
         import openvino_genai
 
-        server = Server(openvino_genai, settings, lines, output)
+        server = PipelineServer(openvino_genai, settings, lines, output)
     except Exception as error:  # noqa: BLE001 - told to the process that waits for this one
-        output.write(json.dumps({"failed": brief(error)}).encode() + b"\n")
+        output.write(json.dumps({"failed": short_error(error)}).encode() + b"\n")
         output.flush()
         sys.exit(1)
     try:

@@ -16,14 +16,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from carellama.engine.base import (
-    HEARTBEAT,
     OnEvent,
-    OnReply,
     Piece,
     PreparedPrompt,
     Prompt,
@@ -35,40 +33,50 @@ from carellama.engine.base import (
     Tool,
     Unsupported,
     check_adapter,
-    check_token_ids,
-    drain,
     guarded,
-    prepare_ids,
     room_for_answer,
 )
-from carellama.engine.detokenizer import Answer, Decode, keeping
-from carellama.engine.parts import kept_marks, reads_calls, split_parts, told_apart
-from carellama.engine.scoring import mean_states, prompt_logprobs
-from carellama.engine.tools import settled, told
+from carellama.engine.detokenizer import DecodeFn, Detokenizer, keeping
+from carellama.engine.generate import seeded
+from carellama.engine.parts import kept_marks, reads_calls, split_parts
+from carellama.engine.prompts import check_token_ids, prepare_ids
+from carellama.engine.scoring import mean_pool, prompt_logprobs
+from carellama.engine.tools import resolve_tool_choice, tools_to_system_prompt
 from carellama.engine.transformers.batcher import BatchedRequest, Batcher
-from carellama.engine.transformers.generate import seeded
+from carellama.engine.transformers.generate import isolated_rng
 from carellama.engine.transformers.grammar import Grammar, Matcher
-from carellama.engine.transformers.request import Request, Told
+from carellama.engine.transformers.request import OnRequestEvent, Request, RequestEvent
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.templates.jinja import as_functions, as_rows
 from carellama.templates.template import Group, Template, markup_tokens
 from carellama.templates.tokenize import GroupEncoder, adds_bos
 
-__all__ = ["Continuation", "TransformersEngine", "seeded"]
+__all__ = ["GeneratedIds", "TransformersEngine", "isolated_rng"]
 
-GENERATES_WITH = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")  # others are for training
-BATCH = 8  # answers computed together, unless told
-EMBEDDED_TOGETHER = 2048  # tokens of texts, with padding
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+GENERATION_ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")  # others are for training
+DEFAULT_BATCH_SIZE = 8  # answers computed together, unless told
+EMBED_BATCH_TOKENS = 2048  # tokens of texts, with padding
 
 
 @dataclass(frozen=True, slots=True)
-class Continuation:
-    """The tokens of an answer, with the one that ended it, and what they say; `ended`: it came to its own end."""
+class GeneratedIds:
+    """The tokens of an answer, with the one that ended it, and what they say; `reached_eos`: it came to its own end."""
 
     ids: list[int]
     text: str
-    ended: bool
+    reached_eos: bool
+
+
+def _ignore(event: RequestEvent) -> None:
+    """Take an event that nobody waits for."""
+
+
+def _put(events: queue.SimpleQueue[tuple[int, RequestEvent]], index: int, event: RequestEvent) -> None:
+    events.put((index, event))
 
 
 class TransformersEngine:
@@ -82,17 +90,20 @@ class TransformersEngine:
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
         template: Template,
-        batch_size: int = BATCH,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         *,
         adapters: Sequence[str] = (),
         switch: Callable[[str], None] = lambda adapter: None,
         context_tokens: int | None = None,
     ) -> None:
         # LoRA layers sit inside the base model; peft's own generate would overwrite its generation config.
-        self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if hasattr(model, "get_base_model"):
+            self.model = cast("PreTrainedModel", cast("PeftModel", model).get_base_model())
+        else:
+            self.model = cast("PreTrainedModel", model)
         self.tokenizer = tokenizer
         self.template = template
         self.parallel = batch_size
@@ -102,7 +113,7 @@ class TransformersEngine:
         self._marks = markup_tokens(tokenizer)
         self._knows_tools = reads_calls(template.jinja, self._render_own)
         self._bos: list[int] = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
-        self._batcher = Batcher(self.model, batch_size, ready=self._ready, switch=switch)
+        self._batcher = Batcher(self.model, batch_size, ready=self._ensure_ready, switch=switch)
         self._grammar: Grammar | None = None
         self._making_grammar = threading.Lock()
 
@@ -120,11 +131,7 @@ class TransformersEngine:
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the text that an answer starts from, special tokens included."""
-        return self._group(messages, tools).text
-
-    def count_tokens(self, messages: Prompt, tools: Sequence[Tool] = ()) -> int:
-        """Return the number of tokens that an answer starts from."""
-        return len(self._encode([messages], tools)[0])
+        return self._prompt_segments(messages, tools).text
 
     def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
         """Return the tokens of a text, see `Engine.tokenize`."""
@@ -151,13 +158,15 @@ class TransformersEngine:
         if self.context_tokens is not None and len(known) > self.context_tokens:
             raise PromptTooLong(len(known), self.context_tokens)
         run = partial(self._batcher.run, adapter=adapter)
-        return (yield from prompt_logprobs(self.model, known, count, self._name, run))
+        return (yield from prompt_logprobs(self.model, known, count, self._token_text, run))
 
-    def prepare(self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = ()) -> PreparedPrompt:
+    def prepare(
+        self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = (), *, exact: bool = True
+    ) -> PreparedPrompt:
         """Render, tokenise and count a prompt, see `Engine.prepare`."""
 
         def render(messages: Prompt) -> tuple[str, list[int]]:
-            group = self._group(messages, tools)
+            group = self._prompt_segments(messages, tools)
             return group.text, self._encoder.encode([[group]])[0][0].tolist()
 
         tokenize = partial(self.tokenize, begin=True)
@@ -168,69 +177,33 @@ class TransformersEngine:
         """Answer a prompt beside those under way, see `Engine.submit`. Beam search tells one piece, at its end."""
         on_event = guarded(on_event)
         if prompt.messages is not None:
-            sampling = settled(sampling)
+            sampling = resolve_tool_choice(sampling)
             jinja, begun = self.template.jinja, self.template.opens_reasoning
             on_event = split_parts(on_event, sampling, jinja=jinja, begun=begun)
         request = self._request(list(prompt.ids or ()), sampling, on_event)
         self._batcher.submit([request])
         return BatchedRequest(self._batcher, request)
 
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, on_reply: OnReply | None = None
-    ) -> list[Reply]:
-        """Answer each conversation; see `Engine.generate`.
-
-        With a seed the draws of a prompt depend on the seed and on its place among the prompts: the first is answered
-        as `stream` does, and equal prompts are answered differently.
-        """
-        sampling = settled(sampling)
-        replies: dict[int, Reply] = {}
-        for index, _, found in self._all(self._encode(prompts, sampling.tools), sampling):
-            replies[index] = drain(self._told_apart(_in_one_piece(found), sampling))
-            if on_reply is not None:
-                on_reply(index, replies[index])
-        return [replies[index] for index in range(len(prompts))]
-
-    def stream(self, messages: Prompt, sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Yield the answer as it is computed; see `Engine.stream`. Beam search tells one piece, at its end."""
-        sampling = settled(sampling)
-        return self._told_apart(self._follow(lambda: self._encode([messages], sampling.tools)[0], sampling), sampling)
-
-    def continue_text(self, text: str | Sequence[int], sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """Continue a text, see `Engine.continue_text`."""
-
-        def encode() -> list[int]:
-            if isinstance(text, str):
-                return self.tokenize(text, begin=True)
-            return check_token_ids(text, self._vocabulary)
-
-        return self._follow(encode, sampling)
-
-    def continue_ids(self, encoded: Sequence[list[int]], sampling: Sampling) -> list[Continuation]:
+    def complete_ids(self, encoded: Sequence[list[int]], sampling: Sampling) -> list[GeneratedIds]:
         """Answer conversations that are given as the ids an answer starts from, for training: ids in, ids out.
 
         The answers are those of `generate` to the same prompts.
         """
-        found: dict[int, Continuation] = {}
-        for index, request, reply in self._all(encoded, sampling):
-            found[index] = Continuation(list(request.said), reply.text, reply.finish_reason == "stop")
-        return [found[index] for index in range(len(encoded))]
+        requests = [self._request(ids, seeded(sampling, index)) for index, ids in enumerate(encoded)]
+        found = []
+        for request, event in zip(requests, self._results(requests), strict=True):
+            assert isinstance(event, Reply)
+            found.append(GeneratedIds(list(request.output_ids), event.text, event.finish_reason == "stop"))
+        return found
 
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
         """The log-probability of each choice as the next token; see `Engine.logprobs`."""
         if not prompts or not choices:
             return [[] for _ in prompts]
-        tokens = self._first_tokens(prompts[0], choices)
-        events: queue.SimpleQueue[tuple[int, Told]] = queue.SimpleQueue()
-        requests = [
-            self._request(ids, Sampling(1), lambda told, at=index: events.put((at, told)), index, tokens)
-            for index, ids in enumerate(self._encode(prompts, direct=bool(self.template.lead)))
-        ]
-        found: dict[int, list[float]] = {}
-        for index, event in self._events(requests, events):
-            assert isinstance(event, list)
-            found[index] = event
-        return [found[index] for index in range(len(prompts))]
+        tokens = self._choice_token_ids(prompts[0], choices)
+        encoded = self._encode(prompts, direct=bool(self.template.lead))
+        requests = [self._request(ids, Sampling(1), choices=tokens) for ids in encoded]
+        return [event for event in self._results(requests) if isinstance(event, list)]
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector for each text; see `Engine.embed`. Of the model as it was loaded, without `adapters`."""
@@ -244,11 +217,11 @@ class TransformersEngine:
         order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
         while order:
             together = 1
-            while together < len(order) and (together + 1) * len(encoded[order[together]]) <= EMBEDDED_TOGETHER:
+            while together < len(order) and (together + 1) * len(encoded[order[together]]) <= EMBED_BATCH_TOKENS:
                 together += 1
             batch, order = order[:together], order[together:]
             part = [encoded[index] for index in batch]
-            vectors = self._batcher.run(partial(mean_states, self.model, part))
+            vectors = self._batcher.run(partial(mean_pool, self.model, part))
             found |= zip(batch, vectors, strict=True)
         return [found[index] for index in range(len(texts))]
 
@@ -256,70 +229,30 @@ class TransformersEngine:
         """End what is under way; the engine answers no more."""
         self._batcher.close()
 
-    def _told_apart(self, stream: Generator[Piece, None, Reply], sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """A stream with its reasoning and its calls apart from the answer."""
-        return told_apart(stream, sampling, jinja=self.template.jinja, begun=self.template.opens_reasoning)
+    def _results(self, requests: list[Request]) -> list[RequestEvent]:
+        """Answer requests and return what each comes to; an error of one is raised, and ends the others.
 
-    def _follow(self, encode: Callable[[], list[int]], sampling: Sampling) -> Generator[Piece, None, Reply]:
-        """The stream of one answer."""
-        events: queue.SimpleQueue[Told] = queue.SimpleQueue()
-        request = self._request(encode(), sampling, events.put)
-        self._batcher.submit([request])
+        The longest prompts begin, so that like lengths are read together.
+        """
+        events: queue.SimpleQueue[tuple[int, RequestEvent]] = queue.SimpleQueue()
+        found: dict[int, RequestEvent] = {}
+        for index, request in enumerate(requests):
+            request.on_event = partial(_put, events, index)
         try:
-            while True:
-                try:
-                    event = events.get(timeout=HEARTBEAT)
-                except queue.Empty:
-                    yield Piece()
-                    continue
-                if isinstance(event, Exception):
-                    raise event
-                if isinstance(event, Reply):
-                    return event
-                assert isinstance(event, Piece)
-                yield event
-        finally:
-            self._batcher.leave([request])
-
-    def _all(self, encoded: Sequence[list[int]], sampling: Sampling) -> Iterator[tuple[int, Request, Reply]]:
-        """The replies to all prompts as they come; the longest prompts begin, so that like lengths are together."""
-        events: queue.SimpleQueue[tuple[int, Told]] = queue.SimpleQueue()
-        requests = [
-            self._request(ids, sampling, lambda told, at=index: events.put((at, told)), index)
-            for index, ids in enumerate(encoded)
-        ]
-        for index, event in self._events(requests, events):
-            assert isinstance(event, Reply)
-            yield index, requests[index], event
-
-    def _events(
-        self, requests: list[Request], events: queue.SimpleQueue[tuple[int, Told]]
-    ) -> Iterator[tuple[int, Told]]:
-        """Submit requests, and yield what each came to; an error of one is raised, and ends the others."""
-        if not requests:
-            return
-        try:
-            self._batcher.submit(sorted(requests, key=lambda request: -len(request.ids)))
-            missing = len(requests)
-            while missing:
+            if requests:
+                self._batcher.submit(sorted(requests, key=lambda request: -len(request.prompt_ids)))
+            while len(found) < len(requests):
                 index, event = events.get()
                 if isinstance(event, Exception):
                     raise event
                 if not isinstance(event, Piece):
-                    missing -= 1
-                    if not missing:
-                        self._batcher.leave(requests)  # the model is as it was before the last one is told
-                    yield index, event
+                    found[index] = event
         finally:
-            self._batcher.leave(requests)
+            self._batcher.cancel(requests)
+        return [found[index] for index in range(len(requests))]
 
     def _request(
-        self,
-        ids: list[int],
-        sampling: Sampling,
-        tell: Callable[..., None],
-        index: int = 0,
-        choices: Sequence[int] = (),
+        self, ids: list[int], sampling: Sampling, on_event: OnRequestEvent = _ignore, choices: Sequence[int] = ()
     ) -> Request:
         """Make a request, after checking what it asks for."""
         check_adapter(sampling.adapter, self.adapters)
@@ -341,10 +274,10 @@ class TransformersEngine:
         room = room_for_answer(len(ids), sampling.max_new_tokens, self.context_tokens)
         stops = [*self.template.stops, *sampling.stop]
         ends = () if sampling.ignore_eos else tuple(self.template.stop_ids)
-        answer = Answer(self._decode_for(sampling), (*ends, *sampling.stop_token_ids), stops)
+        detokenizer = Detokenizer(self._decode_for(sampling), (*ends, *sampling.stop_token_ids), stops)
         matcher = self._matcher(sampling) if sampling.constrained else None
         return Request(
-            ids, room, sampling, answer, tell, name=self._name, index=index, matcher=matcher, choices=choices
+            ids, room, sampling, detokenizer, on_event, token_text=self._token_text, matcher=matcher, choices=choices
         )
 
     def _matcher(self, sampling: Sampling) -> Matcher:
@@ -357,7 +290,7 @@ class TransformersEngine:
     def _vocabulary(self) -> int:
         return int(self.model.config.get_text_config().vocab_size)
 
-    def _group(self, messages: Prompt, tools: Sequence[Tool] = ()) -> Group:
+    def _prompt_segments(self, messages: Prompt, tools: Sequence[Tool] = ()) -> Group:
         """What an answer starts from, with tools as the template writes them, or as text where it knows none.
 
         Also as text where a tool or a call has the mark of a special token in it: a template writes them as markup.
@@ -369,20 +302,18 @@ class TransformersEngine:
             [as_functions(tools), [row.get("tool_calls") for row in as_rows(messages)]], ensure_ascii=False
         )
         if not self.knows_tools or any(mark in written for mark in self._marks):
-            return self.template.prompt_group(told(messages, tools))
+            return self.template.prompt_group(tools_to_system_prompt(messages, tools))
         return self.template.prompt_group(messages, tools)
 
-    def _encode(
-        self, prompts: Sequence[Prompt], tools: Sequence[Tool] = (), *, direct: bool = False
-    ) -> list[list[int]]:
+    def _encode(self, prompts: Sequence[Prompt], *, direct: bool = False) -> list[list[int]]:
         """Return the ids that each answer starts from: the very ids of training; `direct`: one without reasoning."""
         if direct:
             groups = [[self.template.prompt_group(messages, direct=True)] for messages in prompts]
         else:
-            groups = [[self._group(messages, tools)] for messages in prompts]
+            groups = [[self._prompt_segments(messages)] for messages in prompts]
         return [ids.tolist() for (ids,) in self._encoder.encode(groups)]
 
-    def _first_tokens(self, messages: Prompt, choices: Sequence[str]) -> list[int]:
+    def _choice_token_ids(self, messages: Prompt, choices: Sequence[str]) -> list[int]:
         """The token that an answer which is a choice begins with."""
         if not all(choices):
             raise UserError("a choice is empty; give each a letter or a word")
@@ -393,32 +324,32 @@ class TransformersEngine:
         found = [int(groups[-1][0]) for groups in self._encoder.encode(batch)]
         if len(set(found)) == len(set(choices)):
             return found
-        start = self._group(messages)  # the template puts something before every answer
+        start = self._prompt_segments(messages)  # the template puts something before every answer
         alone = [[start, Group(("", choice, ""), trained=False)] for choice in choices]
         return [int(groups[-1][0]) for groups in self._encoder.encode(alone)]
 
     def _render_own(self, messages: Prompt, tools: Sequence[Tool]) -> str:
         return self.template.render(messages, add_generation_prompt=messages[-1].role != "assistant", tools=tools)
 
-    def _decode_for(self, sampling: Sampling) -> Decode:
+    def _decode_for(self, sampling: Sampling) -> DecodeFn:
         """What turns the tokens of an answer into text: without special tokens, but for marks of its parts."""
         marks = kept_marks(self.template.jinja, sampling)
-        numbers = self.tokenizer.convert_tokens_to_ids(list(marks)) if marks else []
+        numbers = cast("list[int]", self.tokenizer.convert_tokens_to_ids(list(marks)) if marks else [])
         known = self.tokenizer.added_tokens_decoder
         return keeping(self._decode, {n: mark for n, mark in zip(numbers, marks, strict=True) if n in known})
 
     def _decode(self, ids: Sequence[int]) -> str:
-        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         assert isinstance(text, str)
         return text
 
-    def _name(self, token: int) -> str:
+    def _token_text(self, token: int) -> str:
         text = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
         assert isinstance(text, str)
         return text
 
     @contextmanager
-    def _ready(self) -> Iterator[None]:
+    def _ensure_ready(self) -> Iterator[None]:
         """Make the model ready to answer, also in the middle of its training; all is as before afterwards.
 
         Its own generation config is set aside, so that only `Sampling` decides, and attention that is made for
@@ -428,7 +359,7 @@ class TransformersEngine:
         training, own, attention = model.training, model.generation_config, model.config._attn_implementation
         model.eval()
         model.generation_config = GenerationConfig()
-        if attention not in GENERATES_WITH:
+        if attention not in GENERATION_ATTENTION:
             model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
         try:
             yield
@@ -454,9 +385,3 @@ def _check_beams(sampling: Sampling) -> None:
     }
     if names := [name for name, value in asked.items() if value]:
         raise Unsupported(f"beam search has no {', '.join(names)}: leave num_beams out")
-
-
-def _in_one_piece(reply: Reply) -> Generator[Piece, None, Reply]:
-    """A stream of a reply that is there."""
-    yield Piece(reply.text)
-    return reply

@@ -2,8 +2,8 @@
 
     grammar = Grammar(tokenizer, vocabulary=49152, stop_ids=[2])
     matcher = grammar.matcher(Sampling(json_schema={"type": "object"}))
-    matcher.allowed()      # (V,) bool
-    matcher.take(token)
+    matcher.token_mask()   # (V,) bool
+    matcher.accept(token)
 
 By llguidance (Rust), which compiles the grammar and walks the vocabulary. llama.cpp has it too, and gets the same
 grammar (`lark_of`). JSON is written on one line as Python's `json.dumps` does it: a model that may put in white space
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from carellama.engine.base import Sampling, Unsupported
 from carellama.errors import need
 
-FORM = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 ANY_OBJECT = {"type": "object"}
 LARK = "%llguidance {}\n"  # the line that a grammar of llguidance begins with
 WHAT = "an answer by a JSON schema, a regular expression or a grammar"
@@ -52,7 +52,7 @@ def lark_of(sampling: Sampling) -> str | None:
 
 
 def _json(sampling: Sampling) -> str:
-    return json.dumps(dict(sampling.json_schema or ANY_OBJECT) | {"x-guidance": FORM}, ensure_ascii=False)
+    return json.dumps(dict(sampling.json_schema or ANY_OBJECT) | {"x-guidance": JSON_STYLE}, ensure_ascii=False)
 
 
 def _lark(grammar: str) -> str:
@@ -113,12 +113,12 @@ class Matcher:
         """Whether nothing can follow."""
         return bool(self._state.is_stopped())
 
-    def allowed(self) -> npt.NDArray[np.bool_]:
+    def token_mask(self) -> npt.NDArray[np.bool_]:
         """Which tokens may come next, as flags over the vocabulary and a few more to a whole byte."""
         bits = np.frombuffer(self._state.compute_bitmask(), dtype=np.uint8)
         return np.unpackbits(bits, bitorder="little").astype(np.bool_)
 
-    def take(self, token: int) -> None:
+    def accept(self, token: int) -> None:
         """Go on by a token that was allowed."""
         self._state.consume_token(token)
         if self._state.is_error():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carellama.engine.base import MOST_CONTEXT
-from carellama.engine.transformers.engine import BATCH, TransformersEngine
+from carellama.engine.transformers.engine import DEFAULT_BATCH_SIZE, TransformersEngine
 from carellama.hardware import has_gpu
 from carellama.templates.template import get_template
 
@@ -56,7 +56,7 @@ def load(
         prepared,
         tokenizer,
         template,
-        batch_size or (arguments.parallel if arguments else BATCH),
+        batch_size or (arguments.parallel if arguments else DEFAULT_BATCH_SIZE),
         adapters=names,
         switch=_Switch(prepared, as_loaded) if names else lambda adapter: None,
         context_tokens=context,

@@ -1,10 +1,10 @@
-"""One answer under way: what was asked, what was said so far, and how its next token is chosen.
+"""One answer under way: what was asked, its tokens so far, and how the next one is chosen.
 
-    request = Request(ids, room, sampling, answer, tell, name=str)
-    advance(scores, [request, ...])     # chooses a token for each row of scores (B, V), and tells
+    request = Request(ids, room, sampling, detokenizer, on_event, token_text=str)
+    sample_step(scores, [request, ...])     # chooses a token for each row of scores (B, V), and tells
 
 Whoever computes the scores (`carellama.engine.transformers.batcher`, or `model.generate` where a model's cache cannot
-be joined) hands them to `advance`; so all rules of sampling are here and in `carellama.engine.transformers.sampling`.
+be joined) hands them to `sample_step`; so all rules of sampling are here and in `sampling`.
 """
 
 from __future__ import annotations
@@ -18,110 +18,110 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from carellama.engine.base import Piece, Reply, Sampling, TokenLogprob
-from carellama.engine.detokenizer import Answer
-from carellama.engine.transformers import sampling as drawing
+from carellama.engine.base import FinishReason, Piece, Reply, Sampling, TokenLogprob
+from carellama.engine.detokenizer import Detokenizer
+from carellama.engine.transformers import sampling as logits
 from carellama.errors import UserError
 
 if TYPE_CHECKING:
     from carellama.engine.transformers.grammar import Matcher
 
-Told = Piece | Reply | list[float] | Exception  # the last one is the reply, the chances, or an error
-Tell = Callable[[Told], None]
+RequestEvent = Piece | Reply | list[float] | Exception  # the last one is the reply, the chances, or an error
+OnRequestEvent = Callable[[Any], None]  # of a RequestEvent; who asks for an answer gets no list
 
 
 class Request:
-    """An answer that is asked for. `tell` is called with each piece, and with what it came to at the end.
+    """An answer that is asked for. `on_event` is called with each piece, and with what it came to at the end.
 
-    `room` is the most tokens that it may have; `index` its place among the prompts of one call, which draw from one
-    seed; `choices` are tokens whose log-probabilities are wanted in place of an answer.
+    `max_new_tokens` is the most that it may have; `choices` are tokens whose log-probabilities are wanted in place of
+    an answer.
     """
 
     def __init__(
         self,
-        ids: list[int],
-        room: int,
+        prompt_ids: list[int],
+        max_new_tokens: int,
         sampling: Sampling,
-        answer: Answer,
-        tell: Tell,
+        detokenizer: Detokenizer,
+        on_event: OnRequestEvent,
         *,
-        name: Callable[[int], str],
-        index: int = 0,
+        token_text: Callable[[int], str],
         matcher: Matcher | None = None,
         choices: Sequence[int] = (),
     ) -> None:
-        self.ids, self.room, self.sampling, self.answer = ids, room, sampling, answer
-        self.matcher, self.choices, self.name = matcher, list(choices), name
-        self.said: list[int] = []
+        self.prompt_ids, self.max_new_tokens, self.sampling = prompt_ids, max_new_tokens, sampling
+        self.detokenizer, self.on_event = detokenizer, on_event
+        self.matcher, self.choices, self.token_text = matcher, list(choices), token_text
+        self.output_ids: list[int] = []
         self.logprobs: list[TokenLogprob] = []
-        self.left = False  # it has ended, or was left by who asked; guarded by the batcher's lock where it matters
-        self._on_event = tell
+        self.done = False  # it has ended, or was cancelled; guarded by the batcher's lock where it matters
+        seed = sampling.seed  # and the place among several prompts, see carellama.engine.generate
         # A generator of its own: the draws do not depend on who else is in the batch.
-        self._random = random.Random(None if sampling.seed is None else f"{sampling.seed} {index}")
+        self._random = random.Random(None if seed is None else f"{seed % (1 << 32)} {seed >> 32}")
 
-    def _tell(self, event: Told) -> None:
+    def _emit(self, event: RequestEvent) -> None:
         """Hand an event on. An error there ends this request, and not the batch that it is in."""
         try:
-            self._on_event(event)
+            self.on_event(event)
         except Exception as error:  # noqa: BLE001 - raised again by who asked
-            self.left = True
+            self.done = True
             with suppress(Exception):
-                self._on_event(error)
+                self.on_event(error)
 
     @property
-    def tokens(self) -> int:
-        """Of the prompt and what was said."""
-        return len(self.ids) + len(self.said)
+    def total_tokens(self) -> int:
+        """Of the prompt and the answer so far."""
+        return len(self.prompt_ids) + len(self.output_ids)
 
-    def uniform(self) -> float:
+    def next_uniform(self) -> float:
         """Its next random number, from 0 up to but without 1."""
         return self._random.random()
 
-    def take(self, token: int, logprob: TokenLogprob | None) -> None:
+    def append_token(self, token: int, logprob: TokenLogprob | None) -> None:
         """Go on by a token; tell what became certain, and the reply if that was the last."""
-        self.said.append(token)
+        self.output_ids.append(token)
         if self.matcher is not None:
-            self.matcher.take(token)
-        text = self.answer.add(token)
-        told_of = () if logprob is None or self.answer.stopped else (logprob,)
-        self.logprobs += told_of
+            self.matcher.accept(token)
+        text = self.detokenizer.add(token)
+        shown = () if logprob is None or self.detokenizer.stopped else (logprob,)
+        self.logprobs += shown
         finished = self.matcher is not None and self.matcher.finished
-        if self.answer.stopped or finished or len(self.said) >= self.room:
-            text += self.answer.end()
-        if text or told_of:
-            self._tell(Piece(text, logprobs=told_of))
-        if self.answer.stopped or finished:
-            self.end("stop")
-        elif len(self.said) >= self.room:
-            self.end("length")
+        if self.detokenizer.stopped or finished or len(self.output_ids) >= self.max_new_tokens:
+            text += self.detokenizer.end()
+        if text or shown:
+            self._emit(Piece(text, logprobs=shown))
+        if self.detokenizer.stopped or finished:
+            self.finish("stop")
+        elif len(self.output_ids) >= self.max_new_tokens:
+            self.finish("length")
 
-    def end(self, reason: Any) -> None:
+    def finish(self, reason: FinishReason) -> None:
         """Tell the reply: the text so far."""
-        self.left = True
-        prompt, said = len(self.ids), self.answer.tokens
-        self._tell(Reply(self.answer.text, reason, prompt, said, logprobs=tuple(self.logprobs)))
+        self.done = True
+        prompt, new = len(self.prompt_ids), self.detokenizer.tokens
+        self._emit(Reply(self.detokenizer.text, reason, prompt, new, logprobs=tuple(self.logprobs)))
 
-    def say(self, text: str, tokens: Sequence[int], reason: Any) -> None:
+    def finish_with(self, text: str, tokens: Sequence[int], reason: FinishReason) -> None:
         """Tell a whole answer at once."""
-        self.said = list(tokens)
+        self.output_ids = list(tokens)
         if text:
-            self._tell(Piece(text))
-        self.left = True
-        self._tell(Reply(text, reason, len(self.ids), len(self.said)))
+            self._emit(Piece(text))
+        self.done = True
+        self._emit(Reply(text, reason, len(self.prompt_ids), len(self.output_ids)))
 
-    def rate(self, logprobs: list[float]) -> None:
+    def finish_with_logprobs(self, logprobs: list[float]) -> None:
         """Tell the log-probabilities of the choices."""
-        self.left = True
-        self._tell(logprobs)
+        self.done = True
+        self._emit(logprobs)
 
     def fail(self, error: Exception) -> None:
         """Tell an error in place of a reply."""
-        if not self.left:
-            self.left = True
-            self._tell(error)
+        if not self.done:
+            self.done = True
+            self._emit(error)
 
 
-def advance(scores: Tensor, requests: Sequence[Request]) -> None:
+def sample_step(scores: Tensor, requests: Sequence[Request]) -> None:
     """Choose the next token of each request from its row of the scores (B, V), and go on by it."""
     raw = scores.float()
     if not bool(torch.isfinite(raw.amax(-1)).all()):
@@ -130,20 +130,20 @@ def advance(scores: Tensor, requests: Sequence[Request]) -> None:
     if rating:
         chances = raw[rating].log_softmax(-1)
         for at, row in enumerate(rating):
-            requests[row].rate(chances[at, requests[row].choices].tolist())
+            requests[row].finish_with_logprobs(chances[at, requests[row].choices].tolist())
         rows = [row for row, request in enumerate(requests) if not request.choices]
         if not rows:
             return
         raw, requests = raw[rows], [requests[row] for row in rows]
-    tokens = _choose(_weighed(raw, requests), requests)
+    tokens = select_tokens(process_logits(raw, requests), requests)
     for request, token, logprob in zip(requests, tokens, _logprobs(raw, tokens, requests), strict=True):
         try:
-            request.take(token, logprob)
+            request.append_token(token, logprob)
         except UserError as error:  # of its schema; the others go on
             request.fail(error)
 
 
-def _weighed(scores: Tensor, requests: Sequence[Request]) -> Tensor:
+def process_logits(scores: Tensor, requests: Sequence[Request]) -> Tensor:
     """Scores after penalties, biases and schemas."""
     asked = [request.sampling for request in requests]
 
@@ -151,35 +151,39 @@ def _weighed(scores: Tensor, requests: Sequence[Request]) -> Tensor:
         return torch.tensor([getattr(one, name) for one in asked], dtype=torch.float32, device=scores.device)
 
     if any(one.repetition_penalty != 1 for one in asked):
-        scores = drawing.repeated(scores, _padded(requests, scores)[0], settings("repetition_penalty"))
+        scores = logits.apply_repetition_penalty(
+            scores, _pad_history(requests, scores)[0], settings("repetition_penalty")
+        )
     if any(one.presence_penalty or one.frequency_penalty for one in asked):
-        ids, times = _padded(requests, scores, answers_only=True)
-        scores = drawing.counted(scores, ids, times, settings("presence_penalty"), settings("frequency_penalty"))
+        ids, times = _pad_history(requests, scores, answers_only=True)
+        scores = logits.apply_presence_and_frequency_penalty(
+            scores, ids, times, settings("presence_penalty"), settings("frequency_penalty")
+        )
     if any(one.logit_bias or one.min_tokens for one in asked) or any(request.matcher for request in requests):
         scores = scores.clone()
     for row, request in enumerate(requests):
         for token, bias in request.sampling.logit_bias:
             scores[row, token] += bias
-        if len(request.said) < request.sampling.min_tokens:
-            scores[row, list(request.answer.stop_ids)] = -torch.inf
+        if len(request.output_ids) < request.sampling.min_tokens:
+            scores[row, list(request.detokenizer.stop_ids)] = -torch.inf
         if request.matcher is not None:
             allowed = np.zeros(scores.shape[-1], dtype=np.bool_)
-            flags = request.matcher.allowed()[: len(allowed)]
+            flags = request.matcher.token_mask()[: len(allowed)]
             allowed[: len(flags)] = flags
             scores[row].masked_fill_(~torch.from_numpy(allowed).to(scores.device), -torch.inf)
     return scores
 
 
-def _padded(requests: Sequence[Request], scores: Tensor, *, answers_only: bool = False) -> tuple[Tensor, Tensor]:
+def _pad_history(requests: Sequence[Request], scores: Tensor, *, answers_only: bool = False) -> tuple[Tensor, Tensor]:
     """Tokens (B, L) that each request has had, filled up with the first of them; and 1 where it is one, else 0."""
-    rows = [request.said if answers_only else request.ids + request.said for request in requests]
+    rows = [request.output_ids if answers_only else request.prompt_ids + request.output_ids for request in requests]
     longest = max(1, *map(len, rows))
     filled = [row + (row[:1] or [0]) * (longest - len(row)) for row in rows]
     times = [[1.0] * len(row) + [0.0] * (longest - len(row)) for row in rows]
     return torch.tensor(filled, device=scores.device), torch.tensor(times, device=scores.device)
 
 
-def _choose(scores: Tensor, requests: Sequence[Request]) -> list[int]:
+def select_tokens(scores: Tensor, requests: Sequence[Request]) -> list[int]:
     """The token of each row: drawn, or the likeliest where the temperature is 0."""
     asked = [request.sampling for request in requests]
     likeliest = scores.argmax(-1)
@@ -192,9 +196,9 @@ def _choose(scores: Tensor, requests: Sequence[Request]) -> list[int]:
 
     rows = scores if len(sampled) == len(asked) else scores[sampled]
     top_k = settings("top_k", torch.int64)
-    left = drawing.cut(rows, settings("temperature"), top_k, settings("top_p"), settings("min_p"))
-    uniforms = [requests[row].uniform() for row in sampled]
-    likeliest[sampled] = drawing.drawn(left, torch.tensor(uniforms, dtype=torch.float64, device=scores.device))
+    left = logits.filter_logits(rows, settings("temperature"), top_k, settings("top_p"), settings("min_p"))
+    uniforms = [requests[row].next_uniform() for row in sampled]
+    likeliest[sampled] = logits.sample(left, torch.tensor(uniforms, dtype=torch.float64, device=scores.device))
     return [int(token) for token in likeliest.tolist()]
 
 
@@ -207,6 +211,8 @@ def _logprobs(raw: Tensor, tokens: list[int], requests: Sequence[Request]) -> li
             continue
         chances = raw[row].log_softmax(-1)
         values, ids = chances.topk(min(count, len(chances)))
-        top = tuple((request.name(each), value) for value, each in zip(values.tolist(), ids.tolist(), strict=True))
-        found[row] = TokenLogprob(request.name(token), float(chances[token]), top)
+        top = tuple(
+            (request.token_text(each), value) for value, each in zip(values.tolist(), ids.tolist(), strict=True)
+        )
+        found[row] = TokenLogprob(request.token_text(token), float(chances[token]), top)
     return found

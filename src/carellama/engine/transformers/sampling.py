@@ -1,7 +1,7 @@
 """How the next token is drawn from the scores of a model: one row an answer, each row with settings of its own.
 
-    scores = cut(penalised, temperature, top_k, top_p, min_p)   # (B, V), what is cut is -inf
-    tokens = drawn(scores, uniforms)                            # (B,)
+    scores = filter_logits(penalised, temperature, top_k, top_p, min_p)   # (B, V), what is cut is -inf
+    tokens = sample(scores, uniforms)                            # (B,)
 
 Pure functions on tensors: `scores` are (B, V) in float32, settings are (B,). Tokens with equal scores are kept or cut
 together, so that what is left does not depend on how a library sorts. (transformers' `TopPLogitsWarper` may keep one of
@@ -13,10 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-RANKED = 256  # tokens that are ranked first: the likeliest of top_p are among them nearly always
+TOP_CANDIDATES = 256  # tokens that are ranked first: the likeliest of top_p are among them nearly always
 
 
-def repeated(scores: Tensor, ids: Tensor, penalty: Tensor) -> Tensor:
+def apply_repetition_penalty(scores: Tensor, ids: Tensor, penalty: Tensor) -> Tensor:
     """Repetition penalty: the score of a token in `ids` (B, L) is divided by it, or multiplied where it is below 0.
 
     Keskar et al. 2019 (arXiv:1909.05858), section 4.1, with the case below 0 as in transformers. A row of `ids` is
@@ -27,7 +27,9 @@ def repeated(scores: Tensor, ids: Tensor, penalty: Tensor) -> Tensor:
     return scores.scatter(1, ids, torch.where(found < 0, found * penalty, found / penalty))
 
 
-def counted(scores: Tensor, ids: Tensor, times: Tensor, presence: Tensor, frequency: Tensor) -> Tensor:
+def apply_presence_and_frequency_penalty(
+    scores: Tensor, ids: Tensor, times: Tensor, presence: Tensor, frequency: Tensor
+) -> Tensor:
     """Presence and frequency penalty, as OpenAI's API defines them.
 
     `ids` (B, L) are the tokens of the answer, `times` (B, L) how often each counts: 1, and 0 for padding. A score loses
@@ -37,7 +39,7 @@ def counted(scores: Tensor, ids: Tensor, times: Tensor, presence: Tensor, freque
     return scores - frequency[:, None] * counts - presence[:, None] * (counts > 0)
 
 
-def cut(scores: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
+def filter_logits(scores: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
     """Scores divided by the temperature (above 0), in which only the tokens that may be drawn are left.
 
     In the order of transformers: the `top_k` likeliest (0: all); of these the fewest whose probabilities sum up to
@@ -47,11 +49,11 @@ def cut(scores: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, min_p
     scores = scores / temperature[:, None]
     least = scores.amax(-1) + min_p.log()  # (B,) the log of 0 is -inf, which cuts nothing
     if bool(((top_k > 0) | (top_p < 1)).any()):
-        least = torch.maximum(least, _lowest(scores, top_k, top_p))
+        least = torch.maximum(least, _threshold(scores, top_k, top_p))
     return scores.masked_fill(scores < least[:, None], -torch.inf)
 
 
-def _lowest(scores: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+def _threshold(scores: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     """The lowest score (B,) that `top_k` and `top_p` leave; -inf where they are off.
 
     To sort a vocabulary takes longer than a step of a small model, so only the likeliest tokens are ranked, unless
@@ -61,7 +63,7 @@ def _lowest(scores: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     off = (top_k == 0) & (top_p >= 1)
     most = torch.where(top_k > 0, top_k, size).clamp(max=size)  # (B,)
     share = torch.where(top_p >= 1, torch.inf, top_p)  # a sum that is rounded up to 1 is not reached
-    for width in (min(size, max(RANKED, int(top_k.max()))), size):
+    for width in (min(size, max(TOP_CANDIDATES, int(top_k.max()))), size):
         ranked = scores.topk(width, dim=-1).values  # (B, W), falling
         inside = torch.arange(width, device=scores.device) < most[:, None]
         ranked_inside = ranked.masked_fill(~inside, -torch.inf)
@@ -74,7 +76,7 @@ def _lowest(scores: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     return ranked.gather(-1, kept[:, None] - 1).squeeze(-1).masked_fill(off, -torch.inf)
 
 
-def drawn(scores: Tensor, uniforms: Tensor) -> Tensor:
+def sample(scores: Tensor, uniforms: Tensor) -> Tensor:
     """One token (B,) a row with the probabilities softmax(scores), by the inverse of their distribution function.
 
     `uniforms` (B,) in float64, from 0 up to but without 1: a row's draw depends on nothing but its own number.

@@ -16,6 +16,7 @@ from typing import Literal
 from carellama.consultation.interview import Interview
 from carellama.consultation.report import make_report, sections, to_markdown
 from carellama.engine.base import Engine, Sampling
+from carellama.engine.generate import generate
 from carellama.evaluate.consultation.advice import Advice, Departments, read_advice
 from carellama.evaluate.consultation.patient import QUESTION, prompts
 from carellama.records import Message
@@ -120,7 +121,7 @@ def _free(needs: Needs) -> Doctor:
 
 def _ask_model(needs: Needs, system: str, messages: Sequence[Message], seed: int) -> str:
     sampling = replace(needs.sampling, seed=1000 * seed + len(messages))
-    reply = needs.model.generate([(Message("system", system), *messages)], sampling)[0]
+    reply = generate(needs.model, [(Message("system", system), *messages)], sampling)[0]
     return split_reasoning(reply.text)[-1].strip() or "..."
 
 

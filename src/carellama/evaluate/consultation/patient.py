@@ -18,6 +18,7 @@ from random import Random
 from typing import Any, Protocol
 
 from carellama.engine.base import Engine, Sampling
+from carellama.engine.generate import generate
 from carellama.evaluate.consultation.cards import Card
 from carellama.package_data import package_yaml
 from carellama.records import Message
@@ -120,7 +121,7 @@ class ModelPatient:
         turned = [Message("assistant" if one.role == "user" else "user", one.content) for one in messages]
         begin = Message("user", prompts()["model"][self._card.language]["begin"])
         sampling = replace(self._sampling, seed=1000 * self._seed + len(messages))
-        reply = self._engine.generate([(Message("system", self._system), begin, *turned)], sampling)[0]
+        reply = generate(self._engine, [(Message("system", self._system), begin, *turned)], sampling)[0]
         text = said_once(split_reasoning(reply.text)[-1]) or "..."
         asked = facts_in_question(self._card, messages[-1].content)
         repeated = bool(asked) and all(number in self.fact_shares for number in asked)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from carellama.engine.base import Engine, Sampling
+from carellama.engine.generate import generate
 from carellama.errors import UserError, lookup
 from carellama.package_data import package_yaml
 from carellama.records import Message
@@ -156,7 +157,7 @@ class GuardModel:
             return Verdict()
         self._check_template()
         try:
-            reply = self._engine.generate([prompt], Sampling(max_new_tokens=ANSWER_TOKENS, temperature=0.0))[0]
+            reply = generate(self._engine, [prompt], Sampling(max_new_tokens=ANSWER_TOKENS, temperature=0.0))[0]
         except Exception as error:  # whatever went wrong there, the rules go on judging
             raise GuardModelError(f"the guard model did not answer: {error}") from error
         verdict = self._form.read(reply.text)
@@ -172,7 +173,7 @@ class GuardModel:
         if self._checked:
             return
         try:
-            framed = self._engine.render(self._form.prompt([Message("user", PROBE)]))
+            framed = self._engine.prepare(self._form.prompt([Message("user", PROBE)]), exact=False).text
         except Exception:  # noqa: BLE001 - an endpoint that renders nothing frames texts itself
             framed = PROBE
         if PROBE not in framed:

@@ -25,6 +25,7 @@ from starlette.routing import Mount
 from carellama.assistant import Assistant
 from carellama.config.serve import WebArguments
 from carellama.engine.base import Reply, Sampling
+from carellama.engine.generate import stream
 from carellama.errors import UserError
 from carellama.safety.layer import Screening
 from carellama.safety.notices import SHOWN, Language
@@ -195,12 +196,13 @@ class Page:
         Give its `Reply`, or None when it was stopped.
         """
         told, dropped = visit.conversation.prompt(visit.question), visit.conversation.dropped
-        stream = self.assistant.stream(told, sampling, dropped=dropped, screening=screening)
+        prompt = self.assistant.prepare(told, exact=False, dropped=dropped, screening=screening)
+        pieces = stream(self.assistant, prompt, sampling)
         due = 0.0
         try:
             while not visit.stopped:
                 try:
-                    piece = next(stream)
+                    piece = next(pieces)
                 except StopIteration as end:
                     reply: Reply = end.value
                     return reply
@@ -215,7 +217,7 @@ class Page:
                     yield
             return None
         finally:
-            stream.close()
+            pieces.close()
 
     # How it looks
 

@@ -24,6 +24,7 @@ from carellama.config.environment import endpoint_key
 from carellama.config.objectives import GRPOArguments
 from carellama.disk import say
 from carellama.engine.base import Engine, Prompt, Sampling
+from carellama.engine.generate import generate
 from carellama.errors import UserError, read_failure
 from carellama.records import Message
 from carellama.text import HAN_CHARACTER
@@ -117,7 +118,7 @@ class ConstitutionReward:
     ) -> list[float | None]:
         """Return a score in [0, 1] for each answer, and log how often each rule is kept."""
         asked = [self.ask(prompt, answer_of(one)) for prompt, one in zip(prompts, completions, strict=True)]
-        replies = self.engine.generate(asked, self.sampling)
+        replies = generate(self.engine, asked, self.sampling)
         verdicts = [verdicts_in(reply.text, len(self.constitution.rules)) for reply in replies]
         if log_metric:
             self._log(verdicts, log_metric)

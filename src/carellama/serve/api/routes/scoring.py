@@ -8,7 +8,9 @@ from functools import partial
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from carellama.assistant import Assistant
 from carellama.engine.base import Sampling
+from carellama.engine.generate import count_tokens
 from carellama.serve.api.errors import InvalidRequest
 from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.api.overflow import allowed_tools
@@ -65,7 +67,8 @@ async def tokenize(request: Request, body: TokenizeRequest) -> Response:
         ].tools  # as a chat counts them
         messages = parse_messages(body.messages)
         await context.reserve("chat")
-        found: Json = {"count": await run_in_thread(partial(engine.count_tokens, messages, tools))}
+        count = engine.count_tokens if isinstance(engine, Assistant) else partial(count_tokens, engine)
+        found: Json = {"count": await run_in_thread(partial(count, messages, tools))}
     else:
         text = body.prompt or ""
         await context.reserve("chat")
