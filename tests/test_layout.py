@@ -395,6 +395,29 @@ def test_every_option_is_read() -> None:
     assert not unread, f"options that nothing reads: {', '.join(unread)}"
 
 
+def test_commands_that_answer_show_only_options_that_they_read() -> None:
+    """`chat --help` had some sixty options of training, which changed nothing."""
+    from carellama.config.commands import AskArguments
+    from carellama.config.options import field_names
+    from carellama.config.serve import API_OPTIONS, CHAT_OPTIONS, WebArguments
+
+    others = {"config", "train", "data", "export", "evaluate", "batch", "demo"}
+    read = {name for path in MODULES if name_of(path).partition(".")[0] not in others for name in reads(path)}
+    assert "template" in read and "lora_rank" in read
+    for group in {*CHAT_OPTIONS, *API_OPTIONS, AskArguments, WebArguments}:
+        by_property = {
+            used
+            for name, value in vars(group).items()
+            if isinstance(value, property) and name in read and value.fget
+            for used in value.fget.__code__.co_names
+        }
+        unread = [
+            name for name in field_names(group) if name not in read | by_property | {"password_file"}
+        ]  # by `credentials`
+        assert not unread, f"{group.__name__}: {unread}"
+        assert not {"dataset", "lora_rank", "attention", "stage"} & set(field_names(group))
+
+
 def test_the_tree_is_complete_and_true() -> None:
     """Every module and folder has its line in the tree of CONTRIBUTING.md, and nothing else does."""
     text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")

@@ -29,7 +29,7 @@ OF_TRAINING = {"finetuning_type"}  # an option that other commands are given as 
 SOME_VALUE = {"warmup_ratio": "0.1", "dev_ratio": "0.1", "export_size": "5", "torch_dtype": "bfloat16",
               "infer_dtype": "bfloat16", "attn_implementation": "sdpa", "evaluation_strategy": "no",
               "bnb_4bit_quant_type": "nf4", "torchdynamo": "inductor", "freeze_trainable_layers": "2",
-              "lora_r": "16"}  # fmt: skip
+              "lora_r": "16", "val_set_size": "0.1", "optimizer": "adamw_torch", "lr_scheduler": "cosine"}  # fmt: skip
 
 
 def test_the_flags_of_the_installed_transformers_are_read_as_syntax() -> None:

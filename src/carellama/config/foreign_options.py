@@ -171,9 +171,34 @@ OF_OTHERS = {
     "freeze_vision_tower": _refused(ONLY_TEXT, true=None, false=None),
     "print_param_status": _refused("the number of trained weights is always printed"),
 }  # fmt: skip
+# of MedicalGPT and axolotl
+OF_MEDICALGPT_AND_AXOLOTL = {
+    "base_model": Foreign("model_name_or_path"),
+    "peft_path": Foreign("checkpoint_dir"),
+    "lora_model_dir": Foreign("checkpoint_dir"),
+    "target_modules": Foreign("lora_target"),
+    "adapter": Foreign("quantization_bit", {"lora": None, "qlora": "4"}),
+    "sequence_len": Foreign("cutoff_len"),
+    "sample_packing": Foreign("packing", SCALE),
+    "micro_batch_size": Foreign("per_device_train_batch_size"),
+    "eval_batch_size": Foreign("per_device_eval_batch_size"),
+    "num_epochs": Foreign("num_train_epochs"),
+    "optimizer": Foreign("optim"),
+    "lr_scheduler": Foreign("lr_scheduler_type"),
+    "saves_per_epoch": Foreign(instead="--save_steps takes a share below 1 of the steps"),
+    "val_set_size": Foreign("val_size", share=True, instead="--val_size takes a share below 1, or a number of records"),
+    "flash_attention": Foreign("attention", {"true": "flash_attention_2", "false": "auto"}),
+    "train_on_inputs": _refused("sft learns answers only; --stage pt learns every token of a text"),
+    "train_file_dir": Foreign(instead="name its files, comma separated, as --dataset"),
+    "validation_file_dir": Foreign(instead="name its files, comma separated, as --eval_dataset"),
+    "datasets": Foreign(instead="name them, comma separated, as --dataset; dataset_info.json says what they are"),
+    "model_type": Foreign(instead="the model's config.json says it; leave it out"),
+    "tokenizer_type": Foreign(instead="the model's folder says it; leave it out"),
+    "wandb_project": Foreign(instead="give --report_to wandb, and set WANDB_PROJECT"),
+}
 # which commands that do not train are given as well: what a checkpoint is, it says itself
 OF_TRAINING = {"finetuning_type": Foreign(values=dict.fromkeys(("lora", "freeze", "full", "none")))}
-FOREIGN: dict[str, Foreign] = OF_TRAINING | OF_TRANSFORMERS | OF_OTHERS
+FOREIGN: dict[str, Foreign] = OF_TRAINING | OF_TRANSFORMERS | OF_OTHERS | OF_MEDICALGPT_AND_AXOLOTL
 
 
 class Today(NamedTuple):
