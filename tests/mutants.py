@@ -75,7 +75,7 @@ TABLE = [
     ("kto: no baseline", "train/kto.py", "torch.where(good, rewards - drift, drift - rewards)", "torch.where(good, rewards, -rewards)", f"{PAPER} test_kto"),
     ("kto: no clamp", "train/kto.py", 'self.accelerator.reduce(drift, "mean").clamp(min=0)', 'self.accelerator.reduce(drift, "mean")', f"{PAPER} test_kto"),
     ("kto: the baseline is of the own answers", "train/kto.py", "[parts[-1], *parts[:-1]]", "parts", f"{PAPER} test_kto"),
-    ("kto: no beta in the baseline", "train/kto.py", 'how.pref_beta * self._apart(model, batch["others"])', 'self._apart(model, batch["others"])', f"{PAPER} test_kto"),
+    ("kto: no beta in the baseline", "train/kto.py", 'how.pref_beta * self._log_ratios(model, batch["others"])', 'self._log_ratios(model, batch["others"])', f"{PAPER} test_kto"),
     ("rm: the worse answer wins", "train/reward_model.py", "-F.logsigmoid(margins)", "-F.logsigmoid(-margins)", f"{PAPER} test_rm"),
     ("rm: the score is of the token before the end", "train/reward_model.py", "borders[1:].long() - 1]", "borders[1:].long() - 2]", "test_preferences.py -k scores_in_a_row"),
     ("ppo: KL is a gain", "train/policy_gradient.py", "rewards = -coefficient * (own - other)", "rewards = coefficient * (own - other)", f"{PAPER} test_ppo"),

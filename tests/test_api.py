@@ -307,7 +307,7 @@ def test_rerank(served) -> None:
 
 
 def test_scores_of_a_reward_model() -> None:
-    from carellama.train.reward.model import ServerReward
+    from carellama.train.reward.server import ServerReward
 
     def score(prompts, answers):
         return [float(len(prompt) * 100 + len(answer)) for prompt, answer in zip(prompts, answers, strict=True)]

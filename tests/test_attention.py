@@ -11,7 +11,7 @@ from carellama.data.encoding.pack import pack
 from carellama.model import packed_attention as attention
 from carellama.model.packed_attention import DENSE_TOKENS, register
 from carellama.records import IGNORED, Tokens
-from carellama.train.chunked_loss import ChunkedLoss, head_is_plain, record_losses, row_loss
+from carellama.train.chunked_loss import ChunkedCrossEntropy, has_plain_head, per_record_losses, sum_loss
 from conftest import make_model
 
 
@@ -44,14 +44,14 @@ def test_the_rows_loss_is_the_records_and_the_padded_batchs(lengths, chunked) ->
     model = make_model(max_position_embeddings=2048)
     model.set_attn_implementation(register())
     made = records(lengths)
-    total, count = row_loss(model, collate_row([[tokens] for tokens in made]), chunked=chunked)
+    total, count = sum_loss(model, collate_row([[tokens] for tokens in made]), chunked=chunked)
     total.backward()
     packed = gradients(model)
-    singles = [row_loss(model, collate_row([[tokens]]), chunked=chunked) for tokens in made]
+    singles = [sum_loss(model, collate_row([[tokens]]), chunked=chunked) for tokens in made]
     assert torch.allclose(total / count, sum(s for s, _ in singles) / sum(n for _, n in singles), atol=1e-5)  # type: ignore[arg-type]
 
     model.set_attn_implementation("sdpa")
-    padded, padded_count = row_loss(model, collate_padded([[tokens] for tokens in made], 0), chunked=chunked)
+    padded, padded_count = sum_loss(model, collate_padded([[tokens] for tokens in made], 0), chunked=chunked)
     padded.backward()
     assert count == padded_count == sum(int((tokens.labels != IGNORED).sum()) for tokens in made)
     assert torch.allclose(total / count, padded / count, atol=1e-5)
@@ -64,12 +64,12 @@ def test_each_records_loss_is_its_own(chunked) -> None:
     model = make_model()
     model.set_attn_implementation(register())
     made = records((9, 30, 4))
-    each = record_losses(model, collate_row([[tokens] for tokens in made]), chunked=chunked)
+    each = per_record_losses(model, collate_row([[tokens] for tokens in made]), chunked=chunked)
     for (total, count), tokens in zip(each.tolist(), made, strict=True):
-        alone, positions = row_loss(model, collate_row([[tokens]]), chunked=chunked)
+        alone, positions = sum_loss(model, collate_row([[tokens]]), chunked=chunked)
         assert count == positions and total == pytest.approx(float(alone.detach()), abs=1e-4)
     model.set_attn_implementation("sdpa")
-    padded = record_losses(model, collate_padded([[tokens] for tokens in made], 0), chunked=chunked)
+    padded = per_record_losses(model, collate_padded([[tokens] for tokens in made], 0), chunked=chunked)
     assert torch.allclose(each, padded, atol=1e-4)
 
 
@@ -77,7 +77,7 @@ def test_the_loss_is_the_models_own() -> None:
     model = make_model()
     model.set_attn_implementation("sdpa")
     batch = collate_padded([[tokens] for tokens in records((9, 30))], 0)
-    total, count = row_loss(model, batch, chunked=True)
+    total, count = sum_loss(model, batch, chunked=True)
     assert torch.allclose(total / count, model(**batch).loss, atol=1e-5)
 
 
@@ -87,9 +87,9 @@ def test_mixed_precision_learns_on_float32_weights() -> None:
     model.set_attn_implementation(register())
     batch = collate_row([[tokens] for tokens in records((20, 11))])
     with torch.autocast("cpu", torch.bfloat16):
-        total, count = row_loss(model, batch, chunked=True, dtype=torch.bfloat16)
+        total, count = sum_loss(model, batch, chunked=True, dtype=torch.bfloat16)
     (total / count).backward()
-    exact, _ = row_loss(model, batch, chunked=True)
+    exact, _ = sum_loss(model, batch, chunked=True)
     assert all(torch.isfinite(grad).all() for grad in gradients(model))
     assert torch.allclose(total / count, exact / count, rtol=1e-2)
 
@@ -109,10 +109,10 @@ def test_other_architectures_keep_records_apart(settings) -> None:
         ).eval()  # fmt: skip
         made = records((21, 5, 14))
         model.set_attn_implementation(register())
-        plain = head_is_plain(model)
-        packed, count = row_loss(model, collate_row([[tokens] for tokens in made]), chunked=plain)
+        plain = has_plain_head(model)
+        packed, count = sum_loss(model, collate_row([[tokens] for tokens in made]), chunked=plain)
         model.set_attn_implementation("eager")  # the only one that knows Gemma 2's soft cap
-        padded, _ = row_loss(model, collate_padded([[tokens] for tokens in made], 0), chunked=plain)
+        padded, _ = sum_loss(model, collate_padded([[tokens] for tokens in made], 0), chunked=plain)
         assert torch.allclose(packed / count, padded / count, atol=1e-5), kind.__name__
 
 
@@ -123,8 +123,8 @@ def test_a_soft_capped_head_is_not_plain() -> None:
         vocab_size=50, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=2, head_dim=16, final_logit_softcapping=0.05,
     )  # fmt: skip
-    assert not head_is_plain(Gemma2ForCausalLM(config).eval())
-    assert head_is_plain(make_model())
+    assert not has_plain_head(Gemma2ForCausalLM(config).eval())
+    assert has_plain_head(make_model())
 
 
 def test_chunked_gradients_are_autograds() -> None:
@@ -132,7 +132,7 @@ def test_chunked_gradients_are_autograds() -> None:
     hidden = torch.randn(1100, 16, requires_grad=True)
     weight = torch.randn(60, 16, requires_grad=True)
     targets = torch.randint(0, 60, (1100,))
-    (ChunkedLoss.apply(hidden, weight, targets) * 0.5).backward()
+    (ChunkedCrossEntropy.apply(hidden, weight, targets) * 0.5).backward()
     ours = hidden.grad.clone(), weight.grad.clone()
     hidden.grad = weight.grad = None
     (torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="sum") * 0.5).backward()

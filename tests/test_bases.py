@@ -27,8 +27,8 @@ from carellama.model.load import load_model, load_tokenizer, match_tokenizer, mo
 from carellama.model.packed_attention import NotPacked, choose, packed_attention
 from carellama.records import Message
 from carellama.templates.template import get_template
-from carellama.train.batch_layout import layout, padded_attention, why_padded
-from carellama.train.chunked_loss import head_is_plain, row_loss
+from carellama.train.batch_layout import choose_collator, no_packing_reason, padded_attention
+from carellama.train.chunked_loss import has_plain_head, sum_loss
 from test_attention import gradients, records
 
 SIZES: dict[str, Any] = {
@@ -101,14 +101,14 @@ def loaded(arguments: TrainedModelArguments) -> Any:
 @pytest.mark.parametrize("name", FAST)
 def test_rows_without_padding_give_the_padded_batchs_loss_and_gradients(name) -> None:
     model = tiny(name, choose("auto", type(tiny(name))))
-    assert why_padded(model) == "" and model.config._attn_implementation == "packed"
-    chunked = head_is_plain(model)
+    assert no_packing_reason(model) == "" and model.config._attn_implementation == "packed"
+    chunked = has_plain_head(model)
     made = [[tokens] for tokens in records((21, 5, 14))]
-    total, count = row_loss(model, collate_row(made), chunked=chunked)
+    total, count = sum_loss(model, collate_row(made), chunked=chunked)
     (total / count).backward()
     packed = gradients(model)
     model.set_attn_implementation("eager")
-    padded, _ = row_loss(model, collate_padded(made, 0), chunked=chunked)
+    padded, _ = sum_loss(model, collate_padded(made, 0), chunked=chunked)
     (padded / count).backward()
     assert float(total / count) == pytest.approx(float(padded / count), abs=2e-5)
     largest = max(float(gradient.abs().max()) for gradient in packed)
@@ -120,20 +120,20 @@ def test_rows_without_padding_give_the_padded_batchs_loss_and_gradients(name) ->
 def test_a_model_that_can_not_keep_records_apart_is_padded_with_a_line(name, caplog, tiny_tokenizer, tmp_path) -> None:
     model = loaded(saved(name, tmp_path, tiny_tokenizer))
     with caplog.at_level(logging.INFO, "carellama"):
-        collate = layout(model, tiny_tokenizer, packing=False, sharded=False)
+        collate = choose_collator(model, tiny_tokenizer, packing=False, sharded=False)
     assert [PADDED[name][2] in line for line in caplog.messages if line.endswith("batches are padded")] == [True], (
         caplog.messages
     )
     assert model.config._attn_implementation == padded_attention(model)
     made = records((21, 5, 14))
-    chunked = head_is_plain(model)
-    total, count = row_loss(model, collate([[tokens] for tokens in made]), chunked=chunked)
-    singles = [row_loss(model, collate([[tokens]]), chunked=chunked) for tokens in made]
+    chunked = has_plain_head(model)
+    total, count = sum_loss(model, collate([[tokens] for tokens in made]), chunked=chunked)
+    singles = [sum_loss(model, collate([[tokens]]), chunked=chunked) for tokens in made]
     assert float(total / count) == pytest.approx(
         float(sum(loss for loss, _ in singles) / sum(number for _, number in singles)), abs=2e-4
     )
     with pytest.raises(UserError, match="--packing"):
-        layout(model, tiny_tokenizer, packing=True, sharded=False)
+        choose_collator(model, tiny_tokenizer, packing=True, sharded=False)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -144,13 +144,13 @@ def test_one_step_moves_the_adapter_which_merges_saves_and_answers(name, tmp_pat
     match_tokenizer(network, tokenizer)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     model = apply_adapters(network, plan_adapters(arguments, FinetuningArguments(lora_dropout=0.0)))
-    collate = layout(model, tokenizer, packing=False, sharded=False)
+    collate = choose_collator(model, tokenizer, packing=False, sharded=False)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(learned, lr=0.02)
     batch = collate([[tokens] for tokens in records((21, 5, 14))])
     losses = []
     for _ in range(3):
-        total, count = row_loss(model, batch, chunked=head_is_plain(model))
+        total, count = sum_loss(model, batch, chunked=has_plain_head(model))
         optimiser.zero_grad()
         (total / count).backward()
         optimiser.step()
@@ -207,11 +207,11 @@ def test_attention_that_wants_more_is_refused() -> None:
 def test_a_window_that_attention_is_not_told_needs_padding() -> None:
     model = tiny("mistral", choose("auto", type(tiny("mistral"))))
     model.config.layer_types = ["sliding_attention", "full_attention"]
-    assert why_padded(model) == ""
+    assert no_packing_reason(model) == ""
     for layer in model.model.layers:
         layer.self_attn.config = type(model.config)(**SIZES | {"sliding_window": None})
         layer.self_attn.config._attn_implementation = "packed_and_noted"
-    assert "window" in why_padded(model)
+    assert "window" in no_packing_reason(model)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_a_model_with_code_of_its_own_runs_only_when_trusted_and_is_padded(
     model = loaded(trusted)
     assert type(model).__name__ == "OwnForCausalLM"
     with caplog.at_level(logging.INFO, "carellama"):
-        collate = layout(model, tiny_tokenizer, packing=False, sharded=False)
+        collate = choose_collator(model, tiny_tokenizer, packing=False, sharded=False)
     assert caplog.messages[-1].endswith("batches are padded")
-    total, count = row_loss(model, collate([[tokens] for tokens in records((9, 5))]), chunked=True)
+    total, count = sum_loss(model, collate([[tokens] for tokens in records((9, 5))]), chunked=True)
     assert torch.isfinite(total / count)

@@ -156,10 +156,10 @@ import os, signal, sys
 from pathlib import Path
 from carellama.cli import call
 from carellama.data.encoding import token_stream as stream
-from carellama.train.trainer import RowTrainer
+from carellama.train.trainer import PackedTrainer
 
 stream.ENCODED_ROWS = 4
-step, rank = RowTrainer.training_step, os.environ["RANK"]
+step, rank = PackedTrainer.training_step, os.environ["RANK"]
 
 
 def stopped(self, *words):
@@ -178,9 +178,9 @@ def run(folder, on_bad_record, workers):
 
 run("whole", "skip", "0")
 run("parts", "error", "1")
-RowTrainer.training_step = stopped
+PackedTrainer.training_step = stopped
 run("parts", "skip", "1")
-RowTrainer.training_step = step
+PackedTrainer.training_step = step
 run("parts", "skip", "0")
 """
 

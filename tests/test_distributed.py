@@ -29,7 +29,7 @@ from carellama.errors import UserError
 from carellama.model.sharded import SHARDS, is_sharded, read_shards
 from carellama.train import distributed as engines
 from carellama.train import run as runs
-from carellama.train.grpo import RolloutTrainer
+from carellama.train.grpo import GRPOTrainer
 from carellama.train.options import run_config
 from conftest import REPOSITORY
 
@@ -42,8 +42,8 @@ import json, os, sys
 from pathlib import Path
 from carellama.cli import call
 from carellama.data.encoding import prepare
-from carellama.train.grpo import RolloutTrainer
-from carellama.train.trainer import RowTrainer
+from carellama.train.grpo import GRPOTrainer
+from carellama.train.trainer import PackedTrainer
 from test_distributed import answers
 
 rank = os.environ.get("RANK", "0")
@@ -61,13 +61,13 @@ def encoded(*words, original=prepare.encode_rows, **options):
     return original(*words, **options)
 
 
-def saved(self, *words, original=RowTrainer.save_model, **options):
+def saved(self, *words, original=PackedTrainer.save_model, **options):
     notes["sharded"][folder] = any(hasattr(one, "placements") for one in self.model.parameters())
     return original(self, *words, **options)
 
 
 sys.addaudithook(opened)
-prepare.encode_rows, RolloutTrainer._generate_single_turn, RowTrainer.save_model = encoded, answers, saved
+prepare.encode_rows, GRPOTrainer._generate_single_turn, PackedTrainer.save_model = encoded, answers, saved
 for words in json.loads(Path(sys.argv[1]).read_text()):
     for key in [key for key in os.environ if key.startswith(("FSDP_", "ACCELERATE_"))]:
         del os.environ[key]
@@ -215,7 +215,7 @@ ANSWERING: dict[str, dict[str, Any]] = {
 def ddp(workplace: Path) -> SimpleNamespace:
     """All of DDP in one launch; `alone` are the same runs by one process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RolloutTrainer, "_generate_single_turn", answers)
+        patch.setattr(GRPOTrainer, "_generate_single_turn", answers)
         patch.syspath_prepend(workplace)
         for name, options in (RUNS | ANSWERING).items():
             alone(workplace, f"one_{name}", **options)
@@ -467,7 +467,7 @@ def test_the_records_of_all_processes_are_put_back_in_order() -> None:
     from accelerate.data_loader import BatchSamplerShard
     from torch.utils.data import BatchSampler
 
-    from carellama.train.trainer import in_order
+    from carellama.train.trainer import gather_in_order
 
     for records in range(1, 14):
         for size in (1, 2, 4):
@@ -477,4 +477,4 @@ def test_the_records_of_all_processes_are_put_back_in_order() -> None:
                 for process in range(processes):
                     mine = BatchSamplerShard(batches, processes, process) if processes > 1 else batches
                     every += [torch.tensor(batch)[:, None] for batch in mine]
-                assert in_order(every, processes, records)[:, 0].tolist() == list(range(records))
+                assert gather_in_order(every, processes, records)[:, 0].tolist() == list(range(records))

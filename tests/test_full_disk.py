@@ -18,9 +18,9 @@ from carellama.disk import full
 LIMITED = """
 import json, resource, signal, sys
 from carellama import cli
-from carellama.train.checkpoints import WholeCheckpoints
+from carellama.train.checkpoints import AtomicCheckpointMixin
 
-save = WholeCheckpoints._save_checkpoint
+save = AtomicCheckpointMixin._save_checkpoint
 
 def with_limit(self, *args):
     "From the second checkpoint on no file may be larger."
@@ -28,7 +28,7 @@ def with_limit(self, *args):
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
     save(self, *args)
 
-WholeCheckpoints._save_checkpoint = with_limit
+AtomicCheckpointMixin._save_checkpoint = with_limit
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 cli.call("train", json.loads(sys.argv[1]))
 """

@@ -25,7 +25,7 @@ from carellama.records import Message, Question
 from carellama.templates.template import get_template
 from carellama.templates.tokenize import GroupEncoder
 from carellama.train import run as runs
-from carellama.train.grpo import RolloutTrainer
+from carellama.train.grpo import GRPOTrainer
 from carellama.train.options import run_config
 from carellama.train.session import Session
 from conftest import REPOSITORY, make_model
@@ -138,19 +138,19 @@ def test_a_resumed_run_is_the_whole_run(mine, tiny_folder, monkeypatch):
     options = {"max_steps": 5, "rewards": "rewards_of_mine:lower", "lora_dropout": 0.1}
     runs.run(config_of(mine, tiny_folder, data, "whole", **options))
 
-    step = RolloutTrainer.training_step
+    step = GRPOTrainer.training_step
 
     def killed(self, *args, **kwargs):
         if self.state.global_step == 4:
             raise KeyboardInterrupt
         return step(self, *args, **kwargs)
 
-    monkeypatch.setattr(RolloutTrainer, "training_step", killed)
+    monkeypatch.setattr(GRPOTrainer, "training_step", killed)
     saving = {**options, "save_strategy": "steps", "save_steps": 2}
     with pytest.raises(KeyboardInterrupt):
         runs.run(config_of(mine, tiny_folder, data, "parts", **saving))
     assert {path.name for path in (mine / "parts").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
-    monkeypatch.setattr(RolloutTrainer, "training_step", step)
+    monkeypatch.setattr(GRPOTrainer, "training_step", step)
     runs.run(config_of(mine, tiny_folder, data, "parts", **saving))
     assert logged(mine, "reward", "parts") == logged(mine, "reward", "whole")
     whole, parts = weights(mine / "whole"), weights(mine / "parts")
@@ -160,17 +160,17 @@ def test_a_resumed_run_is_the_whole_run(mine, tiny_folder, monkeypatch):
 def test_a_stop_signal_leaves_a_checkpoint_and_evaluation_changes_nothing(mine, tiny_folder, monkeypatch):
     data = exam_file(mine)
     measured = {"eval_strategy": "steps", "eval_steps": 1, "eval_dataset": data, "per_device_eval_batch_size": 5}
-    step = RolloutTrainer.training_step
+    step = GRPOTrainer.training_step
 
     def stopped(self, *args, **kwargs):
         os.kill(os.getpid(), signal.SIGTERM)
         return step(self, *args, **kwargs)
 
-    monkeypatch.setattr(RolloutTrainer, "training_step", stopped)
+    monkeypatch.setattr(GRPOTrainer, "training_step", stopped)
     with pytest.raises(SystemExit) as end:
         runs.run(config_of(mine, tiny_folder, data, "parts", max_steps=3, **measured))
     assert end.value.code == 130 and (mine / "parts/checkpoint-1/trainer_state.json").is_file()
-    monkeypatch.setattr(RolloutTrainer, "training_step", step)
+    monkeypatch.setattr(GRPOTrainer, "training_step", step)
     runs.run(config_of(mine, tiny_folder, data, "parts", max_steps=3, **measured))
     runs.run(config_of(mine, tiny_folder, data, "whole", max_steps=3))
     assert logged(mine, "reward", "parts") == logged(mine, "reward", "whole")
@@ -188,7 +188,7 @@ def test_a_reward_that_can_not_be_given_ends_the_run_with_a_checkpoint(mine, tin
 
         return reward
 
-    monkeypatch.setattr("carellama.train.reward.verifiable.imported", flaky)
+    monkeypatch.setattr("carellama.train.reward.verifiable.import_function", flaky)
     with pytest.raises(SystemExit) as end:
         runs.run(config_of(mine, tiny_folder, exam_file(mine), max_steps=4))
     assert end.value.code == 2 and (mine / "out/checkpoint-2/trainer_state.json").is_file()
@@ -355,11 +355,11 @@ def test_an_answer_ends_with_a_stop_string_of_its_template(tiny_tokenizer):
     template = SimpleNamespace(stops=["Human:"], stop_ids=[2])
     trainer = SimpleNamespace(template=template, processing_class=tiny_tokenizer)
     ids = tiny_tokenizer.encode("Rest well.\nHuman: And then? Human: Go on.", add_special_tokens=False)
-    ended = RolloutTrainer._ended(trainer, ids)  # type: ignore[arg-type]
+    ended = GRPOTrainer._finish_reasons(trainer, ids)  # type: ignore[arg-type]
     assert tiny_tokenizer.decode(ended) == "Rest well.\nHuman:"
-    assert RolloutTrainer._ended(trainer, ended[:-1]) == ended[:-1]  # type: ignore[arg-type]
+    assert GRPOTrainer._finish_reasons(trainer, ended[:-1]) == ended[:-1]  # type: ignore[arg-type]
     for text in ("Rest well.\nHuman: Hm", "Rest well.\n<|im_end|>Human:", "Rest well.\n"):
-        assert RolloutTrainer._spoken(trainer, text) == "Rest well.\n"  # type: ignore[arg-type]
+        assert GRPOTrainer._decode_completions(trainer, text) == "Rest well.\n"  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -412,7 +412,7 @@ def test_an_endpoint_judges_by_rules_of_the_user_until_it_is_gone(mine, tiny_fol
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rows(mine, tiny_folder, monkeypatch):
-    plain = RolloutTrainer._compute_loss
-    monkeypatch.setattr(RolloutTrainer, "_compute_loss", lambda *args: plain(*args) * float("nan"))
+    plain = GRPOTrainer._compute_loss
+    monkeypatch.setattr(GRPOTrainer, "_compute_loss", lambda *args: plain(*args) * float("nan"))
     with pytest.raises(UserError, match=r"the loss is not a number, in step 1.*exam\.jsonl:\d+, .*exam\.jsonl:\d+\."):
         runs.run(config_of(mine, tiny_folder, exam_file(mine)))

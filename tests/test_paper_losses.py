@@ -145,7 +145,7 @@ def test_kto(tmp_path, tiny_folder, tiny_tokenizer, model, w_good, w_bad):
 def test_ppo(tmp_path, tiny_folder, model, monkeypatch):
     """Two passes over one rollout and one over the next: the answers are the run's, all else is worked out again."""
     rollouts = []
-    answered = PPOTrainer._answered
+    answered = PPOTrainer._generate
 
     def remembered(self, tasks, seeds):
         answers, tokens, scores = answered(self, tasks, seeds)
@@ -153,7 +153,7 @@ def test_ppo(tmp_path, tiny_folder, model, monkeypatch):
         rollouts.append((tokens, list(scores)))
         return answers, tokens, scores
 
-    monkeypatch.setattr(PPOTrainer, "_answered", remembered)
+    monkeypatch.setattr(PPOTrainer, "_generate", remembered)
     monkeypatch.setattr("carellama.train.ppo.check_reward", lambda *_: None)
     monkeypatch.setattr("carellama.train.ppo.load_reward", lambda *_: lambda prompts, answers: [0.0] * len(answers))
     options = {

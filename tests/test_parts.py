@@ -19,7 +19,7 @@ from carellama.train import run as runs
 from carellama.train.memory import check as memory_check
 from carellama.train.options import run_config
 from carellama.train.session import Session
-from carellama.train.trainer import RowTrainer
+from carellama.train.trainer import PackedTrainer
 
 ANSWERS = ["See a doctor if it gets worse.", "Wait."]
 
@@ -79,14 +79,14 @@ def test_steps_in_parts_are_the_steps_of_whole_batches(
     tiny_folder: Path, tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts: list[int] = []
-    parts = RowTrainer.parts
+    parts = PackedTrainer.parts
 
-    def counted(self: RowTrainer, row: dict) -> list[dict]:
+    def counted(self: PackedTrainer, row: dict) -> list[dict]:
         made = parts(self, row)
         counts.append(len(made))
         return made
 
-    monkeypatch.setattr(RowTrainer, "parts", counted)
+    monkeypatch.setattr(PackedTrainer, "parts", counted)
     losses = []
     for limit in (0, 100):
         runs.run(config_of(tmp_path, tiny_folder, stage, row_tokens=limit))

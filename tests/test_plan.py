@@ -22,7 +22,14 @@ from carellama.stages import STAGES
 from carellama.train import plan as plans
 from carellama.train import run as runs
 from carellama.train.memory import check as memory_check
-from carellama.train.memory.trace import Batch, Manner, Stack, Tracker, measured, shortened
+from carellama.train.memory.trace import (
+    AllocationTracker,
+    BatchShape,
+    LayerSample,
+    StepConfig,
+    sample_layers,
+    trace_step,
+)
 from carellama.train.options import run_config
 from carellama.train.session import Session
 from conftest import make_model
@@ -55,7 +62,7 @@ def config_of(folder: Path, model: Path, **options: Any) -> RunConfig:
 
 
 def step(
-    folder: Path, batch: Batch, *, kind: Any = "lora", bits: int | None = None, short: bool = True, **how: Any
+    folder: Path, batch: BatchShape, *, kind: Any = "lora", bits: int | None = None, short: bool = True, **how: Any
 ) -> dict[str, int]:
     arguments = ModelArguments(str(folder), quantization_bit=bits)
     finetuning = FinetuningArguments(finetuning_type=kind, lora_target="all", num_layer_trainable=2)
@@ -63,14 +70,14 @@ def step(
     if kind != "lora":
         model = apply_adapters_meta(model, plan_adapters(arguments, finetuning))
     layers = list(model.model.layers)
-    stack = shortened(model) if short else Stack(layers, [0] * len(layers))
+    stack = sample_layers(model) if short else LayerSample(layers, [0] * len(layers))
     if kind == "lora":
         model = apply_adapters_meta(model, plan_adapters(arguments, finetuning))
-    return measured(model, stack, batch, Manner(**how)).parts
+    return trace_step(model, stack, batch, StepConfig(**how)).parts
 
 
 def test_a_tracker_counts_what_is_alive() -> None:
-    with Tracker() as tracker, tracker.of("activations"):
+    with AllocationTracker() as tracker, tracker.of("activations"):
         one = torch.zeros(1000)
         view = one[:10]
         other = torch.zeros(500)
@@ -162,7 +169,7 @@ def test_a_reward_model_begins_on_the_merged_language_model(adapter_folders: dic
 def test_two_layers_tell_what_all_need(tmp_path: Path, kind: Any, checkpointing: dict | None, mixed: object) -> None:
     make_model(num_hidden_layers=8, vocab_size=200).save_pretrained(tmp_path)
     how: dict[str, Any] = {"checkpointing": checkpointing, "compute": mixed}
-    batch = Batch((100,) * 12, 500, padded=True)
+    batch = BatchShape((100,) * 12, 500, padded=True)
     short, whole = (step(tmp_path, batch, kind=kind, short=short, **how) for short in (True, False))
     assert sum(short.values()) == pytest.approx(sum(whole.values()), rel=0.05)
     for part in ("weights", "adapters", "optimiser", "logits"):
@@ -173,19 +180,19 @@ def test_of_layers_of_two_kinds_both_are_gone_through() -> None:
     model = make_model(num_hidden_layers=8)
     for number, layer in enumerate(model.model.layers):
         layer.self_attn.sliding_window = None if number % 4 == 3 else 16
-    stack = shortened(model)
+    stack = sample_layers(model)
     assert [layer.self_attn.sliding_window for layer in stack.layers] == [16, 16, None]
     assert stack.others == [0, 4, 1]
 
 
 def test_activations_grow_with_the_batch_and_weights_do_not(tiny_folder: Path) -> None:
-    small, double = (step(tiny_folder, Batch((100,) * count, 20 * count, padded=True)) for count in (3, 6))
+    small, double = (step(tiny_folder, BatchShape((100,) * count, 20 * count, padded=True)) for count in (3, 6))
     assert small["weights"] == double["weights"]
     assert double["activations"] == pytest.approx(2 * small["activations"], rel=0.05)
 
 
 def test_the_optimiser_holds_two_moments_of_what_is_trained(tiny_folder: Path) -> None:
-    batch = Batch((20,), 10, padded=True)
+    batch = BatchShape((20,), 10, padded=True)
     lora, full = step(tiny_folder, batch), step(tiny_folder, batch, kind="full")
     assert lora["optimiser"] == pytest.approx(2 * lora["adapters"], rel=0.05)
     assert full["optimiser"] == pytest.approx(2 * full["weights"], rel=0.05)
@@ -194,13 +201,13 @@ def test_the_optimiser_holds_two_moments_of_what_is_trained(tiny_folder: Path) -
 
 
 def test_checkpointing_needs_less(tiny_folder: Path) -> None:
-    batch = Batch((100,) * 16, 1600, padded=True)
+    batch = BatchShape((100,) * 16, 1600, padded=True)
     plain = step(tiny_folder, batch)
     assert step(tiny_folder, batch, checkpointing={})["activations"] < 0.7 * plain["activations"]
 
 
 def test_packed_weights_take_half_a_byte_and_learn_through(tiny_folder: Path) -> None:
-    batch = Batch((20,), 10, padded=True)
+    batch = BatchShape((20,), 10, padded=True)
     whole, packed = step(tiny_folder, batch), step(tiny_folder, batch, bits=4)
     linear = 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128) * 4  # bytes of the linear layers in float32
     saved = whole["weights"] - packed["weights"]
@@ -209,7 +216,7 @@ def test_packed_weights_take_half_a_byte_and_learn_through(tiny_folder: Path) ->
 
 
 def test_a_copy_of_the_model_is_counted(tiny_folder: Path) -> None:
-    batch = Batch((20, 20), 10, padded=True)
+    batch = BatchShape((20, 20), 10, padded=True)
     parts = step(tiny_folder, batch, kind="full", objective="answers", reference=True, copied=True)
     assert parts["reference"] == pytest.approx(parts["weights"], rel=0.01)
 
@@ -268,11 +275,11 @@ def test_the_verb_prints_and_writes_the_plan(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = tmp_path / "plan.json"
-    plans.plan(words(tmp_path, tiny_folder, plan_steps=2, report=report, num_train_epochs=2, bf16=True))
+    plans.main(words(tmp_path, tiny_folder, plan_steps=2, report=report, num_train_epochs=2, bf16=True))
     said = capsys.readouterr().out
     made = json.loads(report.read_text(encoding="utf-8"))
     assert made["fits"] and "it fits" in said
-    assert all(plans.MEANINGS[part] in said for part in made["parts"]) and "casts" in made["parts"]
+    assert all(plans.PART_LABELS[part] in said for part in made["parts"]) and "casts" in made["parts"]
     assert made["steps"] == 12 and made["steps_per_epoch"] == 6
     assert made["tokens_per_epoch"] > 0 and made["seconds_per_step"] > 0
     assert not (tmp_path / "out").exists(), "the output folder of the run is left alone"
@@ -327,7 +334,7 @@ def test_a_model_that_can_not_be_estimated_is_trained_all_the_same(
 def test_large_pieces_leave_no_holes_in_the_heap(tiny_folder: Path) -> None:
     def heaped(count: int) -> int:
         model = meta_model(ModelArguments(str(tiny_folder)), dtype="float32", attention="sdpa")
-        return measured(model, shortened(model), Batch((500,) * count, 10, padded=True), Manner()).heaped
+        return trace_step(model, sample_layers(model), BatchShape((500,) * count, 10, padded=True), StepConfig()).heaped
 
     assert heaped(8) == pytest.approx(2 * heaped(4), rel=0.01)
     assert heaped(4096) < 0.1 * 512 * heaped(8), "but the sums of a row, which are small"

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from carellama.train.plot import plot_loss, smooth
+from carellama.train.plot import exponential_moving_average, plot_loss
 
 
 def test_smoothing_keeps_a_level_and_stays_within_the_values() -> None:
-    assert smooth([2.0] * 5) == pytest.approx([2.0] * 5)
-    found = smooth([4.0, 2.0, 3.0])
+    assert exponential_moving_average([2.0] * 5) == pytest.approx([2.0] * 5)
+    found = exponential_moving_average([4.0, 2.0, 3.0])
     assert found[0] == pytest.approx(4.0) and all(2 <= value <= 4 for value in found)
-    assert smooth([]) == []
+    assert exponential_moving_average([]) == []
 
 
 def drawn(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:

@@ -28,14 +28,14 @@ from carellama.train import run as runs
 from carellama.train.chunked_loss import token_logps
 from carellama.train.options import run_config
 from carellama.train.policy_gradient import (
-    Moments,
-    adapted,
-    clipped_losses,
-    generalised_advantages,
-    shaped_rewards,
+    RunningMoments,
+    adapt_kl_coefficient,
+    gae,
+    ppo_losses,
+    token_rewards,
 )  # fmt: skip
 from carellama.train.ppo import PPOTrainer
-from carellama.train.rollout import Rollout, joined
+from carellama.train.rollout import Rollout, make_example
 from carellama.train.session import Session
 from conftest import REPOSITORY, make_model
 
@@ -94,16 +94,16 @@ def test_advantages_are_the_decayed_sum_of_errors():
     ahead = np.append(values[1:], 0.0)
     errors = rewards + gamma * ahead - values
     wanted = [sum((gamma * decay) ** (k - t) * errors[k] for k in range(t, 7)) for t in range(7)]
-    found, returns = generalised_advantages(torch.tensor(rewards), torch.tensor(values), gamma, decay)
+    found, returns = gae(torch.tensor(rewards), torch.tensor(values), gamma, decay)
     assert found.tolist() == pytest.approx(wanted)
     assert returns.tolist() == pytest.approx(wanted + values)
-    undiscounted, _ = generalised_advantages(torch.tensor(rewards), torch.zeros(7).double(), 1.0, 1.0)
+    undiscounted, _ = gae(torch.tensor(rewards), torch.zeros(7).double(), 1.0, 1.0)
     assert undiscounted.tolist() == pytest.approx(rewards[::-1].cumsum()[::-1])
 
 
 def test_rewards_hold_the_cost_of_kl_and_the_score_at_the_end():
     own, other = torch.tensor([-1.0, -2.0, -3.0]), torch.tensor([-1.5, -2.0, -2.0])
-    assert shaped_rewards(own, other, 4.0, 0.1).tolist() == pytest.approx([-0.05, 0.0, 4.1])
+    assert token_rewards(own, other, 4.0, 0.1).tolist() == pytest.approx([-0.05, 0.0, 4.1])
 
 
 def test_the_gradient_is_the_policy_gradient_until_the_ratio_leaves_its_bounds():
@@ -112,7 +112,7 @@ def test_the_gradient_is_the_policy_gradient_until_the_ratio_leaves_its_bounds()
     old["advantages"] = torch.tensor([1.0, -2.0, 1.0, -1.0])
     logps = torch.log(torch.tensor([1.0, 1.0, 1.3, 1.3])).requires_grad_()  # the ratios
     values = torch.tensor([0.0, 0.1, 3.0, 0.0], requires_grad=True)
-    losses = clipped_losses(logps, values, old, how)
+    losses = ppo_losses(logps, values, old, how)
     losses.each.sum().backward()
     assert logps.grad.tolist() == pytest.approx([-1.0, 2.0, 0.0, 1.3], abs=1e-6)
     assert losses.clipped == 0.5
@@ -124,29 +124,29 @@ def test_a_value_that_left_its_bounds_is_learned_from_the_bound():
     """Without the clip, a value that reached its return in one step would cost nothing."""
     how = PPOArguments(ppo_value_clip=0.2)
     old = {name: torch.zeros(1) for name in ("logps", "values", "advantages")} | {"returns": torch.ones(1)}
-    losses = clipped_losses(torch.zeros(1), torch.ones(1), old, how)
+    losses = ppo_losses(torch.zeros(1), torch.ones(1), old, how)
     assert losses.value == pytest.approx((0.2 - 1) ** 2 / 2)
 
 
 def test_moments_are_those_of_all_batches():
-    numbers, moments = np.random.default_rng(0).normal(3, 2, 50), Moments()
+    numbers, moments = np.random.default_rng(0).normal(3, 2, 50), RunningMoments()
     for batch in np.split(numbers, [7, 20, 20, 41]):
         moments.add(len(batch), batch.sum(), (batch**2).sum())
     assert (moments.mean, moments.deviation) == pytest.approx((numbers.mean(), numbers.std(ddof=1)))
-    equal = Moments()
+    equal = RunningMoments()
     equal.add(3, 3.0, 3.0)
     assert equal.deviation == 1
 
 
 def test_the_cost_of_kl_is_adapted_to_its_target():
-    assert adapted(0.1, 5.0, None) == 0.1
-    assert adapted(0.1, 6.0, 6.0) == 0.1
-    assert adapted(0.1, 6.6, 6.0) == pytest.approx(0.101)
-    assert (adapted(0.1, 60.0, 6.0), adapted(0.1, 0.0, 6.0)) == pytest.approx((0.102, 0.098))
+    assert adapt_kl_coefficient(0.1, 5.0, None) == 0.1
+    assert adapt_kl_coefficient(0.1, 6.0, 6.0) == 0.1
+    assert adapt_kl_coefficient(0.1, 6.6, 6.0) == pytest.approx(0.101)
+    assert (adapt_kl_coefficient(0.1, 60.0, 6.0), adapt_kl_coefficient(0.1, 0.0, 6.0)) == pytest.approx((0.102, 0.098))
 
 
 def some_rollout(sizes: tuple[int, ...] = (3, 1, 5, 2)) -> Rollout:
-    tokens = [joined(list(range(3, 9 + size)), 6, f"data/a.json:{size}") for size in sizes]
+    tokens = [make_example(list(range(3, 9 + size)), 6, f"data/a.json:{size}") for size in sizes]
     names = ("logps", "values", "advantages", "returns")
     return Rollout(tokens, {name: [torch.randn(size) for size in sizes] for name in names})
 
@@ -335,7 +335,7 @@ from pathlib import Path
 from carellama.cli import call
 from carellama.train.ppo import PPOTrainer
 
-chosen, train, rank = PPOTrainer._chosen, PPOTrainer.train, os.environ["RANK"]
+chosen, train, rank = PPOTrainer._select_prompts, PPOTrainer.train, os.environ["RANK"]
 
 
 def noted(self, epoch, number):
@@ -352,7 +352,7 @@ def trained(self, **words):
     return result
 
 
-PPOTrainer._chosen, PPOTrainer.train = noted, trained
+PPOTrainer._select_prompts, PPOTrainer.train = noted, trained
 call("train", sys.argv[1:])
 """
 

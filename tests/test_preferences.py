@@ -32,9 +32,9 @@ from carellama.templates.template import get_template
 from carellama.train import run as runs
 from carellama.train.chunked_loss import record_logps
 from carellama.train.dpo import preference_loss
-from carellama.train.kto import mismatched
+from carellama.train.kto import mismatched_pairs
 from carellama.train.options import run_config
-from carellama.train.reward_model import scores_of
+from carellama.train.reward_model import score_records
 from carellama.train.session import Session
 from conftest import make_model
 
@@ -229,7 +229,7 @@ def test_the_reference_is_the_model_without_its_new_adapter(encoder, tiny_folder
             if "lora_B" in name:
                 one.normal_()
     assert plain_logps(model, examples) != pytest.approx(before, rel=1e-4)
-    with torch.no_grad(), ReferenceModel(model, sharded=False).of(model) as reference:
+    with torch.no_grad(), ReferenceModel(model, sharded=False).use(model) as reference:
         assert plain_logps(reference, examples) == pytest.approx(before, rel=1e-6)
     assert plain_logps(model, examples) != pytest.approx(before, rel=1e-4)
 
@@ -241,12 +241,12 @@ def test_scores_in_a_row_are_those_of_transformers_alone(encoder, tiny_folder):
     examples = rows_of(encoder(), *SOME)
     alone = [float(model(torch.tensor(tokens.input_ids.tolist())[None]).logits) for pair in examples for tokens in pair]
     for batch in (collate_row(examples), collate_padded(examples, 0)):
-        torch.testing.assert_close(scores_of(model, batch), torch.tensor(alone), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(score_records(model, batch), torch.tensor(alone), rtol=1e-4, atol=1e-5)
 
 
 def test_the_others_of_kto_are_prompts_with_the_answer_before(encoder):
     examples = [[tokens] for pair in rows_of(encoder(), *SOME) for tokens in pair]
-    others = mismatched(examples, 512)
+    others = mismatched_pairs(examples, 512)
     assert len(examples) > 2
     for (own,), (other,), (before,) in zip(examples, others, [examples[-1], *examples[:-1]], strict=True):
         start = int(np.argmax(own.labels != IGNORED))

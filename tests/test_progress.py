@@ -14,7 +14,7 @@ from carellama.config.reader import to_flags
 from carellama.config.run import TrainingArguments
 from carellama.errors import UserError
 from carellama.train.arguments import build_arguments
-from carellama.train.progress import Progress, Work
+from carellama.train.progress import Progress, ThroughputCounter
 from conftest import make_model
 
 
@@ -22,11 +22,11 @@ def test_work_is_that_of_the_matrix_products():
     model = make_model(tie_word_embeddings=False)
     head = model.get_output_embeddings().weight.numel()
     body = sum(one.numel() for name, one in model.named_parameters() if "proj" in name)
-    work = Work(model)
+    work = ThroughputCounter(model)
     work.add(10, 3)
     assert (work.tokens, work.operations) == (10, 6 * (10 * body + 3 * head))
     model.requires_grad_(False)
-    frozen = Work(model, passes=1)
+    frozen = ThroughputCounter(model, passes=1)
     frozen.add(10, 3)
     assert frozen.operations == pytest.approx(6 * (10 * body + 3 * head))  # 4 for itself, 2 for the reference
 
@@ -39,7 +39,7 @@ def test_the_matrix_rate_is_measured():
 
 def test_the_log_has_the_rates_and_a_line_is_printed(capsys):
     model = make_model()
-    progress = Progress(Work(model), "float32")
+    progress = Progress(ThroughputCounter(model), "float32")
     state = types.SimpleNamespace(global_step=0, max_steps=4, epoch=0.0, is_world_process_zero=True)
     arguments = types.SimpleNamespace(disable_tqdm=False)
     progress.on_train_begin(arguments, state, None)
@@ -62,7 +62,7 @@ def test_a_terminal_gets_one_live_line(monkeypatch):
 
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)
-    progress = Progress(Work(make_model()), "float32")
+    progress = Progress(ThroughputCounter(make_model()), "float32")
     state = types.SimpleNamespace(global_step=1, max_steps=4, epoch=0.25, is_world_process_zero=True)
     progress.on_train_begin(types.SimpleNamespace(disable_tqdm=False), state, None)
     progress.on_step_end(None, state, None)
@@ -123,7 +123,7 @@ def test_a_training_takes_float32_where_a_cpu_multiplies_it_faster(monkeypatch, 
 
 def test_attention_counts_the_pairs_of_tokens_within_a_record():
     model = make_model()
-    work = Work(model)
+    work = ThroughputCounter(model)
     work.add(0, 0, pairs=9 + 16)
     config = model.config
     width = config.hidden_size // config.num_attention_heads

@@ -16,7 +16,7 @@ from carellama.config.transformers_options import training_flags
 from carellama.errors import UserError
 from carellama.train import resume
 from carellama.train import run as runs
-from carellama.train.callbacks import StopCallback
+from carellama.train.callbacks import SignalStopCallback
 from carellama.train.options import run_config
 
 STOP = 3  # step that the first run ends at
@@ -40,15 +40,15 @@ def config_of(folder: Path, model: Path, **options: Any) -> RunConfig:
 
 def stop_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a run end at step `STOP` as Ctrl-C ends it."""
-    own = StopCallback.on_step_end
+    own = SignalStopCallback.on_step_end
 
-    def on_step_end(self: StopCallback, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self: SignalStopCallback, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == STOP and not (Path(args.output_dir) / "stopped").exists():
             (Path(args.output_dir) / "stopped").touch()
             self.stopped.set()
         own(self, args, state, control, **kwargs)
 
-    monkeypatch.setattr(StopCallback, "on_step_end", on_step_end)
+    monkeypatch.setattr(SignalStopCallback, "on_step_end", on_step_end)
 
 
 @pytest.fixture

@@ -28,8 +28,9 @@ from carellama.model.load import load_model
 from carellama.records import Message, Pair
 from carellama.templates.template import get_template
 from carellama.train.options import run_config
-from carellama.train.reward.model import ServerReward, check_reward, load_reward, load_scorer
-from carellama.train.reward_model import scores_of
+from carellama.train.reward.model import check_reward, load_reward, load_scorer
+from carellama.train.reward.server import ServerReward
+from carellama.train.reward_model import score_records
 from conftest import make_model, make_tokenizer
 
 PROMPT = (Message("user", "My ear hurts since 3 days."),)
@@ -97,7 +98,7 @@ def test_scores_are_those_that_the_stage_learned(adapter, tiny_folder, tiny_toke
     encoder = AnswerEncoder(Encoder(tiny_tokenizer, get_template(None, tiny_tokenizer), (400, 100, 500)))
     examples = [one.tokens for one in encoder.encode([Pair(PROMPT, *ANSWERS)])]
     with torch.no_grad():
-        learned = scores_of(score.model, collate_row(examples)).tolist()
+        learned = score_records(score.model, collate_row(examples)).tolist()
     assert score([PROMPT] * 2, ANSWERS) == pytest.approx(learned, abs=1e-5)
 
 
@@ -140,7 +141,7 @@ def test_an_adapter_on_top_of_another_goes_with_it(tmp_path, tiny_folder, tiny_t
     model = apply_adapters(model, plan_adapters(arguments))  # type: ignore[assignment]
     encoder = AnswerEncoder(Encoder(tiny_tokenizer, get_template(None, tiny_tokenizer), (400, 100, 500)))
     with torch.no_grad():
-        wanted = scores_of(model, collate_row([one.tokens for one in encoder.encode([Pair(PROMPT, *ANSWERS)])]))
+        wanted = score_records(model, collate_row([one.tokens for one in encoder.encode([Pair(PROMPT, *ANSWERS)])]))
     assert score([PROMPT] * 2, ANSWERS) == pytest.approx(wanted.tolist(), abs=1e-4)
     embedding = {one.data_ptr() for one in policy.parameters()}
     assert (score.model.get_input_embeddings().weight.data_ptr() in embedding) == (merged == "first")

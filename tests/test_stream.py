@@ -265,16 +265,16 @@ def run_of(tmp_path, tiny_folder):
 @pytest.mark.slow
 def test_a_stream_resumes_with_the_workers_and_files_that_it_had(tmp_path, run_of, monkeypatch):
     """T28: resumed with other workers, 41 of 62 records were trained on again; a file that changed was not noticed."""
-    from carellama.train.trainer import RowTrainer
+    from carellama.train.trainer import PackedTrainer
 
-    path, step = rows_file(tmp_path, "a", 30), RowTrainer.compute_loss
+    path, step = rows_file(tmp_path, "a", 30), PackedTrainer.compute_loss
 
     def killed(self, *args, **kwargs):
         if self.state.global_step == 2:
             raise KeyboardInterrupt
         return step(self, *args, **kwargs)
 
-    monkeypatch.setattr(RowTrainer, "compute_loss", killed)
+    monkeypatch.setattr(PackedTrainer, "compute_loss", killed)
     with pytest.raises(KeyboardInterrupt):
         run_of(path, "cut")
     with pytest.raises(UserError, match=r"--dataloader_num_workers \(0, now 2\)"):
@@ -286,22 +286,22 @@ def test_a_stream_resumes_with_the_workers_and_files_that_it_had(tmp_path, run_o
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_losses(tmp_path, run_of, monkeypatch):
-    from carellama.train.trainer import RowTrainer
+    from carellama.train.trainer import PackedTrainer
 
     path = rows_file(tmp_path, "a", 30, bad=(2,))
     whole, report = run_of(path, "whole")
     assert [(entry["rows"], entry["used"]) for entry in report.values()] == [(30, 29)]
-    step = RowTrainer.compute_loss
+    step = PackedTrainer.compute_loss
 
     def killed(self, *args, **kwargs):
         if self.state.global_step == 4:
             raise KeyboardInterrupt
         return step(self, *args, **kwargs)
 
-    monkeypatch.setattr(RowTrainer, "compute_loss", killed)
+    monkeypatch.setattr(PackedTrainer, "compute_loss", killed)
     with pytest.raises(KeyboardInterrupt):
         run_of(path, "cut")
-    monkeypatch.setattr(RowTrainer, "compute_loss", step)
+    monkeypatch.setattr(PackedTrainer, "compute_loss", step)
     assert run_of(path, "cut") == (whole, report) and len(whole) == 6
 
 

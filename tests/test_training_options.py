@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from carellama.config.reader import to_flags
 from carellama.config.run import RunConfig
 from carellama.errors import UserError
+from carellama.train import arguments
 from carellama.train import run as runs
-from carellama.train.grpo import RolloutTrainer
+from carellama.train.grpo import GRPOTrainer
 from carellama.train.options import run_config
 from carellama.train.trainer import whole_records
 
@@ -84,7 +85,7 @@ def test_grpo_learns_the_b_matrices_faster_with_loraplus(
 ) -> None:
     """--loraplus_lr_ratio had no effect in stage grpo."""
     made: list[Any] = []
-    monkeypatch.setattr(RolloutTrainer, "train", lambda self, **_: made.append(self.create_optimizer()) or 1 / 0)  # type: ignore[func-returns-value]
+    monkeypatch.setattr(GRPOTrainer, "train", lambda self, **_: made.append(self.create_optimizer()) or 1 / 0)  # type: ignore[func-returns-value]
     (tmp_path / "exam.jsonl").write_text(
         json.dumps({"question": "Odd?", "options": {"A": "yes", "B": "no"}, "answer": "A"}) + "\n", encoding="utf-8"
     )
@@ -166,3 +167,18 @@ def test_a_model_without_numbers_has_no_loss(tmp_path: Path, tiny_folder: Path, 
     data = {"dataset": tmp_path / "pairs.json"} if stage == "dpo" else {}
     with pytest.raises(UserError, match=r"the loss of . of . evaluated records is not a number, from .* row 1 on"):
         runs.run(config_of(tmp_path, folder, **given, **data))
+
+
+def test_ligers_kernels_are_for_a_gpu_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def settled(asked: bool | None) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        arguments._set_liger(values, wanted=asked)
+        return values
+
+    assert settled(None) == {"use_liger_kernel": False}
+    with pytest.raises(UserError, match="needs a GPU"):
+        settled(True)
+    monkeypatch.setattr(arguments, "has_gpu", lambda: True)
+    monkeypatch.setattr("transformers.utils.is_liger_kernel_available", lambda: True)
+    assert settled(None) == {"use_liger_kernel": True, "liger_kernel_config": arguments.LIGER}
+    assert settled(False) == {"use_liger_kernel": False}

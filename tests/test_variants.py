@@ -22,7 +22,7 @@ from carellama.model.load import load_model, load_tokenizer
 from carellama.templates.template import get_template
 from carellama.train import run as runs
 from carellama.train.causal import CausalTrainer
-from carellama.train.neftune import embedding_noise, record_lengths
+from carellama.train.neftune import neftune_noise, record_lengths
 from carellama.train.options import run_config
 from conftest import make_model
 from test_attention import records
@@ -138,7 +138,7 @@ def test_noise_is_of_the_records_own_length(padded):
     batch = collate_padded(made, 0) if padded else collate_row(made)
     model = make_model().train()
     clean = model.model.embed_tokens(batch["input_ids"])
-    with embedding_noise(model, 5.0, batch):
+    with neftune_noise(model, 5.0, batch):
         noise = model.model.embed_tokens(batch["input_ids"]) - clean  # (B, T, D)
         model.eval()
         assert torch.equal(model.model.embed_tokens(batch["input_ids"]), clean)

@@ -13,14 +13,14 @@ from carellama.config.objectives import GRPOArguments
 from carellama.data.encoding.prompts import numbered_passages
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
-from carellama.train.reward.constitution import ConstitutionReward, read_constitution, verdicts_in
+from carellama.train.reward.constitution import ConstitutionReward, parse_verdicts, read_constitution
 from carellama.train.reward.verifiable import (
-    citation_score,
-    format_score,
-    imported,
-    length_score,
-    letters_in,
-    rewards_of,
+    citation_reward,
+    extract_letters,
+    format_reward,
+    import_function,
+    length_reward,
+    load_rewards,
 )
 
 READ = {
@@ -43,23 +43,23 @@ NOT_READ = [
 
 @pytest.mark.parametrize(("letters", "answer"), [(key, one) for key, answers in READ.items() for one in answers])
 def test_letters_are_read(letters, answer):
-    assert letters_in(answer, "ABCDE") == set(letters)  # type: ignore[comparison-overlap]
+    assert extract_letters(answer, "ABCDE") == set(letters)  # type: ignore[comparison-overlap]
 
 
 @pytest.mark.parametrize("answer", NOT_READ)
 def test_what_does_not_settle_on_letters_is_not_read(answer):
-    assert letters_in(answer, "ABCDE") is None
+    assert extract_letters(answer, "ABCDE") is None
 
 
 @given(st.text(max_size=60))
 def test_any_text_gives_options_or_nothing(text):
-    found = letters_in(text, "ABC")
+    found = extract_letters(text, "ABC")
     assert found is None or (found and found <= set("ABC"))
 
 
 def scored(rewards: str, answers: list[str], **columns) -> list[float]:
     options = {key: columns.pop(key) for key in list(columns) if key.startswith(("format", "length"))}
-    (reward,) = rewards_of(GRPOArguments(rewards=rewards, **options)).values()
+    (reward,) = load_rewards(GRPOArguments(rewards=rewards, **options)).values()
     completions = [[{"role": "assistant", "content": answer}] for answer in answers]
     prompts = [[{"role": "user", "content": columns.pop("asked", "Hm?")}]] * len(answers)
     return list(reward(prompts=prompts, completions=completions, completion_ids=[[1]] * len(answers), **columns))  # type: ignore[arg-type]
@@ -92,25 +92,27 @@ PASSAGES = "[1] A cold often lasts\na week or more.\n[2] 发烧时要多喝水�
     ],
 )
 def test_citations_hold_when_the_passage_is_there_and_says_so(answer, score):
-    assert citation_score(answer, numbered_passages(PASSAGES)) == score
+    assert citation_reward(answer, numbered_passages(PASSAGES)) == score
     assert scored("citation", [answer], asked=PASSAGES) == [score]
 
 
 @given(st.text(alphabet='[]【】1 2,-、"“”.a\n', max_size=40))
 def test_citation_scores_are_shares(text):
-    assert 0 <= citation_score(text, {1: "a", 2: "b"}) <= 1
+    assert 0 <= citation_reward(text, {1: "a", 2: "b"}) <= 1
 
 
 def test_formats_are_matched_whole_and_sections_in_order():
     pattern = re.compile(r"Answer: [A-E]\..*", re.DOTALL)
-    assert format_score(" Answer: A. Because\nso. ", pattern) == 1 and format_score("The Answer: A.", pattern) == 0
+    assert format_reward(" Answer: A. Because\nso. ", pattern) == 1 and format_reward("The Answer: A.", pattern) == 0
     text = "## Causes\nMany.\n**Advice**: rest."
-    assert format_score(text, None, ["causes", "advice"]) == 1 and format_score(text, None, ["advice", "causes"]) == 0.5
+    assert (
+        format_reward(text, None, ["causes", "advice"]) == 1 and format_reward(text, None, ["advice", "causes"]) == 0.5
+    )
     assert scored("format", ["可能原因：…\n建议：…"], format_sections="可能原因,建议") == [1]
 
 
 def test_lengths_are_free_within_the_band_and_cost_outside():
-    assert [length_score(tokens, 20, 40) for tokens in (0, 10, 20, 40, 60, 80, 500)] == [-1, -0.5, 0, 0, -0.5, -1, -1]
+    assert [length_reward(tokens, 20, 40) for tokens in (0, 10, 20, 40, 60, 80, 500)] == [-1, -0.5, 0, 0, -0.5, -1, -1]
     assert scored("length", ["x"], length_target="0-1") == [0]
 
 
@@ -118,10 +120,10 @@ def test_functions_of_the_user_are_found_in_the_current_folder(tmp_path, monkeyp
     (tmp_path / "own_rewards_here.py").write_text("import no_such_library_here\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="needs no_such_library_here, which is not installed"):
-        imported("own_rewards_here:reward")
-    assert imported("math:sqrt") is imported("math.sqrt")
+        import_function("own_rewards_here:reward")
+    assert import_function("math:sqrt") is import_function("math.sqrt")
     with pytest.raises(UserError, match=r"has no function 'sqr'\. Did you mean 'sqrt'"):
-        imported("math:sqr")
+        import_function("math:sqr")
 
 
 QUESTION = [{"role": "user", "content": "My chest hurts."}]
@@ -151,13 +153,13 @@ def test_the_share_of_the_weights_of_kept_rules_is_the_score():
     "reply", ["", "yes", "1: yes", "1: yes\n1: no\n2: yes", "1: yes\n2: maybe", "Sure!\n1: yes\n2: no", "1: yes\n3: no"]
 )
 def test_a_reply_that_is_not_what_was_asked_for_is_no_verdict(reply):
-    assert verdicts_in(reply, 2) is None
+    assert parse_verdicts(reply, 2) is None
 
 
 def test_verdicts_that_can_not_be_read_give_no_score_and_are_counted():
     found, told, _ = judged(["I can not say.", "1: yes"])
     assert found == [None, None] and told == {"rewards/constitution/unparsed": 1}
-    assert verdicts_in(" 1: YES\n\n2：n/a ", 2) == [True, None]
+    assert parse_verdicts(" 1: YES\n\n2：n/a ", 2) == [True, None]
 
 
 def test_the_judge_is_asked_in_the_language_of_the_question_and_answers_stay_material():

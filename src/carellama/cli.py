@@ -35,7 +35,7 @@ ABOUT = "Fine-tune, evaluate, export and serve medical language models. Models i
 # verb -> (where it is done, what it is for)
 VERBS = {
     "train": ("carellama.train.run:train", "Fine-tune or pretrain a model."),
-    "plan": ("carellama.train.plan:plan", "Estimate memory, steps and time before training."),
+    "plan": ("carellama.train.plan:main", "Estimate memory, steps and time before training."),
     "recipe": ("carellama.train.recipe:run", "Run several training stages and compare results."),
     "predict": ("carellama.train.run:predict", "Answer a dataset and score it (BLEU-4, ROUGE)."),
     "eval": ("carellama.train.run:evaluate", "Loss and perplexity of a model on a dataset."),

@@ -24,6 +24,7 @@ from carellama.model.adapter_plan import AdapterPlan, check_resumed, read_adapte
 from carellama.model.load import SCORE_HEAD
 from carellama.model.lora import (
     TRAINED_ADAPTER,
+    AnyModel,
     base_of,
     in_out_features,
     linear_layers,
@@ -40,9 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def apply_adapters(
-    model: PreTrainedModel, plan: AdapterPlan, new_tokens: Sequence[int] = ()
-) -> PreTrainedModel | PeftModel:
+def apply_adapters(model: PreTrainedModel, plan: AdapterPlan, new_tokens: Sequence[int] = ()) -> AnyModel:
     """Merge and load the adapters of the plan, and set what is trained.
 
     `new_tokens`: ids whose rows of the embedding and the head are trained as well. Raises `UserError` for an adapter
@@ -51,7 +50,7 @@ def apply_adapters(
     for folder in plan.merged:
         model = merge_adapters(load_adapter(model, folder, "merged", allow_pickle=plan.allow_pickle))
 
-    def load(model: PreTrainedModel | PeftModel, folder: Path, name: str) -> PeftModel:
+    def load(model: AnyModel, folder: Path, name: str) -> PeftModel:
         trained = plan.resumed is not None and name == TRAINED_ADAPTER
         return load_adapter(model, folder, name, trained=trained, allow_pickle=plan.allow_pickle)
 
@@ -62,11 +61,11 @@ def set_trained(
     model: PreTrainedModel,
     plan: AdapterPlan,
     new_tokens: Sequence[int],
-    load: Callable[[PreTrainedModel | PeftModel, Path, str], PeftModel],
-) -> PreTrainedModel | PeftModel:
+    load: Callable[[AnyModel, Path, str], PeftModel],
+) -> AnyModel:
     """Put the adapters that are not merged on the model by `load`, and set what is trained."""
     check_resumed(plan, linear_layers(model) if plan.resumed else (), len(new_tokens))
-    adapted: PreTrainedModel | PeftModel = model
+    adapted: AnyModel = model
     names = plan.unmerged_names
     for name, folder in zip(names, plan.unmerged, strict=True):
         adapted = load(adapted, folder, name)
@@ -128,7 +127,7 @@ class ReferenceModel:
         self._copy = copy.deepcopy(model).eval().requires_grad_(False)
 
     @contextmanager
-    def of(self, model: Any) -> Iterator[Any]:
+    def use(self, model: Any) -> Iterator[Any]:
         """Give the reference; within this `model`, which may be wrapped, answers as the reference does."""
         if self._copy is not None:
             self._copy.to(next(model.parameters()).device)
@@ -190,7 +189,7 @@ def _size(parameter: torch.nn.Parameter) -> int:
     return parameter.numel() * 2 * parameter.element_size() if packed else parameter.numel()
 
 
-def train_some_layers(model: PreTrainedModel | PeftModel, finetuning: FinetuningArguments) -> None:
+def train_some_layers(model: AnyModel, finetuning: FinetuningArguments) -> None:
     """Train one part of the last n layers only (of the first n for a negative number)."""
     import torch
 
@@ -218,7 +217,7 @@ def train_some_layers(model: PreTrainedModel | PeftModel, finetuning: Finetuning
 
 
 def load_adapter(
-    model: PreTrainedModel | PeftModel, folder: Path, name: str, *, trained: bool = False, allow_pickle: bool = False
+    model: AnyModel, folder: Path, name: str, *, trained: bool = False, allow_pickle: bool = False
 ) -> PeftModel:
     """Load the adapter of a folder under a name, after checking that it belongs to the model."""
     from peft import PeftModel

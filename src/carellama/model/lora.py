@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from carellama.config.finetuning import FinetuningArguments
 from carellama.errors import UserError, nearest
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
+
+AnyModel: TypeAlias = "PreTrainedModel | PeftModel"
 
 TRAINED_ADAPTER = "default"  # peft's name of the adapter that it saves at the top of a folder
 PEFT_TYPES = ("LORA", "VERA", "LOHA", "LOKR", "OFT", "HRA", "IA3")  # peft's names of what can be put on a model here
@@ -48,9 +50,7 @@ def base_of(model: torch.nn.Module) -> PreTrainedModel:
     return cast("PreTrainedModel", base.get_base_model() if hasattr(base, "get_base_model") else base)
 
 
-def new_adapter(
-    model: PreTrainedModel | PeftModel, finetuning: FinetuningArguments, tokens: Sequence[int] = ()
-) -> PeftModel:
+def new_adapter(model: AnyModel, finetuning: FinetuningArguments, tokens: Sequence[int] = ()) -> PeftModel:
     """Put a fresh adapter on the model, beside those that a quantised base has.
 
     Rows of the embedding and of the head for the ids `tokens` are trained with it. Raises `UserError` for layers

@@ -1,7 +1,7 @@
 """A model without weights: what `load_model` and `adapter.prepare` would give, on torch's meta device.
 
-    network = blank_model(ModelArguments("smollm2-135m"), dtype="bfloat16", attention=None)
-    network = blank_adapters(network, arguments, FinetuningArguments(), tokens=())
+    network = meta_model(ModelArguments("smollm2-135m"), dtype="bfloat16", attention=None)
+    network = apply_adapters_meta(network, plan)
 
 Only the configurations are read. Shapes and types are those of the real model; of quantised layers the weights have
 the bytes of the packed ones, and are unpacked for each product, as bitsandbytes does it.
@@ -23,6 +23,7 @@ from carellama.hardware import fastest_dtype
 from carellama.model import adapters, lora
 from carellama.model.adapter_plan import AdapterPlan
 from carellama.model.load import SCORE_HEAD, auto_class, load_config
+from carellama.model.lora import AnyModel
 from carellama.stages import ModelKind
 
 if TYPE_CHECKING:
@@ -91,9 +92,7 @@ def _stub_quantized_layers(network: Any, model: ModelArguments, dtype: torch.dty
                 setattr(module, name, QuantizedLinearStub(layer, size, dtype))
 
 
-def apply_adapters_meta(
-    network: PreTrainedModel, plan: AdapterPlan, new_tokens: Sequence[int] = ()
-) -> PreTrainedModel | PeftModel:
+def apply_adapters_meta(network: PreTrainedModel, plan: AdapterPlan, new_tokens: Sequence[int] = ()) -> AnyModel:
     """Apply the plan as `apply_adapters` does, without weights. Merged adapters leave nothing to count."""
     # pissa: its matrices have the same sizes, and cannot be found without weights
     finetuning = plan.finetuning and dataclasses.replace(plan.finetuning, pissa_init=False)
@@ -108,7 +107,7 @@ def apply_adapters_meta(
             logger.disabled = False
 
 
-def _add(model: PreTrainedModel | PeftModel, folder: Path, name: str) -> PeftModel:
+def _add(model: AnyModel, folder: Path, name: str) -> PeftModel:
     """Add an adapter of the sizes of a saved one."""
     from peft import PeftModel, get_peft_model
 

@@ -14,40 +14,47 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.errors import UserError
+from carellama.model.lora import AnyModel, base_of
 from carellama.model.packed_attention import dispatches, packed_attention, register, takes_packed_rows
 from carellama.records import Tokens
-from carellama.train.chunked_loss import inputs_of
+from carellama.train.chunked_loss import forward_inputs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
-PROBED = "packed_and_noted"  # name of the attention that is asked with
-LENGTHS = (7, 5)  # of the records
+PROBE_ATTENTION = "packed_and_noted"  # name of the attention that is asked with
+PROBE_LENGTHS = (7, 5)  # of the records
 ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
-EXACT, ROUNDED = 1e-3, 0.1  # largest relative difference of a token's state in float32, and in less
-REFUSALS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError)
+FLOAT32_TOLERANCE, LOW_PRECISION_TOLERANCE = (
+    1e-3,
+    0.1,
+)  # largest relative difference of a token's state in float32, and in less
+PROBE_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError)
 
 
-def layout(model: Any, tokenizer: Any, *, packing: bool, sharded: bool) -> Any:
+def choose_collator(model: AnyModel, tokenizer: PreTrainedTokenizerBase, *, packing: bool, sharded: bool) -> Any:
     """Return the function that makes a batch of examples; one line says so where it pads.
 
     `packing`: the person asked for full windows, which is refused for a model that needs padding. `sharded`: the
     weights may not all be here, so the model is not run.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(model)
     implementation = base.config._attn_implementation
     name = type(base).__name__
     if not dispatches(type(base)):
         reason = "it computes its attention by itself"
     elif not takes_packed_rows(implementation):
         reason = f"attention {implementation!r} cannot keep records apart in one row"
-    elif not (reason := why_padded(base, sharded=sharded)):
+    elif not (reason := no_packing_reason(base, sharded=sharded)):
         return collate_row
     else:
         base.set_attn_implementation(padded_attention(base))
@@ -57,18 +64,18 @@ def layout(model: Any, tokenizer: Any, *, packing: bool, sharded: bool) -> Any:
     return partial(collate_padded, pad_token_id=tokenizer.pad_token_id)
 
 
-def takes_rows(model: Any) -> bool:
+def supports_packing(model: PreTrainedModel) -> bool:
     """Whether a model without weights would be given rows, as far as its configuration and class say."""
     implementation = model.config._attn_implementation
-    return dispatches(type(model)) and takes_packed_rows(implementation) and not why_padded(model, sharded=True)
+    return dispatches(type(model)) and takes_packed_rows(implementation) and not no_packing_reason(model, sharded=True)
 
 
-def padded_attention(model: Any) -> str:
+def padded_attention(model: PreTrainedModel) -> str:
     """Transformers' name of the attention for padded batches."""
     return "sdpa" if model._supports_sdpa else "eager"
 
 
-def why_padded(model: Any, *, sharded: bool = False) -> str:
+def no_packing_reason(model: PreTrainedModel, *, sharded: bool = False) -> str:
     """Say why a model cannot keep the records of a row apart, or nothing where it does.
 
     First by what its configuration and weights say, then (unless `sharded`) by running it on twelve tokens.
@@ -83,24 +90,24 @@ def why_padded(model: Any, *, sharded: bool = False) -> str:
         if others:
             return f"its layers are not all attention ({', '.join(others)})"
         return "" if model._supports_attention_backend else "it computes its attention by itself"
-    return _tried(model, config)
+    return _probe(model, config)
 
 
 @torch.no_grad()
-def _tried(model: Any, config: Any) -> str:
+def _probe(model: PreTrainedModel, config: Any) -> str:
     """Run the model on two records, packed and padded, and say what differs."""
-    inner = model.base_model
+    inner: Any = model.base_model
     highest = min(int(config.vocab_size), 100)
-    records = [_record(length, start, highest) for start, length in enumerate(LENGTHS)]
+    records = [_record(length, start, highest) for start, length in enumerate(PROBE_LENGTHS)]
     device = inner.get_input_embeddings().weight.device
     row, batch = (
-        {name: value.to(device) if torch.is_tensor(value) else value for name, value in inputs_of(made).items()}
+        {name: value.to(device) if torch.is_tensor(value) else value for name, value in forward_inputs(made).items()}
         for made in (collate_row([[record] for record in records]), collate_padded([[record] for record in records], 0))
     )
-    with _probed(model) as windows:
+    with _recording_attention(model) as windows:
         try:
             packed = inner(**row, use_cache=False).last_hidden_state[0].float()  # (sum of T, D)
-        except REFUSALS as error:
+        except PROBE_ERRORS as error:
             return str(error).split(". ")[0].partition("\n")[0] or type(error).__name__
         if not windows:
             return "it computes its attention by itself"
@@ -108,11 +115,15 @@ def _tried(model: Any, config: Any) -> str:
             return problem
         model.set_attn_implementation(padded_attention(model))
         states = inner(**batch, use_cache=False).last_hidden_state.float()  # (records, T, D)
-        padded = torch.cat([state[:length] for state, length in zip(states, LENGTHS, strict=True)])
+        padded = torch.cat([state[:length] for state, length in zip(states, PROBE_LENGTHS, strict=True)])
     difference = (packed - padded).norm(dim=-1) / padded.norm(dim=-1).clamp(min=1e-6)  # (sum of T,)
-    bound = EXACT if model.dtype == torch.float32 and not getattr(model, "is_quantized", False) else ROUNDED
+    bound = (
+        FLOAT32_TOLERANCE
+        if model.dtype == torch.float32 and not getattr(model, "is_quantized", False)
+        else LOW_PRECISION_TOLERANCE
+    )
     # the median of each record: a rounded router may send a token to other experts
-    if max(float(part.median()) for part in difference.split(LENGTHS)) > bound:
+    if max(float(part.median()) for part in difference.split(PROBE_LENGTHS)) > bound:
         return "in one row its records see each other"
     return ""
 
@@ -123,7 +134,7 @@ def _record(length: int, start: int, highest: int) -> Tokens:
 
 
 @contextmanager
-def _probed(model: Any) -> Iterator[list[int | None]]:
+def _recording_attention(model: PreTrainedModel) -> Iterator[list[int | None]]:
     """Let the model attend to packed rows, and note the window of each layer; all is as before afterwards."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -133,11 +144,11 @@ def _probed(model: Any) -> Iterator[list[int | None]]:
         windows.append(kwargs.get("sliding_window"))
         return packed_attention(*args, **kwargs)
 
-    AttentionInterface.register(PROBED, noted)
-    AttentionMaskInterface.register(PROBED, AttentionMaskInterface._global_mapping[register()])  # type: ignore[arg-type]
+    AttentionInterface.register(PROBE_ATTENTION, noted)
+    AttentionMaskInterface.register(PROBE_ATTENTION, AttentionMaskInterface._global_mapping[register()])  # type: ignore[arg-type]
     before, training = model.config._attn_implementation, model.training
     model.eval()
-    model.set_attn_implementation(PROBED)
+    model.set_attn_implementation(PROBE_ATTENTION)
     try:
         yield windows
     finally:

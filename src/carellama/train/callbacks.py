@@ -22,7 +22,7 @@ from carellama.disk import named, whole_file
 ECHO = 3.0  # seconds within which a launcher passes a signal on
 
 
-def any_process(accelerator: Accelerator, *, mine: bool) -> bool:
+def any_rank(accelerator: Accelerator, *, mine: bool) -> bool:
     """Whether it is so in any process; all must ask at the same point.
 
     They end a training at the same step for that: to save takes all of them, and one would wait for ever for another
@@ -34,7 +34,7 @@ def any_process(accelerator: Accelerator, *, mine: bool) -> bool:
     return found
 
 
-class LogCallback(TrainerCallback):
+class JsonLogCallback(TrainerCallback):
     """Appends what the trainer logs to `trainer_log.jsonl`, one object a line, with the time left."""
 
     def __init__(self, path: Path) -> None:
@@ -76,7 +76,7 @@ class LogCallback(TrainerCallback):
             file.write(json.dumps(entry) + "\n")
 
 
-class StopCallback(TrainerCallback):
+class SignalStopCallback(TrainerCallback):
     """Ends the training after the step in which a signal came to any process, with a checkpoint."""
 
     def __init__(self, stopped: threading.Event, accelerator: Accelerator) -> None:
@@ -84,14 +84,14 @@ class StopCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ask the trainer to save and stop."""
-        if any_process(self.accelerator, mine=self.stopped.is_set()) and state.global_step < state.max_steps:
+        if any_rank(self.accelerator, mine=self.stopped.is_set()) and state.global_step < state.max_steps:
             self.stopped.set()
             control.should_save = True
             control.should_training_stop = True
 
 
 @contextlib.contextmanager
-def signals_stop(stopped: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
+def stop_on_signals(stopped: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
     """Within this, the first Ctrl-C or SIGTERM sets `stopped`; a second Ctrl-C interrupts at once.
 
     A launcher passes on what its processes were sent as well, by the terminal or by SLURM: that is no second one.

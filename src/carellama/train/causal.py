@@ -9,36 +9,35 @@ in the records they take and in packing, nothing else. LoRA: Hu et al. 2021, arX
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
 
 from carellama.records import IGNORED
-from carellama.train.chunked_loss import record_losses, row_loss
-from carellama.train.trainer import ENDS, RowTrainer, with_intervals
+from carellama.train.chunked_loss import Batch, per_record_losses, sum_loss
+from carellama.train.trainer import INTERVAL_SUFFIXES, PackedTrainer, add_intervals
 
 
-class CausalTrainer(RowTrainer):
+class CausalTrainer(PackedTrainer):
     """Next-token prediction; evaluation gives the token-weighted loss and perplexity."""
 
     sums = True
 
-    def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch_loss(self, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the losses of the supervised tokens."""
-        return row_loss(model, batch, chunked=self.chunked, dtype=self.head_dtype)
+        return sum_loss(model, batch, chunked=self.chunked, dtype=self.head_dtype)
 
-    def units(self, batch: dict[str, Any]) -> torch.Tensor:
+    def units(self, batch: Batch) -> torch.Tensor:
         """Supervised tokens."""
         count: torch.Tensor = (batch["labels"] != IGNORED).sum()
         return count
 
-    def batch_values(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    def batch_values(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Each record's sum of losses and its supervised tokens, (records, 2)."""
-        return record_losses(model, batch, chunked=self.chunked, dtype=self.head_dtype)
+        return per_record_losses(model, batch, chunked=self.chunked, dtype=self.head_dtype)
 
     def summary(self, values: np.ndarray) -> dict[str, float]:
         """Loss per token and perplexity, with 95% bootstrap intervals over the records."""
-        found = with_intervals({"loss": values})
-        found |= {f"perplexity{end}": math.exp(min(found[f"loss{end}"], 700)) for end in ENDS}
+        found = add_intervals({"loss": values})
+        found |= {f"perplexity{end}": math.exp(min(found[f"loss{end}"], 700)) for end in INTERVAL_SUFFIXES}
         return found | {"tokens": int(values[:, 1].sum())}

@@ -1,6 +1,6 @@
 """What every trainer here owes its user, beside the learning: checkpoints that are complete, and a log of its steps.
 
-    class RowTrainer(WholeCheckpoints, Trainer): ...
+    class PackedTrainer(AtomicCheckpointMixin, Trainer): ...
 
 A class to put before transformers' `Trainer` or one made from it. A checkpoint appears under its name only when it is
 complete; `checkpoint` is the last one that was written. `failure` says which data ended the training early (None: it
@@ -24,15 +24,15 @@ from carellama.errors import UserError
 from carellama.model.quiet import quiet_bars
 from carellama.model.readers import make_readable
 from carellama.run_record import RUN_FILE
-from carellama.train.callbacks import LogCallback, any_process
+from carellama.train.callbacks import JsonLogCallback, any_rank
 from carellama.train.distributed import LAUNCH, record_of
-from carellama.train.divergence_guard import Diverged, LossGuard, Term
+from carellama.train.divergence_guard import DivergenceGuard, LossTerm, TrainingDiverged
 from carellama.train.resume import apply_changes
 
 STAGING = ".saving"  # a checkpoint is written in here, then moved out
 
 
-class WholeCheckpoints:
+class AtomicCheckpointMixin:
     """Writes checkpoints in a staging folder and moves them to their place in one step."""
 
     args: Any
@@ -48,11 +48,11 @@ class WholeCheckpoints:
     optimizer: Any
     lr_scheduler: Any
     _saving = False
-    _guard: LossGuard
+    _guard: DivergenceGuard
 
     def failure_of_any(self, mine: str | None) -> str | None:
         """Return the first failure of all processes, or None."""
-        if not any_process(self.accelerator, mine=mine is not None):
+        if not any_rank(self.accelerator, mine=mine is not None):
             return None
         failures: list[str | None] = gather_object([mine])
         return next(failure for failure in failures if failure is not None)
@@ -72,15 +72,15 @@ class WholeCheckpoints:
             known = ", ".join(name.removeprefix("eval_") for name in metrics if name.startswith("eval_"))
             raise UserError(f"--metric_for_best_model {self.args.metric_for_best_model}: there are {known}") from error
 
-    def check_loss(self, loss: float, records: Sequence[str], terms: Sequence[Term] = ()) -> None:
-        """Raise `Diverged` in all processes if the loss of any of them cannot be right.
+    def check_loss(self, loss: float, records: Sequence[str], terms: Sequence[LossTerm] = ()) -> None:
+        """Raise `TrainingDiverged` in all processes if the loss of any of them cannot be right.
 
         One that stopped alone would leave the others waiting in their next collective operation.
         """
         problem = self._guard.problem(loss, self.state.global_step, records, terms)
         failure = self.failure_of_any(problem) if self.accelerator.num_processes > 1 else problem
         if failure is not None:
-            raise Diverged(failure)
+            raise TrainingDiverged(failure)
 
     def save_what_was_learned(self) -> None:
         """Write a checkpoint of the steps since the last one, if there were any."""
@@ -102,7 +102,7 @@ class WholeCheckpoints:
             shutil.rmtree(home / STAGING, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         self._saving = True
-        with _nothing_half(home / STAGING):
+        with _remove_on_failure(home / STAGING):
             try:
                 with quiet_bars():
                     super()._save_checkpoint(model, trial)  # type: ignore[misc]
@@ -121,7 +121,7 @@ class WholeCheckpoints:
         if self.args.should_save:
             shutil.rmtree(home / STAGING, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        with _nothing_half(home / STAGING):
+        with _remove_on_failure(home / STAGING):
             with quiet_bars():
                 self.save_model(str(made), _internal_call=True)
             if self.args.should_save:
@@ -182,7 +182,7 @@ def _finish_files(folder: Path) -> None:
 
 
 @contextmanager
-def _nothing_half(staging: Path) -> Iterator[None]:
+def _remove_on_failure(staging: Path) -> Iterator[None]:
     """Remove the staging folder when the block fails: half of what it was to hold is of no use, and fills the disk."""
     try:
         yield
@@ -191,6 +191,6 @@ def _nothing_half(staging: Path) -> Iterator[None]:
         raise
 
 
-def log_of(output_dir: str) -> LogCallback:
+def json_log_callback(output_dir: str) -> JsonLogCallback:
     """The callback that writes trainer_log.jsonl into an output folder."""
-    return LogCallback(Path(output_dir) / "trainer_log.jsonl")
+    return JsonLogCallback(Path(output_dir) / "trainer_log.jsonl")

@@ -2,8 +2,8 @@
 
 loss = - sum_t log softmax(W h_t)[y_{t+1}] / N over the supervised positions t, N of them in the whole step. A row of
 512-token records with short answers has most of its positions masked, and a vocabulary of 50,000 makes the head the
-widest product of a small model: neither is computed for masked positions, and never more than `CHUNK` rows of logits
-exist at once (as in Liger, Hsu et al. 2024, arXiv:2410.10989, section 3.2).
+widest product of a small model: neither is computed for masked positions, and never more than `CHUNK_POSITIONS` rows of
+logits exist at once (as in Liger, Hsu et al. 2024, arXiv:2410.10989, section 3.2).
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import torch.nn.functional as F
 from carellama.model.adapters import unwrap
 from carellama.records import IGNORED
 
-CHUNK = 256  # positions whose logits are held together
+Batch = dict[str, Any]  # tensors by name, and the records that they are of
+
+CHUNK_POSITIONS = 256  # positions whose logits are held together
 
 
-class ChunkedLoss(torch.autograd.Function):
+class ChunkedCrossEntropy(torch.autograd.Function):
     """Sum of the cross-entropy of `hidden @ weight.T` against `targets`, with its gradients made on the way forward.
 
     Each chunk of logits is multiplied out and dropped at once: nothing of vocabulary size is kept for the backward
@@ -53,12 +55,12 @@ class ChunkedLoss(torch.autograd.Function):
         return scaled_hidden, scaled_weight, None
 
 
-class LogProbs(torch.autograd.Function):
+class ChunkedLogProbs(torch.autograd.Function):
     """log softmax(hidden @ weight.T)[targets] of each position, for losses that weigh positions by their outcome.
 
-    As `ChunkedLoss`, but the weights of the positions are known only on the way back: what is kept is the gradient of
-    each position for itself, (onehot - softmax) W, and a row is scaled when its weight comes. The gradient of W needs
-    the logits again.
+    As `ChunkedCrossEntropy`, but the weights of the positions are known only on the way back: what is kept is the
+    gradient of each position for itself, (onehot - softmax) W, and a row is scaled when its weight comes. The gradient
+    of W needs the logits again.
     """
 
     @staticmethod
@@ -98,11 +100,11 @@ def _chunks(
     the next chunk's will: on a CPU memory of that size that is asked for anew costs about as much as what is computed
     in it.
     """
-    size, width = min(CHUNK, len(targets)), len(weight)
+    size, width = min(CHUNK_POSITIONS, len(targets)), len(weight)
     rounded = weight.new_empty(size, width)
     exact = rounded if weight.dtype == torch.float32 else torch.empty_like(rounded, dtype=torch.float32)
-    for start in range(0, len(targets), CHUNK):
-        rows = slice(start, start + CHUNK)
+    for start in range(0, len(targets), CHUNK_POSITIONS):
+        rows = slice(start, start + CHUNK_POSITIONS)
         target = targets[rows, None]
         up, values = rounded[: len(target)], exact[: len(target)]
         torch.mm(hidden[rows], weight.T, out=up)
@@ -120,7 +122,7 @@ def _chunks(
 
 
 def record_logps(
-    model: Any, batch: dict[str, Any], *, chunked: bool, dtype: torch.dtype | None = None
+    model: torch.nn.Module, batch: Batch, *, chunked: bool, dtype: torch.dtype | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return each record's sum of log-probabilities over its supervised positions, and how many these are.
 
@@ -132,20 +134,20 @@ def record_logps(
 
 
 def token_logps(
-    model: Any, batch: dict[str, Any], *, chunked: bool, dtype: torch.dtype | None = None, temperature: float = 1.0
+    model: torch.nn.Module, batch: Batch, *, chunked: bool, dtype: torch.dtype | None = None, temperature: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
     """Return of each supervised position its log-probability (N,) float32 and the hidden state before it (N, D).
 
     With them the record that each belongs to, (N,), and the number of records. The positions are in the order of the
     batch, record by record; `temperature` divides the logits, as in sampling.
     """
-    inputs, targets, chosen = _split(batch)
+    inputs, targets, chosen = _split_inputs_and_targets(batch)
     head = _head(model)
     if chunked:
         dtype = dtype or head.weight.dtype
-        hidden = _hidden_before(head, model, inputs, chosen)  # (N, D)
+        hidden = _hidden_states(head, model, inputs, chosen)  # (N, D)
         scaled = hidden if temperature == 1 else hidden / temperature
-        logs = LogProbs.apply(scaled.to(dtype), head.weight.to(dtype), targets[chosen])
+        logs = ChunkedLogProbs.apply(scaled.to(dtype), head.weight.to(dtype), targets[chosen])
     else:
         caught: list[torch.Tensor] = []
         handle = head.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
@@ -155,11 +157,11 @@ def token_logps(
             handle.remove()
         hidden = caught[0].view(len(logits), -1)
         logs = -F.cross_entropy(logits.float() / temperature, targets[chosen], reduction="none")
-    record, count = _records_at(batch, chosen)
+    record, count = _record_index(batch, chosen)
     return logs, hidden, record, count
 
 
-def _records_at(batch: dict[str, Any], chosen: torch.Tensor) -> tuple[torch.Tensor, int]:
+def _record_index(batch: Batch, chosen: torch.Tensor) -> tuple[torch.Tensor, int]:
     """(the record of each chosen position, the number of records) of a row or a padded batch."""
     line, place = chosen.nonzero(as_tuple=True)
     borders = batch.get("cu_seq_lens_q")
@@ -168,8 +170,8 @@ def _records_at(batch: dict[str, Any], chosen: torch.Tensor) -> tuple[torch.Tens
     return torch.bucketize(place, borders[1:], right=True), len(borders) - 1
 
 
-def row_loss(
-    model: Any, batch: dict[str, Any], *, chunked: bool, dtype: torch.dtype | None = None
+def sum_loss(
+    model: torch.nn.Module, batch: Batch, *, chunked: bool, dtype: torch.dtype | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (sum of the losses, number of supervised positions) of one row or padded batch.
 
@@ -177,12 +179,12 @@ def row_loss(
     here, in chunks of `dtype` (default: the head's); without, by the model itself at the supervised positions (for
     sharded heads and models that do more to their logits than one product).
     """
-    inputs, targets, chosen = _split(batch)
+    inputs, targets, chosen = _split_inputs_and_targets(batch)
     if chunked:
         head = _head(model)
-        hidden = _hidden_before(head, model, inputs, chosen)  # (N, D)
+        hidden = _hidden_states(head, model, inputs, chosen)  # (N, D)
         dtype = dtype or head.weight.dtype
-        total = ChunkedLoss.apply(hidden.to(dtype), head.weight.to(dtype), targets[chosen])
+        total = ChunkedCrossEntropy.apply(hidden.to(dtype), head.weight.to(dtype), targets[chosen])
     else:
         logits = model(**inputs, use_cache=False, logits_to_keep=chosen).logits.view(int(chosen.sum()), -1)
         total = F.cross_entropy(logits.float(), targets[chosen], reduction="sum")
@@ -190,8 +192,8 @@ def row_loss(
 
 
 @torch.no_grad()
-def record_losses(
-    model: Any, batch: dict[str, Any], *, chunked: bool, dtype: torch.dtype | None = None
+def per_record_losses(
+    model: torch.nn.Module, batch: Batch, *, chunked: bool, dtype: torch.dtype | None = None
 ) -> torch.Tensor:
     """Return (records, 2): each record's sum of losses and its supervised positions, for evaluation."""
     logs, _, record, count = token_logps(model, batch, chunked=chunked, dtype=dtype)
@@ -201,19 +203,19 @@ def record_losses(
     return sums
 
 
-def inputs_of(batch: dict[str, Any]) -> dict[str, Any]:
+def forward_inputs(batch: Batch) -> dict[str, Any]:
     """What of a batch the model's forward takes."""
     return {name: value for name, value in batch.items() if name not in ("labels", "good", "sources")}
 
 
-def _split(batch: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
+def _split_inputs_and_targets(batch: Batch) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
     """(what the model reads, what each position has to predict (B, T), where that is supervised (B, T))."""
-    inputs = inputs_of(batch)
+    inputs = forward_inputs(batch)
     targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
     return inputs, targets, targets != IGNORED
 
 
-def _hidden_before(head: torch.nn.Module, model: Any, inputs: dict[str, Any], chosen: torch.Tensor) -> torch.Tensor:
+def _hidden_states(head: torch.nn.Module, model: torch.nn.Module, inputs: Batch, chosen: torch.Tensor) -> torch.Tensor:
     """Run the model up to its head and return what the head would have got at the chosen positions, (N, D).
 
     A hook, rather than `output_hidden_states`, because mixed precision makes float32 copies of everything that a
@@ -233,19 +235,19 @@ def _hidden_before(head: torch.nn.Module, model: Any, inputs: dict[str, Any], ch
     return caught[0].view(-1, caught[0].shape[-1])
 
 
-def _head(model: Any) -> torch.nn.Linear:
+def _head(model: torch.nn.Module) -> torch.nn.Linear:
     """The output projection behind any wrapper."""
     head: torch.nn.Linear = unwrap(model).get_output_embeddings()
     return head
 
 
 @torch.no_grad()
-def head_is_plain(model: Any) -> bool:
+def has_plain_head(model: torch.nn.Module) -> bool:
     """Whether the model's logits are its last hidden state times its head's weight, by trying.
 
     False for soft-capped or scaled logits, a bias, an adapted or sharded head: those go through the model's own head.
     """
-    head: Any = model.get_output_embeddings()
+    head: Any = unwrap(model).get_output_embeddings()
     if type(head) is not torch.nn.Linear or getattr(head, "bias", None) is not None:
         return False
     ids = torch.tensor([[1, 2, 3, 4]], device=head.weight.device) % head.weight.shape[0]

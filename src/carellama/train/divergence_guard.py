@@ -1,6 +1,6 @@
 """Stops a training whose loss is no number or explodes, before the weights take the step, and says where.
 
-LossGuard().problem(math.nan, 3, ["consult_en row 18"])   # "the loss is not a number, in step 4, ..."
+DivergenceGuard().problem(math.nan, 3, ["consult_en row 18"])   # "the loss is not a number, in step 4, ..."
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from dataclasses import dataclass
 
 from carellama.errors import UserError
 
-REMEMBERED = 50  # batches
-FEWEST = 10  # batches before a loss can be called high
+HISTORY = 50  # batches
+MIN_HISTORY = 10  # batches before a loss can be called high
 TIMES, ABOVE = 10.0, 10.0  # times the usual loss, and so much above it
 SHOWN = 8  # records
 
 
-class Diverged(UserError):
+class TrainingDiverged(UserError):
     """The loss of a batch is not finite, or far above what it was."""
 
 
 @dataclass(frozen=True)
-class Term:
+class LossTerm:
     """A part of a loss that has a cause of its own: what it is called, its value, and what to do about it."""
 
     name: str
@@ -32,18 +32,18 @@ class Term:
     advice: str
 
 
-class LossGuard:
+class DivergenceGuard:
     """Knows the losses of the last batches."""
 
     def __init__(self) -> None:
-        self._losses: deque[float] = deque(maxlen=REMEMBERED)
+        self._losses: deque[float] = deque(maxlen=HISTORY)
 
-    def problem(self, loss: float, step: int, records: Sequence[str], terms: Sequence[Term] = ()) -> str | None:
+    def problem(self, loss: float, step: int, records: Sequence[str], terms: Sequence[LossTerm] = ()) -> str | None:
         """Take the loss of a batch; say what is wrong where it cannot be right, with the records or the term to blame.
 
         A term is to blame if it is not finite, or is more than half of what the loss has risen by.
         """
-        usual = statistics.median(self._losses) if len(self._losses) >= FEWEST else None
+        usual = statistics.median(self._losses) if len(self._losses) >= MIN_HISTORY else None
         if math.isfinite(loss) and (usual is None or loss <= max(TIMES * usual, usual + ABOVE)):
             self._losses.append(loss)
             return None

@@ -18,7 +18,7 @@ copy of the weights; where whole weights are trained it is a frozen copy.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,47 +28,56 @@ from carellama.config.objectives import PreferenceArguments
 from carellama.config.run import RunConfig
 from carellama.data.encoding.prepare import Prepared
 from carellama.model.adapters import ReferenceModel
-from carellama.train.chunked_loss import record_logps
-from carellama.train.pairs import PairTrainer, pair_summary
+from carellama.model.lora import AnyModel
+from carellama.train.chunked_loss import Batch, record_logps
+from carellama.train.pairs import PairTrainer, pair_metrics
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
-class PreferenceTrainer(PairTrainer):
+class DPOTrainer(PairTrainer):
     """Learns from pairs; evaluation gives the loss, and how often and how far the better answer is ahead."""
 
-    def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        model: AnyModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prepared: Prepared,
+    ) -> None:
         self.preference = config.preference
         self.passes = 0.0 if self.preference.is_reference_free else 1.0
         super().__init__(config, model, tokenizer, prepared)
         self.reference = None if self.preference.is_reference_free else ReferenceModel(self.model, sharded=self.sharded)
 
-    def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch_loss(self, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the losses of the pairs."""
         losses, chosen, rejected = self._pairs(model, batch)
-        self.note(
-            **{
-                "rewards/chosen": float(chosen.mean()),
-                "rewards/rejected": float(rejected.mean()),
-                "rewards/margins": float((chosen - rejected).mean()),
-                "rewards/accuracies": float((chosen > rejected).float().mean()),
-            }
-        )
+        measured = {
+            "rewards/chosen": float(chosen.mean()),
+            "rewards/rejected": float(rejected.mean()),
+            "rewards/margins": float((chosen - rejected).mean()),
+            "rewards/accuracies": float((chosen > rejected).float().mean()),
+        }
+        self.note(measured)
         return losses.sum(), self.units(batch)
 
     @torch.no_grad()
-    def batch_values(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    def batch_values(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Each pair's loss and rewards (chosen, rejected), (pairs, 3)."""
         return torch.stack(self._pairs(model, batch), dim=1).double().cpu()
 
     def summary(self, values: np.ndarray) -> dict[str, float]:
         """Loss, accuracy and margin of the rewards, with 95% bootstrap intervals over the pairs."""
-        return pair_summary(*values.T)
+        return pair_metrics(*values.T)
 
-    def _pairs(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _pairs(self, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Each pair's loss, and the rewards of both answers without gradients, (pairs,) each."""
         own, lengths = record_logps(model, batch, chunked=self.chunked, dtype=self.head_dtype)
         other = None
         if self.reference is not None:
-            with torch.no_grad(), self.reference.of(model) as reference:
+            with torch.no_grad(), self.reference.use(model) as reference:
                 other, _ = record_logps(reference, batch, chunked=self.chunked, dtype=self.head_dtype)
         return preference_loss(own, other, lengths, self.preference)
 

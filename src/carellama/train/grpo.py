@@ -16,7 +16,7 @@ For the answers o_1..o_G to one prompt with rewards r_1..r_G, over each token t 
    one would have drawn, also in later epochs;
 6. nothing is sent to anybody: no telemetry, no model card.
 
-    tasks = prepare(config, tokenizer, template); RolloutTrainer(config, model, tokenizer, tasks).train()
+    tasks = prepare(config, tokenizer, template); GRPOTrainer(config, model, tokenizer, tasks).train()
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from accelerate.utils import gather, gather_object
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import TrainOutput
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
+from trl import GRPOTrainer as TRLTrainer
 from trl.trainer.utils import RepeatSampler
 
 from carellama.config.run import RunConfig
@@ -44,36 +45,37 @@ from carellama.data.encoding.prompts import Task, Tasks, prepare_tasks, prompt_i
 from carellama.engine.transformers.engine import isolated_rng
 from carellama.errors import UserError
 from carellama.model.adapters import ReferenceModel
+from carellama.model.lora import AnyModel
 from carellama.records import Message
 from carellama.templates.template import Template, get_template
 from carellama.templates.tokenize import GroupEncoder
-from carellama.train.checkpoints import WholeCheckpoints, log_of
-from carellama.train.divergence_guard import LossGuard, Term
+from carellama.train.checkpoints import AtomicCheckpointMixin, json_log_callback
+from carellama.train.divergence_guard import DivergenceGuard, LossTerm
 from carellama.train.optimizer import OwnOptimizer
-from carellama.train.reward.constitution import ConstitutionReward, judge_of, read_constitution
+from carellama.train.reward.constitution import ConstitutionReward, load_judge, read_constitution
 from carellama.train.reward.model import check_reward, load_reward
-from carellama.train.reward.verifiable import Reward, answer_of, rewards_of
+from carellama.train.reward.verifiable import Reward, completion_text, load_rewards
 from carellama.train.summary import EvaluationTable
-from carellama.train.trainer import with_intervals
+from carellama.train.trainer import add_intervals
 
 log = logging.getLogger(__name__)
 
 
-class Unable(UserError):
+class RewardFailed(UserError):
     """A reward that could not be given: the training ends with a checkpoint, in all processes at the same step."""
 
 
-def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Tasks:
+def prepare(config: RunConfig, tokenizer: PreTrainedTokenizerBase, template: Template) -> Tasks:
     """Read the prompts, and check all rewards. Raises `UserError` before the model is loaded."""
     arguments = config.grpo
-    rewards_of(arguments)
+    load_rewards(arguments)
     constitution = read_constitution(arguments.constitution_path) if "constitution" in arguments.names else None
     if config.reward.reward_model:
         check_reward(config.reward.reward_model, config, tokenizer)
     tasks = prepare_tasks(config, tokenizer, template)
     if constitution is not None:
         tasks.sources.append(constitution.source())
-    prompts = _trl_arguments(config).generation_batch_size // arguments.num_generations
+    prompts = to_trl_config(config).generation_batch_size // arguments.num_generations
     if config.training.do_train and len(tasks.train) < prompts:
         raise UserError(
             f"a step takes the answers to {prompts} prompts and there are {len(tasks.train)}: give a smaller "
@@ -82,17 +84,17 @@ def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Tasks:
     return tasks
 
 
-class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
+class GRPOTrainer(AtomicCheckpointMixin, OwnOptimizer, TRLTrainer):
     """TRL's trainer with our prompts, reference, evaluation and guarantees; see the head of this module."""
 
     processing_class: PreTrainedTokenizerBase
     num_generations: int
 
-    def __init__(self, config: RunConfig, model: Any, tokenizer: Any, tasks: Tasks) -> None:
+    def __init__(self, config: RunConfig, model: AnyModel, tokenizer: PreTrainedTokenizerBase, tasks: Tasks) -> None:
         self.template = get_template(config.data.template, tokenizer)
         self.encoder = GroupEncoder(tokenizer)
         self._unable: str | None = None
-        self._guard = LossGuard()
+        self._guard = DivergenceGuard()
         logging.getLogger("trl.trainer.grpo_trainer").setLevel(logging.ERROR)  # it would log prompts that got no reward
         rewards = self._loaded(config, model, tokenizer)
         learned = [one for one in model.parameters() if one.requires_grad]
@@ -100,11 +102,11 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
         super().__init__(
             model=model,
             reward_funcs=list[Any](rewards.values()),
-            args=_trl_arguments(config),
-            train_dataset=_table(tasks.train or tasks.held_out or []),
-            eval_dataset=_table(tasks.held_out) if tasks.held_out else None,
+            args=to_trl_config(config),
+            train_dataset=to_trl_dataset(tasks.train or tasks.held_out or []),
+            eval_dataset=to_trl_dataset(tasks.held_out) if tasks.held_out else None,
             processing_class=tokenizer,
-            callbacks=[EvaluationTable(), log_of(config.training.output_dir)],
+            callbacks=[EvaluationTable(), json_log_callback(config.training.output_dir)],
         )
         self.loraplus_lr_ratio = config.finetuning.loraplus_lr_ratio
         for one, dtype in zip(learned, dtypes, strict=True):
@@ -117,26 +119,26 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if config.grpo.grpo_beta and config.training.do_train:
             self.beta = config.grpo.grpo_beta
-            reference: Any = _ReferenceModel(self.model, ReferenceModel(self.model, sharded=sharded))
+            reference: Any = _ReferenceProxy(self.model, ReferenceModel(self.model, sharded=sharded))
             self.ref_model = reference
 
-    def _loaded(self, config: RunConfig, model: Any, tokenizer: Any) -> dict[str, Reward]:
+    def _loaded(self, config: RunConfig, model: AnyModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Reward]:
         """All rewards of `--rewards`, in its order."""
-        found = rewards_of(config.grpo)
+        found = load_rewards(config.grpo)
         if "constitution" in config.grpo.names:
             constitution = read_constitution(config.grpo.constitution_path)
-            found["constitution"] = self._guarded(ConstitutionReward(judge_of(config.grpo), constitution))
+            found["constitution"] = self._check_losses(ConstitutionReward(load_judge(config.grpo), constitution))
         if config.reward.reward_model:
             score = load_reward(config.reward.reward_model, config, tokenizer, model)
 
             def scored(prompts: Any, completions: Any, **_columns: Any) -> Sequence[float]:
                 asked = [tuple(Message(turn["role"], turn["content"]) for turn in prompt) for prompt in prompts]
-                return score(asked, [answer_of(one) for one in completions])
+                return score(asked, [completion_text(one) for one in completions])
 
-            found["model"] = self._guarded(scored)
+            found["model"] = self._check_losses(scored)
         return {name: found[name] for name in config.grpo.names}
 
-    def _guarded(self, reward: Reward) -> Reward:
+    def _check_losses(self, reward: Reward) -> Reward:
         """A reward whose failure is remembered: all processes must learn of it before any of them stops."""
 
         def judged(prompts: Any, **columns: Any) -> Sequence[float | None]:
@@ -149,8 +151,8 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
         return judged
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
-        """The rewards (answers of all processes, rewards). Raises `Unable` where one of them cannot be given."""
-        spoken = [[{**one[0], "content": self._spoken(answer_of(one))}] for one in completions]
+        """The rewards (answers of all processes, rewards). Raises `RewardFailed` where one of them cannot be given."""
+        spoken = [[{**one[0], "content": self._decode_completions(completion_text(one))}] for one in completions]
         found = super()._calculate_rewards(inputs, prompts, spoken, completion_ids_list)  # (N, K)
         infinite = torch.isinf(found).any(0).tolist()
         if self._unable is None and any(infinite):
@@ -158,33 +160,33 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
         unable = self.failure_of_any(self._unable)
         self._unable = None
         if unable is not None:
-            raise Unable(unable)
+            raise RewardFailed(unable)
         return found
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train; a reward that cannot be given ends it early, with a checkpoint, and `failure` says why."""
         try:
-            with _quiet():
+            with quiet_trl():
                 return super().train(*args, **kwargs)
-        except Unable as error:
+        except RewardFailed as error:
             self.failure = str(error)
             self.save_what_was_learned()
             return TrainOutput(self.state.global_step, math.nan, {})
 
-    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Answer, judge and learn. Raises `Diverged`, before the step is taken, for an impossible loss."""
+    def training_step(self, model: torch.nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Answer, judge and learn. Raises `TrainingDiverged`, before the step is taken, for an impossible loss."""
         loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
         self.check_loss(float(loss), list(dict.fromkeys(row["place"] for row in inputs)), self.loss_terms())
         return loss
 
-    def loss_terms(self) -> list[Term]:
+    def loss_terms(self) -> list[LossTerm]:
         """The KL term of the last batch, by the mean that TRL has logged."""
         measured = self._metrics["train"].get("kl", [])
         if not self.beta or not measured:
             return []
         name = f"the KL term (--grpo_beta {self.beta:g} x {measured[-1]:.4g})"
         advice = "the model has moved far away from the reference; lower --learning_rate"
-        return [Term(name, self.beta * measured[-1] / self.args.gradient_accumulation_steps, advice)]
+        return [LossTerm(name, self.beta * measured[-1] / self.args.gradient_accumulation_steps, advice)]
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         asked = [[Message(turn["role"], turn["content"]) for turn in prompt] for prompt in prompts]
@@ -195,13 +197,13 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
         training = self.model.training
         self.model.eval()
         try:
-            with _quiet():
+            with quiet_trl():
                 answers, logprobs = super()._generate_single_turn(prompt_ids, *args, **kwargs)
         finally:
             self.model.train(training)
-        return [self._ended(ids) for ids in answers], logprobs
+        return [self._finish_reasons(ids) for ids in answers], logprobs
 
-    def _ended(self, ids: list[int]) -> list[int]:
+    def _finish_reasons(self, ids: list[int]) -> list[int]:
         if not self.template.stops:
             return ids
         text = self.processing_class.decode(ids)
@@ -215,7 +217,7 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
             shortest, longest = (shortest, middle) if whole else (middle + 1, longest)
         return ids[:shortest]
 
-    def _spoken(self, text: str) -> str:
+    def _decode_completions(self, text: str) -> str:
         """An answer without what ended it, as an engine gives it."""
         ends = [*self.template.stops, *self.processing_class.convert_ids_to_tokens(self.template.stop_ids)]
         return text[: min((at for end in ends if (at := text.find(end)) >= 0), default=len(text))]
@@ -242,7 +244,7 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
         self.model.eval()
         try:
             with isolated_rng(self.args.seed + self.accelerator.process_index, self.accelerator.device):
-                found, lengths, shares = self._judged(data)
+                found, lengths, shares = self._evaluate_rewards(data)
         finally:
             self.model.train(training)
         whole = (found * self.reward_weights.numpy()).sum(1, where=~np.isnan(found))
@@ -252,9 +254,9 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
         for name, values in named.items():
             values, key = values[~np.isnan(values)], name if name == "reward" else f"rewards_{name}"
             if len(values):
-                metrics |= with_intervals({key: values})
+                metrics |= add_intervals({key: values})
         for name, where in (self.eval_parts if eval_dataset is None else {}).items():
-            of_part = with_intervals({"reward": whole[where][scored[where]]}) | {"samples": len(whole[where])}
+            of_part = add_intervals({"reward": whole[where][scored[where]]}) | {"samples": len(whole[where])}
             metrics |= {f"{name}_{key}": value for key, value in of_part.items()}
         metrics |= shares | {
             "length": float(lengths.mean()), "samples": len(found), "unscored": int((~scored).sum()),
@@ -267,7 +269,7 @@ class RolloutTrainer(WholeCheckpoints, OwnOptimizer, GRPOTrainer):
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _judged(self, data: Any) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    def _evaluate_rewards(self, data: Any) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
         """Rewards (prompts, K) and lengths of an answer to each prompt, and what the rewards tell beside them."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         size = self.args.per_device_eval_batch_size
@@ -307,18 +309,18 @@ class EpochSampler(RepeatSampler):
         self.generator.manual_seed(self.seed + epoch)
 
 
-class _ReferenceModel:
+class _ReferenceProxy:
     """The reference in the place of TRL's `ref_model`: it is asked for log-probabilities, and nothing else."""
 
-    def __init__(self, model: Any, reference: ReferenceModel) -> None:
+    def __init__(self, model: torch.nn.Module, reference: ReferenceModel) -> None:
         self.model, self.reference = model, reference
 
     def __call__(self, **inputs: Any) -> Any:
-        with self.reference.of(self.model) as reference:
+        with self.reference.use(self.model) as reference:
             return reference(**inputs)
 
 
-def _trl_arguments(config: RunConfig) -> Any:
+def to_trl_config(config: RunConfig) -> Any:
     """The run's training flags as TRL's. Raises `UserError` for what it cannot do."""
     training, grpo = config.training, config.grpo
     theirs = {field.name for field in dataclasses.fields(GRPOConfig) if field.init}
@@ -343,7 +345,7 @@ def _trl_arguments(config: RunConfig) -> Any:
         raise UserError(" ".join(str(error).split())) from error
 
 
-def _table(tasks: Sequence[Task]) -> Dataset:
+def to_trl_dataset(tasks: Sequence[Task]) -> Dataset:
     """Tasks as TRL takes them; the columns are what a reward function is given."""
     return Dataset.from_dict(
         {
@@ -359,7 +361,7 @@ def _table(tasks: Sequence[Task]) -> Dataset:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_trl() -> Iterator[None]:
     """Leave out the warnings of TRL and peft about old names that they use."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)

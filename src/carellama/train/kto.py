@@ -12,7 +12,7 @@ together exceed the record length (--cutoff_len).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,49 +20,61 @@ import torch
 from carellama.config.run import RunConfig
 from carellama.data.encoding.prepare import Prepared
 from carellama.model.adapters import ReferenceModel
+from carellama.model.lora import AnyModel
 from carellama.records import IGNORED, Tokens
-from carellama.train.chunked_loss import record_logps
-from carellama.train.trainer import RowTrainer, with_intervals
+from carellama.train.chunked_loss import Batch, record_logps
+from carellama.train.trainer import PackedTrainer, add_intervals
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
-class KTOTrainer(RowTrainer):
+class KTOTrainer(PackedTrainer):
     """Learns from single judged answers; evaluation gives the loss and the rewards of good and bad answers."""
 
     passes = 3.0  # the reference, and both over the mismatched answers
 
-    def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        model: AnyModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prepared: Prepared,
+    ) -> None:
         super().__init__(config, model, tokenizer, prepared)
         self.preference = config.preference
         self.reference = ReferenceModel(self.model, sharded=self.sharded)
         lay_out: Any = self.data_collator
         longest = config.data.lengths.total
-        self.data_collator = lambda examples: lay_out(examples) | {"others": lay_out(mismatched(examples, longest))}
+        self.data_collator = lambda examples: (
+            lay_out(examples) | {"others": lay_out(mismatched_pairs(examples, longest))}
+        )
 
-    def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch_loss(self, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the losses of the answers."""
-        losses, rewards, drift = self._judged(model, batch)
+        losses, rewards, drift = self._label_rewards(model, batch)
         good = batch["good"]
         noted = {"kl": float(drift) / self.preference.pref_beta}  # in nats, as TRL logs it
         if good.any():
             noted["rewards/chosen"] = float(rewards[good].mean())
         if not good.all():
             noted["rewards/rejected"] = float(rewards[~good].mean())
-        self.note(**noted)
+        self.note(noted)
         return losses.sum(), self.units(batch)
 
-    def units(self, batch: dict[str, Any]) -> torch.Tensor:
+    def units(self, batch: Batch) -> torch.Tensor:
         """Answers."""
         return torch.tensor(len(batch["good"]), device=batch["good"].device)
 
     @torch.no_grad()
-    def batch_values(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    def batch_values(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Each answer's loss, reward, and whether it is good, (records, 3)."""
-        losses, rewards, _ = self._judged(model, batch)
+        losses, rewards, _ = self._label_rewards(model, batch)
         return torch.stack([losses, rewards, batch["good"].to(losses)], dim=1).double().cpu()
 
     def summary(self, values: np.ndarray) -> dict[str, float]:
         """Loss with a 95% bootstrap interval, mean rewards of good and bad answers, and their margin."""
-        found = with_intervals({"loss": values[:, 0]})
+        found = add_intervals({"loss": values[:, 0]})
         good = values[:, 2] > 0
         for name, chosen in (("chosen", good), ("rejected", ~good)):
             if chosen.any():
@@ -71,32 +83,34 @@ class KTOTrainer(RowTrainer):
             found["margin"] = found["rewards_chosen"] - found["rewards_rejected"]
         return found
 
-    def _judged(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _label_rewards(self, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Each answer's loss and (without gradient) reward, (records,), and the drift z."""
         how, good = self.preference, batch["good"]
         row = {name: value for name, value in batch.items() if name != "others"}
-        rewards = how.pref_beta * self._apart(model, row)
+        rewards = how.pref_beta * self._log_ratios(model, row)
         with torch.no_grad():
-            drift = how.pref_beta * self._apart(model, batch["others"]).mean() if len(good) > 1 else rewards.sum() * 0
+            drift = (
+                how.pref_beta * self._log_ratios(model, batch["others"]).mean() if len(good) > 1 else rewards.sum() * 0
+            )
             drift = self.accelerator.reduce(drift, "mean").clamp(min=0)
         value = torch.where(good, rewards - drift, drift - rewards)
         weight = torch.where(good, how.kto_chosen_weight, how.kto_rejected_weight)
         return weight * (1 - torch.sigmoid(value)), rewards.detach(), drift
 
-    def _apart(self, model: Any, row: dict[str, Any]) -> torch.Tensor:
+    def _log_ratios(self, model: torch.nn.Module, row: Batch) -> torch.Tensor:
         """log pi - log ref of each record, (records,)."""
         own, _ = record_logps(model, row, chunked=self.chunked, dtype=self.head_dtype)
-        with torch.no_grad(), self.reference.of(model) as reference:
+        with torch.no_grad(), self.reference.use(model) as reference:
             other, _ = record_logps(reference, row, chunked=self.chunked, dtype=self.head_dtype)
         return own - other
 
 
-def mismatched(examples: list[list[Tokens]], longest: int) -> list[list[Tokens]]:
+def mismatched_pairs(examples: list[list[Tokens]], longest: int) -> list[list[Tokens]]:
     """Return each prompt with the answer of the example before it, cut to `longest` tokens in all.
 
     A long prompt and a long answer together can exceed the record length, and with it the model's positions.
     """
-    parts = [_parts(example[0]) for example in examples]
+    parts = [_split_prompt(example[0]) for example in examples]
     made = []
     for (prompt, _), (_, answer) in zip(parts, [parts[-1], *parts[:-1]], strict=True):
         answer = answer[: longest - len(prompt)]
@@ -105,7 +119,7 @@ def mismatched(examples: list[list[Tokens]], longest: int) -> list[list[Tokens]]
     return made
 
 
-def _parts(tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
+def _split_prompt(tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
     """(prompt, answer): the answer begins at the first supervised token."""
     start = int(np.argmax(tokens.labels != IGNORED))
     return tokens.input_ids[:start], tokens.input_ids[start:]

@@ -15,12 +15,12 @@ from typing import Any
 from carellama.config.run import RunConfig
 from carellama.disk import full, no_room, write_json
 from carellama.errors import UserError
-from carellama.train.callbacks import StopCallback, signals_stop
+from carellama.train.callbacks import SignalStopCallback, stop_on_signals
 
 log = logging.getLogger(__name__)
 
 
-class Stopped(Exception):
+class TrainingStopped(Exception):
     """The training ended after `step`, by the person or, with a `failure`, by the data; `checkpoint` is what it saved.
 
     Without a checkpoint no step was finished.
@@ -31,27 +31,27 @@ class Stopped(Exception):
         self.step, self.checkpoint, self.failure = step, checkpoint, failure
 
 
-def run(config: RunConfig, trainer: Any, resume_from: str | None) -> dict[str, Any]:
+def run_training(config: RunConfig, trainer: Any, resume_from: str | None) -> dict[str, Any]:
     """Train, save the model into the output folder and return the metrics.
 
-    Raises `Stopped` after Ctrl-C, and when the data turns out to be unusable while it is read, and `UserError` for a
-    disk that is full.
+    Raises `TrainingStopped` after Ctrl-C, and when the data turns out to be unusable while it is read, and `UserError`
+    for a full disk.
     """
     try:
-        with _quiet_threads():
-            return _run(config, trainer, resume_from)
+        with _silence_disk_full_threads():
+            return _train_with_signals(config, trainer, resume_from)
     except Exception as error:
         if not full(error):
             raise
         checkpoint = trainer.checkpoint or (Path(resume_from) if resume_from else None)
         line = no_room(error, Path(config.training.output_dir))
         raise UserError(
-            f"{line}; stopped at step {trainer.state.global_step}: {going_on(config, checkpoint)}"
+            f"{line}; stopped at step {trainer.state.global_step}: {resume_hint(config, checkpoint)}"
         ) from error
 
 
 @contextmanager
-def _quiet_threads() -> Iterator[None]:
+def _silence_disk_full_threads() -> Iterator[None]:
     """Print no traceback of a thread for which the disk is full: TensorBoard's raises it again where it was called."""
     hook = threading.excepthook
 
@@ -66,28 +66,28 @@ def _quiet_threads() -> Iterator[None]:
         threading.excepthook = hook
 
 
-def going_on(config: RunConfig, checkpoint: Path | None) -> str:
-    """How a run that was stopped is gone on with."""
+def resume_hint(config: RunConfig, checkpoint: Path | None) -> str:
+    """Return a one-line hint that tells how to resume."""
     if checkpoint is None:
         return "there is no checkpoint yet, and the same command begins anew"
     anew = " (without --overwrite_output_dir)" if config.own.overwrite_output_dir else ""
     return f"the same command{anew} goes on from {checkpoint}"
 
 
-def _run(config: RunConfig, trainer: Any, resume_from: str | None) -> dict[str, Any]:
-    """What `run` does, with the errors of the libraries."""
+def _train_with_signals(config: RunConfig, trainer: Any, resume_from: str | None) -> dict[str, Any]:
+    """What `run_training` does, with the errors of the libraries."""
     output = Path(config.training.output_dir)
     stopped = threading.Event()
-    trainer.add_callback(StopCallback(stopped, trainer.accelerator))
+    trainer.add_callback(SignalStopCallback(stopped, trainer.accelerator))
     try:
-        with signals_stop(stopped, log.warning):
+        with stop_on_signals(stopped, log.warning):
             result = trainer.train(resume_from_checkpoint=resume_from)
     finally:
         if progress := getattr(trainer, "progress", None):
             progress.close()
     step = trainer.state.global_step
     if trainer.failure or (stopped.is_set() and step < trainer.state.max_steps):
-        raise Stopped(step, trainer.checkpoint or (Path(resume_from) if resume_from else None), trainer.failure)
+        raise TrainingStopped(step, trainer.checkpoint or (Path(resume_from) if resume_from else None), trainer.failure)
     trainer.save_learned()
     trainer.save_state()
     metrics: dict[str, Any] = dict(result.metrics)

@@ -1,6 +1,6 @@
 """NEFTune: noise on the embeddings of a training batch (Jain et al., arXiv:2310.05914, section 2).
 
-    with embedding_noise(model, 5.0, batch):
+    with neftune_noise(model, 5.0, batch):
         loss = ...
 
 x + alpha / sqrt(L d) * u, u uniform in (-1, 1), for a record of L tokens with embeddings of d numbers. L is the
@@ -20,7 +20,7 @@ from carellama.model.adapters import unwrap
 
 
 @contextmanager
-def embedding_noise(model: Any, alpha: float | None, batch: Mapping[str, Any]) -> Iterator[None]:
+def neftune_noise(model: torch.nn.Module, alpha: float | None, batch: Mapping[str, Any]) -> Iterator[None]:
     """Add the noise to what the embedding gives within this, while the model trains; nothing for no `alpha`."""
     if not alpha:
         yield

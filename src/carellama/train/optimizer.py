@@ -1,6 +1,6 @@
 """The optimizer and the schedule of a training: LoRA+, and one line for settings that the libraries refuse.
 
-    class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer): ...
+    class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer): ...
     check_optimizer(training)    # before the model is loaded
 
 A class to put before transformers' `Trainer`. Optimizers and schedules themselves are transformers'.
@@ -29,7 +29,7 @@ class OwnOptimizer:
     optimizer: Any
     loraplus_lr_ratio: float | None = None
 
-    def create_optimizer(self, model: Any = None) -> Any:
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> Any:
         """Return the optimizer. Raises `UserError` for options that it does not take."""
         with _of_option("--optim", self.args.optim):
             if self.optimizer is None and self.loraplus_lr_ratio and isinstance(self.model, PeftModel):

@@ -16,7 +16,7 @@ from carellama.run_record import RUN_FILE
 log = logging.getLogger(__name__)
 
 
-def claim(output: Path, config: RunConfig) -> str | None:
+def claim_output_folder(output: Path, config: RunConfig) -> str | None:
     """Guard the output folder; return the checkpoint to go on from, if any.
 
     A finished run, or files that are not ours, are not touched unless --overwrite_output_dir is given; an unfinished
@@ -35,7 +35,7 @@ def claim(output: Path, config: RunConfig) -> str | None:
     if config.own.overwrite_output_dir:
         _check_trained(output)
         if training.should_save:
-            clear(output)
+            remove_previous_run(output)
         return None
     if (output / "train_results.json").exists():
         longer = ""
@@ -49,7 +49,7 @@ def claim(output: Path, config: RunConfig) -> str | None:
         log.info("going on from %s (give --overwrite_output_dir to begin anew)", last)
         return last
     # one that was killed before its first checkpoint has begun nothing worth keeping
-    foreign = next((path for path in output.iterdir() if not any(path.match(name) for name in BEGUN)), None)
+    foreign = next((path for path in output.iterdir() if not any(path.match(name) for name in EARLY_RUN_FILES)), None)
     if foreign is not None and not (output / "run.json").exists():
         raise UserError(
             f"{output} holds {foreign.name} and no run; give --overwrite_output_dir or another --output_dir"
@@ -82,17 +82,23 @@ def _check_trained(output: Path) -> None:
         )
 
 
-OURS = (RUN_FILE, "data_report.json", "trainer_log.jsonl", "trainer_state.json", "train_results.json",
+RUN_FILES = (RUN_FILE, "data_report.json", "trainer_log.jsonl", "trainer_state.json", "train_results.json",
         "eval_results.json", "predict_results.json", "all_results.json", "training_loss.png",
         "generated_predictions.jsonl", "adapter_*", "*.safetensors")  # fmt: skip
 TRAINED = (RUN_FILE, "trainer_state.json", "trainer_log.jsonl", "checkpoint-*/trainer_state.json")
-BEGUN = ("data_report.json", "trainer_log.jsonl", ".saving", ".stream", ".*.tmp")  # all that lies there before run.json
+EARLY_RUN_FILES = (
+    "data_report.json",
+    "trainer_log.jsonl",
+    ".saving",
+    ".stream",
+    ".*.tmp",
+)  # all that lies there before run.json
 
 
-def clear(output: Path) -> None:
+def remove_previous_run(output: Path) -> None:
     """Remove what an earlier run wrote into its output folder, and nothing else."""
     for folder in [*output.glob("checkpoint-*"), output / ".saving", output / "runs"]:
         shutil.rmtree(folder, ignore_errors=True)
-    for pattern in OURS:
+    for pattern in RUN_FILES:
         for path in output.glob(pattern):
             path.unlink()

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
-from carellama.train.trainer import RowTrainer, with_intervals
+from carellama.train.chunked_loss import Batch
+from carellama.train.trainer import PackedTrainer, add_intervals
 
 
-class PairTrainer(RowTrainer):
+class PairTrainer(PackedTrainer):
     """Counts pairs; a stage says what it learns from them."""
 
-    def units(self, batch: dict[str, Any]) -> torch.Tensor:
+    def units(self, batch: Batch) -> torch.Tensor:
         """Pairs."""
         return torch.tensor(len(batch["good"]) // 2, device=batch["good"].device)
 
 
-def pair_summary(losses: np.ndarray, chosen: np.ndarray, rejected: np.ndarray) -> dict[str, float]:
+def pair_metrics(losses: np.ndarray, chosen: np.ndarray, rejected: np.ndarray) -> dict[str, float]:
     """Loss, accuracy (an even pair is half right) and mean margin, with intervals; (pairs,) each."""
     margins = chosen - rejected
     right = (margins > 0) + 0.5 * (margins == 0)
-    return with_intervals({"loss": losses, "accuracy": right, "margin": margins})
+    return add_intervals({"loss": losses, "accuracy": right, "margin": margins})

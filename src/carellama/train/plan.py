@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MEANINGS = {
+PART_LABELS = {
     "weights": "weights of the model",
     "reference": "copy of the model to compare with",
     "adapters": "adapters",
@@ -48,7 +48,7 @@ MEANINGS = {
 }
 
 
-def plan(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """The verb: print the plan, and leave with 2 where it does not fit."""
     if runs.print_help(argv, "carellama plan", PlanArguments):
         return
@@ -58,8 +58,8 @@ def plan(argv: Sequence[str]) -> None:
     from carellama.train.memory.check import out_of_memory_message
 
     with tempfile.TemporaryDirectory(prefix="carellama-plan-") as folder:
-        made = planned(config, options.plan_steps, Path(folder))
-    print("\n".join(table(made)))
+        made = make_plan(config, options.plan_steps, Path(folder))
+    print("\n".join(format_plan(made)))
     if options.report:
         write_json(Path(options.report), made)
     if not made["fits"]:
@@ -83,20 +83,20 @@ def _without(argv: Sequence[str], options: Sequence[Field[Any]]) -> list[str]:
     return words
 
 
-def planned(config: RunConfig, steps: int, folder: Path) -> dict[str, Any]:
+def make_plan(config: RunConfig, steps: int, folder: Path) -> dict[str, Any]:
     """Return the plan of a run as plain values; `folder` takes what the measured steps write."""
     from carellama.train.memory.check import estimate_and_compare
     from carellama.train.session import Session, with_trained_template
 
     session = Session.open(with_trained_template(config).with_training(output_dir=str(folder)))
     found = estimate_and_compare(session)
-    found |= lengths_of(session)
+    found |= training_length(session)
     if steps and found["fits"]:
-        found |= timed(session, steps, found)
+        found |= measure_steps(session, steps, found)
     return found
 
 
-def lengths_of(session: Session) -> dict[str, Any]:
+def training_length(session: Session) -> dict[str, Any]:
     """Tokens of an epoch and steps of the training, as far as they are known beforehand."""
     from carellama.data.encoding.examples import Examples
     from carellama.data.encoding.token_stream import TokenStream
@@ -113,7 +113,7 @@ def lengths_of(session: Session) -> dict[str, Any]:
     return {"tokens_per_epoch": examples.tokens, "steps": steps, "steps_per_epoch": updates}
 
 
-def timed(session: Session, steps: int, found: dict[str, Any]) -> dict[str, Any]:
+def measure_steps(session: Session, steps: int, found: dict[str, Any]) -> dict[str, Any]:
     """Make some steps, of which the first is not counted, and return their rates and the most memory held."""
     from transformers import TrainerCallback
 
@@ -136,7 +136,7 @@ def timed(session: Session, steps: int, found: dict[str, Any]) -> dict[str, Any]
     if progress := getattr(trainer, "progress", None):
         progress.close()
     seconds = (clock.ends[-1] - clock.ends[0]) / max(len(clock.ends) - 1, 1)
-    rates: dict[str, Any] = {"seconds_per_step": seconds, "measured_peak": peak_bytes()}
+    rates: dict[str, Any] = {"seconds_per_step": seconds, "measured_peak": peak_memory_bytes()}
     work = getattr(trainer, "work", None)
     if work is not None and found["tokens_per_epoch"] and found.get("steps_per_epoch"):
         tokens_a_step = work.tokens / max(len(clock.ends), 1)
@@ -147,7 +147,7 @@ def timed(session: Session, steps: int, found: dict[str, Any]) -> dict[str, Any]
     return rates
 
 
-def peak_bytes() -> int:
+def peak_memory_bytes() -> int:
     """The most memory that this process has held: of the GPU, or of the machine."""
     if has_gpu():
         return process_memory_bytes()
@@ -157,9 +157,9 @@ def peak_bytes() -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def table(found: dict[str, Any]) -> list[str]:
+def format_plan(found: dict[str, Any]) -> list[str]:
     """The plan as lines."""
-    rows = [(MEANINGS[part], format_bytes(size)) for part, size in found["parts"].items()]
+    rows = [(PART_LABELS[part], format_bytes(size)) for part, size in found["parts"].items()]
     rows.append(("in all, at the moment with the most", format_bytes(found["total"])))
     rows.append(("there is", "unknown" if found["available"] is None else format_bytes(found["available"])))
     batch = found["largest_batch"]

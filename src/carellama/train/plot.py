@@ -18,7 +18,7 @@ from carellama.stages import STAGES
 TITLE = 90  # characters
 
 
-def smooth(values: Sequence[float], weight: float = 0.85) -> list[float]:
+def exponential_moving_average(values: Sequence[float], weight: float = 0.85) -> list[float]:
     """Exponential moving average without its bias to the start: m_i = w m_(i-1) + (1 - w) v_i, shown / (1 - w^i).
 
     (Kingma and Ba 2015, arXiv:1412.6980, section 3.)
@@ -57,7 +57,7 @@ def plot_loss(folder: Path, *, kept: int | None = None) -> Path | None:
         steps, values = zip(*points, strict=True)
         marker = "o" if len(points) == 1 else None
         axes.plot(steps, values, color="tab:blue", alpha=0.35, marker=marker, label=f"training {name}")
-        axes.plot(steps, smooth(values), color="tab:blue", label=f"training {name}, smoothed")
+        axes.plot(steps, exponential_moving_average(values), color="tab:blue", label=f"training {name}, smoothed")
     if evaluated:
         steps, values = zip(*evaluated, strict=True)
         axes.plot(steps, values, color="tab:orange", marker="o", label=f"held-out {name}")

@@ -30,12 +30,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from carellama.config.run import RunConfig
 from carellama.data.encoding.prepare import Prepared, data_seed
@@ -44,31 +44,43 @@ from carellama.engine.base import Sampling
 from carellama.engine.transformers.engine import GeneratedIds, TransformersEngine
 from carellama.errors import UserError
 from carellama.model.adapters import ReferenceModel
+from carellama.model.lora import AnyModel, base_of
 from carellama.records import Tokens
 from carellama.templates.template import Template, get_template
-from carellama.train.chunked_loss import token_logps
-from carellama.train.divergence_guard import Term
-from carellama.train.policy_gradient import Moments, adapted, clipped_losses, generalised_advantages, shaped_rewards
+from carellama.train.chunked_loss import Batch, token_logps
+from carellama.train.divergence_guard import LossTerm
+from carellama.train.policy_gradient import RunningMoments, adapt_kl_coefficient, gae, ppo_losses, token_rewards
 from carellama.train.reward.model import check_reward, load_reward
-from carellama.train.rollout import NUMBERS, Rollout, joined, read_state, write_state
-from carellama.train.trainer import RowTrainer, with_intervals
+from carellama.train.rollout import (
+    TOKEN_VALUES,
+    Rollout,
+    RolloutLoader,
+    index_batch,
+    load_state,
+    make_example,
+    save_state,
+)
+from carellama.train.trainer import PackedTrainer, add_intervals
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
-VALUE_HEAD = "value_head"  # its name in the model; its file lies beside the adapter
-EVALUATION = 1 << 20  # in place of an epoch, for what evaluation draws
+VALUE_HEAD_NAME = "value_head"  # its name in the model; its file lies beside the adapter
+EVAL_SEED = 1 << 20  # in place of an epoch, for what evaluation draws
 
 
-def prepare(config: RunConfig, tokenizer: Any, template: Template) -> Tasks:
+def prepare(config: RunConfig, tokenizer: PreTrainedTokenizerBase, template: Template) -> Tasks:
     """Check the reward and read the prompts. Raises `UserError` before the model is loaded."""
     check_reward(str(config.reward.reward_model), config, tokenizer)
     return prepare_tasks(config, tokenizer, template)
 
 
-class PPOTrainer(RowTrainer):
+class PPOTrainer(PackedTrainer):
     """Learns from scores of its own answers; evaluation answers held-out prompts and gives their mean score."""
 
-    def __init__(self, config: RunConfig, model: Any, tokenizer: Any, tasks: Tasks) -> None:
+    def __init__(self, config: RunConfig, model: AnyModel, tokenizer: PreTrainedTokenizerBase, tasks: Tasks) -> None:
         train: Any = range(len(tasks.train))
         held_out: Any = range(len(tasks.held_out)) if tasks.held_out else None
         if config.training.ddp_find_unused_parameters is None:
@@ -79,45 +91,36 @@ class PPOTrainer(RowTrainer):
         self.eval_parts = tasks.parts
         if self.sharded:
             raise UserError("--stage ppo answers with whole weights: launch it with DDP, not FSDP or DeepSpeed")
-        assert config.reward.reward_model is not None
-        self.how, self.seed = config.ppo, data_seed(config)
+        self.options, self.seed = config.ppo, data_seed(config)
         self.tasks = tasks
         self.collate_rows: Any = self.data_collator
-        self.data_collator = _numbered  # of evaluation
+        self.data_collator = index_batch  # of evaluation
         template = get_template(config.data.template, tokenizer)
         self.engine = TransformersEngine(self.model, tokenizer, template, self.args.per_device_eval_batch_size)
         self.sampling = Sampling.of(config.generating)
-        _without_dropout(self.model)
+        disable_dropout(self.model)
         learns = any(parameter.requires_grad for parameter in self.model.parameters())
-        self.reference = (
-            ReferenceModel(self.model, sharded=self.sharded) if learns or hasattr(self.model, "peft_config") else None
-        )
-        self.score = load_reward(config.reward.reward_model, config, tokenizer, self.model)
-        self.coefficient, self.moments = self.how.ppo_kl_coef, Moments()
+        compares = learns or hasattr(self.model, "peft_config")
+        self.reference = ReferenceModel(self.model, sharded=self.sharded) if compares else None
+        self.score = load_reward(str(config.reward.reward_model), config, tokenizer, self.model)
+        self.coefficient, self.moments = self.options.ppo_kl_coef, RunningMoments()
         self._resumed: dict[str, torch.Tensor] = {}
         self._current: Rollout | None = None
         if learns:
-            self.value_head = _value_head(self.model)
+            self.value_head = add_value_head(self.model)
             if self.sampling.top_p < 1 or self.sampling.top_k:
-                log.warning(
-                    "--top_p %g and --top_k %d cut the distribution that answers are drawn from, and bias the "
-                    "gradient: --top_p 1 --top_k 0 do not",
-                    self.sampling.top_p,
-                    self.sampling.top_k,
-                )
-
-    # The stream of batches.
+                log.warning("--top_p below 1 and --top_k bias the gradient: they leave out part of the distribution")
 
     @property
     def rollout_size(self) -> int:
         """Answers of a rollout in this process."""
         args = self.args
-        return int(args.per_device_train_batch_size * args.gradient_accumulation_steps * self.how.ppo_buffer_size)
+        return int(args.per_device_train_batch_size * args.gradient_accumulation_steps * self.options.ppo_buffer_size)
 
     @property
     def rollout_batches(self) -> int:
         """Batches that are made of a rollout."""
-        return self.how.ppo_epochs * self.rollout_size // int(self.args.per_device_train_batch_size)
+        return self.options.ppo_epochs * self.rollout_size // int(self.args.per_device_train_batch_size)
 
     @property
     def rollouts(self) -> int:
@@ -126,7 +129,7 @@ class PPOTrainer(RowTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """A plain loader: it must not read ahead, or a rollout would come from the policy of a step before."""
-        return DataLoader(_Batches(self), batch_size=None, collate_fn=_as_it_is)
+        return RolloutLoader(self.rollouts * self.rollout_batches, self.batches)
 
     def batches(self) -> Iterator[dict[str, Any] | None]:
         """The batches of the epoch that the training is in; None for those that were taken before it was resumed.
@@ -139,42 +142,40 @@ class PPOTrainer(RowTrainer):
         first, within = divmod(done, self.rollout_batches)
         for number in range(first, self.rollouts):
             if number == first and within:
-                self._current = self._kept()
+                self._current = self._restore_rollout()
             else:
                 within, self._current = 0, self.rollout(epoch, number)
             draw = np.random.default_rng(self._seeds(epoch, number))
             size = int(self.args.per_device_train_batch_size)
-            batches = self._current.minibatches(size, self.how.ppo_epochs, draw, self.collate_rows)
+            batches = self._current.minibatches(size, self.options.ppo_epochs, draw, self.collate_rows)
             yield from itertools.islice(batches, within, None)
 
     def _seeds(self, epoch: int, number: int) -> list[int]:
         return [self.seed, epoch, number, self.args.process_index]
 
-    # A rollout.
-
     def rollout(self, epoch: int, number: int) -> Rollout:
         """Answer the next prompts, score the answers, and compute what each token was worth."""
-        answers, tokens, scores = self._answered(self._chosen(epoch, number), self._seeds(epoch, number))
-        logps, values, others = self._measured(tokens)
+        answers, tokens, scores = self._generate(self._select_prompts(epoch, number), self._seeds(epoch, number))
+        logps, values, others = self._logps_and_values(tokens)
         kls = [float((own - other).sum()) for own, other in zip(logps, others, strict=True)]
         rewards = [
-            shaped_rewards(own, other, score, self.coefficient)
-            for own, other, score in zip(logps, others, self._normed(scores, answers), strict=True)
+            token_rewards(own, other, score, self.coefficient)
+            for own, other, score in zip(logps, others, self._normalize_scores(scores, answers), strict=True)
         ]
-        if self.how.ppo_whiten_rewards:
-            rewards = self._whitened(rewards, shift=False)
-        gae = [
-            generalised_advantages(one, value, self.how.ppo_gamma, self.how.ppo_lambda)
+        if self.options.ppo_whiten_rewards:
+            rewards = self._whiten(rewards, shift=False)
+        estimates = [
+            gae(one, value, self.options.ppo_gamma, self.options.ppo_lambda)
             for one, value in zip(rewards, values, strict=True)
         ]
-        advantages = self._whitened([one for one, _ in gae], shift=True)
-        self._tell(scores, kls, logps, answers)
+        advantages = self._whiten([one for one, _ in estimates], shift=True)
+        self._log_rollout(scores, kls, logps, answers)
         return Rollout(
             tokens,
-            {"logps": logps, "values": values, "advantages": advantages, "returns": [one for _, one in gae]},
+            {"logps": logps, "values": values, "advantages": advantages, "returns": [one for _, one in estimates]},
         )
 
-    def _chosen(self, epoch: int, number: int) -> list[Task]:
+    def _select_prompts(self, epoch: int, number: int) -> list[Task]:
         """The prompts of a rollout: the next of the epoch's order, this process's share of them."""
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.tasks.train))
         size, world = self.rollout_size, int(self.args.world_size)
@@ -182,7 +183,7 @@ class PPOTrainer(RowTrainer):
         start = (number * world + int(self.args.process_index)) * size
         return [self.tasks.train[index] for index in order[start : start + size]]
 
-    def _answered(
+    def _generate(
         self, tasks: Sequence[Task], seeds: list[int]
     ) -> tuple[list[GeneratedIds], list[Tokens], list[float]]:
         """Answers, the same with their prompts as tokens, and their scores.
@@ -203,13 +204,15 @@ class PPOTrainer(RowTrainer):
         if (failure := self.failure_of_any(failure)) is not None:
             raise UserError(failure)
         tokens = [
-            joined([*ids, *answer.ids], len(ids), str(task.place))
+            make_example([*ids, *answer.ids], len(ids), str(task.place))
             for task, ids, answer in zip(tasks, asked, answers, strict=True)
         ]
         return answers, tokens, scores
 
     @torch.no_grad()
-    def _measured(self, tokens: list[Tokens]) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+    def _logps_and_values(
+        self, tokens: list[Tokens]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
         """Of each answer's tokens: log-probabilities, values, and log-probabilities in the reference, on the CPU."""
         model = self.model
         model.eval()
@@ -220,103 +223,99 @@ class PPOTrainer(RowTrainer):
             logps, values, lengths = self._forward(model, batch)
             others = logps
             if self.reference is not None:
-                with self.reference.of(model) as reference:
+                with self.reference.use(model) as reference:
                     others, *_ = self._forward(reference, batch)
             for part, all_tokens in zip(found, (logps, values, others), strict=True):
                 part += all_tokens.cpu().split(lengths)
         return found[0], found[1], found[2]
 
-    def _forward(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    def _forward(self, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
         """Log-probability and value of each answer token, (N,) float32, and how many each answer has."""
         logps, hidden, record, count = token_logps(
             model, batch, chunked=self.chunked, dtype=self.head_dtype, temperature=self.sampling.temperature
         )
-        head = getattr(self, VALUE_HEAD, None)
+        head = getattr(self, VALUE_HEAD_NAME, None)
         values = torch.zeros_like(logps) if head is None else F.linear(hidden.float(), head.weight, head.bias)[:, 0]
         return logps, values, torch.bincount(record, minlength=count).tolist()
 
-    def _normed(self, scores: list[float], answers: list[GeneratedIds]) -> list[float]:
+    def _normalize_scores(self, scores: list[float], answers: list[GeneratedIds]) -> list[float]:
         """The scores as they are learned from: scaled, and less the penalty of answers without an end."""
-        if self.how.ppo_score_norm:
+        if self.options.ppo_score_norm:
             numbers = np.array(scores)
-            self.moments.add(*self._summed(len(scores), numbers.sum(), (numbers**2).sum()))
+            self.moments.add(*self._sum_over_ranks(len(scores), numbers.sum(), (numbers**2).sum()))
             scores = [(score - self.moments.mean) / self.moments.deviation for score in scores]
-        cost = self.how.ppo_no_end_penalty
+        cost = self.options.ppo_no_end_penalty
         return [score if answer.reached_eos else score - cost for score, answer in zip(scores, answers, strict=True)]
 
-    def _whitened(self, parts: list[torch.Tensor], *, shift: bool) -> list[torch.Tensor]:
+    def _whiten(self, parts: list[torch.Tensor], *, shift: bool) -> list[torch.Tensor]:
         """Scaled to variance 1 over all tokens of all processes, and to mean 0 with `shift`."""
         flat = torch.cat(parts).double()
-        moments = Moments()
-        moments.add(*self._summed(len(flat), float(flat.sum()), float((flat**2).sum())))
+        moments = RunningMoments()
+        moments.add(*self._sum_over_ranks(len(flat), float(flat.sum()), float((flat**2).sum())))
         white = (flat - moments.mean) / moments.deviation + (0.0 if shift else moments.mean)
         return list(white.float().split([len(part) for part in parts]))
 
-    def _summed(self, *numbers: float) -> list[float]:
+    def _sum_over_ranks(self, *numbers: float) -> list[float]:
         """The sums of these over all processes."""
         mine = torch.tensor([float(number) for number in numbers], dtype=torch.float64, device=self.args.device)
         every: list[float] = self.accelerator.reduce(mine, "sum").tolist()
         return every
 
-    def _tell(
+    def _log_rollout(
         self, scores: list[float], kls: list[float], logps: list[torch.Tensor], answers: list[GeneratedIds]
     ) -> None:
         """Log the rollout, of all processes together, and adapt the cost of KL for the next."""
         lengths = [len(one) for one in logps]
-        count, score, kl, surprise, tokens, ended = self._summed(
+        count, score, kl, surprise, tokens, ended = self._sum_over_ranks(
             len(scores), sum(scores), sum(kls), -sum(float(one.sum()) for one in logps), sum(lengths),
             sum(answer.reached_eos for answer in answers),
         )  # fmt: skip
-        self.note(
-            **{
-                "ppo/score": score / count,
-                "ppo/kl": kl / count,
-                "ppo/kl_coef": self.coefficient,
-                "ppo/entropy": surprise / tokens,
-                "ppo/length": tokens / count,
-                "ppo/ended": ended / count,
-            }
-        )
-        self.coefficient = adapted(self.coefficient, kl / count, self.how.ppo_target)
+        measured = {
+            "ppo/score": score / count,
+            "ppo/kl": kl / count,
+            "ppo/kl_coef": self.coefficient,
+            "ppo/entropy": surprise / tokens,
+            "ppo/length": tokens / count,
+            "ppo/ended": ended / count,
+        }
+        self.note(measured)
+        self.coefficient = adapt_kl_coefficient(self.coefficient, kl / count, self.options.ppo_target)
 
-    # A step.
-
-    def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch_loss(self, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the losses of the answers' tokens."""
         row = {name: value for name, value in batch.items() if not name.startswith("old_")}
         logps, values, _ = self._forward(model, row)
-        losses = clipped_losses(logps, values, {name: batch[f"old_{name}"] for name in NUMBERS}, self.how)
-        self.note(
-            **{
-                "ppo/policy_loss": losses.policy,
-                "ppo/value_loss": losses.value,
-                "ppo/clip_fraction": losses.clipped,
-                "ppo/approx_kl": losses.apart,
-            }
-        )
+        losses = ppo_losses(logps, values, {name: batch[f"old_{name}"] for name in TOKEN_VALUES}, self.options)
+        measured = {
+            "ppo/policy_loss": losses.policy,
+            "ppo/value_loss": losses.value,
+            "ppo/clip_fraction": losses.clipped,
+            "ppo/approx_kl": losses.apart,
+        }
+        self.note(measured)
         return losses.each.sum(), self.units(batch)
 
-    def loss_terms(self) -> list[Term]:
+    def loss_terms(self) -> list[LossTerm]:
         """The term of the values, of the last batch."""
         values = self._noted.get("ppo/value_loss")
         if not values:
             return []
-        name = f"the value term (--ppo_value_coef {self.how.ppo_value_coef:g} x {values[-1]:.4g})"
+        name = f"the value term (--ppo_value_coef {self.options.ppo_value_coef:g} x {values[-1]:.4g})"
         advice = "the value head is far from the scores; give --ppo_score_norm, or lower --learning_rate"
-        return [Term(name, self.how.ppo_value_coef * values[-1], advice)]
+        return [LossTerm(name, self.options.ppo_value_coef * values[-1], advice)]
 
-    def units(self, batch: dict[str, Any]) -> torch.Tensor:
+    def units(self, batch: Batch) -> torch.Tensor:
         """Tokens of the answers."""
         return torch.tensor(len(batch["old_logps"]), device=batch["old_logps"].device)
 
     @torch.no_grad()
-    def batch_values(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    def batch_values(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Of each prompt's answer: score, KL, tokens, whether it ended, and the prompt's number, (prompts, 5)."""
         assert self.tasks.held_out is not None
         numbers = batch["numbers"].tolist()
         tasks = [self.tasks.held_out[number] for number in numbers]
-        answers, tokens, scores = self._answered(tasks, [self.seed, EVALUATION, *numbers])
-        own, _, other = self._measured(tokens)
+        answers, tokens, scores = self._generate(tasks, [self.seed, EVAL_SEED, *numbers])
+        own, _, other = self._logps_and_values(tokens)
         rows = [
             [score, float((mine - theirs).sum()), len(mine), answer.reached_eos, number]
             for score, mine, theirs, answer, number in zip(scores, own, other, answers, numbers, strict=True)
@@ -330,21 +329,19 @@ class PPOTrainer(RowTrainer):
         """
         _, first = np.unique(values[:, 4], return_index=True)
         values = values[first]
-        found = with_intervals({"score": values[:, 0]}) | {"samples": len(values)}
+        found = add_intervals({"score": values[:, 0]}) | {"samples": len(values)}
         return found | {name: float(values[:, at].mean()) for at, name in ((1, "kl"), (2, "length"), (3, "ended"))}
-
-    # Checkpoints.
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save the model as other stages do, and its value head in a file of its own."""
-        if not hasattr(self, VALUE_HEAD):
+        if not hasattr(self, VALUE_HEAD_NAME):
             super()._save(output_dir, state_dict)
             return
         every = self.model.state_dict() if state_dict is None else state_dict
-        super()._save(output_dir, {name: one for name, one in every.items() if not name.startswith(VALUE_HEAD)})
+        super()._save(output_dir, {name: one for name, one in every.items() if not name.startswith(VALUE_HEAD_NAME)})
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
-            write_state(folder / f"{VALUE_HEAD}.safetensors", self.value_head.state_dict())
+            save_state(folder / f"{VALUE_HEAD_NAME}.safetensors", self.value_head.state_dict())
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Each process also keeps the rollout that its next batch comes from, if there is one, and what it adapts."""
@@ -355,23 +352,23 @@ class PPOTrainer(RowTrainer):
         if self.state.global_step * self.args.gradient_accumulation_steps % self.rollout_batches:
             assert self._current is not None
             state |= self._current.tensors()
-        write_state(Path(output_dir) / f"rollout_{self.args.process_index}.safetensors", state)
+        save_state(Path(output_dir) / f"rollout_{self.args.process_index}.safetensors", state)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """Load the model, its value head, and what `_save_rng_state` kept."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         folder = Path(resume_from_checkpoint)
-        self.value_head.load_state_dict(read_state(folder / f"{VALUE_HEAD}.safetensors"))
-        self._resumed = read_state(folder / f"rollout_{self.args.process_index}.safetensors")
+        self.value_head.load_state_dict(load_state(folder / f"{VALUE_HEAD_NAME}.safetensors"))
+        self._resumed = load_state(folder / f"rollout_{self.args.process_index}.safetensors")
         self.coefficient, count, mean, squares = self._resumed.pop("kept").tolist()
-        self.moments = Moments(count, mean, squares)
+        self.moments = RunningMoments(count, mean, squares)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """The value head is not missing: it lies in a file of its own."""
-        load_result.missing_keys[:] = [key for key in load_result.missing_keys if not key.startswith(VALUE_HEAD)]
+        load_result.missing_keys[:] = [key for key in load_result.missing_keys if not key.startswith(VALUE_HEAD_NAME)]
         super()._issue_warnings_after_load(load_result)
 
-    def _kept(self) -> Rollout:
+    def _restore_rollout(self) -> Rollout:
         """The rollout that the checkpoint fell into. Raises `UserError` where the options cut rollouts otherwise."""
         kept = Rollout.of(self._resumed) if self._resumed else None
         if kept is None or len(kept) != self.rollout_size:
@@ -382,39 +379,18 @@ class PPOTrainer(RowTrainer):
         return kept
 
 
-class _Batches(IterableDataset[Any]):
-    """The batches of a trainer, for a loader."""
-
-    def __init__(self, trainer: PPOTrainer) -> None:
-        self.trainer = trainer
-
-    def __len__(self) -> int:
-        return self.trainer.rollouts * self.trainer.rollout_batches
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.trainer.batches()
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _numbered(numbers: Sequence[int]) -> dict[str, torch.Tensor]:
-    """A batch for evaluation: the numbers of tasks, which any loader can carry between processes."""
-    return {"numbers": torch.tensor(numbers)}
-
-
-def _value_head(model: Any) -> torch.nn.Linear:
+def add_value_head(model: AnyModel) -> torch.nn.Linear:
     """Put a value head on the model, beginning at zero (departure 1)."""
-    head, device = model.get_output_embeddings(), next(model.parameters()).device
+    head: Any = base_of(model).get_output_embeddings()
+    device = next(model.parameters()).device
     value = torch.nn.Linear(head.in_features, 1, device=device, dtype=torch.float32)
     torch.nn.init.zeros_(value.weight)
     torch.nn.init.zeros_(value.bias)
-    setattr(model, VALUE_HEAD, value)
+    setattr(model, VALUE_HEAD_NAME, value)
     return value
 
 
-def _without_dropout(model: torch.nn.Module) -> None:
+def disable_dropout(model: torch.nn.Module) -> None:
     """Switch off all dropout (departure 3), and say so where there was any."""
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Dropout) and module.p]
     for module in layers:

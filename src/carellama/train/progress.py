@@ -19,14 +19,16 @@ import torch
 from transformers import TrainerCallback
 
 from carellama.hardware import measure_matmul_flops, process_memory_bytes
+from carellama.model.lora import base_of
 
 
-class Work:
+class ThroughputCounter:
     """Tokens and operations done, in this process."""
 
-    def __init__(self, model: Any, passes: float = 0) -> None:
+    def __init__(self, model: torch.nn.Module, passes: float = 0) -> None:
         """`passes`: how often a batch goes through a model forwards besides being learned, as a reference's."""
-        head = model.get_output_embeddings()
+        base = base_of(model)
+        head = base.get_output_embeddings()
         inside = set() if head is None else {id(module) for module in head.modules()}
         body = trained = 0
         for module in model.modules():
@@ -34,7 +36,7 @@ class Work:
                 size = module.in_features * module.out_features
                 body += size
                 trained += size * module.weight.requires_grad
-        text = model.config.get_text_config()
+        text = base.config.get_text_config()
         wide = 0 if head is None else text.vocab_size * text.hidden_size
         learns = head is not None and any(one.requires_grad and one.numel() >= wide for one in head.parameters())
         self._token = body * (4 + 2 * passes) + 2 * trained
@@ -52,7 +54,7 @@ class Work:
 class Progress(TrainerCallback):
     """Shows each step, and knows the rates that are logged: `tokens_per_second`, `matrix_share`, `memory_gb`."""
 
-    def __init__(self, work: Work, dtype: str) -> None:
+    def __init__(self, work: ThroughputCounter, dtype: str) -> None:
         self.work, self.dtype = work, dtype
         self.live: Any = None
         self.loss: float | None = None

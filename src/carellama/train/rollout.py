@@ -6,18 +6,20 @@ training does not answer anew with a policy that has moved on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, IterableDataset
 
 from carellama.errors import UserError
 from carellama.records import IGNORED, Tokens
+from carellama.train.chunked_loss import Batch
 
-NUMBERS = ("logps", "values", "advantages", "returns")  # of each token of an answer, float32
+TOKEN_VALUES = ("logps", "values", "advantages", "returns")  # of each token of an answer, float32
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Rollout:
 
     def batch(self, chosen: Sequence[int], collate: Any) -> dict[str, Any]:
         """A batch of these answers, with the numbers of their tokens end to end under `old_...`."""
-        row: dict[str, Any] = collate([[self.tokens[at]] for at in chosen])
-        return row | {f"old_{name}": torch.cat([self.numbers[name][at] for at in chosen]) for name in NUMBERS}
+        row: Batch = collate([[self.tokens[at]] for at in chosen])
+        return row | {f"old_{name}": torch.cat([self.numbers[name][at] for at in chosen]) for name in TOKEN_VALUES}
 
     def minibatches(self, size: int, passes: int, draw: np.random.Generator, collate: Any) -> Iterator[dict[str, Any]]:
         """Batches of `size` answers in random order, in each pass another."""
@@ -50,7 +52,7 @@ class Rollout:
             "lengths": torch.tensor(lengths, dtype=torch.int64),  # (answers, 2): all tokens, those of the answer
             "sources": torch.tensor(list("\n".join(one.source for one in self.tokens).encode()), dtype=torch.uint8),
         }
-        return found | {name: torch.cat(self.numbers[name]) for name in NUMBERS}
+        return found | {name: torch.cat(self.numbers[name]) for name in TOKEN_VALUES}
 
     @classmethod
     def of(cls, tensors: dict[str, torch.Tensor]) -> Rollout:
@@ -59,14 +61,14 @@ class Rollout:
         ids = tensors["ids"].split([whole for whole, _ in lengths])
         sources = bytes(tensors["sources"].tolist()).decode().split("\n")
         tokens = [
-            joined(one.tolist(), whole - own, source)
+            make_example(one.tolist(), whole - own, source)
             for one, (whole, own), source in zip(ids, lengths, sources, strict=True)
         ]
         sizes = [own for _, own in lengths]
-        return cls(tokens, {name: list(tensors[name].split(sizes)) for name in NUMBERS})
+        return cls(tokens, {name: list(tensors[name].split(sizes)) for name in TOKEN_VALUES})
 
 
-def joined(ids: Sequence[int], prompt: int, source: str = "") -> Tokens:
+def make_example(ids: Sequence[int], prompt: int, source: str = "") -> Tokens:
     """Tokens whose labels are the ids from `prompt` on; `source`: the row that the prompt is from."""
     row = np.array(ids, dtype=np.int32)
     labels = row.copy()
@@ -74,17 +76,44 @@ def joined(ids: Sequence[int], prompt: int, source: str = "") -> Tokens:
     return Tokens(row, labels, source=source)
 
 
-def write_state(path: Path, state: dict[str, torch.Tensor]) -> None:
+def save_state(path: Path, state: dict[str, torch.Tensor]) -> None:
     """Write what a resumed training needs beside weights and optimiser."""
     from safetensors.torch import save_file
 
     save_file({name: one.contiguous() for name, one in state.items()}, str(path))
 
 
-def read_state(path: Path) -> dict[str, torch.Tensor]:
+def load_state(path: Path) -> dict[str, torch.Tensor]:
     """Read it. Raises `UserError` where it is not there: the checkpoint is of another number of processes."""
     from safetensors.torch import load_file
 
     if not path.is_file():
         raise UserError(f"{path} is not there: the checkpoint was not made by --stage ppo in as many processes")
     return load_file(str(path))
+
+
+def index_batch(numbers: Sequence[int]) -> dict[str, torch.Tensor]:
+    """A batch for evaluation: the numbers of tasks, which any loader can carry between processes."""
+    return {"numbers": torch.tensor(numbers)}
+
+
+class RolloutLoader(DataLoader):
+    """Gives batches as they come: one that reads ahead would make a rollout with the policy of a step before."""
+
+    def __init__(self, length: int, batches: Callable[[], Iterator[dict[str, Any] | None]]) -> None:
+        super().__init__(_Batches(length, batches), batch_size=None, collate_fn=_same)
+
+
+class _Batches(IterableDataset[Any]):
+    def __init__(self, length: int, batches: Callable[[], Iterator[Any]]) -> None:
+        self.length, self.batches = length, batches
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.batches()
+
+
+def _same(batch: Any) -> Any:
+    return batch

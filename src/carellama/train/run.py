@@ -28,7 +28,13 @@ from carellama.train.distributed import check_resume
 from carellama.train.options import build_run, parse_run
 
 if TYPE_CHECKING:
-    from carellama.train.loop import Stopped
+    from transformers import PreTrainedTokenizerBase
+
+    from carellama.data.encoding.prepare import Prepared
+    from carellama.data.encoding.prompts import Tasks
+    from carellama.model.lora import AnyModel
+    from carellama.records import Chat, Tokens
+    from carellama.train.loop import TrainingStopped
     from carellama.train.session import Session
     from carellama.train.summary import History
 
@@ -97,7 +103,7 @@ def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
 
     if world()[0] > 0:  # one process speaks for all
         logging.getLogger("carellama").setLevel(logging.ERROR)
-    from carellama.train.output_folder import claim
+    from carellama.train.output_folder import claim_output_folder
     from carellama.train.session import Session, with_trained_template
 
     config = with_trained_template(config)
@@ -105,7 +111,7 @@ def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
 
     output = Path(training.output_dir)
     with training.main_process_first(desc="claim the output folder"):
-        checkpoint = claim(output, config) if training.do_train else None
+        checkpoint = claim_output_folder(output, config) if training.do_train else None
         if checkpoint:
             from carellama.train.resume import check_changes
 
@@ -120,165 +126,131 @@ def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
     session = Session.open(config)
     config, prepared = session.config, session.prepared
     if prepared and training.should_save and not prepared.streams:
-        report(prepared, output)
+        write_data_report(prepared, output)
     if prepared and config.data.show_example and training.should_save:
-        show_example(prepared.first(), session.tokenizer)
+        print_example(prepared.first(), session.tokenizer)
     chats = conversations(config) if training.do_predict else []
     if training.do_train:
         from carellama.train.memory.check import check_memory
 
         check_memory(session)
-    runner = Run(session, output)
-    results = runner.do(chats, checkpoint)
+    model = session.load_model()
+    results: dict[str, Any] = {}
+    history = train_and_evaluate(session, model, checkpoint, results) if session.prepared else None
+    if training.do_predict:
+        results |= predict_answers(session, model, chats)
+        record(session, results)
     if summary and training.should_save:
         from carellama.train.summary import print_summary
 
-        print_summary(config, results, runner.history)
+        print_summary(config, results, history)
     return results
 
 
-class Run:
-    """The part of a run that has a model."""
+def train_and_evaluate(session: Session, model: AnyModel, checkpoint: str | None, results: dict[str, Any]) -> History:
+    """Train and evaluate as asked; add what is measured to `results` and write it into the output folder."""
+    from carellama.train.loop import TrainingStopped, run_training
+    from carellama.train.resume import check_changes, history
+    from carellama.train.summary import History
 
-    def __init__(self, session: Session, output: Path) -> None:
-        self.session, self.config, self.output = session, session.config, output
-        self.results: dict[str, Any] = {}
-        self.resumed: list[dict[str, Any]] = []
-        self.history: History | None = None
-
-    def do(self, chats: list[Any], checkpoint: str | None) -> dict[str, Any]:
-        """Load the model; train, evaluate and predict as asked."""
-        from carellama.train.loop import Stopped
-        from carellama.train.resume import check_changes, history
-        from carellama.train.summary import History
-
-        training, prepared = self.config.training, self.session.prepared
-        fit = training.do_train
-        model = self.session.load_model()
-        sources = prepared.sources if prepared else []
-        if prepared:
-            changes: dict[str, Any] = {}
-            if checkpoint:
-                changes = check_changes(self.config, checkpoint, sources)
-                self.resumed = history(checkpoint, changes)
-            self._record(sources)
-            trainer = self.session.make_trainer(model)
-            trainer.changes = changes
-            try:
-                if fit:
-                    self._train(trainer, checkpoint)
-            except Stopped as stopped:
-                self._settle(prepared, trainer)
-                self._record(sources)
-                self._leave(stopped, trainer)
-            self._settle(prepared, trainer)
-            if training.do_eval:
-                self.results |= trainer.evaluate()
-                self._write("eval_results.json", "eval_")
-            self.history = History.of(trainer.state, loads_best=training.load_best_model_at_end)
-            self._record(sources)
-            if fit:
-                self._plot()
-            if fit and training.should_save:
-                from carellama.export.card import write_checkpoint_card
-
-                write_checkpoint_card(self.output, self.config.model, self.config.stage.model_kind)
-        if training.do_predict:
-            self._predict(model, chats)
-            self._record(sources)
-        return self.results
-
-    def _train(self, trainer: Any, checkpoint: str | None) -> None:
-        from carellama.train.loop import run
-
-        self.results |= run(self.config, trainer, checkpoint)
-
-    def _plot(self) -> None:
-        if self.config.finetuning.plot_loss and self.config.training.should_save:
+    config, prepared, training = session.config, session.prepared, session.config.training
+    assert prepared is not None
+    changes = check_changes(config, checkpoint, prepared.sources) if checkpoint else {}
+    resumed = history(checkpoint, changes) if checkpoint else []
+    record(session, results, resumed)
+    trainer = session.make_trainer(model)
+    trainer.changes = changes
+    try:
+        if training.do_train:
+            results |= run_training(config, trainer, checkpoint)
+    except TrainingStopped as stopped:
+        finish_stream_report(session, trainer)
+        record(session, results, resumed)
+        exit_stopped(config, stopped, trainer)
+    finish_stream_report(session, trainer)
+    output = Path(training.output_dir)
+    if training.do_eval:
+        results |= trainer.evaluate()
+        if training.should_save:
+            write_json(output / "eval_results.json", {k: v for k, v in results.items() if k.startswith("eval_")})
+    steps = History.of(trainer.state, loads_best=training.load_best_model_at_end)
+    record(session, results, resumed)
+    if training.do_train and training.should_save:
+        if config.finetuning.plot_loss:
             from carellama.train.plot import plot_loss
 
-            plot_loss(self.output, kept=self.history.kept if self.history else None)
+            plot_loss(output, kept=steps.kept)
+        from carellama.export.card import write_checkpoint_card
 
-    def _settle(self, prepared: Any, trainer: Any) -> None:
-        """Write the account of a stream, when all processes have ended theirs."""
-        if not prepared.streams:
-            return
-        trainer.accelerator.wait_for_everyone()
-        if self.config.training.should_save:
-            prepared.settle()
-            report(prepared, self.output)
-
-    def _leave(self, stopped: Stopped, trainer: Any) -> NoReturn:
-        """End a run that a signal (130) or its data (2) stopped, and say in one line how it goes on."""
-        from carellama.train.loop import going_on
-
-        on = going_on(self.config, stopped.checkpoint)
-        if stopped.failure is None:
-            line = f"stopped at step {stopped.step}; {on}"
-        elif stopped.checkpoint is None:
-            line = f"error: {stopped.failure}; no step was finished"
-        else:
-            how = "with that option, or " if "--on_bad_record skip" in stopped.failure else ""
-            line = f"error: {stopped.failure}; stopped at step {stopped.step}: {how}once this is mended, {on}"
-        log.warning("%s", " ".join(line.split()))
-        trainer.accelerator.wait_for_everyone()  # torchrun ends the others when the first one leaves
-        raise SystemExit(130 if stopped.failure is None else 2)
-
-    def _predict(self, model: Any, chats: list[Any]) -> None:
-        from carellama.engine.base import Sampling
-        from carellama.engine.transformers.engine import TransformersEngine
-        from carellama.evaluate.predict import predict as answer
-
-        batch = self.config.training.per_device_eval_batch_size
-        engine = TransformersEngine(model, self.session.tokenizer, self.session.template, batch)
-        sampling = Sampling.of(self.config.generating, seed=self.config.training.seed)
-        if results := answer(engine, chats, sampling, self.output):
-            self.results |= results.to_dict()
-
-    def _write(self, name: str, prefix: str) -> None:
-        if self.config.training.should_save:
-            found = {key: value for key, value in self.results.items() if key.startswith(prefix)}
-            write_json(self.output / name, found)
-
-    def _record(self, sources: list[dict[str, Any]]) -> None:
-        training = self.config.training
-        if not training.should_save:
-            return
-        earlier = (None if training.do_train else read_run(self.output)) or {}
-        if earlier.get("settings", {}).get("training", {}).get("do_train"):
-            return  # the folder of a training keeps the record of it
-        write_run(
-            self.output, asked=self.config.asked, settings=settings_of(self.config), used=self.used(), data=sources,
-            results=self.results, resumed=self.resumed,
-        )  # fmt: skip
-
-    def used(self) -> dict[str, Any]:
-        """What the run has made of its options."""
-        from carellama.train.distributed import record_of
-
-        config, plan = self.config, self.session.model_plan
-        prompt, answer, whole = config.data.lengths
-        return {
-            "template": self.session.template.name,
-            "dtype": plan.dtype,
-            "computes_in": config.compute_dtype,
-            "attention": plan.attention,
-            "max_source_length": prompt,
-            "max_target_length": answer,
-            "cutoff_len": whole,
-            "row_tokens": config.row_limit,
-            **record_of(config.training),
-        }
+        write_checkpoint_card(output, config.model, config.stage.model_kind)
+    return steps
 
 
-def report(prepared: Any, output: Path) -> None:
+def finish_stream_report(session: Session, trainer: Any) -> None:
+    """Write the report of a stream, when all processes have ended theirs."""
+    from carellama.data.encoding.prepare import Prepared
+
+    prepared, training = session.prepared, session.config.training
+    if not isinstance(prepared, Prepared) or not prepared.streams:
+        return
+    trainer.accelerator.wait_for_everyone()
+    if training.should_save:
+        prepared.settle()
+        write_data_report(prepared, Path(training.output_dir))
+
+
+def exit_stopped(config: RunConfig, stopped: TrainingStopped, trainer: Any) -> NoReturn:
+    """End a run that a signal (130) or its data (2) stopped, and say in one line how to resume it."""
+    from carellama.train.loop import resume_hint
+
+    hint = resume_hint(config, stopped.checkpoint)
+    if stopped.failure is None:
+        line = f"stopped at step {stopped.step}; {hint}"
+    elif stopped.checkpoint is None:
+        line = f"error: {stopped.failure}; no step was finished"
+    else:
+        option = "with that option, or " if "--on_bad_record skip" in stopped.failure else ""
+        line = f"error: {stopped.failure}; stopped at step {stopped.step}: {option}once this is mended, {hint}"
+    log.warning("%s", " ".join(line.split()))
+    trainer.accelerator.wait_for_everyone()  # torchrun ends the others when the first one leaves
+    raise SystemExit(130 if stopped.failure is None else 2)
+
+
+def predict_answers(session: Session, model: AnyModel, chats: list[Chat]) -> dict[str, Any]:
+    """Answer conversations and return the scores of the answers."""
+    from carellama.engine.base import Sampling
+    from carellama.engine.transformers.engine import TransformersEngine
+    from carellama.evaluate.predict import predict as answer
+
+    training = session.config.training
+    engine = TransformersEngine(model, session.tokenizer, session.template, training.per_device_eval_batch_size)
+    sampling = Sampling.of(session.config.generating, seed=training.seed)
+    results = answer(engine, chats, sampling, Path(training.output_dir))
+    return results.to_dict() if results else {}
+
+
+def record(session: Session, results: dict[str, Any], resumed: Sequence[dict[str, Any]] = ()) -> None:
+    """Write run.json; an evaluation leaves that of a training as it is."""
+    config, output = session.config, Path(session.config.training.output_dir)
+    if not config.training.should_save:
+        return
+    earlier = (None if config.training.do_train else read_run(output)) or {}
+    if earlier.get("settings", {}).get("training", {}).get("do_train"):
+        return
+    write_run(
+        output, asked=config.asked, settings=settings_of(config), used=session.decisions,
+        data=session.prepared.sources if session.prepared else [], results=results, resumed=list(resumed),
+    )  # fmt: skip
+
+
+def write_data_report(prepared: Prepared | Tasks, output: Path) -> None:
     """Write and log the account of the data."""
     write_json(output / "data_report.json", prepared.report.to_dict())
     for line in prepared.report.lines():
         log.info("%s", line)
 
 
-def show_example(example: list[Any], tokenizer: Any) -> None:
+def print_example(example: list[Tokens], tokenizer: PreTrainedTokenizerBase) -> None:
     """Print one record as the model sees it: learned tokens in green, the others grey."""
     from carellama.data.view import coloured
 

@@ -33,6 +33,7 @@ from carellama.model.load import (
     model_class,
     tokenizer_checkpoint,
 )
+from carellama.model.lora import AnyModel
 from carellama.model.readers import find_pad_token
 from carellama.model.vocabulary import Added, add_tokens, begin
 from carellama.model.zoo.pull import with_named_weights
@@ -40,11 +41,11 @@ from carellama.run_record import as_trained
 from carellama.stages import ModelKind
 from carellama.templates.template import Template, get_template
 from carellama.train import NEEDS, PREPARE, TRAINERS
+from carellama.train.distributed import record_of
 from carellama.train.optimizer import check_optimizer
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Session:
     """
 
     config: RunConfig
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     template: Template
     added: Added | None
     prepared: Prepared | Tasks | None
@@ -114,7 +115,24 @@ class Session:
             new_tokens=tuple(self.added.ids) if self.added else (),
         )
 
-    def load_model(self) -> PreTrainedModel | PeftModel:
+    @property
+    def decisions(self) -> dict[str, Any]:
+        """What the run has made of its options, for run.json."""
+        config, plan = self.config, self.model_plan
+        prompt, answer, whole = config.data.lengths
+        return {
+            "template": self.template.name,
+            "dtype": plan.dtype,
+            "computes_in": config.compute_dtype,
+            "attention": plan.attention,
+            "max_source_length": prompt,
+            "max_target_length": answer,
+            "cutoff_len": whole,
+            "row_tokens": config.row_limit,
+            **record_of(config.training),
+        }
+
+    def load_model(self) -> AnyModel:
         """The model, with what is trained on it."""
         from transformers import set_seed
 
@@ -147,7 +165,7 @@ class Session:
         if getattr(model, "generation_config", None) is not None:
             model.generation_config.eos_token_id = ends
 
-    def make_trainer(self, model: Any) -> Any:
+    def make_trainer(self, model: AnyModel) -> Any:
         """Return the trainer of the stage."""
         trainer = import_object(TRAINERS[self.config.stage.name])
         with reached_hub(self.config.training):

@@ -33,26 +33,25 @@ from carellama.data.encoding.collate import collate_row, part_of_row, row_parts
 from carellama.data.encoding.prepare import Prepared
 from carellama.data.encoding.token_stream import FailingStream, Failure, TokenStream, collate_or_fail
 from carellama.errors import UserError
-from carellama.model.fused import fuse, fuses
-from carellama.model.lora import PISSA_RAW, TRAINED_ADAPTER, convert_pissa_to_lora
+from carellama.model.lora import PISSA_RAW, TRAINED_ADAPTER, AnyModel, base_of, convert_pissa_to_lora
 from carellama.model.sharded import gathered
 from carellama.records import IGNORED
-from carellama.train.batch_layout import layout
-from carellama.train.checkpoints import WholeCheckpoints, log_of
-from carellama.train.chunked_loss import head_is_plain
+from carellama.train.batch_layout import choose_collator
+from carellama.train.checkpoints import AtomicCheckpointMixin, json_log_callback
+from carellama.train.chunked_loss import Batch, has_plain_head
 from carellama.train.distributed import engine_of
-from carellama.train.divergence_guard import LossGuard, Term
-from carellama.train.neftune import embedding_noise
+from carellama.train.divergence_guard import DivergenceGuard, LossTerm
+from carellama.train.neftune import neftune_noise
 from carellama.train.optimizer import OwnOptimizer
-from carellama.train.progress import Progress, Work
+from carellama.train.progress import Progress, ThroughputCounter
 from carellama.train.summary import EvaluationTable
 
 log = logging.getLogger(__name__)
 
-ENDS = ("", "_low", "_high")  # of the names of a mean and its interval
+INTERVAL_SUFFIXES = ("", "_low", "_high")  # of the names of a mean and its interval
 
 
-class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
+class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
     """A `Trainer` over packed rows (or padded batches) of `carellama.data.encoding.collate`; each stage is a subclass.
 
     A stage says what is summed in a step (`batch_loss`), over how many of what (`units`), and what evaluation
@@ -67,7 +66,13 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
     passes = 0.0
     sums = False  # whether what is measured are sums over tokens, which add up for the pieces of a record
 
-    def __init__(self, config: RunConfig, model: Any, tokenizer: Any, prepared: Prepared) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        model: AnyModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prepared: Prepared,
+    ) -> None:
         experts = any("expert" in name for name, _ in model.named_modules())  # not all of which every batch goes to
         if isinstance(model, PeftModel) and config.training.ddp_find_unused_parameters is None and not experts:
             # which transformers cannot know of an adapter
@@ -80,23 +85,21 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
             eval_dataset=prepared.held_out,
             processing_class=tokenizer,
         )
-        self.work = Work(self.model, self.passes)
+        self.work = ThroughputCounter(self.model, self.passes)
         self.progress = Progress(self.work, config.compute_dtype)
         for shown in (ProgressCallback, PrinterCallback):  # ours says more
             self.remove_callback(shown)
         self.add_callback(self.progress)
         self.add_callback(EvaluationTable(self.progress.show))
-        self.add_callback(log_of(config.training.output_dir))
+        self.add_callback(json_log_callback(config.training.output_dir))
         self.model_accepts_loss_kwargs = True  # compute_loss below divides by the step's units itself
         engine = engine_of(config.training)
         self.sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if self.sharded != engine.shards:
             raise UserError(f"{engine} was asked for, and accelerate goes on with {self.accelerator.distributed_type}")
         asked = prepared.packed and bool(config.data.packing)
-        self.data_collator = layout(model, tokenizer, packing=asked, sharded=self.sharded)
-        self.chunked = not self.sharded and head_is_plain(self.model)
-        if fuses(config.training, sharded=self.sharded):
-            fuse(self.model)
+        self.data_collator = choose_collator(model, tokenizer, packing=asked, sharded=self.sharded)
+        self.chunked = not self.sharded and has_plain_head(self.model)
         self.head_dtype = torch.bfloat16 if self.args.bf16 else None
         self.noise = config.training.neftune_noise_alpha
         self.neftune_noise_alpha = None  # ours knows where records begin, see carellama.train.neftune
@@ -104,26 +107,26 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
         self.eval_parts: dict[str, slice] = prepared.parts  # the examples of each held-out dataset
         self.row_limit = config.row_limit
         self.together = config.stage.loss_unit or 1
-        self._guard = LossGuard()
+        self._guard = DivergenceGuard()
         self._noted: dict[str, list[float]] = {}
 
     @abstractmethod
-    def batch_loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch_loss(self, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the sum of the losses of a batch and the number of its units."""
 
     @abstractmethod
-    def units(self, batch: dict[str, Any]) -> torch.Tensor:
+    def units(self, batch: Batch) -> torch.Tensor:
         """Over how many the loss is averaged: supervised tokens, pairs, ..."""
 
     @abstractmethod
-    def batch_values(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    def batch_values(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Return what is measured of each record (or pair) of a batch, (records, K), without gradients."""
 
     @abstractmethod
     def summary(self, values: np.ndarray) -> dict[str, float]:
         """Return the metrics of all records, (records, K)."""
 
-    def note(self, **values: float) -> None:
+    def note(self, values: Mapping[str, float]) -> None:
         """Remember numbers of a training batch; their means stand in the next line of the log."""
         for name, value in values.items():
             self._noted.setdefault(name, []).append(value)
@@ -138,35 +141,39 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
 
     def compute_loss(
         self,
-        model: Any,
-        inputs: dict[str, Any],
+        model: torch.nn.Module,
+        inputs: Batch,
         return_outputs: bool = False,  # noqa: FBT001, FBT002 - `Trainer`'s signature
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return the batch's share of the step's mean loss."""
-        with embedding_noise(model, self.noise, inputs):
+        with neftune_noise(model, self.noise, inputs):
             total, count = self.batch_loss(model, inputs)
         loss = total / (num_items_in_batch if num_items_in_batch is not None else count.clamp(min=1))
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # the gradients are averaged over the processes
         return (loss, None) if return_outputs else loss
 
-    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Forward and backward of a batch. Raises `Diverged`, before the step is taken, for an impossible loss."""
-        losses = [super(RowTrainer, self).training_step(model, part, *args, **kwargs) for part in self.parts(inputs)]
+    def training_step(self, model: torch.nn.Module, inputs: Batch, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Forward and backward of a batch. Raises `TrainingDiverged` before the optimizer step."""
+        losses = [super(PackedTrainer, self).training_step(model, part, *args, **kwargs) for part in self.parts(inputs)]
         loss = torch.stack(losses).sum()
         targets = int((inputs["labels"] != IGNORED).sum()) if "labels" in inputs else 0
         borders = inputs.get("cu_seq_lens_q")
-        pairs = inputs["input_ids"].shape[1] * inputs["input_ids"].numel() if borders is None else squares(borders)
+        pairs = (
+            inputs["input_ids"].shape[1] * inputs["input_ids"].numel()
+            if borders is None
+            else sum_squared_lengths(borders)
+        )
         self.work.add(inputs["input_ids"].numel(), targets, pairs)
         self.check_loss(float(loss), inputs.get("sources", []), self.loss_terms())
         return loss
 
-    def loss_terms(self) -> list[Term]:
+    def loss_terms(self) -> list[LossTerm]:
         """Return the parts of the last batch's loss that have causes of their own; none in most stages."""
         return []
 
-    def parts(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+    def parts(self, row: Batch) -> list[dict[str, Any]]:
         """A row in parts of at most --row_tokens, whose losses add up to its own; a padded batch as it is."""
         borders = row.get("cu_seq_lens_q")
         if borders is None or not self.row_limit or int(borders[-1]) <= self.row_limit:
@@ -254,7 +261,7 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
             values.append(self.batch_values(model, self._prepare_inputs(inputs)))
             self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         count = len(batches.dataset)  # type: ignore[arg-type]  # a list: a stream is only for training
-        entries = in_order(gather_object(values), self.accelerator.num_processes, count).numpy()
+        entries = gather_in_order(gather_object(values), self.accelerator.num_processes, count).numpy()
         check_finite(entries, batches.dataset)
         sources = self.sources_of(batches.dataset)
         named = self._measures(entries, sources)
@@ -293,8 +300,9 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
             self._save(output_dir, gathered(self.model))
         elif self.args.should_save:
             folder = str(output_dir or self.args.output_dir)
-            self.model.config.architectures = [type(self.model).__name__.removeprefix("FSDP")]
-            self.model.config.save_pretrained(folder)
+            model = base_of(self.model)
+            model.config.architectures = [type(model).__name__.removeprefix("FSDP")]
+            model.config.save_pretrained(folder)
             self.processing_class.save_pretrained(folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -314,7 +322,7 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
         if start and self.args.should_save:
             convert_pissa_to_lora(Path(output_dir or self.args.output_dir), start, keep_raw=self._saving)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """Load as `Trainer` does; the matrices of PiSSA as they were trained."""
         raw = Path(resume_from_checkpoint, PISSA_RAW)
         if not raw.is_file():
@@ -331,7 +339,7 @@ class RowTrainer(WholeCheckpoints, OwnOptimizer, Trainer, ABC):
             super()._load_best_model()
 
 
-def in_order(every: list[torch.Tensor], processes: int, examples: int) -> torch.Tensor:
+def gather_in_order(every: list[torch.Tensor], processes: int, examples: int) -> torch.Tensor:
     """What all processes measured of their batches, one process after the other, in the order of the set, (records, K).
 
     The batches are dealt out in turn, and the last ones filled up from the first, so that each process has as many:
@@ -364,12 +372,12 @@ def check_finite(entries: np.ndarray, data: Any) -> None:
         )
 
 
-def squares(borders: torch.Tensor) -> int:
+def sum_squared_lengths(borders: torch.Tensor) -> int:
     """Sum of the squared lengths of the records between the borders of a row."""
     return int(borders.diff().long().square().sum())
 
 
-def with_intervals(measured: Mapping[str, np.ndarray]) -> dict[str, float]:
+def add_intervals(measured: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return the mean of each, and its 95% bootstrap interval under `_low` and `_high`.
 
     Each is (records,), or (records, 2): sums and how many each is a sum of.
@@ -377,11 +385,11 @@ def with_intervals(measured: Mapping[str, np.ndarray]) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, values in measured.items():
         counted = values if values.ndim == 2 else np.column_stack([values, np.ones(len(values))])
-        found |= {name + end: number for end, number in zip(ENDS, mean_with_interval(counted), strict=True)}
+        found |= {name + end: number for end, number in zip(INTERVAL_SUFFIXES, bootstrap_ratio(counted), strict=True)}
     return found
 
 
-def mean_with_interval(records: np.ndarray, resamples: int = 1000) -> tuple[float, float, float]:
+def bootstrap_ratio(records: np.ndarray, resamples: int = 1000) -> tuple[float, float, float]:
     """Return (mean, low, high) of (records, 2) sums and counts: a 95% bootstrap interval, resampling whole records."""
     draw = np.random.default_rng(0)
     drawn = np.array([records[draw.integers(0, len(records), len(records))].sum(axis=0) for _ in range(resamples)])

@@ -14,7 +14,7 @@ from carellama.config.environment import local_processes
 from carellama.errors import UserError, import_object
 from carellama.hardware import format_bytes, has_gpu, process_memory_bytes
 from carellama.train import TRAINERS
-from carellama.train.memory.estimate import advised, estimate
+from carellama.train.memory.estimate import estimate_memory, suggestions
 from carellama.train.session import Session
 
 log = logging.getLogger(__name__)
@@ -43,15 +43,15 @@ def estimate_and_compare(session: Session) -> dict[str, Any]:
     """The memory by part, what there is, whether it fits, and else what would help (with its own estimate)."""
     import_object(TRAINERS[session.config.stage.name])  # it is held as well
     process = process_memory_bytes()
-    found = estimate(session, process)
+    found = estimate_memory(session, process)
     there = hardware.available_memory_bytes()
     if there is not None and not has_gpu():  # what is free is shared, what each holds already is its own
         there = process + (there - process) // local_processes()
     fits = there is None or found.total <= there
     advice = []
     if not fits:
-        for words, changed in advised(session.config):
-            need = estimate(replace(session, config=changed), process).total
+        for words, changed in suggestions(session.config):
+            need = estimate_memory(replace(session, config=changed), process).total
             if need < found.total:
                 advice.append({"change": words, "total": need, "fits": need <= (there or need)})
         advice.sort(key=lambda one: (not one["fits"], one["total"]))

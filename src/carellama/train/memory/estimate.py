@@ -18,38 +18,42 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 
 from carellama.config.environment import world
 from carellama.config.run import RunConfig
 from carellama.data.encoding.examples import Examples
 from carellama.hardware import fastest_dtype, has_gpu, process_memory_bytes
-from carellama.model.fused import fuses
+from carellama.model.lora import AnyModel, base_of
 from carellama.model.meta import apply_adapters_meta, meta_model
 from carellama.records import IGNORED
-from carellama.train.batch_layout import takes_rows
-from carellama.train.chunked_loss import CHUNK
+from carellama.train.batch_layout import supports_packing
+from carellama.train.chunked_loss import CHUNK_POSITIONS
 from carellama.train.distributed import ALONE, FSDP, Engine, engine_of
-from carellama.train.kto import mismatched
-from carellama.train.memory.trace import Batch, Footprint, Manner, fixed, measured, shortened
+from carellama.train.kto import mismatched_pairs
+from carellama.train.memory.trace import BatchShape, StepConfig, StepMemory, fixed_bytes, sample_layers, trace_step
 from carellama.train.session import Session
 
 log = logging.getLogger(__name__)
 
-SLACK = 0.05  # of a step's memory on a GPU, which its allocator keeps in pieces and kernels need inside themselves
-CONTEXT = 600 << 20  # of a GPU: CUDA itself and the libraries' kernels and workspaces
-HOLES = 0.25  # of what layers put into the C library's heap: what it cannot use again, see benchmarks/plan_error.py
-KERNELS = 100 << 20  # of oneDNN on a CPU in bfloat16, see `carellama.config.environment.few_kernels`
+GPU_FRAGMENTATION = (
+    0.05  # of a step's memory on a GPU, which its allocator keeps in pieces and kernels need inside themselves
+)
+CUDA_CONTEXT_BYTES = 600 << 20  # of a GPU: CUDA itself and the libraries' kernels and workspaces
+CPU_FRAGMENTATION = (
+    0.25  # of what layers put into the C library's heap: what it cannot use again, see benchmarks/plan_error.py
+)
+ONEDNN_CACHE_BYTES = 100 << 20  # of oneDNN on a CPU in bfloat16, see `carellama.config.environment.few_kernels`
 EPOCHS = 5  # at most, whose orders are drawn to find the largest batch
-ADVISED_ROW = 256  # tokens, fewer of which bring little
+SUGGESTED_MICRO_BATCH_TOKENS = 256  # tokens, fewer of which bring little
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """Bytes by part at the moment with the most, of one process, and the batch that they are of."""
 
     parts: dict[str, int]
-    batch: Batch
+    batch: BatchShape
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -58,48 +62,48 @@ class Estimate:
         return sum(self.parts.values())
 
 
-def estimate(session: Session, process: int | None = None) -> Estimate:
+def estimate_memory(session: Session, process: int | None = None) -> MemoryEstimate:
     """Return what a training needs in the process that needs most; `process`: bytes of it before the model."""
     config, prepared, plan = session.config, session.prepared, session.model_plan
     network = meta_model(
         config.model, dtype=plan.dtype, attention=plan.attention, kind=plan.kind, rows=plan.embedding_rows
     )
-    padded = config.stage.compares_completions or not takes_rows(network)
+    padded = config.stage.compares_completions or not supports_packing(network)
     adapted = plan.adapters.trains == "adapter"
     model = network if adapted else apply_adapters_meta(network, plan.adapters, plan.new_tokens)  # of some layers
-    stack = shortened(network)
+    stack = sample_layers(network)
     if adapted:
         model = apply_adapters_meta(network, plan.adapters, plan.new_tokens)
     whole, batch = largest_batch(config, prepared, padded=padded)
     notes: list[str] = []
-    how = manner(config, model)
+    how = step_config(config, model)
     if batch.tokens < whole.tokens:
         how = dataclasses.replace(how, micro_batches=2)  # or more
         notes.append(f"the largest batch is learned from in parts of at most {batch.tokens:,} tokens (--row_tokens)")
     try:
-        found = measured(model, stack, batch, how)
+        found = trace_step(model, stack, batch, how)
     except Exception as error:  # noqa: BLE001 - of whatever a model does that needs values
         reason = " ".join(str(error).split())[:100]
         notes.append(f"by a rule of thumb: this model cannot be gone through without its weights ({reason})")
-        found = by_rule(fixed(model, stack, how), network.config.get_text_config(), batch, how)
+        found = estimate_by_formula(fixed_bytes(model, stack, how), network.config.get_text_config(), batch, how)
     parts = {part: size for part, size in found.parts.items() if size or part == "gradients"}
     if config.stage.generates:
-        _answering(config, network.config.get_text_config(), batch, parts, notes)
-    _sharded(parts, found.learned, engine_of(config.training), notes)
-    parts["kept"] = int(SLACK * sum(parts.values()) if has_gpu() else HOLES * found.heaped)
+        _add_generation_memory(config, network.config.get_text_config(), batch, parts, notes)
+    _apply_sharding(parts, found.learned, engine_of(config.training), notes)
+    parts["kept"] = int(GPU_FRAGMENTATION * sum(parts.values()) if has_gpu() else CPU_FRAGMENTATION * found.heaped)
     if how.device == "cpu" and how.compute == torch.bfloat16:
-        parts["kernels"] = KERNELS
-    parts["process"] = CONTEXT if has_gpu() else process_memory_bytes() if process is None else process
-    return Estimate(parts, whole, notes)
+        parts["kernels"] = ONEDNN_CACHE_BYTES
+    parts["process"] = CUDA_CONTEXT_BYTES if has_gpu() else process_memory_bytes() if process is None else process
+    return MemoryEstimate(parts, whole, notes)
 
 
-def manner(config: RunConfig, model: Any) -> Manner:
+def step_config(config: RunConfig, model: AnyModel) -> StepConfig:
     """How a step of this run is made."""
     training, stage, compares = config.training, config.stage, config.has_reference
     adapted = hasattr(model, "peft_config")
-    base = model.get_base_model() if adapted else model
+    base = base_of(model)
     sharded = engine_of(training).shards
-    return Manner(
+    return StepConfig(
         device="cuda" if has_gpu() else "cpu",
         compute=torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None,
         checkpointing=(training.gradient_checkpointing_kwargs or {}) if training.gradient_checkpointing else None,
@@ -109,26 +113,25 @@ def manner(config: RunConfig, model: Any) -> Manner:
         copied=compares and not adapted,
         chunked=_plain_head(base) and not sharded,
         optimiser=_optimiser(config, model),
-        fused=fuses(training, sharded=sharded),
     )
 
 
-def _plain_head(base: Any) -> bool:
-    """As far as a configuration says: see `carellama.train.chunked_loss.head_is_plain`."""
+def _plain_head(base: PreTrainedModel) -> bool:
+    """As far as a configuration says: see `carellama.train.chunked_loss.has_plain_head`."""
     head = base.get_output_embeddings()
     scaled = ("final_logit_softcapping", "logit_scale", "logits_scaling")
     plain = all(getattr(base.config.get_text_config(), name, None) in (None, 1, 1.0) for name in scaled)
     return type(head) is torch.nn.Linear and getattr(head, "bias", None) is None and plain
 
 
-def _optimiser(config: RunConfig, model: Any) -> Any:
+def _optimiser(config: RunConfig, model: AnyModel) -> Any:
     """The run's optimiser; one that wants numbers (of 8 bit, or of another library) counts as Adam's two moments."""
-    kind, settings = Trainer.get_optimizer_cls_and_kwargs(config.training, model)
+    kind, settings = Trainer.get_optimizer_cls_and_kwargs(config.training, base_of(model))
     return (kind, settings) if kind.__module__.startswith(("torch.", "transformers.")) else None
 
 
-def largest_batch(config: RunConfig, prepared: Any, *, padded: bool) -> tuple[Batch, Batch]:
-    """The largest batch of the data, and the most of it that can be learned from at once, see `RowTrainer.parts`.
+def largest_batch(config: RunConfig, prepared: Any, *, padded: bool) -> tuple[BatchShape, BatchShape]:
+    """The largest batch of the data, and the most of it that can be learned from at once, see `PackedTrainer.parts`.
 
     In random orders of as many epochs as are trained; of a stream, full records.
     """
@@ -138,7 +141,7 @@ def largest_batch(config: RunConfig, prepared: Any, *, padded: bool) -> tuple[Ba
         answer = config.generating.max_new_tokens
         # ppo makes rows of the answers of a step, grpo the answers to a step's prompts: one a place of the batch
         prompt = min(_longest_prompt(prepared), config.data.lengths.prompt)
-        batch = Batch((prompt + answer,) * size, size * answer, padded)
+        batch = BatchShape((prompt + answer,) * size, size * answer, padded)
         return batch, batch
     examples = prepared.train
     if not isinstance(examples, Examples):
@@ -147,17 +150,19 @@ def largest_batch(config: RunConfig, prepared: Any, *, padded: bool) -> tuple[Ba
         others = (whole,) * size if stage.compares_mismatched else ()
     else:
         lengths = _example_lengths(examples)
-        groups = _groups(config, len(lengths))
+        groups = _batch_indices(config, len(lengths))
         loads = lengths[groups].max(1) if padded else lengths[groups].sum(1)
         places = groups[int(loads.argmax())]
         records = _records(examples, places, whole)
         longest = int(lengths.max()) if examples.windows is None else whole
         others = _mismatched_lengths(examples, places, whole) if stage.compares_mismatched else ()
     batch, limit = dataclasses.replace(_batch(records, padded=padded), others=others), config.row_limit
-    return batch, _batch(_first(records, max(limit, longest)), padded=padded) if limit and not padded else batch
+    return batch, _batch(
+        _largest_micro_batch(records, max(limit, longest)), padded=padded
+    ) if limit and not padded else batch
 
 
-def _groups(config: RunConfig, count: int) -> np.ndarray:
+def _batch_indices(config: RunConfig, count: int) -> np.ndarray:
     """The places of the examples of each batch, (batches, examples)."""
     training = config.training
     size = min(training.per_device_train_batch_size, count)
@@ -182,15 +187,15 @@ def _records(examples: Examples, places: np.ndarray, whole: int) -> list[tuple[i
 
 def _mismatched_lengths(examples: Examples, places: np.ndarray, whole: int) -> tuple[int, ...]:
     """Return the tokens of each prompt of a batch of kto with the answer to another one."""
-    return tuple(len(one) for (one,) in mismatched([examples[int(place)] for place in places], whole))
+    return tuple(len(one) for (one,) in mismatched_pairs([examples[int(place)] for place in places], whole))
 
 
-def _batch(records: list[tuple[int, int]], *, padded: bool) -> Batch:
+def _batch(records: list[tuple[int, int]], *, padded: bool) -> BatchShape:
     lengths, targets = zip(*records, strict=True)
-    return Batch(lengths, max(sum(targets), 1), padded)
+    return BatchShape(lengths, max(sum(targets), 1), padded)
 
 
-def _first(records: list[tuple[int, int]], tokens: int) -> list[tuple[int, int]]:
+def _largest_micro_batch(records: list[tuple[int, int]], tokens: int) -> list[tuple[int, int]]:
     """So many tokens of a batch: the most that a part of it, or another batch in one part, can have."""
     found = []
     for length, targets in records:
@@ -211,19 +216,21 @@ def _longest_prompt(prepared: Any, looked_at: int = 256) -> int:
     return max(len(prepared.encode(task)) for task in (prepared.train or prepared.held_out or [])[:looked_at])
 
 
-def by_rule(found: dict[str, int], text: Any, batch: Batch, how: Manner) -> Footprint:
+def estimate_by_formula(found: dict[str, int], text: Any, batch: BatchShape, how: StepConfig) -> StepMemory:
     """Activations of transformer layers: 17 values a token and hidden unit, and 2.5 a pair of tokens and head."""
     width = 2 if how.compute else 4
     hidden, layers, heads = text.hidden_size, text.num_hidden_layers, text.num_attention_heads
     pairs = sum(length**2 for length in batch.lengths)
     layer = int(width * (17 * batch.tokens * hidden + 2.5 * heads * pairs))
     kept = width * batch.tokens * hidden * layers + layer if how.checkpointing is not None else layer * layers
-    rows = min(batch.targets, CHUNK) if how.chunked else batch.targets
+    rows = min(batch.targets, CHUNK_POSITIONS) if how.chunked else batch.targets
     logits = rows * text.vocab_size * (4 + (4 + width if not how.chunked else width if how.compute else 0))
-    return Footprint(found | {"activations": kept, "logits": logits}, found["gradients"], 2 * layer * layers)
+    return StepMemory(found | {"activations": kept, "logits": logits}, found["gradients"], 2 * layer * layers)
 
 
-def _answering(config: RunConfig, text: Any, batch: Batch, parts: dict[str, int], notes: list[str]) -> None:
+def _add_generation_memory(
+    config: RunConfig, text: Any, batch: BatchShape, parts: dict[str, int], notes: list[str]
+) -> None:
     """Keys and values of the answers that are written at once, where they take more than a step's activations."""
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -243,7 +250,7 @@ def _answering(config: RunConfig, text: Any, batch: Batch, parts: dict[str, int]
         notes.append("a reward model with a base of its own is not counted")
 
 
-def _sharded(parts: dict[str, int], learned: int, engine: Engine, notes: list[str]) -> None:
+def _apply_sharding(parts: dict[str, int], learned: int, engine: Engine, notes: list[str]) -> None:
     """Divide what FSDP or a stage of ZeRO keeps in shards; DDP keeps a second copy of the gradients in its buckets."""
     if engine.name == ALONE:
         return
@@ -262,7 +269,7 @@ def _sharded(parts: dict[str, int], learned: int, engine: Engine, notes: list[st
         notes.append(f"{', '.join(divided)} divided by {engine.processes} processes ({engine.name}); loading is not")
 
 
-def advised(config: RunConfig) -> list[tuple[str, RunConfig]]:
+def suggestions(config: RunConfig) -> list[tuple[str, RunConfig]]:
     """Changes that need less memory, by what a person would write, each with the run that it makes."""
     model, data, finetuning, training = config.model, config.data, config.finetuning, config.training
     found: list[tuple[str, RunConfig]] = []
@@ -279,13 +286,10 @@ def advised(config: RunConfig) -> list[tuple[str, RunConfig]]:
         changed = config.with_training(per_device_train_batch_size=smaller, gradient_accumulation_steps=steps)
         found.append((words, changed))
         smaller //= 4
-    if stage.loss_unit is not None and world()[1] == 1 and not 0 < config.row_limit <= ADVISED_ROW:
-        found.append(
-            (
-                f"--row_tokens {ADVISED_ROW}",
-                dataclasses.replace(config, own=dataclasses.replace(config.own, row_tokens=ADVISED_ROW)),
-            )
-        )
+    if stage.loss_unit is not None and world()[1] == 1 and not 0 < config.row_limit <= SUGGESTED_MICRO_BATCH_TOKENS:
+        tokens = SUGGESTED_MICRO_BATCH_TOKENS
+        shorter_rows = dataclasses.replace(config, own=dataclasses.replace(config.own, row_tokens=tokens))
+        found.append((f"--row_tokens {tokens}", shorter_rows))
     cut = data.lengths.total // 2
     if cut >= 64 and not stage.generates:
         shorter = dataclasses.replace(data, cutoff_len=cut, max_source_length=None, max_target_length=None)

@@ -1,9 +1,9 @@
 """The memory of a training, found by going through one step of a few of its layers without numbers.
 
-    model = blank_model(...)                # torch's meta device
-    stack = shortened(model)
-    model = blank_adapters(model, ...)
-    print(measured(model, stack, batch, manner))
+    model = meta_model(...)                # torch's meta device
+    stack = sample_layers(model)
+    model = apply_adapters_meta(model, plan)
+    print(trace_step(model, stack, batch, step))
 
 Layers that are alike need the same, so that one or two of each kind are gone through; what the others need is added.
 Tensors have shapes and types but no values (torch's `FakeTensorMode`), and the adapters, the loss, autograd, gradient
@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -29,17 +29,22 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from carellama.model.fused import fuse
 from carellama.model.load import SCORE_HEAD
-from carellama.train.chunked_loss import ChunkedLoss, LogProbs
+from carellama.model.lora import AnyModel, base_of
+from carellama.train.chunked_loss import ChunkedCrossEntropy, ChunkedLogProbs
 
-PASSING = ("activations", "casts", "logits")  # what comes and goes within a step
-SAMPLE = 4  # records of a batch that are gone through; activations grow with the number of tokens
-HEAP = 32 << 20  # the C library gives larger pieces back to the system at once (glibc: DEFAULT_MMAP_THRESHOLD_MAX)
+if TYPE_CHECKING:
+    pass
+
+TRANSIENT_PARTS = ("activations", "casts", "logits")  # what comes and goes within a step
+SAMPLED_RECORDS = 4  # records of a batch that are gone through; activations grow with the number of tokens
+HEAP_LIMIT_BYTES = (
+    32 << 20
+)  # the C library gives larger pieces back to the system at once (glibc: DEFAULT_MMAP_THRESHOLD_MAX)
 
 
-class Tracker(TorchDispatchMode):
-    """Counts the bytes of all tensors that are alive, by part, and remembers the moment with the most of `PASSING`.
+class AllocationTracker(TorchDispatchMode):
+    """Counts the bytes of all live tensors by part, and remembers the moment with the most of `TRANSIENT_PARTS`.
 
     `part`: what tensors that come into being now belong to; copies of `parameters` in another precision are "casts".
     `heaped`: of all activations that were ever made, those that lie in the C library's heap when they are `scale` times
@@ -82,12 +87,12 @@ class Tracker(TorchDispatchMode):
         size, part = storage.nbytes(), part or new or self.part
         self._owner[key] = [part, size, weakref.ref(storage, lambda _: self._free(key))]
         self._add(part, size)
-        if part == "activations" and size * self.scale < HEAP:
+        if part == "activations" and size * self.scale < HEAP_LIMIT_BYTES:
             self.heaped += size
 
     def _add(self, part: str, size: int) -> None:
         self.live[part] += size
-        if size > 0 and (total := sum(self.live[name] for name in PASSING)) > self._most:
+        if size > 0 and (total := sum(self.live[name] for name in TRANSIENT_PARTS)) > self._most:
             self._most, self.peak = total, Counter(self.live)
 
     def _free(self, key: int) -> None:
@@ -110,7 +115,7 @@ class Tracker(TorchDispatchMode):
 
 
 @dataclass
-class Stack:
+class LayerSample:
     """The layers that are gone through, and how many more there are of the kind of each."""
 
     layers: list[torch.nn.Module]
@@ -121,7 +126,7 @@ class Stack:
         return size(model) + sum(count * size(layer) for layer, count in zip(self.layers, self.others, strict=True))
 
 
-def shortened(model: Any) -> Stack:
+def sample_layers(model: AnyModel) -> LayerSample:
     """Leave the first layer of each kind in a model, in place, and a second of the kind that learns first.
 
     (The input of the first that learns needs no gradient.) A model without a list of its layers stays whole.
@@ -129,7 +134,7 @@ def shortened(model: Any) -> Stack:
     depth = int(model.config.get_text_config().num_hidden_layers)
     found = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == depth]
     if len(found) != 1 or depth < 2:
-        return Stack([], [])
+        return LayerSample([], [])
     kinds = [_kind(layer) for layer in found[0]]
     learning = next((at for at, layer in enumerate(found[0]) if any(w.requires_grad for w in layer.parameters())), 0)
     chosen = {kinds.index(kind): kinds.count(kind) - 1 for kind in kinds}  # and how many more there are of its kind
@@ -139,7 +144,7 @@ def shortened(model: Any) -> Stack:
     for index in reversed(range(depth)):
         if index not in chosen:
             del found[0][index]
-    return Stack(list(found[0]), [chosen[index] for index in sorted(chosen)])
+    return LayerSample(list(found[0]), [chosen[index] for index in sorted(chosen)])
 
 
 def _kind(layer: torch.nn.Module) -> tuple[Any, ...]:
@@ -149,7 +154,7 @@ def _kind(layer: torch.nn.Module) -> tuple[Any, ...]:
     return (*parts, *weights)
 
 
-def hollow(model: torch.nn.Module, mode: FakeTensorMode, device: str) -> None:
+def to_fake(model: torch.nn.Module, mode: FakeTensorMode, device: str) -> None:
     """Give a model of the meta device tensors that say they are on `device`, in place; shared ones stay shared."""
     made: dict[int, torch.Tensor] = {}
 
@@ -171,7 +176,7 @@ def hollow(model: torch.nn.Module, mode: FakeTensorMode, device: str) -> None:
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchShape:
     """What decides over the memory of a batch: the tokens of its records, and how many positions are learned."""
 
     lengths: tuple[int, ...]
@@ -184,7 +189,7 @@ class Batch:
         """Positions that are computed."""
         return max(self.lengths) * len(self.lengths) if self.padded else sum(self.lengths)
 
-    def sample(self, count: int) -> Batch:
+    def sample(self, count: int) -> BatchShape:
         """At most so many of its records, short and long ones; with all its targets."""
         if len(self.lengths) <= count:
             return self
@@ -195,11 +200,11 @@ class Batch:
                 ordered[(2 * place + 1) * len(ordered) // (2 * count)] for place in range(count if ordered else 0)
             )
 
-        return Batch(chosen(self.lengths), self.targets, self.padded, chosen(self.others))
+        return BatchShape(chosen(self.lengths), self.targets, self.padded, chosen(self.others))
 
 
 @dataclass(frozen=True)
-class Manner:
+class StepConfig:
     """How a step is made: what of a run's options decides over its memory."""
 
     device: str = "cpu"
@@ -211,11 +216,10 @@ class Manner:
     copied: bool = False  # which is a copy of its own
     chunked: bool = True  # the head is applied in chunks
     optimiser: Any = None  # (class, settings)
-    fused: bool = False  # its layers take the forms of carellama.model.fused
 
 
 @dataclass(frozen=True)
-class Footprint:
+class StepMemory:
     """Bytes by part at the moment with the most, and of two sums: all that is learned, and all that layers put into the
     heap on their way forwards."""
 
@@ -224,28 +228,26 @@ class Footprint:
     heaped: int
 
 
-def measured(model: Any, stack: Stack, batch: Batch, how: Manner) -> Footprint:
+def trace_step(model: AnyModel, stack: LayerSample, batch: BatchShape, how: StepConfig) -> StepMemory:
     """Go through one step of training of a meta model, which is used up; the state of the optimiser is there already.
 
     The moment with the most is in the loss, with all activations, or at the end of the way back, with all gradients.
     """
-    found = fixed(model, stack, how)
-    sample = batch.sample(SAMPLE)
+    found = fixed_bytes(model, stack, how)
+    sample = batch.sample(SAMPLED_RECORDS)
     more = batch.tokens / sample.tokens
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    hollow(model, mode, how.device)
-    tracker = Tracker([*model.parameters(), *model.buffers()], more)
+    to_fake(model, mode, how.device)
+    tracker = AllocationTracker([*model.parameters(), *model.buffers()], more)
     trained = [one for one in model.parameters() if one.requires_grad]
     for one in trained:
         one.register_post_accumulate_grad_hook(lambda it: tracker.hold(it.grad, "gradients"))
-    if how.fused:
-        fuse(model)
     model.train()
     if how.checkpointing is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how.checkpointing or None)
-    others = _Others(stack, tracker)
+    others = _SkippedLayers(stack, tracker)
     with mode, tracker, tracker.of("activations"):
         _micro_batch(model, sample, how, tracker)
     ends = tracker.restart()
@@ -253,12 +255,12 @@ def measured(model: Any, stack: Stack, batch: Batch, how: Manner) -> Footprint:
     with mode, tracker, tracker.of("optimiser"):
         optimiser = _optimiser(trained, how)
         optimiser.step()
-    grown = found["gradients"] / max(sum(_bytes(one) for one in trained), 1)
+    grown = found["gradients"] / max(sum(one.nbytes for one in trained), 1)
     found["optimiser"] = int(tracker.live["optimiser"] * grown)
 
     def passing(peak: Counter[str], layers: Counter[str]) -> dict[str, int]:
         scale = {"activations": more, "casts": 1.0, "logits": 1.0}
-        return {part: int(scale[part] * (peak[part] + layers[part])) for part in PASSING}
+        return {part: int(scale[part] * (peak[part] + layers[part])) for part in TRANSIENT_PARTS}
 
     learned = found["gradients"]
     loss, end = passing(most, others.kept), passing(ends, Counter())
@@ -266,14 +268,14 @@ def measured(model: Any, stack: Stack, batch: Batch, how: Manner) -> Footprint:
         found["gradients"] = 0  # they come as the activations go
     elif how.micro_batches == 1:
         loss = end
-    return Footprint(found | loss, learned, int(more * others.heaped))
+    return StepMemory(found | loss, learned, int(more * others.heaped))
 
 
-def fixed(model: Any, stack: Stack, how: Manner) -> dict[str, int]:
+def fixed_bytes(model: torch.nn.Module, stack: LayerSample, how: StepConfig) -> dict[str, int]:
     """Bytes of what there is through a whole step, for the whole model; of the optimiser as Adam's two moments."""
 
     def size(chosen: Callable[[torch.Tensor], bool]) -> int:
-        return stack.whole(model, lambda part: sum(_bytes(one) for one in part.parameters() if chosen(one)))
+        return stack.whole(model, lambda part: sum(one.nbytes for one in part.parameters() if chosen(one)))
 
     weights, trained = size(lambda one: True), size(lambda one: one.requires_grad)
     adapters = trained if hasattr(model, "peft_config") else 0
@@ -283,18 +285,14 @@ def fixed(model: Any, stack: Stack, how: Manner) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _bytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-class _Others:
+class _SkippedLayers:
     """What the layers that are not gone through would have added, told by how the tracker's counts grow in a layer.
 
     `kept`: what they keep for the way back. `heaped`: what all layers together put into the heap. `most`: at the moment
     with the most before the way back comes to the first layer that learns.
     """
 
-    def __init__(self, stack: Stack, tracker: Tracker) -> None:
+    def __init__(self, stack: LayerSample, tracker: AllocationTracker) -> None:
         self.kept: Counter[str] = Counter()
         self.heaped = 0
         self.most: Counter[str] | None = None
@@ -314,7 +312,7 @@ class _Others:
         hidden = output[0] if isinstance(output, tuple) else output
         if not hidden.requires_grad:
             return
-        for part in PASSING:
+        for part in TRANSIENT_PARTS:
             self.kept[part] += count * (self.tracker.live[part] - live[part])
         if not self._hooked:
             self._hooked = True
@@ -324,14 +322,14 @@ class _Others:
         self.most = self.tracker.restart()
 
 
-def _optimiser(trained: list[Any], how: Manner) -> Any:
+def _optimiser(trained: list[Any], how: StepConfig) -> Any:
     kind, settings = how.optimiser or (torch.optim.AdamW, {"lr": 1e-4, "fused": True})
     return kind(trained, **settings)
 
 
-def _micro_batch(model: Any, batch: Batch, how: Manner, tracker: Tracker) -> None:
+def _micro_batch(model: AnyModel, batch: BatchShape, how: StepConfig, tracker: AllocationTracker) -> None:
     """Forward and backward."""
-    with _mixed(how):
+    with _autocast(how):
         loss = _loss(model, batch, how, tracker)
         if how.reference:
             with torch.no_grad(), _reference(model):
@@ -343,18 +341,19 @@ def _micro_batch(model: Any, batch: Batch, how: Manner, tracker: Tracker) -> Non
     loss.backward()
 
 
-def _mixed(how: Manner) -> Any:
+def _autocast(how: StepConfig) -> Any:
     """Mixed precision, as accelerate switches it on."""
     return torch.autocast(how.device, dtype=how.compute) if how.compute else nullcontext()
 
 
-def _reference(model: Any) -> Any:
-    return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
+def _reference(model: AnyModel) -> Any:
+    adapted: Any = model
+    return adapted.disable_adapter() if hasattr(model, "peft_config") else nullcontext()
 
 
-def _loss(model: Any, batch: Batch, how: Manner, tracker: Tracker) -> torch.Tensor:
+def _loss(model: AnyModel, batch: BatchShape, how: StepConfig, tracker: AllocationTracker) -> torch.Tensor:
     """A scalar of the shape of the stage's loss."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(model)
     hidden = base.base_model(**_inputs(batch, how), use_cache=False).last_hidden_state
     hidden = hidden.reshape(-1, hidden.shape[-1])
     with tracker.of("logits"):
@@ -368,13 +367,13 @@ def _loss(model: Any, batch: Batch, how: Manner, tracker: Tracker) -> torch.Tens
             return torch.log_softmax(logits, -1).gather(1, targets[:, None]).sum()
         if not how.chunked:
             return F.cross_entropy(head(chosen).float(), targets, reduction="sum")
-        function = ChunkedLoss if how.objective == "tokens" else LogProbs
+        function = ChunkedCrossEntropy if how.objective == "tokens" else ChunkedLogProbs
         dtype = torch.bfloat16 if how.compute == torch.bfloat16 else head.weight.dtype
         total: torch.Tensor = function.apply(chosen.to(dtype), head.weight.to(dtype), targets)
         return total.sum()
 
 
-class _Borders:
+class _FakeSequenceLengths:
     """Where the records of a row begin: the one input that attention reads the values of."""
 
     def __init__(self, lengths: Sequence[int]) -> None:
@@ -384,14 +383,14 @@ class _Borders:
         return self.values
 
 
-def _inputs(batch: Batch, how: Manner) -> dict[str, Any]:
+def _inputs(batch: BatchShape, how: StepConfig) -> dict[str, Any]:
     longest, count = max(batch.lengths), len(batch.lengths)
     lines, width = (count, longest) if batch.padded else (1, sum(batch.lengths))
     ids = torch.zeros(lines, width, dtype=torch.long, device=how.device)
     if batch.padded:
         mask = torch.zeros(count, 1, longest, longest, dtype=torch.bool, device=how.device)
         return {"input_ids": ids, "attention_mask": mask}
-    borders = _Borders(batch.lengths)
+    borders = _FakeSequenceLengths(batch.lengths)
     return {
         "input_ids": ids, "position_ids": torch.zeros_like(ids), "cu_seq_lens_q": borders, "cu_seq_lens_k": borders,
         "max_length_q": longest, "max_length_k": longest,

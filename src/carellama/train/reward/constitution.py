@@ -28,11 +28,11 @@ from carellama.engine.generate import generate
 from carellama.errors import UserError, read_failure
 from carellama.records import Message
 from carellama.text import HAN_CHARACTER
-from carellama.train.reward.verifiable import answer_of
+from carellama.train.reward.verifiable import completion_text
 
-BUILT_IN = Path(__file__).with_name("constitution.yaml")
-VERDICT = re.compile(r"(\d{1,2})\s*[:：.．]\s*(yes|no|n/a)[.。]?", re.IGNORECASE)
-REPLY_TOKENS = 16  # for each rule; a verdict takes about five
+DEFAULT_CONSTITUTION = Path(__file__).with_name("constitution.yaml")
+VERDICT_LINE = re.compile(r"(\d{1,2})\s*[:：.．]\s*(yes|no|n/a)[.。]?", re.IGNORECASE)
+JUDGE_MAX_TOKENS = 16  # for each rule; a verdict takes about five
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Constitution:
     rules: tuple[Rule, ...]
     judge: Mapping[str, Mapping[str, str]]
     version: str = ""
-    path: Path = BUILT_IN
+    path: Path = DEFAULT_CONSTITUTION
 
     def source(self) -> dict[str, Any]:
         """What run.json says of it, beside the data."""
@@ -67,12 +67,14 @@ def read_constitution(path: Path | None = None) -> Constitution:
 
     Raises `UserError` for a file that is not as `constitution.yaml`.
     """
-    own = _yaml(BUILT_IN)
+    own = _yaml(DEFAULT_CONSTITUTION)
     found = _yaml(path) if path else own
-    where = path or BUILT_IN
+    where = path or DEFAULT_CONSTITUTION
     unknown = set(found) - {"version", "rules", "judge"}
     if unknown or not isinstance(found.get("rules"), list) or not found["rules"]:
-        raise UserError(f"{where} must hold rules, and may hold version and judge, as the built-in {BUILT_IN} does")
+        raise UserError(
+            f"{where} must hold rules, and may hold version and judge, as the built-in {DEFAULT_CONSTITUTION} does"
+        )
     rules = tuple(_rule(entry, number, where) for number, entry in enumerate(found["rules"], 1))
     if len({rule.name for rule in rules}) < len(rules):
         raise UserError(f"{where}: two rules have the same name")
@@ -110,16 +112,16 @@ class ConstitutionReward:
 
     def __init__(self, engine: Engine, constitution: Constitution) -> None:
         self.engine, self.constitution = engine, constitution
-        room = REPLY_TOKENS * len(constitution.rules)
+        room = JUDGE_MAX_TOKENS * len(constitution.rules)
         self.sampling = Sampling(room, temperature=0.0, seed=0)  # always the likeliest token
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], log_metric: Any = None, **columns: Any
     ) -> list[float | None]:
         """Return a score in [0, 1] for each answer, and log how often each rule is kept."""
-        asked = [self.ask(prompt, answer_of(one)) for prompt, one in zip(prompts, completions, strict=True)]
+        asked = [self.ask(prompt, completion_text(one)) for prompt, one in zip(prompts, completions, strict=True)]
         replies = generate(self.engine, asked, self.sampling)
-        verdicts = [verdicts_in(reply.text, len(self.constitution.rules)) for reply in replies]
+        verdicts = [parse_verdicts(reply.text, len(self.constitution.rules)) for reply in replies]
         if log_metric:
             self._log(verdicts, log_metric)
         return [None if each is None else self.score(each) for each in verdicts]
@@ -153,11 +155,11 @@ class ConstitutionReward:
                 log_metric(f"rewards/constitution/{rule.name}", sum(map(bool, said)) / len(said))
 
 
-def verdicts_in(reply: str, rules: int) -> list[bool | None] | None:
+def parse_verdicts(reply: str, rules: int) -> list[bool | None] | None:
     """The verdict on each rule (None: it does not apply), from a reply of one line each and nothing else; else None."""
     found: dict[int, bool | None] = {}
     for line in filter(None, map(str.strip, reply.splitlines())):
-        said = VERDICT.fullmatch(line)
+        said = VERDICT_LINE.fullmatch(line)
         if said is None or int(said[1]) in found:
             return None
         found[int(said[1])] = {"yes": True, "no": False, "n/a": None}[said[2].lower()]
@@ -169,7 +171,7 @@ def _inert(text: str) -> str:
     return re.sub(r"<(?=/?(?:conversation|answer)>)", "< ", text)
 
 
-def judge_of(arguments: GRPOArguments) -> Engine:
+def load_judge(arguments: GRPOArguments) -> Engine:
     """The judging engine that the options name: an endpoint, or a local model, which is loaded."""
     if arguments.judge_endpoint:
         from carellama.engine.openai.engine import OpenAIEngine

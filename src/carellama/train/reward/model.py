@@ -5,7 +5,8 @@
 
     name              what is loaded
     a folder, or a,b  an adapter of --stage rm, after those that it was trained on top of; where the policy's base is
-                      the same it works on those very weights (`_shared`), else a copy of the base is loaded
+                      the same it works on those very weights (`_reward_on_policy_base`), else a copy of the base is
+                      loaded
     a model           folder or hub id of a sequence classification model with one label and its own tokenizer
     http(s)://...     a server that is sent {"messages": [[{"role", "content"}, ...], ...]}, conversations that end with
                       the answer, and that answers {"scores": [number, ...]}
@@ -19,22 +20,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import ipaddress
 import json
 import logging
-import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from carellama.config.data import DataArguments
-from carellama.config.environment import own_key
 from carellama.config.model import ModelArguments, TrainedModelArguments
 from carellama.config.run import RunConfig
 from carellama.data.encoding.collate import collate_padded, collate_row
@@ -52,35 +49,38 @@ from carellama.model.load import (
     match_tokenizer,
     model_class,
 )
+from carellama.model.lora import AnyModel
 from carellama.model.zoo.pull import with_named_weights
 from carellama.records import IGNORED, Message, Tokens
-from carellama.retry import RETRY_DELAYS, RETRYABLE_STATUSES, retry_after, retry_delay
 from carellama.templates.template import Group, Template, get_template
 from carellama.templates.tokenize import GroupEncoder
-from carellama.train.reward_model import scores_of
+from carellama.train.reward.server import ServerReward, check_finite_scores, is_url
+from carellama.train.reward_model import score_records
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
-Scorer = Callable[[Sequence[tuple[Message, ...]], Sequence[str]], list[float]]
-REQUEST = 32  # conversations sent together
+ScoreFn = Callable[[Sequence[tuple[Message, ...]], Sequence[str]], list[float]]
 
 
-def check_reward(name: str, config: RunConfig, tokenizer: Any) -> None:
+def check_reward(name: str, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise `UserError` for a reward that cannot score this policy's answers; no weights are read.
 
     An adapter must have a score head, and the policy's vocabulary (token by token, by its own tokenizer); another
     model needs one label and a tokenizer of its own that it has room for; a server must answer.
     """
-    if is_address(name):
+    if is_url(name):
         ServerReward(name, config.reward.reward_timeout)([(Message("user", "Hello?"),)], ["Hello."])
         return
-    chain = _chain(name)
+    chain = adapter_chain(name)
     if chain:
         for folder in chain:
             read_adapter_config(folder)
         _check_adapter(chain[-1], config.model, tokenizer)
         return
-    arguments = _own(name, config.model)
+    arguments = own_model_options(name, config.model)
     try:
         other, own = load_config(arguments), load_tokenizer(arguments)
     except UserError as error:
@@ -91,13 +91,19 @@ def check_reward(name: str, config: RunConfig, tokenizer: Any) -> None:
             f"--reward_model {name} gives no score: it is {kind} with {other.num_labels} labels; "
             "take a sequence classification model with one label, as --stage rm makes"
         )
-    _check_rows(name, other, own)
+    _check_vocab_size(name, other, own)
 
 
 class ModelReward:
     """Scores by a sequence classification model, in rows without padding where its attention takes them."""
 
-    def __init__(self, model: Any, tokenizer: Any, template: Template, batch_size: int) -> None:
+    def __init__(
+        self,
+        model: AnyModel,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Template,
+        batch_size: int,
+    ) -> None:
         self.model, self.template, self.batch_size = model.eval().requires_grad_(False), template, batch_size
         self.encoder = GroupEncoder(tokenizer)
         self.room = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
@@ -114,12 +120,14 @@ class ModelReward:
             batch = self.collate([[tokens] for tokens in encoded[start : start + self.batch_size]])
             batch = {key: one.to(device) if isinstance(one, torch.Tensor) else one for key, one in batch.items()}
             with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                found += scores_of(self.model, batch).tolist()
-        return _finite(found, "the reward model")
+                found += score_records(self.model, batch).tolist()
+        return check_finite_scores(found, "the reward model")
 
     def _encode(self, prompts: Sequence[tuple[Message, ...]], answers: Sequence[str]) -> list[Tokens]:
         """The ids that the reward model reads; what is too long for it loses its beginning."""
-        groups = [_filled(self.template, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        groups = [
+            _render_literal(self.template, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)
+        ]
         joined = [np.concatenate(ids) for ids in self.encoder.encode(groups)]
         long = sum(len(ids) > self.room for ids in joined)
         if long and not self.said_cut:
@@ -132,129 +140,41 @@ class ModelReward:
         return [Tokens(ids[-self.room :], np.full(len(ids[-self.room :]), IGNORED, np.int32)) for ids in joined]
 
 
-class ServerReward:
-    """Scores by a server. The key `$CARELLAMA_API_KEY` goes in a header; no redirect is followed.
-
-    A request that fails in passing is tried again after `delays` seconds; no message repeats a text.
-    """
-
-    def __init__(self, address: str, timeout: float, delays: Sequence[float] = RETRY_DELAYS) -> None:
-        import httpx2
-
-        try:
-            self.url = httpx2.URL(address)
-        except httpx2.InvalidURL:
-            self.url = httpx2.URL("")
-        if not self.url.host:
-            raise UserError("--reward_model must be an address as in http://localhost:8000/v1/score")
-        self.timeout, self.delays = timeout, tuple(delays)
-
-    @property
-    def leaves_the_machine(self) -> bool:
-        """Whether the texts are sent to another machine."""
-        try:
-            return not ipaddress.ip_address(self.url.host).is_loopback
-        except ValueError:
-            return self.url.host != "localhost"
-
-    def __call__(self, prompts: Sequence[tuple[Message, ...]], answers: Sequence[str]) -> list[float]:
-        """Return the score of each answer to its prompt. Raises `UserError` in one line."""
-        import httpx2
-
-        chats = [
-            [{"role": message.role, "content": message.content} for message in (*prompt, Message("assistant", answer))]
-            for prompt, answer in zip(prompts, answers, strict=True)
-        ]
-        key = own_key()
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        found: list[float] = []
-        with httpx2.Client(timeout=self.timeout, headers=headers) as http:
-            for start in range(0, len(chats), REQUEST):
-                part = chats[start : start + REQUEST]
-                found += self._scores(self._ask(http, {"messages": part}), len(part))
-        return _finite(found, self.url.host)
-
-    def _ask(self, http: Any, body: dict[str, Any]) -> Any:
-        """The answer to one request, which is sent again after each of the delays."""
-        import httpx2
-
-        host = self.url.host
-        for delay in (*self.delays, None):
-            cause: Exception | None = None
-            asked = 0.0
-            try:
-                response = http.post(self.url, json=body)
-            except httpx2.ConnectError as error:
-                problem, cause = "nothing answers there", error
-            except httpx2.TransportError as error:
-                problem, cause = f"no answer ({type(error).__name__})", error
-            else:
-                if response.status_code == 200:
-                    return response
-                problem = f"it answers {response.status_code} {response.reason_phrase}"
-                asked = retry_after(response.headers)
-                if response.status_code not in RETRYABLE_STATUSES:
-                    raise UserError(f"--reward_model {host}: {problem}; check the address and the key")
-            if delay is None:
-                tries = len(self.delays) + 1
-                raise UserError(f"--reward_model {host}: {problem}, {tries} times; see --reward_timeout") from cause
-            delay = retry_delay(delay, asked)
-            log.warning("%s: %s; trying again in %g s", host, problem, delay)
-            time.sleep(delay)
-        raise AssertionError("the last try returns or raises")
-
-    def _scores(self, response: Any, count: int) -> list[float]:
-        try:
-            scores = json.loads(response.text)["scores"]
-            found = [float(score) for score in scores]
-        except (ValueError, KeyError, TypeError):
-            found = []
-        if len(found) != count:
-            raise UserError(
-                f'--reward_model {self.url.host} must answer {{"scores": [...]}} with a number for each of '
-                f"{count} conversations"
-            )
-        return found
-
-
-def load_reward(name: str, config: RunConfig, tokenizer: Any, policy: Any | None = None) -> Scorer:
+def load_reward(
+    name: str, config: RunConfig, tokenizer: PreTrainedTokenizerBase, policy: AnyModel | None = None
+) -> ScoreFn:
     """Return what scores answers, after `check_reward`. `policy`: the model whose base an adapter may share."""
-    if is_address(name):
+    if is_url(name):
         server = ServerReward(name, config.reward.reward_timeout)
-        if server.leaves_the_machine:
+        if server.is_remote:
             log.warning("the prompts and answers of this training are sent to %s to be scored", server.url.host)
         return server
     batch_size = config.training.per_device_eval_batch_size
-    chain = _chain(name)
+    chain = adapter_chain(name)
     if not chain:
-        arguments = _own(name, config.model)
+        arguments = own_model_options(name, config.model)
         own = load_tokenizer(arguments)
-        model: Any = load_model(
-            arguments,
-            dtype=config.frozen_dtype,
-            attention=attention.choose(config.model.attention, model_class(arguments, "reward")),
-            kind="reward",
-        )
-        match_tokenizer(model, own)
-        return ModelReward(model.to(config.training.device), own, _template(Path(name), config, own), batch_size)
-    model = _shared(policy, chain, config) if policy is not None else None
+        own_base = _load_reward_base(arguments, config)
+        match_tokenizer(own_base, own)
+        torch.nn.Module.to(own_base, config.training.device)
+        return ModelReward(own_base, own, _trained_template(Path(name), config, own), batch_size)
+    model = _reward_on_policy_base(policy, chain, config) if policy is not None else None
     if model is None:
         log.info("the reward model has a base of its own: another copy of the weights is loaded")
         arguments = dataclasses.replace(config.model, checkpoint_dir=",".join(map(str, chain)))
-        model = load_model(
-            arguments,
-            dtype=config.frozen_dtype,
-            attention=attention.choose(config.model.attention, model_class(arguments, "reward")),
-            kind="reward",
-        )
-        model = apply_adapters(model, plan_adapters(arguments))
+        model = apply_adapters(_load_reward_base(arguments, config), plan_adapters(arguments))
     if not config.model.quantization_bit:
-        model = model.to(config.training.device)
+        torch.nn.Module.to(model, config.training.device)
     model.config.pad_token_id = tokenizer.pad_token_id
-    return ModelReward(model, tokenizer, _template(chain[-1], config, tokenizer), batch_size)
+    return ModelReward(model, tokenizer, _trained_template(chain[-1], config, tokenizer), batch_size)
 
 
-def load_scorer(name: str, model: ModelArguments) -> Scorer:
+def _load_reward_base(arguments: ModelArguments, config: RunConfig) -> PreTrainedModel:
+    kernel = attention.choose(config.model.attention, model_class(arguments, "reward"))
+    return load_model(arguments, dtype=config.frozen_dtype, attention=kernel, kind="reward")
+
+
+def load_scorer(name: str, model: ModelArguments) -> ScoreFn:
     """Return what scores answers where nothing is trained: `carellama api --reward_model`.
 
     `model` names the base that an adapter of --stage rm was trained on, and how it is loaded.
@@ -271,12 +191,7 @@ def load_scorer(name: str, model: ModelArguments) -> Scorer:
     return load_reward(name, config, tokenizer)
 
 
-def is_address(name: str) -> bool:
-    """Whether a reward is given as the address of a server."""
-    return name.startswith(("http://", "https://"))
-
-
-def _chain(name: str) -> list[Path]:
+def adapter_chain(name: str) -> list[Path]:
     """The adapter folders of a name, in order; none: it is a model.
 
     A single adapter that was trained on top of others, by its run.json, brings them along.
@@ -284,12 +199,12 @@ def _chain(name: str) -> list[Path]:
     parts = [Path(part.strip()).expanduser() for part in name.split(",") if part.strip()]
     if not parts or not (parts[-1] / "adapter_config.json").is_file():
         return []
-    return [*_before(parts[0]), *parts] if len(parts) == 1 else parts
+    return [*earlier_checkpoints(parts[0]), *parts] if len(parts) == 1 else parts
 
 
-def _before(folder: Path) -> list[Path]:
+def earlier_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints that the adapter of --stage rm in a folder was trained on top of."""
-    settings = _settings(folder)
+    settings = read_run_options(folder)
     try:
         named = settings["model"]["checkpoint_dir"] if settings else None
     except (KeyError, TypeError):
@@ -307,7 +222,7 @@ def _before(folder: Path) -> list[Path]:
     return earlier
 
 
-def _settings(folder: Path) -> dict[str, Any] | None:
+def read_run_options(folder: Path) -> dict[str, Any] | None:
     """The settings of the run that made a folder; None: it has no run.json."""
     path = folder / "run.json"
     if not path.is_file():
@@ -319,7 +234,7 @@ def _settings(folder: Path) -> dict[str, Any] | None:
     return settings
 
 
-def _own(name: str, model: ModelArguments) -> ModelArguments:
+def own_model_options(name: str, model: ModelArguments) -> ModelArguments:
     """How a model that brings its own tokenizer is loaded: with the policy's rights and nothing else of it."""
     return dataclasses.replace(
         model, model_name_or_path=name, checkpoint_dir=None, model_revision="main", quantization_bit=None,
@@ -327,7 +242,7 @@ def _own(name: str, model: ModelArguments) -> ModelArguments:
     )  # fmt: skip
 
 
-def _check_adapter(folder: Path, model: ModelArguments, tokenizer: Any) -> None:
+def _check_adapter(folder: Path, model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse an adapter without a score, and one that was trained with other tokens."""
     from safetensors import safe_open
     from transformers import AutoTokenizer
@@ -356,7 +271,7 @@ def _check_adapter(folder: Path, model: ModelArguments, tokenizer: Any) -> None:
         )
 
 
-def _check_rows(name: str, other: Any, tokenizer: Any) -> None:
+def _check_vocab_size(name: str, other: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a tokenizer that knows more tokens than its model has rows."""
     rows, highest = other.get_text_config().vocab_size, max(tokenizer.get_vocab().values())
     if highest >= rows:
@@ -366,15 +281,15 @@ def _check_rows(name: str, other: Any, tokenizer: Any) -> None:
         )
 
 
-def _template(folder: Path, config: RunConfig, tokenizer: Any) -> Template:
+def _trained_template(folder: Path, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Template:
     """The chat format that a reward model was trained with: by its run.json, else its tokenizer's own, else ours."""
-    settings = _settings(folder)
+    settings = read_run_options(folder)
     if settings is None:
         return get_template(None if tokenizer.chat_template else config.data.template, tokenizer)
     return get_template(settings.get("data", {}).get("template"), tokenizer)
 
 
-def _shared(policy: Any, chain: list[Path], config: RunConfig) -> Any | None:
+def _reward_on_policy_base(policy: AnyModel, chain: list[Path], config: RunConfig) -> AnyModel | None:
     """The reward model over the very weights of the policy's base; None: its base is another one.
 
     A second tree of modules is made that holds the same parameters, without the policy's adapter, and the reward's
@@ -389,7 +304,8 @@ def _shared(policy: Any, chain: list[Path], config: RunConfig) -> Any | None:
     merged = plan_adapters(config.model, config.finetuning if config.training.do_train else None).merged
     if [one.resolve() for one in merged] != [one.resolve() for one in plan.merged]:
         return None  # what was merged into the policy's base is not what this adapter was trained on top of
-    base = copy.deepcopy(policy, {id(one): one for one in policy.parameters()}).unload()
+    copied: Any = copy.deepcopy(policy, {id(one): one for one in policy.parameters()})
+    base = copied.unload()
     settings = copy.deepcopy(base.config)
     settings.num_labels, settings.problem_type = 1, "regression"
     with torch.device("meta"):
@@ -403,14 +319,8 @@ def _shared(policy: Any, chain: list[Path], config: RunConfig) -> Any | None:
     return apply_adapters(model, replace(plan, merged=()))  # they are in the base
 
 
-def _filled(template: Template, prompt: tuple[Message, ...], answer: str) -> list[Group]:
+def _render_literal(template: Template, prompt: tuple[Message, ...], answer: str) -> list[Group]:
     """The groups of a conversation, whatever the answer holds: it goes where the template puts an answer."""
     groups = template.groups((*prompt, Message("assistant", "x")))
     last = groups[-1]
     return [*groups[:-1], replace(last, parts=(last.parts[0], answer, *last.parts[2:]))]
-
-
-def _finite(scores: list[float], who: str) -> list[float]:
-    if not all(map(math.isfinite, scores)):
-        raise UserError(f"--reward_model: {who} gave a score that is no number")
-    return scores

@@ -1,9 +1,9 @@
 """Rewards that can be checked: the right letter, citations that hold, a format, a length.
 
     letters_in("It cannot be A, so the answer is B.", "ABCD")     # {"B"}
-    citation_score('It "lasts a week" [2].', {2: "A cold lasts a week or more."})   # 1.0
+    citation_reward('It "lasts a week" [2].', {2: "A cold lasts a week or more."})   # 1.0
 
-Pure functions of an answer, and `rewards_of`, which makes of them (and of any function that a person names) what
+Pure functions of an answer, and `load_rewards`, which makes of them (and of any function that a person names) what
 TRL's trainers take: `reward(prompts, completions, completion_ids, **columns) -> one number an answer`. The columns are
 those of `carellama.data.encoding.prompts.Task`. What cannot be read is counted and scored 0: it is never guessed.
 """
@@ -26,13 +26,13 @@ from carellama.text import folded
 
 Reward = Callable[..., Sequence[float | None]]  # a coroutine function of the same signature is taken as well
 
-MARKS = str.maketrans("", "", "*_`#$")  # of Markdown and TeX
+CITATION_MARKS = str.maketrans("", "", "*_`#$")  # of Markdown and TeX
 # letters as an answer names them: B, (B), A、C, "A, C and D", ACD; not the first letters of a word, nor of B-cell
 LETTERS = (
     r"[(\[【「\"'“]*(?P<letters>[A-J](?:(?:\s*[,，、&+/;；]\s*|\s*(?:and|和|及|与)\s*|\s*,\s*and\s+)?[A-J])*)"
     r"(?![A-Za-z0-9]|-[A-Za-z]|\s*(?:or|或者?|还是)\s*[A-J](?![A-Za-z]))"
 )
-DECLARED = re.compile(
+ANSWER_PHRASE = re.compile(
     r"(?:(?:answers?|correct (?:option|choice|letter)s?|right (?:option|choice|letter)s?)"
     r"\s*(?:is|are|would be|should be|must be|:)+\s*:?\s*(?:(?:the )?(?:option|choice|letter)s?\s*)?"
     r"|\\boxed\{\s*(?:\\text\{)?"
@@ -40,8 +40,8 @@ DECLARED = re.compile(
     r"|(?<![不非别未勿])(?:应选|故选|应该选择?|选择|选)(?!项)\s*(?:的是|[:：])?\s*)" + LETTERS,
     re.IGNORECASE,
 )
-ALONE = re.compile(rf"(?:option|choice|选项)?\s*{LETTERS}[)\]】」\"'”.。:：!！\s]*", re.IGNORECASE)
-LEADING = re.compile(r"[(\[【]?(?P<letters>[A-J])(?:[)\]】]|\s*(?:[、:]|\.(?![A-Za-z0-9]\b)))", re.IGNORECASE)
+BARE_LETTERS = re.compile(rf"(?:option|choice|选项)?\s*{LETTERS}[)\]】」\"'”.。:：!！\s]*", re.IGNORECASE)
+LEADING_LETTERS = re.compile(r"[(\[【]?(?P<letters>[A-J])(?:[)\]】]|\s*(?:[、:]|\.(?![A-Za-z0-9]\b)))", re.IGNORECASE)
 WORD_AFTER = re.compile(r"\s+[a-z]{2,}")
 
 CITED = r"[\[【]\s*(?:\d{1,3}\s*(?:[,，、;；\-–]\s*)?)+[\]】]"
@@ -50,26 +50,26 @@ NUMBERS = re.compile(r"(\d{1,3})(?:\s*[-–]\s*(\d{1,3}))?")
 QUOTED = re.compile(r"[“\"「『]([^“”\"「」『』\n]{2,})[”\"」』](?:(?!\.\s)[^“”\"「」『』。！？!?\n])*$")
 
 
-def letters_in(answer: str, options: Collection[str]) -> frozenset[str] | None:
+def extract_letters(answer: str, options: Collection[str]) -> frozenset[str] | None:
     """The letters that an answer settles on, in Chinese or English; None: it cannot be read.
 
     Read are, in this order: what the last "the answer is ...", "答案：..." or "故选..." names; an answer that is
     nothing but letters; one that begins with a letter and a mark ("B. Beta cells") where no other line does. "A or B",
     letters in a word ("B-cell") and letters that are no options are not read.
     """
-    text = unicodedata.normalize("NFKC", answer).translate(MARKS).strip()
-    declared = [found for found in DECLARED.finditer(text) if _written(found)]
+    text = unicodedata.normalize("NFKC", answer).translate(CITATION_MARKS).strip()
+    declared = [found for found in ANSWER_PHRASE.finditer(text) if _is_deliberate(found)]
     if declared:
-        return _set_of(declared[-1]["letters"], options)
-    if hedged := ALONE.fullmatch(text):
-        return _set_of(hedged["letters"], options)
-    begins = [found for line in text.splitlines() if (found := LEADING.match(line.strip()))]
-    if len(begins) == 1 and LEADING.match(text):
-        return _set_of(begins[0]["letters"], options)
+        return _valid_letters(declared[-1]["letters"], options)
+    if hedged := BARE_LETTERS.fullmatch(text):
+        return _valid_letters(hedged["letters"], options)
+    begins = [found for line in text.splitlines() if (found := LEADING_LETTERS.match(line.strip()))]
+    if len(begins) == 1 and LEADING_LETTERS.match(text):
+        return _valid_letters(begins[0]["letters"], options)
     return None
 
 
-def _written(found: re.Match[str]) -> bool:
+def _is_deliberate(found: re.Match[str]) -> bool:
     """Whether the letters are capitals or stand alone, and a run of them is not an abbreviation ("ACE inhibitors")."""
     letters, after = found["letters"], found.string[found.end() :]
     if letters.islower():  # "the answer is b.", but not "the answer is a disease"
@@ -77,12 +77,12 @@ def _written(found: re.Match[str]) -> bool:
     return letters == letters.upper() and not (letters.isalpha() and len(letters) > 1 and WORD_AFTER.match(after))
 
 
-def _set_of(letters: str, options: Collection[str]) -> frozenset[str] | None:
+def _valid_letters(letters: str, options: Collection[str]) -> frozenset[str] | None:
     found = frozenset(re.findall("[A-J]", re.sub("and", "", letters, flags=re.IGNORECASE).upper()))
     return found if found <= set(options) else None
 
 
-def citation_score(answer: str, passages: Mapping[int, str]) -> float:
+def citation_reward(answer: str, passages: Mapping[int, str]) -> float:
     """The share of an answer's citations, as [1] or 【2】, that hold; 0 where it has none.
 
     One holds when there is a passage of its number and, where words in quotation marks stand before it in the same
@@ -112,11 +112,11 @@ def _numbers(marks: str) -> Iterator[int]:
         )
 
 
-def format_score(answer: str, pattern: re.Pattern[str] | None, sections: Sequence[str] = ()) -> float:
+def format_reward(answer: str, pattern: re.Pattern[str] | None, sections: Sequence[str] = ()) -> float:
     """1 where the whole answer matches, else 0; of sections the share that stand at a line's beginning, in order."""
     if pattern is not None:
         return float(pattern.fullmatch(answer.strip()) is not None)
-    lines = iter(line.translate(MARKS).strip().lower() for line in answer.splitlines())
+    lines = iter(line.translate(CITATION_MARKS).strip().lower() for line in answer.splitlines())
     found = 0
     for section in sections:
         if not any(line.startswith(section.lower()) for line in lines):
@@ -125,14 +125,14 @@ def format_score(answer: str, pattern: re.Pattern[str] | None, sections: Sequenc
     return found / len(sections)
 
 
-def length_score(tokens: int, low: int, high: int) -> float:
+def length_reward(tokens: int, low: int, high: int) -> float:
     """0 within the band; outside it falls to -1 at no tokens, and at twice as many as are allowed."""
     if tokens < low:
         return tokens / low - 1
     return 0.0 - min(1.0, max(0, tokens - high) / high)
 
 
-def rewards_of(arguments: GRPOArguments) -> dict[str, Reward]:
+def load_rewards(arguments: GRPOArguments) -> dict[str, Reward]:
     """The rewards that `--rewards` names, but for `model` and `constitution`, which `carellama.train.grpo` loads.
 
     Raises `UserError` for a function that cannot be imported.
@@ -148,7 +148,7 @@ def rewards_of(arguments: GRPOArguments) -> dict[str, Reward]:
         elif name == "length":
             made[name] = _length(*(arguments.length_band or (0, 1)))
         elif "." in name or ":" in name:
-            made[name] = imported(name)
+            made[name] = import_function(name)
     return made
 
 
@@ -160,7 +160,7 @@ def _letter(
     log_metric: Any = None,
     **_columns: Any,
 ) -> list[float]:
-    found = [letters_in(answer_of(one), known) for one, known in zip(completions, options, strict=True)]
+    found = [extract_letters(completion_text(one), known) for one, known in zip(completions, options, strict=True)]
     if log_metric:
         log_metric("rewards/letter/unparsed", sum(one is None for one in found) / len(found))
     return [float(one == frozenset(right)) for one, right in zip(found, letters, strict=True)]
@@ -169,7 +169,8 @@ def _letter(
 def _citation(prompts: Any, completions: Any, **_columns: Any) -> list[float]:
     texts = ["\n\n".join(message["content"] for message in prompt) for prompt in prompts]
     return [
-        citation_score(answer_of(one), numbered_passages(text)) for one, text in zip(completions, texts, strict=True)
+        citation_reward(completion_text(one), numbered_passages(text))
+        for one, text in zip(completions, texts, strict=True)
     ]
 
 
@@ -177,7 +178,7 @@ def _format(arguments: GRPOArguments) -> Reward:
     pattern = re.compile(arguments.format_pattern, re.DOTALL) if arguments.format_pattern else None
 
     def judge(prompts: Any, completions: Any, **_columns: Any) -> list[float]:  # noqa: ARG001 - TRL gives them by name
-        return [format_score(answer_of(one), pattern, arguments.sections) for one in completions]
+        return [format_reward(completion_text(one), pattern, arguments.sections) for one in completions]
 
     return judge
 
@@ -189,17 +190,17 @@ def _length(low: int, high: int) -> Reward:
         completion_ids: Any,
         **_columns: Any,
     ) -> list[float]:
-        return [length_score(len(ids), low, high) for ids in completion_ids]
+        return [length_reward(len(ids), low, high) for ids in completion_ids]
 
     return judge
 
 
-def answer_of(completion: Any) -> str:
+def completion_text(completion: Any) -> str:
     """The text of a completion as TRL hands it over: messages, or a text."""
     return completion if isinstance(completion, str) else str(completion[-1].get("content") or "")
 
 
-def imported(name: str) -> Reward:
+def import_function(name: str) -> Reward:
     """The function at a dotted path, `module:function` or `module.function`; modules of the current folder are found.
 
     To import a module runs its code. Raises `UserError` where there is no such module or function.
