@@ -16,7 +16,7 @@ from carellama.safety.rules.yaml_file import File, read_root, user_file
 
 Action = Literal["on", "warn", "off"]
 FILE = "policy.yaml"
-SECTIONS = "a policy with the sections requests, answers and conversation, each with keys,"
+SECTIONS = "a policy has the sections requests, answers and conversation, each with keys"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def is_policy_file(path: Path) -> bool:
 def _read(file: File, known: Mapping[str, Mapping[str, Action]] | None) -> dict[str, dict[str, Action]]:
     """The actions of a file by section; where `known` is given, its keys alone are allowed."""
     found: dict[str, dict[str, Action]] = {}
-    for section, node in read_root(file).entries(known or (), SECTIONS).items():
+    for section, node in read_root(file, SECTIONS).entries(known or (), SECTIONS).items():
         found[section] = {}
         for word, value in node.entries(known[section] if known else (), SECTIONS).items():
             if value.word not in get_args(Action):

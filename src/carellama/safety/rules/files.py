@@ -64,7 +64,7 @@ def read_rules(files: Sequence[File], kind: RuleKind[Rule], more: Sequence[File]
     rules: dict[str, Rule] = {}
     for file in (*files, *more):
         root = read_root(file)
-        parts = root.entries(PARTS, "a file of rules with the keys concepts and rules")
+        parts = root.entries(PARTS, "a file of rules has the keys concepts and rules")
         for concept, node in parts["extend"].entries().items() if "extend" in parts else ():
             if concept not in concepts:
                 node.fail(f"extend names {concept!r}, which no file has; write it under concepts")

@@ -31,8 +31,11 @@ def user_file(path: Path) -> File:
         raise UserError(f"the rules {path} cannot be read: {read_failure(error)}") from None
 
 
-def read_root(file: File) -> Node:
-    """Return the node of a whole file. Raises `UserError` with the line that is no YAML, and for an empty file."""
+def read_root(file: File, expected: str = "the file is empty") -> Node:
+    """Return the node of a whole file. Raises `UserError` with the line that is no YAML, and for an empty file.
+
+    `expected`: what is said of an empty one.
+    """
     name, text = file
     try:
         node = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # C: a tenth of the time
@@ -43,7 +46,7 @@ def read_root(file: File) -> Node:
         line = mark.line + 1 if mark else 1
         raise UserError(f"{name}:{line}: not YAML: {getattr(error, 'problem', error)}") from None
     if node is None:
-        raise UserError(f"{name}:1: the file is empty")
+        raise UserError(f"{name}:1: {expected}")
     return Node(name, 1, node)
 
 
@@ -73,10 +76,10 @@ class Node:
         except yaml.YAMLError as error:
             self.fail(f"not plain texts, numbers and lists: {getattr(error, 'problem', None) or error}")
 
-    def entries(self, known: Iterable[str] = (), expected: str = "a mapping of keys to values") -> dict[str, Node]:
+    def entries(self, known: Iterable[str] = (), expected: str = "") -> dict[str, Node]:
         """Return the values of a mapping by key, which stands once (YAML would take the last) and is `known`."""
         if not isinstance(self.node, yaml.MappingNode):
-            self.fail(f"{expected} is expected here")
+            self.fail(expected or "a mapping of keys to values is expected here")
         found: dict[str, Node] = {}
         allowed = list(known)
         for key, value in self.node.value:
@@ -151,7 +154,7 @@ class Fields:
 
     def __init__(self, node: Node, keys: Sequence[str], needed: Sequence[str]) -> None:
         self.file, self.place = node.file, node.place
-        self.nodes = node.entries(keys, f"a mapping with the keys {', '.join(keys)}")
+        self.nodes = node.entries(keys, f"this is no mapping with the keys {', '.join(keys)}")
         self.given: Mapping[str, Any] = node.value()
         self.title = self.given.get("id", "an entry")
         for key in needed:
