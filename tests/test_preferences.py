@@ -278,6 +278,7 @@ def test_the_others_of_kto_keep_to_the_positions_of_the_model(tmp_path, tiny_tok
     results = runs.run(config)
     assert math.isfinite(results["train_loss"]) and math.isfinite(results["eval_loss"])
     session = Session.open(config)
+    assert session.prepared is not None
     batch, _ = fit.largest_batch(session.config, session.prepared, padded=True)
     assert max(batch.lengths) < max(batch.others) == 64, "plan counts the mismatched rows, within the positions"
 

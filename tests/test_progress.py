@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import types
+from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerControl
 
 from carellama import hardware
 from carellama.config.reader import to_flags
@@ -40,18 +42,18 @@ def test_the_matrix_rate_is_measured():
 def test_the_log_has_the_rates_and_a_line_is_printed(capsys):
     model = make_model()
     progress = Progress(ThroughputCounter(model), "float32")
-    state = types.SimpleNamespace(global_step=0, max_steps=4, epoch=0.0, is_world_process_zero=True)
-    arguments = types.SimpleNamespace(disable_tqdm=False)
-    progress.on_train_begin(arguments, state, None)
+    state: Any = types.SimpleNamespace(global_step=0, max_steps=4, epoch=0.0, is_world_process_zero=True)
+    arguments: Any = types.SimpleNamespace(disable_tqdm=False)
+    progress.on_train_begin(arguments, state, TrainerControl())
     progress.work.add(1000, 500)
     state.global_step, state.epoch = 2, 0.5
     logs = {"loss": 1.25, **progress.rates()}
     assert logs["tokens_per_second"] > 0 and logs["matrix_share"] > 0 and logs["memory_gb"] > 0
-    progress.on_log(arguments, state, None, logs)
+    progress.on_log(arguments, state, TrainerControl(), logs)
     line = capsys.readouterr().err
     assert line.startswith("step 2/4  epoch 0.50  loss 1.25") and "of the matrix rate" in line and "left" in line
     assert progress.rates()["tokens_per_second"] == 0  # since the last time
-    progress.on_log(arguments, state, None, {"eval_loss": 1.0})
+    progress.on_log(arguments, state, TrainerControl(), {"eval_loss": 1.0})
     assert not capsys.readouterr().err
 
 
@@ -63,9 +65,10 @@ def test_a_terminal_gets_one_live_line(monkeypatch):
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)
     progress = Progress(ThroughputCounter(make_model()), "float32")
-    state = types.SimpleNamespace(global_step=1, max_steps=4, epoch=0.25, is_world_process_zero=True)
-    progress.on_train_begin(types.SimpleNamespace(disable_tqdm=False), state, None)
-    progress.on_step_end(None, state, None)
+    state: Any = types.SimpleNamespace(global_step=1, max_steps=4, epoch=0.25, is_world_process_zero=True)
+    arguments: Any = types.SimpleNamespace(disable_tqdm=False)
+    progress.on_train_begin(arguments, state, TrainerControl())
+    progress.on_step_end(arguments, state, TrainerControl())
     progress.close()
     progress.close()
     assert "step 1/4" in screen.getvalue()

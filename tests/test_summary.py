@@ -7,7 +7,7 @@ import shlex
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -53,13 +53,14 @@ EVALUATIONS = [
 
 def test_a_table_at_each_evaluation_names_the_best_step(capsys: pytest.CaptureFixture[str]) -> None:
     """Fault T8: with --eval_strategy steps no loss was printed."""
-    callback, state = EvaluationTable(), SimpleNamespace(global_step=0, is_world_process_zero=True, log_history=[])
-    callback.on_train_begin(None, state, None)
+    state: Any = SimpleNamespace(global_step=0, is_world_process_zero=True, log_history=[])
+    callback, nothing = EvaluationTable(), cast("Any", None)
+    callback.on_train_begin(nothing, state, nothing)
     for row in EVALUATIONS:
         state.global_step = row["step"]
-        callback.on_evaluate(None, state, None, metrics=row)
-    callback.on_train_end(None, state, None)
-    callback.on_evaluate(None, state, None, metrics=EVALUATIONS[0])  # it belongs to the summary
+        callback.on_evaluate(nothing, state, nothing, metrics=row)
+    callback.on_train_end(nothing, state, nothing)
+    callback.on_evaluate(nothing, state, nothing, metrics=EVALUATIONS[0])  # it belongs to the summary
     told = capsys.readouterr()
     assert not told.out and told.err.splitlines()[-5:] == [
         "held-out records: 10",

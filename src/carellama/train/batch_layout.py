@@ -14,7 +14,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -24,10 +24,10 @@ from carellama.errors import UserError
 from carellama.model.lora import AnyModel, base_of
 from carellama.model.packed_attention import dispatches, packed_attention, register, takes_packed_rows
 from carellama.records import Tokens
-from carellama.train.chunked_loss import forward_inputs
+from carellama.train.chunked_loss import Collator, forward_inputs
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ FLOAT32_TOLERANCE, LOW_PRECISION_TOLERANCE = (
 PROBE_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError)
 
 
-def choose_collator(model: AnyModel, tokenizer: PreTrainedTokenizerBase, *, packing: bool, sharded: bool) -> Any:
+def choose_collator(model: AnyModel, tokenizer: PreTrainedTokenizerBase, *, packing: bool, sharded: bool) -> Collator:
     """Return the function that makes a batch of examples; one line says so where it pads.
 
     `packing`: the person asked for full windows, which is refused for a model that needs padding. `sharded`: the
@@ -94,12 +94,12 @@ def no_packing_reason(model: PreTrainedModel, *, sharded: bool = False) -> str:
 
 
 @torch.no_grad()
-def _probe(model: PreTrainedModel, config: Any) -> str:
+def _probe(model: PreTrainedModel, config: PreTrainedConfig) -> str:
     """Run the model on two records, packed and padded, and say what differs."""
-    inner: Any = model.base_model
+    inner = cast("PreTrainedModel", model.base_model)
     highest = min(int(config.vocab_size), 100)
     records = [_record(length, start, highest) for start, length in enumerate(PROBE_LENGTHS)]
-    device = inner.get_input_embeddings().weight.device
+    device = cast("torch.nn.Embedding", inner.get_input_embeddings()).weight.device
     row, batch = (
         {name: value.to(device) if torch.is_tensor(value) else value for name, value in forward_inputs(made).items()}
         for made in (collate_row([[record] for record in records]), collate_padded([[record] for record in records], 0))
@@ -156,7 +156,7 @@ def _recording_attention(model: PreTrainedModel) -> Iterator[list[int | None]]:
         model.train(training)
 
 
-def _windows_missing(config: Any, windows: list[int | None]) -> str:
+def _windows_missing(config: PreTrainedConfig, windows: list[int | None]) -> str:
     """Say whether layers that have a window kept it to their mask, where a row does not see it."""
     if not getattr(config, "sliding_window", None):
         return ""

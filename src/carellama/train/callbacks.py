@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from accelerate import Accelerator
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from carellama.config.environment import launched
 from carellama.disk import named, whole_file
@@ -42,7 +41,9 @@ class JsonLogCallback(TrainerCallback):
         self.started = time.monotonic()
         self.first_step = 0
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Drop what a killed run logged after the checkpoint that this one goes on from."""
         self.started, self.first_step = time.monotonic(), state.global_step
         if not state.is_world_process_zero:
@@ -52,12 +53,21 @@ class JsonLogCallback(TrainerCallback):
         with whole_file(self.path) as file:
             file.writelines(line for line in lines if json.loads(line)["current_steps"] <= state.global_step)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Log the last step whatever --logging_steps says, so that a short run has a loss to show."""
         if state.global_step >= state.max_steps:
             control.should_log = True
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: object,
+    ) -> None:
         """Write one line."""
         if not state.is_world_process_zero or not logs:
             return
@@ -82,7 +92,9 @@ class SignalStopCallback(TrainerCallback):
     def __init__(self, stopped: threading.Event, accelerator: Accelerator) -> None:
         self.stopped, self.accelerator = stopped, accelerator
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Ask the trainer to save and stop."""
         if any_rank(self.accelerator, mine=self.stopped.is_set()) and state.global_step < state.max_steps:
             self.stopped.set()

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import gather_object
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from carellama.disk import write_json
 from carellama.errors import UserError
@@ -29,24 +29,24 @@ from carellama.train.distributed import LAUNCH, record_of
 from carellama.train.divergence_guard import DivergenceGuard, LossTerm, TrainingDiverged
 from carellama.train.resume import apply_changes
 
+if TYPE_CHECKING:
+    import torch
+    from torch.optim.lr_scheduler import LambdaLR
+    from transformers import Trainer as Host
+else:
+    Host = object
+
 STAGING = ".saving"  # a checkpoint is written in here, then moved out
 
 
-class AtomicCheckpointMixin:
+class AtomicCheckpointMixin(Host):
     """Writes checkpoints in a staging folder and moves them to their place in one step."""
 
-    args: Any
-    save_model: Any
-    push_to_hub: Any
-    state: Any
-    accelerator: Any
-    model_wrapped: Any
-    _initial_global_step: int
     failure: str | None = None
     checkpoint: Path | None = None
-    changes: Mapping[str, Any] = MappingProxyType({})  # options that differ from those of the run that is resumed
-    optimizer: Any
-    lr_scheduler: Any
+    changes: Mapping[str, object] = MappingProxyType({})  # options that differ from those of the run that is resumed
+    optimizer: torch.optim.Optimizer  # they are there once the training begins
+    lr_scheduler: LambdaLR
     _saving = False
     _guard: DivergenceGuard
 
@@ -60,14 +60,14 @@ class AtomicCheckpointMixin:
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load as `Trainer` does; options that --resume_changed names win over those of the checkpoint."""
         own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
-        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.changes:
             apply_changes(self.optimizer, self.lr_scheduler, own, self.changes)
 
-    def _determine_best_metric(self, metrics: Any, trial: Any) -> Any:
+    def _determine_best_metric(self, metrics: dict[str, float], trial: object) -> bool:
         """Compare as `Trainer` does. Raises `UserError` for a metric of which there is none."""
         try:
-            return super()._determine_best_metric(metrics, trial)  # type: ignore[misc]
+            return super()._determine_best_metric(metrics, trial)
         except KeyError as error:
             known = ", ".join(name.removeprefix("eval_") for name in metrics if name.startswith("eval_"))
             raise UserError(f"--metric_for_best_model {self.args.metric_for_best_model}: there are {known}") from error
@@ -89,12 +89,12 @@ class AtomicCheckpointMixin:
         if step > self._initial_global_step and not saved:
             self._save_checkpoint(self.model_wrapped, None)
 
-    def _get_output_dir(self, trial: Any) -> str:
+    def _get_output_dir(self, trial: object) -> str:
         """Where `Trainer` puts a checkpoint: the staging folder while one is being written."""
-        folder: str = super()._get_output_dir(trial)  # type: ignore[misc]
+        folder: str = super()._get_output_dir(trial)
         return str(Path(folder) / STAGING) if self._saving else folder
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
         """Write the checkpoint in a staging folder, then move it to its place in one step."""
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         home = Path(self._get_output_dir(trial))
@@ -105,7 +105,7 @@ class AtomicCheckpointMixin:
         with _remove_on_failure(home / STAGING):
             try:
                 with quiet_bars():
-                    super()._save_checkpoint(model, trial)  # type: ignore[misc]
+                    super()._save_checkpoint(model, trial)
             finally:
                 self._saving = False
             self.accelerator.wait_for_everyone()
@@ -116,7 +116,7 @@ class AtomicCheckpointMixin:
 
     def save_learned(self) -> None:
         """Write the model into the output folder: no file has its name before all of them are complete."""
-        home = Path(self.args.output_dir)
+        home = Path(str(self.args.output_dir))
         made = home / STAGING / "model"
         if self.args.should_save:
             shutil.rmtree(home / STAGING, ignore_errors=True)
@@ -152,11 +152,12 @@ class AtomicCheckpointMixin:
         shutil.rmtree(home / STAGING, ignore_errors=True)
         _remove_oldest(home, self.args.save_total_limit, self.state.best_model_checkpoint)
 
-    def _finalize_training(self, *args: Any) -> Any:
+    def _finalize_training(self, *args: Any) -> TrainOutput:
         """End as `Trainer` does; one that was stopped keeps its last checkpoint, which need not be the best one."""
         if self.state.global_step < self.state.max_steps:
             self.state.best_model_checkpoint = None  # the checkpoint has it
-        return super()._finalize_training(*args)  # type: ignore[misc]
+        result: TrainOutput = super()._finalize_training(*args)
+        return result
 
 
 def _remove_oldest(home: Path, limit: int | None, best: str | None) -> None:

@@ -8,16 +8,17 @@ logits exist at once (as in Liger, Hsu et al. 2024, arXiv:2410.10989, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from carellama.model.adapters import unwrap
-from carellama.records import IGNORED
+from carellama.records import IGNORED, Tokens
 
 Batch = dict[str, Any]  # tensors by name, and the records that they are of
+Collator = Callable[[list[list[Tokens]]], Batch]  # makes a batch of examples
 
 CHUNK_POSITIONS = 256  # positions whose logits are held together
 
@@ -203,12 +204,12 @@ def per_record_losses(
     return sums
 
 
-def forward_inputs(batch: Batch) -> dict[str, Any]:
+def forward_inputs(batch: Batch) -> Batch:
     """What of a batch the model's forward takes."""
     return {name: value for name, value in batch.items() if name not in ("labels", "good", "sources")}
 
 
-def _split_inputs_and_targets(batch: Batch) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
+def _split_inputs_and_targets(batch: Batch) -> tuple[Batch, torch.Tensor, torch.Tensor]:
     """(what the model reads, what each position has to predict (B, T), where that is supervised (B, T))."""
     inputs = forward_inputs(batch)
     targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
@@ -247,7 +248,7 @@ def has_plain_head(model: torch.nn.Module) -> bool:
 
     False for soft-capped or scaled logits, a bias, an adapted or sharded head: those go through the model's own head.
     """
-    head: Any = unwrap(model).get_output_embeddings()
+    head = unwrap(model).get_output_embeddings()
     if type(head) is not torch.nn.Linear or getattr(head, "bias", None) is not None:
         return False
     ids = torch.tensor([[1, 2, 3, 4]], device=head.weight.device) % head.weight.shape[0]

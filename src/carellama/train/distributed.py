@@ -12,12 +12,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from carellama.config.environment import asked_engine, launched, lonely, world
 from carellama.errors import UserError
 
 if TYPE_CHECKING:
+    from accelerate.utils import DeepSpeedPlugin
+    from transformers import TrainingArguments
+
     from carellama.config.run import RunConfig
 
 ALONE, DDP, FSDP = "one process", "DDP", "FSDP2"
@@ -47,12 +50,12 @@ class Engine:
         return f"{self.name} ({self.state})" if self.state else self.name
 
 
-def wants_fsdp(training: Any) -> bool:
+def wants_fsdp(training: TrainingArguments) -> bool:
     """Whether FSDP was asked for, by --fsdp or by the launcher."""
     return bool(training.fsdp) or asked_engine() == "fsdp"
 
 
-def engine_of(training: Any) -> Engine:
+def engine_of(training: TrainingArguments) -> Engine:
     """The engine of a run. Raises `UserError` for one that is not supported."""
     processes = world()[1]
     plugin = training.deepspeed_plugin
@@ -132,9 +135,9 @@ def _check_parts(config: RunConfig, engine: Engine) -> None:
         raise UserError("ZeRO-3 would save no weights: set zero3_save_16bit_model: true in its configuration")
 
 
-def _check_deepspeed(training: Any) -> None:
+def _check_deepspeed(training: TrainingArguments) -> None:
     """What DeepSpeed's own settings say otherwise than the flags; it would tell so once the model is loaded."""
-    theirs = training.deepspeed_plugin.deepspeed_config
+    theirs = cast("DeepSpeedPlugin", training.deepspeed_plugin).deepspeed_config
     for key, name in (
         ("gradient_accumulation_steps", "gradient_accumulation_steps"),
         ("gradient_clipping", "max_grad_norm"),
@@ -145,13 +148,21 @@ def _check_deepspeed(training: Any) -> None:
             raise UserError(f"DeepSpeed's {key} is {value} and --{name} is {own}: set it to auto there")
 
 
-def record_of(training: Any) -> dict[str, Any]:
+class LaunchRecord(TypedDict):
+    """What a checkpoint keeps of how it was made."""
+
+    engine: str
+    processes: int
+    batch: int
+
+
+def record_of(training: TrainingArguments) -> LaunchRecord:
     """What a checkpoint keeps of how it was made."""
     engine = engine_of(training)
     return {"engine": str(engine), "processes": engine.processes, "batch": step_batch(training)}
 
 
-def step_batch(training: Any) -> int:
+def step_batch(training: TrainingArguments) -> int:
     """Records (pairs, answers) of a step: of each process, times accumulation, times processes."""
     return int(training.per_device_train_batch_size * training.gradient_accumulation_steps * world()[1])
 

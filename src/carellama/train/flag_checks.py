@@ -9,7 +9,7 @@ are those below which a training does nothing, or torch fails in the middle of i
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from carellama.errors import UserError, nearest
 from carellama.stages import plain_metric
@@ -21,7 +21,7 @@ METRICS_ARE_FIXED = "evaluation gives the metrics of the stage; leave it out"
 IN_BATCHES = "evaluation keeps numbers only, no logits; leave it out"
 PRECISION = "evaluation computes as the training does; --dtype or --bf16 set the precision"
 # flags of transformers that its own loss, batches or evaluation would read: (default, what to do instead)
-UNSUPPORTED: dict[str, tuple[Any, str]] = {
+UNSUPPORTED: dict[str, tuple[object, str]] = {
     "label_smoothing_factor": (0.0, "the loss is that of the stage; for dpo there is --dpo_label_smoothing"),
     "label_names": (["labels"], "the labels are made with the records; leave it out"),
     "generation_max_length": (None, "--max_new_tokens sets the length of an answer"),
@@ -65,7 +65,7 @@ def check_training_flags(config: RunConfig) -> None:
         _check_best(config)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """The value as a person writes it."""
     values = value if isinstance(value, list) else [value]
     return ",".join(str(getattr(one, "value", one)) for one in values)

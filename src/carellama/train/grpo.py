@@ -26,9 +26,9 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ from carellama.engine.transformers.engine import isolated_rng
 from carellama.errors import UserError
 from carellama.model.adapters import ReferenceModel
 from carellama.model.lora import AnyModel
-from carellama.records import Message
+from carellama.records import Message, Role
 from carellama.templates.template import Template, get_template
 from carellama.templates.tokenize import GroupEncoder
 from carellama.train.checkpoints import AtomicCheckpointMixin, json_log_callback
@@ -54,7 +54,7 @@ from carellama.train.divergence_guard import DivergenceGuard, LossTerm
 from carellama.train.optimizer import OwnOptimizer
 from carellama.train.reward.constitution import ConstitutionReward, load_judge, read_constitution
 from carellama.train.reward.model import check_reward, load_reward
-from carellama.train.reward.verifiable import Reward, completion_text, load_rewards
+from carellama.train.reward.verifiable import Completions, Conversations, Reward, completion_text, load_rewards
 from carellama.train.summary import EvaluationTable
 from carellama.train.trainer import add_intervals
 
@@ -75,7 +75,7 @@ def prepare(config: RunConfig, tokenizer: PreTrainedTokenizerBase, template: Tem
     tasks = prepare_tasks(config, tokenizer, template)
     if constitution is not None:
         tasks.sources.append(constitution.source())
-    prompts = to_trl_config(config).generation_batch_size // arguments.num_generations
+    prompts = cast("int", to_trl_config(config).generation_batch_size) // arguments.num_generations
     if config.training.do_train and len(tasks.train) < prompts:
         raise UserError(
             f"a step takes the answers to {prompts} prompts and there are {len(tasks.train)}: give a smaller "
@@ -89,6 +89,7 @@ class GRPOTrainer(AtomicCheckpointMixin, OwnOptimizer, TRLTrainer):
 
     processing_class: PreTrainedTokenizerBase
     num_generations: int
+    args: GRPOConfig
 
     def __init__(self, config: RunConfig, model: AnyModel, tokenizer: PreTrainedTokenizerBase, tasks: Tasks) -> None:
         self.template = get_template(config.data.template, tokenizer)
@@ -119,8 +120,8 @@ class GRPOTrainer(AtomicCheckpointMixin, OwnOptimizer, TRLTrainer):
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if config.grpo.grpo_beta and config.training.do_train:
             self.beta = config.grpo.grpo_beta
-            reference: Any = _ReferenceProxy(self.model, ReferenceModel(self.model, sharded=sharded))
-            self.ref_model = reference
+            reference = _ReferenceProxy(self.model, ReferenceModel(self.model, sharded=sharded))
+            self.ref_model = reference  # type: ignore[assignment]  # a call is all that TRL does with it
 
     def _loaded(self, config: RunConfig, model: AnyModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Reward]:
         """All rewards of `--rewards`, in its order."""
@@ -131,8 +132,10 @@ class GRPOTrainer(AtomicCheckpointMixin, OwnOptimizer, TRLTrainer):
         if config.reward.reward_model:
             score = load_reward(config.reward.reward_model, config, tokenizer, model)
 
-            def scored(prompts: Any, completions: Any, **_columns: Any) -> Sequence[float]:
-                asked = [tuple(Message(turn["role"], turn["content"]) for turn in prompt) for prompt in prompts]
+            def scored(prompts: Conversations, completions: Completions, **_columns: object) -> Sequence[float]:
+                asked = [
+                    tuple(Message(cast("Role", turn["role"]), turn["content"]) for turn in prompt) for prompt in prompts
+                ]
                 return score(asked, [completion_text(one) for one in completions])
 
             found["model"] = self._check_losses(scored)
@@ -141,7 +144,7 @@ class GRPOTrainer(AtomicCheckpointMixin, OwnOptimizer, TRLTrainer):
     def _check_losses(self, reward: Reward) -> Reward:
         """A reward whose failure is remembered: all processes must learn of it before any of them stops."""
 
-        def judged(prompts: Any, **columns: Any) -> Sequence[float | None]:
+        def judged(prompts: Conversations, **columns: object) -> Sequence[float | None]:
             try:
                 return reward(prompts=prompts, **columns)
             except UserError as error:
@@ -150,10 +153,16 @@ class GRPOTrainer(AtomicCheckpointMixin, OwnOptimizer, TRLTrainer):
 
         return judged
 
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
+    def _calculate_rewards(
+        self,
+        inputs: Sequence[Mapping[str, object]],
+        prompts: Conversations,
+        completions: Conversations,
+        completion_ids_list: Sequence[Sequence[int]],
+    ) -> torch.Tensor:
         """The rewards (answers of all processes, rewards). Raises `RewardFailed` where one of them cannot be given."""
         spoken = [[{**one[0], "content": self._decode_completions(completion_text(one))}] for one in completions]
-        found = super()._calculate_rewards(inputs, prompts, spoken, completion_ids_list)  # (N, K)
+        found: torch.Tensor = super()._calculate_rewards(inputs, prompts, spoken, completion_ids_list)  # (N, K)
         infinite = torch.isinf(found).any(0).tolist()
         if self._unable is None and any(infinite):
             self._unable = f"--rewards {self.reward_func_names[infinite.index(True)]} gave a reward without end"
@@ -163,19 +172,29 @@ class GRPOTrainer(AtomicCheckpointMixin, OwnOptimizer, TRLTrainer):
             raise RewardFailed(unable)
         return found
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,  # noqa: FBT001 - `Trainer`'s signature
+        trial: dict[str, object] | None = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
         """Train; a reward that cannot be given ends it early, with a checkpoint, and `failure` says why."""
         try:
             with quiet_trl():
-                return super().train(*args, **kwargs)
+                return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         except RewardFailed as error:
             self.failure = str(error)
             self.save_what_was_learned()
             return TrainOutput(self.state.global_step, math.nan, {})
 
-    def training_step(self, model: torch.nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(  # type: ignore[override]  # TRL's batches are rows
+        self,
+        model: torch.nn.Module,
+        inputs: Sequence[Mapping[str, str]],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
         """Answer, judge and learn. Raises `TrainingDiverged`, before the step is taken, for an impossible loss."""
-        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         self.check_loss(float(loss), list(dict.fromkeys(row["place"] for row in inputs)), self.loss_terms())
         return loss
 
@@ -188,11 +207,13 @@ class GRPOTrainer(AtomicCheckpointMixin, OwnOptimizer, TRLTrainer):
         advice = "the model has moved far away from the reference; lower --learning_rate"
         return [LossTerm(name, self.beta * measured[-1] / self.args.gradient_accumulation_steps, advice)]
 
-    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        asked = [[Message(turn["role"], turn["content"]) for turn in prompt] for prompt in prompts]
+    def _tokenize_prompts(self, prompts: Conversations) -> tuple[list[list[int]], None, dict[str, object]]:
+        asked = [[Message(cast("Role", turn["role"]), turn["content"]) for turn in prompt] for prompt in prompts]
         return prompt_ids(self.encoder, self.template, asked), None, {}
 
-    def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], *args: object, **kwargs: object
+    ) -> tuple[list[list[int]], object]:
         """Sample the answers, without dropout; cut each after a string that ends an answer in this template."""
         training = self.model.training
         self.model.eval()
@@ -222,18 +243,18 @@ class GRPOTrainer(AtomicCheckpointMixin, OwnOptimizer, TRLTrainer):
         ends = [*self.template.stops, *self.processing_class.convert_ids_to_tokens(self.template.stop_ids)]
         return text[: min((at for end in ends if (at := text.find(end)) >= 0), default=len(text))]
 
-    def _get_train_sampler(self, dataset: Any = None) -> Any:
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> EpochSampler:
         return EpochSampler(
             self.train_dataset if dataset is None else dataset,  # type: ignore[arg-type]
             mini_repeat_count=self.num_generations,
-            batch_size=self.args.generation_batch_size // self.num_generations,
-            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            batch_size=cast("int", self.args.generation_batch_size) // self.num_generations,
+            repeat_count=self.num_iterations * cast("int", self.args.steps_per_generation),
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
         )
 
     @torch.no_grad()
     def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+        self, eval_dataset: Dataset | None = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Return the mean reward of one answer to each held-out prompt, all in all and of each kind."""
         started = time.monotonic()
@@ -266,10 +287,10 @@ class GRPOTrainer(AtomicCheckpointMixin, OwnOptimizer, TRLTrainer):
         self.model.eval()  # TRL keeps what it measured of training and evaluation apart by this
         self.log(dict(metrics))
         self.model.train(training)
-        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _evaluate_rewards(self, data: Any) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    def _evaluate_rewards(self, data: Dataset) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
         """Rewards (prompts, K) and lengths of an answer to each prompt, and what the rewards tell beside them."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         size = self.args.per_device_eval_batch_size
@@ -292,7 +313,7 @@ class GRPOTrainer(AtomicCheckpointMixin, OwnOptimizer, TRLTrainer):
         means = {name: sum(values) / len(values) for name, values in shares.items()}
         return torch.cat(rewards)[: len(data)].double().numpy(), torch.cat(lengths)[: len(data)].double().numpy(), means
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+    def create_model_card(self, *args: object, **kwargs: object) -> None:
         """None is written: the output folder has run.json, and export writes the card."""
 
     def _send_telemetry(self) -> None:
@@ -315,12 +336,12 @@ class _ReferenceProxy:
     def __init__(self, model: torch.nn.Module, reference: ReferenceModel) -> None:
         self.model, self.reference = model, reference
 
-    def __call__(self, **inputs: Any) -> Any:
+    def __call__(self, **inputs: object) -> object:
         with self.reference.use(self.model) as reference:
             return reference(**inputs)
 
 
-def to_trl_config(config: RunConfig) -> Any:
+def to_trl_config(config: RunConfig) -> GRPOConfig:
     """The run's training flags as TRL's. Raises `UserError` for what it cannot do."""
     training, grpo = config.training, config.grpo
     theirs = {field.name for field in dataclasses.fields(GRPOConfig) if field.init}

@@ -12,7 +12,7 @@ together exceed the record length (--cutoff_len).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ class KTOTrainer(PackedTrainer):
         super().__init__(config, model, tokenizer, prepared)
         self.preference = config.preference
         self.reference = ReferenceModel(self.model, sharded=self.sharded)
-        lay_out: Any = self.data_collator
+        lay_out = self.data_collator
         longest = config.data.lengths.total
         self.data_collator = lambda examples: (
             lay_out(examples) | {"others": lay_out(mismatched_pairs(examples, longest))}

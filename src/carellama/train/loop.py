@@ -10,12 +10,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from carellama.config.run import RunConfig
 from carellama.disk import full, no_room, write_json
 from carellama.errors import UserError
 from carellama.train.callbacks import SignalStopCallback, stop_on_signals
+
+if TYPE_CHECKING:
+    from carellama.train.session import StageTrainer
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ class TrainingStopped(Exception):
         self.step, self.checkpoint, self.failure = step, checkpoint, failure
 
 
-def run_training(config: RunConfig, trainer: Any, resume_from: str | None) -> dict[str, Any]:
+def run_training(config: RunConfig, trainer: StageTrainer, resume_from: str | None) -> dict[str, float]:
     """Train, save the model into the output folder and return the metrics.
 
     Raises `TrainingStopped` after Ctrl-C, and when the data turns out to be unusable while it is read, and `UserError`
@@ -74,7 +77,7 @@ def resume_hint(config: RunConfig, checkpoint: Path | None) -> str:
     return f"the same command{anew} goes on from {checkpoint}"
 
 
-def _train_with_signals(config: RunConfig, trainer: Any, resume_from: str | None) -> dict[str, Any]:
+def _train_with_signals(config: RunConfig, trainer: StageTrainer, resume_from: str | None) -> dict[str, float]:
     """What `run_training` does, with the errors of the libraries."""
     output = Path(config.training.output_dir)
     stopped = threading.Event()
@@ -90,7 +93,7 @@ def _train_with_signals(config: RunConfig, trainer: Any, resume_from: str | None
         raise TrainingStopped(step, trainer.checkpoint or (Path(resume_from) if resume_from else None), trainer.failure)
     trainer.save_learned()
     trainer.save_state()
-    metrics: dict[str, Any] = dict(result.metrics)
+    metrics: dict[str, float] = dict(result.metrics)
     if trainer.is_world_process_zero():
         write_json(output / "train_results.json", metrics)
     return metrics

@@ -10,24 +10,27 @@ a row of eight records a third of what the paper adds); padding gets none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from carellama.model.adapters import unwrap
 
+if TYPE_CHECKING:
+    from carellama.train.chunked_loss import Batch
+
 
 @contextmanager
-def neftune_noise(model: torch.nn.Module, alpha: float | None, batch: Mapping[str, Any]) -> Iterator[None]:
+def neftune_noise(model: torch.nn.Module, alpha: float | None, batch: Batch) -> Iterator[None]:
     """Add the noise to what the embedding gives within this, while the model trains; nothing for no `alpha`."""
     if not alpha:
         yield
         return
     scale = alpha / record_lengths(batch).float().sqrt()  # (B, T)
 
-    def add(module: torch.nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor | None:
+    def add(module: torch.nn.Module, _: object, output: torch.Tensor) -> torch.Tensor | None:
         if not module.training or output.shape[:2] != scale.shape:
             return None
         noise = torch.empty_like(output).uniform_(-1, 1)
@@ -41,7 +44,7 @@ def neftune_noise(model: torch.nn.Module, alpha: float | None, batch: Mapping[st
         handle.remove()
 
 
-def record_lengths(batch: Mapping[str, Any]) -> torch.Tensor:
+def record_lengths(batch: Batch) -> torch.Tensor:
     """Each position's record's length, (B, T); infinite for padding."""
     borders = batch.get("cu_seq_lens_q")
     if borders is not None:

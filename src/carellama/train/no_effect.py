@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from carellama.config.engine import GeneratingArguments
 from carellama.config.objectives import READ_BY
@@ -165,7 +165,7 @@ def _of_adapter(config: RunConfig) -> list[tuple[Collection[str], str]]:
 
 
 def _of_training(config: RunConfig) -> list[tuple[Collection[str], str]]:
-    training: Any = config.training
+    training = config.training
     optim = str(getattr(training.optim, "value", training.optim))
     chooses = training.load_best_model_at_end or training.save_strategy == "best"
     plateau = training.lr_scheduler_type == "reduce_lr_on_plateau"
@@ -184,7 +184,7 @@ def _of_training(config: RunConfig) -> list[tuple[Collection[str], str]]:
         (not any(name in optim for name in WITH_TARGETS), ("optim_target_modules",),
          f"--optim {optim} does not read it"),
         (not training.report_to, ("run_name",), "there is no tracker (--report_to)"),
-        ("trackio" not in training.report_to, ("project", "trackio_space_id", "trackio_bucket_id",
+        ("trackio" not in cast("list[str]", training.report_to), ("project", "trackio_space_id", "trackio_bucket_id",
          "trackio_static_space_id"), "--report_to trackio is not given"),
         (not training.dataloader_num_workers, OF_WORKERS, "--dataloader_num_workers is 0"),
         (not training.gradient_checkpointing and not training.activation_checkpointing,
@@ -196,5 +196,5 @@ def _of_training(config: RunConfig) -> list[tuple[Collection[str], str]]:
     return [(options, reason) for holds, options, reason in cases if holds]
 
 
-def _name(value: Any) -> str:
+def _name(value: object) -> str:
     return str(getattr(value, "value", value))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 from carellama.config.environment import world
 from carellama.config.reader import Parsed, Reader
@@ -20,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def parse_run(
-    argv: Sequence[str], command: str = "carellama train", defaults: Mapping[str, Any] | None = None, *more: type
+    argv: Sequence[str], command: str = "carellama train", defaults: Mapping[str, object] | None = None, *more: type
 ) -> Parsed:
     """Read the options of a run; `more` are groups that the command has beside them, which come last."""
     return Reader((*RUN_OPTIONS, *more), command, training_flags()).read(argv, defaults)
@@ -43,13 +42,13 @@ def build_run(parsed: Parsed, shared: Collection[str] = ()) -> RunConfig:
     return config
 
 
-def run_config(argv: Sequence[str], command: str = "carellama train", **defaults: Any) -> RunConfig:
+def run_config(argv: Sequence[str], command: str = "carellama train", **defaults: object) -> RunConfig:
     """Read and cross-check the options of one run."""
     return build_run(parse_run(argv, command, defaults))
 
 
 def shared_config(
-    argv: Sequence[str], shared: Collection[str], command: str, **defaults: Any
+    argv: Sequence[str], shared: Collection[str], command: str, **defaults: object
 ) -> tuple[RunConfig, set[str]]:
     """Read and cross-check as `run_config` does; `shared` options are those of several runs, which need not use all.
 

@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
     print(f"next: {shlex.join(['carellama', 'train', *_without(argv, fields(PlanArguments))])}")
 
 
-def _without(argv: Sequence[str], options: Sequence[Field[Any]]) -> list[str]:
+def _without(argv: Sequence[str], options: Sequence[Field]) -> list[str]:
     """Return the words of a command line without these options and their values."""
     names = {option.name for option in options}
     words: list[str] = []
@@ -115,13 +115,15 @@ def training_length(session: Session) -> dict[str, Any]:
 
 def measure_steps(session: Session, steps: int, found: dict[str, Any]) -> dict[str, Any]:
     """Make some steps, of which the first is not counted, and return their rates and the most memory held."""
-    from transformers import TrainerCallback
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
     class Clock(TrainerCallback):
         def __init__(self) -> None:
             self.ends: list[float] = []
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        def on_step_end(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+        ) -> None:
             self.ends.append(time.monotonic())
 
     clock = Clock()

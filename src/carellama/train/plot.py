@@ -76,14 +76,14 @@ def plot_loss(folder: Path, *, kept: int | None = None) -> Path | None:
     return path
 
 
-def _evaluations(entries: Sequence[Mapping[str, Any]], key: str, kept: int | None) -> list[tuple[int, float]]:
+def _evaluations(entries: Sequence[Mapping[str, float]], key: str, kept: int | None) -> list[tuple[int, float]]:
     """(step, value) of each evaluation, the last one of a step; after the training, of the weights that were kept."""
     found: dict[int, float] = {}
     ended = False
     for entry in entries:
         ended = ended or "train_runtime" in entry
         if key in entry:
-            found[kept if ended and kept is not None else entry["current_steps"]] = entry[key]
+            found[kept if ended and kept is not None else int(entry["current_steps"])] = entry[key]
     return sorted(found.items())
 
 

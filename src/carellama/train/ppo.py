@@ -30,11 +30,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils.data import DataLoader
 
 from carellama.config.run import RunConfig
@@ -93,8 +94,8 @@ class PPOTrainer(PackedTrainer):
             raise UserError("--stage ppo answers with whole weights: launch it with DDP, not FSDP or DeepSpeed")
         self.options, self.seed = config.ppo, data_seed(config)
         self.tasks = tasks
-        self.collate_rows: Any = self.data_collator
-        self.data_collator = index_batch  # of evaluation
+        self.collate_rows = self.data_collator
+        self.data_collator = index_batch  # type: ignore[assignment]  # of evaluation: numbers of tasks
         template = get_template(config.data.template, tokenizer)
         self.engine = TransformersEngine(self.model, tokenizer, template, self.args.per_device_eval_batch_size)
         self.sampling = Sampling.of(config.generating)
@@ -131,7 +132,7 @@ class PPOTrainer(PackedTrainer):
         """A plain loader: it must not read ahead, or a rollout would come from the policy of a step before."""
         return RolloutLoader(self.rollouts * self.rollout_batches, self.batches)
 
-    def batches(self) -> Iterator[dict[str, Any] | None]:
+    def batches(self) -> Iterator[Batch | None]:
         """The batches of the epoch that the training is in; None for those that were taken before it was resumed.
 
         `Trainer` passes over these, and does not know that nothing was computed for them.
@@ -332,7 +333,7 @@ class PPOTrainer(PackedTrainer):
         found = add_intervals({"score": values[:, 0]}) | {"samples": len(values)}
         return found | {name: float(values[:, at].mean()) for at, name in ((1, "kl"), (2, "length"), (3, "ended"))}
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Save the model as other stages do, and its value head in a file of its own."""
         if not hasattr(self, VALUE_HEAD_NAME):
             super()._save(output_dir, state_dict)
@@ -363,7 +364,7 @@ class PPOTrainer(PackedTrainer):
         self.coefficient, count, mean, squares = self._resumed.pop("kept").tolist()
         self.moments = RunningMoments(count, mean, squares)
 
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
+    def _issue_warnings_after_load(self, load_result: _IncompatibleKeys) -> None:
         """The value head is not missing: it lies in a file of its own."""
         load_result.missing_keys[:] = [key for key in load_result.missing_keys if not key.startswith(VALUE_HEAD_NAME)]
         super()._issue_warnings_after_load(load_result)
@@ -381,7 +382,7 @@ class PPOTrainer(PackedTrainer):
 
 def add_value_head(model: AnyModel) -> torch.nn.Linear:
     """Put a value head on the model, beginning at zero (departure 1)."""
-    head: Any = base_of(model).get_output_embeddings()
+    head = cast("torch.nn.Linear", base_of(model).get_output_embeddings())
     device = next(model.parameters()).device
     value = torch.nn.Linear(head.in_features, 1, device=device, dtype=torch.float32)
     torch.nn.init.zeros_(value.weight)

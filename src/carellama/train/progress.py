@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from carellama.hardware import measure_matmul_flops, process_memory_bytes
 from carellama.model.lora import base_of
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 
 class ThroughputCounter:
@@ -56,10 +59,12 @@ class Progress(TrainerCallback):
 
     def __init__(self, work: ThroughputCounter, dtype: str) -> None:
         self.work, self.dtype = work, dtype
-        self.live: Any = None
+        self.live: Live | None = None
         self.loss: float | None = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Measure the machine, and open the line."""
         self.rate = measure_matmul_flops(self.dtype)
         self.began = self.last = time.monotonic()
@@ -71,7 +76,9 @@ class Progress(TrainerCallback):
             self.live = Live(console=Console(stderr=True), refresh_per_second=4, transient=True)
             self.live.start()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Bring the line up to date."""
         if self.live is not None:
             from rich.text import Text
@@ -87,7 +94,14 @@ class Progress(TrainerCallback):
         memory = round(process_memory_bytes() / 1e9, 3)
         return {"tokens_per_second": round(rate, 1), "matrix_share": round(share, 4), "memory_gb": memory}
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: object,
+    ) -> None:
         """Print a line where there is no live one."""
         if not logs or "loss" not in logs:
             return
@@ -102,7 +116,9 @@ class Progress(TrainerCallback):
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Close the line."""
         self.close()
 
@@ -112,7 +128,7 @@ class Progress(TrainerCallback):
             self.live.stop()
             self.live = None
 
-    def line(self, state: Any, rate: float, share: float) -> str:
+    def line(self, state: TrainerState, rate: float, share: float) -> str:
         """The state in words."""
         done = max(state.global_step - self.first_step, 1)
         left = (time.monotonic() - self.began) / done * max(state.max_steps - state.global_step, 0)

@@ -35,7 +35,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from carellama.config.commands import RecipeArguments
 from carellama.config.reader import parse_options, read_yaml, to_flags
@@ -63,7 +62,7 @@ class Step:
     """One stage of a recipe."""
 
     name: str
-    options: dict[str, Any]  # of `carellama train`
+    options: dict[str, object]  # of `carellama train`
     after: Step | None
     reward: Step | None  # the stage that made its reward model
     launch: tuple[str, ...]
@@ -92,7 +91,7 @@ class Step:
         return self.folder.parent / MADE / f"{self.name}.json"
 
     @property
-    def made(self) -> dict[str, Any]:
+    def made(self) -> dict[str, object]:
         """What its outcome depends on: its options and those of the stages before it."""
         reward = {"reward": self.reward.made} if self.reward else {}
         return {"options": self.options, "after": self.after.made if self.after else None, **reward}
@@ -128,7 +127,7 @@ def run(argv: Sequence[str]) -> None:
         print(f"next: {command}")
 
 
-def read_chain(path: str) -> tuple[Path, list[Step], dict[str, dict[str, Any]]]:
+def read_chain(path: str) -> tuple[Path, list[Step], dict[str, dict[str, object]]]:
     """Read a recipe: its folder, stages and measures. `UserError` for anything that one of them would refuse."""
     recipe = read_yaml(path)
     for key in recipe:
@@ -160,19 +159,19 @@ def read_chain(path: str) -> tuple[Path, list[Step], dict[str, dict[str, Any]]]:
     return folder, list(steps.values()), found
 
 
-def stage_of(options: Mapping[str, Any]) -> Stage:
+def stage_of(options: Mapping[str, object]) -> Stage:
     """Return the stage that options of a recipe name; a wrong name is answered by `carellama train`."""
     return STAGES.get(str(options.get("stage", "sft")), STAGES["sft"])
 
 
-def _mapping(recipe: Mapping[str, Any], key: str, path: str) -> dict[str, dict[str, Any]]:
+def _mapping(recipe: Mapping[str, object], key: str, path: str) -> dict[str, dict[str, object]]:
     value = recipe.get(key) or {}
     if not isinstance(value, dict) or not all(isinstance(own, dict) for own in value.values()):
         raise UserError(f"{path}: {key} holds 'name: {{option: value, ...}}' lines")
     return {str(name): own for name, own in value.items()}
 
 
-def _step(name: str, options: dict[str, Any], steps: dict[str, Step], folder: Path, path: str) -> Step:
+def _step(name: str, options: dict[str, object], steps: dict[str, Step], folder: Path, path: str) -> Step:
     """Resolve what a stage begins from."""
     launch = tuple(shlex.split(str(options.pop("launch", "") or "")))
     stage = stage_of(options)
@@ -200,7 +199,7 @@ def _step(name: str, options: dict[str, Any], steps: dict[str, Step], folder: Pa
     return Step(name, options, before, reward, launch, home, (*kept, home))
 
 
-def _reward(options: dict[str, Any], steps: Mapping[str, Step], path: str, name: str) -> Step | None:
+def _reward(options: dict[str, object], steps: Mapping[str, Step], path: str, name: str) -> Step | None:
     """The stage that `reward_model` names, if it names one; its folders take the place of the name."""
     step = steps.get(str(options.get("reward_model")))
     if step is None:
@@ -211,7 +210,7 @@ def _reward(options: dict[str, Any], steps: Mapping[str, Step], path: str, name:
     return step
 
 
-def _goes_on(options: Mapping[str, Any], stage: Stage, before: Step) -> bool:
+def _goes_on(options: Mapping[str, object], stage: Stage, before: Step) -> bool:
     """Whether the adapter of the stage before is trained further, and not a new one."""
     if before.options.get("finetuning_type", "lora") != "lora" or options.get("resume_lora_training") is False:
         return False
@@ -301,7 +300,7 @@ def _run(command: Sequence[str]) -> int:
             signal.signal(number, handler)
 
 
-def _forget_measures(folder: Path, step: Step, measures: Mapping[str, Mapping[str, Any]]) -> None:
+def _forget_measures(folder: Path, step: Step, measures: Mapping[str, Mapping[str, object]]) -> None:
     """Remove what was measured of a stage, and of all stages with it as the reward model."""
     shutil.rmtree(folder / MEASURES / step.name, ignore_errors=True)
     for measure, options in measures.items():
@@ -310,13 +309,13 @@ def _forget_measures(folder: Path, step: Step, measures: Mapping[str, Mapping[st
                 shutil.rmtree(home, ignore_errors=True)
 
 
-def _for_eval(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _for_eval(options: Mapping[str, object], folder: Path) -> dict[str, object]:
     """The options of a measure without those of training."""
     return {**options, "do_eval": True, "output_dir": str(folder)}
 
 
 def _measured(
-    folder: Path, name: str, checkpoints: Sequence[Path], stage: Stage, measures: Mapping[str, Mapping[str, Any]]
+    folder: Path, name: str, checkpoints: Sequence[Path], stage: Stage, measures: Mapping[str, Mapping[str, object]]
 ) -> dict[str, Metric]:
     """Measure a stage's model by what fits it, unless that was done before; return the metrics."""
     found: dict[str, Metric] = {}
@@ -343,7 +342,7 @@ def _measured(
     return found
 
 
-def _measured_so(home: Path, options: Mapping[str, Any], data: Mapping[str, str]) -> bool:
+def _measured_so(home: Path, options: Mapping[str, object], data: Mapping[str, str]) -> bool:
     """Whether a folder holds what these options measure on this data; with others it is measured again."""
     try:
         made = json.loads((home / MEASURE).read_text(encoding="utf-8"))

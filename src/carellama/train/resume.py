@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from carellama.config.run import RunConfig, settings_of
 from carellama.errors import UserError
 from carellama.run_record import read_run
 from carellama.train.distributed import engine_of, step_batch
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +71,8 @@ BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 def check_changes(
-    config: RunConfig, checkpoint: str, sources: Sequence[Mapping[str, Any]] | None = None
-) -> dict[str, list[Any]]:
+    config: RunConfig, checkpoint: str, sources: Sequence[Mapping[str, object]] | None = None
+) -> dict[str, list[object]]:
     """Return the options that differ from those of the checkpoint and are allowed to, each with [then, now].
 
     `sources` describe the data as it is now; None: the data is not read yet. Raises `UserError` for all others, and
@@ -91,7 +94,7 @@ def check_changes(
     if same_batch and config.stage.loss_unit is not None:
         found = {name: values for name, values in found.items() if name not in BATCH}
     if sources is not None and DATA_OPTION not in found:
-        contents = [_contents(record.get("data", []), config), _contents(sources, config)]
+        contents: list[object] = [_contents(record.get("data", []), config), _contents(sources, config)]
         if contents[0] != contents[1]:
             found[DATA] = contents
     _refuse(config, checkpoint, found)
@@ -100,9 +103,9 @@ def check_changes(
 
 def changed_options(
     then: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]], config: RunConfig
-) -> dict[str, list[Any]]:
+) -> dict[str, list[object]]:
     """Return the options of two runs that differ and may change what is learned, each with [then, now]."""
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[object]] = {}
     for group, options in now.items():
         before = then.get(group, {})
         for name, value in options.items():
@@ -124,13 +127,13 @@ def _is_harmless(name: str, config: RunConfig) -> bool:
     return name in HARMLESS
 
 
-def _contents(sources: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, Any]:
+def _contents(sources: Sequence[Mapping[str, object]], config: RunConfig) -> dict[str, object]:
     """Name to digest of the training data; of a stream, whose files are not read for one, their sizes and times."""
     named = [one for one in sources if one.get("name") in config.data.datasets]
     return {str(one["name"]): one.get("sha1") or one.get("files") for one in named}
 
 
-def _refuse(config: RunConfig, checkpoint: str, found: Mapping[str, Sequence[Any]]) -> None:
+def _refuse(config: RunConfig, checkpoint: str, found: Mapping[str, Sequence[object]]) -> None:
     allowed = {name.strip().removeprefix("--") for name in (config.own.resume_changed or "").split(",")}
     fixed = [name for name in found if name in FIXED]
     again = "begin again with --overwrite_output_dir or another --output_dir"
@@ -155,20 +158,21 @@ def _refuse(config: RunConfig, checkpoint: str, found: Mapping[str, Sequence[Any
         raise UserError(f"--max_steps {steps}: {checkpoint} is at step {reached} already")
 
 
-def _shown(names: Sequence[str], found: Mapping[str, Sequence[Any]]) -> str:
+def _shown(names: Sequence[str], found: Mapping[str, Sequence[object]]) -> str:
     """`--learning_rate (5e-05, now 0.0001), dataset contents (a)`."""
     shown = []
     for name in names:
         then, now = found[name]
         if name == DATA:
-            files = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+            before, after = cast("list[dict[str, object]]", [then, now])
+            files = [key for key in {**before, **after} if before.get(key) != after.get(key)]
             shown.append(f"{DATA} ({', '.join(files)})")
         else:
             shown.append(f"--{name} ({_value(then)}, now {_value(now)})")
     return ", ".join(shown)
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -177,7 +181,7 @@ def _step(checkpoint: str) -> int:
     return int(json.loads(Path(checkpoint, "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
 
 
-def history(checkpoint: str, changes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+def history(checkpoint: str, changes: Mapping[str, Sequence[object]]) -> list[dict[str, object]]:
     """Return what run.json says of changes when a run was resumed: those of before, and these."""
     entries = list((read_run(Path(checkpoint)) or {}).get("resumed", []))
     if changes:
@@ -186,7 +190,12 @@ def history(checkpoint: str, changes: Mapping[str, Sequence[Any]]) -> list[dict[
     return entries
 
 
-def apply_changes(optimizer: Any, scheduler: Any, own: Sequence[Mapping[str, Any]], changes: Mapping[str, Any]) -> None:
+def apply_changes(
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    own: Sequence[Mapping[str, float]],
+    changes: Collection[str],
+) -> None:
     """Give an optimizer that was loaded from a checkpoint the values of changed options, and the rate of its step.
 
     `own` are its groups as the options made them. The schedule is that of the new options, from the resumed step on.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from carellama.errors import UserError
 from carellama.records import IGNORED, Tokens
-from carellama.train.chunked_loss import Batch
+from carellama.train.chunked_loss import Batch, Collator
 
 TOKEN_VALUES = ("logps", "values", "advantages", "returns")  # of each token of an answer, float32
 
@@ -32,12 +31,12 @@ class Rollout:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def batch(self, chosen: Sequence[int], collate: Any) -> dict[str, Any]:
+    def batch(self, chosen: Sequence[int], collate: Collator) -> Batch:
         """A batch of these answers, with the numbers of their tokens end to end under `old_...`."""
         row: Batch = collate([[self.tokens[at]] for at in chosen])
         return row | {f"old_{name}": torch.cat([self.numbers[name][at] for at in chosen]) for name in TOKEN_VALUES}
 
-    def minibatches(self, size: int, passes: int, draw: np.random.Generator, collate: Any) -> Iterator[dict[str, Any]]:
+    def minibatches(self, size: int, passes: int, draw: np.random.Generator, collate: Collator) -> Iterator[Batch]:
         """Batches of `size` answers in random order, in each pass another."""
         for _ in range(passes):
             order = draw.permutation(len(self))
@@ -100,20 +99,20 @@ def index_batch(numbers: Sequence[int]) -> dict[str, torch.Tensor]:
 class RolloutLoader(DataLoader):
     """Gives batches as they come: one that reads ahead would make a rollout with the policy of a step before."""
 
-    def __init__(self, length: int, batches: Callable[[], Iterator[dict[str, Any] | None]]) -> None:
+    def __init__(self, length: int, batches: Callable[[], Iterator[Batch | None]]) -> None:
         super().__init__(_Batches(length, batches), batch_size=None, collate_fn=_same)
 
 
-class _Batches(IterableDataset[Any]):
-    def __init__(self, length: int, batches: Callable[[], Iterator[Any]]) -> None:
+class _Batches(IterableDataset[Batch | None]):
+    def __init__(self, length: int, batches: Callable[[], Iterator[Batch | None]]) -> None:
         self.length, self.batches = length, batches
 
     def __len__(self) -> int:
         return self.length
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Batch | None]:
         return self.batches()
 
 
-def _same(batch: Any) -> Any:
+def _same(batch: object) -> object:
     return batch

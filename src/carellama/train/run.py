@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from carellama.model.lora import AnyModel
     from carellama.records import Chat, Tokens
     from carellama.train.loop import TrainingStopped
-    from carellama.train.session import Session
+    from carellama.train.session import Session, StageTrainer
     from carellama.train.summary import History
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def predict(argv: Sequence[str]) -> None:
     start(argv, "carellama predict", settings)
 
 
-def start(argv: Sequence[str], command: str, defaults: dict[str, Any]) -> None:
+def start(argv: Sequence[str], command: str, defaults: dict[str, object]) -> None:
     """Read the options and run; `--help` prints them."""
     if print_help(argv, command):
         return
@@ -135,7 +135,7 @@ def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
 
         check_memory(session)
     model = session.load_model()
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {}  # numbers, and what else goes into a file of JSON
     history = train_and_evaluate(session, model, checkpoint, results) if session.prepared else None
     if training.do_predict:
         results |= predict_answers(session, model, chats)
@@ -147,7 +147,9 @@ def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
     return results
 
 
-def train_and_evaluate(session: Session, model: AnyModel, checkpoint: str | None, results: dict[str, Any]) -> History:
+def train_and_evaluate(
+    session: Session, model: AnyModel, checkpoint: str | None, results: dict[str, object]
+) -> History:
     """Train and evaluate as asked; add what is measured to `results` and write it into the output folder."""
     from carellama.train.loop import TrainingStopped, run_training
     from carellama.train.resume import check_changes, history
@@ -186,7 +188,7 @@ def train_and_evaluate(session: Session, model: AnyModel, checkpoint: str | None
     return steps
 
 
-def finish_stream_report(session: Session, trainer: Any) -> None:
+def finish_stream_report(session: Session, trainer: StageTrainer) -> None:
     """Write the report of a stream, when all processes have ended theirs."""
     from carellama.data.encoding.prepare import Prepared
 
@@ -199,7 +201,7 @@ def finish_stream_report(session: Session, trainer: Any) -> None:
         write_data_report(prepared, Path(training.output_dir))
 
 
-def exit_stopped(config: RunConfig, stopped: TrainingStopped, trainer: Any) -> NoReturn:
+def exit_stopped(config: RunConfig, stopped: TrainingStopped, trainer: StageTrainer) -> NoReturn:
     """End a run that a signal (130) or its data (2) stopped, and say in one line how to resume it."""
     from carellama.train.loop import resume_hint
 
@@ -216,7 +218,7 @@ def exit_stopped(config: RunConfig, stopped: TrainingStopped, trainer: Any) -> N
     raise SystemExit(130 if stopped.failure is None else 2)
 
 
-def predict_answers(session: Session, model: AnyModel, chats: list[Chat]) -> dict[str, Any]:
+def predict_answers(session: Session, model: AnyModel, chats: list[Chat]) -> dict[str, object]:
     """Answer conversations and return the scores of the answers."""
     from carellama.engine.base import Sampling
     from carellama.engine.transformers.engine import TransformersEngine
@@ -229,7 +231,7 @@ def predict_answers(session: Session, model: AnyModel, chats: list[Chat]) -> dic
     return results.to_dict() if results else {}
 
 
-def record(session: Session, results: dict[str, Any], resumed: Sequence[dict[str, Any]] = ()) -> None:
+def record(session: Session, results: dict[str, object], resumed: Sequence[dict[str, object]] = ()) -> None:
     """Write run.json; an evaluation leaves that of a training as it is."""
     config, output = session.config, Path(session.config.training.output_dir)
     if not config.training.should_save:

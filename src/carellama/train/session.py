@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from carellama.config.run import RunConfig
 from carellama.data.encoding.prepare import Prepared, asked_as_learned, prepare
@@ -46,6 +46,12 @@ from carellama.train.optimizer import check_optimizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from carellama.config.run import Training
+    from carellama.train.grpo import GRPOTrainer
+    from carellama.train.trainer import PackedTrainer
+
+StageTrainer: TypeAlias = "PackedTrainer | GRPOTrainer"
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +122,7 @@ class Session:
         )
 
     @property
-    def decisions(self) -> dict[str, Any]:
+    def decisions(self) -> dict[str, object]:
         """What the run has made of its options, for run.json."""
         config, plan = self.config, self.model_plan
         prompt, answer, whole = config.data.lengths
@@ -165,11 +171,12 @@ class Session:
         if getattr(model, "generation_config", None) is not None:
             model.generation_config.eos_token_id = ends
 
-    def make_trainer(self, model: AnyModel) -> Any:
+    def make_trainer(self, model: AnyModel) -> StageTrainer:
         """Return the trainer of the stage."""
         trainer = import_object(TRAINERS[self.config.stage.name])
         with reached_hub(self.config.training):
-            return trainer(self.config, model, self.tokenizer, self.prepared)
+            made: StageTrainer = trainer(self.config, model, self.tokenizer, self.prepared)
+        return made
 
 
 def with_trained_template(config: RunConfig) -> RunConfig:
@@ -191,16 +198,17 @@ def limited_to_window(config: RunConfig) -> RunConfig:
     return replace(config, data=data.within(int(window)))
 
 
-def _reader_of(config: RunConfig) -> Callable[..., Any]:
+def _reader_of(config: RunConfig) -> Callable[..., Prepared | Tasks]:
     """What reads and encodes the data of the stage."""
     if package := NEEDS.get(config.stage.name):
         need(package, extra="rl", why=f"--stage {config.stage.name}")
     place = PREPARE.get(config.stage.name)
-    return import_object(place) if place else prepare
+    reader: Callable[..., Prepared | Tasks] = import_object(place) if place else prepare
+    return reader
 
 
 @contextmanager
-def reached_hub(training: Any) -> Iterator[None]:
+def reached_hub(training: Training) -> Iterator[None]:
     """Turn the error of a hub that cannot be reached, or does not let in, into one line."""
     from huggingface_hub.errors import HfHubHTTPError
 

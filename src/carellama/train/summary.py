@@ -17,9 +17,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from carellama.config.run import RunConfig
 from carellama.model.load import read_adapter_json
@@ -36,7 +36,7 @@ FILES = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.in
          "run.json")  # fmt: skip
 
 
-def measured(results: Mapping[str, Any], prefix: str = "eval") -> dict[str, str]:
+def measured(results: Mapping[str, object], prefix: str = "eval") -> dict[str, str]:
     """Return the metrics of a result file by name, each as `2.314 [2.201, 2.431]`."""
     found = {}
     for key, value in results.items():
@@ -50,7 +50,7 @@ def measured(results: Mapping[str, Any], prefix: str = "eval") -> dict[str, str]
     return found
 
 
-def best_row(rows: Sequence[Mapping[str, Any]]) -> int | None:
+def best_row(rows: Sequence[Mapping[str, float]]) -> int | None:
     """Return the number of the best of several evaluations by their main metric; None: there is one, or none."""
     metric = next((name for name in MAIN if rows and f"eval_{name}" in rows[0]), None)
     if metric is None or len(rows) < 2:
@@ -59,7 +59,7 @@ def best_row(rows: Sequence[Mapping[str, Any]]) -> int | None:
     return values.index(max(values) if metric in GREATER else min(values))
 
 
-def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def evaluation_table(rows: Sequence[Mapping[str, float]]) -> list[str]:
     """Return the evaluations of a run as lines; each row has `step` and what was measured."""
     best = best_row(rows)
     names = [name for name in measured(rows[-1]) if name in SHOWN or name.endswith(tuple(f"_{one}" for one in MAIN))]
@@ -78,20 +78,29 @@ class EvaluationTable(TrainerCallback):
     def __init__(self, show: Callable[[str], None] | None = None) -> None:
         """`show` prints a line; a live progress line needs its own way."""
         self.show = show or (lambda line: print(line, file=sys.stderr, flush=True))
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, float]] = []
         self.ended = True
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Begin the table, with the evaluations before a resumed step."""
         self.rows = [dict(one) for one in state.log_history if any(key.startswith("eval_") for key in one)]
         self.ended = False
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """End the table."""
         self.ended = True
 
     def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: Mapping[str, Any] | None = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, float] | None = None,
+        **kwargs: object,
     ) -> None:
         """Print the table; an evaluation after the training is part of the summary."""
         if not metrics or self.ended:
@@ -107,12 +116,12 @@ class History:
     """What a trainer knows of its training at the end."""
 
     losses: tuple[tuple[int, float], ...] = ()  # (step, training loss) of each line of the log
-    evaluations: tuple[Mapping[str, Any], ...] = ()
+    evaluations: tuple[Mapping[str, float], ...] = ()
     steps: int = 0
     kept: int | None = None  # step of the best checkpoint, whose weights were loaded at the end
 
     @classmethod
-    def of(cls, state: Any, *, loads_best: bool) -> History:
+    def of(cls, state: TrainerState, *, loads_best: bool) -> History:
         """Read it from transformers' `TrainerState`."""
         log = state.log_history
         losses = tuple((int(one["step"]), float(one["loss"])) for one in log if "loss" in one)
@@ -121,7 +130,7 @@ class History:
         return cls(losses, evaluations, int(state.global_step), kept)
 
 
-def closing_lines(config: RunConfig, results: Mapping[str, Any], history: History | None) -> list[str]:
+def closing_lines(config: RunConfig, results: Mapping[str, object], history: History | None) -> list[str]:
     """Return the summary of a run: what it did, the numbers that matter, the files, the next command."""
     training = config.training
     rows: list[tuple[str, str]] = []
@@ -144,7 +153,7 @@ def closing_lines(config: RunConfig, results: Mapping[str, Any], history: Histor
             *(f"{'next:' if not number else '  or:'} {line}" for number, line in enumerate(commands))]  # fmt: skip
 
 
-def _headline(config: RunConfig, results: Mapping[str, Any], history: History | None) -> str:
+def _headline(config: RunConfig, results: Mapping[str, object], history: History | None) -> str:
     training, finetuning = config.training, config.finetuning
     name = Path(config.model.model_name_or_path).name
     base = f"{name} with {config.model.checkpoint_dir}" if config.model.checkpoint_dir else name
@@ -154,7 +163,7 @@ def _headline(config: RunConfig, results: Mapping[str, Any], history: History | 
             verb for verb, did in (("evaluated", training.do_eval), ("predicted", training.do_predict)) if did
         )
         return f"{done}: {base} on {data}"
-    seconds = int(results.get("train_runtime", 0))
+    seconds = int(cast("float", results.get("train_runtime", 0)))
     steps = history.steps if history else 0
     return (
         f"trained: {finetuning.stage} on {config.data.dataset}, {base}, {finetuning.finetuning_type}, "
@@ -227,6 +236,6 @@ def next_commands(config: RunConfig) -> list[str]:
     return [shlex.join(["carellama", *command]) for command in commands]
 
 
-def print_summary(config: RunConfig, results: Mapping[str, Any], history: History | None) -> None:
+def print_summary(config: RunConfig, results: Mapping[str, object], history: History | None) -> None:
     """Print the summary of a run to stdout."""
     print("\n".join(closing_lines(config, results, history)), flush=True)

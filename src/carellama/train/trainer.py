@@ -18,14 +18,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, Trainer
 
 from carellama.config.run import RunConfig
@@ -35,16 +35,19 @@ from carellama.data.encoding.token_stream import FailingStream, Failure, TokenSt
 from carellama.errors import UserError
 from carellama.model.lora import PISSA_RAW, TRAINED_ADAPTER, AnyModel, base_of, convert_pissa_to_lora
 from carellama.model.sharded import gathered
-from carellama.records import IGNORED
+from carellama.records import IGNORED, Tokens
 from carellama.train.batch_layout import choose_collator
 from carellama.train.checkpoints import AtomicCheckpointMixin, json_log_callback
-from carellama.train.chunked_loss import Batch, has_plain_head
+from carellama.train.chunked_loss import Batch, Collator, has_plain_head
 from carellama.train.distributed import engine_of
 from carellama.train.divergence_guard import DivergenceGuard, LossTerm
 from carellama.train.neftune import neftune_noise
 from carellama.train.optimizer import OwnOptimizer
 from carellama.train.progress import Progress, ThroughputCounter
 from carellama.train.summary import EvaluationTable
+
+if TYPE_CHECKING:
+    from carellama.config.run import Training
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +66,8 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
     """
 
     processing_class: PreTrainedTokenizerBase
+    args: Training
+    data_collator: Collator
     passes = 0.0
     sums = False  # whether what is measured are sums over tokens, which add up for the pieces of a record
 
@@ -131,13 +136,13 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
         for name, value in values.items():
             self._noted.setdefault(name, []).append(value)
 
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the means of what was noted since the last time, and the rates."""
         if "loss" in logs:
             means = {name: sum(values) / len(values) for name, values in self._noted.items()}
             logs = logs | means | self.progress.rates()
             self._noted = {}
-        super().log(logs, *args, **kwargs)
+        super().log(logs, start_time)
 
     def compute_loss(
         self,
@@ -145,7 +150,7 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
         inputs: Batch,
         return_outputs: bool = False,  # noqa: FBT001, FBT002 - `Trainer`'s signature
         num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
+    ) -> torch.Tensor | tuple[torch.Tensor, None]:
         """Return the batch's share of the step's mean loss."""
         with neftune_noise(model, self.noise, inputs):
             total, count = self.batch_loss(model, inputs)
@@ -154,9 +159,13 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
             loss = loss * self.accelerator.num_processes  # the gradients are averaged over the processes
         return (loss, None) if return_outputs else loss
 
-    def training_step(self, model: torch.nn.Module, inputs: Batch, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(
+        self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
         """Forward and backward of a batch. Raises `TrainingDiverged` before the optimizer step."""
-        losses = [super(PackedTrainer, self).training_step(model, part, *args, **kwargs) for part in self.parts(inputs)]
+        losses = [
+            super(PackedTrainer, self).training_step(model, part, num_items_in_batch) for part in self.parts(inputs)
+        ]
         loss = torch.stack(losses).sum()
         targets = int((inputs["labels"] != IGNORED).sum()) if "labels" in inputs else 0
         borders = inputs.get("cu_seq_lens_q")
@@ -173,7 +182,7 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
         """Return the parts of the last batch's loss that have causes of their own; none in most stages."""
         return []
 
-    def parts(self, row: Batch) -> list[dict[str, Any]]:
+    def parts(self, row: Batch) -> list[Batch]:
         """A row in parts of at most --row_tokens, whose losses add up to its own; a padded batch as it is."""
         borders = row.get("cu_seq_lens_q")
         if borders is None or not self.row_limit or int(borders[-1]) <= self.row_limit:
@@ -181,7 +190,7 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
         lengths = borders.diff().tolist()
         return [part_of_row(row, *part) for part in row_parts(lengths, self.row_limit, self.together)]
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> torch.Tensor | int | None:
         """Count the units of a step, over all processes."""
         if not batch_samples:
             return None
@@ -222,14 +231,14 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
         log.warning("--dataloader_drop_last: %d of %d examples are left out of each epoch", examples % batch, examples)
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[Any], torch.Tensor | int | None]:
+        self, epoch_iterator: Iterator[Batch | Failure], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], torch.Tensor | int | None]:
         """Return the batches of a step and the number of supervised tokens in them.
 
         When the data fails there are none, and the training ends as after Ctrl-C, with a checkpoint of what was
         learned since the last one.
         """
-        batches: list[Any] = []
+        batches: list[Batch] = []
         failure = None
         try:
             for batch in itertools.islice(epoch_iterator, num_batches):
@@ -247,11 +256,14 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
 
     @torch.no_grad()
     def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+        self,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Return the stage's metrics over the whole set, with the number of records; of several datasets each too."""
         started = time.monotonic()
-        batches = self.get_eval_dataloader(eval_dataset)
+        batches = self.get_eval_dataloader(eval_dataset)  # type: ignore[arg-type]  # one set, as all callers give
         if not self.accelerator._models:  # noqa: SLF001 - accelerate has no other; evaluation without training before it
             self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
         model = self.model_wrapped
@@ -259,11 +271,11 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
         values = []
         for inputs in batches:
             values.append(self.batch_values(model, self._prepare_inputs(inputs)))
-            self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        count = len(batches.dataset)  # type: ignore[arg-type]  # a list: a stream is only for training
-        entries = gather_in_order(gather_object(values), self.accelerator.num_processes, count).numpy()
-        check_finite(entries, batches.dataset)
-        sources = self.sources_of(batches.dataset)
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        data = cast("Sequence[list[Tokens]]", batches.dataset)  # a list: a stream is only for training
+        entries = gather_in_order(gather_object(values), self.accelerator.num_processes, len(data)).numpy()
+        check_finite(entries, data)
+        sources = self.sources_of(data)
         named = self._measures(entries, sources)
         for name, where in (self.eval_parts if eval_dataset is None else {}).items():
             of_part = self._measures(entries[where], sources[where])
@@ -274,7 +286,7 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def sources_of(self, data: Any) -> list[str]:
+    def sources_of(self, data: Sequence[list[Tokens]]) -> list[str]:
         """The record that each entry of a set is of: a long one is cut into several."""
         return [data[number][0].source for number in range(len(data))] if self.sums else [""] * len(data)
 
@@ -305,19 +317,19 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
             model.config.save_pretrained(folder)
             self.processing_class.save_pretrained(folder)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Save as `Trainer` does; of an adapter nothing but the adapter, and one of PiSSA as LoRA of the base."""
         if not isinstance(self.model, PeftModel):
             super()._save(output_dir, state_dict)
             return
-        model: Any = self.model
+        model = self.model
         save = model.save_pretrained
         # peft would add the whole embedding where tokens were added, and ask the hub about it at each save
-        model.save_pretrained = partial(save, save_embedding_layers=False)
+        model.save_pretrained = partial(save, save_embedding_layers=False)  # type: ignore[method-assign]
         try:
             super()._save(output_dir, state_dict)
         finally:
-            model.save_pretrained = save
+            model.save_pretrained = save  # type: ignore[method-assign]
         start = getattr(self.model, "pissa_start", None)
         if start and self.args.should_save:
             convert_pissa_to_lora(Path(output_dir or self.args.output_dir), start, keep_raw=self._saving)
@@ -360,11 +372,12 @@ def whole_records(entries: np.ndarray, sources: Sequence[str]) -> np.ndarray:
     return whole
 
 
-def check_finite(entries: np.ndarray, data: Any) -> None:
+def check_finite(entries: np.ndarray, data: Sequence[object]) -> None:
     """Raise `UserError` where what was measured of a record is no number: no mean of it says anything."""
     bad = np.flatnonzero(~np.isfinite(entries).all(axis=1))
     if len(bad):
-        first = getattr(data[int(bad[0])][0], "source", "") if isinstance(data[int(bad[0])], list) else ""
+        example = data[int(bad[0])]
+        first = getattr(example[0], "source", "") if isinstance(example, list) else ""
         raise UserError(
             f"the loss of {len(bad):,} of {len(entries):,} evaluated records is not a number"
             f"{f', from {first} on' if first else ''}: the weights are damaged, or overflow in this precision "

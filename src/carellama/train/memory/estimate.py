@@ -14,11 +14,11 @@ import dataclasses
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedConfig, PreTrainedModel, Trainer
 
 from carellama.config.environment import world
 from carellama.config.run import RunConfig
@@ -33,6 +33,10 @@ from carellama.train.distributed import ALONE, FSDP, Engine, engine_of
 from carellama.train.kto import mismatched_pairs
 from carellama.train.memory.trace import BatchShape, StepConfig, StepMemory, fixed_bytes, sample_layers, trace_step
 from carellama.train.session import Session
+
+if TYPE_CHECKING:
+    from carellama.data.encoding.prepare import Prepared
+    from carellama.data.encoding.prompts import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +78,7 @@ def estimate_memory(session: Session, process: int | None = None) -> MemoryEstim
     stack = sample_layers(network)
     if adapted:
         model = apply_adapters_meta(network, plan.adapters, plan.new_tokens)
-    whole, batch = largest_batch(config, prepared, padded=padded)
+    whole, batch = largest_batch(config, cast("Prepared | Tasks", prepared), padded=padded)
     notes: list[str] = []
     how = step_config(config, model)
     if batch.tokens < whole.tokens:
@@ -124,13 +128,13 @@ def _plain_head(base: PreTrainedModel) -> bool:
     return type(head) is torch.nn.Linear and getattr(head, "bias", None) is None and plain
 
 
-def _optimiser(config: RunConfig, model: AnyModel) -> Any:
+def _optimiser(config: RunConfig, model: AnyModel) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
     """The run's optimiser; one that wants numbers (of 8 bit, or of another library) counts as Adam's two moments."""
     kind, settings = Trainer.get_optimizer_cls_and_kwargs(config.training, base_of(model))
     return (kind, settings) if kind.__module__.startswith(("torch.", "transformers.")) else None
 
 
-def largest_batch(config: RunConfig, prepared: Any, *, padded: bool) -> tuple[BatchShape, BatchShape]:
+def largest_batch(config: RunConfig, prepared: Prepared | Tasks, *, padded: bool) -> tuple[BatchShape, BatchShape]:
     """The largest batch of the data, and the most of it that can be learned from at once, see `PackedTrainer.parts`.
 
     In random orders of as many epochs as are trained; of a stream, full records.
@@ -140,7 +144,7 @@ def largest_batch(config: RunConfig, prepared: Any, *, padded: bool) -> tuple[Ba
     if stage.generates:
         answer = config.generating.max_new_tokens
         # ppo makes rows of the answers of a step, grpo the answers to a step's prompts: one a place of the batch
-        prompt = min(_longest_prompt(prepared), config.data.lengths.prompt)
+        prompt = min(_longest_prompt(cast("Tasks", prepared)), config.data.lengths.prompt)
         batch = BatchShape((prompt + answer,) * size, size * answer, padded)
         return batch, batch
     examples = prepared.train
@@ -212,11 +216,13 @@ def _example_lengths(examples: Examples) -> np.ndarray:
     return np.array([examples.lengths[window].sum() for window in examples.windows])
 
 
-def _longest_prompt(prepared: Any, looked_at: int = 256) -> int:
+def _longest_prompt(prepared: Tasks, looked_at: int = 256) -> int:
     return max(len(prepared.encode(task)) for task in (prepared.train or prepared.held_out or [])[:looked_at])
 
 
-def estimate_by_formula(found: dict[str, int], text: Any, batch: BatchShape, how: StepConfig) -> StepMemory:
+def estimate_by_formula(
+    found: dict[str, int], text: PreTrainedConfig, batch: BatchShape, how: StepConfig
+) -> StepMemory:
     """Activations of transformer layers: 17 values a token and hidden unit, and 2.5 a pair of tokens and head."""
     width = 2 if how.compute else 4
     hidden, layers, heads = text.hidden_size, text.num_hidden_layers, text.num_attention_heads
@@ -229,7 +235,7 @@ def estimate_by_formula(found: dict[str, int], text: Any, batch: BatchShape, how
 
 
 def _add_generation_memory(
-    config: RunConfig, text: Any, batch: BatchShape, parts: dict[str, int], notes: list[str]
+    config: RunConfig, text: PreTrainedConfig, batch: BatchShape, parts: dict[str, int], notes: list[str]
 ) -> None:
     """Keys and values of the answers that are written at once, where they take more than a step's activations."""
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads

@@ -19,9 +19,9 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,13 +34,22 @@ from carellama.model.lora import AnyModel, base_of
 from carellama.train.chunked_loss import ChunkedCrossEntropy, ChunkedLogProbs
 
 if TYPE_CHECKING:
-    pass
+    from peft import PeftModel
 
 TRANSIENT_PARTS = ("activations", "casts", "logits")  # what comes and goes within a step
 SAMPLED_RECORDS = 4  # records of a batch that are gone through; activations grow with the number of tokens
 HEAP_LIMIT_BYTES = (
     32 << 20
 )  # the C library gives larger pieces back to the system at once (glibc: DEFAULT_MMAP_THRESHOLD_MAX)
+
+
+@dataclass
+class _Storage:
+    """What a live storage is counted as; the reference takes it out when it is freed."""
+
+    part: str
+    size: int  # bytes
+    reference: weakref.ref[torch.UntypedStorage]
 
 
 class AllocationTracker(TorchDispatchMode):
@@ -59,12 +68,18 @@ class AllocationTracker(TorchDispatchMode):
         self.peak: Counter[str] = Counter()
         self.heaped = 0
         self._most = 0
-        self._owner: dict[int, list[Any]] = {}  # of each storage: part, bytes, weak reference
+        self._owner: dict[int, _Storage] = {}
         for one in parameters:
             self.hold(one)
         self._parameters = set(self._owner)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         """Do it, and count what came out."""
         made = func(*args, **(kwargs or {}))
         cast = func is torch.ops.aten._to_copy.default and args[0].untyped_storage()._cdata in self._parameters
@@ -80,12 +95,12 @@ class AllocationTracker(TorchDispatchMode):
         if key in self._owner:
             if part:
                 entry = self._owner[key]
-                self._add(entry[0], -entry[1])
-                self._add(part, entry[1])
-                entry[0] = part
+                self._add(entry.part, -entry.size)
+                self._add(part, entry.size)
+                entry.part = part
             return
         size, part = storage.nbytes(), part or new or self.part
-        self._owner[key] = [part, size, weakref.ref(storage, lambda _: self._free(key))]
+        self._owner[key] = _Storage(part, size, weakref.ref(storage, lambda _: self._free(key)))
         self._add(part, size)
         if part == "activations" and size * self.scale < HEAP_LIMIT_BYTES:
             self.heaped += size
@@ -96,8 +111,8 @@ class AllocationTracker(TorchDispatchMode):
             self._most, self.peak = total, Counter(self.live)
 
     def _free(self, key: int) -> None:
-        part, size, _ = self._owner.pop(key)
-        self.live[part] -= size
+        storage = self._owner.pop(key)
+        self.live[storage.part] -= storage.size
 
     def restart(self) -> Counter[str]:
         """Return what there was at the moment with the most so far, and forget it."""
@@ -147,7 +162,7 @@ def sample_layers(model: AnyModel) -> LayerSample:
     return LayerSample(list(found[0]), [chosen[index] for index in sorted(chosen)])
 
 
-def _kind(layer: torch.nn.Module) -> tuple[Any, ...]:
+def _kind(layer: torch.nn.Module) -> tuple[object, ...]:
     """What two layers that need the same have in common: types, windows, and weights that are trained or not."""
     parts = (f"{name} {type(one).__name__} {getattr(one, 'sliding_window', '')}" for name, one in layer.named_modules())
     weights = ((name, one.shape, one.requires_grad) for name, one in layer.named_parameters())
@@ -209,13 +224,13 @@ class StepConfig:
 
     device: str = "cpu"
     compute: torch.dtype | None = None  # of mixed precision
-    checkpointing: dict[str, Any] | None = None  # None: none; else its settings
+    checkpointing: dict[str, object] | None = None  # None: none; else its settings
     micro_batches: int = 1  # that gradients are summed over
     objective: str = "tokens"  # tokens, answers (log-probabilities of each), scores, completions (all logits)
     reference: bool = False  # compared with the model as it was
     copied: bool = False  # which is a copy of its own
     chunked: bool = True  # the head is applied in chunks
-    optimiser: Any = None  # (class, settings)
+    optimiser: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None  # class, settings
 
 
 @dataclass(frozen=True)
@@ -303,10 +318,10 @@ class _SkippedLayers:
             layer.register_forward_pre_hook(self._begin)
             layer.register_forward_hook(lambda *given, count=count: self._end(count, given[-1]))
 
-    def _begin(self, *given: Any) -> None:
+    def _begin(self, *given: object) -> None:
         self._begun = Counter(self.tracker.live), self.tracker.heaped
 
-    def _end(self, count: int, output: Any) -> None:
+    def _end(self, count: int, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
         live, heaped = self._begun
         self.heaped += (count + 1) * (self.tracker.heaped - heaped)
         hidden = output[0] if isinstance(output, tuple) else output
@@ -318,11 +333,11 @@ class _SkippedLayers:
             self._hooked = True
             hidden.register_hook(self._near_the_end)
 
-    def _near_the_end(self, _: Any) -> None:
+    def _near_the_end(self, _: torch.Tensor) -> None:
         self.most = self.tracker.restart()
 
 
-def _optimiser(trained: list[Any], how: StepConfig) -> Any:
+def _optimiser(trained: list[torch.nn.Parameter], how: StepConfig) -> torch.optim.Optimizer:
     kind, settings = how.optimiser or (torch.optim.AdamW, {"lr": 1e-4, "fused": True})
     return kind(trained, **settings)
 
@@ -341,13 +356,13 @@ def _micro_batch(model: AnyModel, batch: BatchShape, how: StepConfig, tracker: A
     loss.backward()
 
 
-def _autocast(how: StepConfig) -> Any:
+def _autocast(how: StepConfig) -> AbstractContextManager[object]:
     """Mixed precision, as accelerate switches it on."""
     return torch.autocast(how.device, dtype=how.compute) if how.compute else nullcontext()
 
 
-def _reference(model: AnyModel) -> Any:
-    adapted: Any = model
+def _reference(model: AnyModel) -> AbstractContextManager[None]:
+    adapted = cast("PeftModel", model)
     return adapted.disable_adapter() if hasattr(model, "peft_config") else nullcontext()
 
 
@@ -383,7 +398,7 @@ class _FakeSequenceLengths:
         return self.values
 
 
-def _inputs(batch: BatchShape, how: StepConfig) -> dict[str, Any]:
+def _inputs(batch: BatchShape, how: StepConfig) -> dict[str, object]:
     longest, count = max(batch.lengths), len(batch.lengths)
     lines, width = (count, longest) if batch.padded else (1, sum(batch.lengths))
     ids = torch.zeros(lines, width, dtype=torch.long, device=how.device)

@@ -28,7 +28,7 @@ from carellama.engine.generate import generate
 from carellama.errors import UserError, read_failure
 from carellama.records import Message
 from carellama.text import HAN_CHARACTER
-from carellama.train.reward.verifiable import completion_text
+from carellama.train.reward.verifiable import Completions, Conversations, LogMetric, completion_text
 
 DEFAULT_CONSTITUTION = Path(__file__).with_name("constitution.yaml")
 VERDICT_LINE = re.compile(r"(\d{1,2})\s*[:：.．]\s*(yes|no|n/a)[.。]?", re.IGNORECASE)
@@ -54,7 +54,7 @@ class Constitution:
     version: str = ""
     path: Path = DEFAULT_CONSTITUTION
 
-    def source(self) -> dict[str, Any]:
+    def source(self) -> dict[str, object]:
         """What run.json says of it, beside the data."""
         digest = hashlib.sha1(self.path.read_bytes(), usedforsecurity=False).hexdigest()
         count = len(self.rules)
@@ -96,7 +96,7 @@ def _yaml(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _rule(entry: Any, number: int, where: Path) -> Rule:
+def _rule(entry: object, number: int, where: Path) -> Rule:
     texts = entry if isinstance(entry, dict) else {}
     weight = texts.get("weight", 1)
     named = all(isinstance(texts.get(part), str) and texts[part].strip() for part in ("name", "en", "zh"))
@@ -116,7 +116,11 @@ class ConstitutionReward:
         self.sampling = Sampling(room, temperature=0.0, seed=0)  # always the likeliest token
 
     def __call__(
-        self, prompts: Sequence[Any], completions: Sequence[Any], log_metric: Any = None, **columns: Any
+        self,
+        prompts: Conversations,
+        completions: Completions,
+        log_metric: LogMetric | None = None,
+        **columns: object,
     ) -> list[float | None]:
         """Return a score in [0, 1] for each answer, and log how often each rule is kept."""
         asked = [self.ask(prompt, completion_text(one)) for prompt, one in zip(prompts, completions, strict=True)]
@@ -147,7 +151,7 @@ class ConstitutionReward:
         applies = sum(weight for weight, verdict in zip(weights, verdicts, strict=True) if verdict is not None)
         return kept / applies if applies else 1.0
 
-    def _log(self, verdicts: Sequence[Sequence[bool | None] | None], log_metric: Any) -> None:
+    def _log(self, verdicts: Sequence[Sequence[bool | None] | None], log_metric: LogMetric) -> None:
         log_metric("rewards/constitution/unparsed", sum(each is None for each in verdicts) / len(verdicts))
         for at, rule in enumerate(self.constitution.rules):
             said = [each[at] for each in verdicts if each is not None and each[at] is not None]

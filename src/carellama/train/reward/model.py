@@ -58,7 +58,7 @@ from carellama.train.reward.server import ServerReward, check_finite_scores, is_
 from carellama.train.reward_model import score_records
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -271,7 +271,7 @@ def _check_adapter(folder: Path, model: ModelArguments, tokenizer: PreTrainedTok
         )
 
 
-def _check_vocab_size(name: str, other: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+def _check_vocab_size(name: str, other: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a tokenizer that knows more tokens than its model has rows."""
     rows, highest = other.get_text_config().vocab_size, max(tokenizer.get_vocab().values())
     if highest >= rows:

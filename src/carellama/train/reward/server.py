@@ -14,12 +14,15 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from carellama.config.environment import own_key
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.retry import RETRY_DELAYS, RETRYABLE_STATUSES, retry_after, retry_delay
+
+if TYPE_CHECKING:
+    import httpx2
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +71,7 @@ class ServerReward:
                 found += self._scores(self._ask(http, {"messages": part}), len(part))
         return check_finite_scores(found, self.url.host)
 
-    def _ask(self, http: Any, body: dict[str, Any]) -> Any:
+    def _ask(self, http: httpx2.Client, body: dict[str, object]) -> httpx2.Response:
         """The answer to one request, which is sent again after each of the delays."""
         import httpx2
 
@@ -97,7 +100,7 @@ class ServerReward:
             time.sleep(delay)
         raise AssertionError("the last try returns or raises")
 
-    def _scores(self, response: Any, count: int) -> list[float]:
+    def _scores(self, response: httpx2.Response, count: int) -> list[float]:
         try:
             scores = json.loads(response.text)["scores"]
             found = [float(score) for score in scores]

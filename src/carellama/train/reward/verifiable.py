@@ -17,13 +17,16 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from carellama.config.objectives import GRPOArguments
 from carellama.data.encoding.prompts import numbered_passages
 from carellama.errors import UserError, nearest
 from carellama.text import folded
 
+Conversation = Sequence[Mapping[str, str]]  # a message: role, content
+Conversations = Sequence[Conversation]
+Completions = Sequence[str | Conversation]
+LogMetric = Callable[[str, float], None]
 Reward = Callable[..., Sequence[float | None]]  # a coroutine function of the same signature is taken as well
 
 CITATION_MARKS = str.maketrans("", "", "*_`#$")  # of Markdown and TeX
@@ -153,12 +156,12 @@ def load_rewards(arguments: GRPOArguments) -> dict[str, Reward]:
 
 
 def _letter(
-    prompts: Any,  # noqa: ARG001 - TRL gives them by name
-    completions: Any,
-    letters: Any,
-    options: Any,
-    log_metric: Any = None,
-    **_columns: Any,
+    prompts: Conversations,  # noqa: ARG001 - TRL gives them by name
+    completions: Completions,
+    letters: Sequence[Sequence[str]],
+    options: Sequence[Sequence[str]],
+    log_metric: LogMetric | None = None,
+    **_columns: object,
 ) -> list[float]:
     found = [extract_letters(completion_text(one), known) for one, known in zip(completions, options, strict=True)]
     if log_metric:
@@ -166,7 +169,7 @@ def _letter(
     return [float(one == frozenset(right)) for one, right in zip(found, letters, strict=True)]
 
 
-def _citation(prompts: Any, completions: Any, **_columns: Any) -> list[float]:
+def _citation(prompts: Conversations, completions: Completions, **_columns: object) -> list[float]:
     texts = ["\n\n".join(message["content"] for message in prompt) for prompt in prompts]
     return [
         citation_reward(completion_text(one), numbered_passages(text))
@@ -177,7 +180,11 @@ def _citation(prompts: Any, completions: Any, **_columns: Any) -> list[float]:
 def _format(arguments: GRPOArguments) -> Reward:
     pattern = re.compile(arguments.format_pattern, re.DOTALL) if arguments.format_pattern else None
 
-    def judge(prompts: Any, completions: Any, **_columns: Any) -> list[float]:  # noqa: ARG001 - TRL gives them by name
+    def judge(
+        prompts: Conversations,  # noqa: ARG001 - TRL gives them by name
+        completions: Completions,
+        **_columns: object,
+    ) -> list[float]:
         return [format_reward(completion_text(one), pattern, arguments.sections) for one in completions]
 
     return judge
@@ -185,17 +192,17 @@ def _format(arguments: GRPOArguments) -> Reward:
 
 def _length(low: int, high: int) -> Reward:
     def judge(
-        prompts: Any,  # noqa: ARG001 - TRL gives them by name
-        completions: Any,  # noqa: ARG001
-        completion_ids: Any,
-        **_columns: Any,
+        prompts: Conversations,  # noqa: ARG001 - TRL gives them by name
+        completions: Completions,  # noqa: ARG001
+        completion_ids: Sequence[Sequence[int]],
+        **_columns: object,
     ) -> list[float]:
         return [length_reward(len(ids), low, high) for ids in completion_ids]
 
     return judge
 
 
-def completion_text(completion: Any) -> str:
+def completion_text(completion: str | Conversation) -> str:
     """The text of a completion as TRL hands it over: messages, or a text."""
     return completion if isinstance(completion, str) else str(completion[-1].get("content") or "")
 
