@@ -116,6 +116,7 @@ def test_reasoning_of_a_record_is_learned_and_leaves_the_history(name):
     assert "A virus" not in examples[1][0] and "Rest." in examples[1][0]
     tokens = Encoder(template.tokenizer, template, WIDE).encode([Chat(chat("q", first))])[0].tokens[0]
     marks = template.tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    assert isinstance(marks, list)
     assert [token for token in tokens.labels.tolist() if token in marks] == marks, "marks are learned as tokens"
 
 

@@ -16,13 +16,15 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from carellama.config.environment import patient_threads, world
 from carellama.disk import full, no_room
 from carellama.errors import UserError, import_object
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from carellama.assistant import Assistant, Consultant
     from carellama.config.consultation import ConsultArguments
     from carellama.config.data import PromptArguments
@@ -290,7 +292,7 @@ def api(argv: Sequence[str]) -> None:
     serve(settings, functools.partial(_application, list(argv)))
 
 
-def _application(argv: Sequence[str]) -> Any:
+def _application(argv: Sequence[str]) -> FastAPI:
     """The application of `carellama api` with its assistant; each worker makes its own."""
     from carellama.assistant import Assistant
     from carellama.config.reader import parse_options

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+JSONObject = dict[str, Any]  # an object of JSON; who reads one from a wire or a file checks the fields that it takes
 Role = Literal["system", "user", "assistant", "tool"]
 IGNORED = -100  # the label of a position that bears no loss, as in torch.nn.functional.cross_entropy
 
@@ -56,7 +57,7 @@ class ToolCall:
     name: str
     arguments: str  # a JSON object
 
-    def to_openai(self) -> dict[str, Any]:
+    def to_openai(self) -> JSONObject:
         """Return the call as OpenAI's messages hold it, with its arguments as text."""
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
 
@@ -67,7 +68,7 @@ class Tool:
 
     name: str
     description: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # JSON schema of its arguments
+    parameters: Mapping[str, object] = field(default_factory=dict)  # JSON schema of its arguments
     strict: bool = False  # a call whose arguments break the schema is not a call
 
 

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from carellama.config.commands import TaskArguments
 from carellama.data.convert import BadRecord
@@ -48,7 +47,7 @@ UNREADABLE = "unreadable row"
 class TextRow:
     """A row of the input: its columns, and its text or the reason why it has none."""
 
-    columns: dict[str, Any]
+    columns: dict[str, object]
     text: str = ""
     error: str = ""
 

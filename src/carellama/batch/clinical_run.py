@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from carellama.batch.clinical_rows import TextRow
 from carellama.batch.clinical_tasks import ClinicalTask
@@ -27,7 +26,7 @@ from carellama.disk import say, write_json
 from carellama.engine.base import Engine, PreparedPrompt, PromptTooLong, Reply, Sampling, Unavailable
 from carellama.engine.generate import generate
 from carellama.errors import DataError, UserError
-from carellama.records import Place
+from carellama.records import JSONObject, Place
 from carellama.text import counted, language
 
 TOO_LONG = "too long for the model"
@@ -57,7 +56,7 @@ class TaskReport:
         if error:
             self.failed[error.partition(":")[0]] += 1
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JSONObject:
         """The report as plain values."""
         return {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
 
@@ -172,7 +171,7 @@ class TaskRunner:
             self._outcomes[at] = str(error)
         return None
 
-    def _send(self, same: list[ActiveRow], schema: Any, following: list[ActiveRow]) -> None:
+    def _send(self, same: list[ActiveRow], schema: JSONObject | None, following: list[ActiveRow]) -> None:
         """Ask the engine for rows whose answers have the same schema; a prompt that is too long fails its own row."""
         engine = self._open_engine()
         prompts = {one.at: prompt for one in same if (prompt := self._prepared(one, engine)) is not None}

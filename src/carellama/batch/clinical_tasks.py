@@ -16,13 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from carellama.batch.tasks import FENCE, HELD, filled
 from carellama.batch.text_checks import CHECKS
 from carellama.config.reader import read_yaml
 from carellama.errors import UserError, lookup, nearest
-from carellama.records import Message
+from carellama.records import JSONObject, Message
 from carellama.text import split_reasoning
 
 TASKS_FILE = Path(__file__).with_name("clinical_tasks.yaml")
@@ -48,7 +47,7 @@ class ClinicalTask:
     name: str
     about: Mapping[str, str]
     prompt: Mapping[str, str]
-    schema: Mapping[str, Any]
+    schema: JSONObject
     system: Mapping[str, str] = field(default_factory=dict)
     checks: Mapping[str, list[str]] = field(default_factory=dict)
 
@@ -58,7 +57,7 @@ class ClinicalTask:
         system = self.system.get(language)
         return (Message("system", system), user) if system else (user,)
 
-    def parse(self, reply: str) -> Any:
+    def parse(self, reply: str) -> JSONObject:
         """The JSON of a reply, checked against the schema. Raises `BadReply`."""
         value = read_json_reply(reply)
         if reason := schema_reason(value, self.schema):
@@ -99,7 +98,7 @@ def find_task(name: str, task_file: str | None) -> ClinicalTask:
     return lookup(load_tasks() | ({own.name: own} if own else {}), name, "task")
 
 
-def _task(name: str, entry: Mapping[str, Any], path: str) -> ClinicalTask:
+def _task(name: str, entry: JSONObject, path: str) -> ClinicalTask:
     texts = {key: _by_language(entry.get(key), f"{path}: {key}") for key in ("about", "prompt", "system")}
     for prompt in texts["prompt"].values():
         _check_slots(prompt, path, name)
@@ -159,7 +158,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 _DECODER = json.JSONDecoder(strict=False, parse_float=_number, parse_constant=_number, object_pairs_hook=_object)
 
 
-def read_json_reply(reply: str) -> object:
+def read_json_reply(reply: str) -> JSONObject:
     """The JSON object of a reply, alone, in a code fence or between other words. Raises `BadReply`."""
     text = split_reasoning(reply)[3].strip()
     if not text:
@@ -170,13 +169,13 @@ def read_json_reply(reply: str) -> object:
     if begin < 0:
         raise BadReply("the reply has no JSON object")
     try:
-        value, _ = _DECODER.raw_decode(text[begin:])
+        value: JSONObject = _DECODER.raw_decode(text[begin:])[0]
     except (ValueError, RecursionError) as error:
         raise BadReply(f"the JSON is broken ({str(error).partition(':')[0]})") from None
     return value
 
 
-def schema_reason(value: Any, schema: Mapping[str, Any], where: str = "the object") -> str:
+def schema_reason(value: object, schema: JSONObject, where: str = "the object") -> str:
     """Why a value does not keep to a schema, "" where it does."""
     kind = schema.get("type")
     kinds = kind if isinstance(kind, list) else [kind] if kind else []
@@ -194,7 +193,7 @@ def schema_reason(value: Any, schema: Mapping[str, Any], where: str = "the objec
     return ""
 
 
-def _members_reason(value: Mapping[str, Any], schema: Mapping[str, Any], where: str) -> str:
+def _members_reason(value: JSONObject, schema: JSONObject, where: str) -> str:
     properties = schema.get("properties", {})
     if missing := [name for name in schema.get("required", ()) if name not in value]:
         return f"{where} has no {missing[0]!r}"
@@ -205,7 +204,7 @@ def _members_reason(value: Mapping[str, Any], schema: Mapping[str, Any], where: 
     return next(filter(None, reasons), "")
 
 
-def _is_a(value: Any, kind: str) -> bool:
+def _is_a(value: object, kind: str) -> bool:
     return isinstance(value, TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
 
 
@@ -230,7 +229,7 @@ def keyword_reason(schema: object, where: str) -> str:
     return next(filter(None, (keyword_reason(one, at) for one, at in inner)), "")
 
 
-def _has_path(schema: Mapping[str, Any], path: list[str]) -> bool:
+def _has_path(schema: JSONObject, path: list[str]) -> bool:
     while "items" in schema:
         schema = schema["items"]
     return not path or (path[0] in schema.get("properties", {}) and _has_path(schema["properties"][path[0]], path[1:]))

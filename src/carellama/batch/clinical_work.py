@@ -7,7 +7,7 @@ side (`carellama.batch.clinical_run`).
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from carellama.batch.code_table import CodeTable, Entry, contrast, split_diagnos
 from carellama.batch.text_checks import SourceText, check_result
 from carellama.config.commands import TaskArguments
 from carellama.engine.base import Reply
-from carellama.records import Message
+from carellama.records import JSONObject, Message
 
 READING_LENGTH = 150  # words, or characters in Chinese
 MIN_CANDIDATE = 0.2  # cosine below which an entry is not shown to a model
@@ -37,7 +37,7 @@ class Request:
     """One question to the model, and the schema of its answer."""
 
     messages: tuple[Message, ...]
-    schema: Mapping[str, Any]
+    schema: JSONObject
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def extract(task: ClinicalTask, text: str, language: str, options: TaskArguments
 
 def normalize(task: ClinicalTask, text: str, language: str, options: TaskArguments, table: CodeTable) -> Work:
     """The codes of the diagnoses of a text: exact names by the table alone, others by rules or by the model."""
-    found: list[dict[str, Any]] = []
+    found: list[JSONObject] = []
     issues: list[dict[str, str]] = []
     for at, diagnosis in enumerate(split_diagnoses(text, table)):
         exact = table.exact(diagnosis)
@@ -135,7 +135,7 @@ def _picked(
 
 def _ask(
     messages: tuple[Message, ...],
-    schema: Mapping[str, object],
+    schema: JSONObject,
     parse: Callable[[str], Value],
     language: str,
     retries: int,

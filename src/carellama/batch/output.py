@@ -25,7 +25,7 @@ from carellama.records import Chat, Pair, Place
 from carellama.text import folded
 
 TO_DISK = 16  # lines
-OnLine = Callable[[int, Any], None]  # the number of a line and its value; None for a line that is not JSON
+OnLine = Callable[[int, object], None]  # the number of a line and its value; None for a line that is not JSON
 
 
 class AppendOnlyFile:
@@ -60,7 +60,7 @@ class AppendOnlyFile:
             finally:
                 output.to_disk()
 
-    def append(self, row: Mapping[str, Any]) -> None:
+    def append(self, row: Mapping[str, object]) -> None:
         """Append one line. Where there is no room for all of it, none of it stays, and `OSError` names the file."""
         line = (json.dumps(row, ensure_ascii=False, default=str) + "\n").encode("utf-8", "replace")
         end, written = self._file.seek(0, os.SEEK_END), 0

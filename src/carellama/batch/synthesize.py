@@ -13,7 +13,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from carellama.batch.output import Output, asked_in
 from carellama.batch.tasks import TASKS, Ask, Unusable, Work, version
@@ -25,7 +24,7 @@ from carellama.disk import say, write_json
 from carellama.engine.base import Engine, PreparedPrompt, PromptTooLong, Reply, Sampling
 from carellama.engine.generate import generate
 from carellama.errors import UserError
-from carellama.records import Chat, Pair, Place
+from carellama.records import Chat, JSONObject, Pair, Place
 from carellama.run_record import as_trained
 from carellama.text import counted, folded
 
@@ -44,7 +43,7 @@ class Account:
         """Count something that no record comes of."""
         self.skipped.setdefault(reason, []).append(str(place))
 
-    def as_json(self, arguments: SynthesizeArguments) -> dict[str, Any]:
+    def as_json(self, arguments: SynthesizeArguments) -> JSONObject:
         """The account as plain values; `cost` where prices were given."""
         found: dict[str, object] = {
             "task": arguments.task, "sources": arguments.sources, "prompts": version(),

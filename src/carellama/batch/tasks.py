@@ -18,12 +18,12 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from carellama.batch.work_items import Piece
 from carellama.config.reader import read_yaml
 from carellama.engine.base import Prompt, Reply
-from carellama.records import Chat, Message, Pair, Text
+from carellama.records import Chat, JSONObject, Message, Pair, Text
 from carellama.text import folded
 
 PROMPTS = Path(__file__).with_name("prompts.yaml")
@@ -63,7 +63,7 @@ Work = Generator[Ask, Reply, Chat | Pair]
 
 
 @cache
-def prompts() -> dict[str, Any]:
+def prompts() -> JSONObject:
     """The prompts by language and task, and their version."""
     return read_yaml(str(PROMPTS))
 
@@ -196,7 +196,7 @@ def question_and_answer(reply: Reply) -> tuple[str, str]:
     return question, answer
 
 
-def _json(reply: Reply) -> dict[str, Any]:
+def _json(reply: Reply) -> JSONObject:
     """The JSON object of a reply, alone, in a code fence or between other words."""
     text = whole(reply)
     fenced = FENCE.search(text)

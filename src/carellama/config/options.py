@@ -25,7 +25,7 @@ def option(
     default: Any = dataclasses.MISSING,
     *,
     required: bool = False,
-    choices: Sequence[Any] = (),
+    choices: Sequence[object] = (),
     names: Sequence[str] = (),
     **bounds: float,
 ) -> Any:
@@ -71,12 +71,12 @@ def split_commas(value: str | None) -> list[str]:
     return [part.strip() for part in (value or "").split(",") if part.strip()]
 
 
-def default_text(default: Any) -> str:
+def default_text(default: object) -> str:
     """A default as a person writes it; "" for none and for a switch that is off."""
     return "" if default in (None, False, "") else "true" if default is True else str(default)
 
 
-def default_of(field: dataclasses.Field[Any]) -> Any:
+def default_of(field: dataclasses.Field[Any]) -> object:
     """The default of an option: None where there is none, `dataclasses.MISSING` where it must be given."""
     if field.metadata.get("required"):
         return dataclasses.MISSING
@@ -85,7 +85,7 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
     return field.default
 
 
-def option_fields(group: type) -> list[dataclasses.Field[Any]]:
+def option_fields(group: type) -> list[dataclasses.Field[object]]:
     """The fields of a dataclass that are options: those with a help text."""
     return [field for field in dataclasses.fields(group) if field.metadata]
 
@@ -101,9 +101,9 @@ class Shape:
 
     kind: type
     many: bool = False
-    choices: tuple[Any, ...] = ()
+    choices: tuple[object, ...] = ()
 
-    def value(self, name: str, words: Sequence[str]) -> Any:
+    def value(self, name: str, words: Sequence[str]) -> object:
         """Return the value of an option that was given with these words. Raises `UserError`."""
         if self.kind is bool and not words:
             return True
@@ -114,8 +114,8 @@ class Shape:
             raise UserError(f"--{name} takes one value, not {given}")
         return self._one(name, words[0])
 
-    def _one(self, name: str, word: str) -> Any:
-        value: Any = word
+    def _one(self, name: str, word: str) -> str | float:
+        value: str | float = word
         if self.kind is bool:
             if word.lower() not in (*TRUE, *FALSE):
                 raise UserError(f"--{name} {word}: it is true or false")
@@ -133,7 +133,7 @@ class Shape:
         return value
 
 
-def shape_of(hint: Any, choices: Sequence[Any] = ()) -> Shape:
+def shape_of(hint: Any, choices: Sequence[object] = ()) -> Shape:
     """`int | None` -> a number, `Literal["a", "b"]` -> one of these, `list[str]` -> several words."""
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(one for one in get_args(hint) if one is not type(None))

@@ -29,6 +29,7 @@ from carellama.errors import UserError, nearest, read_failure
 log = logging.getLogger(__name__)
 
 EXAMPLE_MODEL = "--model_name_or_path smollm2-135m"
+Groups = list[Any]  # an instance of each dataclass that was asked for, in their order
 FLAG = re.compile(r"--?[A-Za-z][\w.-]*(=|$)")
 
 
@@ -36,7 +37,7 @@ FLAG = re.compile(r"--?[A-Za-z][\w.-]*(=|$)")
 class Parsed:
     """What a command line asks for: its groups, the words of training flags, and all that was given, as written."""
 
-    groups: list[Any]
+    groups: Groups
     training: dict[str, list[str]]
     asked: dict[str, str]
 
@@ -72,7 +73,7 @@ class Reader:
         return name if is_switch or self.training.get(name, TrainingFlag("")).annotation.startswith("bool") else None
 
     def read(
-        self, argv: Sequence[str], defaults: Mapping[str, Any] | None = None, positional: str | None = None
+        self, argv: Sequence[str], defaults: Mapping[str, object] | None = None, positional: str | None = None
     ) -> Parsed:
         """Return the options of a command line; see `parse_options`."""
         argv, settings = list(argv), dict[str, list[str]]()
@@ -126,7 +127,7 @@ class Reader:
             return 1 if positional else float("inf")
         return float("inf") if known.many else 1
 
-    def _words(self, name: str, value: Any) -> list[str]:
+    def _words(self, name: str, value: object) -> list[str]:
         """The words of a value in a file; none for a key without a value."""
         known = self.shapes.get(self.name_of(name) or "")
         if value is None:
@@ -194,9 +195,9 @@ def parse_options(
     groups: Sequence[type],
     argv: Sequence[str],
     command: str,
-    defaults: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, object] | None = None,
     positional: str | None = None,
-) -> list[Any]:
+) -> Groups:
     """Read `argv` (flags, or a YAML file followed by flags) into one instance of each dataclass.
 
     `defaults` are values that the command sets and the user may still override. Words that belong to no flag, before or
@@ -223,13 +224,13 @@ def read_yaml(path: str) -> dict[str, Any]:
     return settings
 
 
-def words_of(value: Any) -> list[str]:
+def words_of(value: object) -> list[str]:
     """A value as the word of a flag: lists by comma, a mapping as JSON."""
     if isinstance(value, dict):
         return [json.dumps(value)]
     return [",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)]
 
 
-def to_flags(settings: Mapping[str, Any]) -> list[str]:
+def to_flags(settings: Mapping[str, object]) -> list[str]:
     """`{"lora_rank": 8}` -> `['--lora_rank', '8']`; lists by comma, None left out."""
     return [word for key, value in settings.items() if value is not None for word in (f"--{key}", *words_of(value))]

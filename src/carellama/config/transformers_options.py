@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from carellama.config.options import Shape, default_text
 from carellama.errors import UserError
@@ -97,7 +97,7 @@ def _flag(node: ast.AnnAssign, enums: Mapping[str, tuple[str, ...]]) -> Training
     return TrainingFlag(annotation, " ".join(str(text or "").split()), default, choices)
 
 
-def _literal(node: ast.expr | None) -> Any:
+def _literal(node: ast.expr | None) -> object:
     """The value of a literal; None for what would have to be computed."""
     try:
         return ast.literal_eval(node) if node is not None else None

@@ -11,7 +11,6 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from carellama.config.consultation import ConsultReportArguments
 from carellama.config.reader import parse_options
@@ -66,7 +65,7 @@ def read_conversation(path: Path) -> list[Message]:
     return messages
 
 
-def _message(row: Any, place: str) -> Message:
+def _message(row: object, place: str) -> Message:
     if not isinstance(row, dict) or row.get("role") not in ROLES:
         raise UserError(f"{place} has no role; it must be one of {', '.join(ROLES)}")
     content = row.get("content")

@@ -15,7 +15,6 @@ import re
 from collections import Counter
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from carellama.consultation.questions import Questions
 from carellama.consultation.state import SLOTS, Slot
@@ -31,7 +30,7 @@ from carellama.text import HAN_CHARACTER, words
 MOST_WORDS = {"en": 40, "zh": 80}  # of a question; a Chinese character is a word
 SHOWN_CHARS = 2000  # of an answer, that a model is shown
 MOST_SHARING = 2  # fields with the same words; a small model copies the answer into all of them
-SCHEMA: Mapping[str, Any] = {
+SCHEMA: Mapping[str, object] = {
     "type": "object",
     "properties": {slot: {"type": "string"} for slot in SLOTS},
     "required": list(SLOTS),

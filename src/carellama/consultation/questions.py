@@ -13,12 +13,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from carellama.consultation.complaints import load_guide
 from carellama.consultation.guide_files import Complaint
 from carellama.consultation.state import SLOTS, Slot
 from carellama.package_data import flat_terms, package_yaml
+from carellama.records import JSONObject
 from carellama.rules import Lexicon, normalize
 from carellama.safety.notices import Language
 
@@ -93,6 +93,6 @@ def load_questions() -> Questions:
     )
 
 
-def slots_data() -> Mapping[str, Any]:
+def slots_data() -> JSONObject:
     """Return what `slots.yaml` says."""
     return package_yaml("consultation/slots.yaml")

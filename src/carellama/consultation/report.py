@@ -16,7 +16,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
-from typing import Any
 
 from carellama.consultation.complaints import Assessment, assess, load_guide
 from carellama.consultation.guide_files import URGENCIES
@@ -25,6 +24,7 @@ from carellama.consultation.reading import kind_of
 from carellama.consultation.report_pdf import Section, draw
 from carellama.consultation.state import FERTILE, SLOTS, ConsultState, Slot, Urgency
 from carellama.package_data import package_text, package_yaml
+from carellama.records import JSONObject
 from carellama.safety.notices import Language, disclaimer, emergency_notice
 from carellama.safety.triage.triage import BY_CLASSIFIER, Finding
 
@@ -83,14 +83,14 @@ class Report:
     sources: tuple[str, ...]
     disclaimer: str
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JSONObject:
         """Return it as `report_schema.json` describes it."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
-def report_schema() -> Mapping[str, Any]:
+def report_schema() -> JSONObject:
     """Return the JSON schema of a report."""
-    schema: Mapping[str, Any] = json.loads(package_text("consultation/report_schema.json"))
+    schema: JSONObject = json.loads(package_text("consultation/report_schema.json"))
     return schema
 
 
@@ -225,7 +225,7 @@ def _is_known(state: ConsultState, slot: Slot) -> bool:
     return kind_of(state.slots.get(slot, "")) not in ("nothing", "unknown")
 
 
-def report_words() -> Mapping[str, Any]:
+def report_words() -> JSONObject:
     """Return the words of a report."""
     return package_yaml("consultation/report.yaml")
 

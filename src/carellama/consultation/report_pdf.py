@@ -14,10 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from carellama.errors import need
 from carellama.safety.notices import Language
+
+if TYPE_CHECKING:
+    from fontTools.ttLib import TTFont
+    from fpdf import FPDF
 
 FONT = "Noto Sans SC"
 MARGIN, SIZES = 14.0, (11.0, 10.5, 10.0, 9.5, 9.0, 8.5, 8.0)  # millimetres; points, the largest that fits one page
@@ -59,14 +64,14 @@ def draw(title: str, sections: Sequence[Section], language: Language) -> bytes:
 
 
 def _pages(
-    pdf: Any,
+    pdf: FPDF,
     font: Path,
     title: str,
     sections: Sequence[Section],
     size: float,
     language: Language,
     shown: Mapping[int, str],
-) -> Any:
+) -> FPDF:
     """The report set in one size, on an empty document."""
     pdf.set_lang({"en": "en", "zh": "zh-CN"}[language])
     pdf.set_title(title)
@@ -94,7 +99,7 @@ def _pages(
 class _Page:
     """Writes paragraphs down a page. The font has no bold: its outlines are drawn as well."""
 
-    def __init__(self, pdf: Any, size: float, shown: Mapping[int, str]) -> None:
+    def __init__(self, pdf: FPDF, size: float, shown: Mapping[int, str]) -> None:
         self._pdf, self._size, self._shown = pdf, size, shown
 
     def heading(self, text: str, color: tuple[int, int, int]) -> None:
@@ -152,7 +157,7 @@ def _write_used_glyphs(path: Path, text: str, output: Path) -> list[int]:
     return sorted(codes - font.getBestCmap().keys())
 
 
-def _make_quadratic(fonttools: Any, font: Any) -> None:
+def _make_quadratic(fonttools: ModuleType, font: TTFont) -> None:
     """Turn the cubic outlines of a font (table CFF) into quadratic ones (glyf)."""
     from fontTools.pens.cu2quPen import Cu2QuPen
     from fontTools.pens.ttGlyphPen import TTGlyphPen

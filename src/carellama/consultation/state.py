@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
+from carellama.records import JSONObject
 from carellama.safety.medication.conflicts import Conflict
 from carellama.safety.notices import Language
 from carellama.safety.triage.triage import Finding
@@ -53,7 +54,7 @@ class ConsultState:
     full_slots: Mapping[Slot, str] = field(default_factory=dict, repr=False)  # the slots uncut; empty: as in `slots`
     reported: bool = False  # an earlier answer is the report, and nothing was said since that belongs into it
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JSONObject:
         """Return it as the API sends it; `rules` are the ids of the rules of triage that fired."""
         return {
             "language": self.language,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from carellama.errors import UserError
 from carellama.records import Message, ToolCall
@@ -45,7 +45,7 @@ class Sampling:
     seed: int | None = None  # None: another draw each time
     stop: tuple[str, ...] = ()  # strings that end the answer, besides the template's; not part of it
     logit_bias: tuple[tuple[int, float], ...] = ()  # token id, what is added to its score
-    json_schema: Mapping[str, Any] | None = None  # the answer is JSON of this schema; {}: any JSON object
+    json_schema: Mapping[str, object] | None = None  # the answer is JSON of this schema; {}: any JSON object
     regex: str | None = None  # the answer matches it as a whole, in the syntax of Rust's regex crate
     choice: tuple[str, ...] = ()  # the answer is one of these texts
     grammar: str | None = None  # the answer is a text of this grammar, in GBNF or Lark
@@ -135,7 +135,7 @@ class Piece:
     of_prompt: bool = False  # it repeats the prompt: none of its tokens was written
     held: bool = False  # a token was written whose text is held back, as it may belong to a call
     notices: tuple[Notice, ...] = ()  # of an assistant; an engine has none
-    consultation: Mapping[str, Any] | None = None  # of an assistant that consults: its state and report, as JSON
+    consultation: Mapping[str, object] | None = None  # of an assistant that consults: its state and report, as JSON
 
     @property
     def shows(self) -> bool:
@@ -157,7 +157,7 @@ class Reply:
     logprobs: tuple[TokenLogprob, ...] = ()
     calls: tuple[ToolCall, ...] = ()
     notices: tuple[Notice, ...] = ()
-    consultation: Mapping[str, Any] | None = None
+    consultation: Mapping[str, object] | None = None
 
 
 class PromptTooLong(UserError):

@@ -23,17 +23,17 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 from carellama.engine.reading import held_back
-from carellama.records import Tool
+from carellama.records import JSONObject, Tool
 
 
 class Written(NamedTuple):
     """A call as a model wrote it. `arguments` are an object, or the text that there is of them where it was cut."""
 
     name: str
-    arguments: Any
+    arguments: JSONObject | str
 
 
 Tools = Mapping[str, Tool]
@@ -67,7 +67,7 @@ BEGIN, SEPARATOR, END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<�
 PYTHON_WORDS = {"True": True, "False": False, "None": None}  # as Qwen3-Coder's template writes them
 
 
-def _no_number(name: str) -> Any:
+def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
@@ -108,14 +108,14 @@ def read_json(
     return calls or None
 
 
-def _of_object(found: Any) -> Written | None:
+def _of_object(found: object) -> Written | None:
     if not isinstance(found, dict) or not isinstance(name := found.get("name"), str):
         return None
     arguments = found["arguments"] if "arguments" in found else found.get("parameters")
     return Written(name, arguments) if isinstance(arguments, dict) else None
 
 
-def _object(text: str) -> Any:
+def _object(text: str) -> JSONObject | str:
     """An object, or its text where that is cut."""
     try:
         found, end = DECODER.raw_decode(text.lstrip())
@@ -230,9 +230,9 @@ MARKS = (
 )
 
 
-def _pairs(pattern: re.Pattern[str], text: str, tool: Tool | None) -> tuple[dict[str, Any], str]:
+def _pairs(pattern: re.Pattern[str], text: str, tool: Tool | None) -> tuple[JSONObject, str]:
     """The arguments that a pattern finds one after the other, and what is left of the text."""
-    found: dict[str, Any] = {}
+    found: JSONObject = {}
     at = 0
     while match := pattern.match(text, at):
         key, value = match[1].strip(), match[2]
@@ -241,12 +241,12 @@ def _pairs(pattern: re.Pattern[str], text: str, tool: Tool | None) -> tuple[dict
     return found, text[at:].strip()
 
 
-def _schema_of(key: str, tool: Tool | None) -> Any:
+def _schema_of(key: str, tool: Tool | None) -> object:
     properties = tool.parameters.get("properties") if tool is not None else None
     return properties.get(key) if isinstance(properties, Mapping) else None
 
 
-def value_of(text: str, schema: Any) -> Any:
+def value_of(text: str, schema: object) -> object:
     """Return the value that a text between tags stands for, by the schema of its parameter.
 
     Where that has no type, a number is one only if JSON would write it so: `0.50` stays a text.
@@ -266,7 +266,7 @@ def value_of(text: str, schema: Any) -> Any:
     return value
 
 
-def _types(schema: Any) -> Iterator[str]:
+def _types(schema: object) -> Iterator[str]:
     """The types that a schema names, also in its alternatives and its values."""
     if not isinstance(schema, Mapping):
         return
@@ -279,6 +279,6 @@ def _types(schema: Any) -> Iterator[str]:
         yield "string"
 
 
-def _cut(arguments: Mapping[str, Any]) -> str:
+def _cut(arguments: Mapping[str, object]) -> str:
     """The arguments that came of a call that was cut: no JSON, so that no client takes them for all."""
     return json.dumps(arguments, ensure_ascii=False).removesuffix("}") if arguments else ""

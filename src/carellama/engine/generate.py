@@ -13,7 +13,7 @@ import queue
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 from carellama.engine.base import (
     HEARTBEAT,
@@ -31,6 +31,7 @@ from carellama.engine.base import (
     offered_tools,
 )
 
+Value = TypeVar("Value")
 AnyPrompt = PreparedPrompt | Prompt | str | Sequence[int]
 
 
@@ -60,7 +61,9 @@ def stream(engine: Engine, prompt: AnyPrompt, sampling: Sampling) -> Generator[P
     return reply
 
 
-def follow(handle: RequestHandle, events: queue.SimpleQueue[Any]) -> Generator[Piece, None, Any]:
+def follow(
+    handle: RequestHandle, events: queue.SimpleQueue[Piece | Value | Exception]
+) -> Generator[Piece, None, Value]:
     """Yield the pieces of a request, and an empty one every `HEARTBEAT` seconds; return its last event.
 
     An error is raised. Closing the generator ends the request.

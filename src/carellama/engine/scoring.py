@@ -11,25 +11,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from carellama.engine.base import Piece, Scored, TokenLogprob
 
+if TYPE_CHECKING:
+    from transformers import Cache, PreTrainedModel
+
 CHUNK = 128  # tokens
-Job = Callable[[], tuple[list[TokenLogprob], Any]]
+Scores = tuple[list[TokenLogprob], "Cache"]  # of a chunk, and the cache after it
+Job = Callable[[], Scores]
 
 
 def prompt_logprobs(
-    model: Any, ids: Sequence[int], count: int, name: Callable[[int], str], run: Callable[[Job], Any]
+    model: PreTrainedModel, ids: Sequence[int], count: int, name: Callable[[int], str], run: Callable[[Job], Scores]
 ) -> Generator[Piece, None, Scored]:
     """Return each token of a prompt with its log-probability after those before it, and the `count` likeliest there.
 
     Nothing precedes the first token: its log-probability is NaN.
     """
     found = [TokenLogprob(name(ids[0]), math.nan)]
-    cache: Any = None
+    cache: Cache | None = None
     for begin in range(0, len(ids) - 1, CHUNK):
         chunk = ids[begin : begin + CHUNK + 1]  # the last one is only predicted
         told, cache = run(partial(_read, model, chunk, cache, count, name))
@@ -39,8 +43,8 @@ def prompt_logprobs(
 
 
 def _read(
-    model: Any, chunk: Sequence[int], cache: Any, count: int, name: Callable[[int], str]
-) -> tuple[list[TokenLogprob], Any]:
+    model: PreTrainedModel, chunk: Sequence[int], cache: Cache | None, count: int, name: Callable[[int], str]
+) -> Scores:
     """Read all tokens of a chunk but the last; return what the model says of all but the first, and the cache."""
     given = torch.tensor([chunk[:-1]], device=model.device)  # (1, T)
     out = model(input_ids=given, past_key_values=cache, use_cache=True)
@@ -55,7 +59,7 @@ def _read(
     return told, out.past_key_values
 
 
-def mean_pool(model: Any, encoded: list[list[int]]) -> list[list[float]]:
+def mean_pool(model: PreTrainedModel, encoded: list[list[int]]) -> list[list[float]]:
     """The last layer's states, their mean over the tokens of each text, at length 1."""
     longest = max(map(len, encoded))
     device = model.device

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from carellama.engine.base import Tool, Unsupported
+from carellama.records import JSONObject
 
-NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+NO_ARGUMENTS: JSONObject = {"type": "object", "properties": {}, "additionalProperties": False}
 DEFINITIONS = ("$defs", "definitions")
 MEMBERS = ("properties", "patternProperties", "dependentSchemas", *DEFINITIONS)  # their values map names to schemas
 DATA = ("enum", "const", "default", "examples", "required")  # their values are no schemas
@@ -31,12 +32,12 @@ def takes_arguments(tool: Tool) -> bool:
     return bool(said - NOTES - set(DEFINITIONS))
 
 
-def call_schema(tools: Sequence[Tool]) -> dict[str, Any]:
+def call_schema(tools: Sequence[Tool]) -> JSONObject:
     """Return the schema of a call of one of the functions: an object of `name` and `arguments`.
 
     Raises `Unsupported` for parameters that are no schema of an object.
     """
-    definitions: dict[str, Any] = {}
+    definitions: JSONObject = {}
     calls = []
     for index, tool in enumerate(tools):
         calls.append(
@@ -50,11 +51,11 @@ def call_schema(tools: Sequence[Tool]) -> dict[str, Any]:
                 "additionalProperties": False,
             }
         )
-    schema: dict[str, Any] = dict(calls[0]) if len(calls) == 1 else {"anyOf": calls}
+    schema: JSONObject = dict(calls[0]) if len(calls) == 1 else {"anyOf": calls}
     return schema | ({"$defs": definitions} if definitions else {})
 
 
-def with_answer(schema: Mapping[str, Any], tools: Sequence[Tool]) -> dict[str, Any]:
+def with_answer(schema: Mapping[str, object], tools: Sequence[Tool]) -> JSONObject:
     """Return the schema of an answer that is either JSON of `schema` or a call of one of the functions."""
     calls = call_schema(tools)
     definitions = calls.pop("$defs", {})
@@ -62,7 +63,7 @@ def with_answer(schema: Mapping[str, Any], tools: Sequence[Tool]) -> dict[str, A
     return {"anyOf": [answer, *calls.get("anyOf", [calls])]} | ({"$defs": definitions} if definitions else {})
 
 
-def _arguments(tool: Tool, prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:
+def _arguments(tool: Tool, prefix: str, definitions: JSONObject) -> JSONObject:
     """The schema of a tool's arguments; what it refers to is added to `definitions`."""
     kind = tool.parameters.get("type", "object")
     if kind not in ("object", ["object"]):
@@ -72,21 +73,21 @@ def _arguments(tool: Tool, prefix: str, definitions: dict[str, Any]) -> dict[str
         )
     if not takes_arguments(tool):
         return NO_ARGUMENTS
-    used: dict[str, Any] = {}
+    used: JSONObject = {}
     schema = _moved(tool.parameters, prefix, used)
     if not COMPOSED & set(schema):
         schema = {"type": "object"} | schema
     definitions |= {name: _without_others(one) for name, one in used.items()}
-    closed: dict[str, Any] = _without_others(schema)
+    closed: JSONObject = _without_others(schema)
     return closed
 
 
-def _moved(schema: Mapping[str, Any], prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:
+def _moved(schema: Mapping[str, Any], prefix: str, definitions: JSONObject) -> JSONObject:
     """The schema without its definitions, which are added to `definitions` under names with a prefix."""
     own = {f"#/{place}/{name}": f"{prefix}.{name}" for place in DEFINITIONS for name in schema.get(place) or {}}
     names = own | {"#": f"{prefix}.root"}
     body = {key: value for key, value in schema.items() if key not in (*DEFINITIONS, "$schema", "$id")}
-    moved: dict[str, Any] = _renamed(body, names, 0)
+    moved: JSONObject = _renamed(body, names, 0)
     for place in DEFINITIONS:
         for name, one in (schema.get(place) or {}).items():
             definitions[f"{prefix}.{name}"] = _renamed(one, names, 0)
@@ -108,7 +109,7 @@ def _renamed(schema: Any, names: Mapping[str, str], depth: int) -> Any:
     return [_renamed(one, names, depth + 1) for one in schema] if isinstance(schema, list) else schema
 
 
-def _refers_to_root(schema: Any, depth: int) -> bool:
+def _refers_to_root(schema: object, depth: int) -> bool:
     if isinstance(schema, Mapping):
         return schema.get("$ref") == "#" or any(_refers_to_root(one, depth + 1) for one in schema.values())
     return isinstance(schema, list) and any(_refers_to_root(one, depth + 1) for one in schema)
@@ -120,7 +121,7 @@ def _without_others(schema: Any) -> Any:
         return [_without_others(one) for one in schema]
     if not isinstance(schema, Mapping):
         return schema
-    found: dict[str, Any] = {}
+    found: JSONObject = {}
     for key, value in schema.items():
         if key in MEMBERS and isinstance(value, Mapping):
             found[key] = {name: _without_others(one) for name, one in value.items()}
@@ -161,7 +162,7 @@ def fits(value: Any, schema: Any, root: Any = None) -> bool:
     return not isinstance(value, list) or all(fits(one, schema.get("items", True), root) for one in value)
 
 
-def _is(value: Any, name: str) -> bool:
+def _is(value: object, name: str) -> bool:
     if name in ("integer", "number"):
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         return not isinstance(value, bool) and (whole or (name == "number" and isinstance(value, float)))

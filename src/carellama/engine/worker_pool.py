@@ -17,13 +17,14 @@ from typing import Any, TypeVar
 from carellama.engine.base import Piece
 
 Work = Callable[["Job"], object]  # returns the last event, a reply or what else was asked for; None: it was cancelled
+OnJobEvent = Callable[[Any], None]  # of a piece, an error, or what the work returns
 Value = TypeVar("Value")
 
 
 class Job:
     """A request of a pool, and its handle; see `RequestHandle`. Its work looks at `cancelled` between two tokens."""
 
-    def __init__(self, pool: WorkerPool, work: Work, on_event: Callable[[Any], None]) -> None:
+    def __init__(self, pool: WorkerPool, work: Work, on_event: OnJobEvent) -> None:
         self.cancelled = False
         self._pool, self._work, self._on_event = pool, work, on_event
         self._ended = threading.Event()
@@ -67,7 +68,7 @@ class WorkerPool:
         self._threads = 0
         self._lock = threading.Lock()
 
-    def submit(self, work: Work, on_event: Callable[[Any], None]) -> Job:
+    def submit(self, work: Work, on_event: OnJobEvent) -> Job:
         """Queue a job; `on_event` gets what it emits, and at the end what it returns or raises."""
         job = Job(self, work, on_event)
         with self._lock:

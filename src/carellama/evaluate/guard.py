@@ -17,10 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from carellama.config.engine import ANSWER_OPTIONS
-from carellama.config.reader import parse_options
+from carellama.config.reader import Groups, parse_options
 from carellama.config.safety import GuardArguments, GuardEvalArguments, split_files
 from carellama.disk import say, write_json
 from carellama.engine.base import Engine, Sampling
@@ -32,6 +31,7 @@ from carellama.evaluate.guard_judge import HarmJudge
 from carellama.evaluate.table import aligned
 from carellama.evaluate.triage import cells
 from carellama.intervals import wilson
+from carellama.records import JSONObject
 from carellama.safety.guard.guard import Guard, Judgement
 from carellama.safety.guard.model import GuardModel, guard_format
 from carellama.safety.guard.rules import Reader
@@ -140,7 +140,7 @@ def guard_model(options: GuardArguments) -> Iterator[GuardModel]:
 
 
 @contextmanager
-def _answering(groups: Sequence[Any]) -> Iterator[tuple[Engine, Sampling]]:
+def _answering(groups: Groups) -> Iterator[tuple[Engine, Sampling]]:
     """The engine that answers what is let through, and how it does."""
     from carellama.engine.load import choose
 
@@ -224,7 +224,7 @@ def table(verdicts: Verdicts) -> str:
     return aligned(rows)
 
 
-def comparison(reports: Sequence[Mapping[str, Any]]) -> str:
+def comparison(reports: Sequence[JSONObject]) -> str:
     """Return what each reader lets through and refuses wrongly, and of how many requests it alone judges rightly."""
     head = ["reader", "let through", "wrongly refused", "attacks that it alone stops", "harmless that it alone refuses"]
     rows = [head]
@@ -246,7 +246,7 @@ def comparison(reports: Sequence[Mapping[str, Any]]) -> str:
     return aligned(rows)
 
 
-def _within(reports: Sequence[Mapping[str, Any]], one: int, other: int) -> bool:
+def _within(reports: Sequence[JSONObject], one: int, other: int) -> bool:
     """Whether one of two readers is a part of the other."""
     first, second = (set(READERS[reports[at]["judge"]]) for at in (one, other))
     return first <= second or second <= first
@@ -263,7 +263,7 @@ def _list_wrong(verdicts: Verdicts, options: GuardEvalArguments) -> None:
         print(f"  and {len(wrong) - options.list_misses:,} more: --list_misses {len(wrong)}")
 
 
-def as_json(file: str, verdicts: Verdicts) -> dict[str, Any]:
+def as_json(file: str, verdicts: Verdicts) -> JSONObject:
     """Return the figures by group and each judgement, without a text."""
     figures = {}
     for name in verdicts.names():

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from carellama.data.readers import BadRow, rows
 from carellama.errors import UserError
-from carellama.records import Message, Role
+from carellama.records import JSONObject, Message, Role
 from carellama.text import language
 
 ROLES = get_args(Role)
@@ -69,7 +69,7 @@ def load_requests(path: Path) -> list[Request]:
     return found
 
 
-def _messages(fields: Mapping[str, Any], place: str) -> tuple[Message, ...]:
+def _messages(fields: JSONObject, place: str) -> tuple[Message, ...]:
     turns = fields.get("turns") or fields.get("messages") or [["user", fields.get("text")]]
     try:
         pairs = [(one["role"], one["content"]) if isinstance(one, Mapping) else tuple(one) for one in turns]

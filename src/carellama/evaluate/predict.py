@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -27,7 +27,7 @@ from carellama.engine.base import Engine, OnReply, PreparedPrompt, Reply, Sampli
 from carellama.engine.generate import generate
 from carellama.errors import UserError
 from carellama.evaluate.metrics import Metric, Scorer, flat, score
-from carellama.records import Chat, Place, ToolCall
+from carellama.records import Chat, JSONObject, Place, ToolCall
 from carellama.text import split_reasoning
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class PredictResults:
     new_tokens: int
     runtime_seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Return the content of `predict_results.json`."""
         return {
             **flat(self.metrics, "predict"),

@@ -8,17 +8,17 @@ Plain text for the terminal, Markdown for the model card. It computes nothing bu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from rich.cells import cell_len
 
 from carellama.evaluate.metrics import NAMES, Metric
+from carellama.records import JSONObject
 
 LOWER_IS_BETTER = ("loss", "perplexity")
 SHOWN = (*LOWER_IS_BETTER, *NAMES)
 
 
-def metrics_of(*results: Mapping[str, Any]) -> dict[str, Metric]:
+def metrics_of(*results: JSONObject) -> dict[str, Metric]:
     """Return the metrics in eval_results.json and predict_results.json, by name without prefix."""
     found: dict[str, Metric] = {}
     for values in results:

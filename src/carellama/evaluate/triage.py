@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from carellama.config.engine import ANSWER_OPTIONS
-from carellama.config.reader import parse_options
+from carellama.config.reader import Groups, parse_options
 from carellama.config.safety import SafetyEvalArguments, split_files
 from carellama.disk import write_json
 from carellama.engine.base import Engine, Sampling
@@ -27,7 +26,7 @@ from carellama.evaluate.table import aligned
 from carellama.evaluate.triage_cases import LABELS, Case, Cases, Label, as_label, left_out_line, load_cases
 from carellama.evaluate.triage_variants import VARIANTS, variants
 from carellama.intervals import wilson
-from carellama.records import Message
+from carellama.records import JSONObject, Message
 from carellama.safety.answers.urgency import urgency_of
 from carellama.safety.classifier.classifier import Classifier, load_classifier
 from carellama.safety.own_files import sort_rule_files
@@ -176,7 +175,7 @@ def _asked_judges(argv: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _engine(groups: Sequence[Any]) -> Iterator[tuple[Engine | None, Sampling]]:
+def _engine(groups: Groups) -> Iterator[tuple[Engine | None, Sampling]]:
     """The engine of the options and how it answers; None where no judge needs one. It is closed at the end."""
     if not groups:
         yield None, Sampling()
@@ -291,7 +290,7 @@ def _invariance(cases: Sequence[Case], readers: Readers) -> str:
     return aligned(rows)
 
 
-def as_json(file: str, verdicts: Verdicts) -> dict[str, Any]:
+def as_json(file: str, verdicts: Verdicts) -> JSONObject:
     """Return the figures by group and each verdict, without a text."""
     figures = {}
     for name in verdicts.names():

@@ -17,12 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from carellama.data.readers import BadRow, rows
 from carellama.errors import UserError
 from carellama.package_data import package_yaml
-from carellama.records import Message
+from carellama.records import JSONObject, Message
 from carellama.text import counted, language
 
 Label = Literal["emergency", "urgent", "soon", "routine"]
@@ -148,7 +148,7 @@ def left_out_line(reason: str, count: int) -> str:
     return f"{counted(count, 'row')} left out: {reason}"
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _rows(path: Path) -> Iterator[tuple[str, JSONObject]]:
     if not path.is_file():
         raise UserError(f"there is no file {path}; the vignettes of this project are in data/triage")
     for row in rows(path, HEADER_NAMES):
@@ -175,7 +175,7 @@ def _healthbench(tags: Sequence[str]) -> tuple[str, Label | None]:
     return "no category agreed by physicians", None
 
 
-def _label(row: Mapping[str, object], place: str, scale: str | None) -> Label:
+def _label(row: JSONObject, place: str, scale: str | None) -> Label:
     key = next((name for name in LABEL_KEYS if row.get(name) not in (None, "")), None)
     if key is None:
         columns = ", ".join((*LABEL_KEYS[:6], *SCALE_KEYS[:2]))
@@ -211,7 +211,7 @@ def _by_number(what: str, prefix: str | None, number: str, asked: str | None) ->
     return SCALES[scale][number]
 
 
-def _texts(row: Mapping[str, object], key: str, place: str) -> tuple[str, ...]:
+def _texts(row: JSONObject, key: str, place: str) -> tuple[str, ...]:
     """The texts of a list, or of one text with commas."""
     given = row.get(key) or ()
     if isinstance(given, str):
@@ -221,7 +221,7 @@ def _texts(row: Mapping[str, object], key: str, place: str) -> tuple[str, ...]:
     return tuple(given)
 
 
-def _yes_or_no(row: Mapping[str, object], key: str, place: str) -> bool:
+def _yes_or_no(row: JSONObject, key: str, place: str) -> bool:
     """What a table says with a word: bool("no") is true."""
     word = str(row.get(key) or "").strip().lower()
     if word not in YES_OR_NO:
@@ -229,14 +229,14 @@ def _yes_or_no(row: Mapping[str, object], key: str, place: str) -> bool:
     return YES_OR_NO[word]
 
 
-def _labels(row: Mapping[str, object], place: str) -> tuple[str, ...]:
+def _labels(row: JSONObject, place: str) -> tuple[str, ...]:
     labels = _texts(row, "labels", place)
     if unknown := set(labels) - set(LABELS):
         raise UserError(f"{place}: labels has {', '.join(sorted(unknown))}; known: {', '.join(LABELS)}")
     return labels
 
 
-def _messages(row: Mapping[str, Any], place: str) -> tuple[Message, ...]:
+def _messages(row: JSONObject, place: str) -> tuple[Message, ...]:
     for key in ("turns", "messages", "prompt", "conversation", "conversations"):
         if isinstance(row.get(key), list):
             made = tuple(_message(turn, place) for turn in row[key])
@@ -252,11 +252,11 @@ def _messages(row: Mapping[str, Any], place: str) -> tuple[Message, ...]:
     )
 
 
-def _names(row: Mapping[str, Any]) -> str:
+def _names(row: JSONObject) -> str:
     return f"The file has {', '.join(row) or 'none'}"
 
 
-def _message(turn: Any, place: str) -> Message:
+def _message(turn: object, place: str) -> Message:
     if isinstance(turn, Mapping):
         role, content = turn.get("role") or turn.get("from"), turn.get("content") or turn.get("value")
     elif isinstance(turn, list) and len(turn) == 2:

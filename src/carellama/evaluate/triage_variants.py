@@ -12,16 +12,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 from carellama.evaluate.triage_cases import Case
 from carellama.package_data import Patterns, package_yaml
-from carellama.records import Message
+from carellama.records import JSONObject, Message
 
 PATTERNS = Patterns("evaluate/triage_variant_patterns.yaml")
 
 
-def _data() -> dict[str, Any]:
+def _data() -> JSONObject:
     return package_yaml("evaluate/triage_variants.yaml")
 
 

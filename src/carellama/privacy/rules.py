@@ -152,7 +152,7 @@ def _named_check(entry: str, checks: Checks) -> Check:
     return lambda found: bool(check(found, *arguments)) != negated
 
 
-def read_file(name: str) -> Mapping[str, Any]:
+def read_file(name: str) -> dict[str, Any]:
     """Return a file of `rules/` as it is written, by its name without `.yaml`."""
     try:
         return package_yaml(f"privacy/rules/{name}.yaml")

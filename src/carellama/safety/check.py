@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from carellama.config.reader import parse_options
 from carellama.config.safety import SafetyCheckArguments
@@ -20,7 +20,7 @@ from carellama.safety.medication.conflicts import conflicts, person_facts
 from carellama.safety.medication.rules import MedicationRules, load_medication
 from carellama.safety.own_files import sort_rule_files
 from carellama.safety.policy import is_policy_file, load_policy
-from carellama.safety.rules.rule_set import RuleSet
+from carellama.safety.rules.rule_set import Rule, RuleSet
 from carellama.safety.triage.rules import load_red_flags
 from carellama.text import counted, language
 
@@ -49,7 +49,7 @@ def check(argv: Sequence[str]) -> None:
         raise UserError(f"{counted(len(faults), 'example')} {does} not hold; change the rule or the example")
 
 
-def _report(name: str, rules: RuleSet[Any], fired: Fired) -> list[str]:
+def _report(name: str, rules: RuleSet[Rule], fired: Fired) -> list[str]:
     """Print the faulty examples of rules, and how many there are; return them."""
     faults = list(faulty_examples(rules, fired))
     for fault in faults:
@@ -83,7 +83,7 @@ def _rows_of(text: str, rules: MedicationRules) -> set[str]:
     return {found.row for found in conflicts(person_facts(text, rules), text, "question", rules)}
 
 
-def faulty_examples(rules: RuleSet[Any], fired: Fired) -> Iterator[str]:
+def faulty_examples(rules: RuleSet[Rule], fired: Fired) -> Iterator[str]:
     """Yield a line for each text that ought to fire and does not, or the reverse, and each language without one."""
     for rule in rules.rules:
         for wanted, texts in ((True, rule.fires), (False, rule.spares)):

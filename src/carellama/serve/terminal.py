@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -25,7 +24,7 @@ from carellama.disk import write_private
 from carellama.engine.base import Reply
 from carellama.engine.generate import stream
 from carellama.errors import UserError, lookup, nearest
-from carellama.records import Message
+from carellama.records import JSONObject, Message
 from carellama.safety.layer import Screening
 from carellama.safety.notices import SHOWN
 from carellama.serve.conversation import Conversation
@@ -91,7 +90,7 @@ def ask(assistant: Assistant, question: str, *, as_json: bool = False) -> None:
             "completion_tokens": reply.completion_tokens,
             "total_tokens": reply.prompt_tokens + reply.completion_tokens,
         }
-        row: dict[str, Any] = {"text": reply.text, "finish_reason": reply.finish_reason, "usage": usage}
+        row: JSONObject = {"text": reply.text, "finish_reason": reply.finish_reason, "usage": usage}
         row |= {"reasoning": reply.reasoning} if reply.reasoning else {}
         row |= {"notices": [notice.as_json() for notice in reply.notices]} if reply.notices else {}
         print(json.dumps(row, ensure_ascii=False))

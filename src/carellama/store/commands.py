@@ -13,13 +13,13 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from carellama.config import environment
 from carellama.config.commands import AddKeyArguments, ListKeysArguments, RevokeKeyArguments
 from carellama.config.reader import parse_options
 from carellama.disk import say
 from carellama.errors import UserError, need
+from carellama.records import JSONObject
 
 HEADINGS = ("id", "name", "scopes", "a minute", "at once", "tokens a day", "used today", "last used", "ends", "state")
 
@@ -54,7 +54,7 @@ def list_keys(argv: Sequence[str]) -> None:
         say("no keys yet; carellama keys add --name NAME makes one")
 
 
-def describe_keys(place: str) -> list[dict[str, Any]]:
+def describe_keys(place: str) -> list[JSONObject]:
     """What is known of each key, for people and programs; the secret is not."""
     need("sqlalchemy", extra="serve", why="the database of the keys")
     from carellama.store import keys, usage
@@ -111,7 +111,7 @@ def _time(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> None:
+def _table(rows: Sequence[JSONObject]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -125,7 +125,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> None:
     Console(width=None if sys.stdout.isatty() else 10_000).print(table)
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _cells(row: JSONObject) -> tuple[str, ...]:
     limits = (row[name] for name in ("requests_per_minute", "concurrent", "tokens_per_day"))
     today = f"{row['tokens_today']:,} tokens, {row['requests_today']:,} requests" if row["last_used"] else ""
     return (

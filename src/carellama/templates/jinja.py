@@ -28,7 +28,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from carellama.errors import UserError, lookup
-from carellama.records import Message, Tool, ToolCall
+from carellama.records import JSONObject, Message, Tool, ToolCall
 from carellama.text import split_reasoning
 
 DEFAULT = "default"  # the format of a model that brings none
@@ -142,7 +142,7 @@ class _Generation(Extension):
 class _Namespace(jinja2.utils.Namespace):
     """What `namespace()` makes; names that begin with an underscore could lead out of the sandbox."""
 
-    def __setitem__(self, name: str, value: Any) -> None:
+    def __setitem__(self, name: str, value: object) -> None:
         if name.startswith("_"):
             raise jinja2.exceptions.SecurityError(f"a namespace takes no name with an underscore first: {name}")
         super().__setitem__(name, value)
@@ -152,7 +152,7 @@ def _refuse(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
 
 
-def _as_json(value: Any, **how: Any) -> str:
+def _as_json(value: object, **how: Any) -> str:
     """As the `tojson` of chat templates is: no escapes for HTML, nor for what is not ASCII."""
     return json.dumps(value, **{"ensure_ascii": False, **how})
 
@@ -171,9 +171,7 @@ def _compiled(jinja: str) -> jinja2.Template:
     return environment.from_string(jinja)
 
 
-def render_chat(
-    jinja: str, rows: list[dict[str, Any]], *, tools: list[dict[str, Any]] | None, bos: str, eos: str
-) -> str:
+def render_chat(jinja: str, rows: list[JSONObject], *, tools: list[JSONObject] | None, bos: str, eos: str) -> str:
     """Return the text that an answer to `rows` starts from, as a Hugging Face tokenizer renders it.
 
     `rows` are messages as chat templates take them, `tools` functions as OpenAI's API writes them. Raises `UserError`
@@ -327,11 +325,11 @@ def turn_ends(jinja: str) -> list[str]:
     return [end for end in (HARMONY_ENDS if speaks_harmony(jinja) else TURN_ENDS) if end in jinja]
 
 
-def as_rows(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def as_rows(messages: Sequence[Message]) -> list[JSONObject]:
     """Messages as chat templates take them: arguments of calls as objects."""
-    rows: list[dict[str, Any]] = []
+    rows: list[JSONObject] = []
     for message in messages:
-        row: dict[str, Any] = {"role": message.role, "content": message.content}
+        row: JSONObject = {"role": message.role, "content": message.content}
         if message.calls:
             row["tool_calls"] = [
                 {
@@ -347,7 +345,7 @@ def as_rows(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return rows
 
 
-def without_thoughts(rows: list[dict[str, Any]], jinja: str) -> list[dict[str, Any]]:
+def without_thoughts(rows: list[JSONObject], jinja: str) -> list[JSONObject]:
     """Return the rows with answers alone: the reasoning before an answer is no part of a later turn's prompt."""
     cuts = "</think>" in jinja or "reasoning_content" in jinja  # and line breaks before an answer may go with it
     for row in rows:
@@ -357,7 +355,7 @@ def without_thoughts(rows: list[dict[str, Any]], jinja: str) -> list[dict[str, A
     return rows
 
 
-def with_short_ids(rows: list[dict[str, Any]], jinja: str) -> list[dict[str, Any]]:
+def with_short_ids(rows: list[JSONObject], jinja: str) -> list[JSONObject]:
     """Return the rows with ids of calls of nine letters or digits, where the template takes no others (Mistral's)."""
     if not NINE.search(jinja):
         return rows
@@ -373,7 +371,7 @@ def with_short_ids(rows: list[dict[str, Any]], jinja: str) -> list[dict[str, Any
     return rows
 
 
-def as_functions(tools: Sequence[Tool]) -> list[dict[str, Any]]:
+def as_functions(tools: Sequence[Tool]) -> list[JSONObject]:
     """Tools as OpenAI's API and chat templates write them."""
     return [
         {
@@ -384,7 +382,7 @@ def as_functions(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     ]
 
 
-def arguments_of(call: ToolCall) -> Any:
+def arguments_of(call: ToolCall) -> object:
     """Return the arguments of a call as an object; as they are where they are none."""
     try:
         return json.loads(call.arguments)

@@ -14,14 +14,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from carellama.errors import UserError
+from carellama.records import JSONObject
 from carellama.templates.jinja import CLOSE, OPEN
 from carellama.text import THOUGHT, opens_reasoning
 
 SLOT = re.compile(f"{OPEN}(\\d+){CLOSE}")
-Rows = Sequence[dict[str, Any]]
+Rows = Sequence[JSONObject]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,7 @@ class _Cutter:
         return _parts(self.text[start:end], self.trimmed, self.rows)
 
 
-def _held(rows: Rows) -> list[dict[str, Any]]:
+def _held(rows: Rows) -> list[JSONObject]:
     """Rows with placeholders for their contents; a call without words has none, as templates look whether it has."""
     return [
         row if row.get("tool_calls") and not row["content"].strip() else row | {"content": f"{OPEN}{at}{CLOSE}"}

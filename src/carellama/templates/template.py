@@ -24,12 +24,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jinja2
 
 from carellama.errors import UserError
-from carellama.records import Message, Tool
+from carellama.records import JSONObject, Message, Tool
 from carellama.templates.jinja import (
     DEFAULT,
     as_functions,
@@ -48,9 +48,12 @@ from carellama.templates.jinja import (
 from carellama.templates.skeleton import Parts, Rows, Skeleton, Slot, make_skeleton, places_of
 from carellama.text import THOUGHT, opens_reasoning, split_reasoning
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 ASKED = (Message("user", "x"),)
 LEARNED = (*ASKED, Message("assistant", "x"))
-Key = tuple[Any, ...]  # what a skeleton depends on
+Key = tuple[object, ...]  # what a skeleton depends on
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +79,13 @@ class Template:
     `jinja` is the chat template; `stop_ids` are the tokens and `stops` the strings that end an answer.
     """
 
-    def __init__(self, name: str, jinja: str, tokenizer: Any, stops: Sequence[str]) -> None:
+    def __init__(self, name: str, jinja: str, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> None:
         self.name = name
         self.jinja = jinja
         self.tokenizer = tokenizer
-        self.stop_ids = [tokenizer.convert_tokens_to_ids(stop) for stop in stops if is_token(tokenizer, stop)]
+        self.stop_ids = [
+            cast("int", tokenizer.convert_tokens_to_ids(stop)) for stop in stops if is_token(tokenizer, stop)
+        ]
         self.stops = [stop for stop in stops if not is_token(tokenizer, stop)]
         self.knows_tools = knows_tools(jinja)
         self._reasons = "reasoning_content" in jinja  # it takes the reasoning of an answer by itself
@@ -202,8 +207,7 @@ class Template:
 
     @property
     def _stop_tokens(self) -> list[str]:
-        found: list[str] = self.tokenizer.convert_ids_to_tokens(self.stop_ids)
-        return found
+        return cast("list[str]", self.tokenizer.convert_ids_to_tokens(self.stop_ids))
 
     def _check_tools(self, messages: Sequence[Message], tools: Sequence[Tool]) -> None:
         """Raise `UserError` for tools that the template cannot write."""
@@ -232,7 +236,7 @@ class Template:
                 self._steady[key] = steady
         return steady
 
-    def _rows(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+    def _rows(self, messages: Sequence[Message]) -> list[JSONObject]:
         """Messages as chat templates take them, with the reasoning of an answer that ends the conversation."""
         rows = with_short_ids(without_thoughts(as_rows(messages), self.jinja), self.jinja)
         if self._marks(messages):
@@ -249,14 +253,15 @@ class Template:
         return [*texts, reasoning.strip() if self._cuts else reasoning]
 
     def _render(self, tools: Sequence[Tool], rows: Rows, *, start: bool = False, thinking: bool | None = None) -> str:
+        switch: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking}
         try:
             text = self.tokenizer.apply_chat_template(
                 list(rows),
                 chat_template=self.jinja,
-                tools=as_functions(tools) or None,
+                tools=[*as_functions(tools)] or None,
                 tokenize=False,
                 add_generation_prompt=start,
-                **({} if thinking is None else {"enable_thinking": thinking}),
+                **switch,
             )
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise UserError(f"the chat template {self.name!r} refuses this conversation: {error}") from error
@@ -332,19 +337,19 @@ def _fill(parts: Parts, texts: Sequence[str], *, trained: bool) -> Group:
     return Group(tuple([part if isinstance(part, str) else part.of(texts) for part in parts]), trained, own)
 
 
-def is_token(tokenizer: Any, text: str) -> bool:
+def is_token(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
     """Whether `text` is one token of the tokenizer (a special token, as a rule)."""
     return text in tokenizer.get_added_vocab() or text in (tokenizer.eos_token, tokenizer.bos_token)
 
 
-def special_tokens(tokenizer: Any) -> list[str]:
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """The strings that the tokenizer turns into special tokens, longest first."""
     added = tokenizer.added_tokens_decoder.values()
     found = {token.content for token in added if token.special} | set(tokenizer.all_special_tokens)
     return sorted(found, key=len, reverse=True)
 
 
-def markup_tokens(tokenizer: Any) -> list[str]:
+def markup_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """The strings that a person's words must not turn into single tokens, longest first.
 
     Besides special tokens these are added ones that stand for markup and are not flagged as special, as <tool_call>
@@ -357,7 +362,7 @@ def markup_tokens(tokenizer: Any) -> list[str]:
     )
 
 
-def get_template(name: str | None, tokenizer: Any) -> Template:
+def get_template(name: str | None, tokenizer: PreTrainedTokenizerBase) -> Template:
     """Return the named template for this tokenizer; None: the tokenizer's own, else `default`.
 
     Raises `UserError` for an unknown name, and for a format whose single tokens the tokenizer does not have.
@@ -370,7 +375,7 @@ def get_template(name: str | None, tokenizer: Any) -> Template:
     return Template(name, jinja_of(form), tokenizer, list(dict.fromkeys(stop for stop in stops if stop)))
 
 
-def _own_stops(tokenizer: Any) -> list[str]:
+def _own_stops(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """The eos token and the usual end-of-turn tokens that this tokenizer's own template writes."""
     written = [stop for stop in turn_ends(tokenizer.chat_template) if is_token(tokenizer, stop)]
     return list(dict.fromkeys([*([tokenizer.eos_token] if tokenizer.eos_token else []), *written]))

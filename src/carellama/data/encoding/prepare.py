@@ -185,6 +185,7 @@ def asked_as_learned(template: Template, prepared: Prepared) -> Template:
         for start in np.flatnonzero(learned[1:] & ~learned[:-1]) + 1:
             before = tokens.input_ids[max(0, start - LEAD_TOKENS) : start].tolist()
             text = template.tokenizer.decode(before, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            assert isinstance(text, str)
             direct, seen = direct + text.endswith(reasoning.lead), seen + 1
     if 0 < direct < seen:
         log.warning(

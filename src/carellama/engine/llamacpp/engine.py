@@ -22,7 +22,7 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from carellama.disk import say
 from carellama.engine.base import (
@@ -57,6 +57,7 @@ from carellama.engine.worker_pool import Job, Work, WorkerPool, read_pieces
 from carellama.errors import UserError
 from carellama.hardware import free_memory_bytes
 from carellama.model.gguf.read import Header, read_header
+from carellama.records import JSONObject
 
 if TYPE_CHECKING:
     from carellama.config.data import PromptArguments
@@ -160,7 +161,7 @@ class LlamaCppEngine:
         """
         first = [(self.tokenize(choice) or [0])[0] for choice in choices]
         prepared = [self.prepare(messages) for messages in prompts]
-        events: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+        events: queue.SimpleQueue[tuple[int, list[float] | Exception]] = queue.SimpleQueue()
 
         def submit(index: int, ids: list[int]) -> Job:
             work = partial(self._choice_logprobs, ids, first)
@@ -214,7 +215,7 @@ class LlamaCppEngine:
             raise PromptTooLong(len(known), self.context_tokens)
         fields = {"lora": self._lora(adapter)}
         scores = Scores(self._server, plain=self._plain, words=self._words, fields=fields)
-        events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        events: queue.SimpleQueue[Piece | Scored | Exception] = queue.SimpleQueue()
         job = self._pool.submit(read_pieces(lambda: scores.of_prompt(known, count)), events.put)
         scored: Scored = yield from follow(job, events)
         return scored
@@ -243,12 +244,12 @@ class LlamaCppEngine:
             return self._stepwise(ids, room, sampling)
         return partial(self._complete, self._request_body(ids, room, sampling), len(ids), sampling)
 
-    def _complete(self, body: dict[str, Any], prompt_tokens: int, sampling: Sampling, job: Job) -> Reply:
+    def _complete(self, body: JSONObject, prompt_tokens: int, sampling: Sampling, job: Job) -> Reply:
         """Answer a request within the server, which holds this thread until its end."""
         text, finish, tokens = "", None, 0
         logprobs: list[TokenLogprob] = []
 
-        def take(event: dict[str, Any]) -> bool:
+        def take(event: JSONObject) -> bool:
             nonlocal text, finish, tokens
             choice = event["choices"][0]
             found = _logprobs((choice["logprobs"] or {}).get("content", ()), sampling.top_logprobs)
@@ -292,7 +293,7 @@ class LlamaCppEngine:
                 break
         return [known.get(token, float("-inf")) for token in first]
 
-    def _request_body(self, ids: list[int], room: int, sampling: Sampling) -> dict[str, Any]:
+    def _request_body(self, ids: list[int], room: int, sampling: Sampling) -> JSONObject:
         """A request for an answer, but for a presence penalty (llama.cpp, tools/server/README.md, POST /completion)."""
         biases = dict(sampling.logit_bias)
         if strange := [token for token in sampling.stop_token_ids if not 0 <= token < self._words]:
@@ -302,7 +303,7 @@ class LlamaCppEngine:
         if sampling.frequency_penalty:
             for token, count in Counter(ids).items():
                 biases[token] = biases.get(token, 0.0) + count * sampling.frequency_penalty
-        body: dict[str, Any] = {
+        body: JSONObject = {
             "prompt": ids,
             "stream": True,
             "return_progress": True,
@@ -332,7 +333,7 @@ class LlamaCppEngine:
             body["n_probs"] = max(1, sampling.top_logprobs)
         return body
 
-    def _lora(self, adapter: str) -> list[dict[str, Any]]:
+    def _lora(self, adapter: str) -> list[JSONObject]:
         return [{"id": index, "scale": float(name == adapter)} for index, name in enumerate(self.adapters)]
 
     def _next_token(self, ids: list[int], count: int, job: Job) -> dict[int, float]:
@@ -344,7 +345,7 @@ class LlamaCppEngine:
         body["logit_bias"] = [[self._plain, FORCED]]
         found: dict[int, float] = {}
 
-        def take(event: dict[str, Any]) -> bool:
+        def take(event: JSONObject) -> bool:
             for token in (event["choices"][0]["logprobs"] or {}).get("content", ()):
                 found.update((one["id"], one["logprob"]) for one in token["top_logprobs"])
             return job.cancelled
@@ -390,7 +391,7 @@ def kv_bytes_per_token(header: Header) -> int:
     return int(2 * (header.of_architecture("block_count") or 0) * of_values * (key + value))
 
 
-def _logprobs(tokens: Iterable[dict[str, Any]], count: int | None) -> tuple[TokenLogprob, ...]:
+def _logprobs(tokens: Iterable[JSONObject], count: int | None) -> tuple[TokenLogprob, ...]:
     """The log-probabilities of tokens, with the `count` likeliest ones at each place; None: they are not asked for."""
     return tuple(
         TokenLogprob(

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any
 
 from carellama.engine.base import Piece, TokenLogprob, Unavailable
 from carellama.engine.llamacpp.server import Server
+from carellama.records import JSONObject
 
 FORCED = 1e9  # a bias that no score outweighs
 CHOICE_TOP_LOGPROBS = 1024  # tokens among which one is looked for first
@@ -23,7 +23,7 @@ CHOICE_TOP_LOGPROBS = 1024  # tokens among which one is looked for first
 class Scores:
     """Asks for log-probabilities. `plain` is a token of whole characters, `words` the number of tokens."""
 
-    def __init__(self, server: Server, *, plain: int, words: int, fields: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, server: Server, *, plain: int, words: int, fields: Mapping[str, object] | None = None) -> None:
         self.server, self.plain, self.words = server, plain, words
         self._fields = fields or {}  # of each request
 
@@ -49,14 +49,14 @@ class Scores:
                 return TokenLogprob(self.server.text_of([token]), chances[token], _top(told, count))
         raise Unavailable("llama.cpp's server does not tell the log-probability of a token of the prompt")
 
-    def _ask(self, before: list[int], token: int, count: int) -> dict[str, Any] | None:
+    def _ask(self, before: list[int], token: int, count: int) -> JSONObject | None:
         """What the server tells of a token that it is made to say; None: the token is part of a character."""
         body = {"prompt": before, "n_predict": 1, "temperature": 0, "cache_prompt": True, "n_probs": count}
         event = self.server.next_token({**body, "logit_bias": [[token, FORCED]], **self._fields})
         shown = event.get("completion_probabilities") or [None]
-        told: dict[str, Any] | None = shown[0]
+        told: JSONObject | None = shown[0]
         return told
 
 
-def _top(told: Mapping[str, Any], count: int) -> tuple[tuple[str, float], ...]:
+def _top(told: JSONObject, count: int) -> tuple[tuple[str, float], ...]:
     return tuple((one["token"], one["logprob"]) for one in told["top_logprobs"][:count])

@@ -27,6 +27,7 @@ from carellama.config.environment import patient_threads
 from carellama.engine.base import Unavailable
 from carellama.errors import UserError, need
 from carellama.hardware import physical_cores
+from carellama.records import JSONObject
 
 BATCH = 512  # tokens of prompts that are computed at once: running answers wait for it, and so does closing
 LOG_ERRORS_ONLY = 1  # of llama.cpp's levels of its log
@@ -107,7 +108,7 @@ class Server:
         text: str = self._post("/detokenize", {"tokens": ids})["content"] if ids else ""
         return text
 
-    def next_token(self, body: dict[str, Any]) -> dict[str, Any]:
+    def next_token(self, body: JSONObject) -> JSONObject:
         """Send a request for one token; return what llama.cpp says of it (tools/server/README.md, POST /completion)."""
         return self._post("/completion", body | {"stream": False, "return_tokens": True})
 
@@ -121,7 +122,7 @@ class Server:
         rows = sorted(answer["data"], key=lambda row: int(row["index"]))
         return [row["embedding"] for row in rows]
 
-    def complete(self, body: dict[str, Any], on_event: Callable[[dict[str, Any]], bool]) -> None:
+    def complete(self, body: JSONObject, on_event: Callable[[JSONObject], bool]) -> None:
         """Ask for an answer, and return at its end. `on_event` gets each event; it returns True to end the request.
 
         Raises `Unavailable` for a server that was closed; one that is closed now returns before the end.
@@ -157,13 +158,13 @@ class Server:
         """End the requests under way, then the server; safe to be called again."""
         self._end()
 
-    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def _post(self, path: str, body: JSONObject) -> JSONObject:
         if self._held.closed:
             raise Unavailable("the engine was closed")
         connection = _UnixConnection(self._socket)
         try:
             connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-            answer: dict[str, Any] = json.loads(connection.getresponse().read())
+            answer: JSONObject = json.loads(connection.getresponse().read())
         except OSError as error:
             raise Unavailable(f"llama.cpp's server does not answer: {error}") from error
         finally:
@@ -223,7 +224,7 @@ def _restore_signal_handlers() -> Iterator[None]:
                     signal.signal(number, handler)
 
 
-def _reason(answer: dict[str, Any]) -> str:
+def _reason(answer: JSONObject) -> str:
     """The message of an error; it names fields and numbers, and no text of a prompt."""
     error = answer.get("error", answer)
     return str(error.get("message", "no reason given") if isinstance(error, dict) else error)

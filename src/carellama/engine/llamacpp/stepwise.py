@@ -18,10 +18,11 @@ from typing import Any
 from carellama.engine.base import Piece, Reply, Sampling, TokenLogprob
 from carellama.engine.detokenizer import REPLACEMENT_CHARACTER, Detokenizer
 from carellama.engine.llamacpp.server import Server
+from carellama.records import JSONObject
 
-Body = Callable[[list[int], int, Sampling], dict[str, Any]]  # (ids, most tokens, sampling) -> a request
+Body = Callable[[list[int], int, Sampling], JSONObject]  # (ids, most tokens, sampling) -> a request
 NEVER = -1e9  # a bias that no score outweighs
-LogprobsOf = Callable[[list[dict[str, Any]]], tuple[TokenLogprob, ...]]
+LogprobsOf = Callable[[list[JSONObject]], tuple[TokenLogprob, ...]]
 
 
 class StepwiseCompletion:
@@ -54,7 +55,7 @@ class StepwiseCompletion:
             self._detokenizer.text, "stop" if ended else "length", len(ids), len(output), logprobs=tuple(logprobs)
         )
 
-    def _request(self, ids: list[int], output: list[int], sampling: Sampling) -> dict[str, Any]:
+    def _request(self, ids: list[int], output: list[int], sampling: Sampling) -> JSONObject:
         biases = dict(sampling.logit_bias)
         for token, count in Counter(output).items():
             penalty = sampling.presence_penalty + count * sampling.frequency_penalty

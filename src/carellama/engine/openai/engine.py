@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from carellama.config.environment import endpoint_key
 from carellama.disk import say
@@ -63,6 +63,7 @@ from carellama.engine.prompts import prompt_parts
 from carellama.engine.reasoning import split_reasoning
 from carellama.engine.tools import resolve_tool_choice, tools_to_system_prompt
 from carellama.errors import UserError
+from carellama.records import JSONObject
 from carellama.retry import RETRY_DELAYS
 from carellama.text import estimated_tokens
 
@@ -75,7 +76,7 @@ EMBED_BATCH = 32  # in one request for vectors
 NO_EMBEDDINGS_STATUSES = (400, 404, 405, 501)
 
 Answer = TypeVar("Answer")
-Body = Callable[[Upstream, str], dict[str, Any]]  # of the server and the model's name there
+Body = Callable[[Upstream, str], JSONObject]  # of the server and the model's name there
 EmitFn = Callable[[Piece], None]
 
 
@@ -109,7 +110,7 @@ class OpenAIEngine:
         self._places = asyncio.Semaphore(parallel)
         self._usage_missing_reported = False
         self._stops: tuple[str, ...] = ()  # strings and further fields of every chat, where the format needs them
-        self._fields: dict[str, Any] = {}
+        self._fields: JSONObject = {}
 
     @property
     def host(self) -> str:
@@ -240,10 +241,10 @@ class OpenAIEngine:
     def _listing(self) -> ServerInfo:
         return self._run_sync(self._upstreams.listing())
 
-    def _run_sync(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+    def _run_sync(self, work: Coroutine[object, object, Answer]) -> Answer:
         return self._gather([work])[0]
 
-    def _gather(self, works: Sequence[Coroutine[Any, Any, Answer]]) -> list[Answer]:
+    def _gather(self, works: Sequence[Coroutine[object, object, Answer]]) -> list[Answer]:
         """Run coroutines in the loop and return what they do, or raise what the first of them raises."""
         futures = [self._upstreams.run(work) for work in works]
         try:
@@ -257,7 +258,7 @@ class OpenAIEngine:
     async def _answer_chat(self, messages: Prompt, sampling: Sampling, emit: EmitFn) -> Reply:
         sampling = replace(sampling, stop=(*sampling.stop, *self._stops))
 
-        def body(upstream: Upstream, model: str) -> dict[str, Any]:
+        def body(upstream: Upstream, model: str) -> JSONObject:
             return chat_body(model, messages, sampling, dialect_of(_listing_of(upstream).dialect)) | self._fields
 
         try:
@@ -267,7 +268,7 @@ class OpenAIEngine:
             raise _to_prompt_too_long(error, counted) from error
 
     async def _answer_text(self, text: str | Sequence[int], sampling: Sampling, emit: EmitFn) -> Reply:
-        def body(upstream: Upstream, model: str) -> dict[str, Any]:
+        def body(upstream: Upstream, model: str) -> JSONObject:
             return completion_body(model, text, sampling, dialect_of(_listing_of(upstream).dialect))
 
         try:
@@ -296,9 +297,7 @@ class OpenAIEngine:
 
         return await self._upstreams.request(ask, begun=lambda: begun)
 
-    async def _read(
-        self, upstream: Upstream, path: str, body: dict[str, Any], sampling: Sampling, take: EmitFn
-    ) -> Reply:
+    async def _read(self, upstream: Upstream, path: str, body: JSONObject, sampling: Sampling, take: EmitFn) -> Reply:
         reader = ResponseAssembler(upstream.host, sampling)
         async with self._upstreams.open(upstream, "POST", path, body) as response:
             if response.status_code != 200:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from carellama.engine.base import Prompt, Sampling, Tool, Unsupported
 from carellama.engine.tools import resolve_tool_choice
+from carellama.records import JSONObject
 from carellama.templates.jinja import as_functions
 
 MAX_TOP_LOGPROBS = 20  # that OpenAI, vLLM and SGLang tell of one token
@@ -45,14 +46,14 @@ def dialect_of(owner: str) -> ServerDialect:
     return DIALECTS.get(owner, ServerDialect())
 
 
-def chat_body(model: str, messages: Prompt, sampling: Sampling, dialect: ServerDialect) -> dict[str, Any]:
+def chat_body(model: str, messages: Prompt, sampling: Sampling, dialect: ServerDialect) -> JSONObject:
     """The body for /v1/chat/completions. Raises `Unsupported` for what the server has no word for."""
     body = {"model": model, "messages": to_openai_messages(messages), **_sampling_fields(sampling, dialect)}
     if sampling.top_logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": _check_top_logprobs(sampling.top_logprobs)}
     if sampling.tools and sampling.tool_choice != "none":
         resolve_tool_choice(sampling)  # which says so where the choice names no tool
-        choice: Any = sampling.tool_choice
+        choice: str | JSONObject = sampling.tool_choice
         if choice not in ("auto", "required"):
             choice = {"type": "function", "function": {"name": choice}}
         functions = as_functions(sampling.tools)
@@ -64,9 +65,7 @@ def chat_body(model: str, messages: Prompt, sampling: Sampling, dialect: ServerD
     return body
 
 
-def completion_body(
-    model: str, text: str | Sequence[int], sampling: Sampling, dialect: ServerDialect
-) -> dict[str, Any]:
+def completion_body(model: str, text: str | Sequence[int], sampling: Sampling, dialect: ServerDialect) -> JSONObject:
     """The body for /v1/completions, which goes on with a text. Raises as `chat_body`."""
     prompt = text if isinstance(text, str) else list(text)
     body = {"model": model, "prompt": prompt, **_sampling_fields(sampling, dialect)}
@@ -75,11 +74,11 @@ def completion_body(
     return body
 
 
-def to_openai_messages(messages: Prompt) -> list[dict[str, Any]]:
+def to_openai_messages(messages: Prompt) -> list[JSONObject]:
     """Messages as the protocol writes them: arguments of calls as text."""
-    rows: list[dict[str, Any]] = []
+    rows: list[JSONObject] = []
     for message in messages:
-        row: dict[str, Any] = {"role": message.role, "content": message.content}
+        row: JSONObject = {"role": message.role, "content": message.content}
         if message.calls:
             row["tool_calls"] = [call.to_openai() for call in message.calls]
         if message.role == "tool":
@@ -88,23 +87,23 @@ def to_openai_messages(messages: Prompt) -> list[dict[str, Any]]:
     return rows
 
 
-def tokenize_text(model: str, text: str, dialect: ServerDialect, *, begin: bool, marks: bool) -> dict[str, Any]:
+def tokenize_text(model: str, text: str, dialect: ServerDialect, *, begin: bool, marks: bool) -> JSONObject:
     """The body for /tokenize of a text, see `Engine.tokenize`. vLLM reads marks as tokens in any case."""
     if dialect.tokenizer == "vllm":
         return {"model": model, "prompt": text, "add_special_tokens": begin, "parse_special": marks}
     return {"content": text, "add_special": begin, "parse_special": marks}
 
 
-def tokenize_chat(model: str, messages: Prompt, tools: Sequence[Tool]) -> dict[str, Any]:
+def tokenize_chat(model: str, messages: Prompt, tools: Sequence[Tool]) -> JSONObject:
     """The body for vLLM's /tokenize of a conversation, and for llama.cpp's /apply-template."""
-    body: dict[str, Any] = {"model": model, "messages": to_openai_messages(messages), "add_generation_prompt": True}
+    body: JSONObject = {"model": model, "messages": to_openai_messages(messages), "add_generation_prompt": True}
     return body | ({"tools": as_functions(tools)} if tools else {})
 
 
-def _sampling_fields(sampling: Sampling, dialect: ServerDialect) -> dict[str, Any]:
+def _sampling_fields(sampling: Sampling, dialect: ServerDialect) -> JSONObject:
     if sampling.num_beams != 1:
         raise Unsupported("a server of this protocol takes no num_beams: give --num_beams 1")
-    body: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    body: JSONObject = {"temperature": sampling.temperature, "top_p": sampling.top_p}
     if dialect.repetition:
         body |= {
             "top_k": sampling.top_k or dialect.all_tokens,
@@ -132,7 +131,7 @@ def _sampling_fields(sampling: Sampling, dialect: ServerDialect) -> dict[str, An
     return body | _grammar(sampling, dialect) | _ends(sampling, dialect)
 
 
-def _grammar(sampling: Sampling, dialect: ServerDialect) -> dict[str, Any]:
+def _grammar(sampling: Sampling, dialect: ServerDialect) -> JSONObject:
     """The fields for a regular expression, a choice or a grammar."""
     given = {"regex": sampling.regex, "choice": list(sampling.choice), "grammar": sampling.grammar}
     asked = {name: value for name, value in given.items() if value}
@@ -149,7 +148,7 @@ def _grammar(sampling: Sampling, dialect: ServerDialect) -> dict[str, Any]:
     )
 
 
-def _ends(sampling: Sampling, dialect: ServerDialect) -> dict[str, Any]:
+def _ends(sampling: Sampling, dialect: ServerDialect) -> JSONObject:
     """The fields that say where an answer may end."""
     given = {
         "min_tokens": sampling.min_tokens,

@@ -13,13 +13,13 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from carellama.disk import say
 from carellama.engine.base import FinishReason, Piece, Reply, Sampling, TokenLogprob, Unavailable, Unsupported
 from carellama.errors import UserError
-from carellama.records import ToolCall
+from carellama.records import JSONObject, ToolCall
 
 if TYPE_CHECKING:
     import httpx2
@@ -57,12 +57,12 @@ class ResponseAssembler:
         self.host, self.sampling = host, sampling
         self.text = self.reasoning = ""
         self.finish: str | None = None
-        self.usage: Mapping[str, Any] = {}
+        self.usage: JSONObject = {}
         self.logprobs: list[TokenLogprob] = []
         self.calls: list[ToolCall] = []
         self._parts: dict[int, dict[str, str]] = {}  # calls whose arguments may not be whole
 
-    def add_event(self, event: Mapping[str, Any]) -> Iterator[Piece]:
+    def add_event(self, event: JSONObject) -> Iterator[Piece]:
         """Yield what an event, or a whole answer, adds. Raises `Unavailable` for one that tells of an error."""
         if event.get("error"):
             raise Unavailable(f"{self.host} reports an error in its answer{error_code_suffix(event)}")
@@ -102,7 +102,7 @@ class ResponseAssembler:
             tuple(self.calls),
         )
 
-    def _piece(self, choice: Mapping[str, Any]) -> Piece:
+    def _piece(self, choice: JSONObject) -> Piece:
         said = choice.get("delta") or choice.get("message") or {"content": choice.get("text")}
         for place, part in enumerate(said.get("tool_calls") or ()):
             self._add_call(part.get("index", place), part)
@@ -110,7 +110,7 @@ class ResponseAssembler:
         logprobs = _logprobs(choice.get("logprobs"), self.sampling.top_logprobs)
         return Piece(said.get("content") or "", reasoning, tuple(logprobs))
 
-    def _add_call(self, index: int, part: Mapping[str, Any]) -> None:
+    def _add_call(self, index: int, part: JSONObject) -> None:
         known = self._parts.setdefault(index, {"id": "", "name": "", "arguments": ""})
         function = part.get("function") or {}
         known["id"] = part.get("id") or known["id"]
@@ -119,7 +119,7 @@ class ResponseAssembler:
         known["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
-def _logprobs(told: Any, count: int | None) -> Iterator[TokenLogprob]:
+def _logprobs(told: object, count: int | None) -> Iterator[TokenLogprob]:
     """Log-probabilities in the form of /v1/chat/completions, and in that of /v1/completions."""
     if count is None or not isinstance(told, dict):
         return
@@ -141,7 +141,7 @@ def _logprobs(told: Any, count: int | None) -> Iterator[TokenLogprob]:
         yield TokenLogprob(token, min(0.0, logprob), tuple((word, min(0.0, value)) for word, value in likeliest))
 
 
-def error_of_status(host: str, path: str, model: str, status: int, reason: str, answer: Any) -> UserError:
+def error_of_status(host: str, path: str, model: str, status: int, reason: str, answer: object) -> UserError:
     """The error for a status that is no success. Raises `ContextLengthExceeded` where the prompt is too long."""
     if status in LENGTH_ERROR_STATUSES and (found := parse_context_lengths(answer)):
         raise ContextLengthExceeded(*found)
@@ -157,7 +157,7 @@ def error_of_status(host: str, path: str, model: str, status: int, reason: str, 
     return UserError(f"{host} answers {status} {reason}{code}")
 
 
-def parse_context_lengths(answer: Any) -> tuple[int | None, int] | None:
+def parse_context_lengths(answer: object) -> tuple[int | None, int] | None:
     """(tokens of the prompt, of the context) by an error; None where it is about something else."""
     error = answer.get("error", answer) if isinstance(answer, dict) else None
     if isinstance(error, str):
@@ -176,7 +176,7 @@ def _number(patterns: list[str], text: str) -> int | None:
     return int(found[1].replace(",", "")) if found else None
 
 
-def error_code_suffix(answer: Any) -> str:
+def error_code_suffix(answer: object) -> str:
     """` (code)` of an error, where it is a short word."""
     error = answer.get("error") if isinstance(answer, dict) else None
     code = (error.get("code") or error.get("type")) if isinstance(error, dict) else None
@@ -194,7 +194,7 @@ async def error_of_response(host: str, path: str, model: str, response: httpx2.R
     return error_of_status(host, path, model, response.status_code, response.reason_phrase, answer)
 
 
-async def events(response: httpx2.Response, host: str) -> AsyncIterator[Mapping[str, Any]]:
+async def events(response: httpx2.Response, host: str) -> AsyncIterator[JSONObject]:
     """The events of a streamed answer; a server that does not stream gives one, the whole answer."""
     if "text/event-stream" not in response.headers.get("content-type", ""):
         answer = parse_json_object((await response.aread()).decode("utf-8", "replace"), host)
@@ -231,7 +231,7 @@ async def _lines(response: httpx2.Response) -> AsyncIterator[str]:
     yield held.decode("utf-8", "replace")
 
 
-def parse_json_object(text: str, host: str) -> dict[str, Any]:
+def parse_json_object(text: str, host: str) -> JSONObject:
     """A JSON object. Raises `UserError` for anything else."""
     try:
         found = json.loads(text)

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from concurrent.futures import CancelledError, Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from carellama.disk import say
 from carellama.engine.base import OnEvent, Reply, Unavailable
@@ -112,7 +112,7 @@ class UpstreamPool:
         """The servers, for messages."""
         return ", ".join(one.host for one in self.all)
 
-    def run(self, work: Coroutine[Any, Any, Answer]) -> Future[Answer]:
+    def run(self, work: Coroutine[object, object, Answer]) -> Future[Answer]:
         """Start a coroutine in the loop's thread. Cancelling the future closes the connection that it holds."""
         with self._starting:
             if self._closed:
@@ -168,7 +168,7 @@ class UpstreamPool:
 
     @asynccontextmanager
     async def open(
-        self, upstream: Upstream, method: str, path: str, body: Any = None
+        self, upstream: Upstream, method: str, path: str, body: object = None
     ) -> AsyncIterator[httpx2.Response]:
         """Send a request; the response's body is to be read. Raises `UpstreamError` for what is worth another try."""
         import httpx2
@@ -186,7 +186,7 @@ class UpstreamPool:
         except httpx2.RequestError as error:
             raise UpstreamError(f"{upstream.host} broke off ({type(error).__name__})") from error
 
-    async def json(self, upstream: Upstream, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    async def json(self, upstream: Upstream, method: str, path: str, body: object = None) -> tuple[int, object]:
         """Return the status and the JSON of an answer; None where it is none."""
         async with self.open(upstream, method, path, body) as response:
             await response.aread()

@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from carellama.config.environment import vllm_environment
 from carellama.disk import say
@@ -255,7 +255,7 @@ def _flags(model: ModelArguments, data: PromptArguments, arguments: EngineArgume
         raise UserError("--engine vllm takes no --rope_scaling: give --vllm_args with --hf-overrides of vLLM")
     if model.quantization_bit == 8:
         raise UserError("vLLM quantises to 4 bit here: give --quantization_bit 4, or --vllm_args '--quantization fp8'")
-    flags: dict[str, Any] = {
+    flags: dict[str, str | int | Path | None] = {
         "--host": LOOPBACK,
         "--served-model-name": BASE,
         "--dtype": model.dtype,

@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Generator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from carellama.disk import say
 from carellama.engine.base import (
@@ -45,6 +45,7 @@ from carellama.engine.tokenizer import ARRAYS, Tokenizer, of_folder, of_gguf
 from carellama.engine.tools import resolve_tool_choice
 from carellama.errors import UserError, need
 from carellama.model.gguf.read import read_header
+from carellama.records import JSONObject
 
 if TYPE_CHECKING:
     from carellama.config.data import PromptArguments
@@ -56,7 +57,7 @@ BLOCK_TOKENS = 32  # of the paged cache on a CPU
 # Q4_1, Q4_K_S and Q4_K_M, by general.file_type (ggml-org/llama.cpp, enum llama_ftype): a weight is scale * q + minimum
 # there, and the library stores the minimum as a whole number of scales.
 PRECISION_LOSS_TYPES = {3, 14, 15}
-PROPERTIES: dict[str, Any] = {}  # of the CPU plug-in
+PROPERTIES: JSONObject = {}  # of the CPU plug-in
 
 
 class OpenVINOEngine:
@@ -185,9 +186,9 @@ def check_supported(sampling: Sampling) -> None:
             )
 
 
-def generation_config(sampling: Sampling, room: int, stop_ids: Sequence[int]) -> dict[str, Any]:
+def generation_config(sampling: Sampling, room: int, stop_ids: Sequence[int]) -> JSONObject:
     """The fields of OpenVINO's `GenerationConfig`."""
-    config: dict[str, Any] = {
+    config: JSONObject = {
         "max_new_tokens": room,
         "repetition_penalty": sampling.repetition_penalty,
         "stop_token_ids": list(stop_ids),

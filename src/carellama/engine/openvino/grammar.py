@@ -48,7 +48,7 @@ WORD = re.compile(r'"(?:[^"\\]|\\.)*"|\[(?:[^\]\\]|\\.)*\]|([a-z]+)')  # a liter
 TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
 
 
-def to_ebnf(schema: Mapping[str, Any]) -> str:
+def to_ebnf(schema: Mapping[str, object]) -> str:
     """Return the grammar of the JSON that a schema allows; {}: any object.
 
     Raises `Unsupported` for a schema that is wrong, and for one that asks for what is not known here.
@@ -76,7 +76,7 @@ def choice_grammar(choice: Sequence[str]) -> str:
     return "root ::= " + " | ".join(_text(one) for one in choice)
 
 
-def _rule_for(schema: Any, rules: Mapping[str, str], where: str) -> str:
+def _rule_for(schema: object, rules: Mapping[str, str], where: str) -> str:
     """The right side of the rule for a schema."""
     if schema is True:
         return "value"
@@ -116,7 +116,7 @@ def _rule_for(schema: Any, rules: Mapping[str, str], where: str) -> str:
     return _alternatives([_rule_for_type(name, schema, rules, where) for name in names], where)
 
 
-def _rule_for_type(name: str, schema: Mapping[str, Any], rules: Mapping[str, str], where: str) -> str:
+def _rule_for_type(name: str, schema: Mapping[str, object], rules: Mapping[str, str], where: str) -> str:
     """What one type of a schema allows."""
     if name == "object" and ("properties" in schema or schema.get("additionalProperties") is False):
         return _object(schema, rules, where)
@@ -143,7 +143,7 @@ def _rule_for_type(name: str, schema: Mapping[str, Any], rules: Mapping[str, str
     return name
 
 
-def _object(schema: Mapping[str, Any], rules: Mapping[str, str], where: str) -> str:
+def _object(schema: Mapping[str, object], rules: Mapping[str, str], where: str) -> str:
     """An object of properties in their order; one that is not required may be left out."""
     properties = _get_typed(schema, "properties", dict)
     required = _get_typed(schema, "required", list)
@@ -171,7 +171,7 @@ def _object(schema: Mapping[str, Any], rules: Mapping[str, str], where: str) -> 
     return f'"{{" ({" | ".join(starts)}) "}}"'
 
 
-def _literal(value: Any) -> str:
+def _literal(value: object) -> str:
     """A JSON value as a string of the grammar."""
     return _text(json.dumps(value, ensure_ascii=False))
 
@@ -196,7 +196,7 @@ def _bounds(schema: Mapping[str, Any], low: str, high: str, limit: int, where: s
     return least, most
 
 
-def _get_typed(schema: Mapping[str, Any], word: str, kind: type) -> Any:
+def _get_typed(schema: Mapping[str, object], word: str, kind: type) -> Any:
     found = schema.get(word, kind())
     if not isinstance(found, kind):
         raise _unsupported("the schema", f"has a {word!r} that is no {'object' if kind is dict else 'list'}")

@@ -19,8 +19,9 @@ import os
 import select
 import sys
 from collections import deque
-from typing import Any
+from typing import Any, BinaryIO
 
+JSONObject = dict[str, Any]  # as carellama.records has it, which is not imported here
 READ_BYTES = 1 << 16
 BATCHED_TOKENS = 256  # prompt tokens of one step: requests that are being answered wait no longer than for these
 
@@ -33,9 +34,9 @@ class LineReader:
         self.ended = False
         self._rest = b""
 
-    def read(self, *, wait: bool) -> list[dict[str, Any]]:
+    def read(self, *, wait: bool) -> list[JSONObject]:
         """Return the lines that are there; with `wait` at least one, but for the end of the input."""
-        found: list[dict[str, Any]] = []
+        found: list[JSONObject] = []
         while not self.ended and ((wait and not found) or select.select([self.descriptor], [], [], 0)[0]):
             block = os.read(self.descriptor, READ_BYTES)
             self.ended = not block
@@ -47,12 +48,12 @@ class LineReader:
 class PipelineServer:
     """Requests that wait and that run, and the pipeline that answers them."""
 
-    def __init__(self, genai: Any, settings: dict[str, Any], lines: LineReader, output: Any) -> None:
+    def __init__(self, genai: Any, settings: JSONObject, lines: LineReader, output: BinaryIO) -> None:
         self.genai = genai
         self.lines = lines
         self.output = output
         self.parallel: int = settings["parallel"]
-        self.waiting: deque[dict[str, Any]] = deque()
+        self.waiting: deque[JSONObject] = deque()
         self.running: dict[int, Any] = {}  # number of a request to its handle
         scheduler = genai.SchedulerConfig()
         scheduler.num_kv_blocks = settings["blocks"]
@@ -75,7 +76,7 @@ class PipelineServer:
             if self.pipeline.has_non_finished_requests():
                 self._step()
 
-    def _handle_message(self, line: dict[str, Any]) -> None:
+    def _handle_message(self, line: JSONObject) -> None:
         if "add" in line:
             self.waiting.append(line)
         elif handle := self.running.pop(line["drop"], None):
@@ -83,7 +84,7 @@ class PipelineServer:
         else:
             self.waiting = deque(request for request in self.waiting if request["add"] != line["drop"])
 
-    def _start_request(self, request: dict[str, Any]) -> None:
+    def _start_request(self, request: JSONObject) -> None:
         number = request["add"]
         try:
             ids, config = self._tensor(request["ids"]), self._config(request["config"])
@@ -123,7 +124,7 @@ class PipelineServer:
 
         return openvino.Tensor(numpy.array([ids], dtype=numpy.int64))  # (1, T)
 
-    def _config(self, wanted: dict[str, Any]) -> Any:
+    def _config(self, wanted: JSONObject) -> Any:
         stops = set(wanted.pop("stop_token_ids"))
         grammar = wanted.pop("grammar", None)
         config = self.genai.GenerationConfig(**wanted)
@@ -132,7 +133,7 @@ class PipelineServer:
             config.structured_output_config = self.genai.StructuredOutputConfig(grammar=grammar)
         return config
 
-    def send(self, line: dict[str, Any]) -> None:
+    def send(self, line: JSONObject) -> None:
         """Write one line."""
         self.output.write(json.dumps(line).encode() + b"\n")
         self.output.flush()

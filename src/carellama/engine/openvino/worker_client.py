@@ -16,11 +16,11 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from carellama.engine.base import FinishReason, OnEvent, Piece, Reply, Sampling, TokenLogprob, Unavailable
 from carellama.engine.detokenizer import Detokenizer
 from carellama.errors import UserError
+from carellama.records import JSONObject
 
 WORKER_SCRIPT = Path(__file__).with_name("worker.py")
 SHUTDOWN_SECONDS = 5.0  # that the process has to end
@@ -33,7 +33,7 @@ class Request:
     """One answer in the making; `on_event` is told what becomes of it, see `Engine.submit`."""
 
     def __init__(
-        self, ids: list[int], detokenizer: Detokenizer, sampling: Sampling, config: dict[str, Any], on_event: OnEvent
+        self, ids: list[int], detokenizer: Detokenizer, sampling: Sampling, config: JSONObject, on_event: OnEvent
     ) -> None:
         self.ids, self.config = ids, config
         self.done = False
@@ -85,11 +85,11 @@ class WorkerRequest:
 class WorkerClient:
     """The process that computes, and the requests that it has."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: JSONObject) -> None:
         self._numbers = itertools.count()
         self._requests: dict[int, Request] = {}
         self._lock = threading.Lock()  # of the requests
-        self._lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()  # to be written
+        self._lines: queue.SimpleQueue[JSONObject | None] = queue.SimpleQueue()  # to be written
         self._ended: UserError | None = None
         self._child = subprocess.Popen(
             [sys.executable, "-P", str(WORKER_SCRIPT)],  # -P: the modules beside that file have names of libraries
@@ -137,7 +137,7 @@ class WorkerClient:
             self._child.kill()
             self._child.wait()
 
-    def _send(self, line: dict[str, Any]) -> None:
+    def _send(self, line: JSONObject) -> None:
         self._lines.put(line)
 
     def _write(self) -> None:

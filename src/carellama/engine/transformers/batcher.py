@@ -110,7 +110,7 @@ class DecodeBatch:
         padding = torch.tensor(hidden, device=device)[:, None]  # (B, 1)
         positions = torch.arange(columns - ids.shape[1], columns, device=device)[None] - padding  # (B, T)
         mask = (torch.arange(columns, device=device)[None] >= padding).long() if any(hidden) else None
-        given: dict[str, Any] = {"position_ids": positions.clamp(min=0)} if self._takes_positions else {}
+        given: dict[str, Tensor] = {"position_ids": positions.clamp(min=0)} if self._takes_positions else {}
         logits: Tensor = self.model(
             input_ids=ids, attention_mask=mask, past_key_values=self.cache, use_cache=True, **given, **self._last_only
         ).logits

@@ -49,7 +49,7 @@ def beam_search(model: PreTrainedModel, requests: Sequence[Request]) -> None:
     sampling, first = requests[0].sampling, requests[0].detokenizer
     stop_ids = sorted(first.stop_ids)
     pad = stop_ids[0] if stop_ids else 0
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "max_new_tokens": requests[0].max_new_tokens,
         "num_beams": sampling.num_beams,
         "length_penalty": sampling.length_penalty,
@@ -83,7 +83,7 @@ def beam_search(model: PreTrainedModel, requests: Sequence[Request]) -> None:
         request.finish_with(detokenizer.text, row[: detokenizer.tokens], "stop" if detokenizer.stopped else "length")
 
 
-def _generate(model: PreTrainedModel, **given: Any) -> Tensor:
+def _generate(model: PreTrainedModel, **given: object) -> Tensor:
     made: Tensor = cast("Any", model).generate(**given)  # its class is mixed in where a model can generate
     return made
 
@@ -121,7 +121,7 @@ class _CancelledCriteria(StoppingCriteria):
     def __init__(self, requests: Sequence[Request]) -> None:
         self.requests = requests
 
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
         """Return (B,) flags."""
         return torch.tensor([request.done for request in self.requests], device=input_ids.device)
 
@@ -132,7 +132,7 @@ class _AllCancelledCriteria(StoppingCriteria):
     def __init__(self, requests: Sequence[Request]) -> None:
         self.requests = requests
 
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
         """Return flags of all beams."""
         over = all(request.done for request in self.requests)
         return torch.full((len(input_ids),), over, device=input_ids.device)
@@ -150,7 +150,7 @@ class _StopStringCriteria(StoppingCriteria):
         # A token has at least one byte, and a character at most four.
         self.tail = max(len(stop.encode()) for stop in detokenizer.stops) + 4
 
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
         """Return flags of all beams."""
         start = max(self.prompt_tokens, input_ids.shape[1] - self.tail)
         texts = [self.decode(row) for row in input_ids[:, start:].tolist()]

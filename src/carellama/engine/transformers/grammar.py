@@ -14,13 +14,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from carellama.engine.base import Sampling, Unsupported
 from carellama.errors import need
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+    from transformers import PreTrainedTokenizerBase, TokenizersBackend
 
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 ANY_OBJECT = {"type": "object"}
@@ -86,11 +90,13 @@ def _reason(problem: str) -> str:
 class Grammar:
     """A tokenizer as llguidance needs it; made once, as that takes up to a second."""
 
-    def __init__(self, tokenizer: Any, vocabulary: int, stop_ids: Sequence[int]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int, stop_ids: Sequence[int]) -> None:
         self._library = need("llguidance", extra="serve", why=WHAT)
         from llguidance.hf import from_tokenizer
 
-        self._tokens = from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=list(stop_ids) or None)
+        self._tokens = from_tokenizer(
+            cast("TokenizersBackend", tokenizer), n_vocab=vocabulary, eos_token=list(stop_ids) or None
+        )
 
     def matcher(self, sampling: Sampling) -> Matcher:
         """Return the state of an answer with this sampling. Raises `Unsupported` as `lark_of` does."""
@@ -105,7 +111,7 @@ class Grammar:
 class Matcher:
     """How far an answer has come in its schema."""
 
-    def __init__(self, state: Any) -> None:
+    def __init__(self, state: LLMatcher) -> None:
         self._state = state
 
     @property

@@ -11,7 +11,7 @@ stands there. Every layer keeps all columns, also one that attends to a window: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -29,11 +29,13 @@ class GrowableKVLayer(DynamicLayer):
     keys: Tensor
     values: Tensor
 
-    def __init__(self, **_: Any) -> None:
+    def __init__(self, **_: object) -> None:
         super().__init__()
         self.rows = self.start = self.end = 0  # what of the buffers is in use: rows from 0, columns start to end
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         """Add columns (rows, heads, T, width); return all that are in use."""
         rows, _, new, _ = key_states.shape
         if not self.is_initialized:

@@ -6,7 +6,7 @@ engine = load(ModelArguments("smollm2-135m"), PromptArguments())
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from carellama.engine.base import MOST_CONTEXT
 from carellama.engine.transformers.engine import DEFAULT_BATCH_SIZE, TransformersEngine
@@ -14,6 +14,9 @@ from carellama.hardware import has_gpu
 from carellama.templates.template import get_template
 
 if TYPE_CHECKING:
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTuner
+
     from carellama.config.data import PromptArguments
     from carellama.config.engine import EngineArguments
     from carellama.config.model import ModelArguments
@@ -66,8 +69,8 @@ def load(
 class _Switch:
     """Lets one of several adapters of a peft model answer."""
 
-    def __init__(self, model: Any, as_loaded: list[str]) -> None:
-        self.model, self.as_loaded = model, as_loaded
+    def __init__(self, model: PeftModel, as_loaded: list[str]) -> None:
+        self.tuner, self.as_loaded = cast("BaseTuner", model.base_model), as_loaded
         self.answers: str | None = None
         self("")
 
@@ -76,8 +79,8 @@ class _Switch:
             return
         active = [*self.as_loaded, f"{BESIDE}{adapter}"] if adapter else self.as_loaded
         if active:
-            self.model.base_model.enable_adapter_layers()
-            self.model.base_model.set_adapter(active)
+            self.tuner.enable_adapter_layers()
+            self.tuner.set_adapter(active)
         else:
-            self.model.base_model.disable_adapter_layers()
+            self.tuner.disable_adapter_layers()
         self.answers = adapter

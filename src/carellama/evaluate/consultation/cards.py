@@ -127,10 +127,11 @@ def _terms(row: Mapping[str, object], count: int, place: str) -> tuple[tuple[str
     return terms
 
 
-def _text(row: Mapping[str, Any], name: str, place: str) -> str:
-    if not isinstance(row[name], str) or not row[name].strip():
-        raise DataError(f"{place}: {name} is {row[name]!r}; it must be a text")
-    return str(row[name])
+def _text(row: Mapping[str, object], name: str, place: str) -> str:
+    given = row[name]
+    if not isinstance(given, str) or not given.strip():
+        raise DataError(f"{place}: {name} is {given!r}; it must be a text")
+    return given
 
 
 def _texts(row: Mapping[str, object], name: str, place: str) -> tuple[str, ...]:
@@ -140,7 +141,7 @@ def _texts(row: Mapping[str, object], name: str, place: str) -> tuple[str, ...]:
     return tuple(given)
 
 
-def _one_of(row: Mapping[str, Any], name: str, known: tuple[str, ...], place: str) -> Any:
+def _one_of(row: Mapping[str, object], name: str, known: tuple[str, ...], place: str) -> Any:
     return _known(row[name], known, name, place)
 
 

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
-from typing import Any, Protocol
+from typing import Protocol
 
 from carellama.engine.base import Engine, Sampling
 from carellama.engine.generate import generate
 from carellama.evaluate.consultation.cards import Card
 from carellama.package_data import package_yaml
-from carellama.records import Message
+from carellama.records import JSONObject, Message
 from carellama.rules import normalize
 from carellama.text import is_chinese, ngrams, sentences, split_reasoning, words
 
@@ -52,7 +52,7 @@ class Patient(Protocol):
 
 
 @cache
-def prompts() -> dict[str, Any]:
+def prompts() -> JSONObject:
     """The texts of prompts.yaml."""
     return package_yaml("evaluate/consultation/prompts.yaml")
 

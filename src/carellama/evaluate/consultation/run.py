@@ -16,13 +16,12 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from carellama.config.consultation import ConsultEvalArguments
 from carellama.config.engine import ANSWER_OPTIONS
-from carellama.config.reader import Reader, parse_options
+from carellama.config.reader import Groups, Reader, parse_options
 from carellama.disk import refuse_sources, whole_file, write_json
 from carellama.engine.base import Engine, Sampling
 from carellama.errors import UserError
@@ -108,9 +107,7 @@ def _spread(cards: Sequence[Card], most: int | None) -> Sequence[Card]:
 
 
 @contextmanager
-def _engines(
-    groups: Sequence[Any], options: ConsultEvalArguments
-) -> Iterator[tuple[Engine | None, Engine | None, Sampling]]:
+def _engines(groups: Groups, options: ConsultEvalArguments) -> Iterator[tuple[Engine | None, Engine | None, Sampling]]:
     """The engines of doctor and patient, and how they answer; None where none is needed. They are closed at the end."""
     if not groups:
         yield None, None, Sampling()

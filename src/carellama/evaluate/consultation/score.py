@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from carellama.evaluate.consultation.advice import Advice, Departments, makes_light, unsafe_in
 from carellama.evaluate.consultation.cards import Card
 from carellama.evaluate.consultation.doctors import EMERGENCY_DEPARTMENT, Doctor
 from carellama.evaluate.consultation.patient import Answer, Patient, facts_in_text
 from carellama.evaluate.triage_cases import LABELS
-from carellama.records import Message
+from carellama.records import JSONObject, Message
 from carellama.text import folded, words
 
 SAME_WORDS = 0.75  # of the words of two questions together: from this share on they are one question
@@ -87,7 +87,7 @@ class Score:
     unsafe: tuple[int, ...]  # unsafe advice that it gives, by number
     makes_light: bool  # it says of an emergency that nobody need be seen
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JSONObject:
         """Return it for the files of the evaluation."""
         return {name: getattr(self, name) for name in self.__slots__} | {"unsafe": list(self.unsafe)}
 

@@ -12,11 +12,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from carellama.evaluate.consultation.score import MEASURES, Consultation, Measure, Score
 from carellama.evaluate.table import aligned
 from carellama.intervals import clustered, wilson
+from carellama.records import JSONObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def groups_table(by_doctor: Mapping[str, Sequence[Scored]], measure: Measure) ->
     return aligned(rows)
 
 
-def as_json(by_doctor: Mapping[str, Sequence[Scored]], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def as_json(by_doctor: Mapping[str, Sequence[Scored]], pairs: Sequence[tuple[str, str]]) -> JSONObject:
     """Return all figures by doctor, group and measure, the differences, and the scores of each consultation."""
     return {
         "figures": {

@@ -18,12 +18,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Any
 from urllib.parse import unquote
 
 from ahocorasick_rs import AhoCorasick, MatchKind
 
 from carellama.package_data import Patterns, package_yaml
+from carellama.records import JSONObject
 from carellama.rules import normalize
 from carellama.safety.guard.pinyin import from_pinyin
 from carellama.text import HAN, HAN_CHARACTER
@@ -58,7 +58,7 @@ _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 _LEET = str.maketrans("013457@$!|+€", "oieastasiite")
 
 
-def _words() -> Mapping[str, Any]:
+def _words() -> JSONObject:
     return package_yaml("safety/guard/disguises.yaml")
 
 

@@ -19,13 +19,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from carellama.engine.base import Engine, Sampling
 from carellama.engine.generate import generate
 from carellama.errors import UserError, lookup
 from carellama.package_data import package_yaml
-from carellama.records import Message
+from carellama.records import JSONObject, Message
 from carellama.safety.guard.rules import GENERAL, Outcome
 
 ANSWER_TOKENS = 64  # a verdict is a few words
@@ -34,7 +33,7 @@ _QWEN = re.compile(r"Safety:\s*(Safe|Controversial|Unsafe)\b", re.IGNORECASE)
 _QWEN_CATEGORIES = re.compile(r"Categories:\s*(.+)", re.IGNORECASE)
 
 
-def _data() -> dict[str, Any]:
+def _data() -> JSONObject:
     """The categories of the models as those of the guard, and the policy that one of them is given."""
     return package_yaml("safety/guard/models.yaml")
 

@@ -10,13 +10,13 @@ harmless is a concept under `unless`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from carellama.safety.rules.context import FLAGS
-from carellama.safety.rules.files import RuleKind, read_rules, shipped_folder
+from carellama.safety.rules.files import RuleArguments, RuleKind, read_rules, shipped_folder
 from carellama.safety.rules.rule_set import PatternRule, RuleSet
 from carellama.safety.rules.yaml_file import Fields, read_root, user_file
 
@@ -60,15 +60,16 @@ def _shipped() -> GuardRules:
     return read_rules(shipped_folder(FOLDER), KIND)
 
 
-def _make(fields: Fields, common: dict[str, Any]) -> GuardRule:
+def _make(fields: Fields, common: RuleArguments) -> GuardRule:
     if "even_if" in fields.given:
         fields.fail("even_if", "is no key of a guard rule: its mentions count however they are meant")
-    return GuardRule(
+    rule = GuardRule(
         outcome=fields.words("outcome", OUTCOMES[1:])[0],
         category=fields.words("category", CATEGORIES)[0],
         shipped=fields.file.startswith("requests/"),
-        **{**common, "even_if": FLAGS, "unless_even_if": FLAGS},
+        **common,
     )
+    return replace(rule, even_if=FLAGS, unless_even_if=FLAGS)
 
 
 def is_guard_file(path: Path) -> bool:

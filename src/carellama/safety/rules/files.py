@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, get_args
+from typing import Generic, TypedDict, get_args
 
 from carellama.errors import UserError
 from carellama.package_data import package_folder, package_text
@@ -42,6 +42,21 @@ _TEXTS = ("find", "who", "unless", "even_if", "fires", "spares")
 COMPARISON = re.compile(r"(\w+)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)")
 
 
+class RuleArguments(TypedDict):
+    """The arguments that all rules have, see `PatternRule`."""
+
+    id: str
+    find: tuple[Entry, ...]
+    who: tuple[Entry, ...]
+    unless: Entry
+    within: int
+    even_if: frozenset[Flag]
+    source: str
+    fires: tuple[str, ...]
+    spares: tuple[str, ...]
+    place: str
+
+
 @dataclass(frozen=True)
 class RuleKind(Generic[Rule]):
     """A kind of rules: the keys that it has besides those of all rules, each needed, and what makes a rule.
@@ -51,7 +66,7 @@ class RuleKind(Generic[Rule]):
     """
 
     keys: Mapping[str, type]
-    make: Callable[[Fields, dict[str, Any]], Rule]
+    make: Callable[[Fields, RuleArguments], Rule]
     numbers: frozenset[str] | None = None
 
 
@@ -98,7 +113,7 @@ def shipped_folder(name: str) -> list[File]:
     return [(path.removeprefix(above), text) for path, text in package_folder(f"safety/{name}")]
 
 
-def _common(fields: Fields, kind: RuleKind[Any]) -> dict[str, Any]:
+def _common(fields: Fields, kind: RuleKind[Rule]) -> RuleArguments:
     """The arguments that all rules have. Raises `UserError` for a faulty value."""
     given = fields.given
     for key in given:

@@ -17,6 +17,7 @@ import yaml
 
 from carellama.errors import UserError, nearest, read_failure
 from carellama.package_data import flat_terms
+from carellama.records import JSONObject
 
 File = tuple[str, str]  # name, text
 QUOTES = "write words such as yes and no, and numbers, in quotes"
@@ -144,7 +145,7 @@ class Node:
         return found
 
 
-def is_texts(given: Collection[Any]) -> bool:
+def is_texts(given: Collection[object]) -> bool:
     """Return whether there are texts, and nothing but texts."""
     return bool(given) and all(isinstance(one, str) and one.strip() for one in given)
 
@@ -155,7 +156,7 @@ class Fields:
     def __init__(self, node: Node, keys: Sequence[str], needed: Sequence[str]) -> None:
         self.file, self.place = node.file, node.place
         self.nodes = node.entries(keys, f"this is no mapping with the keys {', '.join(keys)}")
-        self.given: Mapping[str, Any] = node.value()
+        self.given: JSONObject = node.value()
         self.title = self.given.get("id", "an entry")
         for key in needed:
             if not self.given.get(key):
@@ -189,6 +190,6 @@ class Fields:
         return dict(given)
 
 
-def is_bilingual(given: Any) -> bool:
+def is_bilingual(given: object) -> bool:
     """Return whether this is a text in English and one in Chinese."""
     return isinstance(given, dict) and given.keys() == {"en", "zh"} and is_texts(given.values())

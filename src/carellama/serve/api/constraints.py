@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from carellama.records import JSONObject
 from carellama.serve.api.errors import InvalidRequest
-from carellama.serve.api.schemas import Json, SamplingFields, StructuredOutputs
+from carellama.serve.api.schemas import SamplingFields, StructuredOutputs
 
-Value = Json | str | list[str]
+Value = JSONObject | str | list[str]
 CONSTRAINTS = ("json_schema", "regex", "choice", "grammar")  # fields of `Sampling`
 MOST_CHOICES = 1000  # texts of a choice
 
@@ -22,7 +23,7 @@ class Constraint:
     """A limit of an answer: the field of the request that gives it, and the fields of `Sampling` that it sets."""
 
     param: str
-    sampling: Json
+    sampling: JSONObject
 
 
 def constraint_of(body: SamplingFields) -> Constraint | None:
@@ -47,7 +48,7 @@ def constraint_of(body: SamplingFields) -> Constraint | None:
     return found[0] if found else None
 
 
-def _of_response_format(body: SamplingFields) -> Json | None:
+def _of_response_format(body: SamplingFields) -> JSONObject | None:
     form = body.response_format
     if form is None or form.type == "text":
         return None
@@ -80,7 +81,7 @@ def _of_structured_outputs(given: StructuredOutputs | None) -> list[tuple[str, s
     return [(f"structured_outputs.{name}", kind, value) for name, kind, value in values]
 
 
-def _read(param: str, kind: str, value: Value) -> Json:
+def _read(param: str, kind: str, value: Value) -> JSONObject:
     """The fields of `Sampling` for a limit."""
     if kind == "json":
         return {"json_schema": _schema(param, value)}
@@ -93,7 +94,7 @@ def _read(param: str, kind: str, value: Value) -> Json:
     return {"choice": tuple(value)}
 
 
-def _schema(param: str, value: Value) -> Json:
+def _schema(param: str, value: Value) -> JSONObject:
     """A JSON schema, which vLLM also takes as text."""
     if isinstance(value, str):
         try:

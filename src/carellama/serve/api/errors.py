@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from carellama.engine.base import PromptTooLong, Unavailable, Unsupported
 from carellama.errors import UserError
-from carellama.serve.api.schemas import Json
+from carellama.records import JSONObject
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class GenerationTimeout(TimeoutError):
 
 def to_http_error(
     error: Exception, path: str = "", params: Mapping[str, str] | None = None
-) -> tuple[int, Json, dict[str, str]]:
+) -> tuple[int, JSONObject, dict[str, str]]:
     """Return the status, the body and the headers that an error on a route is answered with.
 
     `params` has the request's names of fields of `Sampling`, where they differ.
@@ -153,14 +153,14 @@ def _about(error: Exception, prompt: str) -> str:
     return next((field for word, field in ABOUT.items() if word in str(error)), prompt)
 
 
-def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> Json:
+def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> JSONObject:
     """Return the body of an error."""
     kind = ERROR_TYPES.get(status, "invalid_request_error")
     said = message.encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair cannot be sent
     return {"error": {"message": said, "type": kind, "param": param, "code": code}}
 
 
-def event(data: Json) -> bytes:
+def event(data: JSONObject) -> bytes:
     """Return a server-sent event."""
     return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 

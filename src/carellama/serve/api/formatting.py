@@ -14,8 +14,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from carellama.engine.base import Piece, Reply, TokenLogprob
+from carellama.records import JSONObject
 from carellama.serve.api.errors import event
-from carellama.serve.api.schemas import Json
 
 BROKEN = "\ufffd"  # in the text of a token that is part of a character
 MIN_LOGPROB = -9999.0  # instead of minus infinity, which JSON has no word for; OpenAI's own
@@ -29,28 +29,28 @@ def finite_logprob(value: float) -> float:
 class ResponseFormatter(ABC):
     """How the answers to one request are written: whole, or as the events of a stream."""
 
-    def first_chunks(self, index: int) -> list[Json]:
+    def first_chunks(self, index: int) -> list[JSONObject]:
         """What an answer begins with."""
         return []
 
-    def event(self, data: Json) -> bytes:
+    def event(self, data: JSONObject) -> bytes:
         """A server-sent event."""
         return event(data)
 
     @abstractmethod
-    def full_response(self, replies: Sequence[Reply], usage: Json) -> Json:
+    def full_response(self, replies: Sequence[Reply], usage: JSONObject) -> JSONObject:
         """The answers in one piece."""
 
     @abstractmethod
-    def delta_chunk(self, index: int, piece: Piece) -> list[Json]:
+    def delta_chunk(self, index: int, piece: Piece) -> list[JSONObject]:
         """What a stream has for a piece of an answer."""
 
     @abstractmethod
-    def last_chunks(self, index: int, reply: Reply) -> list[Json]:
+    def last_chunks(self, index: int, reply: Reply) -> list[JSONObject]:
         """What a stream has for the end of an answer."""
 
     @abstractmethod
-    def usage_chunks(self, usage: Json) -> list[Json]:
+    def usage_chunks(self, usage: JSONObject) -> list[JSONObject]:
         """What a stream ends with, after all answers."""
 
 
@@ -64,23 +64,23 @@ class ChoiceFormatter(ResponseFormatter):
         self.id = f"{self.prefix}-{secrets.token_hex(12)}"
         self._frame = {"id": self.id, "object": self.chunk_object, "created": int(time.time()), "model": model}
 
-    def chunk(self, choices: list[Json], usage: Json | None = None) -> Json:
+    def chunk(self, choices: list[JSONObject], usage: JSONObject | None = None) -> JSONObject:
         """A chunk of a stream; where usage was asked for, all have the field and the last its value."""
-        told: Json = {"usage": usage} if self.include_usage else {}
+        told: JSONObject = {"usage": usage} if self.include_usage else {}
         return {**self._frame, "choices": choices, **told}
 
-    def full_response(self, replies: Sequence[Reply], usage: Json) -> Json:
+    def full_response(self, replies: Sequence[Reply], usage: JSONObject) -> JSONObject:
         """The answer in one piece."""
         choices = [self.full_choice(index, reply) for index, reply in enumerate(replies)]
         frame = self._frame | {"object": self.whole_object}
         return {**frame, "choices": choices, "usage": usage}
 
-    def usage_chunks(self, usage: Json) -> list[Json]:
+    def usage_chunks(self, usage: JSONObject) -> list[JSONObject]:
         """The tokens, where they were asked for."""
         return [self.chunk([], usage)] if self.include_usage else []
 
     @abstractmethod
-    def full_choice(self, index: int, reply: Reply) -> Json:
+    def full_choice(self, index: int, reply: Reply) -> JSONObject:
         """A whole answer."""
 
 
@@ -93,13 +93,13 @@ class ChatFormatter(ChoiceFormatter):
         super().__init__(model, include_usage=include_usage)
         self._calls: dict[int, int] = {}  # calls told of each answer
 
-    def first_chunks(self, index: int) -> list[Json]:
+    def first_chunks(self, index: int) -> list[JSONObject]:
         """The role."""
         return [self._delta(index, {"role": "assistant", "content": ""})]
 
-    def delta_chunk(self, index: int, piece: Piece) -> list[Json]:
+    def delta_chunk(self, index: int, piece: Piece) -> list[JSONObject]:
         """A delta."""
-        delta: Json = {}
+        delta: JSONObject = {}
         if piece.reasoning:
             delta["reasoning_content"] = piece.reasoning
         if piece.call is not None:
@@ -114,13 +114,13 @@ class ChatFormatter(ChoiceFormatter):
             delta["content"] = piece.text
         return [self._delta(index, delta, _logprobs(piece.logprobs) if piece.logprobs else None)]
 
-    def last_chunks(self, index: int, reply: Reply) -> list[Json]:
+    def last_chunks(self, index: int, reply: Reply) -> list[JSONObject]:
         """An empty delta with the reason."""
         return [self._delta(index, {}, finish=reply.finish_reason)]
 
-    def full_choice(self, index: int, reply: Reply) -> Json:
+    def full_choice(self, index: int, reply: Reply) -> JSONObject:
         """A message."""
-        message: Json = {"role": "assistant", "content": reply.text, "refusal": None}
+        message: JSONObject = {"role": "assistant", "content": reply.text, "refusal": None}
         if reply.calls:
             message["tool_calls"] = [call.to_openai() for call in reply.calls]
             message["content"] = reply.text or None
@@ -133,7 +133,9 @@ class ChatFormatter(ChoiceFormatter):
         logprobs = _logprobs(reply.logprobs) if reply.logprobs else None
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reply.finish_reason}
 
-    def _delta(self, index: int, delta: Json, logprobs: Json | None = None, finish: str | None = None) -> Json:
+    def _delta(
+        self, index: int, delta: JSONObject, logprobs: JSONObject | None = None, finish: str | None = None
+    ) -> JSONObject:
         return self.chunk([{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}])
 
 
@@ -147,7 +149,7 @@ class CompletionFormatter(ChoiceFormatter):
         self._said: dict[int, int] = {}  # characters told of each answer
         self._next: dict[int, int] = {}  # where the next token of each begins; ahead of `_said` where text is held back
 
-    def delta_chunk(self, index: int, piece: Piece) -> list[Json]:
+    def delta_chunk(self, index: int, piece: Piece) -> list[JSONObject]:
         """A piece of the text."""
         said, at = self._said.get(index, 0), self._next.get(index, 0)
         starts, at = offsets(piece.logprobs, piece.text, said, at)
@@ -156,21 +158,21 @@ class CompletionFormatter(ChoiceFormatter):
         logprobs = _legacy_logprobs(piece.logprobs, starts) if piece.logprobs else None
         return [self._text(index, piece.text, logprobs)]
 
-    def last_chunks(self, index: int, reply: Reply) -> list[Json]:
+    def last_chunks(self, index: int, reply: Reply) -> list[JSONObject]:
         """An empty text with the reason."""
         return [self._text(index, "", finish=reply.finish_reason)]
 
-    def full_choice(self, index: int, reply: Reply) -> Json:
+    def full_choice(self, index: int, reply: Reply) -> JSONObject:
         """A text."""
         starts, _ = offsets(reply.logprobs, reply.text, 0, 0)
         logprobs = _legacy_logprobs(reply.logprobs, starts) if reply.logprobs else None
         return {"index": index, "text": reply.text, "logprobs": logprobs, "finish_reason": reply.finish_reason}
 
-    def _text(self, index: int, text: str, logprobs: Json | None = None, finish: str | None = None) -> Json:
+    def _text(self, index: int, text: str, logprobs: JSONObject | None = None, finish: str | None = None) -> JSONObject:
         return self.chunk([{"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}])
 
 
-def logprobs_of(tokens: Sequence[TokenLogprob]) -> list[Json]:
+def logprobs_of(tokens: Sequence[TokenLogprob]) -> list[JSONObject]:
     """The log-probabilities of tokens, each with the likeliest in its place."""
     return [
         {**_logprob(one.token, one.logprob), "top_logprobs": [_logprob(*likely) for likely in one.top]}
@@ -178,17 +180,17 @@ def logprobs_of(tokens: Sequence[TokenLogprob]) -> list[Json]:
     ]
 
 
-def _logprobs(tokens: Sequence[TokenLogprob]) -> Json:
+def _logprobs(tokens: Sequence[TokenLogprob]) -> JSONObject:
     return {"content": logprobs_of(tokens), "refusal": None}
 
 
-def _logprob(token: str, logprob: float) -> Json:
+def _logprob(token: str, logprob: float) -> JSONObject:
     return {"token": token, "logprob": finite_logprob(logprob), "bytes": list(token.encode("utf-8", "replace"))}
 
 
-def _likeliest(token: TokenLogprob) -> Json:
+def _likeliest(token: TokenLogprob) -> JSONObject:
     """The likeliest tokens and the token itself, as OpenAI has it. Of those with the same text the likeliest counts."""
-    found: Json = {}
+    found: JSONObject = {}
     for text, logprob in (*token.top, (token.token, token.logprob)):
         found.setdefault(text, finite_logprob(logprob))
     return found
@@ -212,7 +214,7 @@ def offsets(tokens: Sequence[TokenLogprob], text: str, text_at: int, at: int) ->
     return starts, at
 
 
-def _legacy_logprobs(tokens: Sequence[TokenLogprob], starts: Sequence[int]) -> Json:
+def _legacy_logprobs(tokens: Sequence[TokenLogprob], starts: Sequence[int]) -> JSONObject:
     return {
         "tokens": [one.token for one in tokens],
         "token_logprobs": [None if math.isnan(one.logprob) else finite_logprob(one.logprob) for one in tokens],

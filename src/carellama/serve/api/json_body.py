@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -82,7 +82,7 @@ class _JsonRequest(Request):
 class JsonRoute(APIRoute):
     """A route that reads the body of a request by `read_json`."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[object, object, Response]]:
         """Return what answers a request."""
         handle = super().get_route_handler()
 

@@ -27,7 +27,7 @@ from dataclasses import replace
 
 from carellama.config.serve import ApiArguments
 from carellama.engine.base import Prompt, Sampling, Tool
-from carellama.records import Message, ToolCall
+from carellama.records import JSONObject, Message, ToolCall
 from carellama.serve.api.constraints import constraint_of
 from carellama.serve.api.errors import InvalidRequest
 from carellama.serve.api.json_body import check_depth
@@ -36,7 +36,6 @@ from carellama.serve.api.schemas import (
     ChatRequest,
     CompletionRequest,
     FunctionTool,
-    Json,
     SamplingFields,
     ToolChoice,
 )
@@ -226,7 +225,7 @@ def resolve_adapter(model: str | None, names: Sequence[str], adapters: Sequence[
 def parse_sampling(body: ChatRequest | CompletionRequest, defaults: Sampling, adapter: str) -> Sampling:
     """Return how the answer to a request is drawn. Raises `InvalidRequest` (400) for contradicting fields."""
     greedy = body.temperature == 0 or body.top_p == 0
-    given: Json = {
+    given: JSONObject = {
         "temperature": 0.0 if greedy else body.temperature,
         "top_p": body.top_p or None,
         "top_k": max(body.top_k, 0) if body.top_k is not None else None,
@@ -266,7 +265,7 @@ def parse_tools(tools: Sequence[FunctionTool] | None) -> tuple[Tool, ...]:
     )
 
 
-def _of_chat(body: ChatRequest) -> Json:
+def _of_chat(body: ChatRequest) -> JSONObject:
     if body.modalities and body.modalities != ["text"]:
         raise InvalidRequest("modalities: this model writes text only", "modalities", "unsupported_value")
     if body.top_logprobs is not None and not body.logprobs:
@@ -284,7 +283,7 @@ def _of_chat(body: ChatRequest) -> Json:
     }
 
 
-def _of_completion(body: CompletionRequest) -> Json:
+def _of_completion(body: CompletionRequest) -> JSONObject:
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise InvalidRequest("best_of other than n is not supported", "best_of", "unsupported_parameter")
     longest = DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens

@@ -10,7 +10,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from carellama.engine.base import FinishReason, NoticeKind
-from carellama.serve.api.schemas import Document, Json
+from carellama.records import JSONObject
+from carellama.serve.api.schemas import Document
 
 
 class ResponseModel(BaseModel):
@@ -91,9 +92,9 @@ class ToolCallOut(ResponseModel):
 class ConsultationOut(ResponseModel):
     """Of an answer in mode consult: what is known, the slot that the question asks about, or the report."""
 
-    state: Json
+    state: JSONObject
     slot: str | None
-    report: Json | None
+    report: JSONObject | None
 
 
 class AssistantMessage(ResponseModel):

@@ -11,10 +11,10 @@ from typing import Literal
 
 from pydantic import Field, StrictBool, ValidationError
 
+from carellama.records import JSONObject
 from carellama.serve.api.errors import InvalidRequest, from_validation_error
 from carellama.serve.api.schemas import (
     ChatRequest,
-    Json,
     ModelName,
     Number,
     RequestModel,
@@ -65,7 +65,7 @@ class ToolItem(RequestModel):
     type: str = Field(max_length=64)
     name: str = ""
     description: str | None = None
-    parameters: Json | None = None
+    parameters: JSONObject | None = None
     strict: StrictBool | None = None
 
 
@@ -81,7 +81,7 @@ class TextFormat(RequestModel):
 
     type: Literal["text", "json_object", "json_schema"]
     name: str = ""
-    schema_: Json | None = Field(default=None, alias="schema")
+    schema_: JSONObject | None = Field(default=None, alias="schema")
     strict: StrictBool | None = None
 
 
@@ -138,7 +138,7 @@ def as_chat(body: ResponsesRequest) -> tuple[ChatRequest, list[int]]:
             "truncation: auto is not supported: texts are never cut", "truncation", "unsupported_value"
         )
     messages, items = _messages(body.input)
-    fields: Json = {
+    fields: JSONObject = {
         "model": body.model,
         "stream": body.stream,
         "max_tokens": body.max_output_tokens,
@@ -162,11 +162,11 @@ def as_chat(body: ResponsesRequest) -> tuple[ChatRequest, list[int]]:
     return chat, items
 
 
-def _messages(given: str | list[InputItem]) -> tuple[list[Json], list[int]]:
+def _messages(given: str | list[InputItem]) -> tuple[list[JSONObject], list[int]]:
     """The messages of a conversation; calls that follow each other are of one message."""
     if isinstance(given, str):
         return [{"role": "user", "content": given}], [0]
-    messages: list[Json] = []
+    messages: list[JSONObject] = []
     items: list[int] = []
     for index, item in enumerate(given):
         at = f"input.{index}"
@@ -195,7 +195,7 @@ def _messages(given: str | list[InputItem]) -> tuple[list[Json], list[int]]:
     return messages, items
 
 
-def _content(given: str | list[InputPart]) -> str | list[Json]:
+def _content(given: str | list[InputPart]) -> str | list[JSONObject]:
     if isinstance(given, str):
         return given
     texts = ("input_text", "output_text", "text")
@@ -205,7 +205,7 @@ def _content(given: str | list[InputPart]) -> str | list[Json]:
     ]
 
 
-def _tool(tool: ToolItem, index: int) -> Json:
+def _tool(tool: ToolItem, index: int) -> JSONObject:
     if tool.type != "function":
         message = f"tools.{index} is of the type {tool.type!r}: this server has no tools of its own"
         raise InvalidRequest(message, f"tools.{index}.type", "unsupported_value")
@@ -213,14 +213,14 @@ def _tool(tool: ToolItem, index: int) -> Json:
     return {"type": "function", "function": function | ({} if tool.strict is None else {"strict": tool.strict})}
 
 
-def _choice(body: ResponsesRequest) -> Json | str | None:
+def _choice(body: ResponsesRequest) -> JSONObject | str | None:
     choice = body.tool_choice
     if isinstance(choice, NamedTool):
         return {"type": "function", "function": {"name": choice.name}}
     return choice if body.tools or choice == "required" else None
 
 
-def _format(body: ResponsesRequest) -> Json | None:
+def _format(body: ResponsesRequest) -> JSONObject | None:
     form = body.text.format if body.text else None
     if form is None:
         return None

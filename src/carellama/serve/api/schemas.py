@@ -8,11 +8,12 @@ table of all fields; what a request means is in `serve.api.parsing`. These are t
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
-Json = dict[str, Any]  # an object of JSON
+from carellama.records import JSONObject
+
 ModelName = Field(default=None, max_length=256, description="carellama, or carellama:ADAPTER; left out: carellama")
 
 
@@ -77,7 +78,7 @@ class Function(RequestModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     description: str | None = None
-    parameters: Json | None = Field(default=None, description="JSON schema of its arguments")
+    parameters: JSONObject | None = Field(default=None, description="JSON schema of its arguments")
     strict: StrictBool | None = Field(
         default=None, description="true: a call whose arguments break the schema is no call"
     )
@@ -109,7 +110,7 @@ class JsonSchema(RequestModel):
     name: str = ""
     description: str | None = None
     strict: StrictBool | None = Field(default=None, description="the answer keeps to the schema either way")
-    schema_: Json = Field(alias="schema")
+    schema_: JSONObject = Field(alias="schema")
 
 
 class ResponseFormat(RequestModel):
@@ -117,13 +118,13 @@ class ResponseFormat(RequestModel):
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
-    schema_: Json | None = Field(default=None, alias="schema")
+    schema_: JSONObject | None = Field(default=None, alias="schema")
 
 
 class StructuredOutputs(RequestModel):
     """vLLM's constraint of an answer; one of the fields."""
 
-    json_: Json | str | None = Field(default=None, alias="json")
+    json_: JSONObject | str | None = Field(default=None, alias="json")
     regex: str | None = None
     choice: list[str] | None = None
     grammar: str | None = None
@@ -162,12 +163,12 @@ class SamplingFields(RequestModel):
     stop_token_ids: list[Whole] | None = Field(default=None, max_length=64)
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
-    guided_json: Json | str | None = None
+    guided_json: JSONObject | str | None = None
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
     guided_grammar: str | None = None
-    json_schema: Json | None = Field(default=None, description="llama.cpp's")
-    format: Literal["", "json"] | Json | None = Field(default=None, description="Ollama's")
+    json_schema: JSONObject | None = Field(default=None, description="llama.cpp's")
+    format: Literal["", "json"] | JSONObject | None = Field(default=None, description="Ollama's")
     grammar: str | None = Field(default=None, description="GBNF or Lark")
     regex: str | None = Field(default=None, description="SGLang's")
     ebnf: str | None = Field(default=None, description="SGLang's")

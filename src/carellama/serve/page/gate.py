@@ -14,14 +14,12 @@ import base64
 import binascii
 import hmac
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from carellama.serve.hosts import names_this_machine
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ROUTES = re.compile(
     r"/(|(config|theme\.css|favicon\.ico|robots\.txt|manifest\.json)/?|(static|assets|svelte)/.+"
@@ -55,7 +53,7 @@ HEADERS = [
 class Gate:
     """ASGI middleware; `password` is `user:password`, None: nobody is asked (HTTP Basic, RFC 7617)."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], password: str | None) -> None:
+    def __init__(self, app: ASGIApp, password: str | None) -> None:
         self.app = app
         self.password = None if password is None else password.encode()
         self._wrong = asyncio.Semaphore(4)  # wrong passwords answered at once, so that nobody tries many
@@ -75,7 +73,7 @@ class Gate:
             return
         keeps = path.startswith(("/static/", "/assets/", "/svelte/"))
 
-        async def guarded(message: MutableMapping[str, Any]) -> None:
+        async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 kept = [pair for pair in message.get("headers", []) if keeps or pair[0].lower() != b"cache-control"]
                 message["headers"] = [*kept, *HEADERS, *([] if keeps else [(b"cache-control", b"no-store")])]

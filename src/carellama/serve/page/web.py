@@ -15,7 +15,7 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from types import FrameType
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import gradio as gr
 import uvicorn
@@ -27,6 +27,7 @@ from carellama.config.serve import WebArguments
 from carellama.engine.base import Reply, Sampling
 from carellama.engine.generate import stream
 from carellama.errors import UserError
+from carellama.records import JSONObject
 from carellama.safety.layer import Screening
 from carellama.safety.notices import SHOWN, Language
 from carellama.serve.http_protocol import ConnectionLimits, guarded
@@ -35,6 +36,7 @@ from carellama.serve.page.markdown import COPY_SCRIPT, answer_markdown, verbatim
 from carellama.serve.page.visits import Visit, Visits
 from carellama.serve.page.words import WORDS, told
 
+Updates = list[object]  # values and updates of components, as Gradio takes them from a button
 TICK = 0.06  # seconds between two updates of a page while an answer streams
 SLIDERS = {  # name -> (least, most, step), in the order in which `Page.answer` takes them
     "temperature": (0.0, 2.0, 0.05),
@@ -61,12 +63,12 @@ class Page:
         self.assistant = assistant
         self.question_chars = arguments.question_chars
         self.visits = Visits(assistant.parallel + arguments.queue)
-        self.labelled: dict[str, Any] = {}  # word -> the component that bears it
+        self.labelled: dict[str, gr.Component] = {}  # word -> the component that bears it
         self.blocks = self._build()
 
     # What the buttons do. Gradio tells by the type of an argument that it is to give the request.
 
-    def ask(self, question: str, language: Language, request: gr.Request) -> list[Any]:
+    def ask(self, question: str, language: Language, request: gr.Request) -> Updates:
         """Take a question; `answer` follows."""
         question = question or ""
         visit = self.visits.of(request.session_hash)
@@ -80,7 +82,7 @@ class Page:
     def answer(
         self, language: Language, system: str, adapter: str, temperature: float, top_p: float, top_k: float,
         max_new_tokens: float, repetition_penalty: float, request: gr.Request,
-    ) -> Iterator[list[Any]]:  # fmt: skip
+    ) -> Iterator[Updates]:  # fmt: skip
         """Answer the question that `ask` or `retry` took, piece by piece."""
         key = request.session_hash
         visit = self.visits.seen(key)
@@ -95,14 +97,14 @@ class Page:
                     yield self._shown(visit, language)
         yield self._shown(self.visits.seen(key) or Visit(), language)
 
-    def stop(self, language: Language, request: gr.Request) -> list[Any]:
+    def stop(self, language: Language, request: gr.Request) -> Updates:
         """Stop the answer; it is kept as far as it came."""
         visit = self.visits.of(request.session_hash)
         if visit.stop(WORDS[language]["stopped"]):
             return [gr.skip()] * 4  # `answer` shows its end; what is true now may come to the page after that
         return self._shown(visit, language)
 
-    def retry(self, language: Language, request: gr.Request) -> list[Any]:
+    def retry(self, language: Language, request: gr.Request) -> Updates:
         """Take the last question once more; `answer` follows."""
         visit = self.visits.of(request.session_hash)
         refusal = self._refusal(visit, "", language)
@@ -112,7 +114,7 @@ class Page:
             visit.note = refusal
         return self._shown(visit, language)
 
-    def undo(self, question: str, language: Language, request: gr.Request) -> list[Any]:
+    def undo(self, question: str, language: Language, request: gr.Request) -> Updates:
         """Put the last question back into its box, and forget its answer."""
         visit = self.visits.of(request.session_hash)
         if visit.question:
@@ -120,7 +122,7 @@ class Page:
         visit.note = ""
         return [visit.conversation.undo() or question, *self._shown(visit, language)]
 
-    def clear(self, language: Language, request: gr.Request) -> list[Any]:
+    def clear(self, language: Language, request: gr.Request) -> Updates:
         """Forget the conversation; an answer under way ends."""
         return self._shown(self.visits.renew(request.session_hash), language)
 
@@ -128,7 +130,7 @@ class Page:
         """Forget a page that was closed."""
         self.visits.leave(request.session_hash)
 
-    def speak(self, language: Language, request: gr.Request) -> list[Any]:
+    def speak(self, language: Language, request: gr.Request) -> Updates:
         """Say everything in another language."""
         words = WORDS[language]
         fresh = [gr.update(value=self.assistant.disclaimer(language))]
@@ -143,7 +145,7 @@ class Page:
                 fresh.append(gr.update(label=words[word]))
         return fresh
 
-    def begin(self, request: gr.Request) -> list[Any]:
+    def begin(self, request: gr.Request) -> Updates:
         """Take the language that the browser asks for first."""
         first = request.headers.get("accept-language", "").strip().lower()
         language: Language = "zh" if first.startswith("zh") else "en"
@@ -221,7 +223,7 @@ class Page:
 
     # How it looks
 
-    def _shown(self, visit: Visit, language: Language) -> list[Any]:
+    def _shown(self, visit: Visit, language: Language) -> Updates:
         """What the chat, the note and the buttons show: [chat, note, ask, stop]."""
         rows = [_row(message.role, message.content) for message in visit.conversation.messages]
         busy = bool(visit.question)
@@ -287,13 +289,13 @@ class Page:
         return gr.Slider(least, most, value=value, step=step, label=WORDS["en"][name], elem_id=name)
 
     def _wire(
-        self, blocks: gr.Blocks, buttons: dict[str, Any], question: Any, language: Any, shown: list[Any],
-        options: list[Any], said: list[Any],
+        self, blocks: gr.Blocks, buttons: dict[str, gr.Button], question: gr.Textbox, language: gr.Radio,
+        shown: list[gr.Component], options: list[gr.Component], said: list[gr.Component],
     ) -> None:  # fmt: skip
         """Tie the buttons to what they do. Only answers wait for a place; all else is done at once."""
         chat = shown[0]
-        at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
-        in_turn: dict[str, Any] = {
+        at_once: dict[str, object] = {"queue": False, "show_progress": "hidden"}
+        in_turn: dict[str, object] = {
             "fn": self.answer, "inputs": options, "outputs": shown, "show_progress": "hidden",
             "concurrency_id": "answers", "concurrency_limit": self.assistant.parallel,
         }  # fmt: skip
@@ -359,7 +361,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Let these connections end; answers under way have the time of `timeout_graceful_shutdown`."""
-        front: Any = self.config.app
+        front = cast("FastAPI", self.config.app)
         mounted: list[Any] = [route.app for route in front.routes if isinstance(route, Mount)]
         for gradio in mounted:
             gradio.stop_event.set()
@@ -391,7 +393,7 @@ def _tunnel(port: int) -> str:
         ) from error
 
 
-def _row(role: str, text: str) -> dict[str, Any]:
+def _row(role: str, text: str) -> JSONObject:
     shown = verbatim(text) if role == "user" else answer_markdown(text)
     return {"role": role, "content": [{"type": "text", "text": shown}]}
 

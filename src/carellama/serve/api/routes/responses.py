@@ -16,14 +16,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from carellama.engine.base import Notice, Piece, Reply
-from carellama.records import ToolCall
+from carellama.records import JSONObject, ToolCall
 from carellama.serve.api.errors import InvalidRequest
 from carellama.serve.api.formatting import ResponseFormatter, logprobs_of
 from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.api.responses_request import INCLUDED, NAMES, ResponsesRequest, as_chat
 from carellama.serve.api.routes.chat import prepare_job, run_generation
 from carellama.serve.api.routes.context import ERROR_RESPONSES, context_of, note_left_out
-from carellama.serve.api.schemas import Json, RequestModel
+from carellama.serve.api.schemas import RequestModel
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -59,7 +59,7 @@ class ResponsesFormatter(ResponseFormatter):
 
     def __init__(self, model: str, body: ResponsesRequest) -> None:
         self.id = f"resp_{secrets.token_hex(24)}"
-        self._head: Json = {
+        self._head: JSONObject = {
             "id": self.id,
             "object": "response",
             "created_at": int(time.time()),
@@ -81,19 +81,19 @@ class ResponsesFormatter(ResponseFormatter):
             "truncation": "disabled",
         }
         self._number = 0  # of the next event
-        self._output: list[Json] = []  # items of a stream; the last one is open until another one begins
+        self._output: list[JSONObject] = []  # items of a stream; the last one is open until another one begins
         self._open = False
         self._finish = ""
 
-    def event(self, data: Json) -> bytes:
+    def event(self, data: JSONObject) -> bytes:
         """A server-sent event with its type."""
         return b"event: " + str(data["type"]).encode() + b"\n" + super().event(data)
 
-    def full_response(self, replies: Sequence[Reply], usage: Json) -> Json:
+    def full_response(self, replies: Sequence[Reply], usage: JSONObject) -> JSONObject:
         """The response in one piece."""
         (reply,) = replies
         done = "incomplete" if reply.finish_reason == "length" else "completed"
-        output: list[Json] = []
+        output: list[JSONObject] = []
         if reply.reasoning:
             output.append(_reasoning(reply.reasoning))
         if reply.text or reply.notices or not reply.calls:
@@ -102,14 +102,14 @@ class ResponsesFormatter(ResponseFormatter):
         output += [_function_call(call, done) for call in reply.calls]
         return self._response(done, output, usage)
 
-    def first_chunks(self, index: int) -> list[Json]:
+    def first_chunks(self, index: int) -> list[JSONObject]:
         """The response as it begins."""
         head = self._response("in_progress", [])
         return [self._told("response.created", response=head), self._told("response.in_progress", response=head)]
 
-    def delta_chunk(self, index: int, piece: Piece) -> list[Json]:
+    def delta_chunk(self, index: int, piece: Piece) -> list[JSONObject]:
         """What a piece adds; another kind of item closes the one before."""
-        events: list[Json] = []
+        events: list[JSONObject] = []
         if piece.reasoning:
             events += self._switch("reasoning")
             self._output[-1]["content"][0]["text"] += piece.reasoning
@@ -128,18 +128,18 @@ class ResponsesFormatter(ResponseFormatter):
             events += [*self._close(), *self._call(piece.call)]
         return events
 
-    def last_chunks(self, index: int, reply: Reply) -> list[Json]:
+    def last_chunks(self, index: int, reply: Reply) -> list[JSONObject]:
         """Close the last item."""
         self._finish = reply.finish_reason
         opened = [] if self._output else self._switch("message")
         return [*opened, *self._close()]
 
-    def usage_chunks(self, usage: Json) -> list[Json]:
+    def usage_chunks(self, usage: JSONObject) -> list[JSONObject]:
         """The whole response."""
         done = "incomplete" if self._finish == "length" else "completed"
         return [self._told(f"response.{done}", response=self._response(done, self._output, usage))]
 
-    def _response(self, status: str, output: Sequence[Json], usage: Json | None = None) -> Json:
+    def _response(self, status: str, output: Sequence[JSONObject], usage: JSONObject | None = None) -> JSONObject:
         told = None
         if usage is not None:
             told = {
@@ -152,15 +152,15 @@ class ResponsesFormatter(ResponseFormatter):
         details = {"reason": "max_output_tokens"} if status == "incomplete" else None
         return self._head | {"status": status, "incomplete_details": details, "output": list(output), "usage": told}
 
-    def _told(self, kind: str, **fields: object) -> Json:
+    def _told(self, kind: str, **fields: object) -> JSONObject:
         self._number += 1
         return {"type": kind, "sequence_number": self._number - 1, **fields}
 
-    def _delta(self, kind: str, **fields: object) -> Json:
+    def _delta(self, kind: str, **fields: object) -> JSONObject:
         at = {"item_id": self._output[-1]["id"], "output_index": len(self._output) - 1, "content_index": 0}
         return self._told(kind, **at, **fields)
 
-    def _switch(self, kind: str) -> list[Json]:
+    def _switch(self, kind: str) -> list[JSONObject]:
         """Go on with an item of this kind: the open one, or a new one."""
         if self._open and self._output[-1]["type"] == kind:
             return []
@@ -173,12 +173,12 @@ class ResponsesFormatter(ResponseFormatter):
         events.append(self._delta("response.content_part.added", part=dict(item["content"][0])))
         return events
 
-    def _close(self) -> list[Json]:
+    def _close(self) -> list[JSONObject]:
         """End the open item, if there is one."""
         if not self._open:
             return []
         self._open = False
-        item, events = self._output[-1], list[Json]()
+        item, events = self._output[-1], list[JSONObject]()
         part = item["content"][0]
         item["status"] = "incomplete" if self._finish == "length" else "completed"
         if item["type"] == "reasoning":
@@ -190,7 +190,7 @@ class ResponsesFormatter(ResponseFormatter):
         events.append(self._told("response.output_item.done", output_index=len(self._output) - 1, item=item))
         return events
 
-    def _call(self, call: ToolCall) -> list[Json]:
+    def _call(self, call: ToolCall) -> list[JSONObject]:
         """A whole call: engines tell it when it is complete."""
         item = _function_call(call, "completed")
         at = len(self._output)
@@ -205,28 +205,28 @@ class ResponsesFormatter(ResponseFormatter):
         ]
 
 
-def _message(text: str, status: str, logprobs: list[Json]) -> Json:
+def _message(text: str, status: str, logprobs: list[JSONObject]) -> JSONObject:
     part = {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
     item = {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant"}
     return item | {"status": status, "content": [part]}
 
 
-def _consultation(consultation: Mapping[str, object] | None) -> Json:
+def _consultation(consultation: Mapping[str, object] | None) -> JSONObject:
     """The field `consultation` of a message; none in mode answer."""
     return {} if consultation is None else {"consultation": consultation}
 
 
-def _notices(notices: Sequence[Notice]) -> Json:
+def _notices(notices: Sequence[Notice]) -> JSONObject:
     """The field `notices` of a message or a delta; none where there are none."""
     return {"notices": [notice.as_json() for notice in notices]} if notices else {}
 
 
-def _reasoning(text: str) -> Json:
+def _reasoning(text: str) -> JSONObject:
     item = {"id": f"rs_{secrets.token_hex(12)}", "type": "reasoning", "summary": [], "status": "completed"}
     return item | {"content": [{"type": "reasoning_text", "text": text}]}
 
 
-def _function_call(context: ToolCall, status: str) -> Json:
+def _function_call(context: ToolCall, status: str) -> JSONObject:
     item = {"id": f"fc_{secrets.token_hex(12)}", "type": "function_call", "call_id": context.id, "name": context.name}
     return item | {"arguments": context.arguments, "status": status}
 

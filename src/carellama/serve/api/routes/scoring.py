@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from carellama.assistant import Assistant
 from carellama.engine.base import Sampling
 from carellama.engine.generate import count_tokens
+from carellama.records import JSONObject
 from carellama.serve.api.errors import InvalidRequest
 from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.api.overflow import allowed_tools
@@ -18,7 +19,7 @@ from carellama.serve.api.parsing import message_text, parse_messages, parse_tool
 from carellama.serve.api.prompts import count_text
 from carellama.serve.api.response_schemas import ScoreResponse, TokenizeResponse
 from carellama.serve.api.routes.context import ERROR_RESPONSES, check_count, context_of, note_left_out, resolve_model
-from carellama.serve.api.schemas import Json, ScoreRequest, TokenizeRequest
+from carellama.serve.api.schemas import ScoreRequest, TokenizeRequest
 from carellama.serve.api.streaming import run_in_thread, run_queued
 
 router = APIRouter(route_class=JsonRoute)
@@ -68,7 +69,7 @@ async def tokenize(request: Request, body: TokenizeRequest) -> Response:
         messages = parse_messages(body.messages)
         await context.reserve("chat")
         count = engine.count_tokens if isinstance(engine, Assistant) else partial(count_tokens, engine)
-        found: Json = {"count": await run_in_thread(partial(count, messages, tools))}
+        found: JSONObject = {"count": await run_in_thread(partial(count, messages, tools))}
     else:
         text = body.prompt or ""
         await context.reserve("chat")

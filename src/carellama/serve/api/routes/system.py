@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from carellama import __version__
+from carellama.records import JSONObject
 from carellama.serve.api.errors import InvalidRequest
 from carellama.serve.api.response_schemas import ErrorResponse, HealthResponse, Model, ModelList
 from carellama.serve.api.routes.context import context_of
-from carellama.serve.api.schemas import Json
 
 router = APIRouter()
 
@@ -69,7 +69,7 @@ async def docs(request: Request) -> Response:
     )
 
 
-async def _models(request: Request) -> list[Json]:
+async def _models(request: Request) -> list[JSONObject]:
     state, _ = context_of(request)
     names = state.settings.names
     adapters, context_tokens = await state.engine_info()
