@@ -53,7 +53,7 @@ def test_help_is_printed_without_loading_a_library() -> None:
         "import contextlib, io, sys\n"
         "from carellama.train import plan, run\n"
         "for argv in (['--help'], ['--stage', 'dpo', '-h'], ['--help', 'all']):\n"
-        "    for command in (run.train, run.evaluate, run.predict, plan.plan):\n"
+        "    for command in (run.train, run.evaluate, run.predict, plan.main):\n"
         "        with contextlib.redirect_stdout(io.StringIO()) as text:\n"
         "            command(argv)\n"
         "        assert '--lora_rank' in text.getvalue()\n"

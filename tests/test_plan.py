@@ -66,7 +66,7 @@ def step(
 ) -> dict[str, int]:
     arguments = ModelArguments(str(folder), quantization_bit=bits)
     finetuning = FinetuningArguments(finetuning_type=kind, lora_target="all", num_layer_trainable=2)
-    model = meta_model(arguments, dtype="float32", attention="sdpa")
+    model: Any = meta_model(arguments, dtype="float32", attention="sdpa")
     if kind != "lora":
         model = apply_adapters_meta(model, plan_adapters(arguments, finetuning))
     layers = list(model.model.layers)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import carellama
 from carellama.config.options import Options, option
@@ -50,7 +50,7 @@ class Steps:
         self.path = folder / "demo.json"
         self.done: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
 
-    def do(self, name: str, verb: str, options: dict[str, Any], work: Callable[[list[str]], object]) -> None:
+    def do(self, name: str, verb: str, options: dict[str, object], work: Callable[[list[str]], object]) -> None:
         """Say the command line and do the work, unless it was done so before."""
         argv = to_flags(options)
         digest = hashlib.sha256(json.dumps([carellama.__version__, data_digest(), verb, argv]).encode()).hexdigest()
@@ -101,7 +101,7 @@ def run(argv: Sequence[str]) -> None:
     farewell(folder, model, time.monotonic() - started)
 
 
-def learn(steps: Steps, folder: Path, language: str, model: dict[str, Any]) -> None:
+def learn(steps: Steps, folder: Path, language: str, model: dict[str, str]) -> None:
     """Measure, fine-tune, measure again."""
     data = {"dataset_dir": DATA}
     held_out = data | {
@@ -180,7 +180,7 @@ def show_table(folder: Path) -> None:
     (folder / "before_after.md").write_text(compare(runs, markdown=True) + "\n", encoding="utf-8")
 
 
-def ask_both(folder: Path, question: str, model: dict[str, Any]) -> None:
+def ask_both(folder: Path, question: str, model: dict[str, str]) -> None:
     """Answer one question with the base and with the exported model."""
     from carellama.engine.base import Sampling
     from carellama.engine.generate import generate
@@ -197,7 +197,7 @@ def ask_both(folder: Path, question: str, model: dict[str, Any]) -> None:
         print(f"\n[{title}]\n{reply.text.strip()}", flush=True)
 
 
-def farewell(folder: Path, model: dict[str, Any], seconds: float) -> None:
+def farewell(folder: Path, model: dict[str, str], seconds: float) -> None:
     """Say what was made and how to go on."""
     name = model["model_name_or_path"]
     print(f"""

@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from carellama.errors import UserError
 
@@ -133,7 +133,7 @@ def refuse_sources(output: Path, sources: Iterable[Path]) -> None:
         raise UserError(f"{output} is a file that this command reads: give another name, so that the original stays")
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write a JSON file whole."""
     with whole_file(path) as file:
         file.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")

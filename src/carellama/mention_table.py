@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from ahocorasick_rs import AhoCorasick
@@ -46,7 +46,7 @@ class Ragged:
         return self._values[at], source
 
 
-def codes_of(text: str) -> NDArray[np.integer[Any]]:
+def codes_of(text: str) -> NDArray[np.integer]:
     """Return the code points of a text of `rules.normalize`: bytes where all are ASCII."""
     if text.isascii():
         return np.frombuffer(text.encode("ascii"), dtype=np.uint8)
@@ -79,7 +79,7 @@ class Words:
         self._latin_starts, self._latin_ends = np.array(latin_starts, dtype=bool), np.array(latin_ends, dtype=bool)
         self._negates = np.array(negates, dtype=bool)
 
-    def find(self, text: str, codes: NDArray[np.integer[Any]]) -> tuple[Ints, Ints, Ints]:
+    def find(self, text: str, codes: NDArray[np.integer]) -> tuple[Ints, Ints, Ints]:
         """Return the unit of each word that a text has, its start and its end; `codes` are those of the characters."""
         matches = self._automaton.find_matches_as_indexes(text, overlapping=True)
         flat = np.fromiter(chain.from_iterable(matches), np.int64, 3 * len(matches))
@@ -117,7 +117,7 @@ def _is_cut(matches: Sequence[tuple[int, int, int]], at: int) -> bool:
 class Distances:
     """How many words stand between two places of a text, and whether a sentence ends there."""
 
-    def __init__(self, codes: NDArray[np.integer[Any]], ends: Sequence[int]) -> None:
+    def __init__(self, codes: NDArray[np.integer], ends: Sequence[int]) -> None:
         self._ends = np.array(ends, dtype=np.int64)
         self._bytes: Ints | None = None  # of UTF-8 up to each place, more than one for each character
         if codes.dtype != np.uint8:

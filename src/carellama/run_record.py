@@ -38,11 +38,11 @@ def write_run(
     folder: Path,
     *,
     asked: Mapping[str, str],
-    settings: Mapping[str, Any],
-    used: Mapping[str, Any],
-    data: Sequence[Mapping[str, Any]],
-    results: Mapping[str, Any],
-    resumed: Sequence[Mapping[str, Any]] = (),
+    settings: Mapping[str, Mapping[str, object]],
+    used: Mapping[str, object],
+    data: Sequence[Mapping[str, object]],
+    results: Mapping[str, object],
+    resumed: Sequence[Mapping[str, object]] = (),
 ) -> None:
     """Write `run.json`: options, data (name, digest, counts), versions, code, machine, results so far.
 

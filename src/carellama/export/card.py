@@ -121,14 +121,14 @@ def find_base(model: ModelArguments) -> BaseModel:
 
 def front_matter(
     base: BaseModel, records: Sequence[Mapping[str, Any]], kind: ModelKind, *, relation: str | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the head of a card, which the hub reads: keys and values as its documentation has them."""
     data = [entry for record in records for entry in record.get("data", []) if isinstance(entry, dict)]
     names = [str(entry.get("hub") or Path(str(entry.get("name", ""))).stem) for entry in data]
     languages = [*(language for entry in data for language in entry.get("languages") or ()), *base.languages]
     settings = [record.get("settings", {}).get("finetuning", {}) for record in records]
     methods = [str(group[key]) for group in settings for key in ("stage", "finetuning_type") if group.get(key)]
-    front: dict[str, Any] = {
+    front: dict[str, object] = {
         "license": base.licence or "unknown",
         "base_model": base.hub,
         "base_model_relation": relation if base.hub else None,
@@ -144,7 +144,7 @@ def front_matter(
 
 
 def _page(
-    title: str, front: Mapping[str, Any], base: BaseModel, licences: Sequence[str], facts: Sequence[str]
+    title: str, front: Mapping[str, object], base: BaseModel, licences: Sequence[str], facts: Sequence[str]
 ) -> list[str]:
     """The lines of a card above its trainings."""
     import yaml
@@ -237,11 +237,11 @@ def _without_folders(text: str) -> str:
     return ", ".join(Path(part).name if part.startswith(("/", "~", "./", "../")) else part for part in parts)
 
 
-def _plain(value: Any) -> bool:
+def _plain(value: object) -> bool:
     return isinstance(value, (str, int, float))
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     """A Markdown table."""
     cells = [
         [f"{cell:.6g}" if isinstance(cell, float) else _without_folders(str(cell)) for cell in row] for row in rows

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from carellama.config.commands import EXPORT_OPTIONS
 from carellama.config.data import DataArguments
@@ -36,6 +36,9 @@ from carellama.run_record import check_positions, template_for
 from carellama.templates.template import Template, get_template
 
 if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
     from carellama.export.parity import ParityReport
 
 log = logging.getLogger(__name__)
@@ -106,7 +109,7 @@ def export_model(
     if exact:
         adapted.float()
     expected = measure(adapted, tokenizer, template, kind)
-    merged = merge_adapters(adapted).to(_torch_dtype(dtype))
+    merged = merge_adapters(adapted).to(_torch_dtype(dtype))  # type: ignore[arg-type]  # transformers' decorator hides what it takes
     tokenizer.chat_template = template.jinja
     if kind == "reward":
         prepare_scoring(merged, tokenizer, template)
@@ -128,15 +131,16 @@ def export_model(
     return parity
 
 
-def _stored_dtype(config: Any) -> str:
+def _stored_dtype(config: PreTrainedConfig) -> str:
     """The precision that the base is stored in; none stated: float32."""
     return str(config.dtype or "float32").removeprefix("torch.")
 
 
-def _torch_dtype(name: str) -> Any:
+def _torch_dtype(name: str) -> torch.dtype:
     import torch
 
-    return getattr(torch, name)
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def _check_target(folder: Path, model: ModelArguments, *, overwrite: bool) -> None:
@@ -158,12 +162,12 @@ def _check_target(folder: Path, model: ModelArguments, *, overwrite: bool) -> No
         raise UserError(f"--output_dir {folder} holds no model (config.json), so it is not replaced; give another")
 
 
-def _bytes_of(network: Any, dtype: str) -> int:
+def _bytes_of(network: PreTrainedModel, dtype: str) -> int:
     """The disk space that the folder takes at most."""
     return int(network.num_parameters() * _torch_dtype(dtype).itemsize * 1.02) + (64 << 20)
 
 
-def _check_space(network: Any, output_dir: Path, dtype: str) -> None:
+def _check_space(network: PreTrainedModel, output_dir: Path, dtype: str) -> None:
     """Refuse when the disk has less space than the weights take."""
     needed = _bytes_of(network, dtype)
     place = next(parent for parent in output_dir.absolute().parents if parent.exists())
@@ -174,7 +178,9 @@ def _check_space(network: Any, output_dir: Path, dtype: str) -> None:
         )
 
 
-def _save(network: Any, tokenizer: Any, template: Template, folder: Path, max_shard_size: str) -> None:
+def _save(
+    network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, template: Template, folder: Path, max_shard_size: str
+) -> None:
     """Write weights, tokenizer with the chat format, and the tokens that end an answer."""
     from safetensors import SafetensorError
 

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from carellama.errors import UserError
 from carellama.model.quiet import quiet_loading
@@ -22,6 +22,12 @@ from carellama.records import Message
 from carellama.stages import ModelKind
 from carellama.templates.template import Template
 from carellama.templates.tokenize import GroupEncoder
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from carellama.model.lora import AnyModel
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +64,13 @@ class Expected:
 
     kind: ModelKind
     texts: tuple[tuple[int, ...], ...]  # ids of the prompt; of a reward model: of each conversation
-    ids: Any  # (1, T) of the end of the prompt, as much as the model takes, and the answer; None: a reward model
-    values: Any  # float32 tensor: logits (A, V) of the answer, or scores (conversations,)
+    ids: (
+        torch.Tensor | None
+    )  # (1, T) of the end of the prompt, as much as the model takes, and the answer; None: a reward model
+    values: torch.Tensor  # float32 tensor: logits (A, V) of the answer, or scores (conversations,)
 
 
-def measure(network: Any, tokenizer: Any, template: Template, kind: ModelKind) -> Expected:
+def measure(network: AnyModel, tokenizer: PreTrainedTokenizerBase, template: Template, kind: ModelKind) -> Expected:
     """Return the logits along a greedy answer, or the scores of a reward model at the tokens it was trained at."""
     if kind == "reward":
         return _measure_scores(network, tokenizer, template)
@@ -87,7 +95,7 @@ def conversations() -> list[tuple[Message, ...]]:
     return [(*PARITY_PROMPT, Message("assistant", answer)) for answer in PARITY_ANSWERS]
 
 
-def _measure_scores(network: Any, tokenizer: Any, template: Template) -> Expected:
+def _measure_scores(network: AnyModel, tokenizer: PreTrainedTokenizerBase, template: Template) -> Expected:
     """Score each conversation on its own, at its last token, as `--stage rm` reads it."""
     import torch
 
@@ -106,13 +114,14 @@ def _measure_scores(network: Any, tokenizer: Any, template: Template) -> Expecte
     return Expected("reward", tuple(ids), None, torch.stack(scores))
 
 
-def _answer_logits(network: Any, ids: Any) -> Any:
+def _answer_logits(network: AnyModel, ids: torch.Tensor) -> torch.Tensor:
     """Return the logits (A, V), in float32, of the last `PARITY_TOKENS` tokens."""
     import torch
 
     with torch.no_grad():
         logits = network(input_ids=ids).logits[0, -PARITY_TOKENS - 1 : -1]
-    return logits.float().cpu()
+    values: torch.Tensor = logits.float().cpu()
+    return values
 
 
 def check_parity(
@@ -141,7 +150,7 @@ def check_parity(
         raise UserError("the written chat template renders another prompt than the template of the training")
     if tuple(tokenizer(rendered, add_special_tokens=False)["input_ids"]) != expected.texts[0]:
         raise UserError("the written tokenizer gives other ids than the one that the model was trained with")
-    logits = _answer_logits(network, expected.ids)
+    logits = _answer_logits(network, cast("torch.Tensor", expected.ids))
     report = ParityReport(
         max_logit_difference=float((logits - expected.values).abs().max()),
         top1_agreement=float((logits.argmax(-1) == expected.values.argmax(-1)).float().mean()),
@@ -152,7 +161,9 @@ def check_parity(
     return report
 
 
-def _check_scores(tokenizer: Any, network: Any, expected: Expected, computed: str) -> ParityReport:
+def _check_scores(
+    tokenizer: PreTrainedTokenizerBase, network: AnyModel, expected: Expected, computed: str
+) -> ParityReport:
     """Score the conversations in one padded batch, with the tokenizer, template and pad token of the folder."""
     import torch
 
@@ -176,13 +187,16 @@ def _check_scores(tokenizer: Any, network: Any, expected: Expected, computed: st
     return ParityReport(difference, None, computed)
 
 
-def _rendered(tokenizer: Any, every: Sequence[Sequence[Message]], *, add_generation_prompt: bool) -> list[str]:
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, every: Sequence[Sequence[Message]], *, add_generation_prompt: bool
+) -> list[str]:
     """Render conversations by the chat template of a tokenizer."""
     rows = [[{"role": message.role, "content": message.content} for message in messages] for messages in every]
     return [
-        tokenizer.apply_chat_template(row, tokenize=False, add_generation_prompt=add_generation_prompt) for row in rows
+        cast("str", tokenizer.apply_chat_template(row, tokenize=False, add_generation_prompt=add_generation_prompt))
+        for row in rows
     ]
 
 
-def _shown(scores: Any) -> str:
+def _shown(scores: torch.Tensor) -> str:
     return ", ".join(f"{float(score):.3f}" for score in scores)

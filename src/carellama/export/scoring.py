@@ -9,17 +9,21 @@ that ends an answer, and the chat template must end there as well.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from carellama.model.readers import find_pad_token
 from carellama.model.vocabulary import grow
 from carellama.records import Message
 from carellama.templates.template import Template
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 NEW_PAD = "<pad>"
 
 
-def prepare_scoring(network: Any, tokenizer: Any, template: Template) -> None:
+def prepare_scoring(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, template: Template) -> None:
     """Give a reward model a pad token that ends no answer, padding on the right and a template for scoring.
 
     A tokenizer without such a token gets the new one `<pad>`, and the embedding a row of zeros for it.
@@ -28,7 +32,7 @@ def prepare_scoring(network: Any, tokenizer: Any, template: Template) -> None:
     if pad is None:
         tokenizer.add_special_tokens({"pad_token": NEW_PAD})
         grow(network, len(tokenizer))
-        network.get_input_embeddings().weight.data[tokenizer.pad_token_id] = 0
+        cast("torch.nn.Embedding", network.get_input_embeddings()).weight.data[tokenizer.pad_token_id] = 0
     else:
         tokenizer.pad_token = pad
     tokenizer.padding_side = "right"  # learned positions (GPT-2) count from the left, padding or not

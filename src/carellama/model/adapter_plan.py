@@ -9,7 +9,7 @@ Reads only adapter_config.json. The model (`carellama.model.adapters`), the mode
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -82,7 +82,7 @@ def plan_adapters(model: ModelArguments, finetuning: FinetuningArguments | None 
     return AdapterPlan(before[:merged], before[merged:], resumed, trains, finetuning, model.allow_pickle)
 
 
-def _not_combinable_reason(config: dict[str, Any]) -> str:
+def _not_combinable_reason(config: Mapping[str, object]) -> str:
     """Say why an adapter cannot answer beside others, or nothing."""
     if config["peft_type"] != "LORA":
         return f"is an adapter of the kind {config['peft_type']}, not LORA"

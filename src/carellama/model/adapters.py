@@ -36,6 +36,7 @@ from carellama.model.lora import (
 if TYPE_CHECKING:
     import torch
     from peft import PeftConfig, PeftModel
+    from peft.tuners.tuners_utils import BaseTuner
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
@@ -103,11 +104,11 @@ def _disable_bnb_repacking(model: torch.nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
-def unwrap(model: Any) -> Any:
+def unwrap(model: torch.nn.Module) -> AnyModel:
     """The model behind the wrappers of several processes and of compilation."""
     while hasattr(model, "module"):
-        model = model.module
-    return model
+        model = cast("torch.nn.Module", model.module)
+    return cast("AnyModel", model)
 
 
 class ReferenceModel:
@@ -116,7 +117,7 @@ class ReferenceModel:
     Raises `UserError` where whole weights are trained and sharded: a copy of them would lie in every process.
     """
 
-    def __init__(self, model: Any, *, sharded: bool) -> None:
+    def __init__(self, model: AnyModel, *, sharded: bool) -> None:
         from peft import PeftModel
 
         self._copy = None
@@ -127,19 +128,19 @@ class ReferenceModel:
         self._copy = copy.deepcopy(model).eval().requires_grad_(False)
 
     @contextmanager
-    def use(self, model: Any) -> Iterator[Any]:
+    def use(self, model: torch.nn.Module) -> Iterator[torch.nn.Module]:
         """Give the reference; within this `model`, which may be wrapped, answers as the reference does."""
         if self._copy is not None:
             self._copy.to(next(model.parameters()).device)
             yield self._copy
             return
-        inner = unwrap(model)
+        inner = cast("PeftModel", unwrap(model))
         earlier = [name for name in inner.peft_config if name != TRAINED_ADAPTER]
         training = model.training
         model.eval()
         try:
             if earlier:  # a quantised base keeps them beside it
-                inner.base_model.set_adapter(earlier)
+                cast("BaseTuner", inner.base_model).set_adapter(earlier)
                 yield model
             else:
                 with inner.disable_adapter():
@@ -150,7 +151,7 @@ class ReferenceModel:
             model.train(training)
 
 
-def merge_adapters(model: Any) -> PreTrainedModel:
+def merge_adapters(model: AnyModel) -> PreTrainedModel:
     """Return the model with its adapters added to its weights; a model without adapters as it is.
 
     Each layer is summed in float32 and rounded once. Raises `UserError` for quantised weights.
@@ -159,7 +160,7 @@ def merge_adapters(model: Any) -> PreTrainedModel:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if not isinstance(model, PeftModel):
-        return cast("PreTrainedModel", model)
+        return model
     if getattr(model.get_base_model(), "is_quantized", False):
         raise UserError("adapters cannot be merged into quantised weights without loss: leave --quantization_bit out")
     for layer in model.modules():
@@ -170,8 +171,7 @@ def merge_adapters(model: Any) -> PreTrainedModel:
             weight.data = weight.data.float()
             layer.merge()
             weight.data = weight.data.to(dtype)
-    tuner: Any = model.base_model
-    return cast("PreTrainedModel", tuner.unload())
+    return cast("PreTrainedModel", cast("BaseTuner", model.base_model).unload())
 
 
 def describe_trainable(model: torch.nn.Module) -> str:

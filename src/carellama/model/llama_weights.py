@@ -23,12 +23,15 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from carellama.config.commands import LlamaArguments
 from carellama.config.reader import parse_options
 from carellama.disk import full, no_room, write_json
 from carellama.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +176,7 @@ def find_shards(folder: Path, base: str) -> list[Path]:
     return expected
 
 
-def open_shard(path: Path) -> Mapping[str, Any]:
+def open_shard(path: Path) -> Mapping[str, torch.Tensor]:
     """Map a shard into memory, without running any code that a pickle may hold."""
     import torch
 
@@ -196,7 +199,7 @@ def open_shard(path: Path) -> Mapping[str, Any]:
     return weights
 
 
-def join(weights: Sequence[Mapping[str, Any]], name: str, axis: int | None) -> Any:
+def join(weights: Sequence[Mapping[str, torch.Tensor]], name: str, axis: int | None) -> torch.Tensor:
     """Return one matrix, joined from all shards."""
     import torch
 
@@ -207,13 +210,13 @@ def join(weights: Sequence[Mapping[str, Any]], name: str, axis: int | None) -> A
     return parts[0].clone() if axis is None or len(parts) == 1 else torch.cat(parts, dim=axis)
 
 
-def halves_apart(matrix: Any, heads: int) -> Any:
+def halves_apart(matrix: torch.Tensor, heads: int) -> torch.Tensor:
     """Reorder the rows (heads * d, D) of a query or key matrix: pairs (2i, 2i + 1) become (i, i + d/2)."""
     rows, columns = matrix.shape
     return matrix.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
 
 
-def _layers(weights: Sequence[Mapping[str, Any]], params: Params) -> Iterator[dict[str, Any]]:
+def _layers(weights: Sequence[Mapping[str, torch.Tensor]], params: Params) -> Iterator[dict[str, torch.Tensor]]:
     """Yield the tensors of one layer after the other, by transformers' names; the last has what is in no layer."""
     head = params.dim // params.n_heads
     for number in range(params.n_layers):
@@ -232,7 +235,7 @@ def _layers(weights: Sequence[Mapping[str, Any]], params: Params) -> Iterator[di
     }
 
 
-def _check_shape(name: str, matrix: Any, expected: tuple[int, int]) -> None:
+def _check_shape(name: str, matrix: torch.Tensor, expected: tuple[int, int]) -> None:
     if tuple(matrix.shape) != expected:
         raise UserError(
             f"{name} is {tuple(matrix.shape)} where params.json asks for {expected}: "
@@ -240,7 +243,7 @@ def _check_shape(name: str, matrix: Any, expected: tuple[int, int]) -> None:
         )
 
 
-def _write_weights(weights: Sequence[Mapping[str, Any]], params: Params, folder: Path) -> tuple[int, int, str]:
+def _write_weights(weights: Sequence[Mapping[str, torch.Tensor]], params: Params, folder: Path) -> tuple[int, int, str]:
     """Write one safetensors file a layer, and their index; return (vocabulary, width of the feed-forward, dtype)."""
     from safetensors.torch import save_file
 

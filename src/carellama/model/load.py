@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from carellama.config.environment import few_kernels
 from carellama.config.model import ModelArguments
@@ -34,7 +34,9 @@ from carellama.model.zoo.resolve import EMBEDDED, model_folder
 from carellama.stages import ModelKind
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    import torch
+    from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 log = logging.getLogger(__name__)
 
@@ -120,19 +122,19 @@ def load_config(model: ModelArguments) -> PreTrainedConfig:
     return config
 
 
-def model_class(model: ModelArguments, kind: ModelKind = "causal") -> Any:
+def model_class(model: ModelArguments, kind: ModelKind = "causal") -> type[PreTrainedModel] | None:
     """Return transformers' class for the model, or None where the model brings its own code."""
     config = load_config(model)
     if model.trust_remote_code and auto_class(kind).__name__ in (getattr(config, "auto_map", None) or {}):
         return None
     try:
-        found = auto_class(kind)._model_mapping[type(config)]
+        found = cast("Mapping[type, Any]", auto_class(kind)._model_mapping)[type(config)]
     except KeyError:
         return None
-    return found[0] if isinstance(found, (tuple, list)) else found
+    return cast("type[PreTrainedModel]", found[0] if isinstance(found, (tuple, list)) else found)
 
 
-def auto_class(kind: ModelKind) -> Any:
+def auto_class(kind: ModelKind) -> type[_BaseAutoModelClass]:
     """Return transformers' automatic class for models of this kind."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -202,7 +204,7 @@ def match_tokenizer(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     highest = max(tokenizer.get_vocab().values())
     if extended:
         grow(network, highest + 1)
-    embeddings: Any = network.get_input_embeddings()
+    embeddings = cast("torch.nn.Embedding", network.get_input_embeddings())
     rows = embeddings.num_embeddings
     if highest >= rows:
         raise UserError(
@@ -275,7 +277,7 @@ def _hub_kwargs(model: ModelArguments) -> dict[str, Any]:
     }
 
 
-def _quantization(model: ModelArguments, dtype: Any) -> Any:
+def _quantization(model: ModelArguments, dtype: torch.dtype) -> BitsAndBytesConfig:
     """4 bit as in QLoRA (Dettmers et al., arXiv 2305.14314, section 3), or LLM.int8 (arXiv 2208.07339)."""
     from transformers import BitsAndBytesConfig
 
@@ -339,7 +341,7 @@ def check_weights(folder: Path, *, allow_pickle: bool) -> None:
         )
 
 
-def _check_all_weights_loaded(info: dict[str, Any], place: Path | str) -> None:
+def _check_all_weights_loaded(info: Mapping[str, Collection[object]], place: Path | str) -> None:
     """Refuse a model whose weights are not all there, or not of the sizes in its config.json."""
     for key, problem in (("missing_keys", "lacks"), ("mismatched_keys", "has in other sizes")):
         if info[key]:
@@ -349,7 +351,7 @@ def _check_all_weights_loaded(info: dict[str, Any], place: Path | str) -> None:
                 f"(the first: {first}): it is incomplete, or of another architecture"
             )
     if info["unexpected_keys"]:
-        first = sorted(info["unexpected_keys"])[0]
+        first = sorted(map(str, info["unexpected_keys"]))[0]
         log.warning("%s: %d weights have no use here (%s)", place, len(info["unexpected_keys"]), first)
 
 

@@ -29,7 +29,8 @@ from carellama.stages import STAGES
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
+    from peft.tuners.tuners_utils import BaseTuner
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
@@ -63,20 +64,20 @@ def new_adapter(model: AnyModel, finetuning: FinetuningArguments, tokens: Sequen
         if not isinstance(model, PeftModel):
             made = cast("PeftModel", get_peft_model(model, config, adapter_name=TRAINED_ADAPTER))
             if finetuning.pissa_init:
-                start: Any = {name: weight.clone() for name, weight in adapter_weights(made).items()}
-                made.pissa_start = start
+                start = {name: weight.clone() for name, weight in adapter_weights(made).items()}
+                made.pissa_start = start  # type: ignore[assignment]  # no module, but a note
             return made
         earlier = list(model.peft_config)
         model.add_adapter(TRAINED_ADAPTER, config)
     return set_active_adapters(model, [*earlier, TRAINED_ADAPTER], trained=True)
 
 
-def _config(base: PreTrainedModel, finetuning: FinetuningArguments, tokens: Sequence[int]) -> Any:
+def _config(base: PreTrainedModel, finetuning: FinetuningArguments, tokens: Sequence[int]) -> PeftConfig:
     """The configuration of peft that the options ask for."""
     import peft
 
     kind, rank, dropout = finetuning.peft_type, finetuning.lora_rank, finetuning.lora_dropout
-    alpha: Any = finetuning.lora_alpha  # peft calls it an int and takes any number
+    alpha = cast("int", finetuning.lora_alpha)  # peft calls it an int and takes any number
     scores = STAGES[finetuning.stage].model_kind == "reward"
     common: dict[str, Any] = {
         "task_type": peft.TaskType.SEQ_CLS if scores else peft.TaskType.CAUSAL_LM,
@@ -97,7 +98,7 @@ def _config(base: PreTrainedModel, finetuning: FinetuningArguments, tokens: Sequ
         return peft.HRAConfig(**common, r=rank)
     if kind == "ia3":
         return peft.IA3Config(**common, feedforward_modules=_ia3_feedforward(base, common["target_modules"]))
-    start: Any = True
+    start: Any = True  # peft's names
     if finetuning.pissa_init:
         start = "pissa" if finetuning.pissa_iter < 0 else f"pissa_niter_{finetuning.pissa_iter}"
     return peft.LoraConfig(
@@ -196,8 +197,7 @@ def _trainable_token_indices(model: PreTrainedModel, tokens: Sequence[int]) -> d
 
 def set_active_adapters(model: PeftModel, names: list[str], *, trained: bool) -> PeftModel:
     """Let all adapters of these names answer together; the last is trained, if any."""
-    tuner: Any = model.base_model
-    tuner.set_adapter(names)
+    cast("BaseTuner", model.base_model).set_adapter(names)
     last = {id(parameter) for name, parameter in model.named_parameters() if _is_trained_weight(model, name, names[-1])}
     for parameter in model.parameters():
         parameter.requires_grad_(trained and id(parameter) in last)
@@ -206,7 +206,7 @@ def set_active_adapters(model: PeftModel, names: list[str], *, trained: bool) ->
 
 def _is_trained_weight(model: PeftModel, parameter: str, adapter: str) -> bool:
     """Whether a parameter belongs to an adapter, and is one that is trained."""
-    tuner: Any = model.base_model
+    tuner = cast("BaseTuner", model.base_model)
     kinds = (tuner.prefix, ".modules_to_save.", ".trainable_tokens_delta.")
     return adapter in parameter.split(".") and any(kind in parameter for kind in kinds)
 
@@ -223,7 +223,7 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-def adapter_weights(model: Any) -> dict[str, torch.Tensor]:
+def adapter_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The weights of the trained adapter under the names that they have in its file."""
     from peft import get_peft_model_state_dict
 

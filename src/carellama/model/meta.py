@@ -35,7 +35,7 @@ BYTES_PER_4BIT_WEIGHT = {True: 0.5 + 1 / 64 + 4 / (64 * 256), False: 0.5 + 4 / 6
 
 def meta_model(
     model: ModelArguments, *, dtype: str, attention: str | None, kind: ModelKind = "causal", rows: int = 0
-) -> Any:
+) -> PreTrainedModel:
     """Return the model of `load_model` without its weights; `rows`: the least rows of its embedding."""
     config = copy.deepcopy(load_config(model))
     if kind == "reward":
@@ -43,12 +43,13 @@ def meta_model(
     text = config.get_text_config()
     text.vocab_size = max(text.vocab_size, rows)
     real = getattr(torch, fastest_dtype() if dtype == "auto" else dtype)
-    options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+    options = {} if attention is None else {"attn_implementation": attention}
     with torch.device("meta"):
         network = auto_class(kind).from_config(config, dtype=real, trust_remote_code=model.trust_remote_code, **options)
     if model.quantization_bit:
         _stub_quantized_layers(network, model, real)
-    return network.eval()
+    made: PreTrainedModel = network.eval()
+    return made
 
 
 class QuantizedLinearStub(torch.nn.Linear):
@@ -81,7 +82,7 @@ class _DequantizeStub(torch.autograd.Function):
         return torch.matmul(grads[0], unpacked), None, None
 
 
-def _stub_quantized_layers(network: Any, model: ModelArguments, dtype: torch.dtype) -> None:
+def _stub_quantized_layers(network: PreTrainedModel, model: ModelArguments, dtype: torch.dtype) -> None:
     """Replace the linear layers that bitsandbytes packs: all but the head."""
     a_weight = 1.0 if model.quantization_bit == 8 else BYTES_PER_4BIT_WEIGHT[model.double_quantization]
     head = network.get_output_embeddings()

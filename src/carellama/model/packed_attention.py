@@ -17,12 +17,15 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
 from carellama.hardware import has_gpu
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PACKED = "packed"
 DENSE_TOKENS = 512  # above this length the fused kernel is as fast, and its memory linear
@@ -197,7 +200,7 @@ def register() -> str:
     return PACKED
 
 
-def choose(attention: str, model_class: Any) -> str | None:
+def choose(attention: str, model_class: type[PreTrainedModel] | None) -> str | None:
     """Return transformers' name for `--attention`, or None for the default of the model class.
 
     `auto` is flash attention where it can run, else `packed`, else that default; None too for `padded`, and for
@@ -226,7 +229,7 @@ def flash_is_here() -> bool:
     return is_kernels_available() and any(Path(HF_HUB_CACHE).glob(f"*--{name}"))
 
 
-def dispatches(model_class: Any) -> bool:
+def dispatches(model_class: type[PreTrainedModel] | None) -> bool:
     """Whether a model class calls the attention function of the configuration, whichever it is."""
     return model_class is not None and bool(model_class._can_set_attn_implementation())
 

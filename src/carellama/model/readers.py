@@ -17,7 +17,7 @@ import logging
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from carellama.disk import write_json
 from carellama.model.sentencepiece_file import (
@@ -27,6 +27,9 @@ from carellama.model.sentencepiece_file import (
     space_before,
     write_tokenizer_model,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +144,7 @@ def readable_tokenizer_config(config: dict[str, Any], folder: Path) -> dict[str,
     return config
 
 
-def find_pad_token(tokenizer: Any, ends: Collection[int]) -> str | None:
+def find_pad_token(tokenizer: PreTrainedTokenizerBase, ends: Collection[int]) -> str | None:
     """Return a token to pad with that is none of `ends` nor the end token; None: the tokenizer has none to spare."""
     vocabulary = tokenizer.get_vocab()
     special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]

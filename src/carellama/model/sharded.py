@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from carellama.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+    from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 SHARDS = "pytorch_model_fsdp_0"  # accelerate's name of the folder
 DESCRIPTIONS = {  # what the index of a checkpoint is made of, by module
@@ -33,7 +34,7 @@ DESCRIPTIONS = {  # what the index of a checkpoint is made of, by module
 }  # fmt: skip
 
 
-def gathered(model: Any) -> dict[str, torch.Tensor]:
+def gathered(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """All weights of a model under FSDP2, of an adapter only what is trained; all processes must call this."""
     from peft import PeftModel
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -41,8 +42,7 @@ def gathered(model: Any) -> dict[str, torch.Tensor]:
     options = StateDictOptions(
         full_state_dict=True, cpu_offload=True, ignore_frozen_params=isinstance(model, PeftModel)
     )
-    found: dict[str, Any] = get_model_state_dict(model, options=options)
-    return found
+    return cast("dict[str, torch.Tensor]", get_model_state_dict(model, options=options))
 
 
 def is_sharded(folder: Path) -> bool:
@@ -60,13 +60,14 @@ def read_shards(folder: Path) -> dict[str, torch.Tensor]:
     class Reader(FileSystemReader):
         """Reads the index without making any other object of it."""
 
-        def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
+        def read_metadata(self, *args: object, **kwargs: object) -> Metadata:
             with (folder / SHARDS / ".metadata").open("rb") as file:
-                return _Descriptions(file).load()
+                index: Metadata = _Descriptions(file).load()
+            return index
 
     try:
         reader = Reader(folder / SHARDS)
-        described = reader.read_metadata().state_dict_metadata
+        described = cast("dict[str, TensorStorageMetadata]", reader.read_metadata().state_dict_metadata)
         weights = {
             name.removeprefix("model."): torch.empty(one.size, dtype=one.properties.dtype)
             for name, one in described.items()
@@ -83,7 +84,7 @@ def read_shards(folder: Path) -> dict[str, torch.Tensor]:
 class _Descriptions(pickle.Unpickler):
     """Makes torch's descriptions of tensors, and refuses everything else."""
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         """The class of that name, if it is one of those that an index is made of."""
         import torch
 

@@ -14,9 +14,13 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from carellama.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +60,7 @@ def read_tokens(path: Path) -> list[str]:
     return list(dict.fromkeys(tokens))
 
 
-def add_tokens(tokenizer: Any, path: Path) -> Added:
+def add_tokens(tokenizer: PreTrainedTokenizerBase, path: Path) -> Added:
     """Add the tokens of a file to the tokenizer; those that are one token already stay what they are.
 
     Raises `UserError` for a tokenizer that would not give the same text back with them.
@@ -66,10 +70,10 @@ def add_tokens(tokenizer: Any, path: Path) -> Added:
     new = [token for token in tokens if len(before[token]) > 1]
     put(tokenizer, new)
     log.info("%s: %d new tokens, %d that the tokenizer has already", path, len(new), len(tokens) - len(new))
-    return Added({tokenizer.convert_tokens_to_ids(token): before[token] for token in new})
+    return Added({cast("int", tokenizer.convert_tokens_to_ids(token)): before[token] for token in new})
 
 
-def put(tokenizer: Any, tokens: list[str]) -> None:
+def put(tokenizer: PreTrainedTokenizerBase, tokens: list[str]) -> None:
     """Add tokens to a tokenizer, as they are written.
 
     The tokenizers of Llama 1 and 2 put a space behind every added token, so that text would come back changed; they
@@ -88,13 +92,13 @@ def put(tokenizer: Any, tokens: list[str]) -> None:
         log.info("the tokenizer puts its space at the start of a text only now, not behind every added token")
 
 
-def _keeps_text(tokenizer: Any, tokens: list[str]) -> bool:
+def _keeps_text(tokenizer: PreTrainedTokenizerBase, tokens: list[str]) -> bool:
     probe = f"患者{tokens[0]}患者{tokens[-1]}a {tokens[0]}"
-    text: str = tokenizer.decode(tokenizer(probe, add_special_tokens=False)["input_ids"])
+    text = cast("str", tokenizer.decode(tokenizer(probe, add_special_tokens=False)["input_ids"]))
     return text.strip() == probe
 
 
-def _space_at_start_only(tokenizer: Any) -> None:
+def _space_at_start_only(tokenizer: PreTrainedTokenizerBase) -> None:
     """Set a tokenizer of the SentencePiece kind to its newer manner (`legacy` off)."""
     from tokenizers import normalizers, pre_tokenizers
 
@@ -110,24 +114,25 @@ def _space_at_start_only(tokenizer: Any) -> None:
         tokenizer.init_kwargs["legacy"] = False
 
 
-def pieces_of(tokenizer: Any, text: str) -> list[int]:
+def pieces_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The ids of a text within a sentence: without a bare mark of a beginning word, which SentencePiece puts first."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     bare = len(ids) > 1 and tokenizer.convert_ids_to_tokens(ids[0]) == "▁"
     return ids[1:] if bare else ids
 
 
-def grow(network: Any, size: int) -> None:
+def grow(network: PreTrainedModel, size: int) -> None:
     """Give the embedding and the head of a network rows for `size` tokens, if they have fewer."""
-    if size > network.get_input_embeddings().num_embeddings:
+    if size > cast("torch.nn.Embedding", network.get_input_embeddings()).num_embeddings:
         network.resize_token_embeddings(size, mean_resizing=False)
 
 
-def begin(network: Any, added: Added) -> None:
+def begin(network: PreTrainedModel, added: Added) -> None:
     """Set the new rows of the embedding and the head to the means of the rows of their pieces."""
     import torch
 
-    entry, head = network.get_input_embeddings(), network.get_output_embeddings()
+    entry = cast("torch.nn.Embedding", network.get_input_embeddings())
+    head = cast("torch.nn.Linear | None", network.get_output_embeddings())
     weights = [entry.weight]
     if head is not None and head.weight is not entry.weight:
         weights += [head.weight, *([head.bias] if getattr(head, "bias", None) is not None else [])]

@@ -17,13 +17,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from carellama.config.environment import model_home
 from carellama.disk import made_once, say
 from carellama.errors import UserError
 from carellama.model.quiet import quiet_bars
 from carellama.model.readers import make_readable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Byte-level vocabularies whose merges were learned with every digit apart, by llama.cpp's name for them
 # (llama.cpp, src/llama-vocab.cpp, LLAMA_VOCAB_PRE_TYPE_SMOLLM and those beside it). transformers 5 knows none
@@ -194,7 +197,7 @@ def _convert(path: Path, folder: Path) -> None:
     (folder / "README.md").write_text(_card(path, header), encoding="utf-8")
 
 
-def set_pre_tokenizer(tokenizer: Any, facts: dict[str, Any], path: Path) -> None:
+def set_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, facts: dict[str, Any], path: Path) -> None:
     """Cut text into words as a byte-level vocabulary was learned; an unknown way is a `UserError`."""
     from tokenizers import pre_tokenizers
 
