@@ -55,7 +55,7 @@ TABLE = [
     ("masks: earlier turns are learned as they are never asked", "templates/template.py", "if all(self._is_steady(whole, at, tools) for at in learned[:-1]):", "if True:", "test_reasoning_templates.py -k every_turn"),
     ("masks: reasoning stays in the history", "templates/jinja.py", 'answer = split_reasoning(row["content"])[3]', 'answer = row["content"]', "test_reasoning_templates.py -k leaves_the_history"),
     ("masks: no end token is learned", "templates/template.py", "if len(groups) % 2 == 0 and not skeleton.ends:", "if False:", "test_template.py -k without_an_end"),
-    ("masks: a model is asked otherwise than it was trained", "data/encoding/prepare.py", "return reasoning.answering_directly() if seen and direct == seen else reasoning", "return reasoning", "test_reasoning.py -k taught"),
+    ("masks: a model is asked otherwise than it was trained", "train/session.py", "return reasoning.answering_directly() if seen and direct == seen else reasoning", "return reasoning", "test_reasoning.py -k taught"),
     ("masks: a person's <|im_end|> ends the turn", "templates/tokenize.py", "if touched and (not all(touched) or match.group() in self._special):", "if False:", "test_masks.py -k types"),
     ("masks: a person's <tool_call> is a token", "templates/tokenize.py", "marks = markup_tokens(tokenizer)", "marks = special_tokens(tokenizer)", "test_masks.py -k types"),
     # Losses.

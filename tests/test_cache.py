@@ -29,7 +29,7 @@ def rows(count: int) -> list[Row]:
     return [Row({"text": "x" * number}, Place("a.jsonl", number + 1)) for number in range(count)]
 
 
-def encode(batch) -> tuple[pa.RecordBatch, dict]:
+def encode(batch) -> tuple[pa.RecordBatch, DataReport]:
     """Row n has n+1 tokens n; every seventh is skipped; every fifth gives two entries."""
     report = DataReport()
     made: list[tuple[list[int], list[int], int, int]] = []
@@ -44,7 +44,7 @@ def encode(batch) -> tuple[pa.RecordBatch, dict]:
     columns = [
         pa.array(list(column), field.type) for column, field in zip(zip(*made, strict=True), SCHEMA, strict=True)
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA), report.to_dict()
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA), report
 
 
 def failing_at(row: int, error: BaseException):
@@ -194,7 +194,7 @@ def test_a_worker_is_as_quiet_as_the_process_that_starts_it(monkeypatch):
 
     logger = logging.getLogger("bitsandbytes")
     monkeypatch.setattr(logger, "level", logging.ERROR)
-    with cache._executor(2, None, ()) as executor:
+    with cache._executor(2, encode) as executor:
         assert executor.submit(level_of, "bitsandbytes").result() == logging.ERROR
 
 

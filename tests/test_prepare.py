@@ -417,7 +417,7 @@ def test_processes_that_wait_do_not_empty_the_cache(tmp_path, tiny_folder, encod
 
 
 def test_an_interrupted_encoding_has_the_report_of_a_whole_one(tmp_path, tiny_folder, monkeypatch):
-    from carellama.data.encoding import prepare as module
+    from carellama.data.encoding.prepare import RowEncoder
 
     monkeypatch.setattr(cache, "BATCH_ROWS", 3)
     monkeypatch.setattr(cache, "SHARD_BATCHES", 2)
@@ -427,15 +427,15 @@ def test_an_interrupted_encoding_has_the_report_of_a_whole_one(tmp_path, tiny_fo
         return config_of(tmp_path, path, on_bad_record="skip", cutoff_len=100, data_cache_dir=tmp_path / name)
 
     whole = prepared(config("whole"), tiny_folder)
-    encode, calls = module._encode, []
+    encode, calls = RowEncoder.__call__, []
 
-    def killed(rows):
+    def killed(self, rows):
         calls.append(1)
         if len(calls) == 6:
             raise KeyboardInterrupt
-        return encode(rows)
+        return encode(self, rows)
 
-    monkeypatch.setattr(module, "_encode", killed)
+    monkeypatch.setattr(RowEncoder, "__call__", killed)
     with pytest.raises(KeyboardInterrupt):
         prepared(config("cut"), tiny_folder)
     calls.extend([1] * 9)

@@ -85,7 +85,7 @@ def test_a_small_part_repeats_only_where_allowed(tmp_path: Path) -> None:
 def test_bad_rows_stop_or_are_counted(tmp_path: Path) -> None:
     a = write(tmp_path, "a", 3)
     a.write_text(a.read_text() + '{"instruction": "", "output": "x"}\n')
-    with pytest.raises(UserError, match=r"a\.jsonl:4: empty question.*--on_bad_record skip"):
+    with pytest.raises(UserError, match=r"a\.jsonl:4: empty question: --on_bad_record skip"):
         mixed(tmp_path, f"datasets: [{{name: {a}}}]")
     found, account = mixed(tmp_path, f"datasets: [{{name: {a}}}]", "--on_bad_record", "skip")
     assert len(found) == 3 and account["parts"][0]["skipped"] == 1

@@ -42,7 +42,7 @@ def file(tmp_path: Path) -> Path:
 def test_every_row_is_measured_or_counted(file: Path) -> None:
     (dataset,) = load_datasets([str(file)], DataArguments())
     stats = measured(dataset)
-    assert (stats.rows, stats.used, stats.skipped["empty question"]) == (3, 2, 1)
+    assert (stats.rows, stats.usable, stats.skipped["empty question"]) == (3, 2, 1)
     assert stats.turns == {2: 1, 1: 1} and stats.with_system == 1
     assert stats.languages == {"zh": 1, "en": 1} and stats.groups == {"内科": 1, "<骨科>": 1}
     assert stats.asked.tolist() == [len("你好头痛怎么办？"), len("My knee <b>hurts</b>.")]

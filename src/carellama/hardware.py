@@ -132,13 +132,13 @@ def process_memory_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def available_memory_bytes(root: Path = Path("/")) -> int | None:
+def available_memory_bytes() -> int | None:
     """Bytes that this process may hold in all, what it holds already included; None where the system does not say."""
     if has_gpu():
         import torch
 
         return int(torch.cuda.mem_get_info()[0]) + int(torch.cuda.memory_reserved())
-    return linux_available_bytes(root, process_memory_bytes())
+    return linux_available_bytes(Path("/"), process_memory_bytes())
 
 
 def linux_available_bytes(root: Path, held: int) -> int | None:

@@ -48,6 +48,10 @@ class BadRecord(DataError):
     def __str__(self) -> str:
         return f"{self.place}: {self.reason}{': ' + self.detail if self.detail else ''}"
 
+    def with_hint(self, hint: str) -> BadRecord:
+        """Return the same error with a hint behind its detail."""
+        return BadRecord(self.place, self.reason, f"{self.detail}; {hint}" if self.detail else hint)
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:

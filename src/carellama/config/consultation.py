@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from carellama.config.options import Options, option
+from carellama.config.options import Options, check_names, option
 from carellama.config.safety import classifier_field, rules_field
-from carellama.errors import UserError, lookup
+from carellama.errors import UserError
 
 DOCTORS = dict.fromkeys(("rules", "consult", "one-shot", "free"), True)
 
@@ -85,9 +85,6 @@ class ConsultEvalArguments(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for doctor in self.by:
-            lookup(DOCTORS, doctor, "doctor of --by")
-        if len(set(self.by)) < len(self.by):
-            raise UserError(f"--by names {' '.join(self.by)}; name each once")
+        check_names("by", self.by, DOCTORS, "doctor")
         if self.patient_model and self.patient != "model":
             raise UserError("--patient_model is for --patient model; the scripted patient has no model")

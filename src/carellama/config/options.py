@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from carellama.errors import UserError, nearest
+from carellama.errors import UserError, lookup, nearest
 
 TRUE, FALSE = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
 BOUNDS = {"at_least": "at least", "above": "above", "at_most": "at most", "below": "below"}
@@ -53,6 +53,14 @@ class Options:
             if bounds and value is not None and not is_within(value, bounds):
                 wanted = " and ".join(f"{BOUNDS[name]} {bound}" for name, bound in bounds.items())
                 raise UserError(f"--{field.name} is {value}; it must be {wanted}")
+
+
+def check_names(option_name: str, names: Sequence[str], known: Mapping[str, object], kind: str) -> None:
+    """Raise `UserError` for a name of a list option that is not known, or that is given twice."""
+    for name in names:
+        lookup(known, name, f"{kind} of --{option_name}")
+    if len(set(names)) < len(names):
+        raise UserError(f"--{option_name} names {' '.join(names)}; name each once")
 
 
 def is_within(value: float, bounds: Mapping[str, float]) -> bool:

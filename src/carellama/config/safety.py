@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from carellama.config.options import Options, option, split_commas
-from carellama.errors import UserError, lookup
+from carellama.config.options import Options, check_names, option, split_commas
+from carellama.errors import UserError
 
 JUDGES = dict.fromkeys(("rules", "classifier", "layer", "model", "choice", "both"), True)
 GUARD_JUDGES = dict.fromkeys(("rules", "classifier", "guard", "model", "both"), True)
@@ -84,10 +84,7 @@ class GuardEvalArguments(GuardArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for judge in self.judges:
-            lookup(GUARD_JUDGES, judge, "judge of --by")
-        if len(set(self.by)) < len(self.by):
-            raise UserError(f"--by names {' '.join(self.by)}; name each once")
+        check_names("by", self.judges, GUARD_JUDGES, "judge")
         if {"model", "both"} & set(self.judges) and self.guard_model is None:
             raise UserError("--by model and --by both need --guard_model")
         if self.judge_endpoint and self.judge_model is None:
@@ -153,10 +150,7 @@ class SafetyEvalArguments(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for judge in self.by:
-            lookup(JUDGES, judge, "judge of --by")
-        if len(set(self.by)) < len(self.by):
-            raise UserError(f"--by names {' '.join(self.by)}; name each once")
+        check_names("by", self.by, JUDGES, "judge")
 
 
 @dataclass(frozen=True)

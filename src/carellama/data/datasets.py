@@ -42,14 +42,16 @@ from carellama.data.detect_format import FIRST_ROWS, STAGE_FORMATS, Declared, de
 from carellama.data.exam_answers import FORMS
 from carellama.data.file_format import KIND_NAMES, FileFormat
 from carellama.data.readers import KINDS, BadRow, Row, digest, is_data_file, rows
+from carellama.data.report import DataReport
 from carellama.data.speakers import Speakers, named
 from carellama.data.write import COLUMNS as WRITTEN
 from carellama.disk import say
 from carellama.errors import UserError, lookup, nearest, need, read_failure
-from carellama.records import Place, Record
+from carellama.records import BadRecord, Place, Record
 
 log = logging.getLogger(__name__)
 INFO = "dataset_info.json"
+SKIP_HINT = "--on_bad_record skip leaves such rows out and counts them"
 KEYS = (
     "file_name",
     "hf_hub_url",
@@ -101,6 +103,25 @@ class Dataset:
     def record(self, row: Row | BadRow, system: str | None = None) -> Record:
         """The record of one row; `BadRecord` when it has none."""
         return self._by_file.get(row.place.file, self.format).record(row, self.system or system)
+
+    def records(
+        self, report: DataReport, *, skips: bool, system: str | None = None, limit: int | None = None
+    ) -> Iterator[Record]:
+        """Yield the records of all rows, or of the first `limit`, and count the rows in `report`.
+
+        Raises `BadRecord` for a row that has no record, unless such rows are skipped.
+        """
+        report.row(self.name, 0)
+        for row in itertools.islice(self.rows(), limit):
+            report.row(self.name)
+            try:
+                record = self.record(row, system)
+            except BadRecord as error:
+                if not skips:
+                    raise error.with_hint(SKIP_HINT) from error
+                report.note(self.name, "skipped", error.place, error.reason)
+            else:
+                yield record
 
     @cached_property
     def _by_file(self) -> dict[str, FileFormat]:

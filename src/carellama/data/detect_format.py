@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from carellama.data.catalogue.layout import Layout
 from carellama.data.catalogue.layouts import LAYOUTS
@@ -77,21 +76,18 @@ def detect_file(path: Path, declared: Declared | None = None) -> FileFormat:
         if found is None:
             kind_of(path)  # raises, with the types that are known
         return found or FileFormat()
+    first = first_rows(path)
     if kind_of(path) == "txt":
-        first = first_rows(path)
         found = _of_layouts(path, ()) if first else None
         if found:
             return replace(found, seen=max(found.seen, len(first)))
         if unclear := table_reason(first, path.name):
             return FileFormat(seen=len(first), problem=unclear, unclear=True)
         return detect_rows(first, declared, path.name)
-    first = first_rows(path)
     plain = detect_rows(first, declared, path.name)
     usable = [row for row in first if isinstance(row, Row)]
     fits = plain.seen - plain.others if plain.row_format is not None else 0
-    if plain.unclear:
-        return plain
-    if 2 * fits >= max(1, len(usable)):
+    if plain.unclear or 2 * fits >= max(1, len(usable)):
         return plain
     found = _of_layouts(path, usable, plain.columns.used if plain.row_format else ())
     if found is not None and (found.seen - found.others > fits or (found.problem and not fits)):
@@ -227,11 +223,9 @@ def _settle(
     if declared.speakers is not None:
         return replace(columns, speakers=declared.speakers), unclear, choices
     if row_format == "text":
-        marked = sum(
-            isinstance(text := row.fields.get(columns.prompt or "text"), str) and is_marked(text) for row in rows
-        )
-        if rows and 2 * marked > len(rows) and declared.columns is None and declared.row_format is None:
-            evidence = speaker_evidence([(_texts(row, columns)[0], "", "") for row in rows])
+        texts = [_texts(row, columns)[0] for row in rows]
+        if (declared.columns, declared.row_format) == (None, None) and 2 * sum(map(is_marked, texts)) > len(rows):
+            evidence = speaker_evidence([(text, "", "") for text in texts])
             why = f"the texts hold turns with the marks {', '.join(evidence.marks)}: conversations, or plain text?"
             return columns, why, {"speakers": _by_mark(evidence.marks)}
         return replace(columns, speakers=()), unclear, choices
@@ -271,18 +265,15 @@ def _texts(row: Row, columns: Columns) -> tuple[str, str, str]:
 
 def _fitted(rows: Sequence[Row], found: FileFormat) -> FileFormat:
     """The format with what it does with the first rows: the kind of most records, rows that do not fit, columns."""
-    kinds: Counter[type] = Counter()
-    outcomes: list[tuple[Row, type | None]] = []
+    kinds: list[type[Record] | None] = []
     for row in rows:
         try:
-            kind: type | None = type(found.record(row))
+            kinds.append(type(found.record(row)))
         except BadRecord:
-            kind = None
-        outcomes.append((row, kind))
-        if kind is not None:
-            kinds[kind] += 1
-    kind = kinds.most_common(1)[0][0] if kinds else None
-    missed = [row.place.line for row, own in outcomes if own is None or own is not kind]
+            kinds.append(None)
+    most = Counter(kind for kind in kinds if kind is not None).most_common(1)
+    kind = most[0][0] if most else None
+    missed = [row.place.line for row, own in zip(rows, kinds, strict=True) if own is None or own is not kind]
     names = dict.fromkeys(name for row in rows for name, value in row.fields.items() if value not in (None, "", [], {}))
     used = found.columns.used | found.not_lost
     return replace(
@@ -315,18 +306,18 @@ def _of_layouts(path: Path, first: Sequence[Row], usual: Collection[str] = ()) -
         ):
             empty[name] = own.reason
     if not fits:
-        return FileFormat(problem=_empty_layouts(empty)) if empty else None
+        problems = (f"it has the layout {name}, by which no row becomes a record: {empty[name]}" for name in empty)
+        return FileFormat(problem=next(problems)) if empty else None
     # of layouts that fit alike, the one that asks for most columns
     best = max(fits, key=lambda name: (fits[name].made, len(LAYOUTS[name].fields)))
     stage = LAYOUTS[best].stage
     also = tuple(name for name in fits if name != best and fits[name].made == fits[best].made)
     own = fits[best]
-    columns = replace(WRITTEN, speakers=())
-    kind = STAGE_KINDS[stage]
     unused, partly = _columns_lost(own.records, first) if LAYOUTS[best].record is not None else ((), ())
     return FileFormat(
-        STAGE_FORMATS[stage], columns, kind, best, also, unused, partly, seen=own.rows, others=own.rows - own.made
-    )
+        STAGE_FORMATS[stage], replace(WRITTEN, speakers=()), STAGE_KINDS[stage], best, also, unused, partly,
+        seen=own.rows, others=own.rows - own.made,
+    )  # fmt: skip
 
 
 def _columns_lost(
@@ -351,7 +342,7 @@ def _columns_lost(
     return lost, tuple(name for name in partly if kept[name])
 
 
-def leaves(value: Any) -> Iterator[str]:
+def leaves(value: object) -> Iterator[str]:
     """Yield the texts of a value, also within lists and objects; not who speaks them."""
     if isinstance(value, str):
         yield value
@@ -370,11 +361,6 @@ def telling_end(line: str) -> str:
     """Return the last words of a line, behind which no speaker's mark stands; "" where it has too few signs."""
     words = re.findall(r"\w+", squeezed(line)) if len(squeezed(line)) >= TELLING_CHARS else []
     return words[-1][-TELLING_CHARS:] if words and len(words[-1]) > 1 else ""
-
-
-def _empty_layouts(empty: Mapping[str, str]) -> str:
-    name, reason = next(iter(empty.items()))
-    return f"it has the layout {name}, by which no row becomes a record: {reason}"
 
 
 def _may_have(path: Path, names: set[str], layout: Layout) -> bool:

@@ -32,7 +32,7 @@ from carellama.config.data import DataArguments
 from carellama.config.data_commands import MixArguments
 from carellama.config.reader import parse_options, read_yaml
 from carellama.data.catalogue.convert import kind_of
-from carellama.data.convert import BadRecord, texts_of
+from carellama.data.convert import texts_of
 from carellama.data.datasets import Dataset, load_datasets
 from carellama.data.readers import digest
 from carellama.data.report import DataReport
@@ -44,7 +44,6 @@ from carellama.text import counted
 
 KEYS = ("seed", "total", "datasets")
 PART_KEYS = ("name", "weight", "records", "repeat")
-GOES_ON = "--on_bad_record skip leaves such rows out and counts them"
 COUNTED_TOGETHER = 256  # records whose tokens are counted in one call
 
 
@@ -200,19 +199,7 @@ def _records(
     dataset: Dataset, report: DataReport | None = None, kinds: dict[str, str] | None = None, *, skips: bool
 ) -> Iterator[Record]:
     """The usable records of a dataset; all datasets must give the same kind."""
-    report = report or DataReport()
-    report.row(dataset.name, 0)
-    for row in dataset.rows():
-        report.row(dataset.name)
-        try:
-            record = dataset.record(row)
-        except BadRecord as error:
-            if not skips:
-                raise BadRecord(
-                    error.place, error.reason, f"{error.detail}; --on_bad_record skip leaves it out"
-                ) from None
-            report.note(dataset.name, "skipped", error.place, error.reason)
-            continue
+    for record in dataset.records(report or DataReport(), skips=skips):
         if kinds is not None:
             kind = kind_of(record)
             other = next((name for name, found in kinds.items() if found != kind), None)

@@ -65,6 +65,11 @@ class DataReport:
         if kind == "skipped":
             entry.used -= 1
 
+    @property
+    def skipped(self) -> int:
+        """Rows of all datasets of which nothing was used."""
+        return sum(entry.skipped for entry in self.datasets.values())
+
     def say(self, dataset: str, line: str) -> None:
         """Add a line on what is made of the records of a dataset."""
         self.datasets[dataset].said.append(line)

@@ -10,7 +10,6 @@ bars of lengths are of equal width on a logarithmic scale, as lengths are spread
 from __future__ import annotations
 
 import html
-import itertools
 import math
 from array import array
 from collections import Counter
@@ -23,10 +22,10 @@ import numpy as np
 from carellama.config.data import DataArguments
 from carellama.config.data_commands import StatsArguments
 from carellama.config.reader import parse_options
-from carellama.data.catalogue.convert import kind_of
-from carellama.data.convert import BadRecord, lengths_of, texts_of
+from carellama.data.convert import lengths_of, texts_of
 from carellama.data.datasets import Dataset, load_datasets
 from carellama.data.file_format import KIND_NAMES, counted_kind
+from carellama.data.report import DataReport
 from carellama.disk import whole_file
 from carellama.errors import UserError
 from carellama.records import Chat, Pair, Record, Text
@@ -76,19 +75,13 @@ HEAD = """<!doctype html>
 """
 
 
-@dataclass
-class Stats:
-    """What was measured of one dataset."""
+@dataclass(kw_only=True)
+class Measured:
+    """Kinds, languages and lengths of the usable records of a file or dataset."""
 
-    name: str
-    where: str
     rows: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
-    turns: Counter[int] = field(default_factory=Counter)  # questions in a conversation -> records
     languages: Counter[str] = field(default_factory=Counter)
-    groups: Counter[str] = field(default_factory=Counter)
-    with_system: int = 0
     asked: array[int] = field(default_factory=lambda: array("I"))  # characters of all a user says in a record
     answered: array[int] = field(default_factory=lambda: array("I"))  # of all the assistant says; of a text, of it all
 
@@ -99,20 +92,36 @@ class Stats:
         return ("question", self.asked), ("text" if only_texts else "answer", self.answered)
 
     @property
-    def used(self) -> int:
-        """Records that were measured."""
+    def usable(self) -> int:
+        """Records that training could take."""
         return self.kinds.total()
+
+    def add_lengths(self, record: Record) -> None:
+        """Count the kind and the lengths of one record."""
+        self.kinds[KIND_NAMES[type(record)]] += 1
+        asked, answered = lengths_of(record)
+        self.asked.append(min(asked, 2**32 - 1))
+        self.answered.append(min(answered, 2**32 - 1))
+
+
+@dataclass
+class Stats(Measured):
+    """What was measured of one dataset."""
+
+    name: str
+    where: str
+    skipped: Counter[str] = field(default_factory=Counter)
+    turns: Counter[int] = field(default_factory=Counter)  # questions in a conversation -> records
+    groups: Counter[str] = field(default_factory=Counter)
+    with_system: int = 0
 
     def add(self, record: Record) -> None:
         """Measure one record."""
-        self.kinds[kind_of(record)] += 1
+        self.add_lengths(record)
         self.languages[language("\n".join(texts_of(record)))] += 1
         group = next((record.meta[key] for key in GROUPED_BY if record.meta.get(key)), None)
         if group:
             self.groups[group] += 1
-        asked, answered = lengths_of(record)
-        self.asked.append(min(asked, 2**32 - 1))
-        self.answered.append(min(answered, 2**32 - 1))
         if isinstance(record, (Chat, Pair)):
             messages = record.messages if isinstance(record, Chat) else record.prompt
             self.with_system += messages[0].role == "system"
@@ -145,12 +154,12 @@ def page_at(path: Path) -> None:
 def measured(dataset: Dataset, most: int | None = None) -> Stats:
     """Measure a dataset, or its first rows."""
     stats = Stats(dataset.name, dataset.where)
-    for row in itertools.islice(dataset.rows(), most):
-        stats.rows += 1
-        try:
-            stats.add(dataset.record(row))
-        except BadRecord as error:
-            stats.skipped[error.reason] += 1
+    report = DataReport()
+    for record in dataset.records(report, skips=True, limit=most):
+        stats.add(record)
+    account = report.datasets[dataset.name]
+    stats.rows = account.rows
+    stats.skipped.update({reason: cases.count for reason, cases in account.done["skipped"].items()})
     return stats
 
 
@@ -160,7 +169,7 @@ def lines(stats: Stats) -> Iterator[str]:
     yield f"{stats.name} ({stats.where}): {counted(stats.rows, 'row')}, {kinds or 'no records'}"
     for reason, count in stats.skipped.most_common():
         yield f"  not usable {count:,}: {reason}"
-    if not stats.used:
+    if not stats.usable:
         return
     yield f"  {'characters':<12}{'mean':>9}{'median':>9}{'95%':>9}{'99%':>9}{'most':>9}"
     for name, values in stats.measures:
@@ -168,11 +177,11 @@ def lines(stats: Stats) -> Iterator[str]:
             mean, *shares = summary(values)
             yield f"  {name:<12}{mean:>9,.0f}" + "".join(f"{share:>9,.0f}" for share in shares)
     if stats.turns:
-        yield f"  turns        {_shares(sorted(stats.turns.items()), stats.used)}"
-        yield f"  with a system message: {stats.with_system / stats.used:.1%}"
-    yield f"  languages    {_shares(stats.languages.most_common(), stats.used)}"
+        yield f"  turns        {_shares(sorted(stats.turns.items()), stats.usable)}"
+        yield f"  with a system message: {stats.with_system / stats.usable:.1%}"
+    yield f"  languages    {_shares(stats.languages.most_common(), stats.usable)}"
     if stats.groups:
-        yield f"  about        {_shares(most_common(stats.groups), stats.used)}"
+        yield f"  about        {_shares(most_common(stats.groups), stats.usable)}"
 
 
 def summary(values: Sequence[int]) -> tuple[float, float, float, float, float]:
@@ -206,7 +215,7 @@ def _overview(found: Sequence[Stats]) -> str:
     rows = []
     for stats in found:
         medians = [f"{np.median(values):,.0f}" if any(values) else "–" for values in (stats.asked, stats.answered)]
-        cells = "".join(f'<td class="n">{cell}</td>' for cell in (f"{stats.rows:,}", f"{stats.used:,}", *medians))
+        cells = "".join(f'<td class="n">{cell}</td>' for cell in (f"{stats.rows:,}", f"{stats.usable:,}", *medians))
         rows.append(f'<tr><td class="name">{_text(stats.name)}</td>{cells}</tr>')
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>{LENGTHS}'
 
@@ -219,7 +228,7 @@ def _dataset(stats: Stats) -> str:
     counts = [(KINDS.get(kind, kind), count) for kind, count in stats.kinds.most_common()]
     counts += [(f"不可用 · not usable: {reason}", count) for reason, count in stats.skipped.most_common()]
     parts.append(_table(counts, stats.rows))
-    if not stats.used:
+    if not stats.usable:
         return "\n".join(parts)
     parts.append('<div class="pictures">')
     lengths = (("提问字符数 · characters asked", stats.asked), ("回答字符数 · characters answered", stats.answered))
@@ -230,12 +239,12 @@ def _dataset(stats: Stats) -> str:
         parts.append(f"<div><h3>轮数 · turns</h3>{_bars(_turns(stats))}</div>")
     parts.append("</div>")
     if stats.with_system:
-        share = stats.with_system / stats.used
+        share = stats.with_system / stats.usable
         parts.append(f"<p>带系统提示 · with a system message: {stats.with_system:,} ({share:.1%})</p>")
     languages = [(LANGUAGES.get(name, name), count) for name, count in stats.languages.most_common()]
-    parts.append(f"<h3>语言 · languages</h3>{_table(languages, stats.used)}")
+    parts.append(f"<h3>语言 · languages</h3>{_table(languages, stats.usable)}")
     if stats.groups:
-        parts.append(f"<h3>科室或类别 · departments</h3>{_table(most_common(stats.groups), stats.used)}")
+        parts.append(f"<h3>科室或类别 · departments</h3>{_table(most_common(stats.groups), stats.usable)}")
     return "\n".join(parts)
 
 

@@ -23,8 +23,9 @@ from carellama.config.commands import TokenizerArguments
 from carellama.config.data import DataArguments
 from carellama.config.model import ModelArguments
 from carellama.config.reader import parse_options, to_flags
-from carellama.data.convert import BadRecord, texts_of
+from carellama.data.convert import texts_of
 from carellama.data.datasets import load_datasets
+from carellama.data.report import DataReport
 from carellama.disk import say, whole_file, write_json
 from carellama.errors import UserError
 from carellama.text import HAN, counted
@@ -132,21 +133,17 @@ def learn(arguments: TokenizerArguments) -> Learned:
 def _texts(arguments: TokenizerArguments) -> tuple[list[str], list[str], int]:
     """(texts to learn from, texts held out, rows that cannot be used)."""
     found: tuple[list[str], list[str]] = ([], [])
-    room, skipped, number = arguments.max_characters, 0, 0
+    room, number, report = arguments.max_characters, 0, DataReport()
     for dataset in load_datasets(arguments.names, DataArguments(dataset_dir=arguments.dataset_dir)):
-        for row in dataset.rows():
-            try:
-                texts = texts_of(dataset.record(row))
-            except BadRecord:
-                skipped += 1
-                continue
+        for record in dataset.records(report, skips=True):
+            texts = texts_of(record)
             number += 1
             found[number % HELD_OUT == 0].extend(texts)
             room -= sum(map(len, texts))
             if room <= 0:
                 say(f"--max_characters {arguments.max_characters:,} reached in {dataset.name}")
-                return (*found, skipped)
-    return (*found, skipped)
+                return (*found, report.skipped)
+    return (*found, report.skipped)
 
 
 def _chosen(runs: Counter[str], tokenizer: PreTrainedTokenizerBase, arguments: TokenizerArguments) -> dict[str, int]:

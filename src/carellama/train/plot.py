@@ -16,9 +16,10 @@ from carellama.run_record import read_run
 from carellama.stages import STAGES
 
 TITLE = 90  # characters
+WEIGHT = 0.85  # of the average so far
 
 
-def exponential_moving_average(values: Sequence[float], weight: float = 0.85) -> list[float]:
+def exponential_moving_average(values: Sequence[float]) -> list[float]:
     """Exponential moving average without its bias to the start: m_i = w m_(i-1) + (1 - w) v_i, shown / (1 - w^i).
 
     (Kingma and Ba 2015, arXiv:1412.6980, section 3.)
@@ -26,8 +27,8 @@ def exponential_moving_average(values: Sequence[float], weight: float = 0.85) ->
     smoothed: list[float] = []
     average = 0.0
     for count, value in enumerate(values, 1):
-        average = weight * average + (1 - weight) * value
-        smoothed.append(average / (1 - weight**count))
+        average = WEIGHT * average + (1 - WEIGHT) * value
+        smoothed.append(average / (1 - WEIGHT**count))
     return smoothed
 
 

@@ -17,8 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
+
 from carellama.config.run import RunConfig
-from carellama.data.encoding.prepare import Prepared, asked_as_learned, prepare
+from carellama.data.encoding.examples import Examples
+from carellama.data.encoding.prepare import Prepared, prepare
 from carellama.data.encoding.prompts import Tasks
 from carellama.errors import UserError, import_object, need
 from carellama.model import packed_attention as attention
@@ -37,6 +40,7 @@ from carellama.model.lora import AnyModel
 from carellama.model.readers import find_pad_token
 from carellama.model.vocabulary import Added, add_tokens, begin
 from carellama.model.zoo.pull import with_named_weights
+from carellama.records import IGNORED
 from carellama.run_record import as_trained
 from carellama.stages import ModelKind
 from carellama.templates.template import Template, get_template
@@ -53,6 +57,8 @@ if TYPE_CHECKING:
 
 StageTrainer: TypeAlias = "PackedTrainer | GRPOTrainer"
 
+SAMPLED = 64  # training examples that are looked at for reasoning
+LEAD_TOKENS = 48  # before an answer, among which the markup before it is looked for
 log = logging.getLogger(__name__)
 
 
@@ -235,3 +241,36 @@ def attention_of(config: RunConfig) -> str | None:
     that of packed rows."""
     chosen = attention.choose(config.model.attention, model_class(config.model, config.stage.model_kind))
     return None if config.stage.compares_completions and chosen == attention.PACKED else chosen
+
+
+def asked_as_learned(template: Template, prepared: Prepared) -> Template:
+    """Return the template that asks a model as these records taught it to answer: directly, or with reasoning first.
+
+    Only a template that writes something between its generation prompt and an answer, as Qwen3's empty <think> block,
+    has the choice. `SAMPLED` examples are looked at: where all of their answers begin behind that markup, so will the
+    model's. Else the template stays as its model brings it.
+    """
+    reasoning = template.reasoning_first()
+    if not reasoning.lead:
+        return template
+    if isinstance(prepared.train, Examples):
+        numbers = np.linspace(0, len(prepared.train) - 1, min(SAMPLED, len(prepared.train))).astype(int)
+        examples = [tokens for number in numbers.tolist() for tokens in prepared.train[number]]
+    else:
+        examples = prepared.first()
+    direct, seen = 0, 0
+    for tokens in examples:
+        learned = tokens.labels != IGNORED
+        for start in np.flatnonzero(learned[1:] & ~learned[:-1]) + 1:
+            before = tokens.input_ids[max(0, start - LEAD_TOKENS) : start].tolist()
+            text = template.tokenizer.decode(before, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            assert isinstance(text, str)
+            direct, seen = direct + text.endswith(reasoning.lead), seen + 1
+    if 0 < direct < seen:
+        log.warning(
+            "%d of %d sampled answers have no reasoning and the others do: the model is asked to reason unless the "
+            "chat template gets enable_thinking=false",
+            direct,
+            seen,
+        )
+    return reasoning.answering_directly() if seen and direct == seen else reasoning

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from carellama.config.data_commands import PullArguments
 from carellama.config.environment import dataset_home
@@ -22,7 +21,17 @@ from carellama.config.reader import parse_options
 from carellama.data.catalogue import hosts
 from carellama.data.catalogue.entries import Entry, Host, find
 from carellama.data.catalogue.fetch import Fetched, NoConnection, NotFetched, Remote, offline, sha256_of
-from carellama.data.catalogue.pulled_files import publish, read_record, take, unpack
+from carellama.data.catalogue.pulled_files import (
+    Content,
+    Files,
+    Origin,
+    PulledFile,
+    Source,
+    publish,
+    read_record,
+    take,
+    unpack,
+)
 from carellama.disk import say, write_json
 from carellama.errors import UserError
 from carellama.text import counted
@@ -124,10 +133,9 @@ class _Pull:
         self.entry, self.home, self.incoming = entry, home, home / "incoming"
         self.token, self.accepted = arguments.hf_auth_token, arguments.accept_licence
         self.agreed = False
-        self.before: dict[str, dict[str, Any]] = read_record(home).get("files", {})
-        self.waiting: dict[str, dict[str, Any]] = read_record(self.incoming).get("files", {})
-        self.files: dict[str, dict[str, Any]] = {}
-        self.sources: list[dict[str, str]] = []
+        self.before, self.waiting = read_record(home).get("files", {}), read_record(self.incoming).get("files", {})
+        self.files: Files = {}
+        self.sources: list[Source] = []
 
     def first_of(self, places: Sequence[Host]) -> None:
         """Fetch from the first host that gives all its files; `UserError` where none does."""
@@ -152,7 +160,7 @@ class _Pull:
         here = {name: (self.home / "files", own) for name, own in self.before.items()}
         here |= {name: (self.incoming, own) for name, own in self.waiting.items()}
         here = {name: own for name, own in here.items() if own[1]["of"].get("holds", "") == host.holds}
-        files: dict[str, dict[str, Any]] = {}
+        files: Files = {}
         for remote in remotes:
             kept = _kept(remote, here)
             if kept:
@@ -176,7 +184,7 @@ class _Pull:
         publish(self.entry, self.home, others | self.files, before + self.sources)
 
 
-def _kept(remote: Remote, here: dict[str, tuple[Path, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+def _kept(remote: Remote, here: Mapping[str, tuple[Path, PulledFile]]) -> Files:
     """What is here of a file of the host: itself, or what was unpacked of it; empty where any of it is not whole."""
     own = {name: (base, known) for name, (base, known) in here.items() if known["of"]["name"] == remote.name}
     for name, (base, known) in own.items():
@@ -193,13 +201,13 @@ def _kept(remote: Remote, here: dict[str, tuple[Path, dict[str, Any]]]) -> dict[
     return {name: known for name, (_, known) in own.items()}
 
 
-def _placed(remote: Remote, got: Fetched, incoming: Path, holds: str) -> dict[str, dict[str, Any]]:
+def _placed(remote: Remote, got: Fetched, incoming: Path, holds: str) -> Files:
     own = (Path(holds) / hosts.inside(remote.name)).as_posix()
-    of = {"name": remote.name, "holds": holds, "url": remote.url, "from": got.url}
-    whole: dict[str, Any] = {"bytes": got.size, "sha256": got.sha256}
+    whole: Content = {"bytes": got.size, "sha256": got.sha256}
+    of: Origin = {"name": remote.name, "holds": holds, "url": remote.url, "from": got.url, **whole}
     if not remote.name.lower().endswith(".zip"):
-        return {own: whole | {"of": of | whole}}
+        return {own: {**whole, "of": of}}
     archive = incoming / own
     members = unpack(archive, incoming)
     archive.unlink()
-    return {name: member | {"of": of | whole} for name, member in members.items()}
+    return {name: {**member, "of": of} for name, member in members.items()}

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from carellama.data.catalogue import hosts
 from carellama.data.catalogue.entries import Entry
@@ -24,10 +24,54 @@ from carellama.errors import UserError
 from carellama.text import counted
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """What `pulled.json` of a folder says; empty where there is none, or it is damaged (all is then fetched anew)."""
+class Content(TypedDict):
+    """Size and sum of a file."""
+
+    bytes: int
+    sha256: str
+
+
+# The file that a file of a dataset came as, or was unpacked from.
+Origin = TypedDict(
+    "Origin",
+    {"name": str, "holds": NotRequired[str], "url": str, "from": NotRequired[str], "bytes": int, "sha256": str},
+)
+
+
+class PulledFile(Content):
+    """A file of a dataset on this machine."""
+
+    of: Origin
+
+
+Files = dict[str, PulledFile]  # by their paths in the folder of files
+
+
+class Source(TypedDict):
+    """Where files came from: a host, or a folder ("local")."""
+
+    source: str
+    repo: str
+    revision: str
+    holds: str
+
+
+class PullRecord(TypedDict, total=False):
+    """What `pulled.json` says."""
+
+    name: str
+    sources: list[Source]
+    time: str
+    licence: str
+    terms: str
+    accepted: bool
+    files: Files
+
+
+def read_record(folder: Path) -> PullRecord:
+    """Return what `pulled.json` of a folder says; empty where there is none or it is damaged: all is fetched again."""
     try:
-        record = json.loads((folder / "pulled.json").read_text(encoding="utf-8"))
+        record: PullRecord = json.loads((folder / "pulled.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
@@ -46,7 +90,7 @@ def take(entry: Entry, place: Path, home: Path) -> None:
         )
     incoming = home / "incoming"
     incoming.mkdir(parents=True, exist_ok=True)
-    files: dict[str, dict[str, Any]] = {}
+    files: Files = {}
     try:
         for path in mine:
             files |= _taken(path, path.relative_to(base).as_posix(), incoming)
@@ -58,14 +102,14 @@ def take(entry: Entry, place: Path, home: Path) -> None:
     publish(entry, home, before | files, [{"source": "local", "repo": str(place), "revision": "", "holds": ""}])
 
 
-def publish(entry: Entry, home: Path, files: dict[str, dict[str, Any]], sources: list[dict[str, str]]) -> None:
+def publish(entry: Entry, home: Path, files: Files, sources: list[Source]) -> None:
     """Move what waits in `incoming` into `files`, and write pulled.json."""
     incoming, target = home / "incoming", home / "files"
     for name in files:
         if (incoming / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             (incoming / name).replace(target / name)
-    record = {
+    record: PullRecord = {
         "name": entry.name,
         "sources": sources,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -112,13 +156,13 @@ def _belongs(entry: Entry, name: str) -> bool:
     return any(fits(name, form) for pattern in patterns for form in (pattern, pattern.rpartition("/")[2]))
 
 
-def _taken(path: Path, name: str, incoming: Path) -> dict[str, dict[str, Any]]:
+def _taken(path: Path, name: str, incoming: Path) -> Files:
     size, sha256 = path.stat().st_size, sha256_of(path)
-    of = {"name": name, "url": path.resolve().as_uri(), "bytes": size, "sha256": sha256}
+    of: Origin = {"name": name, "url": path.resolve().as_uri(), "bytes": size, "sha256": sha256}
     if name.lower().endswith(".zip"):
         members = unpack(path, incoming, name)
         print(f"unpacked {name} ({counted(len(members), 'file')})")
-        return {member: own | {"of": of} for member, own in members.items()}
+        return {member: {**own, "of": of} for member, own in members.items()}
     room_for(size, incoming)
     target = incoming / name
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +171,7 @@ def _taken(path: Path, name: str, incoming: Path) -> dict[str, dict[str, Any]]:
     return {name: {"bytes": size, "sha256": sha256, "of": of}}
 
 
-def unpack(archive: Path, folder: Path, name: str | None = None) -> dict[str, dict[str, Any]]:
+def unpack(archive: Path, folder: Path, name: str | None = None) -> dict[str, Content]:
     """Unpack a zip to `folder`/its name without `.zip`; {path in folder: its bytes and SHA-256}.
 
     Raises `NotFetched` for a file that is no zip, is encrypted, or has a member that leads out of its folder.
@@ -135,7 +179,7 @@ def unpack(archive: Path, folder: Path, name: str | None = None) -> dict[str, di
     name = name or archive.relative_to(folder).as_posix()
     target = folder / name[: -len(".zip")]
     target.parent.mkdir(parents=True, exist_ok=True)
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Content] = {}
     try:
         with (
             zipfile.ZipFile(archive) as packed,

@@ -23,7 +23,7 @@ from carellama.config.reader import parse_options
 from carellama.data.check.known_datasets import datasets_for
 from carellama.data.check.report import Check, Problem, lines, to_dict
 from carellama.data.check.text_issues import Limits, faults_of, question_and_answer, unended
-from carellama.data.convert import BadRecord, lengths_of, texts_of
+from carellama.data.convert import BadRecord, texts_of
 from carellama.data.datasets import INFO
 from carellama.data.detect_format import STAGE_KINDS, detect_file, first_rows
 from carellama.data.file_bytes import read_head
@@ -165,15 +165,12 @@ class _Judge:
                 f"--stage {self.stage} takes {KIND_NAMES[self.takes]}, the row is one of {KIND_NAMES[type(record)]}",
             )
             return
-        check.kinds[KIND_NAMES[type(record)]] += 1
+        check.add_lengths(record)
         text = "\n".join(texts_of(record))
         for fault in faults_of(record, text, self.limits):
             check.warn(line, fault)
         check.lines.append(line.line)
         check.hashes.append(hash("".join(text.lower().split())))
-        asked, answered = lengths_of(record)
-        check.asked.append(min(asked, 2**32 - 1))
-        check.answered.append(min(answered, 2**32 - 1))
         if isinstance(record, (Chat, Pair)):
             check.answers += 1
             check.unended += unended(question_and_answer(record)[1])

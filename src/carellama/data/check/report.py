@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 from array import array
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from carellama.data.file_format import KIND_NAMES, PARTLY, FileFormat, counted_kind
-from carellama.data.stats import summary
-from carellama.records import Place, Text
+from carellama.data.file_format import PARTLY, FileFormat, counted_kind
+from carellama.data.stats import Measured, summary
+from carellama.records import Place
 from carellama.text import counted
 
 WIDTH = 10  # of the labels
@@ -29,7 +27,7 @@ class Problem:
 
 
 @dataclass
-class Check:
+class Check(Measured):
     """What was found in one file."""
 
     path: Path
@@ -38,25 +36,15 @@ class Check:
     format: FileFormat = field(default_factory=FileFormat)
     datasets: tuple[str, ...] = ()  # of the catalogue, NAME or NAME:PART, that have files of this format
     columns: tuple[str, ...] = ()  # of most of the first rows
-    rows: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
     errors: dict[str, Problem] = field(default_factory=dict)
     warnings: dict[str, Problem] = field(default_factory=dict)
-    languages: Counter[str] = field(default_factory=Counter)
     unended: int = 0
     answers: int = 0
     lines: array[int] = field(default_factory=lambda: array("q"))  # of each usable record
     hashes: array[int] = field(default_factory=lambda: array("q"))
-    asked: array[int] = field(default_factory=lambda: array("I"))  # characters, as `lengths_of` counts them
-    answered: array[int] = field(default_factory=lambda: array("I"))
-    entry: dict[str, dict[str, Any]] | None = None  # of dataset_info.json; None: no records, or to be converted
+    entry: dict[str, dict[str, object]] | None = None  # of dataset_info.json; None: no records, or to be converted
     most_shown: int = 20
     unit: str = "line"  # in which places are counted: line or row
-
-    @property
-    def usable(self) -> int:
-        """Records that training could take."""
-        return self.kinds.total()
 
     def error(self, line: int | Place, reason: str, detail: str = "") -> None:
         """Count a row that training refuses."""
@@ -102,7 +90,7 @@ def lines(check: Check) -> list[str]:
         found.append(_line("not used", f"column{'s' * (len(check.format.unused) > 1)} {names}"))
     if check.format.partly:
         found.append(_line("in part", f"{PARTLY} {', '.join(repr(name[:40]) for name in check.format.partly)}"))
-    for label, sizes in _measures(check):
+    for label, sizes in check.measures:
         if any(sizes):
             found.append(
                 _line(label, "median {median}, 95% up to {p95}, most {most} characters".format(**_sizes(sizes)))
@@ -130,12 +118,6 @@ def lines(check: Check) -> list[str]:
 
 def _line(label: str, text: str) -> str:
     return f"  {label:<{WIDTH}}{text}".rstrip()
-
-
-def _measures(check: Check) -> tuple[tuple[str, array[int]], ...]:
-    """The lengths under the names that `carellama data stats` gives them."""
-    only_texts = set(check.kinds) == {KIND_NAMES[Text]}
-    return ("question", check.asked), ("text" if only_texts else "answer", check.answered)
 
 
 def _format(check: Check) -> str:
@@ -166,7 +148,7 @@ def _sizes(sizes: array[int]) -> dict[str, int]:
     return {"median": round(median), "p95": round(high), "most": round(most)}
 
 
-def to_dict(check: Check) -> dict[str, Any]:
+def to_dict(check: Check) -> dict[str, object]:
     """The findings as plain values, for --report."""
 
     def problems(table: dict[str, Problem]) -> dict[str, object]:
@@ -191,7 +173,7 @@ def to_dict(check: Check) -> dict[str, Any]:
         "convert": check.command or None,
         "errors": problems(check.errors),
         "warnings": problems(check.warnings),
-        **{label: _sizes(sizes) for label, sizes in _measures(check) if any(sizes)},
+        **{label: _sizes(sizes) for label, sizes in check.measures if any(sizes)},
         "languages": dict(check.languages),
         "dataset_info": check.entry,
     }

@@ -25,7 +25,7 @@ from carellama.config.data import DataArguments
 from carellama.config.environment import cache_home
 from carellama.config.run import RunConfig
 from carellama.data.convert import BadRecord
-from carellama.data.datasets import Dataset, load_datasets
+from carellama.data.datasets import SKIP_HINT, Dataset, load_datasets
 from carellama.data.encoding.encode import Encoder
 from carellama.data.encoding.examples import Examples, chosen, mixed
 from carellama.data.encoding.held_out import HeldOut, hold_out, record_of_entries, shared_records
@@ -35,7 +35,7 @@ from carellama.data.encoding.token_stream import Mixing, TokenStream
 from carellama.data.readers import BadRow, Row
 from carellama.data.report import DataReport
 from carellama.errors import UserError
-from carellama.records import IGNORED, Chat, Pair, Record, Tokens
+from carellama.records import Chat, Pair, Record, Tokens
 from carellama.stages import Stage
 from carellama.templates.template import Template
 from carellama.text import counted, language
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LANGUAGE_ROWS = 100  # of a dataset, whose language is looked at
-SAMPLED = 64  # training examples that are looked at for reasoning
-LEAD_TOKENS = 48  # before an answer, among which the markup before it is looked for
-GOES_ON = "--on_bad_record skip leaves such rows out and counts them"
 log = logging.getLogger(__name__)
 
 
@@ -81,15 +78,13 @@ class Prepared:
         self.report.merge(self.train.counted())
         self.train.forget()
         limit = self.train.mixing.max_samples
-        for dataset in self.train.datasets:
-            if limit is not None and dataset.name in self.report.datasets:
-                self.report.say(
-                    dataset.name, f"reading ended after {counted(limit, 'row')} at most, as --max_samples says"
-                )
-            if dataset.name in self.report.datasets and (shared := self.report.datasets[dataset.name].shared):
+        for name in (dataset.name for dataset in self.train.datasets if dataset.name in self.report.datasets):
+            if limit is not None:
+                self.report.say(name, f"reading ended after {counted(limit, 'row')} at most, as --max_samples says")
+            if shared := self.report.datasets[name].shared:
                 line = f"{counted(shared, 'record')} of those read also in --eval_dataset"
-                self.report.say(dataset.name, line)
-                log.warning("%s: %s: its loss is lower than that of new records", dataset.name, line)
+                self.report.say(name, line)
+                log.warning("%s: %s: its loss is lower than that of new records", name, line)
         for source in self.sources:
             if source["tokens"] is None and source["name"] in self.report.datasets:
                 counts = self.report.datasets[source["name"]]
@@ -115,28 +110,22 @@ class RowEncoder:
         self.system = data.system_prompt
         self.last_only = data.mask_history
 
-    def __call__(self, rows: Sequence[Row | BadRow]) -> tuple[pa.RecordBatch, dict[str, object]]:
+    def __call__(self, rows: Sequence[Row | BadRow]) -> tuple[pa.RecordBatch, DataReport]:
         """Return the tokens of the usable rows as an Arrow batch, and the account of all of them."""
         made, origins, report = self.encode(rows)
-        return batch_of(made, origins), report.to_dict()
+        return batch_of(made, origins), report
 
     def encode(self, rows: Sequence[Row | BadRow]) -> tuple[list[Tokens], list[int], DataReport]:
         """Return the tokens of the usable rows, the row each came from, and the account of all rows."""
-        report = DataReport()
-        records: list[Record] = []
-        numbers: list[int] = []
+        report, made, origins = DataReport(), list[Tokens](), list[int]()
         report.row(self.dataset.name, len(rows))
-        for number, row in enumerate(rows):
-            record = self._record(row, report)
-            if record is not None:
-                records.append(record)
-                numbers.append(number)
-        made: list[Tokens] = []
-        origins: list[int] = []
-        for number, encoded in zip(numbers, self.encoder.encode(records), strict=True):
+        records = {
+            number: record for number, row in enumerate(rows) if (record := self._record(row, report)) is not None
+        }
+        for number, encoded in zip(records, self.encoder.encode(list(records.values())), strict=True):
             for note in encoded.notes:
                 if note.kind == "skipped" and not self.skips:
-                    raise BadRecord(note.place, note.reason, GOES_ON)
+                    raise BadRecord(note.place, note.reason, SKIP_HINT)
                 report.note(self.dataset.name, note.kind, note.place, note.reason)
             made += encoded.tokens
             origins += [number] * len(encoded.tokens)
@@ -157,44 +146,9 @@ class RowEncoder:
             return last_answer_only(record) if self.last_only and isinstance(record, Chat) else record
         except BadRecord as error:
             if not self.skips:
-                raise BadRecord(
-                    error.place, error.reason, f"{error.detail}; {GOES_ON}" if error.detail else GOES_ON
-                ) from error
+                raise error.with_hint(SKIP_HINT) from error
             report.note(self.dataset.name, "skipped", error.place, error.reason)
             return None
-
-
-def asked_as_learned(template: Template, prepared: Prepared) -> Template:
-    """Return the template that asks a model as these records taught it to answer: directly, or with reasoning first.
-
-    Only a template that writes something between its generation prompt and an answer, as Qwen3's empty <think> block,
-    has the choice. `SAMPLED` examples are looked at: where all of their answers begin behind that markup, so will the
-    model's. Else the template stays as its model brings it.
-    """
-    reasoning = template.reasoning_first()
-    if not reasoning.lead:
-        return template
-    if isinstance(prepared.train, Examples):
-        numbers = np.linspace(0, len(prepared.train) - 1, min(SAMPLED, len(prepared.train))).astype(int)
-        examples = [tokens for number in numbers.tolist() for tokens in prepared.train[number]]
-    else:
-        examples = prepared.first()
-    direct, seen = 0, 0
-    for tokens in examples:
-        learned = tokens.labels != IGNORED
-        for start in np.flatnonzero(learned[1:] & ~learned[:-1]) + 1:
-            before = tokens.input_ids[max(0, start - LEAD_TOKENS) : start].tolist()
-            text = template.tokenizer.decode(before, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-            assert isinstance(text, str)
-            direct, seen = direct + text.endswith(reasoning.lead), seen + 1
-    if 0 < direct < seen:
-        log.warning(
-            "%d of %d sampled answers have no reasoning and the others do: the model is asked to reason unless the "
-            "chat template gets enable_thinking=false",
-            direct,
-            seen,
-        )
-    return reasoning.answering_directly() if seen and direct == seen else reasoning
 
 
 def last_answer_only(record: Chat) -> Chat:
@@ -223,12 +177,8 @@ def encode_dataset(
         shutil.rmtree(folder, ignore_errors=True)
     report = finished(folder)
     if report is None:
-        rows = itertools.islice(dataset.rows(), limit)
-        arguments = (dataset, tokenizer, template, stage, data)
-        report = encode_rows(
-            rows, _encode, folder,
-            workers=data.preprocessing_num_workers, initializer=_start, initargs=arguments, name=dataset.name,
-        )  # fmt: skip
+        rows, encode = itertools.islice(dataset.rows(), limit), RowEncoder(dataset, tokenizer, template, stage, data)
+        report = encode_rows(rows, encode, folder, workers=data.preprocessing_num_workers, name=dataset.name)
     store = open_store(folder, dataset.name)
     return store, report, _source(dataset, report, store)
 
@@ -263,21 +213,6 @@ def _languages(dataset: Dataset) -> list[str]:
     return [name for name, count in seen.most_common() if name in ("zh", "en") and count * 10 >= seen.total()]
 
 
-_row_encoder: RowEncoder | None = None  # of this process: set when it starts, see encode_rows
-
-
-def _start(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, template: Template, stage: Stage, data: DataArguments
-) -> None:
-    global _row_encoder
-    _row_encoder = RowEncoder(dataset, tokenizer, template, stage, data)
-
-
-def _encode(rows: Sequence[Row | BadRow]) -> tuple[pa.RecordBatch, dict[str, object]]:
-    assert _row_encoder is not None
-    return _row_encoder(rows)
-
-
 def data_seed(config: RunConfig) -> int:
     """What the order of the data depends on."""
     training = config.training
@@ -300,10 +235,9 @@ def prepare(config: RunConfig, tokenizer: PreTrainedTokenizerBase, template: Tem
     entries = [np.arange(len(store) // width) for store in stores]
     out = None
     if data.eval_dataset:
-        others = encoding.stores(data.eval_datasets, data.max_eval_samples)
-        out = mixed(others, [np.arange(len(store) // width) for store in others], width=width)
+        out = encoding.evaluated(width)
         if config.training.do_train:
-            encoding.count_shared(others, stores)
+            encoding.count_shared(out.stores, stores)
     elif data.val_size:
         held = hold_out(stores, data.val_size, seed, width)
         entries, out = held.train, chosen(stores, held.entries, width)
@@ -340,18 +274,19 @@ class _Encoding:
                 self.sources.append(entry | {"name": name})
                 self.report.say_all(name, dataset.remarks())
                 if limit is not None and entry["rows"] == limit:
-                    self.report.say(
-                        name,
-                        f"reading ended after {counted(limit, 'row')}, as {self._limit_option(limit)} says",
-                    )
+                    option = "--max_samples" if limit == self.config.data.max_samples else "--max_eval_samples"
+                    self.report.say(name, f"reading ended after {counted(limit, 'row')}, as {option} says")
             elif any(other.shards == store.shards for other in found):
                 self.report.say(self._names[folder], "named more than once: its records are used as often")
                 log.warning("dataset %r is named more than once: its records are used as often", dataset.name)
             found.append(store)
         return found
 
-    def _limit_option(self, limit: int) -> str:
-        return "--max_samples" if limit == self.config.data.max_samples else "--max_eval_samples"
+    def evaluated(self, width: int) -> Examples:
+        """Return the examples of --eval_dataset, each once."""
+        data = self.config.data
+        stores = self.stores(data.eval_datasets, data.max_eval_samples)
+        return mixed(stores, [np.arange(len(store) // width) for store in stores], width=width)
 
     def _say(self, store: TokenStore, line: str) -> None:
         self.report.say(self._names[store.shards[0].parent], line)
@@ -419,9 +354,8 @@ def _prepare_stream(
         stream.forget()  # of an earlier run
     held: Examples | list[list[Tokens]] | None = None
     if data.eval_dataset:
-        others = encoding.stores(data.eval_datasets, data.max_eval_samples)
-        held = mixed(others, [np.arange(len(store) // width) for store in others], width=width)
-        stream.evaluated = frozenset(np.concatenate([store.record_hashes() for store in others]).tolist())
+        held = encoding.evaluated(width)
+        stream.evaluated = frozenset(np.concatenate([store.record_hashes() for store in held.stores]).tolist())
     elif data.val_size:
         held, counts = stream.hold_out(int(data.val_size))
         encoding.report.merge(counts)
@@ -439,15 +373,8 @@ def conversations(config: RunConfig) -> list[Chat]:
     report = DataReport()
     limit = data.max_eval_samples if data.eval_dataset else data.eval_limit
     for dataset in load_datasets(data.eval_datasets or data.datasets, data):
-        for row in itertools.islice(dataset.rows(), limit):
-            report.row(dataset.name)
-            try:
-                record = dataset.record(row, data.system_prompt)
-            except BadRecord as error:
-                if data.on_bad_record == "error":
-                    raise
-                report.note(dataset.name, "skipped", error.place, error.reason)
-                continue
+        skips = data.on_bad_record == "skip"
+        for record in dataset.records(report, skips=skips, system=data.system_prompt, limit=limit):
             if not isinstance(record, Chat):
                 raise UserError(f"{record.place}: --do_predict takes conversations, not {type(record).__name__}")
             found.append(record)

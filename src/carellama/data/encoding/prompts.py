@@ -21,10 +21,10 @@ import numpy as np
 
 from carellama.config.run import RunConfig
 from carellama.data.convert import BadRecord
-from carellama.data.datasets import Dataset, load_datasets
+from carellama.data.datasets import SKIP_HINT, Dataset, load_datasets
 from carellama.data.encoding.examples import metric_names
 from carellama.data.encoding.mixing import held_out, mix
-from carellama.data.encoding.prepare import GOES_ON, data_seed
+from carellama.data.encoding.prepare import data_seed
 from carellama.data.readers import BadRow, Row
 from carellama.data.report import DataReport
 from carellama.errors import UserError
@@ -268,8 +268,7 @@ class _Reader:
                 fitted = self._fitted(task)
             except BadRecord as error:
                 if self.data.on_bad_record == "error":
-                    detail = f"{error.detail}; {GOES_ON}" if error.detail else GOES_ON
-                    raise BadRecord(error.place, error.reason, detail) from error
+                    raise error.with_hint(SKIP_HINT) from error
                 report.note(dataset.name, "skipped", error.place, error.reason)
                 continue
             if fitted is not task:

@@ -24,17 +24,18 @@ import os
 import pickle
 import platform
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from carellama.config.environment import single_threaded_tokenizers
 from carellama.data.report import DataReport
+from carellama.data.rows import BadRow, Row
 from carellama.disk import named, write_json
 from carellama.errors import UserError
 from carellama.records import Tokens
@@ -45,7 +46,7 @@ BATCH_CHARS = 2_000_000  # whichever comes first
 HASHES = "hashes.npy"  # in the folder of a cache: a hash of each record
 SHARD_BATCHES = 100  # batches a shard covers: what a killed run encodes again at the most
 
-BatchEncoder = Callable[[Sequence[Any]], tuple[pa.RecordBatch, dict[str, Any]]]
+BatchEncoder = Callable[[Sequence[Row | BadRow]], tuple[pa.RecordBatch, DataReport]]
 
 SCHEMA = pa.schema(
     [
@@ -124,43 +125,37 @@ def record_hash(entries: Iterable[Tokens]) -> int:
 
 
 def encode_rows(
-    rows: Iterator[Any],
-    encode: BatchEncoder,
-    folder: Path,
-    *,
-    workers: int | None = None,
-    initializer: Callable[..., None] | None = None,
-    initargs: tuple[Any, ...] = (),
-    name: str = "",
+    rows: Iterator[Row | BadRow], encode: BatchEncoder, folder: Path, *, workers: int | None = None, name: str = ""
 ) -> DataReport:
     """Encode all rows into the shards of `folder`, going on after those that are there; return the report.
 
     `encode` makes an Arrow batch (of `SCHEMA`) and a report of a list of rows. It runs in a thread for each
-    core (tokenising leaves Python free for the others), or in `workers` processes, each started with
-    `initializer(*initargs)`. Raises what `encode` raises, the shards before it being saved.
+    core (tokenising leaves Python free for the others), or as a copy in each of `workers` processes. Raises what
+    `encode` raises, the shards before it being saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
     report, done, shard = DataReport(), 0, 0
-    while metadata := _read_metadata(shard_path(folder, shard)):
-        report.merge(DataReport.from_dict(metadata["report"]))
-        done, shard = done + metadata["rows"], shard + 1
+    while covered := _read_metadata(shard_path(folder, shard)):
+        report.merge(covered[1])
+        done, shard = done + covered[0], shard + 1
     for _ in itertools.islice(rows, done):  # reading again is cheap beside encoding again
         pass
-    bar = tqdm(initial=done, desc=f"encode {name}".strip(), unit=" rows", mininterval=0.5, leave=False, disable=None)
     with (
-        bar,
+        _bar() as bar,
         single_threaded_tokenizers(),
-        _executor(workers, initializer, initargs) as executor,
+        _executor(workers, encode) as executor,
         _settled_memory(),
     ):
-        encoded = _in_order(executor, encode, _batches(rows), pending=2 * (workers or _threads()))
+        task = bar.add_task(f"encode {name}".strip(), total=None, completed=done)
+        call = _encode_here if isinstance(executor, ProcessPoolExecutor) else encode
+        encoded = _in_order(executor, call, _batches(rows), pending=2 * (workers or _threads()))
         while True:
             made, shard_report, first = [], DataReport(), done
-            for count, (batch, batch_report) in itertools.islice(encoded, SHARD_BATCHES):
+            for count, batch, batch_report in itertools.islice(encoded, SHARD_BATCHES):
                 made.append(_number_from(batch, done))
                 done += count
-                shard_report.merge(DataReport.from_dict(batch_report))
-                bar.update(count)
+                shard_report.merge(batch_report)
+                bar.advance(task, count)
             if not made:
                 break
             _write_shard(shard_path(folder, shard), made, {"rows": done - first, "report": shard_report.to_dict()})
@@ -170,23 +165,29 @@ def encode_rows(
     return report
 
 
-def _read_metadata(path: Path) -> dict[str, Any] | None:
-    """What a shard covers; None when there is no shard, or a damaged one, which is then written anew."""
+def _bar() -> Progress:
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed:,} rows"), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _read_metadata(path: Path) -> tuple[int, DataReport] | None:
+    """Return how many rows a shard covers, and their report; None for no shard, or a damaged one, to write again."""
     try:
         with pa.memory_map(str(path)) as file:
-            found: dict[str, object] = json.loads(pa.ipc.open_file(file).schema.metadata[b"carellama"])
-            return found
+            found = json.loads(pa.ipc.open_file(file).schema.metadata[b"carellama"])
+            return found["rows"], DataReport.from_dict(found["report"])
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
 
 
-def _batches(rows: Iterator[Any]) -> Iterator[list[Any]]:
+def _batches(rows: Iterator[Row | BadRow]) -> Iterator[list[Row | BadRow]]:
     """Cut the rows into batches that are bounded in rows and in characters."""
-    batch: list[object] = []
+    batch: list[Row | BadRow] = []
     chars = 0
     for row in rows:
         batch.append(row)
-        chars += _chars_of(getattr(row, "fields", None))
+        chars += _chars_of(row.fields) if isinstance(row, Row) else 0
         if len(batch) >= BATCH_ROWS or chars >= BATCH_CHARS:
             yield batch
             batch, chars = [], 0
@@ -206,38 +207,43 @@ def _threads() -> int:
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def _executor(workers: int | None, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> Executor:
+def _executor(workers: int | None, encode: BatchEncoder) -> Executor:
     if workers is None or workers <= 1:
-        if initializer:
-            initializer(*initargs)
         return ThreadPoolExecutor(_threads())
     context = multiprocessing.get_context("spawn")  # forking a process with torch's threads may hang
-    payload = pickle.dumps((initializer, initargs))
+    payload = pickle.dumps(encode)
     return ProcessPoolExecutor(workers, context, _begin, (logging.getLogger("bitsandbytes").level, payload))
+
+
+_encode: BatchEncoder | None = None  # of this process, when it is a worker: set when it starts
 
 
 def _begin(level: int, payload: bytes) -> None:
     """Start a worker: one library says less, as in this process, before what the worker needs imports it."""
+    global _encode
     logging.getLogger("bitsandbytes").setLevel(level)
-    initializer, initargs = pickle.loads(payload)
-    if initializer:
-        initializer(*initargs)
+    _encode = pickle.loads(payload)
+
+
+def _encode_here(rows: Sequence[Row | BadRow]) -> tuple[pa.RecordBatch, DataReport]:
+    assert _encode is not None
+    return _encode(rows)
 
 
 def _in_order(
-    executor: Executor, encode: BatchEncoder, batches: Iterator[Sequence[object]], pending: int
-) -> Iterator[tuple[int, Any]]:
+    executor: Executor, encode: BatchEncoder, batches: Iterator[list[Row | BadRow]], pending: int
+) -> Iterator[tuple[int, pa.RecordBatch, DataReport]]:
     """`executor.map` with a bound on how many results wait in memory: (rows, result) of each batch."""
-    waiting: deque[tuple[int, Future[object]]] = deque()
+    waiting: deque[tuple[int, Future[tuple[pa.RecordBatch, DataReport]]]] = deque()
     try:
         for batch in batches:
             waiting.append((len(batch), executor.submit(encode, batch)))
             if len(waiting) > pending:
                 count, future = waiting.popleft()
-                yield count, future.result()
+                yield count, *future.result()
         while waiting:
             count, future = waiting.popleft()
-            yield count, future.result()
+            yield count, *future.result()
     finally:
         for _, future in waiting:
             future.cancel()
@@ -287,7 +293,7 @@ def _joined(column: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
-def _write_shard(path: Path, batches: Sequence[pa.RecordBatch], metadata: dict[str, Any]) -> None:
+def _write_shard(path: Path, batches: Sequence[pa.RecordBatch], metadata: Mapping[str, object]) -> None:
     temporary = path.with_suffix(f".{platform.node()}-{os.getpid()}.tmp")  # the first process of each node encodes
     schema = SCHEMA.with_metadata({"carellama": json.dumps(metadata, ensure_ascii=False)})
     try:

@@ -74,8 +74,8 @@ class UpstreamError(Exception):
 class UpstreamPool:
     """Sends requests to servers that are alike. `run` is for any thread; the coroutines are for its loop only.
 
-    `timeout`: seconds without a byte; `delays`: seconds before each further round of tries; `rest`: seconds that a
-    server rests after its first failure, doubled with each further one.
+    `timeout`: seconds without a byte; `delays`: seconds before each further round of tries. A server rests for
+    `rest` seconds after its first failure, twice as long after each further one.
     """
 
     def __init__(
@@ -85,14 +85,13 @@ class UpstreamPool:
         key: str | None = None,
         timeout: float = 120.0,
         delays: Sequence[float] = RETRY_DELAYS,
-        rest: float = 1.0,
     ) -> None:
         import httpx2
 
         if key is not None and not (key.isascii() and key.isprintable()):
             raise UserError("the key of the endpoint has characters that no key has; set CARELLAMA_API_KEY anew")
         self.all = [_upstream(endpoint) for endpoint in endpoints]
-        self.timeout, self.delays, self.rest = timeout, tuple(delays), rest
+        self.timeout, self.delays, self.rest = timeout, tuple(delays), 1.0
         self._http = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx2.Timeout(timeout, connect=min(CONNECT_TIMEOUT, timeout), pool=None),

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
+from rich.console import Console
+from rich.progress import track
 
 from carellama.config.consultation import ConsultEvalArguments
 from carellama.config.engine import ANSWER_OPTIONS
@@ -130,7 +131,9 @@ def _hold_all(name: str, doctor: Doctor, cards: Sequence[Card], setting: _Settin
     pool = ThreadPoolExecutor(max_workers=parallel)
     try:
         done = pool.map(partial(_hold, doctor, setting), work)
-        return list(tqdm(done, desc=name, total=len(work), disable=None, leave=False))
+        console = Console(stderr=True)
+        hidden = not console.is_terminal
+        return list(track(done, name, total=len(work), console=console, transient=True, disable=hidden))
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C: what has not begun is not held
 
