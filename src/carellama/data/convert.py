@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from carellama.data.column_names import EXAM, may_be_exam, turns_in, verdict_words
 from carellama.data.column_names import Columns as Columns
@@ -176,12 +175,13 @@ def _texts_in(row: Row, column: str | None, value: object) -> list[str]:
     raise BadRecord(row.place, f"column {column!r} is not text", f"found {type(value).__name__}")
 
 
-def _pair(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> Pair:
+def _pair(row: Row, prompt: list[Message], chosen: object, rejected: object) -> Pair:
     for name, text in (("chosen", chosen), ("rejected", rejected)):
         if not isinstance(text, str) or not text.strip():
             raise BadRecord(row.place, f"empty or non-text {name} answer")
     if chosen == rejected:
         raise BadRecord(row.place, "chosen and rejected answers are the same")
+    assert isinstance(chosen, str) and isinstance(rejected, str), "as the loop has seen"
     return Pair(tuple(prompt), chosen, rejected, row.place)
 
 
@@ -259,12 +259,13 @@ def _verdict(row: Row, column: str | None) -> bool | None:
     return verdict_words()[word]
 
 
-def _answer_of(row: Row, value: Any, keys: tuple[str, str], messages: Sequence[Message]) -> Any:
+def _answer_of(row: Row, value: object, keys: tuple[str, str], messages: Sequence[Message]) -> object:
     """A chosen or rejected answer: text, a turn, or a list of turns: the answer, or all of them (as in TRL's data)."""
-    turns = value if isinstance(value, list) else [value]
-    if not turns or not all(isinstance(turn, dict) for turn in turns):
+    given = value if isinstance(value, list) else [value]
+    turns = [{keys[0]: "assistant", **turn} for turn in given if isinstance(turn, dict)]
+    if not turns or len(turns) < len(given):
         return value
-    *before, answer = messages_of(row.place, [{keys[0]: "assistant", **turn} for turn in turns], keys)
+    *before, answer = messages_of(row.place, turns, keys)
     prompt = [*messages[:-1]] if messages[-1].role == "assistant" else [*messages]
     if before and _spoken(before) != _spoken(prompt):
         raise BadRecord(row.place, "a chosen or rejected answer follows other turns than the conversation's")

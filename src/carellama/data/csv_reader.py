@@ -12,10 +12,13 @@ import itertools
 import re
 from collections.abc import Collection, Iterator, Sequence
 from statistics import median
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from carellama.data.rows import NUL, BadRow, Row
 from carellama.errors import DataError
+
+if TYPE_CHECKING:
+    from _csv import Reader as CsvReader
 from carellama.records import Place
 
 DELIMITERS = ",\t;|"
@@ -165,7 +168,7 @@ def read_csv(
     yield from rows
 
 
-def _rows(reader: Any, header: Sequence[str], name: str, skipped: int) -> Iterator[Row | BadRow]:
+def _rows(reader: CsvReader, header: Sequence[str], name: str, skipped: int) -> Iterator[Row | BadRow]:
     before = reader.line_num
     while True:
         place = Place(name, before + 1 + skipped)

@@ -178,7 +178,7 @@ class Sample:
     """One answer, its options, and what else tells how it is written."""
 
     row: Row
-    answer: Any
+    answer: object
     options: Mapping[str, str]
     explanation: object = None
     first: int | None = None  # what the options' own numbers count from

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from carellama.data.catalogue.layouts import LAYOUTS
 from carellama.data.column_names import (
@@ -169,7 +169,7 @@ class FileFormat:
             found.append(f"also fits the layouts {', '.join(self.also)}")
         return found
 
-    def entry(self, path: Path) -> dict[str, Any] | None:
+    def entry(self, path: Path) -> dict[str, object] | None:
         """The entry of dataset_info.json that reads the file so; None where it has to be converted first."""
         if self.row_format is None or self.layout is not None:
             return None

@@ -21,7 +21,7 @@ import hashlib
 import json
 import tempfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -44,6 +44,7 @@ from carellama.text import counted
 
 KEYS = ("seed", "total", "datasets")
 PART_KEYS = ("name", "weight", "records", "repeat")
+Count = Callable[[Sequence[Record], Sequence[int]], dict[str, int]]  # of records and how often each is taken
 COUNTED_TOGETHER = 256  # records whose tokens are counted in one call
 
 
@@ -229,7 +230,7 @@ def _wanted(recipe: Recipe, available: Sequence[int]) -> list[int]:
 
 
 def _write(
-    records: Iterator[Record], times: np.ndarray, file: BinaryIO, count: Any
+    records: Iterator[Record], times: np.ndarray, file: BinaryIO, count: Count
 ) -> tuple[np.ndarray, dict[str, int], np.ndarray]:
     """Append the chosen records as lines; return where each line to be written begins, the sizes of all, and a hash
     of each record, which tells equal ones whatever is known about them (`meta`, `id`)."""
@@ -261,7 +262,7 @@ def _write(
     return np.array(offsets, dtype=np.int64), sizes, np.array(hashes, dtype=np.uint64)
 
 
-def _counter(model: str | None) -> Any:
+def _counter(model: str | None) -> Count:
     """A function (records, repeats) -> {"characters": n, "tokens": n}; tokens only where a tokenizer is named."""
 
     def characters(records: Sequence[Record], repeats: Sequence[int]) -> dict[str, int]:

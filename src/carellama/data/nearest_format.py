@@ -73,7 +73,7 @@ def _other_choice(choices: Mapping[str, Any]) -> str:
     return ", or the other column"
 
 
-def _entry(name: str, more: Mapping[str, Any]) -> str:
+def _entry(name: str, more: Mapping[str, object]) -> str:
     stem = name.removesuffix(".gz").rpartition(".")[0] or name or "NAME"
     return json.dumps({stem: {"file_name": name or "FILE", **more}}, ensure_ascii=False)
 

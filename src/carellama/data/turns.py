@@ -45,27 +45,28 @@ def messages_of(place: Place, turns: Sequence[object], keys: tuple[str, str]) ->
     return messages
 
 
-def _message(place: Place, number: int, turn: Any, keys: tuple[str, str]) -> Message:
-    name = turn.get(keys[0]) if isinstance(turn, dict) else None
+def _message(place: Place, number: int, turn: object, keys: tuple[str, str]) -> Message:
+    fields = turn if isinstance(turn, dict) else {}
+    name = fields.get(keys[0])
     if not isinstance(name, str) or name not in ROLES:
         raise BadRecord(place, "unknown role", f"turn {number} is {name!r}; known: {', '.join(ROLES)}")
     role = ROLES[name]
-    text = content_of(place, f"turn {number} ({name})", turn.get(keys[1]))
+    text = content_of(place, f"turn {number} ({name})", fields.get(keys[1]))
     calls: tuple[ToolCall, ...] = ()
     if name == CALLING:
         calls, text = _calls(place, number, _parsed(place, number, text)), ""
     elif role == "assistant":
-        calls = _calls(place, number, turn.get("tool_calls") or turn.get("function_call"))
-    learned = _learned(place, number, turn, role)
-    reasoning = content_of(place, f"turn {number} ({name})", turn.get("reasoning_content"))
+        calls = _calls(place, number, fields.get("tool_calls") or fields.get("function_call"))
+    learned = _learned(place, number, fields, role)
+    reasoning = content_of(place, f"turn {number} ({name})", fields.get("reasoning_content"))
     if not text.strip() and not calls:
         raise BadRecord(place, "empty turn", f"turn {number} ({name})")
     if reasoning.strip() and role == "assistant":
         text = join_reasoning(reasoning, text)
-    return Message(role, text, calls, str(turn.get("tool_call_id") or ""), learned)
+    return Message(role, text, calls, str(fields.get("tool_call_id") or ""), learned)
 
 
-def content_of(place: Place, where: str, value: Any) -> str:
+def content_of(place: Place, where: str, value: object) -> str:
     """Return the text of a content: text, null, or OpenAI's parts. Raises `BadRecord` for parts that are no text."""
     if value is None or isinstance(value, str):
         return value or ""
@@ -81,7 +82,7 @@ def content_of(place: Place, where: str, value: Any) -> str:
     return "\n".join(texts)
 
 
-def _learned(place: Place, number: int, turn: Mapping[str, Any], role: Role) -> bool:
+def _learned(place: Place, number: int, turn: Mapping[str, object], role: Role) -> bool:
     """Whether training learns a turn. OpenAI's `weight` is 0 or 1; `loss` is true or false."""
     given = [(key, turn[key]) for key in ("weight", "loss") if turn.get(key) is not None]
     for key, value in given:
@@ -94,7 +95,7 @@ def _learned(place: Place, number: int, turn: Mapping[str, Any], role: Role) -> 
     return all(value for _, value in given)
 
 
-def _calls(place: Place, number: int, given: Any) -> tuple[ToolCall, ...]:
+def _calls(place: Place, number: int, given: object) -> tuple[ToolCall, ...]:
     """The calls of a turn: a list, or one alone."""
     if given is None:
         return ()

@@ -11,7 +11,7 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from carellama.config.data import DataArguments
 from carellama.config.data_commands import ViewArguments
@@ -22,6 +22,9 @@ from carellama.data.encoding.encode import Encoder
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Pair, Question, Record, Text, Tokens
 from carellama.text import counted
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 GREEN, GREY, PLAIN = "\033[32m", "\033[90m", "\033[0m"
@@ -111,13 +114,12 @@ def _encoder(arguments: ViewArguments) -> Callable[[Record], str]:
     return encoded
 
 
-def coloured(tokens: Tokens, tokenizer: Any) -> str:
+def coloured(tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> str:
     """The text of an encoded record, learned tokens in green, the others grey, and how many they are."""
     pairs = zip(tokens.input_ids.tolist(), (tokens.labels != IGNORED).tolist(), strict=True)
     text = "".join(
-        (GREEN if learned else GREY)
-        + tokenizer.decode([token for token, _ in group], skip_special_tokens=False)
-        + PLAIN
+        f"{GREEN if learned else GREY}"
+        f"{tokenizer.decode([token for token, _ in group], skip_special_tokens=False)}{PLAIN}"
         for learned, group in itertools.groupby(pairs, key=lambda pair: pair[1])
     )
     return f"{text}\n{counted(len(tokens), 'token')}, {int((tokens.labels != IGNORED).sum())} of them learned"

@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -280,7 +280,7 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def bar(name: str, have: int, total: int | None) -> Iterator[Any]:
+def bar(name: str, have: int, total: int | None) -> Iterator[Callable[[int], None]]:
     """Size, rate and time left, on a terminal; elsewhere nothing. Yields what takes the bytes that have come."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +38,7 @@ def runs_of(keys: Keys, length: int) -> Keys:
     return found
 
 
-def places(known: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def places(known: npt.NDArray[np.generic], wanted: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
     """Where each of `wanted` stands in the sorted `known`, or would stand.
 
     `numpy.searchsorted` in the order of the values: memory is read from front to back, several times as fast for

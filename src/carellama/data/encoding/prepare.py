@@ -160,8 +160,8 @@ def last_answer_only(record: Chat) -> Chat:
 
 
 def encode_dataset(
-    dataset: Dataset, config: RunConfig, tokenizer: Any, template: Template, limit: int | None
-) -> tuple[TokenStore, DataReport, dict[str, Any]]:
+    dataset: Dataset, config: RunConfig, tokenizer: PreTrainedTokenizerBase, template: Template, limit: int | None
+) -> tuple[TokenStore, DataReport, dict[str, object]]:
     """Return the tokens of a dataset's first rows (encoding what is not cached), their report, and its entry for
     run.json. `limit`: how many rows, None for all."""
     data, stage = config.data, config.stage

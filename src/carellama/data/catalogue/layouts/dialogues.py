@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from carellama.data.catalogue.layout import Layout, first_row, spoken, text_of
 from carellama.data.catalogue.layouts.blocks import is_blocks, sessions, without_notes
@@ -55,7 +55,7 @@ def _who(row: Row, speaker: object) -> Who:
     return found
 
 
-def _list(row: Row, column: str) -> list[Any]:
+def _list(row: Row, column: str) -> list[object]:
     value = row.fields.get(column)
     if not isinstance(value, list) or not value:
         raise BadRecord(row.place, f"column {column!r} is not a list of turns", f"found {type(value).__name__}")
@@ -68,22 +68,24 @@ def _text(row: Row, value: object) -> str:
     return value
 
 
-def _prefixed(row: Row, lines: Sequence[Any]) -> Turns:
+def _prefixed(row: Row, lines: Sequence[object]) -> Turns:
     """["病人：…", "医生：…"] to turns; one prefix is taken off each."""
     turns: Turns = []
     for line in lines:
-        prefix = PREFIX.match(_text(row, line))
+        text = _text(row, line)
+        prefix = PREFIX.match(text)
         if prefix is None:
             raise BadRecord(row.place, "a turn does not say who speaks", f"turn {len(turns) + 1}")
-        turns.append((_who(row, prefix[1]), without_notes(line[prefix.end() :])))
+        turns.append((_who(row, prefix[1]), without_notes(text[prefix.end() :])))
     return turns
 
 
-def _keyed_turns(row: Row, turns: Sequence[Any], speaker: str, text: str) -> Turns:
+def _keyed_turns(row: Row, turns: Sequence[object], speaker: str, text: str) -> Turns:
     """[{speaker: "医生", text: "…"}, ...] to turns."""
-    if not all(isinstance(turn, dict) for turn in turns):
+    fields = [turn for turn in turns if isinstance(turn, dict)]
+    if len(fields) < len(turns):
         raise BadRecord(row.place, "a turn is not an object")
-    return [(_who(row, turn.get(speaker)), _text(row, turn.get(text) or "")) for turn in turns]
+    return [(_who(row, turn.get(speaker)), _text(row, turn.get(text) or "")) for turn in fields]
 
 
 def _block(row: Row) -> Chat:
@@ -246,13 +248,14 @@ def _mdcfnpc_labels(row: Row) -> Chat:
     """The same rows as a task: whether each finding is present. `range` is half-open; 不标注 has no label."""
     labels: dict[str, None] = {}
     for turn in _list(row, "dialog_info"):
-        findings = turn.get("ner") if isinstance(turn, dict) else None
+        fields = turn if isinstance(turn, dict) else {}
+        findings = fields.get("ner")
         for finding in findings if isinstance(findings, list) else ():
             match finding:
                 case {"attr": None | "" | "不标注"}:
                     continue
                 case {"mention": str(mention), "attr": str(attr), "range": [int(start), int(end)]}:
-                    if _text(row, turn.get("text"))[start:end] != mention:
+                    if _text(row, fields.get("text"))[start:end] != mention:
                         raise BadRecord(row.place, "the range of a finding does not hold it", f"[{start}, {end})")
                     labels[f"{mention}：{attr}"] = None
                 case _:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from carellama.data.catalogue.layout import Layout, text_of, value_of
 from carellama.data.catalogue.layouts.answers import tolerant
@@ -22,7 +21,7 @@ SPOKEN = re.compile(r"\n\n(Human|Assistant):")
 HISTORY = Columns(history="history", system="system")
 
 
-def pair_of(row: Row, question: str, answers: list[Any], **about: str) -> Pair:
+def pair_of(row: Row, question: str, answers: list[object], **about: str) -> Pair:
     """The pair of a row: its system and history, the question, and [better, worse]."""
     fields = {name: row.fields[name] for name in ("history", "system") if row.fields.get(name)}
     answers = [answer.strip() if isinstance(answer, str) else answer for answer in answers]
