@@ -53,18 +53,8 @@ log = logging.getLogger(__name__)
 INFO = "dataset_info.json"
 SKIP_HINT = "--on_bad_record skip leaves such rows out and counts them"
 KEYS = (
-    "file_name",
-    "hf_hub_url",
-    "script_url",
-    "file_sha1",
-    "columns",
-    "formatting",
-    "ranking",
-    "answer_form",
-    "speakers",
-    "system_prompt",
-    "subset",
-    "split",
+    *("file_name", "hf_hub_url", "script_url", "file_sha1", "columns", "formatting"),
+    *("ranking", "answer_form", "speakers", "system_prompt", "subset", "split"),
 )
 WANTED: dict[str, type] = {"columns": dict, "ranking": bool, "speakers": dict}  # all others are text
 COLUMNS = (

@@ -49,19 +49,16 @@ class Guess:
 def turn_columns(rows: Sequence[Row], column: str, others: Guess | None = None) -> Guess:
     """The columns of rows with a list of turns; `others`: those of the conversations among them without one."""
     names, anywhere = lower_names(rows), lower_names(rows, share=0)
-    chosen, rejected = first_of(names_of("chosen"), names), first_of(names_of("rejected"), names)
-    pair = (chosen, rejected) if chosen and rejected else (None, None)
+    chosen, rejected = _ranked(names)
     system, good = first_of(names_of("systems"), anywhere), _verdicts(rows, anywhere)
-    return Guess(
-        replace(
-            others.columns if others else NONE,
-            messages=column,
-            system=system,
-            chosen=pair[0],
-            rejected=pair[1],
-            good=good,
-        )
-    )
+    base = others.columns if others else NONE
+    return Guess(replace(base, messages=column, system=system, chosen=chosen, rejected=rejected, good=good))
+
+
+def _ranked(names: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the columns of a better and a worse answer; None for both unless both are there."""
+    chosen, rejected = first_of(names_of("chosen"), names), first_of(names_of("rejected"), names)
+    return (chosen, rejected) if chosen and rejected else (None, None)
 
 
 def text_columns(rows: Sequence[Row]) -> Guess | None:
@@ -85,13 +82,12 @@ def chat_columns(rows: Sequence[Row]) -> Guess | None:
     prompt = first_of([name for name in names_of("prompts") if names.get(name) != response], names)
     if "title" in names and first_of(query_names("title"), names) and response:
         prompt = names["title"]
-    chosen, rejected = first_of(names_of("chosen"), names), first_of(names_of("rejected"), names)
-    pair = (chosen, rejected) if chosen and rejected else (None, None)
-    if not prompt or not (response or pair[0]):
+    chosen, rejected = _ranked(names)
+    if not prompt or not (response or chosen):
         return None
     query = first_of(query_names(prompt), names)
     columns = Columns(
-        prompt=prompt, query=query, response=response, chosen=pair[0], rejected=pair[1],
+        prompt=prompt, query=query, response=response, chosen=chosen, rejected=rejected,
         history=first_of(names_of("histories"), anywhere), system=first_of(names_of("systems"), anywhere),
         good=_verdicts(rows, anywhere),
         context=_context(rows, names, (prompt, query, response)),
@@ -107,20 +103,10 @@ def chat_columns(rows: Sequence[Row]) -> Guess | None:
         return Guess(columns, f"the answers in {response!r} are letters, and no column holds their options")
     if order := other_order(rows, names, response):
         return Guess(columns, f"{response!r} holds ranked answers, and {order!r} another order: sort them, best first")
-    if response and pair[0] and _filled(rows, response):
-        return Guess(
-            replace(columns, chosen=None, rejected=None),
-            f"{response!r} holds an answer, and {pair[0]!r} and {pair[1]!r} hold a better and a worse one",
-            {
-                "columns": {
-                    "prompt": prompt,
-                    "query": query or "",
-                    "response": "",
-                    "chosen": pair[0],
-                    "rejected": pair[1],
-                }
-            },
-        )
+    if response and chosen and any(row.fields.get(response) not in (None, "", []) for row in rows):
+        why = f"{response!r} holds an answer, and {chosen!r} and {rejected!r} hold a better and a worse one"
+        ranked = {"prompt": prompt, "query": query or "", "response": "", "chosen": chosen, "rejected": rejected}
+        return Guess(replace(columns, chosen=None, rejected=None), why, {"columns": ranked})
     rival = _rival(rows, names, prompt, names_of("questions"), (prompt, query, response))
     if rival:
         choice = {"columns": {"prompt": prompt, "query": rival, "response": response or "", "history": ""}}
@@ -161,10 +147,6 @@ def other_order(rows: Sequence[Row], names: Mapping[str, str], response: str | N
             if numbers and values != sorted(values, reverse=name in names_of("scores")):
                 return names[name]
     return None
-
-
-def _filled(rows: Sequence[Row], column: str) -> bool:
-    return any(row.fields.get(column) not in (None, "", []) for row in rows)
 
 
 def _rival(

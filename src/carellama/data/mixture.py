@@ -31,9 +31,9 @@ import numpy as np
 from carellama.config.data import DataArguments
 from carellama.config.data_commands import MixArguments
 from carellama.config.reader import parse_options, read_yaml
-from carellama.data.catalogue.convert import kind_of
 from carellama.data.convert import texts_of
 from carellama.data.datasets import Dataset, load_datasets
+from carellama.data.file_format import KIND_NAMES
 from carellama.data.readers import digest
 from carellama.data.report import DataReport
 from carellama.data.write import row_of
@@ -202,7 +202,7 @@ def _records(
     """The usable records of a dataset; all datasets must give the same kind."""
     for record in dataset.records(report or DataReport(), skips=skips):
         if kinds is not None:
-            kind = kind_of(record)
+            kind = KIND_NAMES[type(record)]
             other = next((name for name, found in kinds.items() if found != kind), None)
             if other is not None:
                 raise UserError(f"{dataset.name} holds {kind}, {other} holds {kinds[other]}: they cannot be mixed")

@@ -85,6 +85,21 @@ class DataReport:
         report.datasets = {new if name == old else name: entry for name, entry in self.datasets.items()}
         return report
 
+    def add_dataset(
+        self, name: str, other: DataReport, remarks: Iterable[str], limit: int | None, max_samples: int | None
+    ) -> str:
+        """Add the account of a dataset, as "NAME (evaluation)" if there is one of the name; return the name it has.
+
+        `limit` rows were read at most: the value of --max_samples, if that is equal, else of --max_eval_samples.
+        """
+        given = name if name not in self.datasets else f"{name} (evaluation)"
+        self.merge(other.renamed(name, given))
+        self.say_all(given, remarks)
+        if other.datasets[name].rows == limit:
+            option = "--max_samples" if limit == max_samples else "--max_eval_samples"
+            self.say(given, f"reading ended after {counted(limit, 'row')}, as {option} says")
+        return given
+
     def merge(self, other: DataReport) -> None:
         """Add the account of rows that come after those of this one."""
         for name, theirs in other.datasets.items():

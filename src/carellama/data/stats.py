@@ -28,6 +28,7 @@ from carellama.data.file_format import KIND_NAMES, counted_kind
 from carellama.data.report import DataReport
 from carellama.disk import whole_file
 from carellama.errors import UserError
+from carellama.package_data import package_text
 from carellama.records import Chat, Pair, Record, Text
 from carellama.text import counted, language
 
@@ -38,26 +39,6 @@ BARS = 24  # of a histogram of lengths
 MOST_TURNS = 20  # with a bar of their own; longer conversations share one
 WIDTH, HEIGHT, ABOVE, BELOW = 460, 150, 18, 24  # pixels of a histogram; above it the highest count, below the names
 WIDEST = 40  # pixels of a bar, where there are few
-STYLE = """
-body { font: 15px/1.5 system-ui, "Noto Sans CJK SC", "Microsoft YaHei", sans-serif; max-width: 62rem; margin: 2rem auto;
-  padding: 0 1rem; color: #1c2a2a; background: #fff; overflow-wrap: anywhere }
-h1 { font-size: 1.4rem }
-h2 { font-size: 1.15rem; margin-top: 2.5rem; border-top: 1px solid #cfdcdc; padding-top: 1rem }
-h3 { font-size: 1rem; margin: 1.2rem 0 .3rem }
-p { margin: .2rem 0; color: #4a5a5a }
-table { border-collapse: collapse }
-td, th { padding: .15rem .9rem .15rem 0; text-align: left; font-weight: normal; vertical-align: top }
-th { color: #4a5a5a; border-bottom: 1px solid #cfdcdc }
-.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-.name { min-width: 6rem }
-.wide { overflow-x: auto }
-@media (max-width: 480px) { td, th { padding-right: .6rem } }
-rect { fill: #1f8a83 }
-line { stroke: #cfdcdc }
-text { font-size: 13px; fill: #4a5a5a }
-.pictures { display: flex; flex-wrap: wrap; gap: 0 2.5rem }
-svg { max-width: 100%; height: auto }
-"""
 KINDS = {
     "conversations": "对话 · conversations",
     "preference pairs": "偏好对 · preference pairs",
@@ -66,13 +47,6 @@ KINDS = {
 }
 LENGTHS = "<p>提问、回答：字符数的中位数 · asked, answer: median characters</p>"
 LANGUAGES = {"zh": "中文 · Chinese", "en": "英文 · English", "mixed": "混合 · mixed", "other": "其他 · other"}
-HEAD = """<!doctype html>
-<html lang="zh">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>数据统计 · Data</title>
-"""
 
 
 @dataclass(kw_only=True)
@@ -205,7 +179,7 @@ def _shares(items: Sequence[tuple[object, int]], whole: int) -> str:
 def page(found: Sequence[Stats]) -> str:
     """The whole page."""
     body = "\n".join([*([_overview(found)] if len(found) > 1 else []), *map(_dataset, found)])
-    return f"{HEAD}<style>{STYLE}</style>\n</head>\n<body>\n<h1>数据统计 · Data</h1>\n{body}\n</body>\n</html>\n"
+    return package_text("data/stats.html").replace("{body}", body)
 
 
 def _overview(found: Sequence[Stats]) -> str:

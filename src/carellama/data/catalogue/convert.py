@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,12 +139,11 @@ def _outputs(conversion: Conversion, arguments: ConvertArguments) -> dict[Path, 
 
 def _written(conversion: Conversion, output: Path) -> dict[str, int]:
     """Write the records of one kind; how many of it there are."""
-    report = DataReport()
-    made: dict[str, int] = {}
+    report, made = DataReport(), Counter[str]()
     with writer(output) as write:
         for record in conversion.records(report):
             write(record)
-            made[kind_of(record)] = made.get(kind_of(record), 0) + 1
+            made[KIND_NAMES[type(record)]] += 1
         if not made:
             raise UserError(f"{conversion.name}: no row could be used; {'; '.join(report.lines())}")
     for name, paths in conversion.layouts.items():
@@ -153,11 +153,6 @@ def _written(conversion: Conversion, output: Path) -> dict[str, int]:
     for line in report.lines():
         say(line)
     return made
-
-
-def kind_of(record: Record) -> str:
-    """What a record is called in an account."""
-    return KIND_NAMES[type(record)]
 
 
 def _info(file_name: str, kind: str) -> dict[str, object]:
@@ -278,18 +273,6 @@ def of_unknown(place: Path) -> Conversion:
 
 def _fitted(name: str, paths: Sequence[Path], layouts: Mapping[str, Layout]) -> Conversion:
     """Give each file the first layout that fits; `UserError` where none fits any."""
-    return _some(_fitting(name, paths, layouts))
-
-
-def _some(found: Conversion) -> Conversion:
-    if not found.layouts:
-        file, reason = next(((str(path), why) for path, why in found.unread.items()), (found.name, "no files"))
-        others = f" and {counted(len(found.unread) - 1, 'other file')}" if len(found.unread) > 1 else ""
-        raise UserError(f"{file} has no layout of {found.name} ({reason}){others}; see carellama data check")
-    return found
-
-
-def _fitting(name: str, paths: Sequence[Path], layouts: Mapping[str, Layout]) -> Conversion:
     found = Conversion(name)
     for path in paths:
         misfits = []
@@ -301,6 +284,10 @@ def _fitting(name: str, paths: Sequence[Path], layouts: Mapping[str, Layout]) ->
             misfits.append(f"{layout_name}: {misfit}")
         else:
             found.unread[path] = _why(misfits)
+    if not found.layouts:
+        file, reason = next(((str(path), why) for path, why in found.unread.items()), (name, "no files"))
+        others = f" and {counted(len(found.unread) - 1, 'other file')}" if len(found.unread) > 1 else ""
+        raise UserError(f"{file} has no layout of {name} ({reason}){others}; see carellama data check")
     return found
 
 
@@ -334,7 +321,9 @@ def records_file(name: str, split: Split) -> Path:
     entry, part = find(name)
     folder = pulled(entry)
     conversion = of_folder(entry, part, folder, split)
-    key = hashlib.sha256(json.dumps([VERSION, sorted(conversion.layouts), *_stamps(conversion)]).encode()).hexdigest()
+    paths = [path for files in conversion.layouts.values() for path in files]
+    stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    key = hashlib.sha256(json.dumps([VERSION, sorted(conversion.layouts), *stamps]).encode()).hexdigest()
     target = folder.parent / "records" / f"{part.name}-{split}-{key[:12]}"
     with made_once(target) as making:
         if making:
@@ -347,8 +336,3 @@ def records_file(name: str, split: Split) -> Path:
             for line in report.lines():
                 say(line)
     return target / "records.jsonl"
-
-
-def _stamps(conversion: Conversion) -> list[list[str | int]]:
-    paths = [path for files in conversion.layouts.values() for path in files]
-    return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]

@@ -90,6 +90,11 @@ class Entry:
         """The stages that can use it, in the order of its parts."""
         return tuple(dict.fromkeys(part.stage for part in self.parts))
 
+    @property
+    def by_hand(self) -> bool:
+        """Whether no host gives it to a program."""
+        return all(host.kind == "manual" for host in self.hosts)
+
 
 @cache
 def entries() -> dict[str, Entry]:

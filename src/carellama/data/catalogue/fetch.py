@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,13 +79,13 @@ def client() -> Iterator[httpx2.Client]:
         yield opened
 
 
-def reach(url: str) -> None:
-    """Raise `NoConnection` where nothing answers at an address, whatever the answer would be."""
+def reach(url: str, method: str = "HEAD", parameters: dict[str, str] | None = None) -> httpx2.Response:
+    """Return what an address answers. Raises `NoConnection` where nothing answers, and `NotFetched`."""
     import httpx2
 
     try:
         with client() as http:
-            http.head(url)
+            return http.request(method, url, params=parameters)
     except httpx2.TransportError as error:
         raise NoConnection(httpx2.URL(url).host) from error
     except httpx2.RequestError as error:
@@ -93,16 +93,8 @@ def reach(url: str) -> None:
 
 
 def get_json(url: str, parameters: dict[str, str]) -> Any:
-    """The JSON that an address answers with. Raises `NotFetched`."""
-    import httpx2
-
-    try:
-        with client() as http:
-            response = http.get(url, params=parameters)
-    except httpx2.TransportError as error:
-        raise NoConnection(httpx2.URL(url).host) from error
-    except httpx2.RequestError as error:
-        raise NotFetched(f"{url}: {error}") from error
+    """Return the JSON that an address answers with. Raises `NotFetched`."""
+    response = reach(url, "GET", parameters)
     if response.status_code != 200:
         raise NotFetched(f"{url} answers {response.status_code} {response.reason_phrase}")
     try:
@@ -121,11 +113,11 @@ def download(remote: Remote, target: Path) -> Fetched:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         _with_patience(remote, part)
-    except _Missing as error:
+    except _Missing:
         if not remote.other_url:
             raise
-        del error
-        return download(_at_other_place(remote), target)
+        lfs = remote.lfs_url.replace("/main/", "/master/", 1)
+        return download(replace(remote, url=remote.other_url, lfs_url=lfs, other_url=""), target)
     size, sha256 = part.stat().st_size, sha256_of(part)
     pointer = _pointer(part)
     if remote.lfs_url and pointer is not None:
@@ -145,11 +137,6 @@ def download(remote: Remote, target: Path) -> Fetched:
 
 class _Missing(NotFetched):
     """404."""
-
-
-def _at_other_place(remote: Remote) -> Remote:
-    lfs = remote.lfs_url.replace("/main/", "/master/", 1)
-    return Remote(remote.name, remote.other_url, remote.size, remote.sha256, lfs, page=remote.page)
 
 
 def _with_patience(remote: Remote, part: Path) -> None:
@@ -226,9 +213,7 @@ def _once(remote: Remote, part: Path) -> None:
 
 def _receive(response: httpx2.Response, part: Path, have: int, total: int | None, name: str) -> None:
     with part.open("ab" if have else "wb") as file, bar(name, have, total) as advance:
-        for (
-            chunk
-        ) in response.iter_raw():  # as they come: a chunk that waits to be full is lost when the connection breaks
+        for chunk in response.iter_raw():  # a chunk that waited to be full would be lost when the connection breaks
             file.write(chunk)
             advance(len(chunk))
 

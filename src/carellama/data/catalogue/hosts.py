@@ -13,6 +13,7 @@ import fnmatch
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, urlsplit
 
@@ -56,16 +57,12 @@ def page_of(host: Host) -> str:
 def listing(host: Host, token: str | None) -> tuple[str, list[Remote]]:
     """(revision, files) of a host. Raises `NotFetched` where it cannot be reached or has none of the files."""
     kinds = {
-        "huggingface": _of_hub,
-        "modelscope": _of_modelscope,
-        "github": _of_github,
-        "google-drive": _of_drive,
+        "huggingface": _of_hub, "modelscope": _of_modelscope, "github": _of_github, "google-drive": _of_drive,
         "url": _of_url,
-    }
+    }  # fmt: skip
     revision, remotes = kinds[host.kind](host, token)
     if len(remotes) == 1 and host.sha256:
-        only = remotes[0]
-        remotes = [Remote(only.name, only.url, only.size, host.sha256, only.lfs_url, only.other_url, only.page)]
+        remotes = [replace(remotes[0], sha256=host.sha256)]
     for remote in remotes:
         inside(remote.name)
     return revision, remotes

@@ -41,22 +41,13 @@ def list_datasets(argv: Sequence[str]) -> None:
 def _row(entry: Entry) -> tuple[str, ...]:
     where = ", ".join(dict.fromkeys(host.kind for host in entry.hosts))
     pulled = "yes" if (dataset_home() / entry.name / "files").is_dir() else ""
-    return (
-        entry.name,
-        ", ".join(entry.stages),
-        entry.language,
-        entry.rows,
-        entry.licence,
-        where,
-        needs(entry),
-        pulled,
-    )
+    stages = ", ".join(entry.stages)
+    return entry.name, stages, entry.language, entry.rows, entry.licence, where, needs(entry), pulled
 
 
 def needs(entry: Entry) -> str:
     """What a person has to do first: accept terms, download by hand; empty where nothing."""
-    by_hand = all(host.kind == "manual" for host in entry.hosts)
-    return ", ".join(word for word, true in (("terms", entry.accept), ("by hand", by_hand)) if true)
+    return ", ".join(word for word, true in (("terms", entry.accept), ("by hand", entry.by_hand)) if true)
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> None:
@@ -132,8 +123,7 @@ def _pulled(entry: Entry) -> list[str]:
     if not (home / "files").is_dir():
         waiting = read_record(home / "incoming").get("files", {})
         half = f" (a pull was stopped; {counted(len(waiting), 'file')} here)" if (home / "incoming").is_dir() else ""
-        by_hand = all(host.kind == "manual" for host in entry.hosts)
-        way = " --from FOLDER" if by_hand else ""
+        way = " --from FOLDER" if entry.by_hand else ""
         accept = " --accept_licence" if entry.accept else ""
         return [f"not pulled{half}", f"next: carellama data pull {entry.name}{way}{accept}"]
     sources = ", ".join(dict.fromkeys(own["source"] for own in record.get("sources", ()))) or "elsewhere"

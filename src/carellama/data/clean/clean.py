@@ -21,6 +21,7 @@ from typing import Literal, TextIO, get_args
 
 from carellama.config.data import DataArguments
 from carellama.config.data_commands import CleanArguments
+from carellama.config.options import split_commas
 from carellama.config.reader import parse_options
 from carellama.data.clean.account import Account, Removed
 from carellama.data.clean.contamination import Exams
@@ -72,9 +73,8 @@ def clean(arguments: CleanArguments) -> tuple[Account, int]:
             path.parent.mkdir(parents=True, exist_ok=True)
         removed = None
         if listed:
-            removed = Removed(
-                stack.enter_context(TemporaryFile("w+b", dir=listed.parent)), with_text=arguments.removed_text
-            )
+            file = stack.enter_context(TemporaryFile("w+b", dir=listed.parent))
+            removed = Removed(file, with_text=arguments.removed_text)
         account = Account(removed)
         duplicates = Duplicates(stack.enter_context(TemporaryFile("w+b", dir=output.parent)), arguments.threshold)
         waiting = stack.enter_context(TemporaryFile("w+", encoding="utf-8", newline="\n", dir=output.parent))
@@ -85,8 +85,8 @@ def clean(arguments: CleanArguments) -> tuple[Account, int]:
                 kept.add(at, number, record.place)
                 waiting.write(json.dumps(row_of(record), ensure_ascii=False) + "\n")
         waiting.seek(0)
-        with whole_file(output) as file:
-            written = _write_unique(file, waiting, kept, datasets, duplicates, account)
+        with whole_file(output) as written_file:
+            written = _write_unique(written_file, waiting, kept, datasets, duplicates, account)
             if not written:
                 raise UserError(f"no row is left of {', '.join(arguments.names)}: {'; '.join(account.report.lines())}")
             if removed and listed:
@@ -162,18 +162,13 @@ def _checked(arguments: CleanArguments) -> Bounds:
         raise UserError(f"--exam_similarity {arguments.exam_similarity:g} is neither 0 nor between 0.5 and 1")
     if arguments.exam_characters < 8:
         raise UserError(f"--exam_characters {arguments.exam_characters} is below 8: common phrases are that long")
-    languages = [name.strip() for name in (arguments.languages or "").split(",") if name.strip()]
+    languages = split_commas(arguments.languages)
     for name in languages:
         lookup(dict.fromkeys(get_args(Language)), name, "language")
     return Bounds(
-        frozenset(languages),
-        arguments.shortest_question,
-        arguments.longest_question,
-        arguments.shortest_answer,
-        arguments.longest_answer,
-        arguments.repetition,
-        arguments.boilerplate,
-    )
+        frozenset(languages), arguments.shortest_question, arguments.longest_question, arguments.shortest_answer,
+        arguments.longest_answer, arguments.repetition, arguments.boilerplate,
+    )  # fmt: skip
 
 
 def _require_one_kind(datasets: Sequence[Dataset]) -> None:

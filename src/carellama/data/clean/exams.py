@@ -59,7 +59,7 @@ def _take(exams: Exams, name: str, conversion: Conversion, *, needed: bool = Fal
             exams.add(name, record)
     for path, reason in conversion.unread.items():
         say(f"exam {name}: not read: {path}: {reason}")
-    if skipped := sum(entry.skipped for entry in report.datasets.values()):
-        say(f"exam {name}: {counted(skipped, 'row')} without a question, not checked for")
+    if report.skipped:
+        say(f"exam {name}: {counted(report.skipped, 'row')} without a question, not checked for")
     if needed and len(exams.questions) == before:
         raise UserError(f"--exams {name} holds no exam question; see carellama data check {name} --stage exam")

@@ -268,14 +268,10 @@ class _Encoding:
                 raise UserError(f"dataset {dataset.name!r}: no row could be used; see {'; '.join(counts.lines()[1:])}")
             folder = store.shards[0].parent
             if folder not in self._names:
-                name = dataset.name if dataset.name not in self.report.datasets else f"{dataset.name} (evaluation)"
+                most = self.config.data.max_samples
+                name = self.report.add_dataset(dataset.name, counts, dataset.remarks(), limit, most)
                 self._names[folder] = name
-                self.report.merge(counts.renamed(dataset.name, name))
                 self.sources.append(entry | {"name": name})
-                self.report.say_all(name, dataset.remarks())
-                if limit is not None and entry["rows"] == limit:
-                    option = "--max_samples" if limit == self.config.data.max_samples else "--max_eval_samples"
-                    self.report.say(name, f"reading ended after {counted(limit, 'row')}, as {option} says")
             elif any(other.shards == store.shards for other in found):
                 self.report.say(self._names[folder], "named more than once: its records are used as often")
                 log.warning("dataset %r is named more than once: its records are used as often", dataset.name)

@@ -194,13 +194,8 @@ class _Reader:
         tasks, counts = self.read(dataset, limit)
         if not tasks:
             raise UserError(f"dataset {dataset.name!r}: no row could be used; see {'; '.join(counts.lines()[1:])}")
-        name = dataset.name if dataset.name not in self.report.datasets else f"{dataset.name} (evaluation)"
         entry = counts.datasets[dataset.name]
-        self.report.merge(counts.renamed(dataset.name, name))
-        self.report.say_all(name, dataset.remarks())
-        if entry.rows == limit:
-            option = "--max_samples" if limit == self.data.max_samples else "--max_eval_samples"
-            self.report.say(name, f"reading ended after {counted(limit, 'row')}, as {option} says")
+        name = self.report.add_dataset(dataset.name, counts, dataset.remarks(), limit, self.data.max_samples)
         self.sources.append(
             {"name": name, "where": dataset.where, "sha1": dataset.digest(), "rows": entry.rows, "used": entry.used,
              "tokens": None}
