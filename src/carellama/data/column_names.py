@@ -177,13 +177,9 @@ def _late_key(plain: str, columns: Columns, row_format: str) -> str | None:
     if plain in names_of("verdicts")[2:] or plain == "good":
         return "good"
     if row_format in ("sharegpt", "openai"):
-        return (
-            plain
-            if plain in ("chosen", "rejected")
-            else "chosen"
-            if plain in names_of("chosen") + names_of("rejected")
-            else None
-        )
+        if plain in ("chosen", "rejected"):
+            return plain
+        return "chosen" if plain in names_of("chosen") + names_of("rejected") else None
     if plain in names_of("histories") and row_format == "alpaca":
         return "history"
     if plain in query_names(columns.prompt) and columns.query is None:

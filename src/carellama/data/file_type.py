@@ -58,13 +58,11 @@ FOREIGN = {
     b"SQLite format 3\0": ("an SQLite database", "export the table as CSV"),
     b"ARROW1": ("an Arrow file", "save it as Parquet"),
     b"\xff\xff\xff\xff": ("an Arrow file", "save it as Parquet"),
-    b"\x89PNG": ("a picture", "give the text as .txt"),
-    b"\xff\xd8\xff": ("a picture", "give the text as .txt"),
-    b"GIF8": ("a picture", "give the text as .txt"),
-    b"\x80\x02": ("a Python pickle, which can run code", "save the rows as JSON Lines"),
-    b"\x80\x03": ("a Python pickle, which can run code", "save the rows as JSON Lines"),
-    b"\x80\x04": ("a Python pickle, which can run code", "save the rows as JSON Lines"),
-    b"\x80\x05": ("a Python pickle, which can run code", "save the rows as JSON Lines"),
+    **dict.fromkeys((b"\x89PNG", b"\xff\xd8\xff", b"GIF8"), ("a picture", "give the text as .txt")),
+    **dict.fromkeys(
+        (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
+        ("a Python pickle, which can run code", "save the rows as JSON Lines"),
+    ),
 }
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # .xls, .doc, .ppt
 LFS = b"version https://git-lfs.github.com/spec/"

@@ -11,7 +11,9 @@ It does not know what a row means: `carellama.data.convert` does.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from carellama.data.csv_reader import read_csv, repeated_reason
 from carellama.data.file_bytes import READ_ERRORS, encoding_by_head, open_bytes, open_text, read_error, sha1_of
@@ -23,7 +25,7 @@ from carellama.errors import UserError
 from carellama.records import Place
 
 __all__ = ["KINDS", "BadRow", "Row", "digest", "encoding_of", "headless", "is_data_file", "is_json_lines",
-           "json_lines", "keyed", "kind_of", "rows", "values"]  # fmt: skip
+           "keyed", "kind_of", "rows", "values"]  # fmt: skip
 
 digest = sha1_of
 NAN = frozenset({"NaN", "nan"})
@@ -49,20 +51,27 @@ def rows(path: Path, expected: Collection[str] = ()) -> Iterator[Row | BadRow]:
 def _text_rows(path: Path, form: FileType, expected: Collection[str]) -> Iterator[Row | BadRow]:
     # newline="" for csv, which keeps line breaks inside quotes; json and txt take any
     newline = "" if form.type in ("csv", "tsv") else None
+    known = None if form.encoding == "utf-8" else form.encoding  # utf-8: its beginning may be ASCII only
+    with _opened(path, newline, known) as text:
+        if form.type in ("csv", "tsv"):
+            yield from _without_nan(read_csv(text, str(path), form.delimiter, expected=expected), path)
+        elif form.type == "txt":
+            for number, line in enumerate(text, 1):
+                if "\0" in line:
+                    yield BadRow(Place(str(path), number), NUL)
+                elif line.strip():
+                    yield Row({"text": line.rstrip("\n")}, Place(str(path), number))
+        else:
+            yield from map(_row, read_json(text, str(path), _notice(path)))
+
+
+@contextmanager
+def _opened(path: Path, newline: str | None = None, encoding: str | None = None) -> Iterator[TextIO]:
+    """Open a text; what goes wrong while it is read is a `UserError`."""
     errors = READ_ERRORS  # a local name: a stream may be closed when the interpreter ends, without its globals
     try:
-        known = None if form.encoding == "utf-8" else form.encoding  # utf-8: its beginning may be ASCII only
-        with open_text(path, newline, known) as text:
-            if form.type in ("csv", "tsv"):
-                yield from _without_nan(read_csv(text, str(path), form.delimiter, expected=expected), path)
-            elif form.type == "txt":
-                for number, line in enumerate(text, 1):
-                    if "\0" in line:
-                        yield BadRow(Place(str(path), number), NUL)
-                    elif line.strip():
-                        yield Row({"text": line.rstrip("\n")}, Place(str(path), number))
-            else:
-                yield from map(_row, read_json(text, str(path), _notice(path)))
+        with open_text(path, newline, encoding) as text:
+            yield text
     except errors as error:
         raise read_error(path, error) from error
 
@@ -81,31 +90,22 @@ def values(path: Path) -> Iterator[Row | BadRow]:
 
     An array, values one after the other, or one a line; only one of them is held at a time. Raises as `rows`.
     """
-    try:
-        with open_text(path) as text:
-            yield from map(_any_row, read_json_values(text, str(path), _notice(path)))
-    except READ_ERRORS as error:
-        raise read_error(path, error) from error
+    with _opened(path) as text:
+        yield from map(_any_row, read_json_values(text, str(path), _notice(path)))
 
 
 def keyed(path: Path) -> Iterator[Row | BadRow]:
     """Yield the rows of a JSON object keyed by id, each with its key as the field `key`. Raises as `rows`."""
-    try:
-        with open_text(path) as text:
-            for key, found in read_json_members(text, str(path), _notice(path)):
-                row = _row(found)
-                yield Row({"key": key, **row.fields}, row.place) if isinstance(row, Row) else row
-    except READ_ERRORS as error:
-        raise read_error(path, error) from error
+    with _opened(path) as text:
+        for key, found in read_json_members(text, str(path), _notice(path)):
+            row = _row(found)
+            yield Row({"key": key, **row.fields}, row.place) if isinstance(row, Row) else row
 
 
 def headless(path: Path, names: Sequence[str]) -> Iterator[Row | BadRow]:
     """Yield the rows of a CSV file without a header, whose columns are `names`. Raises as `rows`."""
-    try:
-        with open_text(path, newline="") as text:
-            yield from read_csv(text, str(path), ",", names)
-    except READ_ERRORS as error:
-        raise read_error(path, error) from error
+    with _opened(path, newline="") as text:
+        yield from read_csv(text, str(path), ",", names)
 
 
 def is_json_lines(path: Path) -> bool:
@@ -122,11 +122,6 @@ def is_json_lines(path: Path) -> bool:
         return False  # `rows` says it better
     start = start.strip()
     return start.startswith("{") and start.endswith(("}", "},") if ".txt" in path.suffixes else "},")
-
-
-def json_lines(path: Path) -> Iterator[Row | BadRow]:
-    """Yield the rows of a file of one JSON object a line, each of which may end in a comma. Raises as `rows`."""
-    return rows(path)
 
 
 def kind_of(path: Path) -> str:

@@ -141,7 +141,7 @@ class Encoder:
         for example, ids in zip(examples, several, strict=True):
             sizes = [len(part) for part in ids]
             if sum(sizes) <= self.whole and max(sizes[0::2]) <= self.source and max(sizes[1::2]) <= self.target:
-                tokens.append(_label(example.groups, ids))
+                tokens.append(_learn(ids, [group.trained for group in example.groups]))
                 continue
             if record.tools or any(message.calls for message in example.messages):
                 reason = "a conversation with tool calls is longer than the record length"
@@ -175,12 +175,9 @@ class Encoder:
         spoken = example.messages[len(system) :]
         tokens: list[Tokens] = []
         notes: dict[tuple[int, str], Note] = {}
-        windows = [
-            window
-            for window in self._windows(system, spoken, ids)
-            if any(groups[2 * turn + 1].trained for turn in range(window[1], window[2]))
-        ]
-        for first, learned, end in windows:
+        for first, learned, end in self._windows(system, spoken, ids):
+            if not any(groups[2 * turn + 1].trained for turn in range(learned, end)):
+                continue
             part, part_ids = groups, ids
             if (first, end) != (0, len(groups) // 2):
                 part = self.template.groups(system + spoken[2 * first : 2 * end])
@@ -270,11 +267,6 @@ class Encoder:
         return best if low > 1 else None
 
 
-def _label(groups: Sequence[Group], ids: Sequence[Ids]) -> Tokens:
-    """Join the groups; only trained ones keep their ids as labels."""
-    return _learn(ids, [group.trained for group in groups])
-
-
 def _join(turns: Sequence[tuple[Ids, Ids, bool]]) -> Tokens:
     """Join turns of (prompt, answer, whether it is learned)."""
     learned = [side and wanted for *_, wanted in turns for side in (False, True)]
@@ -282,6 +274,7 @@ def _join(turns: Sequence[tuple[Ids, Ids, bool]]) -> Tokens:
 
 
 def _learn(parts: Sequence[Ids], learned: Sequence[bool]) -> Tokens:
+    """Join the parts; only those that are learned keep their ids as labels."""
     joined = np.concatenate(parts)
     labels = joined.copy()
     at = 0

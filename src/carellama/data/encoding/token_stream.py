@@ -73,9 +73,7 @@ class Entry:
 class _Drawn:
     """A row that is held out, with its tokens, its report and the copies of it."""
 
-    dataset: int
-    row: int
-    tokens: list[Tokens]
+    entry: Entry
     report: DataReport
     copies: list[tuple[int, Place]]
 
@@ -158,7 +156,7 @@ class TokenStream(IterableDataset):
                 tokens, _, report = self.encoders[number]([row])
                 if not tokens:
                     continue
-                drawn[key] = _Drawn(number, at, tokens, report, [])
+                drawn[key] = _Drawn(self.entry(number, at, tokens), report, [])
                 if len(drawn) > count:
                     del drawn[largest]
                     left += 1
@@ -174,18 +172,16 @@ class TokenStream(IterableDataset):
         """The examples of the rows that were drawn, in the order of the files, and the report of them and their
         copies."""
         report, examples = DataReport(), list[list[Tokens]]()
-        for one in sorted(drawn.values(), key=lambda one: (one.dataset, one.row)):
+        for one in sorted(drawn.values(), key=lambda one: (one.entry.dataset, one.entry.row)):
             report.merge(one.report)
-            source = f"{self.datasets[one.dataset].name} row {one.row + 1}"
-            tokens = [replace(token, source=source) for token in one.tokens]
-            examples += self._of(Entry(one.dataset, one.row, tokens))
+            examples += self._of(one.entry)
         for one in drawn.values():
             for number, place in one.copies:
                 name = self.datasets[number].name
                 report.row(name)
                 report.note(name, "skipped", place, "a copy of a held-out record")
         for number, dataset in enumerate(self.datasets):
-            if count := sum(one.dataset == number for one in drawn.values()):
+            if count := sum(one.entry.dataset == number for one in drawn.values()):
                 report.say(dataset.name, f"{counted(count, 'record')} held out for evaluation")
         return examples, report
 
@@ -222,6 +218,11 @@ class TokenStream(IterableDataset):
             windows = pack([len(one) for one in buffer], self.mixing.window)
             for index in numbers.permutation(len(windows)):
                 yield [buffer[at] for at in windows[index]]
+
+    def entry(self, number: int, row: int, tokens: Sequence[Tokens]) -> Entry:
+        """Return the entry of a row of a dataset, its tokens with the name of the row."""
+        source = f"{self.datasets[number].name} row {row + 1}"
+        return Entry(number, row, [replace(one, source=source) for one in tokens])
 
     def _of(self, entry: Entry) -> Iterator[list[Tokens]]:
         """The examples of one record."""
@@ -297,8 +298,7 @@ class _Part(Iterable[Entry]):
                     report.datasets[self.stream.datasets[self.number].name].shared += shared
                 account.add(report)
             for row, entries in records:
-                source = f"{self.stream.datasets[self.number].name} row {row + 1}"
-                yield Entry(self.number, row, [replace(one, source=source) for one in entries])
+                yield self.stream.entry(self.number, row, entries)
 
 
 class _Account:

@@ -20,7 +20,7 @@ from carellama.data import spreadsheets as sheets
 from carellama.data.catalogue.layout import Layout, spoken, text_of, value_of
 from carellama.data.catalogue.layouts import candidates, pubmedqa
 from carellama.data.convert import BadRecord, Columns, convert
-from carellama.data.readers import BadRow, Row, encoding_of, is_json_lines, json_lines, kind_of, rows
+from carellama.data.readers import BadRow, Row, encoding_of, is_json_lines, kind_of, rows
 from carellama.errors import DataError
 from carellama.records import Chat, Message, Place, Record
 
@@ -51,11 +51,6 @@ SIGNED = re.compile(
 )
 COLUMNS = Columns(history="history", system="system")
 CHAT_DOCTOR = re.compile(r"chat\s?doctor", re.IGNORECASE)
-
-
-def tolerant(path: Path) -> Iterator[Row | BadRow]:
-    """The rows of a file as `rows` has them; .txt files of JSON, and objects with commas behind, line by line."""
-    return json_lines(path) if is_json_lines(path) else rows(path)
 
 
 def _about(row: Row, *names: str, **renamed: str) -> dict[str, str]:
@@ -182,7 +177,7 @@ def _question_answer(row: Row) -> Chat:
 
 
 def _lists(path: Path) -> bool:
-    first = next((row for row in tolerant(path) if isinstance(row, Row)), None)
+    first = next((row for row in rows(path) if isinstance(row, Row)), None)
     return first is not None and isinstance(first.fields.get("instruction"), list) and "output" in first.fields
 
 
@@ -318,22 +313,22 @@ def _is_answered_sheet(path: Path) -> bool:
 
 LAYOUTS: dict[str, Layout] = {
     "answered-sheet": Layout("sft", record=_answered_sheet, rows=sheets.sheet_rows, recognises=_is_answered_sheet),
-    "query-response": Layout("sft", ("query", "response"), _query_response, rows=tolerant),
+    "query-response": Layout("sft", ("query", "response"), _query_response),
     "icliniq": Layout("sft", ("input", "answer_icliniq"), _icliniq),
-    "text-answer": Layout("sft", ("text", "answer"), _text_answer, rows=tolerant),
-    "context-target": Layout("sft", ("context", "target"), _context_target, rows=tolerant),
+    "text-answer": Layout("sft", ("text", "answer"), _text_answer),
+    "context-target": Layout("sft", ("context", "target"), _context_target),
     "question-answer-lists": Layout("sft", ("instruction", "output"), _question_answer, recognises=_lists),
-    "instruction": Layout("sft", ("instruction", "output"), _instruction, rows=tolerant),
-    "instruct": Layout("sft", ("instruct", "output"), _instruction, rows=tolerant),
-    "doctor-instruction": Layout("sft", ("instruction", "input", "output"), _constant_doctor, rows=tolerant),
+    "instruction": Layout("sft", ("instruction", "output"), _instruction),
+    "instruct": Layout("sft", ("instruct", "output"), _instruction),
+    "doctor-instruction": Layout("sft", ("instruction", "input", "output"), _constant_doctor),
     "drug-indications": Layout("sft", ("药品", "药品适应症", "instruction"), _indication),
     "departments": Layout("sft", ("department", "title", "ask", "answer"), _department, rows=_gb_rows),
     "departments-question": Layout("sft", ("department", "title", "question", "answer"), _department, rows=_gb_rows),
     "department-blocks": Layout("sft", ("title", "ask", "answer"), _department, rows=_blocks, recognises=_is_blocks),
     **candidates.LAYOUTS,
     **pubmedqa.LAYOUTS,
-    "questions-answers": Layout("sft", ("questions", "answers"), _question_answer, rows=tolerant),
-    "question-answer": Layout("sft", ("question", "answer"), _question_answer, rows=tolerant),
-    "wen-da": Layout("sft", ("问", "答"), _question_answer, rows=tolerant),
-    "turns": Layout("sft", ("conversations",), _turns, rows=tolerant),
+    "questions-answers": Layout("sft", ("questions", "answers"), _question_answer),
+    "question-answer": Layout("sft", ("question", "answer"), _question_answer),
+    "wen-da": Layout("sft", ("问", "答"), _question_answer),
+    "turns": Layout("sft", ("conversations",), _turns),
 }

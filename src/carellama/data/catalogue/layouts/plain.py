@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from carellama.data.catalogue.layout import Layout, Outcome, text_of
-from carellama.data.catalogue.layouts.answers import tolerant
 from carellama.data.convert import BadRecord
 from carellama.data.documents.classical_books import is_classical
 from carellama.data.documents.extract import CONVERTERS, PARTIAL, SHEETS, documents
@@ -34,7 +33,7 @@ def _is_text(path: Path) -> bool:
 
 def _objects(path: Path) -> Iterator[Row | BadRow]:
     """The rows of a file that has some; plain text has none."""
-    return iter(()) if _is_text(path) else tolerant(path)
+    return iter(()) if _is_text(path) else rows(path)
 
 
 def _is_document(path: Path) -> bool:

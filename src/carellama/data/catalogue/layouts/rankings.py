@@ -12,9 +12,8 @@ import re
 from pathlib import Path
 
 from carellama.data.catalogue.layout import Layout, text_of, value_of
-from carellama.data.catalogue.layouts.answers import tolerant
 from carellama.data.convert import BadRecord, Columns, convert
-from carellama.data.readers import Row
+from carellama.data.readers import Row, rows
 from carellama.records import Message, Pair
 
 SPOKEN = re.compile(r"\n\n(Human|Assistant):")
@@ -60,7 +59,7 @@ def _ranked(row: Row) -> Pair:
 
 
 def _is_ranked(path: Path) -> bool:
-    first = next((row for row in tolerant(path) if isinstance(row, Row)), None)
+    first = next((row for row in rows(path) if isinstance(row, Row)), None)
     return first is not None and "instruction" in first.fields and isinstance(first.fields.get("output"), list)
 
 
@@ -127,14 +126,12 @@ def _turns_of(row: Row, transcript: str) -> tuple[Message, ...]:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "conversations-chosen": Layout("rm", ("conversations", "chosen", "rejected"), _conversations, rows=tolerant),
-    "question-response-chosen": Layout(
-        "rm", ("question", "response_chosen", "response_rejected"), _question, rows=tolerant
-    ),
-    "question-chosen": Layout("rm", ("question", "chosen", "rejected"), _question, rows=tolerant),
-    "instruction-chosen": Layout("rm", ("instruction", "chosen", "rejected"), _instruction, rows=tolerant),
-    "ranked-answers": Layout("rm", ("instruction", "output"), _ranked, rows=tolerant, recognises=_is_ranked),
-    "two-completions": Layout("rm", ("user_input", "completion_a", "completion_b"), _completions, rows=tolerant),
-    "scored-answers": Layout("rm", ("user_input", "responses_and_scores"), _scored, rows=tolerant),
-    "transcripts": Layout("rm", ("chosen", "rejected"), _transcripts, rows=tolerant),
+    "conversations-chosen": Layout("rm", ("conversations", "chosen", "rejected"), _conversations),
+    "question-response-chosen": Layout("rm", ("question", "response_chosen", "response_rejected"), _question),
+    "question-chosen": Layout("rm", ("question", "chosen", "rejected"), _question),
+    "instruction-chosen": Layout("rm", ("instruction", "chosen", "rejected"), _instruction),
+    "ranked-answers": Layout("rm", ("instruction", "output"), _ranked, recognises=_is_ranked),
+    "two-completions": Layout("rm", ("user_input", "completion_a", "completion_b"), _completions),
+    "scored-answers": Layout("rm", ("user_input", "responses_and_scores"), _scored),
+    "transcripts": Layout("rm", ("chosen", "rejected"), _transcripts),
 }
