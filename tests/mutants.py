@@ -44,7 +44,7 @@ TABLE = [
     ("masks: prompts are learned", "data/encoding/encode.py", "        if not wanted:\n            labels[at", "        if wanted:\n            labels[at", "test_masks.py -k weight"),
     ("masks: context is learned twice", "data/encoding/encode.py", "first + turn >= learned and ", "", "test_masks.py -k twice"),
     ("masks: a cut answer keeps its end", "data/encoding/encode.py", "            answer = answer[:most]\n", "            answer = np.concatenate([answer[: most - 1], answer[-1:]])\n", "test_encode.py -k cut_answer"),
-    ("masks: parts without a learned answer stay", "data/encoding/encode.py", "if any(groups[2 * turn + 1].trained for turn in range(window[1], window[2]))", "if True", "test_masks.py -k weight"),
+    ("masks: parts without a learned answer stay", "data/encoding/encode.py", "if not any(groups[2 * turn + 1].trained for turn in range(learned, end)):", "if False:", "test_masks.py -k weight"),
     ("masks: text windows skip a token", "data/encoding/encode.py", "stride = self.whole - 1", "stride = self.whole", "test_encode.py -k text_is_learned_whole"),
     ("masks: later parts lose the system message", "data/encoding/encode.py", "self.template.groups(system + spoken[", "self.template.groups(spoken[", "test_encode.py -k each_part"),
     ("masks: both answers of a pair are good", "data/encoding/preference.py", "(record.rejected, False))", "(record.rejected, True))", "test_preferences.py -k same_prompt"),
