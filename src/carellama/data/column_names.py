@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from typing import Any
 
 from carellama.data.csv_reader import SIMPLIFIED
 from carellama.data.exam_answers import AnswerForm
@@ -21,7 +20,7 @@ from carellama.data.exam_options import options_of, unpacked
 from carellama.data.readers import Row
 from carellama.data.speakers import Speakers
 from carellama.package_data import flat_terms, package_yaml
-from carellama.records import BadRecord
+from carellama.records import BadRecord, JSONObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +159,7 @@ def with_late_columns(
             continue
         free = getattr(columns, key) is None
         if left_out is None and free and key in ADDED_LATE:
-            own: dict[str, Any] = {key: name}
+            own: JSONObject = {key: name}
             columns = replace(columns, **own)
         elif left_out is None or (free and key not in left_out):
             reason = f"column {name!r} is not in the first rows, so it would be lost"

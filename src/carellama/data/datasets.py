@@ -30,7 +30,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from carellama.config.data import DataArguments
 from carellama.config.environment import world
@@ -47,7 +46,7 @@ from carellama.data.speakers import Speakers, named
 from carellama.data.write import COLUMNS as WRITTEN
 from carellama.disk import say
 from carellama.errors import UserError, lookup, nearest, need, read_failure
-from carellama.records import BadRecord, Place, Record
+from carellama.records import BadRecord, JSONObject, Place, Record
 
 log = logging.getLogger(__name__)
 INFO = "dataset_info.json"
@@ -240,7 +239,7 @@ def _of_catalogue(name: str, data: DataArguments) -> Dataset:
     return Dataset(name, made, files=(records_file(name, split),)).detected()
 
 
-def read_info(folder: Path) -> dict[str, Any]:
+def read_info(folder: Path) -> JSONObject:
     """Read and check `dataset_info.json`."""
     path = folder / INFO
     try:
@@ -254,7 +253,7 @@ def read_info(folder: Path) -> dict[str, Any]:
     return info
 
 
-def _dataset(name: str, entry: dict[str, Any], folder: Path, data: DataArguments) -> Dataset:
+def _dataset(name: str, entry: JSONObject, folder: Path, data: DataArguments) -> Dataset:
     """Make the dataset of one entry."""
     where = f"{folder / INFO}, dataset {name!r}"
     for key in entry:
@@ -300,7 +299,7 @@ def _dataset(name: str, entry: dict[str, Any], folder: Path, data: DataArguments
     return replace(made, files=files, checked="file_sha1" in entry)
 
 
-def _columns(given: Any, where: str) -> Columns | None:
+def _columns(given: JSONObject | None, where: str) -> Columns | None:
     """The columns that an entry names; None where it names none. `options` may be a list, a column for each."""
     if given is None:
         return None
@@ -310,13 +309,13 @@ def _columns(given: Any, where: str) -> Columns | None:
         several = key == "options" and isinstance(column, list) and all(isinstance(one, str) for one in column)
         if column is not None and not isinstance(column, str) and not several:
             raise UserError(f"{where}: column {key!r} must be a name, not {type(column).__name__}")
-    named: dict[str, Any] = {key: value or None for key, value in given.items()}
+    named: JSONObject = {key: value or None for key, value in given.items()}
     if named.get("options"):
         named["options"] = (named["options"],) if isinstance(named["options"], str) else tuple(named["options"])
     return Columns(**{"query": None, "prompt": None, "response": None, **named})
 
 
-def _speakers(given: Any, where: str) -> Speakers | None:
+def _speakers(given: JSONObject | None, where: str) -> Speakers | None:
     """The speaker marks of an entry; {}: a question is one turn, whatever marks it holds."""
     if given is None:
         return None

@@ -24,7 +24,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -39,7 +39,7 @@ from carellama.data.report import DataReport
 from carellama.data.write import row_of
 from carellama.disk import refuse_sources, whole_file, write_json
 from carellama.errors import UserError, nearest
-from carellama.records import Record
+from carellama.records import JSONObject, Record
 from carellama.text import counted
 
 KEYS = ("seed", "total", "datasets")
@@ -152,7 +152,7 @@ def chosen(available: int, wanted: int, seed: int, name: str) -> np.ndarray:
     return times
 
 
-def mix_recipe(recipe: Recipe, output: Path, arguments: MixArguments) -> dict[str, Any]:
+def mix_recipe(recipe: Recipe, output: Path, arguments: MixArguments) -> JSONObject:
     """Write the mix and return its account. Memory: 24 bytes for each record of the mix."""
     data = DataArguments(dataset_dir=arguments.dataset_dir)
     datasets = load_datasets([portion.name for portion in recipe.portions], data)
@@ -166,7 +166,7 @@ def mix_recipe(recipe: Recipe, output: Path, arguments: MixArguments) -> dict[st
     wanted = _wanted(recipe, available)
     count = _counter(arguments.tokenizer)
     output.parent.mkdir(parents=True, exist_ok=True)
-    parts: list[dict[str, Any]] = []
+    parts: list[JSONObject] = []
     offsets: list[np.ndarray] = []
     hashes: list[np.ndarray] = []  # of the records taken of each part
     with tempfile.TemporaryFile(dir=output.parent) as unordered:

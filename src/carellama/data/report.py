@@ -6,11 +6,11 @@ line of its first cases.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from carellama.records import Place
+from carellama.records import JSONObject, Place
 from carellama.text import counted
 
 KEPT_PLACES = 5  # places remembered for each reason
@@ -125,7 +125,7 @@ class DataReport:
             found += [f"  {line}" for line in entry.said]
         return found
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """The account as plain values, for data_report.json."""
         return {
             name: {
@@ -142,11 +142,11 @@ class DataReport:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DataReport:
+    def from_dict(cls, values: JSONObject) -> DataReport:
         """The inverse of `to_dict`."""
         report = cls()
         for name, entry in values.items():
-            done: Any = {
+            done: dict[Kind, dict[str, Cases]] = {
                 kind: {reason: Cases(cases["count"], list(cases["first"])) for reason, cases in entry[kind].items()}
                 for kind in ("skipped", "shortened", "split")
             }

@@ -6,9 +6,8 @@ Row({"question": "...", "answer": "..."}, Place("clinic.jsonl", 3))
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from carellama.records import Place
+from carellama.records import JSONObject, Place
 
 NUL = "a NUL character in the row, where the file is damaged; remove it"
 
@@ -17,7 +16,7 @@ NUL = "a NUL character in the row, where the file is damaged; remove it"
 class Row:
     """One record as it stands in a file."""
 
-    fields: dict[str, Any]
+    fields: JSONObject
     place: Place
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
 from carellama.data.catalogue.layout import Stage
 from carellama.errors import lookup
 from carellama.package_data import package_folder
+from carellama.records import JSONObject
 
 Split = Literal["train", "held_out"]
 HostKind = Literal["huggingface", "modelscope", "github", "google-drive", "url", "manual"]
@@ -107,13 +108,13 @@ def entries() -> dict[str, Entry]:
     return dict(sorted(found.items()))
 
 
-def _entry(name: str, fields: dict[str, Any]) -> Entry:
+def _entry(name: str, fields: JSONObject) -> Entry:
     hosts = tuple(Host(**{**host, "files": tuple(host.get("files", ()))}) for host in fields.pop("hosts"))
     parts = tuple(_part(name, own) for name, own in fields.pop("parts").items())
     return Entry(name=name, hosts=hosts, parts=parts, **{"terms": fields["homepage"], "accept": False, **fields})
 
 
-def _part(name: str, fields: dict[str, Any]) -> Part:
+def _part(name: str, fields: JSONObject) -> Part:
     files, held_out = (
         [tuple(pattern.split(" | ")) for pattern in fields.get(key, default)]
         for key, default in (("files", ("*",)), ("held_out", ()))

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +35,7 @@ from carellama.data.encoding.token_stream import Mixing, TokenStream
 from carellama.data.readers import BadRow, Row
 from carellama.data.report import DataReport
 from carellama.errors import UserError
-from carellama.records import Chat, Pair, Record, Tokens
+from carellama.records import Chat, JSONObject, Pair, Record, Tokens
 from carellama.stages import Stage
 from carellama.templates.template import Template
 from carellama.text import counted, language
@@ -54,7 +54,7 @@ class Prepared:
     train: Examples | TokenStream
     held_out: Examples | list[list[Tokens]] | None
     report: DataReport
-    sources: list[dict[str, Any]]  # name, digest and counts of each dataset, for run.json
+    sources: list[JSONObject]  # name, digest and counts of each dataset, for run.json
     packed: bool  # whole windows, rather than one record an example
 
     @property

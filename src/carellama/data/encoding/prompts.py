@@ -15,7 +15,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from carellama.data.readers import BadRow, Row
 from carellama.data.report import DataReport
 from carellama.errors import UserError
 from carellama.model.load import load_config
-from carellama.records import IGNORED, NOWHERE, Chat, Message, Pair, Place, Question, Record, Tokens
+from carellama.records import IGNORED, NOWHERE, Chat, JSONObject, Message, Pair, Place, Question, Record, Tokens
 from carellama.templates.template import Template
 from carellama.templates.tokenize import GroupEncoder
 from carellama.text import HAN_CHARACTER, counted
@@ -78,7 +78,7 @@ class Tasks:
     train: list[Task]
     held_out: list[Task] | None
     report: DataReport
-    sources: list[dict[str, Any]]
+    sources: list[JSONObject]
     encode: Callable[[Task], list[int]]
     streams: bool = False
     parts: dict[str, slice] = field(default_factory=dict)  # of `held_out`: the tasks of each dataset, if several
