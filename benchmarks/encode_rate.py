@@ -17,6 +17,7 @@ import resource
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,9 @@ def write_records(path: Path, rows: int, words: int) -> None:
 def ours(config: RunConfig, dataset: Dataset, tokenizer: Any, template: Template) -> tuple[int, int]:
     """Encode the dataset into a new cache; return records and tokens."""
     with tempfile.TemporaryDirectory() as cache:
-        config.data.data_cache_dir = cache
-        _, report, source = encode_dataset(dataset, config, tokenizer, template)
-        return sum(entry.used for entry in report.datasets.values()), source["tokens"]
+        config = replace(config, data=replace(config.data, data_cache_dir=cache))
+        store, report, _ = encode_dataset(dataset, config, tokenizer, template, None)
+        return sum(entry.used for entry in report.datasets.values()), int(store.lengths.sum())
 
 
 def theirs(texts: list[str], tokenizer: Any) -> int:
