@@ -12,10 +12,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import carellama
 from carellama.config.model import ModelArguments
+from carellama.records import JSONObject
 from carellama.run_record import run_records
 from carellama.templates.template import Template
 
@@ -120,7 +121,7 @@ def find_base(model: ModelArguments) -> BaseModel:
 
 
 def front_matter(
-    base: BaseModel, records: Sequence[Mapping[str, Any]], kind: ModelKind, *, relation: str | None
+    base: BaseModel, records: Sequence[JSONObject], kind: ModelKind, *, relation: str | None
 ) -> dict[str, object]:
     """Return the head of a card, which the hub reads: keys and values as its documentation has them."""
     data = [entry for record in records for entry in record.get("data", []) if isinstance(entry, dict)]
@@ -164,7 +165,7 @@ def _page(
     ]
 
 
-def _trainings(records: Sequence[Mapping[str, Any]]) -> list[str]:
+def _trainings(records: Sequence[JSONObject]) -> list[str]:
     """The lines of all trainings, in order."""
     if not records:
         return ["There is no record of its training (run.json).", ""]
@@ -183,7 +184,7 @@ def _copy_papers(place: Path | str, folder: Path) -> list[str]:
     return [paper.name for paper in papers]
 
 
-def _stated(place: Path | str) -> dict[str, Any]:
+def _stated(place: Path | str) -> JSONObject:
     """Return the front matter of the base's own card, where it can be read; else nothing."""
     import yaml
 
@@ -205,7 +206,7 @@ def _stated(place: Path | str) -> dict[str, Any]:
     return stated if isinstance(stated, dict) else {}
 
 
-def _training(record: Mapping[str, Any]) -> list[str]:
+def _training(record: JSONObject) -> list[str]:
     """The lines of one training: data with digests and counts, settings, results."""
     lines = []
     data = [entry for entry in record.get("data", []) if isinstance(entry, dict)]

@@ -17,13 +17,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import Field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from carellama.config.environment import world
 from carellama.config.run import PlanArguments, RunConfig
 from carellama.disk import write_json
 from carellama.errors import UserError
 from carellama.hardware import format_bytes, has_gpu, process_memory_bytes
+from carellama.records import JSONObject
 from carellama.train import run as runs
 from carellama.train.options import build_run, parse_run
 
@@ -83,7 +84,7 @@ def _without(argv: Sequence[str], options: Sequence[Field]) -> list[str]:
     return words
 
 
-def make_plan(config: RunConfig, steps: int, folder: Path) -> dict[str, Any]:
+def make_plan(config: RunConfig, steps: int, folder: Path) -> JSONObject:
     """Return the plan of a run as plain values; `folder` takes what the measured steps write."""
     from carellama.train.memory.check import estimate_and_compare
     from carellama.train.session import Session, with_trained_template
@@ -96,7 +97,7 @@ def make_plan(config: RunConfig, steps: int, folder: Path) -> dict[str, Any]:
     return found
 
 
-def training_length(session: Session) -> dict[str, Any]:
+def training_length(session: Session) -> JSONObject:
     """Tokens of an epoch and steps of the training, as far as they are known beforehand."""
     from carellama.data.encoding.examples import Examples
     from carellama.data.encoding.token_stream import TokenStream
@@ -113,7 +114,7 @@ def training_length(session: Session) -> dict[str, Any]:
     return {"tokens_per_epoch": examples.tokens, "steps": steps, "steps_per_epoch": updates}
 
 
-def measure_steps(session: Session, steps: int, found: dict[str, Any]) -> dict[str, Any]:
+def measure_steps(session: Session, steps: int, found: JSONObject) -> JSONObject:
     """Make some steps, of which the first is not counted, and return their rates and the most memory held."""
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -138,7 +139,7 @@ def measure_steps(session: Session, steps: int, found: dict[str, Any]) -> dict[s
     if progress := getattr(trainer, "progress", None):
         progress.close()
     seconds = (clock.ends[-1] - clock.ends[0]) / max(len(clock.ends) - 1, 1)
-    rates: dict[str, Any] = {"seconds_per_step": seconds, "measured_peak": peak_memory_bytes()}
+    rates: JSONObject = {"seconds_per_step": seconds, "measured_peak": peak_memory_bytes()}
     work = getattr(trainer, "work", None)
     if work is not None and found["tokens_per_epoch"] and found.get("steps_per_epoch"):
         tokens_a_step = work.tokens / max(len(clock.ends), 1)
@@ -159,7 +160,7 @@ def peak_memory_bytes() -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def format_plan(found: dict[str, Any]) -> list[str]:
+def format_plan(found: JSONObject) -> list[str]:
     """The plan as lines."""
     rows = [(PART_LABELS[part], format_bytes(size)) for part, size in found["parts"].items()]
     rows.append(("in all, at the moment with the most", format_bytes(found["total"])))

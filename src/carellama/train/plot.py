@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from carellama.disk import named
 from carellama.errors import need
+from carellama.records import JSONObject
 from carellama.run_record import read_run
 from carellama.stages import STAGES
 
@@ -88,7 +88,7 @@ def _evaluations(entries: Sequence[Mapping[str, float]], key: str, kept: int | N
     return sorted(found.items())
 
 
-def _title(record: Mapping[str, Any]) -> str:
+def _title(record: JSONObject) -> str:
     """Model, stage and dataset of a run."""
     data = record.get("settings", {}).get("data", {}).get("dataset")
     if not record.get("base_model") or not data:

@@ -30,7 +30,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -66,6 +66,8 @@ from carellama.train.trainer import PackedTrainer, add_intervals
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from carellama.data.encoding.examples import Examples
+
 log = logging.getLogger(__name__)
 
 VALUE_HEAD_NAME = "value_head"  # its name in the model; its file lies beside the adapter
@@ -82,8 +84,8 @@ class PPOTrainer(PackedTrainer):
     """Learns from scores of its own answers; evaluation answers held-out prompts and gives their mean score."""
 
     def __init__(self, config: RunConfig, model: AnyModel, tokenizer: PreTrainedTokenizerBase, tasks: Tasks) -> None:
-        train: Any = range(len(tasks.train))
-        held_out: Any = range(len(tasks.held_out)) if tasks.held_out else None
+        train = cast("Examples", range(len(tasks.train)))  # what evaluation and the loader ask for: a length and places
+        held_out = cast("Examples", range(len(tasks.held_out))) if tasks.held_out else None
         if config.training.ddp_find_unused_parameters is None:
             # it would not find the value head, behind forward
             config = config.with_training(ddp_find_unused_parameters=False)

@@ -13,10 +13,11 @@ import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from carellama.config.run import RunConfig, settings_of
 from carellama.errors import UserError
+from carellama.records import JSONObject
 from carellama.run_record import read_run
 from carellama.train.distributed import engine_of, step_batch
 
@@ -102,7 +103,7 @@ def check_changes(
 
 
 def changed_options(
-    then: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]], config: RunConfig
+    then: Mapping[str, JSONObject], now: Mapping[str, JSONObject], config: RunConfig
 ) -> dict[str, list[object]]:
     """Return the options of two runs that differ and may change what is learned, each with [then, now]."""
     found: dict[str, list[object]] = {}

@@ -13,7 +13,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from carellama.config.environment import world
 from carellama.config.help import training_help
@@ -22,6 +22,7 @@ from carellama.config.run import RUN_OPTIONS, RunConfig, settings_of
 from carellama.disk import write_json
 from carellama.errors import UserError, lookup
 from carellama.model.paths import check_model
+from carellama.records import JSONObject
 from carellama.run_record import read_run, write_run
 from carellama.stages import STAGES
 from carellama.train.distributed import check_resume
@@ -97,7 +98,7 @@ def check_paths(parsed: Parsed) -> None:
             raise UserError(f"{name} is no file, and no dataset of {info} has this name")
 
 
-def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
+def run(config: RunConfig, *, summary: bool = False) -> JSONObject:
     """Do what the options ask for and return all results; with `summary` print them. Raises `UserError` early."""
     from carellama.data.encoding.prepare import conversations
 
@@ -135,7 +136,7 @@ def run(config: RunConfig, *, summary: bool = False) -> dict[str, Any]:
 
         check_memory(session)
     model = session.load_model()
-    results: dict[str, Any] = {}  # numbers, and what else goes into a file of JSON
+    results: JSONObject = {}  # numbers, and what else goes into a file of JSON
     history = train_and_evaluate(session, model, checkpoint, results) if session.prepared else None
     if training.do_predict:
         results |= predict_answers(session, model, chats)

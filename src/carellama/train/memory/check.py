@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Any
 
 from carellama import hardware
 from carellama.config.environment import local_processes
 from carellama.errors import UserError, import_object
 from carellama.hardware import format_bytes, has_gpu, process_memory_bytes
+from carellama.records import JSONObject
 from carellama.train import TRAINERS
 from carellama.train.memory.estimate import estimate_memory, suggestions
 from carellama.train.session import Session
@@ -39,7 +39,7 @@ def check_memory(session: Session) -> None:
         raise UserError(out_of_memory_message(found))
 
 
-def estimate_and_compare(session: Session) -> dict[str, Any]:
+def estimate_and_compare(session: Session) -> JSONObject:
     """The memory by part, what there is, whether it fits, and else what would help (with its own estimate)."""
     import_object(TRAINERS[session.config.stage.name])  # it is held as well
     process = process_memory_bytes()
@@ -70,7 +70,7 @@ def estimate_and_compare(session: Session) -> dict[str, Any]:
     }
 
 
-def out_of_memory_message(found: dict[str, Any]) -> str:
+def out_of_memory_message(found: JSONObject) -> str:
     """One line: what is needed, what there is, what would help."""
     words = [f"{one['change']} (about {format_bytes(one['total'])})" for one in found["advice"]]
     enough = [word for word, one in zip(words, found["advice"], strict=True) if one["fits"]]

@@ -51,7 +51,7 @@ from carellama.model.load import (
 )
 from carellama.model.lora import AnyModel
 from carellama.model.zoo.pull import with_named_weights
-from carellama.records import IGNORED, Message, Tokens
+from carellama.records import IGNORED, JSONObject, Message, Tokens
 from carellama.templates.template import Group, Template, get_template
 from carellama.templates.tokenize import GroupEncoder
 from carellama.train.reward.server import ServerReward, check_finite_scores, is_url
@@ -222,13 +222,13 @@ def earlier_checkpoints(folder: Path) -> list[Path]:
     return earlier
 
 
-def read_run_options(folder: Path) -> dict[str, Any] | None:
+def read_run_options(folder: Path) -> JSONObject | None:
     """The settings of the run that made a folder; None: it has no run.json."""
     path = folder / "run.json"
     if not path.is_file():
         return None
     try:
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        settings: JSONObject = json.loads(path.read_text(encoding="utf-8"))["settings"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read how {path} was trained") from error
     return settings
