@@ -141,7 +141,7 @@ def test_a_key_is_revoked_by_its_id_or_all_of_it(place, capsys):
         ("--concurrent 3000000000", "at most"),
         ("--tokens_per_day -5", "at least 1"),
         ("--days 1000000", "at most 36500"),
-        ("--name", "expected one argument"),
+        ("--name", "--name takes one value, not none"),
         ("--names x", "'--name'"),
     ],
 )

@@ -41,9 +41,11 @@ def rows(folder: Path) -> list[dict]:
 
 
 def answered(question: str = "How much should I drink, {}?", answer: str = "Enough. See a doctor after three days."):
-    """A script that answers with JSON and a new question each time."""
+    """A script that answers with JSON and a new question each time, one prompt after the other."""
     count = iter(range(1000))
-    return ScriptedEngine(lambda _: json.dumps({"question": question.format(next(count)), "answer": answer}))
+    return ScriptedEngine(
+        lambda _: json.dumps({"question": question.format(next(count)), "answer": answer}), parallel=1
+    )
 
 
 def made(folder: Path, engine: ScriptedEngine, *flags: str, **more: str) -> Account:
