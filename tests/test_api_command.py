@@ -68,7 +68,7 @@ def test_the_seeds_server_runs_verbatim(workplace: Path) -> None:
         ("--model_name_or_path x --queu 3", "Did you mean '--queue'?"),
         ("--model_name_or_path x --ssl_certfile cert.pem", "--ssl_keyfile"),
         ("--model_name_or_path x --cors_origins example.org", "https://chat.example.org"),
-        ("--model_name_or_path x --port 99999", "between 0 and 65535"),
+        ("--model_name_or_path x --port 99999", "at most 65535"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, words: str, says: str) -> None:
