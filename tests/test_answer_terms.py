@@ -37,7 +37,7 @@ EDGES = [
 TEXTS = st.lists(st.sampled_from([*EDGES, *NAMES]) | st.sampled_from(ENDS) | st.text(st.characters(), max_size=6))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TEXTS)
 def test_any_text_is_read_and_spans_lie_inside(pieces: list[str]) -> None:
     plain = normalize("".join(pieces))
@@ -50,7 +50,7 @@ def test_any_text_is_read_and_spans_lie_inside(pieces: list[str]) -> None:
     assert all(isinstance(plain[one.start : one.end] in stated, bool) for ones in found.values() for one in ones)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TEXTS)
 def test_a_pattern_that_matches_has_a_key_and_a_name_is_searched_for(pieces: list[str]) -> None:
     """The searches before the patterns and the lexicon save time and may lose nothing."""

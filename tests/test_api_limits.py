@@ -210,7 +210,7 @@ FIELDS = st.sampled_from(
 def test_odd_bodies_are_answered_and_never_fail() -> None:
     with running(ScriptedEngine("ok", context_tokens=500)) as server, httpx2.Client() as http:
 
-        @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=100, suppress_health_check=list(HealthCheck))
         @given(st.dictionaries(FIELDS, ODD, max_size=3), st.sampled_from([CHAT, "/v1/completions", "/v1/rerank"]))
         def ask(odd, path) -> None:
             body = {"messages": ASKED, "prompt": "x", "query": "x", "documents": ["x"], **odd}

@@ -124,7 +124,7 @@ WORDS = st.text("abcdefgh 发烧咳嗽头痛。，.?", min_size=4, max_size=40).
 FAULTS = st.sampled_from(["", "good", "broken"])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(WORDS, WORDS, FAULTS), min_size=1, max_size=30))
 def test_every_planted_fault_and_no_other_is_found(tmp_path: Path, drawn: list[tuple[str, str, str]]) -> None:
     rows: list[object] = [good(0)]

@@ -197,7 +197,7 @@ ANSWERS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(ANSWERS, min_size=25, max_size=25), st.integers(1, 12))
 def test_any_interview_ends_and_repeats_no_question(answers: list[str], most: int) -> None:
     interview = Interview(LAYER, max_questions=most)

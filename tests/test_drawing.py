@@ -41,7 +41,7 @@ def column(values) -> torch.Tensor:
 
 
 @given(st.lists(ROW, min_size=1, max_size=5), st.integers(0, 1000), st.sampled_from([0.01, 1.0, 4.0]))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_rows_are_cut_as_transformers_cuts_each_alone(rows, seed, spread) -> None:
     scores = scores_of(len(rows), seed, spread)
     temperature, top_k, top_p, min_p = (list(column) for column in zip(*rows, strict=True))
@@ -59,7 +59,7 @@ def test_rows_are_cut_as_transformers_cuts_each_alone(rows, seed, spread) -> Non
 
 
 @given(st.lists(st.tuples(st.floats(0.5, 2.0), st.lists(st.integers(0, 9), min_size=1)), min_size=1, max_size=4))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_repetition_is_penalised_as_in_transformers(rows) -> None:
     scores = scores_of(len(rows), 0)
     longest = max(len(ids) for _, ids in rows)
@@ -72,7 +72,7 @@ def test_repetition_is_penalised_as_in_transformers(rows) -> None:
 
 
 @given(st.lists(st.integers(0, 5), max_size=12), st.floats(-2, 2), st.floats(-2, 2))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_presence_and_frequency_are_those_of_openai(said, presence, frequency) -> None:
     """mu[j] - c[j] * frequency - (c[j] > 0) * presence, with c[j] how often the answer has j."""
     scores = scores_of(1, 1)

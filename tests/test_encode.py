@@ -141,7 +141,7 @@ def test_each_part_of_a_split_conversation_is_a_conversation(encode, text_of):
     assert any((tokens.labels[-60:] == IGNORED).any() for tokens in encoded.tokens[1:]), "context stands before"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(st.integers(1, 20), min_size=1, max_size=6),
     st.booleans(),

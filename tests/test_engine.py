@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from carellama.config.engine import GeneratingArguments
@@ -56,7 +56,6 @@ def utf8(ids) -> str:
 
 
 @given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\ufffd"), max_size=40))
-@settings(deadline=None)
 def test_pieces_are_whole_characters(text: str) -> None:
     pieces = read(Detokenizer(utf8, (), ()), text.encode())
     assert "".join(pieces) == text

@@ -27,7 +27,7 @@ def read(text: str, reader=read_json_values) -> list[JsonValue]:
     return list(reader(io.StringIO(text, newline=None), "a.json", lambda notice: None))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(VALUES, max_size=8), buffer=st.integers(1, 40), indent=st.sampled_from([None, 0, 2]),
        ascii_only=st.booleans())  # fmt: skip
 def test_an_array_is_what_json_loads_reads_wherever_the_buffer_ends(monkeypatch, values, buffer, indent, ascii_only):
@@ -38,7 +38,7 @@ def test_an_array_is_what_json_loads_reads_wherever_the_buffer_ends(monkeypatch,
     assert not any(one.error for one in found)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(OBJECTS, max_size=8), buffer=st.integers(1, 40), indent=st.sampled_from([None, 1]),
        between=st.sampled_from(["\n", "\n\n", "\r\n"]))  # fmt: skip
 def test_objects_are_read_a_line_or_several_each(monkeypatch, values, buffer, indent, between):

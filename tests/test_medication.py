@@ -362,7 +362,7 @@ def test_safety_check_tries_the_rows_of_a_file(tmp_path: Path) -> None:
     assert f"medicines: {len(RULES.rows) + 1} rows" in done.stdout and "1 faulty" in done.stdout
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(max_size=300))
 def test_no_text_breaks_it(text: str) -> None:
     facts = person_facts(text)
@@ -375,7 +375,7 @@ WORDS = ["I take", "warfarin", "布洛芬", "过敏", "我", "怀孕", "not", "a
          "5岁", "?", "avoid", "can", "没有", "哮喘", " ", "he", "or", "酒"]  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from(WORDS), min_size=2, max_size=12))
 def test_time_is_linear(words: list[str]) -> None:
     """A text ten times as long takes at most thirty times as long."""

@@ -63,7 +63,7 @@ def test_scores_are_the_seeds(scorer) -> None:
 
 
 @given(st.text("多喝水。！？…… \n\tab.”", max_size=30), st.text("多喝水。！？…… \n\tab.”", max_size=30))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_scores_are_the_seeds_for_odd_text(prediction: str, label: str) -> None:
     expected = as_the_seed(prediction, label)
     assert SCORER.score(prediction, label) == tuple(expected[name] for name in NAMES)

@@ -39,7 +39,7 @@ def chat_of(text: str, number: int) -> Chat:
     return Chat(messages, Place("x", number))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TEXTS)
 def test_a_record_written_and_read_is_the_record(tmp_path_factory, text: str) -> None:
     folder = tmp_path_factory.mktemp("numbers")
@@ -67,7 +67,7 @@ def test_cleaning_changes_no_number(tmp_path: Path) -> None:
     assert kept == {(one.prompt[0].content, one.response) for one in records}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TEXTS)
 def test_encoded_and_decoded_is_the_text(tiny_tokenizer, text: str) -> None:
     groups = get_template(None, tiny_tokenizer).groups((Message("user", text), Message("assistant", text)))
@@ -76,7 +76,7 @@ def test_encoded_and_decoded_is_the_text(tiny_tokenizer, text: str) -> None:
     assert decoded.count(text) == 2
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.sampled_from(NUMBERS), min_size=1, max_size=6))
 def test_documents_keep_their_numbers(tmp_path_factory, items: list[str]) -> None:
     folder = tmp_path_factory.mktemp("documents")

@@ -25,7 +25,7 @@ def shown(markdown: str) -> str:
     return html.unescape(re.sub(r"<[^>]+>", "", RENDER.render(markdown))).strip("\n")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.sampled_from(DOSES), min_size=1, max_size=6), st.sampled_from([" ", "，", " and ", "; "]))
 def test_doses_are_shown_as_they_were_written(doses: list[str], between: str) -> None:
     """`1~2片，每日2~3次` was shown as 12片, 23次, and `5*10mg and 3*20mg` as 510mg and 320mg."""
@@ -55,13 +55,13 @@ def test_items_keep_their_numbers() -> None:
     assert '<ol start="16">' in written and written.count("<li>") == 3
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet="ab12 *_~`#>+-.<&;[]()!|\\\n=:中", max_size=40))
 def test_a_persons_own_words_are_shown_as_they_are(text: str) -> None:
     assert re.sub(r"\s+", "", shown(verbatim(text))) == re.sub(r"\s+", "", text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet="ab12 *_~#>+-.<&;[]()!|\n=:中", max_size=40))
 def test_what_is_copied_is_what_was_written(text: str) -> None:
     """The page turns our character references back (COPY_SCRIPT): `pH&lt;pKa` was copied for `pH<pKa`."""

@@ -59,14 +59,14 @@ def test_offsets_are_those_of_the_text_as_given():
 
 
 @given(st.text(), PIECES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_folding_keeps_every_character_at_its_place(text, pieces):
     for one in (text, "".join(pieces)):
         assert len(normalize(one)) == len(one)
 
 
 @given(PIECES, st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_masked_text_has_nothing_left_and_masking_it_again_changes_nothing(pieces, spaced):
     text = (" " if spaced else "").join(pieces)
     spans = find_identifiers(text)

@@ -73,7 +73,7 @@ CARRIERS = [
 
 
 @given(st.data(), st.sampled_from(CARRIERS))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_numbers_of_medicine_come_out_as_they_went_in(data, carrier):
     """D4: lab values, doses and temperatures were masked as accounts and network addresses."""
     text = carrier.format(*(data.draw(st.one_of(FIXED, LAB, VALUE)) for _ in range(carrier.count("{}"))))

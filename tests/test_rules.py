@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from carellama.errors import UserError
@@ -143,7 +143,6 @@ def joined(text: str, firsts: list[Mention], others: list[Mention], *, ordered: 
     return [Mention(min(a.start, b.start), max(a.end, b.end), (*a.spans, *b.spans)) for a, b in pairs]
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="甲乙丙abc 很。.,\n😀é", max_size=60))
 def test_terms_of_several_parts_are_what_a_plain_search_finds(text: str) -> None:
     plain = normalize(text)

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import preloaded
@@ -50,7 +50,6 @@ PIECES = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(PIECES, min_size=1, max_size=3), PIECES)
 def test_the_index_finds_the_features_that_it_knows_and_no_other(parts: list[list[str]], learned: list[str]) -> None:
     texts = [normalize("".join(part)) for part in parts]
@@ -60,7 +59,6 @@ def test_the_index_finds_the_features_that_it_knows_and_no_other(parts: list[lis
     assert found == {(name, part) for part, text in enumerate(texts) for name in features(text) & {*names}}
 
 
-@settings(deadline=None)
 @given(st.lists(PIECES, max_size=20), st.integers(0, 5))
 def test_a_text_scores_as_its_highest_window(pieces: list[list[str]], seed: int) -> None:
     text = "".join("".join(part) for part in pieces)

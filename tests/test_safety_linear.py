@@ -80,7 +80,7 @@ def mixture(seed: int, share: float, few: int, length: int) -> str:
     return "".join(made)[:length]
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 10**6), share=st.floats(0, 1), few=st.sampled_from([3, 100, 10_000]))
 def test_rules_take_linear_time_for_any_mixture_of_their_words(seed: int, share: float, few: int) -> None:
     long = mixture(seed, share, few, SHORT * TIMES)
@@ -111,7 +111,7 @@ def test_a_lexicon_of_many_parts_takes_linear_time() -> None:
     assert long < 2 * TIMES * short
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from(EDGES + ANSWERS) | st.sampled_from(WORDS) | st.text(st.characters(), max_size=5)))
 def test_any_text_is_read(pieces: list[str]) -> None:
     text = "".join(pieces)

@@ -60,7 +60,7 @@ class Uncounted(ScriptedEngine):
         raise self.error
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=10), st.data(), st.sampled_from([ALARM, COLD, PREGNANT]))
 def test_marks_stand_at_the_same_place_however_it_streams_and_cut_no_text(parts, data, asked) -> None:
     text = "".join(parts)

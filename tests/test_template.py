@@ -152,7 +152,7 @@ def test_a_token_that_takes_white_space_with_it_is_tokenised_in_place() -> None:
         assert tokens.input_ids.tolist() == whole
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(min_size=1, max_size=30), min_size=2, max_size=2), st.sampled_from(["bytes", "always"]))
 def test_special_tokens_come_from_markup_only(words: list[str], kind: str) -> None:
     name = "llama2" if kind == "always" else "chatml"

@@ -160,7 +160,7 @@ def test_marks_become_style_however_the_answer_is_cut() -> None:
     assert "\x1b[1mwater\x1b[0m" in styled(3) and styled(3).endswith("\n3 * 4, **open\nplain *")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.sampled_from(

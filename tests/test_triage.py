@@ -190,7 +190,7 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         load_red_flags([tmp_path / "nowhere.yaml"])
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=400))
 def test_any_text_is_screened(text: str) -> None:
     found = triage_text(text)
