@@ -122,9 +122,7 @@ class _Protocol(Quiet):
         sampling = dataclasses.replace(_sampling(body), adapter="" if body["model"] == "base" else body["model"])
         try:
             if self.path == "/tokenize":
-                prompt = body.get("prompt")
-                text = engine.prepare(_messages(body), _tools(body)).text if prompt is None else prompt
-                self.say(200, {"tokens": engine.tokenize(text)})
+                self.say(200, {"tokens": self._tokens(body)})
             elif self.path == "/v1/embeddings":
                 vectors = engine.embed(body["input"])
                 self.say(200, {"data": [{"index": at, "embedding": each} for at, each in enumerate(vectors)]})
@@ -136,6 +134,15 @@ class _Protocol(Quiet):
             self.say(400, {"error": {"message": str(error)}})
         except Unsupported:
             self.say(501, {"error": {"code": "unsupported"}})
+
+    def _tokens(self, body: dict) -> list[int]:
+        """The tokens of a text or a conversation, also of one that is too long to be answered."""
+        if (prompt := body.get("prompt")) is not None:
+            return self.served.tokenize(prompt)
+        try:
+            return self.served.tokenize(self.served.prepare(_messages(body), _tools(body)).text)
+        except PromptTooLong as error:
+            return list(range(error.prompt_tokens))
 
     def _stream(self, stream: Any, form: str) -> None:
         first = next(stream)  # an error is one before the first byte

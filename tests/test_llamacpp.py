@@ -242,6 +242,7 @@ def test_neither_torch_nor_transformers_is_loaded() -> None:
         "from carellama.engine.generate import stream\n"
         "from carellama.engine.llamacpp.engine import LlamaCppEngine\n"
         "from carellama.model.zoo.resolve import fetch\n"
+        "from carellama.records import Message\n"
         "engine = LlamaCppEngine(fetch('smollm2-135m'), parallel=1, context_tokens=128, threads=1)\n"
         "drain(stream(engine, (Message('user', 'hi'),), Sampling(2, temperature=0)))\n"
         "next(stream(engine, (Message('user', 'hi'),), Sampling(50)))\n"
