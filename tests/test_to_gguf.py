@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -183,10 +182,10 @@ def same_answer(model, prompt: list[int], ours: list[int]) -> None:
 
 def tokens_of(engine, prompt: list[int], adapter: str) -> list[int]:
     """The tokens of a greedy answer: the engine itself gives text alone."""
-    body = engine._body(prompt, TOKENS, Sampling(temperature=0, adapter=adapter))
+    body = engine._request_body(prompt, TOKENS, Sampling(temperature=0, adapter=adapter))
     said: list[Any] = []
     engine._server.complete(body | {"stream": False, "verbose": True, "return_tokens": True}, said.append)
-    return json.loads(said[0])["__verbose"]["tokens"]
+    return said[0]["__verbose"]["tokens"]
 
 
 @pytest.mark.slow
