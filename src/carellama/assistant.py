@@ -96,9 +96,9 @@ class Assistant(EngineWrapper):
         dropped: Prompt = (),
         screening: Screening | None = None,
     ) -> PreparedPrompt:
-        """Screen a conversation, and prepare it with the system message. No engine is told of one that is refused.
+        """Screen a conversation, and prepare it with the system message. No engine gets one that is refused.
 
-        `dropped` are earlier turns that the model is not told of, for want of room: the safety layer reads them too.
+        `dropped` are earlier turns that the model does not get, for want of room: the safety layer reads them too.
         `screening`: of all these messages, where they were screened already.
         """
         messages, text, ids = prompt_parts(prompt)
@@ -110,15 +110,7 @@ class Assistant(EngineWrapper):
         if screening.refusal is not None:
             return ScreenedPrompt(messages=messages, text="", ids=(), tokens=0, prompt=None, screening=screening)
         made = self.engine.prepare(self._whole(messages), tools, exact=exact)
-        return ScreenedPrompt(
-            messages=made.messages,
-            text=made.text,
-            ids=made.ids,
-            tokens=made.tokens,
-            exact=made.exact,
-            prompt=made,
-            screening=screening,
-        )
+        return ScreenedPrompt(**made.fields(), prompt=made, screening=screening)
 
     def submit(self, prompt: PreparedPrompt, sampling: Sampling, on_event: OnEvent) -> RequestHandle:
         """Answer a prompt; what the safety layer has to say comes first, before the engine begins."""
@@ -203,7 +195,7 @@ class Consultant(Assistant):
         messages, _, _ = prompt_parts(prompt)
         if messages is None:
             return super().prepare(prompt, exact=exact)
-        refused = screening is not None and screening.refusal is not None  # no engine is told of it
+        refused = screening is not None and screening.refusal is not None  # no engine gets it
         tokens = self.count_tokens(messages, tools) if exact and not refused else 0
         return ConsultationPrompt(
             messages=messages, text="", ids=None, tokens=tokens, exact=False, tools=tools, dropped=dropped

@@ -10,9 +10,10 @@ and the server can name the types without loading one.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from carellama.errors import UserError
 from carellama.records import Message, ToolCall
@@ -200,6 +201,10 @@ class PreparedPrompt:
     ids: Sequence[int] | None
     tokens: int
     exact: bool = True
+
+    def fields(self) -> dict[str, Any]:
+        """Return the five fields of any prepared prompt, for one that wraps this."""
+        return {one.name: getattr(self, one.name) for one in dataclasses.fields(PreparedPrompt)}
 
 
 Event = Piece | Reply | Exception  # of a request: pieces, then the reply or an error as the last one

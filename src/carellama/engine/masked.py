@@ -65,15 +65,7 @@ class MaskedEngine(EngineWrapper):
         else:
             (text,), values = self._deidentifier.masked([text if ids is None else self.detokenize(ids)])
         made = self.engine.prepare(text if messages is None else messages, tools, exact=exact)
-        return MaskedPrompt(
-            messages=made.messages,
-            text=made.text,
-            ids=made.ids,
-            tokens=made.tokens,
-            exact=made.exact,
-            prompt=made,
-            values=values,
-        )
+        return MaskedPrompt(**made.fields(), prompt=made, values=values)
 
     def submit(self, prompt: PreparedPrompt, sampling: Sampling, on_event: OnEvent) -> RequestHandle:
         """Answer a masked prompt; a placeholder is held back until it is whole."""

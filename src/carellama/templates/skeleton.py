@@ -81,7 +81,7 @@ def make_skeleton(
 
 def places_of(rows: Rows, render: Callable[[Rows], str]) -> Parts:
     """Return the parts of what `render` makes of the rows; () where a content has no place of its own."""
-    held = _held(rows)
+    held = _placeholders(rows)
     text = render(held)
     found = [int(number) for number in SLOT.findall(text)]
     if sorted(found) != [at for at, row in enumerate(held) if SLOT.fullmatch(row["content"])]:
@@ -103,7 +103,7 @@ class _Cutter:
         inline: bool,
     ) -> None:
         self.rows, self.marks, self.render, self.end_of, self.lead = rows, marks, render, end_of, lead
-        self.held = _held(rows)
+        self.held = _placeholders(rows)
         self.count = len(rows)
         self.exact = marks is None or inline or "reasoning_content" in rows[-1]
         if marks is not None and "reasoning_content" in rows[-1]:
@@ -195,7 +195,7 @@ class _Cutter:
         return _parts(self.text[start:end], self.trimmed, self.rows)
 
 
-def _held(rows: Rows) -> list[JSONObject]:
+def _placeholders(rows: Rows) -> list[JSONObject]:
     """Rows with placeholders for their contents; a call without words has none, as templates look whether it has."""
     return [
         row if row.get("tool_calls") and not row["content"].strip() else row | {"content": f"{OPEN}{at}{CLOSE}"}

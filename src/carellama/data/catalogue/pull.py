@@ -162,7 +162,7 @@ class _Pull:
         here = {name: own for name, own in here.items() if own[1]["of"].get("holds", "") == host.holds}
         files: Files = {}
         for remote in remotes:
-            kept = _kept(remote, here)
+            kept = _stored_files(remote, here)
             if kept:
                 files |= kept
                 print(f"kept {remote.name}")
@@ -184,7 +184,7 @@ class _Pull:
         publish(self.entry, self.home, others | self.files, before + self.sources)
 
 
-def _kept(remote: Remote, here: Mapping[str, tuple[Path, PulledFile]]) -> Files:
+def _stored_files(remote: Remote, here: Mapping[str, tuple[Path, PulledFile]]) -> Files:
     """What is here of a file of the host: itself, or what was unpacked of it; empty where any of it is not whole."""
     own = {name: (base, known) for name, (base, known) in here.items() if known["of"]["name"] == remote.name}
     for name, (base, known) in own.items():

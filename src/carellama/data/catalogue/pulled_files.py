@@ -93,7 +93,7 @@ def take(entry: Entry, place: Path, home: Path) -> None:
     files: Files = {}
     try:
         for path in mine:
-            files |= _taken(path, path.relative_to(base).as_posix(), incoming)
+            files |= _copy_in(path, path.relative_to(base).as_posix(), incoming)
     except NotFetched as error:
         raise UserError(str(error)) from error
     before = {name: own for name, own in read_record(home).get("files", {}).items() if (home / "files" / name).exists()}
@@ -156,7 +156,7 @@ def _belongs(entry: Entry, name: str) -> bool:
     return any(fits(name, form) for pattern in patterns for form in (pattern, pattern.rpartition("/")[2]))
 
 
-def _taken(path: Path, name: str, incoming: Path) -> Files:
+def _copy_in(path: Path, name: str, incoming: Path) -> Files:
     size, sha256 = path.stat().st_size, sha256_of(path)
     of: Origin = {"name": name, "url": path.resolve().as_uri(), "bytes": size, "sha256": sha256}
     if name.lower().endswith(".zip"):

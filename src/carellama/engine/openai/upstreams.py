@@ -196,11 +196,11 @@ class UpstreamPool:
     async def listing(self) -> ServerInfo:
         """What the first server that answers tells of itself."""
 
-        async def told(upstream: Upstream) -> ServerInfo:
+        async def read_listing(upstream: Upstream) -> ServerInfo:
             assert upstream.listing is not None
             return upstream.listing
 
-        return await self.request(told)
+        return await self.request(read_listing)
 
     async def _attempt(self, upstream: Upstream, call: Callable[[Upstream], Awaitable[Answer]]) -> Answer:
         upstream.active_requests += 1

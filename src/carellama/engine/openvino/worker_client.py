@@ -160,7 +160,7 @@ class WorkerClient:
                 self._dispatch(line["refused"], error, ended=True)
         self._output.close()
         code = self._child.wait()
-        self._fail(Unavailable(f"the process of the openvino engine ended with code {code}; start it anew"))
+        self._fail(Unavailable(f"the process of the openvino engine ended with code {code}; start it again"))
 
     def _dispatch(self, number: int, event: WorkerEvent, *, ended: bool) -> None:
         with self._lock:

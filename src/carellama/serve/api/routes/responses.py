@@ -105,7 +105,7 @@ class ResponsesFormatter(ResponseFormatter):
     def first_chunks(self, index: int) -> list[JSONObject]:
         """The response as it begins."""
         head = self._response("in_progress", [])
-        return [self._told("response.created", response=head), self._told("response.in_progress", response=head)]
+        return [self._event("response.created", response=head), self._event("response.in_progress", response=head)]
 
     def delta_chunk(self, index: int, piece: Piece) -> list[JSONObject]:
         """What a piece adds; another kind of item closes the one before."""
@@ -137,7 +137,7 @@ class ResponsesFormatter(ResponseFormatter):
     def usage_chunks(self, usage: JSONObject) -> list[JSONObject]:
         """The whole response."""
         done = "incomplete" if self._finish == "length" else "completed"
-        return [self._told(f"response.{done}", response=self._response(done, self._output, usage))]
+        return [self._event(f"response.{done}", response=self._response(done, self._output, usage))]
 
     def _response(self, status: str, output: Sequence[JSONObject], usage: JSONObject | None = None) -> JSONObject:
         told = None
@@ -152,13 +152,13 @@ class ResponsesFormatter(ResponseFormatter):
         details = {"reason": "max_output_tokens"} if status == "incomplete" else None
         return self._head | {"status": status, "incomplete_details": details, "output": list(output), "usage": told}
 
-    def _told(self, kind: str, **fields: object) -> JSONObject:
+    def _event(self, kind: str, **fields: object) -> JSONObject:
         self._number += 1
         return {"type": kind, "sequence_number": self._number - 1, **fields}
 
     def _delta(self, kind: str, **fields: object) -> JSONObject:
         at = {"item_id": self._output[-1]["id"], "output_index": len(self._output) - 1, "content_index": 0}
-        return self._told(kind, **at, **fields)
+        return self._event(kind, **at, **fields)
 
     def _switch(self, kind: str) -> list[JSONObject]:
         """Go on with an item of this kind: the open one, or a new one."""
@@ -169,7 +169,7 @@ class ResponsesFormatter(ResponseFormatter):
         self._output.append(item)
         self._open = True
         empty = item | {"content": []}
-        events.append(self._told("response.output_item.added", output_index=len(self._output) - 1, item=empty))
+        events.append(self._event("response.output_item.added", output_index=len(self._output) - 1, item=empty))
         events.append(self._delta("response.content_part.added", part=dict(item["content"][0])))
         return events
 
@@ -187,7 +187,7 @@ class ResponsesFormatter(ResponseFormatter):
             done = {"text": part["text"], "logprobs": part["logprobs"]}
             events.append(self._delta("response.output_text.done", **done))
         events.append(self._delta("response.content_part.done", part=part))
-        events.append(self._told("response.output_item.done", output_index=len(self._output) - 1, item=item))
+        events.append(self._event("response.output_item.done", output_index=len(self._output) - 1, item=item))
         return events
 
     def _call(self, call: ToolCall) -> list[JSONObject]:
@@ -198,10 +198,10 @@ class ResponsesFormatter(ResponseFormatter):
         begun = item | {"arguments": "", "status": "in_progress"}
         place = {"item_id": item["id"], "output_index": at}
         return [
-            self._told("response.output_item.added", output_index=at, item=begun),
-            self._told("response.function_call_arguments.delta", **place, delta=call.arguments),
-            self._told("response.function_call_arguments.done", **place, arguments=call.arguments, name=call.name),
-            self._told("response.output_item.done", output_index=at, item=item),
+            self._event("response.output_item.added", output_index=at, item=begun),
+            self._event("response.function_call_arguments.delta", **place, delta=call.arguments),
+            self._event("response.function_call_arguments.done", **place, arguments=call.arguments, name=call.name),
+            self._event("response.output_item.done", output_index=at, item=item),
         ]
 
 
