@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
@@ -211,11 +212,17 @@ def run(words: list[str]) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End as Python does, except that no module is taken apart, which takes longer than most commands."""
+    """End as Python does, except that no module is taken apart, which takes longer than most commands.
+
+    A negative code is that of a signal, as in `subprocess`.
+    """
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
     os._exit(code)
 
 
@@ -236,4 +243,7 @@ if __name__ == "__main__":
             if isinstance(end.code, str):
                 print(end.code, file=sys.stderr)
             leave(end.code if isinstance(end.code, int) else int(end.code is not None))
+        except KeyboardInterrupt:  # Python ends by the signal unless something evaluates code at its exit
+            traceback.print_exc()
+            leave(-signal.SIGINT)
         leave(0)

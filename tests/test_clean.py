@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -246,8 +247,9 @@ def until_something_waits(process: int) -> None:
         if not (files := Path(f"/proc/{process}/fd")).is_dir():
             time.sleep(1)
             return
-        if any("(deleted)" in str(file.readlink()) and file.stat().st_size for file in files.iterdir()):
-            return
+        with contextlib.suppress(FileNotFoundError):  # it may close one while they are looked at
+            if any("(deleted)" in str(file.readlink()) and file.stat().st_size for file in files.iterdir()):
+                return
         time.sleep(0.05)
     raise AssertionError("nothing was written")
 

@@ -56,7 +56,8 @@ def test_replies_are_in_the_order_of_the_prompts_and_say_what_they_took() -> Non
         replies = generate(engine, prompts, SAMPLING, on_reply=seen.__setitem__)
     assert replies == [Reply(f"QUESTION {number}", "length", 5, 2) for number in range(7)]
     assert seen == dict(enumerate(replies))
-    first = server.asked[0]
+    # the requests run beside one another: the first to arrive need not be the first prompt's
+    (first,) = (asked for asked in server.asked if asked["messages"][-1]["content"] == "question 0")
     assert first["path"] == "/v1/chat/completions" and first["key"] == "Bearer secret-key"
     assert (first["model"], first["max_tokens"], first["temperature"], first["seed"]) == ("m", 9, 0.5, 3)
 
