@@ -385,8 +385,7 @@ class _Tried:
 def _tried(path: Path, layout: Layout) -> _Tried:
     tried = _Tried()
     try:
-        found = layout.joined([path]) if layout.joined is not None else layout.convert(path)
-        for outcome in itertools.islice(found, FIRST_ROWS):
+        for outcome in itertools.islice(layout.convert(path), FIRST_ROWS):
             tried.rows += 1
             if isinstance(outcome, BadRecord):
                 tried.reason = tried.reason or outcome.reason

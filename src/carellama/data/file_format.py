@@ -67,9 +67,7 @@ class FileFormat:
         if self.layout is None:
             yield from rows(path, self.columns.used)
             return
-        layout = LAYOUTS[self.layout]
-        made = layout.joined([path]) if layout.joined is not None else layout.convert(path)
-        for outcome in made:
+        for outcome in LAYOUTS[self.layout].convert(path):
             if isinstance(outcome, BadRecord):
                 yield BadRow(outcome.place, outcome.reason, outcome.detail)
             else:

@@ -24,8 +24,8 @@ from carellama.data.rows import NUL, BadRow, Row
 from carellama.errors import UserError
 from carellama.records import Place
 
-__all__ = ["KINDS", "BadRow", "Row", "digest", "encoding_of", "headless", "is_data_file", "is_json_lines",
-           "keyed", "kind_of", "rows", "values"]  # fmt: skip
+__all__ = ["KINDS", "BadRow", "Row", "digest", "encoding_of", "headless", "is_data_file",
+           "keyed", "kind_of", "opened", "rows", "values"]  # fmt: skip
 
 digest = sha1_of
 NAN = frozenset({"NaN", "nan"})
@@ -52,7 +52,7 @@ def _text_rows(path: Path, form: FileType, expected: Collection[str]) -> Iterato
     # newline="" for csv, which keeps line breaks inside quotes; json and txt take any
     newline = "" if form.type in ("csv", "tsv") else None
     known = None if form.encoding == "utf-8" else form.encoding  # utf-8: its beginning may be ASCII only
-    with _opened(path, newline, known) as text:
+    with opened(path, newline, known) as text:
         if form.type in ("csv", "tsv"):
             yield from _without_nan(read_csv(text, str(path), form.delimiter, expected=expected), path)
         elif form.type == "txt":
@@ -66,7 +66,7 @@ def _text_rows(path: Path, form: FileType, expected: Collection[str]) -> Iterato
 
 
 @contextmanager
-def _opened(path: Path, newline: str | None = None, encoding: str | None = None) -> Iterator[TextIO]:
+def opened(path: Path, newline: str | None = None, encoding: str | None = None) -> Iterator[TextIO]:
     """Open a text; what goes wrong while it is read is a `UserError`."""
     errors = READ_ERRORS  # a local name: a stream may be closed when the interpreter ends, without its globals
     try:
@@ -90,13 +90,13 @@ def values(path: Path) -> Iterator[Row | BadRow]:
 
     An array, values one after the other, or one a line; only one of them is held at a time. Raises as `rows`.
     """
-    with _opened(path) as text:
+    with opened(path) as text:
         yield from map(_any_row, read_json_values(text, str(path), _notice(path)))
 
 
 def keyed(path: Path) -> Iterator[Row | BadRow]:
     """Yield the rows of a JSON object keyed by id, each with its key as the field `key`. Raises as `rows`."""
-    with _opened(path) as text:
+    with opened(path) as text:
         for key, found in read_json_members(text, str(path), _notice(path)):
             row = _row(found)
             yield Row({"key": key, **row.fields}, row.place) if isinstance(row, Row) else row
@@ -104,24 +104,8 @@ def keyed(path: Path) -> Iterator[Row | BadRow]:
 
 def headless(path: Path, names: Sequence[str]) -> Iterator[Row | BadRow]:
     """Yield the rows of a CSV file without a header, whose columns are `names`. Raises as `rows`."""
-    with _opened(path, newline="") as text:
+    with opened(path, newline="") as text:
         yield from read_csv(text, str(path), ",", names)
-
-
-def is_json_lines(path: Path) -> bool:
-    """Whether a file is JSON Lines under the name of a text (.txt), or with a comma behind each object."""
-    try:
-        form = detect_file_type(path)
-        if form.type != "json":
-            return False
-        with open_text(path) as text:
-            start = text.readline(1 << 22)
-            while start.isspace():
-                start = text.readline(1 << 22)
-    except (UserError, *READ_ERRORS):
-        return False  # `rows` says it better
-    start = start.strip()
-    return start.startswith("{") and start.endswith(("}", "},") if ".txt" in path.suffixes else "},")
 
 
 def kind_of(path: Path) -> str:

@@ -19,13 +19,13 @@ from carellama.records import Place
 SUFFIXES = (".xls", ".xlsx", ".ods")
 
 
-def _sheets(path: Path, most_rows: int | None = None) -> Iterator[tuple[str, list[list[str]]]]:
+def _sheets(path: Path) -> Iterator[tuple[str, list[list[str]]]]:
     """Each sheet with its rows of texts, from the first row on. `DataError` for a file that is no whole workbook."""
     calamine = need("python_calamine", extra="documents", why="reading spreadsheets")
     try:
         with path.open("rb") as file, calamine.CalamineWorkbook.from_filelike(file) as book:  # whatever its name says
             for name in book.sheet_names:
-                cells = book.get_sheet_by_name(name).to_python(skip_empty_area=False, nrows=most_rows)
+                cells = book.get_sheet_by_name(name).to_python(skip_empty_area=False)
                 yield name, [[_text(cell) for cell in row] for row in cells]
     except (calamine.CalamineError, OSError) as error:
         raise DataError(
@@ -40,15 +40,6 @@ def _text(cell: object) -> str:
     if isinstance(cell, datetime.date | datetime.time):
         return cell.isoformat()
     return str(cell).strip()
-
-
-def header(path: Path) -> list[str]:
-    """The first row with a text of the first sheet that has one."""
-    for _, rows in _sheets(path, most_rows=20):
-        for row in rows:
-            if any(row):
-                return row
-    return []
 
 
 def sheet_rows(path: Path, expected: Collection[str] = ()) -> Iterator[Row | BadRow]:

@@ -56,12 +56,7 @@ class Conversion:
                 except BadRecord as error:
                     yield error
         for name, paths in self.layouts.items():
-            layout = LAYOUTS[name]
-            if layout.joined is not None:
-                yield from layout.joined(paths)
-            else:
-                for path in paths:
-                    yield from layout.convert(path)
+            yield from LAYOUTS[name].convert(*paths)
 
     def by_kind(self) -> dict[str, Conversion]:
         """A conversion for each kind of record, so that no output mixes them."""

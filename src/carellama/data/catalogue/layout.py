@@ -8,6 +8,7 @@ a file converts the same whatever it is called. The layouts themselves are in `c
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 from carellama.data.convert import BadRecord
 from carellama.data.readers import BadRow, Row, rows
-from carellama.records import Message, Place, Record
+from carellama.records import Chat, Message, Place, Record
 
 Stage = Literal["pt", "sft", "rm", "exam"]
 Rows = Callable[[Path], Iterator[Row | BadRow]]
@@ -44,10 +45,12 @@ class Layout:
         first = first_row(path, self.rows)
         return first is not None and set(self.fields) <= set(first.fields)
 
-    def convert(self, path: Path) -> Iterator[Outcome]:
-        """What each row of a file gives."""
-        assert self.record is not None, "a joined layout converts all its files at once"
-        return outcomes(self.rows(path), self.record)
+    def convert(self, *paths: Path) -> Iterator[Outcome]:
+        """What each row of these files gives."""
+        if self.joined is not None:
+            return self.joined(paths)
+        assert self.record is not None
+        return outcomes(itertools.chain.from_iterable(map(self.rows, paths)), self.record)
 
 
 def outcomes(found: Iterable[Row | BadRow], record: Callable[[Row], Record | Sequence[Record]]) -> Iterator[Outcome]:
@@ -71,11 +74,7 @@ def first_row(path: Path, reader: Rows = rows) -> Row | None:
 
 def text_of(row: Row, column: str, *, required: bool = True) -> str:
     """The stripped text of a column. `BadRecord` where it is missing, of another type, or (if required) empty."""
-    if column not in row.fields:
-        if not required:
-            return ""
-        raise BadRecord(row.place, f"no column {column!r}", f"the row has {', '.join(map(repr, row.fields))}")
-    value = row.fields[column]
+    value = value_of(row, column) if required else row.fields.get(column)
     if value is not None and not isinstance(value, str):
         raise BadRecord(row.place, f"column {column!r} is not text", f"found {type(value).__name__}")
     text = (value or "").strip()
@@ -93,6 +92,17 @@ def value_of(row: Row, column: str) -> Any:
     if column not in row.fields:
         raise BadRecord(row.place, f"no column {column!r}", f"the row has {', '.join(map(repr, row.fields))}")
     return row.fields[column]
+
+
+def meta_of(**values: object) -> dict[str, str]:
+    """What else is known of a row, for `meta`: texts and numbers that say something."""
+    texts = {name: str(value).strip() for name, value in values.items() if isinstance(value, str | int | float)}
+    return {name: text for name, text in texts.items() if text}
+
+
+def answered(place: Place, question: str, answer: str, **about: object) -> Chat:
+    """The conversation of one question and its answer; `about` is what else is known."""
+    return Chat((Message("user", question), Message("assistant", answer)), place, meta_of(**about))
 
 
 def spoken(place: Place, turns: Sequence[tuple[Literal["user", "assistant"], str]]) -> tuple[Message, ...]:

@@ -13,14 +13,15 @@ import html
 import itertools
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from carellama.data import spreadsheets as sheets
-from carellama.data.catalogue.layout import Layout, spoken, text_of, value_of
+from carellama.data.catalogue.layout import Layout, answered, first_row, meta_of, spoken, text_of, value_of
 from carellama.data.catalogue.layouts import candidates, pubmedqa
 from carellama.data.convert import BadRecord, Columns, convert
-from carellama.data.readers import BadRow, Row, encoding_of, is_json_lines, kind_of, rows
+from carellama.data.readers import BadRow, Row, encoding_of, kind_of, rows
+from carellama.data.spreadsheets import SUFFIXES as SHEETS
 from carellama.errors import DataError
 from carellama.records import Chat, Message, Place, Record
 
@@ -53,30 +54,24 @@ COLUMNS = Columns(history="history", system="system")
 CHAT_DOCTOR = re.compile(r"chat\s?doctor", re.IGNORECASE)
 
 
-def _about(row: Row, *names: str, **renamed: str) -> dict[str, str]:
-    """What else a row says of itself, by column (or column renamed), where it says something."""
-    wanted = {**{name: name for name in names}, **renamed}
-    return {
-        key: str(row.fields[column]).strip()
-        for key, column in wanted.items()
-        if isinstance(row.fields.get(column), str | int | float) and str(row.fields[column]).strip()
-    }
-
-
-def _chat(row: Row, question: str, answer: str, **about: str) -> Chat:
+def _chat(row: Row, question: str, answer: str, **about: object) -> Chat:
     if LINK.match(answer):
         raise BadRecord(row.place, "the answer is a link")
-    return Chat((Message("user", question), Message("assistant", answer)), row.place, about)
+    return answered(row.place, question, answer, **about)
+
+
+def _unwrapped(row: Row, column: str) -> str:
+    """A question without the prompt of a model around it."""
+    text = text_of(row, column)
+    wrapped = PROMPT_WRAP.match(text)
+    if wrapped and not wrapped[1].strip():
+        raise BadRecord(row.place, f"column {column!r} is empty")
+    return wrapped[1].strip() if wrapped else text
 
 
 def _query_response(row: Row) -> Chat:
     """{query, response}: ChatMed, ShenNong. Their test files keep the model's prompt around the query."""
-    query = text_of(row, "query")
-    wrapped = PROMPT_WRAP.match(query)
-    question = wrapped[1].strip() if wrapped else query
-    if not question:
-        raise BadRecord(row.place, "column 'query' is empty")
-    return _chat(row, question, text_of(row, "response"))
+    return _chat(row, _unwrapped(row, "query"), text_of(row, "response"))
 
 
 def _instruction(row: Row) -> Record:
@@ -86,7 +81,6 @@ def _instruction(row: Row) -> Record:
     """
     asked = "instruction" if "instruction" in row.fields else "instruct"
     instruction, answer = text_of(row, asked, required=False), text_of(row, "output")
-    about = _about(row, "id", category="cate1", subcategory="cate2")
     question = "\n".join(part for part in (instruction, text_of(row, "input", required=False)) if part)
     if marks := list(SPEAKERS.finditer(question)):
         return _marked_turns(row, question, marks, answer)
@@ -95,7 +89,8 @@ def _instruction(row: Row) -> Record:
     fields = {name: row.fields[name] for name in ("history", "system") if row.fields.get(name)}
     made = convert(Row({**fields, "instruction": question, "output": answer}, row.place), COLUMNS, "alpaca")
     assert isinstance(made, Chat)
-    return Chat(made.messages, row.place, about)
+    about = {"id": "id", "category": "cate1", "subcategory": "cate2"}
+    return replace(made, meta=meta_of(**{key: row.fields.get(column) for key, column in about.items()}))
 
 
 def _marked_turns(row: Row, text: str, marks: list[re.Match[str]], answer: str) -> Chat:
@@ -137,7 +132,7 @@ def undoctored(chat: Chat) -> Chat:
     if not plain:
         raise BadRecord(chat.place, "the answer is only a greeting")
     said = "kept" if CHAT_DOCTOR.search(plain) else "removed"
-    return Chat((*chat.prompt, Message("assistant", plain)), chat.place, {**chat.meta, "chat_doctor": said})
+    return replace(chat, messages=(*chat.prompt, Message("assistant", plain)), meta={**chat.meta, "chat_doctor": said})
 
 
 def _text_answer(row: Row) -> Chat:
@@ -164,20 +159,20 @@ def first_text(row: Row, column: str) -> str:
 def _question_answer(row: Row) -> Chat:
     """{question, answer}, {questions, answers}, {instruction: [q], output: [a]}, {问, 答}: Huatuo-26M and others."""
     names = (("questions", "answers"), ("question", "answer"), ("问", "答"), ("instruction", "output"))
-    asked, answered = next((pair for pair in names if pair[0] in row.fields), names[0])
-    about = _about(row, "id", "score", department="label", diseases="related_diseases")
-    lists = [row.fields.get(name) for name in (asked, answered)]
+    columns = next((pair for pair in names if pair[0] in row.fields), names[0])
+    lists = [row.fields.get(name) for name in columns]
     flat = [len(one) for one in lists if isinstance(one, list) and all(isinstance(text, str) for text in one)]
     if len(flat) == 2 and flat[0] == flat[1] > 1:
         raise BadRecord(row.place, "as many answers as questions in one row: write a row for each")
-    question, answer = (COLONS.sub("", first_text(row, name)) for name in (asked, answered))
+    question, answer = (COLONS.sub("", first_text(row, name)) for name in columns)
     if not question or not answer:
-        raise BadRecord(row.place, f"column {answered if question else asked!r} is empty")
-    return _chat(row, question, answer, **about)
+        raise BadRecord(row.place, f"column {columns[bool(question)]!r} is empty")
+    about = {"id": "id", "score": "score", "department": "label", "diseases": "related_diseases"}
+    return _chat(row, question, answer, **{key: row.fields.get(column) for key, column in about.items()})
 
 
 def _lists(path: Path) -> bool:
-    first = next((row for row in rows(path) if isinstance(row, Row)), None)
+    first = first_row(path)
     return first is not None and isinstance(first.fields.get("instruction"), list) and "output" in first.fields
 
 
@@ -195,8 +190,7 @@ def _department(row: Row) -> Chat:
         raise BadRecord(row.place, "empty question" if not question else "column 'answer' is empty")
     if department:
         question = f"{DEPARTMENT_PROMPT.format(department)}\n{question}"
-    about = {"department": department, "title": title}
-    return _chat(row, question, answer, **{key: text for key, text in about.items() if text})
+    return _chat(row, question, answer, department=department, title=title)
 
 
 def untagged(text: str) -> str:
@@ -227,7 +221,10 @@ def _blocks(path: Path) -> Iterator[Row | BadRow]:
     """内科.txt: "title,question" in one line, the answer in the next, then two empty lines."""
     block: list[str] = []
     start = 1
-    encoding = "gb18030" if not _utf8(path) else encoding_of(path)
+    try:
+        encoding = encoding_of(path)
+    except DataError:
+        encoding = "gb18030"
     with path.open(encoding=encoding, errors="replace") as text:
         for number, line in enumerate(text, 1):
             if line := line.strip():
@@ -240,13 +237,6 @@ def _blocks(path: Path) -> Iterator[Row | BadRow]:
             yield _block(block, Place(str(path), start))
 
 
-def _utf8(path: Path) -> bool:
-    try:
-        return encoding_of(path) != "gb18030"
-    except DataError:
-        return False
-
-
 def _block(lines: list[str], place: Place) -> Row | BadRow:
     title, _, ask = lines[0].partition(",")
     if len(lines) == 1:
@@ -256,7 +246,7 @@ def _block(lines: list[str], place: Place) -> Row | BadRow:
 
 def _is_blocks(path: Path) -> bool:
     """Two lines and an empty one, the first of them with a comma and a question, several times over."""
-    if kind_of(path) != "txt" or path.suffix.lower() == ".gz" or is_json_lines(path):
+    if kind_of(path) != "txt" or path.suffix.lower() == ".gz":
         return False
     found = []
     for row in _blocks(path):
@@ -290,29 +280,23 @@ def _indication(row: Row) -> Chat:
     answer = untagged(text_of(row, "药品适应症"))
     if not answer:
         raise BadRecord(row.place, "column '药品适应症' is empty")
-    about = _about(row, drug="药品", diseases="医学专家标注的适应病症")
+    about = {"drug": row.fields["药品"], "diseases": row.fields.get("医学专家标注的适应病症")}
     return _chat(row, text_of(row, "instruction"), answer, **about)
 
 
 def _answered_sheet(row: Row) -> Chat:
     """A sheet of 问题 and an answer of each model, a column each (ShenNong): the last one, that of the makers."""
     *_, model = (name for name in row.fields if name != "问题")
-    wrapped = PROMPT_WRAP.match(text_of(row, "问题"))
-    question = wrapped[1].strip() if wrapped else text_of(row, "问题")
-    if not question:
-        raise BadRecord(row.place, "column '问题' is empty")
-    return _chat(row, question, text_of(row, model), model=model)
+    return _chat(row, _unwrapped(row, "问题"), text_of(row, model), model=model)
 
 
 def _is_answered_sheet(path: Path) -> bool:
-    if path.suffix.lower() not in sheets.SUFFIXES:
-        return False
-    names = [name for name in sheets.header(path) if name]
-    return "问题" in names and len(names) > 1
+    first = first_row(path) if path.suffix.lower() in SHEETS else None
+    return first is not None and "问题" in first.fields and len(first.fields) > 1
 
 
 LAYOUTS: dict[str, Layout] = {
-    "answered-sheet": Layout("sft", record=_answered_sheet, rows=sheets.sheet_rows, recognises=_is_answered_sheet),
+    "answered-sheet": Layout("sft", record=_answered_sheet, recognises=_is_answered_sheet),
     "query-response": Layout("sft", ("query", "response"), _query_response),
     "icliniq": Layout("sft", ("input", "answer_icliniq"), _icliniq),
     "text-answer": Layout("sft", ("text", "answer"), _text_answer),

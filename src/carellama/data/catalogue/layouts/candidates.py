@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TextIO
 
-from carellama.data.catalogue.layout import Layout, Outcome
+from carellama.data.catalogue.layout import Layout, Outcome, answered
 from carellama.data.convert import BadRecord
-from carellama.data.readers import encoding_of
+from carellama.data.readers import opened
 from carellama.errors import DataError, UserError, read_failure
-from carellama.records import Chat, Message, Pair, Place
+from carellama.records import Message, Pair, Place
 
 Kind = Literal["questions", "answers", "triples", "labels"]
 STAMP = re.compile(r"\s*\d{4}-\d{2}-\d{2} ?\d{2}:\d{2}(?::\d{2})?\s*$")  # glued to the end of webMedQA's answers
@@ -30,11 +30,11 @@ ANOTHER_SPLIT = "a question of another split"
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[TextIO]:
+def _opened(path: Path) -> Iterator[TextIO]:
     """The text of a file, or of the only (or largest) file in a .zip, line breaks as they are."""
     try:
         if path.suffix.lower() != ".zip":
-            with path.open(encoding=encoding_of(path), newline="") as text:
+            with opened(path, newline="") as text:
                 yield text
             return
         with zipfile.ZipFile(path) as archive:
@@ -53,7 +53,7 @@ def _kind(path: Path) -> Kind | None:
     """Which file of cMedQA (version 1 or 2) this is, by its header."""
     if path.suffix.lower() not in SUFFIXES:
         return None
-    with opened(path) as text:
+    with _opened(path) as text:
         header = set(text.readline(4096).strip().split(","))
     if not header & {"question_id", "que_id"}:
         return None
@@ -69,7 +69,7 @@ def _kind(path: Path) -> Kind | None:
 def _cells(path: Path) -> Iterator[tuple[Place, dict[str, str]]]:
     """The rows under the header; `que_id` of version 1 is `question_id`."""
     csv.field_size_limit(1 << 30)
-    with opened(path) as text:
+    with _opened(path) as text:
         reader = csv.DictReader(text)
         before = 1
         try:
@@ -152,8 +152,7 @@ def _cmedqa2_answers(paths: Sequence[Path]) -> Iterator[Outcome]:
             elif not answer:
                 yield BadRecord(place, "empty answer")
             else:
-                messages = (Message("user", questions[number]), Message("assistant", answer))
-                yield (Chat(messages, place, {"id": number}),)
+                yield (answered(place, questions[number], answer, id=number),)
 
 
 def _cmedqa2_pairs(paths: Sequence[Path]) -> Iterator[Outcome]:
@@ -193,15 +192,11 @@ def _pair(place: Place, question: str | None, chosen: str | None, rejected: str 
     return (Pair((Message("user", question),), chosen, rejected, place, {"id": number}),)
 
 
-def _is_cmedqa2(path: Path) -> bool:
-    return _kind(path) is not None
-
-
 def _is_webmedqa(path: Path) -> bool:
     """Five columns of a TSV without a header, the second of them 0 or 1."""
     if path.suffix.lower() not in SUFFIXES:
         return False
-    with opened(path) as text:
+    with _opened(path) as text:
         line = text.readline(1 << 20)
         while line.isspace():
             line = text.readline(1 << 20)
@@ -209,12 +204,12 @@ def _is_webmedqa(path: Path) -> bool:
     return len(cells) == 5 and cells[1].strip() in ("0", "1")
 
 
-Five = tuple[str, str, str, str, str]  # department, label, id of the question, question, answer
+def _fives(path: Path) -> Iterator[tuple[Place, tuple[str, str, str, str, str] | None]]:
+    """The rows as (department, label, id of the question, question, answer), None for one that is not.
 
-
-def _fives(path: Path) -> Iterator[tuple[Place, Five | None]]:
-    """The rows; not read as CSV, for a field that begins with a quote would swallow the rows after it."""
-    with opened(path) as text:
+    They are not read as CSV, for a field that begins with a quote would swallow the rows after it.
+    """
+    with _opened(path) as text:
         for line_number, line in enumerate(text, 1):
             if not line.strip():
                 continue
@@ -223,8 +218,8 @@ def _fives(path: Path) -> Iterator[tuple[Place, Five | None]]:
             if len(cells) < 5 or cells[1].strip() not in ("0", "1"):
                 yield place, None
                 continue
-            answer = ANSWER_START.sub("", STAMP.sub("", cells[4])).strip()
-            yield place, (cells[0].strip(), cells[1].strip(), cells[2].strip(), cells[3].strip(), answer)
+            department, label, number, question, answer = map(str.strip, cells)
+            yield place, (department, label, number, question, ANSWER_START.sub("", STAMP.sub("", answer)).strip())
 
 
 NOT_FIVE = "not five columns with a label of 0 or 1"
@@ -242,8 +237,7 @@ def _webmedqa_answers(paths: Sequence[Path]) -> Iterator[Outcome]:
             elif not question or not answer:
                 yield BadRecord(place, "empty question" if not question else "empty answer")
             else:
-                about = {"id": number, "department": department} if department else {"id": number}
-                yield (Chat((Message("user", question), Message("assistant", answer)), place, about),)
+                yield (answered(place, question, answer, id=number, department=department),)
 
 
 def _webmedqa_pairs(paths: Sequence[Path]) -> Iterator[Outcome]:
@@ -266,8 +260,8 @@ def _webmedqa_pairs(paths: Sequence[Path]) -> Iterator[Outcome]:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "cmedqa2": Layout("sft", recognises=_is_cmedqa2, joined=_cmedqa2_answers),
-    "cmedqa2-pairs": Layout("rm", recognises=_is_cmedqa2, joined=_cmedqa2_pairs),
+    "cmedqa2": Layout("sft", recognises=lambda path: _kind(path) is not None, joined=_cmedqa2_answers),
+    "cmedqa2-pairs": Layout("rm", recognises=lambda path: _kind(path) is not None, joined=_cmedqa2_pairs),
     "webmedqa": Layout("sft", recognises=_is_webmedqa, joined=_webmedqa_answers),
     "webmedqa-pairs": Layout("rm", recognises=_is_webmedqa, joined=_webmedqa_pairs),
 }

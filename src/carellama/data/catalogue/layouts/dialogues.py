@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from carellama.data.catalogue.layout import Layout, first_row, spoken, text_of
+from carellama.data.catalogue.layout import Layout, answered, first_row, meta_of, spoken, text_of
 from carellama.data.catalogue.layouts.blocks import is_blocks, sessions, without_notes
 from carellama.data.convert import BadRecord
 from carellama.data.readers import Row, keyed, kind_of, values
 from carellama.errors import DataError, UserError
-from carellama.records import Chat, Message
+from carellama.records import Chat
 
 Who = Literal["user", "assistant"]
 Turns = list[tuple[Who, str]]
@@ -40,12 +40,12 @@ PAIR_ASKED = ("instruction", "prompt", "input", "query", "question", "dialogue",
 PAIR_REPORT = ("output", "report", "response", "target", "answer")
 PAIR_TURNS = (("speaker", "sentence"), ("from", "value"), ("role", "content"))
 REPORT_TASK = "根据对话生成诊疗报告："
+MDCFNPC = ("dialog_id", "dialog_info")
 LABELS_TASK = "判断下列对话中每个临床发现的阴阳性："
 
 
 def _chat(row: Row, turns: Turns, **about: object) -> Chat:
-    meta = {name: str(value).strip() for name, value in about.items() if value is not None and str(value).strip()}
-    return Chat(spoken(row.place, turns), row.place, meta)
+    return Chat(spoken(row.place, turns), row.place, meta_of(**about))
 
 
 def _who(row: Row, speaker: object) -> Who:
@@ -80,7 +80,7 @@ def _prefixed(row: Row, lines: Sequence[object]) -> Turns:
     return turns
 
 
-def _keyed_turns(row: Row, turns: Sequence[object], speaker: str, text: str) -> Turns:
+def _keyed(row: Row, turns: Sequence[object], speaker: str, text: str) -> Turns:
     """[{speaker: "医生", text: "…"}, ...] to turns."""
     fields = [turn for turn in turns if isinstance(turn, dict)]
     if len(fields) < len(turns):
@@ -105,14 +105,14 @@ def _block(row: Row) -> Chat:
     return _chat(row, turns, id=number, department=row.fields["faculty"])
 
 
-def _lines(row: Row) -> Chat:
-    """["病人：…", "医生：…", ...]: MedDialog, processed."""
-    return _chat(row, _prefixed(row, _list(row, "value")))
+def _of_lines(column: str, number: str = "id") -> Callable[[Row], Chat]:
+    """A conversation of a column ["病人：…", "医生：…", ...]; `number` is the column of its id."""
+    return lambda row: _chat(row, _prefixed(row, _list(row, column)), id=row.fields.get(number))
 
 
-def _numbered(row: Row) -> Chat:
-    """{Turn, Id, Dialogue ["病人：…", ...]}: COVID-Dialogue."""
-    return _chat(row, _prefixed(row, _list(row, "Dialogue")), id=row.fields.get("Id"))
+def _of_keyed(column: str, speaker: str, text: str, number: str = "id") -> Callable[[Row], Chat]:
+    """A conversation of a column [{speaker: "医生", text: "…"}, ...]; `number` is the column of its id."""
+    return lambda row: _chat(row, _keyed(row, _list(row, column), speaker, text), id=row.fields.get(number))
 
 
 def _utterances(row: Row) -> Chat:
@@ -142,7 +142,7 @@ def _hub_turns(row: Row) -> Chat:
         else turn
         for turn in turns
     ]
-    return _chat(row, _keyed_turns(row, named, "speaker", "utterance"), id=row.fields.get("dialogue_id"))
+    return _chat(row, _keyed(row, named, "speaker", "utterance"), id=row.fields.get("dialogue_id"))
 
 
 def _flagged(row: Row) -> Chat:
@@ -155,14 +155,9 @@ def _flagged(row: Row) -> Chat:
     return _chat(row, turns)
 
 
-def _question_answer(row: Row) -> Chat:
-    """{question, answer}: CMCQA's dialogues with the turns of each side joined, as others hand them on."""
-    return _chat(row, [("user", text_of(row, "question")), ("assistant", text_of(row, "answer"))])
-
-
 def _imcs_turns(row: Row) -> Turns:
     """What the patient reported first (once), then the dialogue."""
-    turns = _keyed_turns(row, _list(row, "dialogue"), "speaker", "sentence")
+    turns = _keyed(row, _list(row, "dialogue"), "speaker", "sentence")
     column = "self-report" if "self-report" in row.fields else "self_report"
     report = text_of(row, column, required=False)
     return [("user", report), *turns] if report and turns[0] != ("user", report) else turns
@@ -170,8 +165,7 @@ def _imcs_turns(row: Row) -> Turns:
 
 def _imcs(row: Row) -> Chat:
     """id -> {self-report, dialogue [{speaker, sentence, ...}], report [...], diagnosis}: IMCS-V2."""
-    diagnosis = row.fields.get("diagnosis")
-    return _chat(row, _imcs_turns(row), id=row.fields["key"], diagnosis=diagnosis if isinstance(diagnosis, str) else "")
+    return _chat(row, _imcs_turns(row), id=row.fields["key"], diagnosis=row.fields.get("diagnosis"))
 
 
 def _transcript(turns: Turns) -> str:
@@ -184,10 +178,9 @@ def _imcs_report(row: Row) -> tuple[Chat, ...]:
     reports = [reports] if isinstance(reports, dict) else reports
     if not isinstance(reports, list) or not reports:
         raise BadRecord(row.place, "no report", "as in test_input.json")
-    task = Message("user", f"{REPORT_TASK}\n{_transcript(_imcs_turns(row))}")
-    answers = list(dict.fromkeys(_report_text(row, report) for report in reports))
-    meta = {"id": str(row.fields["key"])}
-    return tuple(Chat((task, Message("assistant", answer)), row.place, meta) for answer in answers)
+    task = f"{REPORT_TASK}\n{_transcript(_imcs_turns(row))}"
+    answers = dict.fromkeys(_report_text(row, report) for report in reports)
+    return tuple(answered(row.place, task, answer, id=row.fields["key"]) for answer in answers)
 
 
 def _report_text(row: Row, report: object) -> str:
@@ -195,11 +188,6 @@ def _report_text(row: Row, report: object) -> str:
         raise BadRecord(row.place, "the report has no sections", f"known: {', '.join(REPORT)}")
     sections = [(name, report[name].strip()) for name in REPORT if isinstance(report.get(name), str)]
     return "\n".join(f"{name}：{text}" for name, text in sections if text)
-
-
-def _conversations(row: Row) -> Chat:
-    """{conversations [{from, value}]}: IMCS-V2's dialogues as others hand them on."""
-    return _chat(row, _keyed_turns(row, _list(row, "conversations"), "from", "value"), id=row.fields.get("id"))
 
 
 def _pair_columns(fields: Mapping[str, object]) -> tuple[list[str], str | None]:
@@ -232,20 +220,17 @@ def _report_pair(row: Row) -> Chat:
 def _dialogue_text(row: Row, value: object) -> str:
     if isinstance(value, list) and value and isinstance(value[0], dict):
         keys = next((keys for keys in PAIR_TURNS if keys[0] in value[0]), PAIR_TURNS[0])
-        return _transcript(_keyed_turns(row, value, *keys))
+        return _transcript(_keyed(row, value, *keys))
     if isinstance(value, list):
         return "\n".join(_text(row, line).strip() for line in value)
     return _text(row, value).strip()
 
 
-def _mdcfnpc(row: Row) -> Chat:
-    """{dialog_id, dialog_info [{sender, text, ner}]}: CHIP-MDCFNPC as a conversation."""
-    turns = _keyed_turns(row, _list(row, "dialog_info"), "sender", "text")
-    return _chat(row, turns, id=row.fields.get("dialog_id"))
-
-
 def _mdcfnpc_labels(row: Row) -> Chat:
-    """The same rows as a task: whether each finding is present. `range` is half-open; 不标注 has no label."""
+    """{dialog_id, dialog_info [{sender, text, ner}]} as a task: whether each finding is present: CHIP-MDCFNPC.
+
+    `range` is half-open; 不标注 has no label.
+    """
     labels: dict[str, None] = {}
     for turn in _list(row, "dialog_info"):
         fields = turn if isinstance(turn, dict) else {}
@@ -262,17 +247,9 @@ def _mdcfnpc_labels(row: Row) -> Chat:
                     raise BadRecord(row.place, "a finding has no mention, range and attr")
     if not labels:
         raise BadRecord(row.place, "no finding with a label")
-    transcript = _transcript(_keyed_turns(row, _list(row, "dialog_info"), "sender", "text"))
-    return _chat(
-        row,
-        [("user", f"{LABELS_TASK}\n{transcript}"), ("assistant", "\n".join(labels))],
-        id=row.fields.get("dialog_id"),
-    )
-
-
-def _meddg(row: Row) -> Chat:
-    """[{id "Patients" | "Doctor", Sentence, Symptom, ...}, ...]: MedDG as CBLUE has it."""
-    return _chat(row, _keyed_turns(row, _list(row, "value"), "id", "Sentence"))
+    transcript = _transcript(_keyed(row, _list(row, "dialog_info"), "sender", "text"))
+    task = f"{LABELS_TASK}\n{transcript}"
+    return answered(row.place, task, "\n".join(labels), id=row.fields.get("dialog_id"))
 
 
 def _meddg_test(row: Row) -> Chat:
@@ -291,8 +268,8 @@ def _prompt_cblue(row: Row) -> Chat:
     target = text_of(row, "target", required=False)
     if not target:
         raise BadRecord(row.place, "no answer", "as in the test split, whose answers are not published")
-    turns: Turns = [("user", text_of(row, "input")), ("assistant", target)]
-    return _chat(row, turns, id=row.fields.get("sample_id"), task=row.fields.get("task_dataset"))
+    about = {"id": row.fields.get("sample_id"), "task": row.fields.get("task_dataset")}
+    return answered(row.place, text_of(row, "input"), target, **about)
 
 
 def _huatuogpt(row: Row) -> Chat:
@@ -303,8 +280,8 @@ def _huatuogpt(row: Row) -> Chat:
     return _chat(row, turns)
 
 
-def _is_array(path: Path, holds: Callable[[list[object]], bool]) -> bool:
-    """Whether the first value of a JSON file is a list of which this holds. A pickle is refused with the reason."""
+def _is_array(path: Path, of: Callable[[object], bool]) -> bool:
+    """Whether the first value of a JSON file is a list of such turns. A pickle is refused with the reason."""
     if path.suffix.lower() in PICKLES:
         raise UserError(
             f"{path} is a pickle, which can run any program when it is read: only the JSON form is (CBLUE has it)"
@@ -313,7 +290,7 @@ def _is_array(path: Path, holds: Callable[[list[object]], bool]) -> bool:
         return False
     first = first_row(path, values)
     value = first.fields.get("value") if first is not None else None
-    return isinstance(value, list) and bool(value) and holds(value)
+    return isinstance(value, list) and bool(value) and of(value[0])
 
 
 def _is_imcs(path: Path) -> bool:
@@ -327,33 +304,42 @@ def _is_imcs(path: Path) -> bool:
     return first is not None and "dialogue" in first.fields
 
 
-def _of_texts(value: list[object]) -> bool:
-    return isinstance(value[0], str) and PREFIX.match(value[0]) is not None
+def _is_line(turn: object) -> bool:
+    return isinstance(turn, str) and PREFIX.match(turn) is not None
 
 
-def _of_flagged(value: list[object]) -> bool:
-    return isinstance(value[0], list) and len(value[0]) == 2
+def _is_flagged(turn: object) -> bool:
+    return isinstance(turn, list) and len(turn) == 2
 
 
-def _of_sentences(value: list[object]) -> bool:
-    return isinstance(value[0], dict) and {"id", "Sentence"} <= set(value[0])
+def _is_sentence(turn: object) -> bool:
+    return isinstance(turn, dict) and {"id", "Sentence"} <= set(turn)
 
 
 LAYOUTS: dict[str, Layout] = {
     "meddialog-blocks": Layout("sft", record=_block, rows=sessions, recognises=is_blocks),
-    "dialogue-lines": Layout("sft", record=_lines, rows=values, recognises=partial(_is_array, holds=_of_texts)),
-    "dialogue-numbered": Layout("sft", ("Dialogue", "Id"), _numbered),
+    # MedDialog, processed
+    "dialogue-lines": Layout("sft", record=_of_lines("value"), rows=values, recognises=partial(_is_array, of=_is_line)),
+    # COVID-Dialogue
+    "dialogue-numbered": Layout("sft", ("Dialogue", "Id"), _of_lines("Dialogue", "Id")),
     "dialogue-utterances": Layout("sft", ("utterances",), _utterances),
     "dialogue-turns": Layout("sft", ("dialogue_turns",), _hub_turns),
-    "dialogue-flagged": Layout("sft", record=_flagged, rows=values, recognises=partial(_is_array, holds=_of_flagged)),
-    "dialogue-joined": Layout("sft", ("question", "answer"), _question_answer),
+    "dialogue-flagged": Layout("sft", record=_flagged, rows=values, recognises=partial(_is_array, of=_is_flagged)),
+    # CMCQA's dialogues with the turns of each side joined, as others hand them on
+    "dialogue-joined": Layout(
+        "sft", ("question", "answer"), lambda row: answered(row.place, text_of(row, "question"), text_of(row, "answer"))
+    ),
     "imcs": Layout("sft", record=_imcs, rows=keyed, recognises=_is_imcs),
     "imcs-report": Layout("sft", record=_imcs_report, rows=keyed, recognises=_is_imcs),
-    "imcs-conversations": Layout("sft", ("conversations",), _conversations),
+    # IMCS-V2's dialogues as others hand them on
+    "imcs-conversations": Layout("sft", ("conversations",), _of_keyed("conversations", "from", "value")),
     "imcs-report-pairs": Layout("sft", record=_report_pair, recognises=_is_report_pair),
-    "mdcfnpc": Layout("sft", ("dialog_id", "dialog_info"), _mdcfnpc),
-    "mdcfnpc-labels": Layout("sft", ("dialog_id", "dialog_info"), _mdcfnpc_labels),
-    "meddg": Layout("sft", record=_meddg, rows=values, recognises=partial(_is_array, holds=_of_sentences)),
+    "mdcfnpc": Layout("sft", MDCFNPC, _of_keyed("dialog_info", "sender", "text", "dialog_id")),
+    "mdcfnpc-labels": Layout("sft", MDCFNPC, _mdcfnpc_labels),
+    # [{id "Patients" | "Doctor", Sentence, Symptom, ...}, ...]: MedDG as CBLUE has it
+    "meddg": Layout(
+        "sft", record=_of_keyed("value", "id", "Sentence"), rows=values, recognises=partial(_is_array, of=_is_sentence)
+    ),
     "meddg-test": Layout("sft", ("history",), _meddg_test),
     "prompt-cblue": Layout("sft", ("input", "target", "task_dataset"), _prompt_cblue),
     "huatuogpt": Layout("sft", ("data",), _huatuogpt),

@@ -8,19 +8,19 @@ of the same rows makes a conversation of each (`...-sft`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from carellama.data.catalogue.layout import Layout, Outcome, first_row, text_of
+from carellama.data.catalogue.layout import Layout, Outcome, answered, first_row, meta_of, text_of
 from carellama.data.convert import BadRecord
 from carellama.data.exam_answers import Sample, answer_form, letters_of, make_question
 from carellama.data.exam_options import in_text, listed
 from carellama.data.readers import BadRow, Row, headless, kind_of, rows
 from carellama.records import Chat, Message, Question
+from carellama.text import HAN_CHARACTER
 
 MMLU_COLUMNS = ("question", "A", "B", "C", "D", "answer")
 COPS = ("opa", "opb", "opc", "opd")
@@ -31,24 +31,20 @@ def _apollo(row: Row) -> Question:
 
     Its rendering puts a full stop behind each option, which is taken off again.
     """
-    stem, context = text_of(row, "question"), text_of(row, "context", required=False)
     options = {letter: text.removesuffix(".") for letter, text in in_text(text_of(row, "option"))[1].items()}
     answer = row.fields.get("anwer", row.fields.get("answer"))
-    return make_question(
-        row, f"{context}\n{stem}" if context else stem, options, answer, source=row.fields.get("source")
-    )
+    return make_question(row, _behind_context(row, "question"), options, answer, source=row.fields.get("source"))
+
+
+def _behind_context(row: Row, column: str) -> str:
+    stem, context = text_of(row, column), text_of(row, "context", required=False)
+    return f"{context}\n{stem}" if context else stem
 
 
 def _aist(row: Row) -> Question:
     """{problem_id, problem_text, choices, answer ["c"]}, and PubMedQA's context: aistairc/medLLM_QA_benchmark."""
-    stem, context = text_of(row, "problem_text"), text_of(row, "context", required=False)
-    return make_question(
-        row,
-        f"{context}\n{stem}" if context else stem,
-        listed(row, "choices"),
-        row.fields.get("answer"),
-        id=row.fields.get("problem_id"),
-    )
+    stem, options = _behind_context(row, "problem_text"), listed(row, "choices")
+    return make_question(row, stem, options, row.fields.get("answer"), id=row.fields.get("problem_id"))
 
 
 def _medqa(row: Row) -> Question:
@@ -130,19 +126,12 @@ def _cmexam(row: Row) -> Question:
 
 def _cmmlu(row: Row) -> Question:
     """ "", Question, A, B, C, D, Answer: CMMLU, a file a subject."""
-    options = {letter: text_of(row, letter, required=False) for letter in "ABCD"}
-    number = row.fields.get("")
-    return make_question(
-        row, text_of(row, "Question"), options, row.fields.get("Answer"), id=number, subject=_subject(row.place.file)
-    )
+    return _by_subject(row, "Question", "Answer", row.fields.get(""))
 
 
 def _mmlu(row: Row) -> Question:
     """question, A, B, C, D, answer, without a header: MMLU, a file a subject."""
-    options = {letter: text_of(row, letter, required=False) for letter in "ABCD"}
-    return make_question(
-        row, text_of(row, "question"), options, row.fields.get("answer"), subject=_subject(row.place.file)
-    )
+    return _by_subject(row, "question", "answer")
 
 
 def _mmlu_hub(row: Row) -> Question:
@@ -152,24 +141,21 @@ def _mmlu_hub(row: Row) -> Question:
     return make_question(row, text_of(row, "question"), options, letter, subject=row.fields.get("subject"))
 
 
-def _subject(path: str) -> str:
-    """`anatomy` of test/anatomy.csv, test_anatomy.csv and anatomy_test.csv."""
-    stem = Path(path).stem
+def _by_subject(row: Row, question: str, answer: str, number: object = None) -> Question:
+    """A row of the columns A to D; its subject is `anatomy` in test/anatomy.csv, test_anatomy.csv, anatomy_test.csv."""
+    subject = Path(row.place.file).stem
     for split in ("test", "dev", "val"):
-        stem = stem.removeprefix(f"{split}_").removesuffix(f"_{split}")
-    return stem
+        subject = subject.removeprefix(f"{split}_").removesuffix(f"_{split}")
+    options = {letter: text_of(row, letter, required=False) for letter in "ABCD"}
+    return make_question(row, text_of(row, question), options, row.fields.get(answer), id=number, subject=subject)
 
 
 def _is_mmlu(path: Path) -> bool:
     """Whether a file is CSV of six columns of which the last is a letter, from its first row on."""
     if kind_of(path) != "csv":
         return False
-    first = next(_mmlu_rows(path), None)
+    first = next(headless(path, MMLU_COLUMNS), None)
     return isinstance(first, Row) and first.fields["answer"].strip() in tuple("ABCD")
-
-
-def _mmlu_rows(path: Path) -> Iterator[Row | BadRow]:
-    return headless(path, MMLU_COLUMNS)
 
 
 def _cmb(row: Row) -> Question:
@@ -256,8 +242,8 @@ def _cmb_clin(row: Row) -> Chat:
         answer = question_of(row, pair, "answer" if isinstance(pair, dict) and pair.get("answer") else "solution")
         messages += [Message("user", f"{case}\n\n{question}" if not messages else question)]
         messages += [Message("assistant", answer)]
-    meta = {"id": str(row.fields.get("id", "")), "title": text_of(row, "title", required=False)}
-    return Chat(tuple(messages), row.place, {name: value for name, value in meta.items() if value})
+    about = meta_of(id=row.fields.get("id"), title=text_of(row, "title", required=False))
+    return Chat(tuple(messages), row.place, about)
 
 
 def question_of(row: Row, pair: object, name: str) -> str:
@@ -270,12 +256,11 @@ def question_of(row: Row, pair: object, name: str) -> str:
 def as_chat(question: Question) -> Chat:
     """A question as a conversation: it with its options, and "答案：X" ("Answer: X") with the explanation."""
     options = "\n".join(f"{letter}. {text}" for letter, text in question.options.items())
-    chinese = re.search("[\u4e00-\u9fff]", question.stem + options)
+    chinese = HAN_CHARACTER.search(question.stem + options)
     answer = f"{'答案：' if chinese else 'Answer: '}{''.join(question.answers)}"
     if question.explanation:
         answer += f"\n{question.explanation}"
-    messages = (Message("user", f"{question.stem}\n{options}"), Message("assistant", answer))
-    return Chat(messages, question.place, {"id": question.id, **question.meta})
+    return answered(question.place, f"{question.stem}\n{options}", answer, id=question.id, **question.meta)
 
 
 def _taught(record: Callable[[Row], Question]) -> Callable[[Row], Chat]:
@@ -292,7 +277,7 @@ LAYOUTS: dict[str, Layout] = {
     "cmexam": Layout("exam", ("Question", "Options", "Answer"), _cmexam),
     "cmexam-sft": Layout("sft", ("Question", "Options", "Answer"), _taught(_cmexam)),
     "cmmlu": Layout("exam", ("Question", "A", "B", "C", "D", "Answer"), _cmmlu),
-    "mmlu": Layout("exam", MMLU_COLUMNS, _mmlu, rows=_mmlu_rows, recognises=_is_mmlu),
+    "mmlu": Layout("exam", MMLU_COLUMNS, _mmlu, rows=partial(headless, names=MMLU_COLUMNS), recognises=_is_mmlu),
     "mmlu-hub": Layout("exam", ("question", "subject", "choices", "answer"), _mmlu_hub),
     "cmb-exam": Layout("exam", ("question", "option", "answer"), _cmb, recognises=partial(_has_options, answered=True)),
     "cmb-exam-sft": Layout(

@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from carellama.data.catalogue.layout import Layout, Outcome, text_of
+from carellama.data.catalogue.layout import Layout, Outcome, meta_of, text_of
 from carellama.data.convert import BadRecord
 from carellama.data.documents.classical_books import is_classical
 from carellama.data.documents.extract import CONVERTERS, PARTIAL, SHEETS, documents
-from carellama.data.readers import BadRow, Row, encoding_of, is_json_lines, kind_of, rows
+from carellama.data.readers import BadRow, Row, kind_of, opened, rows
 from carellama.disk import say
 from carellama.records import Text
 
@@ -23,12 +23,12 @@ BEGIN = 4096  # characters in which a book shows its tags
 
 
 def _text(row: Row) -> Text:
-    about = {name: str(row.fields[name]) for name in ("title", "book", "author", "dynasty") if row.fields.get(name)}
-    return Text(text_of(row, "text"), row.place, about)
+    about = {name: row.fields.get(name) for name in ("title", "book", "author", "dynasty")}
+    return Text(text_of(row, "text"), row.place, meta_of(**about))
 
 
 def _is_text(path: Path) -> bool:
-    return kind_of(path) == "txt" and path.suffix.lower() != ".gz" and not is_json_lines(path)
+    return kind_of(path) == "txt" and path.suffix.lower() != ".gz"
 
 
 def _objects(path: Path) -> Iterator[Row | BadRow]:
@@ -48,7 +48,7 @@ def _is_lines(path: Path) -> bool:
 
 
 def _is_book(path: Path) -> bool:
-    with path.open(encoding=encoding_of(path)) as text:
+    with opened(path) as text:
         return is_classical(text.read(BEGIN))
 
 
@@ -56,7 +56,7 @@ def _is_wrapped(path: Path) -> bool:
     """Whether lines were broken at a width: mostly ASCII, none long, and few that end a sentence."""
     if not _is_text(path):
         return False
-    with path.open(encoding=encoding_of(path)) as text:
+    with opened(path) as text:
         lines = [line.strip() for _, line in zip(range(400), text, strict=False)]
     full = [line for line in lines if line]
     if len(full) < 4 or "" not in lines:

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from carellama.data.catalogue.layout import Layout, Outcome, outcomes, text_of
+from carellama.data.catalogue.layout import Layout, Outcome, answered, outcomes, text_of
 from carellama.data.convert import BadRecord
 from carellama.data.readers import BadRow, Row, keyed, kind_of, rows
 from carellama.errors import DataError, UserError
-from carellama.records import Chat, Message, Question, Record
+from carellama.records import Chat, Question, Record
 
 PROMPT = "Answer the biomedical question using the given abstract with yes, no or maybe."
 OPEN_PROMPT = "Answer the biomedical question using the given abstract."
@@ -44,34 +44,29 @@ def _rows(path: Path) -> Iterator[Row | BadRow]:
         if isinstance(row, BadRow):
             yield row
             continue
-        context = row.fields.get("context")
-        if not isinstance(context, dict) or row.fields.get("pubid") is None:
+        fields, context = row.fields, row.fields.get("context")
+        if not isinstance(context, dict) or fields.get("pubid") is None:
             yield BadRow(row.place, "no pubid, or no context with contexts and labels")
             continue
-        native = {"key": str(row.fields["pubid"]), "QUESTION": row.fields.get("question")}
-        native |= {"CONTEXTS": context.get("contexts"), "LABELS": context.get("labels")}
-        native |= {"LONG_ANSWER": row.fields.get("long_answer")}
-        extra = {name: row.fields[name] for name in ("final_decision",) if row.fields.get(name)}
-        yield Row({**native, **extra, **_reasoning({**row.fields, **context})}, row.place)
-
-
-def _reasoning(fields: dict[str, object]) -> dict[str, object]:
-    return {name: fields[name] for name in ("reasoning_required_pred",) if name in fields}
+        native = {
+            "key": str(fields["pubid"]), "QUESTION": fields.get("question"), "LONG_ANSWER": fields.get("long_answer"),
+            "CONTEXTS": context.get("contexts"), "LABELS": context.get("labels"),
+        }  # fmt: skip
+        if fields.get("final_decision"):
+            native["final_decision"] = fields["final_decision"]
+        reasoning = {name: value for name, value in {**fields, **context}.items() if name == "reasoning_required_pred"}
+        yield Row({**native, **reasoning}, row.place)
 
 
 def _first(path: Path) -> Row | None:
-    if kind_of(path) == "parquet":
-        found = next(_rows(path), None)
-        return found if isinstance(found, Row) else None
-    if kind_of(path) != "json":
+    """The first row, if the file has such rows."""
+    if kind_of(path) not in ("parquet", "json"):
         return None
     try:
-        found = next(keyed(path), None)
+        found = next(_rows(path), None)
     except DataError:  # no object
         return None
-    if isinstance(found, Row) and {"QUESTION", "CONTEXTS"} <= set(found.fields):
-        return found
-    return None
+    return found if isinstance(found, Row) and {"QUESTION", "CONTEXTS"} <= set(found.fields) else None
 
 
 def _hand_labelled(path: Path, first: Row) -> bool:
@@ -121,8 +116,7 @@ def _chat(row: Row) -> Chat:
     answer, prompt = conclusion, OPEN_PROMPT
     if "final_decision" in row.fields:
         answer, prompt = f"{_decision(row)}. {conclusion}", PROMPT
-    question = f"{prompt}\n{text_of(row, 'QUESTION')}\n{abstract}"
-    return Chat((Message("user", question), Message("assistant", answer)), row.place, {"id": row.fields["key"]})
+    return answered(row.place, f"{prompt}\n{text_of(row, 'QUESTION')}\n{abstract}", answer, id=row.fields["key"])
 
 
 def _question(row: Row) -> Question:

@@ -9,11 +9,12 @@ question with six answers shall not weigh five times one with two. Two equal ans
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
-from carellama.data.catalogue.layout import Layout, text_of, value_of
+from carellama.data.catalogue.layout import Layout, first_row, text_of, value_of
 from carellama.data.convert import BadRecord, Columns, convert
-from carellama.data.readers import Row, rows
+from carellama.data.readers import Row
 from carellama.records import Message, Pair
 
 SPOKEN = re.compile(r"\n\n(Human|Assistant):")
@@ -28,7 +29,7 @@ def pair_of(row: Row, question: str, answers: list[object], **about: str) -> Pai
         raise BadRecord(row.place, "a call of a tool")
     made = convert(Row({**fields, "instruction": question, "output": answers}, row.place), HISTORY, "alpaca")
     assert isinstance(made, Pair)
-    return Pair(made.prompt, made.chosen, made.rejected, made.place, about)
+    return replace(made, meta=about)
 
 
 def _asked(row: Row) -> str:
@@ -59,7 +60,7 @@ def _ranked(row: Row) -> Pair:
 
 
 def _is_ranked(path: Path) -> bool:
-    first = next((row for row in rows(path) if isinstance(row, Row)), None)
+    first = first_row(path)
     return first is not None and "instruction" in first.fields and isinstance(first.fields.get("output"), list)
 
 
