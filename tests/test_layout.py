@@ -43,12 +43,12 @@ IMPORTS: dict[str, set[str]] = {
     "package_data": set(),
     "rules": {"mention_table", "package_data", "text"},
     "stages": {"records"},
-    "config": {"hardware", "stages"},  # defaults depend on what the machine computes in
+    "config": {"hardware", "package_data", "stages"},  # hardware: defaults depend on what the machine computes in
     "run_record": {"config", "disk", "stages"},
     "templates": {"records", "text"},
     "privacy": {"package_data", "text"},
     "store": {"config", "disk", "records"},
-    "model": {"config", "disk", "hardware", "stages"},
+    "model": {"config", "disk", "hardware", "package_data", "stages"},
     # model.load, model.zoo.pull: the tokenizer that counts the tokens of a mix, also of a model by its name
     "data": {
         *("config", "disk", "package_data", "privacy", "records", "retry", "stages", "templates", "text"),

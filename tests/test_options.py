@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from carellama.config.commands import EXPORT_OPTIONS
-from carellama.config.foreign_options import FOREIGN, translate
+from carellama.config.foreign_options import foreign_options, translate
 from carellama.config.options import field_names, shapes_of
 from carellama.config.run import OWN, RUN_OPTIONS
 from carellama.config.serve import CHAT_OPTIONS
@@ -39,10 +39,10 @@ def test_the_flags_of_the_installed_transformers_are_read_as_syntax() -> None:
     assert set(training_flags()) == fields and not fields & set(OWN)
 
 
-@pytest.mark.parametrize("name", sorted(FOREIGN))
+@pytest.mark.parametrize("name", sorted(foreign_options()))
 def test_a_foreign_option_is_read_as_todays_or_refused_with_what_to_use(name: str) -> None:
     """Fault T11. Each entry of the table: its option exists, its values are ones of that option, its advice is said."""
-    entry = FOREIGN[name]
+    entry = foreign_options()[name]
     assert name not in KNOWN["train"] or name in OF_TRAINING, "an option of ours is never translated"
     if not entry.option:
         bad = next(value for value in ("true", "false", "something") if value not in entry.values)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from carellama.config.options import Options, option, split_commas
+from carellama.config.options import Options, option, split_commas, split_numbers
 from carellama.errors import UserError
 
 
@@ -15,10 +15,6 @@ class Lengths(NamedTuple):
     prompt: int
     response: int
     total: int
-
-    def limited_to(self, window: int | None) -> Lengths:
-        """Return the lengths within so many positions; None: as they are."""
-        return self if window is None else Lengths(*(min(length, window) for length in self))
 
 
 @dataclass(frozen=True)
@@ -89,12 +85,8 @@ class DataArguments(PromptArguments):
     @property
     def probabilities(self) -> list[float] | None:
         """`interleave_probs` as numbers."""
-        if self.interleave_probs is None:
-            return None
-        try:
-            return [float(part) for part in split_commas(self.interleave_probs)]
-        except ValueError:
-            raise UserError(f"--interleave_probs takes numbers as in 0.7,0.3, not {self.interleave_probs!r}") from None
+        probs = self.interleave_probs
+        return None if probs is None else split_numbers("interleave_probs", probs, "0.7,0.3")
 
     @property
     def lengths(self) -> Lengths:
@@ -105,11 +97,7 @@ class DataArguments(PromptArguments):
         else:
             source, target = self.max_source_length or 512, self.max_target_length or 512
             whole = source + target
-        return Lengths(source, target, whole).limited_to(self.window)
-
-    def within(self, window: int) -> DataArguments:
-        """Return the options for a model of so many positions."""
-        return replace(self, window=window)
+        return Lengths(*(min(length, self.window or length) for length in (source, target, whole)))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 
@@ -62,30 +62,27 @@ def vllm_environment(key: str, token: str | None) -> dict[str, str]:
     return passed | own | ({"HF_TOKEN": token} if token else {})
 
 
-@contextlib.contextmanager
-def single_threaded_tokenizers() -> Iterator[None]:
-    """Within this, `tokenizers` works in the thread that calls it: for callers with threads of their own."""
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+@contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ["TOKENIZERS_PARALLELISM"]
+            del os.environ[name]
         else:
-            os.environ["TOKENIZERS_PARALLELISM"] = before
+            os.environ[name] = before
 
 
-@contextlib.contextmanager
-def openmp_threads(count: int) -> Iterator[None]:
+def single_threaded_tokenizers() -> AbstractContextManager[None]:
+    """Within this, `tokenizers` works in the thread that calls it: for callers with threads of their own."""
+    return _variable("TOKENIZERS_PARALLELISM", "false")
+
+
+def openmp_threads(count: int) -> AbstractContextManager[None]:
     """Within this, a library that loads OpenMP for itself gets so many threads, unless the user has set a number."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ.setdefault("OMP_NUM_THREADS", str(count))
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
+    return _variable("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(count)))
 
 
 SPINS = "10000"  # turns of a loop: about 0.1 ms, longer than the threads of one matrix product wait for each other

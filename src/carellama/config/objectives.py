@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from carellama.config.options import Options, field_names, option, split_commas
+from carellama.config.options import Options, field_names, option, split_commas, split_numbers
 from carellama.errors import UserError, nearest
 
 # rewards of grpo that are named, and the options of which one must be given for each
@@ -125,12 +125,8 @@ class GRPOArguments(Options):
     @property
     def weights(self) -> list[float]:
         """A weight for each reward."""
-        if self.reward_weights is None:
-            return [1.0] * len(self.names)
-        try:
-            return [float(part) for part in split_commas(self.reward_weights)]
-        except ValueError:
-            raise UserError(f"--reward_weights takes numbers as in 1,0.5, not {self.reward_weights!r}") from None
+        weights = self.reward_weights
+        return [1.0] * len(self.names) if weights is None else split_numbers("reward_weights", weights, "1,0.5")
 
     @property
     def constitution_path(self) -> Path | None:

@@ -8,6 +8,7 @@ The command line, YAML files (`carellama.config.reader`), `--help` and the docum
 from __future__ import annotations
 
 import dataclasses
+import operator
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from carellama.errors import UserError, lookup, nearest
 
 TRUE, FALSE = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
-BOUNDS = {"at_least": "at least", "above": "above", "at_most": "at most", "below": "below"}
+BOUNDS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
 
 
 def option(
@@ -48,10 +49,9 @@ class Options:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            bounds = field.metadata.get("bounds")
-            if bounds and value is not None and not is_within(value, bounds):
-                wanted = " and ".join(f"{BOUNDS[name]} {bound}" for name, bound in bounds.items())
+            value, bounds = getattr(self, field.name), field.metadata.get("bounds") or {}
+            if value is not None and not all(BOUNDS[name](value, bound) for name, bound in bounds.items()):
+                wanted = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in bounds.items())
                 raise UserError(f"--{field.name} is {value}; it must be {wanted}")
 
 
@@ -63,20 +63,17 @@ def check_names(option_name: str, names: Sequence[str], known: Mapping[str, obje
         raise UserError(f"--{option_name} names {' '.join(names)}; name each once")
 
 
-def is_within(value: float, bounds: Mapping[str, float]) -> bool:
-    """Whether a number keeps to its bounds; NaN does not."""
-    return (
-        value >= bounds.get("at_least", value)
-        and value <= bounds.get("at_most", value)
-        and ("above" not in bounds or value > bounds["above"])
-        and ("below" not in bounds or value < bounds["below"])
-        and value == value
-    )
-
-
 def split_commas(value: str | None) -> list[str]:
     """`"a, b"` -> `["a", "b"]`."""
     return [part.strip() for part in (value or "").split(",") if part.strip()]
+
+
+def split_numbers(name: str, value: str, example: str) -> list[float]:
+    """The numbers of a comma list. Raises `UserError`, with an example, for what is none."""
+    try:
+        return [float(part) for part in split_commas(value)]
+    except ValueError:
+        raise UserError(f"--{name} takes numbers as in {example}, not {value!r}") from None
 
 
 def default_text(default: object) -> str:

@@ -22,7 +22,7 @@ import yaml
 
 from carellama.config.foreign_options import translate
 from carellama.config.help import format_help
-from carellama.config.options import FALSE, TRUE, default_of, option_fields, shapes_of
+from carellama.config.options import FALSE, TRUE, Shape, default_of, option_fields, shapes_of
 from carellama.config.transformers_options import TrainingFlag
 from carellama.errors import UserError, nearest, read_failure
 
@@ -122,20 +122,23 @@ class Reader:
 
     def _takes(self, name: str, positional: str | None) -> float:
         """How many words an option takes; those of other programs and of transformers take all that follow."""
-        known = self.shapes.get(self.name_of(name) or "")
+        known = self._shape(name)
         if known is None:
             return 1 if positional else float("inf")
         return float("inf") if known.many else 1
 
     def _words(self, name: str, value: object) -> list[str]:
         """The words of a value in a file; none for a key without a value."""
-        known = self.shapes.get(self.name_of(name) or "")
         if value is None:
             return []
+        known = self._shape(name)
         return list(map(str, value)) if known and known.many and isinstance(value, list) else words_of(value)
 
+    def _shape(self, name: str) -> Shape | None:
+        return self.shapes.get(self.name_of(name) or "")
+
     def _is_switch(self, name: str) -> bool:
-        known = self.shapes.get(self.name_of(name) or "")
+        known = self._shape(name)
         return known is not None and known.kind is bool
 
     def _named(self, pairs: Iterable[tuple[str, list[str]]], *, in_file: bool = False) -> dict[str, list[str]]:

@@ -91,8 +91,20 @@ class GuardEvalArguments(GuardArguments):
             raise UserError("--judge_endpoint needs --judge_model, the name of the judge")
 
 
+class ClassifierTrainOptions(Options):
+    """What the options of both classifiers that are trained have in common."""
+
+    threshold: float
+    floor: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.floor > self.threshold:
+            raise UserError(f"--floor {self.floor:g} is above --threshold {self.threshold:g}; lower --floor as well")
+
+
 @dataclass(frozen=True)
-class GuardTrainArguments(Options):
+class GuardTrainArguments(ClassifierTrainOptions):
     """What the guard's classifier learns from, and where its weights go."""
 
     files: list[str] = option("Files of requests (first words), as `guard eval` reads them.")
@@ -104,11 +116,6 @@ class GuardTrainArguments(Options):
     min_count: int = option("Texts that a feature must be in.", 2, at_least=1)
     folds: int = option("Parts of the cross-validation whose figures are printed; 0: none.", 5, at_least=0)
     overwrite: bool = option("Replace the output if it is there.", default=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.floor > self.threshold:
-            raise UserError(f"--floor {self.floor:g} is above --threshold {self.threshold:g}; lower --floor as well")
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,7 @@ class SafetyEvalArguments(Options):
 
 
 @dataclass(frozen=True)
-class SafetyTrainArguments(Options):
+class SafetyTrainArguments(ClassifierTrainOptions):
     """What the classifier learns from, and where its weights go."""
 
     files: list[str] = option("Files of cases (first words), as `safety eval` reads them.")
@@ -173,11 +180,6 @@ class SafetyTrainArguments(Options):
     )
     folds: int = option("Parts of the cross-validation, of whole sets of texts; 0: none.", 5, at_least=0)
     overwrite: bool = option("Replace the output if it is there.", default=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.floor > self.threshold:
-            raise UserError(f"--floor {self.floor:g} is above --threshold {self.threshold:g}; lower --floor as well")
 
 
 @dataclass(frozen=True)

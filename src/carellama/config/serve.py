@@ -20,8 +20,34 @@ MODEL = "carellama"  # the name of the model in requests; an adapter's is carell
 SHORTEST = 8  # characters of a password
 
 
+class ServerOptions(Options):
+    """What the options of both servers have in common."""
+
+    host: str
+    ssl_certfile: str | None
+    ssl_keyfile: str | None
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches the address."""
+        return is_loopback(self.host)
+
+    @property
+    def scheme(self) -> str:
+        """`https` where there is a certificate."""
+        return "https" if self.ssl_certfile else "http"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.ssl_certfile) != bool(self.ssl_keyfile):
+            raise UserError("--ssl_certfile and --ssl_keyfile go together: give both, or neither")
+        for name, path in (("ssl_certfile", self.ssl_certfile), ("ssl_keyfile", self.ssl_keyfile)):
+            if path is not None and not Path(path).is_file():
+                raise UserError(f"--{name}: there is no file {path}")
+
+
 @dataclass(frozen=True)
-class ApiArguments(Options):
+class ApiArguments(ServerOptions):
     """Where the server listens, what it takes, and what a request that leaves it out gets."""
 
     host: str = option("Address to listen at; another than loopback needs keys.", "127.0.0.1")
@@ -93,16 +119,10 @@ class ApiArguments(Options):
         """Seconds that a drain takes at least, so that a load balancer sees /ready fail."""
         if self.drain_seconds is not None:
             return self.drain_seconds
-        return 0.0 if is_loopback(self.host) else 5.0
-
-    @property
-    def scheme(self) -> str:
-        """`https` where there is a certificate."""
-        return "https" if self.ssl_certfile else "http"
+        return 0.0 if self.loopback else 5.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_tls(self.ssl_certfile, self.ssl_keyfile)
         for origin in self.origins:
             if origin != "*" and not (origin.startswith(("http://", "https://")) and origin.count("/") == 2):
                 raise UserError(f"--cors_origins: {origin!r}; write scheme and host, as in https://chat.example.org")
@@ -117,7 +137,7 @@ def is_loopback(host: str) -> bool:
 
 
 @dataclass(frozen=True)
-class WebArguments(Options):
+class WebArguments(ServerOptions):
     """Where the page is, who may use it, and how much of it."""
 
     host: str = option("Address; others than this machine's own need a password (see below).", "127.0.0.1")
@@ -132,20 +152,6 @@ class WebArguments(Options):
     question_chars: int = option("Longest question, in characters.", 20000, at_least=1)
     ssl_certfile: str | None = option("TLS: certificate (chain), PEM.", None)
     ssl_keyfile: str | None = option("TLS: its private key, PEM.", None)
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine reaches the page."""
-        return is_loopback(self.host)
-
-    @property
-    def scheme(self) -> str:
-        """`https` where there is a certificate."""
-        return "https" if self.ssl_certfile else "http"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_tls(self.ssl_certfile, self.ssl_keyfile)
 
 
 def credentials(arguments: WebArguments) -> str | None:
@@ -172,15 +178,6 @@ def credentials(arguments: WebArguments) -> str | None:
     if not (user and colon and len(password) >= SHORTEST) or len(found.splitlines()) > 1:
         raise UserError(f"{source} must hold one line user:password, the password of at least {SHORTEST} characters")
     return found
-
-
-def check_tls(certificate: str | None, key: str | None) -> None:
-    """Raise `UserError` for one of the two files of TLS without the other, and for one that is not there."""
-    if bool(certificate) != bool(key):
-        raise UserError("--ssl_certfile and --ssl_keyfile go together: give both, or neither")
-    for name, path in (("ssl_certfile", certificate), ("ssl_keyfile", key)):
-        if path is not None and not Path(path).is_file():
-            raise UserError(f"--{name}: there is no file {path}")
 
 
 # of commands that talk with a person, and of the server
