@@ -103,7 +103,7 @@ def test_only_an_older_model_is_written_over_and_only_if_told(tiny_folder, tmp_p
         export_model(model, None, target)
     with pytest.raises(UserError, match="holds no model"):
         export_model(model, None, target, overwrite=True)
-    with pytest.raises(UserError, match="which the export reads"):
+    with pytest.raises(UserError, match="which is read"):
         export_model(model, None, tiny_folder, overwrite=True)
     assert (target / "letter.txt").read_text() == "dear"
     (target / "letter.txt").unlink()

@@ -235,7 +235,7 @@ def test_only_an_older_model_is_written_over(pieces, tmp_path, capsys) -> None:
         main(words)
     main([*words, "--overwrite_output_dir", "true"])
     (tmp_path / "in/config.json").write_text("{}")
-    with pytest.raises(UserError, match="weights that are read"):
+    with pytest.raises(UserError, match="which is read"):
         main([*words[:-1], str(tmp_path / "in"), "--overwrite_output_dir", "true"])
 
 

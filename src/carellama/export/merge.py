@@ -14,8 +14,6 @@ from __future__ import annotations
 import logging
 import re
 import shlex
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +26,7 @@ from carellama.config.reader import parse_options
 from carellama.disk import say
 from carellama.errors import UserError
 from carellama.export.card import write_card
-from carellama.model.paths import check_model
+from carellama.model.paths import check_model, check_output, check_space, filled_folder
 from carellama.model.quiet import QUICK_BYTES, quiet_bars
 from carellama.model.readers import make_readable
 from carellama.model.zoo.pull import with_named_weights
@@ -36,8 +34,7 @@ from carellama.run_record import check_positions, template_for
 from carellama.templates.template import Template, get_template
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from carellama.export.parity import ParityReport
 
@@ -76,27 +73,29 @@ def export_model(
     A base that was trained on quantised is taken unquantised. Raises `UserError` for a folder that is not
     empty (or, with `overwrite`, holds no model), for too little disk space, and for what cannot be loaded.
     """
+    import torch
+
     from carellama.export.parity import check_parity, measure
     from carellama.export.scoring import prepare_scoring
     from carellama.model.adapter_plan import plan_adapters
     from carellama.model.adapters import apply_adapters, merge_adapters
     from carellama.model.load import (
         checkpoint_kind,
-        load_config,
         load_model,
         load_tokenizer,
         match_tokenizer,
+        stored_dtype,
         tokenizer_checkpoint,
     )
 
     model, data = with_named_weights(model, DataArguments(template=template_name))
-    _check_target(output_dir, model, overwrite=overwrite)
+    check_output(output_dir, map(Path, (model.model_name_or_path, *model.checkpoints)), overwrite=overwrite)
     if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", max_shard_size, re.IGNORECASE):
         raise UserError(f"--max_shard_size {max_shard_size}: give a size like 5GB or 500MB")
     if model.quantization_bit:
         log.info("export takes the base unquantised: adapters cannot be merged into quantised weights")
         model = replace(model, quantization_bit=None)
-    dtype = model.dtype if model.dtype != "auto" else _stored_dtype(load_config(model))
+    dtype = model.dtype if model.dtype != "auto" else stored_dtype(model)
     tokenizer = load_tokenizer(model)
     check_positions(model)
     template = get_template(template_for(model, data.template), tokenizer)
@@ -104,20 +103,18 @@ def export_model(
     base = load_model(model, dtype=dtype, attention=None, kind=kind)
     match_tokenizer(base, tokenizer, extended=tokenizer_checkpoint(model) is not None)
     adapted = apply_adapters(base, plan_adapters(model))
-    _check_space(base, output_dir, dtype)
+    check_space(output_dir, needed := _bytes_of(base, dtype))
     exact = base.num_parameters() <= EXACT_WEIGHTS
     if exact:
         adapted.float()
     expected = measure(adapted, tokenizer, template, kind)
-    merged = merge_adapters(adapted).to(_torch_dtype(dtype))  # type: ignore[arg-type]  # transformers' decorator hides what it takes
+    merged = merge_adapters(adapted).to(getattr(torch, dtype))
     tokenizer.chat_template = template.jinja
     if kind == "reward":
         prepare_scoring(merged, tokenizer, template)
     try:
-        output_dir.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}.", dir=output_dir.parent) as temporary:
-            made = Path(temporary) / "model"
-            if (needed := _bytes_of(merged, dtype)) > QUICK_BYTES:
+        with filled_folder(output_dir) as made:
+            if needed > QUICK_BYTES:
                 say(f"writing {needed / 1e9:.1f} GB to {output_dir}")
             _save(merged, tokenizer, template, made, max_shard_size)
             del base, adapted, merged
@@ -125,57 +122,16 @@ def export_model(
                 made, template, expected, dtype=dtype, exact=exact, trust_remote_code=model.trust_remote_code
             )
             write_card(made, model, template, str(parity), kind)
-            _put(made, output_dir, Path(temporary))
     except OSError as error:
         raise UserError(f"cannot write {output_dir}: {error}") from error
     return parity
 
 
-def _stored_dtype(config: PreTrainedConfig) -> str:
-    """The precision that the base is stored in; none stated: float32."""
-    return str(config.dtype or "float32").removeprefix("torch.")
-
-
-def _torch_dtype(name: str) -> torch.dtype:
-    import torch
-
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
-
-
-def _check_target(folder: Path, model: ModelArguments, *, overwrite: bool) -> None:
-    """Refuse to write over anything but, if told so, an older model that nothing here is read from."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output_dir {folder} is a file")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not overwrite:
-        raise UserError(
-            f"--output_dir {folder} is not empty; give another folder, or --overwrite_output_dir true to replace it"
-        )
-    target = folder.resolve()
-    for source in (model.model_name_or_path, *model.checkpoints):
-        path = Path(source).expanduser().resolve()
-        if path.exists() and (path == target or target in path.parents):
-            raise UserError(f"--output_dir {folder} holds {source}, which the export reads: give another folder")
-    if not (folder / "config.json").is_file():
-        raise UserError(f"--output_dir {folder} holds no model (config.json), so it is not replaced; give another")
-
-
 def _bytes_of(network: PreTrainedModel, dtype: str) -> int:
     """The disk space that the folder takes at most."""
-    return int(network.num_parameters() * _torch_dtype(dtype).itemsize * 1.02) + (64 << 20)
+    import torch
 
-
-def _check_space(network: PreTrainedModel, output_dir: Path, dtype: str) -> None:
-    """Refuse when the disk has less space than the weights take."""
-    needed = _bytes_of(network, dtype)
-    place = next(parent for parent in output_dir.absolute().parents if parent.exists())
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise UserError(
-            f"the model takes {needed / 1e9:.2f} GB, and the disk of {output_dir} has {free / 1e9:.2f} GB free"
-        )
+    return int(network.num_parameters() * getattr(torch, dtype).itemsize * 1.02) + (64 << 20)
 
 
 def _save(
@@ -203,10 +159,3 @@ def _save(
     make_readable(folder)
     for weights in folder.glob("*.safetensors"):  # which safetensors writes for the owner's eyes only
         weights.chmod((folder / "config.json").stat().st_mode)
-
-
-def _put(made: Path, target: Path, scratch: Path) -> None:
-    """Give the finished folder its name; an older one is moved away first, and goes with `scratch`."""
-    if target.exists():
-        target.rename(scratch / "older")
-    made.rename(target)

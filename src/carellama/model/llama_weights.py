@@ -19,7 +19,6 @@ import logging
 import pickle
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from carellama.config.commands import LlamaArguments
 from carellama.config.reader import parse_options
 from carellama.disk import full, no_room, write_json
 from carellama.errors import UserError
+from carellama.model.paths import check_output, check_space, filled_folder
 
 if TYPE_CHECKING:
     import torch
@@ -90,29 +90,24 @@ def convert(source: Path, size: str, output: Path, *, version: int | None = None
     params = read_params(folder / "params.json")
     _check_size(params, base, folder)
     shards = find_shards(folder, base)
-    tokenizer = next((path for path in _near(source, folder) if path.is_file()), None)
+    near = (place / "tokenizer.model" for place in (source, folder, source.parent))
+    tokenizer = next((path for path in near if path.is_file()), None)
     if tokenizer is None:
         raise UserError(f"{source} has no tokenizer.model; it comes with the download, beside the folders of the sizes")
-    _check_output(output, (source, folder), overwrite=overwrite)
+    check_output(output, (source, folder), overwrite=overwrite)
     weights = [open_shard(path) for path in shards]
     version = version or guess_version(params, size)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    _check_space(shards, output)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
-        made = Path(temporary) / "model"
-        made.mkdir()
+    check_space(output, int(sum(path.stat().st_size for path in shards) * 1.02) + (16 << 20))
+    with filled_folder(output) as made:
         try:
             vocabulary, hidden, dtype = _write_weights(weights, params, made)
             _write_configs(made, params, vocabulary, hidden, dtype, version)
             _write_tokenizer(tokenizer, made, vocabulary)
             _write_source_card(made, size, version)
-        except (OSError, RuntimeError) as error:
+        except Exception as error:
             if full(error):
                 raise UserError(no_room(error, output.parent)) from error
             raise
-        if output.exists():
-            output.rename(Path(temporary) / "older")
-        made.rename(output)
 
 
 def find_weights(source: Path, size: str) -> Path:
@@ -252,12 +247,7 @@ def _write_weights(weights: Sequence[Mapping[str, torch.Tensor]], params: Params
     dtype = ""
     for number, layer in enumerate(_layers(weights, params), 1):
         name = f"model-{number:05d}-of-{count:05d}.safetensors"
-        try:
-            save_file(layer, folder / name, metadata={"format": "pt"})
-        except Exception as error:
-            if full(error):
-                raise UserError(no_room(error, folder)) from error
-            raise
+        save_file(layer, folder / name, metadata={"format": "pt"})
         files |= dict.fromkeys(layer, name)
         total += sum(tensor.numel() * tensor.element_size() for tensor in layer.values())
         for key, tensor in layer.items():
@@ -333,32 +323,3 @@ def _write_source_card(folder: Path, size: str, version: int) -> None:
     licence = "llama2" if version == 2 else "other"
     head = f"---\nlicense: {licence}\nlanguage:\n- en\n---\n# {name}\n\n"
     (folder / "README.md").write_text(f"{head}Converted by CareLlama from the original weights.\n", encoding="utf-8")
-
-
-def _near(source: Path, folder: Path) -> Iterator[Path]:
-    """Where tokenizer.model may be."""
-    for place in (source, folder, source.parent):
-        yield place / "tokenizer.model"
-
-
-def _check_output(output: Path, read: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse to write over anything but an older model, and over what is read."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        if not output.is_dir() or not overwrite:
-            raise UserError(f"--output_dir {output} is not empty; give another folder, or --overwrite_output_dir true")
-        if not (output / "config.json").is_file():
-            raise UserError(f"--output_dir {output} holds no model (config.json), so it is not replaced; give another")
-    target = output.resolve()
-    if any(target == place.resolve() or target in place.resolve().parents for place in read):
-        raise UserError(f"--output_dir {output} holds the weights that are read: give another folder")
-
-
-def _check_space(shards: Sequence[Path], output: Path) -> None:
-    """Refuse when the disk has less room than the weights take."""
-    needed = int(sum(path.stat().st_size for path in shards) * 1.02) + (16 << 20)
-    free = shutil.disk_usage(output.parent).free
-    if free < needed:
-        raise UserError(
-            f"the model takes {needed / 1e9:.2f} GB, and the disk of {output} has {free / 1e9:.2f} GB free: "
-            "make room there, or write to another disk"
-        )

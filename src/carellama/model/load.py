@@ -122,6 +122,11 @@ def load_config(model: ModelArguments) -> PreTrainedConfig:
     return config
 
 
+def stored_dtype(model: ModelArguments) -> str:
+    """Return the precision that the base is stored in; none stated: float32."""
+    return str(load_config(model).dtype or "float32").removeprefix("torch.")
+
+
 def model_class(model: ModelArguments, kind: ModelKind = "causal") -> type[PreTrainedModel] | None:
     """Return transformers' class for the model, or None where the model brings its own code."""
     config = load_config(model)

@@ -197,18 +197,13 @@ def _trainable_token_indices(model: PreTrainedModel, tokens: Sequence[int]) -> d
 
 def set_active_adapters(model: PeftModel, names: list[str], *, trained: bool) -> PeftModel:
     """Let all adapters of these names answer together; the last is trained, if any."""
-    cast("BaseTuner", model.base_model).set_adapter(names)
-    last = {id(parameter) for name, parameter in model.named_parameters() if _is_trained_weight(model, name, names[-1])}
-    for parameter in model.parameters():
-        parameter.requires_grad_(trained and id(parameter) in last)
-    return model
-
-
-def _is_trained_weight(model: PeftModel, parameter: str, adapter: str) -> bool:
-    """Whether a parameter belongs to an adapter, and is one that is trained."""
     tuner = cast("BaseTuner", model.base_model)
-    kinds = (tuner.prefix, ".modules_to_save.", ".trainable_tokens_delta.")
-    return adapter in parameter.split(".") and any(kind in parameter for kind in kinds)
+    tuner.set_adapter(names)
+    kinds = (tuner.prefix, ".modules_to_save.", ".trainable_tokens_delta.")  # of weights that are trained
+    for name, parameter in model.named_parameters():
+        of_last = names[-1] in name.split(".") and any(kind in name for kind in kinds)
+        parameter.requires_grad_(trained and of_last)
+    return model
 
 
 @contextmanager
@@ -216,9 +211,8 @@ def quiet_peft() -> Iterator[None]:
     """Leave out the warnings of peft that nobody can act on: old names it uses, and what is checked here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        warnings.filterwarnings("ignore", message="Found missing adapter keys", category=UserWarning)
-        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to", category=UserWarning)
-        warnings.filterwarnings("ignore", message=".*oft_block_size", category=UserWarning)
+        for message in ("Found missing adapter keys", "fan_in_fan_out is set to", ".*oft_block_size"):
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
         warnings.filterwarnings("ignore", message="Using Rank-Stabilized LoRA with", category=UserWarning)
         yield
 

@@ -59,7 +59,8 @@ class DenseAttention(torch.autograd.Function):
         heads, length, _ = query.shape
         shape = (key.shape[0], heads // key.shape[0])  # key heads and the query heads of each: (K, G)
         output = value.new_empty(length, *shape, value.shape[-1])
-        mask = _causal(max(end - start for start, end in itertools.pairwise(borders)), query)
+        longest = max(end - start for start, end in itertools.pairwise(borders))
+        mask = query.new_full((longest, longest), float("-inf")).triu_(1)  # 0 for what a position sees
         kept = []
         for start, end in itertools.pairwise(borders):
             size = end - start
@@ -94,11 +95,6 @@ class DenseAttention(torch.autograd.Function):
             grad_key[start:end].copy_(torch.bmm(grad_scores.transpose(1, 2), stacked).transpose(0, 1))
         given = grad_query.flatten(1, 2), grad_key, grad_value
         return *(grad.transpose(0, 1) for grad in given), None, None
-
-
-def _causal(length: int, like: torch.Tensor) -> torch.Tensor:
-    """(length, length): 0 for what a position sees, -inf for what comes after it."""
-    return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # its products are cut where records end, which is in other places in every batch

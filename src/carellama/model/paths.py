@@ -1,11 +1,14 @@
-"""Whether the folders and files that options name are there, before any library is loaded and anything is converted.
+"""Whether the folders that options name are there, before any library is loaded, and the folder that a model is put in.
 
 check_model(ModelArguments("smollm2-135m", checkpoint_dir="output"))     # UserError: there is no such folder
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from carellama.config.model import ModelArguments
@@ -54,3 +57,45 @@ def check_reward_model(name: str) -> None:
         check_name(name)
     except UserError as error:
         raise UserError(str(error).replace("--model_name_or_path", "--reward_model")) from error
+
+
+def check_output(folder: Path, read: Iterable[Path], *, overwrite: bool) -> None:
+    """Refuse to write over anything but, if asked to, an older model that nothing here is read from."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output_dir {folder} is a file")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise UserError(
+            f"--output_dir {folder} is not empty; give another folder, or --overwrite_output_dir true to replace it"
+        )
+    target = folder.resolve()
+    for source in read:
+        path = source.expanduser().resolve()
+        if path.exists() and (path == target or target in path.parents):
+            raise UserError(f"--output_dir {folder} holds {source}, which is read: give another folder")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"--output_dir {folder} holds no model (config.json), so it is not replaced; give another")
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Refuse when the disk has less room than a model of so many bytes takes."""
+    free = shutil.disk_usage(next(parent for parent in folder.absolute().parents if parent.exists())).free
+    if free < needed:
+        raise UserError(
+            f"the model takes {needed / 1e9:.2f} GB, and the disk of {folder} has {free / 1e9:.2f} GB free: "
+            "make room there, or write to another disk"
+        )
+
+
+@contextmanager
+def filled_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder, which gets this name when the block ends well, in place of an older one."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        made = Path(temporary) / "model"
+        made.mkdir()
+        yield made
+        if folder.exists():
+            folder.rename(Path(temporary) / "older")
+        made.rename(folder)

@@ -12,7 +12,6 @@ rows (`carellama.model.adapters` does) and learns no tokens (`carellama.data.voc
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -25,18 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LONGEST = 64  # characters of a token; what is longer is a sentence, and a mistake
-
-
-@dataclass(frozen=True)
-class Added:
-    """The new ids, each with the ids that its text was made of before."""
-
-    pieces: dict[int, list[int]]
-
-    @property
-    def ids(self) -> list[int]:
-        """The new ids, in order."""
-        return sorted(self.pieces)
+Added = dict[int, list[int]]  # the new ids, each with the ids that its text was made of before
 
 
 def read_tokens(path: Path) -> list[str]:
@@ -70,7 +58,7 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, path: Path) -> Added:
     new = [token for token in tokens if len(before[token]) > 1]
     put(tokenizer, new)
     log.info("%s: %d new tokens, %d that the tokenizer has already", path, len(new), len(tokens) - len(new))
-    return Added({cast("int", tokenizer.convert_tokens_to_ids(token)): before[token] for token in new})
+    return {cast("int", tokenizer.convert_tokens_to_ids(token)): before[token] for token in new}
 
 
 def put(tokenizer: PreTrainedTokenizerBase, tokens: list[str]) -> None:
@@ -138,5 +126,5 @@ def begin(network: PreTrainedModel, added: Added) -> None:
         weights += [head.weight, *([head.bias] if getattr(head, "bias", None) is not None else [])]
     with torch.no_grad():
         for weight in weights:
-            for row, pieces in added.pieces.items():
+            for row, pieces in added.items():
                 weight[row] = weight[pieces].float().mean(0).to(weight.dtype)

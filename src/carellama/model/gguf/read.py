@@ -124,7 +124,7 @@ def _tensor(file: IO[bytes]) -> tuple[str, int]:
 def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:
     """Return the model folder (bfloat16 safetensors, tokenizer) of a .gguf file, made on first use.
 
-    It is kept in the cache by the file's content, so a changed file is converted anew; `papers` (licence
+    It is kept in the cache by the file's content, so a changed file is converted again; `papers` (licence
     texts) are copied into it. From then on the model loads like any other: in 4 bit, in parts, on any device.
     Raises `UserError` for a damaged file, and for an architecture or tokenizer that cannot be converted
     faithfully.

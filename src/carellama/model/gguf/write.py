@@ -169,12 +169,11 @@ def _merge(model: ModelArguments, folder: Path) -> None:
     """Write the model with its checkpoints merged, in the precision that the base is stored in."""
     from carellama.model.adapter_plan import plan_adapters
     from carellama.model.adapters import apply_adapters, merge_adapters
-    from carellama.model.load import load_config, load_model, load_tokenizer, match_tokenizer, tokenizer_checkpoint
+    from carellama.model.load import load_model, load_tokenizer, match_tokenizer, stored_dtype, tokenizer_checkpoint
     from carellama.model.readers import make_readable
 
-    stored = str(load_config(model).dtype or "float32").removeprefix("torch.")
     if model.dtype == "auto":
-        model = replace(model, dtype=stored)  # type: ignore[arg-type]
+        model = replace(model, dtype=stored_dtype(model))  # type: ignore[arg-type]
     tokenizer = load_tokenizer(model)
     network = load_model(model, dtype=model.dtype, attention=None)
     match_tokenizer(network, tokenizer, extended=tokenizer_checkpoint(model) is not None)

@@ -2,51 +2,20 @@ r"""The medical models, deployments, resources and lessons that the CareLlama RE
 
     print("\n".join(field_lines("en")))
 
-They are data (`field.yaml`): what each has, its base and licence, how to run it here, and what became of it.
+They are data (`field.yaml`, `field_words.yaml`): what each has, its base and licence, how to run it here, and what
+became of it.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.resources
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import yaml
+from carellama.package_data import package_yaml
 
 LINK = re.compile(r"\[([^\]]+)\]\(([^)]+)\)")
 Language = Literal["en", "zh"]
-LOADS = {
-    "full": {
-        "en": "`carellama chat --model_name_or_path WEIGHTS`",
-        "zh": "`carellama chat --model_name_or_path 权重`",
-    },
-    "lora": {
-        "en": "`carellama chat --model_name_or_path BASE --checkpoint_dir WEIGHTS`",
-        "zh": "`carellama chat --model_name_or_path 基座 --checkpoint_dir 权重`",
-    },
-    "code": {
-        "en": "needs Python code of the model: `--trust_remote_code`, not tried",
-        "zh": "需要模型自带的 Python 代码：`--trust_remote_code`，未试过",
-    },
-    "none": {"en": "no weights to load", "zh": "没有可加载的权重"},
-}
-TITLES = {
-    "medical_models": {"en": "Medical models", "zh": "医疗模型"},
-    "deployments": {"en": "Deployments", "zh": "部署项目"},
-    "resources": {"en": "Resources", "zh": "资源"},
-    "lessons": {"en": "Lessons of practice", "zh": "实践经验"},
-}
-HEADERS: dict[str, dict[str, tuple[str, ...]]] = {
-    "medical_models": {
-        "en": ("model", "what it has", "base, licence", "here", "what became of it"),
-        "zh": ("模型", "特点", "基座、许可", "在这里运行", "现状"),
-    },
-    "deployments": {"en": ("project", "what it has", "licence", "here"), "zh": ("项目", "特点", "许可", "在这里")},
-    "resources": {"en": ("resource", "what it has", "here"), "zh": ("资源", "内容", "在这里")},
-    "lessons": {"en": ("lesson", "what we measured or can do"), "zh": ("经验", "本项目的测量或做法")},
-}
 
 
 @dataclass(frozen=True)
@@ -58,19 +27,22 @@ class Section:
     rows: tuple[tuple[str, ...], ...]
 
 
-@functools.cache
 def load_field() -> dict[str, list[dict[str, Any]]]:
     """Return the entries of field.yaml by section."""
-    text = (importlib.resources.files(__package__) / "field.yaml").read_text(encoding="utf-8")
-    loaded: dict[str, list[dict[str, Any]]] = yaml.safe_load(text)
-    return loaded
+    return package_yaml("model/zoo/field.yaml")
+
+
+def _words(kind: str) -> Any:
+    return package_yaml("model/zoo/field_words.yaml")[kind]
 
 
 def field_sections(language: Language) -> tuple[Section, ...]:
     """Return the four tables in a language, as Markdown."""
     return tuple(
         Section(
-            TITLES[name][language], HEADERS[name][language], tuple(_row(name, entry, language) for entry in entries)
+            _words("titles")[name][language],
+            tuple(_words("headers")[name][language]),
+            tuple(_row(name, entry, language) for entry in entries),
         )
         for name, entries in load_field().items()
     )
@@ -98,7 +70,7 @@ def _row(section: str, entry: dict[str, Any], language: Language) -> tuple[str, 
     seen = f" ({entry['seen'].replace(' (', ', ').rstrip(')')})"
     if section == "deployments":
         return link + seen, entry["has"][language], entry["licence"], entry["here"][language]
-    here = LOADS[entry["loads"]][language]
+    here = _words("loads")[entry["loads"]][language]
     if entry["weights"]:
         here += f"; {entry['weights']}"
     if entry["datasets"]:
