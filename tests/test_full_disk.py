@@ -68,7 +68,7 @@ def check(output: Path, whole: Path, code: int, said: str) -> None:
     for checkpoint in saved:
         assert files(checkpoint) == files(whole / checkpoint.name)
         same_weights(checkpoint, whole / checkpoint.name)
-    assert errors[0].endswith(f"goes on from {saved[-1]}" if saved else "the same command begins anew")
+    assert errors[0].endswith(f"goes on from {saved[-1]}" if saved else "the same command starts from the beginning")
     assert not (output / ".saving").exists() and not list(output.glob(".*.tmp"))
     assert not (output / "adapter_model.safetensors").exists()
 

@@ -320,7 +320,7 @@ def test_a_bad_record_met_while_training_loses_nothing_learned(tmp_path, run_of,
     first, again = (text for text in caplog.messages if text.startswith("error"))
     (checkpoint,) = (tmp_path / "cut").glob("checkpoint-[!3]")
     assert first.startswith(f"error: {path}:19: no answer: ") and first == again and "Traceback" not in caplog.text
-    assert first.endswith(f"with that option, or once this is mended, the same command goes on from {checkpoint}")
+    assert first.endswith(f"with that option, or when the cause is fixed, the same command goes on from {checkpoint}")
     assert sorted(path.name for path in checkpoint.iterdir()) == sorted(
         path.name for path in (tmp_path / "whole/checkpoint-3").iterdir()
     )

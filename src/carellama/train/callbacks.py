@@ -122,9 +122,16 @@ def stop_on_signals(stopped: threading.Event, say: Callable[[str], None]) -> Ite
         stopped.set()
         say("stopping after this step, with a checkpoint; press Ctrl-C again to stop without one")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    with handled_signals(ask):
+        yield
+
+
+@contextlib.contextmanager
+def handled_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within this, Ctrl-C and SIGTERM call the handler."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

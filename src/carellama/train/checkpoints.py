@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from accelerate.utils import gather_object
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
@@ -82,6 +82,13 @@ class AtomicCheckpointMixin(Host):
         if failure is not None:
             raise TrainingDiverged(failure)
 
+    def prepare_evaluation(self) -> None:
+        """Wrap the model as a training does, where none came before."""
+        if not self.accelerator._models:  # noqa: SLF001 - accelerate has no other
+            self.model_wrapped = self.accelerator.prepare_model(
+                cast("torch.nn.Module", self.model), evaluation_mode=True
+            )
+
     def save_what_was_learned(self) -> None:
         """Write a checkpoint of the steps since the last one, if there were any."""
         step = self.state.global_step
@@ -98,35 +105,25 @@ class AtomicCheckpointMixin(Host):
         """Write the checkpoint in a staging folder, then move it to its place in one step."""
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         home = Path(self._get_output_dir(trial))
-        if self.args.should_save:
-            shutil.rmtree(home / STAGING, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self._saving = True
-        with _remove_on_failure(home / STAGING):
+        with self._staging(home):
+            self._saving = True
             try:
-                with quiet_bars():
-                    super()._save_checkpoint(model, trial)
+                super()._save_checkpoint(model, trial)
             finally:
                 self._saving = False
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 self._put(home, name)
-        self.accelerator.wait_for_everyone()
         self.checkpoint = home / name
 
     def save_learned(self) -> None:
         """Write the model into the output folder: no file has its name before all of them are complete."""
         home = Path(str(self.args.output_dir))
         made = home / STAGING / "model"
-        if self.args.should_save:
-            shutil.rmtree(home / STAGING, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        with _remove_on_failure(home / STAGING):
-            with quiet_bars():
-                self.save_model(str(made), _internal_call=True)
+        with self._staging(home):
+            self.save_model(str(made), _internal_call=True)
             if self.args.should_save:
                 _finish_files(made)
-        self.accelerator.wait_for_everyone()
         if self.args.should_save:
             for file in made.iterdir():
                 if (home / file.name).is_dir():
@@ -136,6 +133,20 @@ class AtomicCheckpointMixin(Host):
         self.accelerator.wait_for_everyone()
         if self.args.push_to_hub:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    @contextmanager
+    def _staging(self, home: Path) -> Iterator[None]:
+        """Within this all processes write into an empty staging folder; it is removed when one of them fails."""
+        if self.args.should_save:
+            shutil.rmtree(home / STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        try:
+            with quiet_bars():
+                yield
+        except BaseException:
+            shutil.rmtree(home / STAGING, ignore_errors=True)  # half a checkpoint is of no use, and fills the disk
+            raise
+        self.accelerator.wait_for_everyone()
 
     def _put(self, home: Path, name: str) -> None:
         """Give a checkpoint that all processes have finished its place, and remove those that are too many."""
@@ -180,16 +191,6 @@ def _finish_files(folder: Path) -> None:
     make_readable(folder)
     if (folder / "adapter_config.json").is_file():
         (folder / "README.md").unlink(missing_ok=True)
-
-
-@contextmanager
-def _remove_on_failure(staging: Path) -> Iterator[None]:
-    """Remove the staging folder when the block fails: half of what it was to hold is of no use, and fills the disk."""
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
 
 
 def json_log_callback(output_dir: str) -> JsonLogCallback:

@@ -98,7 +98,7 @@ def _chunks(
     """Yield of each chunk (its rows, log softmax[targets] (n,), onehot - softmax (n, V)), the gradient of the former.
 
     In float32, the gradient rounded to the weight's precision, and made only where something `learns`. It lies where
-    the next chunk's will: on a CPU memory of that size that is asked for anew costs about as much as what is computed
+    the next chunk's will: on a CPU memory of that size that is allocated again costs about as much as what is computed
     in it.
     """
     size, width = min(CHUNK_POSITIONS, len(targets)), len(weight)
@@ -158,17 +158,11 @@ def token_logps(
             handle.remove()
         hidden = caught[0].view(len(logits), -1)
         logs = -F.cross_entropy(logits.float() / temperature, targets[chosen], reduction="none")
-    record, count = _record_index(batch, chosen)
-    return logs, hidden, record, count
-
-
-def _record_index(batch: Batch, chosen: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """(the record of each chosen position, the number of records) of a row or a padded batch."""
     line, place = chosen.nonzero(as_tuple=True)
     borders = batch.get("cu_seq_lens_q")
     if borders is None:
-        return line, len(chosen)
-    return torch.bucketize(place, borders[1:], right=True), len(borders) - 1
+        return logs, hidden, line, len(chosen)
+    return logs, hidden, torch.bucketize(place, borders[1:], right=True), len(borders) - 1
 
 
 def sum_loss(

@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, cast
 
 from carellama.config.environment import asked_engine, launched, lonely, world
 from carellama.errors import UserError
+from carellama.records import JSONObject
 
 if TYPE_CHECKING:
     from accelerate.utils import DeepSpeedPlugin
@@ -148,15 +149,7 @@ def _check_deepspeed(training: TrainingArguments) -> None:
             raise UserError(f"DeepSpeed's {key} is {value} and --{name} is {own}: set it to auto there")
 
 
-class LaunchRecord(TypedDict):
-    """What a checkpoint keeps of how it was made."""
-
-    engine: str
-    processes: int
-    batch: int
-
-
-def record_of(training: TrainingArguments) -> LaunchRecord:
+def record_of(training: TrainingArguments) -> JSONObject:
     """What a checkpoint keeps of how it was made."""
     engine = engine_of(training)
     return {"engine": str(engine), "processes": engine.processes, "batch": step_batch(training)}

@@ -259,8 +259,7 @@ class GRPOTrainer(AtomicCheckpointMixin, OwnOptimizer, TRLTrainer):
         """Return the mean reward of one answer to each held-out prompt, all in all and of each kind."""
         started = time.monotonic()
         data = self.eval_dataset if eval_dataset is None else eval_dataset
-        if not self.accelerator._models:  # noqa: SLF001 - accelerate has no other; evaluation without training before it
-            self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
+        self.prepare_evaluation()
         training = self.model.training
         self.model.eval()
         try:

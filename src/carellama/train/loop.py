@@ -72,9 +72,9 @@ def _silence_disk_full_threads() -> Iterator[None]:
 def resume_hint(config: RunConfig, checkpoint: Path | None) -> str:
     """Return a one-line hint that tells how to resume."""
     if checkpoint is None:
-        return "there is no checkpoint yet, and the same command begins anew"
-    anew = " (without --overwrite_output_dir)" if config.own.overwrite_output_dir else ""
-    return f"the same command{anew} goes on from {checkpoint}"
+        return "there is no checkpoint yet, so the same command starts from the beginning"
+    without = " (without --overwrite_output_dir)" if config.own.overwrite_output_dir else ""
+    return f"the same command{without} goes on from {checkpoint}"
 
 
 def _train_with_signals(config: RunConfig, trainer: StageTrainer, resume_from: str | None) -> dict[str, float]:

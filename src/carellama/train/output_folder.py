@@ -46,7 +46,7 @@ def claim_output_folder(output: Path, config: RunConfig) -> str | None:
         )
     if checkpoints:
         last = str(checkpoints[-1].parent)
-        log.info("going on from %s (give --overwrite_output_dir to begin anew)", last)
+        log.info("going on from %s (give --overwrite_output_dir to start from the beginning)", last)
         return last
     # one that was killed before its first checkpoint has begun nothing worth keeping
     foreign = next((path for path in output.iterdir() if not any(path.match(name) for name in EARLY_RUN_FILES)), None)

@@ -28,7 +28,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -101,7 +101,11 @@ class PPOTrainer(PackedTrainer):
         template = get_template(config.data.template, tokenizer)
         self.engine = TransformersEngine(self.model, tokenizer, template, self.args.per_device_eval_batch_size)
         self.sampling = Sampling.of(config.generating)
-        disable_dropout(self.model)
+        dropouts = [module for module in self.model.modules() if isinstance(module, torch.nn.Dropout) and module.p]
+        for module in dropouts:  # departure 3
+            module.p = 0.0
+        if dropouts:
+            log.info("ppo trains without dropout")
         learns = any(parameter.requires_grad for parameter in self.model.parameters())
         compares = learns or hasattr(self.model, "peft_config")
         self.reference = ReferenceModel(self.model, sharded=self.sharded) if compares else None
@@ -268,9 +272,8 @@ class PPOTrainer(PackedTrainer):
         self, scores: list[float], kls: list[float], logps: list[torch.Tensor], answers: list[GeneratedIds]
     ) -> None:
         """Log the rollout, of all processes together, and adapt the cost of KL for the next."""
-        lengths = [len(one) for one in logps]
         count, score, kl, surprise, tokens, ended = self._sum_over_ranks(
-            len(scores), sum(scores), sum(kls), -sum(float(one.sum()) for one in logps), sum(lengths),
+            len(scores), sum(scores), sum(kls), -sum(float(one.sum()) for one in logps), sum(map(len, logps)),
             sum(answer.reached_eos for answer in answers),
         )  # fmt: skip
         measured = {
@@ -349,8 +352,7 @@ class PPOTrainer(PackedTrainer):
     def _save_rng_state(self, output_dir: str) -> None:
         """Each process also keeps the rollout that its next batch comes from, if there is one, and what it adapts."""
         super()._save_rng_state(output_dir)
-        moments = self.moments
-        numbers = [self.coefficient, moments.count, moments.mean, moments.squares]
+        numbers = [self.coefficient, *astuple(self.moments)]
         state = {"kept": torch.tensor(numbers, dtype=torch.float64)}
         if self.state.global_step * self.args.gradient_accumulation_steps % self.rollout_batches:
             assert self._current is not None
@@ -391,12 +393,3 @@ def add_value_head(model: AnyModel) -> torch.nn.Linear:
     torch.nn.init.zeros_(value.bias)
     setattr(model, VALUE_HEAD_NAME, value)
     return value
-
-
-def disable_dropout(model: torch.nn.Module) -> None:
-    """Switch off all dropout (departure 3), and say so where there was any."""
-    layers = [module for module in model.modules() if isinstance(module, torch.nn.Dropout) and module.p]
-    for module in layers:
-        module.p = 0.0
-    if layers:
-        log.info("ppo trains without dropout")

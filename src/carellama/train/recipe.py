@@ -28,13 +28,11 @@ import json
 import logging
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 from carellama.config.commands import RecipeArguments
 from carellama.config.reader import parse_options, read_yaml, to_flags
@@ -101,12 +99,11 @@ def run(argv: Sequence[str]) -> None:
     """`carellama recipe`."""
     (arguments,) = parse_options((RecipeArguments,), argv, "carellama recipe FILE.yaml", positional="recipe")
     folder, steps, measures = read_chain(arguments.recipe)
-    if not arguments.dry_run:
-        data = {step.name: data_of(step.flags) for step in steps}
     if arguments.dry_run:
         for step in steps:
             print(shlex.join(_command(step.launch, "train", step.flags)))
         return
+    data = {step.name: data_of(step.flags) for step in steps}
     again = _again(steps, arguments.redo or [])
     for step in steps:
         _refuse_other_settings(step, again, data[step.name])
@@ -280,24 +277,18 @@ def _train(step: Step, data: Mapping[str, str]) -> None:
         raise SystemExit(130)
     if code or not step.done:
         raise UserError(
-            f"stage {step.name} ended with exit code {code}, for the reason above; once it is mended, the same command "
-            "goes on from there"
+            f"stage {step.name} ended with exit code {code}, for the reason above; when its cause is fixed, the same "
+            "command goes on from there"
         )
 
 
 def _run(command: Sequence[str]) -> int:
     """Run a command, pass signals on, and return its exit code."""
+    from carellama.train.callbacks import handled_signals
+
     process = subprocess.Popen(command, start_new_session=True)
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        process.send_signal(number)
-
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled_signals(lambda number, _: process.send_signal(number)):
         return process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _forget_measures(folder: Path, step: Step, measures: Mapping[str, Mapping[str, object]]) -> None:

@@ -1,7 +1,7 @@
 """A rollout: answers of the policy with what their tokens were worth, in memory and in a checkpoint.
 
 A checkpoint may fall between the passes over a rollout; the answers and their numbers go with it, so that a resumed
-training does not answer anew with a policy that has moved on.
+training does not answer again with a policy that has moved on.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class RolloutLoader(DataLoader):
     """Gives batches as they come: one that reads ahead would make a rollout with the policy of a step before."""
 
     def __init__(self, length: int, batches: Callable[[], Iterator[Batch | None]]) -> None:
-        super().__init__(_Batches(length, batches), batch_size=None, collate_fn=_same)
+        super().__init__(_Batches(length, batches), batch_size=None, collate_fn=lambda batch: batch)
 
 
 class _Batches(IterableDataset[Batch | None]):
@@ -112,7 +112,3 @@ class _Batches(IterableDataset[Batch | None]):
 
     def __iter__(self) -> Iterator[Batch | None]:
         return self.batches()
-
-
-def _same(batch: object) -> object:
-    return batch

@@ -213,7 +213,7 @@ def exit_stopped(config: RunConfig, stopped: TrainingStopped, trainer: StageTrai
         line = f"error: {stopped.failure}; no step was finished"
     else:
         option = "with that option, or " if "--on_bad_record skip" in stopped.failure else ""
-        line = f"error: {stopped.failure}; stopped at step {stopped.step}: {option}once this is mended, {hint}"
+        line = f"error: {stopped.failure}; stopped at step {stopped.step}: {option}when the cause is fixed, {hint}"
     log.warning("%s", " ".join(line.split()))
     trainer.accelerator.wait_for_everyone()  # torchrun ends the others when the first one leaves
     raise SystemExit(130 if stopped.failure is None else 2)

@@ -88,7 +88,7 @@ class Session:
     config: RunConfig
     tokenizer: PreTrainedTokenizerBase
     template: Template
-    added: Added | None
+    added: Added
     prepared: Prepared | Tasks | None
 
     @classmethod
@@ -101,15 +101,19 @@ class Session:
             check_optimizer(config.training)
             check_adapter_options(plan_adapters(config.model, config.finetuning), config.asked)
         tokenizer = load_tokenizer(config.model)
-        added = None
+        added: Added = {}
         if config.finetuning.add_tokens:
             added = add_tokens(tokenizer, Path(config.finetuning.add_tokens).expanduser())
         template = get_template(config.data.template, tokenizer)
         prepared = None
         if config.training.do_train or config.training.do_eval:
             config = limited_to_window(config)
+            if package := NEEDS.get(config.stage.name):
+                need(package, extra="rl", why=f"--stage {config.stage.name}")
+            place = PREPARE.get(config.stage.name)
+            read: Callable[..., Prepared | Tasks] = import_object(place) if place else prepare
             with config.training.main_process_first(desc="encode the data"):
-                prepared = _reader_of(config)(config, tokenizer, template)
+                prepared = read(config, tokenizer, template)
         if isinstance(prepared, Prepared) and config.training.do_train and config.data.template is None:
             template = asked_as_learned(template, prepared)
             tokenizer.chat_template = tokenizer.chat_template and template.jinja  # saved with the checkpoint
@@ -124,7 +128,7 @@ class Session:
             dtype=weights_dtype(config),
             attention=attention_of(config),
             adapters=plan_adapters(config.model, config.finetuning if config.training.do_train else None),
-            new_tokens=tuple(self.added.ids) if self.added else (),
+            new_tokens=tuple(sorted(self.added)),
         )
 
     @property
@@ -201,16 +205,7 @@ def limited_to_window(config: RunConfig) -> RunConfig:
     if not window or data.lengths.total <= window or config.stage.generates:
         return config
     log.info("records may have %d tokens, which is all that the model takes, not %d", window, data.lengths.total)
-    return replace(config, data=data.within(int(window)))
-
-
-def _reader_of(config: RunConfig) -> Callable[..., Prepared | Tasks]:
-    """What reads and encodes the data of the stage."""
-    if package := NEEDS.get(config.stage.name):
-        need(package, extra="rl", why=f"--stage {config.stage.name}")
-    place = PREPARE.get(config.stage.name)
-    reader: Callable[..., Prepared | Tasks] = import_object(place) if place else prepare
-    return reader
+    return replace(config, data=replace(data, window=int(window)))
 
 
 @contextmanager

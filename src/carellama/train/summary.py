@@ -24,11 +24,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from carellama.config.run import RunConfig
 from carellama.model.load import read_adapter_json
 from carellama.model.paths import ADAPTER
+from carellama.stages import greater_is_better
 
 ROWS = 8  # evaluations in a table
 NO_METRICS = ("samples", "runtime", "tokens", "samples_per_second", "steps_per_second", "skipped", "empty", "cut",
               "new_tokens", "model_preparation_time")  # fmt: skip
-GREATER = ("reward", "score", "accuracy", "margin")  # metrics of which more is better
 MAIN = ("score", "reward", "loss")  # the first of them that a stage has says which evaluation is best
 SHOWN = ("loss", "perplexity", "accuracy", "margin", "score", "reward", "kl")  # columns of a table, if measured
 FILES = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json", "eval_results.json",
@@ -56,7 +56,7 @@ def best_row(rows: Sequence[Mapping[str, float]]) -> int | None:
     if metric is None or len(rows) < 2:
         return None
     values = [float(row[f"eval_{metric}"]) for row in rows]
-    return values.index(max(values) if metric in GREATER else min(values))
+    return values.index(max(values) if greater_is_better(metric) else min(values))
 
 
 def evaluation_table(rows: Sequence[Mapping[str, float]]) -> list[str]:

@@ -168,13 +168,9 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
         ]
         loss = torch.stack(losses).sum()
         targets = int((inputs["labels"] != IGNORED).sum()) if "labels" in inputs else 0
-        borders = inputs.get("cu_seq_lens_q")
-        pairs = (
-            inputs["input_ids"].shape[1] * inputs["input_ids"].numel()
-            if borders is None
-            else sum_squared_lengths(borders)
-        )
-        self.work.add(inputs["input_ids"].numel(), targets, pairs)
+        borders, ids = inputs.get("cu_seq_lens_q"), inputs["input_ids"]
+        pairs = ids.shape[1] * ids.numel() if borders is None else int(borders.diff().long().square().sum())
+        self.work.add(ids.numel(), targets, pairs)
         self.check_loss(float(loss), inputs.get("sources", []), self.loss_terms())
         return loss
 
@@ -264,18 +260,17 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
         """Return the stage's metrics over the whole set, with the number of records; of several datasets each too."""
         started = time.monotonic()
         batches = self.get_eval_dataloader(eval_dataset)  # type: ignore[arg-type]  # one set, as all callers give
-        if not self.accelerator._models:  # noqa: SLF001 - accelerate has no other; evaluation without training before it
-            self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
-        model = self.model_wrapped
+        self.prepare_evaluation()
+        model, values = self.model_wrapped, []
         model.eval()
-        values = []
         for inputs in batches:
             values.append(self.batch_values(model, self._prepare_inputs(inputs)))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         data = cast("Sequence[list[Tokens]]", batches.dataset)  # a list: a stream is only for training
         entries = gather_in_order(gather_object(values), self.accelerator.num_processes, len(data)).numpy()
         check_finite(entries, data)
-        sources = self.sources_of(data)
+        # the record that each entry is of: a long one is cut into several
+        sources = [data[number][0].source for number in range(len(data))] if self.sums else [""] * len(data)
         named = self._measures(entries, sources)
         for name, where in (self.eval_parts if eval_dataset is None else {}).items():
             of_part = self._measures(entries[where], sources[where])
@@ -285,10 +280,6 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def sources_of(self, data: Sequence[list[Tokens]]) -> list[str]:
-        """The record that each entry of a set is of: a long one is cut into several."""
-        return [data[number][0].source for number in range(len(data))] if self.sums else [""] * len(data)
 
     def _measures(self, entries: np.ndarray, sources: Sequence[str]) -> dict[str, float]:
         """The stage's metrics of entries, (entries, K), and their number: of records, where the stage adds them up."""
@@ -383,11 +374,6 @@ def check_finite(entries: np.ndarray, data: Sequence[object]) -> None:
             f"{f', from {first} on' if first else ''}: the weights are damaged, or overflow in this precision "
             "(--dtype float32)"
         )
-
-
-def sum_squared_lengths(borders: torch.Tensor) -> int:
-    """Sum of the squared lengths of the records between the borders of a row."""
-    return int(borders.diff().long().square().sum())
 
 
 def add_intervals(measured: Mapping[str, np.ndarray]) -> dict[str, float]:

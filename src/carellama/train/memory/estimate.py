@@ -14,7 +14,7 @@ import dataclasses
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -40,14 +40,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GPU_FRAGMENTATION = (
-    0.05  # of a step's memory on a GPU, which its allocator keeps in pieces and kernels need inside themselves
-)
+# of a step's memory on a GPU, which its allocator keeps in pieces and kernels need inside themselves
+GPU_FRAGMENTATION = 0.05
 CUDA_CONTEXT_BYTES = 600 << 20  # of a GPU: CUDA itself and the libraries' kernels and workspaces
-CPU_FRAGMENTATION = (
-    0.25  # of what layers put into the C library's heap: what it cannot use again, see benchmarks/plan_error.py
-)
+# of what layers put into the C library's heap: what it cannot use again, see benchmarks/plan_error.py
+CPU_FRAGMENTATION = 0.25
 ONEDNN_CACHE_BYTES = 100 << 20  # of oneDNN on a CPU in bfloat16, see `carellama.config.environment.few_kernels`
+PROMPTS_MEASURED = 256  # of which the longest counts
 EPOCHS = 5  # at most, whose orders are drawn to find the largest batch
 SUGGESTED_MICRO_BATCH_TOKENS = 256  # tokens, fewer of which bring little
 
@@ -106,7 +105,7 @@ def step_config(config: RunConfig, model: AnyModel) -> StepConfig:
     training, stage, compares = config.training, config.stage, config.has_reference
     adapted = hasattr(model, "peft_config")
     base = base_of(model)
-    sharded = engine_of(training).shards
+    kind, settings = Trainer.get_optimizer_cls_and_kwargs(training, base)
     return StepConfig(
         device="cuda" if has_gpu() else "cpu",
         compute=torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None,
@@ -115,8 +114,9 @@ def step_config(config: RunConfig, model: AnyModel) -> StepConfig:
         objective=stage.objective,
         reference=compares and stage.reference_in_step,
         copied=compares and not adapted,
-        chunked=_plain_head(base) and not sharded,
-        optimiser=_optimiser(config, model),
+        chunked=_plain_head(base) and not engine_of(training).shards,
+        # one that wants numbers (of 8 bit, or of another library) counts as Adam's two moments
+        optimiser=(kind, settings) if kind.__module__.startswith(("torch.", "transformers.")) else None,
     )
 
 
@@ -126,12 +126,6 @@ def _plain_head(base: PreTrainedModel) -> bool:
     scaled = ("final_logit_softcapping", "logit_scale", "logits_scaling")
     plain = all(getattr(base.config.get_text_config(), name, None) in (None, 1, 1.0) for name in scaled)
     return type(head) is torch.nn.Linear and getattr(head, "bias", None) is None and plain
-
-
-def _optimiser(config: RunConfig, model: AnyModel) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
-    """The run's optimiser; one that wants numbers (of 8 bit, or of another library) counts as Adam's two moments."""
-    kind, settings = Trainer.get_optimizer_cls_and_kwargs(config.training, base_of(model))
-    return (kind, settings) if kind.__module__.startswith(("torch.", "transformers.")) else None
 
 
 def largest_batch(config: RunConfig, prepared: Prepared | Tasks, *, padded: bool) -> tuple[BatchShape, BatchShape]:
@@ -144,7 +138,9 @@ def largest_batch(config: RunConfig, prepared: Prepared | Tasks, *, padded: bool
     if stage.generates:
         answer = config.generating.max_new_tokens
         # ppo makes rows of the answers of a step, grpo the answers to a step's prompts: one a place of the batch
-        prompt = min(_longest_prompt(cast("Tasks", prepared)), config.data.lengths.prompt)
+        tasks = cast("Tasks", prepared)
+        longest = max(len(tasks.encode(task)) for task in (tasks.train or tasks.held_out or [])[:PROMPTS_MEASURED])
+        prompt = min(longest, config.data.lengths.prompt)
         batch = BatchShape((prompt + answer,) * size, size * answer, padded)
         return batch, batch
     examples = prepared.train
@@ -153,17 +149,23 @@ def largest_batch(config: RunConfig, prepared: Prepared | Tasks, *, padded: bool
         records, longest = [(whole, whole)] * size * width, whole * width
         others = (whole,) * size if stage.compares_mismatched else ()
     else:
-        lengths = _example_lengths(examples)
+        lengths = examples.lengths
+        if examples.windows is not None:
+            lengths = np.array([lengths[window].sum() for window in examples.windows])
         groups = _batch_indices(config, len(lengths))
         loads = lengths[groups].max(1) if padded else lengths[groups].sum(1)
         places = groups[int(loads.argmax())]
-        records = _records(examples, places, whole)
+        chosen = [examples[int(place)] for place in places]
+        records = [  # (tokens, supervised tokens)
+            (min(len(one), whole), int((one.labels[1:whole] != IGNORED).sum())) for example in chosen for one in example
+        ]
         longest = int(lengths.max()) if examples.windows is None else whole
-        others = _mismatched_lengths(examples, places, whole) if stage.compares_mismatched else ()
+        mismatched = mismatched_pairs(chosen, whole) if stage.compares_mismatched else ()
+        others = tuple(len(one) for (one,) in mismatched)
     batch, limit = dataclasses.replace(_batch(records, padded=padded), others=others), config.row_limit
-    return batch, _batch(
-        _largest_micro_batch(records, max(limit, longest)), padded=padded
-    ) if limit and not padded else batch
+    if not limit or padded:
+        return batch, batch
+    return batch, _batch(_largest_micro_batch(records, max(limit, longest)), padded=padded)
 
 
 def _batch_indices(config: RunConfig, count: int) -> np.ndarray:
@@ -183,17 +185,6 @@ def _batch_indices(config: RunConfig, count: int) -> np.ndarray:
     return np.concatenate(groups)
 
 
-def _records(examples: Examples, places: np.ndarray, whole: int) -> list[tuple[int, int]]:
-    """(tokens, supervised tokens) of each record of the examples at these places."""
-    records = [one for place in places for one in examples[int(place)]]
-    return [(min(len(one), whole), int((one.labels[1:whole] != IGNORED).sum())) for one in records]
-
-
-def _mismatched_lengths(examples: Examples, places: np.ndarray, whole: int) -> tuple[int, ...]:
-    """Return the tokens of each prompt of a batch of kto with the answer to another one."""
-    return tuple(len(one) for (one,) in mismatched_pairs([examples[int(place)] for place in places], whole))
-
-
 def _batch(records: list[tuple[int, int]], *, padded: bool) -> BatchShape:
     lengths, targets = zip(*records, strict=True)
     return BatchShape(lengths, max(sum(targets), 1), padded)
@@ -208,16 +199,6 @@ def _largest_micro_batch(records: list[tuple[int, int]], tokens: int) -> list[tu
         if taken:
             found.append((taken, min(targets, taken)))
     return found
-
-
-def _example_lengths(examples: Examples) -> np.ndarray:
-    if examples.windows is None:
-        return examples.lengths
-    return np.array([examples.lengths[window].sum() for window in examples.windows])
-
-
-def _longest_prompt(prepared: Tasks, looked_at: int = 256) -> int:
-    return max(len(prepared.encode(task)) for task in (prepared.train or prepared.held_out or [])[:looked_at])
 
 
 def estimate_by_formula(

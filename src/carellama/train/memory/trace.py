@@ -19,7 +19,7 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,9 +38,8 @@ if TYPE_CHECKING:
 
 TRANSIENT_PARTS = ("activations", "casts", "logits")  # what comes and goes within a step
 SAMPLED_RECORDS = 4  # records of a batch that are gone through; activations grow with the number of tokens
-HEAP_LIMIT_BYTES = (
-    32 << 20
-)  # the C library gives larger pieces back to the system at once (glibc: DEFAULT_MMAP_THRESHOLD_MAX)
+# the C library gives larger pieces back to the system at once (glibc: DEFAULT_MMAP_THRESHOLD_MAX)
+HEAP_LIMIT_BYTES = 32 << 20
 
 
 @dataclass
@@ -268,7 +267,8 @@ def trace_step(model: AnyModel, stack: LayerSample, batch: BatchShape, how: Step
     ends = tracker.restart()
     most = others.most or ends
     with mode, tracker, tracker.of("optimiser"):
-        optimiser = _optimiser(trained, how)
+        kind, settings = how.optimiser or (torch.optim.AdamW, {"lr": 1e-4, "fused": True})
+        optimiser = kind(trained, **settings)  # holds its moments while they are counted
         optimiser.step()
     grown = found["gradients"] / max(sum(one.nbytes for one in trained), 1)
     found["optimiser"] = int(tracker.live["optimiser"] * grown)
@@ -331,39 +331,22 @@ class _SkippedLayers:
             self.kept[part] += count * (self.tracker.live[part] - live[part])
         if not self._hooked:
             self._hooked = True
-            hidden.register_hook(self._near_the_end)
-
-    def _near_the_end(self, _: torch.Tensor) -> None:
-        self.most = self.tracker.restart()
-
-
-def _optimiser(trained: list[torch.nn.Parameter], how: StepConfig) -> torch.optim.Optimizer:
-    kind, settings = how.optimiser or (torch.optim.AdamW, {"lr": 1e-4, "fused": True})
-    return kind(trained, **settings)
+            hidden.register_hook(lambda _: setattr(self, "most", self.tracker.restart()))
 
 
 def _micro_batch(model: AnyModel, batch: BatchShape, how: StepConfig, tracker: AllocationTracker) -> None:
     """Forward and backward."""
-    with _autocast(how):
+    reference = cast("PeftModel", model).disable_adapter if hasattr(model, "peft_config") else nullcontext
+    with torch.autocast(how.device, dtype=how.compute) if how.compute else nullcontext():
         loss = _loss(model, batch, how, tracker)
         if how.reference:
-            with torch.no_grad(), _reference(model):
+            with torch.no_grad(), reference():
                 other = _loss(model, batch, how, tracker)
             loss = loss - other
         if batch.others:
             with torch.no_grad():
                 _loss(model, dataclasses.replace(batch, lengths=batch.others), how, tracker)
     loss.backward()
-
-
-def _autocast(how: StepConfig) -> AbstractContextManager[object]:
-    """Mixed precision, as accelerate switches it on."""
-    return torch.autocast(how.device, dtype=how.compute) if how.compute else nullcontext()
-
-
-def _reference(model: AnyModel) -> AbstractContextManager[None]:
-    adapted = cast("PeftModel", model)
-    return adapted.disable_adapter() if hasattr(model, "peft_config") else nullcontext()
 
 
 def _loss(model: AnyModel, batch: BatchShape, how: StepConfig, tracker: AllocationTracker) -> torch.Tensor:

@@ -16,16 +16,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from carellama.config.environment import endpoint_key
 from carellama.config.objectives import GRPOArguments
+from carellama.config.reader import read_yaml
 from carellama.disk import say
 from carellama.engine.base import Engine, Prompt, Sampling
 from carellama.engine.generate import generate
-from carellama.errors import UserError, read_failure
+from carellama.errors import UserError
 from carellama.records import Message
 from carellama.text import HAN_CHARACTER
 from carellama.train.reward.verifiable import Completions, Conversations, LogMetric, completion_text
@@ -67,9 +65,9 @@ def read_constitution(path: Path | None = None) -> Constitution:
 
     Raises `UserError` for a file that is not as `constitution.yaml`.
     """
-    own = _yaml(DEFAULT_CONSTITUTION)
-    found = _yaml(path) if path else own
+    own = read_yaml(str(DEFAULT_CONSTITUTION))
     where = path or DEFAULT_CONSTITUTION
+    found = read_yaml(str(where))
     unknown = set(found) - {"version", "rules", "judge"}
     if unknown or not isinstance(found.get("rules"), list) or not found["rules"]:
         raise UserError(
@@ -84,16 +82,6 @@ def read_constitution(path: Path | None = None) -> Constitution:
         if not isinstance(texts, dict) or not all(isinstance(texts.get(part), str) for part in ("system", "user")):
             raise UserError(f"{where}: judge needs the texts system and user in en and zh")
     return Constitution(rules, judge, str(found.get("version", "")), where)
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {read_failure(error)}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    return found if isinstance(found, dict) else {}
 
 
 def _rule(entry: object, number: int, where: Path) -> Rule:

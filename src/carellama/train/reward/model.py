@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -33,6 +32,7 @@ import torch
 
 from carellama.config.data import DataArguments
 from carellama.config.model import ModelArguments, TrainedModelArguments
+from carellama.config.options import split_commas
 from carellama.config.run import RunConfig
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.errors import UserError
@@ -52,13 +52,14 @@ from carellama.model.load import (
 from carellama.model.lora import AnyModel
 from carellama.model.zoo.pull import with_named_weights
 from carellama.records import IGNORED, JSONObject, Message, Tokens
+from carellama.run_record import read_run
 from carellama.templates.template import Group, Template, get_template
 from carellama.templates.tokenize import GroupEncoder
 from carellama.train.reward.server import ServerReward, check_finite_scores, is_url
 from carellama.train.reward_model import score_records
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,12 @@ def check_reward(name: str, config: RunConfig, tokenizer: PreTrainedTokenizerBas
             f"--reward_model {name} gives no score: it is {kind} with {other.num_labels} labels; "
             "take a sequence classification model with one label, as --stage rm makes"
         )
-    _check_vocab_size(name, other, own)
+    rows, highest = other.get_text_config().vocab_size, max(own.get_vocab().values())
+    if highest >= rows:
+        raise UserError(
+            f"--reward_model {name} has {rows:,} rows of vocabulary and a tokenizer with token {highest:,}: "
+            "they do not belong together"
+        )
 
 
 class ModelReward:
@@ -196,7 +202,7 @@ def adapter_chain(name: str) -> list[Path]:
 
     A single adapter that was trained on top of others, by its run.json, brings them along.
     """
-    parts = [Path(part.strip()).expanduser() for part in name.split(",") if part.strip()]
+    parts = [Path(part).expanduser() for part in split_commas(name)]
     if not parts or not (parts[-1] / "adapter_config.json").is_file():
         return []
     return [*earlier_checkpoints(parts[0]), *parts] if len(parts) == 1 else parts
@@ -204,12 +210,8 @@ def adapter_chain(name: str) -> list[Path]:
 
 def earlier_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints that the adapter of --stage rm in a folder was trained on top of."""
-    settings = read_run_options(folder)
-    try:
-        named = settings["model"]["checkpoint_dir"] if settings else None
-    except (KeyError, TypeError):
-        named = None
-    earlier = [Path(part.strip()).expanduser() for part in (named or "").split(",") if part.strip()]
+    named = _settings(folder).get("model", {}).get("checkpoint_dir")
+    earlier = [Path(part).expanduser() for part in split_commas(named)]
     last = earlier[-1] if earlier and (earlier[-1] / "adapter_config.json").is_file() else None
     if last and adapter_kind(last) == "reward":
         earlier.pop()  # it was trained further, and lies in this folder
@@ -222,15 +224,9 @@ def earlier_checkpoints(folder: Path) -> list[Path]:
     return earlier
 
 
-def read_run_options(folder: Path) -> JSONObject | None:
-    """The settings of the run that made a folder; None: it has no run.json."""
-    path = folder / "run.json"
-    if not path.is_file():
-        return None
-    try:
-        settings: JSONObject = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot read how {path} was trained") from error
+def _settings(folder: Path) -> JSONObject:
+    """The options of the run that made a folder; none where it has no run.json."""
+    settings: JSONObject = (read_run(folder) or {}).get("settings", {})
     return settings
 
 
@@ -271,22 +267,10 @@ def _check_adapter(folder: Path, model: ModelArguments, tokenizer: PreTrainedTok
         )
 
 
-def _check_vocab_size(name: str, other: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer that knows more tokens than its model has rows."""
-    rows, highest = other.get_text_config().vocab_size, max(tokenizer.get_vocab().values())
-    if highest >= rows:
-        raise UserError(
-            f"--reward_model {name} has {rows:,} rows of vocabulary and a tokenizer with token {highest:,}: "
-            "they do not belong together"
-        )
-
-
 def _trained_template(folder: Path, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Template:
     """The chat format that a reward model was trained with: by its run.json, else its tokenizer's own, else ours."""
-    settings = read_run_options(folder)
-    if settings is None:
-        return get_template(None if tokenizer.chat_template else config.data.template, tokenizer)
-    return get_template(settings.get("data", {}).get("template"), tokenizer)
+    own = None if tokenizer.chat_template else config.data.template
+    return get_template(_settings(folder).get("data", {"template": own}).get("template"), tokenizer)
 
 
 def _reward_on_policy_base(policy: AnyModel, chain: list[Path], config: RunConfig) -> AnyModel | None:

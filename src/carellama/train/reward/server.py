@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
 import math
@@ -17,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from carellama.config.environment import own_key
+from carellama.config.serve import is_loopback
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.retry import RETRY_DELAYS, RETRYABLE_STATUSES, retry_after, retry_delay
@@ -49,10 +49,7 @@ class ServerReward:
     @property
     def is_remote(self) -> bool:
         """Whether the texts are sent to another machine."""
-        try:
-            return not ipaddress.ip_address(self.url.host).is_loopback
-        except ValueError:
-            return self.url.host != "localhost"
+        return not is_loopback(self.url.host)
 
     def __call__(self, prompts: Sequence[tuple[Message, ...]], answers: Sequence[str]) -> list[float]:
         """Return the score of each answer to its prompt. Raises `UserError` in one line."""

@@ -15,7 +15,6 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from carellama.config.objectives import GRPOArguments
@@ -213,28 +212,20 @@ def import_function(name: str) -> Reward:
     To import a module runs its code. Raises `UserError` where there is no such module or function.
     """
     module, _, function = name.partition(":") if ":" in name else name.rpartition(".")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)  # as `python -m` does
     try:
-        with _current_folder_first():
-            found = importlib.import_module(module)
+        found = importlib.import_module(module)
     except (ModuleNotFoundError, ValueError, TypeError) as error:
         missing = getattr(error, "name", None)
         if missing and not f"{module}.".startswith(f"{missing}."):
             raise UserError(f"--rewards {name}: the module {module} needs {missing}, which is not installed") from error
         raise UserError(f"--rewards {name}: there is no module {module!r} here or among what is installed") from error
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
     reward = getattr(found, function, None)
     if not callable(reward):
         known = [each for each, value in vars(found).items() if callable(value) and not each.startswith("_")]
         raise UserError(f"--rewards {name}: {module} has no function {function!r}.{nearest(function, known)}")
     return reward  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _current_folder_first() -> Iterator[None]:
-    """Let modules of the current folder be found, as `python -m` does."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        if here in sys.path:
-            sys.path.remove(here)
