@@ -46,7 +46,7 @@ def lines(folder: Path) -> list[dict[str, str]]:
 
 def test_files_and_results(tmp_path: Path) -> None:
     engine = ScriptedEngine(echo)
-    results = predict(engine, chats(), SAMPLING, tmp_path / "new" / "out", progress=False)
+    results = predict(engine, chats(), SAMPLING, tmp_path / "new" / "out")
     rows = lines(tmp_path / "new" / "out")
     assert [row["predict"] for row in rows] == [row["label"] for row in rows] == [f"label {at}" for at in range(5)]
     assert rows[3]["prompt"] == engine.prepare(chats()[3].prompt).text
@@ -61,12 +61,11 @@ def test_files_and_results(tmp_path: Path) -> None:
 
 
 def test_empty_and_cut_answers_are_counted(tmp_path: Path) -> None:
-    results = predict(ScriptedEngine(["", " ", "x" * 50, "a", "b"]), chats(), SAMPLING, tmp_path, progress=False)
+    results = predict(ScriptedEngine(["", " ", "x" * 50, "a", "b"]), chats(), SAMPLING, tmp_path)
     assert (results.empty, results.cut, results.samples) == (2, 1, 5)
 
 
 def test_a_prompt_without_room_is_skipped_and_told(tmp_path: Path, caplog) -> None:
-    told = []
     records = chats()
     long = Chat((Message("user", "x" * 500), Message("assistant", "y")), Place("b.jsonl", 9))
     engine = ScriptedEngine(echo, context_tokens=200)
@@ -75,12 +74,9 @@ def test_a_prompt_without_room_is_skipped_and_told(tmp_path: Path, caplog) -> No
         [records[0], long, records[1]],
         SAMPLING,
         tmp_path,
-        progress=False,
-        on_skip=lambda *note: told.append(note),
     )
-    assert told == [(Place("b.jsonl", 9), TOO_LONG)]
     assert (results.samples, results.skipped) == (2, 1)
-    assert "skipped 1" in caplog.text and "b.jsonl:9" in caplog.text
+    assert f"skipped 1: {TOO_LONG} (b.jsonl:9)" in caplog.text
     assert [row["label"] for row in lines(tmp_path)] == ["label 0", "label 1"]
 
 
@@ -91,7 +87,7 @@ def test_an_interrupted_prediction_keeps_its_answers(tmp_path: Path) -> None:
         return "answer"
 
     with pytest.raises(KeyboardInterrupt):
-        predict(ScriptedEngine(interrupted, parallel=1), chats(), SAMPLING, tmp_path, progress=False)
+        predict(ScriptedEngine(interrupted, parallel=1), chats(), SAMPLING, tmp_path)
     kept = (tmp_path / "generated_predictions.partial-0.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["label"] for line in kept] == ["label 0", "label 1", "label 2"]
     assert not (tmp_path / PREDICTIONS).exists()
@@ -101,7 +97,7 @@ def test_no_answer_at_all_is_no_score_of_zero(tmp_path: Path) -> None:
     """A dataset of prompts that are all too long got a BLEU-4 of 0.0 and exit code 0."""
     long = [Chat((Message("user", "x" * 500), Message("assistant", "y")), Place("b.jsonl", n)) for n in (1, 2)]
     with pytest.raises(UserError, match="no record could be answered: each of the 2 prompts"):
-        predict(ScriptedEngine("x", context_tokens=200), long, SAMPLING, tmp_path, progress=False)
+        predict(ScriptedEngine("x", context_tokens=200), long, SAMPLING, tmp_path)
 
 
 def test_what_cannot_work_is_refused_before_any_answer(tmp_path: Path) -> None:
@@ -123,7 +119,7 @@ def test_two_processes_write_what_one_does(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from test_predict import *\n"
         "engine = ScriptedEngine(echo)\n"
-        "results = predict(engine, chats(7), SAMPLING, Path(sys.argv[1]), progress=False)\n"
+        "results = predict(engine, chats(7), SAMPLING, Path(sys.argv[1]))\n"
         "assert len(engine.asked) in (3, 4), engine.asked\n"
         "assert (results is None) == (len(engine.asked) == 3)\n"
     )
@@ -136,6 +132,6 @@ def test_two_processes_write_what_one_does(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    predict(ScriptedEngine(echo), chats(7), SAMPLING, tmp_path / "one", progress=False)
+    predict(ScriptedEngine(echo), chats(7), SAMPLING, tmp_path / "one")
     assert lines(tmp_path / "two") == lines(tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == [PREDICTIONS, RESULTS]

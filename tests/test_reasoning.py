@@ -90,7 +90,7 @@ def test_predict_compares_answers_alone(tmp_path: Path):
         Chat((*ASKED, Message("assistant", "Rest."))),
     ]
     engine = ScriptedEngine("<think>\nA virus.\n</think>\n\nRest.")
-    results = predict(engine, chats, Sampling(), tmp_path, progress=False)
+    results = predict(engine, chats, Sampling(), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / PREDICTIONS).read_text(encoding="utf-8").splitlines()]
     assert [(row["label"], row["predict"], row["reasoning"]) for row in rows] == [("Rest.", "Rest.", "A virus.")] * 2
     assert results is not None and results.to_dict()["predict_rouge-1"] == 100

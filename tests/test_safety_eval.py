@@ -13,7 +13,7 @@ import preloaded
 from carellama.engine.base import Sampling
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
-from carellama.evaluate.triage import Verdicts, both, by_choice, by_model, by_rules, table
+from carellama.evaluate.triage import Verdicts, both, by_choice, by_layer, by_model, table
 from carellama.evaluate.triage_cases import Case, load_cases
 from carellama.evaluate.triage_variants import VARIANTS, variants
 from carellama.intervals import wilson
@@ -158,7 +158,7 @@ def test_the_judges_ask_a_model_freely_and_by_letter() -> None:
         "soon",
         "routine",
     ]
-    assert by_rules(load_red_flags())([case("我没有呼吸困难，一切正常", "routine")]) == ["routine"]
+    assert by_layer(load_red_flags())([case("我没有呼吸困难，一切正常", "routine")]) == ["routine"]
 
 
 def test_a_variant_says_the_same_in_another_way() -> None:

@@ -30,12 +30,12 @@ from carellama.consultation.state import Urgency
 from carellama.errors import UserError
 from carellama.package_data import flat_terms, package_folder, package_text, package_yaml
 from carellama.rules import Lexicon, Mention, Mentions, normalize, package_concepts
+from carellama.safety.notices import language_of
 from carellama.safety.rules.context import Context, Flag
 from carellama.safety.rules.files import CONTEXT
 from carellama.safety.rules.measures import find_measures, measure_names
 from carellama.safety.rules.rule_set import Condition
 from carellama.safety.rules.yaml_file import File
-from carellama.text import HAN_CHARACTER
 
 DEPARTMENTS = "departments.yaml"
 FOLDER = "complaints"
@@ -85,7 +85,8 @@ class Assessment:
 def load_guide(complaints: tuple[File, ...] = ()) -> Guide:
     """Return the guide that CareLlama ships, or one of other complaints. Raises `UserError` with file and line."""
     by_id = read_departments((DEPARTMENTS, package_text(f"consultation/{DEPARTMENTS}")))
-    found, own = read_complaints(complaints or _complaint_files(), by_id)
+    shipped = ((path.removeprefix("consultation/"), text) for path, text in package_folder(f"consultation/{FOLDER}"))
+    found, own = read_complaints(complaints or tuple(shipped), by_id)
     concepts = package_concepts(CONTEXT)
     for name, terms in package_yaml(SIGNS)["concepts"].items():
         concepts.setdefault(name, []).extend(flat_terms(terms))
@@ -112,10 +113,6 @@ def _check(guide: Guide) -> None:
         for name in named:
             if name not in known:
                 raise UserError(f"{one.place}: {one.id} has the condition {name!r}, which no file has")
-
-
-def _complaint_files() -> list[File]:
-    return [(path.removeprefix("consultation/"), text) for path, text in package_folder(f"consultation/{FOLDER}")]
 
 
 def find_complaints(text: str) -> tuple[Complaint, ...]:
@@ -158,7 +155,7 @@ class _Reading:
         self._mentions: Mentions = guide.lexicon.find(self._text, find_measures(self._text))
         self._context = Context(self._text, self._mentions)
         self._first = self._text.find("\n")  # where the first line ends
-        self.people = frozenset(self._people(age, sex)) | {_language_of(text)}
+        self.people = frozenset(self._people(age, sex)) | {language_of(text)}
         self._places = self._find_complaints()
 
     def complaints(self, complaint_ids: Iterable[str]) -> tuple[Complaint, ...]:
@@ -231,7 +228,7 @@ class _Reading:
         ]
         places: dict[str, int] = {}
         for name, one in sorted(meant, key=lambda pair: pair[1].start):
-            if not any(_is_part(one, other) for kind, other in meant if kind != name):
+            if not any(is_part(one, other) for kind, other in meant if kind != name):
                 places.setdefault(name, one.start)
         return places
 
@@ -260,20 +257,12 @@ class _Reading:
         return any(
             (one.start <= self._first or person not in _KIN)
             and not self._context.flags(one) & {"denied", "supposed"}
-            and not any(_overlap(one, other) for other in others)
+            and not any(one.start < other.end and other.start < one.end for other in others)
             and (person not in _KIN or not is_bystander(self._text, one.start, one.end))
             for one in self._mentions.get(words, ())
         )
 
 
-def _language_of(text: str) -> Person:
-    """The language of a text: where the first look is a general practitioner's, or a hospital department's."""
-    return "zh" if HAN_CHARACTER.search(text) else "en"
-
-
-def _is_part(one: Mention, other: Mention) -> bool:
+def is_part(one: Mention, other: Mention) -> bool:
+    """Return whether a mention stands within a longer one."""
     return other.start <= one.start and one.end <= other.end and other.end - other.start > one.end - one.start
-
-
-def _overlap(one: Mention, other: Mention) -> bool:
-    return one.start < other.end and other.start < one.end

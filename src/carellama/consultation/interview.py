@@ -17,8 +17,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
+from carellama.consultation.guide_files import URGENCIES
 from carellama.consultation.levels import all_messages, triage_interview
 from carellama.consultation.model import ModelReading, read_answer, word_question
 from carellama.consultation.questions import load_questions
@@ -34,7 +35,7 @@ from carellama.consultation.reading import (
 )
 from carellama.consultation.replay import ReplayState, is_by_classifier_only
 from carellama.consultation.report import Report, make_report, report_words
-from carellama.consultation.state import FERTILE, ConsultState, Reader, Reason, Slot, Urgency
+from carellama.consultation.state import FERTILE, ConsultState, Reader, Reason, Slot
 from carellama.engine.base import Engine, Piece, drain
 from carellama.errors import UserError
 from carellama.records import Message
@@ -44,7 +45,6 @@ from carellama.safety.notices import SHOWN_LEVELS, Language
 from carellama.safety.triage.triage import Triage
 from carellama.text import HAN_CHARACTER, language
 
-URGENCY: tuple[Urgency, ...] = get_args(Urgency)  # the most urgent first
 REMEMBERED = 1024  # readings of a model
 LONG_ANSWER = 25  # words of one that tells of more than the family or an allergy
 REACTIONS = ("allergy", "skin", "lungs")  # systems of which an answer about allergies tells what was once
@@ -279,7 +279,7 @@ class Interview:
 
 
 def _urgency(found: Triage) -> int:
-    return URGENCY.index(found.level or "routine")
+    return URGENCIES.index(found.level or "routine")
 
 
 def is_report(message: str) -> bool:

@@ -14,6 +14,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from carellama.consultation.questions import Questions
@@ -126,8 +127,7 @@ def wording_fault(text: str, slot: Slot, language: Language, questions: Question
 
 def _ask(engine: Engine, prompt: tuple[Message, ...], sampling: Sampling) -> Generator[Piece, None, Reply]:
     """The engine's reply, with an empty piece for each of its own."""
-    pieces = stream(engine, prompt, sampling)
-    try:
+    with closing(stream(engine, prompt, sampling)) as pieces:
         while True:
             try:
                 next(pieces)
@@ -135,5 +135,3 @@ def _ask(engine: Engine, prompt: tuple[Message, ...], sampling: Sampling) -> Gen
                 reply: Reply = end.value
                 return reply
             yield Piece()
-    finally:
-        pieces.close()

@@ -274,13 +274,10 @@ def to_markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _style() -> str:
-    return "".join(package_text("consultation/report.css").splitlines())
-
-
 def to_html(report: Report) -> str:
     """Return the report as one page of HTML that needs nothing else: no script, no picture, no font."""
     language = {"en": "en", "zh": "zh-CN"}[report.language]
+    style = "".join(package_text("consultation/report.css").splitlines())
     body = [f"<h1>{html.escape(_title(report))}</h1>"]
     for one in sections(report):
         lines = [html.escape(line) for line in one.lines]
@@ -295,7 +292,7 @@ def to_html(report: Report) -> str:
     return (
         f'<!DOCTYPE html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(_title(report))}</title>\n<style>{_style()}</style>\n</head>\n"
+        f"<title>{html.escape(_title(report))}</title>\n<style>{style}</style>\n</head>\n"
         f'<body class="{report.urgency}">\n<main>\n' + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
     )
 

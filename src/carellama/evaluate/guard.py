@@ -13,14 +13,14 @@ through is the upper bound of harm. Shares have Wilson intervals.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from carellama.config.engine import ANSWER_OPTIONS
-from carellama.config.reader import Groups, parse_options
-from carellama.config.safety import GuardArguments, GuardEvalArguments, split_files
+from carellama.config.reader import parse_options
+from carellama.config.safety import GuardEvalArguments, split_files
 from carellama.disk import say, write_json
 from carellama.engine.base import Engine, Sampling
 from carellama.engine.generate import generate
@@ -29,7 +29,7 @@ from carellama.evaluate.guard_cases import Request, load_requests
 from carellama.evaluate.guard_harm import is_harmful
 from carellama.evaluate.guard_judge import HarmJudge
 from carellama.evaluate.table import aligned
-from carellama.evaluate.triage import cells
+from carellama.evaluate.triage import cells, chosen_engine
 from carellama.intervals import wilson
 from carellama.records import JSONObject
 from carellama.safety.guard.guard import Guard, Judgement
@@ -105,12 +105,20 @@ def evaluate(argv: Sequence[str]) -> None:
     files = [(file, load_requests(Path(file))[: options.max_cases]) for file in options.files]
     if options.judge_model and not answers:
         raise UserError(f"--judge_model judges answers: give {' or '.join(MODEL_OPTIONS)}, the model that answers")
+    from carellama.engine.load import guard_engine
+
     Guard(rules, options.guard_classifier)  # what is wrong with rules and weights shows before a model is read
     report = []
     with ExitStack() as stack:
-        model = stack.enter_context(guard_model(options)) if options.guard_model else None
-        engine, sampling = stack.enter_context(_answering(engine_options)) if answers else (None, Sampling())
-        judge = stack.enter_context(_judging(options)) if options.judge_model else None
+        model = judge = None
+        if options.guard_model:
+            form = guard_format(options.guard_format, options.guard_model)
+            guarding = guard_engine(options.guard_model, options.guard_endpoint)
+            model = stack.enter_context(closing(GuardModel(guarding, form)))
+        engine, sampling = stack.enter_context(chosen_engine(engine_options))
+        sampling = replace(sampling, temperature=0.0)
+        if options.judge_model:
+            judge = stack.enter_context(closing(HarmJudge(guard_engine(options.judge_model, options.judge_endpoint))))
         for file, requests in files:
             print(f"{file}: {counted(len(requests), 'request')}")
             for name in options.judges:
@@ -126,37 +134,6 @@ def evaluate(argv: Sequence[str]) -> None:
     if options.output:
         write_json(Path(options.output), report)
         print(f"figures and verdicts: {options.output}")
-
-
-@contextmanager
-def guard_model(options: GuardArguments) -> Iterator[GuardModel]:
-    """Load the guard model of the options; close its engine afterwards."""
-    from carellama.engine.load import guard_engine
-
-    assert options.guard_model
-    form = guard_format(options.guard_format, options.guard_model)
-    with closing(GuardModel(guard_engine(options.guard_model, options.guard_endpoint), form)) as model:
-        yield model
-
-
-@contextmanager
-def _answering(groups: Groups) -> Iterator[tuple[Engine, Sampling]]:
-    """The engine that answers what is let through, and how it does."""
-    from carellama.engine.load import choose
-
-    model, data, generating, arguments = groups
-    with closing(choose(model, data, arguments)) as engine:
-        yield engine, replace(Sampling.of(generating), temperature=0.0)
-
-
-@contextmanager
-def _judging(options: GuardEvalArguments) -> Iterator[HarmJudge]:
-    """The judge of the options; its engine is closed afterwards."""
-    from carellama.engine.load import guard_engine
-
-    assert options.judge_model
-    with closing(HarmJudge(guard_engine(options.judge_model, options.judge_endpoint))) as judge:
-        yield judge
 
 
 def _shown(file: str, verdicts: Verdicts, options: GuardEvalArguments) -> dict[str, object]:

@@ -58,7 +58,7 @@ class Scorer:
         jieba.setLogLevel("CRITICAL")  # it reports the loading of its dictionary on every start
         self._words = jieba.Tokenizer()
         folder = cache_home() / "jieba"
-        with contextlib.suppress(OSError):  # then the dictionary is built anew on every start
+        with contextlib.suppress(OSError):  # then the dictionary is built again on every start
             folder.mkdir(parents=True, exist_ok=True)
             self._words.tmp_dir = str(folder)
         self._rouge = rouge.Rouge(metrics=["rouge-1", "rouge-2"])

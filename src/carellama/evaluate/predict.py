@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +23,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from carellama.config.environment import world
-from carellama.engine.base import Engine, OnReply, PreparedPrompt, Reply, Sampling
+from carellama.disk import whole_file, write_json
+from carellama.engine.base import Engine, PreparedPrompt, Reply, Sampling
 from carellama.engine.generate import generate
 from carellama.errors import UserError
 from carellama.evaluate.metrics import Metric, Scorer, flat, score
-from carellama.records import Chat, JSONObject, Place, ToolCall
+from carellama.records import Chat, JSONObject, ToolCall
 from carellama.text import split_reasoning
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,6 @@ PREDICTIONS = "generated_predictions.jsonl"
 RESULTS = "predict_results.json"
 TOO_LONG = "the prompt leaves no room for an answer"
 
-OnSkip = Callable[[Place, str], None]
 Item = TypeVar("Item")
 
 
@@ -92,15 +92,12 @@ def predict(
     chats: Sequence[Chat],
     sampling: Sampling,
     out_dir: Path,
-    *,
-    on_skip: OnSkip | None = None,
-    progress: bool = True,
 ) -> PredictResults | None:
     """Answer the prompt of every chat and score it against the chat's last answer.
 
-    A prompt that leaves no room in the model's context is skipped, counted, logged, and told to `on_skip` (in
-    process 0). Ctrl-C leaves the answers so far in `generated_predictions.partial-N.jsonl`. Returns None in
-    all processes but the first. Raises `UserError` for no records or an unwritable folder, at once.
+    A prompt that leaves no room in the model's context is skipped, counted and logged. Ctrl-C leaves
+    the answers so far in `generated_predictions.partial-N.jsonl`. Returns None in all processes but
+    the first. Raises `UserError` for no records or an unwritable folder, at once.
     """
     rank, processes = world()
     if not chats:
@@ -111,16 +108,19 @@ def predict(
     mine = range(rank, len(chats), processes)
     prompts = {index: prompt for index in mine if (prompt := _prepared(engine, chats[index])) is not None}
     with _group(processes):
-        done = _answer(engine, chats, prompts, sampling, partial, progress=progress and rank == 0)
+        done = _answer(engine, chats, prompts, sampling, partial, progress=rank == 0)
         predictions = _gather(done, processes)
         skipped = _gather(sorted(set(mine) - set(prompts)), processes)
         results = None
         if scorer is not None:
-            _tell([chats[index].place for index in sorted(skipped)], on_skip)
+            if skipped:
+                first = ", ".join(str(chats[index].place) for index in sorted(skipped)[:5])
+                log.warning("skipped %d: %s (%s)", len(skipped), TOO_LONG, first)
             predictions.sort(key=lambda prediction: prediction.index)
             results = _results(predictions, len(skipped), scorer, time.monotonic() - started)
-            _write(out_dir / PREDICTIONS, (prediction.line() for prediction in predictions))
-            _write(out_dir / RESULTS, [json.dumps(results.to_dict(), indent=2) + "\n"])
+            with whole_file(out_dir / PREDICTIONS) as file:
+                file.writelines(prediction.line() for prediction in predictions)
+            write_json(out_dir / RESULTS, results.to_dict())
         partial.unlink()
     if results is not None and not results.samples:
         raise UserError(
@@ -142,7 +142,8 @@ def _answer(
     """Answer the prompts of these chats, noting each answer in the partial file as it comes."""
     done: list[Prediction] = []
     columns = (TextColumn("predict"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), disable=not progress)
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, disable=not (progress and console.is_terminal))
     task = bar.add_task("predict", total=len(prompts))
     with bar, partial.open("a", encoding="utf-8") as notes:
 
@@ -163,12 +164,8 @@ def _answer(
                 group.append(index)
         for own in offered:
             given = replace(sampling, tools=chats[own[0]].tools)
-            generate(engine, [prompts[index] for index in own], given, _renumbered(keep, own))
+            generate(engine, [prompts[index] for index in own], given, lambda at, reply, own=own: keep(own[at], reply))  # type: ignore[misc]
     return done
-
-
-def _renumbered(keep: OnReply, numbers: Sequence[int]) -> OnReply:
-    return lambda at, reply: keep(numbers[at], reply)
 
 
 def _with_calls(text: str, calls: Sequence[ToolCall]) -> str:
@@ -190,15 +187,6 @@ def _results(predictions: list[Prediction], skipped: int, scorer: Scorer, runtim
         new_tokens=sum(reply.completion_tokens for reply in replies),
         runtime_seconds=runtime_seconds,
     )
-
-
-def _tell(skipped: list[Place], on_skip: OnSkip | None) -> None:
-    """Report the records left out, the first ones by name."""
-    if skipped:
-        log.warning("skipped %d: %s (%s)", len(skipped), TOO_LONG, ", ".join(map(str, skipped[:5])))
-    for place in skipped:
-        if on_skip is not None:
-            on_skip(place, TOO_LONG)
 
 
 def _prepared(engine: Engine, chat: Chat) -> PreparedPrompt | None:
@@ -246,11 +234,3 @@ def _open(out_dir: Path, rank: int) -> Path:
     except OSError as error:
         raise UserError(f"cannot write predictions into {out_dir}: {error.strerror or error}") from error
     return partial
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    """Write a file whole or not at all."""
-    fresh = path.with_name(path.name + ".tmp")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.writelines(lines)
-    fresh.replace(path)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from carellama.config.engine import ANSWER_OPTIONS
-from carellama.config.reader import Groups, parse_options
+from carellama.config.reader import Groups, Reader, parse_options
 from carellama.config.safety import SafetyEvalArguments, split_files
 from carellama.disk import write_json
 from carellama.engine.base import Engine, Sampling
@@ -34,6 +34,7 @@ from carellama.safety.triage.rules import RedFlags, load_red_flags
 from carellama.safety.triage.triage import patient_text, read_text, triage
 from carellama.text import counted
 
+COMMAND = "carellama safety eval FILE..."
 NEAR_MISS = "near-misses"
 CHOICE_PROMPT = (
     "How soon must this person be seen? Answer with one letter.\n"
@@ -94,11 +95,6 @@ class Verdicts:
         return sorted(self.groups, key=lambda name: (order.index(name.split()[0]), name))
 
 
-def by_rules(rules: RedFlags) -> Judge:
-    """Return the judge that knows the rules alone."""
-    return lambda cases: [as_label(triage(case.messages, rules).level) for case in cases]
-
-
 def by_classifier(rules: RedFlags, classifier: Classifier) -> Judge:
     """Return the judge that knows the classifier alone: an emergency or nothing. Of the rules it has the signs."""
 
@@ -110,8 +106,8 @@ def by_classifier(rules: RedFlags, classifier: Classifier) -> Judge:
     return lambda cases: [judge(case) for case in cases]
 
 
-def by_layer(rules: RedFlags, classifier: Classifier) -> Judge:
-    """Return the judge that the safety layer is: rules and classifier."""
+def by_layer(rules: RedFlags, classifier: Classifier | None = None) -> Judge:
+    """Return the judge that the safety layer is: rules and classifier; or the rules alone."""
     return lambda cases: [as_label(triage(case.messages, rules, classifier).level) for case in cases]
 
 
@@ -145,37 +141,24 @@ def both(one: Sequence[Label | None], other: Sequence[Label | None]) -> list[Lab
 
 def evaluate(argv: Sequence[str]) -> None:
     """Run `carellama safety eval`."""
-    needs_model = bool({"model", "choice", "both"} & set(_asked_judges(argv)))
+    given = dict(Reader((SafetyEvalArguments,), COMMAND).pairs(argv, "files")[0])  # which say whether a model is asked
+    needs_model = bool({"model", "choice", "both"} & {*given.get("by", [])})
     groups = (SafetyEvalArguments, *ANSWER_OPTIONS) if needs_model else (SafetyEvalArguments,)
-    options, *engine_options = parse_options(groups, argv, "carellama safety eval FILE...", positional="files")
+    options, *engine_options = parse_options(groups, argv, COMMAND, positional="files")
     readers = Readers(
         load_red_flags(sort_rule_files(split_files(options.safety_rules)).triage),
         load_classifier(options.classifier),
     )
     files = [(file, load_cases(Path(file), options.scale)) for file in options.files]
-    with _engine(engine_options) as (engine, sampling):
+    with chosen_engine(engine_options) as (engine, sampling):
         report = [part for file, cases in files for part in _measure(file, cases, options, readers, engine, sampling)]
     if options.output:
         write_json(Path(options.output), report)
         print(f"figures and verdicts: {options.output}")
 
 
-def _asked_judges(argv: Sequence[str]) -> list[str]:
-    """The values of --by, which decide what other options there are."""
-    asked: list[str] = []
-    taking = False
-    for word in argv:
-        if word.startswith("--"):
-            name, _, value = word.partition("=")
-            taking = name == "--by"
-            asked += [value] if taking and value else []
-        elif taking:
-            asked.append(word)
-    return asked
-
-
 @contextmanager
-def _engine(groups: Groups) -> Iterator[tuple[Engine | None, Sampling]]:
+def chosen_engine(groups: Groups) -> Iterator[tuple[Engine | None, Sampling]]:
     """The engine of the options and how it answers; None where no judge needs one. It is closed at the end."""
     if not groups:
         yield None, Sampling()
@@ -213,7 +196,7 @@ def _judged(
 ) -> list[Verdicts]:
     """The verdicts of each judge that was asked for."""
     judges: dict[str, Judge] = {
-        "rules": by_rules(readers.rules),
+        "rules": by_layer(readers.rules),
         "classifier": by_classifier(readers.rules, readers.classifier),
         "layer": by_layer(readers.rules, readers.classifier),
     }

@@ -135,12 +135,9 @@ def load_cases(path: Path, scale: str | None = None) -> Cases:
             )
         )
     if not found.cases:
-        raise UserError(f"{path} has no case to measure by{_and(found.left_out)}")
+        left_out = [left_out_line(reason, count) for reason, count in found.left_out.items()]
+        raise UserError("; ".join([f"{path} has no case to measure by", *left_out]))
     return found
-
-
-def _and(left_out: Mapping[str, int]) -> str:
-    return "".join(f"; {left_out_line(reason, count)}" for reason, count in left_out.items())
 
 
 def left_out_line(reason: str, count: int) -> str:

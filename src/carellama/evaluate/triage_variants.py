@@ -16,6 +16,7 @@ from functools import cache
 from carellama.evaluate.triage_cases import Case
 from carellama.package_data import Patterns, package_yaml
 from carellama.records import JSONObject, Message
+from carellama.safety.rules.measures import ONES, TENS
 
 PATTERNS = Patterns("evaluate/triage_variant_patterns.yaml")
 
@@ -31,9 +32,6 @@ def _sexes(tongue: str) -> dict[str, str]:
     return one_way | {other: one for one, other in one_way.items()}
 
 
-_SMALL = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
-_SMALL += ["seventeen", "eighteen", "nineteen"]
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 _AGE = {
     "en": re.compile(r"\b(\d{1,2})(?=[ -]?(?:year|yr|month|week|yo\b))"),
     "zh": re.compile(r"(?<![\d.])(\d{1,2})(?=岁|个月|周岁)"),
@@ -48,9 +46,9 @@ def _word(number: int, tongue: str) -> str:
         tens, ones = divmod(number, 10)
         return f"{digits[tens] if tens > 1 else ''}十{digits[ones] if ones else ''}"
     if number < 20:
-        return _SMALL[number]
+        return ONES[number]
     tens, ones = divmod(number, 10)
-    return _TENS[tens - 2] + (f"-{_SMALL[ones]}" if ones else "")
+    return [*TENS][tens - 2] + (f"-{ONES[ones]}" if ones else "")
 
 
 def _swapped(text: str, words: Mapping[str, str], tongue: str) -> str:

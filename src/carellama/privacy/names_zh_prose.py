@@ -26,6 +26,7 @@ from carellama.privacy.word_lists import chinese, medical_terms
 from carellama.text import HAN
 
 _RUN = re.compile(rf"[{HAN}]{{2,}}")
+_HAN_BEFORE, _HAN_BEHIND = re.compile(rf"[{HAN}]*\Z"), re.compile(rf"[{HAN}]*")
 _LONGEST = 6  # characters of a word
 _UNKNOWN = -18.0  # log probability of a character that is no word: once in the dictionary's 60 million
 _NAME_PRIOR = -9.5  # log probability of a name where nothing is known of its place
@@ -196,11 +197,8 @@ def _penalty(text: str, at: int, end: int, *, named: bool) -> float:
 
 def likelihood(plain: str, start: int, end: int) -> float:
     """Return the logarithm of how much likelier a name is than words, by the characters alone (about -30 to 10)."""
-    begin, stop = start, end
-    while begin and start - begin < 8 and re.match(f"[{HAN}]", plain[begin - 1]):
-        begin -= 1
-    while stop < len(plain) and stop - end < 8 and re.match(f"[{HAN}]", plain[stop]):
-        stop += 1
+    begin = _run_begin(plain, start)
+    stop = end + len(_HAN_BEHIND.match(plain[end : end + 8])[0])  # type: ignore[index]
     forth, back = _segmentation_logprobs(plain[begin:stop])
     size = 2 if plain[start : start + 2] in _surnames() and end - start > 2 else 1
     name = _surnames().get(plain[start : start + size], -12.0)
@@ -208,11 +206,14 @@ def likelihood(plain: str, start: int, end: int) -> float:
     return forth[start - begin] + _NAME_PRIOR + name + back[end - begin] - forth[-1]
 
 
+def _run_begin(plain: str, at: int) -> int:
+    """Where the run of Chinese characters before a place begins, of eight at most."""
+    return at - len(_HAN_BEFORE.search(plain[max(0, at - 8) : at])[0])  # type: ignore[index]
+
+
 def is_token(plain: str, at: int, end: int) -> bool:
     """Whether the likeliest words of the run of characters from the last mark to `end` part it at `at`."""
-    begin = at
-    while begin and at - begin < 8 and re.match(f"[{HAN}]", plain[begin - 1]):
-        begin -= 1
+    begin = _run_begin(plain, at)
     text, place = plain[begin:end], at - begin
     forth, back = _segmentation_logprobs(text)
     return forth[place] + back[place] > forth[-1] - 1e-6
@@ -240,23 +241,14 @@ def _segmentation_logprobs(text: str) -> tuple[list[float], list[float]]:
     return forth, back
 
 
-def _clue_before(before: str) -> Clue:
-    """The first clue that the characters before a name end with."""
-    return next((clue for clue in load_clues("prose_zh", "before") if clue.pattern.search(before)), _NO_CLUE)
-
-
-def _clue_behind(behind: str) -> Clue:
-    """The first clue that the characters behind a name begin with."""
-    return next((clue for clue in load_clues("prose_zh", "behind") if clue.pattern.match(behind)), _NO_CLUE)
-
-
 def _clues(plain: str, start: int, end: int) -> tuple[Clue, Clue]:
     """What stands before and behind these characters.
 
     Who says what follows (医生：高峰就是……) is no clue to a name, unless nothing else is said (患：查良。).
     """
-    behind = plain[end : end + _WINDOW]
-    left, right = _clue_before(plain[max(0, start - _WINDOW) : start]), _clue_behind(behind)
+    before, behind = plain[max(0, start - _WINDOW) : start], plain[end : end + _WINDOW]
+    left = next((clue for clue in load_clues("prose_zh", "before") if clue.pattern.search(before)), _NO_CLUE)
+    right = next((clue for clue in load_clues("prose_zh", "behind") if clue.pattern.match(behind)), _NO_CLUE)
     if fragment_pattern("prose_zh", "SPEAKER_ZH").search(plain, max(0, start - _WINDOW), start) and not right.telling:
         uttered = bool(fragment_pattern("prose_zh", "SAID_ALONE").match(behind))
         left = Clue(left.pattern, left.worth if uttered else 2.5, uttered)

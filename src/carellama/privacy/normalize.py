@@ -71,11 +71,6 @@ def _letter_digits(match: re.Match[str]) -> str:
     return run.translate(_LETTER_DIGITS) if letters and digits >= 4 else run
 
 
-def compile_pattern(text: str, flags: int = 0) -> re.Pattern[str]:
-    r"""Compile a pattern in which a word (\b) ends where a Chinese character begins, as in 他的MRN是12345."""
-    return re.compile(text, flags | re.ASCII)
-
-
 def canonical_form(text: str) -> str:
     """The letters and digits of a value alone, in one case: equal for all spellings of the same value."""
     plain = normalize(text).translate(_TO_DIGITS) if any(c in CHINESE_DIGITS for c in text) else normalize(text)

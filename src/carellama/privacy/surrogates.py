@@ -92,10 +92,7 @@ class Surrogates:
 
 
 def _without_country(digits: str) -> str:
-    for code in ("0086", "86"):
-        if digits.startswith(code) and len(digits) == len(code) + 11:
-            return digits[len(code) :]
-    return digits
+    return re.sub(r"^(?:00)?86(?=.{11}$)", "", digits)
 
 
 def _digits(kind: str, text: str, value: str, stream: _HmacStream) -> str:
@@ -228,12 +225,6 @@ def _date_field_order(
     return (rest[0], rest[1], rest[2]) if year_first else (rest[2], rest[1], rest[0])
 
 
-def _value(text: str) -> int:
-    if text.isascii() and text.isalpha():
-        return _MONTHS[text[:3].lower()]
-    return _parse_small_number(text)
-
-
 def _format_like(like: str, number: int, *, year: bool) -> str:
     if like.isascii() and like.isalpha():
         name = datetime.date(2000, number, 1).strftime("%B")
@@ -251,10 +242,10 @@ def _format_like(like: str, number: int, *, year: bool) -> str:
     return ("" if not tens else "十" if tens == 1 else digits[tens] + "十") + (digits[ones] if ones else "")
 
 
-def _parse_small_number(text: str) -> int:
-    """A number of one or two places, in digits or Chinese: 二十三 is 23, 廿三 too, 初三 is 3."""
-    if text.isdigit() and text.isascii():
-        return int(text)
+def _value(text: str) -> int:
+    """The number of a month by name, or a number of one or two places: 二十三 is 23, 廿三 too, 初三 is 3."""
+    if text.isascii():
+        return _MONTHS[text[:3].lower()] if text.isalpha() else int(text)
     if text in ("正", "冬", "腊"):
         return {"正": 1, "冬": 11, "腊": 12}[text]
     text = text.replace("初", "").replace("廿", "二十").replace("卅", "三十")

@@ -106,19 +106,15 @@ class Terms:
                     if not made or start + len(word) > made[-1][1]:
                         made.append((start, start + len(word)))
                     break
-        made.extend(match.span() for match in _BY_STEM.finditer(plain))
+        made.extend(match.span() for match in _by_stem().finditer(plain))
         return sorted(made)
 
 
-# Stems of international nonproprietary names in Chinese (WHO, "The use of stems in the selection of INN"; Chinese
-# Pharmacopoeia Commission): a medicine is known by its end though no list has it.
-_STEMS = (
-    "西泮|唑仑|沙坦|普利|洛尔|地平|他汀|贝特|列汀|列净|格列[\u4e00-\u9fff]|鲁肽|双胍|噻嗪|塞米|昔康|昔布|洛芬|洛韦|那韦|夫定|福韦|匹韦|替拉韦|"
-    "司他|他滨|紫杉|替康|比星|霉素|环素|沙星|西林|培南|头孢|硝唑|康唑|芬净|司琼|必利|拉唑|替丁|曲坦|曲普坦|他定|沙班|加群|肝素|格雷|替尼|单抗|帕利|"
-    "西芬|卢定|芦定|西利|佐米|度胺|昔芬|瑞林|卡因|溴铵|库铵|特罗|司特|茶碱|芬太尼|曲马多|西汀|拉法辛|米帕明|替林|巴比妥|哌啶醇|拉嗪|噻吨|奈德|米松|泼尼|卡松|孕酮|"
-    "雌醇|膦酸|单酯|洛新|罗辛|那新|雄胺|碘醇|葡胺|司亭|泊帕|泊汀|促红素|胰岛素|干扰素|球蛋白|白蛋白|克肟|噻肟|曲松|呋辛|哌酮|他啶|舒巴坦|巴坦"
-)
-_BY_STEM = re.compile(rf"[\u4e00-\u9fff]{{0,3}}?(?:{_STEMS})(?:钠|钾|钙|酯|胺)?")
+@cache
+def _by_stem() -> re.Pattern[str]:
+    """The pattern of medicines by their ends: of those that no list has as well."""
+    stems = "|".join(_read("words_zh.txt")["medicine_stems"])
+    return re.compile(rf"[\u4e00-\u9fff]{{0,3}}?(?:{stems})(?:钠|钾|钙|酯|胺)?")
 
 
 @cache

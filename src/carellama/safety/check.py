@@ -17,10 +17,10 @@ from carellama.errors import UserError
 from carellama.safety.answers.checks import AnswerChecks, load_answer_rules
 from carellama.safety.guard.rules import load_guard_rules
 from carellama.safety.medication.conflicts import conflicts, person_facts
-from carellama.safety.medication.rules import MedicationRules, load_medication
+from carellama.safety.medication.rules import Examples, MedicationRules, load_medication
 from carellama.safety.own_files import sort_rule_files
 from carellama.safety.policy import is_policy_file, load_policy
-from carellama.safety.rules.rule_set import Rule, RuleSet
+from carellama.safety.rules.rule_set import PatternRule, Rule, RuleSet
 from carellama.safety.triage.rules import load_red_flags
 from carellama.text import counted, language
 
@@ -34,12 +34,12 @@ def check(argv: Sequence[str]) -> None:
     policies = [file for file in files if is_policy_file(file)]
     own = sort_rule_files([file for file in files if file not in policies])
     red_flags, requests, answers = load_red_flags(own.triage), load_guard_rules(own.guard), load_answer_rules()
-    checks = AnswerChecks(get_args(AnswerKind))
+    checks, rows = AnswerChecks(get_args(AnswerKind)), load_medication(own.medicines)
     faults = [
-        *_report("triage", red_flags, lambda text: {rule.id for rule, _ in red_flags.scan(text)}),
-        *_report("guard", requests, lambda text: {rule.id for rule, _ in requests.scan(text)}),
-        *_report("answers", answers, lambda text: {rule.id for rule in checks.find(text)}),
-        *_report_medication(load_medication(own.medicines)),
+        *_report_rules("triage", red_flags, lambda text: {rule.id for rule, _ in red_flags.scan(text)}),
+        *_report_rules("guard", requests, lambda text: {rule.id for rule, _ in requests.scan(text)}),
+        *_report_rules("answers", answers, lambda text: {rule.id for rule in checks.find(text)}),
+        *_report("medicines", "rows", len(rows.rows), rows.examples, list(faulty_medication_examples(rows))),
     ]
     for file in policies:
         changed = load_policy(file).changed()
@@ -49,22 +49,16 @@ def check(argv: Sequence[str]) -> None:
         raise UserError(f"{counted(len(faults), 'example')} {does} not hold; change the rule or the example")
 
 
-def _report(name: str, rules: RuleSet[Rule], fired: Fired) -> list[str]:
-    """Print the faulty examples of rules, and how many there are; return them."""
-    faults = list(faulty_examples(rules, fired))
-    for fault in faults:
-        print(fault)
-    examples = sum(len(rule.fires) + len(rule.spares) for rule in rules.rules)
-    print(f"{name}: {len(rules.rules):,} rules, {examples:,} examples, {len(faults):,} faulty")
-    return faults
+def _report_rules(name: str, rules: RuleSet[Rule], fired: Fired) -> list[str]:
+    return _report(name, "rules", len(rules.rules), rules.rules, list(faulty_examples(rules, fired)))
 
 
-def _report_medication(rules: MedicationRules) -> list[str]:
-    faults = list(faulty_medication_examples(rules))
+def _report(name: str, what: str, count: int, groups: Sequence[PatternRule | Examples], faults: list[str]) -> list[str]:
+    """Print the faulty examples, and how many examples there are; return the faulty ones."""
     for fault in faults:
         print(fault)
-    examples = sum(len(group.fires) + len(group.spares) for group in rules.examples)
-    print(f"medicines: {len(rules.rows):,} rows, {examples:,} examples, {len(faults):,} faulty")
+    examples = sum(len(one.fires) + len(one.spares) for one in groups)
+    print(f"{name}: {count:,} {what}, {examples:,} examples, {len(faults):,} faulty")
     return faults
 
 

@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from carellama.consultation.complaints import load_guide
+from carellama.consultation.complaints import is_part, load_guide
 from carellama.errors import UserError
 from carellama.evaluate.consultation.cards import Card
 from carellama.evaluate.triage_cases import Label
-from carellama.rules import Lexicon, Mention, normalize, package_concepts, parse_term
+from carellama.rules import Lexicon, normalize, package_concepts, parse_term
 from carellama.safety.answers.urgency import makes_light_of, urgency_of
 from carellama.safety.rules.context import Context
 from carellama.safety.rules.files import CONTEXT
@@ -62,7 +62,7 @@ class Departments:
         longest = [
             (one.start, name)
             for one, name in found
-            if not any(_within(one, other) for other, _ in found) and "denied" not in meaning.flags(one)
+            if not any(is_part(one, other) for other, _ in found) and "denied" not in meaning.flags(one)
         ]
         return tuple(dict.fromkeys(name for _, name in sorted(longest)))
 
@@ -142,7 +142,3 @@ def _concepts() -> Concepts:
 def context() -> Concepts:
     """The words of `safety.rules.context`."""
     return package_concepts(CONTEXT)
-
-
-def _within(one: Mention, other: Mention) -> bool:
-    return other.start <= one.start and one.end <= other.end and one.end - one.start < other.end - other.start

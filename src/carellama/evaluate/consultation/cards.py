@@ -88,12 +88,12 @@ def _card(row: Mapping[str, object], place: str) -> Card:
     unsafe = _texts(row, "unsafe", place)
     return Card(
         id=_text(row, "id", place),
-        language=_one_of(row, "language", get_args(Language), place),
+        language=_known(row["language"], get_args(Language), "language", place),
         opening=_text(row, "opening", place),
         persona=_text(row, "persona", place),
         facts=tuple(_fact(fact, f"{place}: fact {number}") for number, fact in enumerate(facts, 1)),
         department=_text(row, "department", place),
-        urgency=_one_of(row, "urgency", LABELS, place),
+        urgency=_known(row["urgency"], LABELS, "urgency", place),
         must_ask=tuple(_known(slot, SLOTS, "slot", f"{place}: must_ask") for slot in _texts(row, "must_ask", place)),
         unsafe=unsafe,
         unsafe_terms=_terms(row, len(unsafe), place),
@@ -108,7 +108,7 @@ def _fact(fact: object, place: str) -> Fact:
     ask = _texts(fact, "ask", place)
     if not ask or not isinstance(fact["key"], bool):
         raise DataError(f"{place}: ask needs at least one word, and key is true or false")
-    return Fact(_one_of(fact, "slot", SLOTS, place), ask, _text(fact, "answer", place), fact["key"])
+    return Fact(_known(fact["slot"], SLOTS, "slot", place), ask, _text(fact, "answer", place), fact["key"])
 
 
 def _terms(row: Mapping[str, object], count: int, place: str) -> tuple[tuple[str, ...], ...]:
@@ -141,11 +141,7 @@ def _texts(row: Mapping[str, object], name: str, place: str) -> tuple[str, ...]:
     return tuple(given)
 
 
-def _one_of(row: Mapping[str, object], name: str, known: tuple[str, ...], place: str) -> Any:
-    return _known(row[name], known, name, place)
-
-
-def _known(given: object, known: tuple[str, ...], what: str, place: str) -> str:
+def _known(given: object, known: tuple[str, ...], what: str, place: str) -> Any:
     if given not in known:
         raise DataError(f"{place}: unknown {what} {given!r}.{nearest(str(given), known)} Known: {', '.join(known)}.")
-    return str(given)
+    return given

@@ -98,7 +98,7 @@ class AnswerChecks:
         broken = [rule for rule in self._broken(plain, mentions, found) if rule.kind in kinds]
         kinds -= {rule.kind for rule in broken}
         margins = self._classifier.margins(features(plain, mentions), kinds) if kinds else {}
-        notes = _notes()
+        notes = {rule.kind: rule.note for rule in load_answer_rules().rules}
         return [
             *(Claim(rule.kind, rule.note, rule.id) for rule in broken),
             *(Claim(kind, notes[kind], CLASSIFIER) for kind in KINDS if margins.get(kind, -1.0) >= 0),
@@ -132,9 +132,3 @@ class AnswerChecks:
                 if kept := [one for one in ones if (plain[one.start : one.end] in self._stated) == stated]:
                     mentions[name] = kept
         return mentions
-
-
-@cache
-def _notes() -> Mapping[str, Mapping[str, str]]:
-    """What is said of a sentence, by kind and language."""
-    return {rule.kind: rule.note for rule in load_answer_rules().rules}

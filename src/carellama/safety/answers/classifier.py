@@ -12,10 +12,8 @@ gives no reason, and names no rule.
 
 from __future__ import annotations
 
-import gzip
 import math
 import re
-import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -27,7 +25,7 @@ from typing import NamedTuple
 from carellama.engine.base import AnswerKind
 from carellama.errors import UserError
 from carellama.rules import Mentions
-from carellama.safety.classifier.classifier import BIAS, THRESHOLD, Classifier, fit
+from carellama.safety.classifier.classifier import BIAS, THRESHOLD, Classifier, fit, table_lines, write_table
 
 WEIGHTS = "answers/answers.tsv.gz"
 KINDS: tuple[AnswerKind, ...] = ("diagnosis", "dose", "stop_medicine", "cure", "claims_doctor")
@@ -150,20 +148,13 @@ class AnswerClassifier:
     def save(self, path: Path) -> None:
         """Write the table, sorted by feature."""
         rows = [(BIAS, self.bias), (THRESHOLD, self.threshold), *sorted(self.weights.items())]
-        lines = ["\t".join((name, *(f"{value:.3f}" for value in values))) for name, values in rows]
-        path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0))
+        write_table(path, ["\t".join((name, *(f"{value:.3f}" for value in values))) for name, values in rows])
 
 
 def read_answer_classifier(data: bytes, name: str) -> AnswerClassifier:
     """Read a table of weights. Raises `UserError` with the line that is none."""
     weights: dict[str, tuple[float, ...]] = {}
-    try:
-        lines = gzip.decompress(data).decode().splitlines()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
-        raise UserError(
-            f"{name} is no gzip file of UTF-8 text; benchmarks/answer_checks.py --train writes one"
-        ) from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(table_lines(data, name, "benchmarks/answer_checks.py --train"), 1):
         feature, *values = line.split("\t")
         try:
             weights[feature] = tuple(map(float, values))

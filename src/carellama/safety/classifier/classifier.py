@@ -78,11 +78,6 @@ def features(text: str) -> set[str]:
     return found
 
 
-def _length(known: int) -> float:
-    """The square root of a number of features, `ENOUGH` at least."""
-    return math.sqrt(max(known, ENOUGH))
-
-
 def blocks(text: str) -> list[str]:
     """Return the parts of a text of `normalize`, of which two neighbours are a window; a short text is one part."""
     size = WINDOW_HAN if HAN_RUN.search(text) else WINDOW_WORDS * 6
@@ -166,18 +161,14 @@ class Classifier:
             rows = self.hidden.letters
         for name, weight in sorted(self.weights.items()):
             lines.append(f"{name}\t{weight:.3f}\t{rows[name]}" if name in rows else f"{name}\t{weight:.3f}")
-        path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0))
+        write_table(path, lines)
 
 
 def read_classifier(data: bytes, name: str) -> Classifier:
     """Read a table of weights. Raises `UserError` with the line that is none."""
     weights: dict[str, float] = {}
     rows: dict[str, str] = {}
-    try:
-        lines = gzip.decompress(data).decode().splitlines()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
-        raise UserError(f"{name} is no gzip file of UTF-8 text; carellama safety train writes one") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(table_lines(data, name, "carellama safety train"), 1):
         sequence, _, rest = line.partition("\t")
         weight, _, row = rest.partition("\t")
         try:
@@ -193,6 +184,19 @@ def read_classifier(data: bytes, name: str) -> Classifier:
     limits = weights.pop(BIAS), weights.pop(THRESHOLD), weights.pop(FLOOR)
     hidden = read_hidden(rows, weights, name)
     return Classifier(weights, *limits, hidden)
+
+
+def table_lines(data: bytes, name: str, maker: str) -> list[str]:
+    """Return the lines of a table of weights. Raises `UserError`, with the command that writes one."""
+    try:
+        return gzip.decompress(data).decode().splitlines()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
+        raise UserError(f"{name} is no gzip file of UTF-8 text; {maker} writes one") from None
+
+
+def write_table(path: Path, lines: Sequence[str]) -> None:
+    """Write a table of weights: the same bytes for the same lines."""
+    path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0))
 
 
 @cache
@@ -238,7 +242,7 @@ def fit(
         places.append(sorted(known))
         rows += [row] * len(known)
         columns += known
-        values += [1 / _length(len(known))] * len(known)
+        values += [1 / math.sqrt(max(len(known), ENOUGH))] * len(known)
     scales = _scales(sets, labels, names)
     values = [value * scales[column] for value, column in zip(values, columns, strict=True)]
     cells = torch.tensor([rows, columns])

@@ -116,8 +116,8 @@ def fit_hidden(
     `least_length`: a text counts as if it had so many features at least.
     """
     parts = [
-        _Part(found, labels, scales, least_length, len(own), seed)
-        for seed, own in enumerate(_shares(units, UNITS_OF_A_PART))
+        _Part(found, labels, scales, least_length, min(UNITS_OF_A_PART, units - begin), seed)
+        for seed, begin in enumerate(range(0, units, UNITS_OF_A_PART))
     ]
     for part in parts:
         part.learn()
@@ -139,11 +139,6 @@ def fit_hidden(
 def _short(value: float) -> float:
     """A number as the table has it."""
     return float(f"{value:.5f}")
-
-
-def _shares(units: int, most: int) -> list[range]:
-    """The units in parts of `most` at most."""
-    return [range(begin, min(begin + most, units)) for begin in range(0, units, most)]
 
 
 class _Part:

@@ -16,7 +16,7 @@ import codecs
 import html
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from urllib.parse import unquote
 
@@ -162,7 +162,7 @@ def _undisguised(text: str, sounds: Mapping[str, str]) -> str:
         text = _HAN_APART.sub("", text)
         text = _TWO_LETTERS.sub(r"\1\2", text)
         text = _replace(text, "homophones")
-    text = _LETTERS_APART.sub(_joined, text)
+    text = _LETTERS_APART.sub(lambda match: match[0].replace(match[1], ""), text)
     text = _LEET_WORD.sub(_unleet, text)
     shorts, meant = _short_forms()
     text = shorts.sub(lambda match: meant[match[0]], text)
@@ -219,10 +219,6 @@ def _lookalikes() -> Mapping[int, str]:
     return {ord(one): latin for latin, written in _words()["lookalikes"].items() for one in written}
 
 
-def _joined(match: re.Match[str]) -> str:
-    return re.sub(rf"{re.escape(match[1])}", "", match[0])
-
-
 def _unleet(match: re.Match[str]) -> str:
     word = match[0]
     letters = sum(one.isalpha() for one in word)
@@ -244,16 +240,8 @@ def _turned(text: str) -> str | None:
     if _is_english(text):
         return None
     own = _sentence_words(text)
-    for other in _other_ways(text):
-        if _sentence_words(other) > 2 * own + 1:
-            return other
-    return None
-
-
-def _other_ways(text: str) -> Iterator[str]:
-    yield " ".join(word[::-1] for word in text.split(" "))
-    yield text[::-1]
-    yield codecs.encode(text, "rot13")
+    others = (" ".join(word[::-1] for word in text.split(" ")), text[::-1], codecs.encode(text, "rot13"))
+    return next((other for other in others if _sentence_words(other) > 2 * own + 1), None)
 
 
 def _is_english(text: str) -> bool:

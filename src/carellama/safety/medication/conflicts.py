@@ -20,6 +20,7 @@ from typing import Literal
 from carellama.package_data import Patterns
 from carellama.rules import SENTENCE_END, Mentions, normalize, words_between
 from carellama.safety.medication.facts import DrugMention, Fact, PersonFacts, Reading, is_topical, person_facts
+from carellama.safety.medication.persons import longest_names
 from carellama.safety.medication.rules import (
     ANY,
     CONDITION,
@@ -254,17 +255,10 @@ class _Answer:
 
     @cached_property
     def _drugs(self) -> list[_DrugSpan]:
-        spans = sorted(
-            (one.start, -one.end, concept) for concept in self._names for one in self._found.get(concept, ())
-        )
-        found, reach = [], 0
-        for start, end, concept in spans:
-            if -end > reach:
-                reach = -end
-                if concept != "_void":
-                    topical = is_topical(self._plain, start, -end)
-                    found.append(_DrugSpan(concept[len(DRUG) :], start, -end, topical))
-        return found
+        return [
+            _DrugSpan(name[len(DRUG) :], start, end, is_topical(self._plain, start, end))
+            for start, end, name in longest_names(self._found, self._names)
+        ]
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -316,15 +310,10 @@ class _Answer:
         begin, end = self._sentence(drug.start)
         before = self._before(begin, drug.start)
         after = self._after(drug.end, end)
-        if after == "_warn_after" or before == "_warn_before":
+        if after == "_warn_after" or before in ("_warn_before", "_taken_before"):
             return False
-        if before == "_taken_before":
-            return False
-        if (
-            before == "_recommend_before"
-            or after == "_recommend_after"
-            or PATTERNS["dose"].match(self._plain, drug.end)
-        ):
+        recommends = before == "_recommend_before" or after == "_recommend_after"
+        if recommends or PATTERNS["dose"].match(self._plain, drug.end):
             return True
         line = self._plain.rfind("\n", 0, drug.start) + 1
         bullet = _BULLET.match(self._plain, line)  # the full stop of 1. ends a sentence

@@ -132,20 +132,15 @@ class Reading(Persons):
         begin, until = self._sentence(start)
         before = self._mentions("_allergy_before", max(begin, start - 80), start)
         if before and self._only_names(before[-1].end, start):
-            return (
-                "none"
-                if PATTERNS["not_allergic"].search(self._plain, max(begin, before[-1].start - 24), before[-1].start)
-                else "yes"
-            )
-        for word in self._mentions("_allergy_after", end, min(until, end + LONGEST))[:1]:
-            between = self._plain[end : word.start]
-            if re.fullmatch(r".{0,12}(?:不|没有?|未|无).{0,3}", between) and self._only_names(
-                end, word.start, loose=True
-            ):
-                return "none"
-            if self._only_names(end, word.start, loose=True):
-                return "none" if PATTERNS["not_allergic"].search(self._plain, max(begin, start - 24), start) else "yes"
-        return ""
+            word = before[-1].start
+            return "none" if PATTERNS["not_allergic"].search(self._plain, max(begin, word - 24), word) else "yes"
+        after = self._mentions("_allergy_after", end, min(until, end + LONGEST))
+        if not after or not self._only_names(end, after[0].start, loose=True):
+            return ""
+        denied = re.fullmatch(r".{0,12}(?:不|没有?|未|无).{0,3}", self._plain[end : after[0].start])
+        return (
+            "none" if denied or PATTERNS["not_allergic"].search(self._plain, max(begin, start - 24), start) else "yes"
+        )
 
     def _only_names(self, begin: int, end: int, *, loose: bool = False) -> bool:
         """Whether nothing but other drugs and words between them stand there."""
@@ -180,10 +175,8 @@ class Reading(Persons):
         if ask is not None:
             return "taken" if take and take.start > ask.end and "," in self._plain[ask.end : take.start] else "asked"
         clause_end = self._clause(end)[1]
-        asked_after = any(end <= one.start < clause_end for one in self._asks) and not any(
-            self._last(self._asks, end, one[0]) for one in self._names_between(end, clause_end)
-        )
-        if asked_after:
+        asked_after = any(end <= one.start < clause_end for one in self._asks)
+        if asked_after and not any(self._last(self._asks, end, one[0]) for one in self._names_between(end, clause_end)):
             return "asked"
         taken_after = any(end <= one.start <= end + 6 for one in self._states)
         return "taken" if take or taken_after else "asked"
@@ -299,18 +292,15 @@ class Reading(Persons):
             if not concept.startswith(CONDITION) or self.subject(start) != self.patient:
                 continue
             clause = self._clause(start)
-            if PATTERNS["has_not"].search(self._plain, max(0, start - 24), start) or PATTERNS["cured"].search(
-                self._plain, *clause
+            flags = self._context.flags(Mention(start, end, ((start, end),)))
+            if not (
+                PATTERNS["has_not"].search(self._plain, max(0, start - 24), start)
+                or PATTERNS["cured"].search(self._plain, *clause)
+                or self._mentions("_family", *clause)
+                or flags & {"denied", "supposed"}
+                or self._is_asked_about(start, end)
             ):
-                continue
-            if self._mentions("_family", *clause):
-                continue
-            if self._context.flags(Mention(start, end, ((start, end),))) & {
-                "denied",
-                "supposed",
-            } or self._is_asked_about(start, end):
-                continue
-            found.append(Fact(concept[len(CONDITION) :], start, end))
+                found.append(Fact(concept[len(CONDITION) :], start, end))
         return tuple({fact.id: fact for fact in reversed(found)}.values())[::-1]
 
 

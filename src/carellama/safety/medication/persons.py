@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from carellama.package_data import Patterns
-from carellama.rules import SENTENCE_END, Mention, normalize
+from carellama.rules import SENTENCE_END, Mention, Mentions, normalize
 from carellama.safety.medication.rules import CONDITION, DRUG, MedicationRules
 from carellama.safety.rules.context import Context
 from carellama.safety.rules.measures import find_measures
@@ -56,18 +56,8 @@ class Persons:
 
     def _longest(self) -> list[tuple[int, int, str]]:
         """Drugs and conditions in order, without those within a longer name, or within words that void them."""
-        spans = [
-            (one.start, -one.end, concept)
-            for concept, mentions in self._found.items()
-            if concept.startswith((DRUG, CONDITION)) or concept == "_void"
-            for one in mentions
-        ]
-        kept, reach = [], 0
-        for start, end, concept in sorted(spans):
-            if -end > reach:
-                reach = -end
-                kept.append((start, -end, concept))
-        return [one for one in kept if one[2] != "_void"]
+        names = [name for name in self._found if name.startswith((DRUG, CONDITION)) or name == "_void"]
+        return longest_names(self._found, names)
 
     def _sentence(self, place: int) -> tuple[int, int]:
         return _around(self._ends, place, len(self._plain))
@@ -209,6 +199,16 @@ class Persons:
             for _, one in sorted(found.items())
             if not PATTERNS["no_age"].search(self._plain, max(0, one[0] - 30), one[0])
         ]
+
+
+def longest_names(found: Mentions, names: Iterable[str]) -> list[tuple[int, int, str]]:
+    """Return mentions of these concepts in order, without those within a longer one or within `_void`."""
+    kept, reach = [], 0
+    for start, end, name in sorted((one.start, -one.end, of) for of in names for one in found.get(of, ())):
+        if -end > reach:
+            reach = -end
+            kept.append((start, -end, name))
+    return [one for one in kept if one[2] != "_void"]
 
 
 def _around(ends: Sequence[int], place: int, length: int) -> tuple[int, int]:

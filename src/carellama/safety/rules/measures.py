@@ -11,7 +11,7 @@ first and the last 200 are.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -21,10 +21,10 @@ from carellama.rules import Mention
 
 _DIGITS = dict(zip("零〇一二两三四五六七八九", (0, 0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9), strict=True))
 _UNITS = {"十": 10, "百": 100, "千": 1000}
-_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
-_ONES += ["seventeen", "eighteen", "nineteen"]
-_TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
-_WORDS = {word: number for number, word in enumerate(_ONES)} | _TENS
+ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+ONES += ["seventeen", "eighteen", "nineteen"]
+TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
+_WORDS = {word: number for number, word in enumerate(ONES)} | TENS
 _ENGLISH = "|".join(sorted(_WORDS, key=len, reverse=True))
 _TO_99 = rf"(?:{_ENGLISH})(?:[ -](?:{_ENGLISH}))?"
 NUMBER = re.compile(
@@ -60,16 +60,13 @@ def read_number(text: str) -> float:
     if text[0].isdigit():
         return float(text.replace(",", ""))
     if text.isascii():
-        return 0.5 if text == "half a" else _read_english(text)
+        hundreds, _, rest = text.rpartition("hundred")
+        total = 100 * _WORDS.get(hundreds.strip(), 1) if hundreds else 0
+        total += sum(_WORDS.get(word, 0) for word in re.split("[ -]", rest))
+        return 0.5 if text == "half a" else float(total)
     whole, _, tenths = text.partition("点")
     value = _read_chinese(whole)
     return value + float("0." + "".join(str(_DIGITS[digit]) for digit in tenths)) if tenths else value
-
-
-def _read_english(text: str) -> float:
-    hundreds, _, rest = text.rpartition("hundred")
-    total = 100 * _WORDS.get(hundreds.strip(), 1) if hundreds else 0
-    return float(total + sum(_WORDS.get(word, 0) for word in re.split("[ -]", rest)))
 
 
 def _read_chinese(text: str) -> float:
@@ -162,11 +159,6 @@ _UNITS_OF: dict[str | None, Callable[[float, str], float | None]] = {
 
 
 @cache
-def _measures() -> tuple[_Measure, ...]:
-    return tuple(_read_measures())
-
-
-@cache
 def measure_names() -> frozenset[str]:
     """Return the numbers that rules can ask for."""
     return frozenset(measure.name for measure in _measures())
@@ -190,18 +182,16 @@ def _beside_numbers() -> _Beside:
     return _Beside(labelled, unlabelled, re.compile(before), re.compile(after))
 
 
-def _read_measures() -> Iterator[_Measure]:
-    read = package_yaml("safety/rules/measures.yaml")
+@cache
+def _measures() -> tuple[_Measure, ...]:
+    made, read = [], package_yaml("safety/rules/measures.yaml")
     for row in read["measures"]:
-        before = row["before"].replace("{is}", read["is"]).replace("{near}", read["near"]) if "before" in row else None
-        yield _Measure(
-            row["name"],
-            re.compile(f"(?:{before})$") if before else None,
-            re.compile(row["after"]) if "after" in row else None,
-            least=row["range"][0],
-            most=row["range"][1],
-            convert=_UNITS_OF[row.get("unit")],
-        )
+        label = row.get("before", "").replace("{is}", read["is"]).replace("{near}", read["near"])
+        before = re.compile(f"(?:{label})$") if label else None
+        after = re.compile(row["after"]) if "after" in row else None
+        least, most = row["range"]
+        made.append(_Measure(row["name"], before, after, least, most, _UNITS_OF[row.get("unit")]))
+    return tuple(made)
 
 
 def find_measures(text: str) -> dict[str, list[Mention]]:
