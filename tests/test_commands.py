@@ -378,3 +378,28 @@ def test_help_names_every_option() -> None:
         [preloaded.python(), "-m", "carellama", "train", "--help"], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0 and "--quantization_bit" in done.stdout and "--learning_rate" in done.stdout
+
+
+@pytest.mark.parametrize("words", ["--help", "train --help", "task list", "models list", "data list", "keys list"])
+def test_output_that_nobody_reads_ends_the_command_without_a_word(words: str, tmp_path: Path) -> None:
+    """`carellama train --help | head -1` ended with a traceback."""
+    environment = os.environ | {"CARELLAMA_DATABASE": str(tmp_path / "keys.db")}
+    command = [sys.executable, "-m", "carellama"]
+    if words == "keys list":
+        subprocess.run([*command, "keys", "add", "--name", "a"], env=environment, check=True, capture_output=True)
+    process = subprocess.Popen(
+        [*command, *words.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    said = process.stderr.read()
+    assert (process.wait(60), said) == (141, b"")
+
+
+def test_a_failure_keeps_its_exit_code_where_nobody_reads_the_output() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "carellama", "nothing"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.stderr.read().startswith(b"error: unknown command 'nothing'") and process.wait(60) == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from carellama.config.reader import parse_options
 from carellama.config.serve import CHAT_OPTIONS
 from carellama.errors import UserError
 from carellama.train.options import parse_run
+from test_layout import HEAVY
 
 COMMANDS = {"chat": CHAT_OPTIONS, "export": EXPORT_OPTIONS}
 NOTHING: dict[str, Any] = {}
@@ -99,10 +102,15 @@ REFUSED: dict[str, str] = {
     "--optim adamw_torh": "Did you mean 'adamw_torch'",
     "--lora_rnak 8": "Did you mean '--lora_rank'",
     "--learning_rat 1": "Did you mean '--learning_rate'",
-    "chat --dataset d": "unknown option '--dataset'",
-    "chat --lora_rank 8": "unknown option '--lora_rank'",
-    "chat --attention sdpa": "unknown option '--attention'",
+    "chat --dataset d": "unknown option '--dataset'. It belongs to carellama train.",
+    "chat --lora_rank 8": "unknown option '--lora_rank'. It belongs to carellama train.",
+    "chat --lora-rank 8": "It belongs to carellama train.",
+    "chat --learning_rate 1": "It belongs to carellama train.",
+    "chat --attention sdpa": "unknown option '--attention'. It belongs to carellama train.",
+    "chat --max_header_bytes 9": "It belongs to carellama api.",
+    "chat --gguf_tipe f16": "Did you mean '--gguf_type'",
     "export --output_dir o --system_prompt s": "unknown option '--system_prompt'",
+    "--max_shard_size 1GB": "It belongs to carellama export.",
 }
 
 
@@ -147,3 +155,14 @@ def test_settings_of_axolotl_are_read(tmp_path: Path) -> None:
     assert (data.cutoff_len, data.packing, data.val_size) == (2048, True, 0.05)
     assert (finetuning.lora_rank, finetuning.lora_target) == (32, "q_proj,v_proj")
     assert parsed.training["optim"] == ["adamw_bnb_8bit"] and parsed.training["num_train_epochs"] == ["4"]
+
+
+def test_whose_option_it_is_takes_no_library() -> None:
+    code = (
+        "import sys; from carellama.cli import call\n"
+        "try: call('chat', ['--model_name_or_path', 'm', '--lora_rank', '8'])\n"
+        f"finally: print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (2, "[]"), done.stderr
+    assert done.stderr == "error: unknown option '--lora_rank'. It belongs to carellama train. See --help.\n"

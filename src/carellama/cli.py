@@ -11,6 +11,8 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import os
+import select
 import signal
 import sys
 import time
@@ -106,9 +108,39 @@ GROUP_TEXTS = {
     "consult": "Consultations: reports, and figures on simulated patients.",
     "guard": "Requests to refuse: measure what gets through, learn the classifier.",
 }
+BROKEN_PIPE = 128 + signal.SIGPIPE  # the exit code of Unix tools whose output nobody reads
 PATIENCE = 5.0  # seconds that the other processes wait before they say what went wrong
 
 
+@contextmanager
+def _ends_with_its_reader() -> Iterator[None]:
+    """End without a word where nobody reads the output any more, as in `carellama train --help | head -1`."""
+    ended: SystemExit | None = None
+    try:
+        try:
+            yield
+        except SystemExit as end:
+            ended = end
+        if ended is None or not ended.code:
+            print(end="", flush=True)
+    except BrokenPipeError:
+        if not (left := [descriptor for descriptor in (1, 2) if _is_broken(descriptor)]):
+            raise  # it was another pipe
+        for descriptor in left:  # what is in their buffers goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        raise SystemExit(BROKEN_PIPE) from None
+    if ended is not None:
+        raise ended
+
+
+def _is_broken(descriptor: int) -> bool:
+    """Whether nobody reads what is written there: the other end of the pipe is closed."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+@_ends_with_its_reader()
 def call(verb: str, argv: Sequence[str]) -> None:
     """Run a command (`train`, `data pull`) in this process; a `UserError` is one line and ends with exit code 2."""
     group, _, word = verb.rpartition(" ")
@@ -323,6 +355,7 @@ def _application(argv: Sequence[str]) -> FastAPI:
     )  # fmt: skip
 
 
+@_ends_with_its_reader()
 def main() -> None:
     """Run the command line; an unknown command is answered in one line."""
     from carellama.errors import nearest

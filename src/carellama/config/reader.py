@@ -23,7 +23,7 @@ import yaml
 from carellama.config.foreign_options import translate
 from carellama.config.help import format_help
 from carellama.config.options import FALSE, TRUE, Shape, default_of, option_fields, shapes_of
-from carellama.config.transformers_options import TrainingFlag
+from carellama.config.transformers_options import TrainingFlag, training_flags
 from carellama.errors import UserError, nearest, read_failure
 
 log = logging.getLogger(__name__)
@@ -184,9 +184,28 @@ class Reader:
             )
 
     def _refuse_unknown(self, name: str, *, in_file: bool = False) -> NoReturn:
+        owner = owner_of(name)
         if in_file:
-            raise UserError(f"unknown key {name!r} in the settings.{nearest(name, self.names)}")
-        raise UserError(f"unknown option {name!r}.{nearest(name, ['--' + one for one in self.names])} See --help.")
+            raise UserError(f"unknown key {name!r} in the settings.{owner or nearest(name, self.names)}")
+        hint = owner or nearest(name, ["--" + one for one in self.names])
+        raise UserError(f"unknown option {name!r}.{hint} See --help.")
+
+
+def owner_of(name: str) -> str:
+    """Return ` It belongs to carellama train.` for an option that another command has, or an empty string."""
+    from carellama.config import commands, run, serve
+
+    owners = {
+        "train": (run.RUN_OPTIONS, training_flags()),
+        "export": (commands.EXPORT_OPTIONS, None),
+        "chat": (serve.CHAT_OPTIONS, None),
+        "api": (serve.API_OPTIONS, None),
+        "web": ((serve.WebArguments,), None),
+    }
+    for verb, (groups, training) in owners.items():
+        if Reader(groups, verb, training).name_of(name.lstrip("-")) is not None:
+            return f" It belongs to carellama {verb}."
+    return ""
 
 
 def both(foreign: str, option: str) -> UserError:

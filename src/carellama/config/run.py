@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +21,6 @@ from carellama.config.finetuning import FinetuningArguments
 from carellama.config.model import TrainedModelArguments
 from carellama.config.objectives import GRPOArguments, PPOArguments, PreferenceArguments, RewardArguments
 from carellama.config.options import Options, option
-from carellama.config.reader import Groups
 from carellama.hardware import has_gpu
 from carellama.stages import STAGES, Stage
 
@@ -88,7 +87,7 @@ class RunConfig:
     asked: Mapping[str, str] = field(default_factory=dict)  # what was given, as it was written
 
     @classmethod
-    def of(cls, groups: Groups, training: Training, asked: Mapping[str, str]) -> RunConfig:
+    def of(cls, groups: Sequence[Any], training: Training, asked: Mapping[str, str]) -> RunConfig:
         """Put the instances of `RUN_OPTIONS` and transformers' arguments together."""
         names = [group.name for group in dataclasses.fields(cls)]
         return cls(**dict(zip(names, groups, strict=False)), training=training, asked=asked)

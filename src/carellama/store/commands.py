@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from carellama.config import environment
@@ -72,9 +73,7 @@ def describe_keys(place: str) -> list[JSONObject]:
                 "id": key.id,
                 "name": key.name,
                 "scopes": list(key.scopes),
-                "requests_per_minute": key.limits.requests_per_minute,
-                "concurrent": key.limits.concurrent,
-                "tokens_per_day": key.limits.tokens_per_day,
+                **asdict(key.limits),
                 "requests_today": mine.requests,
                 "tokens_today": mine.tokens,
                 "created": _time(key.created),
@@ -122,7 +121,10 @@ def _table(rows: Sequence[JSONObject]) -> None:
     for row in rows:
         table.add_row(*map(Text, _cells(row)))
     # for a file or a pipe as wide as it needs to be: nothing is folded there
-    Console(width=None if sys.stdout.isatty() else 10_000).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 10_000)
+    with console.capture() as printed:  # rich would end the program where a pipe is closed
+        console.print(table)
+    print(printed.get(), end="")
 
 
 def _cells(row: JSONObject) -> tuple[str, ...]:
