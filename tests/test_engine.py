@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -242,3 +245,31 @@ def test_the_scripted_engine_keeps_the_contract() -> None:
     assert (said(pieces), reply.finish_reason) == ("WHAT", "length")
     with pytest.raises(UserError, match="shorten"):
         generate(ScriptedEngine("x", context_tokens=3), PROMPTS, greedy())
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda engine: next(stream_of(engine, PROMPTS[0], greedy(1000))),
+        lambda engine: generate(engine, PROMPTS[:2], greedy(1000)),
+    ],
+)
+def test_ctrl_c_while_a_request_is_submitted_ends_it(ask: Callable[[ScriptedEngine], object]) -> None:
+    """Nobody had its handle: the request ran to its end."""
+
+    class SlowToSubmit(ScriptedEngine):
+        def submit(self, prompt, sampling, on_event):
+            handle = super().submit(prompt, sampling, on_event)
+            while not self.running:
+                time.sleep(0.001)
+            signal.raise_signal(signal.SIGINT)  # which the main thread gets
+            time.sleep(0.2)
+            return handle
+
+    engine = SlowToSubmit("a" * 1000, token_seconds=0.02)
+    with pytest.raises(KeyboardInterrupt):
+        ask(engine)
+    limit = time.monotonic() + 5
+    while engine.running and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert not engine.running and len(engine.asked) == 1

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Generator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
 from typing import TypeVar
 
 from carellama.engine.base import (
     HEARTBEAT,
     Engine,
     Event,
+    OnEvent,
     OnReply,
     Piece,
     PreparedPrompt,
@@ -30,6 +31,7 @@ from carellama.engine.base import (
     Tool,
     offered_tools,
 )
+from carellama.engine.worker_pool import run_in_thread
 
 Value = TypeVar("Value")
 AnyPrompt = PreparedPrompt | Prompt | str | Sequence[int]
@@ -56,9 +58,20 @@ def stream(engine: Engine, prompt: AnyPrompt, sampling: Sampling) -> Generator[P
     It yields at least every `HEARTBEAT` seconds, an empty piece if need be. Closing it ends the computation.
     """
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    handle = engine.submit(prepared(engine, prompt, sampling), sampling, events.put)
+    handle = _submit(engine, prepared(engine, prompt, sampling), sampling, events.put)
     reply: Reply = yield from follow(handle, events)
     return reply
+
+
+def _submit(engine: Engine, prompt: PreparedPrompt, sampling: Sampling, on_event: OnEvent) -> RequestHandle:
+    """Submit a request, in a thread: one that Ctrl-C leaves here is cancelled as soon as there is a handle of it."""
+    submitted: Future[RequestHandle] = Future()
+    try:
+        run_in_thread(lambda: engine.submit(prompt, sampling, on_event), submitted, "carellama-submit")
+        return submitted.result()
+    except KeyboardInterrupt:
+        submitted.add_done_callback(lambda done: None if done.exception() else done.result().cancel())
+        raise
 
 
 def follow(
@@ -100,8 +113,8 @@ def generate(
     failures: list[BaseException] = []
 
     def submit(index: int) -> None:
-        on_event = partial(_put, events, index)
-        handles.append(engine.submit(requests[index], seeded(sampling, index), on_event))
+        own = seeded(sampling, index)
+        handles.append(_submit(engine, requests[index], own, lambda event: events.put((index, event))))
 
     try:
         while len(replies) < len(requests):
@@ -122,10 +135,6 @@ def generate(
         for handle in handles:
             handle.join()
     return [replies[index] for index in range(len(requests))]
-
-
-def _put(events: queue.SimpleQueue[tuple[int, Event]], index: int, event: Event) -> None:
-    events.put((index, event))
 
 
 def seeded(sampling: Sampling, index: int) -> Sampling:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from contextlib import closing, suppress
 from typing import Any, TypeVar
 
@@ -94,6 +95,19 @@ class WorkerPool:
                     return
                 job = self._waiting.popleft()
             job.run()
+
+
+def run_in_thread(function: Callable[[], Value], future: Future[Value], name: str) -> None:
+    """Run a function in a daemon thread of its own; its result, or its exception, becomes that of a new future."""
+    future.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - raised again by who waits
+            future.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
 
 
 def read_pieces(make: Callable[[], Generator[Piece, None, Value]]) -> Work:

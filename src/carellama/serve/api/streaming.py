@@ -18,14 +18,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar, cast
+from typing import TypeVar
 
+from carellama.engine import worker_pool
 from carellama.engine.base import Event, OnEvent, Piece, Reply, RequestHandle
 from carellama.serve.api.admission import AdmissionQueue
 from carellama.serve.api.errors import GenerationTimeout
@@ -38,28 +39,9 @@ _BACKGROUND_TASKS: set[asyncio.Task[object]] = set()  # the event loop itself ho
 
 def run_in_thread(function: Callable[[], Result]) -> asyncio.Future[Result]:
     """Run a function in a thread of its own; its result, or its exception, is the future's."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Result] = loop.create_future()
-
-    def resolve(result: Result | None, error: Exception | None) -> None:
-        if future.done():  # cancelled: nobody waits for it
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(cast("Result", result))
-
-    def run() -> None:
-        result, failure = None, None
-        try:
-            result = function()
-        except Exception as error:  # noqa: BLE001 - raised again where it is awaited
-            failure = error
-        with suppress(RuntimeError):  # the loop is closed: the server is gone
-            loop.call_soon_threadsafe(resolve, result, failure)
-
-    threading.Thread(target=run, daemon=True, name="serve").start()
-    return future
+    future: Future[Result] = Future()
+    worker_pool.run_in_thread(function, future, "serve")
+    return asyncio.wrap_future(future)
 
 
 async def run_queued(
