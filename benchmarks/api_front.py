@@ -28,6 +28,7 @@ from carellama.records import Message
 from carellama.serve.api import server
 from carellama.serve.api.app import create_app
 from carellama.serve.api.auth import NoAuth
+from carellama.serve.hosts import bind_socket
 
 NUMBERS = count(1)
 
@@ -80,7 +81,7 @@ def main() -> None:
     words = ["--model_name_or_path", options.model, "--parallel", str(options.streams), "--port", "0"]
     model, prompt, options_, *_, settings = parse_options(API_OPTIONS, words, "carellama api")
     engine = choose(model, prompt, options_)
-    with server.bind_socket(settings) as listening:
+    with bind_socket(settings.host, settings.port) as listening:
         app = create_app(engine, settings, auth=NoAuth())
         running = server.Server(server._config(app, settings), app)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})

@@ -16,6 +16,7 @@ from carellama.serve.api.app import create_app
 from carellama.serve.api.auth import Auth, NoAuth
 from carellama.serve.api.middleware import ServerState
 from carellama.serve.api.schemas import Mode
+from carellama.serve.hosts import bind_socket
 
 ASKED = [{"role": "user", "content": "What is asthma?"}]
 
@@ -45,7 +46,7 @@ def running(
     app = create_app(
         engine, arguments, auth=auth or NoAuth(), score=score, embedder=embedder, consultant=consultant, mode=mode
     )
-    with server.bind_socket(arguments) as listening:
+    with bind_socket(arguments.host, arguments.port) as listening:
         one = server.Server(server._config(app, arguments), app)
         thread = threading.Thread(target=one.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

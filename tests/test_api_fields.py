@@ -14,7 +14,7 @@ from carellama.engine.base import Sampling
 from carellama.serve.api import fields
 from carellama.serve.api.constraints import constraint_of
 from carellama.serve.api.errors import InvalidRequest
-from carellama.serve.api.fields import FIELDS, OF_MESSAGES, check_fields
+from carellama.serve.api.fields import check_fields, field_table
 from carellama.serve.api.parsing import parse_sampling
 from carellama.serve.api.schemas import ChatRequest, CompletionRequest, EmbeddingRequest, RerankRequest
 
@@ -54,6 +54,9 @@ OF_ROUTES = {
 
 def chat(**more: Any) -> ChatRequest:
     return ChatRequest.model_validate({"messages": ASKED, **more})
+
+
+FIELDS, OF_MESSAGES = field_table("request"), field_table("message")
 
 
 @pytest.fixture(scope="module")

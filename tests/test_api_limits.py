@@ -374,14 +374,13 @@ def test_a_server_that_ends_takes_no_new_request() -> None:
 
 
 def test_an_address_that_is_taken_is_one_line() -> None:
-    from carellama.config.serve import ApiArguments
     from carellama.errors import UserError
-    from carellama.serve.api.server import bind_socket
+    from carellama.serve.hosts import bind_socket
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"--port {port}"):
-            bind_socket(ApiArguments(port=port))
+            bind_socket("127.0.0.1", port)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")

@@ -45,7 +45,7 @@ IMPORTS: dict[str, set[str]] = {
     "stages": {"records"},
     "config": {"hardware", "package_data", "stages"},  # hardware: defaults depend on what the machine computes in
     "run_record": {"config", "disk", "stages"},
-    "templates": {"records", "text"},
+    "templates": {"package_data", "records", "text"},
     "privacy": {"package_data", "text"},
     "store": {"config", "disk", "records"},
     "model": {"config", "disk", "hardware", "package_data", "stages"},
@@ -93,11 +93,12 @@ IMPORTS: dict[str, set[str]] = {
             "engine.generate",
             "engine.worker_pool",
             "knowledge",
+            "package_data",
             "records",
         ),
         *("safety.layer", "safety.notices", "store"),  # layer: a screening, which it hands from call to call
     },
-    "demo": {"config", "disk", "engine", "evaluate", "export", "records", "train"},
+    "demo": {"config", "disk", "engine", "evaluate", "export", "package_data", "records", "train"},
 }
 IMPORTS |= {"cli": set(IMPORTS), "__main__": {"cli"}}
 NOT_NAMES = {"utils", "util", "misc", "common", "helpers", "helper", "extras", "core", "manager", "managers"}

@@ -15,7 +15,7 @@ import pytest
 from carellama.engine.base import Sampling, Unavailable, Unsupported, drain
 from carellama.engine.generate import stream as stream_of
 from carellama.engine.llamacpp.engine import LlamaCppEngine, context_per_slot, kv_bytes_per_token
-from carellama.engine.worker_pool import Job, WorkerPool
+from carellama.engine.llamacpp.scores import CHOICE_TOP_LOGPROBS
 from carellama.errors import UserError
 from carellama.model.gguf.read import Header
 from carellama.model.zoo.resolve import fetch
@@ -129,7 +129,7 @@ def test_a_conversation_that_goes_on_is_not_computed_anew(llama: LlamaCppEngine)
 def test_letters_that_are_unlikely_are_found_too(llama: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     letters = ["A", "B"]
     likely = llama.logprobs(PROMPTS[:1], letters)
-    monkeypatch.setattr("carellama.engine.llamacpp.engine.CHOICE_TOP_LOGPROBS", 1)
+    monkeypatch.setattr("carellama.engine.llamacpp.scores.CHOICE_TOP_LOGPROBS", 1)
     assert llama.logprobs(PROMPTS[:1], letters)[0] == pytest.approx(likely[0], abs=0.02)
 
 
@@ -138,9 +138,8 @@ def test_letters_are_found_where_the_likeliest_token_is_part_of_a_character(llam
     """llama.cpp tells nothing of such a token: all choices had the log-probability minus infinity."""
     ids = llama.tokenize("Repeat: 发烧发烧发烧发烧发烧发烧发", begin=True)
     for cut in (0, 1, 2):
-        job = Job(WorkerPool(1, "unused"), lambda job: None, lambda event: None)
-        known = llama._next_token(ids[: len(ids) - cut], 5, job)
-        assert len(known) == 5 and max(known.values()) > -2
+        known = llama._scores("").likeliest(ids[: len(ids) - cut], [])
+        assert len(known) == CHOICE_TOP_LOGPROBS and max(one["logprob"] for one in known) > -2
 
 
 @pytest.mark.slow

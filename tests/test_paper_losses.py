@@ -18,7 +18,7 @@ from carellama.data.encoding.encode import Encoder
 from carellama.data.encoding.preference import AnswerEncoder
 from carellama.model.load import load_model
 from carellama.records import IGNORED, Chat, Message, Pair
-from carellama.templates.jinja import formats, names
+from carellama.templates.jinja import formats
 from carellama.templates.template import get_template
 from carellama.train import run as runs
 from carellama.train.options import run_config
@@ -203,7 +203,7 @@ def test_the_loop_of_the_examples_is_train(tmp_path, tiny_folder):
 TURNS = (("What is asthma?", "A disease."), ("And flu?", "Another."), ("发烧怎么办？", "多喝水。"))
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", formats())
 def test_the_mask_of_three_turns_is_the_answers_with_their_ends(name):
     """Written out by hand from the format's own parts, and not by its Jinja."""
     tokenizer, form = tokenizer_for(name, "bytes"), formats()[name]

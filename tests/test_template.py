@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from carellama.data.encoding.encode import Encoder
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Message
-from carellama.templates.jinja import Format, copies_contents, formats, jinja_of, names
+from carellama.templates.jinja import Format, copies_contents, formats, jinja_of
 from carellama.templates.template import Template, get_template
 from conftest import CORPUS, make_tokenizer
 
@@ -79,7 +79,7 @@ def decoded(tokenizer, ids) -> str:
 # "always" and "legacy" tokenizers write a space after every special token themselves, in a server just the same;
 # that the ids agree is what the served-prompt test below holds for them.
 @pytest.mark.parametrize("kind", ["bytes", "first"])
-@pytest.mark.parametrize("name", [None, *names()])
+@pytest.mark.parametrize("name", [None, *formats()])
 def test_the_ids_decode_to_the_rendered_text(name: str | None, kind: str) -> None:
     if name is None and kind != "bytes":
         pytest.skip("only the byte-level tokenizer has a chat template of its own")
@@ -97,7 +97,7 @@ def test_the_ids_decode_to_the_rendered_text(name: str | None, kind: str) -> Non
         assert not text[len(said) :].strip()
 
 
-@pytest.mark.parametrize("name", [None, *names()])
+@pytest.mark.parametrize("name", [None, *formats()])
 def test_a_clean_conversation_has_the_ids_of_its_jinja(name: str | None) -> None:
     tokenizer = tokenizer_for(name, "bytes")
     template = get_template(name, tokenizer)
@@ -110,7 +110,7 @@ def test_a_clean_conversation_has_the_ids_of_its_jinja(name: str | None) -> None
 
 
 @pytest.mark.parametrize("kind", ["bytes", "always", "first", "legacy"])
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", formats())
 def test_a_trained_prompt_has_the_ids_of_a_served_one(name: str, kind: str) -> None:
     tokenizer = tokenizer_for(name, kind)
     template = get_template(name, tokenizer)
@@ -124,7 +124,7 @@ def test_a_trained_prompt_has_the_ids_of_a_served_one(name: str, kind: str) -> N
     assert encoder.groups.encode([[template.prompt_group(record.prompt)]])[0][0].tolist() == served
 
 
-@pytest.mark.parametrize("name", [None, *names()])
+@pytest.mark.parametrize("name", [None, *formats()])
 @pytest.mark.parametrize("words", ["a", "user", "im_start", "<"])
 def test_words_that_stand_in_the_markup_too_are_not_taken_for_it(name: str | None, words: str) -> None:
     """A question "a" is not the a of <|im_start|>: the mark stays one token."""
@@ -264,7 +264,7 @@ def test_only_templates_that_copy_contents_are_taken_at_their_word() -> None:
     assert all(copies_contents(jinja_of(form)) for form in formats().values())
 
 
-@pytest.mark.parametrize("name", [None, *names()])
+@pytest.mark.parametrize("name", [None, *formats()])
 def test_a_template_taken_at_its_word_renders_the_same(name: str | None) -> None:
     tokenizer = tokenizer_for(name, "bytes")
     template = get_template(name, tokenizer)

@@ -27,6 +27,7 @@ from carellama.engine.generate import count_tokens, generate
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message
+from carellama.safety.notices import disclaimer
 from carellama.serve.terminal import ChatSession, ask, read_question
 from carellama.serve.terminal_markdown import MarkdownStyler
 
@@ -189,7 +190,7 @@ def test_an_assistant_brings_its_system_message_and_sampling() -> None:
     (other,) = generate(assistant, [own], Sampling())
     assert [reply.text for reply in replies] == ["fo", "fo"] and other.text == "four"
     assert assistant.count_tokens(asked) == count_tokens(engine, engine.asked[0]) > count_tokens(engine, asked)
-    assert "不能代替医生" in assistant.disclaimer("zh") and "does not diagnose" in assistant.disclaimer("en")
+    assert "不能代替医生" in disclaimer("zh") and "does not diagnose" in disclaimer("en")
 
 
 def test_a_question_in_a_language_that_the_model_never_learned_is_answered_with_a_warning(capsys) -> None:

@@ -27,7 +27,7 @@ from carellama.errors import UserError
 from carellama.records import Message
 from carellama.serve.page.markdown import answer_markdown
 from carellama.serve.page.visits import Visits
-from carellama.serve.page.words import WORDS, told
+from carellama.serve.page.words import error_text, page_words
 from conftest import REPOSITORY
 
 gradio = pytest.importorskip("gradio")
@@ -99,7 +99,7 @@ def test_the_sliders_and_the_model_are_what_the_engine_gets() -> None:
 def test_retry_undo_and_clear() -> None:
     engine = ScriptedEngine(["one", "two", "three"])
     page = page_of(engine)
-    assert page.retry("en", visitor())[1] == WORDS["en"]["nothing"]
+    assert page.retry("en", visitor())[1] == page_words("en")["nothing"]
     asked(page, "first")
     assert texts(page.retry("en", visitor())) == ["first"]
     *_, shown = page.answer("en", "", "", *NUMBERS, visitor())
@@ -122,7 +122,7 @@ def test_an_answer_that_nobody_wants_gives_its_place_back(button: str) -> None:
         pass
     assert engine.running == 1 and page.visits.seen("a").question
     assert page.ask("again", "zh", visitor())[0] == "again"  # one at a time; what was typed stays
-    assert page.undo("typed", "zh", visitor())[::2] == ["typed", WORDS["zh"]["busy"], gradio.skip()]
+    assert page.undo("typed", "zh", visitor())[::2] == ["typed", page_words("zh")["busy"], gradio.skip()]
     getattr(page, button)(*([visitor()] if button == "leave" else ["zh", visitor()]))
     *_, shown = stream
     assert engine.running == 0
@@ -148,7 +148,7 @@ def test_a_question_that_waits_can_be_stopped_and_the_line_has_an_end() -> None:
     page.ask("one", "en", visitor("a"))
     page.ask("two", "en", visitor("b"))
     box, *shown = page.ask("three", "zh", visitor("c"))
-    assert box == "three" and shown[1] == WORDS["zh"]["full"] and texts(shown) == []
+    assert box == "three" and shown[1] == page_words("zh")["full"] and texts(shown) == []
     page.stop("en", visitor("b"))
     assert texts(list(page.answer("en", "", "", *NUMBERS, visitor("b")))[-1]) == ["two"]
     assert not page.visits.full
@@ -166,7 +166,7 @@ def test_limits_are_told_in_the_language_of_the_page() -> None:
         shown = asked(page, "y" * 80, language="zh")
     assert "最早的" in shown[-1][1] and len(texts(shown[-1])) == 6  # the page still shows what the model no longer sees
     cut = page_of(ScriptedEngine("w" * 200))
-    assert asked(cut, "long", language="zh")[-1][1] == WORDS["zh"]["cut"].format(tokens=100)
+    assert asked(cut, "long", language="zh")[-1][1] == page_words("zh")["cut"].format(tokens=100)
 
 
 def test_an_error_is_told_without_what_was_said(caplog) -> None:
@@ -178,17 +178,17 @@ def test_an_error_is_told_without_what_was_said(caplog) -> None:
     page = page_of(Broken(""))
     with caplog.at_level(logging.DEBUG):
         shown = asked(page, "SECRET", language="zh")[-1]
-    assert shown[1] == WORDS["zh"]["broken"] and texts(shown) == ["SECRET", "half"]
+    assert shown[1] == page_words("zh")["broken"] and texts(shown) == ["SECRET", "half"]
     assert "ValueError at" in caplog.text and "SECRET" not in caplog.text
 
 
 def test_errors_have_both_languages() -> None:
-    assert WORDS["en"].keys() == WORDS["zh"].keys()
-    assert "900" in told(PromptTooLong(900, 512), "zh") and "512" in told(PromptTooLong(900, 512), "en")
-    assert "10.0.0.7" not in told(Unavailable("at 10.0.0.7"), "zh") + told(Unavailable("at 10.0.0.7"), "en")
-    assert told(Unsupported("no beams"), "zh") == "该模型不支持此操作 (no beams)"
-    assert told(UserError("out of memory"), "en") == "That did not work (out of memory)"
-    assert "secret" not in told(ValueError("secret"), "en")
+    assert page_words("en").keys() == page_words("zh").keys()
+    assert "900" in error_text(PromptTooLong(900, 512), "zh") and "512" in error_text(PromptTooLong(900, 512), "en")
+    assert "10.0.0.7" not in error_text(Unavailable("at 10.0.0.7"), "zh") + error_text(Unavailable("at 10.0.0.7"), "en")
+    assert error_text(Unsupported("no beams"), "zh") == "该模型不支持此操作 (no beams)"
+    assert error_text(UserError("out of memory"), "en") == "That did not work (out of memory)"
+    assert "secret" not in error_text(ValueError("secret"), "en")
 
 
 def test_the_language_is_the_browsers_until_another_is_chosen() -> None:
@@ -204,8 +204,8 @@ def test_the_page_warns_of_a_language_that_the_model_never_learned() -> None:
     from carellama.serve.page.web import Page
 
     page = Page(Assistant(ScriptedEngine("--"), None, Sampling(64), ("en",)), WebArguments())
-    assert WORDS["zh"]["other language"] in asked(page, "头痛怎么办？", language="zh")[-1][-3]
-    assert WORDS["en"]["other language"] not in asked(page, "What is asthma?", "b")[-1][-3]
+    assert page_words("zh")["other language"] in asked(page, "头痛怎么办？", language="zh")[-1][-3]
+    assert page_words("en")["other language"] not in asked(page, "What is asthma?", "b")[-1][-3]
 
 
 def test_what_a_browser_would_run_or_load_shows_as_text() -> None:
@@ -244,11 +244,8 @@ def test_a_page_that_is_closed_is_forgotten() -> None:
     assert visits.seen("a") is None and visits.of("a").question == ""
 
 
-def test_an_address_that_can_not_be_had_is_told_in_one_line(monkeypatch) -> None:
+def test_a_tunnel_that_can_not_be_had_is_told_in_one_line(monkeypatch) -> None:
     from carellama.serve.page import web
-
-    with web._listen(WebArguments(port=0)) as taken, pytest.raises(UserError, match="give another --port"):
-        web._listen(WebArguments(port=taken.getsockname()[1]))
 
     def no_tunnel(*_: object) -> None:
         raise RuntimeError("no Internet")

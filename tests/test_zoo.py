@@ -31,7 +31,7 @@ from carellama.model.zoo.entries import find_entry, load_entries
 from carellama.model.zoo.pull import to_safetensors, with_named_weights
 from carellama.model.zoo.resolve import EMBEDDED
 from carellama.model.zoo.show import list_models, show
-from carellama.templates.jinja import names
+from carellama.templates.jinja import formats
 from conftest import make_model, make_tokenizer
 from test_adapter import logits, trained
 
@@ -45,7 +45,7 @@ def test_entries_are_whole_and_name_what_is_there() -> None:
         assert entry.licence and entry.source.startswith("https://") and entry.hub.count("/") == 1
         assert (entry.kind == "embedded") == (entry.name in EMBEDDED)
         if entry.kind == "adapter":
-            assert entry.base.count("/") == 1 and entry.template in names() and entry.method and entry.base_licence
+            assert entry.base.count("/") == 1 and entry.template in formats() and entry.method and entry.base_licence
     assert find_entry("carellama1-7B-merge") is find_entry("wangrongsheng/CareLlama1-7b-merge") is not None
 
 

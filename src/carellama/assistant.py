@@ -35,7 +35,6 @@ from carellama.engine.worker_pool import WorkerPool, read_pieces
 from carellama.records import Message
 from carellama.safety.guard.replies import without_refused
 from carellama.safety.layer import SafetyLayer, Screening
-from carellama.safety.notices import Language, disclaimer
 from carellama.safety.screened import submit_screened
 from carellama.text import language
 
@@ -77,10 +76,6 @@ class Assistant(EngineWrapper):
         super().close()
         if self.safety is not None:
             self.safety.close()
-
-    def disclaimer(self, shown: Language) -> str:
-        """Return the disclaimer that goes with its answers, in the language that the page or terminal shows."""
-        return disclaimer(shown)
 
     def speaks(self, text: str) -> bool:
         """Return False for a text in Chinese or English where the model is known to have learned only others."""
@@ -225,10 +220,10 @@ class Consultant(Assistant):
         preface, notices = screening.preface(), (*screening.notices, *screening.after)
         if notices:
             yield Piece(preface, notices=notices)
-        text, told = closing or self._text(step, whole), consultation_json(step)
+        text, state = closing or self._text(step, whole), consultation_json(step)
         text += "".join(f"\n\n{one.text}" for one in screening.after if screening.policy.action(one.kind) == "on")
-        yield Piece(text, consultation=told)
-        return Reply(f"{preface}{text}", "stop", *step.tokens, notices=notices, consultation=told)
+        yield Piece(text, consultation=state)
+        return Reply(f"{preface}{text}", "stop", *step.tokens, notices=notices, consultation=state)
 
     def _text(self, step: Step, messages: Prompt) -> str:
         if step.report is not None:

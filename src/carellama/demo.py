@@ -12,7 +12,7 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from carellama.config.reader import parse_options, to_flags
 from carellama.config.serve import CHAT_OPTIONS
 from carellama.disk import write_json
 from carellama.errors import UserError
+from carellama.package_data import package_yaml
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Steps:
         self.path = folder / "demo.json"
         self.done: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
 
-    def do(self, name: str, verb: str, options: dict[str, object], work: Callable[[list[str]], object]) -> None:
+    def do(self, name: str, verb: str, options: Mapping[str, str]) -> None:
         """Say the command line and do the work, unless it was done so before."""
         argv = to_flags(options)
         digest = hashlib.sha256(json.dumps([carellama.__version__, data_digest(), verb, argv]).encode()).hexdigest()
@@ -59,7 +60,7 @@ class Steps:
             print("  done before: kept")
             return
         started = time.monotonic()
-        work(argv)
+        run_verb(verb, argv)
         self.done[name] = digest
         write_json(self.path, self.done)
         print(f"  done in {time.monotonic() - started:.0f} s", flush=True)
@@ -84,88 +85,26 @@ def run(argv: Sequence[str]) -> None:
     started = time.monotonic()
     model = {"model_name_or_path": MODELS[language]} | ({"accept_licence": "true"} if arguments.accept_licence else {})
     steps = Steps(folder)
-    learn(steps, folder, language, model)
-    show_table(folder)
-    steps.do(
-        "4. Export: adapters merged into a model of its own",
-        "export",
-        model
-        | {
-            "checkpoint_dir": folder / "adapter",
-            "output_dir": folder / "model",
-            "overwrite_output_dir": "true",
-        },
-        export,
-    )
+    places = {"data": DATA, "folder": folder, "language": language}
+    for step in package_yaml("demo.yaml")["steps"]:
+        if step["verb"] == "export":
+            show_table(folder)
+        options = {name: str(value).format(**places) for name, value in step["options"].items()}
+        steps.do(step["title"], step["verb"], model | options)
     ask_both(folder, QUESTIONS[language], model)
     farewell(folder, model, time.monotonic() - started)
 
 
-def learn(steps: Steps, folder: Path, language: str, model: dict[str, str]) -> None:
-    """Measure, fine-tune, measure again."""
-    data = {"dataset_dir": DATA}
-    held_out = data | {
-        "dataset": f"consult_{language}_heldout",
-        "do_eval": "true",
-        "per_device_eval_batch_size": 20,
-    }
-    answer = {
-        "do_predict": "true",
-        "predict_with_generate": "true",
-        "do_sample": "false",
-        "max_new_tokens": 160,
-    }
-    replace = {"overwrite_output_dir": "true"}
-    steps.do(
-        "1. Before: the base model on 20 held-out consultations",
-        "eval",
-        model | held_out | answer | {"output_dir": folder / "before"} | replace,
-        work,
-    )
-    steps.do(
-        "2. Fine-tune with LoRA on 100 consultations",
-        "train",
-        model
-        | data
-        | {
-            "dataset": f"consult_{language}",
-            "do_train": "true",
-            "per_device_train_batch_size": 4,
-            "learning_rate": 2e-3,
-            "lora_dropout": 0,
-            "lr_scheduler_type": "cosine",
-            "warmup_steps": 3,
-            "num_train_epochs": 1,
-            "logging_steps": 2,
-            "save_strategy": "epoch",
-            "save_total_limit": 1,
-            "plot_loss": "true",
-            "output_dir": folder / "adapter",
-        }
-        | replace,
-        work,
-    )
-    steps.do(
-        "3. After: the same 20 consultations with the adapter",
-        "eval",
-        model | held_out | answer | {"checkpoint_dir": folder / "adapter", "output_dir": folder / "after"} | replace,
-        work,
-    )
-
-
-def work(argv: list[str]) -> None:
-    """One run of training, evaluation or prediction."""
+def run_verb(verb: str, argv: list[str]) -> None:
+    """Do what `carellama export`, or one run of training or evaluation, does."""
+    from carellama.export.merge import main as export
     from carellama.train.options import run_config
     from carellama.train.run import run as run_all
 
-    run_all(run_config(argv))
-
-
-def export(argv: list[str]) -> None:
-    """The export step."""
-    from carellama.export.merge import main as export_main
-
-    export_main(argv)
+    if verb == "export":
+        export(argv)
+    else:
+        run_all(run_config(argv))
 
 
 def show_table(folder: Path) -> None:

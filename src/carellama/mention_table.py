@@ -174,14 +174,7 @@ class Bases:
 
     def joined_by(self, other: Bases) -> Bases:
         """Return these and others, whose parts are among these."""
-        return Bases(
-            np.concatenate((self.units, other.units)),
-            np.concatenate((self.starts, other.starts)),
-            np.concatenate((self.ends, other.ends)),
-            np.concatenate((self.values, other.values)),
-            np.concatenate((self.lefts, other.lefts)),
-            np.concatenate((self.rights, other.rights)),
-        )
+        return Bases(*(np.concatenate((getattr(self, name), getattr(other, name))) for name in Bases.__slots__))
 
 
 class SlotMentions:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -88,12 +88,12 @@ def _run(
         without = " (normalize --by rules needs none)" if name == NORMALIZE else ""
         raise UserError(f"carellama task {name} needs --model_name_or_path or --endpoint{without}")
     output = Path(options.output or f"{path.resolve().name}.{name}.jsonl")
-    _check_columns(path, options)
     rows = read_rows(path, options)
     first = next(rows, None)  # what is wrong with the input shows before a model is loaded
     if first is None:
         raise UserError(f"{path} has no rows")
-    _check_output(output, options, first)
+    _check_columns(path, options, first)
+    _check_output(output, options)
     report = TaskReport(
         name,
         str(path),
@@ -132,19 +132,19 @@ def _check_options(options: TaskArguments, task: ClinicalTask) -> None:
         raise UserError(f"--reading_length: the prompt of {task.name} has no {{reading_length}}")
 
 
-def _check_columns(path: Path, options: TaskArguments) -> None:
-    """Refuse an input in which any row, not the first alone, has a column that the output adds."""
-    if not path.is_file() or data_suffix(path.name) not in (".json", ".jsonl", ".ndjson"):
-        return  # other files have the same columns in all rows
-    added = [options.prefix + column for column in COLUMNS]
-    for row in data_rows(path, []):
-        if isinstance(row, Row) and (taken := [column for column in added if column in row.fields]):
+def _check_columns(path: Path, options: TaskArguments, first: TextRow) -> None:
+    """Refuse an input in which any row has a column that the output adds."""
+    found: Iterable[tuple[object, Mapping[str, object]]] = [("the input", first.columns)]
+    if path.is_file() and data_suffix(path.name) in (".json", ".jsonl", ".ndjson"):  # others: the same in all rows
+        found = ((row.place, row.fields) for row in data_rows(path, []) if isinstance(row, Row))
+    for place, columns in found:
+        if taken := [options.prefix + column for column in COLUMNS if options.prefix + column in columns]:
             raise UserError(
-                f"{row.place}: a column {taken[0]!r} already: give --prefix task_ to name the added ones otherwise"
+                f"{place} has a column {taken[0]!r} already: give --prefix task_ to name the added ones otherwise"
             )
 
 
-def _check_output(output: Path, options: TaskArguments, first: TextRow) -> None:
+def _check_output(output: Path, options: TaskArguments) -> None:
     if output.is_dir() or output.suffix.lower() in (".csv", ".tsv", ".xlsx", ".xls"):
         raise UserError(f"--output {output}: rows are appended as JSON Lines; give the name of a .jsonl file")
     if output.exists() and output.samefile(options.words[1]):
@@ -159,11 +159,6 @@ def _check_output(output: Path, options: TaskArguments, first: TextRow) -> None:
             raise UserError(f"--output {output}: its report would replace {name}; give a name like {output}.jsonl")
     if side.exists() and not output.exists() and not options.overwrite and not _is_report(side):
         raise UserError(f"--output {output}: {side} would be its report and is another file; give another --output")
-    added = [options.prefix + column for column in COLUMNS]
-    if taken := [column for column in added if column in first.columns]:
-        raise UserError(
-            f"the input has a column {taken[0]!r} already: give --prefix task_ to name the added ones otherwise"
-        )
     if output.exists() and not options.resume and not options.overwrite:
         raise UserError(f"{output} is there already: give --overwrite true, or another --output")
 
@@ -190,8 +185,8 @@ def _settings(
 ) -> dict[str, object]:
     """What the rows of an output depend on: a run with others does not continue it."""
     found: dict[str, object] = {"input_sha1": input_digest(path), "task": asdict(task)}
-    found |= {name: getattr(options, name) for name in ("text_column", "text_unit", "language", "retries", "prefix")}
-    found |= {"reading_length": options.reading_length}
+    names = ("text_column", "text_unit", "language", "retries", "prefix", "reading_length")
+    found |= {name: getattr(options, name) for name in names}
     if task.name == NORMALIZE:
         own = options.table and Path(options.table).is_file()
         found |= {"table": input_digest(Path(str(options.table))) if own else options.table, "by": options.by}

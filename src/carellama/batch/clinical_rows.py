@@ -20,25 +20,8 @@ from carellama.data.file_type import data_suffix
 from carellama.data.readers import KINDS, BadRow, Row, digest, encoding_of, kind_of, rows
 from carellama.disk import say
 from carellama.errors import UserError, nearest
+from carellama.package_data import package_yaml
 
-TEXT_COLUMNS = (
-    *("text", "content", "report", "note", "findings", "record", "diagnosis"),
-    *(
-        "文本",
-        "内容",
-        "正文",
-        "报告",
-        "报告内容",
-        "检查报告",
-        "检查所见",
-        "病历",
-        "病历内容",
-        "出院小结",
-        "诊断",
-        "诊断名称",
-        "处方",
-    ),
-)
 DOCUMENTS = (*CONVERTERS, ".md")
 UNREADABLE = "unreadable row"
 
@@ -72,7 +55,7 @@ def read_rows(path: Path, options: TaskArguments) -> Iterator[TextRow]:
         yield from lines
         return
     columns: list[str] | None = None
-    for row in rows(path, [*TEXT_COLUMNS, *_given(options)]):
+    for row in rows(path, [*package_yaml("batch/columns.yaml")["text"], *_given(options)]):
         if isinstance(row, BadRow):
             yield TextRow({}, error=f"{UNREADABLE}: {row.place}: {' '.join(filter(None, (row.reason, row.detail)))}")
             continue
@@ -136,7 +119,7 @@ def _text_columns(row: Row, path: str, options: TaskArguments) -> list[str]:
         if missing := [name for name in given if name not in names]:
             raise UserError(f"{path}: no column {missing[0]!r}; it has {', '.join(names)}.{nearest(missing[0], names)}")
         return given
-    known = [name for name in names if name.strip().lower() in TEXT_COLUMNS]
+    known = [name for name in names if name.strip().lower() in package_yaml("batch/columns.yaml")["text"]]
     if len(names) == 1:
         return names
     if len(known) == 1:

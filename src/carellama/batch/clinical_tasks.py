@@ -15,16 +15,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 
 from carellama.batch.tasks import FENCE, HELD, filled
 from carellama.batch.text_checks import CHECKS
 from carellama.config.reader import read_yaml
 from carellama.errors import UserError, lookup, nearest
+from carellama.package_data import package_yaml
 from carellama.records import JSONObject, Message
 from carellama.text import split_reasoning
 
-TASKS_FILE = Path(__file__).with_name("clinical_tasks.yaml")
+TASKS_FILE = "batch/clinical_tasks.yaml"
 NORMALIZE = "normalize"  # which a table answers, with or without a model
 TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,), "array": (list,), "string": (str,), "number": (int, float), "integer": (int,),
@@ -76,7 +76,7 @@ class ClinicalTask:
 @cache
 def load_tasks() -> dict[str, ClinicalTask]:
     """The tasks that CareLlama has, by name."""
-    return {name: _task(name, entry, str(TASKS_FILE)) for name, entry in read_yaml(str(TASKS_FILE)).items()}
+    return {name: _task(name, entry, TASKS_FILE) for name, entry in package_yaml(TASKS_FILE).items()}
 
 
 def load_task_file(path: str) -> ClinicalTask:
@@ -146,7 +146,6 @@ def _number(text: str) -> float:
     return value
 
 
-# not strict: line breaks within texts are common
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """An object of JSON. Raises `ValueError` for two equal keys, of which one would be lost."""
     made = dict(pairs)
@@ -155,6 +154,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return made
 
 
+# not strict: line breaks within texts are common
 _DECODER = json.JSONDecoder(strict=False, parse_float=_number, parse_constant=_number, object_pairs_hook=_object)
 
 

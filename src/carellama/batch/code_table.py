@@ -22,33 +22,11 @@ import numpy.typing as npt
 from carellama.data.readers import Row, rows
 from carellama.disk import say
 from carellama.errors import UserError
+from carellama.package_data import package_yaml
 from carellama.text import HAN_CHARACTER, counted, folded
 
 ICD10_CM = "icd10cm"  # --table of this name: the package simple-icd-10-cm
-CODE_COLUMNS = (
-    *("code", "icd", "icd10", "icd-10", "icd_code", "icd10_code", "编码", "代码", "疾病编码", "诊断编码", "主要编码"),
-    *("疾病代码", "诊断代码", "icd编码", "icd10编码", "icd-10编码"),
-)
-NAME_COLUMNS = (
-    *("name", "title", "term", "description", "diagnosis", "disease", "名称", "疾病名称", "诊断名称", "中文名称"),
-    *("疾病诊断名称", "诊断"),
-)
 SIZES = (2, 3)  # characters of an n-gram
-# Words that make two names different diseases, however near they are in characters.
-CONTRASTS = {
-    "左 / 右": ("左", "右"),
-    "急性 / 慢性": ("急性", "慢性"),
-    "良性 / 恶性": ("良性", "恶性"),
-    "原发 / 继发": ("原发", "继发"),
-    "高血 / 低血": ("高血", "低血"),
-    "伴 / 不伴": ("(?<!不)伴", "不伴|未"),
-    "left / right": (r"\bleft\b", r"\bright\b"),
-    "acute / chronic": (r"\bacute\b", r"\bchronic\b"),
-    "benign / malignant": (r"\bbenign\b", r"\bmalignant\b"),
-    "primary / secondary": (r"\bprimary\b", r"\bsecondary\b"),
-    "with / without": (r"\bwith\b", r"\bwithout\b"),
-    "hyper / hypo": (r"\bhyper", r"\bhypo"),
-}
 NUMBERS = re.compile(r"\d+(?:\.\d+)?")
 # Numerals of a type or grade, which one table writes so and another so: Ⅱ型, 二型, type II.
 NUMERALS = dict(zip("一二三四五", "12345", strict=True)) | {"i": "1", "ii": "2", "iii": "3", "iv": "4", "v": "5"}
@@ -101,7 +79,8 @@ class CodeTable:
         path = Path(name)
         if not path.is_file():
             raise UserError(f"--table {name}: there is no such file; give a table with code and name, or {ICD10_CM}")
-        expected = [*CODE_COLUMNS, *NAME_COLUMNS, *filter(None, (code_column, name_column))]
+        known = package_yaml("batch/columns.yaml")
+        expected = [*known["code"], *known["name"], *filter(None, (code_column, name_column))]
         entries, skipped = [], 0
         columns: tuple[str, str] | None = None
         for row in rows(path, expected):
@@ -164,7 +143,7 @@ def _grams(text: str) -> Counter[str]:
 def contrast(first: str, second: str) -> str:
     """What makes two near names different diseases: "left/right", "numbers"; "" for nothing that is known here."""
     one, other = _form(first), _form(second)
-    for difference, (left, right) in CONTRASTS.items():
+    for difference, (left, right) in package_yaml("batch/contrasts.yaml").items():
         sides = [(bool(re.search(left, text)), bool(re.search(right, text))) for text in (one, other)]
         if sides in ([(True, False), (False, True)], [(False, True), (True, False)]):
             return difference
@@ -183,11 +162,12 @@ def split_diagnoses(text: str, table: CodeTable) -> list[str]:
 
 def _columns(names: list[str], file: str, code: str | None, name: str | None) -> tuple[str, str]:
     found = []
-    for option, given, known in (("code_column", code, CODE_COLUMNS), ("name_column", name, NAME_COLUMNS)):
+    for kind, given in (("code", code), ("name", name)):
+        known = package_yaml("batch/columns.yaml")[kind]
         match = given or next((one for want in known for one in names if one.strip().lower() == want), None)
         if match is None or match not in names:
             what = f"no column {given!r}" if given else "no column of a known name"
-            raise UserError(f"--table {file}: {what}; it has {', '.join(names)}: give --{option}")
+            raise UserError(f"--table {file}: {what}; it has {', '.join(names)}: give --{kind}_column")
         found.append(match)
     return found[0], found[1]
 

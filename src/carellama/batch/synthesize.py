@@ -57,14 +57,10 @@ class Account:
     def cost(self, arguments: SynthesizeArguments) -> float | None:
         """In the unit of the prices; None where a price that is needed was not given."""
         own_judge = not (arguments.judge_endpoint or arguments.judge_model_name_or_path)
-        prices = {
-            "model": (arguments.price_in, arguments.price_out),
-            "judge": (arguments.price_in, arguments.price_out)
-            if own_judge
-            else (arguments.judge_price_in, arguments.judge_price_out),
-        }
+        prices = (arguments.price_in, arguments.price_out)
+        judge_prices = prices if own_judge else (arguments.judge_price_in, arguments.judge_price_out)
         total = 0.0
-        for of, (price_in, price_out) in prices.items():
+        for of, (price_in, price_out) in (("model", prices), ("judge", judge_prices)):
             prompt, completion = self.tokens[of]
             if price_in is None or price_out is None:
                 if prompt or completion or of == "model":
@@ -75,7 +71,7 @@ class Account:
 
 
 @dataclass
-class Going:
+class ActivePiece:
     """A piece on its way: the generator of its task, what it asks next, the tokens so far."""
 
     piece: Piece
@@ -92,19 +88,17 @@ def run(argv: Sequence[str]) -> None:
     output = Path(arguments.output)
     if output.exists() and not arguments.resume:  # before a model is loaded
         raise UserError(f"{output} is there already: give --resume to go on with it, or another --output")
-    engine, name = _engine(arguments, arguments.endpoint, arguments.model, arguments.model_name_or_path, "")
+    engine, name = _engine(arguments)
     judge, judge_name = engine, name
     if arguments.judge_endpoint or arguments.judge_model or arguments.judge_model_name_or_path:
-        judge, judge_name = _engine(
-            arguments, arguments.judge_endpoint, arguments.judge_model, arguments.judge_model_name_or_path, "judge_"
-        )
+        judge, judge_name = _engine(arguments, "judge_")
     synthesize(arguments, engine, name, judge, judge_name)
 
 
-def _engine(
-    arguments: SynthesizeArguments, endpoint: str | None, model: str | None, path: str | None, prefix: str
-) -> tuple[Engine, str]:
-    """An engine and the name that stands in the records."""
+def _engine(arguments: SynthesizeArguments, prefix: str = "") -> tuple[Engine, str]:
+    """An engine and the name that stands in the records; `prefix`: of the options that name it."""
+    names = ("endpoint", "model", "model_name_or_path")
+    endpoint, model, path = (getattr(arguments, prefix + name) for name in names)
     if (endpoint is None) == (path is None):
         raise UserError(
             f"give --{prefix}endpoint URL with --{prefix}model NAME, or --{prefix}model_name_or_path, and not both"
@@ -172,17 +166,17 @@ class _Maker:
 
     def make(self, batch: Sequence[Piece]) -> None:
         """Bring each piece to its record or to the reason why there is none."""
-        going = [one for piece in batch if (one := self._begun(piece)) is not None]
+        going = [one for piece in batch if (one := self._start(piece)) is not None]
         step = 0
         while going:
             step += 1
-            following: list[Going] = []
+            following: list[ActivePiece] = []
             for of, temperature, draw in dict.fromkeys((o.ask.of, o.ask.temperature, o.ask.draw) for o in going):
                 same = [o for o in going if (o.ask.of, o.ask.temperature, o.ask.draw) == (of, temperature, draw)]
-                self._asked(same, step, following)
+                self._send(same, step, following)
             going = following
 
-    def _begun(self, piece: Piece) -> Going | None:
+    def _start(self, piece: Piece) -> ActivePiece | None:
         self.account.asked += 1
         source = piece.source  # the question of a pair is known before it costs anything
         taken = isinstance(source, Chat) and folded("\n".join(asked_in(source))) in self.output.taken
@@ -191,13 +185,13 @@ class _Maker:
             return None
         asked = self.output.asked.get(piece.sha1, [])
         work = TASKS[self.arguments.task](piece, asked, self.arguments.turns)
-        return Going(piece, work, next(work))
+        return ActivePiece(piece, work, next(work))
 
-    def _asked(self, same: list[Going], step: int, following: list[Going]) -> None:
+    def _send(self, same: list[ActivePiece], step: int, following: list[ActivePiece]) -> None:
         """Put the questions of one kind to their engine; each reply goes on, or is written, as it comes."""
         ask = same[0].ask
         engine = self.engines[ask.of]
-        prompts = [(one, prompt) for one in same if (prompt := self._prepared(one, engine)) is not None]
+        prompts = [(one, prompt) for one in same if (prompt := self._prepare(one, engine)) is not None]
         if not prompts:
             return
         digest = hashlib.sha256(f"{self.arguments.seed} {prompts[0][0].piece.key} {step} {ask.draw}".encode()).digest()
@@ -205,18 +199,18 @@ class _Maker:
         sampling = replace(self.sampling, seed=int.from_bytes(digest[:4], "little") >> 1, temperature=heat)
 
         def on_reply(index: int, reply: Reply) -> None:
-            self._answered(prompts[index][0], reply, following)
+            self._take(prompts[index][0], reply, following)
 
         generate(engine, [prompt for _, prompt in prompts], sampling, on_reply)
 
-    def _prepared(self, one: Going, engine: Engine) -> PreparedPrompt | None:
+    def _prepare(self, one: ActivePiece, engine: Engine) -> PreparedPrompt | None:
         try:
             return engine.prepare(one.ask.messages, exact=engine.context_tokens is not None)
         except PromptTooLong:
             self.account.skip("too long for the model", one.piece.source.place)
             return None
 
-    def _answered(self, one: Going, reply: Reply, following: list[Going]) -> None:
+    def _take(self, one: ActivePiece, reply: Reply, following: list[ActivePiece]) -> None:
         for at, count in enumerate((reply.prompt_tokens, reply.completion_tokens)):
             one.tokens[at] += count
             self.account.tokens[one.ask.of][at] += count
@@ -224,11 +218,11 @@ class _Maker:
             one.ask = one.work.send(reply)
             following.append(one)
         except StopIteration as end:
-            self._written(one, end.value)
+            self._write(one, end.value)
         except Unusable as reason:
             self.account.skip(str(reason), one.piece.source.place)
 
-    def _written(self, one: Going, record: Chat | Pair) -> None:
+    def _write(self, one: ActivePiece, record: Chat | Pair) -> None:
         piece = one.piece
         if folded("\n".join(asked_in(record))) in self.output.taken:
             self.account.skip("duplicate question", piece.source.place)

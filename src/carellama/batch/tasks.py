@@ -16,17 +16,14 @@ import re
 import unicodedata
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Literal
 
 from carellama.batch.work_items import Piece
-from carellama.config.reader import read_yaml
 from carellama.engine.base import Prompt, Reply
+from carellama.package_data import package_yaml
 from carellama.records import Chat, JSONObject, Message, Pair, Text
 from carellama.text import folded
 
-PROMPTS = Path(__file__).with_name("prompts.yaml")
 HOTTER = 0.4  # added to the temperature of the second sample, so that two samples differ
 HELD = re.compile(r"\{(\w+)\}")
 FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL | re.IGNORECASE)
@@ -62,10 +59,9 @@ class Unusable(Exception):
 Work = Generator[Ask, Reply, Chat | Pair]
 
 
-@cache
 def prompts() -> JSONObject:
     """The prompts by language and task, and their version."""
-    return read_yaml(str(PROMPTS))
+    return package_yaml("batch/prompts.yaml")
 
 
 def version() -> str:

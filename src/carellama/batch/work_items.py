@@ -20,7 +20,7 @@ from carellama.data.convert import BadRecord, texts_of
 from carellama.data.datasets import load_datasets
 from carellama.data.documents.extract import SUFFIXES, documents
 from carellama.errors import UserError
-from carellama.records import Chat, Pair, Place, Record, Text
+from carellama.records import Chat, Message, Pair, Place, Record, Text
 from carellama.text import language
 
 OF_PASSAGES = ("qa", "consultation")  # the other tasks are of conversations
@@ -83,7 +83,7 @@ def _sources(arguments: SynthesizeArguments, skip: Skip) -> Iterator[Text | Chat
         return
     for record in _records(arguments.sources, arguments.dataset_dir, skip):
         if isinstance(record, Pair):
-            answer = record.prompt[-1].__class__("assistant", record.chosen)
+            answer = Message("assistant", record.chosen)
             yield Chat((*record.prompt, answer), record.place, record.meta, tools=record.tools)
         elif isinstance(record, Chat):
             yield record

@@ -216,11 +216,9 @@ class RequestHandle(Protocol):
 
     def cancel(self) -> None:
         """End the request within one token, also while it waits. Returns at once; at most one more event comes."""
-        ...
 
     def join(self) -> None:
         """Wait until nothing is computed for the request any more."""
-        ...
 
 
 class Engine(Protocol):
@@ -236,12 +234,10 @@ class Engine(Protocol):
     @property
     def context_tokens(self) -> int | None:
         """Most tokens of prompt and answer together; None: no limit known."""
-        ...
 
     @property
     def adapters(self) -> tuple[str, ...]:
         """The names that `Sampling.adapter` may have."""
-        ...
 
     @property
     def knows_tools(self) -> bool:
@@ -249,7 +245,6 @@ class Engine(Protocol):
 
         Else they are written into the system message.
         """
-        ...
 
     def prepare(
         self, prompt: Prompt | str | Sequence[int], tools: Sequence[Tool] = (), *, exact: bool = True
@@ -260,7 +255,6 @@ class Engine(Protocol):
         sampling of `submit` has, none where its `tool_choice` is "none". `exact` False: an estimate of the tokens will
         do, where only a server could count them.
         """
-        ...
 
     def submit(self, prompt: PreparedPrompt, sampling: Sampling, on_event: OnEvent) -> RequestHandle:
         """Answer a prompt: call `on_event` with each piece as it is computed, and at the end with the reply.
@@ -269,18 +263,15 @@ class Engine(Protocol):
         of the sampling may be raised here. It waits for no other request, but a grammar may take a second to compile.
         `on_event` is called in a thread of the engine: it must return soon and call no method of the engine.
         """
-        ...
 
     def logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[list[float]]:
         """For each prompt the log-probability of each choice as the first token of the answer, in one pass.
 
         A choice is one token (a letter); one that is several is judged by its first.
         """
-        ...
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector of length 1 for each text: the mean over its tokens of the last layer's states."""
-        ...
 
     def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
         """Return the tokens of a text.
@@ -288,22 +279,18 @@ class Engine(Protocol):
         `begin`: after the token that begins a sequence, if the model has one. `marks`: strings of special tokens in
         the text (`<|im_start|>`) are these tokens; otherwise they stay text.
         """
-        ...
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, with the strings of special tokens."""
-        ...
 
     def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> Generator[Piece, None, Scored]:
         """Return each token of a prompt with its log-probability, and the `count` likeliest in its place.
 
         A generator with that value: it yields empty pieces in between, and closing it stops the computation.
         """
-        ...
 
     def close(self) -> None:
         """Give back what the engine holds: memory, threads, child processes. Calls under way end with an error."""
-        ...
 
 
 class EngineWrapper:

@@ -22,7 +22,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import NamedTuple, NoReturn, Protocol
 
 from carellama.engine.reading import held_back
@@ -42,7 +41,7 @@ Tools = Mapping[str, Tool]
 class Read(Protocol):
     """Reads what stands between the marks of a form."""
 
-    def __call__(self, text: str, tools: Tools, *, complete: bool = True) -> list[Written] | None:
+    def __call__(self, text: str, tools: Tools, /, *, complete: bool = True) -> list[Written] | None:
         """Return the calls, None for what is no call. `complete`: the text is not cut by the limit of tokens."""
 
 
@@ -79,12 +78,7 @@ def _number(text: str) -> float:
 DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_number)
 
 
-def read_json(
-    text: str,
-    tools: Tools = MappingProxyType({}),  # noqa: ARG001 - of every `Read`
-    *,
-    complete: bool = True,  # noqa: ARG001 - of every `Read`
-) -> list[Written] | None:
+def read_json(text: str, *_: Tools, **__: bool) -> list[Written] | None:
     """Read an object, or an array of objects, with name and arguments (or parameters)."""
     rest = text.lstrip()
     listed = rest.startswith("[")
@@ -159,12 +153,7 @@ def read_functions(text: str, tools: Tools, *, complete: bool = True) -> list[Wr
     return calls or None
 
 
-def read_mistral(
-    text: str,
-    tools: Tools,  # noqa: ARG001 - of every `Read`
-    *,
-    complete: bool = True,  # noqa: ARG001 - of every `Read`
-) -> list[Written] | None:
+def read_mistral(text: str, *_: Tools, **__: bool) -> list[Written] | None:
     """Read an array of objects, or names each with [ARGS] and an object."""
     if text.lstrip().startswith(("[{", "[ {", "{")) or text.strip() == "[":
         return read_json(text)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from carellama.engine.reading import held_back
+
 DecodeFn = Callable[[Sequence[int]], str]
 REPLACEMENT_CHARACTER = "\ufffd"  # what decoders write for bytes that are not (yet) a character
 MAX_HELD_TOKENS = 8  # tokens waited for a character to become whole: with four bytes at most, it never will
@@ -86,16 +88,10 @@ class Detokenizer:
             self.stopped = True
             certain, self._held = self._held[: min(found)], ""
             return self._release(certain)
-        keep = max((_partial_stop_length(self._held, stop) for stop in self.stops), default=0)
+        keep = held_back(self._held, self.stops)
         certain, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return self._release(certain)
 
     def _release(self, text: str) -> str:
         self.text += text
         return text
-
-
-def _partial_stop_length(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that is a beginning of `stop`."""
-    longest = min(len(text), len(stop) - 1)
-    return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)

@@ -48,18 +48,18 @@ def choose(model: ModelArguments, data: PromptArguments, arguments: EngineArgume
             joined = ",".join(f"{name}={folder}" for name, folder in folders.items())
             arguments = replace(arguments, adapters=joined or None)
         data = as_trained(model, data, arguments.adapter_folders.values())
-    if arguments.engine != "auto":
-        check(arguments.engine, model)
-        if arguments.engine != "openai":
-            check_model(model, arguments.adapter_folders)
-        return load(arguments.engine, model, data, arguments)
-    name, reason = pick(model, arguments)
+    chosen = arguments.engine != "auto"
+    name, reason = (arguments.engine, "") if chosen else pick(model, arguments)
+    check(name, model)
     if name != "openai":
         check_model(model, arguments.adapter_folders)
-    say(f"engine {name}: {reason}; --engine takes another")
+    if not chosen:
+        say(f"engine {name}: {reason}; --engine takes another")
     try:
         return load(name, model, data, arguments)
     except NotConvertible as error:
+        if chosen:
+            raise
         say(f"engine transformers instead: {error}")
     return load("transformers", model, data, arguments)
 

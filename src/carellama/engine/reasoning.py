@@ -37,7 +37,11 @@ class ReasoningReader(Reader):
 
     def end(self, finish_reason: FinishReason) -> list[Piece]:
         """Return what was held back, at the end of the answer."""
-        reasoning, text = self._rest()
+        held, self._held = self._held, ""
+        if self._within or (self._within is None and self._begun):
+            reasoning, text = held.strip() if self._fresh else held.rstrip(), ""
+        else:
+            reasoning, text = "", held if self._within is None or not self._fresh else held.lstrip()
         return [Piece(text, reasoning)] if reasoning or text else []
 
     def _add(self, text: str) -> tuple[str, str]:
@@ -46,20 +50,14 @@ class ReasoningReader(Reader):
         if self._within is None and not self._decide():
             return "", ""
         if not self._within:
-            return "", self._answer()
+            return "", self._given(self._held)
         at = self._held.find(THOUGHT)
         if at >= 0:
             reasoning = self._held[:at].strip() if self._fresh else self._held[:at].rstrip()
             self._held, self._within, self._fresh = self._held[at + len(THOUGHT) :], False, True
-            return reasoning, self._answer()
+            return reasoning, self._given(self._held)
         certain = self._held[: len(self._held) - held_back(self._held, [THOUGHT])]
         return self._given(certain.rstrip()), ""
-
-    def _rest(self) -> tuple[str, str]:
-        held, self._held = self._held, ""
-        if self._within or (self._within is None and self._begun):
-            return (held.strip() if self._fresh else held.rstrip()), ""
-        return "", held if self._within is None or not self._fresh else held.lstrip()
 
     def _decide(self) -> bool:
         """See whether the answer begins with reasoning, as soon as that can be known."""
@@ -69,10 +67,6 @@ class ReasoningReader(Reader):
         elif not THINK.startswith(start):
             self._within, self._fresh = self._begun, self._begun
         return self._within is not None
-
-    def _answer(self) -> str:
-        """The answer so far; white space behind the mark is left out."""
-        return self._given(self._held)
 
     def _given(self, text: str) -> str:
         """Give out the beginning of what is held, without white space behind a mark."""

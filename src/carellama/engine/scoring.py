@@ -36,8 +36,8 @@ def prompt_logprobs(
     cache: Cache | None = None
     for begin in range(0, len(ids) - 1, CHUNK):
         chunk = ids[begin : begin + CHUNK + 1]  # the last one is only predicted
-        told, cache = run(partial(_read, model, chunk, cache, count, name))
-        found += told
+        scored, cache = run(partial(_read, model, chunk, cache, count, name))
+        found += scored
         yield Piece()
     return found
 
@@ -52,11 +52,11 @@ def _read(
     values, likeliest = chances.topk(min(count, chances.shape[-1]))  # (T, count)
     said = chances.gather(1, torch.tensor(chunk[1:], device=chances.device)[:, None])[:, 0].tolist()  # (T,)
     rows = zip(chunk[1:], said, values.tolist(), likeliest.tolist(), strict=True)
-    told = [
+    scored = [
         TokenLogprob(name(token), own, tuple((name(each), value) for each, value in zip(tops, tops_of, strict=True)))
         for token, own, tops_of, tops in rows
     ]
-    return told, out.past_key_values
+    return scored, out.past_key_values
 
 
 def mean_pool(model: PreTrainedModel, encoded: list[list[int]]) -> list[list[float]]:

@@ -172,10 +172,10 @@ class ScriptedEngine:
             time.sleep(self.token_seconds % HEARTBEAT)
             shown = answer.add(ord(character))
             token = TokenLogprob(character, 0.0, ((character, 0.0),) * bool(sampling.top_logprobs))
-            told_of = (token,) if sampling.top_logprobs is not None and not answer.stopped else ()
-            logprobs += told_of
-            if shown or told_of:
-                yield Piece(shown, logprobs=told_of)
+            scored = (token,) if sampling.top_logprobs is not None and not answer.stopped else ()
+            logprobs += scored
+            if shown or scored:
+                yield Piece(shown, logprobs=scored)
             if answer.stopped:
                 break
         if rest := answer.end():

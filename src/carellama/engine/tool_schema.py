@@ -40,17 +40,8 @@ def call_schema(tools: Sequence[Tool]) -> JSONObject:
     definitions: JSONObject = {}
     calls = []
     for index, tool in enumerate(tools):
-        calls.append(
-            {
-                "type": "object",
-                "properties": {
-                    "name": {"const": tool.name},
-                    "arguments": _arguments(tool, f"tool{index}", definitions),
-                },
-                "required": ["name", "arguments"],
-                "additionalProperties": False,
-            }
-        )
+        fields = {"name": {"const": tool.name}, "arguments": _arguments(tool, f"tool{index}", definitions)}
+        calls.append({"type": "object", "properties": fields, "required": [*fields], "additionalProperties": False})
     schema: JSONObject = dict(calls[0]) if len(calls) == 1 else {"anyOf": calls}
     return schema | ({"$defs": definitions} if definitions else {})
 

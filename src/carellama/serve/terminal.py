@@ -26,7 +26,7 @@ from carellama.engine.generate import stream
 from carellama.errors import UserError, lookup, nearest
 from carellama.records import JSONObject, Message
 from carellama.safety.layer import Screening
-from carellama.safety.notices import SHOWN
+from carellama.safety.notices import SHOWN, disclaimer
 from carellama.serve.conversation import Conversation
 from carellama.serve.terminal_markdown import MarkdownStyler
 
@@ -62,9 +62,8 @@ def chat(assistant: Assistant) -> None:
         styled = console.color_system is not None and not console.no_color
         ChatSession(assistant, console, styled=styled).run(_interactive_reader())
     else:
-        ChatSession(assistant, Console(stderr=True, highlight=False, color_system=None, soft_wrap=True)).run(
-            _pipe_reader
-        )
+        notices = Console(stderr=True, highlight=False, color_system=None, soft_wrap=True)
+        ChatSession(assistant, notices).run(_pipe_reader)
 
 
 def ask(assistant: Assistant, question: str, *, as_json: bool = False) -> None:
@@ -126,7 +125,7 @@ class ChatSession:
 
     def run(self, read: ReadLine) -> None:
         """Read questions and commands until the person leaves."""
-        self._print_notice("\n".join((GREETING, self.assistant.disclaimer("en"), self.assistant.disclaimer("zh"))))
+        self._print_notice("\n".join((GREETING, disclaimer("en"), disclaimer("zh"))))
         interrupted = False
         while True:
             try:
@@ -239,8 +238,8 @@ class ChatSession:
     def _say(self, question: str, said: list[str], screening: Screening | None) -> Reply:
         """Print the pieces of an answer as they come, and add them to `said`."""
         styled = MarkdownStyler() if self.styled else None
-        told, dropped = self.conversation.prompt(question), self.conversation.dropped
-        prompt = self.assistant.prepare(told, exact=False, dropped=dropped, screening=screening)
+        messages, dropped = self.conversation.prompt(question), self.conversation.dropped
+        prompt = self.assistant.prepare(messages, exact=False, dropped=dropped, screening=screening)
         pieces = stream(self.assistant, prompt, self.sampling)
         reasons = False
         try:

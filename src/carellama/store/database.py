@@ -1,7 +1,7 @@
 """The database: where it is, its tables, and transactions that are safe among threads, processes and machines.
 
     database = open_database("carellama.db")
-    with database.writing() as connection:
+    with database.write_transaction() as connection:
         connection.execute(insert(KEYS).values(...))
 
 A place is the path of a SQLite file, or a URL: postgresql://user:password@host/name. The SQLite file is in WAL mode:

@@ -1,6 +1,6 @@
 """API keys: made, looked up, revoked. A key is `cl-ID-SECRET`: the id is public, the secret is kept nowhere.
 
-    key, whole = add(database, name="ward3", scopes=("chat",), limits=Limits(requests_per_minute=60))
+    key, whole = create_key(database, name="ward3", scopes=("chat",), limits=Limits(requests_per_minute=60))
 
 Only SHA-256 of the secret is stored. The slow hashes that passwords need (argon2, scrypt) are there because people's
 passwords can be guessed; this secret is 256 random bits, which nobody guesses at any speed, and a slow hash would
@@ -14,7 +14,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from sqlalchemy import Row, insert, select, update
@@ -73,11 +73,9 @@ def create_key(
                 hash=key.hash,
                 name=name,
                 scopes=",".join(scopes),
-                requests_per_minute=limits.requests_per_minute,
-                concurrent=limits.concurrent,
-                tokens_per_day=limits.tokens_per_day,
                 created=key.created,
                 expires=key.expires,
+                **asdict(limits),
             )
         )
     return key, f"cl-{id}-{secret}"

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib import resources
+from pathlib import PurePath
 from typing import Any, NoReturn
 
 import jinja2
@@ -28,6 +28,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from carellama.errors import UserError, lookup
+from carellama.package_data import package_folder
 from carellama.records import JSONObject, Message, Tool, ToolCall
 from carellama.text import split_reasoning
 
@@ -65,11 +66,8 @@ class Format:
 @lru_cache(maxsize=1)
 def formats() -> dict[str, Format]:
     """All named formats of `formats/`, by name."""
-    found = {}
-    for entry in resources.files("carellama.templates").joinpath("formats").iterdir():
-        if entry.name.endswith(".yaml"):
-            found[entry.name.removesuffix(".yaml")] = Format(**yaml.safe_load(entry.read_text(encoding="utf-8")))
-    return dict(sorted(found.items()))
+    files = package_folder("templates/formats")
+    return {PurePath(path).stem: Format(**yaml.safe_load(text)) for path, text in files}
 
 
 def format_for(name: str, has_token: Callable[[str], bool]) -> Format:
@@ -81,11 +79,6 @@ def format_for(name: str, has_token: Callable[[str], bool]) -> Format:
             "leave --template out to use the model's own format, or take one of plain text: alpaca, default, vicuna"
         )
     return form
-
-
-def names() -> list[str]:
-    """The names that `--template` takes."""
-    return list(formats())
 
 
 def jinja_of(form: Format) -> str:
@@ -325,18 +318,22 @@ def turn_ends(jinja: str) -> list[str]:
     return [end for end in (HARMONY_ENDS if speaks_harmony(jinja) else TURN_ENDS) if end in jinja]
 
 
-def as_rows(messages: Sequence[Message]) -> list[JSONObject]:
-    """Messages as chat templates take them: arguments of calls as objects."""
+def arguments_of(call: ToolCall) -> object:
+    """Return the arguments of a call as an object; as they are where they are none."""
+    try:
+        return json.loads(call.arguments)
+    except ValueError:
+        return call.arguments
+
+
+def as_rows(messages: Sequence[Message], arguments: Callable[[ToolCall], object] = arguments_of) -> list[JSONObject]:
+    """Messages as chat templates take them: arguments of calls as objects, or what else `arguments` makes of a call."""
     rows: list[JSONObject] = []
     for message in messages:
         row: JSONObject = {"role": message.role, "content": message.content}
         if message.calls:
             row["tool_calls"] = [
-                {
-                    "id": call.id,
-                    "type": "function",
-                    "function": {"name": call.name, "arguments": arguments_of(call)},
-                }
+                call.to_openai() | {"function": {"name": call.name, "arguments": arguments(call)}}
                 for call in message.calls
             ]
         if message.role == "tool":
@@ -380,11 +377,3 @@ def as_functions(tools: Sequence[Tool]) -> list[JSONObject]:
         }
         for tool in tools
     ]
-
-
-def arguments_of(call: ToolCall) -> object:
-    """Return the arguments of a call as an object; as they are where they are none."""
-    try:
-        return json.loads(call.arguments)
-    except ValueError:
-        return call.arguments

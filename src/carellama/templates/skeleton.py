@@ -1,6 +1,7 @@
 """What a chat template writes around the contents of a conversation, found by rendering it with placeholders.
 
-    skeleton = make_skeleton(rows, marks, render, end_of)   # skeleton.groups: prompt, answer, prompt, answer, ...
+    skeleton = SkeletonMaker(rows, marks, render, end_of, inline=False, lead=None).skeleton()
+    skeleton.groups     # prompt, answer, prompt, answer, ...
 
 A prompt reaches to where the model begins to write. That is where the generation prompt ends, and behind the markup
 that the template puts between it and an answer (the empty <think> block of Qwen3, the final channel of gpt-oss): such
@@ -23,6 +24,7 @@ from carellama.text import THOUGHT, opens_reasoning
 
 SLOT = re.compile(f"{OPEN}(\\d+){CLOSE}")
 Rows = Sequence[JSONObject]
+Marks = tuple[str, str]  # before and after the reasoning of an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +66,6 @@ class Render(Protocol):
 
     def __call__(self, rows: Rows, *, start: bool = False, thinking: bool | None = None) -> str:
         """Return the text."""
-        ...
-
-
-def make_skeleton(
-    rows: Rows, marks: tuple[str, str] | None, render: Render, end_of: EndOf, *, inline: bool, lead: str | None
-) -> Skeleton:
-    """Return the skeleton of a conversation as chat templates take it.
-
-    `marks`: what stands before and after the reasoning of the last answer, where it has one; `inline`: the template
-    writes it as part of the content. `lead`: the markup that stands between the generation prompt and an answer
-    without reasoning; None: it is being looked for. Raises `UserError` for roles that the template drops or moves.
-    """
-    return _Cutter(rows, marks, render, end_of, lead, inline=inline).skeleton()
 
 
 def places_of(rows: Rows, render: Callable[[Rows], str]) -> Parts:
@@ -89,8 +78,13 @@ def places_of(rows: Rows, render: Callable[[Rows], str]) -> Parts:
     return _parts(text, _trimmed(held, render), rows)
 
 
-class _Cutter:
-    """Cuts one rendering into prompts and answers."""
+class SkeletonMaker:
+    """Cuts the rendering of a conversation, as chat templates take it, into prompts and answers.
+
+    `marks`: what stands before and after the reasoning of the last answer, where it has one; `inline`: the template
+    writes it as part of the content. `lead`: the markup that stands between the generation prompt and an answer
+    without reasoning; None: it is being looked for. Raises `UserError` for roles that the template drops or moves.
+    """
 
     def __init__(
         self,
@@ -98,9 +92,9 @@ class _Cutter:
         marks: tuple[str, str] | None,
         render: Render,
         end_of: EndOf,
-        lead: str | None,
         *,
         inline: bool,
+        lead: str | None,
     ) -> None:
         self.rows, self.marks, self.render, self.end_of, self.lead = rows, marks, render, end_of, lead
         self.held = _placeholders(rows)
@@ -142,8 +136,8 @@ class _Cutter:
         last = at == self.count - 1
         reasons = last and self.marks is not None
         start = self.render(self.held[:at], start=True, thinking=True if reasons else None)
-        first = min((self.slots[slot][0] for slot in (at, self.count) if slot in self.slots and self._is_of(slot, at)),
-                    default=None)  # fmt: skip
+        own = (at, self.count) if last else (at,)
+        first = min((self.slots[slot][0] for slot in own if slot in self.slots), default=None)
         if self.text.startswith(start):
             begin = len(start)
             if not reasons:
@@ -168,9 +162,6 @@ class _Cutter:
             return self.lead if self.lead and self.text.startswith(self.lead, begin) else ""
         lead = self.text[begin:first]
         return lead if lead.strip() else ""
-
-    def _is_of(self, slot: int, at: int) -> bool:
-        return slot == at or (slot == self.count and at == self.count - 1)
 
     def _answer(self, at: int, begin: int) -> tuple[Parts, int, bool]:
         """The answer from `begin` on, where in the text it ends, and whether markup ends it."""

@@ -45,7 +45,7 @@ from carellama.templates.jinja import (
     without_reasoning,
     without_thoughts,
 )
-from carellama.templates.skeleton import Parts, Rows, Skeleton, Slot, make_skeleton, places_of
+from carellama.templates.skeleton import Parts, Rows, Skeleton, SkeletonMaker, Slot, places_of
 from carellama.text import THOUGHT, opens_reasoning, split_reasoning
 
 if TYPE_CHECKING:
@@ -288,7 +288,8 @@ class Template:
             inline = not self._cuts
             rows, render = self._rows(messages), partial(self._render, tools)
             lead = None if messages == LEARNED else self.lead
-            skeleton = make_skeleton(rows, self._marks(messages), render, self._end, inline=inline, lead=lead)
+            maker = SkeletonMaker(rows, self._marks(messages), render, self._end, inline=inline, lead=lead)
+            skeleton = maker.skeleton()
             if not _calls(messages):  # of which each has its own
                 self._skeletons[key] = skeleton
         return skeleton

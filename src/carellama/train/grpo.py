@@ -42,7 +42,7 @@ from trl.trainer.utils import RepeatSampler
 
 from carellama.config.run import RunConfig
 from carellama.data.encoding.prompts import Task, Tasks, prepare_tasks, prompt_ids
-from carellama.engine.transformers.engine import isolated_rng
+from carellama.engine.transformers.generate import isolated_rng
 from carellama.errors import UserError
 from carellama.model.adapters import ReferenceModel
 from carellama.model.lora import AnyModel

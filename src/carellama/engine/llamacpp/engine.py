@@ -31,7 +31,6 @@ from carellama.engine.base import (
     Piece,
     PreparedPrompt,
     Prompt,
-    PromptTooLong,
     Reply,
     RequestHandle,
     Sampling,
@@ -46,11 +45,11 @@ from carellama.engine.base import (
 )
 from carellama.engine.chat import TOKENS, VOCABULARY, chat_of
 from carellama.engine.generate import follow
-from carellama.engine.llamacpp.scores import CHOICE_TOP_LOGPROBS, FORCED, Scores
+from carellama.engine.llamacpp.scores import Scores
 from carellama.engine.llamacpp.server import Server, ServerOptions, import_xllamacpp
 from carellama.engine.llamacpp.stepwise import StepwiseCompletion
 from carellama.engine.parts import kept_marks, split_parts
-from carellama.engine.prompts import check_token_ids, prepare_ids
+from carellama.engine.prompts import check_sampled_tokens, check_scored_ids, check_token_ids, prepare_ids
 from carellama.engine.tools import resolve_tool_choice
 from carellama.engine.transformers.grammar import lark_of
 from carellama.engine.worker_pool import Job, Work, WorkerPool, read_pieces
@@ -159,13 +158,14 @@ class LlamaCppEngine:
         llama.cpp tells the likeliest tokens only. Where a choice is not among them, all of the vocabulary is asked for,
         from the cache of the same pass.
         """
-        first = [(self.tokenize(choice) or [0])[0] for choice in choices]
+        first, scores = [(self.tokenize(choice) or [0])[0] for choice in choices], self._scores("")
         prepared = [self.prepare(messages) for messages in prompts]
         events: queue.SimpleQueue[tuple[int, list[float] | Exception]] = queue.SimpleQueue()
 
         def submit(index: int, ids: list[int]) -> Job:
-            work = partial(self._choice_logprobs, ids, first)
-            return self._pool.submit(work, lambda event: events.put((index, event)))
+            return self._pool.submit(
+                lambda job: scores.of_choices(ids, first), lambda event: events.put((index, event))
+            )
 
         jobs = [submit(index, list(prompt.ids or ())) for index, prompt in enumerate(prepared)]
         found: dict[int, list[float]] = {}
@@ -208,13 +208,8 @@ class LlamaCppEngine:
     def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> Generator[Piece, None, Scored]:
         """Return each token of a prompt with its log-probability; see `Engine.prompt_logprobs`. A request a token."""
         check_adapter(adapter, self.adapters)
-        known = check_token_ids(ids, self._words)
-        if not known:
-            raise UserError("the prompt has no token")
-        if len(known) > self.context_tokens:
-            raise PromptTooLong(len(known), self.context_tokens)
-        fields = {"lora": self._lora(adapter)}
-        scores = Scores(self._server, plain=self._plain, words=self._words, fields=fields)
+        known = check_scored_ids(ids, self._words, self.context_tokens)
+        scores = self._scores(adapter)
         events: queue.SimpleQueue[Piece | Scored | Exception] = queue.SimpleQueue()
         job = self._pool.submit(read_pieces(lambda: scores.of_prompt(known, count)), events.put)
         scored: Scored = yield from follow(job, events)
@@ -284,22 +279,13 @@ class LlamaCppEngine:
 
         return work
 
-    def _choice_logprobs(self, ids: list[int], first: Sequence[int], job: Job) -> list[float]:
-        """The log-probability of each of these tokens after a prompt."""
-        known: dict[int, float] = {}
-        for count in (CHOICE_TOP_LOGPROBS, self._words):
-            known = self._next_token(ids, count, job)
-            if all(token in known for token in first):
-                break
-        return [known.get(token, float("-inf")) for token in first]
+    def _scores(self, adapter: str) -> Scores:
+        return Scores(self._server, plain=self._plain, words=self._words, fields={"lora": self._lora(adapter)})
 
     def _request_body(self, ids: list[int], room: int, sampling: Sampling) -> JSONObject:
         """A request for an answer, but for a presence penalty (llama.cpp, tools/server/README.md, POST /completion)."""
+        check_sampled_tokens(sampling, self._words)
         biases = dict(sampling.logit_bias)
-        if strange := [token for token in sampling.stop_token_ids if not 0 <= token < self._words]:
-            raise UserError(f"stop_token_ids names token {strange[0]}; this model has tokens 0 to {self._words - 1:,}")
-        if strange := [token for token in biases if not 0 <= token < self._words]:
-            raise UserError(f"logit_bias names token {strange[0]}; this model has tokens 0 to {self._words - 1:,}")
         if sampling.frequency_penalty:
             for token, count in Counter(ids).items():
                 biases[token] = biases.get(token, 0.0) + count * sampling.frequency_penalty
@@ -335,25 +321,6 @@ class LlamaCppEngine:
 
     def _lora(self, adapter: str) -> list[JSONObject]:
         return [{"id": index, "scale": float(name == adapter)} for index, name in enumerate(self.adapters)]
-
-    def _next_token(self, ids: list[int], count: int, job: Job) -> dict[int, float]:
-        """The log-probabilities of so many likeliest tokens after a prompt.
-
-        Another token is forced: llama.cpp tells nothing where it says part of a character.
-        """
-        body = {"prompt": ids, "stream": True, "n_predict": 1, "temperature": 0, "n_probs": count, "cache_prompt": True}
-        body["logit_bias"] = [[self._plain, FORCED]]
-        found: dict[int, float] = {}
-
-        def take(event: JSONObject) -> bool:
-            for token in (event["choices"][0]["logprobs"] or {}).get("content", ()):
-                found.update((one["id"], one["logprob"]) for one in token["top_logprobs"])
-            return job.cancelled
-
-        self._server.complete(body, take)
-        if not found:
-            raise Unavailable("the engine was closed while it answered")
-        return found
 
 
 def context_per_slot(header: Header, asked: int | None, parallel: int) -> int:

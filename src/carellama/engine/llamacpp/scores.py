@@ -1,6 +1,6 @@
 """Log-probabilities of the tokens of a prompt by llama.cpp's server, which tells them of what it generates only.
 
-    tokens = yield from Scores(server, plain=8, words=49152).of_prompt(ids, count=1)
+    tokens = yield from Scores(server, plain=8, words=49152, fields={}).of_prompt(ids, count=1)
 
 Each token is forced by a bias, and told with the probability that it had without (ggml-org/llama.cpp,
 tools/server/README.md, `n_probs`). The slot keeps the sequence, so that no token is computed twice. Of a token that is
@@ -21,11 +21,13 @@ CHOICE_TOP_LOGPROBS = 1024  # tokens among which one is looked for first
 
 
 class Scores:
-    """Asks for log-probabilities. `plain` is a token of whole characters, `words` the number of tokens."""
+    """Asks for log-probabilities.
 
-    def __init__(self, server: Server, *, plain: int, words: int, fields: Mapping[str, object] | None = None) -> None:
-        self.server, self.plain, self.words = server, plain, words
-        self._fields = fields or {}  # of each request
+    `plain` is a token of whole characters, `words` the number of tokens; each request has the `fields`.
+    """
+
+    def __init__(self, server: Server, *, plain: int, words: int, fields: Mapping[str, object]) -> None:
+        self.server, self.plain, self.words, self._fields = server, plain, words, fields
 
     def of_prompt(self, ids: Sequence[int], count: int) -> Generator[Piece, None, list[TokenLogprob]]:
         """Return each token with its log-probability after those before it, and the `count` likeliest there.
@@ -38,15 +40,35 @@ class Scores:
             yield Piece()
         return found
 
+    def of_choices(self, ids: list[int], choices: Sequence[int]) -> list[float]:
+        """Return the log-probability of each of these tokens after a prompt."""
+        known = {one["id"]: one["logprob"] for one in self.likeliest(ids, choices)}
+        return [known.get(token, -math.inf) for token in choices]
+
+    def likeliest(self, before: list[int], wanted: Sequence[int]) -> list[JSONObject]:
+        """Return what the server tells of the likeliest tokens after a prompt, so many that the wanted are among them.
+
+        `plain` is forced: the server tells nothing where it says part of a character.
+        """
+        found: list[JSONObject] = []
+        for count in (CHOICE_TOP_LOGPROBS, self.words):
+            said = self._ask(before, self.plain, count)
+            found = said["top_logprobs"] if said is not None else []
+            if {one["id"] for one in found}.issuperset(wanted):
+                break
+        if not found:
+            raise Unavailable("llama.cpp's server tells no log-probabilities; was the engine closed?")
+        return found
+
     def _next(self, before: list[int], token: int, count: int) -> TokenLogprob:
-        told = self._ask(before, token, max(1, count))
-        if told is not None:
-            return TokenLogprob(told["token"] or self.server.text_of([token]), told["logprob"], _top(told, count))
-        for most in (CHOICE_TOP_LOGPROBS, self.words):
-            told = self._ask(before, self.plain, most)
-            chances = {one["id"]: one["logprob"] for one in told["top_logprobs"]} if told is not None else {}
-            if told is not None and token in chances:
-                return TokenLogprob(self.server.text_of([token]), chances[token], _top(told, count))
+        said = self._ask(before, token, max(1, count))
+        if said is not None:
+            tops = said["top_logprobs"]
+            return TokenLogprob(said["token"] or self.server.text_of([token]), said["logprob"], _top(tops, count))
+        tops = self.likeliest(before, [token])
+        for one in tops:
+            if one["id"] == token:
+                return TokenLogprob(self.server.text_of([token]), one["logprob"], _top(tops, count))
         raise Unavailable("llama.cpp's server does not tell the log-probability of a token of the prompt")
 
     def _ask(self, before: list[int], token: int, count: int) -> JSONObject | None:
@@ -54,9 +76,9 @@ class Scores:
         body = {"prompt": before, "n_predict": 1, "temperature": 0, "cache_prompt": True, "n_probs": count}
         event = self.server.next_token({**body, "logit_bias": [[token, FORCED]], **self._fields})
         shown = event.get("completion_probabilities") or [None]
-        told: JSONObject | None = shown[0]
-        return told
+        said: JSONObject | None = shown[0]
+        return said
 
 
-def _top(told: JSONObject, count: int) -> tuple[tuple[str, float], ...]:
-    return tuple((one["token"], one["logprob"]) for one in told["top_logprobs"][:count])
+def _top(tops: Sequence[JSONObject], count: int) -> tuple[tuple[str, float], ...]:
+    return tuple((one["token"], one["logprob"]) for one in tops[:count])

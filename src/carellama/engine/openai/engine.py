@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from carellama.config.environment import endpoint_key
@@ -51,6 +52,7 @@ from carellama.engine.openai.response import (
     parse_json_object,
 )
 from carellama.engine.openai.upstreams import (
+    Call,
     RemoteRequest,
     ServerInfo,
     Upstream,
@@ -76,7 +78,6 @@ EMBED_BATCH = 32  # in one request for vectors
 NO_EMBEDDINGS_STATUSES = (400, 404, 405, 501)
 
 Answer = TypeVar("Answer")
-Body = Callable[[Upstream, str], JSONObject]  # of the server and the model's name there
 EmitFn = Callable[[Piece], None]
 
 
@@ -104,18 +105,14 @@ class OpenAIEngine:
     ) -> None:
         endpoints = [endpoint] if isinstance(endpoint, str) else list(endpoint)
         self._upstreams = UpstreamPool(endpoints, key=key, timeout=timeout, delays=delays)
+        self.host = self._upstreams.hosts
         self.parallel = parallel
         self._model = model
-        self._calls_as_text = calls_as_text
+        self.knows_tools = not calls_as_text  # the server knows whether its template has a place for tools
         self._places = asyncio.Semaphore(parallel)
         self._usage_missing_reported = False
         self._stops: tuple[str, ...] = ()  # strings and further fields of every chat, where the format needs them
         self._fields: JSONObject = {}
-
-    @property
-    def host(self) -> str:
-        """The servers with their ports, for messages."""
-        return self._upstreams.hosts
 
     @property
     def model(self) -> str:
@@ -126,11 +123,6 @@ class OpenAIEngine:
     def context_tokens(self) -> int | None:
         """What the server tells; None where it tells nothing."""
         return self._listing().context_tokens
-
-    @property
-    def knows_tools(self) -> bool:
-        """Whether the server is sent tools as such: it knows whether its template has a place for them."""
-        return not self._calls_as_text
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -146,7 +138,7 @@ class OpenAIEngine:
             text = self.render(messages, tools)
         counted = None if ids is None else len(ids)
         if exact and ids is None:
-            counted = self._run_sync(self._upstreams.request(lambda one: self._count(one, text, messages, tools)))
+            counted = self._ask(partial(self._count, text=text, messages=messages, tools=tools))
         if counted is not None and exact:
             room_for_answer(counted, None, self.context_tokens)
         tokens = estimated_tokens(text) if counted is None else counted
@@ -159,7 +151,7 @@ class OpenAIEngine:
         """
         messages, on_event = prompt.messages, guarded(on_event)
         text = prompt.text if prompt.ids is None else prompt.ids
-        if messages is not None and self._calls_as_text:
+        if messages is not None and not self.knows_tools:
             sampling = resolve_tool_choice(sampling)
             on_event = split_parts(on_event, sampling)
             messages, sampling = tools_to_system_prompt(messages, sampling.tools), replace(sampling, tools=())
@@ -168,9 +160,7 @@ class OpenAIEngine:
 
         async def answer() -> Reply:
             async with self._places:
-                if messages is None:
-                    return await self._answer_text(text, sampling, on_event)
-                return await self._answer_chat(messages, sampling, on_event)
+                return await self._answer(messages, text, sampling, on_event)
 
         return RemoteRequest(self._upstreams.run(answer()), on_event)
 
@@ -185,7 +175,7 @@ class OpenAIEngine:
 
         async def one(messages: Prompt) -> list[float]:
             async with self._places:
-                reply = await self._answer_chat(messages, sampling, lambda piece: None)
+                reply = await self._answer(messages, "", sampling, lambda piece: None)
             if not reply.logprobs or not reply.logprobs[0].top:
                 raise Unsupported(f"{self.host} tells no log-probabilities")
             return choice_logprobs(reply.logprobs[0].top, choices)
@@ -197,7 +187,7 @@ class OpenAIEngine:
 
         async def one(part: Sequence[str]) -> list[list[float]]:
             async with self._places:
-                return await self._upstreams.request(lambda upstream: self._embed_batch(upstream, part))
+                return await self._upstreams.request(partial(self._embed_batch, texts=part))
 
         parts = [texts[at : at + EMBED_BATCH] for at in range(0, len(texts), EMBED_BATCH)]
         return [vector for found in self._gather([one(part) for part in parts]) for vector in found]
@@ -205,17 +195,16 @@ class OpenAIEngine:
     def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
         """Return the tokens of a text by the server's /tokenize. Raises `Unsupported` if it has none."""
 
-        async def ask(upstream: Upstream) -> list[int]:
-            listing = _listing_of(upstream)
-            kind = dialect_of(listing.dialect)
+        async def ask(upstream: Upstream, info: ServerInfo) -> list[int]:
+            kind = dialect_of(info.dialect)
             if kind.tokenizer:
-                body = tokenize_text(self._name(listing), text, kind, begin=begin, marks=marks)
+                body = tokenize_text(self._name(info), text, kind, begin=begin, marks=marks)
                 _, found = await self._upstreams.json(upstream, "POST", "/tokenize", body)
                 if isinstance(found, dict) and isinstance(found.get("tokens"), list):
                     return [int(token) for token in found["tokens"]]
             raise Unsupported(f"{upstream.host} has no /tokenize that is known here")
 
-        return self._run_sync(self._upstreams.request(ask))
+        return self._ask(ask)
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Raises `Unsupported`: the protocol has no word for it."""
@@ -239,10 +228,10 @@ class OpenAIEngine:
     # What follows runs in the caller's thread.
 
     def _listing(self) -> ServerInfo:
-        return self._run_sync(self._upstreams.listing())
+        return self._ask(_read_info)
 
-    def _run_sync(self, work: Coroutine[object, object, Answer]) -> Answer:
-        return self._gather([work])[0]
+    def _ask(self, call: Call[Answer]) -> Answer:
+        return self._gather([self._upstreams.request(call)])[0]
 
     def _gather(self, works: Sequence[Coroutine[object, object, Answer]]) -> list[Answer]:
         """Run coroutines in the loop and return what they do, or raise what the first of them raises."""
@@ -255,37 +244,25 @@ class OpenAIEngine:
 
     # What follows runs in the loop.
 
-    async def _answer_chat(self, messages: Prompt, sampling: Sampling, emit: EmitFn) -> Reply:
-        sampling = replace(sampling, stop=(*sampling.stop, *self._stops))
-
-        def body(upstream: Upstream, model: str) -> JSONObject:
-            return chat_body(model, messages, sampling, dialect_of(_listing_of(upstream).dialect)) | self._fields
-
-        try:
-            return await self._answer("chat/completions", body, sampling, emit)
-        except ContextLengthExceeded as error:
-            counted = await self._upstreams.request(lambda one: self._count(one, "", messages, sampling.tools))
-            raise _to_prompt_too_long(error, counted) from error
-
-    async def _answer_text(self, text: str | Sequence[int], sampling: Sampling, emit: EmitFn) -> Reply:
-        def body(upstream: Upstream, model: str) -> JSONObject:
-            return completion_body(model, text, sampling, dialect_of(_listing_of(upstream).dialect))
-
-        try:
-            return await self._answer("completions", body, sampling, emit)
-        except ContextLengthExceeded as error:
-            raise _to_prompt_too_long(error, None) from error
-
-    async def _answer(self, path: str, body: Body, sampling: Sampling, emit: EmitFn) -> Reply:
+    async def _answer(
+        self, messages: Prompt | None, text: str | Sequence[int], sampling: Sampling, emit: EmitFn
+    ) -> Reply:
+        """The answer to a conversation, or the continuation of a text where `messages` is None."""
         begun = False
+        path = "completions" if messages is None else "chat/completions"
 
         def take(piece: Piece) -> None:
             nonlocal begun
             begun = True
             emit(piece)
 
-        async def ask(upstream: Upstream) -> Reply:
-            sent = body(upstream, self._model_name_for(_listing_of(upstream), sampling.adapter))
+        async def ask(upstream: Upstream, info: ServerInfo) -> Reply:
+            dialect, model = dialect_of(info.dialect), self._model_name_for(info, sampling.adapter)
+            if messages is None:
+                sent = completion_body(model, text, sampling, dialect)
+            else:
+                own = replace(sampling, stop=(*sampling.stop, *self._stops))
+                sent = chat_body(model, messages, own, dialect) | self._fields
             sent |= {"stream": True, "stream_options": {"include_usage": True}}
             try:
                 return await self._read(upstream, path, sent, sampling, take)
@@ -295,7 +272,16 @@ class OpenAIEngine:
                     raise
                 return await self._read(upstream, path, sent | {"max_tokens": room}, sampling, take)
 
-        return await self._upstreams.request(ask, begun=lambda: begun)
+        try:
+            return await self._upstreams.request(ask, begun=lambda: begun)
+        except ContextLengthExceeded as error:
+            prompt, limit = error.prompt_tokens, error.context_tokens
+            if not prompt and messages is not None:
+                count = partial(self._count, text="", messages=messages, tools=sampling.tools)
+                prompt = await self._upstreams.request(count)
+            if prompt:
+                raise PromptTooLong(prompt, limit) from error
+            raise UserError(f"the prompt is longer than the {limit:,} tokens that the model takes in all") from error
 
     async def _read(self, upstream: Upstream, path: str, body: JSONObject, sampling: Sampling, take: EmitFn) -> Reply:
         reader = ResponseAssembler(upstream.host, sampling)
@@ -314,8 +300,8 @@ class OpenAIEngine:
             say(f"{upstream.host} tells no usage: its tokens are counted as 0")
         return reader.reply()
 
-    async def _embed_batch(self, upstream: Upstream, texts: Sequence[str]) -> list[list[float]]:
-        model = self._name(_listing_of(upstream))
+    async def _embed_batch(self, upstream: Upstream, info: ServerInfo, texts: Sequence[str]) -> list[list[float]]:
+        model = self._name(info)
         body = {"model": model, "input": list(texts)}
         async with self._upstreams.open(upstream, "POST", "embeddings", body) as response:
             if response.status_code in NO_EMBEDDINGS_STATUSES:
@@ -328,24 +314,25 @@ class OpenAIEngine:
             raise UserError(f"{upstream.host} returned {len(rows)} vectors for {len(texts)} texts")
         return [normalize_vector(row["embedding"]) for row in sorted(rows, key=lambda row: row["index"])]
 
-    async def _count(self, upstream: Upstream, text: str, messages: Prompt | None, tools: Sequence[Tool]) -> int | None:
+    async def _count(
+        self, upstream: Upstream, info: ServerInfo, text: str, messages: Prompt | None, tools: Sequence[Tool]
+    ) -> int | None:
         """Tokens of a conversation, or of a text, by the server; None where it does not count them."""
-        listing = _listing_of(upstream)
-        dialect, name = dialect_of(listing.dialect), self._name(listing)
+        dialect, name = dialect_of(info.dialect), self._name(info)
         if not dialect.tokenizer:
             return None
         if messages is None:
             body = tokenize_text(name, text, dialect, begin=True, marks=False)
         else:
-            if self._calls_as_text:
+            if not self.knows_tools:
                 messages, tools = tools_to_system_prompt(messages, tools), ()
             body = tokenize_chat(name, messages, tools)
-        if messages is not None and dialect.tokenizer == "llamacpp":
-            _, rendered = await self._upstreams.json(upstream, "POST", "/apply-template", body)
-            prompt = rendered.get("prompt") if isinstance(rendered, dict) else None
-            if not isinstance(prompt, str):
-                return None
-            body = {"content": prompt, "add_special": True, "parse_special": True}
+            if dialect.tokenizer == "llamacpp":
+                _, rendered = await self._upstreams.json(upstream, "POST", "/apply-template", body)
+                prompt = rendered.get("prompt") if isinstance(rendered, dict) else None
+                if not isinstance(prompt, str):
+                    return None
+                body = tokenize_text(name, prompt, dialect, begin=True, marks=True)
         _, found = await self._upstreams.json(upstream, "POST", "/tokenize", body)
         if not isinstance(found, dict):
             return None
@@ -405,13 +392,5 @@ def load(
     return engine
 
 
-def _listing_of(upstream: Upstream) -> ServerInfo:
-    assert upstream.listing is not None, "asked before the first request"
-    return upstream.listing
-
-
-def _to_prompt_too_long(error: ContextLengthExceeded, counted: int | None) -> UserError:
-    prompt = error.prompt_tokens or counted
-    if prompt is None:
-        return UserError(f"the prompt is longer than the {error.context_tokens:,} tokens that the model takes in all")
-    return PromptTooLong(prompt, error.context_tokens)
+async def _read_info(_: Upstream, info: ServerInfo) -> ServerInfo:
+    return info

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
 from carellama.engine.base import Prompt, Sampling, Tool, Unsupported
 from carellama.engine.tools import resolve_tool_choice
 from carellama.records import JSONObject
-from carellama.templates.jinja import as_functions
+from carellama.templates.jinja import as_functions, as_rows
 
 MAX_TOP_LOGPROBS = 20  # that OpenAI, vLLM and SGLang tell of one token
 
@@ -48,7 +49,7 @@ def dialect_of(owner: str) -> ServerDialect:
 
 def chat_body(model: str, messages: Prompt, sampling: Sampling, dialect: ServerDialect) -> JSONObject:
     """The body for /v1/chat/completions. Raises `Unsupported` for what the server has no word for."""
-    body = {"model": model, "messages": to_openai_messages(messages), **_sampling_fields(sampling, dialect)}
+    body = {"model": model, "messages": _rows(messages), **_sampling_fields(sampling, dialect)}
     if sampling.top_logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": _check_top_logprobs(sampling.top_logprobs)}
     if sampling.tools and sampling.tool_choice != "none":
@@ -74,19 +75,6 @@ def completion_body(model: str, text: str | Sequence[int], sampling: Sampling, d
     return body
 
 
-def to_openai_messages(messages: Prompt) -> list[JSONObject]:
-    """Messages as the protocol writes them: arguments of calls as text."""
-    rows: list[JSONObject] = []
-    for message in messages:
-        row: JSONObject = {"role": message.role, "content": message.content}
-        if message.calls:
-            row["tool_calls"] = [call.to_openai() for call in message.calls]
-        if message.role == "tool":
-            row["tool_call_id"] = message.call_id
-        rows.append(row)
-    return rows
-
-
 def tokenize_text(model: str, text: str, dialect: ServerDialect, *, begin: bool, marks: bool) -> JSONObject:
     """The body for /tokenize of a text, see `Engine.tokenize`. vLLM reads marks as tokens in any case."""
     if dialect.tokenizer == "vllm":
@@ -96,8 +84,12 @@ def tokenize_text(model: str, text: str, dialect: ServerDialect, *, begin: bool,
 
 def tokenize_chat(model: str, messages: Prompt, tools: Sequence[Tool]) -> JSONObject:
     """The body for vLLM's /tokenize of a conversation, and for llama.cpp's /apply-template."""
-    body: JSONObject = {"model": model, "messages": to_openai_messages(messages), "add_generation_prompt": True}
+    body: JSONObject = {"model": model, "messages": _rows(messages), "add_generation_prompt": True}
     return body | ({"tools": as_functions(tools)} if tools else {})
+
+
+def _rows(messages: Prompt) -> list[JSONObject]:
+    return as_rows(messages, attrgetter("arguments"))  # as text
 
 
 def _sampling_fields(sampling: Sampling, dialect: ServerDialect) -> JSONObject:

@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from carellama.disk import say
@@ -119,42 +120,26 @@ class ResponseAssembler:
         known["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
-def _logprobs(told: object, count: int | None) -> Iterator[TokenLogprob]:
+def _logprobs(given: object, count: int | None) -> Iterator[TokenLogprob]:
     """Log-probabilities in the form of /v1/chat/completions, and in that of /v1/completions."""
-    if count is None or not isinstance(told, dict):
+    if count is None or not isinstance(given, dict):
         return
-    if told.get("content"):
+    if given.get("content"):
         rows = [
             (row["token"], row["logprob"], [(one["token"], one["logprob"]) for one in row.get("top_logprobs") or ()])
-            for row in told["content"]
+            for row in given["content"]
         ]
     else:
-        tops = told.get("top_logprobs") or [None] * len(told.get("tokens") or ())
+        tops = given.get("top_logprobs") or [None] * len(given.get("tokens") or ())
         rows = [
             (token, logprob, list((top or {}).items()))
             for token, logprob, top in zip(
-                told.get("tokens") or (), told.get("token_logprobs") or (), tops, strict=True
+                given.get("tokens") or (), given.get("token_logprobs") or (), tops, strict=True
             )
         ]
     for token, logprob, top in rows:
         likeliest = sorted(top, key=lambda one: -one[1])[:count]
         yield TokenLogprob(token, min(0.0, logprob), tuple((word, min(0.0, value)) for word, value in likeliest))
-
-
-def error_of_status(host: str, path: str, model: str, status: int, reason: str, answer: object) -> UserError:
-    """The error for a status that is no success. Raises `ContextLengthExceeded` where the prompt is too long."""
-    if status in LENGTH_ERROR_STATUSES and (found := parse_context_lengths(answer)):
-        raise ContextLengthExceeded(*found)
-    if status in (401, 403):
-        hint = "set CARELLAMA_API_KEY or OPENAI_API_KEY to one that it takes"
-        return Unavailable(f"{host} refuses the key ({status}): {hint}")
-    code = error_code_suffix(answer)
-    if status == 501 or code.startswith(" (unsupported"):
-        return Unsupported(f"{host} does not do what was asked of it ({status}{code})")
-    if status == 404:
-        hint = "check the model's name and --endpoint"
-        return Unavailable(f"{host} has no model {model!r}, or no {path} (404{code}): {hint}")
-    return UserError(f"{host} answers {status} {reason}{code}")
 
 
 def parse_context_lengths(answer: object) -> tuple[int | None, int] | None:
@@ -185,13 +170,23 @@ def error_code_suffix(answer: object) -> str:
 
 
 async def error_of_response(host: str, path: str, model: str, response: httpx2.Response) -> UserError:
-    """`error_of_status` of a response that is still to be read."""
+    """The error for a status that is no success. Raises `ContextLengthExceeded` where the prompt is too long."""
     await response.aread()
-    try:
+    status, answer = response.status_code, None
+    with suppress(ValueError):
         answer = response.json()
-    except ValueError:
-        answer = None
-    return error_of_status(host, path, model, response.status_code, response.reason_phrase, answer)
+    if status in LENGTH_ERROR_STATUSES and (found := parse_context_lengths(answer)):
+        raise ContextLengthExceeded(*found)
+    if status in (401, 403):
+        hint = "set CARELLAMA_API_KEY or OPENAI_API_KEY to one that it takes"
+        return Unavailable(f"{host} refuses the key ({status}): {hint}")
+    code = error_code_suffix(answer)
+    if status == 501 or code.startswith(" (unsupported"):
+        return Unsupported(f"{host} does not do what was asked of it ({status}{code})")
+    if status == 404:
+        hint = "check the model's name and --endpoint"
+        return Unavailable(f"{host} has no model {model!r}, or no {path} (404{code}): {hint}")
+    return UserError(f"{host} answers {status} {response.reason_phrase}{code}")
 
 
 async def events(response: httpx2.Response, host: str) -> AsyncIterator[JSONObject]:
@@ -213,12 +208,10 @@ async def events(response: httpx2.Response, host: str) -> AsyncIterator[JSONObje
             break
         if data:
             yield parse_json_object(data, host)
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):
             async for _ in lines:
                 pass
-    except TimeoutError:
-        pass
 
 
 async def _lines(response: httpx2.Response) -> AsyncIterator[str]:

@@ -1,7 +1,7 @@
 """The servers behind an engine: which one is asked next, what is tried again, and which of them rest.
 
     upstreams = UpstreamPool(["http://a:8000/v1", "http://b:8000/v1"], key=endpoint_key())
-    future = upstreams.run(upstreams.request(call))     # `call` is handed the upstream to send to
+    future = upstreams.run(upstreams.request(call))     # `call` is handed the upstream and its `ServerInfo`
 
 A request goes to the server with the fewest under way; one that could not be begun goes to the next. A server that
 fails rests for a time that grows, is asked for its health, and is used while it rests only where no other is left.
@@ -63,6 +63,9 @@ class Upstream:
         return self.base.copy_with(path=below.removesuffix("/v1") + path if path.startswith("/") else f"{below}/{path}")
 
 
+Call = Callable[[Upstream, ServerInfo], Awaitable[Answer]]
+
+
 class UpstreamError(Exception):
     """A try that came to nothing. `retry_after`: seconds that the server asks for."""
 
@@ -91,25 +94,19 @@ class UpstreamPool:
         if key is not None and not (key.isascii() and key.isprintable()):
             raise UserError("the key of the endpoint has characters that no key has; set CARELLAMA_API_KEY anew")
         self.all = [_upstream(endpoint) for endpoint in endpoints]
+        self.hosts = ", ".join(one.host for one in self.all)  # with their ports, for messages
         self.timeout, self.delays, self.rest = timeout, tuple(delays), 1.0
         self._http = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx2.Timeout(timeout, connect=min(CONNECT_TIMEOUT, timeout), pool=None),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100),
-            trust_env=not all(
-                one.base.host in LOOPBACK_HOSTS for one in self.all
-            ),  # no proxy leads back to this machine
+            trust_env=any(one.base.host not in LOOPBACK_HOSTS for one in self.all),  # no proxy leads back to here
         )
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._closed = False
         self._probes: set[asyncio.Task[None]] = set()
-
-    @property
-    def hosts(self) -> str:
-        """The servers, for messages."""
-        return ", ".join(one.host for one in self.all)
 
     def run(self, work: Coroutine[object, object, Answer]) -> Future[Answer]:
         """Start a coroutine in the loop's thread. Cancelling the future closes the connection that it holds."""
@@ -134,10 +131,8 @@ class UpstreamPool:
             self._thread.join()
         self._loop.close()
 
-    async def request(
-        self, call: Callable[[Upstream], Awaitable[Answer]], *, begun: Callable[[], bool] = lambda: False
-    ) -> Answer:
-        """Return what `call` makes of the first server that answers.
+    async def request(self, call: Call[Answer], *, begun: Callable[[], bool] = lambda: False) -> Answer:
+        """Return what `call` makes of the first server that answers, and of what that tells of itself.
 
         All servers are tried in turn, then again after a pause; not where none has ever answered: then an address is
         wrong. Nothing is tried again once `begun` says that a part of the answer was handed on. Raises `Unavailable`
@@ -193,21 +188,12 @@ class UpstreamPool:
                 return response.status_code, response.json()
             return response.status_code, None
 
-    async def listing(self) -> ServerInfo:
-        """What the first server that answers tells of itself."""
-
-        async def read_listing(upstream: Upstream) -> ServerInfo:
-            assert upstream.listing is not None
-            return upstream.listing
-
-        return await self.request(read_listing)
-
-    async def _attempt(self, upstream: Upstream, call: Callable[[Upstream], Awaitable[Answer]]) -> Answer:
+    async def _attempt(self, upstream: Upstream, call: Call[Answer]) -> Answer:
         upstream.active_requests += 1
         try:
             if upstream.listing is None:
                 upstream.listing = await self._fetch_info(upstream)
-            answer = await call(upstream)
+            answer = await call(upstream, upstream.listing)
         finally:
             upstream.active_requests -= 1
         upstream.failures, upstream.resting, upstream.has_responded = 0, False, True
@@ -215,9 +201,9 @@ class UpstreamPool:
 
     async def _fetch_info(self, upstream: Upstream) -> ServerInfo:
         """Ask /v1/models; an empty listing where there is no such thing."""
-        status, told = await self.json(upstream, "GET", "models")
+        status, answer = await self.json(upstream, "GET", "models")
         upstream.has_responded = True
-        rows = told.get("data") if status == 200 and isinstance(told, dict) else None
+        rows = answer.get("data") if status == 200 and isinstance(answer, dict) else None
         models = [row for row in rows or () if isinstance(row, dict) and isinstance(row.get("id"), str)]
         if not models:
             return ServerInfo()

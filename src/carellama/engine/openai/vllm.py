@@ -2,7 +2,7 @@
 
     engine = load(ModelArguments("meta-llama/Llama-3.1-8B-Instruct"), PromptArguments(), arguments)
 
-`vllm` has to be on the PATH; it may live in another environment than this program. Its key is drawn anew each time and
+`vllm` has to be on the PATH; it may live in another environment than this program. Its key is drawn for each start and
 stands in its environment, not on its command line. It is started a second time if it dies at work; requests under way
 are then `Unavailable`, those that come when it is up again are answered. It never outlives this program
 (`carellama.engine.openai.child_guard`). The words of `--vllm_args` come last on its command line and so win.
@@ -11,7 +11,6 @@ are then `Unavailable`, those that come when it is up again are answered. It nev
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import secrets
 import shlex
@@ -170,11 +169,10 @@ class ServerProcess:
             self._process = self._start()
 
     def _healthy(self) -> bool:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=5)
-            with contextlib.closing(connection):
-                connection.request("GET", "/health")
-                return connection.getresponse().status == 200
+        import httpx2
+
+        with contextlib.suppress(httpx2.HTTPError):
+            return httpx2.get(f"http://{LOOPBACK}:{self.port}/health", timeout=5, trust_env=False).status_code == 200
         return False
 
     def _show_log(self) -> None:

@@ -57,7 +57,6 @@ BLOCK_TOKENS = 32  # of the paged cache on a CPU
 # Q4_1, Q4_K_S and Q4_K_M, by general.file_type (ggml-org/llama.cpp, enum llama_ftype): a weight is scale * q + minimum
 # there, and the library stores the minimum as a whole number of scales.
 PRECISION_LOSS_TYPES = {3, 14, 15}
-PROPERTIES: JSONObject = {}  # of the CPU plug-in
 
 
 class OpenVINOEngine:
@@ -247,7 +246,6 @@ def load(
             "model": str(path),
             "blocks": arguments.parallel * math.ceil(context_tokens / BLOCK_TOKENS),
             "parallel": arguments.parallel,
-            "properties": PROPERTIES,
         }
     )
     return OpenVINOEngine(worker, tokenizer, context_tokens=context_tokens, parallel=arguments.parallel)

@@ -1,6 +1,6 @@
 """The process that runs OpenVINO GenAI for `carellama.engine.openvino.engine`. Not to be imported: it is run as a file.
 
-    {"model": "model.gguf", "blocks": 2048, "parallel": 8, "properties": {}}   the first line on its input
+    {"model": "model.gguf", "blocks": 2048, "parallel": 8}                     the first line on its input
     {"add": 7, "ids": [1, 2, 3], "config": {"max_new_tokens": 16}}             a request begins
     {"drop": 7}                                                                and ends before its time
 
@@ -61,7 +61,7 @@ class PipelineServer:
         scheduler.max_num_batched_tokens = BATCHED_TOKENS
         scheduler.dynamic_split_fuse = True
         scheduler.enable_prefix_caching = True
-        self.pipeline = genai.ContinuousBatchingPipeline(settings["model"], scheduler, "CPU", settings["properties"])
+        self.pipeline = genai.ContinuousBatchingPipeline(settings["model"], scheduler, "CPU", {})
 
     def run(self) -> None:
         """Answer until the input ends."""

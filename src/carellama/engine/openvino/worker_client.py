@@ -1,6 +1,6 @@
 """The process of OpenVINO GenAI as the engine has it: requests go out as lines, what is computed comes back as events.
 
-    worker = WorkerClient({"model": "model.gguf", "blocks": 2048, "parallel": 8, "properties": {}})
+    worker = WorkerClient({"model": "model.gguf", "blocks": 2048, "parallel": 8})
     handle = worker.submit(Request(ids, detokenizer, sampling, config, on_event))
 
 One thread writes, one reads; `carellama.engine.openvino.worker` describes the lines.
@@ -24,9 +24,8 @@ from carellama.records import JSONObject
 
 WORKER_SCRIPT = Path(__file__).with_name("worker.py")
 SHUTDOWN_SECONDS = 5.0  # that the process has to end
-WorkerEvent = (
-    tuple[list[int], list[float], str] | Exception
-)  # tokens, their log-probabilities, why it ended; or why not
+# Tokens, their log-probabilities, and why the answer ended; or why there is none.
+WorkerEvent = tuple[list[int], list[float], str] | Exception
 
 
 class Request:
@@ -101,7 +100,7 @@ class WorkerClient:
         self._input, self._output = self._child.stdin, self._child.stdout
         self._writer = threading.Thread(target=self._write, name="carellama-openvino-writer", daemon=True)
         self._writer.start()
-        self._send(settings)
+        self._lines.put(settings)
         line = json.loads(self._output.readline() or b"{}")
         if "ready" not in line:
             self.close()
@@ -116,7 +115,7 @@ class WorkerClient:
             if self._ended:
                 raise self._ended
             self._requests[number] = request
-        self._send({"add": number, "ids": request.ids, "config": request.config})
+        self._lines.put({"add": number, "ids": request.ids, "config": request.config})
         return WorkerRequest(self, number)
 
     def cancel(self, number: int) -> None:
@@ -124,7 +123,7 @@ class WorkerClient:
         with self._lock:
             known = self._requests.pop(number, None)
         if known is not None:
-            self._send({"drop": number})
+            self._lines.put({"drop": number})
 
     def close(self) -> None:
         """End the process; requests under way end with an error."""
@@ -136,9 +135,6 @@ class WorkerClient:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
-
-    def _send(self, line: JSONObject) -> None:
-        self._lines.put(line)
 
     def _write(self) -> None:
         """Write the lines that were sent: neither a caller nor the reader waits for a full pipe."""

@@ -39,11 +39,10 @@ from carellama.engine.base import (
 from carellama.engine.detokenizer import DecodeFn, Detokenizer, keeping
 from carellama.engine.generate import seeded
 from carellama.engine.parts import kept_marks, reads_calls, split_parts
-from carellama.engine.prompts import check_token_ids, prepare_ids
+from carellama.engine.prompts import check_sampled_tokens, check_scored_ids, check_token_ids, prepare_ids
 from carellama.engine.scoring import mean_pool, prompt_logprobs
 from carellama.engine.tools import resolve_tool_choice, tools_to_system_prompt
 from carellama.engine.transformers.batcher import BatchedRequest, Batcher
-from carellama.engine.transformers.generate import isolated_rng
 from carellama.engine.transformers.grammar import Grammar, Matcher
 from carellama.engine.transformers.request import OnRequestEvent, Request, RequestEvent
 from carellama.errors import UserError
@@ -51,8 +50,6 @@ from carellama.records import Message
 from carellama.templates.jinja import as_functions, as_rows
 from carellama.templates.template import Group, Template, markup_tokens
 from carellama.templates.tokenize import GroupEncoder, adds_bos
-
-__all__ = ["GeneratedIds", "TransformersEngine", "isolated_rng"]
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -73,10 +70,6 @@ class GeneratedIds:
 
 def _ignore(event: RequestEvent) -> None:
     """Take an event that nobody waits for."""
-
-
-def _put(events: queue.SimpleQueue[tuple[int, RequestEvent]], index: int, event: RequestEvent) -> None:
-    events.put((index, event))
 
 
 class TransformersEngine:
@@ -111,7 +104,7 @@ class TransformersEngine:
         self._context = context_tokens
         self._encoder = GroupEncoder(tokenizer)
         self._marks = markup_tokens(tokenizer)
-        self._knows_tools = reads_calls(template.jinja, self._render_own)
+        self.knows_tools = reads_calls(template.jinja, self._render_own)
         self._bos: list[int] = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
         self._batcher = Batcher(self.model, batch_size, ready=self._ensure_ready, switch=switch)
         self._grammar: Grammar | None = None
@@ -123,11 +116,6 @@ class TransformersEngine:
         found = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         limits = [int(limit) for limit in (found, self._context) if limit is not None]
         return min(limits, default=None)
-
-    @property
-    def knows_tools(self) -> bool:
-        """Whether the chat template writes tools itself, and calls that are read; see `Engine.knows_tools`."""
-        return self._knows_tools
 
     def render(self, messages: Prompt, tools: Sequence[Tool] = ()) -> str:
         """Return the text that an answer starts from, special tokens included."""
@@ -152,11 +140,7 @@ class TransformersEngine:
     def prompt_logprobs(self, ids: Sequence[int], count: int, adapter: str = "") -> Generator[Piece, None, Scored]:
         """Return each token of a prompt with its log-probability; see `Engine.prompt_logprobs`."""
         check_adapter(adapter, self.adapters)
-        known = check_token_ids(ids, self._vocabulary)
-        if not known:
-            raise UserError("the prompt has no token")
-        if self.context_tokens is not None and len(known) > self.context_tokens:
-            raise PromptTooLong(len(known), self.context_tokens)
+        known = check_scored_ids(ids, self._vocabulary, self.context_tokens)
         run = partial(self._batcher.run, adapter=adapter)
         return (yield from prompt_logprobs(self.model, known, count, self._token_text, run))
 
@@ -236,8 +220,12 @@ class TransformersEngine:
         """
         events: queue.SimpleQueue[tuple[int, RequestEvent]] = queue.SimpleQueue()
         found: dict[int, RequestEvent] = {}
+
+        def put(index: int) -> OnRequestEvent:
+            return lambda event: events.put((index, event))
+
         for index, request in enumerate(requests):
-            request.on_event = partial(_put, events, index)
+            request.on_event = put(index)
         try:
             if requests:
                 self._batcher.submit(sorted(requests, key=lambda request: -len(request.prompt_ids)))
@@ -258,13 +246,7 @@ class TransformersEngine:
         check_adapter(sampling.adapter, self.adapters)
         if sampling.num_beams > 1:
             _check_beams(sampling)
-        size = self._vocabulary
-        for name, tokens in (
-            ("logit_bias", [token for token, _ in sampling.logit_bias]),
-            ("stop_token_ids", sampling.stop_token_ids),
-        ):
-            if any(not 0 <= token < size for token in tokens):
-                raise UserError(f"{name} names a token that is not there; the model has tokens 0 to {size - 1:,}")
+        check_sampled_tokens(sampling, self._vocabulary)
         if sampling.min_tokens and sampling.constrained:
             raise Unsupported(
                 "min_tokens does not go with a schema or grammar, which says where the answer ends", "min_tokens"

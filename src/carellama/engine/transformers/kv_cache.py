@@ -18,9 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-SPARE_POSITIONS = (
-    128  # columns of room, at least, so that a new token is written in place and not copied with all before it
-)
+SPARE_POSITIONS = 128  # columns of room, at least: a new token is written in place, not copied with all before it
 
 
 class GrowableKVLayer(DynamicLayer):

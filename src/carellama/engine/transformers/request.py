@@ -57,7 +57,7 @@ class Request:
         self.done = False  # it has ended, or was cancelled; guarded by the batcher's lock where it matters
         seed = sampling.seed  # and the place among several prompts, see carellama.engine.generate
         # A generator of its own: the draws do not depend on who else is in the batch.
-        self._random = random.Random(None if seed is None else f"{seed % (1 << 32)} {seed >> 32}")
+        self.random = random.Random(None if seed is None else f"{seed % (1 << 32)} {seed >> 32}")
 
     def _emit(self, event: RequestEvent) -> None:
         """Hand an event on. An error there ends this request, and not the batch that it is in."""
@@ -72,10 +72,6 @@ class Request:
     def total_tokens(self) -> int:
         """Of the prompt and the answer so far."""
         return len(self.prompt_ids) + len(self.output_ids)
-
-    def next_uniform(self) -> float:
-        """Its next random number, from 0 up to but without 1."""
-        return self._random.random()
 
     def append_token(self, token: int, logprob: TokenLogprob | None) -> None:
         """Go on by a token; tell what became certain, and the reply if that was the last."""
@@ -197,7 +193,7 @@ def select_tokens(scores: Tensor, requests: Sequence[Request]) -> list[int]:
     rows = scores if len(sampled) == len(asked) else scores[sampled]
     top_k = settings("top_k", torch.int64)
     left = logits.filter_logits(rows, settings("temperature"), top_k, settings("top_p"), settings("min_p"))
-    uniforms = [requests[row].next_uniform() for row in sampled]
+    uniforms = [requests[row].random.random() for row in sampled]
     likeliest[sampled] = logits.sample(left, torch.tensor(uniforms, dtype=torch.float64, device=scores.device))
     return [int(token) for token in likeliest.tolist()]
 

@@ -42,20 +42,8 @@ CODES = {  # where an error does not name one of its own
     415: "unsupported_media_type",
 }
 # What an error of the engine is about, by a word in it; otherwise it is about the prompt.
-ABOUT = {
-    "logit_bias": "logit_bias",
-    "JSON schema": "response_format",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
-    "repetition_penalty": "repetition_penalty",
-    "min_p": "min_p",
-    "top_k": "top_k",
-    "top_logprobs": "top_logprobs",
-    "tool_choice": "tool_choice",
-    "tool": "tools",
-    "echo": "echo",
-    "adapter": "model",
-}
+_OWN = "logit_bias presence_penalty frequency_penalty repetition_penalty min_p top_k top_logprobs tool_choice echo"
+ABOUT = {name: name for name in _OWN.split()} | {"JSON schema": "response_format", "tool": "tools", "adapter": "model"}
 PROMPTS = {  # the field with the prompt of each route
     "/v1/completions": "prompt",
     "/v1/embeddings": "input",
@@ -66,16 +54,12 @@ PROMPTS = {  # the field with the prompt of each route
 }
 KINDS = {  # pydantic's kinds of faults, in the words of JSON
     "missing": "is missing",
-    "dict_type": "must be an object",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "must be an object"),
     "list_type": "must be an array",
     "too_short": "must have at least 1 entry",
     "string_type": "must be a string",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    **dict.fromkeys(("int_type", "int_from_float"), "must be a whole number"),
     "float_type": "must be a number",
 }
 PYTHON_TYPES = {"str", "int", "float", "bool", "ToolChoice", "NamedTool", "Document"}

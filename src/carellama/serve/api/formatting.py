@@ -26,6 +26,12 @@ def finite_logprob(value: float) -> float:
     return value if math.isfinite(value) else MIN_LOGPROB
 
 
+def safety_fields(part: Piece | Reply) -> JSONObject:
+    """The fields `notices` and `consultation` of a message or a delta, each where there is something to say."""
+    found: JSONObject = {"notices": [notice.as_json() for notice in part.notices]} if part.notices else {}
+    return found if part.consultation is None else found | {"consultation": part.consultation}
+
+
 class ResponseFormatter(ABC):
     """How the answers to one request are written: whole, or as the events of a stream."""
 
@@ -66,14 +72,12 @@ class ChoiceFormatter(ResponseFormatter):
 
     def chunk(self, choices: list[JSONObject], usage: JSONObject | None = None) -> JSONObject:
         """A chunk of a stream; where usage was asked for, all have the field and the last its value."""
-        told: JSONObject = {"usage": usage} if self.include_usage else {}
-        return {**self._frame, "choices": choices, **told}
+        return {**self._frame, "choices": choices} | ({"usage": usage} if self.include_usage else {})
 
     def full_response(self, replies: Sequence[Reply], usage: JSONObject) -> JSONObject:
         """The answer in one piece."""
         choices = [self.full_choice(index, reply) for index, reply in enumerate(replies)]
-        frame = self._frame | {"object": self.whole_object}
-        return {**frame, "choices": choices, "usage": usage}
+        return self._frame | {"object": self.whole_object, "choices": choices, "usage": usage}
 
     def usage_chunks(self, usage: JSONObject) -> list[JSONObject]:
         """The tokens, where they were asked for."""
@@ -106,10 +110,7 @@ class ChatFormatter(ChoiceFormatter):
             number = self._calls.get(index, 0)
             self._calls[index] = number + 1
             delta["tool_calls"] = [{"index": number, **piece.call.to_openai()}]
-        if piece.notices:
-            delta["notices"] = [notice.as_json() for notice in piece.notices]
-        if piece.consultation is not None:
-            delta["consultation"] = piece.consultation
+        delta |= safety_fields(piece)
         if piece.text or not delta:
             delta["content"] = piece.text
         return [self._delta(index, delta, _logprobs(piece.logprobs) if piece.logprobs else None)]
@@ -126,10 +127,7 @@ class ChatFormatter(ChoiceFormatter):
             message["content"] = reply.text or None
         if reply.reasoning:
             message["reasoning_content"] = reply.reasoning
-        if reply.notices:
-            message["notices"] = [notice.as_json() for notice in reply.notices]
-        if reply.consultation is not None:
-            message["consultation"] = reply.consultation
+        message |= safety_fields(reply)
         logprobs = _logprobs(reply.logprobs) if reply.logprobs else None
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reply.finish_reason}
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from carellama.engine.base import PreparedPrompt, Prompt, PromptTooLong, Sampling, Tool
+from carellama.engine.base import PreparedPrompt, Prompt, PromptTooLong, Sampling, Tool, offered_tools
 from carellama.records import Message
 from carellama.serve.api.errors import InvalidRequest
 
@@ -41,7 +41,7 @@ def fit_prompt(
     `drop`: its oldest turns may be left out; `cut`: tools may; without a limit neither. Raises `PromptTooLong` with the
     share of the tools.
     """
-    tools = () if sampling.tool_choice == "none" else sampling.tools
+    tools = offered_tools(sampling)
     dropped: list[Message] = []
 
     def count(messages: Prompt, tools: Sequence[Tool]) -> int:
@@ -84,7 +84,7 @@ def allowed_tools(sampling: Sampling, policy: ToolPolicy, *, knows_tools: bool) 
 
     Tools that a request demands are never left out. Raises `InvalidRequest` (400) where the server has --tools never.
     """
-    if not sampling.tools or sampling.tool_choice == "none":
+    if not offered_tools(sampling):
         return sampling, ""
     demanded = sampling.tool_choice != "auto"
     if policy == "never" and demanded:

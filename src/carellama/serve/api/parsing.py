@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from carellama.config.serve import ApiArguments
-from carellama.engine.base import Prompt, Sampling, Tool
+from carellama.engine.base import Prompt, Sampling, Tool, offered_tools
 from carellama.records import JSONObject, Message, ToolCall
 from carellama.serve.api.constraints import constraint_of
 from carellama.serve.api.errors import InvalidRequest
@@ -248,8 +248,7 @@ def parse_sampling(body: ChatRequest | CompletionRequest, defaults: Sampling, ad
         raise InvalidRequest(
             f"min_tokens is {sampling.min_tokens:,}, above the most tokens of the answer", "min_tokens"
         )
-    may_call = bool(sampling.tools) and sampling.tool_choice != "none"
-    if constraint is not None and may_call and sampling.json_schema is None:
+    if constraint is not None and offered_tools(sampling) and sampling.json_schema is None:
         raise InvalidRequest(f"{constraint.param} does not go with tools; send tool_choice: none", constraint.param)
     return sampling
 

@@ -15,6 +15,7 @@ from carellama.records import JSONObject
 from carellama.serve.api.errors import InvalidRequest, from_validation_error
 from carellama.serve.api.schemas import (
     ChatRequest,
+    ContentPart,
     ModelName,
     Number,
     RequestModel,
@@ -39,24 +40,16 @@ INCLUDED = {LOGPROBS, "reasoning.encrypted_content"}  # the latter is of OpenAI'
 NAMES = {"messages": "input", "max_tokens": "max_output_tokens", "response_format": "text.format"}  # as chat has them
 
 
-class InputPart(RequestModel):
-    """A part of a message; only text is understood."""
-
-    type: str = Field(max_length=64)
-    text: Text | None = None
-    refusal: Text | None = None
-
-
 class InputItem(RequestModel):
     """One item of the conversation: a message, a call of a function, or the result of one."""
 
     type: str = Field(default="message", max_length=64)
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: Text | list[InputPart] | None = None
+    content: Text | list[ContentPart] | None = None
     call_id: str | None = Field(default=None, min_length=1, max_length=256)
     name: str | None = Field(default=None, min_length=1, max_length=256)
     arguments: Text | None = None
-    output: Text | list[InputPart] | None = None
+    output: Text | list[ContentPart] | None = None
 
 
 class ToolItem(RequestModel):
@@ -195,7 +188,7 @@ def _messages(given: str | list[InputItem]) -> tuple[list[JSONObject], list[int]
     return messages, items
 
 
-def _content(given: str | list[InputPart]) -> str | list[JSONObject]:
+def _content(given: str | list[ContentPart]) -> str | list[JSONObject]:
     if isinstance(given, str):
         return given
     texts = ("input_text", "output_text", "text")

@@ -34,6 +34,7 @@ from carellama.config.serve import ApiArguments
 from carellama.disk import say
 from carellama.errors import UserError
 from carellama.serve.api.middleware import BODY_RATE, ServerState, shutting_down
+from carellama.serve.hosts import bind_socket, url_of
 from carellama.serve.http_protocol import ConnectionLimits, guarded
 
 log = logging.getLogger(__name__)
@@ -47,29 +48,12 @@ MIN_WORKER_LIFETIME = 5.0  # seconds: a worker that lives no longer is not repla
 
 def serve(settings: ApiArguments, application: AppFactory) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises `UserError` where it cannot listen, or not with this certificate."""
-    with bind_socket(settings) as listening:
+    with bind_socket(settings.host, settings.port) as listening:
         _check_certificate(settings)
         if settings.workers == 1:
             run(settings, application, listening)
         else:
             WorkerSupervisor(settings, application, listening).run()
-
-
-def bind_socket(settings: ApiArguments) -> socket.socket:
-    """Return a socket bound to the address, which does not listen yet. Raises `UserError` for one that is taken."""
-    host = settings.host.strip("[]")
-    try:
-        family = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.socket(family)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, settings.port))
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(
-            f"cannot listen at --host {settings.host} --port {settings.port}: {reason}; take another --port, or end "
-            "what listens there"
-        ) from error
-    return listening
 
 
 def run(settings: ApiArguments, application: AppFactory, listening: socket.socket) -> None:
@@ -98,10 +82,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         state = self.state
         assert sockets, "the socket is made by `bind_socket`"
-        host, port = sockets[0].getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
         say(
-            f"ready at {state.settings.scheme}://{shown}:{port}/v1 with the engine {state.engine.name}, "
+            f"ready at {url_of(sockets[0], state.settings.scheme)}/v1 with the engine {state.engine.name}, "
             f"{state.engine.parallel} answers at once"
         )
 

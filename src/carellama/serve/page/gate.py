@@ -16,6 +16,9 @@ import hmac
 import re
 from typing import TYPE_CHECKING
 
+from starlette.datastructures import MutableHeaders
+from starlette.responses import PlainTextResponse
+
 from carellama.serve.hosts import names_this_machine
 
 if TYPE_CHECKING:
@@ -42,12 +45,20 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-HEADERS = [
-    (b"content-security-policy", POLICY.encode()),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-]
+HEADERS = {
+    "content-security-policy": POLICY,
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+REFUSALS = {
+    401: "a user and a password are needed",
+    403: "from another site, or not by the name localhost, which a page without a password needs",
+    404: "not here",
+    411: "no content-length",
+    413: "too long",
+}
+CHALLENGE = {"www-authenticate": 'Basic realm="CareLlama", charset="UTF-8"'}
 
 
 class Gate:
@@ -69,14 +80,15 @@ class Gate:
         path = scope["path"]
         status = await self._status(scope["method"], path, headers)
         if status:
-            await _refuse(status, send)
+            more = CHALLENGE if status == 401 else {}
+            await PlainTextResponse(REFUSALS[status], status, HEADERS | more)(scope, receive, send)
             return
         keeps = path.startswith(("/static/", "/assets/", "/svelte/"))
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                kept = [pair for pair in message.get("headers", []) if keeps or pair[0].lower() != b"cache-control"]
-                message["headers"] = [*kept, *HEADERS, *([] if keeps else [(b"cache-control", b"no-store")])]
+                own = {} if keeps else {"cache-control": "no-store"}
+                MutableHeaders(scope=message).update(HEADERS | own)
             await send(message)
 
         await self.app(scope, receive, guarded)
@@ -117,18 +129,3 @@ def _basic(header: bytes) -> bytes | None:
         return base64.b64decode(encoded.strip(), validate=True)
     except binascii.Error:
         return None
-
-
-async def _refuse(status: int, send: Send) -> None:
-    why = {
-        401: b"a user and a password are needed",
-        403: b"from another site, or not by the name localhost, which a page without a password needs",
-        404: b"not here",
-        411: b"no content-length",
-        413: b"too long",
-    }
-    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(why[status])).encode())]
-    if status == 401:
-        headers.append((b"www-authenticate", b'Basic realm="CareLlama", charset="UTF-8"'))
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, *HEADERS]})
-    await send({"type": "http.response.body", "body": why[status]})

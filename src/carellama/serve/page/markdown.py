@@ -3,7 +3,7 @@ r"""Text as Markdown that a browser shows as it was written: no dose changes, no
     answer_markdown("每次1~2片，5*10mg **饭后**")     # bold stays, the tilde and the star are text
     verbatim("pH<7.35 & *P")                          # a person's own words: nothing is a mark
 
-Signs that must stay text are written as numeric character references (CommonMark 0.31.2, 2.5), which `COPY_SCRIPT`
+Signs that must stay text are written as numeric character references (CommonMark 0.31.2, 2.5), which `copy.js`
 turns back when something is copied. HTML and images show as text. Code stays as it is, but for diagrams of Mermaid,
 which are shown as their text. This is the first of three guards: Gradio sanitises what comes of the Markdown, and the
 Content Security Policy of `carellama.serve.page.gate` loads nothing.
@@ -37,15 +37,6 @@ NOT_MARKS = re.compile(
 ORDERED = re.compile(r"^([ \t]*)(\d{1,9})([.)])(?=[ \t])")
 SIGNS = re.compile(r"""[\\`*_{}\[\]<>#+\-.!|~&=:@/()"'$^]""")
 LINE_START = re.compile(r"^[ \t]", re.MULTILINE)
-COPY_SCRIPT = """<script>
-(() => {
-  const plain = text => text.replace(/&#(\\d+);/g, (_, code) => String.fromCodePoint(Number(code)));
-  if (window.Clipboard) {
-    const write = Clipboard.prototype.writeText;
-    Clipboard.prototype.writeText = function (text) { return write.call(this, plain(text)); };
-  }
-})();
-</script>"""
 
 
 def answer_markdown(text: str) -> str:

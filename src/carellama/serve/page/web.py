@@ -10,12 +10,12 @@ has.
 from __future__ import annotations
 
 import logging
-import socket
 import time
+import traceback
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from types import FrameType
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import gradio as gr
 import uvicorn
@@ -27,14 +27,16 @@ from carellama.config.serve import WebArguments
 from carellama.engine.base import Reply, Sampling
 from carellama.engine.generate import stream
 from carellama.errors import UserError
+from carellama.package_data import package_text
 from carellama.records import JSONObject
 from carellama.safety.layer import Screening
-from carellama.safety.notices import SHOWN, Language
+from carellama.safety.notices import SHOWN, Language, disclaimer
+from carellama.serve.hosts import bind_socket, url_of
 from carellama.serve.http_protocol import ConnectionLimits, guarded
 from carellama.serve.page.gate import Gate
-from carellama.serve.page.markdown import COPY_SCRIPT, answer_markdown, verbatim
+from carellama.serve.page.markdown import answer_markdown, verbatim
 from carellama.serve.page.visits import Visit, Visits
-from carellama.serve.page.words import WORDS, told
+from carellama.serve.page.words import error_text, page_words
 
 Updates = list[object]  # values and updates of components, as Gradio takes them from a button
 TICK = 0.06  # seconds between two updates of a page while an answer streams
@@ -45,14 +47,6 @@ SLIDERS = {  # name -> (least, most, step), in the order in which `Page.answer` 
     "max_new_tokens": (16, 8192, 1),
     "repetition_penalty": (1.0, 2.0, 0.05),
 }
-CSS = """
-#notice {position: fixed; bottom: 0; left: 0; right: 0; z-index: 10; padding: .4em .8em; text-align: center;
-  border-top: 3px solid var(--color-accent); background: var(--body-background-fill)}
-main {padding-bottom: 4.5em !important}
-#title h1 {white-space: nowrap; font-size: clamp(1.1rem, 5vw, 1.75rem)}
-#note {min-height: 1.6em}
-footer {display: none !important}
-"""
 log = logging.getLogger(__name__)
 
 
@@ -74,7 +68,7 @@ class Page:
         visit = self.visits.of(request.session_hash)
         refusal = self._refusal(visit, question, language)
         if not refusal and question.strip() and not visit.begin(question.strip()):
-            refusal = WORDS[language]["busy"]
+            refusal = page_words(language)["busy"]
         if refusal:
             visit.note = refusal
         return [question if refusal else "", *self._shown(visit, language)]
@@ -100,7 +94,7 @@ class Page:
     def stop(self, language: Language, request: gr.Request) -> Updates:
         """Stop the answer; it is kept as far as it came."""
         visit = self.visits.of(request.session_hash)
-        if visit.stop(WORDS[language]["stopped"]):
+        if visit.stop(page_words(language)["stopped"]):
             return [gr.skip()] * 4  # `answer` shows its end; what is true now may come to the page after that
         return self._shown(visit, language)
 
@@ -109,7 +103,7 @@ class Page:
         visit = self.visits.of(request.session_hash)
         refusal = self._refusal(visit, "", language)
         if not refusal and not visit.begin_again():
-            refusal = WORDS[language]["nothing"]
+            refusal = page_words(language)["nothing"]
         if refusal:
             visit.note = refusal
         return self._shown(visit, language)
@@ -118,7 +112,7 @@ class Page:
         """Put the last question back into its box, and forget its answer."""
         visit = self.visits.of(request.session_hash)
         if visit.question:
-            return [question, gr.skip(), WORDS[language]["busy"], gr.skip(), gr.skip()]
+            return [question, gr.skip(), page_words(language)["busy"], gr.skip(), gr.skip()]
         visit.note = ""
         return [visit.conversation.undo() or question, *self._shown(visit, language)]
 
@@ -132,17 +126,12 @@ class Page:
 
     def speak(self, language: Language, request: gr.Request) -> Updates:
         """Say everything in another language."""
-        words = WORDS[language]
-        fresh = [gr.update(value=self.assistant.disclaimer(language))]
+        words = page_words(language)
+        beside = {"question": {"placeholder": words["placeholder"]}, "system": {"info": words["system_info"]}}
+        fresh = [gr.update(value=disclaimer(language))]
         for word, component in self.labelled.items():
-            if isinstance(component, gr.Button):
-                fresh.append(gr.update(value=words[word]))
-            elif word == "question":
-                fresh.append(gr.update(label=words[word], placeholder=words["placeholder"]))
-            elif word == "system":
-                fresh.append(gr.update(label=words[word], info=words["system_info"]))
-            else:
-                fresh.append(gr.update(label=words[word]))
+            name = "value" if isinstance(component, gr.Button) else "label"
+            fresh.append(gr.update(**{name: words[word]}, **beside.get(word, {})))
         return fresh
 
     def begin(self, request: gr.Request) -> Updates:
@@ -155,7 +144,7 @@ class Page:
 
     def _refusal(self, visit: Visit, question: str, language: Language) -> str:
         """Why no answer can be begun; "": it can."""
-        words = WORDS[language]
+        words = page_words(language)
         if visit.question:
             return words["busy"]
         if len(question) > self.question_chars:
@@ -164,7 +153,7 @@ class Page:
 
     def _follow(self, visit: Visit, sampling: Sampling, language: Language) -> Iterator[None]:
         """Make the answer of a visit, yielding from time to time; whatever happens, the visit is free afterwards."""
-        words, notes = WORDS[language], []
+        words, notes = page_words(language), []
         try:
             screening = self.assistant.screen(visit.conversation.whole(visit.question))
             refused = screening and screening.refusal  # then no engine, and no endpoint, counts the tokens either
@@ -183,10 +172,10 @@ class Page:
                 notes.append(words["no answer"])
         except UserError as error:
             log.warning("an answer was refused: %s", error)
-            notes.append(told(error, language))
+            notes.append(error_text(error, language))
         except Exception as error:  # noqa: BLE001 - shown to the visitor; its text may hold what was said
             log.error("an answer failed: %s", _place(error))
-            notes.append(told(error, language))
+            notes.append(error_text(error, language))
         finally:
             visit.end(" ".join(notes))
 
@@ -197,8 +186,8 @@ class Page:
 
         Give its `Reply`, or None when it was stopped.
         """
-        told, dropped = visit.conversation.prompt(visit.question), visit.conversation.dropped
-        prompt = self.assistant.prepare(told, exact=False, dropped=dropped, screening=screening)
+        asked, dropped = visit.conversation.prompt(visit.question), visit.conversation.dropped
+        prompt = self.assistant.prepare(asked, exact=False, dropped=dropped, screening=screening)
         pieces = stream(self.assistant, prompt, sampling)
         due = 0.0
         try:
@@ -232,11 +221,11 @@ class Page:
             rows.append(_row("user", last))
         if visit.partial:
             rows.append(_row("assistant", visit.partial))
-        note = WORDS[language]["wait"] if busy and not visit.partial else answer_markdown(visit.note)
+        note = page_words(language)["wait"] if busy and not visit.partial else answer_markdown(visit.note)
         return [rows, note, gr.update(interactive=not busy), gr.update(interactive=busy)]
 
     def _build(self) -> gr.Blocks:
-        words, sampling = WORDS["en"], self.assistant.sampling
+        words, sampling = page_words("en"), self.assistant.sampling
         with gr.Blocks(title="CareLlama", analytics_enabled=False, fill_height=True) as blocks:
             with gr.Row():
                 gr.Markdown("# CareLlama", elem_id="title")
@@ -244,7 +233,7 @@ class Page:
                     [("中文", "zh"), ("English", "en")], value="en", show_label=False, container=False, scale=0,
                     min_width=200, elem_id="language",
                 )  # fmt: skip
-            notice = gr.Markdown(self.assistant.disclaimer("en"), elem_id="notice")
+            notice = gr.Markdown(disclaimer("en"), elem_id="notice")
             chat = gr.Chatbot(
                 label=words["conversation"], scale=1, height="48vh", buttons=["copy"], feedback_options=None,
                 allow_tags=False, latex_delimiters=[], elem_id="chat",
@@ -286,7 +275,7 @@ class Page:
         if name == "max_new_tokens":
             most = min(most, self.assistant.context_tokens or most)
             value = min(value or most, most)
-        return gr.Slider(least, most, value=value, step=step, label=WORDS["en"][name], elem_id=name)
+        return gr.Slider(least, most, value=value, step=step, label=page_words("en")[name], elem_id=name)
 
     def _wire(
         self, blocks: gr.Blocks, buttons: dict[str, gr.Button], question: gr.Textbox, language: gr.Radio,
@@ -307,9 +296,7 @@ class Page:
             **in_turn, api_name="answer_again"
         )
         buttons["stop"].click(self.stop, [language], shown, api_name="stop", **at_once)
-        buttons["undo"].click(
-            self.undo, [question, language], [question, *shown], api_name="undo", **at_once
-        )  # fmt: skip
+        buttons["undo"].click(self.undo, [question, language], [question, *shown], api_name="undo", **at_once)
         gr.on([buttons["clear"].click, chat.clear], self.clear, [language], shown, api_name="clear", **at_once)
         language.input(self.speak, [language], said, api_name="speak", **at_once)
         blocks.load(self.begin, None, [language, *said], api_name="begin", **at_once)
@@ -324,8 +311,8 @@ def app(page: Page, password: str | None) -> FastAPI:
     blocks.queue(max_size=2 * page.visits.room)  # `Visits` refuses before this one does, in the visitor's language
     gr.mount_gradio_app(
         front, blocks, path="/", footer_links=[], run_history=False, enable_monitoring=False, show_error=False,
-        ssr_mode=False, pwa=False, mcp_server=False, max_file_size=1, css=CSS,
-        head=COPY_SCRIPT,
+        ssr_mode=False, pwa=False, mcp_server=False, max_file_size=1,
+        css=package_text("serve/page/page.css"), head=f"<script>{package_text('serve/page/copy.js')}</script>",
     )  # fmt: skip
     front.add_middleware(Gate, password=password)
     return front
@@ -334,12 +321,12 @@ def app(page: Page, password: str | None) -> FastAPI:
 def run(assistant: Assistant, arguments: WebArguments, password: str | None) -> None:
     """Serve the page until SIGINT or SIGTERM. Raises `UserError` for an address that cannot be had."""
     page = Page(assistant, arguments)
-    listening = _listen(arguments)
-    host, port = listening.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    print(f"CareLlama is at {arguments.scheme}://{shown}:{port}; Ctrl-C ends it.", flush=True)
+    listening = bind_socket(arguments.host, arguments.port)
+    listening.listen()  # who opens the page at once waits for it
+    print(f"CareLlama is at {url_of(listening, arguments.scheme)}; Ctrl-C ends it.", flush=True)
     if arguments.share:
-        print(f"Everybody who has the password reaches it at {_tunnel(port)}", flush=True)
+        address = _tunnel(listening.getsockname()[1])
+        print(f"Everybody who has the password reaches it at {address}", flush=True)
     server = _Server(
         uvicorn.Config(
             app(page, password),
@@ -368,17 +355,6 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _listen(arguments: WebArguments) -> socket.socket:
-    family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
-    try:
-        return socket.create_server((arguments.host, arguments.port), family=family)
-    except OSError as error:
-        raise UserError(
-            f"cannot listen at {arguments.host}, port {arguments.port} ({error.strerror}); "
-            "give another --port or --host"
-        ) from error
-
-
 def _tunnel(port: int) -> str:
     """Open Gradio's tunnel to the port; return its address."""
     import secrets
@@ -400,11 +376,5 @@ def _row(role: str, text: str) -> JSONObject:
 
 def _place(error: BaseException) -> str:
     """Kind and place of an error, without its text."""
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "nowhere"
-    return f"{type(error).__name__} at {where}"
-
-
-assert set(WORDS) == set(get_args(Language))
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at {f'{frames[-1].filename}:{frames[-1].lineno}' if frames else 'nowhere'}"

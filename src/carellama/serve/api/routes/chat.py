@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from carellama.engine.base import Engine, Reply, Sampling, room_for_answer
+from carellama.engine.base import Engine, Reply, Sampling, offered_tools, room_for_answer
 from carellama.records import Message
 from carellama.serve.api.errors import EVENT_STREAM, SSE_DONE, InvalidRequest, event, log_server_error, to_http_error
 from carellama.serve.api.formatting import ChatFormatter, CompletionFormatter, ResponseFormatter
@@ -125,7 +125,7 @@ def consultant_of(
         raise InvalidRequest(text, "mode")
     unfit = {
         "n": count > 1,
-        "tools": bool(sampling.tools) and sampling.tool_choice != "none",
+        "tools": bool(offered_tools(sampling)),
         "response_format": sampling.constrained,
         "logprobs": sampling.top_logprobs is not None,
     }
@@ -233,7 +233,7 @@ def sampling_per_choice(sampling: Sampling, count: int) -> list[Sampling]:
 
 def has_grammar(sampling: Sampling) -> bool:
     """Return whether the answer is held to a grammar: to its own, or to that of a call."""
-    return sampling.constrained or (bool(sampling.tools) and sampling.tool_choice != "none")
+    return sampling.constrained or bool(offered_tools(sampling))
 
 
 def wants_usage(body: SamplingFields) -> bool:

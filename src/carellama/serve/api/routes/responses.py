@@ -10,15 +10,15 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from carellama.engine.base import Notice, Piece, Reply
+from carellama.engine.base import Piece, Reply
 from carellama.records import JSONObject, ToolCall
 from carellama.serve.api.errors import InvalidRequest
-from carellama.serve.api.formatting import ResponseFormatter, logprobs_of
+from carellama.serve.api.formatting import ResponseFormatter, logprobs_of, safety_fields
 from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.api.responses_request import INCLUDED, NAMES, ResponsesRequest, as_chat
 from carellama.serve.api.routes.chat import prepare_job, run_generation
@@ -97,8 +97,7 @@ class ResponsesFormatter(ResponseFormatter):
         if reply.reasoning:
             output.append(_reasoning(reply.reasoning))
         if reply.text or reply.notices or not reply.calls:
-            message = _message(reply.text, done, logprobs_of(reply.logprobs)) | _notices(reply.notices)
-            output.append(message | _consultation(reply.consultation))
+            output.append(_message(reply.text, done, logprobs_of(reply.logprobs)) | safety_fields(reply))
         output += [_function_call(call, done) for call in reply.calls]
         return self._response(done, output, usage)
 
@@ -117,10 +116,9 @@ class ResponsesFormatter(ResponseFormatter):
         if piece.text or piece.logprobs or piece.notices:
             events += self._switch("message")
             item, logprobs = self._output[-1], logprobs_of(piece.logprobs)
-            part, noticed = item["content"][0], _notices(piece.notices)
-            if noticed:
-                item["notices"] = [*item.get("notices", []), *noticed["notices"]]
-            item |= _consultation(piece.consultation)
+            part, found = item["content"][0], safety_fields(piece)
+            noticed = {"notices": found["notices"]} if piece.notices else {}
+            item |= found | {name: [*item.get(name, []), *new] for name, new in noticed.items()}
             part["text"] += piece.text
             part["logprobs"] += logprobs
             events.append(self._delta("response.output_text.delta", delta=piece.text, logprobs=logprobs, **noticed))
@@ -140,9 +138,9 @@ class ResponsesFormatter(ResponseFormatter):
         return [self._event(f"response.{done}", response=self._response(done, self._output, usage))]
 
     def _response(self, status: str, output: Sequence[JSONObject], usage: JSONObject | None = None) -> JSONObject:
-        told = None
+        tokens = None
         if usage is not None:
-            told = {
+            tokens = {
                 "input_tokens": usage["prompt_tokens"],
                 "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
                 "output_tokens": usage["completion_tokens"],
@@ -150,7 +148,7 @@ class ResponsesFormatter(ResponseFormatter):
                 "total_tokens": usage["total_tokens"],
             }
         details = {"reason": "max_output_tokens"} if status == "incomplete" else None
-        return self._head | {"status": status, "incomplete_details": details, "output": list(output), "usage": told}
+        return self._head | {"status": status, "incomplete_details": details, "output": list(output), "usage": tokens}
 
     def _event(self, kind: str, **fields: object) -> JSONObject:
         self._number += 1
@@ -211,24 +209,14 @@ def _message(text: str, status: str, logprobs: list[JSONObject]) -> JSONObject:
     return item | {"status": status, "content": [part]}
 
 
-def _consultation(consultation: Mapping[str, object] | None) -> JSONObject:
-    """The field `consultation` of a message; none in mode answer."""
-    return {} if consultation is None else {"consultation": consultation}
-
-
-def _notices(notices: Sequence[Notice]) -> JSONObject:
-    """The field `notices` of a message or a delta; none where there are none."""
-    return {"notices": [notice.as_json() for notice in notices]} if notices else {}
-
-
 def _reasoning(text: str) -> JSONObject:
     item = {"id": f"rs_{secrets.token_hex(12)}", "type": "reasoning", "summary": [], "status": "completed"}
     return item | {"content": [{"type": "reasoning_text", "text": text}]}
 
 
-def _function_call(context: ToolCall, status: str) -> JSONObject:
-    item = {"id": f"fc_{secrets.token_hex(12)}", "type": "function_call", "call_id": context.id, "name": context.name}
-    return item | {"arguments": context.arguments, "status": status}
+def _function_call(call: ToolCall, status: str) -> JSONObject:
+    item = {"id": f"fc_{secrets.token_hex(12)}", "type": "function_call", "call_id": call.id, "name": call.name}
+    return item | {"arguments": call.arguments, "status": status}
 
 
 def _plain(model: RequestModel | None) -> object:

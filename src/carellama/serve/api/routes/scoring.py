@@ -63,13 +63,11 @@ async def tokenize(request: Request, body: TokenizeRequest) -> Response:
     if body.messages is not None:
         check_count(state, len(body.messages), "messages")
         offered = Sampling(tools=parse_tools(body.tools))
-        tools = allowed_tools(offered, state.settings.tools, knows_tools=engine.knows_tools)[
-            0
-        ].tools  # as a chat counts them
+        allowed, _ = allowed_tools(offered, state.settings.tools, knows_tools=engine.knows_tools)  # as in a chat
         messages = parse_messages(body.messages)
         await context.reserve("chat")
         count = engine.count_tokens if isinstance(engine, Assistant) else partial(count_tokens, engine)
-        found: JSONObject = {"count": await run_in_thread(partial(count, messages, tools))}
+        found: JSONObject = {"count": await run_in_thread(partial(count, messages, allowed.tools))}
     else:
         text = body.prompt or ""
         await context.reserve("chat")
