@@ -9,14 +9,13 @@ bars of lengths are of equal width on a logarithmic scale, as lengths are spread
 
 from __future__ import annotations
 
-import html
-import math
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import jinja2
 import numpy as np
 
 from carellama.config.data import DataArguments
@@ -37,16 +36,6 @@ MOST_GROUPS = 20  # shown of them; the others are counted together
 
 BARS = 24  # of a histogram of lengths
 MOST_TURNS = 20  # with a bar of their own; longer conversations share one
-WIDTH, HEIGHT, ABOVE, BELOW = 460, 150, 18, 24  # pixels of a histogram; above it the highest count, below the names
-WIDEST = 40  # pixels of a bar, where there are few
-KINDS = {
-    "conversations": "对话 · conversations",
-    "preference pairs": "偏好对 · preference pairs",
-    "texts": "文本 · texts",
-    "exam questions": "考题 · exam questions",
-}
-LENGTHS = "<p>提问、回答：字符数的中位数 · asked, answer: median characters</p>"
-LANGUAGES = {"zh": "中文 · Chinese", "en": "英文 · English", "mixed": "混合 · mixed", "other": "其他 · other"}
 
 
 @dataclass(kw_only=True)
@@ -178,48 +167,17 @@ def _shares(items: Sequence[tuple[object, int]], whole: int) -> str:
 
 def page(found: Sequence[Stats]) -> str:
     """The whole page."""
-    body = "\n".join([*([_overview(found)] if len(found) > 1 else []), *map(_dataset, found)])
-    return package_text("data/stats.html").replace("{body}", body)
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(package_text("data/stats.html"))
+    return template.render(
+        datasets=found, summary=summary, lengths=_lengths, turns=_turns, most_common=most_common, any=any
+    )
 
 
-def _overview(found: Sequence[Stats]) -> str:
-    """A line a dataset: rows, records, and the medians of the lengths."""
-    heads = ("数据集<br>dataset", "行数<br>rows", "可用<br>usable", "提问<br>asked", "回答<br>answer")
-    head = "".join(f'<th class="{"n" if at else "name"}">{name}</th>' for at, name in enumerate(heads))
-    rows = []
-    for stats in found:
-        medians = [f"{np.median(values):,.0f}" if any(values) else "–" for values in (stats.asked, stats.answered)]
-        cells = "".join(f'<td class="n">{cell}</td>' for cell in (f"{stats.rows:,}", f"{stats.usable:,}", *medians))
-        rows.append(f'<tr><td class="name">{_text(stats.name)}</td>{cells}</tr>')
-    return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>{LENGTHS}'
-
-
-def _dataset(stats: Stats) -> str:
-    parts = [f"<h2>{_text(stats.name)}</h2>"]
-    if stats.where != stats.name:
-        parts.append(f"<p>{_text(stats.where)}</p>")
-    parts.append(f"<p>{stats.rows:,} 行 · rows</p>")
-    counts = [(KINDS.get(kind, kind), count) for kind, count in stats.kinds.most_common()]
-    counts += [(f"不可用 · not usable: {reason}", count) for reason, count in stats.skipped.most_common()]
-    parts.append(_table(counts, stats.rows))
-    if not stats.usable:
-        return "\n".join(parts)
-    parts.append('<div class="pictures">')
-    lengths = (("提问字符数 · characters asked", stats.asked), ("回答字符数 · characters answered", stats.answered))
-    for title, values in lengths:
-        if any(values):
-            parts.append(f"<div><h3>{title}</h3>{_lengths(values)}</div>")
-    if stats.turns:
-        parts.append(f"<div><h3>轮数 · turns</h3>{_bars(_turns(stats))}</div>")
-    parts.append("</div>")
-    if stats.with_system:
-        share = stats.with_system / stats.usable
-        parts.append(f"<p>带系统提示 · with a system message: {stats.with_system:,} ({share:.1%})</p>")
-    languages = [(LANGUAGES.get(name, name), count) for name, count in stats.languages.most_common()]
-    parts.append(f"<h3>语言 · languages</h3>{_table(languages, stats.usable)}")
-    if stats.groups:
-        parts.append(f"<h3>科室或类别 · departments</h3>{_table(most_common(stats.groups), stats.usable)}")
-    return "\n".join(parts)
+def _lengths(values: array[int]) -> list[tuple[str, int]]:
+    """Records by their length, on a logarithmic scale."""
+    counts, edges = np.histogram(np.log10(np.frombuffer(values, dtype=np.uint32) + 1.0), bins=BARS)
+    return list(zip((f"{10**edge - 1:,.0f}" for edge in edges), counts.tolist(), strict=False))
 
 
 def _turns(stats: Stats) -> list[tuple[str, int]]:
@@ -229,52 +187,3 @@ def _turns(stats: Stats) -> list[tuple[str, int]]:
         return counted
     longer = sum(count for _, count in counted[MOST_TURNS:])
     return [*counted[:MOST_TURNS], (f"{counted[MOST_TURNS][0]}+", longer)]
-
-
-def _table(items: Sequence[tuple[str, int]], whole: int) -> str:
-    rows = "".join(
-        f'<tr><td>{_text(name)}</td><td class="n">{count:,}</td><td class="n">{count / max(1, whole):.1%}</td></tr>'
-        for name, count in items
-    )
-    return f"<table>{rows}</table>"
-
-
-def _lengths(values: array[int]) -> str:
-    numbers = np.frombuffer(values, dtype=np.uint32).astype(np.float64) + 1
-    counts, edges = np.histogram(np.log10(numbers), bins=BARS)
-    names = [f"{10**edge - 1:,.0f}" for edge in edges[:-1]]
-    median, high = np.quantile(numbers - 1, [0.5, 0.95])
-    picture = _bars(list(zip(names, counts.tolist(), strict=True)))
-    return f"{picture}<p>中位数 · median {median:,.0f}, 95% {high:,.0f}, 最长 · most {numbers.max() - 1:,.0f}</p>"
-
-
-def _bars(bars: Sequence[tuple[str, int]]) -> str:
-    """A histogram; every few bars one is named, so that the names do not touch, and the highest has its count."""
-    highest = max(count for _, count in bars)
-    step = min(WIDEST, WIDTH / len(bars))
-    every = max(1, math.ceil((max(len(name) for name, _ in bars) * 8 + 8) / step))
-    drawn = [f'<line x1="0" y1="{ABOVE + HEIGHT}" x2="{WIDTH}" y2="{ABOVE + HEIGHT}"/>']
-    named = False
-    for at, (name, count) in enumerate(bars):
-        height, middle = HEIGHT * count / highest, at * step + step / 2
-        drawn.append(
-            f'<rect x="{at * step + 1:.1f}" y="{ABOVE + HEIGHT - height:.1f}" width="{max(1.0, step - 2):.1f}" '
-            f'height="{height:.1f}"><title>{_text(name)}: {count:,}</title></rect>'
-        )
-        if at % every == 0:
-            drawn.append(_label(name, middle, ABOVE + HEIGHT + 17))
-        if count == highest and not named:
-            drawn.append(_label(f"{count:,}", middle, ABOVE - 5))
-            named = True
-    size = f'viewBox="0 0 {WIDTH} {HEIGHT + ABOVE + BELOW}" width="{WIDTH}" height="{HEIGHT + ABOVE + BELOW}"'
-    return f'<svg {size} role="img">{"".join(drawn)}</svg>'
-
-
-def _label(text: str, middle: float, y: float) -> str:
-    """A text centred at a place, moved inwards where it would be cut off."""
-    half = len(text) * 4 + 2
-    return f'<text x="{min(max(middle, half), WIDTH - half):.1f}" y="{y}" text-anchor="middle">{_text(text)}</text>'
-
-
-def _text(text: str) -> str:
-    return html.escape(text)

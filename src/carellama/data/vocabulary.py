@@ -14,10 +14,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ahocorasick_rs import AhoCorasick, MatchKind
 
 from carellama.config.commands import TokenizerArguments
 from carellama.config.data import DataArguments
@@ -155,11 +157,11 @@ def _chosen(runs: Counter[str], tokenizer: PreTrainedTokenizerBase, arguments: T
         cost = len(pieces_of(tokenizer, piece))
         if cost > 1:
             costs[piece] = cost
-    uses = _uses(runs, set(costs), arguments.longest)
+    uses = _uses(runs, costs)
     saved = {piece: count * (costs[piece] - 1) for piece, count in uses.items() if count >= arguments.min_count}
     best = sorted(saved, key=lambda piece: (-saved[piece], piece))[: arguments.pieces]
     # without the others, these are used where a longer one stood before
-    again = _uses(runs, set(best), arguments.longest)
+    again = _uses(runs, best)
     return {piece: again[piece] for piece in best if again[piece] >= arguments.min_count}
 
 
@@ -180,29 +182,14 @@ def _candidates(runs: Counter[str], arguments: TokenizerArguments) -> list[str]:
     return sorted(piece for piece in backend.get_vocab() if 1 < len(piece) <= arguments.longest and piece[0] != "<")
 
 
-def _uses(runs: Counter[str], pieces: set[str], longest: int) -> Counter[str]:
+def _uses(runs: Counter[str], pieces: Iterable[str]) -> Counter[str]:
     """How often each piece is taken, reading from the left and taking the longest, as added tokens are."""
-    starts = {piece[0] for piece in pieces}
+    automaton = AhoCorasick(pieces, matchkind=MatchKind.LeftmostLongest)
     found: Counter[str] = Counter()
     for text, count in runs.items():
-        for piece in _read(text, pieces, starts, longest):
+        for piece in automaton.find_matches_as_strings(text):
             found[piece] += count
     return found
-
-
-def _read(text: str, pieces: set[str], starts: set[str], longest: int) -> Iterator[str]:
-    at = 0
-    while at < len(text):
-        if text[at] in starts:
-            for length in range(min(longest, len(text) - at), 1, -1):
-                if text[at : at + length] in pieces:
-                    yield text[at : at + length]
-                    at += length
-                    break
-            else:
-                at += 1
-        else:
-            at += 1
 
 
 def _count(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> int:

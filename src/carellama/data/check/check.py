@@ -196,15 +196,10 @@ def duplicates(
     hashes: npt.NDArray[np.int64], lines: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """(lines of the rows that repeat an earlier one, in order; the line of the row that each repeats). (N,) each."""
-    if not len(hashes):
-        return lines, lines
-    order = np.argsort(hashes, kind="stable")
-    ordered = hashes[order]
-    fresh = np.concatenate(([True], ordered[1:] != ordered[:-1]))
-    first = order[np.flatnonzero(fresh)[np.cumsum(fresh) - 1]]  # (N,) the first row with the same hash
-    again = order[~fresh]
-    by_row = np.argsort(again)
-    return lines[again[by_row]], lines[first[~fresh][by_row]]
+    _, index, group = np.unique(hashes, return_index=True, return_inverse=True)
+    first = index[group]  # (N,) the first row with the same hash
+    again = np.flatnonzero(first != np.arange(len(first)))
+    return lines[again], lines[first[again]]
 
 
 def form_of(path: Path) -> tuple[str, str]:

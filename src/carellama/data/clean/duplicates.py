@@ -73,14 +73,11 @@ class Duplicates:
         exact = np.frombuffer(self._exact, dtype=np.uint64).reshape(-1, 2)
         count = len(exact)
         similarity = np.zeros(count, dtype=np.float32)
-        parent = np.arange(count)
-        order = np.lexsort((np.arange(count), exact[:, 1], exact[:, 0]))
-        first = 0
-        for at in range(1, count):
-            if (exact[order[at]] == exact[order[first]]).all():
-                parent[order[at]] = order[first]
-            else:
-                first = at
+        order = np.lexsort(exact.T)  # stable: equal ones in the order of the input
+        ordered = exact[order]
+        fresh = np.append(True, (ordered[1:] != ordered[:-1]).any(axis=1))[:count]
+        parent = np.empty(count, dtype=np.int64)
+        parent[order] = order[fresh][np.cumsum(fresh) - 1]
         same = parent != np.arange(count)
         if self._minhash is not None and count:
             self._near(parent, same)
