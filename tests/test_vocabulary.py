@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shlex
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -268,8 +269,7 @@ def test_learned_pieces_save_tokens_on_texts_held_out(tmp_path, tiny_folder, cap
     put(tokenizer, learned)
     text = "有糖尿病和高血压，头晕时请多喝水，量血压也请复查。"
     found = tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False)["input_ids"])
-    read = list(pieces._read(text, set(learned), {piece[0] for piece in learned}, 3))
-    assert [token for token in found if token in learned] == read
+    assert Counter(token for token in found if token in learned) == pieces._uses(Counter([text]), learned)
     with pytest.raises(UserError, match="--overwrite true"):
         pieces.run(argv)
 
