@@ -11,15 +11,17 @@ import csv
 import itertools
 import re
 from collections.abc import Collection, Iterator, Sequence
+from functools import cache
 from statistics import median
 from typing import TYPE_CHECKING, TextIO
 
 from carellama.data.rows import NUL, BadRow, Row
 from carellama.errors import DataError
+from carellama.package_data import package_yaml
+from carellama.records import Place
 
 if TYPE_CHECKING:
     from _csv import Reader as CsvReader
-from carellama.records import Place
 
 DELIMITERS = ",\t;|"
 MAX_FIELD_CHARS = 1 << 26  # a quote that is not closed is not searched further
@@ -30,18 +32,6 @@ SENTENCE = re.compile(r"[。？！?!；，,]|[.:：] |[.]$|[\r\n]|\d{5}")  # wha
 SNAKE_CASE = re.compile(r"[A-Za-z]+(_[A-Za-z0-9]+)+")
 DIGIT = re.compile(r"\d")
 NO_HEADER = "the first line does not look like a header; write the names of the columns in it, such as question,answer"
-# Names of columns, in lower case: one of them makes a first line a header.
-COLUMN_NAMES = frozenset(
-    "id no index name label type kind source score date title text content context document passage body url split "
-    "instruction input output question answer query response prompt completion reply ask target history system "
-    "messages conversations conversation dialogue dialog turns chosen rejected better worse options option choices "
-    "explanation exp subject topic category department disease description answer_idx correct cop opa opb opc opd "
-    "q a pubid doctor patient utterance role user assistant human keywords symptoms diagnosis treatment "
-    "序号 编号 标题 问 答 问题 提问 回答 答案 医生回答 患者提问 内容 正文 文本 指令 输入 输出 科室 疾病 选项 解析 题干 "
-    "类型 标签 来源 病情描述 诊断 主诉 症状 医生 患者 对话 部门 日期".split()
-)
-
-
 # Traditional characters in names of columns, which are known in simplified ones.
 SIMPLIFIED = str.maketrans(
     "問題選項內幹備參確醫復標籤評價對話診斷歷試卷號編類", "问题选项内干备参确医复标签评价对话诊断历试卷号编类"
@@ -117,7 +107,12 @@ def header_reason(names: Sequence[str], rows: Sequence[Sequence[str]], expected:
 
 def is_column_name(name: str) -> bool:
     """Whether a name is one that columns of medical datasets have."""
-    return name.strip().lower().translate(SIMPLIFIED) in COLUMN_NAMES
+    return name.strip().lower().translate(SIMPLIFIED) in _column_names()
+
+
+@cache
+def _column_names() -> frozenset[str]:
+    return frozenset(package_yaml("data/column_names.yaml")["header"])
 
 
 def repeated_reason(names: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from carellama.config.data_commands import CheckArguments
 from carellama.config.reader import parse_options
 from carellama.data.check.known_datasets import datasets_for
 from carellama.data.check.report import Check, Problem, lines, to_dict
-from carellama.data.check.text_issues import Limits, faults_of, question_and_answer, unended
+from carellama.data.check.text_issues import faults_of, question_and_answer, unended
 from carellama.data.convert import BadRecord, texts_of
 from carellama.data.datasets import INFO
 from carellama.data.detect_format import STAGE_KINDS, detect_file, first_rows
@@ -110,8 +110,7 @@ class _Judge:
 
     def __init__(self, check: Check, arguments: CheckArguments) -> None:
         self.check = check
-        self.limits = Limits(arguments.longest, arguments.shortest)
-        self.stage: str | None = arguments.stage
+        self.arguments = arguments
         self.takes = STAGE_KINDS[arguments.stage] if arguments.stage else None
         self.columns = check.format.columns  # with those that begin after the first rows
         self.unused = dict.fromkeys(check.format.unused)
@@ -160,14 +159,12 @@ class _Judge:
         """Judge a record."""
         check, line = self.check, record.place
         if self.takes is not None and not isinstance(record, self.takes):
-            check.error(
-                line,
-                f"--stage {self.stage} takes {KIND_NAMES[self.takes]}, the row is one of {KIND_NAMES[type(record)]}",
-            )
+            takes = f"--stage {self.arguments.stage} takes {KIND_NAMES[self.takes]}"
+            check.error(line, f"{takes}, the row is one of {KIND_NAMES[type(record)]}")
             return
         check.add_lengths(record)
         text = "\n".join(texts_of(record))
-        for fault in faults_of(record, text, self.limits):
+        for fault in faults_of(record, text, longest=self.arguments.longest, shortest=self.arguments.shortest):
             check.warn(line, fault)
         check.lines.append(line.line)
         check.hashes.append(hash("".join(text.lower().split())))

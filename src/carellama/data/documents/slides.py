@@ -12,6 +12,7 @@ import io
 import re
 import zipfile
 from pathlib import Path
+from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from carellama.data.documents.numbering import FORMATS
@@ -29,8 +30,6 @@ ENDINGS = {"ParenBoth": "({})", "ParenR": "{})", "Period": "{}.", "Minus": "{}-"
 
 def open_slides(path: Path) -> io.BytesIO:
     """Return the pptx with its list numbers as text."""
-    from xml.etree import ElementTree
-
     parse = need("defusedxml.ElementTree", extra="documents", why="reading .pptx").fromstring
     made = io.BytesIO()
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as target:

@@ -13,18 +13,18 @@ import io
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from carellama.data.documents.numbering import FORMATS
-from carellama.data.documents.word_runs import open_runs
+from carellama.data.documents.word_runs import open_runs, run_of
 from carellama.errors import need
 
 W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
-SPACE = "{http://www.w3.org/XML/1998/namespace}space"
+DOCUMENT = "word/document.xml"
 NOTES = ("word/footnotes.xml", "word/endnotes.xml")
 LEVELS = 9
 NO_LIST = "0"  # the numId that takes a paragraph out of the list of its style
@@ -38,8 +38,6 @@ def open_word(path: Path, dropped: Counter[str]) -> io.BytesIO:
     markitdown (through mammoth) numbers every list 1, 2, 3, leaves most boxes out, and rows under a merged cell would
     lack it and shift.
     """
-    from xml.etree import ElementTree
-
     parse = need("defusedxml.ElementTree", extra="documents", why="reading .docx").fromstring
     made = io.BytesIO()
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as target:
@@ -49,20 +47,17 @@ def open_word(path: Path, dropped: Counter[str]) -> io.BytesIO:
         )
         for item in source.infolist():
             data = source.read(item)
-            if item.filename in NOTES:
+            if item.filename in (DOCUMENT, *NOTES):
                 root = parse(data)
                 open_runs(root, dropped)
-                data = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-            if item.filename == "word/document.xml":
-                root = parse(data)
-                open_runs(root, dropped)
-                _open_boxes(root)
-                number_paragraphs(root, numbering, styles, dropped)
-                for text in (text for cell in root.iter(f"{W}tc") for text in cell.iter(f"{W}t")):
-                    text.text = escape_pipes(text.text or "")
-                for properties in root.iter(f"{W}tcPr"):
-                    for merged in properties.findall(f"{W}vMerge"):
-                        properties.remove(merged)
+                if item.filename == DOCUMENT:
+                    _open_boxes(root)
+                    number_paragraphs(root, numbering, styles, dropped)
+                    for text in (text for cell in root.iter(f"{W}tc") for text in cell.iter(f"{W}t")):
+                        text.text = escape_pipes(text.text or "")
+                    for properties in root.iter(f"{W}tcPr"):
+                        for merged in properties.findall(f"{W}vMerge"):
+                            properties.remove(merged)
                 data = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
             target.writestr(item, data)
     made.seek(0)
@@ -175,7 +170,7 @@ def number_paragraphs(
         label = format_label(numbered, level, counted.numbers, dropped)
         _set_list(paragraph, NO_LIST, 0)
         if label:
-            _prepend(paragraph, label + definition.suffix)
+            paragraph.insert(1, run_of(label + definition.suffix))  # behind its properties
 
 
 def format_label(
@@ -213,13 +208,13 @@ def read_lists(numbering: Element) -> dict[str, NumberedList]:
         if style is not None and style in by_style:
             abstract = by_style[style]
             name = str(abstract.get(f"{W}abstractNumId"))
-        levels = {index: level for element in abstract.iter(f"{W}lvl") for index, level in _levels(element)}
+        levels = dict(map(_level, abstract.iter(f"{W}lvl")))
         starts: dict[int, int] = {}
         for override in number.iter(f"{W}lvlOverride"):
             index = _number(override.get(f"{W}ilvl"), 0)
             start = _child(override, "startOverride")
             for element in override.iter(f"{W}lvl"):
-                levels |= dict(_levels(element))
+                levels.update([_level(element)])
                 starts.setdefault(index, levels[index].start)
             if start is not None:
                 starts[index] = _number(start, 1)
@@ -227,22 +222,19 @@ def read_lists(numbering: Element) -> dict[str, NumberedList]:
     return lists
 
 
-def _levels(element: Element) -> Iterator[tuple[int, Level]]:
-    """The level of a `w:lvl`, with its index."""
+def _level(element: Element) -> tuple[int, Level]:
+    """The index of a `w:lvl`, and the level."""
     restart = _child(element, "lvlRestart")
     suffix = _child(element, "suff")
     legal = element.find(f"{W}isLgl")
-    yield (
-        _number(element.get(f"{W}ilvl"), 0),
-        Level(
-            number_format=_format_of(element),
-            text=_child(element, "lvlText") or "",
-            start=_number(_child(element, "start"), 0),  # 17.9.25: 0 where it is left out
-            restart=None if restart is None else _number(restart, 0),
-            legal=legal is not None and legal.get(f"{W}val", "1") not in ("0", "false", "off"),
-            suffix="" if suffix == "nothing" else " ",
-            style=_child(element, "pStyle"),
-        ),
+    return _number(element.get(f"{W}ilvl"), 0), Level(
+        number_format=_format_of(element),
+        text=_child(element, "lvlText") or "",
+        start=_number(_child(element, "start"), 0),  # 17.9.25: 0 where it is left out
+        restart=None if restart is None else _number(restart, 0),
+        legal=legal is not None and legal.get(f"{W}val", "1") not in ("0", "false", "off"),
+        suffix="" if suffix == "nothing" else " ",
+        style=_child(element, "pStyle"),
     )
 
 
@@ -307,19 +299,9 @@ def _set_list(paragraph: Element, number_id: str, level: int) -> None:
         paragraph.insert(0, properties)
     for found in properties.findall(f"{W}numPr"):
         properties.remove(found)
-    numbering = properties.makeelement(f"{W}numPr", {})
-    numbering.append(numbering.makeelement(f"{W}ilvl", {f"{W}val": str(level)}))
-    numbering.append(numbering.makeelement(f"{W}numId", {f"{W}val": number_id}))
-    properties.append(numbering)
-
-
-def _prepend(paragraph: Element, label: str) -> None:
-    """Put a run of text behind the properties of a paragraph, before its own first run."""
-    run = paragraph.makeelement(f"{W}r", {})
-    text = run.makeelement(f"{W}t", {SPACE: "preserve"})
-    text.text = label
-    run.append(text)
-    paragraph.insert(1, run)
+    numbering = ElementTree.SubElement(properties, f"{W}numPr")
+    ElementTree.SubElement(numbering, f"{W}ilvl", {f"{W}val": str(level)})
+    ElementTree.SubElement(numbering, f"{W}numId", {f"{W}val": number_id})
 
 
 def _child(element: Element, name: str) -> str | None:

@@ -55,7 +55,7 @@ def _open(element: Element, dropped: Counter[str]) -> None:
             made.append(child)
             continue
         if child.tag in (f"{M}oMath", f"{M}oMathPara"):
-            made += [_run(*part) for part in _formula(child) if part[0]]
+            made += [run_of(*part) for part in _formula(child) if part[0]]
             continue
         _open(child, dropped)
         if child.tag in WRAPPERS:
@@ -95,7 +95,8 @@ def _eq_text(instruction: str, dropped: Counter[str]) -> str:
     return text.strip()
 
 
-def _run(text: str, align: str) -> Element:
+def run_of(text: str, align: str = "") -> Element:
+    """A run of text; `align` is "superscript", "subscript" or ""."""
     run = ElementTree.Element(f"{W}r")
     if align:
         properties = ElementTree.SubElement(run, f"{W}rPr")
