@@ -120,7 +120,7 @@ TABLE = [
     ("readers: a row's own system message is lost", "data/convert.py", 'own = _text(row, columns.system, required=False) or system\n    messages = [Message("system", own)]', 'own = system\n    messages = [Message("system", own)]', "test_convert.py -k alpaca_joins"),
     ("readers: two users in a row", "records.py", '            expected: tuple[Role, ...] = ("user",)', '            expected: tuple[Role, ...] = ("user", "assistant")', "test_turns.py test_convert.py"),
     ("mix: a small dataset repeats its first row", "data/encoding/mixing.py", "yield turn, at[turn] % sizes[turn]", "yield turn, min(at[turn], sizes[turn] - 1)", "test_mix.py"),
-    ("batches: parts of a row keep the row's borders", "data/encoding/collate.py", "own = borders[first : last + 1] - borders[first]", "own = borders[first : last + 1]", "test_parts.py -k rows_of_their_records"),
+    ("batches: parts of a row keep the row's borders", "data/encoding/collate.py", "_borders(borders[first : last + 1] - borders[first])", "_borders(borders[first : last + 1])", "test_parts.py -k rows_of_their_records"),
     ("resume: a rollout begins again", "train/ppo.py", "yield from itertools.islice(batches, within, None)", "yield from batches", "test_ppo.py -k resumed_run"),
     # What a run is asked, and what it leaves and tells.
     ("options: what has no effect is not said", "train/options.py", "for line in options_without_effect(config, own):", "for line in ():", "test_no_effect.py -k is_named"),

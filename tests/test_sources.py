@@ -56,7 +56,7 @@ def test_several_datasets_keep_their_order(tmp_path):
 def test_a_file_by_its_path_needs_no_dataset_info(tmp_path):
     (tmp_path / "a.json").write_text(ROWS)
     (dataset,) = loaded(tmp_path / "elsewhere", str(tmp_path / "a.json"))
-    assert (dataset.shape, fields(dataset)) == ("alpaca", [ROW])
+    assert (dataset.format.row_format, fields(dataset)) == ("alpaca", [ROW])
 
 
 def test_a_folder_of_files_is_read_by_name(tmp_path):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from carellama.data.column_names import EXAM, may_be_exam, turns_in, verdict_words
 from carellama.data.column_names import Columns as Columns
@@ -30,8 +31,6 @@ from carellama.data.turns import messages_of, tools_of
 from carellama.errors import lookup
 from carellama.records import BadRecord as BadRecord
 from carellama.records import Chat, Message, Pair, Question, Record, Text, turn_problem
-
-Converter = Callable[[Row, Columns, str | None], Record]
 
 
 def convert(row: Row, columns: Columns, shape: str, system: str | None = None) -> Record:
@@ -114,7 +113,7 @@ def _alpaca(row: Row, columns: Columns, system: str | None) -> Record:
     messages += [*history, *begun]
     if not question.strip():
         raise BadRecord(row.place, "empty question")
-    if columns.context and (context := _context(row, columns.context, question)):
+    if context := _context(row, columns.context, question):
         question = f"{context}\n{question}"
     messages.append(Message("user", question))
     if answer is None and columns.chosen in row.fields and columns.rejected in row.fields:
@@ -155,9 +154,8 @@ def _turns_in_question(row: Row, prompt: str, query: str, answer: str, columns: 
 
 def _context(row: Row, column: str | None, question: str) -> str:
     """The passage that a question is about: a text, a list of texts, or an object of either; "" where it is in it."""
-    value = _value(row, column) if column else None
-    text = "\n".join(_texts_in(row, column, value))
-    return "" if text and text in question else text
+    text = "\n".join(_texts_in(row, column, _value(row, column))) if column else ""
+    return "" if text in question else text
 
 
 def _texts_in(row: Row, column: str | None, value: object) -> list[str]:
@@ -200,21 +198,10 @@ def _history(row: Row, column: str | None) -> list[Message]:
     return messages
 
 
-def _sharegpt(row: Row, columns: Columns, system: str | None) -> Record:
-    return _dialogue(row, _turns_column(row, columns, "conversations"), ("from", "value"), columns, system)
-
-
-def _openai(row: Row, columns: Columns, system: str | None) -> Record:
-    return _dialogue(row, _turns_column(row, columns, "messages"), ("role", "content"), columns, system)
-
-
-def _turns_column(row: Row, columns: Columns, usual: str) -> str:
-    """The column of the turns: the named one, else the shape's usual one, else the other shape's."""
+def _dialogue(row: Row, columns: Columns, system: str | None, *, usual: str, keys: tuple[str, str]) -> Record:
+    """A list of turns with these keys: in the named column, else the format's `usual` one, else the other format's."""
     found = (name for name in (usual, "conversations", "messages") if name in row.fields)
-    return columns.messages or next(found, usual)
-
-
-def _dialogue(row: Row, column: str, keys: tuple[str, str], columns: Columns, system: str | None) -> Record:
+    column = columns.messages or next(found, usual)
     turns = unpacked(row.fields.get(column))
     if not isinstance(turns, list) or not turns:
         raise BadRecord(row.place, f"column {column!r} is not a list of turns", _columns_of(row.fields))
@@ -366,6 +353,10 @@ def _columns_of(fields: Mapping[str, object]) -> str:
 
 
 CONVERSATIONS = ("alpaca", "sharegpt", "openai")
-SHAPES: dict[str, Converter] = {
-    "alpaca": _alpaca, "sharegpt": _sharegpt, "openai": _openai, "text": _plain, "exam": _exam,
-}  # fmt: skip
+SHAPES: dict[str, Callable[[Row, Columns, str | None], Record]] = {
+    "alpaca": _alpaca,
+    "sharegpt": partial(_dialogue, usual="conversations", keys=("from", "value")),
+    "openai": partial(_dialogue, usual="messages", keys=("role", "content")),
+    "text": _plain,
+    "exam": _exam,
+}

@@ -26,9 +26,8 @@ import importlib.util
 import itertools
 import json
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from carellama.config.data import DataArguments
@@ -56,10 +55,7 @@ KEYS = (
     *("ranking", "answer_form", "speakers", "system_prompt", "subset", "split"),
 )
 WANTED: dict[str, type] = {"columns": dict, "ranking": bool, "speakers": dict}  # all others are text
-COLUMNS = (
-    *("prompt", "query", "response", "history", "system", "chosen", "rejected", "messages", "good"),
-    *("context", "options", "explanation", "id", "answer_check"),
-)
+COLUMNS = tuple(one.name for one in fields(Columns) if one.name not in ("answer_form", "speakers"))
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class Dataset:
     subset: str | None = None
     split: str = "train"
     folder: Path = Path()
-    formats: tuple[tuple[str, FileFormat], ...] = ()  # of each file by its path; of a hub or script: of all, ""
+    formats: Mapping[str, FileFormat] = field(default_factory=dict)  # of each file; of a hub or script: of all, ""
     checked: bool = False  # the files were read and have the SHA-1 of file_sha1
 
     def rows(self) -> Iterator[Row | BadRow]:
@@ -86,12 +82,12 @@ class Dataset:
             yield from self._script_rows(self.script)
         else:
             for path in self.files:
-                found = self._by_file.get(str(path))
+                found = self.formats.get(str(path))
                 yield from rows(path) if found is None else found.rows(path)
 
     def record(self, row: Row | BadRow, system: str | None = None) -> Record:
         """The record of one row; `BadRecord` when it has none."""
-        return self._by_file.get(row.place.file, self.format).record(row, self.system or system)
+        return self.formats.get(row.place.file, self.format).record(row, self.system or system)
 
     def records(
         self, report: DataReport, *, skips: bool, system: str | None = None, limit: int | None = None
@@ -112,25 +108,11 @@ class Dataset:
             else:
                 yield record
 
-    @cached_property
-    def _by_file(self) -> dict[str, FileFormat]:
-        return dict(self.formats)
-
     @property
     def format(self) -> FileFormat:
         """The format of the rows: of several files, of the first that has rows."""
         assert self.formats, "the format is detected before records are made"
-        return self.formats[0][1]
-
-    @property
-    def shape(self) -> str:
-        """The row format."""
-        return str(self.format.row_format)
-
-    @property
-    def columns(self) -> Columns:
-        """Which column holds what."""
-        return self.format.columns
+        return next(iter(self.formats.values()))
 
     def detected(self) -> Dataset:
         """This dataset with its format known. Raises `UserError` when it has no rows, or the format is not clear."""
@@ -142,13 +124,14 @@ class Dataset:
         if not with_rows:
             self._refuse_empty()
         for path, one in with_rows:
-            one.require(f"{path or self.where}")
+            if one.row_format is None:
+                raise UserError(f"{path or self.where}: {one.problem}")
         first_path, first = with_rows[0]
         for path, one in with_rows[1:]:
             if None not in (one.kind, first.kind) and one.kind is not first.kind:
                 kinds = f"{first_path} holds {KIND_NAMES[first.kind]}, {path} {KIND_NAMES[one.kind]}"  # type: ignore[index]
                 raise UserError(f"dataset {self.name!r} mixes kinds of records: {kinds}; give each an entry of its own")
-        return replace(self, formats=tuple(with_rows))
+        return replace(self, formats=dict(with_rows))
 
     def _refuse_empty(self) -> None:
         bad = next((row for row in self.rows() if isinstance(row, BadRow)), None)
@@ -161,14 +144,14 @@ class Dataset:
 
     def report_format(self) -> None:
         """Say what a person should know of a format that was detected: columns not used, rows that do not fit."""
-        for path, one in self.formats if world()[0] == 0 else ():
+        for path, one in self.formats.items() if world()[0] == 0 else ():
             if remarks := one.remarks():
                 say(f"{path or self.name}: {one.describe()}; {'; '.join(remarks)}")
 
     def remarks(self) -> list[str]:
         """The same as lines of a report; with the file before each where there are several."""
         several = len(self.formats) > 1
-        return [f"{path}: {line}" if several else line for path, one in self.formats for line in one.remarks()]
+        return [f"{path}: {line}" if several else line for path, one in self.formats.items() for line in one.remarks()]
 
     @property
     def where(self) -> str:
@@ -180,16 +163,17 @@ class Dataset:
         parts: list[object] = [self.hub, self.subset, self.split, *(digest(path) for path in self.files)]
         if self.script:
             parts.append(digest(self.script))
-        parts += [one.layout for _, one in self.formats if one.layout]
-        parts += [repr((one.row_format, one.columns)) for _, one in self.formats[1:]]
+        formats = list(self.formats.values())
+        parts += [one.layout for one in formats if one.layout]
+        parts += [repr((one.row_format, one.columns)) for one in formats[1:]]
         return hashlib.sha1(json.dumps(parts).encode(), usedforsecurity=False).hexdigest()
 
     def _hub_rows(self) -> Iterator[Row]:
         datasets = need("datasets", extra="hub", why=f"the hub dataset {self.hub}")
         try:
             stream = datasets.load_dataset(self.hub, self.subset, split=self.split, streaming=True)
-            for number, fields in enumerate(stream, 1):
-                yield Row(fields, Place(str(self.hub), number))
+            for number, row in enumerate(stream, 1):
+                yield Row(row, Place(str(self.hub), number))
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read the hub dataset {self.hub}: {str(error).partition(chr(10))[0]}") from error
 
@@ -200,12 +184,9 @@ class Dataset:
         spec.loader.exec_module(module)
         if not hasattr(module, "rows"):
             raise UserError(f"{script} must define rows(dataset_dir, split) that yields one object a record")
-        for number, fields in enumerate(module.rows(self.folder, self.split), 1):
+        for number, row in enumerate(module.rows(self.folder, self.split), 1):
             place = Place(str(script), number)
-            if isinstance(fields, dict):
-                yield Row(fields, place)
-            else:
-                yield BadRow(place, "not an object", type(fields).__name__)
+            yield Row(row, place) if isinstance(row, dict) else BadRow(place, "not an object", type(row).__name__)
 
 
 def load_datasets(names: list[str], data: DataArguments) -> list[Dataset]:

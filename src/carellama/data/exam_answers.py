@@ -184,12 +184,6 @@ class Sample:
     first: int | None = None  # what the options' own numbers count from
 
 
-def answer_form(samples: Iterable[Sample]) -> AnswerForm | None:
-    """Return how the answers of a file are written; None where several ways fit them alike (`answer_forms`)."""
-    forms = answer_forms(samples)
-    return forms[0] if len(forms) == 1 else None
-
-
 def answer_forms(samples: Iterable[Sample]) -> tuple[AnswerForm, ...]:
     """Return the ways in which the answers of a file may be written, by evidence over its rows: one where it is clear.
 

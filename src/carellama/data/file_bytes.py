@@ -17,9 +17,9 @@ import io
 import lzma
 import time
 import zlib
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from carellama.errors import DataError, UserError, read_failure
 
@@ -44,16 +44,6 @@ MARKS = (
 )
 
 
-class Bytes(Protocol):
-    """A source of bytes."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return at most so many bytes, b"" at the end."""
-
-    def close(self) -> None:
-        """Close the file."""
-
-
 def read_error(path: Path, error: Exception) -> UserError:
     """Return the error for a file that cannot be read: where it ends too early, the advice to copy it again."""
     early = isinstance(error, EOFError) or "truncated" in str(error).lower()
@@ -69,7 +59,7 @@ def compression_of(start: bytes) -> str:
     return next((name for magic, (name, _) in COMPRESSIONS.items() if start.startswith(magic)), "")
 
 
-def open_bytes(path: Path) -> Bytes:
+def open_bytes(path: Path) -> io.BufferedIOBase:
     """Open a file, decompressed. Raises `OSError` and, while reading, any of `READ_ERRORS`."""
     file = path.open("rb")
     name = compression_of(file.peek(8)[:8])
@@ -82,7 +72,7 @@ def open_bytes(path: Path) -> Bytes:
     if name == "Zstandard":
         import pyarrow as pa
 
-        stream: Bytes = pa.CompressedInputStream(file, "zstd")
+        stream: io.BufferedIOBase = pa.CompressedInputStream(file, "zstd")
         return stream
     return file
 
@@ -124,11 +114,8 @@ def sha1_of(path: Path) -> str:
 
 @lru_cache(maxsize=256)
 def _sha1(path: Path, _size: int, _changed: int) -> str:
-    found = hashlib.sha1(usedforsecurity=False)
     with path.open("rb") as file:
-        while chunk := file.read(READ_BYTES):
-            found.update(chunk)
-    return found.hexdigest()
+        return hashlib.file_digest(file, partial(hashlib.sha1, usedforsecurity=False)).hexdigest()
 
 
 def encoding_by_head(head: bytes, path: Path, *, whole: bool = False) -> str:
@@ -188,7 +175,7 @@ def _utf16_without_mark(head: bytes) -> str:
 class _Utf8Bytes(io.RawIOBase):
     """The bytes of a text file as UTF-8, each checked. The encoding is chosen at the first bytes that are not ASCII."""
 
-    def __init__(self, file: Bytes, path: Path, encoding: str | None = None) -> None:
+    def __init__(self, file: io.BufferedIOBase, path: Path, encoding: str | None = None) -> None:
         self._file, self._path = file, path
         self._encoding = encoding or ""
         self._decoder: codecs.IncrementalDecoder | None = None  # None: all was ASCII so far

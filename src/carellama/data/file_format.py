@@ -26,7 +26,6 @@ from carellama.data.convert import convert
 from carellama.data.guess_columns import chat_columns, text_columns
 from carellama.data.readers import BadRow, Row, digest, rows
 from carellama.data.write import row_of
-from carellama.errors import UserError
 from carellama.records import NOWHERE, BadRecord, Chat, Pair, Question, Record, Text
 from carellama.text import counted
 
@@ -189,12 +188,6 @@ class FileFormat:
         if columns.speakers:
             found["speakers"] = dict(columns.speakers)
         return found | {"ranking": True} if self.kind is Pair else found
-
-    def require(self, name: str) -> FileFormat:
-        """Return this format; `UserError` with what to do where it is not known."""
-        if self.row_format is None:
-            raise UserError(f"{name}: {self.problem}")
-        return self
 
 
 def counted_kind(count: int, kind: str) -> str:

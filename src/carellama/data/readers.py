@@ -116,16 +116,11 @@ def kind_of(path: Path) -> str:
 def encoding_of(path: Path) -> str:
     """Return the encoding of a text file, having read it all; `DataError` with the line of a wrong byte."""
     try:
-        source = open_bytes(path)
-        try:
-            parts = []
-            while part := source.read(1 << 20):
-                parts.append(part)
-        finally:
-            source.close()
+        with open_bytes(path) as source:
+            content = source.read()
     except READ_ERRORS as error:
         raise read_error(path, error) from error
-    return encoding_by_head(b"".join(parts), path, whole=True)
+    return encoding_by_head(content, path, whole=True)
 
 
 def _notice(path: Path) -> Callable[[str], None]:

@@ -79,12 +79,6 @@ class DataReport:
         said = self.datasets[dataset].said
         said += [line for line in lines if line not in said]
 
-    def renamed(self, old: str, new: str) -> DataReport:
-        """Return this report with one dataset under another name."""
-        report = DataReport()
-        report.datasets = {new if name == old else name: entry for name, entry in self.datasets.items()}
-        return report
-
     def add_dataset(
         self, name: str, other: DataReport, remarks: Iterable[str], limit: int | None, max_samples: int | None
     ) -> str:
@@ -93,7 +87,9 @@ class DataReport:
         `limit` rows were read at most: the value of --max_samples, if that is equal, else of --max_eval_samples.
         """
         given = name if name not in self.datasets else f"{name} (evaluation)"
-        self.merge(other.renamed(name, given))
+        renamed = DataReport()
+        renamed.datasets = {given: other.datasets[name]}
+        self.merge(renamed)
         self.say_all(given, remarks)
         if other.datasets[name].rows == limit:
             option = "--max_samples" if limit == max_samples else "--max_eval_samples"

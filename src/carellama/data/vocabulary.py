@@ -90,7 +90,7 @@ def run(argv: Sequence[str]) -> None:
 def _training(arguments: TokenizerArguments) -> str:
     """Return the command that trains the new tokens on the same data."""
     data = DataArguments(dataset_dir=arguments.dataset_dir)
-    plain = all(dataset.shape == "text" for dataset in load_datasets(arguments.names, data))
+    plain = all(dataset.format.row_format == "text" for dataset in load_datasets(arguments.names, data))
     options = {
         "stage": "pt" if plain else "sft",
         "model_name_or_path": arguments.model_name_or_path,

@@ -211,7 +211,7 @@ def pulled(entry: Entry) -> Path:
 
 def of_folder(entry: Entry, part: Part, folder: Path, split: Split) -> Conversion:
     """The files of a part in a folder: those its patterns name, else (named otherwise) all that its layouts fit."""
-    patterns = part.files if split == "train" else part.held_out
+    patterns = part.patterns(split)
     if not patterns:
         what = "that are held out for evaluation" if split == "held_out" else "to train on: --split held_out"
         raise UserError(f"{entry.name}:{part.name} has no files {what}")

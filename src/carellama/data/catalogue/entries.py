@@ -50,8 +50,7 @@ class Host:
 class Part:
     """What one stage takes of a dataset: its files, and the layouts they may have, the likeliest first.
 
-    In the YAML a pattern may be "a*.json | *.parquet": the same rows under several names, of which the first that is
-    there is taken.
+    A pattern may be "a*.json | *.parquet": the same rows under several names, of which the first found is taken.
     """
 
     name: str
@@ -59,13 +58,14 @@ class Part:
     files: tuple[str, ...]  # patterns of the files to train on
     held_out: tuple[str, ...]  # patterns of files for evaluation only
     layouts: tuple[str, ...]
-    same: tuple[tuple[str, ...], ...] = ()  # patterns that name the same rows, the best first
 
-    def groups(self, split: Split) -> tuple[tuple[str, ...], ...]:
+    def groups(self, split: Split) -> list[list[str]]:
         """All patterns of a split, those of the same rows together."""
-        patterns = self.files if split == "train" else self.held_out
-        together = tuple(group for group in self.same if set(group) <= set(patterns))
-        return (*together, *((one,) for one in patterns if not any(one in group for group in together)))
+        return [pattern.split(" | ") for pattern in (self.files if split == "train" else self.held_out)]
+
+    def patterns(self, *splits: Split) -> list[str]:
+        """All patterns of some splits, each by itself."""
+        return [pattern for split in splits for group in self.groups(split) for pattern in group]
 
 
 @dataclass(frozen=True)
@@ -110,23 +110,11 @@ def entries() -> dict[str, Entry]:
 
 def _entry(name: str, fields: JSONObject) -> Entry:
     hosts = tuple(Host(**{**host, "files": tuple(host.get("files", ()))}) for host in fields.pop("hosts"))
-    parts = tuple(_part(name, own) for name, own in fields.pop("parts").items())
+    parts = tuple(
+        Part(part, own["stage"], tuple(own.get("files", "*")), tuple(own.get("held_out", ())), tuple(own["layouts"]))
+        for part, own in fields.pop("parts").items()
+    )
     return Entry(name=name, hosts=hosts, parts=parts, **{"terms": fields["homepage"], "accept": False, **fields})
-
-
-def _part(name: str, fields: JSONObject) -> Part:
-    files, held_out = (
-        [tuple(pattern.split(" | ")) for pattern in fields.get(key, default)]
-        for key, default in (("files", ("*",)), ("held_out", ()))
-    )
-    return Part(
-        name,
-        stage=fields["stage"],
-        files=tuple(pattern for group in files for pattern in group),
-        held_out=tuple(pattern for group in held_out for pattern in group),
-        layouts=tuple(fields["layouts"]),
-        same=tuple(group for group in (*files, *held_out) if len(group) > 1),
-    )
 
 
 def find(name: str) -> tuple[Entry, Part]:

@@ -60,13 +60,6 @@ class Fetched:
     sha256: str
 
 
-def offline() -> bool:
-    """Whether the user has forbidden connections (HF_HUB_OFFLINE)."""
-    from huggingface_hub import is_offline_mode
-
-    return bool(is_offline_mode())
-
-
 @contextmanager
 def client() -> Iterator[httpx2.Client]:
     """A client that follows redirects and takes bytes as they are."""
@@ -186,7 +179,7 @@ def _once(remote: Remote, part: Path) -> None:
     with client() as http, http.stream("GET", remote.url, headers=headers) as response:
         if response.status_code == 416:
             _forget(part)
-            raise _Busy("the host has less than what had arrived; beginning anew")
+            raise _Busy("the host has less than what had arrived; starting again")
         if response.status_code == 404:
             raise _Missing(f"{remote.url} is not there (404)")
         if response.status_code in RETRYABLE_STATUSES:
@@ -199,7 +192,7 @@ def _once(remote: Remote, part: Path) -> None:
             have = 0
         elif not response.headers.get("content-range", "").startswith(f"bytes {have}-"):
             _forget(part)
-            raise _Busy("the host sends another range than was asked for; beginning anew")
+            raise _Busy("the host sends another range than was asked for; starting again")
         length = response.headers.get("content-length")
         total = have + int(length) if length else remote.size
         if remote.size is not None and total != remote.size:
@@ -208,14 +201,10 @@ def _once(remote: Remote, part: Path) -> None:
         strong = response.headers.get("etag", "")
         known = strong if strong and not strong.startswith("W/") else response.headers.get("last-modified", "")
         write_json(memory, {"url": remote.url, "validator": known})
-        _receive(response, part, have, total, remote.name)
-
-
-def _receive(response: httpx2.Response, part: Path, have: int, total: int | None, name: str) -> None:
-    with part.open("ab" if have else "wb") as file, bar(name, have, total) as advance:
-        for chunk in response.iter_raw():  # a chunk that waited to be full would be lost when the connection breaks
-            file.write(chunk)
-            advance(len(chunk))
+        with part.open("ab" if have else "wb") as file, bar(remote.name, have, total) as advance:
+            for chunk in response.iter_raw():  # a chunk that waited to be full would be lost when the connection breaks
+                file.write(chunk)
+                advance(len(chunk))
 
 
 def _no_page(remote: Remote, kind: str) -> None:

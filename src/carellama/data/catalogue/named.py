@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from carellama.data.catalogue.entries import Entry, Part, Split
@@ -46,15 +46,12 @@ def named(part: Part, names: Iterable[str], split: Split) -> set[str]:
     """Those of the names that a part has for a split: of patterns that name the same rows, the first found."""
     usable = list(names)
     if split == "train":
-        usable = [name for name in usable if not any(fits(name, pattern) for pattern in part.held_out)]
+        usable = [name for name in usable if not any(fits(name, pattern) for pattern in part.patterns("held_out"))]
     found: set[str] = set()
     for group in part.groups(split):
-        found |= next((own for own in (_of(usable, pattern) for pattern in group) if own), set())
+        fitting = ({name for name in usable if fits(name, pattern)} for pattern in group)
+        found |= next(filter(None, fitting), set())
     return found
-
-
-def _of(names: Sequence[str], pattern: str) -> set[str]:
-    return {name for name in names if fits(name, pattern)}
 
 
 def next_step(entry: Entry, folder: Path) -> str:

@@ -20,7 +20,7 @@ from carellama.config.environment import dataset_home
 from carellama.config.reader import parse_options
 from carellama.data.catalogue import hosts
 from carellama.data.catalogue.entries import Entry, Host, find
-from carellama.data.catalogue.fetch import Fetched, NoConnection, NotFetched, Remote, offline, sha256_of
+from carellama.data.catalogue.fetch import Fetched, NoConnection, NotFetched, Remote, sha256_of
 from carellama.data.catalogue.pulled_files import (
     Content,
     Files,
@@ -87,7 +87,7 @@ def by_hand(entry: Entry, places: Sequence[Host] = ()) -> str:
 
     `places` are the hosts that did not answer; pages made for people are named instead where there are any.
     """
-    patterns = dict.fromkeys(pattern for part in entry.parts for pattern in part.files)
+    patterns = dict.fromkeys(pattern for part in entry.parts for pattern in part.patterns("train"))
     pages = [host for host in entry.hosts if host.kind == "manual"] or list(places[:1])
     wanted = [f"{', '.join(host.files or patterns)} from {hosts.page_of(host)}" for host in pages]
     return f"download {' and '.join(wanted)} in a browser, then: carellama data pull {entry.name} --from FOLDER"
@@ -115,7 +115,9 @@ def from_hosts(entry: Entry, home: Path, arguments: PullArguments) -> None:
     if not wanted:
         kinds = ", ".join(dict.fromkeys(host.kind for host in able))
         raise UserError(f"{entry.name} is not on {arguments.source}; --source can be {kinds}")
-    if offline():
+    from huggingface_hub import is_offline_mode
+
+    if is_offline_mode():
         raise UserError(f"no connection: HF_HUB_OFFLINE is set; unset it, or {by_hand(entry, wanted)}")
     held = dict.fromkeys(host.holds for host in wanted)
     for holds in dict.fromkeys(host.holds for host in able if host.holds not in held):

@@ -80,7 +80,7 @@ def read_record(folder: Path) -> PullRecord:
 def take(entry: Entry, place: Path, home: Path) -> None:
     """Copy into the dataset's folder what belongs to it of a folder (or one file), and say what is missing."""
     base = place if place.is_dir() else place.parent
-    there = _files(place)
+    there = paths_in(place) if place.is_dir() else [place]
     mine = [path for path in there if _belongs(entry, path.relative_to(base).as_posix())]
     if not mine:
         what = f"{place} has no file" if place.is_dir() else f"{place} is not called as a file"
@@ -127,7 +127,7 @@ def publish(entry: Entry, home: Path, files: Files, sources: list[Source]) -> No
 
 def expected(entry: Entry) -> list[str]:
     """The names or patterns of the files that a person should have: its parts', else its hosts'."""
-    own = [name for part in entry.parts for name in (*part.files, *part.held_out) if name != "*"]
+    own = [name for part in entry.parts for name in part.patterns("train", "held_out") if name != "*"]
     return list(dict.fromkeys(own or [name for host in entry.hosts for name in host.files])) or ["*"]
 
 
@@ -136,7 +136,8 @@ def missing(entry: Entry, names: Sequence[str]) -> list[str]:
     lines = []
     for part in entry.parts:
         for what, groups in (("", part.groups("train")), (", held out", part.groups("held_out"))):
-            usable = [name for name in names if what or not any(fits(name, pattern) for pattern in part.held_out)]
+            held_out = [] if what else part.patterns("held_out")
+            usable = [name for name in names if not any(fits(name, pattern) for pattern in held_out)]
             found = [group for group in groups if any(fits(name, own) for name in usable for own in group)]
             exact = [group for group in groups if group not in found and not any(map(hosts.is_pattern, group))]
             lost = exact if found else list(groups)
@@ -146,12 +147,8 @@ def missing(entry: Entry, names: Sequence[str]) -> list[str]:
     return lines
 
 
-def _files(place: Path) -> list[Path]:
-    return paths_in(place) if place.is_dir() else [place]
-
-
 def _belongs(entry: Entry, name: str) -> bool:
-    patterns = [pattern for part in entry.parts for pattern in (*part.files, *part.held_out)]
+    patterns = [pattern for part in entry.parts for pattern in part.patterns("train", "held_out")]
     patterns += [pattern for host in entry.hosts for pattern in host.files]
     return any(fits(name, form) for pattern in patterns for form in (pattern, pattern.rpartition("/")[2]))
 

@@ -37,7 +37,7 @@ def _layouts(path: Path) -> list[tuple[tuple[bool, bool], str, str]]:
     found = []
     for name, entry in entries().items():
         for number, part in enumerate(entry.parts):
-            patterns = [one for one in (*part.files, *part.held_out) if len(Path(one).stem.strip("*?_-.")) > 3]
+            patterns = [one for one in part.patterns("train", "held_out") if len(Path(one).stem.strip("*?_-.")) > 3]
             called = any(fnmatch.fnmatch(path.name, pattern.rpartition("/")[2]) for pattern in patterns)
             unlikely = (name not in path.absolute().parts, not called)
             found += [(unlikely, f"{name}:{part.name}" if number else name, layout) for layout in part.layouts]

@@ -10,6 +10,7 @@ An example is a list of `Tokens`: one record, or all records of one packed windo
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,21 +23,14 @@ from carellama.records import IGNORED, Tokens
 def collate_row(examples: Sequence[Sequence[Tokens]]) -> dict[str, Any]:
     """Lay the records of a batch in one row, with the names that transformers' flash attention reads."""
     records = [tokens for example in examples for tokens in example]
-    lengths = np.array([len(tokens) for tokens in records])
-    borders = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(np.int32))
-    longest = int(lengths.max())
-    good = torch.tensor([tokens.good for tokens in records])
-    positions = np.concatenate([np.arange(length) for length in lengths])
+    lengths = [len(tokens) for tokens in records]
     return {
         "input_ids": _row([tokens.input_ids for tokens in records]),
         "labels": _row([tokens.labels for tokens in records]),
-        "position_ids": torch.from_numpy(positions)[None],
-        "cu_seq_lens_q": borders,
-        "cu_seq_lens_k": borders,
-        "max_length_q": longest,
-        "max_length_k": longest,
-        "good": good,
+        "position_ids": _row([np.arange(length) for length in lengths]),
+        "good": torch.tensor([tokens.good for tokens in records]),
         "sources": [tokens.source for tokens in records],
+        **_borders(torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)),
     }
 
 
@@ -60,19 +54,14 @@ def part_of_row(row: dict[str, Any], first: int, last: int) -> dict[str, Any]:
     """The records of `collate_row` from `first` on, before `last`, as a row of their own."""
     borders = row["cu_seq_lens_q"]
     start, end = int(borders[first]), int(borders[last])
-    own = borders[first : last + 1] - borders[first]
-    longest = int(own.diff().max())
-    return {
-        "input_ids": row["input_ids"][:, start:end],
-        "labels": row["labels"][:, start:end],
-        "position_ids": row["position_ids"][:, start:end],
-        "cu_seq_lens_q": own,
-        "cu_seq_lens_k": own,
-        "max_length_q": longest,
-        "max_length_k": longest,
-        "good": row["good"][first:last],
-        "sources": row["sources"][first:last],
-    }
+    part = {name: row[name][:, start:end] for name in ("input_ids", "labels", "position_ids")}
+    part |= {name: row[name][first:last] for name in ("good", "sources")}
+    return part | _borders(borders[first : last + 1] - borders[first])
+
+
+def _borders(borders: torch.Tensor) -> dict[str, Any]:
+    longest = int(borders.diff().max())
+    return {"cu_seq_lens_q": borders, "cu_seq_lens_k": borders, "max_length_q": longest, "max_length_k": longest}
 
 
 def collate_padded(examples: Sequence[Sequence[Tokens]], pad_token_id: int) -> dict[str, object]:

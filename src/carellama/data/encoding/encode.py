@@ -9,7 +9,7 @@ What is too long is shortened by rule and counted, never silently: see `Encoder`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -54,16 +54,6 @@ class _Example:
     groups: list[Group]
 
 
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    """Why a record cannot be rendered."""
-
-    reason: str
-
-    def __iter__(self) -> Iterator[_Example]:
-        return iter(())
-
-
 def _stretches(text: str) -> list[str]:
     """Cut a very long text, before a single space if there is one: there no tokenizer joins what it parts."""
     found, at = [], 0
@@ -103,26 +93,26 @@ class Encoder:
             f"the prompt's markup alone leaves no room for an answer in {counted(self.whole, 'token')} (--cutoff_len), "
             f"of which the prompt may have {self.source} (--max_source_length)"
         )
-        self.eos = _as_ids([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])
-        self.bos = _as_ids([tokenizer.bos_token_id] if adds_bos(tokenizer) else [])
+        self.eos = np.array([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id], dtype=np.int32)
+        self.bos = np.array([tokenizer.bos_token_id] if adds_bos(tokenizer) else [], dtype=np.int32)
 
     def encode(self, records: Sequence[Record]) -> list[Encoded]:
         """Encode a batch; the result has one entry a record, in order."""
         batch = [self._examples_of(record) for record in records]
-        ids = self.groups.encode([example.groups for examples in batch for example in examples])
-        found = iter(ids)
+        rendered = [examples for examples in batch if not isinstance(examples, str)]
+        found = iter(self.groups.encode([example.groups for examples in rendered for example in examples]))
         encoded = []
         for record, examples in zip(records, batch, strict=True):
             if isinstance(record, Text):
                 encoded.append(self._finish_text(record, next(found)))
-            elif isinstance(examples, _Refused):
-                encoded.append(Encoded([], [Note("skipped", examples.reason, record.place)]))
+            elif isinstance(examples, str):
+                encoded.append(Encoded([], [Note("skipped", examples, record.place)]))
             else:
                 assert isinstance(record, Chat)
                 encoded.append(self._finish(record, examples, [next(found) for _ in examples]))
         return encoded
 
-    def _examples_of(self, record: Record) -> list[_Example] | _Refused:
+    def _examples_of(self, record: Record) -> list[_Example] | str:
         """What to tokenise for a record, or why the template cannot render it."""
         if isinstance(record, Text):
             parts = [Group(("", part, ""), trained=True, own=frozenset({1})) for part in _stretches(record.text)]
@@ -132,7 +122,7 @@ class Encoder:
             several = self.template.conversations(record.messages, record.tools)
             return [_Example(messages, self.template.groups(messages, record.tools)) for messages in several]
         except UserError as error:
-            return _Refused(str(error))
+            return str(error)
 
     def _finish(self, record: Chat, examples: Sequence[_Example], several: Sequence[list[Ids]]) -> Encoded:
         """Label the ids of a conversation, and cut or split what is too long."""
@@ -141,7 +131,7 @@ class Encoder:
         for example, ids in zip(examples, several, strict=True):
             sizes = [len(part) for part in ids]
             if sum(sizes) <= self.whole and max(sizes[0::2]) <= self.source and max(sizes[1::2]) <= self.target:
-                tokens.append(_learn(ids, [group.trained for group in example.groups]))
+                tokens.append(learn(ids, [group.trained for group in example.groups]))
                 continue
             if record.tools or any(message.calls for message in example.messages):
                 reason = "a conversation with tool calls is longer than the record length"
@@ -164,7 +154,7 @@ class Encoder:
         stride = self.whole - 1  # a window begins with the last token of the one before
         parts = [ids[at : at + self.whole] for at in range(0, len(ids) - 1, stride)]
         notes = [Note("split", "text longer than the window", record.place)] if len(parts) > 1 else []
-        return Encoded([_tokens(part, part.copy()) for part in parts], notes)
+        return Encoded([learn([part], [True]) for part in parts], notes)
 
     def _fit(
         self, place: Place, example: _Example, ids: list[Ids]
@@ -182,7 +172,7 @@ class Encoder:
             if (first, end) != (0, len(groups) // 2):
                 part = self.template.groups(system + spoken[2 * first : 2 * end])
                 part_ids = self.groups.encode([part])[0]
-            turns = []
+            parts, wanted = list[Ids](), list[bool]()  # prompt, answer, prompt, ..., and which of them are learned
             for turn in range(end - first):
                 pair = slice(2 * turn, 2 * turn + 2)
                 room = self.whole if end - first == 1 else UNBOUNDED  # several turns fit as they are chosen
@@ -190,9 +180,10 @@ class Encoder:
                 if cut is None:
                     return Note("skipped", self.no_room, place)
                 prompt, answer, reasons = cut
-                turns.append((prompt, answer, first + turn >= learned and groups[2 * (first + turn) + 1].trained))
+                parts += [prompt, answer]
+                wanted += [False, first + turn >= learned and groups[2 * (first + turn) + 1].trained]
                 notes |= {(first + turn, reason): Note("shortened", reason, place) for reason in reasons}
-            tokens.append(_join(turns))
+            tokens.append(learn(parts, wanted))
         if len(tokens) > 1:
             reason = "conversation longer than the record length"
             notes[-1, reason] = Note("split", reason, place)
@@ -267,13 +258,7 @@ class Encoder:
         return best if low > 1 else None
 
 
-def _join(turns: Sequence[tuple[Ids, Ids, bool]]) -> Tokens:
-    """Join turns of (prompt, answer, whether it is learned)."""
-    learned = [side and wanted for *_, wanted in turns for side in (False, True)]
-    return _learn([ids for prompt, answer, _ in turns for ids in (prompt, answer)], learned)
-
-
-def _learn(parts: Sequence[Ids], learned: Sequence[bool]) -> Tokens:
+def learn(parts: Sequence[Ids], learned: Sequence[bool], *, good: bool = True) -> Tokens:
     """Join the parts; only those that are learned keep their ids as labels."""
     joined = np.concatenate(parts)
     labels = joined.copy()
@@ -282,13 +267,5 @@ def _learn(parts: Sequence[Ids], learned: Sequence[bool]) -> Tokens:
         if not wanted:
             labels[at : at + len(part)] = IGNORED
         at += len(part)
-    return _tokens(joined, labels)
-
-
-def _tokens(ids: Ids, labels: Ids) -> Tokens:
     labels[0] = IGNORED
-    return Tokens(ids, labels)
-
-
-def _as_ids(tokens: list[int]) -> Ids:
-    return np.array(tokens, dtype=np.int32)
+    return Tokens(joined, labels, good)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from carellama.data.encoding.encode import Encoded, Encoder, Note
+from carellama.data.encoding.encode import Encoded, Encoder, Note, learn
 from carellama.errors import UserError
-from carellama.records import IGNORED, Chat, Message, Pair, Record, Tokens
+from carellama.records import Chat, Message, Pair, Record
 from carellama.templates.template import Group
 from carellama.templates.tokenize import Ids
 
@@ -98,7 +98,9 @@ class AnswerEncoder:
         ends = [answer[: len(kept)] for answer in answers]
         if len(ends) > 1 and all(np.array_equal(end, ends[0]) for end in ends):
             return Encoded([], [Note("skipped", "the answers are the same once they are cut", place)])
-        tokens = [_tokens(prompt, end, good=good) for end, (_, good) in zip(ends, judged.answers, strict=True)]
+        tokens = [
+            learn([prompt, end], [False, True], good=good) for end, (_, good) in zip(ends, judged.answers, strict=True)
+        ]
         return Encoded(tokens, notes)
 
 
@@ -122,9 +124,3 @@ def _judged(record: Record) -> _Judged:
         return _Judged(record, record.prompt, ((record.chosen, True), (record.rejected, False)))
     assert isinstance(record, Chat) and record.good is not None, "an answer that nobody judged"
     return _Judged(record, record.prompt, ((record.response, record.good),))
-
-
-def _tokens(prompt: Ids, answer: Ids, *, good: bool) -> Tokens:
-    labels = np.concatenate([np.full(len(prompt), IGNORED, dtype=np.int32), answer])
-    labels[0] = IGNORED
-    return Tokens(np.concatenate([prompt, answer]), labels, good)

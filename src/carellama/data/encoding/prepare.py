@@ -168,8 +168,8 @@ def encode_dataset(
     digest = dataset.digest()
     backend = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
     key = key_of(
-        digest, dataset.name, dataset.columns, dataset.shape, dataset.system or data.system_prompt, stage.name,
-        backend, template.jinja, template.stops, template.stop_ids, data.lengths, limit,
+        digest, dataset.name, dataset.format.columns, dataset.format.row_format, dataset.system or data.system_prompt,
+        stage.name, backend, template.jinja, template.stops, template.stop_ids, data.lengths, limit,
         data.on_bad_record, data.mask_history,
     )  # fmt: skip
     folder = Path(data.data_cache_dir or cache_home() / "tokens") / key

@@ -16,7 +16,7 @@ from typing import Any
 
 from carellama.data.catalogue.layout import Layout, Outcome, answered, first_row, meta_of, text_of
 from carellama.data.convert import BadRecord
-from carellama.data.exam_answers import Sample, answer_form, letters_of, make_question
+from carellama.data.exam_answers import Sample, answer_forms, letters_of, make_question
 from carellama.data.exam_options import in_text, listed
 from carellama.data.readers import BadRow, Row, headless, kind_of, rows
 from carellama.records import Chat, Message, Question
@@ -79,12 +79,12 @@ def _medmcqa_rows(path: Path) -> Iterator[Row | BadRow]:
 
 
 def _base_of(path: Path) -> int | None:
-    form = answer_form(
+    forms = answer_forms(
         Sample(row, _number(row.fields.get("cop")), dict(zip("ABCD", COPS, strict=True)), row.fields.get("exp"))
         for row in rows(path)
         if isinstance(row, Row) and _number(row.fields.get("cop")) is not None
     )
-    return int(form[-1]) if form is not None and form.startswith("index") else None
+    return int(forms[0][-1]) if len(forms) == 1 and forms[0].startswith("index") else None
 
 
 def _number(value: Any) -> int | None:
