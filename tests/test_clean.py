@@ -20,7 +20,7 @@ from carellama.data.catalogue.convert import run as convert
 from carellama.data.catalogue.entries import entries
 from carellama.data.clean import clean as module
 from carellama.data.clean.clean import clean, run
-from carellama.data.clean.filters import Bounds, boilerplate, refusal, repeats
+from carellama.data.clean.filters import boilerplate, refusal, repeats
 from carellama.errors import UserError
 from carellama.records import Chat, Message, Pair
 from test_contamination import CHINESE as EXAM_CHINESE
@@ -328,18 +328,18 @@ def test_a_conversation_stays_while_one_of_its_answers_is_of_use() -> None:
     def chat(*answers: str) -> Chat:
         return Chat(tuple(message for one in answers for message in (Message("user", "?"), Message("assistant", one))))
 
-    bounds = Bounds(shortest_answer=2)
+    bounds = CleanArguments(["a"], shortest_answer=2)
     assert refusal(chat(CHINESE, "不客气！"), bounds) is None and refusal(chat(CHINESE, "嗯"), bounds) is None
     assert refusal(chat("您好", "不客气！"), bounds) == ("boilerplate", "nothing but a phrase (zh)")
     assert refusal(chat("嗯", "…………"), bounds) == ("answer too short", "1 character")
-    assert refusal(chat("7"), Bounds(shortest_answer=1)) is None
+    assert refusal(chat("7"), CleanArguments(["a"], shortest_answer=1)) is None
 
 
 def test_the_worse_answer_of_a_pair_may_be_bad() -> None:
     asked = (Message("user", "什么是哮喘？"),)
-    assert refusal(Pair(asked, CHINESE, REFUSED), Bounds()) is None
-    assert refusal(Pair(asked, CHINESE, "多喝水，注意休息。" * 20), Bounds()) is None
-    assert refusal(Pair(asked, REFUSED, CHINESE), Bounds()) is not None
+    assert refusal(Pair(asked, CHINESE, REFUSED), CleanArguments(["a"])) is None
+    assert refusal(Pair(asked, CHINESE, "多喝水，注意休息。" * 20), CleanArguments(["a"])) is None
+    assert refusal(Pair(asked, REFUSED, CHINESE), CleanArguments(["a"])) is not None
 
 
 def test_a_refusal_that_gives_its_reason_is_an_answer() -> None:

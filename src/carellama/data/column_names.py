@@ -133,9 +133,13 @@ def option_columns(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
 
 def options_in(fields: Mapping[str, object], columns: tuple[str, ...]) -> dict[str, str]:
     """The options of a row by letter; {} where it has none."""
-    value = fields.get(columns[0]) if len(columns) == 1 else [fields.get(name) for name in columns]
-    options = options_of(value)
+    options = options_of(option_cells(fields, columns))
     return options if len(options) > 1 else {}
+
+
+def option_cells(fields: Mapping[str, object], columns: Sequence[str]) -> object:
+    """What holds the options of a row: the value of one column, or those of several."""
+    return fields.get(columns[0]) if len(columns) == 1 else [fields.get(name) for name in columns]
 
 
 def has_options(fields: Mapping[str, object]) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from carellama.data.catalogue.layout import Layout
 from carellama.data.catalogue.layouts import LAYOUTS
-from carellama.data.column_names import LETTERS_ONLY, Columns, has_options, lower_names, turns_in
+from carellama.data.column_names import LETTERS_ONLY, Columns, has_options, lower_names, option_cells, turns_in
 from carellama.data.convert import texts_of
 from carellama.data.exam_answers import AnswerForm
 from carellama.data.file_format import FileFormat, RowFormat, format_of
@@ -242,13 +242,9 @@ def _settle(
 
 def _renamed(row: Row, columns: Columns) -> dict[str, object]:
     """The fields of an exam row under the usual names."""
-    options = columns.options or ()
-    fields = row.fields
-    value = fields.get(options[0]) if len(options) == 1 else [fields.get(name) for name in options]
-    answer, explanation = fields.get(columns.response or ""), fields.get(columns.explanation or "")
-    return {
-        "question": fields.get(columns.prompt or ""), "options": value, "answer": answer, "explanation": explanation,
-    }  # fmt: skip
+    names = {"question": columns.prompt, "answer": columns.response, "explanation": columns.explanation}
+    found = {usual: row.fields.get(name or "") for usual, name in names.items()}
+    return found | {"options": option_cells(row.fields, columns.options or ())}
 
 
 def _by_mark(marks: Iterable[str]) -> dict[str, str]:

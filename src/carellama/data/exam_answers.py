@@ -86,7 +86,7 @@ def letters_of(row: Row, answer: object, options: Mapping[str, str], form: Answe
         answer = answer[0]
     if answer is None or answer != answer or (isinstance(answer, str | list) and not _stripped(answer)):
         raise BadRecord(row.place, "no answer")
-    numbers = _numbers(answer)
+    numbers = numbers_of(answer)
     if form.startswith("index") and numbers is not None:
         return _by_number(row, numbers, options, int(form[-1]))
     if isinstance(answer, list) and all(isinstance(one, str) for one in answer):
@@ -144,7 +144,7 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFKC", text).strip().rstrip(".。").casefold()
 
 
-def _numbers(answer: Any) -> list[int] | None:
+def numbers_of(answer: Any) -> list[int] | None:
     """The whole numbers that an answer consists of: 2, 2.0, "2", "1,3", [1, 3]; None for all others."""
     if isinstance(answer, str):
         parts: list[Any] = re.split(r"[,，、;；\s]+", OPTION_WORD.sub("", answer).strip())
@@ -203,7 +203,7 @@ def answer_forms(samples: Iterable[Sample]) -> tuple[AnswerForm, ...]:
             votes[form] += sample.first is not None and form == f"index_from_{sample.first}"
             differ |= {frozenset({form, other}) for other, theirs in readings.items() if theirs != letters}
         indexes = {form for form in readings if form.startswith("index")}
-        if len(indexes) == 1 and _numbers(sample.answer) is not None:
+        if len(indexes) == 1 and numbers_of(sample.answer) is not None:
             only |= indexes
     if len(only) == 2:  # a 0 and the number of the last option
         return tuple(sorted(only))
@@ -217,7 +217,7 @@ def answer_forms(samples: Iterable[Sample]) -> tuple[AnswerForm, ...]:
 def _readings(sample: Sample) -> dict[AnswerForm, tuple[str, ...]]:
     """What an answer means in each form that fits it."""
     found: dict[AnswerForm, tuple[str, ...]] = {}
-    numeric = _numbers(sample.answer) is not None
+    numeric = numbers_of(sample.answer) is not None
     for form in FORMS:
         if form.startswith("index") and not numeric:
             continue

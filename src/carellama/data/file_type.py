@@ -13,7 +13,7 @@ import logging
 import re
 import zipfile
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -104,14 +104,11 @@ def detect_file_type(path: Path) -> FileType:
         raise read_error(path, error) from error
 
 
+@cache
 def say_notice(path: Path, notice: str) -> None:
     """Log what differs from a file's name or from the standard of its type, once in a process."""
-    if notice and (str(path), notice) not in _said:
-        _said.add((str(path), notice))
+    if notice:
         log.warning("%s %s", path, notice)
-
-
-_said: set[tuple[str, str]] = set()
 
 
 @lru_cache(maxsize=256)

@@ -97,21 +97,14 @@ def nearest(name: str, rows: Sequence[Row]) -> str:
             "a row for each, with columns such as question and answer, or turns with role and content"
         )
     columns = _likely(paths)
-    if (
-        columns is not None
-        and columns.response is None
-        and known.plain_name(columns.prompt or "") in known.names_of("questions")
-    ):
-        kept = {"prompt": columns.prompt, "query": "", "response": "...", "history": ""}
-        return (
-            f"the columns are {told}; none of them is known to hold the answer to {columns.prompt!r}: name it in "
-            f"dataset_info.json {_entry(name, {'columns': kept})}"
-        )
     if columns is None:
         return f"the columns are {told}, and none of them holds a text"
-    what = "text" if columns.response is None else "alpaca"
-    kept = {"prompt": columns.prompt, "query": "", "response": columns.response or "", "history": ""}
-    return f"the columns are {told}; nearest: {what}; try in dataset_info.json {_entry(name, {'columns': kept})}"
+    what = f"nearest: {'alpaca' if columns.response else 'text'}; try"
+    response = columns.response or ""
+    if not response and known.plain_name(columns.prompt or "") in known.names_of("questions"):
+        what, response = f"none of them is known to hold the answer to {columns.prompt!r}: name it", "..."
+    kept = {"prompt": columns.prompt, "query": "", "response": response, "history": ""}
+    return f"the columns are {told}; {what} in dataset_info.json {_entry(name, {'columns': kept})}"
 
 
 def table_reason(rows: Sequence[Row | BadRow], name: str) -> str:

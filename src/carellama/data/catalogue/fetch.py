@@ -136,15 +136,13 @@ def _with_patience(remote: Remote, part: Path) -> None:
     import httpx2
 
     for delay in (*RETRY_DELAYS, None):
-        asked = 0.0
         try:
             return _once(remote, part)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
-            if not part.exists() or delay is None:
-                raise NoConnection(httpx2.URL(remote.url).host) from error
-            problem = str(error) or type(error).__name__
         except httpx2.TransportError as error:
-            problem = str(error) or type(error).__name__
+            refused = isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError))
+            if refused and (delay is None or not part.exists()):
+                raise NoConnection(httpx2.URL(remote.url).host) from error
+            problem, asked = str(error) or type(error).__name__, 0.0
             if delay is None:
                 raise NotFetched(
                     f"{remote.name}: the connection broke {len(RETRY_DELAYS) + 1} times ({problem})"

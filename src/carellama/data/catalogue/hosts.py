@@ -112,14 +112,13 @@ def _of_hub(host: Host, token: str | None) -> tuple[str, list[Remote]]:
     except HfHubHTTPError as error:
         raise NotFetched(f"{page_of(host)}: {str(error).splitlines()[0]}") from error
     known = {file.rfilename: file for file in info.siblings or ()}
-    sums = {name: file.lfs.sha256 for name, file in known.items() if file.lfs is not None}
     revision = info.sha or host.revision
     return revision, [
         Remote(
             name,
             f"{constants.ENDPOINT}/datasets/{host.repo}/resolve/{revision}/{quote(name)}",
             known[name].size,
-            sums.get(name) or "",
+            lfs.sha256 if (lfs := known[name].lfs) else "",
         )
         for name in chosen(list(known), host)
     ]

@@ -98,7 +98,7 @@ def checked(path: Path, arguments: CheckArguments) -> Check:
             judge.row(row)
         check.format = replace(check.format, columns=judge.columns, unused=tuple(judge.unused))
     except UserError as error:
-        check.error(_line_in(error, path), _broken(error, path))
+        check.error(*_line_and_reason(error, path))
     if not check.rows and not check.errors:
         check.error(1, "the file holds no row")
     _finish(check)
@@ -224,14 +224,10 @@ def _formal(detail: str) -> str:
     return QUOTES.sub(r"\1", detail)[:80] if FORMAL.match(detail) else ""
 
 
-def _line_in(error: UserError, path: Path) -> int:
-    """The line that an error of a whole file names; 1 where it names none."""
-    found = re.match(r"(?::|, row )(\d+):", str(error).removeprefix(str(path)))
-    return int(found[1]) if found else 1
-
-
-def _broken(error: UserError, path: Path) -> str:
-    reason = re.sub(r"^(?::|, row )\d+: ", "", str(error).removeprefix(str(path))).lstrip(": ")
-    if not isinstance(error, DataError):
-        return reason.strip()
-    return f"{reason}; the file was not read from there on"
+def _line_and_reason(error: UserError, path: Path) -> tuple[int, str]:
+    """The line that an error of a whole file names, 1 where it names none; and what it says."""
+    text = str(error).removeprefix(str(path))
+    found = re.match(r"(?::|, row )(\d+):", text)
+    reason = text[found.end() if found else 0 :].strip(": ")
+    line = int(found[1]) if found else 1
+    return line, f"{reason}; the file was not read from there on" if isinstance(error, DataError) else reason

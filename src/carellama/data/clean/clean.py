@@ -28,7 +28,7 @@ from carellama.data.clean.contamination import Exams
 from carellama.data.clean.deidentify import deidentified
 from carellama.data.clean.duplicates import Duplicates
 from carellama.data.clean.exams import gather
-from carellama.data.clean.filters import Bounds, refusal
+from carellama.data.clean.filters import refusal
 from carellama.data.convert import BadRecord, texts_of
 from carellama.data.datasets import Dataset, load_datasets
 from carellama.data.file_format import KIND_NAMES
@@ -59,7 +59,7 @@ def run(argv: Sequence[str]) -> None:
 
 def clean(arguments: CleanArguments) -> tuple[Account, int]:
     """Write the clean records of `arguments.names`; the account, and how many were written."""
-    bounds = _checked(arguments)
+    _check(arguments)
     output, listed = Path(arguments.output), Path(arguments.removed) if arguments.removed else None
     deidentifier = _deidentifier(arguments)
     datasets = load_datasets(arguments.names, DataArguments(dataset_dir=arguments.dataset_dir))
@@ -80,7 +80,7 @@ def clean(arguments: CleanArguments) -> tuple[Account, int]:
         waiting = stack.enter_context(TemporaryFile("w+", encoding="utf-8", newline="\n", dir=output.parent))
         kept = Kept()
         for at, dataset in enumerate(datasets):
-            for number, record in _useful(dataset, bounds, exams, deidentifier, account):
+            for number, record in _useful(dataset, arguments, exams, deidentifier, account):
                 duplicates.add(record)
                 kept.add(at, number, record.place)
                 waiting.write(json.dumps(row_of(record), ensure_ascii=False) + "\n")
@@ -147,8 +147,8 @@ def _write_unique(
     return written
 
 
-def _checked(arguments: CleanArguments) -> Bounds:
-    """The bounds of the filters. `UserError` for options that cannot be."""
+def _check(arguments: CleanArguments) -> None:
+    """Raise `UserError` for options that cannot be."""
     for path in filter(None, (arguments.output, arguments.removed)):
         if Path(path).exists() and not arguments.overwrite:
             raise UserError(f"{path} is there already: give --overwrite to replace it, or another name")
@@ -162,13 +162,8 @@ def _checked(arguments: CleanArguments) -> Bounds:
         raise UserError(f"--exam_similarity {arguments.exam_similarity:g} is neither 0 nor between 0.5 and 1")
     if arguments.exam_characters < 8:
         raise UserError(f"--exam_characters {arguments.exam_characters} is below 8: common phrases are that long")
-    languages = split_commas(arguments.languages)
-    for name in languages:
+    for name in split_commas(arguments.languages):
         lookup(dict.fromkeys(get_args(Language)), name, "language")
-    return Bounds(
-        frozenset(languages), arguments.shortest_question, arguments.longest_question, arguments.shortest_answer,
-        arguments.longest_answer, arguments.repetition, arguments.boilerplate,
-    )  # fmt: skip
 
 
 def _require_one_kind(datasets: Sequence[Dataset]) -> None:
@@ -198,7 +193,7 @@ def _deidentifier(arguments: CleanArguments) -> Deidentifier | None:
 
 
 def _useful(
-    dataset: Dataset, bounds: Bounds, exams: Exams, deidentifier: Deidentifier | None, account: Account
+    dataset: Dataset, bounds: CleanArguments, exams: Exams, deidentifier: Deidentifier | None, account: Account
 ) -> Iterator[Numbered]:
     """The records that pass the filters and hold no exam question."""
     first = sum(entry.rows for entry in account.report.datasets.values())
@@ -213,8 +208,7 @@ def _useful(
         except BadRecord as error:
             account.remove(number, dataset.name, error.place, error.reason)
             continue
-        refused = refusal(record, bounds)
-        if refused is not None:
+        if refused := refusal(record, bounds):
             reason, detail = refused
             account.remove(number, dataset.name, record.place, reason, row_of(record), detail=detail)
             continue

@@ -1,6 +1,6 @@
 r"""What makes a record useless by itself: language, length, repetition, boilerplate.
 
-    refusal(record, Bounds(languages={"zh"}))   # None, or (reason, detail)
+    refusal(record, CleanArguments(names, languages="zh"))   # None, or (reason, detail)
 
 Judged are all answers of a conversation (it stays while one of them is of use), the better one of a pair (the other may
 be as bad as it likes) and the text of a text; of an exam question only its language and length.
@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
+from carellama.config.data_commands import CleanArguments
+from carellama.config.options import split_commas
 from carellama.package_data import package_yaml
 from carellama.records import Chat, Pair, Question, Record, Text
 from carellama.text import counted, is_chinese, language, ngrams, words
@@ -31,25 +32,13 @@ URLS_ONLY = re.compile(r"(?:\s*(?:https?://|www\.)\S+\s*)+")
 Refusal = tuple[str, str]  # reason, detail; the detail holds no text of the record
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """What is let through; lengths in characters, 0: no bound."""
-
-    languages: frozenset[str] = frozenset()
-    shortest_question: int = 0
-    longest_question: int = 0
-    shortest_answer: int = 0
-    longest_answer: int = 0
-    repetition: bool = True
-    boilerplate: bool = True
-
-
-def refusal(record: Record, bounds: Bounds) -> Refusal | None:
+def refusal(record: Record, bounds: CleanArguments) -> Refusal | None:
     """Why a record is of no use, None where it is."""
     question, answers = parts(record)
-    spoken = language("\n".join([question, *answers]))
-    if bounds.languages and spoken not in bounds.languages:
-        return "language", spoken
+    if bounds.languages:
+        spoken = language("\n".join([question, *answers]))
+        if spoken not in split_commas(bounds.languages):
+            return "language", spoken
     if question and (found := _length(question, bounds.shortest_question, bounds.longest_question)):
         return f"question too {found[0]}", found[1]
     if not answers:

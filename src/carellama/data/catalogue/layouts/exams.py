@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from carellama.data.catalogue.layout import Layout, Outcome, answered, first_row, meta_of, text_of
+from carellama.data.catalogue.layout import Layout, Outcome, answered, first_row, meta_of, outcomes, text_of
 from carellama.data.convert import BadRecord
-from carellama.data.exam_answers import Sample, answer_forms, letters_of, make_question
+from carellama.data.exam_answers import Sample, answer_forms, letters_of, make_question, numbers_of
 from carellama.data.exam_options import in_text, listed
 from carellama.data.readers import BadRow, Row, headless, kind_of, rows
 from carellama.records import Chat, Message, Question
@@ -89,11 +89,8 @@ def _base_of(path: Path) -> int | None:
 
 def _number(value: Any) -> int | None:
     """A whole number, also as text or 2.0; None for anything else (half of one would shift a whole file's answers)."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return int(number) if number.is_integer() and not isinstance(value, bool) else None
+    numbers = numbers_of(value) or []
+    return numbers[0] if len(numbers) == 1 else None
 
 
 def _medmcqa(row: Row) -> Question:
@@ -198,19 +195,16 @@ def _cmb_test(paths: Sequence[Path]) -> Iterator[Outcome]:
             else:
                 answers[str(row.fields["id"])] = row
     used = set()
+
+    def question(row: Row) -> Question:
+        number = str(row.fields.get("id"))
+        used.add(number)
+        given = answers.get(number)
+        answer = row.fields.get("answer") or (given and given.fields.get("answer"))
+        return _cmb(replace(row, fields={**row.fields, "answer": answer}))
+
     for path in questions:
-        for row in rows(path):
-            if isinstance(row, BadRow):
-                yield BadRecord(row.place, row.reason, row.detail)
-                continue
-            number = str(row.fields.get("id"))
-            given = answers.get(number)
-            used.add(number)
-            answer = row.fields.get("answer") or (given and given.fields.get("answer"))
-            try:
-                yield (_cmb(replace(row, fields={**row.fields, "answer": answer})),)
-            except BadRecord as error:
-                yield error
+        yield from outcomes(rows(path), question)
     for number, row in answers.items():
         if number not in used:
             yield BadRecord(row.place, "an answer without its question", f"id {number}")
