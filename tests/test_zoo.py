@@ -197,7 +197,7 @@ def test_a_released_name_is_resolved_wherever_a_model_is_named(tmp_path, tiny_fo
     path.write_text(json.dumps(row) + "\n")
     view.run([str(path), "--tokenizer", entry.name])
     assert "of them learned" in capsys.readouterr().out
-    assert recipe._counter(entry.name)([], [])["tokens"] == 0
+    assert recipe._sizes([], [], recipe._tokenizer(entry.name))["tokens"] == 0
     options = ["--model_name_or_path", entry.name, "--output", str(tmp_path / "p.txt"), "--min_count", "2"]
     pieces.run(["train", str(path), *options])
     assert "头痛" in (tmp_path / "p.txt").read_text(encoding="utf-8")

@@ -21,10 +21,11 @@ import hashlib
 import json
 import tempfile
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from carellama.config.data import DataArguments
 from carellama.config.data_commands import MixArguments
 from carellama.config.reader import parse_options, read_yaml
 from carellama.data.convert import texts_of
-from carellama.data.datasets import Dataset, load_datasets
+from carellama.data.datasets import load_datasets
 from carellama.data.file_format import KIND_NAMES
 from carellama.data.readers import digest
 from carellama.data.report import DataReport
@@ -42,10 +43,12 @@ from carellama.errors import UserError, nearest
 from carellama.records import JSONObject, Record
 from carellama.text import counted
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 KEYS = ("seed", "total", "datasets")
 PART_KEYS = ("name", "weight", "records", "repeat")
-Count = Callable[[Sequence[Record], Sequence[int]], dict[str, int]]  # of records and how often each is taken
-COUNTED_TOGETHER = 256  # records whose tokens are counted in one call
+COUNTED_TOGETHER = 1000  # texts whose tokens are counted in one call
 
 
 @dataclass(frozen=True)
@@ -159,12 +162,17 @@ def mix_recipe(recipe: Recipe, output: Path, arguments: MixArguments) -> JSONObj
     refuse_sources(output, (source for dataset in datasets for source in dataset.files))
     skips = arguments.on_bad_record == "skip"
     reports = [DataReport() for _ in datasets]
-    kinds: dict[str, str] = {}
+    kinds: dict[str, str] = {}  # kind of record -> the first dataset that holds it
     available = []
     for dataset, report in zip(datasets, reports, strict=True):
-        available.append(sum(1 for _ in _records(dataset, report, kinds, skips=skips)))
+        found = Counter(KIND_NAMES[type(record)] for record in dataset.records(report, skips=skips))
+        kinds = dict.fromkeys(found, dataset.name) | kinds
+        if len(kinds) > 1:
+            (kind, name), (other, another), *_ = kinds.items()
+            raise UserError(f"{name} holds {kind}, {another} holds {other}: they cannot be mixed")
+        available.append(found.total())
     wanted = _wanted(recipe, available)
-    count = _counter(arguments.tokenizer)
+    tokenizer = _tokenizer(arguments.tokenizer) if arguments.tokenizer else None
     output.parent.mkdir(parents=True, exist_ok=True)
     parts: list[JSONObject] = []
     offsets: list[np.ndarray] = []
@@ -172,7 +180,7 @@ def mix_recipe(recipe: Recipe, output: Path, arguments: MixArguments) -> JSONObj
     with tempfile.TemporaryFile(dir=output.parent) as unordered:
         for dataset, report, there, want in zip(datasets, reports, available, wanted, strict=True):
             times = chosen(there, want, recipe.seed, dataset.name)
-            at, sizes, own = _write(_records(dataset, skips=skips), times, unordered, count)
+            at, sizes, own = _write(dataset.records(DataReport(), skips=skips), times, unordered, tokenizer)
             copies = int(np.isin(own, np.concatenate(hashes)).sum()) if hashes else 0
             offsets.append(at)
             hashes.append(own)
@@ -196,20 +204,6 @@ def mix_recipe(recipe: Recipe, output: Path, arguments: MixArguments) -> JSONObj
     }  # fmt: skip
 
 
-def _records(
-    dataset: Dataset, report: DataReport | None = None, kinds: dict[str, str] | None = None, *, skips: bool
-) -> Iterator[Record]:
-    """The usable records of a dataset; all datasets must give the same kind."""
-    for record in dataset.records(report or DataReport(), skips=skips):
-        if kinds is not None:
-            kind = KIND_NAMES[type(record)]
-            other = next((name for name, found in kinds.items() if found != kind), None)
-            if other is not None:
-                raise UserError(f"{dataset.name} holds {kind}, {other} holds {kinds[other]}: they cannot be mixed")
-            kinds.setdefault(dataset.name, kind)
-        yield record
-
-
 def _wanted(recipe: Recipe, available: Sequence[int]) -> list[int]:
     """How many records of each part. `UserError` where a part has too few and may not repeat."""
     weighted = [portion.weight for portion in recipe.portions if portion.weight is not None]
@@ -230,22 +224,15 @@ def _wanted(recipe: Recipe, available: Sequence[int]) -> list[int]:
 
 
 def _write(
-    records: Iterator[Record], times: np.ndarray, file: BinaryIO, count: Count
+    records: Iterator[Record], times: np.ndarray, file: BinaryIO, tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[np.ndarray, dict[str, int], np.ndarray]:
     """Append the chosen records as lines; return where each line to be written begins, the sizes of all, and a hash
     of each record, which tells equal ones whatever is known about them (`meta`, `id`)."""
     offsets: list[int] = []
     hashes = array("Q")
-    sizes: dict[str, int] = dict.fromkeys(count([], []), 0)
-    batch: list[Record] = []
-    repeats: list[int] = []
-
-    def settle() -> None:
-        for unit, size in count(batch, repeats).items():
-            sizes[unit] += size
-        batch.clear()
-        repeats.clear()
-
+    sizes = Counter[str]()
+    texts: list[str] = []  # whose sizes are not counted yet,
+    repeats: list[int] = []  # and how often each is taken
     for record, repeat in zip(records, times.tolist(), strict=True):
         if not repeat:
             continue
@@ -254,34 +241,28 @@ def _write(
         file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         text = json.dumps({key: value for key, value in row.items() if key not in ("meta", "id")}).encode()
         hashes.append(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little"))
-        batch.append(record)
-        repeats.append(repeat)
-        if len(batch) == COUNTED_TOGETHER:
-            settle()
-    settle()
+        own = texts_of(record)
+        texts += own
+        repeats += [repeat] * len(own)
+        if len(texts) >= COUNTED_TOGETHER:
+            sizes.update(_sizes(texts, repeats, tokenizer))
+            texts, repeats = [], []
+    sizes.update(_sizes(texts, repeats, tokenizer))
     return np.array(offsets, dtype=np.int64), sizes, np.array(hashes, dtype=np.uint64)
 
 
-def _counter(model: str | None) -> Count:
-    """A function (records, repeats) -> {"characters": n, "tokens": n}; tokens only where a tokenizer is named."""
-
-    def characters(records: Sequence[Record], repeats: Sequence[int]) -> dict[str, int]:
-        sizes = (sum(map(len, texts_of(record))) for record in records)
-        return {"characters": sum(size * repeat for size, repeat in zip(sizes, repeats, strict=True))}
-
-    if model is None:
-        return characters
+def _tokenizer(model: str) -> PreTrainedTokenizerBase:
     from carellama.config.model import ModelArguments
     from carellama.model.load import load_tokenizer
     from carellama.model.zoo.pull import with_named_weights
 
-    tokenizer = load_tokenizer(with_named_weights(ModelArguments(model_name_or_path=model), DataArguments())[0])
+    return load_tokenizer(with_named_weights(ModelArguments(model_name_or_path=model), DataArguments())[0])
 
-    def tokens(records: Sequence[Record], repeats: Sequence[int]) -> dict[str, int]:
-        texts = [text for record in records for text in texts_of(record)]
-        often = [repeat for record, repeat in zip(records, repeats, strict=True) for _ in texts_of(record)]
-        ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-        total = sum(len(one) * repeat for one, repeat in zip(ids, often, strict=True))
-        return {**characters(records, repeats), "tokens": total}
 
-    return tokens
+def _sizes(texts: Sequence[str], repeats: Sequence[int], tokenizer: PreTrainedTokenizerBase | None) -> dict[str, int]:
+    """{"characters": n, "tokens": n} of texts that are taken so often; tokens only where there is a tokenizer."""
+    sizes = {"characters": sum(len(text) * repeat for text, repeat in zip(texts, repeats, strict=True))}
+    if tokenizer is None:
+        return sizes
+    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    return sizes | {"tokens": sum(len(one) * repeat for one, repeat in zip(ids, repeats, strict=True))}

@@ -10,8 +10,9 @@ It does not know what a row means: `carellama.data.convert` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -62,7 +63,7 @@ def _text_rows(path: Path, form: FileType, expected: Collection[str]) -> Iterato
                 elif line.strip():
                     yield Row({"text": line.rstrip("\n")}, Place(str(path), number))
         else:
-            yield from map(_row, read_json(text, str(path), _notice(path)))
+            yield from map(_row, read_json(text, str(path), partial(say_notice, path)))
 
 
 @contextmanager
@@ -91,13 +92,13 @@ def values(path: Path) -> Iterator[Row | BadRow]:
     An array, values one after the other, or one a line; only one of them is held at a time. Raises as `rows`.
     """
     with opened(path) as text:
-        yield from map(_any_row, read_json_values(text, str(path), _notice(path)))
+        yield from map(_any_row, read_json_values(text, str(path), partial(say_notice, path)))
 
 
 def keyed(path: Path) -> Iterator[Row | BadRow]:
     """Yield the rows of a JSON object keyed by id, each with its key as the field `key`. Raises as `rows`."""
     with opened(path) as text:
-        for key, found in read_json_members(text, str(path), _notice(path)):
+        for key, found in read_json_members(text, str(path), partial(say_notice, path)):
             row = _row(found)
             yield Row({"key": key, **row.fields}, row.place) if isinstance(row, Row) else row
 
@@ -121,10 +122,6 @@ def encoding_of(path: Path) -> str:
     except READ_ERRORS as error:
         raise read_error(path, error) from error
     return encoding_by_head(content, path, whole=True)
-
-
-def _notice(path: Path) -> Callable[[str], None]:
-    return lambda text: say_notice(path, text)
 
 
 def _row(found: JsonValue) -> Row | BadRow:

@@ -105,16 +105,9 @@ def description(entry: Entry) -> list[str]:
 
 def _host(host: Host) -> list[str]:
     revision = "" if host.revision == "main" else f" at {host.revision}"
-    lines = [f"  {host.kind}  {host.repo}{revision}"]
-    if host.files:
-        lines.append(f"    files     {', '.join(host.files)}{'' if host.seen else ' (names not verified)'}")
-    if host.holds:
-        lines.append(f"    holds     {host.holds}")
-    if host.sha256:
-        lines.append(f"    sha256    {host.sha256}")
-    if host.note:
-        lines.append(f"    note      {' '.join(host.note.split())}")
-    return lines
+    files = ", ".join(host.files) + ("" if host.seen or not host.files else " (names not verified)")
+    about = {"files": files, "holds": host.holds, "sha256": host.sha256, "note": " ".join(host.note.split())}
+    return [f"  {host.kind}  {host.repo}{revision}", *(f"    {key:<9} {text}" for key, text in about.items() if text)]
 
 
 def _pulled(entry: Entry) -> list[str]:

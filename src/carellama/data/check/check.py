@@ -65,8 +65,7 @@ def files_of(names: Sequence[str]) -> list[Path]:
         path = Path(name).expanduser()
         if path.is_dir():
             inside = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
-            known = [one for one in inside if is_data_file(one)]
-            known = [one for one in known if one.name != INFO]
+            known = [one for one in inside if is_data_file(one) and one.name != INFO]
             others = [str(one.relative_to(path)) for one in inside if one not in known]
             if others:
                 shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")

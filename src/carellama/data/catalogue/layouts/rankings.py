@@ -9,6 +9,7 @@ question with six answers shall not weigh five times one with two. Two equal ans
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,11 +40,9 @@ def _asked(row: Row) -> str:
     raise BadRecord(row.place, "empty question")
 
 
-def _question(row: Row) -> Pair:
-    """{question, response_chosen, response_rejected} or {question, chosen, rejected}, with system and history."""
-    prefix = "response_" if "response_chosen" in row.fields else ""
-    answers = [row.fields.get(f"{prefix}{one}") for one in ("chosen", "rejected")]
-    return pair_of(row, text_of(row, "question"), answers)
+def _of(question: str, better: str, worse: str) -> Callable[[Row], Pair]:
+    """The pair of rows with these columns, and perhaps a system and a history."""
+    return lambda row: pair_of(row, text_of(row, question), [value_of(row, better), value_of(row, worse)])
 
 
 def _instruction(row: Row) -> Pair:
@@ -62,11 +61,6 @@ def _ranked(row: Row) -> Pair:
 def _is_ranked(path: Path) -> bool:
     first = first_row(path)
     return first is not None and "instruction" in first.fields and isinstance(first.fields.get("output"), list)
-
-
-def _completions(row: Row) -> Pair:
-    """{user_input, completion_a, completion_b}: GPT-4-LLM, where completion_a is the one that was ranked higher."""
-    return pair_of(row, text_of(row, "user_input"), [value_of(row, "completion_a"), value_of(row, "completion_b")])
 
 
 def _scored(row: Row) -> Pair:
@@ -126,13 +120,16 @@ def _turns_of(row: Row, transcript: str) -> tuple[Message, ...]:
     return tuple(turns)
 
 
+QUESTION_RESPONSES = ("question", "response_chosen", "response_rejected")
+QUESTION_CHOSEN = ("question", "chosen", "rejected")
+COMPLETIONS = ("user_input", "completion_a", "completion_b")  # GPT-4-LLM, where completion_a was ranked higher
 LAYOUTS: dict[str, Layout] = {
     "conversations-chosen": Layout("rm", ("conversations", "chosen", "rejected"), _conversations),
-    "question-response-chosen": Layout("rm", ("question", "response_chosen", "response_rejected"), _question),
-    "question-chosen": Layout("rm", ("question", "chosen", "rejected"), _question),
+    "question-response-chosen": Layout("rm", QUESTION_RESPONSES, _of(*QUESTION_RESPONSES)),
+    "question-chosen": Layout("rm", QUESTION_CHOSEN, _of(*QUESTION_CHOSEN)),
     "instruction-chosen": Layout("rm", ("instruction", "chosen", "rejected"), _instruction),
     "ranked-answers": Layout("rm", ("instruction", "output"), _ranked, recognises=_is_ranked),
-    "two-completions": Layout("rm", ("user_input", "completion_a", "completion_b"), _completions),
+    "two-completions": Layout("rm", COMPLETIONS, _of(*COMPLETIONS)),
     "scored-answers": Layout("rm", ("user_input", "responses_and_scores"), _scored),
     "transcripts": Layout("rm", ("chosen", "rejected"), _transcripts),
 }
