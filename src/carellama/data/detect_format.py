@@ -56,29 +56,22 @@ class Declared:
     left_out: frozenset[str] = frozenset()  # keys of `columns` that are "": there is no such column
 
 
-def has_rows(path: Path) -> bool:
-    """Whether the type of a file is one of rows; others (documents, spreadsheets) are read by layouts only."""
-    try:
-        kind_of(path)
-    except UserError:
-        return False
-    return True
-
-
 def detect_file(path: Path, declared: Declared | None = None) -> FileFormat:
     """Detect the format of a file from its first rows. Raises `UserError` for a file that cannot be read at all."""
     declared = declared or Declared()
     if declared.columns is not None or declared.row_format is not None:
         expected = declared.columns.used if declared.columns else ()
         return detect_rows(first_rows(path, expected), declared, path.name)
-    if not has_rows(path):
+    try:
+        kind = kind_of(path)
+    except UserError:  # the type is not one of rows: only layouts read it
         found = _of_layouts(path, ())
         if found is None:
-            kind_of(path)  # raises, with the types that are known
-        return found or FileFormat()
+            raise
+        return found
     first = first_rows(path)
-    if kind_of(path) == "txt":
-        found = _of_layouts(path, ()) if first else None
+    if kind == "txt":
+        found = _of_layouts(path, (), is_text=True) if first else None
         if found:
             return replace(found, seen=max(found.seen, len(first)))
         if unclear := table_reason(first, path.name):
@@ -279,12 +272,13 @@ def _fitted(rows: Sequence[Row], found: FileFormat) -> FileFormat:
     )  # fmt: skip
 
 
-def _of_layouts(path: Path, first: Sequence[Row], usual: Collection[str] = ()) -> FileFormat | None:
+def _of_layouts(
+    path: Path, first: Sequence[Row], usual: Collection[str] = (), *, is_text: bool = False
+) -> FileFormat | None:
     """The layout by which most of a file's first rows become records; None where none does.
 
     Where no row becomes a record, a layout is named that asks for other columns than the `usual` ones of a row format.
     """
-    is_text = has_rows(path) and kind_of(path) == "txt"
     common = set(lower_names(first).values())
     fits: dict[str, _Tried] = {}
     empty: dict[str, str] = {}  # layouts that a file has, by which no row becomes a record, and why

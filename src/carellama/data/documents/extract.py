@@ -25,6 +25,7 @@ from carellama.data.documents.slides import open_slides
 from carellama.data.documents.web_page import open_web_page
 from carellama.data.documents.word import open_word
 from carellama.data.readers import encoding_of
+from carellama.data.spreadsheets import SUFFIXES as SHEETS
 from carellama.data.spreadsheets import as_markdown
 from carellama.errors import DataError, UserError, need
 from carellama.records import Place, Text
@@ -37,7 +38,6 @@ CONVERTERS = {
     ".pptx": "PptxConverter",
 }  # of markitdown, each taken by itself: none falls back to reading a damaged file as plain text
 READ = (".txt", ".md")
-SHEETS = (".xls", ".xlsx", ".ods")  # which pandas, behind markitdown, changes: the text NA to NaN, 1e-7 to 0.0
 SUFFIXES = (*CONVERTERS, *SHEETS, *READ)
 PRINTED = (".docx", ".pdf", ".txt")  # may hold page headers and numbers
 PARTIAL = (".downloading", ".crdownload", ".part", ".download")
@@ -109,6 +109,7 @@ def text_of_document(path: Path, dropped: Counter[str]) -> str:
     try:
         if suffix in READ:
             return path.read_bytes().decode(encoding_of(path)).replace("\r\n", "\n").replace("\r", "\n")
+        # pandas, behind markitdown, changes sheets: the text NA to NaN, 1e-7 to 0.0
         text = as_markdown(path) if suffix in SHEETS else _converted(path, suffix, dropped)
     except (DataError, OSError) as error:
         raise BadRecord(place, "not readable as text", str(error)) from error

@@ -39,7 +39,7 @@ def mix(sizes: Sequence[int], strategy: str, probabilities: Sequence[float] | No
     """Return (dataset, entry) pairs, shape (N, 2).
 
     concat: one dataset after the other. interleave_under: in turn, until one is used up (the largest are not
-    used whole). interleave_over: in turn, until each was used up once (the smallest begin anew and repeat).
+    used whole). interleave_over: in turn, until each was used up once (the smallest begin again and repeat).
     """
     if strategy == "concat":
         parts = [np.column_stack([np.full(size, number), np.arange(size)]) for number, size in enumerate(sizes)]

@@ -14,7 +14,7 @@ import itertools
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -299,9 +299,7 @@ class _Reader:
             raise
         except UserError as error:  # of the template
             raise BadRecord(task.place, str(error)) from error
-        if prompt is task.prompt:
-            return task
-        return Task(prompt, task.letters, task.options, task.reference, task.place)
+        return task if prompt is task.prompt else replace(task, prompt=prompt)
 
 
 # What a reward must find in a task, and how it is called where it is missing.

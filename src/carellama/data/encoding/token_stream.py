@@ -4,7 +4,7 @@
     for example in stream: ...   # a list of Tokens, as `prepare.Examples` gives them; for ever
 
 Each process, and each worker of its data loader, encodes every n-th row and shuffles within its own buffer. The
-stream begins anew with another shuffle when all was read, so no process waits for one that has less. It depends on
+stream begins again with another shuffle when all was read, so no process waits for one that has less. It depends on
 the seed and the number of processes and workers only: read again, it gives the same, which is how a killed run
 goes on. What it reads in its first pass is accounted for in `account`, a file for each process and worker.
 
@@ -269,7 +269,7 @@ def collate_or_fail(
 
 
 class _Part(Iterable[Entry]):
-    """One shard of one dataset; each iteration reads it anew (interleaving may repeat a small one)."""
+    """One shard of one dataset; each iteration reads it again (interleaving may repeat a small one)."""
 
     def __init__(
         self, stream: TokenStream, number: int, shard: int, shards: int, epoch: int, account: _Account

@@ -101,7 +101,7 @@ def _block(row: Row) -> Chat:
         if turns[0][0] == "user" and turns[0][1].strip() in description:  # said again at once
             del turns[0]
         turns.insert(0, ("user", description))
-    number = f"{Path(row.place.file).stem}-{row.fields['id']}"  # ids begin anew in each file
+    number = f"{Path(row.place.file).stem}-{row.fields['id']}"  # each file counts from the first id
     return _chat(row, turns, id=number, department=row.fields["faculty"])
 
 

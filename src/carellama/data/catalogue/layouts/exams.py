@@ -1,4 +1,4 @@
-"""Layouts of exam questions: MedQA, MedMCQA, CMExam, CMMLU, MMLU, CMB, and the two benchmarks that render them anew.
+"""Layouts of exam questions: MedQA, MedMCQA, CMExam, CMMLU, MMLU, CMB, and the two benchmarks that render these.
 
     LAYOUTS["apollo-exam"].convert(Path("medqa-usmle_test.jsonl"))
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from carellama.data.catalogue.layout import Layout, Outcome, meta_of, text_of
 from carellama.data.convert import BadRecord
 from carellama.data.documents.classical_books import is_classical
-from carellama.data.documents.extract import CONVERTERS, PARTIAL, SHEETS, documents
+from carellama.data.documents.extract import CONVERTERS, PARTIAL, documents
 from carellama.data.readers import BadRow, Row, kind_of, opened, rows
+from carellama.data.spreadsheets import SUFFIXES as SHEETS
 from carellama.disk import say
 from carellama.records import Text
 
