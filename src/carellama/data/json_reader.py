@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 from carellama.data.file_bytes import READ_BYTES
+from carellama.data.rows import texts_in
 from carellama.errors import DataError
 from carellama.records import Place
 
@@ -181,16 +182,9 @@ def _checked(value: object, place: Place, decoder: _Decoder, notice: Notice, *, 
         key = decoder.repeated
         shown = f"the key {key!r}" if key.isascii() and key.isidentifier() and len(key) <= 40 else ""
         return JsonValue(value, place, "a key occurs twice in one object, so its value is not certain", shown)
-    if may_hold_nul and _holds_nul(value):
+    if may_hold_nul and any("\0" in text for text in texts_in(value)):
         notice(NUL_NOTICE)
     return JsonValue(value, place)
-
-
-def _holds_nul(value: object) -> bool:
-    if isinstance(value, str):
-        return "\0" in value
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return any(map(_holds_nul, parts))
 
 
 def read_json(text: TextIO, name: str, notice: Notice) -> Iterator[JsonValue]:

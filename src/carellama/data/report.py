@@ -46,11 +46,11 @@ class DatasetReport:
         return sum(cases.count for cases in self.done["skipped"].values())
 
 
+@dataclass
 class DataReport:
     """Counts per dataset; reports of parts of a dataset can be merged in order."""
 
-    def __init__(self) -> None:
-        self.datasets: dict[str, DatasetReport] = {}
+    datasets: dict[str, DatasetReport] = field(default_factory=dict)
 
     def row(self, dataset: str, count: int = 1) -> None:
         """Count rows that were read; they are used unless `note(..., "skipped", ...)` follows."""
@@ -87,9 +87,7 @@ class DataReport:
         `limit` rows were read at most: the value of --max_samples, if that is equal, else of --max_eval_samples.
         """
         given = name if name not in self.datasets else f"{name} (evaluation)"
-        renamed = DataReport()
-        renamed.datasets = {given: other.datasets[name]}
-        self.merge(renamed)
+        self.merge(DataReport({given: other.datasets[name]}))
         self.say_all(given, remarks)
         if other.datasets[name].rows == limit:
             option = "--max_samples" if limit == max_samples else "--max_eval_samples"

@@ -129,13 +129,10 @@ def speaker_evidence(rows: Sequence[tuple[str, str, str]]) -> SpeakerEvidence:
             families[speakers] += 1
         elif (prompt and query and is_marked(query, answer)) or BRACKETED.search(text):
             unclear += 1
-            speakers = family_of(query) or FAMILY_OF_BRACKETS
+            speakers = family_of(query) or family_of("<user>:")
             text = query or text
         else:
             continue
         marks |= dict.fromkeys(found[0].strip() for found in _pattern(tuple(map(named, dict(speakers)))).finditer(text))
     speakers = tuple(dict.fromkeys(pair for family in families for pair in family))
     return SpeakerEvidence(speakers, begun, transcripts, unclear, tuple(marks)[:6])
-
-
-FAMILY_OF_BRACKETS = family_of("<user>:")

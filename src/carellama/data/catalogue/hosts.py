@@ -209,15 +209,14 @@ def fetch(host: Host, revision: str, remote: Remote, incoming: Path, token: str 
     incoming.mkdir(parents=True, exist_ok=True)
     room_for(remote.size or 0, incoming)
     try:
-        path = Path(
-            hf_hub_download(
-                host.repo, remote.name, repo_type="dataset", revision=revision, local_dir=incoming, token=token
-            )
+        found = hf_hub_download(
+            host.repo, remote.name, repo_type="dataset", revision=revision, local_dir=incoming, token=token
         )
     except GatedRepoError as error:
         raise NotFetched(_gated(host)) from error
     except (HfHubHTTPError, FileMetadataError, LocalEntryNotFoundError, httpx2.TransportError) as error:
         raise NotFetched(f"{remote.name}: {str(error).splitlines()[0] if str(error) else error!r}") from error
+    path = Path(found)
     size, sha256 = path.stat().st_size, sha256_of(path)
     if (remote.size is not None and size != remote.size) or (remote.sha256 and sha256 != remote.sha256):
         path.unlink()

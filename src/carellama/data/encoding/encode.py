@@ -215,7 +215,11 @@ class Encoder:
         count = len(ids) // 2
         if count == 1:
             return [(0, 0, 1)]
-        heads = self._prompts_alone(system, spoken)  # the prompt of a window's first turn has the system message
+        # the prompt of a window's first turn is that of a conversation that begins with it, with the system message
+        turns = [spoken[at : at + 2] for at in range(0, len(spoken), 2)]
+        heads = [
+            len(one) for (one,) in self.groups.encode([[self.template.groups(system + turn)[0]] for turn in turns])
+        ]
         answers = [min(len(answer), self.target) for answer in ids[1::2]]
         later = [min(len(prompt), self.source) + answer for prompt, answer in zip(ids[0::2], answers, strict=True)]
 
@@ -233,12 +237,6 @@ class Encoder:
             windows.append((first, learned, end))
             learned = end
         return windows
-
-    def _prompts_alone(self, system: tuple[Message, ...], spoken: tuple[Message, ...]) -> list[int]:
-        """The length of each turn's prompt when the conversation begins with it."""
-        turns = [spoken[at : at + 2] for at in range(0, len(spoken), 2)]
-        prompts = [[self.template.groups(system + turn)[0]] for turn in turns]
-        return [len(ids[0]) for ids in self.groups.encode(prompts)]
 
     def _shorten(self, group: Group, room: int, *, continues: bool) -> Ids | None:
         """Cut the end of a prompt's longest words until it has at most `room` tokens; None: it cannot."""

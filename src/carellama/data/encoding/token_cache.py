@@ -35,7 +35,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from carellama.config.environment import single_threaded_tokenizers
 from carellama.data.report import DataReport
-from carellama.data.rows import BadRow, Row
+from carellama.data.rows import BadRow, Row, texts_in
 from carellama.disk import named, write_json
 from carellama.errors import UserError
 from carellama.records import Tokens
@@ -187,19 +187,12 @@ def _batches(rows: Iterator[Row | BadRow]) -> Iterator[list[Row | BadRow]]:
     chars = 0
     for row in rows:
         batch.append(row)
-        chars += _chars_of(row.fields) if isinstance(row, Row) else 0
+        chars += sum(map(len, texts_in(row.fields))) if isinstance(row, Row) else 0
         if len(batch) >= BATCH_ROWS or chars >= BATCH_CHARS:
             yield batch
             batch, chars = [], 0
     if batch:
         yield batch
-
-
-def _chars_of(value: object) -> int:
-    if isinstance(value, str):
-        return len(value)
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return sum(map(_chars_of, parts))
 
 
 def _threads() -> int:
