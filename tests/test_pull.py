@@ -107,7 +107,7 @@ def server():
 def _here(monkeypatch, tmp_path):
     monkeypatch.setenv("CARELLAMA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(pull, "offline", lambda: False)
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
     monkeypatch.setattr(fetch, "RETRY_DELAYS", (0.0, 0.0))
 
 
@@ -334,7 +334,7 @@ def test_without_a_connection_one_line_says_so(monkeypatch, capsys):
     made = entry(Host("url", "http://127.0.0.1:9/a.jsonl", ("a.jsonl",)))
     with pytest.raises(UserError, match=r"no connection to 127.0.0.1; .*--from FOLDER"):
         run(monkeypatch, made)
-    monkeypatch.setattr(pull, "offline", lambda: True)
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: True)
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
         run(monkeypatch, made)
     assert capsys.readouterr() == ("", "")

@@ -216,10 +216,9 @@ class Encoder:
         if count == 1:
             return [(0, 0, 1)]
         # the prompt of a window's first turn is that of a conversation that begins with it, with the system message
-        turns = [spoken[at : at + 2] for at in range(0, len(spoken), 2)]
-        heads = [
-            len(one) for (one,) in self.groups.encode([[self.template.groups(system + turn)[0]] for turn in turns])
-        ]
+        turns = (spoken[at : at + 2] for at in range(0, len(spoken), 2))
+        prompts = [[self.template.groups(system + turn)[0]] for turn in turns]
+        heads = [len(prompt) for (prompt,) in self.groups.encode(prompts)]
         answers = [min(len(answer), self.target) for answer in ids[1::2]]
         later = [min(len(prompt), self.source) + answer for prompt, answer in zip(ids[0::2], answers, strict=True)]
 
