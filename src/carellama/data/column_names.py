@@ -64,14 +64,9 @@ EXAM = Columns(
 NONE = Columns(None, None, None, None, None, None, None)
 
 DATA = "data/column_names.yaml"
-ZERO, MINUS = {"0", "0.0"}, {"-1", "-1.0"}
 OPTION_COLUMN = re.compile(r"(op|opt|option|choice|ending|选项|备选)?[ _.\-]?([a-j]|10|[0-9])")
 NAME_PARTS = re.compile(r"[\s\-_]+|(?<=[a-z0-9])(?=[A-Z])")
 ADDED_LATE = ("system", "good", "history", "query", "context", "explanation")  # the rest changes what a row is
-MEANINGS: dict[AnswerForm, str] = {
-    "letters": "letters", "text": "texts of options",
-    "index_from_0": "counted from 0", "index_from_1": "counted from 1",
-}  # fmt: skip
 LETTERS_ONLY = re.compile(r"\W*[A-H](?:\W*[A-H])*\W*")  # the answers of an exam
 
 

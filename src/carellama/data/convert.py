@@ -286,7 +286,8 @@ def _exam(row: Row, columns: Columns, _system: str | None) -> Record:
     if columns.options == ():
         stem, options = in_question(stem)
     else:
-        options = exam_options(row, columns.options or ())
+        cells = [_value(row, name) for name in columns.options or ()]
+        options = options_of(cells[0] if len(cells) == 1 else cells)
     if not stem.strip():
         raise BadRecord(row.place, "empty question")
     if len(options) < 2:
@@ -308,13 +309,6 @@ def _exam(row: Row, columns: Columns, _system: str | None) -> Record:
     if flagged is not None and flagged != made.answers:
         raise BadRecord(row.place, f"column {columns.response!r} and the option marked as right disagree")
     return made
-
-
-def exam_options(row: Row, columns: tuple[str, ...]) -> dict[str, str]:
-    """Return the options of a row by letter: of one column, or of a column for each."""
-    if len(columns) == 1:
-        return options_of(_value(row, columns[0]))
-    return options_of([_value(row, name) for name in columns])
 
 
 def _has(row: Row, column: str) -> bool:

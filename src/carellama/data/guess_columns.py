@@ -16,10 +16,7 @@ from typing import Any
 
 from carellama.data.column_names import (
     LETTERS_ONLY,
-    MEANINGS,
-    MINUS,
     NONE,
-    ZERO,
     Columns,
     first_of,
     lower_names,
@@ -35,6 +32,12 @@ from carellama.data.exam_answers import FORMS, AnswerForm, Sample, answer_forms,
 from carellama.data.exam_options import correct_in, first_key, in_question
 from carellama.data.readers import Row
 from carellama.records import BadRecord
+
+ZERO, MINUS = {"0", "0.0"}, {"-1", "-1.0"}
+MEANINGS: dict[AnswerForm, str] = {
+    "letters": "letters", "text": "texts of options",
+    "index_from_0": "counted from 0", "index_from_1": "counted from 1",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
