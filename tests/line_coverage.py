@@ -25,7 +25,7 @@ class ForkCoverage:
 
         sources = os.environ["SLIPCOVER_SOURCE"].split(",")
         self.folder = Path(os.environ["SLIPCOVER_COVERAGE_DIR"])
-        self.lines = slipcover.Slipcover(source=sources)
+        self.lines = slipcover.Slipcover(source=sources, exclude_lines=[], d_miss_threshold=10_000)
         slipcover.ImportManager(self.lines, slipcover.FileMatcher(sources=sources)).__enter__()
 
     def begin(self) -> None:

@@ -48,7 +48,7 @@ carellama.consultation.files carellama.safety.check carellama.train.trainer
 CLIENT = """#!{python} -IS
 import array, json, os, signal, socket, struct, sys
 words = sys.argv[1:]
-if not words or words[0] != "-m" and not words[0].endswith(".py"):
+if not words or words[0] not in ("-m", "-c") and not words[0].endswith(".py"):
     os.execv({python!r}, [{python!r}, *words])
 waiting = {{signal.SIGINT, signal.SIGTERM}}
 signal.pthread_sigmask(signal.SIG_BLOCK, waiting)
@@ -83,6 +83,18 @@ def python() -> str:
         one.chmod(0o755)
     atexit.register(server.communicate)  # closes its stdin, at which it ends
     return str(program)
+
+
+def torchrun(processes: int, port: int) -> list[str]:
+    """The words of `torchrun` before those of its script, without the seconds of imports of each process."""
+    launcher = [python(), "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", str(port)]
+    return [*launcher, "--no_python", python()]
+
+
+def accelerate(config: Path, port: int) -> list[str]:
+    """The same of `accelerate launch`."""
+    launcher = [python(), "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    return [*launcher, "--main_process_port", str(port), "--no_python", python()]
 
 
 class Server:
@@ -205,10 +217,14 @@ def run(words: list[str]) -> None:
         sys.argv = words[1:]
         sys.path[0] = str(Path.cwd())
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        sys.path[0] = str(Path.cwd())
+        exec(words[1], {"__name__": "__main__"})
     else:
         sys.argv = words
         sys.path[0] = str(Path(words[0]).resolve().parent)
-        runpy.run_path(words[0], run_name="__main__")
+        runpy.run_path(str(Path.cwd() / words[0]), run_name="__main__")  # Python makes `__file__` absolute, too
 
 
 def leave(code: int) -> NoReturn:

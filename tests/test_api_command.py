@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +33,7 @@ def started(where: Path, *words: str) -> Iterator[str]:
     """Run the command until the block ends; yield the server's address."""
     environment = os.environ | {"CARELLAMA_CACHE": str(where / "cache"), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, *words, "--port", "0"], cwd=where, env=environment, stderr=subprocess.PIPE, text=True
+        [preloaded.python(), *words, "--port", "0"], cwd=where, env=environment, stderr=subprocess.PIPE, text=True
     )
     said = ""
     try:

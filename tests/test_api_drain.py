@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 import httpx2
 import pytest
 
+import preloaded
 from api_server import ASKED, running, until
 from carellama.engine.scripted import ScriptedEngine
 
@@ -59,7 +59,7 @@ class Process:
 def started(folder, workers: int, shutdown_timeout: float) -> Iterator[tuple[Process, str]]:
     program = folder / "program.py"
     program.write_text(PROGRAM)
-    words = [sys.executable, str(program), str(workers), str(shutdown_timeout)]
+    words = [preloaded.python(), str(program), str(workers), str(shutdown_timeout)]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     try:
         server = Process(process)

@@ -7,7 +7,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import preloaded
 from api_server import ASKED, echo, running, until
 from carellama.engine.base import Piece, Reply
 from carellama.engine.scripted import ScriptedEngine
@@ -338,7 +338,7 @@ if __name__ == "__main__":
 def test_sigterm_lets_answers_end(tmp_path, workers) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    process = subprocess.Popen([sys.executable, str(program), str(workers)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([preloaded.python(), str(program), str(workers)], stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
         said = ""

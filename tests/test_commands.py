@@ -63,7 +63,7 @@ def command(where: Path, *words: str, status: int = 0, stdin: str | None = None,
 
 
 def seed(where: Path, script: str, *words: str, **kwargs):
-    return command(where, sys.executable, str(REPOSITORY / "src" / script), *words, **kwargs)
+    return command(where, preloaded.python(), str(REPOSITORY / "src" / script), *words, **kwargs)
 
 
 def carellama(where: Path, *words: str, **kwargs):
@@ -117,7 +117,7 @@ def test_the_seeds_chain_runs_verbatim(workplace: Path) -> None:
 def serves_a_page(where: Path, *words: str) -> None:
     """Start the page (at any free port), open it, end it."""
     process = subprocess.Popen(
-        [sys.executable, *words, "--port", "0"], cwd=where, env=environment(where), stdout=subprocess.PIPE,
+        [preloaded.python(), *words, "--port", "0"], cwd=where, env=environment(where), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -139,8 +139,7 @@ def test_two_processes_of_accelerate_learn_what_one_learns(workplace: Path) -> N
            "--logging_steps", "1", "--lora_dropout", "0", "--bf16", "false", "--learning_rate", "1e-3"]  # fmt: skip
     script = str(REPOSITORY / "src/train_bash.py")
     seed(workplace, "train_bash.py", *one, "--per_device_train_batch_size", "8", "--output_dir", "one")
-    start = [str(Path(sys.executable).parent / "accelerate"), "launch", "--config_file",
-             str(REPOSITORY / "examples/accelerate/ddp_cpu.yaml"), "--main_process_port", "29512"]  # fmt: skip
+    start = preloaded.accelerate(REPOSITORY / "examples/accelerate/ddp_cpu.yaml", 29512)
     command(workplace, *start, script, *one, "--per_device_train_batch_size", "4", "--output_dir", "two")
 
     def losses(folder: str) -> list[float]:
@@ -192,9 +191,8 @@ def test_two_processes_that_stream_stop_together_and_go_on(workplace: Path) -> N
     (workplace / "data/mm.json").write_text(json.dumps(rows, indent=0), encoding="utf-8")
     (workplace / "run.py").write_text(STREAMED_IN_TWO)
     done = command(
-        workplace, str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node", "2", "--master_port", "29513",
-        "run.py", "--dataset", "mm", "--model_name_or_path", "./model", "--streaming", "--max_steps", "12",
-        "--buffer_size", "2", "--per_device_train_batch_size", "2", "--logging_steps", "1", "--save_steps", "100",
+        workplace, *preloaded.torchrun(2, 29513), "run.py", "--dataset", "mm", "--model_name_or_path", "./model",
+        "--streaming", "--max_steps", "12", "--buffer_size", "2", "--per_device_train_batch_size", "2", "--logging_steps", "1", "--save_steps", "100",
         "--bf16", "false",
     )  # fmt: skip
     left = sorted(path.name for path in workplace.glob("*/* of ?"))
@@ -240,9 +238,8 @@ def test_an_impossible_loss_in_one_of_two_processes_ends_both(workplace: Path) -
     (workplace / "run.py").write_text(DIVERGES_IN_ONE)
     began = time.monotonic()
     done = command(
-        workplace, str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node", "2", "--master_port", "29514",
-        "run.py", "--dataset", "mm", "--model_name_or_path", "./model", "--max_steps", "6", "--bf16", "false",
-        "--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2", "--output_dir", "two",
+        workplace, *preloaded.torchrun(2, 29514), "run.py", "--dataset", "mm", "--model_name_or_path", "./model",
+        "--max_steps", "6", "--bf16", "false", "--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2", "--output_dir", "two",
         "--save_steps", "1", seconds=120,
     )  # fmt: skip
     assert sorted(path.name for path in workplace.glob("* of ?")) == ["2 of 0", "2 of 1"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -453,7 +452,7 @@ def test_the_terminal_writes_reports_and_a_saved_conversation_gives_the_same_one
     report, saved, again = tmp_path / "report.json", tmp_path / "saved.json", tmp_path / "again.json"
     lines = [*TOOTH[:9], f"/report {report}", f"/report {report}", f"/report {tmp_path}/report.doc", f"/save {saved}"]
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], input="\n".join(lines), capture_output=True, text=True, timeout=120
+        [preloaded.python(), "-c", PROGRAM], input="\n".join(lines), capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("error:") == 2 and "is there already" in done.stderr and ".pdf" in done.stderr

@@ -138,20 +138,10 @@ def environment(folder: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CARELLAMA_CACHE": str(folder / "cache")}
 
 
-def torchrun(processes: int, port: int) -> list[str]:
-    return [str(PROGRAMS / "torchrun"), "--nproc_per_node", str(processes), "--master_port", str(port)]
-
-
-def forked(processes: int, port: int) -> list[str]:
-    """As `torchrun` starts them, without the seconds of imports of each process."""
-    python = preloaded.python()
-    return [python, "-m", "torch.distributed.run", *torchrun(processes, port)[1:], "--no_python", python]
-
-
 def several(folder: Path, port: int, planned: list[list[str]], launch: list[str] | None = None) -> SimpleNamespace:
     """Run these one after the other in two processes; return the notes of both and what was said."""
     (folder / f"runs_{port}.json").write_text(json.dumps(planned))
-    command = [*(launch or forked(2, port)), "drive.py", f"runs_{port}.json"]
+    command = [*(launch or preloaded.torchrun(2, port)), "drive.py", f"runs_{port}.json"]
     done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-4000:]
     notes = [json.loads((folder / f"notes_{rank}.json").read_text()) for rank in (0, 1)]
@@ -338,7 +328,7 @@ def test_a_run_goes_on_from_what_several_processes_saved(ddp: SimpleNamespace, f
     assert_same(folder / "one_full", folder / "one_goes_on")
     cut(folder, "fsdp_full", "four")
     four = [words(4, "four", **RUNS["full"] | SHARDED), words(2, cut(folder, "ddp_rm", "larger"), **RUNS["rm"])]
-    made = several(folder, 29544, four, forked(4, 29544))
+    made = several(folder, 29544, four, preloaded.torchrun(4, 29544))
     assert_same(folder / "one_full", folder / "four")
     assert "with 16 records a step in place of 8" in made.said and made.notes[0]["left"] == {"larger": 2}
 
@@ -347,7 +337,8 @@ def test_a_run_goes_on_from_what_several_processes_saved(ddp: SimpleNamespace, f
 def test_a_signal_stops_all_processes_at_one_step_with_a_checkpoint(workplace: Path) -> None:
     """To the whole group, as a terminal and SLURM send it: the launcher passes it on, so each process gets two."""
     run = words(2, "stopped", max_steps=4000, save_strategy="no", do_eval=False, val_size=0)
-    command = [*torchrun(2, 29545), "-m", "carellama", "train", *run]
+    torchrun = [str(PROGRAMS / "torchrun"), "--nproc_per_node", "2", "--master_port", "29545"]
+    command = [*torchrun, "-m", "carellama", "train", *run]
     process = subprocess.Popen(command, cwd=workplace, env=environment(workplace), stderr=subprocess.PIPE, text=True,
                                start_new_session=True)  # fmt: skip
     log = workplace / "stopped/trainer_log.jsonl"
@@ -367,8 +358,7 @@ def test_accelerate_shards_as_its_file_says(workplace: Path) -> None:
     merged: dict[str, Any] = {"checkpoint_dir": "one_full", "dataset": "chats.json"}
     alone(workplace, "one_full", **RUNS["full"])
     alone(workplace, "one_merged", **merged)
-    launch = [str(PROGRAMS / "accelerate"), "launch", "--config_file",
-              str(REPOSITORY / "examples/accelerate/fsdp2_cpu.yaml"), "--main_process_port", "29546"]  # fmt: skip
+    launch = preloaded.accelerate(REPOSITORY / "examples/accelerate/fsdp2_cpu.yaml", 29546)
     planned = [words(2, "launched_full", **RUNS["full"]), words(2, "launched_merged", **merged)]
     made = several(workplace, 29546, planned, launch)
     for one in ("full", "merged"):

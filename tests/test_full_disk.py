@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ cli.call("train", json.loads(sys.argv[1]))
 
 def train(argv: list[str], limit: int = 0) -> tuple[int, str]:
     """Run a training in a process of its own; its exit code and what it said."""
-    limited = [sys.executable, "-c", LIMITED, json.dumps(argv), str(limit)]
+    limited = [preloaded.python(), "-c", LIMITED, json.dumps(argv), str(limit)]
     done = subprocess.run(
         limited if limit else [preloaded.python(), "-m", "carellama", "train", *argv],
         capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import preloaded
 from carellama.config.objectives import PPOArguments
 from carellama.config.reader import to_flags
 from carellama.data.encoding.collate import collate_padded, collate_row
@@ -367,11 +367,10 @@ def test_two_processes_ask_different_prompts_and_end_with_the_same_weights(tmp_p
         "--ppo_target", "0.1", "--max_steps", "4", "--bf16", "false", "--logging_steps", "1", "--save_steps", "3",
         "--val_size", "4", "--do_train", "--do_eval", "--learning_rate", "1e-3",
     ]  # fmt: skip
-    launch = [str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node", "2", "--master_port", "29517"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1",
                                 "CARELLAMA_CACHE": str(tmp_path / "cache")}  # fmt: skip
-    done = subprocess.run([*launch, "run.py", *words, "--output_dir", "out"], cwd=tmp_path, env=environment,
-                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    done = subprocess.run([*preloaded.torchrun(2, 29517), "run.py", *words, "--output_dir", "out"], cwd=tmp_path,
+                          env=environment, capture_output=True, text=True, timeout=300)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     asked = [set((tmp_path / f"asked_{rank}.txt").read_text().splitlines()) for rank in (0, 1)]
     assert [len(each) for each in asked] == [16, 16] and not asked[0] & asked[1]

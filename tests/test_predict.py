@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import preloaded
 from carellama.config.engine import GeneratingArguments
 from carellama.engine.base import Sampling
 from carellama.engine.scripted import ScriptedEngine
@@ -123,9 +123,8 @@ def test_two_processes_write_what_one_does(tmp_path: Path) -> None:
         "assert len(engine.asked) in (3, 4), engine.asked\n"
         "assert (results is None) == (len(engine.asked) == 3)\n"
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*command, str(script), str(tmp_path / "two")],
+        [*preloaded.torchrun(2, 29518), str(script), str(tmp_path / "two")],
         capture_output=True,
         text=True,
         timeout=120,

@@ -20,12 +20,13 @@ sys.exit({"ends": None, "fails": 3, "says": "a reason"}[sys.argv[1]])
 """
 
 
+@pytest.mark.parametrize("started", [["program.py"], ["-c", PROGRAM]], ids=["file", "words"])
 @pytest.mark.parametrize("word", ["ends", "fails", "says", "breaks"])
-def test_a_fork_ends_as_a_process_does(tmp_path, word):
+def test_a_fork_ends_as_a_process_does(tmp_path, word, started):
     (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
     ends = [
         subprocess.run(
-            [python, str(tmp_path / "program.py"), word, "two words"], input="a line\n", capture_output=True, text=True,
+            [python, *started, word, "two words"], input="a line\n", capture_output=True, text=True,
             cwd=tmp_path, env=os.environ | {"GIVEN": "é"}, timeout=120,
         )
         for python in (sys.executable, preloaded.python())

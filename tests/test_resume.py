@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+import preloaded
 from carellama.config.reader import to_flags
 
-KILLS = 10
+KILLS = 6
 DRIVER = """
 import json, os, random, signal, sys, time, traceback
 import peft, torch, transformers  # once: each run is a fork of this process
@@ -80,7 +80,7 @@ def once(folder, until=None, moment=0.0):
 whole, folder = output + "/whole", output + "/killed"
 began = time.monotonic()
 assert once(whole)
-step = (time.monotonic() - began) / 60  # with what goes before the first one: more than a step and its checkpoint
+step = (time.monotonic() - began) / 40  # with what goes before the first one: more than a step and its checkpoint
 killed, gone_on, ended = 0, 0, False
 while killed < kills and not ended:
     start = saved(folder)
@@ -117,13 +117,13 @@ def test_a_killed_run_ends_as_one_that_never_stopped(tmp_path, tiny_folder, stag
     data = tmp_path / "rows.json"
     data.write_text(json.dumps(rows), encoding="utf-8")
     given = {
-        "stage": stage, "model_name_or_path": tiny_folder, "dataset": data, "do_train": True, "max_steps": 60,
+        "stage": stage, "model_name_or_path": tiny_folder, "dataset": data, "do_train": True, "max_steps": 40,
         "save_steps": 4, "save_total_limit": 2, "learning_rate": 1e-2, "logging_steps": 1, "disable_tqdm": True,
         "per_device_train_batch_size": 4, "data_cache_dir": tmp_path / "cache", "bf16": False, "lora_dropout": 0.1,
     }  # fmt: skip
     argv = to_flags(given)
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(argv), str(tmp_path), str(KILLS)],
+        [preloaded.python(), "-c", DRIVER, json.dumps(argv), str(tmp_path), str(KILLS)],
         capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
