@@ -192,8 +192,8 @@ def test_two_processes_that_stream_stop_together_and_go_on(workplace: Path) -> N
     (workplace / "run.py").write_text(STREAMED_IN_TWO)
     done = command(
         workplace, *preloaded.torchrun(2, 29513), "run.py", "--dataset", "mm", "--model_name_or_path", "./model",
-        "--streaming", "--max_steps", "12", "--buffer_size", "2", "--per_device_train_batch_size", "2", "--logging_steps", "1", "--save_steps", "100",
-        "--bf16", "false",
+        "--streaming", "--max_steps", "12", "--buffer_size", "2",
+        "--per_device_train_batch_size", "2", "--logging_steps", "1", "--save_steps", "100", "--bf16", "false",
     )  # fmt: skip
     left = sorted(path.name for path in workplace.glob("*/* of ?"))
     assert left == ["130 of 0", "130 of 1", "2 of 0", "2 of 1"]
@@ -239,8 +239,8 @@ def test_an_impossible_loss_in_one_of_two_processes_ends_both(workplace: Path) -
     began = time.monotonic()
     done = command(
         workplace, *preloaded.torchrun(2, 29514), "run.py", "--dataset", "mm", "--model_name_or_path", "./model",
-        "--max_steps", "6", "--bf16", "false", "--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2", "--output_dir", "two",
-        "--save_steps", "1", seconds=120,
+        "--max_steps", "6", "--bf16", "false", "--per_device_train_batch_size", "2",
+        "--gradient_accumulation_steps", "2", "--output_dir", "two", "--save_steps", "1", seconds=120,
     )  # fmt: skip
     assert sorted(path.name for path in workplace.glob("* of ?")) == ["2 of 0", "2 of 1"]
     assert "error: the loss is not a number, in step 3, which was not taken; its batch: " in done.stderr
