@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 from pathlib import Path
 
@@ -18,6 +19,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import line_coverage
+import preloaded
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's job in the background, and all that it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")  # other work may run beside the tests
@@ -135,6 +140,13 @@ def only_read(database) -> None:
     @event.listens_for(database.engine, "connect")
     def connected(connection, _) -> None:
         connection.execute("PRAGMA query_only = ON")
+
+
+@pytest.hookimpl(trylast=True)  # the folder of the coverage is made by another one
+def pytest_configure(config: pytest.Config) -> None:
+    """Start one server of forks for all processes that run tests, where there are several."""
+    if config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ[preloaded.FOLDER] = preloaded.start()
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

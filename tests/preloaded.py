@@ -4,8 +4,8 @@
 
 `python()` is the path of a program that takes the place of `sys.executable`; `carellama` lies beside it. Command line,
 folder, environment, the three streams, exit code, and SIGINT and SIGTERM are those of a process of its own, which it
-is: a fork of a server that starts at the first call and ends with the process that started it. SIGKILL ends the fork a
-moment later.
+is: a fork of a server that starts at the first call, or that the tests' processes share where they are several, and
+ends with the process that started it. SIGKILL ends the fork a moment later.
 
 It does not show what the imports of a command do: tests of these, of what is set before a library is loaded, and the
 commands of 2023 use `sys.executable`; tests/test_preloaded.py imports the module of each command before all others.
@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from functools import cache
 from pathlib import Path
@@ -44,6 +45,7 @@ carellama.engine.transformers.engine carellama.evaluate.consultation.run carella
 carellama.evaluate.train_guard carellama.evaluate.train_triage carellama.evaluate.triage carellama.export.merge
 carellama.consultation.files carellama.safety.check carellama.train.trainer
 """.split()
+FOLDER = "CARELLAMA_PRELOADED"  # the variable with the folder of the server that several processes share
 # What stands for Python. It imports little: a start takes hundredths of a second.
 CLIENT = """#!{python} -IS
 import array, json, os, signal, socket, struct, sys
@@ -71,18 +73,26 @@ os._exit(code)
 
 @cache
 def python() -> str:
-    """Start the server; return the program to start instead of `sys.executable`."""
+    """Return the program to start instead of `sys.executable`, when the server of forks is ready."""
+    folder = Path(os.environ.get(FOLDER) or start())
+    for _ in range(6000):
+        if (folder / "ready").exists():
+            return str(folder / "python")
+        time.sleep(0.05)
+    raise AssertionError("the server of forks did not start")
+
+
+def start() -> str:
+    """Start a server; return its folder. It ends with this process."""
     folder = Path(tempfile.mkdtemp(prefix="preloaded-"))
-    address = str(folder / "socket")
-    server = subprocess.Popen([sys.executable, __file__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert server.stdout and server.stdout.readline() == b"ready\n", "the server of forks did not start"
-    program = folder / "python"
+    program, address = folder / "python", str(folder / "socket")
     program.write_text(CLIENT.format(python=sys.executable, address=address), encoding="utf-8")
     (folder / "carellama").write_text(f'#!/bin/sh\nexec {program} -m carellama "$@"\n', encoding="utf-8")
     for one in (program, folder / "carellama"):
         one.chmod(0o755)
+    server = subprocess.Popen([sys.executable, __file__, address], stdin=subprocess.PIPE)
     atexit.register(server.communicate)  # closes its stdin, at which it ends
-    return str(program)
+    return str(folder)
 
 
 def torchrun(processes: int, port: int) -> list[str]:
@@ -246,7 +256,7 @@ if __name__ == "__main__":
     server = Server(sys.argv[1])
     lines = ForkCoverage() if enabled() else None
     load(lines)
-    print("ready", flush=True)
+    (server.address.parent / "ready").touch()
     words = server.serve()
     if words is not None:
         if lines is not None:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 def embedded(**options) -> OpenVINOEngine:
-    arguments = EngineArguments(engine="openvino", **{"parallel": 4, "context_tokens": 160} | options)
+    arguments = EngineArguments(engine="openvino", **{"parallel": 4, "context_tokens": 256} | options)
     return load(ModelArguments("smollm2-135m"), DataArguments(), arguments)
 
 
