@@ -10,8 +10,10 @@ the file, as a group. So whoever knows the field can read and change the words w
 
 from __future__ import annotations
 
+import gc
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -37,6 +39,18 @@ def package_yaml(path: str) -> dict[str, Any]:
     """Return what a YAML file of the package says, a mapping. It is read once; nobody changes it."""
     read: dict[str, Any] = yaml.load(package_text(path), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return read
+
+
+@contextmanager
+def gc_paused() -> Iterator[None]:
+    """Build many objects that stay without the garbage collector, which would walk over all of them many times."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def flat_terms(given: Iterable[str | Sequence[str]]) -> list[str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Generic, TypedDict, get_args
 
 from carellama.errors import UserError
-from carellama.package_data import package_folder, package_text
+from carellama.package_data import gc_paused, package_folder, package_text
 from carellama.rules import Lexicon, package_concepts
 from carellama.safety.rules.context import Flag
 from carellama.safety.rules.measures import measure_names
@@ -70,6 +70,7 @@ class RuleKind(Generic[Rule]):
     numbers: frozenset[str] | None = None
 
 
+@gc_paused()
 def read_rules(files: Sequence[File], kind: RuleKind[Rule], more: Sequence[File] = ()) -> RuleSet[Rule]:
     """Return the rules of files, and of `more` files by others. Raises `UserError` with file and line.
 
