@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import unicodedata
 import zipfile
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from carellama.data.convert import BadRecord
-from carellama.data.documents.extract import documents
+from carellama.data.documents.extract import documents, text_of_document
 from carellama.data.documents.paragraphs import chunks, paragraphs
 from carellama.errors import UserError
 from carellama.records import Text
@@ -276,3 +277,10 @@ def test_real_guidelines_lose_nothing_uncounted(real_data: Path) -> None:
         missing = (raw - Counter(re.sub(r"\s", "", found))).total()
         lines = sum(count for reason, count in dropped.items() if reason.startswith("page "))
         assert missing <= 40 * lines, (file.name, missing, dropped)
+
+
+@pytest.mark.parametrize(("name", "written"), [("a.txt", "发烧三天"), ("a.html", "<p>发烧三天</p>")])
+def test_a_compressed_text_is_read_decompressed(tmp_path: Path, name: str, written: str) -> None:
+    """It was called damaged, or locked: its encoding is that of the text, its bytes were those of gzip."""
+    (tmp_path / name).write_bytes(gzip.compress(written.encode("gb18030")))
+    assert text_of_document(tmp_path / name, Counter()) == "发烧三天"

@@ -17,7 +17,7 @@ from carellama.config.commands import TaskArguments
 from carellama.data.convert import BadRecord
 from carellama.data.documents.extract import CONVERTERS, text_of_document
 from carellama.data.file_type import data_suffix
-from carellama.data.readers import KINDS, BadRow, Row, digest, encoding_of, kind_of, rows
+from carellama.data.readers import KINDS, BadRow, Row, digest, kind_of, rows, whole_text
 from carellama.disk import say
 from carellama.errors import UserError, nearest
 from carellama.package_data import package_yaml
@@ -90,7 +90,7 @@ def _of_file(path: Path, name: str) -> TextRow:
         if path.suffix.lower() in DOCUMENTS:
             text = text_of_document(path, Counter())
         else:
-            text = path.read_bytes().decode(encoding_of(path)).replace("\r\n", "\n").replace("\r", "\n")
+            text = whole_text(path).replace("\r\n", "\n").replace("\r", "\n")
     except BadRecord as error:
         reason = " ".join(filter(None, (error.reason, error.detail)))
         return TextRow({"file": name}, error=f"{UNREADABLE}: {name}: {reason}")

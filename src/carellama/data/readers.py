@@ -26,7 +26,7 @@ from carellama.errors import UserError
 from carellama.records import Place
 
 __all__ = ["KINDS", "BadRow", "Row", "digest", "encoding_of", "headless", "is_data_file",
-           "keyed", "kind_of", "opened", "rows", "values"]  # fmt: skip
+           "keyed", "kind_of", "opened", "rows", "values", "whole_text"]  # fmt: skip
 
 digest = sha1_of
 NAN = frozenset({"NaN", "nan"})
@@ -116,12 +116,21 @@ def kind_of(path: Path) -> str:
 
 def encoding_of(path: Path) -> str:
     """Return the encoding of a text file, having read it all; `DataError` with the line of a wrong byte."""
+    return encoding_by_head(_content(path), path, whole=True)
+
+
+def whole_text(path: Path) -> str:
+    """Return a text file, decompressed, with the line ends that it has; `DataError` with the line of a wrong byte."""
+    content = _content(path)
+    return content.decode(encoding_by_head(content, path, whole=True))
+
+
+def _content(path: Path) -> bytes:
     try:
         with open_bytes(path) as source:
-            content = source.read()
+            return source.read()
     except READ_ERRORS as error:
         raise read_error(path, error) from error
-    return encoding_by_head(content, path, whole=True)
 
 
 def _row(found: JsonValue) -> Row | BadRow:

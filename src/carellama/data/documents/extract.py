@@ -24,7 +24,7 @@ from carellama.data.documents.pdf import marked_text
 from carellama.data.documents.slides import open_slides
 from carellama.data.documents.web_page import open_web_page
 from carellama.data.documents.word import open_word
-from carellama.data.readers import encoding_of
+from carellama.data.readers import whole_text
 from carellama.data.spreadsheets import SUFFIXES as SHEETS
 from carellama.data.spreadsheets import as_markdown
 from carellama.errors import DataError, UserError, need
@@ -108,7 +108,7 @@ def text_of_document(path: Path, dropped: Counter[str]) -> str:
         raise BadRecord(place, "not a document", f"{suffix or 'no suffix'}; known: {', '.join(SUFFIXES)}")
     try:
         if suffix in READ:
-            return path.read_bytes().decode(encoding_of(path)).replace("\r\n", "\n").replace("\r", "\n")
+            return whole_text(path).replace("\r\n", "\n").replace("\r", "\n")
         # pandas, behind markitdown, changes sheets: the text NA to NaN, 1e-7 to 0.0
         text = as_markdown(path) if suffix in SHEETS else _converted(path, suffix, dropped)
     except (DataError, OSError) as error:

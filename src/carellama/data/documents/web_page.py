@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from carellama.data.documents.numbering import html_label
 from carellama.data.documents.word import escape_pipes
-from carellama.data.readers import encoding_of
+from carellama.data.readers import whole_text
 from carellama.errors import need
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ IMPLIED_BLOCKS = ("option", "optgroup", "summary", "details", "legend", "fieldse
 def open_web_page(path: Path, dropped: Counter[str]) -> io.BytesIO:
     """The web page as UTF-8 without its menus (`nav`), and with an empty cell below each that spans rows."""
     need("lxml", extra="documents", why="reading .html")  # it ends items and cells as a browser does: <li>a <li>b
-    soup = need("bs4", extra="documents", why="reading .html").BeautifulSoup(
-        path.read_bytes().decode(encoding_of(path)), "lxml"
-    )
+    soup = need("bs4", extra="documents", why="reading .html").BeautifulSoup(whole_text(path), "lxml")
     for menu in soup("nav"):
         menu.extract()
         dropped["menu of a web page"] += 1
