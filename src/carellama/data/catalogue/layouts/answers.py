@@ -14,12 +14,14 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal, cast
 
 from carellama.data.catalogue.layout import Layout, answered, first_row, meta_of, spoken, text_of, value_of
 from carellama.data.catalogue.layouts import candidates, pubmedqa
 from carellama.data.convert import BadRecord, Columns, convert
+from carellama.data.file_bytes import open_bytes
 from carellama.data.readers import BadRow, Row, encoding_of, kind_of, rows
 from carellama.data.spreadsheets import SUFFIXES as SHEETS
 from carellama.errors import DataError
@@ -198,6 +200,11 @@ def untagged(text: str) -> str:
     return html.unescape(TAGS.sub("", text)).replace("\xa0", " ").strip()
 
 
+def _as_text(path: Path, encoding: str, newline: str | None = None) -> TextIOWrapper:
+    """Open a text, decompressed; bytes that are not of the encoding become U+FFFD."""
+    return TextIOWrapper(cast("BinaryIO", open_bytes(path)), encoding, "replace", newline)
+
+
 def _gb_rows(path: Path) -> Iterator[Row | BadRow]:
     """The rows of a CSV file; one with bytes of no encoding is read as GB18030, its bad bytes as U+FFFD."""
     if path.suffix.lower() not in (".csv", ".tsv"):
@@ -206,7 +213,7 @@ def _gb_rows(path: Path) -> Iterator[Row | BadRow]:
     try:
         encoding_of(path)
     except DataError:
-        with path.open(encoding="gb18030", errors="replace", newline="") as text:
+        with _as_text(path, "gb18030", newline="") as text:
             reader = csv.DictReader(text)
             before = 1
             for fields in reader:
@@ -225,7 +232,7 @@ def _blocks(path: Path) -> Iterator[Row | BadRow]:
         encoding = encoding_of(path)
     except DataError:
         encoding = "gb18030"
-    with path.open(encoding=encoding, errors="replace") as text:
+    with _as_text(path, encoding) as text:
         for number, line in enumerate(text, 1):
             if line := line.strip():
                 start = start if block else number
