@@ -226,7 +226,11 @@ def earlier_checkpoints(folder: Path) -> list[Path]:
 
 def _settings(folder: Path) -> JSONObject:
     """The options of the run that made a folder; none where it has no run.json."""
-    settings: JSONObject = (read_run(folder) or {}).get("settings", {})
+    if (record := read_run(folder)) is None:
+        return {}
+    settings: object = record.get("settings")
+    if not isinstance(settings, dict):
+        raise UserError(f"cannot read how --reward_model {folder} was trained: its run.json has no settings")
     return settings
 
 
